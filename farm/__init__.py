@@ -1,0 +1,1 @@
+"""The connection farm: supervisor, workers (device side) and the command line. See README.md."""

@@ -1,0 +1,122 @@
+"""The sections that the router process reads. Sections of a dialect stand in the dialect's module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from router.options import Section, option
+
+
+@dataclass(frozen=True)
+class Listen(Section):
+    SECTION: ClassVar[str] = "listen"
+    HELP: ClassVar[str] = "Where the farm listens."
+
+    host: str = option("0.0.0.0", "address of the device port and the router port")
+    device_port: int = option(8080, "devices connect here (WebSocket); 0 takes a free port", ge=0, le=65535)
+    router_port: int = option(8081, "app servers push here (HTTP); 0 takes a free port", ge=0, le=65535)
+    admin_host: str = option("127.0.0.1", "address of the admin port: health, metrics and status are not for everyone")
+    admin_port: int = option(8082, "health, metrics and status (HTTP); 0 takes a free port", ge=0, le=65535)
+    backlog: int = option(4096, "connections that wait to be accepted, per listener", unit="connections", ge=1)
+
+
+@dataclass(frozen=True)
+class Data(Section):
+    SECTION: ClassVar[str] = "data"
+    HELP: ClassVar[str] = "Where the farm keeps what must outlive it."
+
+    dir: str = option("./farm-data", "folder of the store, the token key and the control sockets (made with mode 0700)")
+
+
+@dataclass(frozen=True)
+class Log(Section):
+    SECTION: ClassVar[str] = "log"
+    HELP: ClassVar[str] = "Log lines go to stderr, one line an event."
+
+    format: str = option("text", "readable text or one JSON object a line", choices=("text", "json"))
+    level: str = option("info", "lines below this level are left out", choices=("debug", "info", "warning", "error"))
+
+
+@dataclass(frozen=True)
+class StoreOptions(Section):
+    SECTION: ClassVar[str] = "store"
+    HELP: ClassVar[str] = "What holds accepted messages until they are acknowledged."
+
+    kind: str = option(
+        "sqlite", "sqlite: durable, in the data folder; memory: lost with the router", choices=("sqlite", "memory")
+    )
+    synchronous: str = option(
+        "full", "sqlite: full survives a power cut, normal only a crash of the process", choices=("full", "normal")
+    )
+    inbox_limit: int = option(
+        1000, "messages kept for one device; a push that would exceed it is refused", unit="messages", ge=1
+    )
+    log_limit: int = option(1000, "events kept for one channel; the oldest goes first", unit="events", ge=1)
+    batch_limit: int = option(2000, "writes in one group commit", unit="writes", ge=1)
+    queue_limit: int = option(
+        50_000, "writes that may wait for a commit before pushes are refused with 503", unit="writes", ge=1
+    )
+    sweep_interval: float = option(30.0, "time between two looks for expired entries", unit="s", ge=0.1)
+    sweep_batch: int = option(5000, "entries looked at in one sweep", unit="entries", ge=1)
+    cache_mib: int = option(64, "sqlite page cache", unit="MiB", ge=1)
+
+
+@dataclass(frozen=True)
+class EndpointOptions(Section):
+    SECTION: ClassVar[str] = "endpoint"
+    HELP: ClassVar[str] = "The app servers' HTTP port."
+
+    url: str = option(
+        "", "public base of push endpoints, e.g. https://push.example.org; empty: http://<host>:<router port>"
+    )
+    max_connections: int = option(4096, "open connections of app servers", unit="connections", ge=1)
+    max_header_bytes: int = option(16_384, "request line and headers of one request", unit="bytes", ge=256)
+    max_headers: int = option(100, "headers of one request", unit="headers", ge=1)
+    max_body_bytes: int = option(1_048_576, "body of one request", unit="bytes", ge=1)
+    max_batch: int = option(10_000, "pushes in one /v1/push request", unit="pushes", ge=1)
+    max_pipelined: int = option(128, "requests of one connection in work at once", unit="requests", ge=1)
+    max_write_bytes: int = option(
+        4_194_304, "answers that wait for a slow app server before it is cut off", unit="bytes", ge=1024
+    )
+    request_timeout: float = option(15.0, "from the first byte of a request to its last", unit="s", ge=0.1)
+    idle_timeout: float = option(75.0, "a kept-alive connection without a request is closed", unit="s", ge=0.1)
+    delivery_timeout: float = option(
+        2.0, "how long a push waits for the worker before it is answered as stored", unit="s", ge=0.01
+    )
+    cors: bool = option(False, "answer with CORS headers, so that web pages may push")
+
+
+@dataclass(frozen=True)
+class LinkOptions(Section):
+    SECTION: ClassVar[str] = "link"
+    HELP: ClassVar[str] = "The ZeroMQ link between the router and its workers."
+
+    heartbeat: float = option(0.5, "a worker and the router speak at least this often", unit="s", ge=0.05)
+    lease: float = option(
+        5.0,
+        "a worker silent for this long loses its devices in the map until it announces them again",
+        unit="s",
+        ge=0.2,
+    )
+    queue_limit: int = option(
+        20_000, "words that may wait for one slow worker; beyond, pushes to it are stored only", unit="words", ge=1
+    )
+    max_unconfirmed: int = option(
+        1024, "batches a worker may have unconfirmed before it stops reading from devices", unit="batches", ge=2
+    )
+    max_message_bytes: int = option(67_108_864, "largest message on the link", unit="bytes", ge=65_536)
+
+
+@dataclass(frozen=True)
+class TokenOptions(Section):
+    SECTION: ClassVar[str] = "token"
+    HELP: ClassVar[str] = "Push endpoints carry sealed tokens (AES-GCM)."
+
+    keys: str = option(
+        "",
+        "keys from `farm token-key`, comma separated: the first seals, all open; empty: one is made in data.dir",
+    )
+
+
+SECTIONS: tuple[type[Section], ...] = (Listen, Data, Log, StoreOptions, EndpointOptions, LinkOptions, TokenOptions)
