@@ -1,0 +1,126 @@
+"""The map of addresses to shards: the only state by which a push finds its sockets.
+
+Two kinds of address, one table of 16-byte keys. A **device** is held by at most one shard, a **channel** by any
+number. The value is the holder's *lease*, or a tuple of leases where a channel has several. A lease is one
+incarnation of a shard: when the shard dies its lease does, and everything it held is gone at that moment without a
+walk through the table; dead entries are dropped when they are met, and by `sweep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+
+class Lease:
+    """One incarnation of one shard, as long as it lives."""
+
+    __slots__ = ("alive", "devices", "incarnation", "shard")
+
+    def __init__(self, shard: int, incarnation: bytes) -> None:
+        self.shard = shard
+        self.incarnation = incarnation
+        self.alive = True
+        self.devices = 0
+
+    def __repr__(self) -> str:
+        return f"Lease({self.shard}, {self.incarnation.hex()}, {'alive' if self.alive else 'dead'})"
+
+
+class AddressMap:
+    """Keys to leases. Every method is O(1) in the number of addresses, but for `sweep`."""
+
+    def __init__(self) -> None:
+        self._holders: dict[bytes, Lease | tuple[Lease, ...]] = {}
+        self._sweep_position = 0
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def device(self, key: bytes) -> Lease | None:
+        """The live lease that holds this device."""
+        held = self._holders.get(key)
+        if held is None:
+            return None
+        if type(held) is Lease:
+            if held.alive:
+                return held
+            del self._holders[key]
+        return None
+
+    def attach(self, key: bytes, lease: Lease) -> Lease | None:
+        """The newest connection wins: `lease` holds the device from now on.
+
+        Returns: another live lease that held it until now, which must be told; None if there is none.
+        """
+        before = self.device(key)
+        if before is lease:
+            return None
+        self._holders[key] = lease
+        lease.devices += 1
+        if before is not None:
+            before.devices -= 1
+        return before
+
+    def leave(self, key: bytes, lease: Lease) -> bool:
+        """The device's connection on this lease has gone. A newer holder elsewhere stays.
+
+        Returns: whether the device is held by nobody now because of this.
+        """
+        if self._holders.get(key) is lease:
+            del self._holders[key]
+            lease.devices -= 1
+            return True
+        return False
+
+    def channel(self, key: bytes) -> tuple[Lease, ...]:
+        """The live leases with subscribers of this channel."""
+        held = self._holders.get(key)
+        if held is None:
+            return ()
+        if type(held) is Lease:
+            held = (held,)
+        assert isinstance(held, tuple)
+        alive = tuple(lease for lease in held if lease.alive)
+        if len(alive) != len(held):
+            self._put_channel(key, alive)
+        return alive
+
+    def subscribe(self, key: bytes, lease: Lease) -> None:
+        """This lease has subscribers of the channel from now on."""
+        held = self.channel(key)
+        if lease not in held:
+            self._put_channel(key, (*held, lease))
+
+    def unsubscribe(self, key: bytes, lease: Lease) -> None:
+        """The last subscriber of the channel on this lease has gone."""
+        self._put_channel(key, tuple(other for other in self.channel(key) if other is not lease))
+
+    def _put_channel(self, key: bytes, leases: tuple[Lease, ...]) -> None:
+        if leases:
+            self._holders[key] = leases if len(leases) > 1 else leases[0]
+        else:
+            self._holders.pop(key, None)
+
+    def sweep(self, budget: int) -> int:
+        """Look at up to `budget` entries, going round the table over many calls, and drop what dead leases hold.
+
+        Returns: how many entries were dropped.
+        """
+        keys = list(islice(self._holders, self._sweep_position, self._sweep_position + budget))
+        dropped = sum(self._drop_dead(key) for key in keys)
+        self._sweep_position += len(keys) - dropped
+        if len(keys) < budget:
+            self._sweep_position = 0
+        return dropped
+
+    def _drop_dead(self, key: bytes) -> bool:
+        held = self._holders[key]
+        leases: Iterator[Lease] = iter(held) if isinstance(held, tuple) else iter((held,))
+        alive = tuple(lease for lease in leases if lease.alive)
+        if not alive:
+            del self._holders[key]
+            return True
+        if isinstance(held, tuple):
+            self._put_channel(key, alive)
+        return False

@@ -1,0 +1,205 @@
+"""The journal: many small writes and reads become one group commit after another.
+
+Whoever wants something kept says so without waiting and gives a callback; the journal merges what concerns the same
+slot, hands the whole batch to the store, and calls back when it is durable. While one commit is under way the next
+batch fills. Order is kept: a read sees every write asked for before it.
+
+A message that is acknowledged before its batch is committed never reaches the disk: nobody needs it any more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from router import logs
+from router.store.base import ANY_VERSION, Item, LogSlice, Reads, Results, Store, StoreError, Writes
+from router.vocabulary import FAILED, FULL, OK
+
+PutDone = Callable[[int], None]
+InboxDone = Callable[[int, list[Item]], None]
+InboxesDone = Callable[[int, dict[bytes, list[Item]]], None]
+RecordDone = Callable[[int, bytes | None], None]
+LogDone = Callable[[int, LogSlice | None], None]
+OffsetDone = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class _Batch:
+    writes: Writes = field(default_factory=Writes)
+    reads: Reads = field(default_factory=Reads)
+    size: int = 0
+    puts: list[tuple[tuple[bytes, str], PutDone]] = field(default_factory=list)
+    commits: list[PutDone] = field(default_factory=list)
+    inboxes: list[tuple[bytes, InboxDone]] = field(default_factory=list)
+    many: list[tuple[list[bytes], InboxesDone]] = field(default_factory=list)
+    records: list[tuple[tuple[str, bytes], RecordDone]] = field(default_factory=list)
+    logs: list[tuple[bytes, LogDone]] = field(default_factory=list)
+    offsets: list[OffsetDone] = field(default_factory=list)
+
+
+class Journal:
+    """Owner of the store. Callbacks get OK, FULL (the inbox has no room) or FAILED (the store could not)."""
+
+    def __init__(self, store: Store, batch_limit: int, queue_limit: int, unix_time: Callable[[], float]) -> None:
+        self._store = store
+        self._batch_limit = batch_limit
+        self._queue_limit = queue_limit
+        self._unix_time = unix_time
+        self._batches: deque[_Batch] = deque()
+        self._waiting = 0
+        self._idle: trio.Event | None = None
+        self._busy = False
+        self._sweep_budget = 0
+        self.healthy = True
+        self.commits = 0
+        self.written = 0
+        self.expired = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether as much waits as may wait; new pushes must be refused until it is less."""
+        return self._waiting >= self._queue_limit
+
+    @property
+    def waiting(self) -> int:
+        """Writes and reads that wait for a commit."""
+        return self._waiting
+
+    def put(self, device: bytes, item: Item, done: PutDone) -> None:
+        """Keep an item in its slot of the device's inbox, in place of what was there."""
+        batch = self._next()
+        key = (device, item.slot)
+        batch.writes.removals.pop(key, None)
+        batch.writes.puts[key] = item
+        batch.puts.append((key, done))
+
+    def remove(self, device: bytes, slot: str, version: int = ANY_VERSION) -> None:
+        """Forget the item of a slot if its version is at most `version`."""
+        batch = self._next()
+        key = (device, slot)
+        coming = batch.writes.puts.get(key)
+        if coming is not None:
+            if coming.version > version:
+                return
+            del batch.writes.puts[key]
+        batch.writes.removals[key] = max(version, batch.writes.removals.get(key, -1))
+
+    def record(self, space: str, key: bytes, value: bytes | None, expires: int) -> None:
+        """Keep a record (expiry in unix seconds, 0: never), or delete it."""
+        self._next().writes.records[(space, key)] = None if value is None else (value, expires)
+
+    def event(self, channel: bytes, expires: int, body: str, done: OffsetDone) -> None:
+        """Append to a channel's log; the callback gets the event's offset."""
+        batch = self._next()
+        batch.writes.events.append((channel, expires, body))
+        batch.offsets.append(done)
+
+    def read_inbox(self, device: bytes, done: InboxDone) -> None:
+        """Read what waits for a device."""
+        batch = self._next()
+        batch.reads.inboxes.add(device)
+        batch.inboxes.append((device, done))
+
+    def read_inboxes(self, devices: list[bytes], done: InboxesDone) -> None:
+        """Read what waits for many devices; the callback gets those for which something does."""
+        batch = self._next()
+        batch.reads.inboxes.update(devices)
+        batch.many.append((devices, done))
+
+    def read_record(self, space: str, key: bytes, done: RecordDone) -> None:
+        """Read one record; None if there is none."""
+        batch = self._next()
+        batch.reads.records.add((space, key))
+        batch.records.append(((space, key), done))
+
+    def read_log(self, channel: bytes, since: int, done: LogDone) -> None:
+        """Read a channel's events after an offset."""
+        batch = self._next()
+        batch.reads.logs[channel] = min(since, batch.reads.logs.get(channel, since))
+        batch.logs.append((channel, done))
+
+    def when_durable(self, done: PutDone) -> None:
+        """Call back once everything asked for so far has been committed (or has failed)."""
+        self._next(0).commits.append(done)
+
+    def _next(self, weight: int = 1) -> _Batch:
+        if not self._batches or self._batches[-1].size >= self._batch_limit:
+            self._batches.append(_Batch())
+            if self._idle is not None:
+                self._idle.set()
+        batch = self._batches[-1]
+        batch.size += weight
+        self._waiting += weight
+        return batch
+
+    async def run(self, flush: Callable[[], None]) -> None:
+        """Commit batches for ever. `flush` is called after each batch's callbacks, to send what they produced."""
+        while True:
+            if self._sweep_budget:
+                await self._sweep()
+            if not self._batches:
+                self._idle = trio.Event()
+                await self._idle.wait()
+                self._idle = None
+                continue
+            batch = self._batches.popleft()
+            self._busy = True
+            status, results = await self._apply(batch)
+            self._busy = False
+            self._waiting -= batch.size
+            _call_back(batch, status, results)
+            flush()
+
+    async def _apply(self, batch: _Batch) -> tuple[int, Results]:
+        try:
+            results = await self._store.apply(batch.writes, batch.reads, int(self._unix_time()))
+        except StoreError as error:
+            self.healthy = False
+            logs.error("store.failed", error=str(error), writes=len(batch.writes))
+            return FAILED, Results()
+        self.healthy = True
+        self.commits += 1
+        self.written += len(batch.writes)
+        return OK, results
+
+    def sweep_soon(self, budget: int) -> None:
+        """Between two commits, delete what has expired among the next `budget` entries of the store."""
+        self._sweep_budget = budget
+        if self._idle is not None:
+            self._idle.set()
+
+    async def _sweep(self) -> None:
+        budget, self._sweep_budget = self._sweep_budget, 0
+        try:
+            self.expired += await self._store.sweep(int(self._unix_time()), budget)
+        except StoreError as error:
+            self.healthy = False
+            logs.error("store.sweep_failed", error=str(error))
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._batches and not self._busy
+
+
+def _call_back(batch: _Batch, status: int, results: Results) -> None:
+    refused = results.refused
+    for key, done in batch.puts:
+        done(FULL if key in refused else status)
+    for inbox_key, inbox_done in batch.inboxes:
+        inbox_done(status, results.inboxes.get(inbox_key, []))
+    for devices, many_done in batch.many:
+        many_done(status, {device: results.inboxes[device] for device in devices if device in results.inboxes})
+    for record_key, record_done in batch.records:
+        record_done(status, results.records.get(record_key))
+    for log_key, log_done in batch.logs:
+        log_done(status, results.logs.get(log_key))
+    offsets = results.offsets or [0] * len(batch.offsets)
+    for offset, offset_done in zip(offsets, batch.offsets, strict=True):
+        offset_done(status, offset)
+    for commit_done in batch.commits:
+        commit_done(status)

@@ -1,0 +1,139 @@
+"""Every number the farm counts: one table, from which the counters, the Prometheus page and PushGo's page are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number. `pushgo` is its name on PushGo's `/metrics/` page, where it had one there."""
+
+    name: str
+    kind: str  # "counter" or "gauge"
+    help: str
+    pushgo: str = ""
+
+
+ROUTER_METRICS = (
+    Metric(
+        "pushes",
+        "counter",
+        "Pushes that asked for delivery, after their request was found valid.",
+        "updates.appserver.received",
+    ),
+    Metric("pushes_delivered", "counter", "Pushes answered 200: durable, and written to the device's socket."),
+    Metric("pushes_stored", "counter", "Pushes answered 202: durable, waiting for the device."),
+    Metric(
+        "pushes_refused",
+        "counter",
+        "Pushes answered 503: inbox full, store failed or queue full.",
+        "updates.appserver.error",
+    ),
+    Metric("pushes_rejected", "counter", "Pushes answered 404: bad token.", "updates.appserver.rejected"),
+    Metric("pushes_invalid", "counter", "Pushes answered 400: bad version.", "updates.appserver.invalid"),
+    Metric("pushes_too_long", "counter", "Pushes answered 413: too much data.", "updates.appserver.toolong"),
+    Metric("acks", "counter", "Updates that devices acknowledged, as heard by the router."),
+    Metric("http_requests", "counter", "Requests on the router port.", "updates.appserver.incoming"),
+    Metric("http_bad_requests", "counter", "Requests that were no valid HTTP or over a limit."),
+    Metric("http_connections", "gauge", "Open connections of app servers."),
+    Metric("http_connects", "counter", "Connections of app servers accepted.", "endpoint.socket.connect"),
+    Metric("http_disconnects", "counter", "Connections of app servers closed.", "endpoint.socket.disconnect"),
+    Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
+    Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
+    Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
+    Metric("addresses", "gauge", "Devices and channels in the map."),
+    Metric("store_commits", "counter", "Group commits."),
+    Metric("store_writes", "counter", "Writes in those commits, after merging."),
+    Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
+    Metric("store_expired", "counter", "Stored entries deleted because their time was over."),
+)
+
+WORKER_METRICS = (
+    Metric("connections", "gauge", "Open device connections.", "update.client.connections"),
+    Metric("connects", "counter", "Device connections accepted.", "client.socket.connect"),
+    Metric("disconnects", "counter", "Device connections closed, for whatever reason.", "client.socket.disconnect"),
+    Metric("upgrades", "counter", "Upgrade requests answered 101."),
+    Metric("upgrades_refused", "counter", "Requests on the device port answered with an HTTP error."),
+    Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
+    Metric("hellos", "counter", "hello commands answered 200.", "updates.client.hello"),
+    Metric("registers", "counter", "register commands answered 200.", "updates.client.register"),
+    Metric("unregisters", "counter", "unregister commands answered 200.", "updates.client.unregister"),
+    Metric("acks", "counter", "ack commands.", "updates.client.ack"),
+    Metric("pings", "counter", "ping commands.", "updates.client.ping"),
+    Metric(
+        "pings_too_many", "counter", "Devices closed because they pinged too often.", "updates.client.too_many_pings"
+    ),
+    Metric("commands_refused", "counter", "Commands answered with an error and a close."),
+    Metric("updates_sent", "counter", "Updates written to devices.", "updates.sent"),
+    Metric("deliveries_missed", "counter", "Deliveries for devices that are not here any more, or do not read."),
+    Metric("protocol_errors", "counter", "Devices closed for breaking RFC 6455."),
+    Metric("slow_closed", "counter", "Devices closed because they did not read what was sent."),
+    Metric("timeouts", "counter", "Connections closed because a handshake or hello took too long."),
+    Metric("shed", "counter", "Connections closed because a newer one of the same device came."),
+    Metric("link_unconfirmed", "gauge", "Batches the router has not confirmed."),
+    Metric("gc_pause_max_ms", "gauge", "Longest pause for a garbage collection so far, in ms."),
+)
+
+
+class RouterCounters:
+    """The router's counters, as plain integers. One attribute for each of `ROUTER_METRICS`."""
+
+    pushes: int
+    pushes_delivered: int
+    pushes_stored: int
+    pushes_refused: int
+    pushes_rejected: int
+    pushes_invalid: int
+    pushes_too_long: int
+    acks: int
+    http_requests: int
+    http_bad_requests: int
+    http_connections: int
+    http_connects: int
+    http_disconnects: int
+    deliveries_late: int
+    leases_lost: int
+    devices_moved: int
+
+    def __init__(self) -> None:
+        for metric in ROUTER_METRICS:
+            setattr(self, metric.name, 0)
+
+    def snapshot(self) -> dict[str, float]:
+        """Name to value, for the status message."""
+        return {metric.name: getattr(self, metric.name) for metric in ROUTER_METRICS}
+
+
+class WorkerCounters:
+    """A worker's counters. One attribute for each of `WORKER_METRICS`."""
+
+    connections: int
+    connects: int
+    disconnects: int
+    upgrades: int
+    upgrades_refused: int
+    connections_refused: int
+    hellos: int
+    registers: int
+    unregisters: int
+    acks: int
+    pings: int
+    pings_too_many: int
+    commands_refused: int
+    updates_sent: int
+    deliveries_missed: int
+    protocol_errors: int
+    slow_closed: int
+    timeouts: int
+    shed: int
+    link_unconfirmed: int
+    gc_pause_max_ms: float
+
+    def __init__(self) -> None:
+        for metric in WORKER_METRICS:
+            setattr(self, metric.name, 0)
+
+    def snapshot(self) -> dict[str, float]:
+        """Name to value, for the worker's beat."""
+        return {metric.name: getattr(self, metric.name) for metric in WORKER_METRICS}

@@ -1,0 +1,1 @@
+"""Stores: what keeps accepted messages. `base` says what every store must do."""

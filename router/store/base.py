@@ -1,0 +1,127 @@
+"""What a store is: three shapes of stored things, each with batch operations.
+
+| shape | holds | who uses it |
+|---|---|---|
+| inbox of a device | items by slot (the collapse key); a newer item replaces the one in its slot | SimplePush, WebPush |
+| log of a channel | events with an offset, kept by count and age | gopush2, push stream, Pusher cache channels |
+| table | small records by (space, key) with an expiry | registrations, one-time tokens, broadcast versions |
+
+A store is driven by one owner (`router.journal`), which never has two `apply` calls under way. `apply` is a group
+commit: everything in `Writes` becomes durable together, then the reads are answered and see those writes. That form
+suits SQLite (one transaction), Redis (one pipeline) and memcached (multi-set, multi-get) alike.
+
+Times are integers of unix seconds. Device keys and channel keys are 16 bytes. Slots, spaces and bodies are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+ANY_VERSION = 2**63 - 1
+"""As the version of a removal: whatever version is stored goes."""
+
+
+class StoreError(Exception):
+    """The store could not do what was asked; nothing of that batch may be promised to anybody."""
+
+
+class Item(NamedTuple):
+    """One message in a device's inbox."""
+
+    slot: str
+    version: int
+    seq: int  # order of arrival: larger is later
+    expires: int  # unix seconds; an expired item is never returned
+    urgency: int  # 0 lowest .. 3 highest
+    body: str | None
+
+
+class Event(NamedTuple):
+    """One event in a channel's log."""
+
+    offset: int  # counts up from 1 in each channel, without gaps
+    expires: int
+    body: str
+
+
+class LogSlice(NamedTuple):
+    """What a log holds after a position. `epoch` changes when the log was lost or began anew; `first` is the oldest
+    offset still kept (0: empty), so `first > since + 1` means that something between was missed."""
+
+    epoch: int
+    first: int
+    last: int
+    events: list[Event]
+
+
+@dataclass(slots=True)
+class Writes:
+    """One batch. Within it each (device, slot) and each (space, key) occurs once: the journal has merged them."""
+
+    puts: dict[tuple[bytes, str], Item] = field(default_factory=dict)
+    # Remove the item of this slot if its stored version is at most the number (ANY_VERSION: always).
+    removals: dict[tuple[bytes, str], int] = field(default_factory=dict)
+    # value and expiry (0: never), or None to delete.
+    records: dict[tuple[str, bytes], tuple[bytes, int] | None] = field(default_factory=dict)
+    # channel, expiry, body; appended in order, each gets the next offset of its channel.
+    events: list[tuple[bytes, int, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.puts) + len(self.removals) + len(self.records) + len(self.events)
+
+
+@dataclass(slots=True)
+class Reads:
+    """What to read after the writes of the same batch."""
+
+    inboxes: set[bytes] = field(default_factory=set)
+    records: set[tuple[str, bytes]] = field(default_factory=set)
+    # channel -> offset: events after that offset.
+    logs: dict[bytes, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.inboxes) + len(self.records) + len(self.logs)
+
+
+@dataclass(slots=True)
+class Results:
+    """Answers to one batch. Keys without anything stored are absent from `inboxes` and `records`."""
+
+    refused: set[tuple[bytes, str]] = field(default_factory=set)  # puts that found the device's inbox full
+    offsets: list[int] = field(default_factory=list)  # one for each of Writes.events
+    inboxes: dict[bytes, list[Item]] = field(default_factory=dict)  # in order of seq
+    records: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
+    logs: dict[bytes, LogSlice] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """Every store does this and nothing else. All methods run in trio; none may be called concurrently."""
+
+    async def open(self) -> None:
+        """Make ready. Raises: StoreError, with what to do about it."""
+
+    async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
+        """Make the writes durable, then answer the reads. Entries whose expiry is at most `now` do not exist.
+
+        A put into a full inbox (`store.inbox_limit` unexpired items, none of them in that slot) is refused and
+        named in `Results.refused`; the rest of the batch is not touched by that.
+        Raises: StoreError; then nothing of the batch is promised, though some of it may have been kept.
+        """
+
+    async def sweep(self, now: int, budget: int) -> int:
+        """Look at up to `budget` entries, going on where the last sweep stopped, and delete the expired ones.
+
+        Returns: how many were deleted.
+        """
+
+    async def close(self) -> None:
+        """Flush and let go. No call follows."""
+
+
+class Sized(Protocol):
+    """Optional: stores that know how much they hold, for the metrics."""
+
+    def sizes(self) -> Iterable[tuple[str, int]]:
+        """Pairs of shape name and entries."""

@@ -1,0 +1,125 @@
+"""Push tokens: what an app server holds is the sealed address of one channel of one device.
+
+A token is base64url, without padding, of: key hint (1 byte), nonce (12), ciphertext, tag (16), by AES-256-GCM
+(NIST SP 800-38D). The purpose (the dialect's name) is the associated data, so that a token of one dialect is
+nothing in another. The first key seals, every key opens: that is how keys are rotated.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+TAG_BYTES = 16
+MAX_TOKEN_CHARS = 1024
+KEY_FILE = "token.key"
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+class TokenError(ValueError):
+    """The token was not made by one of our keys for this purpose."""
+
+
+class KeyFormatError(ValueError):
+    """A configured key is not what `farm token-key` prints."""
+
+
+def new_key() -> str:
+    """A fresh key as text: 32 random bytes in base64url."""
+    return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()
+
+
+def parse_keys(text: str) -> list[bytes]:
+    """Keys from a comma separated list, first the one that seals.
+
+    Raises: KeyFormatError for anything that is not 32 bytes of base64url.
+    """
+    keys = []
+    for part in filter(None, (p.strip() for p in text.replace("\n", ",").split(","))):
+        try:
+            key = base64.b64decode(part.encode("ascii").translate(_TO_STANDARD), validate=True)
+        except (binascii.Error, UnicodeEncodeError) as error:
+            raise KeyFormatError("a token key must be base64url text as `farm token-key` prints it") from error
+        if len(key) != KEY_BYTES:
+            raise KeyFormatError(
+                f"a token key must be {KEY_BYTES} bytes, found {len(key)}; make one with `farm token-key`"
+            )
+        keys.append(key)
+    return keys
+
+
+def load_or_make_keys(configured: str, data_dir: Path) -> list[bytes]:
+    """The configured keys, else those of the key file in the data folder, else a new one written there (mode 0600).
+
+    Raises: KeyFormatError, OSError.
+    """
+    if keys := parse_keys(configured):
+        return keys
+    path = data_dir / KEY_FILE
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        keys = parse_keys(path.read_text())
+        if not keys:
+            raise KeyFormatError(f"{path} holds no key; put one there with `farm token-key`, or restore it") from None
+        return keys
+    with os.fdopen(handle, "w") as file:
+        key = new_key()
+        file.write(key + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return parse_keys(key)
+
+
+class Tokens:
+    """Seals and opens tokens with a list of keys."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        if not keys:
+            raise KeyFormatError("at least one token key is needed")
+        self._ciphers: dict[int, list[AESGCM]] = {}
+        for key in keys:
+            self._ciphers.setdefault(_hint(key), []).append(AESGCM(key))
+        self._seal_hint = bytes([_hint(keys[0])])
+        self._seal = AESGCM(keys[0])
+
+    def seal(self, purpose: bytes, payload: bytes) -> str:
+        """A token for this payload; every call gives another one."""
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = self._seal_hint + nonce + self._seal.encrypt(nonce, payload, purpose)
+        return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+
+    def open(self, purpose: bytes, token: bytes) -> bytes:
+        """The payload of a token.
+
+        Raises: TokenError if it was not sealed by one of our keys for this purpose.
+        """
+        if len(token) > MAX_TOKEN_CHARS:
+            raise TokenError("token too long")
+        try:
+            bare = token.rstrip(b"=").translate(_TO_STANDARD)
+            sealed = binascii.a2b_base64(bare + b"=" * (-len(bare) % 4), strict_mode=True)
+        except binascii.Error as error:
+            raise TokenError("token is not base64url") from error
+        if len(sealed) <= NONCE_BYTES + TAG_BYTES:
+            raise TokenError("token too short")
+        for cipher in self._ciphers.get(sealed[0], ()):
+            try:
+                return cipher.decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], purpose)
+            except InvalidTag:
+                continue
+        raise TokenError("token was sealed by another key or altered")
+
+
+def _hint(key: bytes) -> int:
+    return blake2b(key, digest_size=1).digest()[0]

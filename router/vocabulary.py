@@ -1,0 +1,132 @@
+"""The vocabulary between workers and the router: every message that crosses the link, with its version.
+
+One ZeroMQ message is one msgpack array. A worker sends
+
+    [JOIN, PROTOCOL, shard, incarnation, pid]        first, and again when the router says REJOIN or is another one
+    [BATCH, sequence, words]                         words of many connections; sequence counts up from 1
+    [BEAT, snapshot]                                 the worker's counters, a map; also keeps its lease
+
+and the router sends
+
+    [WELCOME, router incarnation]                    JOIN was accepted: announce, and repeat what is not confirmed
+    [REJOIN]                                         I do not know you (any more): join and announce
+    [WORDS, confirmed, words]                        batches up to `confirmed` are durable
+
+The supervisor speaks on the same link: [ASK_STATUS, number] is answered with [STATUS, number, map].
+
+A word is an array too; its first element says which. An *ask* is the worker's number for a question; exactly one
+ANSWER with that number comes back. Device and channel keys are 16 bytes. The link is ordered in each direction, and
+much rests on that: an ANSWER to ATTACH comes before any DELIVER of that attachment, and a SHED always means an
+attachment that has been answered.
+
+Batches that are not confirmed when a router goes are sent again to the next one, so every word may be heard twice.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import msgpack
+
+PROTOCOL = 1
+
+# --- messages, worker or supervisor to router
+JOIN = 1
+BATCH = 2
+BEAT = 3
+ASK_STATUS = 4
+# --- messages, router to worker or supervisor
+WELCOME = 11
+REJOIN = 12
+WORDS = 13
+STATUS = 14
+
+# --- words, worker to router
+ATTACH = 20
+"""(ask, device key, needs, fetch) This shard holds the device. needs: "" or the space in which the device must have a
+record; fetch: whether to answer with its inbox. Answered with [items, record or None]."""
+LEAVE = 21
+"""(device key) Its connection here has gone."""
+HOLD = 22
+"""(at most HOLD_CHUNK device keys) Held since before this JOIN. DELIVER_STORED follows for those with something."""
+SUBSCRIBE = 23
+"""(ask, channel key, offset or -1) This shard has a subscriber; answered with the log after that offset, or None."""
+UNSUBSCRIBE = 24
+"""(channel key) The last subscriber of this shard has gone."""
+HOLD_CHANNELS = 25
+"""(at most HOLD_CHUNK channel keys) Subscribed since before this JOIN."""
+RECORD = 26
+"""(ask or 0, space, key, value, ttl in s or 0) Put a record; answered when it is durable."""
+FETCH = 27
+"""(ask, device key) The inbox once more."""
+ACK = 28
+"""(device key, [[slot, version], ...]) Items up to these versions are not wanted any more."""
+DROP = 29
+"""(ask, device key, slot) Forget the slot whatever its version; answered when that is durable."""
+PUBLISH = 30
+"""(ask or 0, channel key, body, keep in s or 0) To every subscriber; with keep, first into the channel's log."""
+RESULT = 31
+"""(push number, outcome) What became of a DELIVER."""
+# --- words, router to worker
+ANSWER = 40
+"""(ask, status, payload)"""
+DELIVER = 41
+"""(push number, device key, slot, version, body or None) Answered by RESULT."""
+DELIVER_STORED = 42
+"""(device key, items) What waits in its store; some may have been sent on this connection before."""
+SHED = 43
+"""(device key) A newer connection of this device is elsewhere."""
+EVENT = 44
+"""(channel key, offset or 0, body) To every subscriber of the channel on this shard."""
+
+# --- status of an ANSWER
+OK = 0
+UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached
+FAILED = 2  # the store could not do it
+FULL = 3
+MOVED = 4  # ATTACH only: while it was answered, a newer connection of the device attached
+
+# --- outcome in a RESULT
+WRITTEN = 0  # the kernel took the whole frame
+NOT_HERE = 1  # no such connection, or it does not read: the message stays in the store
+
+HOLD_CHUNK = 2000
+"""Keys in one HOLD or HOLD_CHANNELS."""
+
+_SEPARATOR = b"\x00"
+
+
+def channel_key(dialect: str, application: str, channel: str) -> bytes:
+    """The 16-byte address of a channel: a hash of who speaks, for whom, and the channel's name."""
+    joined = _SEPARATOR.join(part.encode() for part in (dialect, application, channel))
+    return blake2b(joined, digest_size=16, person=b"farm channel").digest()
+
+
+_packer = msgpack.Packer(use_bin_type=True, autoreset=True)
+
+
+def pack(message: Any) -> bytes:
+    """One message as bytes. Not for use by two threads at once."""
+    packed: bytes = _packer.pack(message)
+    return packed
+
+
+def unpack(data: bytes, limit: int) -> Any:
+    """One message from bytes of a peer.
+
+    Raises: VocabularyError if it is not one msgpack array within `limit` bytes.
+    """
+    if len(data) > limit:
+        raise VocabularyError(f"message of {len(data)} bytes is over the limit of {limit}")
+    try:
+        message = msgpack.unpackb(data, raw=False, use_list=True, strict_map_key=False)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise VocabularyError(f"not msgpack: {error}") from error
+    if type(message) is not list or not message:
+        raise VocabularyError("a message is an array that begins with its kind")
+    return message
+
+
+class VocabularyError(ValueError):
+    """A peer on the link does not speak our vocabulary."""
