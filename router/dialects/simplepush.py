@@ -1,0 +1,307 @@
+"""SimplePush, app-server side: `PUT /update/{token}`, the batch route and PushGo's status pages.
+
+Source: PushGo 1.5.0. Bodies are JSON strings or `{}` as PushGo's; what each status means is in the README.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from email.parser import BytesParser
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from router import __version__
+from router.dialects import Context, Reply, Route
+from router.http1 import Request, Response
+from router.hub import DELIVERED, REFUSED_FULL, STORED
+from router.metrics import ROUTER_METRICS, WORKER_METRICS
+from router.options import Section, option
+from router.settings import EndpointOptions
+from router.token import TokenError
+from router.uuids import unpack_id
+
+NAME = "simplepush"
+ON = True
+PURPOSE = b"simplepush"
+DEVICES = "simplepush.device"
+"""Space of the records by which a device is known: written at its first register."""
+
+
+@dataclass(frozen=True)
+class SimplePushOptions(Section):
+    SECTION: ClassVar[str] = "simplepush"
+    HELP: ClassVar[str] = "The SimplePush dialect (PushGo's names in brackets)."
+
+    max_channels: int = option(
+        200, "channels a hello may list; more and the device gets a fresh uaid", unit="channels", ge=1
+    )
+    max_data_bytes: int = option(4096, "data of one push (max_data_len)", unit="bytes", ge=0)
+    hello_timeout: float = option(30.0, "from accept to hello; 0: no limit (client_hello_timeout)", unit="s", ge=0)
+    min_ping_interval: float = option(
+        20.0, "two pings of a device closer than this close it; 0: no limit (client_min_ping_interval)", unit="s", ge=0
+    )
+    long_pongs: bool = option(False, "answer a ping with its messageType and status instead of {} (push_long_pongs)")
+    pong_interval: float = option(
+        0.0, "a device silent for this long is sent {}; 0: never (client_pong_interval)", unit="s", ge=0
+    )
+    resend_on_ack: bool = option(False, "after each ack send again all that is not acknowledged, as PushGo does")
+    timeout_live: int = option(259_200, "how long an update waits for its device (timeout_live)", unit="s", ge=1)
+    timeout_uaid: int = option(
+        5_184_000, "a device not seen for this long is forgotten and gets a fresh uaid; 0: never", unit="s", ge=0
+    )
+
+
+SECTIONS: tuple[type[Section], ...] = (SimplePushOptions,)
+
+_EMPTY = Response(200, b"{}")
+_STORED = Response(202, b"{}")
+_BAD_VERSION = Response(400, b'"Invalid Version"')
+_BAD_TOKEN = Response(404, b'"Invalid Token"')
+_BAD_METHOD = Response(405, b'"Method Not Allowed"', headers=(("Allow", "PUT, OPTIONS"),))
+_NOT_KEPT = Response(503, b'"Could not update channel version"', headers=(("Retry-After", "5"),))
+_CORS_HEADERS = (("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Methods", "PUT, OPTIONS"))
+_MAX_VERSION = 2**63 - 1
+_NUMBER = re.compile(rb"\+?[0-9]{1,19}")
+_FORM = "application/x-www-form-urlencoded"
+
+
+class _Refused(Exception):
+    """A push that is answered without asking the hub."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+def routes(context: Context) -> Iterable[Route]:
+    """The dialect's routes on the router port."""
+    app_side = _AppSide(context)
+    return (
+        Route(b"/update/", app_side.update, exact=False),
+        Route(b"/v1/push", app_side.batch),
+        Route(b"/status/", app_side.status),
+        Route(b"/realstatus/", app_side.real_status),
+        Route(b"/metrics/", app_side.metrics),
+    )
+
+
+class _AppSide:
+    def __init__(self, context: Context) -> None:
+        options = context.settings.get(SimplePushOptions)
+        endpoint = context.settings.get(EndpointOptions)
+        self._context = context
+        self._counters = context.hub.counters
+        self._ttl = options.timeout_live
+        self._max_data = options.max_data_bytes
+        self._max_batch = endpoint.max_batch
+        self._cors = endpoint.cors
+        self._too_long = Response(413, msgspec.json.encode(f"Data exceeds max length of {self._max_data} bytes"))
+
+    # ------------------------------------------------------------------ one push
+
+    def update(self, request: Request, reply: Reply) -> None:
+        """`PUT /update/{token}`, in PushGo's order of checks: method, version, data, token."""
+        if self._cors:
+            reply = _with_headers(reply, _CORS_HEADERS)
+        if request.method != b"PUT":
+            reply(Response(200) if request.method == b"OPTIONS" else _BAD_METHOD)
+            return
+        try:
+            version, data = self._parameters(request)
+            device, channel = self._open(request.path[8:])
+        except _Refused as refused:
+            reply(refused.response)
+            return
+        self._push(device, channel, version, data, lambda outcome: reply(_response_to(outcome)))
+
+    def _push(self, device: bytes, channel: str, version: int, data: str | None, done: Callable[[int], None]) -> None:
+        # The data of an update is never stored (PushGo: privacy): only a device that is there gets it.
+        self._context.hub.push(device, channel, version, done, ttl=self._ttl, body=data, keep_body=False)
+
+    def _parameters(self, request: Request) -> tuple[int, str | None]:
+        body = request.body
+        if not request.query and body.startswith(b"version=") and body[8:].isdigit() and len(body) < 27:
+            kind = request.headers.get(b"content-type", b"")
+            if not kind or kind == _FORM.encode():
+                return int(body[8:]), None
+        fields = _urlencoded(request.query) | _body_fields(request)
+        return self._check(fields.get("version", ""), fields.get("data", ""))
+
+    def _check(self, version: str, data: str) -> tuple[int, str | None]:
+        number = int(self._context.unix_time())
+        if version:
+            text = version.encode("utf-8", "replace")
+            if not _NUMBER.fullmatch(text) or (number := int(text)) > _MAX_VERSION:
+                self._counters.pushes_invalid += 1
+                raise _Refused(_BAD_VERSION)
+        if len(data.encode("utf-8", "replace")) > self._max_data:
+            self._counters.pushes_too_long += 1
+            raise _Refused(self._too_long)
+        return number, data or None
+
+    def _open(self, token: bytes) -> tuple[bytes, str]:
+        try:
+            opened = self._context.tokens.open(PURPOSE, token)
+        except TokenError:
+            self._counters.pushes_rejected += 1
+            raise _Refused(_BAD_TOKEN) from None
+        return opened[:16], unpack_id(opened[16:])
+
+    # ------------------------------------------------------------------ many pushes
+
+    def batch(self, request: Request, reply: Reply) -> None:
+        """`POST /v1/push`: one JSON object a line; answered line by line, in order, when the last is decided."""
+        if request.method != b"POST":
+            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "POST"),)))
+            return
+        lines = [line for line in request.body.split(b"\n") if line.strip()]
+        if len(lines) > self._max_batch:
+            text = f"{len(lines)} pushes in one request, endpoint.max_batch allows {self._max_batch}"
+            reply(Response(413, msgspec.json.encode(text)))
+            return
+        if not lines:
+            reply(Response(400, b'"One JSON object a line is expected, with endpoint or token"'))
+            return
+        answers: list[bytes] = [b""] * len(lines)
+        open_lines = len(lines)
+
+        def decided(index: int, response: Response) -> None:
+            nonlocal open_lines
+            answers[index] = _line(response)
+            open_lines -= 1
+            if not open_lines:
+                reply(Response(200, b"\n".join(answers) + b"\n", "application/x-ndjson"))
+
+        for index, line in enumerate(lines):
+            self._batch_line(line, index, decided)
+
+    def _batch_line(self, line: bytes, index: int, decided: Callable[[int, Response], None]) -> None:
+        try:
+            asked = _line_decoder.decode(line)
+            version, data = self._check(str(asked.version), asked.data)
+            device, channel = self._open(asked.address())
+        except msgspec.MsgspecError as error:
+            decided(index, Response(400, msgspec.json.encode(str(error))))
+        except RecursionError:
+            decided(index, Response(400, b'"JSON is nested too deeply"'))
+        except _Refused as refused:
+            decided(index, refused.response)
+        else:
+            self._push(device, channel, version, data, lambda outcome: decided(index, _response_to(outcome)))
+
+    # ------------------------------------------------------------------ PushGo's pages
+
+    def status(self, request: Request, reply: Reply) -> None:
+        """`GET /status/`: for a load balancer's probe."""
+        self._page(request, reply, {"status": "OK", "clients": self._clients(), "version": __version__})
+
+    def real_status(self, request: Request, reply: Reply) -> None:
+        """`GET /realstatus/`: 503 if any part is not well."""
+        state = self._context.status()
+        parts = [
+            {"name": "store", "ok": state["store_ok"]},
+            {"name": "router", "ok": bool(state["workers"])},
+        ]
+        well = all(part["ok"] for part in parts)
+        body = {
+            "ok": well,
+            "clientCount": self._clients(),
+            "maxClients": sum(worker.get("max_connections", 0) for worker in state["workers"]),
+            "maxEndpointConns": self._context.settings.get(EndpointOptions).max_connections,
+            "plugins": parts,
+            "goroutines": 0,
+            "version": __version__,
+        }
+        self._page(request, reply, body, 200 if well else 503)
+
+    def metrics(self, request: Request, reply: Reply) -> None:
+        """`GET /metrics/`: flat JSON under PushGo's names."""
+        state = self._context.status()
+        body: dict[str, Any] = {"server.age": int(state["age"])}
+        for metric in ROUTER_METRICS:
+            if metric.pushgo:
+                body[f"{metric.kind}.{metric.pushgo}"] = state["router"][metric.name]
+        for metric in WORKER_METRICS:
+            if metric.pushgo:
+                total = sum(worker.get(metric.name, 0) for worker in state["workers"])
+                body[f"{metric.kind}.{metric.pushgo}"] = total
+        self._page(request, reply, body)
+
+    def _clients(self) -> int:
+        return sum(peer.lease.devices for peer in self._context.hub.peers.values())
+
+    def _page(self, request: Request, reply: Reply, body: dict[str, Any], status: int = 200) -> None:
+        if request.method not in (b"GET", b"HEAD"):
+            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
+        else:
+            reply(Response(status, msgspec.json.encode(body)))
+
+
+class _Line(msgspec.Struct):
+    """One line of a batch."""
+
+    endpoint: str = ""
+    token: str = ""
+    version: int | str = ""
+    data: str = ""
+
+    def address(self) -> bytes:
+        """The token, from either form."""
+        token = self.token or urlsplit(self.endpoint).path.rpartition("/update/")[2]
+        return token.encode("utf-8", "replace")
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+
+
+def _response_to(outcome: int) -> Response:
+    if outcome == DELIVERED:
+        return _EMPTY
+    if outcome == STORED:
+        return _STORED
+    if outcome == REFUSED_FULL:
+        return Response(503, b'"The device has too many updates waiting"', headers=(("Retry-After", "60"),))
+    return _NOT_KEPT
+
+
+def _line(response: Response) -> bytes:
+    if response.status in (200, 202):
+        return b'{"status":%d}' % response.status
+    return b'{"status":%d,"error":%s}' % (response.status, response.body)
+
+
+def _with_headers(reply: Reply, headers: tuple[tuple[str, str], ...]) -> Reply:
+    def with_headers(response: Response) -> None:
+        reply(Response(response.status, response.body, response.content_type, response.headers + headers))
+
+    return with_headers
+
+
+def _urlencoded(text: bytes) -> dict[str, str]:
+    """Fields of a query or form; of a repeated one the first counts, as in Go."""
+    pairs = parse_qsl(text, keep_blank_values=True) if text else []
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in reversed(pairs)}
+
+
+def _body_fields(request: Request) -> dict[str, str]:
+    """Fields of a form body. Without a Content-Type it is taken as urlencoded; any other type is not looked at."""
+    if not request.body:
+        return {}
+    content_type = request.headers.get(b"content-type", b"").decode("latin-1")
+    kind = content_type.partition(";")[0].strip().lower() or _FORM
+    if kind == _FORM:
+        return _urlencoded(request.body)
+    if kind != "multipart/form-data":
+        return {}
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
+    fields = {}
+    for part in BytesParser().parsebytes(head + request.body).walk():
+        name = part.get_param("name", header="content-disposition")
+        payload = part.get_payload(decode=True)
+        if isinstance(name, str) and isinstance(payload, bytes):
+            fields[name] = payload.decode("utf-8", "replace")
+    return fields

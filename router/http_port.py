@@ -1,0 +1,253 @@
+"""The app servers' port: connections in the router's parking lot, driven by the pure `HttpConnection`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from router import logs
+from router.dialects import Router
+from router.http1 import HttpConnection, HttpError, Place, Request, Response, encode
+from router.lot import BROKEN, NOTHING, READ, WRITE, Lot
+from router.metrics import RouterCounters
+from router.settings import EndpointOptions
+
+_READ_BYTES = 65_536
+_ACCEPT_BATCH = 64
+_LINGER_S = 2.0
+_NOT_FOUND = Response(404, b'"Not Found"')
+_INTERNAL = Response(500, b'"Internal Server Error"')
+_BUSY = HttpError(503, "Too many connections").response
+
+
+class _Client:
+    """One connection of an app server."""
+
+    __slots__ = ("fd", "http", "lingering", "mask", "out", "since")
+
+    def __init__(self, fd: int, http: HttpConnection, now: float) -> None:
+        self.fd = fd
+        self.http = http
+        self.out = bytearray()
+        self.mask = READ
+        self.since = now  # last time something began: a request, or being idle
+        self.lingering = False
+
+
+class HttpPort:
+    """Accepts, reads, hands requests to the routes, and writes their answers when `flush` is called."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        lot: Lot,
+        routes: Router,
+        options: EndpointOptions,
+        counters: RouterCounters,
+        monotonic: Callable[[], float],
+    ) -> None:
+        listener.setblocking(False)
+        self._listener: socket.socket | None = listener
+        self._lot = lot
+        self._routes = routes
+        self._options = options
+        self._counters = counters
+        self._monotonic = monotonic
+        self._clients: dict[int, _Client] = {}
+        self._answered: set[_Client] = set()
+        lot.park(listener.fileno(), READ)
+
+    # ------------------------------------------------------------------ events
+
+    def handles(self, fd: int) -> bool:
+        """Whether this descriptor is the port's."""
+        return fd in self._clients or (self._listener is not None and fd == self._listener.fileno())
+
+    def ready(self, fd: int, events: int) -> None:
+        """Deal with what epoll said of one of our descriptors."""
+        client = self._clients.get(fd)
+        if client is None:
+            self._accept()
+            return
+        if events & WRITE:
+            self._write(client, b"")
+        if self._clients.get(fd) is not client:
+            return
+        if events & BROKEN:
+            self._close(client)
+        elif events & READ:
+            self._read(client)
+
+    def _accept(self) -> None:
+        if self._listener is None:
+            return
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                logs.limited("http.accept_failed", error=str(error))
+                return
+            if len(self._clients) >= self._options.max_connections:
+                logs.limited("http.too_many_connections", limit=self._options.max_connections)
+                with connection:
+                    connection.setblocking(False)
+                    connection.send(encode(_BUSY, False))
+                continue
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            fd = connection.detach()
+            self._clients[fd] = _Client(fd, HttpConnection(self._options), self._monotonic())
+            self._lot.park(fd, READ)
+            self._counters.http_connects += 1
+            self._counters.http_connections += 1
+
+    def _read(self, client: _Client) -> None:
+        http = client.http
+        if http.full or client.out:
+            # Not until the app server has taken some answers: mute it, or epoll would report it for ever.
+            self._set_mask(client, WRITE if client.out else NOTHING)
+            return
+        try:
+            data = os.read(client.fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(client)
+            return
+        if not data:
+            if http.waiting and not client.lingering:
+                # It has said all it will say (a half-close), but waits for its answers.
+                http.finished = True
+                self._set_mask(client, NOTHING)
+            else:
+                self._close(client)
+            return
+        if client.lingering:
+            return
+        began = http.in_request
+        for request, place in http.receive(data):
+            self._dispatch(client, request, place)
+        if http.in_request != began or not began:
+            client.since = self._monotonic()
+        self._answered.add(client)
+
+    def _dispatch(self, client: _Client, request: Request, place: Place) -> None:
+        self._counters.http_requests += 1
+
+        def reply(response: Response) -> None:
+            client.http.answer(place, response)
+            self._answered.add(client)
+
+        handler = self._routes.find(request.path)
+        if handler is None:
+            reply(_NOT_FOUND)
+            return
+        try:
+            handler(request, reply)
+        except Exception as error:  # a defect of one route must not take the router down
+            logs.error("http.route_failed", error, path=request.path)
+            reply(_INTERNAL)
+
+    # ------------------------------------------------------------------ answers
+
+    def flush(self) -> None:
+        """Write the answers that have come since the last call."""
+        while self._answered:
+            client = self._answered.pop()
+            if self._clients.get(client.fd) is client:
+                self._write(client, client.http.take())
+
+    def _write(self, client: _Client, data: bytes) -> None:
+        out = client.out
+        if out:
+            out += data
+            data = bytes(out)
+        if data:
+            try:
+                sent = os.write(client.fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._close(client)
+                return
+            client.out = bytearray(data[sent:]) if sent < len(data) else bytearray()
+            if len(client.out) > self._options.max_write_bytes:
+                self._close(client)
+                return
+        http = client.http
+        if client.out:
+            self._set_mask(client, WRITE)
+        elif http.finished and not http.waiting:
+            self._linger(client)
+        elif client.mask != READ and not http.full:
+            self._set_mask(client, READ)
+
+    def _set_mask(self, client: _Client, mask: int) -> None:
+        if client.mask != mask:
+            client.mask = mask
+            self._lot.change(client.fd, mask)
+
+    def _linger(self, client: _Client) -> None:
+        """Everything is said: tell the peer so, and read on until it closes, lest a reset swallow the answer."""
+        if client.lingering:
+            return
+        client.lingering = True
+        client.since = self._monotonic()
+        shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, client.fd)
+        try:
+            shell.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        finally:
+            shell.detach()
+        self._set_mask(client, READ)
+
+    def _close(self, client: _Client) -> None:
+        if self._clients.pop(client.fd, None) is None:
+            return
+        self._lot.unpark(client.fd)
+        os.close(client.fd)
+        self._counters.http_disconnects += 1
+        self._counters.http_connections -= 1
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self) -> None:
+        """To be called about once a second: requests that take too long, connections idle for too long."""
+        now = self._monotonic()
+        options = self._options
+        for client in list(self._clients.values()):
+            waited = now - client.since
+            if client.lingering:
+                if waited > _LINGER_S:
+                    self._close(client)
+            elif client.http.waiting:
+                if client.out and waited > options.idle_timeout:
+                    self._close(client)
+            elif client.http.in_request:
+                if waited > options.request_timeout:
+                    client.http.give_up(408, "Request Timeout")
+                    self._answered.add(client)
+            elif waited > options.idle_timeout:
+                self._close(client)
+
+    def stop_listening(self) -> None:
+        """Accept no more; what is open goes on, and each connection ends after its next answer."""
+        if self._listener is not None:
+            self._lot.unpark(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any request is without its answer."""
+        return any(client.http.waiting or client.out for client in self._clients.values())
+
+    def close(self) -> None:
+        """Close everything at once."""
+        self.stop_listening()
+        for client in list(self._clients.values()):
+            self._close(client)

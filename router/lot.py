@@ -1,0 +1,43 @@
+"""The parking lot: very many file descriptors in one epoll, and one trio task that waits on it.
+
+trio's own epoll is oneshot and wants a task for each waiter: 3 KB and two system calls a wake-up. An epoll of our own
+is itself a descriptor that becomes readable when anything in it is ready, so trio watches a single descriptor
+however many are parked, and one wake-up hands over everything that is ready at that moment.
+"""
+
+from __future__ import annotations
+
+import select
+
+import trio
+
+READ = select.EPOLLIN | select.EPOLLRDHUP
+WRITE = select.EPOLLOUT
+NOTHING = 0
+BROKEN = select.EPOLLHUP | select.EPOLLERR
+"""Reported whether asked for or not: both directions are shut, or the connection was reset."""
+
+_MAX_EVENTS = 1024
+
+
+class Lot:
+    """An epoll instance that one task drives. Level-triggered: what is not dealt with is reported again."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.park = self._epoll.register
+        self.change = self._epoll.modify
+        self.unpark = self._epoll.unregister
+
+    async def ready(self) -> list[tuple[int, int]]:
+        """Wait until something is ready; (descriptor, epoll event mask) pairs. Always lets other tasks run."""
+        await trio.lowlevel.checkpoint()
+        events = self._epoll.poll(0, _MAX_EVENTS)
+        while not events:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            events = self._epoll.poll(0, _MAX_EVENTS)
+        return events
+
+    def close(self) -> None:
+        """Let go of the epoll; the descriptors in it stay open."""
+        self._epoll.close()

@@ -1,0 +1,208 @@
+"""The router process: one trio program around the hub, the journal, the link and the HTTP port."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import trio
+import zmq
+
+import router.dialects
+from router import logs
+from router.dialects import Context, Router, is_on, modules
+from router.http_port import HttpPort
+from router.hub import Hub
+from router.journal import Journal
+from router.link import LinkError, RouterLink, address
+from router.lot import READ, Lot
+from router.memory import resident_bytes
+from router.options import Settings
+from router.settings import Data, EndpointOptions, LinkOptions, Listen, Log, StoreOptions, TokenOptions
+from router.store.base import StoreError
+from router.store.select import open_store
+from router.token import KeyFormatError, Tokens, load_or_make_keys
+
+_TICK_S = 0.1
+_PORT_TICK_S = 1.0
+_STOP_S = 5.0
+_SWITCH_INTERVAL_S = 0.0005
+"""The store's thread wants the GIL back after each statement; Python's default lets it wait for 5 ms."""
+
+
+class RouterProcess:
+    """Everything the router is made of, wired."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        store_options = settings.get(StoreOptions)
+        endpoint = settings.get(EndpointOptions)
+        link = settings.get(LinkOptions)
+        data = Path(settings.get(Data).dir)
+        tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
+        self.settings = settings
+        self.store = open_store(settings)
+        self.journal = Journal(self.store, store_options.batch_limit, store_options.queue_limit, time.time)
+        self.hub = Hub(self.journal, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
+        self.hub.on_status(self.status)
+        context_of_routes = Context(self.hub, tokens, settings, time.time, self.status)
+        routes = Router(
+            route
+            for module in modules(router.dialects)
+            if is_on(settings, module)
+            for route in module.routes(context_of_routes)
+        )
+        self.lot = Lot()
+        self.port = HttpPort(listener, self.lot, routes, endpoint, self.hub.counters, time.monotonic)
+        self.link = RouterLink(context, address(data), self.hub, link)
+        self.lot.park(self.link.fileno, READ)
+        self._started = time.monotonic()
+
+    def flush(self) -> None:
+        """Send what the last events have produced: words first, their answers may be there already."""
+        self.link.pump()
+        self.port.flush()
+
+    async def run(self, stop: trio.Event) -> None:
+        """Serve until `stop` is set, then finish what was accepted."""
+        await self.store.open()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve)
+                nursery.start_soon(self.journal.run, self.flush)
+                nursery.start_soon(self._tick)
+                logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
+                await stop.wait()
+                self.port.stop_listening()
+                with trio.move_on_after(_STOP_S):
+                    while self.port.waiting or self.hub.in_work or not self.journal.settled:
+                        await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.flush()
+            self.port.close()
+            self.link.close()
+            self.lot.close()
+            with trio.CancelScope(shield=True):
+                await self.store.close()
+
+    async def _serve(self) -> None:
+        link_fd = self.link.fileno
+        port = self.port
+        while True:
+            for fd, events in await self.lot.ready():
+                if fd != link_fd and port.handles(fd):
+                    port.ready(fd, events)
+            self.flush()
+
+    async def _tick(self) -> None:
+        options = self.settings.get(StoreOptions)
+        next_port = next_sweep = time.monotonic()
+        while True:
+            await trio.sleep(_TICK_S)
+            self.hub.tick()
+            now = time.monotonic()
+            if now >= next_port:
+                next_port = now + _PORT_TICK_S
+                self.port.tick()
+            if now >= next_sweep:
+                next_sweep = now + options.sweep_interval
+                self.journal.sweep_soon(options.sweep_batch)
+                self.hub.map.sweep(options.sweep_batch)
+            self.flush()
+
+    def status(self) -> dict[str, Any]:
+        """The router's own numbers and the workers' last snapshots."""
+        counters = self.hub.counters.snapshot()
+        counters["addresses"] = len(self.hub.map)
+        counters["store_commits"] = self.journal.commits
+        counters["store_writes"] = self.journal.written
+        counters["store_waiting"] = self.journal.waiting
+        counters["store_expired"] = self.journal.expired
+        now = time.monotonic()
+        workers = [
+            {
+                **peer.snapshot,
+                "shard": peer.lease.shard,
+                "pid": peer.pid,
+                "devices": peer.lease.devices,
+                "heard_s": round(now - peer.heard, 3),
+            }
+            for peer in sorted(self.hub.peers.values(), key=lambda peer: peer.lease.shard)
+        ]
+        return {
+            "pid": os.getpid(),
+            "age": round(now - self._started, 1),
+            "memory": resident_bytes(),
+            "store_ok": self.journal.healthy,
+            "router": counters,
+            "workers": workers,
+        }
+
+
+def run(settings: Settings, listener: socket.socket, parent: int | None) -> int:
+    """Run a router on an open listener until SIGTERM, or until the pipe `parent` is closed by whoever started us.
+
+    Returns: exit code. A failure that the operator can mend is one log line.
+    """
+    log = settings.get(Log)
+    logs.setup(log.format, log.level, process="router")
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        process = RouterProcess(settings, listener, context)
+        gc.collect()
+        gc.freeze()
+        trio.run(_until_told, process, parent)
+    except BaseExceptionGroup as group:
+        known, other = group.split((StoreError, OSError))
+        if other is not None:
+            raise
+        logs.error("router.failed", why=str(known))
+        return 1
+    except (StoreError, KeyFormatError, LinkError, OSError) as error:
+        logs.error("router.failed", why=str(error))
+        return 1
+    finally:
+        context.destroy(linger=0)
+    return 0
+
+
+async def _until_told(process: RouterProcess, parent: int | None) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_signals, stop, parent is None)
+        if parent is not None:
+            nursery.start_soon(watch_parent, parent, stop)
+        await process.run(stop)
+        nursery.cancel_scope.cancel()
+
+
+async def watch_signals(stop: trio.Event, alone: bool) -> None:
+    """Set `stop` at the first SIGTERM. SIGINT does the same to a process that is alone; under a supervisor it came
+    from a terminal to all of us, and the supervisor decides what it means."""
+    if not alone:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with trio.open_signal_receiver(signal.SIGTERM, *([signal.SIGINT] if alone else [])) as signals:
+        async for _ in signals:
+            stop.set()
+
+
+async def watch_parent(parent: int, stop: trio.Event) -> None:
+    """Set `stop` when the other end of the pipe has gone: nobody would be left to stop us."""
+    await trio.lowlevel.wait_readable(parent)
+    logs.warning("parent.gone")
+    stop.set()
+
+
+def run_single(settings: Settings) -> int:
+    """A router on its own (`farm router`): opens its listener itself and stops at SIGTERM or SIGINT."""
+    listen = settings.get(Listen)
+    listener = socket.create_server((listen.host, listen.router_port), backlog=listen.backlog)
+    port = listener.getsockname()[1]
+    return run(settings.replace(Listen, router_port=port), listener, None)
