@@ -1,0 +1,101 @@
+"""Device side of the dialects: one module each, found by being here. See README.md beside this file.
+
+A dialect module has
+
+    NAME       the dialect's name, the key in the `[dialects]` section that turns it on
+    ON         whether it is on by default
+    SECTIONS   its sections of the settings, if the app-server side does not own them
+    PATHS      the paths of the device port that it serves
+    dialect(context) -> Dialect
+
+A `Dialect` makes one `Session` for each connection. A session is a pure machine: it is told what happened and
+answers with effects. It holds no reference to its connection, so an idle one is a small object and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from farm.upgrade import Request
+from router.metrics import WorkerCounters
+from router.options import Settings
+from router.store.base import Item
+from router.token import Tokens
+
+
+class Binary(NamedTuple):
+    """Effect: send a binary message."""
+
+    payload: bytes
+
+
+class Close(NamedTuple):
+    """Effect: close the WebSocket with this code and reason (RFC 6455 section 7.4)."""
+
+    code: int
+    reason: str = ""
+
+
+class Ask(NamedTuple):
+    """Effect: a word for the router that has an answer; its second element is left as 0 for the ask number.
+
+    Until the answer comes the session hears nothing else of its device: commands are handled strictly in order.
+    """
+
+    word: tuple[Any, ...]
+    question: Any
+
+
+Effect = bytes | Binary | Close | Ask | tuple[Any, ...]
+"""bytes: send a text message. A plain tuple: a word for the router that has no answer."""
+Effects = Iterable[Effect]
+
+
+class Session(Protocol):
+    """One connection, as its dialect sees it. Times are seconds of a monotonic clock."""
+
+    key: bytes | None
+    """The address of the device once it is attached."""
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        """A whole message of the device. Text is valid UTF-8."""
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        """The router's answer to an Ask."""
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
+        """A live message for this device. Returns: the text message to send."""
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        """What waits in the store, read again because router or link were away; some may have been sent already."""
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        """The deadline that was asked for is over; nothing was read for `silent` seconds.
+
+        Returns: effects, and seconds until the next tick (0: none).
+        """
+
+
+class Dialect(Protocol):
+    """What a dialect has for a whole worker."""
+
+    first_tick: float
+    """Seconds from accept until a new session's first tick; 0: none."""
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        """Which of the offered subprotocols is taken; None answers without the header."""
+
+    def opened(self, request: Request) -> Session:
+        """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a dialect may use."""
+
+    settings: Settings
+    tokens: Tokens
+    counters: WorkerCounters
+    unix_time: Callable[[], float]

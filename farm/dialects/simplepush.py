@@ -1,0 +1,413 @@
+"""SimplePush, device side: hello, register, unregister, ack, ping, purge, notification.
+
+Source: PushGo 1.5.0 and its stand-alone test suite, which judges where they differ. JSON keys are matched without
+regard to case; replies carry the messageType in lower case. Every error is answered with the request's own object
+plus `status`, `error` and `reason`, and then closes the connection.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from farm.dialects import Ask, Close, Context, Effect, Effects
+from farm.frames import GOING_AWAY, NORMAL, TRY_LATER
+from farm.upgrade import Request
+from router import vocabulary as v
+from router.dialects.simplepush import DEVICES, NAME, PURPOSE, SimplePushOptions
+from router.options import Section
+from router.settings import EndpointOptions
+from router.store.base import Item
+from router.uuids import device_key, is_id, new_uaid, pack_id
+
+__all__ = ["NAME", "ON", "PATHS", "SECTIONS", "dialect"]
+
+ON = True
+SECTIONS: tuple[type[Section], ...] = ()
+PATHS = ("/",)
+SUBPROTOCOL: Final = "push-notification"
+MAX_ID_CHARS: Final = 100
+_DAY_S: Final = 86_400
+_DAY: Final = struct.Struct(">I")
+_INVALID: Final = "Invalid Command"
+_NEVER: Final = float("-inf")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+# PushGo's error table: number -> (status, text).
+ERRORS: Final = {
+    101: (401, "Invalid command header"),
+    102: (401, "Unsupported command type"),
+    104: (503, "Invalid device ID"),
+    106: (503, "Invalid channel ID"),
+    107: (401, "Missing one or more required command fields"),
+    108: (401, "Command contains one or more invalid fields"),
+    201: (401, "Command requires handshake"),
+    202: (503, "Device ID already assigned to this client"),
+    203: (401, "Client sent too many pings"),
+    402: (503, "Error updating channel record"),
+}
+
+
+class CommandError(Exception):
+    """A command that is answered with an error of the table."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class SimplePushDialect:
+    """What all sessions of a worker share."""
+
+    def __init__(self, context: Context) -> None:
+        options = context.settings.get(SimplePushOptions)
+        self.options = options
+        self.first_tick = options.hello_timeout
+        self.counters = context.counters
+        self.unix_time = context.unix_time
+        self._tokens = context.tokens
+        self._endpoint = context.settings.get(EndpointOptions).url.rstrip("/") + "/update/"
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+    def opened(self, request: Request) -> SimplePushSession:
+        return SimplePushSession(self)
+
+    def endpoint(self, device: bytes, channel: str) -> str:
+        """A push endpoint for this channel, with a fresh token."""
+        return self._endpoint + self._tokens.seal(PURPOSE, device + pack_id(channel))
+
+    def today(self) -> bytes:
+        """The day, as it stands in a device's record: the record is written anew at most once a day."""
+        return _DAY.pack(int(self.unix_time()) // _DAY_S)
+
+
+class SimplePushSession:
+    """One device. Without `key` it has not said hello."""
+
+    __slots__ = ("_dialect", "_last_ping", "_recorded", "_spelling", "_unacked", "key")
+
+    def __init__(self, dialect: SimplePushDialect) -> None:
+        self._dialect = dialect
+        self.key: bytes | None = None
+        self._spelling: str | None = None  # the uaid, where it is not the key's plain digits
+        self._last_ping = _NEVER
+        self._recorded = False
+        self._unacked: dict[str, int] | None = None  # what was sent on this connection and not acknowledged
+
+    # ------------------------------------------------------------------ from the device
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        if not message:
+            return ()
+        try:
+            command = _decode(message)
+        except (msgspec.DecodeError, RecursionError):
+            return (Close(NORMAL, "not JSON"),)
+        if type(command) is not dict:
+            return self._not_an_object(command)
+        name = ""
+        try:
+            if not command:
+                return self._ping(command, now)
+            kind = command.get("messageType")
+            if kind is None:
+                kind = next((value for key, value in command.items() if key.lower() == "messagetype"), None)
+            if kind is not None and type(kind) is not str:
+                raise CommandError(101)
+            name = (kind or "").lower()
+            handler = _COMMANDS.get(name)
+            if handler is None:
+                raise CommandError(102)
+            return handler(self, command, now)
+        except CommandError as error:
+            return self._refuse(command, name, error.number)
+
+    def _not_an_object(self, command: object) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        if type(command) is list:
+            status, reason = ERRORS[101]
+            return (_encode({"status": status, "error": _INVALID, "reason": reason}), Close(NORMAL, reason))
+        return (Close(NORMAL, "a command is a JSON object"),)
+
+    def _refuse(self, command: dict[str, Any], name: str, number: int) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        status, text = ERRORS[number]
+        reply = {key: value for key, value in command.items() if key.lower() != "messagetype" or not name}
+        if name:
+            reply["messageType"] = name
+        reply["status"] = status
+        reply["error"] = _INVALID if status == 401 else text
+        reply["reason"] = text
+        return (_encode(reply), Close(NORMAL, text))
+
+    def _hello(self, command: dict[str, Any], now: float) -> Effects:
+        fields = _Fields(command)
+        uaid = fields.text("uaid")
+        channels = fields.required_list("channelids")
+        if self.key is not None:
+            if uaid and uaid != self._uaid():
+                raise CommandError(202)
+            return (Ask((v.FETCH, 0, self.key), ("again", None)),)
+        if not uaid:
+            return self._fresh()
+        if len(uaid) > MAX_ID_CHARS:
+            raise CommandError(108)
+        if not is_id(uaid):
+            raise CommandError(104)
+        if len(channels) > self._dialect.options.max_channels:
+            return self._fresh()
+        needs = DEVICES if channels else ""
+        return (Ask((v.ATTACH, 0, device_key(uaid), needs, True), ("hello", uaid)),)
+
+    def _fresh(self) -> Effects:
+        uaid = new_uaid()
+        # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
+        return (Ask((v.ATTACH, 0, device_key(uaid), "", False), ("hello", uaid)),)
+
+    def _register(self, command: dict[str, Any], now: float) -> Effects:
+        key = self._attached()
+        channel = _Fields(command).text("channelid")
+        if not is_id(channel):
+            raise CommandError(108)
+        if self._recorded:
+            return self._registered(channel)
+        ttl = self._dialect.options.timeout_uaid
+        return (Ask((v.RECORD, 0, DEVICES, key, self._dialect.today(), ttl), ("register", channel)),)
+
+    def _unregister(self, command: dict[str, Any], now: float) -> Effects:
+        key = self._attached()
+        channel = _Fields(command).text("channelid")
+        if not channel:
+            raise CommandError(107)
+        if self._unacked:
+            self._unacked.pop(channel, None)
+        if not is_id(channel):
+            return self._unregistered(channel)
+        return (Ask((v.DROP, 0, key, channel), ("unregister", channel)),)
+
+    def _ack(self, command: dict[str, Any], now: float) -> Effects:
+        key = self._attached()
+        fields = _Fields(command)
+        updates, expired = fields.items("updates"), fields.items("expired")
+        if not updates and not expired:
+            raise CommandError(107)
+        acks = [_acked(update) for update in updates]
+        for channel in expired:
+            _check_channel(channel)
+        self._dialect.counters.acks += 1
+        if (unacked := self._unacked) is not None:
+            for channel, version in acks:
+                if unacked.get(channel, version + 1) <= version:
+                    del unacked[channel]
+            if not unacked:
+                self._unacked = None
+        effects: list[Effect] = [(v.ACK, key, acks)] if acks else []
+        if self._dialect.options.resend_on_ack:
+            effects.append(Ask((v.FETCH, 0, key), ("resend", None)))
+        return effects
+
+    def _ping(self, command: dict[str, Any], now: float) -> Effects:
+        options = self._dialect.options
+        if now - self._last_ping < options.min_ping_interval:
+            self._dialect.counters.pings_too_many += 1
+            raise CommandError(203)
+        self._last_ping = now
+        self._dialect.counters.pings += 1
+        return (b'{"messageType":"ping","status":200}' if options.long_pongs else b"{}",)
+
+    def _purge(self, command: dict[str, Any], now: float) -> Effects:
+        return ()
+
+    def _attached(self) -> bytes:
+        if self.key is None:
+            raise CommandError(201)
+        return self.key
+
+    # ------------------------------------------------------------------ from the router
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        kind, subject = question
+        if kind == "hello":
+            return self._hello_answered(subject, status, payload)
+        if kind == "unregister":
+            return self._unregistered(subject)  # whatever became of it, as PushGo
+        if status != v.OK:
+            return self._failed(kind)
+        if kind == "register":
+            self._recorded = True
+            return self._registered(subject)
+        items = [Item(*item) for item in payload]
+        if kind == "again":
+            return self._greet(items)
+        return self._notify(items)
+
+    def _hello_answered(self, uaid: str, status: int, payload: Any) -> Effects:
+        if status == v.UNKNOWN:
+            return self._fresh()
+        if status == v.MOVED:
+            return (Close(GOING_AWAY, "a newer connection of this device came"),)
+        if status != v.OK:
+            return self._failed("hello")
+        items, record = payload
+        self.key = key = device_key(uaid)
+        if uaid != key.hex():
+            self._spelling = uaid
+        self._recorded = record is not None
+        effects = self._greet([Item(*item) for item in items])
+        if record is not None and record != self._dialect.today():
+            today, ttl = self._dialect.today(), self._dialect.options.timeout_uaid
+            effects.append((v.RECORD, 0, DEVICES, key, today, ttl))
+        return effects
+
+    def _greet(self, items: list[Item]) -> list[Effect]:
+        self._dialect.counters.hellos += 1
+        hello = b'{"messageType":"hello","uaid":"%s","status":200}' % self._uaid().encode()
+        return [hello, *self._notify(items)]
+
+    def _registered(self, channel: str) -> Effects:
+        assert self.key is not None
+        self._dialect.counters.registers += 1
+        endpoint = self._dialect.endpoint(self.key, channel)
+        reply = {
+            "messageType": "register",
+            "uaid": self._uaid(),
+            "status": 200,
+            "channelID": channel,
+            "pushEndpoint": endpoint,
+        }
+        return (_encode(reply),)
+
+    def _unregistered(self, channel: str) -> Effects:
+        self._dialect.counters.unregisters += 1
+        return (_encode({"messageType": "unregister", "status": 200, "channelID": channel}),)
+
+    def _failed(self, kind: str) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        status, text = ERRORS[402]
+        name = "ack" if kind == "resend" else "hello" if kind == "again" else kind
+        reply = {"messageType": name, "status": status, "error": text, "reason": text}
+        return (_encode(reply), Close(TRY_LATER, text))
+
+    def _notify(self, items: list[Item]) -> list[Effect]:
+        if not items:
+            return []
+        now = int(self._dialect.unix_time())
+        updates = [{"channelID": item.slot, "version": item.version or now} for item in items]
+        self._sent((item.slot, item.version) for item in items)
+        self._dialect.counters.updates_sent += len(items)
+        return [_encode({"messageType": "notification", "updates": updates})]
+
+    def _sent(self, updates: Any) -> None:
+        if self._unacked is None:
+            self._unacked = {}
+        self._unacked.update(updates)
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
+        if self._unacked is None:
+            self._unacked = {slot: version}
+        else:
+            self._unacked[slot] = version
+        self._dialect.counters.updates_sent += 1
+        if body is None:
+            return b'{"messageType":"notification","updates":[{"channelID":"%s","version":%d}]}' % (
+                slot.encode(),
+                version,
+            )
+        return b'{"messageType":"notification","updates":[{"channelID":"%s","version":%d,"data":%s}]}' % (
+            slot.encode(),
+            version,
+            _encode(body),
+        )
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        sent = self._unacked or {}
+        return self._notify([item for item in items if sent.get(item.slot) != item.version])
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        if self.key is None:
+            self._dialect.counters.timeouts += 1
+            return (Close(NORMAL, "no hello in time"),), 0
+        interval = self._dialect.options.pong_interval
+        if not interval:
+            return (), 0
+        if silent < interval:
+            return (), interval - silent
+        return (b"{}",), interval
+
+    def _uaid(self) -> str:
+        assert self.key is not None
+        return self._spelling or self.key.hex()
+
+
+class _Fields:
+    """A command's fields by their names in lower case."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, command: dict[str, Any]) -> None:
+        self._fields = {key.lower(): value for key, value in command.items()}
+
+    def text(self, name: str) -> str:
+        """A text, empty if it is absent or null. Raises: CommandError."""
+        value = self._fields.get(name)
+        if value is None:
+            return ""
+        if type(value) is not str:
+            raise CommandError(108)
+        return value
+
+    def items(self, name: str) -> list[Any]:
+        """A list, empty if it is absent or null. Raises: CommandError."""
+        value = self._fields.get(name)
+        if value is None:
+            return []
+        if type(value) is not list:
+            raise CommandError(108)
+        return value
+
+    def required_list(self, name: str) -> list[Any]:
+        """A list that must be there, if only an empty one. Raises: CommandError."""
+        if self._fields.get(name) is None:
+            raise CommandError(107)
+        return self.items(name)
+
+
+def _acked(update: object) -> tuple[str, int]:
+    if type(update) is not dict:
+        raise CommandError(108)
+    channel, version = update.get("channelID"), update.get("version")
+    if channel is None or version is None:
+        fields = {key.lower(): value for key, value in update.items()}
+        channel, version = fields.get("channelid", ""), fields.get("version", 0)
+    if type(version) is not int or not -(2**63) <= version < 2**63:
+        raise CommandError(108)
+    return _check_channel(channel), version
+
+
+def _check_channel(channel: object) -> str:
+    if type(channel) is not str:
+        raise CommandError(108)
+    if not is_id(channel):
+        raise CommandError(106)
+    return channel
+
+
+_COMMANDS: Final[dict[str, Callable[[SimplePushSession, dict[str, Any], float], Effects]]] = {
+    "hello": SimplePushSession._hello,
+    "register": SimplePushSession._register,
+    "unregister": SimplePushSession._unregister,
+    "ack": SimplePushSession._ack,
+    "ping": SimplePushSession._ping,
+    "purge": SimplePushSession._purge,
+}
+
+
+def dialect(context: Context) -> SimplePushDialect:
+    """The dialect for one worker."""
+    return SimplePushDialect(context)

@@ -1,0 +1,71 @@
+"""The sections that supervisor and workers read. `SECTIONS` is the whole tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import farm.dialects
+import router.dialects
+import router.settings
+from router.dialects import modules, switches
+from router.options import Section, option
+
+
+@dataclass(frozen=True)
+class FarmOptions(Section):
+    SECTION: ClassVar[str] = "farm"
+    HELP: ClassVar[str] = "Processes."
+
+    workers: str = option("auto", "worker processes; auto is one a core")
+    restart_min: float = option(0.1, "first wait before a process that died is started again", unit="s", ge=0)
+    restart_max: float = option(
+        10.0, "longest such wait; it doubles from restart_min and falls back after a minute of peace", unit="s", ge=0.1
+    )
+    drain_grace: float = option(
+        5.0, "time after drain.seconds until a process that has not ended is killed", unit="s", ge=0.1
+    )
+
+
+@dataclass(frozen=True)
+class DrainOptions(Section):
+    SECTION: ClassVar[str] = "drain"
+    HELP: ClassVar[str] = "How devices are let go on SIGTERM and on a rolling restart."
+
+    seconds: float = option(10.0, "devices are closed (1001) spread evenly over this time", unit="s", ge=0)
+
+
+@dataclass(frozen=True)
+class WorkerOptions(Section):
+    SECTION: ClassVar[str] = "worker"
+    HELP: ClassVar[str] = "Device connections, for each worker."
+
+    max_connections: int = option(
+        0, "open device connections; 0: as many as the descriptor limit allows", unit="connections", ge=0
+    )
+    max_request_bytes: int = option(8192, "upgrade request, with its headers", unit="bytes", ge=256)
+    max_headers: int = option(64, "headers of the upgrade request", unit="headers", ge=1)
+    max_message_bytes: int = option(
+        262_144, "longest message of a device; beyond, it is closed with 1009", unit="bytes", ge=125
+    )
+    max_fragments: int = option(256, "fragments of one message; beyond, it is closed with 1009", unit="fragments", ge=1)
+    write_buffer_bytes: int = option(
+        262_144, "output that waits for a slow device before it is closed", unit="bytes", ge=1024
+    )
+    handshake_timeout: float = option(10.0, "from accept to the whole upgrade request", unit="s", ge=1)
+    write_timeout: float = option(10.0, "how long output may wait for a slow device", unit="s", ge=1)
+    close_timeout: float = option(5.0, "how long a close handshake may take", unit="s", ge=1)
+    accept_batch: int = option(256, "connections accepted in one go", unit="connections", ge=1)
+    keepalive: int = option(180, "idle time before TCP keep-alive probes; 0: none", unit="s", ge=0)
+    origins: tuple[str, ...] = option((), "allowed Origin headers, exact; empty: every origin and none")
+    retry_after: int = option(30, "Retry-After of a 503 when the worker is full or draining", unit="s", ge=1)
+
+
+OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, DrainOptions, WorkerOptions)
+
+
+def all_sections() -> tuple[type[Section], ...]:
+    """The whole tree: the router's sections, ours, the dialects' and the dialects' switches."""
+    found = modules(router.dialects) + modules(farm.dialects)
+    own = [section for module in found for section in module.SECTIONS]
+    return (*router.settings.SECTIONS, *OWN_SECTIONS, *dict.fromkeys(own), switches(found))

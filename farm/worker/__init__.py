@@ -1,0 +1,1 @@
+"""A worker: one shard. It holds device sockets and knows its own connections, and nothing else."""

@@ -1,0 +1,160 @@
+"""A worker's end of the link: one DEALER socket; batches are kept until the router says that they are durable.
+
+When the router is another one, or has forgotten us, everything unconfirmed is said again, and then all that we hold.
+So nothing a device was promised depends on one router's life.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import zmq
+
+from router import logs
+from router import vocabulary as v
+from router.settings import LinkOptions
+
+_SEND_HIGH_WATER = 10_000
+_RECONNECT_MS = 50
+_RECONNECT_MAX_MS = 500
+
+
+class WorkerLink:
+    """Collects words, sends them as batches, hands over the words of the router.
+
+    `heard` is called with the words of each message; `held` gives the device keys that are attached and answered.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        where: str,
+        options: LinkOptions,
+        shard: int,
+        incarnation: bytes,
+        pid: int,
+        heard: Callable[[list[Any]], None],
+        held: Callable[[], Iterable[bytes]],
+    ) -> None:
+        self._options = options
+        self._join_message = v.pack([v.JOIN, v.PROTOCOL, shard, incarnation, pid])
+        self._heard = heard
+        self._held = held
+        self.words: list[Any] = []
+        self.joined = False
+        self._joining = False
+        self._sequence = 0
+        self._unconfirmed: deque[tuple[int, bytes]] = deque()
+        self._unsent: deque[bytes] = deque()
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, b"w" + incarnation)
+        self._socket.setsockopt(zmq.SNDHWM, _SEND_HIGH_WATER)
+        self._socket.setsockopt(zmq.RCVHWM, _SEND_HIGH_WATER)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, options.max_message_bytes)
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        self._socket.connect(where)
+        self.fileno: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._join()
+
+    @property
+    def unconfirmed(self) -> int:
+        """Batches that the router has not confirmed."""
+        return len(self._unconfirmed)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether so much is unconfirmed that devices must not say more."""
+        return len(self._unconfirmed) >= self._options.max_unconfirmed
+
+    def pump(self) -> None:
+        """Send what there is, then hear what there is, until neither is left."""
+        self._send()
+        while self._receive():
+            self._send()
+
+    def _send(self) -> None:
+        if self.words:
+            self._enqueue(self.words)
+            self.words = []
+        while self._unsent:
+            try:
+                self._socket.send(self._unsent[0], zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._unsent.popleft()
+
+    def _enqueue(self, words: list[Any]) -> None:
+        self._sequence += 1
+        batch = v.pack([v.BATCH, self._sequence, words])
+        self._unconfirmed.append((self._sequence, batch))
+        self._unsent.append(batch)
+
+    def _receive(self) -> bool:
+        heard = False
+        while True:
+            try:
+                data = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return heard
+            heard = True
+            try:
+                self._message(v.unpack(data, self._options.max_message_bytes))
+            except (v.VocabularyError, ValueError, TypeError, IndexError) as error:
+                logs.error("link.not_understood", error, peer="router")
+
+    def _message(self, message: list[Any]) -> None:
+        kind = message[0]
+        if kind == v.WORDS:
+            confirmed = message[1]
+            unconfirmed = self._unconfirmed
+            while unconfirmed and unconfirmed[0][0] <= confirmed:
+                unconfirmed.popleft()
+            if message[2]:
+                self._heard(message[2])
+        elif kind == v.REJOIN:
+            if not self._joining:
+                self._join()
+        elif kind == v.WELCOME:
+            self._welcome()
+        else:
+            raise v.VocabularyError(f"unknown message {kind!r}")
+
+    def _join(self) -> None:
+        self._joining = True
+        self.joined = False
+        self._unsent.clear()
+        self._unsent.append(self._join_message)
+
+    def _welcome(self) -> None:
+        self._joining = False
+        self.joined = True
+        # First what was said and not confirmed, acks among it; then what is held: the router answers that with
+        # what waits in the store, which must not be what was acknowledged already.
+        self._unsent.clear()
+        self._unsent.extend(batch for _, batch in self._unconfirmed)
+        for keys in _chunks(self._held()):
+            self._enqueue([(v.HOLD, keys)])
+
+    def beat(self, snapshot: dict[str, float]) -> None:
+        """Tell the router that we live. Not kept: the next one says it again."""
+        if not self._unsent and not self._joining:
+            self._unsent.append(v.pack([v.BEAT, snapshot]))
+        elif self._joining and not self._unsent:
+            # The JOIN, or its answer, was lost with a router.
+            self._unsent.append(self._join_message)
+
+    def close(self) -> None:
+        """Close; what is queued has a second to leave."""
+        self._send()
+        self._socket.close()
+
+
+def _chunks(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(list(keys))
+    while chunk := list(islice(rest, v.HOLD_CHUNK)):
+        yield chunk

@@ -1,0 +1,221 @@
+"""The worker process: one trio task that waits for sockets and link, one for time, and the drain."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import socket
+import time
+from pathlib import Path
+
+import trio
+import zmq
+
+import farm.dialects
+from farm.dialects import Context, Dialect
+from farm.settings import DrainOptions, WorkerOptions
+from farm.worker.link import WorkerLink
+from farm.worker.sockets import Sockets
+from router import logs
+from router.dialects import is_on, modules
+from router.link import LinkError, address
+from router.lot import READ, Lot
+from router.memory import resident_bytes
+from router.metrics import WorkerCounters
+from router.options import Settings
+from router.process import watch_parent, watch_signals
+from router.settings import Data, EndpointOptions, LinkOptions, Listen, Log, TokenOptions
+from router.token import KeyFormatError, Tokens, load_or_make_keys
+
+_TICK_S = 0.1
+_DRAIN_STEP_S = 0.05
+_DESCRIPTOR_RESERVE = 64
+_SATURATED_WAIT_S = 0.05
+_FREEZE_EVERY = 2000
+"""After so many more connections, what lives is taken out of the garbage collector's sight."""
+
+
+def connection_limit(options: WorkerOptions) -> int:
+    """Open connections this process may hold: the option, or what the descriptor limit leaves."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    by_descriptors = soft - _DESCRIPTOR_RESERVE
+    return min(options.max_connections or by_descriptors, by_descriptors)
+
+
+class GarbagePauses:
+    """How long garbage collections stop this process."""
+
+    def __init__(self, counters: WorkerCounters) -> None:
+        self._counters = counters
+        self._started = 0.0
+        gc.callbacks.append(self._told)
+
+    def _told(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._started = time.perf_counter()
+        else:
+            pause = (time.perf_counter() - self._started) * 1000
+            if pause > self._counters.gc_pause_max_ms:
+                self._counters.gc_pause_max_ms = round(pause, 3)
+
+
+class Worker:
+    """Everything a worker is made of, wired."""
+
+    def __init__(
+        self, settings: Settings, shard: int, listener: socket.socket, context: zmq.Context[zmq.Socket[bytes]]
+    ) -> None:
+        options = settings.get(WorkerOptions)
+        data = Path(settings.get(Data).dir)
+        self.settings = settings
+        self.shard = shard
+        self.counters = WorkerCounters()
+        tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
+        dialect_context = Context(settings, tokens, self.counters, time.time)
+        dialects: dict[str, Dialect] = {}
+        for module in modules(farm.dialects):
+            if is_on(settings, module):
+                made = module.dialect(dialect_context)
+                dialects.update(dict.fromkeys(module.PATHS, made))
+        self.lot = Lot()
+        self.limit = connection_limit(options)
+        self.sockets = Sockets(self.lot, options, dialects, self.counters, self.limit, self._tell, time.monotonic)
+        self.link = WorkerLink(
+            context,
+            address(data),
+            settings.get(LinkOptions),
+            shard,
+            os.urandom(8),
+            os.getpid(),
+            self.sockets.heard,
+            lambda: self.sockets.devices,
+        )
+        self.lot.park(self.link.fileno, READ)
+        self.sockets.listen(listener)
+        self._pauses = GarbagePauses(self.counters)
+
+    def _tell(self, word: object) -> None:
+        self.link.words.append(word)
+
+    async def run(self, stop: trio.Event) -> None:
+        """Serve until `stop` is set, then let the devices go over `drain.seconds`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve)
+                nursery.start_soon(self._tick)
+                await stop.wait()
+                await self._drain()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.sockets.drop_all()
+            self.link.close()
+            self.lot.close()
+
+    async def _serve(self) -> None:
+        link, sockets, lot = self.link, self.sockets, self.lot
+        ready = sockets.ready
+        while True:
+            if link.saturated:
+                # The router does not keep up: devices wait in the kernel, only the link is heard.
+                with trio.move_on_after(_SATURATED_WAIT_S):
+                    await trio.lowlevel.wait_readable(link.fileno)
+            else:
+                events = await lot.ready()
+                sockets.now = time.monotonic()
+                for fd, mask in events:
+                    ready(fd, mask)
+            link.pump()
+
+    async def _tick(self) -> None:
+        options = self.settings.get(LinkOptions)
+        next_beat = 0.0
+        frozen_at = 0
+        while True:
+            await trio.sleep(_TICK_S)
+            self.sockets.tick()
+            if (now := time.monotonic()) >= next_beat:
+                next_beat = now + options.heartbeat
+                self.link.beat(self.snapshot())
+                if len(self.sockets) - frozen_at > _FREEZE_EVERY:
+                    frozen_at = len(self.sockets)
+                    gc.freeze()
+            self.link.pump()
+
+    def snapshot(self) -> dict[str, float]:
+        """The worker's numbers, for its beat."""
+        self.counters.link_unconfirmed = self.link.unconfirmed
+        numbers = self.counters.snapshot()
+        numbers["memory"] = resident_bytes()
+        numbers["max_connections"] = self.limit
+        numbers["draining"] = self.sockets.draining
+        return numbers
+
+    async def _drain(self) -> None:
+        seconds = self.settings.get(DrainOptions).seconds
+        sockets = self.sockets
+        sockets.draining = True
+        sockets.stop_listening()
+        waiting = sockets.open_connections()
+        logs.event("worker.draining", connections=len(waiting), seconds=seconds)
+        total, closed, began = len(waiting), 0, time.monotonic()
+        while closed < total:
+            share = (time.monotonic() - began) / seconds if seconds > 0 else 1.0
+            upto = min(total, int(total * share) + 1)
+            sockets.now = time.monotonic()
+            for connection in waiting[closed:upto]:
+                sockets.let_go(connection)
+            closed = upto
+            self.link.pump()
+            if closed < total:
+                await trio.sleep(_DRAIN_STEP_S)
+        with trio.move_on_after(self.settings.get(WorkerOptions).close_timeout):
+            while len(sockets):
+                for connection in sockets.open_connections():
+                    sockets.let_go(connection)
+                self.link.pump()
+                await trio.sleep(_DRAIN_STEP_S)
+        with trio.move_on_after(1.0):
+            while self.link.unconfirmed and self.link.joined:
+                await trio.sleep(_DRAIN_STEP_S)
+        logs.event("worker.drained", closed=total)
+
+
+def run(settings: Settings, shard: int, listener: socket.socket, parent: int | None) -> int:
+    """Run a worker on an open listener until SIGTERM, or until the pipe `parent` closes.
+
+    Returns: exit code. A failure that the operator can mend is one log line.
+    """
+    log = settings.get(Log)
+    logs.setup(log.format, log.level, process="worker", shard=shard)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        worker = Worker(settings, shard, listener, context)
+        gc.collect()
+        gc.freeze()
+        trio.run(_until_told, worker, parent)
+    except (KeyFormatError, LinkError, OSError) as error:
+        logs.error("worker.failed", why=str(error))
+        return 1
+    finally:
+        context.destroy(linger=0)
+    return 0
+
+
+async def _until_told(worker: Worker, parent: int | None) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_signals, stop, parent is None)
+        if parent is not None:
+            nursery.start_soon(watch_parent, parent, stop)
+        await worker.run(stop)
+        nursery.cancel_scope.cancel()
+
+
+def run_single(settings: Settings, shard: int) -> int:
+    """A worker on its own (`farm worker`): opens its listener itself and stops at SIGTERM or SIGINT."""
+    listen = settings.get(Listen)
+    listener = socket.create_server((listen.host, listen.device_port), backlog=listen.backlog, reuse_port=True)
+    if not settings.get(EndpointOptions).url:
+        settings = settings.replace(EndpointOptions, url=f"http://{listen.host}:{listen.router_port}")
+    return run(settings, shard, listener, None)

@@ -1,0 +1,572 @@
+"""The device sockets of a worker: accept, upgrade, park, read, write, close.
+
+A parked connection is one slotted object, its session, a descriptor in the lot's epoll and an entry in the table of
+devices: no task, no parser, no buffer, no timer of its own. Buffers exist only while something is incomplete.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from farm import upgrade
+from farm.dialects import Ask, Binary, Close, Dialect, Effects, Session
+from farm.frames import (
+    BINARY,
+    CLOSE,
+    GOING_AWAY,
+    INTERNAL,
+    PING,
+    PONG,
+    TEXT,
+    FrameReader,
+    encode_close,
+    encode_frame,
+    encode_text,
+    short_texts,
+)
+from farm.settings import WorkerOptions
+from farm.wheel import Bucket, Wheel
+from router import logs
+from router import vocabulary as v
+from router.lot import BROKEN, NOTHING, READ, WRITE, Lot
+from router.metrics import WorkerCounters
+from router.store.base import Item
+
+_READ_BYTES: Final = 8192
+_HANDSHAKE: Final = 0
+_OPEN: Final = 1
+_CLOSING: Final = 2  # our close or answer is out, or waits in `out`; what comes is thrown away until the peer ends
+_REFUSAL_ROOM: Final = 64  # connections beyond the limit that are heard, so that they can be told 503
+_TICK_S: Final = 0.25
+_WHEEL_SLOTS: Final = 4096
+
+
+class Connection:
+    """One device connection."""
+
+    __slots__ = ("ask", "bucket", "fd", "held", "mask", "out", "phase", "reader", "session", "since")
+
+    def __init__(self, fd: int, now: float) -> None:
+        self.fd = fd
+        self.phase = _HANDSHAKE
+        self.mask = READ
+        self.since = now  # accepted; once open, last read
+        self.session: Session | None = None
+        self.reader: bytearray | FrameReader | None = None  # an incomplete request, or an incomplete message
+        self.out: bytearray | None = None  # what the kernel did not take
+        self.bucket: Bucket | None = None
+        self.ask = 0  # the question whose answer is waited for
+        self.held: list[tuple[int, bytes]] | None = None  # messages that came behind that question
+
+
+class Sockets:
+    """All connections of one worker. Pure of trio and zmq: the caller waits, and sends `words`."""
+
+    def __init__(
+        self,
+        lot: Lot,
+        options: WorkerOptions,
+        dialects: dict[str, Dialect],
+        counters: WorkerCounters,
+        max_connections: int,
+        tell: Callable[[Any], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._lot = lot
+        self._options = options
+        self._dialects = dialects
+        self._counters = counters
+        self._tell = tell
+        self._monotonic = monotonic
+        self._connections: dict[int, Connection] = {}
+        self._devices: dict[bytes, Connection] = {}
+        self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
+        self._asks: dict[int, tuple[Connection, Ask]] = {}
+        self._ask = 0
+        self._wheel = Wheel(_WHEEL_SLOTS, _TICK_S)
+        self._deadlines: dict[Connection, float] = {}  # slow readers and closing connections
+        self._listener: socket.socket | None = None
+        self._listening = False
+        self.max_connections = max_connections
+        self.draining = False
+        self.now = monotonic()
+        self._wheel_due = self.now
+
+    # ------------------------------------------------------------------ accept
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept from this listener (non-blocking, listening) from now on."""
+        listener.setblocking(False)
+        self._listener = listener
+        self._listening = True
+        self._lot.park(listener.fileno(), READ)
+
+    def stop_listening(self) -> None:
+        """Accept no more. Who is in the queue stays there for another worker on the same listener."""
+        if self._listener is not None:
+            if self._listening:
+                self._lot.unpark(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            self._listening = False
+
+    def ready(self, fd: int, events: int) -> None:
+        """Deal with what epoll said of one descriptor."""
+        connection = self._connections.get(fd)
+        if connection is None:
+            if self._listener is not None and fd == self._listener.fileno():
+                self._accept()
+            return
+        if events & WRITE:
+            self._flush(connection)
+            if connection.fd < 0:
+                return
+        if events & READ:
+            self._read(connection)
+        elif events & BROKEN:
+            self._drop(connection)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        accept = self._listener._accept  # type: ignore[attr-defined]  # accept() without a socket object a connection
+        room = self.max_connections + _REFUSAL_ROOM - len(self._connections)
+        for _ in range(min(self._options.accept_batch, room)):
+            try:
+                fd, _ = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Out of descriptors or memory: leave them in the queue until something has been closed.
+                logs.limited("device.accept_failed", error=str(error))
+                self._pause_accepting()
+                return
+            os.set_blocking(fd, False)
+            connection = Connection(fd, self.now)
+            self._connections[fd] = connection
+            connection.bucket = self._wheel.arm(fd, self._options.handshake_timeout)
+            self._lot.park(fd, READ)
+            self._counters.connects += 1
+        if room <= self._options.accept_batch:
+            self._pause_accepting()
+
+    def _pause_accepting(self) -> None:
+        if self._listener is not None and self._listening:
+            self._listening = False
+            self._lot.unpark(self._listener.fileno())
+
+    def _resume_accepting(self) -> None:
+        if self._listener is not None and not self._listening and len(self._connections) < self.max_connections:
+            self._listening = True
+            self._lot.park(self._listener.fileno(), READ)
+
+    # ------------------------------------------------------------------ read
+
+    def _read(self, connection: Connection) -> None:
+        if connection.ask:
+            # Commands are handled in order; until the answer is here, what follows waits in the kernel.
+            self._set_mask(connection, connection.mask & ~READ)
+            return
+        try:
+            data = os.read(connection.fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(connection)
+            return
+        if not data:
+            self._drop(connection)
+            return
+        if connection.phase == _OPEN:
+            connection.since = self.now
+            self._frames(connection, data)
+        elif connection.phase == _HANDSHAKE:
+            self._handshake(connection, data)
+
+    def _handshake(self, connection: Connection, data: bytes) -> None:
+        if connection.reader is not None:
+            assert isinstance(connection.reader, bytearray)
+            data = bytes(connection.reader + data)
+            connection.reader = None
+        try:
+            parsed = upgrade.parse(data, self._options.max_request_bytes, self._options.max_headers)
+            if parsed is None:
+                connection.reader = bytearray(data)
+                return
+            request, rest = parsed
+            dialect = self._dialects.get(request.path)
+            if dialect is None:
+                raise upgrade.Refusal(404, "no dialect is spoken on this path")
+            upgrade.check_plain(request)
+            accepted = upgrade.accept(request, self._options.origins)
+            if self.draining or len(self._connections) > self.max_connections:
+                self._counters.connections_refused += 1
+                raise upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
+            connection.session = dialect.opened(request)
+        except upgrade.Refusal as refusal:
+            self._counters.upgrades_refused += 1
+            self._finish(connection, refusal.encode())
+            return
+        protocol = dialect.subprotocol(upgrade.offered_subprotocols(request))
+        connection.phase = _OPEN
+        self._counters.upgrades += 1
+        first = dialect.first_tick
+        connection.bucket = self._wheel.arm(connection.fd, first - (self.now - connection.since)) if first > 0 else None
+        connection.since = self.now
+        self._write(connection, upgrade.switching(accepted, protocol))
+        if rest and connection.phase == _OPEN:
+            self._frames(connection, rest)
+
+    def _frames(self, connection: Connection, data: bytes) -> None:
+        reader = connection.reader
+        if reader is None:
+            texts = short_texts(data)
+            if texts is not None:
+                for position, text in enumerate(texts):
+                    if connection.phase != _OPEN:
+                        return
+                    if connection.ask:
+                        connection.held = [(TEXT, held) for held in texts[position:]]
+                        return
+                    self._message(connection, text, False)
+                return
+            reader = FrameReader(self._options.max_message_bytes, self._options.max_fragments)
+            connection.reader = reader
+        assert isinstance(reader, FrameReader)
+        messages = reader.feed(data)
+        self._dispatch(connection, messages)
+        if reader.idle and connection.reader is reader:
+            connection.reader = None
+
+    def _dispatch(self, connection: Connection, messages: list[tuple[int, bytes]]) -> None:
+        for position, (opcode, payload) in enumerate(messages):
+            if connection.phase != _OPEN:
+                return
+            if connection.ask:
+                connection.held = messages[position:]
+                return
+            if opcode in (TEXT, BINARY):
+                self._message(connection, payload, opcode == BINARY)
+            elif opcode == PING:
+                self._write(connection, encode_frame(PONG, payload))
+            elif opcode == CLOSE:
+                self._finish(connection, encode_frame(CLOSE, payload))
+        reader = connection.reader
+        if isinstance(reader, FrameReader) and reader.error is not None and not connection.ask:
+            self._counters.protocol_errors += 1
+            self.close(connection, reader.error.code, reader.error.reason)
+
+    def _message(self, connection: Connection, payload: bytes, binary: bool) -> None:
+        session = connection.session
+        assert session is not None
+        try:
+            effects = session.received(payload, binary, self.now)
+        except Exception as error:  # a defect in one dialect must cost one connection, not a shard
+            logs.limited("dialect.failed", level="error", error=repr(error))
+            self.close(connection, INTERNAL, "internal error")
+            return
+        self._perform(connection, effects)
+
+    # ------------------------------------------------------------------ effects
+
+    def _perform(self, connection: Connection, effects: Effects) -> None:
+        frames: list[bytes] = []
+        closing: Close | None = None
+        for effect in effects:
+            kind = type(effect)
+            if kind is bytes:
+                frames.append(encode_text(effect))  # type: ignore[arg-type]
+            elif kind is tuple:
+                self._tell(effect)
+            elif isinstance(effect, Ask):
+                self._put(connection, effect)
+            elif isinstance(effect, Close):
+                closing = effect
+            elif isinstance(effect, Binary):
+                frames.append(encode_frame(BINARY, effect.payload))
+        if closing is not None:
+            self.close(connection, closing.code, closing.reason, frames)
+        elif frames:
+            self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _put(self, connection: Connection, ask: Ask) -> None:
+        self._ask = number = self._ask + 1
+        connection.ask = number
+        self._asks[number] = (connection, ask)
+        word = ask.word
+        if word[0] == v.ATTACH:
+            self._attaching[word[2]] = self._attaching.get(word[2], 0) + 1
+        self._tell((word[0], number, *word[2:]))
+
+    def heard(self, words: list[Any]) -> None:
+        """Words of the router."""
+        self.now = self._monotonic()
+        for word in words:
+            kind = word[0]
+            if kind == v.DELIVER:
+                self._deliver(word)
+            elif kind == v.ANSWER:
+                self._answered(word[1], word[2], word[3])
+            elif kind == v.DELIVER_STORED:
+                self._deliver_stored(word[1], word[2])
+            elif kind == v.SHED:
+                self._shed(word[1])
+            else:
+                raise v.VocabularyError(f"unknown word {kind!r}")
+
+    def _deliver(self, word: list[Any]) -> None:
+        _, number, key, slot, version, body = word
+        connection = self._devices.get(key)
+        if connection is None:
+            self._counters.deliveries_missed += 1
+            self._tell((v.RESULT, number, v.NOT_HERE))
+            return
+        assert connection.session is not None
+        written = self._write(connection, encode_text(connection.session.delivered(slot, version, body)))
+        self._tell((v.RESULT, number, v.WRITTEN if written else v.NOT_HERE))
+
+    def _deliver_stored(self, key: bytes, items: list[Any]) -> None:
+        connection = self._devices.get(key)
+        if connection is not None and connection.session is not None:
+            self._perform(connection, connection.session.stored([Item(*item) for item in items], self.now))
+
+    def _answered(self, number: int, status: int, payload: Any) -> None:
+        found = self._asks.pop(number, None)
+        if found is None:
+            return  # said twice, because the link was renewed
+        connection, ask = found
+        attached: bytes | None = None
+        if ask.word[0] == v.ATTACH:
+            attached = ask.word[2]
+            self._attached(connection, ask.word[2], status)
+        if connection.ask != number:
+            return
+        connection.ask = 0
+        if connection.phase != _OPEN:
+            return
+        assert connection.session is not None
+        self._perform(connection, connection.session.answered(ask.question, status, payload, self.now))
+        if attached is not None and connection.phase == _OPEN:
+            self._counters.connections = len(self._connections)
+        self._go_on(connection)
+
+    def _attached(self, connection: Connection, key: bytes, status: int) -> None:
+        left = self._attaching[key] - 1
+        if left:
+            self._attaching[key] = left
+        else:
+            del self._attaching[key]
+        if status == v.OK and connection.phase == _OPEN:
+            older = self._devices.get(key)
+            self._devices[key] = connection
+            if older is not None and older is not connection:
+                self._counters.shed += 1
+                self.close(older, GOING_AWAY, "a newer connection of this device came")
+        else:
+            self._leave(key)
+
+    def _leave(self, key: bytes) -> None:
+        """Nobody here holds this device any more, unless somebody does or is about to."""
+        if key not in self._devices and key not in self._attaching:
+            self._tell((v.LEAVE, key))
+
+    def _go_on(self, connection: Connection) -> None:
+        """The answer is here: what came behind the question is next, then what waits in the kernel."""
+        while (held := connection.held) is not None and not connection.ask and connection.phase == _OPEN:
+            connection.held = None
+            self._dispatch(connection, held)
+        if connection.phase == _OPEN and not connection.ask:
+            reader = connection.reader
+            if isinstance(reader, FrameReader):
+                self._dispatch(connection, [])
+                if reader.idle and connection.phase == _OPEN:
+                    connection.reader = None
+        if connection.fd >= 0 and not connection.ask:
+            self._set_mask(connection, connection.mask | READ)
+
+    def _shed(self, key: bytes) -> None:
+        connection = self._devices.get(key)
+        if connection is not None:
+            del self._devices[key]
+            self._counters.shed += 1
+            self.close(connection, GOING_AWAY, "a newer connection of this device came")
+
+    # ------------------------------------------------------------------ write
+
+    def _write(self, connection: Connection, data: bytes) -> bool:
+        """Write, or buffer what the kernel does not take. Returns: whether the kernel has all of it."""
+        if connection.out is not None:
+            self._buffer(connection, data)
+            return False
+        try:
+            sent = os.write(connection.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(connection)
+            return False
+        if sent == len(data):
+            return True
+        connection.out = bytearray()
+        self._buffer(connection, data[sent:])
+        return False
+
+    def _buffer(self, connection: Connection, data: bytes) -> None:
+        assert connection.out is not None
+        if len(connection.out) + len(data) > self._options.write_buffer_bytes:
+            self._too_slow(connection)
+            return
+        connection.out += data
+        self._deadlines.setdefault(connection, self.now + self._options.write_timeout)
+        self._set_mask(connection, connection.mask | WRITE)
+
+    def _flush(self, connection: Connection) -> None:
+        out = connection.out
+        if out is None:
+            self._set_mask(connection, connection.mask & ~WRITE)
+            return
+        try:
+            sent = os.write(connection.fd, out)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(connection)
+            return
+        del out[:sent]
+        if out:
+            return
+        connection.out = None
+        self._deadlines.pop(connection, None)
+        self._set_mask(connection, connection.mask & ~WRITE)
+        if connection.phase == _CLOSING:
+            self._shut(connection)
+
+    def _too_slow(self, connection: Connection) -> None:
+        """It does not read. A close frame could not reach it either; its messages are in the store."""
+        self._counters.slow_closed += 1
+        logs.debug("device.slow", fd=connection.fd)
+        self._drop(connection)
+
+    def _set_mask(self, connection: Connection, mask: int) -> None:
+        if connection.mask != mask and connection.fd >= 0:
+            connection.mask = mask
+            self._lot.change(connection.fd, mask or NOTHING)
+
+    # ------------------------------------------------------------------ close
+
+    def close(self, connection: Connection, code: int, reason: str, before: list[bytes] | None = None) -> None:
+        """Send `before` and a close frame, and let the peer go."""
+        self._finish(connection, b"".join((*(before or ()), encode_close(code, reason))))
+
+    def _finish(self, connection: Connection, last: bytes) -> None:
+        """Send the last bytes. Then the peer ends the connection, or the close timeout does: to close at once while
+        something of the peer's is unread would reset the connection and could swallow what was sent."""
+        if connection.phase == _CLOSING or connection.fd < 0:
+            return
+        self._forget(connection)
+        connection.phase = _CLOSING
+        connection.reader = None
+        connection.held = None
+        connection.ask = 0
+        self._deadlines[connection] = self.now + self._options.close_timeout
+        if self._write(connection, last):
+            self._shut(connection)
+
+    def _shut(self, connection: Connection) -> None:
+        shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, connection.fd)
+        try:
+            shell.shutdown(socket.SHUT_WR)
+        except OSError:
+            shell.detach()
+            self._drop(connection)
+            return
+        shell.detach()
+        self._deadlines[connection] = self.now + self._options.close_timeout
+        self._set_mask(connection, READ)
+
+    def _forget(self, connection: Connection) -> None:
+        """Its session ends: nothing is delivered to it from here on."""
+        session = connection.session
+        connection.session = None
+        if session is not None and session.key is not None and self._devices.get(session.key) is connection:
+            del self._devices[session.key]
+            self._leave(session.key)
+
+    def _drop(self, connection: Connection) -> None:
+        """Close the descriptor now."""
+        fd = connection.fd
+        if fd < 0:
+            return
+        self._forget(connection)
+        connection.phase = _CLOSING
+        connection.ask = 0
+        connection.fd = -1
+        connection.held = connection.reader = connection.out = None
+        del self._connections[fd]
+        self._deadlines.pop(connection, None)
+        self._lot.unpark(fd)
+        os.close(fd)
+        self._counters.disconnects += 1
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self) -> None:
+        """To be called several times a second."""
+        self.now = now = self._monotonic()
+        while self._wheel_due <= now:
+            self._wheel_due += _TICK_S
+            self._wheel.advance(self._fire)
+        for connection, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                if connection.phase == _CLOSING:
+                    self._drop(connection)
+                else:
+                    self._too_slow(connection)
+        self._resume_accepting()
+        self._counters.connections = len(self._connections)
+
+    def _fire(self, fd: int, bucket: Bucket) -> None:
+        connection = self._connections.get(fd)
+        if connection is None or connection.bucket is not bucket:
+            return
+        connection.bucket = None
+        if connection.phase == _HANDSHAKE:
+            self._counters.timeouts += 1
+            if connection.reader:
+                self._finish(connection, upgrade.Refusal(408, "the request took too long").encode())
+            else:
+                self._drop(connection)
+        elif connection.phase == _OPEN and connection.session is not None:
+            effects, again = connection.session.tick(self.now - connection.since)
+            self._perform(connection, effects)
+            if again and connection.phase == _OPEN:
+                connection.bucket = self._wheel.arm(fd, again)
+
+    # ------------------------------------------------------------------ the whole
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def devices(self) -> dict[bytes, Connection]:
+        """Attached devices by key."""
+        return self._devices
+
+    def open_connections(self) -> list[Connection]:
+        """Connections that are not closing yet."""
+        return [c for c in self._connections.values() if c.phase != _CLOSING]
+
+    def let_go(self, connection: Connection) -> None:
+        """Close one connection because the worker goes."""
+        if connection.phase == _HANDSHAKE:
+            self._drop(connection)
+        else:
+            self.close(connection, GOING_AWAY, "the server goes away: connect again")
+
+    def drop_all(self) -> None:
+        """Close every descriptor now."""
+        self.stop_listening()
+        for connection in list(self._connections.values()):
+            self._drop(connection)
