@@ -1,0 +1,88 @@
+"""The supervisor's line to the router: asks for its status and the workers' snapshots."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import trio
+import zmq
+
+from router import logs
+from router import vocabulary as v
+
+_TIMEOUT_S: Final = 1.0
+_MAX_BYTES: Final = 64 * 2**20
+_QUESTIONS: Final = 64
+
+
+class StatusLink:
+    """One DEALER socket with one owner task; a question without an answer in a second means that there is no router."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, _QUESTIONS)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        self._socket.connect(where)
+        self._number = 0
+        self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
+        self._questions: list[int] = []  # not sent yet
+        self._wake = trio.Event()
+
+    async def ask(self) -> dict[str, Any] | None:
+        """The router's status; None if it does not answer."""
+        if len(self._waiting) >= _QUESTIONS:
+            return None
+        self._number = number = self._number + 1
+        answered, answer = trio.Event(), list[dict[str, Any]]()
+        self._waiting[number] = (answered, answer)
+        self._questions.append(number)
+        self._wake.set()
+        with trio.move_on_after(_TIMEOUT_S):
+            await answered.wait()
+        del self._waiting[number]
+        return answer[0] if answer else None
+
+    async def run(self) -> None:
+        """Own the socket: send questions, hear answers."""
+        fd: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        while True:
+            self._drain()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_readable, fd, nursery.cancel_scope)
+                nursery.start_soon(self._until_asked, nursery.cancel_scope)
+
+    async def _until_readable(self, fd: int, scope: trio.CancelScope) -> None:
+        await trio.lowlevel.wait_readable(fd)
+        scope.cancel()
+
+    async def _until_asked(self, scope: trio.CancelScope) -> None:
+        await self._wake.wait()
+        scope.cancel()
+
+    def _drain(self) -> None:
+        self._wake = trio.Event()
+        while self._questions:
+            try:
+                self._socket.send(v.pack([v.ASK_STATUS, self._questions.pop()]), zmq.NOBLOCK)
+            except zmq.Again:
+                self._questions.clear()  # no router for long: whoever asked hears nothing, and that is the answer
+        while True:
+            try:
+                data = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                kind, number, answer = v.unpack(data, _MAX_BYTES)
+            except ValueError as error:
+                logs.limited("status.not_understood", error=str(error))
+                continue
+            if kind == v.STATUS and number in self._waiting:
+                answered, answers = self._waiting[number]
+                answers.append(answer)
+                answered.set()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
