@@ -1,0 +1,76 @@
+# Needs nothing but CPython 3.11, git and make. `make PYTHON=/path/to/python3.11` uses another interpreter.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+WORKERS ?= 2
+COVERAGE_FLOOR := 90
+
+.DEFAULT_GOAL := help
+.PHONY: help install start test lint bench lock clean
+
+help:
+	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
+	@echo "make install  only install, into $(VENV)"
+	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
+	@echo "make lint     install, then ruff and mypy --strict"
+	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
+	@echo "make lock     resolve the dependencies anew and write the lock files"
+	@echo "make clean    remove everything that make made; ./farm-data stays"
+
+install: $(RUNTIME)
+
+start: $(RUNTIME)
+	exec $(BIN)/farm start --workers $(WORKERS)
+
+# -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards.
+test: $(DEV)
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR)
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy --strict farm router bench
+
+bench: $(RUNTIME)
+	$(BIN)/farm bench $(BENCH)
+
+# The stamps: what is installed is right until a lock file or the project's own metadata changes. The project is
+# installed as a link to this tree, so a changed source needs no new install.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CPython 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	touch $@
+
+# Resolved against the public index alone, whatever mirrors and wheel folders this machine is set up with, so that
+# the hashes are those that every other machine gets.
+lock: export PIP_CONFIG_FILE := /dev/null
+lock: export PIP_FIND_LINKS :=
+lock: export CUSTOM_COMPILE_COMMAND := make lock
+lock:
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet 'pip-tools>=7.5'
+	$(VENV)-lock/bin/pip-compile $(COMPILE) -o requirements.lock pyproject.toml
+	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	rm -rf $(VENV)-lock
+
+COMPILE := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --build-deps-for wheel \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+clean:
+	rm -rf $(VENV) $(VENV)-lock build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find farm router bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
