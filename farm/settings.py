@@ -17,7 +17,12 @@ class FarmOptions(Section):
     SECTION: ClassVar[str] = "farm"
     HELP: ClassVar[str] = "Processes."
 
-    workers: str = option("auto", "worker processes; auto is one a core")
+    workers: str = option(
+        "auto",
+        "worker processes; auto is one a core",
+        pattern="auto|[1-9][0-9]{0,3}",
+        expects="auto or a whole number from 1",
+    )
     restart_min: float = option(0.1, "first wait before a process that died is started again", unit="s", ge=0)
     restart_max: float = option(
         10.0, "longest such wait; it doubles from restart_min and falls back after a minute of peace", unit="s", ge=0.1

@@ -116,6 +116,9 @@ class TokenOptions(Section):
     keys: str = option(
         "",
         "keys from `farm token-key`, comma separated: the first seals, all open; empty: one is made in data.dir",
+        pattern=r"|[\w-]{43}=?(\s*,\s*[\w-]{43}=?)*",
+        expects="keys from `farm token-key`, comma separated",
+        secret=True,
     )
 
 

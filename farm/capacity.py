@@ -1,0 +1,119 @@
+"""How many devices a farm can hold on this machine, and what stops it first.
+
+The figures are measured ones, rounded up: an idle TCP socket costs the kernel 3.5 to 4 KB whatever the
+language, a hello'd device with one channel about half a KB of a worker and the router together, a process
+some 40 MiB before its first connection.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from typing import Final
+
+from farm.machine import UNLIMITED, Machine
+from farm.settings import WorkerOptions
+from router.options import Settings
+from router.settings import Listen
+
+KERNEL_BYTES_PER_CONNECTION: Final = 4096
+USER_BYTES_PER_CONNECTION: Final = 512
+BYTES_PER_PROCESS: Final = 40 * 2**20
+RESERVED_DESCRIPTORS: Final = 64  # of each process, for listeners, log, epoll, link and store
+OTHER_PROCESSES: Final = 2  # router and supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the machine allows. Numbers are connections unless their name says otherwise."""
+
+    workers: int  # processes
+    descriptors: int  # descriptors of one process, once the soft limit is raised to the hard one
+    somaxconn: int  # connections that may wait at one listener, whatever it asks for
+    memory_bytes: int
+    backlog: int  # what the listeners ask for
+    by_descriptors: int
+    by_files: int  # fs.file-max, all processes together
+    by_memory: int
+    by_option: int | None  # worker.max_connections, if it is set
+    connections: int
+    bound: str  # what is reached first: "descriptors", "fs.file-max", "memory" or "worker.max_connections"
+
+
+def limits(settings: Settings, workers: int, machine: Machine | None = None) -> Limits:
+    """The limits of a farm of so many workers on this machine."""
+    machine = machine or Machine()
+    descriptors = machine.descriptor_limits()[1]
+    memory_bytes = machine.available_memory()
+    file_max = (machine.sysctl("fs.file-max") or (UNLIMITED,))[0]
+    processes = workers + OTHER_PROCESSES
+    option = settings.get(WorkerOptions).max_connections
+    per_connection = KERNEL_BYTES_PER_CONNECTION + USER_BYTES_PER_CONNECTION
+    bounds = {
+        "descriptors": workers * max(0, descriptors - RESERVED_DESCRIPTORS),
+        "fs.file-max": max(0, file_max - processes * RESERVED_DESCRIPTORS),
+        "memory": max(0, memory_bytes - processes * BYTES_PER_PROCESS) // per_connection,
+    }
+    if option:
+        bounds["worker.max_connections"] = workers * option
+    bound = min(bounds, key=lambda name: bounds[name])
+    listen = settings.get(Listen)
+    return Limits(
+        workers=workers,
+        descriptors=descriptors,
+        somaxconn=(machine.sysctl("net.core.somaxconn") or (listen.backlog,))[0],
+        memory_bytes=memory_bytes,
+        backlog=listen.backlog,
+        by_descriptors=bounds["descriptors"],
+        by_files=bounds["fs.file-max"],
+        by_memory=bounds["memory"],
+        by_option=bounds.get("worker.max_connections"),
+        connections=bounds[bound],
+        bound=bound,
+    )
+
+
+def describe(found: Limits) -> list[str]:
+    """The limits in a few lines, for the start of the farm."""
+    cut = ", cut to it" if found.somaxconn < found.backlog else ""
+    lines = [
+        f"descriptors: {count(found.descriptors)} a process",
+        f"somaxconn: {found.somaxconn:,} (listen.backlog {found.backlog:,}{cut})",
+        f"memory: {size(found.memory_bytes)} available",
+        f"connections: {count(found.connections)}; {found.workers} workers, first bound: {found.bound}"
+        f" (descriptors {count(found.by_descriptors)}, memory {count(found.by_memory)})",
+    ]
+    if found.connections == 0:
+        lines.append("no connection is possible: see farm doctor")
+    return lines
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process' soft limit of descriptors to the hard one, for its children too.
+
+    Returns: the limit in force.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # a hard limit above fs.nr_open cannot be had
+            return soft
+    return UNLIMITED if hard == resource.RLIM_INFINITY else hard
+
+
+def count(number: int) -> str:
+    """A number for people: 39,872; or "unlimited"."""
+    return "unlimited" if number >= UNLIMITED // 2 else f"{number:,}"
+
+
+def size(number: int) -> str:
+    """Bytes for people: 21.9 GiB."""
+    if number >= UNLIMITED // 2:
+        return "unlimited"
+    amount = float(number)
+    for unit in ("B", "KiB", "MiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

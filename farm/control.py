@@ -1,0 +1,142 @@
+"""Speaks to a farm that runs: finds its supervisor, sends it a signal, reads its status.
+
+The supervisor holds an exclusive flock on `<data.dir>/farm.pid` for as long as it lives, and has its pid in
+it. The lock is the truth and the number only what to signal: after a crash or a reboot the file is still
+there, the lock not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import select
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from router.options import Settings
+from router.settings import Data, Listen
+
+PID_FILE: Final = "farm.pid"
+STATUS_TIMEOUT_S: Final = 5.0
+MAX_STATUS_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with more is no farm
+
+
+class ControlError(Exception):
+    """The farm cannot be reached or does not do what was asked. The text is one line for the user."""
+
+
+def pid_file(settings: Settings) -> Path:
+    """Where the supervisor of a farm with these settings keeps its pid."""
+    return Path(settings.get(Data).dir) / PID_FILE
+
+
+def running_pid(path: Path) -> int | None:
+    """The pid of the supervisor that holds this file; None if none does.
+
+    Raises: ControlError if the file may not be read, or is held but has no pid (yet).
+    """
+    try:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read(32).strip()
+                if not text.isdigit():
+                    raise ControlError(f"{path}: is held, but has no pid in it; is the farm just starting?") from None
+                return int(text)
+            return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise ControlError(f"{path}: {exc.strerror}") from None
+
+
+class Supervisor:
+    """A running supervisor, by pidfd, so that no stranger with a reused number gets its signals."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises: ControlError if no farm holds the file, or its process cannot be seen from here."""
+        pid = running_pid(path)
+        if pid is None:
+            raise ControlError(f"no farm runs on {path.parent} (nobody holds {path.name} there)")
+        try:
+            self._fd = os.pidfd_open(pid)
+        except OSError as exc:
+            raise ControlError(f"supervisor {pid} of {path} cannot be reached: {exc.strerror}") from None
+        self.pid = pid
+        if running_pid(path) != pid:  # it ended between reading its number and opening it
+            os.close(self._fd)
+            raise ControlError(f"the farm on {path.parent} has just ended")
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def send(self, number: signal.Signals) -> None:
+        """Raises: ControlError if the signal is not allowed or the supervisor has gone."""
+        try:
+            signal.pidfd_send_signal(self._fd, number)
+        except OSError as exc:
+            raise ControlError(f"supervisor {self.pid}: {exc.strerror}") from None
+
+    def wait(self, timeout: float | None, progress: Callable[[], None], interval: float = 0.5) -> bool:
+        """Wait until the supervisor has ended, at most `timeout` seconds, calling `progress` meanwhile.
+
+        Returns: whether it has ended.
+        """
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = interval if deadline is None else min(interval, deadline - time.monotonic())
+            if poll.poll(max(0.0, left) * 1000):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            progress()
+
+
+def status_url(settings: Settings) -> str:
+    """Where the farm with these settings answers. A wildcard address is asked on this machine.
+
+    Raises: ControlError if the port is not known from the settings.
+    """
+    listen = settings.get(Listen)
+    if listen.admin_port == 0:
+        raise ControlError("listen.admin_port is 0 (a free port), so the settings do not tell where: give --url")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.admin_host, listen.admin_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{listen.admin_port}/status"
+
+
+def fetch_status(url: str) -> Mapping[str, Any]:
+    """The status of a running farm, as its admin port tells it.
+
+    Raises: ControlError if nothing answers there, or something that is no farm.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ControlError(f"{url}: expected an http:// or https:// URL")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # asked directly, never by proxy
+    try:
+        with opener.open(url, timeout=STATUS_TIMEOUT_S) as answer:
+            found = json.loads(answer.read(MAX_STATUS_BYTES))
+    except urllib.error.HTTPError as exc:
+        raise ControlError(f"{url}: answered {exc.code} {exc.reason}") from None
+    except urllib.error.URLError as exc:
+        reason = exc.reason.strerror or exc.reason if isinstance(exc.reason, OSError) else exc.reason
+        raise ControlError(f"{url}: no farm answers there: {reason}") from None
+    except (OSError, ValueError) as exc:
+        raise ControlError(f"{url}: no status in the answer: {exc}") from None
+    except http.client.HTTPException as exc:
+        raise ControlError(f"{url}: no farm answers there: {type(exc).__name__}") from None
+    if not isinstance(found, dict):
+        raise ControlError(f"{url}: no status in the answer: expected a JSON object")
+    return found

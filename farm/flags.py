@@ -1,0 +1,100 @@
+"""The flags by which commands take the settings: --config, --set, and short forms of common options."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from farm.config import DEFAULT_FILE, Resolved, resolve
+from farm.optionvalue import expected, options_of
+
+# Flag, the option that it is short for, what stands for its value in the help.
+_SHORT_FLAGS: Final = (
+    ("--workers", "farm.workers", "N|auto"),
+    ("--host", "listen.host", "ADDRESS"),
+    ("--device-port", "listen.device_port", "PORT"),
+    ("--router-port", "listen.router_port", "PORT"),
+    ("--admin-port", "listen.admin_port", "PORT"),
+    ("--data", "data.dir", "DIR"),
+)
+
+
+class _ShortFlag(click.Option):
+    """A flag whose help, range and default are those of its option, so that the two cannot drift apart.
+
+    The help is made when it is asked for: the tree holds the dialects' sections, and importing those takes
+    longer than all of `farm --help`.
+    """
+
+    def __init__(self, *args: Any, key: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._key = key
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """What click prints of this flag: its names and its help."""
+        from farm.settings import all_sections
+
+        option = next(o for s in all_sections() for o in options_of(s) if o.key == self._key)
+        meaning = f"{option.spec.help[0].upper()}{option.spec.help[1:]}"
+        takes = "" if option.kind is str and not option.spec.expects else f" ({expected(option)})"
+        self.help = f"{meaning}{takes}. Default: {option.default}."
+        return super().get_help_record(ctx)
+
+
+def with_settings(*short: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Gives a command --config, --set and these short flags; it gets the tree as its argument `resolved`."""
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def wrapped(config: Path | None, assignments: tuple[str, ...], **rest: Any) -> int:
+            given = {flag: rest.pop(_parameter(flag)) for flag in short}
+            return command(resolved=_resolve(config, assignments, given), **rest)
+
+        decorated: Callable[..., int] = click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Any option of the settings tree; may be repeated. `farm default-config` lists them all.",
+        )(wrapped)
+        for flag, key, metavar in reversed(_SHORT_FLAGS):
+            if flag in short:
+                decorated = click.option(flag, cls=_ShortFlag, key=key, metavar=metavar)(decorated)
+        return click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help=f"Settings file. Default: ./{DEFAULT_FILE}, if there is one.",
+        )(decorated)
+
+    return decorate
+
+
+def _parameter(flag: str) -> str:
+    """The name by which click hands on a flag."""
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _resolve(config: Path | None, assignments: Sequence[str], short: Mapping[str, str | None]) -> Resolved:
+    """The settings tree from the file, the environment and the flags.
+
+    Raises: ConfigError with every problem.
+    """
+    from farm.settings import all_sections
+
+    if config is None and DEFAULT_FILE.exists():
+        config = DEFAULT_FILE
+    pairs: list[tuple[str, str, object]] = []
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        pairs.append(("--set", key.strip(), value) if equals else ("--set", text, None))
+    # After --set, so that the short form wins whatever their order on the line was.
+    for flag, key, _ in _SHORT_FLAGS:
+        if (given := short.get(flag)) is not None:
+            pairs.append((flag, key, given))
+    return resolve(all_sections(), file=config, environ=os.environ, assignments=pairs)
