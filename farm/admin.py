@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -78,10 +77,10 @@ def application(status: Callable[[], Awaitable[Status]]) -> Starlette:
     return Starlette(routes=[Route("/health", health), Route("/status", full), Route("/metrics", metrics)])
 
 
-async def run(listener: socket.socket, status: Callable[[], Awaitable[Status]], stop: trio.Event) -> None:
-    """Serve the admin port on an open listener until `stop` is set."""
+async def run(listener: int, status: Callable[[], Awaitable[Status]], stop: trio.Event) -> None:
+    """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}"]
+    config.bind = [f"fd://{listener}"]
     config.accesslog = None
     logger = logging.getLogger("hypercorn.admin")
     logger.setLevel(logging.WARNING)

@@ -79,7 +79,7 @@ class Supervisor:
         self._ready = False
         self._failed = False
         self._reloading = False
-        self._retired: list[Child] = []
+        self._between: list[Child] = []  # of a reload: not in their slot yet, or not any more
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._link = StatusLink(self._context, address(Path(settings.get(Data).dir)))
 
@@ -91,7 +91,7 @@ class Supervisor:
             nursery.start_soon(self._watch_forker, self._forker, nursery)
             nursery.start_soon(self._link.run)
             admin_stop = trio.Event()
-            nursery.start_soon(admin.run, self._listeners.admin, self.status, admin_stop)
+            nursery.start_soon(admin.run, self._listeners.admin.detach(), self.status, admin_stop)
             for slot in (self._router, *self._workers):
                 nursery.start_soon(self._keep, slot)
             nursery.start_soon(self._announce)
@@ -180,7 +180,7 @@ class Supervisor:
         logs.event("farm.draining", seconds=seconds)
         for slot in self._workers:
             slot.listener.close()
-        workers = [slot.child for slot in self._workers if slot.child is not None] + self._retired
+        workers = [slot.child for slot in self._workers if slot.child is not None] + self._between
         await self._end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)
         if self._router.child is not None:
             await self._end([self._router.child], grace + 5.0)
@@ -220,15 +220,19 @@ class Supervisor:
                 return
             old = slot.child
             new = await self._forker.spawn(slot.kind, slot.shard, slot.listener)
+            self._between.append(new)
             if not await self._joined(new):
                 logs.error("reload.stopped", process=slot.name, why="the new worker did not join the router")
                 await self._end([new], 1.0)
                 break
+            if self._stopping.is_set():
+                return
             slot.child = new
+            self._between.remove(new)
             if old is not None:
-                self._retired.append(old)
+                self._between.append(old)
                 await self._end([old], patience)
-                self._retired.remove(old)
+                self._between.remove(old)
             logs.event("reload.replaced", process=slot.name, pid=new.pid)
         else:
             logs.event("reload.done")

@@ -18,6 +18,7 @@ from router import vocabulary as v
 from router.settings import LinkOptions
 
 _SEND_HIGH_WATER = 10_000
+_NOBLOCK = int(zmq.NOBLOCK)  # a plain integer: pyzmq's enum costs more than the call
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 500
 
@@ -83,7 +84,7 @@ class WorkerLink:
             self.words = []
         while self._unsent:
             try:
-                self._socket.send(self._unsent[0], zmq.NOBLOCK)
+                self._socket.send(self._unsent[0], _NOBLOCK)
             except zmq.Again:
                 return
             self._unsent.popleft()
@@ -98,7 +99,7 @@ class WorkerLink:
         heard = False
         while True:
             try:
-                data = self._socket.recv(zmq.NOBLOCK)
+                data = self._socket.recv(_NOBLOCK)
             except zmq.Again:
                 return heard
             heard = True

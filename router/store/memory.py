@@ -1,0 +1,189 @@
+"""The store that forgets: dictionaries, for tests, benches, and farms whose app servers can repeat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from operator import attrgetter
+
+import trio
+
+from router.settings import StoreOptions
+from router.store.base import Event, Item, LogSlice, Reads, Results, Writes
+
+HEAD_GRACE = 86_400
+"""Seconds for which a channel's position outlives its last event; then the channel begins anew."""
+
+_by_seq = attrgetter("seq")
+
+
+def next_epoch(previous: int) -> int:
+    """An epoch greater than `previous` and, unless the clock went back, than that of any lost store.
+
+    Milliseconds: two starts of a router are further apart, and a JavaScript client keeps the number exact."""
+    return max(previous + 1, time.time_ns() // 1_000_000)
+
+
+class _Log:
+    """One channel's events, oldest first, and where it stands."""
+
+    __slots__ = ("epoch", "events", "expires", "last")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.last = 0
+        self.expires = 0
+        self.events: dict[int, Event] = {}
+
+    def slice(self, since: int, now: int) -> LogSlice:
+        alive = [event for event in self.events.values() if event.expires > now]
+        first = alive[0].offset if alive else 0
+        return LogSlice(self.epoch, first, self.last, [event for event in alive if event.offset > since])
+
+
+class MemoryStore:
+    """A `Store` in this process's memory. It never fails."""
+
+    def __init__(self, options: StoreOptions) -> None:
+        self._inbox_limit = options.inbox_limit
+        self._log_limit = options.log_limit
+        self._inboxes: dict[bytes, dict[str, Item]] = {}
+        self._records: dict[tuple[str, bytes], tuple[bytes, int]] = {}
+        self._logs: dict[bytes, _Log] = {}
+        self._epoch = next_epoch(0)
+        self._items = 0
+        self._now = 0
+        self._round: Iterator[bool] | None = None
+
+    async def open(self) -> None:
+        """Nothing to make ready."""
+        await trio.lowlevel.checkpoint()
+
+    async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
+        """See `Store.apply`."""
+        await trio.lowlevel.checkpoint()
+        results = Results()
+        for (device, slot), version in writes.removals.items():
+            box = self._inboxes.get(device)
+            if box is not None and (stored := box.get(slot)) is not None and stored.version <= version:
+                self._drop_item(device, box, slot)
+        for key, item in writes.puts.items():
+            if not self._put(key[0], key[1], item, now):
+                results.refused.add(key)
+        for record, value in writes.records.items():
+            if value is None:
+                self._records.pop(record, None)
+            else:
+                self._records[record] = value
+        results.offsets = [self._append(*event) for event in writes.events]
+        self._read(reads, now, results)
+        return results
+
+    def _put(self, device: bytes, slot: str, item: Item, now: int) -> bool:
+        box = self._inboxes.get(device)
+        if box is None:
+            box = self._inboxes[device] = {}
+        stored = box.get(slot)
+        if stored is not None and stored.expires > now:
+            if item.version >= stored.version:
+                box[slot] = item
+            return True
+        # Only a box that looks full is worth counting.
+        if len(box) >= self._inbox_limit and sum(i.expires > now for i in box.values()) >= self._inbox_limit:
+            return False
+        box[slot] = item
+        self._items += stored is None
+        return True
+
+    def _drop_item(self, device: bytes, box: dict[str, Item], slot: str) -> None:
+        del box[slot]
+        self._items -= 1
+        if not box:
+            del self._inboxes[device]
+
+    def _append(self, channel: bytes, expires: int, body: str) -> int:
+        log = self._logs.get(channel)
+        if log is None:
+            log = self._logs[channel] = _Log(self._epoch)
+        log.last += 1
+        log.expires = max(log.expires, expires)
+        log.events[log.last] = Event(log.last, expires, body)
+        # By offset, not by number: where an expired event was swept, the rest does not outlive its turn.
+        log.events.pop(log.last - self._log_limit, None)
+        return log.last
+
+    def _read(self, reads: Reads, now: int, results: Results) -> None:
+        for device in reads.inboxes:
+            alive = [item for item in self._inboxes.get(device, {}).values() if item.expires > now]
+            if alive:
+                results.inboxes[device] = sorted(alive, key=_by_seq)
+        for record in reads.records:
+            value = self._records.get(record)
+            if value is not None and (value[1] == 0 or value[1] > now):
+                results.records[record] = value[0]
+        for channel, since in reads.logs.items():
+            log = self._logs.get(channel)
+            results.logs[channel] = LogSlice(self._epoch, 0, 0, []) if log is None else log.slice(since, now)
+
+    async def sweep(self, now: int, budget: int) -> int:
+        """See `Store.sweep`. A sweep ends early where a round through everything ends."""
+        await trio.lowlevel.checkpoint()
+        self._now = now
+        if self._round is None:
+            self._round = self._walk()
+        looked = deleted = 0
+        for gone in islice(self._round, budget):
+            looked += 1
+            deleted += gone
+        if looked < budget:
+            self._round = None
+        return deleted
+
+    def _walk(self) -> Iterator[bool]:
+        """One round. Each step looks at one entry and says whether it was deleted.
+
+        It lives across sweeps, so it goes over copies of the keys; a key may be gone when its turn comes."""
+        for device in list(self._inboxes):
+            for slot in list(self._inboxes.get(device, ())):
+                box = self._inboxes.get(device)
+                item = box.get(slot) if box is not None else None
+                if box is not None and item is not None and item.expires <= self._now:
+                    self._drop_item(device, box, slot)
+                    yield True
+                else:
+                    yield False
+        for record in list(self._records):
+            value = self._records.get(record)
+            if value is not None and 0 < value[1] <= self._now:
+                del self._records[record]
+                yield True
+            else:
+                yield False
+        for channel in list(self._logs):
+            yield from self._walk_log(channel, self._logs[channel])
+
+    def _walk_log(self, channel: bytes, log: _Log) -> Iterator[bool]:
+        """Events first, each a step; then the position itself, which is no entry and counts for none."""
+        for offset in list(log.events):
+            event = log.events.get(offset)
+            if event is not None and event.expires <= self._now:
+                del log.events[offset]
+                yield True
+            else:
+                yield False
+        if log.expires <= self._now - HEAD_GRACE:
+            del self._logs[channel]
+            self._epoch = next_epoch(self._epoch)
+
+    async def close(self) -> None:
+        """Nothing to flush."""
+        await trio.lowlevel.checkpoint()
+
+    def sizes(self) -> Iterable[tuple[str, int]]:
+        """Entries of each shape, expired ones that no sweep has found yet included."""
+        return [
+            ("inbox", self._items),
+            ("log", sum(len(log.events) for log in self._logs.values())),
+            ("table", len(self._records)),
+        ]
