@@ -32,6 +32,7 @@ _FIN: Final = 0x80
 _RESERVED: Final = 0x70
 _MASKED: Final = 0x80
 _MAX_CONTROL: Final = 125  # RFC 6455 section 5.5
+_HEAD_BYTES: Final = {126: 8, 127: 14}  # of a masked frame by its 7-bit length; else 6
 _DATA_OPCODES: Final = (0x0, TEXT, BINARY)
 _CONTROL_OPCODES: Final = (CLOSE, PING, PONG)
 _TEXT_HEADS: Final = [bytes((_FIN_TEXT, length)) for length in range(126)]
@@ -177,15 +178,18 @@ class FrameReader:
                     assert isinstance(payload, (bytes, bytearray))
                     messages.append((int(part.opcode), bytes(payload)))
                 else:
-                    self._add(part.opcode, payload, part.message_finished, messages)
+                    size = len(frame) - _HEAD_BYTES.get(frame[1] & 0x7F, 6)
+                    self._add(part.opcode, payload, size, part.message_finished, messages)
         except ParseFailed as error:
             raise FrameError(int(error.code), str(error)) from None
 
-    def _add(self, opcode: Opcode, payload: object, finished: bool, messages: list[tuple[int, bytes]]) -> None:
+    def _add(
+        self, opcode: Opcode, payload: object, size: int, finished: bool, messages: list[tuple[int, bytes]]
+    ) -> None:
         assert isinstance(payload, (bytes, bytearray, str))
         data = payload.encode() if isinstance(payload, str) else bytes(payload)
         self._parts.append(data)
-        self._size += len(data)
+        self._size += size  # not len(data): wsproto keeps back a character that goes on in the next fragment
         self._fragments += 1
         if finished:
             messages.append((int(opcode), b"".join(self._parts)))

@@ -6,6 +6,7 @@ A dialect module has
     ON         whether it is on by default
     SECTIONS   its sections of the settings, if the app-server side does not own them
     PATHS      the paths of the device port that it serves
+    RANK       where dialects share a path, the lower is asked first whether it claims a connection
     dialect(context) -> Dialect
 
 A `Dialect` makes one `Session` for each connection. A session is a pure machine: it is told what happened and
@@ -48,7 +49,15 @@ class Ask(NamedTuple):
     question: Any
 
 
-Effect = bytes | Binary | Close | Ask | tuple[Any, ...]
+class Become(NamedTuple):
+    """Effect: another session takes this connection over, and hears the message as its first."""
+
+    session: Session
+    message: bytes
+    binary: bool
+
+
+Effect = bytes | Binary | Close | Ask | Become | tuple[Any, ...]
 """bytes: send a text message. A plain tuple: a word for the router that has no answer."""
 Effects = Iterable[Effect]
 
@@ -86,6 +95,9 @@ class Dialect(Protocol):
 
     def subprotocol(self, offered: list[str]) -> str | None:
         """Which of the offered subprotocols is taken; None answers without the header."""
+
+    def claims(self, first: bytes) -> bool:
+        """Whether a connection whose first message is this speaks the dialect. Asked only where a path is shared."""
 
     def opened(self, request: Request) -> Session:
         """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead."""

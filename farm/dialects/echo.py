@@ -13,6 +13,7 @@ NAME = "echo"
 ON = False
 SECTIONS: tuple[type[Section], ...] = ()
 PATHS = ("/echo",)
+RANK = 0
 
 
 class EchoSession:
@@ -47,6 +48,9 @@ class EchoDialect:
 
     def subprotocol(self, offered: list[str]) -> str | None:
         return None
+
+    def claims(self, first: bytes) -> bool:
+        return True
 
     def opened(self, request: Request) -> EchoSession:
         return self._session

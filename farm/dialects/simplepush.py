@@ -23,11 +23,12 @@ from router.settings import EndpointOptions
 from router.store.base import Item
 from router.uuids import device_key, is_id, new_uaid, pack_id
 
-__all__ = ["NAME", "ON", "PATHS", "SECTIONS", "dialect"]
+__all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
 
 ON = True
 SECTIONS: tuple[type[Section], ...] = ()
 PATHS = ("/",)
+RANK = 100  # it takes what no other dialect on its path claims
 SUBPROTOCOL: Final = "push-notification"
 MAX_ID_CHARS: Final = 100
 _DAY_S: Final = 86_400
@@ -74,6 +75,9 @@ class SimplePushDialect:
 
     def subprotocol(self, offered: list[str]) -> str | None:
         return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+    def claims(self, first: bytes) -> bool:
+        return True
 
     def opened(self, request: Request) -> SimplePushSession:
         return SimplePushSession(self)

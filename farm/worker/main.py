@@ -13,8 +13,9 @@ import trio
 import zmq
 
 import farm.dialects
-from farm.dialects import Context, Dialect
+from farm.dialects import Context
 from farm.settings import DrainOptions, WorkerOptions
+from farm.shared_path import by_path
 from farm.worker.link import WorkerLink
 from farm.worker.sockets import Sockets
 from router import logs
@@ -73,11 +74,13 @@ class Worker:
         self.counters = WorkerCounters()
         tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
         dialect_context = Context(settings, tokens, self.counters, time.time)
-        dialects: dict[str, Dialect] = {}
-        for module in modules(farm.dialects):
-            if is_on(settings, module):
-                made = module.dialect(dialect_context)
-                dialects.update(dict.fromkeys(module.PATHS, made))
+        dialects = by_path(
+            [
+                (module.RANK, module.PATHS, module.dialect(dialect_context))
+                for module in modules(farm.dialects)
+                if is_on(settings, module)
+            ]
+        )
         self.lot = Lot()
         self.limit = connection_limit(options)
         self.sockets = Sockets(self.lot, options, dialects, self.counters, self.limit, self._tell, time.monotonic)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from farm import upgrade
-from farm.dialects import Ask, Binary, Close, Dialect, Effects, Session
+from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Session
 from farm.frames import (
     BINARY,
     CLOSE,
@@ -286,6 +286,9 @@ class Sockets:
                 closing = effect
             elif isinstance(effect, Binary):
                 frames.append(encode_frame(BINARY, effect.payload))
+            elif isinstance(effect, Become):
+                connection.session = effect.session
+                self._message(connection, effect.message, effect.binary)
         if closing is not None:
             self.close(connection, closing.code, closing.reason, frames)
         elif frames:
