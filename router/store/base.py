@@ -2,7 +2,7 @@
 
 | shape | holds | who uses it |
 |---|---|---|
-| inbox of a device | items by slot (the collapse key); a newer item replaces the older | SimplePush, WebPush |
+| inbox of a device | items by slot (the collapse key); the last one put replaces the others | SimplePush, WebPush |
 | log of a channel | events with an offset, kept by count and age | gopush2, push stream, Pusher cache channels |
 | table | small records by (space, key) with an expiry | registrations, one-time tokens, broadcast versions |
 

@@ -86,8 +86,7 @@ class MemoryStore:
             box = self._inboxes[device] = {}
         stored = box.get(slot)
         if stored is not None and stored.expires > now:
-            if item.version >= stored.version:
-                box[slot] = item
+            box[slot] = item
             return True
         # Only a box that looks full is worth counting.
         if len(box) >= self._inbox_limit and sum(i.expires > now for i in box.values()) >= self._inbox_limit:

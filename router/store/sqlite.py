@@ -33,123 +33,16 @@ import trio
 
 from router.settings import StoreOptions
 from router.store.base import Item, LogSlice, Reads, Results, StoreError, Writes
-from router.store.memory import HEAD_GRACE, next_epoch
+from router.store.memory import next_epoch
+from router.store.statements import BATCH, READ, SCHEMA, SCHEMA_VERSION, SWEPT, WRITE, WRITE_NUL
 
-SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
 # Measured with 200,000 items waiting: a checkpoint holds up one commit for 25 ms; at 16,000 pages that is 65 ms,
 # for a tenth less CPU a write; 1000, the default, gains 2 ms and costs a sixth more CPU.
 CHECKPOINT_PAGES: Final = 2000
 
-# Bodies come last, so that a look at the expiry of a row with a long body does not read its overflow pages.
-# Without rowid: one tree instead of a table and its index, and a device's items lie together.
-_SCHEMA: Final = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE inbox (device TEXT NOT NULL, slot TEXT NOT NULL, version INTEGER NOT NULL, seq INTEGER NOT NULL,
-    expires INTEGER NOT NULL, urgency INTEGER NOT NULL, body TEXT,
-    PRIMARY KEY (device, slot)) STRICT, WITHOUT ROWID;
-CREATE TABLE record (space TEXT NOT NULL, key TEXT NOT NULL, expires INTEGER NOT NULL, value TEXT NOT NULL,
-    PRIMARY KEY (space, key)) STRICT, WITHOUT ROWID;
-CREATE TABLE head (channel TEXT NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, last INTEGER NOT NULL,
-    expires INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE event (channel TEXT NOT NULL, position INTEGER NOT NULL, expires INTEGER NOT NULL,
-    body TEXT NOT NULL, PRIMARY KEY (channel, position)) STRICT, WITHOUT ROWID;
-CREATE TABLE meta (epoch INTEGER NOT NULL) STRICT;
-INSERT INTO meta VALUES ({{epoch}});
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
-"""
-
-# The temporary half of the schema, made anew by each start, so that it may hold limits and call into Python.
-_BATCH: Final = """
-CREATE TEMP TABLE refused (device TEXT NOT NULL, slot TEXT NOT NULL);
-CREATE TEMP VIEW batch AS SELECT 0 AS kind, '' AS key, '' AS name, 0 AS version, 0 AS seq, 0 AS expires,
-    0 AS urgency, '' AS body, 0 AS now;
-
-CREATE TEMP TRIGGER removal INSTEAD OF INSERT ON batch WHEN NEW.kind = 0 BEGIN
-    DELETE FROM inbox WHERE device = NEW.key AND slot = NEW.name AND version <= NEW.version;
-END;
-
-CREATE TEMP TRIGGER put INSTEAD OF INSERT ON batch WHEN NEW.kind = 1 BEGIN
-    INSERT INTO refused SELECT NEW.key, NEW.name
-        WHERE EXISTS (SELECT 1 FROM main.inbox WHERE device = NEW.key AND expires > NEW.now
-                      LIMIT 1 OFFSET {inbox_limit} - 1)
-        AND NOT EXISTS (SELECT 1 FROM main.inbox
-                        WHERE device = NEW.key AND slot = NEW.name AND expires > NEW.now);
-    SELECT CASE (SELECT max(rowid) FROM temp.refused) WHEN 1 THEN note_refusal() END, RAISE(IGNORE)
-        WHERE changes() > 0;
-    INSERT INTO inbox VALUES (NEW.key, NEW.name, NEW.version, NEW.seq, NEW.expires, NEW.urgency, NEW.body)
-        ON CONFLICT (device, slot) DO UPDATE SET version = excluded.version, seq = excluded.seq,
-            expires = excluded.expires, urgency = excluded.urgency, body = excluded.body
-        WHERE excluded.version >= version OR expires <= NEW.now;
-END;
-
-CREATE TEMP TRIGGER record_written INSTEAD OF INSERT ON batch WHEN NEW.kind = 2 BEGIN
-    DELETE FROM record WHERE NEW.body IS NULL AND space = NEW.name AND key = NEW.key;
-    INSERT INTO record SELECT NEW.name, NEW.key, NEW.expires, NEW.body WHERE NEW.body IS NOT NULL
-        ON CONFLICT (space, key) DO UPDATE SET expires = excluded.expires, value = excluded.value;
-END;
-
-CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON batch WHEN NEW.kind = 3 BEGIN
-    INSERT INTO head VALUES (NEW.key, (SELECT epoch FROM main.meta), 1, NEW.expires)
-        ON CONFLICT (channel) DO UPDATE SET last = last + 1, expires = max(expires, excluded.expires);
-    INSERT INTO event SELECT channel, last, NEW.expires, NEW.body FROM main.head WHERE channel = NEW.key;
-    DELETE FROM event WHERE channel = NEW.key
-        AND position <= (SELECT last FROM main.head WHERE channel = NEW.key) - {log_limit};
-END;
-"""
-
-
-def _write_sql(text: str) -> str:
-    """The one statement of a batch. `text` wraps whatever may hold U+0000."""
-
-    def taken(path: str) -> str:
-        return text.format(f"value ->> '{path}'")
-
-    return f"""
-    INSERT INTO batch
-    SELECT 0, value ->> '$[0][0]', {taken("$[0][1]")}, value ->> '$[1]', 0, 0, 0, NULL, ?5
-        FROM json_each(CAST(?1 AS TEXT))
-    UNION ALL
-    SELECT 1, value ->> '$[0][0]', {taken("$[0][1]")}, value ->> '$[1][1]', value ->> '$[1][2]',
-        value ->> '$[1][3]', value ->> '$[1][4]', {taken("$[1][5]")}, ?5 FROM json_each(CAST(?2 AS TEXT))
-    UNION ALL
-    SELECT 2, value ->> '$[0][1]', {taken("$[0][0]")}, 0, 0, value ->> '$[1][1]', 0, value ->> '$[1][0]', ?5
-        FROM json_each(CAST(?3 AS TEXT))
-    UNION ALL
-    SELECT 3, value ->> '$[0]', NULL, 0, 0, value ->> '$[1]', 0, {taken("$[2]")}, ?5
-        FROM json_each(CAST(?4 AS TEXT))
-    """
-
-
-_WRITE: Final = _write_sql("{}")
-_WRITE_NUL: Final = _write_sql("replace({}, ?6, char(0))")
 # An escaped U+0000: the backslashes before it pair up, so that its own is none of the text's.
 _NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
-
-# As blobs, so that the texts are not decoded into a str only to be encoded again. CROSS JOIN fixes the order:
-# from the few keys asked for into the tables, never the other way.
-_READ: Final = """
-SELECT
-    (SELECT CAST(json_group_array(json_array(i.device,
-            json_array(i.slot, i.version, i.seq, i.expires, i.urgency, i.body))) AS BLOB)
-        FROM json_each(CAST(?1 AS TEXT)) AS q CROSS JOIN inbox AS i ON i.device = q.value
-        WHERE i.expires > ?5),
-    (SELECT CAST(json_group_array(json_array(json_array(r.space, r.key), r.value)) AS BLOB)
-        FROM json_each(CAST(?2 AS TEXT)) AS q CROSS JOIN record AS r
-            ON r.space = q.value ->> 0 AND r.key = q.value ->> 1 WHERE r.expires = 0 OR r.expires > ?5),
-    (SELECT CAST(json_group_array(json_array(q.value ->> 0, json_array(
-            coalesce(h.epoch, (SELECT epoch FROM meta)),
-            coalesce((SELECT e.position FROM event AS e WHERE e.channel = h.channel AND e.expires > ?5
-                ORDER BY e.position LIMIT 1), 0),
-            coalesce(h.last, 0),
-            json((SELECT json_group_array(json_array(e.position, e.expires, e.body)) FROM event AS e
-                WHERE e.channel = h.channel AND e.position > q.value ->> 1 AND e.expires > ?5))))) AS BLOB)
-        FROM json_each(CAST(?3 AS TEXT)) AS q LEFT JOIN head AS h ON h.channel = q.value ->> 0),
-    (SELECT CAST(json_group_array(json_array(h.channel, h.last)) AS BLOB)
-        FROM json_each(CAST(?4 AS TEXT)) AS q CROSS JOIN head AS h ON h.channel = q.value)
-"""
-
 _inboxes_in = msgspec.json.Decoder(list[tuple[bytes, Item]])
 _records_in = msgspec.json.Decoder(list[tuple[tuple[str, bytes], bytes]])
 _logs_in = msgspec.json.Decoder(list[tuple[bytes, LogSlice]])
@@ -157,15 +50,6 @@ _last_in = msgspec.json.Decoder(list[tuple[bytes, int]])
 _refused_in = msgspec.json.Decoder(set[tuple[bytes, str]])
 _encode = msgspec.json.Encoder().encode
 _by_seq = itemgetter(2)
-
-# Tables that a sweep goes through: name, key columns, where the key begins, what an expired row looks like.
-# `head` comes after `event`; a position goes only long after its events.
-_SWEPT: Final[tuple[tuple[str, tuple[str, ...], tuple[str | int, ...], str], ...]] = (
-    ("inbox", ("device", "slot"), ("", ""), "expires <= :now"),
-    ("record", ("space", "key"), ("", ""), "expires > 0 AND expires <= :now"),
-    ("event", ("channel", "position"), ("", -1), "expires <= :now"),
-    ("head", ("channel",), ("",), f"expires <= :now - {HEAD_GRACE}"),
-)
 
 T = TypeVar("T")
 
@@ -197,7 +81,7 @@ class SqliteStore:
         self._refusals = False
         # Stands for U+0000. Nobody outside can know it, so no text holds it.
         self._nul = f"<NUL {secrets.token_hex(16)}>"
-        self._cursor: tuple[int, tuple[str | int, ...]] = (0, _SWEPT[0][2])
+        self._cursor: tuple[int, tuple[str | int, ...]] = (0, SWEPT[0][2])
 
     async def open(self) -> None:
         """See `Store.open`. Makes the folder (0700) and the file (0600) where they are missing."""
@@ -241,9 +125,7 @@ class SqliteStore:
 
     def _open(self) -> None:
         if sqlite3.sqlite_version_info < (3, 38):
-            raise StoreError(
-                f"SQLite {sqlite3.sqlite_version} is too old for the store; it needs 3.38 or newer"
-            )
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old for the store; it needs 3.38 or newer")
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._take_lock()
         # SQLite gives the log beside it the same mode.
@@ -263,9 +145,7 @@ class SqliteStore:
         ):
             db.execute(f"PRAGMA {pragma}").fetchall()
         db.create_function("note_refusal", 0, self._note_refusal)
-        db.executescript(
-            _BATCH.format(inbox_limit=self._options.inbox_limit, log_limit=self._options.log_limit)
-        )
+        db.executescript(BATCH.format(inbox_limit=self._options.inbox_limit, log_limit=self._options.log_limit))
 
     def _take_lock(self) -> None:
         """One router a file. The lock goes with the process, however that ends; the file stays."""
@@ -291,10 +171,8 @@ class SqliteStore:
             )
         if version == 0:
             if db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                raise StoreError(
-                    f"store {self._path}: the file is some other program's database; move it away"
-                )
-            db.executescript(_SCHEMA.format(epoch=next_epoch(0)))
+                raise StoreError(f"store {self._path}: the file is some other program's database; move it away")
+            db.executescript(SCHEMA.format(epoch=next_epoch(0)))
 
     def _close(self) -> None:
         try:
@@ -330,19 +208,17 @@ class SqliteStore:
         )
         if any(b"\\u0000" in part for part in rows):
             stand_in = b"\\1" + self._nul.encode()
-            db.execute(_WRITE_NUL, (*(_NUL.sub(stand_in, part) for part in rows), now, self._nul))
+            db.execute(WRITE_NUL, (*(_NUL.sub(stand_in, part) for part in rows), now, self._nul))
         else:
-            db.execute(_WRITE, (*rows, now))
+            db.execute(WRITE, (*rows, now))
         if self._refusals:
-            (refused,) = db.execute(
-                "SELECT json_group_array(json_array(device, slot)) FROM refused"
-            ).fetchone()
+            (refused,) = db.execute("SELECT json_group_array(json_array(device, slot)) FROM refused").fetchone()
             results.refused = _refused_in.decode(refused)
 
     def _read(self, db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, results: Results) -> None:
         appended = {channel for channel, _, _ in writes.events}
         row = db.execute(
-            _READ,
+            READ,
             (
                 _encode(reads.inboxes),
                 _encode(reads.records),
@@ -384,7 +260,7 @@ class SqliteStore:
         table, start = self._cursor
         deleted = 0
         while True:
-            name, columns, _, expired = _SWEPT[table]
+            name, columns, _, expired = SWEPT[table]
             key = ", ".join(columns)
             after = f"({key}) > ({', '.join(f':a{i}' for i in range(len(columns)))})"
             values: dict[str, str | int] = {f"a{i}": part for i, part in enumerate(start)}
@@ -407,9 +283,9 @@ class SqliteStore:
             if end is not None:
                 return deleted, (table, end)
             table += 1
-            if table == len(_SWEPT):
-                return deleted, (0, _SWEPT[0][2])
-            start = _SWEPT[table][2]
+            if table == len(SWEPT):
+                return deleted, (0, SWEPT[0][2])
+            start = SWEPT[table][2]
 
     def _forget_channels(self, db: sqlite3.Connection, condition: str, values: dict[str, str | int]) -> None:
         """A channel that begins anew counts from 1: under another epoch, with none of its old events."""
