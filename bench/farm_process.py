@@ -1,0 +1,218 @@
+"""The farm under test: one that runs already, or one that is started for the run and stopped with it."""
+
+import ctypes
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from bench.errors import BenchError
+from bench.interrupt import Interrupt
+from bench.sockets import Address, resolve
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 0.05
+PR_SET_PDEATHSIG: Final = 1
+LOG_LINES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `GET /status` on the admin port says, as far as the bench needs it. Shards by their number as text."""
+
+    routers: list[int]
+    workers: dict[str, int]
+    connections: dict[str, int]
+    gc_pause_max_ms: float | None
+
+
+@dataclass(slots=True)
+class Farm:
+    """A farm that answers. `supervisor` is its pid if the bench started it."""
+
+    address: Address
+    host: str
+    path: str
+    admin: str
+    supervisor: int | None = None
+    settings: dict[str, object] = field(default_factory=dict)
+
+    def status(self) -> Status | None:
+        """The farm's status, None if there is no admin port to ask."""
+        if not self.admin:
+            return None
+        code, body = get(self.admin, "/status")
+        if code != 200:
+            raise BenchError(f"GET {self.admin}/status answered {code} (--admin '' does without)")
+        try:
+            return read_status(json.loads(body))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BenchError(f"GET {self.admin}/status is not understood: {error!r}") from None
+
+
+def read_status(body: dict[str, Any]) -> Status:
+    """Raises KeyError, TypeError or ValueError for a body of another shape."""
+    routers = body.get("routers") or [body["router"]]
+    rows = body["workers"]
+    pauses = [float(row["gc_pause_max_ms"]) for row in rows if row.get("gc_pause_max_ms") is not None]
+    return Status(
+        [int(router["pid"]) for router in routers if router.get("pid")],
+        {str(row["shard"]): int(row["pid"]) for row in rows if row.get("pid")},
+        {str(row["shard"]): int(row.get("connections") or 0) for row in rows},
+        max(pauses, default=None),
+    )
+
+
+def get(base: str, path: str) -> tuple[int, bytes]:
+    """One GET; raises BenchError if nothing answers."""
+    parts = urlsplit(base)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchError(f"no answer from {base}{path}: {error} (--admin names the admin port)") from None
+    finally:
+        connection.close()
+
+
+def attach(url: str, admin: str) -> Farm:
+    """A farm that runs already.
+
+    Raises:
+      BenchError: not a `ws://` URL, or nothing by that name.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "ws" or not parts.hostname:
+        raise BenchError(f"--url {url}: expected ws://host:port/path")
+    try:
+        address = resolve(parts.hostname, parts.port or 80)
+    except OSError as error:
+        raise BenchError(f"--url {url}: {error}") from None
+    return Farm(address, parts.netloc, parts.path or "/", admin.rstrip("/"))
+
+
+@contextmanager
+def started(workers: int, store: str, interrupt: Interrupt, extra: tuple[str, ...] = ()) -> Iterator[Farm]:
+    """A farm on free ports of loopback, with its data in a temporary folder; stopped and removed with the
+    block.
+
+    Raises:
+      BenchError: it did not come up; with the last lines that it wrote.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="farm-bench-"))
+    device_port, router_port, admin_port = free_ports(3)
+    command = [
+        *(sys.executable, "-m", "farm", "start", "--workers", str(workers), "--host", "127.0.0.1"),
+        *(
+            "--device-port",
+            str(device_port),
+            "--router-port",
+            str(router_port),
+            "--admin-port",
+            str(admin_port),
+        ),
+        *("--data", str(folder / "data"), "--set", f"store.kind={store}", "--set", "drain.seconds=1"),
+        *(word for setting in extra for word in ("--set", setting)),
+    ]
+    log = folder / "log"
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,  # not a session, see bench.crew
+                cwd=folder,
+                env=_environment(),
+                preexec_fn=_end_with_parent(),  # noqa: PLW1509  the bench has no threads
+            )
+        farm = Farm(
+            Address(int(socket.AF_INET), "127.0.0.1", device_port),
+            f"127.0.0.1:{device_port}",
+            "/",
+            f"http://127.0.0.1:{admin_port}",
+            process.pid,
+            {"workers": workers, "store": store, "set": list(extra)},
+        )
+        _wait_until_healthy(farm, process, log, interrupt)
+        yield farm
+    finally:
+        if process is not None:
+            _stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_healthy(farm: Farm, process: "subprocess.Popen[bytes]", log: Path, interrupt: Interrupt) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and not interrupt.requested:
+        if process.poll() is not None:
+            raise BenchError(f"the farm ended with code {process.returncode} at its start:\n{_tail(log)}")
+        try:
+            if get(farm.admin, "/health")[0] == 200:
+                return
+        except BenchError:
+            pass  # not listening yet
+        time.sleep(POLL_SECONDS)
+    if not interrupt.requested:
+        raise BenchError(f"the farm was not healthy after {START_SECONDS:g} s:\n{_tail(log)}")
+    raise BenchError("interrupted before the farm was up")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):  # what is left of its group, also when the supervisor itself was killed
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without the settings in it: what is measured is the defaults and what the options say, wherever it runs."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
+    package = str(Path(__file__).resolve().parent.parent)
+    return ours | {"PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))}
+
+
+def _end_with_parent() -> Any:
+    """What a child runs before exec, so that the kernel tells it to end when this process is gone."""
+    libc = ctypes.CDLL(None)
+
+    def set_signal() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return set_signal
+
+
+def _tail(log: Path) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+    except OSError:
+        return ""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(sock.getsockname()[1]) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports

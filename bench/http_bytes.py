@@ -1,0 +1,75 @@
+"""The HTTP bytes of an app server that pushes: requests, and the few facts of a response that the bench needs. Pure."""
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from bench.frames import MAX_RESPONSE_HEAD_BYTES, PeerError
+
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
+_CLOSE: Final = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
+_BODILESS: Final = frozenset({204, 304})
+
+
+class Response(NamedTuple):
+    """A response: its status, the bytes it takes on the wire, and whether the server closes after it."""
+
+    status: int
+    size: int
+    closes: bool
+
+
+def head_of_push(host: str) -> bytes:
+    """What stands after the path in every push, up to the Content-Length's value."""
+    return (
+        f" HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: "
+    ).encode()
+
+
+def push_request(path: bytes, head: bytes, version: int) -> bytes:
+    """One `PUT` of a version. `head` is from `head_of_push`."""
+    body = b"version=%d" % version
+    return b"PUT %b%b%d\r\n\r\n%b" % (path, head, len(body), body)
+
+
+def response_of(data: bytes) -> Response | None:
+    """The first response in `data`, None while it is incomplete.
+
+    Raises:
+      PeerError: not HTTP, or a response whose length is not stated (the bench reads no chunked bodies: a
+        push is answered
+        with a few bytes).
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        if len(data) > MAX_RESPONSE_HEAD_BYTES:
+            raise PeerError("response head without end")
+        return None
+    head = data[: end + 2]
+    line = _STATUS.match(head)
+    if line is None:
+        raise PeerError("not HTTP")
+    status = int(line[1])
+    length = _LENGTH.search(head)
+    if length is None and status not in _BODILESS:
+        raise PeerError("response without Content-Length")
+    size = end + 4 + (int(length[1]) if length else 0)
+    return Response(status, size, _CLOSE.search(head) is not None) if len(data) >= size else None
+
+
+def split_endpoint(endpoint: bytes) -> tuple[str, int, str, bytes]:
+    """(host, port, Host header, path with query) of a push endpoint.
+
+    Raises:
+      PeerError: not a plain `http://` URL. The bench measures the farm and not TLS.
+    """
+    try:
+        parts = urlsplit(endpoint.decode())
+        port = parts.port or 80
+    except ValueError:
+        raise PeerError("bad endpoint") from None
+    if parts.scheme != "http" or not parts.hostname:
+        raise PeerError("bad endpoint")
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    return parts.hostname, port, parts.netloc, path.encode()

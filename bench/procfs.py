@@ -1,0 +1,112 @@
+"""What /proc says about processes and the machine: memory, CPU time, kernel memory. Linux only."""
+
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+PACKAGES: Final = ("connection-farm", "trio", "trio-websocket", "pyzmq", "msgpack", "wsproto", "httptools")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Kernel memory of the whole machine, in bytes."""
+
+    slab: int
+    tcp: int
+
+    @property
+    def total(self) -> int:
+        return self.slab + self.tcp
+
+
+def kernel_memory() -> Kernel:
+    """Slab, and the pages that TCP's buffers hold: what connections cost outside of processes."""
+    slab = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Slab:"))
+    sockets = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    words = sockets.split()
+    return Kernel(int(slab.split()[1]) * 1024, int(words[words.index("mem") + 1]) * PAGE_BYTES)
+
+
+def private_memory(pid: int) -> int | None:
+    """Bytes that only this process has (USS: private clean and dirty); None if it is gone or not ours to see."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """User and system time of a process so far; None if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+
+
+def wanted_seconds(pid: int) -> float | None:
+    """How long the main thread ran or waited for a core to run on; None where the kernel does not count it."""
+    try:
+        words = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except OSError:
+        return None
+    return (int(words[0]) + int(words[1])) / 1e9 if int(words[0]) else None
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def machine_busy_seconds() -> float:
+    """CPU time of all cores that was not idle."""
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    ticks = [int(word) for word in words]
+    return (sum(ticks) - ticks[3] - ticks[4]) / TICKS_A_SECOND
+
+
+def machine() -> dict[str, object]:
+    """The facts without which a figure means nothing."""
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    return {
+        "kernel": platform.release(),
+        "cpu": cpu,
+        "cores": cores(),
+        "memory_bytes": int(memory.split()[1]) * 1024,
+        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "python": sys.version.split()[0],
+        "sysctl": {
+            name: _sysctl(name) for name in ("net/core/somaxconn", "net/ipv4/ip_local_port_range", "fs/file-max")
+        },
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _sysctl(name: str) -> str:
+    try:
+        return " ".join(Path("/proc/sys", name).read_text().split())
+    except OSError:
+        return ""
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,883 @@
+"""The bench: its bytes, its books, and its load generator against a server that misbehaves in known ways."""
+
+import contextlib
+import io
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h11
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+
+from bench import connect as connecting
+from bench import frames, report
+from bench import push as pushing
+from bench.cli import main
+from bench.connect import Target
+from bench.crew import Crew
+from bench.errors import BenchError
+from bench.farm_process import Status, attach, get, read_status, started
+from bench.fleet import Fleet, Load, processes_for
+from bench.frames import Message, PeerError, Update
+from bench.http_bytes import Response, head_of_push, push_request, response_of, split_endpoint
+from bench.interrupt import Interrupt
+from bench.link import Words, encode
+from bench.progress import Progress
+from bench.samples import Account, Arrivals, Pushes, account, percentiles, rates
+from bench.sockets import Address, source_of
+from bench.usage import Usage, Use
+
+CHANNEL = b"0f9e8d7c-6b5a-4433-8221-100f0e0d0c0b"
+NOTE = b'{"messageType":"notification","updates":[{"channelID":"%b","version":%d}]}'
+
+
+# ---- bytes
+
+
+def server_frame(payload: bytes, opcode: int = 1, final: bool = True) -> bytes:
+    size = len(payload)
+    length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+    return bytes((opcode | (0x80 if final else 0),)) + length + payload
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 125, 126, 65_535, 65_536])
+def test_client_frames_are_what_wsproto_reads(size: int) -> None:
+    server = WSConnection(ConnectionType.SERVER)
+    server.receive_data(frames.upgrade_request("farm:8080", "/"))
+    (request,) = server.events()
+    assert isinstance(request, Request)
+    assert (request.host, request.target, request.subprotocols) == ("farm:8080", "/", ["push-notification"])
+    answer = server.send(AcceptConnection(subprotocol="push-notification"))
+    assert frames.upgrade_end(answer) == len(answer)
+    server.receive_data(frames.client_frame(b"x" * size))
+    received = "".join(event.data for event in server.events() if isinstance(event, TextMessage))
+    assert received == "x" * size
+
+
+STREAM = (
+    server_frame(b"{}")
+    + server_frame(b"a" * 200)
+    + server_frame(b"one ", final=False)
+    + server_frame(b"?", frames.PING)
+    + server_frame(b"two", 0)
+    + server_frame(b"")
+    + server_frame(b"\x03\xe8", frames.CLOSE)
+)
+MESSAGES = [
+    Message(1, b"{}"),
+    Message(1, b"a" * 200),
+    Message(frames.PING, b"?"),
+    Message(1, b"one two"),
+    Message(1, b""),
+    Message(frames.CLOSE, b"\x03\xe8"),
+]
+
+
+def split_all(pieces: list[bytes]) -> list[Message]:
+    found: list[Message] = []
+    parts: list[bytes] = []
+    rest = b""
+    for piece in pieces:
+        messages, rest = frames.split_frames(rest + piece, parts)
+        found += messages
+    assert not rest and not parts
+    return found
+
+
+def test_frames_split_at_every_boundary() -> None:
+    for cut in range(len(STREAM) + 1):
+        assert split_all([STREAM[:cut], STREAM[cut:]]) == MESSAGES
+    assert split_all([bytes((byte,)) for byte in STREAM]) == MESSAGES
+
+
+@given(st.binary(max_size=400))
+def test_the_fast_path_agrees_with_the_parser(payload: bytes) -> None:
+    data = server_frame(payload)
+    fast = frames.single_text(data)
+    assert fast in (payload, None)
+    assert frames.split_frames(data, []) == ([Message(1, payload)], b"")
+    assert frames.single_text(data[:-1]) is None
+    assert frames.single_text(data + b"\x81\x00") is None
+
+
+@pytest.mark.parametrize("data", [b"\x81\x80\0\0\0\0", b"\xc1\x00", b"\x80\x00", b"\x01\x00\x81\x00"])
+def test_bad_frames_are_refused(data: bytes) -> None:
+    with pytest.raises(PeerError):
+        frames.split_frames(data, [])
+
+
+def test_upgrade_response_at_every_boundary() -> None:
+    answer = b"HTTP/1.1 101 Go\r\nSec-WebSocket-Accept: " + frames.UPGRADE_ACCEPT + b"\r\n\r\n"
+    for cut in range(len(answer)):
+        assert frames.upgrade_end(answer[:cut]) == 0
+    assert frames.upgrade_end(answer + b"\x81") == len(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"HTTP/1.1 503 Full\r\n\r\n", "HTTP 503"),
+        (b"SSH-2.0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 101 Go\r\nSec-WebSocket-Accept: wrong\r\n\r\n", "wrong accept key"),
+        (b"x" * 70_000, "response head without end"),
+    ],
+)
+def test_refused_upgrades(answer: bytes, kind: str) -> None:
+    with pytest.raises(PeerError, match=kind):
+        frames.upgrade_end(answer)
+
+
+def test_notifications_in_every_shape() -> None:
+    fast = NOTE % (CHANNEL, 1234567890123)
+    assert frames.updates_of(fast) == [Update(CHANNEL, 1234567890123)]
+    spaced = json.dumps(json.loads(fast), indent=1).encode()
+    assert frames.updates_of(spaced) == [Update(CHANNEL, 1234567890123)]
+    data = fast.replace(b"}]}", b',"data":"a]}"}]}')
+    assert frames.updates_of(data) == [Update(CHANNEL, 1234567890123)]
+    two = fast.replace(b"}]}", b'},{"version":2,"channelID":"b"}]}')
+    assert frames.updates_of(two) == [Update(CHANNEL, 1234567890123), Update(b"b", 2)]
+    assert frames.updates_of(b'{"messageType":"notification","expired":["b"]}') == []
+    assert frames.updates_of(b"{}") is None
+    for bad in (b"nonsense", b"[]", b'{"messageType":"notification","updates":[{"version":1}]}'):
+        with pytest.raises(PeerError):
+            frames.updates_of(bad)
+
+
+def test_answers_to_hello_and_register() -> None:
+    assert frames.check_hello(b'{"messageType":"hello","uaid":"a","status":200}')
+    assert frames.check_hello(b'{ "status" : 200, "messageType" : "hello" }')
+    assert not frames.check_hello(b"{}")
+    with pytest.raises(PeerError, match="status 503"):
+        frames.check_hello(b'{"messageType":"hello","status":503}')
+    answer = {"messageType": "register", "status": 200, "pushEndpoint": "http://h/u/t"}
+    assert frames.endpoint_of(json.dumps(answer, separators=(",", ":")).encode()) == b"http://h/u/t"
+    assert frames.endpoint_of(json.dumps(answer).replace("/", "\\/").encode()) == b"http://h/u/t"
+    assert frames.endpoint_of(b"{}") is None
+    for bad in (b'{"messageType":"register","status":401}', b'{"messageType":"register","status":200}'):
+        with pytest.raises(PeerError):
+            frames.endpoint_of(bad)
+
+
+def test_pushes_are_what_h11_reads() -> None:
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(push_request(b"/update/token", head_of_push("farm:8081"), 42))
+    request = server.next_event()
+    assert isinstance(request, h11.Request)
+    assert (request.method, request.target) == (b"PUT", b"/update/token")
+    assert dict(request.headers)[b"content-type"] == b"application/x-www-form-urlencoded"
+    body = server.next_event()
+    assert isinstance(body, h11.Data) and body.data == b"version=42"
+    assert isinstance(server.next_event(), h11.EndOfMessage)
+
+
+def test_responses_at_every_boundary() -> None:
+    data = b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\nConnection: close\r\n\r\n{}"
+    for cut in range(len(data)):
+        assert response_of(data[:cut]) is None
+    assert response_of(data + b"HTTP/1.1 200") == Response(202, len(data), True)
+    assert response_of(b"HTTP/1.1 204 No\r\n\r\n") == Response(204, 19, False)
+    for bad in (b"HTTP/1.1 200 OK\r\n\r\n", b"nonsense\r\n\r\n", b"x" * 70_000):
+        with pytest.raises(PeerError):
+            response_of(bad)
+
+
+def test_endpoints() -> None:
+    assert split_endpoint(b"http://h:81/u/t?a=b") == ("h", 81, "h:81", b"/u/t?a=b")
+    assert split_endpoint(b"http://h/u") == ("h", 80, "h", b"/u")
+    for bad in (b"https://h/u", b"/u", b"http://h:x/u"):
+        with pytest.raises(PeerError):
+            split_endpoint(bad)
+
+
+def test_words_at_every_boundary() -> None:
+    numbers = array("q", [1, -2, 10])
+    data = encode("ready", {"up": 3}, (numbers.tobytes(), b"")) + encode("stop", {}, ())
+    for cut in range(len(data) + 1):
+        words = Words()
+        ready, stop = words.feed(data[:cut]) + words.feed(data[cut:])
+        assert (ready.kind, ready.fields, ready.blobs[1], stop.kind) == ("ready", {"up": 3}, b"", "stop")
+        assert ready.numbers(0, "q") == numbers
+
+
+# ---- figures
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    points = percentiles(range(1, 1001), 2)
+    assert points == {"p50": 1000, "p90": 1800, "p99": 1980, "p99.9": 1998, "max": 2000}
+    assert percentiles([7]) == dict.fromkeys(points, 7)
+    assert percentiles([]) == {}
+
+
+def test_rates_overall_and_in_the_middle() -> None:
+    times = [1.0 + step / 100 for step in range(100)]
+    overall, steady = rates(times, 0.0)
+    assert overall == pytest.approx(100 / 1.99)
+    assert steady == pytest.approx(100)
+    assert rates([], 0.0) == rates([1.0], 1.0) == (0.0, 0.0)
+
+
+def books(pushes: list[tuple[int, int, int]], arrivals: list[tuple[int, int]], gone: list[int]) -> Account:
+    """Pushes as (channel, version, status), arrivals as (channel, version); all take 5 microseconds."""
+    sent, got = Pushes(), Arrivals(gone=array("I", gone))
+    for channel, version, status in pushes:
+        sent.channels.append(channel)
+        sent.versions.append(version)
+        sent.statuses.append(status)
+    for channel, version in arrivals:
+        got.channels.append(channel)
+        got.versions.append(version)
+        got.times.append(version + 5)
+    return account(sent, got)
+
+
+def test_every_push_is_accounted_for() -> None:
+    pushes = [(1, 10, 200), (1, 11, 202), (1, 12, 200), (2, 13, 200), (3, 14, 202), (4, 15, 503), (5, 16, 0)]
+    arrivals = [(1, 12), (1, 10), (1, 10), (4, 15), (9, 99)]
+    result = books(pushes, arrivals, gone=[3])
+    assert result.fields() == {
+        "statuses": {0: 1, 200: 3, 202: 2, 503: 1},
+        "delivered": 2,
+        "lost": 1,  # channel 2
+        "superseded": 1,  # version 11
+        "undelivered": 1,  # channel 3
+        "duplicates": 1,
+        "reordered": 1,
+        "unexpected": 1,
+        "refused_but_arrived": 1,
+    }
+    assert list(result.latencies) == [5, 5, 5]
+    assert not result.clean
+    assert books([(1, 10, 200)], [(1, 10)], gone=[]).clean
+
+
+def test_an_accepted_push_that_was_never_overtaken_is_lost() -> None:
+    assert books([(1, 10, 200), (1, 11, 200)], [(1, 11)], gone=[]).lost == 1
+    assert books([(1, 10, 202)], [], gone=[]).lost == 1
+
+
+def test_sources_change_every_4000_connections() -> None:
+    here = Address(socket.AF_INET, "127.0.0.1", 80)
+    assert [source_of(index, here) for index in (0, 3_999, 4_000, 8_000)] == [
+        *(None, None),
+        *("127.1.0.1", "127.1.0.2"),
+    ]
+    assert len({source_of(index, here) for index in range(4_000, 4_000_000, 4_000)}) == 999
+    assert source_of(100_000, Address(socket.AF_INET, "10.0.0.1", 80)) is None
+
+
+@pytest.mark.parametrize(
+    ("uses", "machine", "start"),
+    [
+        (
+            [Use("router", 1, 9.5, 0.95, 1.0), Use("load devices", 2, 9.9, 0.99, 1.0)],
+            0.99,
+            "the load generator",
+        ),
+        ([Use("router", 1, 9.5, 0.95, 1.0), Use("load devices", 2, 5.0, 0.5, 0.6)], 0.7, "the router"),
+        ([Use("router", 1, 6.0, 0.6, 1.0), Use("load devices", 2, 6.0, 0.6, 1.0)], 0.95, "the machine"),
+        ([Use("router", 1, 6.0, 0.6, 1.0)], 0.5, "router: a process was never idle"),
+        ([Use("router", 1, 2.0, 0.2, 0.2)], 0.2, "none"),
+    ],
+)
+def test_the_limit_is_named(uses: list[Use], machine: float, start: str) -> None:
+    usage = Usage(10.0, uses, machine)
+    assert usage.limit().startswith(start)
+    assert usage.fields(1000)["groups"][uses[0].group]["cpu_seconds_a_1000"] == uses[0].cpu
+
+
+def test_status_of_a_farm() -> None:
+    body = {
+        "router": {"pid": 7},
+        "workers": [
+            {"shard": 0, "pid": 8, "connections": 5, "gc_pause_max_ms": 0.5},
+            {"shard": 1, "pid": 9, "connections": None, "gc_pause_max_ms": None},
+        ],
+    }
+    assert read_status(body) == Status([7], {"0": 8, "1": 9}, {"0": 5, "1": 0}, 0.5)
+
+
+def test_processes_for_devices() -> None:
+    assert processes_for(Load(18_000)) in (1, 2)  # two where the descriptor limit asks for it
+    assert processes_for(Load(10, processes=4)) == 4
+    assert processes_for(Load(2, processes=4)) == 2
+    with pytest.raises(BenchError, match="load processes"):
+        processes_for(Load(100_000, processes=1))
+
+
+# ---- a server that misbehaves
+
+
+@dataclass
+class Rules:
+    """What the server does wrong, by the number of a device's connection, and by the number of a push."""
+
+    device: Callable[[int], str] = lambda number: ""
+    push: Callable[[int], str] = lambda number: ""
+
+
+@dataclass
+class Peer:
+    """A connection of the server: a device (`ws`) or an app server (`http`)."""
+
+    sock: socket.socket
+    number: int
+    ws: WSConnection | None = None
+    http: h11.Connection | None = None
+    target: bytes = b""
+    fault: str = ""
+
+
+@dataclass
+class Misbehaving:
+    """A SimplePush server on wsproto and h11, in a thread, that breaks the rules as told and counts it."""
+
+    rules: Rules
+    faults: Counter[str] = field(default_factory=Counter)
+    acks: Counter[tuple[str, int]] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.device_port, self.router_port = (socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2))
+        self.wake, self.waker = socket.socketpair()
+        self.channels: dict[str, tuple[Peer, str]] = {}
+        self.delayed: deque[tuple[Peer, bytes]] = deque()
+        self.devices = self.pushes = 0
+        for sock in (self.device_port, self.router_port, self.wake):
+            self.selector.register(sock, selectors.EVENT_READ)
+        self.thread = threading.Thread(target=self.run)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.device_port.getsockname()[1]}/"
+
+    def run(self) -> None:
+        while True:
+            for key, _ in self.selector.select():
+                if key.fileobj is self.wake:
+                    return
+                if key.data is None:
+                    self.accept(key.fileobj is self.device_port)
+                else:
+                    self.read(key.data)
+
+    def accept(self, is_device: bool) -> None:
+        sock, (host, _) = (self.device_port if is_device else self.router_port).accept()
+        if is_device:
+            peer = Peer(sock, self.devices, ws=WSConnection(ConnectionType.SERVER))
+            peer.fault = self.rules.device(self.devices)
+            self.devices += 1
+            self.sources[host] += 1
+        else:
+            peer = Peer(sock, 0, http=h11.Connection(h11.SERVER))
+        self.selector.register(sock, selectors.EVENT_READ, peer)
+
+    def read(self, peer: Peer) -> None:
+        try:
+            data = peer.sock.recv(65_536)
+        except OSError:
+            data = b""
+        if not data:
+            self.close(peer)
+        elif peer.ws is not None:
+            peer.ws.receive_data(data)
+            for event in peer.ws.events():
+                self.command(peer, peer.ws, event)
+        else:
+            self.request(peer, data)
+
+    def close(self, peer: Peer) -> None:
+        with contextlib.suppress(KeyError):
+            self.selector.unregister(peer.sock)
+        peer.sock.close()
+
+    def send(self, peer: Peer, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            peer.sock.sendall(data)
+
+    def fault(self, kind: str) -> None:
+        self.faults[kind] += 1
+
+    def command(self, peer: Peer, ws: WSConnection, event: Event) -> None:
+        if isinstance(event, Request):
+            if peer.fault == "refuse":
+                self.fault("refuse")
+                self.send(peer, ws.send(RejectConnection(status_code=503, headers=[(b"Content-Length", b"0")])))
+                self.close(peer)
+                return
+            self.send(peer, ws.send(AcceptConnection(subprotocol="push-notification")))
+        elif isinstance(event, CloseConnection):
+            self.close(peer)
+        elif isinstance(event, TextMessage):
+            message = json.loads(event.data)
+            kind = message["messageType"]
+            if kind == peer.fault:
+                self.fault(kind)
+                self.close(peer)
+            elif f"silent {kind}" == peer.fault:
+                self.fault(peer.fault)
+            elif f"refuse {kind}" == peer.fault:
+                self.fault(peer.fault)
+                self.send(peer, ws.send(TextMessage(json.dumps({**message, "status": 503, "error": "no"}))))
+            elif kind == "hello":
+                # pings of both kinds ahead of the answer: a device has to bear them
+                answer = ws.send(Ping(b"?")) + ws.send(TextMessage("{}"))
+                answer += ws.send(TextMessage(json.dumps({**message, "uaid": "0" * 32, "status": 200})))
+                self.send(peer, answer)
+            elif kind == "register":
+                token = f"t{peer.number}"
+                channel = message["channelID"]
+                self.channels[f"/update/{token}"] = peer, channel
+                endpoint = f"http://127.0.0.1:{self.router_port.getsockname()[1]}/update/{token}"
+                self.send(
+                    peer,
+                    ws.send(TextMessage(json.dumps({**message, "status": 200, "pushEndpoint": endpoint}))),
+                )
+            elif kind == "ack":
+                self.acks.update((update["channelID"], update["version"]) for update in message["updates"])
+
+    def request(self, peer: Peer, data: bytes) -> None:
+        assert peer.http is not None
+        peer.http.receive_data(data)
+        body = b""
+        while (event := peer.http.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            if isinstance(event, h11.Request):
+                peer.target = event.target
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                self.pushed(peer, peer.http, int(body.removeprefix(b"version=")))
+                return
+
+    def pushed(self, peer: Peer, http: h11.Connection, version: int) -> None:
+        device, channel = self.channels[peer.target.decode()]
+        fault = self.rules.push(self.pushes)
+        self.pushes += 1
+        if fault:
+            self.fault(fault)
+        status = 503 if fault == "refuse" else 202 if fault in ("store", "cut") else 200
+        self.deliver(device, channel, version, fault)
+        if fault == "hang up":
+            self.close(peer)
+            return
+        if fault == "nonsense":
+            self.send(peer, b"nonsense\r\n\r\n")
+            return
+        headers = [("Content-Length", "2"), *((("Connection", "close"),) if fault == "last" else ())]
+        answer = http.send(h11.Response(status_code=status, headers=headers))
+        answer = (answer or b"") + (http.send(h11.Data(data=b"{}")) or b"")
+        http.send(h11.EndOfMessage())
+        cut = 40 if fault == "piecemeal" else 0
+        self.send(peer, answer[:cut])
+        self.send(peer, answer[cut:])
+        if fault == "last":
+            self.close(peer)
+        else:
+            http.start_next_cycle()
+
+    def deliver(self, device: Peer, channel: str, version: int, fault: str) -> None:
+        assert device.ws is not None
+        text = (NOTE % (channel.encode(), version)).decode()
+        if fault == "wrong version":
+            self.send(device, device.ws.send(TextMessage(text.replace(str(version), "7"))))
+        elif fault == "wrong channel":
+            self.send(device, device.ws.send(TextMessage(text.replace(channel, CHANNEL.decode()))))
+        elif fault == "cut":
+            device.fault = "cut"
+            self.send(device, device.ws.send(CloseConnection(code=1001)))
+        elif fault == "delay":
+            self.delayed.append((device, device.ws.send(TextMessage(text))))
+        elif fault not in ("lose", "refuse", "hang up", "store"):
+            while self.delayed:
+                self.send(*self.delayed.popleft())
+            frame = device.ws.send(TextMessage(text)) if device.fault != "cut" else b""
+            self.send(device, frame[:9])
+            self.send(device, frame[9:])
+            if fault == "duplicate":
+                self.send(device, frame)
+
+    def stop(self) -> None:
+        self.waker.send(b"!")
+        self.thread.join()
+        for key in list(self.selector.get_map().values()):
+            sock = key.fileobj
+            assert isinstance(sock, socket.socket)
+            sock.close()
+        self.waker.close()
+        self.selector.close()
+
+
+@contextlib.contextmanager
+def misbehaving(rules: Rules) -> Iterator[Misbehaving]:
+    server = Misbehaving(rules)
+    server.thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def quiet() -> Progress:
+    return Progress(Console(file=io.StringIO()))
+
+
+def push_to(server: Misbehaving, devices: int = 20, rate: float = 0.0, grace: float = 0.2) -> dict[str, Any]:
+    plan = pushing.Plan(connections=4, seconds=0.3, rate=rate, grace=grace)
+    target = Target(url=server.url, admin="")
+    body = pushing.run(target, Load(devices, endpoints_every=1), plan, interrupt=Interrupt(), progress=quiet())
+    (run,) = body["runs"]
+    assert run["pushes"] == server.pushes
+    assert isinstance(run, dict)
+    return run
+
+
+def every(step: int, fault: str) -> Callable[[int], str]:
+    return lambda number: fault if number % step == 3 else ""
+
+
+def test_a_good_server_gets_a_clean_report() -> None:
+    with misbehaving(Rules()) as server:
+        run = push_to(server, grace=5)
+    assert run["clean"] and run["delivered"] == run["pushes"] == sum(server.acks.values()) > 0
+    assert run["statuses"] == {200: run["pushes"]}
+    assert not run["errors"] and not run["drops"] and run["held"] == 20
+    assert max(server.acks.values()) == 1
+    assert run["to_frame_ms"]["p50"] <= run["to_frame_ms"]["max"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "counts"),
+    [
+        ("lose", {"lost": 1}),
+        ("duplicate", {"duplicates": 1}),
+        ("wrong version", {"unexpected": 1, "lost": 1}),
+        ("wrong channel", {"strays": 1, "lost": 1}),
+        ("delay", {}),
+        ("refuse", {}),
+        ("hang up", {}),
+        ("nonsense", {}),
+        ("piecemeal", {}),
+        ("last", {}),
+    ],
+)
+def test_each_fault_is_reported_and_nothing_else(fault: str, counts: dict[str, int]) -> None:
+    with misbehaving(Rules(push=every(10, fault))) as server:
+        run = push_to(server)
+    times = server.faults[fault]
+    assert times > 0
+    found = {name: run[name] for name in ("lost", "duplicates", "unexpected", "strays", "refused_but_arrived")}
+    if fault == "nonsense":  # delivered all the same: only the answer was bad
+        assert found.pop("refused_but_arrived") == times
+    if fault == "delay":  # the last ones may have had no later push that released them
+        assert found.pop("lost") == len(server.delayed)
+        found["lost"] = 0
+    assert found == {name: counts.get(name, 0) * times for name in found}
+    assert run["clean"] == (not counts and not server.delayed)
+    expected = {"refuse": {503: times}, "hang up": {0: times}, "nonsense": {0: times}}.get(fault, {})
+    assert run["statuses"] == {200: run["pushes"] - sum(expected.values()), **expected}
+    broken = {"hang up": {"closed by the server": times}, "nonsense": {"not HTTP": times}}
+    assert run["errors"] == broken.get(fault, {})
+
+
+def test_a_router_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    plan = pushing.Plan(connections=4, seconds=60, endpoint=f"http://127.0.0.1:{port}")
+    with misbehaving(Rules()) as server:
+        target = Target(url=server.url, admin="")
+        load = Load(5, endpoints_every=1)
+        (run,) = pushing.run(target, load, plan, interrupt=Interrupt(), progress=quiet())["runs"]
+    assert run["statuses"].keys() <= {0} and run["delivered"] == 0
+    assert run["errors"].keys() == {"ECONNREFUSED"}
+
+
+def test_a_device_that_is_cut_off_is_no_loss() -> None:
+    def cut_the_tenth(number: int) -> str:
+        return "cut" if number == 10 else ""
+
+    with misbehaving(Rules(push=cut_the_tenth)) as server:
+        run = push_to(server)
+    assert run["held"] == 19 and run["drops"] == {"closed with 1001": 1}
+    assert run["lost"] == 0 and run["undelivered"] > 0
+
+
+def test_a_rate_is_an_open_loop() -> None:
+    with misbehaving(Rules()) as server:
+        run = push_to(server, rate=200, grace=5)
+    assert run["pushes"] + run["unsent"] == 60
+    assert run["mode"] == "open loop" and run["clean"]
+
+
+def test_devices_that_fail_are_counted_by_kind() -> None:
+    faults = ["refuse", "hello", "silent hello", "refuse register", "silent register", "register"]
+
+    def device(number: int) -> str:
+        return "" if number < 12 else faults[number % 6]  # the first 12 are the warm-up
+
+    load = Load(12, timeout=1.5)
+    with misbehaving(Rules(device)) as server:
+        body = connecting.run(
+            Target(url=server.url, admin=""),
+            load,
+            hold=0.1,
+            baseline=True,
+            interrupt=Interrupt(),
+            progress=quiet(),
+        )
+    assert server.faults == dict.fromkeys(faults, 2)
+    setup = body["connect"]["setup"]
+    assert setup["ready"] == 0
+    assert setup["failures"] == {
+        "upgrade: HTTP 503": 2,
+        "hello: closed without a close frame": 2,
+        "hello: no answer in time": 2,
+        "register: status 503": 2,
+        "register: no answer in time": 2,
+        "register: closed without a close frame": 2,
+    }
+    assert body["baseline"]["setup"]["ready"] == 12
+    text = printed("connect", {"bare": False}, body)
+    assert "upgrade: HTTP 503" in text and "0 of 12" in text
+
+
+def test_devices_come_from_several_addresses() -> None:
+    with misbehaving(Rules()) as server, Crew() as crew:
+        farm = attach(server.url, "")
+        Fleet.of(crew, Load(20, processes=2), farm, first=3_995).bring_up(quiet(), "setting up")
+    assert server.sources == {"127.0.0.1": 5, "127.1.0.1": 15}
+
+
+def test_a_port_where_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    target = Target(url=f"ws://127.0.0.1:{port}", admin="")
+    with pytest.raises(BenchError, match="5 x upgrade: ECONNREFUSED"):
+        pushing.run(target, Load(5, endpoints_every=1), pushing.Plan(), interrupt=Interrupt(), progress=quiet())
+
+
+# ---- reports
+
+
+def printed(command: str, options: dict[str, Any], body: dict[str, Any]) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    document = report.document(command, options, body, interrupted=True)
+    json.dumps(document)
+    report.show(console, document)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_progress_on_a_terminal_and_off_it() -> None:
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=terminal)
+        with Progress(console) as progress:
+            for title in ("setting up", "pushing"):
+                progress.step(title, 10)
+                progress.update(5)
+        assert isinstance(console.file, io.StringIO)
+        assert "setting up" in console.file.getvalue()
+
+
+# ---- processes
+
+
+def ended(pid: int) -> bool:
+    """Wait until a process that need not be ours is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], 20)[0])
+    finally:
+        os.close(descriptor)
+
+
+def test_a_child_that_dies_is_named() -> None:
+    with pytest.raises(BenchError, match=r"a server .* code -9"), Crew() as crew:
+        child = crew.start("bench.baseline", "a server")
+        crew.gather([child], "up")
+        os.kill(child.pid, signal.SIGKILL)
+        crew.gather([child], "never")
+
+
+def test_children_do_not_outlive_a_bench_that_is_killed() -> None:
+    code = (
+        "import sys\n"
+        "from bench.crew import Crew\n"
+        "with Crew() as crew:\n"
+        "    child = crew.start('bench.baseline', 'a server')\n"
+        "    crew.gather([child], 'up')\n"
+        "    print(child.pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bench:
+        assert bench.stdout is not None
+        pid = int(bench.stdout.readline())
+        bench.kill()
+        assert ended(pid)
+
+
+def test_an_interrupt_ends_with_what_was_measured(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    with misbehaving(Rules()) as server:
+        command = [sys.executable, "-m", "bench.cli", "connect", "--url", server.url, "--admin", ""]
+        command += ["--devices", "10000", "--rate", "100", "--json", str(results)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+            assert bench.stderr is not None
+            assert any(b"setting up devices" in line for line in bench.stderr)
+            bench.send_signal(signal.SIGINT)
+            output, _ = bench.communicate(timeout=60)
+    assert bench.returncode == 1
+    assert b"interrupted" in output
+    body = json.loads(results.read_text())
+    assert body["interrupted"] and body["connect"]["setup"]["ready"] < 10_000
+    assert "baseline" not in body
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["connect", "--devices", "0"], 2, "--devices"),
+        (["push", "--store", "tape"], 2, "--store"),
+        (["connect", "--url", "http://127.0.0.1/"], 1, "ws://host:port"),
+        (["connect", "--url", "ws://127.0.0.1:1/", "--admin", "http://127.0.0.1:1"], 1, "no answer from"),
+        (["connect", "--help"], 0, "farm bench connect --devices"),
+    ],
+)
+def test_arguments_and_exit_codes(arguments: list[str], code: int, text: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code
+    assert text in result.output
+
+
+def test_the_commands_end_with_a_table_and_a_code(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    with misbehaving(Rules(push=every(10, "lose"))) as server:
+        common = ["--url", server.url, "--admin", "", "--devices", "10", "--json", str(results)]
+        arguments = ["--half", "--seconds", "0.3", "--grace", "0.1", *common]
+        pushed = CliRunner().invoke(main, ["push", *arguments])
+        body = json.loads(results.read_text())
+        connected = CliRunner().invoke(main, ["connect", "--no-baseline", "--hold", "0", *common])
+    assert pushed.exit_code == 1
+    assert [run["mode"] for run in body["runs"]] == ["flat out", "open loop"]
+    assert sum(run["lost"] for run in body["runs"]) == server.faults["lose"] > 0
+    assert "lost (accepted, never arrived)" in pushed.output
+    assert connected.exit_code == 0, connected.output
+    assert "set-ups/s, middle half" in connected.output
+    assert json.loads(results.read_text())["connect"]["held"] == 10
+
+
+def test_a_url_is_taken_apart() -> None:
+    farm = attach("ws://127.0.0.1:90/a", "http://127.0.0.1:91/")
+    assert (farm.address.port, farm.host, farm.path, farm.admin) == (
+        90,
+        "127.0.0.1:90",
+        "/a",
+        "http://127.0.0.1:91",
+    )
+
+
+FAKE_FARM = """#!{python}
+import http.server, json, os, sys
+if {broken}:
+    sys.exit("no such option")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(dict(arguments=sys.argv[1:], cwd=os.getcwd(), env=dict(os.environ))).encode())
+port = int(sys.argv[sys.argv.index("--admin-port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def fake_farm(path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
+    script = path / "farm"
+    script.write_text(FAKE_FARM.format(python=sys.executable, broken=broken))
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+
+def test_a_farm_is_started_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_farm(tmp_path, monkeypatch, broken=False)
+    monkeypatch.setenv("FARM_STORE_KIND", "memory")
+    with started(3, "sqlite", Interrupt(), ("link.lease=9",)) as farm:
+        seen = json.loads(get(farm.admin, "/")[1])
+        assert seen["arguments"][:5] == ["-m", "farm", "start", "--workers", "3"]
+        assert seen["arguments"][-6:] == [
+            "--set",
+            "store.kind=sqlite",
+            "--set",
+            "drain.seconds=1",
+            "--set",
+            "link.lease=9",
+        ]
+        assert "FARM_STORE_KIND" not in seen["env"]
+        assert farm.supervisor is not None
+    assert not Path(seen["cwd"]).exists()
+    assert ended(farm.supervisor)
+
+
+def test_a_farm_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_farm(tmp_path, monkeypatch, broken=True)
+    with pytest.raises(BenchError, match="code 1 at its start:\nno such option"), started(1, "sqlite", Interrupt()):
+        raise AssertionError
+
+
+# ---- with a farm
+
+
+def farm_bench(*arguments: str, file: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "farm", "bench", *arguments, "--json", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr + result.stdout
+    body = json.loads(file.read_text())
+    assert isinstance(body, dict)
+    return body
+
+
+def test_connect_with_a_farm_of_its_own(tmp_path: Path) -> None:
+    body = farm_bench("connect", "--devices", "200", "--workers", "2", file=tmp_path / "connect.json")
+    measured = body["connect"]
+    assert measured["setup"]["ready"] == measured["held"] == 200
+    assert not measured["setup"]["failures"]
+    assert sum(measured["shards"].values()) == 200
+    assert measured["user_memory"]["workers"]["after"] > 0
+    assert body["baseline"]["setup"]["ready"] == 200
+
+
+def test_push_with_a_farm_of_its_own(tmp_path: Path) -> None:
+    arguments = ("push", "--devices", "100", "--seconds", "1", "--half", "--store", "memory")
+    body = farm_bench(*arguments, file=tmp_path / "push.json")
+    flat_out, half = body["runs"]
+    for run in (flat_out, half):
+        assert run["clean"] and run["delivered"] == run["pushes"] > 0
+        assert run["usage"]["groups"].keys() >= {"router", "workers", "load devices", "load pushers"}
