@@ -48,8 +48,9 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(length, "little")
 
 
-def short_texts(data: bytes) -> list[bytes] | None:
-    """The payloads, if `data` is nothing but whole, final, masked text frames of less than 64 KiB with valid UTF-8.
+def short_texts(data: bytes, max_message: int) -> list[bytes] | None:
+    """The payloads, if `data` is nothing but whole, final, masked text frames of less than 64 KiB, none over the limit,
+    with valid UTF-8.
 
     Returns: None otherwise; then nothing has been decided about `data`.
     """
@@ -68,7 +69,7 @@ def short_texts(data: bytes) -> list[bytes] | None:
         elif not 0 <= length < 126:
             return None
         position = start + 4 + length
-        if position > end:
+        if position > end or length > max_message:
             return None
         payload = unmask(data[start + 4 : position], data[start : start + 4])
         if not payload.isascii():

@@ -113,7 +113,7 @@ def check_plain(request: Request) -> None:
     length = request.headers.get(b"content-length", b"0")
     if not length.isdigit():
         raise Refusal(400, "Content-Length is not a number")
-    if int(length) or b"transfer-encoding" in request.headers:
+    if length.strip(b"0") or b"transfer-encoding" in request.headers:
         raise Refusal(413, "a request here has no body")
 
 

@@ -125,8 +125,6 @@ class HttpConnection:
             self._parser.feed_data(data)
             if self._in_head and self.in_request and self._size > self._options.max_header_bytes:
                 self._fail(431, "Request Header Fields Too Large")
-        except httptools.HttpParserUpgrade:
-            self._fail(400, "Upgrade is not supported on this port: devices connect to the device port")
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__ or error.__cause__
             if not isinstance(cause, HttpError):
@@ -147,6 +145,8 @@ class HttpConnection:
         self._refuse(HttpError(status, text))
 
     def _refuse(self, error: HttpError) -> None:
+        if self.finished:
+            return  # what stands behind the last request is nobody's business
         place = Place(False, False)
         place.data = encode(error.response, False)
         self._pending.append(place)
@@ -187,6 +187,8 @@ class HttpConnection:
             raise HttpError(413, "Content Too Large")
         if b"host" not in headers and self._parser.get_http_version() == "1.1":
             raise HttpError(400, "Host header is missing")
+        if self._parser.should_upgrade():
+            raise HttpError(400, "Upgrade is not supported on this port: devices connect to the device port")
         if headers.get(b"expect", b"").lower() == b"100-continue":
             self._expect_continue = True
 

@@ -13,7 +13,7 @@ from router.lot import BROKEN, NOTHING, READ, WRITE, Lot
 from router.metrics import RouterCounters
 from router.settings import EndpointOptions
 
-_READ_BYTES = 65_536
+_READ_BYTES = 16_384
 _ACCEPT_BATCH = 64
 _LINGER_S = 2.0
 _NOT_FOUND = Response(404, b'"Not Found"')

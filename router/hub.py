@@ -60,9 +60,12 @@ class _Push:
         elif status != v.OK:
             # It may have reached the device, but it is not kept: the app server must hear that it has to try again.
             self.hub.forget_push(self.number)
+            self.result = v.NOT_HERE
             self._finish()
 
     def resulted(self, outcome: int) -> None:
+        if self.result != _PENDING:
+            return  # it was given up before: refused, or answered as stored
         self.result = outcome
         if self.durable != _PENDING:
             self._finish()
@@ -84,7 +87,7 @@ class _Push:
 class Peer:
     """A worker that has joined: its lease, what is to be said to it, and how far its batches have come."""
 
-    __slots__ = ("confirmed", "heard", "identity", "lease", "pid", "seen", "snapshot", "words")
+    __slots__ = ("confirmed", "heard", "identity", "lease", "open", "pid", "seen", "snapshot", "words")
 
     def __init__(self, identity: bytes, lease: Lease, pid: int, now: float) -> None:
         self.identity = identity
@@ -94,6 +97,7 @@ class Peer:
         self.words: list[Any] = []
         self.seen = 0
         self.confirmed = 0
+        self.open: deque[list[int]] = deque()  # [sequence, whether it is done] of batches after `confirmed`, in order
         self.snapshot: dict[str, Any] = {}
 
 
@@ -275,6 +279,7 @@ class Hub:
         if sequence <= peer.seen:
             return
         peer.seen = sequence
+        looks_up = False
         for word in words:
             kind = word[0]
             if kind == v.RESULT:
@@ -292,15 +297,25 @@ class Hub:
                 if handler is None:
                     raise v.VocabularyError(f"unknown word {kind!r}")
                 handler(self, peer, word)
+                looks_up = looks_up or (kind == v.ATTACH and bool(word[3]))
+        entry = [sequence, False]
+        peer.open.append(entry)
 
         def confirm(status: int) -> None:
             # A batch that the store failed is confirmed too: its asks were answered with FAILED, its acks mean that
             # some messages will be sent again, and to repeat it for ever would help nobody.
-            peer.confirmed = max(peer.confirmed, sequence)
+            entry[1] = True
+            while peer.open and peer.open[0][1]:
+                peer.confirmed = peer.open.popleft()[0]
             if self.peers.get(peer.identity) is peer:
                 self.dirty[peer.identity] = peer
 
-        self.journal.when_durable(confirm)
+        if looks_up:
+            # An ATTACH that found its record reads the inbox next. Confirmed before that is answered, it would not be
+            # repeated to the next router if this one died in between, and the device would wait for ever.
+            self.journal.when_durable(lambda status: self.journal.when_durable(confirm))
+        else:
+            self.journal.when_durable(confirm)
 
     def _say(self, peer: Peer, word: Sequence[Any]) -> None:
         if peer.lease.alive:
@@ -339,11 +354,12 @@ class Hub:
                 self._say(peer, (v.ANSWER, ask, v.MOVED, None))
                 return
             del self._attaching[device]
+            kept = [push for push in held if push.durable in (_PENDING, v.OK)]
             here = peer.lease.alive and self.map.device(device) is peer.lease
-            live = {(push.slot, push.version) for push in held}
+            live = {(push.slot, push.version) for push in kept}
             waiting = [item for item in items if (item.slot, item.version) not in live]
             self._say(peer, (v.ANSWER, ask, status, (waiting, record)) if here else (v.ANSWER, ask, v.MOVED, None))
-            for push in held:
+            for push in kept:
                 if here:
                     self._deliver(peer, device, push)
                 else:
@@ -375,7 +391,8 @@ class Hub:
 
         def fetched(status: int, inboxes: dict[bytes, list[Item]]) -> None:
             for device, items in inboxes.items():
-                self._say(peer, (v.DELIVER_STORED, device, items))
+                if current := self._current(device, items):
+                    self._say(peer, (v.DELIVER_STORED, device, current))
 
         self.journal.read_inboxes(mine, fetched)
 
@@ -414,7 +431,15 @@ class Hub:
 
     def _fetch(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device = word
-        self.journal.read_inbox(device, lambda status, items: self._say(peer, (v.ANSWER, ask, status, items)))
+
+        def fetched(status: int, items: list[Item]) -> None:
+            self._say(peer, (v.ANSWER, ask, status, self._current(device, items)))
+
+        self.journal.read_inbox(device, fetched)
+
+    def _current(self, device: bytes, items: list[Item]) -> list[Item]:
+        """Without what has been replaced since it was read: the newer item has been said to the device already."""
+        return [item for item in items if not self.journal.overtaken(device, item)]
 
     def _publish(self, peer: Peer, word: list[Any]) -> None:
         _, ask, channel, body, keep = word

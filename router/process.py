@@ -15,13 +15,13 @@ import trio
 import zmq
 
 import router.dialects
-from router import logs
+from router import logs, store_thread
 from router.dialects import Context, Router, is_on, modules
 from router.http_port import HttpPort
 from router.hub import Hub
 from router.journal import Journal
 from router.link import LinkError, RouterLink, address
-from router.lot import READ, Lot
+from router.lot import READ, Lot, prefer_batches
 from router.memory import resident_bytes
 from router.options import Settings
 from router.settings import Data, EndpointOptions, LinkOptions, Listen, Log, StoreOptions, TokenOptions
@@ -64,17 +64,21 @@ class RouterProcess:
         self._started = time.monotonic()
 
     def flush(self) -> None:
-        """Send what the last events have produced: words first, their answers may be there already."""
+        """End of a turn: what the last events have produced goes to the store, to the workers, to the app servers."""
+        self.journal.offer()
         self.link.pump()
         self.port.flush()
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
-        await self.store.open()
         try:
             async with trio.open_nursery() as nursery:
+                if self.store.blocking:
+                    await nursery.start(store_thread.run, self.journal, self.store, self.flush)
+                else:
+                    await self.store.open()
+                    nursery.start_soon(self.journal.run, self.flush)
                 nursery.start_soon(self._serve)
-                nursery.start_soon(self.journal.run, self.flush)
                 nursery.start_soon(self._tick)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
@@ -88,8 +92,6 @@ class RouterProcess:
             self.port.close()
             self.link.close()
             self.lot.close()
-            with trio.CancelScope(shield=True):
-                await self.store.close()
 
     async def _serve(self) -> None:
         link_fd = self.link.fileno
@@ -153,6 +155,7 @@ def run(settings: Settings, listener: socket.socket, parent: int | None) -> int:
     log = settings.get(Log)
     logs.setup(log.format, log.level, process="router")
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    prefer_batches()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         process = RouterProcess(settings, listener, context)

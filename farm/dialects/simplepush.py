@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -21,7 +21,7 @@ from router.dialects.simplepush import DEVICES, NAME, PURPOSE, SimplePushOptions
 from router.options import Section
 from router.settings import EndpointOptions
 from router.store.base import Item
-from router.uuids import device_key, is_id, new_uaid, pack_id
+from router.uuids import device_key, is_id, new_uaid
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
 
@@ -37,6 +37,23 @@ _INVALID: Final = "Invalid Command"
 _NEVER: Final = float("-inf")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+
+
+class _Update(msgspec.Struct, frozen=True, gc=False):
+    """One update of an ack, as every device spells it."""
+
+    channelID: str
+    version: int
+
+
+class _Ack(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The ack of a device that says nothing unusual: by far the most frequent command."""
+
+    messageType: Literal["ack"]
+    updates: list[_Update]
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
 
 # PushGo's error table: number -> (status, text).
 ERRORS: Final = {
@@ -67,7 +84,7 @@ class SimplePushDialect:
     def __init__(self, context: Context) -> None:
         options = context.settings.get(SimplePushOptions)
         self.options = options
-        self.first_tick = options.hello_timeout
+        self.first_tick = options.hello_timeout or options.pong_interval
         self.counters = context.counters
         self.unix_time = context.unix_time
         self._tokens = context.tokens
@@ -84,7 +101,7 @@ class SimplePushDialect:
 
     def endpoint(self, device: bytes, channel: str) -> str:
         """A push endpoint for this channel, with a fresh token."""
-        return self._endpoint + self._tokens.seal(PURPOSE, device + pack_id(channel))
+        return self._endpoint + self._tokens.seal(PURPOSE, device + channel.encode())
 
     def today(self) -> bytes:
         """The day, as it stands in a device's record: the record is written anew at most once a day."""
@@ -109,9 +126,17 @@ class SimplePushSession:
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         if not message:
             return ()
+        if self.key is not None and b'"ack"' in message:
+            try:
+                updates = _decode_ack(message).updates
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # not an ack after all, or one that has to be looked at closely
+            else:
+                if updates and all(is_id(update.channelID) and _is_version(update.version) for update in updates):
+                    return self._acknowledge(self.key, [(update.channelID, update.version) for update in updates])
         try:
             command = _decode(message)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # binary may hold anything
             return (Close(NORMAL, "not JSON"),)
         if type(command) is not dict:
             return self._not_an_object(command)
@@ -148,7 +173,10 @@ class SimplePushSession:
         reply["status"] = status
         reply["error"] = _INVALID if status == 401 else text
         reply["reason"] = text
-        return (_encode(reply), Close(NORMAL, text))
+        try:
+            return (_encode(reply), Close(NORMAL, text))
+        except RecursionError:  # it could just be read, and cannot be written
+            return (Close(NORMAL, text),)
 
     def _hello(self, command: dict[str, Any], now: float) -> Effects:
         fields = _Fields(command)
@@ -204,6 +232,9 @@ class SimplePushSession:
         acks = [_acked(update) for update in updates]
         for channel in expired:
             _check_channel(channel)
+        return self._acknowledge(key, acks)
+
+    def _acknowledge(self, key: bytes, acks: list[tuple[str, int]]) -> Effects:
         self._dialect.counters.acks += 1
         if (unacked := self._unacked) is not None:
             for channel, version in acks:
@@ -334,12 +365,13 @@ class SimplePushSession:
         return self._notify([item for item in items if sent.get(item.slot) != item.version])
 
     def tick(self, silent: float) -> tuple[Effects, float]:
-        if self.key is None:
+        options = self._dialect.options
+        interval = options.pong_interval
+        if self.key is None and options.hello_timeout:
             self._dialect.counters.timeouts += 1
             return (Close(NORMAL, "no hello in time"),), 0
-        interval = self._dialect.options.pong_interval
-        if not interval:
-            return (), 0
+        if not interval or self.key is None:
+            return (), interval
         if silent < interval:
             return (), interval - silent
         return (b"{}",), interval
@@ -389,9 +421,13 @@ def _acked(update: object) -> tuple[str, int]:
     if channel is None or version is None:
         fields = {key.lower(): value for key, value in update.items()}
         channel, version = fields.get("channelid", ""), fields.get("version", 0)
-    if type(version) is not int or not -(2**63) <= version < 2**63:
+    if type(version) is not int or not _is_version(version):
         raise CommandError(108)
     return _check_channel(channel), version
+
+
+def _is_version(number: int) -> bool:
+    return -(2**63) <= number < 2**63
 
 
 def _check_channel(channel: object) -> str:

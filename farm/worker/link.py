@@ -44,7 +44,7 @@ class WorkerLink:
         self._join_message = v.pack([v.JOIN, v.PROTOCOL, shard, incarnation, pid])
         self._heard = heard
         self._held = held
-        self.words: list[Any] = []
+        self.words: list[Any] = []  # always this list: whoever says something appends to it
         self.joined = False
         self._joining = False
         self._sequence = 0
@@ -81,7 +81,7 @@ class WorkerLink:
     def _send(self) -> None:
         if self.words:
             self._enqueue(self.words)
-            self.words = []
+            self.words.clear()
         while self._unsent:
             try:
                 self._socket.send(self._unsent[0], _NOBLOCK)

@@ -8,6 +8,7 @@ import resource
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import trio
 import zmq
@@ -21,7 +22,7 @@ from farm.worker.sockets import Sockets
 from router import logs
 from router.dialects import is_on, modules
 from router.link import LinkError, address
-from router.lot import READ, Lot
+from router.lot import READ, Lot, prefer_batches
 from router.memory import resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
@@ -83,7 +84,6 @@ class Worker:
         )
         self.lot = Lot()
         self.limit = connection_limit(options)
-        self.sockets = Sockets(self.lot, options, dialects, self.counters, self.limit, self._tell, time.monotonic)
         self.link = WorkerLink(
             context,
             address(data),
@@ -91,15 +91,17 @@ class Worker:
             shard,
             os.urandom(8),
             os.getpid(),
-            self.sockets.heard,
+            self._heard,
             lambda: self.sockets.devices,
         )
+        tell = self.link.words.append
+        self.sockets = Sockets(self.lot, options, dialects, self.counters, self.limit, tell, time.monotonic)
         self.lot.park(self.link.fileno, READ)
         self.sockets.listen(listener)
         self._pauses = GarbagePauses(self.counters)
 
-    def _tell(self, word: object) -> None:
-        self.link.words.append(word)
+    def _heard(self, words: list[Any]) -> None:
+        self.sockets.heard(words)
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then let the devices go over `drain.seconds`."""
@@ -191,6 +193,7 @@ def run(settings: Settings, shard: int, listener: socket.socket, parent: int | N
     """
     log = settings.get(Log)
     logs.setup(log.format, log.level, process="worker", shard=shard)
+    prefer_batches()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         worker = Worker(settings, shard, listener, context)

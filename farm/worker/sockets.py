@@ -222,7 +222,7 @@ class Sockets:
     def _frames(self, connection: Connection, data: bytes) -> None:
         reader = connection.reader
         if reader is None:
-            texts = short_texts(data)
+            texts = short_texts(data, self._options.max_message_bytes)
             if texts is not None:
                 for position, text in enumerate(texts):
                     if connection.phase != _OPEN:

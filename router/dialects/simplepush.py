@@ -8,21 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from email.parser import BytesParser
+from email.message import Message
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from router import __version__
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
-from router.hub import DELIVERED, REFUSED_FULL, STORED
+from router.hub import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 from router.options import Section, option
 from router.settings import EndpointOptions
 from router.token import TokenError
-from router.uuids import unpack_id
 
 NAME = "simplepush"
 ON = True
@@ -63,10 +62,15 @@ _BAD_VERSION = Response(400, b'"Invalid Version"')
 _BAD_TOKEN = Response(404, b'"Invalid Token"')
 _BAD_METHOD = Response(405, b'"Method Not Allowed"', headers=(("Allow", "PUT, OPTIONS"),))
 _NOT_KEPT = Response(503, b'"Could not update channel version"', headers=(("Retry-After", "5"),))
+_TOO_MANY = Response(503, b'"The device has too many updates waiting"', headers=(("Retry-After", "60"),))
+_RESPONSES = {DELIVERED: _EMPTY, STORED: _STORED, REFUSED_FULL: _TOO_MANY, REFUSED_FAILED: _NOT_KEPT}
 _CORS_HEADERS = (("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Methods", "PUT, OPTIONS"))
 _MAX_VERSION = 2**63 - 1
 _NUMBER = re.compile(rb"\+?[0-9]{1,19}")
 _FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+_FORM_ROOM = 4096  # bytes of a form beside its data: names, version, and what a multipart form puts between them
+_FIELD_NAME = re.compile(rb'\r\ncontent-disposition:[^\r\n]*;[ \t]*name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
 
 
 class _Refused(Exception):
@@ -97,6 +101,7 @@ class _AppSide:
         self._counters = context.hub.counters
         self._ttl = options.timeout_live
         self._max_data = options.max_data_bytes
+        self._max_form = 3 * self._max_data + _FORM_ROOM  # %XX makes three bytes of one
         self._max_batch = endpoint.max_batch
         self._cors = endpoint.cors
         self._too_long = Response(413, msgspec.json.encode(f"Data exceeds max length of {self._max_data} bytes"))
@@ -116,7 +121,7 @@ class _AppSide:
         except _Refused as refused:
             reply(refused.response)
             return
-        self._push(device, channel, version, data, lambda outcome: reply(_response_to(outcome)))
+        self._push(device, channel, version, data, lambda outcome: reply(_RESPONSES[outcome]))
 
     def _push(self, device: bytes, channel: str, version: int, data: str | None, done: Callable[[int], None]) -> None:
         # The data of an update is never stored (PushGo: privacy): only a device that is there gets it.
@@ -128,8 +133,19 @@ class _AppSide:
             kind = request.headers.get(b"content-type", b"")
             if not kind or kind == _FORM.encode():
                 return int(body[8:]), None
-        fields = _urlencoded(request.query) | _body_fields(request)
+        fields = _urlencoded(request.query) | self._body_fields(request)
         return self._check(fields.get("version", ""), fields.get("data", ""))
+
+    def _body_fields(self, request: Request) -> dict[str, str]:
+        """Fields of a form body. Without a Content-Type it is taken as urlencoded; any other type is not looked at."""
+        content_type = request.headers.get(b"content-type", b"").decode("latin-1")
+        kind = content_type.partition(";")[0].strip().lower() or _FORM
+        if kind not in (_FORM, _MULTIPART):
+            return {}
+        if len(request.body) > self._max_form:
+            self._counters.pushes_too_long += 1
+            raise _Refused(self._too_long)
+        return _urlencoded(request.body) if kind == _FORM else _multipart(request.body, content_type)
 
     def _check(self, version: str, data: str) -> tuple[int, str | None]:
         number = int(self._context.unix_time())
@@ -149,7 +165,7 @@ class _AppSide:
         except TokenError:
             self._counters.pushes_rejected += 1
             raise _Refused(_BAD_TOKEN) from None
-        return opened[:16], unpack_id(opened[16:])
+        return opened[:16], opened[16:].decode()
 
     # ------------------------------------------------------------------ many pushes
 
@@ -186,12 +202,14 @@ class _AppSide:
             device, channel = self._open(asked.address())
         except msgspec.MsgspecError as error:
             decided(index, Response(400, msgspec.json.encode(str(error))))
+        except UnicodeDecodeError:
+            decided(index, Response(400, b'"JSON is not UTF-8"'))
         except RecursionError:
             decided(index, Response(400, b'"JSON is nested too deeply"'))
         except _Refused as refused:
             decided(index, refused.response)
         else:
-            self._push(device, channel, version, data, lambda outcome: decided(index, _response_to(outcome)))
+            self._push(device, channel, version, data, lambda outcome: decided(index, _RESPONSES[outcome]))
 
     # ------------------------------------------------------------------ PushGo's pages
 
@@ -251,21 +269,11 @@ class _Line(msgspec.Struct):
 
     def address(self) -> bytes:
         """The token, from either form."""
-        token = self.token or urlsplit(self.endpoint).path.rpartition("/update/")[2]
+        token = self.token or self.endpoint.partition("?")[0].rpartition("/update/")[2]
         return token.encode("utf-8", "replace")
 
 
 _line_decoder = msgspec.json.Decoder(_Line)
-
-
-def _response_to(outcome: int) -> Response:
-    if outcome == DELIVERED:
-        return _EMPTY
-    if outcome == STORED:
-        return _STORED
-    if outcome == REFUSED_FULL:
-        return Response(503, b'"The device has too many updates waiting"', headers=(("Retry-After", "60"),))
-    return _NOT_KEPT
 
 
 def _line(response: Response) -> bytes:
@@ -283,25 +291,23 @@ def _with_headers(reply: Reply, headers: tuple[tuple[str, str], ...]) -> Reply:
 
 def _urlencoded(text: bytes) -> dict[str, str]:
     """Fields of a query or form; of a repeated one the first counts, as in Go."""
-    pairs = parse_qsl(text, keep_blank_values=True) if text else []
-    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in reversed(pairs)}
+    if not text:
+        return {}
+    return dict(reversed(parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True)))
 
 
-def _body_fields(request: Request) -> dict[str, str]:
-    """Fields of a form body. Without a Content-Type it is taken as urlencoded; any other type is not looked at."""
-    if not request.body:
+def _multipart(body: bytes, content_type: str) -> dict[str, str]:
+    """Fields of a multipart form (RFC 7578). By hand: the email package reads parts within parts, however deep."""
+    header = Message()
+    header["content-type"] = content_type
+    boundary = header.get_boundary()
+    if not boundary:
         return {}
-    content_type = request.headers.get(b"content-type", b"").decode("latin-1")
-    kind = content_type.partition(";")[0].strip().lower() or _FORM
-    if kind == _FORM:
-        return _urlencoded(request.body)
-    if kind != "multipart/form-data":
-        return {}
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
-    fields = {}
-    for part in BytesParser().parsebytes(head + request.body).walk():
-        name = part.get_param("name", header="content-disposition")
-        payload = part.get_payload(decode=True)
-        if isinstance(name, str) and isinstance(payload, bytes):
-            fields[name] = payload.decode("utf-8", "replace")
+    fields: dict[str, str] = {}
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"))[1:]:
+        if part.startswith(b"--"):
+            break
+        head, _, value = part.partition(b"\r\n\r\n")
+        if (name := _FIELD_NAME.search(head)) is not None:
+            fields.setdefault((name[1] or name[2] or b"").decode("utf-8", "replace"), value.decode("utf-8", "replace"))
     return fields

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
-import trio
 
 from router.settings import StoreOptions
 from router.store.base import Item, LogSlice, Reads, Results, StoreError, Writes
@@ -68,14 +67,13 @@ _ADVICE: Final = (
 
 
 class SqliteStore:
-    """A `Store` in one SQLite file. Every call is one hop to a thread that is this store's alone.
+    """A `Store` in one SQLite file. Every call blocks until the disk has answered."""
 
-    `Writes` and `Reads` are read in that thread: they must stay as they are until the answer is there."""
+    blocking = True
 
     def __init__(self, options: StoreOptions, path: Path) -> None:
         self._options = options
         self._path = path
-        self._limiter = trio.CapacityLimiter(1)
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
         self._refusals = False
@@ -86,27 +84,26 @@ class SqliteStore:
     async def open(self) -> None:
         """See `Store.open`. Makes the folder (0700) and the file (0600) where they are missing."""
         try:
-            await self._run(self._open)
+            self._guarded(self._open)
         except BaseException:
-            await self.close()
+            self._close()
             raise
 
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
-        """See `Store.apply`. A cancellation that comes while it is under way takes effect afterwards."""
-        return await self._run(lambda: self._apply(writes, reads, now))
+        """See `Store.apply`."""
+        return self._guarded(lambda: self._apply(writes, reads, now))
 
     async def sweep(self, now: int, budget: int) -> int:
         """See `Store.sweep`. A sweep ends early where a round through all tables ends."""
-        return await self._run(lambda: self._sweep(now, budget))
+        return self._guarded(lambda: self._sweep(now, budget))
 
     async def close(self) -> None:
         """See `Store.close`. May be called at any time, and again."""
-        with trio.CancelScope(shield=True):
-            await self._run(self._close)
+        self._guarded(self._close)
 
-    async def _run(self, function: Callable[[], T]) -> T:
+    def _guarded(self, function: Callable[[], T]) -> T:
         try:
-            return await trio.to_thread.run_sync(function, limiter=self._limiter)
+            return function()
         except sqlite3.Error as e:
             name = getattr(e, "sqlite_errorname", None) or type(e).__name__
             advice = next((text for start, text in _ADVICE if name.startswith(start)), str(e))
