@@ -1,0 +1,19 @@
+"""What holds for every test: the same examples on a slow machine as on a fast one, and nothing left in the tree."""
+
+from collections.abc import Generator
+
+import farm_fixture
+import pytest
+from hypothesis import settings
+
+settings.register_profile("farm", deadline=None, database=None)
+settings.load_profile("farm")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure goes the end of the log of every farm that runs."""
+    report = yield
+    if report.failed:
+        report.sections.extend((f"log of the farm on {farm.data}", farm.log_tail()) for farm in farm_fixture.started)
+    return report

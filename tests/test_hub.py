@@ -1,0 +1,897 @@
+"""The hub over a real journal and store: words and pushes in, words and outcomes out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, in_rig
+
+from router import vocabulary as v
+from router.hub import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
+
+DEVICE, OTHER = b"d" * 16, b"e" * 16
+CHANNEL = b"c" * 16
+DEVICES = "simplepush.device"
+
+
+def attach(device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: bool = True) -> tuple[Any, ...]:
+    return (v.ATTACH, ask, device, needs, fetch)
+
+
+async def attached(rig: Rig, shard: int = 0, device: bytes = DEVICE) -> FakeWorker:
+    """A worker that holds the device and has been told so."""
+    worker = rig.worker(shard)
+    worker.say(attach(device))
+    await rig.settle()
+    assert worker.take()[-1][:3] == [v.ANSWER, 1, v.OK]
+    return worker
+
+
+def slots(items: list[Any]) -> list[tuple[str, int]]:
+    return [(item[0], item[1]) for item in items]
+
+
+# ---- pushes
+
+
+@in_rig()
+async def test_a_push_to_nobody_is_stored_once_it_is_durable(rig: Rig) -> None:
+    rig.store.hold()
+    outcome = rig.push(DEVICE, "a", 7)
+    await rig.settle()
+    assert outcome == []
+    rig.store.release()
+    await rig.settle()
+    assert outcome == [STORED]
+    assert await rig.inbox(DEVICE) == [("a", 7)]
+    assert rig.hub.in_work == 0
+
+
+@pytest.mark.parametrize("written_first", [True, False])
+@in_rig()
+async def test_200_needs_both_the_commit_and_the_socket(rig: Rig, written_first: bool) -> None:
+    worker = await attached(rig)
+    rig.store.hold()
+    outcome = rig.push(DEVICE, "a", 7, body="hello")
+    ((kind, number, device, slot, version, body),) = worker.take()
+    assert (kind, device, slot, version, body) == (v.DELIVER, DEVICE, "a", 7, "hello")
+    if not written_first:
+        rig.store.release()
+    await rig.settle()
+    assert outcome == []
+    if written_first:
+        worker.say((v.RESULT, number, v.WRITTEN))
+        await rig.settle()
+        assert outcome == []
+        rig.store.release()
+    else:
+        worker.say((v.RESULT, number, v.WRITTEN))
+    await rig.settle()
+    assert outcome == [DELIVERED]
+    assert await rig.inbox(DEVICE) == [("a", 7)]
+
+
+@in_rig()
+async def test_a_push_that_was_not_written_is_stored(rig: Rig) -> None:
+    worker = await attached(rig)
+    outcome = rig.push(DEVICE, "a", 7)
+    ((_, number, *_),) = worker.take()
+    worker.say((v.RESULT, number, v.NOT_HERE))
+    await rig.settle()
+    assert outcome == [STORED]
+    assert await rig.inbox(DEVICE) == [("a", 7)]
+
+
+@pytest.mark.parametrize("result", [v.WRITTEN, v.NOT_HERE, None])
+@pytest.mark.parametrize("result_first", [True, False])
+@in_rig()
+async def test_no_200_and_no_202_for_what_the_store_failed(rig: Rig, result: int | None, result_first: bool) -> None:
+    worker = await attached(rig)
+    rig.store.hold()
+    rig.store.failing = True
+    outcome = rig.push(DEVICE, "a", 7)
+    ((_, number, *_),) = worker.take()
+    if result is not None and result_first:
+        worker.say((v.RESULT, number, result))
+    await rig.settle()
+    rig.store.release()
+    await rig.settle()
+    assert outcome == [REFUSED_FAILED]
+    if result is not None and not result_first:
+        worker.say((v.RESULT, number, result))
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
+    rig.hub.tick()
+    await rig.settle()
+    assert outcome == [REFUSED_FAILED]
+    assert rig.hub.in_work == 0
+    counters = rig.hub.counters
+    assert (counters.pushes, counters.pushes_refused) == (1, 1)
+    assert counters.pushes_delivered == counters.pushes_stored == 0
+
+
+@in_rig(store={"inbox_limit": 1})
+async def test_a_full_inbox_refuses_another_slot_but_not_its_own(rig: Rig) -> None:
+    first = rig.push(DEVICE, "a", 1)
+    await rig.settle()
+    other, same = rig.push(DEVICE, "b", 1), rig.push(DEVICE, "a", 2)
+    await rig.settle()
+    assert (first, other, same) == ([STORED], [REFUSED_FULL], [STORED])
+    assert await rig.inbox(DEVICE) == [("a", 2)]
+
+
+@in_rig(store={"queue_limit": 2})
+async def test_when_too_much_waits_for_the_store_a_push_is_refused_at_once(rig: Rig) -> None:
+    rig.store.hold()
+    kept = [rig.push(DEVICE, "a", 1), rig.push(DEVICE, "b", 1)]
+    assert rig.push(DEVICE, "c", 1) == [REFUSED_FAILED]
+    rig.store.release()
+    await rig.settle()
+    assert kept == [[STORED], [STORED]]
+    assert await rig.inbox(DEVICE) == [("a", 1), ("b", 1)]
+
+
+@in_rig()
+async def test_a_result_in_time_counts_and_a_late_one_does_not(rig: Rig) -> None:
+    worker = await attached(rig)
+    early, late = rig.push(DEVICE, "a", 1), rig.push(DEVICE, "b", 1)
+    (_, first, *_), (_, second, *_) = worker.take()
+    await rig.settle()
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S * 0.9)
+    rig.hub.tick()
+    worker.say((v.RESULT, first, v.WRITTEN))
+    assert (early, late) == ([DELIVERED], [])
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S * 0.2)
+    rig.hub.tick()
+    assert late == [STORED]
+    worker.say((v.RESULT, second, v.WRITTEN))
+    await rig.settle()
+    assert (early, late) == ([DELIVERED], [STORED])
+    assert rig.hub.counters.deliveries_late == 1
+    assert rig.hub.in_work == 0
+
+
+@in_rig()
+async def test_the_body_is_kept_only_if_asked_for(rig: Rig) -> None:
+    rig.push(DEVICE, "secret", 1, body="never stored", keep_body=False)
+    rig.push(DEVICE, "kept", 1, body="stored", urgency=2)
+    await rig.settle()
+    worker = rig.worker()
+    worker.say(attach())
+    await rig.settle()
+    ((_, _, _, (items, _)),) = worker.take()
+    assert [(item[0], item[4], item[5]) for item in items] == [("secret", 0, None), ("kept", 2, "stored")]
+
+
+@in_rig()
+async def test_a_message_ends_with_its_time(rig: Rig) -> None:
+    rig.push(DEVICE, "short", 1, ttl=10)
+    rig.push(DEVICE, "long", 1, ttl=11)
+    await rig.settle()
+    rig.clock.pass_by(10)
+    assert await rig.inbox(DEVICE) == [("long", 1)]
+
+
+@in_rig()
+async def test_arrival_is_in_order_even_when_the_clock_stands_or_goes_back(rig: Rig) -> None:
+    for number in range(5):
+        rig.push(DEVICE, f"slot-{number}", 1, ttl=10**6)
+        rig.clock.unix_s -= 1
+    await rig.settle()
+    assert await rig.inbox(DEVICE) == [(f"slot-{number}", 1) for number in range(5)]
+
+
+@in_rig()
+async def test_an_ack_removes_up_to_its_version(rig: Rig) -> None:
+    worker = await attached(rig)
+    rig.push(DEVICE, "a", 5)
+    rig.push(DEVICE, "b", 5)
+    await rig.settle()
+    worker.say((v.ACK, DEVICE, [["a", 4], ["b", 5]]))
+    await rig.settle()
+    assert await rig.inbox(DEVICE) == [("a", 5)]
+    worker.say((v.ACK, DEVICE, [["a", 6], ["never", 1]]))
+    await rig.settle()
+    assert await rig.inbox(DEVICE) == []
+    assert rig.hub.counters.acks == 4
+
+
+# ---- attachments
+
+
+@in_rig()
+async def test_the_answer_to_attach_carries_what_waits(rig: Rig) -> None:
+    for number in (3, 1, 2):
+        rig.push(DEVICE, f"slot-{number}", number)
+    rig.push(OTHER, "not mine", 1)
+    worker = rig.worker()
+    worker.say(attach(ask=9))
+    await rig.settle()
+    ((kind, ask, status, (items, record)),) = worker.take()
+    assert (kind, ask, status, record) == (v.ANSWER, 9, v.OK, None)
+    assert slots(items) == [("slot-3", 3), ("slot-1", 1), ("slot-2", 2)]
+
+
+@in_rig()
+async def test_without_fetch_the_answer_comes_at_once(rig: Rig) -> None:
+    rig.store.hold()
+    worker = rig.worker()
+    worker.say(attach(fetch=False))
+    assert worker.take() == [[v.ANSWER, 1, v.OK, [[], None]]]
+    rig.push(DEVICE, "a", 1)
+    assert [word[0] for word in worker.take()] == [v.DELIVER]
+
+
+@in_rig()
+async def test_while_it_attaches_deliveries_are_held_until_the_answer_has_gone(rig: Rig) -> None:
+    rig.store.hold()
+    worker = rig.worker()
+    before = rig.push(DEVICE, "before", 1)
+    worker.say(attach())
+    during = rig.push(DEVICE, "during", 2, body="live")
+    await rig.settle()
+    assert worker.take() == []
+    rig.store.release()
+    await rig.settle()
+    answer, deliver = worker.take()
+    assert (answer[0], slots(answer[3][0])) == (v.ANSWER, [("before", 1)])
+    assert (deliver[0], deliver[3:]) == (v.DELIVER, ["during", 2, "live"])
+    worker.say((v.RESULT, deliver[1], v.WRITTEN))
+    await rig.settle()
+    assert (before, during) == ([STORED], [DELIVERED])
+
+
+@in_rig()
+async def test_what_was_held_is_said_even_when_its_push_was_answered_in_the_meantime(rig: Rig) -> None:
+    rig.store.hold()
+    rig.push(OTHER, "keeps the store busy", 1)
+    await rig.settle()
+    worker = rig.worker()
+    worker.say(attach())
+    outcome = rig.push(DEVICE, "a", 1)
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
+    rig.hub.tick()
+    assert outcome == []
+    rig.store.release()
+    await rig.settle()
+    assert outcome == [STORED]
+    answer, deliver = worker.take()
+    assert answer[3] == [[], None]
+    assert deliver[3:] == ["a", 1, None]
+    worker.say((v.RESULT, deliver[1], v.WRITTEN))
+    await rig.settle()
+    assert outcome == [STORED]
+
+
+@pytest.mark.parametrize("gone", ["left", "lost", "moved", "timed out and left"])
+@in_rig()
+async def test_what_was_held_for_a_connection_that_went_is_stored(rig: Rig, gone: str) -> None:
+    rig.store.hold()
+    worker = rig.worker()
+    worker.say(attach())
+    outcome = rig.push(DEVICE, "a", 1)
+    if gone == "lost":
+        rig.hub.lose(worker.peer, "test")
+    elif gone == "moved":
+        rig.worker(1).say(attach(fetch=False))
+    else:
+        if gone != "left":
+            rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
+            rig.hub.tick()
+        worker.say((v.LEAVE, DEVICE))
+    rig.store.release()
+    await rig.settle()
+    assert outcome == [STORED]
+    assert await rig.inbox(DEVICE) == [("a", 1)]
+    said = worker.take()
+    assert not [word for word in said if word[0] == v.DELIVER]
+    assert gone == "lost" or [v.ANSWER, 1, v.MOVED, None] in said
+
+
+@pytest.mark.parametrize("then", ["stays", "leaves", "is lost", "has a full queue"])
+@pytest.mark.parametrize("why", ["failed", "full"])
+@in_rig(store={"inbox_limit": 1}, link={"queue_limit": 1})
+async def test_what_was_held_and_refused_is_answered_once(rig: Rig, then: str, why: str) -> None:
+    rig.push(DEVICE, "fills the inbox", 1)
+    await rig.settle()
+    rig.store.hold()
+    rig.store.failing = why == "failed"
+    worker = rig.worker()
+    worker.say(attach())
+    outcomes = [rig.push(DEVICE, "refused", 1), rig.push(DEVICE, "refused too", 1)]
+    if then == "leaves":
+        worker.say((v.LEAVE, DEVICE))
+    elif then == "is lost":
+        rig.hub.lose(worker.peer, "test")
+    elif then == "has a full queue":
+        worker.say(attach(OTHER, fetch=False))
+    rig.store.release()
+    await rig.settle()
+    expected = REFUSED_FAILED if why == "failed" else REFUSED_FULL
+    assert outcomes == [[expected], [expected]]
+    assert rig.hub.counters.pushes_refused == 2
+    assert not [word for word in worker.take() if word[0] == v.DELIVER]
+    assert rig.hub.in_work == 0
+
+
+@in_rig()
+async def test_an_attachment_that_the_store_failed_says_so(rig: Rig) -> None:
+    worker = rig.worker()
+    rig.store.failing = True
+    worker.say(attach(ask=1), attach(OTHER, ask=2, needs=DEVICES))
+    await rig.settle()
+    assert sorted((word[0], word[1], word[2]) for word in worker.take()) == [
+        (v.ANSWER, 1, v.FAILED),
+        (v.ANSWER, 2, v.FAILED),
+    ]
+    assert rig.hub.map.device(OTHER) is None
+
+
+@in_rig()
+async def test_a_device_that_must_be_known_and_is_not_attaches_nothing(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say((v.RECORD, 0, DEVICES, OTHER, b"today", 60))
+    worker.say(attach(DEVICE, 1, needs=DEVICES), attach(OTHER, 2, needs=DEVICES))
+    await rig.settle()
+    assert worker.take() == [[v.ANSWER, 1, v.UNKNOWN, None], [v.ANSWER, 2, v.OK, [[], b"today"]]]
+    assert rig.hub.map.device(DEVICE) is None
+    assert rig.hub.map.device(OTHER) is worker.peer.lease
+
+
+@in_rig()
+async def test_a_second_connection_elsewhere_wins_and_the_first_is_told(rig: Rig) -> None:
+    first = await attached(rig, 0)
+    second = await attached(rig, 1)
+    assert first.take() == [[v.SHED, DEVICE]]
+    assert rig.hub.counters.devices_moved == 1
+    first.say((v.LEAVE, DEVICE))
+    rig.push(DEVICE, "a", 1)
+    assert first.take() == []
+    assert [word[0] for word in second.take()] == [v.DELIVER]
+
+
+@in_rig()
+async def test_of_two_that_attach_at_once_the_later_gets_everything(rig: Rig) -> None:
+    rig.store.hold()
+    first, second = rig.worker(0), rig.worker(1)
+    rig.push(DEVICE, "waiting", 1)
+    await rig.settle()
+    first.say(attach(ask=11))
+    early = rig.push(DEVICE, "early", 2)
+    second.say(attach(ask=22))
+    late = rig.push(DEVICE, "late", 3)
+    rig.store.release()
+    await rig.settle()
+    assert first.take() == [[v.SHED, DEVICE], [v.ANSWER, 11, v.MOVED, None]]
+    answer, *delivers = second.take()
+    assert (answer[:3], slots(answer[3][0])) == ([v.ANSWER, 22, v.OK], [("waiting", 1)])
+    assert [tuple(word[3:5]) for word in delivers] == [("early", 2), ("late", 3)]
+    for word in delivers:
+        second.say((v.RESULT, word[1], v.WRITTEN))
+    await rig.settle()
+    assert (early, late) == ([DELIVERED], [DELIVERED])
+
+
+@in_rig()
+async def test_two_connections_of_one_device_on_one_shard(rig: Rig) -> None:
+    rig.store.hold()
+    worker = rig.worker()
+    rig.push(DEVICE, "a", 1)
+    worker.say(attach(ask=1), attach(ask=2))
+    rig.store.release()
+    await rig.settle()
+    first, second = worker.take()
+    assert first == [v.ANSWER, 1, v.MOVED, None]
+    assert (second[:3], slots(second[3][0])) == ([v.ANSWER, 2, v.OK], [("a", 1)])
+
+
+@in_rig()
+async def test_a_device_that_left_is_nobodys(rig: Rig) -> None:
+    worker = await attached(rig)
+    worker.say((v.LEAVE, DEVICE))
+    outcome = rig.push(DEVICE, "a", 1)
+    await rig.settle()
+    assert outcome == [STORED]
+    assert worker.take() == []
+
+
+# ---- the other asks of a device
+
+
+@in_rig()
+async def test_record_drop_and_fetch_are_answered_when_durable(rig: Rig) -> None:
+    worker = await attached(rig)
+    rig.push(DEVICE, "a", 2**62)
+    rig.push(DEVICE, "b", 1)
+    await rig.settle()
+    worker.take()
+    rig.store.hold()
+    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE))
+    await rig.settle()
+    assert [word for word in worker.take() if word[0] == v.ANSWER] == []
+    rig.store.release()
+    await rig.settle()
+    answers = {word[1]: word[2:] for word in worker.take()}
+    assert answers[1] == answers[2] == [v.OK, None]
+    assert (answers[3][0], slots(answers[3][1])) == (v.OK, [("b", 1)])
+
+
+@in_rig()
+async def test_asks_that_the_store_fails_are_answered_with_failed(rig: Rig) -> None:
+    worker = await attached(rig)
+    rig.store.failing = True
+    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE))
+    worker.say((v.SUBSCRIBE, 4, CHANNEL, 0), (v.PUBLISH, 5, CHANNEL, "x", 60))
+    await rig.settle()
+    assert {word[1]: word[2] for word in worker.take()} == dict.fromkeys((1, 2, 3, 4, 5), v.FAILED)
+
+
+# ---- batches
+
+
+@in_rig()
+async def test_a_batch_is_confirmed_when_it_is_durable(rig: Rig) -> None:
+    worker = await attached(rig)
+    confirmed = worker.peer.confirmed
+    rig.store.hold()
+    worker.say((v.ACK, DEVICE, [["a", 1]]))
+    number = worker.say((v.ACK, DEVICE, [["b", 1]]))
+    await rig.settle()
+    assert worker.peer.confirmed == confirmed
+    rig.store.release()
+    await rig.settle()
+    assert worker.peer.confirmed == number
+    assert worker.identity in rig.hub.dirty
+
+
+@in_rig()
+async def test_a_batch_that_the_store_failed_is_confirmed_too(rig: Rig) -> None:
+    worker = rig.worker()
+    rig.store.failing = True
+    number = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    await rig.settle()
+    assert worker.peer.confirmed == number
+
+
+@in_rig()
+async def test_a_batch_that_comes_twice_counts_once(rig: Rig) -> None:
+    worker = rig.worker()
+    batch = [v.BATCH, 1, [(v.ACK, DEVICE, [["a", 1]])]]
+    worker.send(batch)
+    worker.send(batch)
+    assert rig.hub.counters.acks == 1
+
+
+@in_rig()
+async def test_a_confirmation_goes_to_the_lease_that_said_the_batch(rig: Rig) -> None:
+    rig.store.hold()
+    worker = rig.worker()
+    worker.say((v.ACK, DEVICE, [["a", 1]]))
+    worker.say((v.ACK, DEVICE, [["b", 1]]))
+    worker.join()
+    rig.store.release()
+    await rig.settle()
+    assert worker.peer.confirmed == 0
+
+
+# ---- leases
+
+
+@in_rig(link={"lease": 5.0})
+async def test_a_silent_worker_loses_its_lease_and_gets_it_again(rig: Rig) -> None:
+    worker = await attached(rig)
+    worker.direct()
+    rig.clock.pass_by(4.9)
+    worker.send([v.BEAT, {"connections": 1}])
+    rig.clock.pass_by(4.9)
+    rig.hub.tick()
+    assert rig.hub.map.device(DEVICE) is worker.peer.lease
+    assert worker.peer.snapshot == {"connections": 1}
+    rig.clock.pass_by(0.2)
+    rig.hub.tick()
+    assert rig.hub.peers == {}
+    assert rig.hub.counters.leases_lost == 1
+    outcome = rig.push(DEVICE, "missed", 1)
+    await rig.settle()
+    assert outcome == [STORED]
+    worker.send([v.BEAT, {}])
+    assert worker.direct() == [[v.REJOIN]]
+    worker.join()
+    assert worker.direct() == [[v.WELCOME, b"router-1"]]
+    worker.say((v.HOLD, [DEVICE]))
+    await rig.settle()
+    ((kind, device, items),) = worker.take()
+    assert (kind, device, slots(items)) == (v.DELIVER_STORED, DEVICE, [("missed", 1)])
+    live = rig.push(DEVICE, "live", 2)
+    ((_, number, *_),) = worker.take()
+    worker.say((v.RESULT, number, v.WRITTEN))
+    await rig.settle()
+    assert live == [DELIVERED]
+
+
+@in_rig()
+async def test_a_push_on_its_way_when_the_lease_ends_is_stored(rig: Rig) -> None:
+    worker = await attached(rig)
+    outcome = rig.push(DEVICE, "a", 1)
+    rig.hub.lose(worker.peer, "test")
+    await rig.settle()
+    assert outcome == []
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
+    rig.hub.tick()
+    assert outcome == [STORED]
+
+
+@in_rig()
+async def test_a_result_that_comes_again_after_a_rejoin_still_counts(rig: Rig) -> None:
+    worker = await attached(rig)
+    outcome = rig.push(DEVICE, "a", 1)
+    ((_, number, *_),) = worker.take()
+    rig.hub.lose(worker.peer, "test")
+    worker.say((v.RESULT, number, v.WRITTEN))  # nobody knows it now
+    await rig.settle()
+    assert outcome == []
+    worker.join()
+    worker.say((v.RESULT, number, v.WRITTEN))
+    await rig.settle()
+    assert outcome == [DELIVERED]
+
+
+@in_rig()
+async def test_a_worker_that_joins_again_holds_nothing_until_it_says_so(rig: Rig) -> None:
+    worker = await attached(rig)
+    worker.join()
+    assert rig.hub.map.device(DEVICE) is None
+    assert len(rig.hub.peers) == 1
+    worker.say((v.HOLD, [DEVICE, OTHER]))
+    assert rig.hub.map.device(DEVICE) is rig.hub.map.device(OTHER) is worker.peer.lease
+    await rig.settle()
+    assert worker.take() == []
+
+
+@in_rig()
+async def test_a_new_router_learns_its_map_from_the_workers(rig: Rig) -> None:
+    worker = await attached(rig)
+    rig.push(DEVICE, "a", 1)
+    await rig.settle()
+    rig.router_restarts()
+    worker.say((v.ACK, OTHER, [["x", 1]]))
+    assert worker.direct() == [[v.REJOIN]]
+    worker.join()
+    assert worker.direct() == [[v.WELCOME, b"router-2"]]
+    worker.say((v.ACK, DEVICE, [["a", 1]]))
+    worker.say((v.HOLD, [DEVICE]))
+    await rig.settle()
+    assert worker.take() == []  # it was acknowledged before it was announced
+    outcome = rig.push(DEVICE, "b", 2)
+    assert [word[0] for word in worker.take()] == [v.DELIVER]
+    assert outcome == []
+
+
+@in_rig()
+async def test_who_held_a_device_before_somebody_else_attached_it_is_shed(rig: Rig) -> None:
+    first = await attached(rig, 0)
+    rig.hub.lose(first.peer, "test")
+    second = await attached(rig, 1)
+    first.join()
+    first.say((v.HOLD, [DEVICE, OTHER]))
+    await rig.settle()
+    assert first.take() == [[v.SHED, DEVICE]]
+    assert rig.hub.map.device(DEVICE) is second.peer.lease
+    assert rig.hub.map.device(OTHER) is first.peer.lease
+
+
+@in_rig(link={"queue_limit": 3})
+async def test_a_worker_whose_queue_is_full_loses_its_lease_and_nothing_else(rig: Rig) -> None:
+    worker = await attached(rig)
+    outcomes = [rig.push(DEVICE, f"slot-{number}", 1) for number in range(5)]
+    await rig.settle()
+    assert rig.hub.peers == {}
+    assert outcomes[3:] == [[STORED], [STORED]]
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
+    rig.hub.tick()
+    assert outcomes == [[STORED]] * 5
+    worker.join()
+    worker.say((v.HOLD, [DEVICE]))
+    await rig.settle()
+    assert slots(worker.take()[0][2]) == [(f"slot-{number}", 1) for number in range(5)]
+
+
+# ---- channels
+
+
+@in_rig()
+async def test_an_event_reaches_every_shard_with_subscribers_once(rig: Rig) -> None:
+    workers = [rig.worker(shard) for shard in range(3)]
+    for worker in workers[:2]:
+        worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+        assert worker.take() == [[v.ANSWER, 1, v.OK, None]]
+    workers[1].say((v.SUBSCRIBE, 2, CHANNEL, -1))
+    workers[1].take()
+    workers[2].say((v.PUBLISH, 7, CHANNEL, "hello", 0))
+    assert [worker.take() for worker in workers] == [
+        [[v.EVENT, CHANNEL, 0, "hello"]],
+        [[v.EVENT, CHANNEL, 0, "hello"]],
+        [[v.ANSWER, 7, v.OK, 0]],
+    ]
+    workers[0].say((v.UNSUBSCRIBE, CHANNEL))
+    workers[2].say((v.PUBLISH, 0, CHANNEL, "again", 0))
+    assert [len(worker.take()) for worker in workers] == [0, 1, 0]
+
+
+@in_rig()
+async def test_a_kept_event_is_said_when_its_log_holds_it(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+    worker.take()
+    rig.store.hold()
+    heard: list[tuple[int, int]] = []
+    rig.hub.publish(CHANNEL, "one", 60, lambda *result: heard.append(result))
+    await rig.settle()
+    assert worker.take() == []
+    assert heard == []
+    rig.store.release()
+    await rig.settle()
+    rig.hub.publish(CHANNEL, "two", 60)
+    await rig.settle()
+    assert worker.take() == [[v.EVENT, CHANNEL, 1, "one"], [v.EVENT, CHANNEL, 2, "two"]]
+    assert heard == [(v.OK, 1)]
+
+
+@in_rig()
+async def test_an_event_that_the_log_could_not_keep_is_not_said(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+    worker.take()
+    rig.store.failing = True
+    heard: list[tuple[int, int]] = []
+    rig.hub.publish(CHANNEL, "one", 60, lambda *result: heard.append(result))
+    await rig.settle()
+    assert worker.take() == []
+    assert heard == [(v.FAILED, 0)]
+
+
+@in_rig(store={"log_limit": 3})
+async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
+    for number in range(5):
+        rig.hub.publish(CHANNEL, f"e{number + 1}", 60)
+    await rig.settle()
+    worker = rig.worker()
+    worker.say((v.SUBSCRIBE, 1, CHANNEL, 3), (v.SUBSCRIBE, 2, CHANNEL, 0), (v.SUBSCRIBE, 3, CHANNEL, 5))
+    await rig.settle()
+    found = {word[1]: word[3] for word in worker.take()}
+    assert [(part[1], part[2]) for part in found.values()] == [(3, 5)] * 3
+    assert {ask: [event[2] for event in part[3]] for ask, part in found.items()} == {
+        1: ["e4", "e5"],
+        2: ["e3", "e4", "e5"],
+        3: [],
+    }
+
+
+@in_rig()
+async def test_subscriptions_are_announced_again(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+    rig.router_restarts()
+    worker.join()
+    rig.hub.publish(CHANNEL, "missed", 0)
+    worker.say((v.HOLD_CHANNELS, [CHANNEL]))
+    rig.hub.publish(CHANNEL, "heard", 0)
+    assert worker.take() == [[v.EVENT, CHANNEL, 0, "heard"]]
+
+
+@in_rig(link={"queue_limit": 2})
+async def test_one_slow_shard_does_not_keep_an_event_from_the_others(rig: Rig) -> None:
+    slow, quick = rig.worker(0), rig.worker(1)
+    for worker in (slow, quick):
+        worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+        worker.take()
+    for number in range(4):
+        rig.hub.publish(CHANNEL, str(number), 0)
+        assert [word[3] for word in quick.take()] == [str(number)]
+    assert list(rig.hub.peers) == [quick.identity]
+
+
+# ---- who speaks, and how
+
+
+@in_rig()
+async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
+    rig.hub.on_status(lambda: {"well": True})
+    rig.hub.heard(b"supervisor", [v.ASK_STATUS, 5])
+    assert list(rig.hub.direct) == [(b"supervisor", [v.STATUS, 5, {"well": True}])]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [[99], [v.BATCH, 1, [[99]]], [v.WORDS, 0, []], [v.JOIN, v.PROTOCOL + 1, 0, b"i", 1]],
+)
+@in_rig()
+async def test_what_is_not_our_vocabulary_is_refused(rig: Rig, message: list[Any]) -> None:
+    worker = rig.worker()
+    with pytest.raises(v.VocabularyError):
+        worker.send(message)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01", b"\x01", b"\x90", v.pack({"a": 1}), v.pack([1]) + b"x"])
+def test_what_is_not_one_packed_message_is_refused(data: bytes) -> None:
+    with pytest.raises(v.VocabularyError):
+        v.unpack(data, LIMIT)
+
+
+def test_a_message_over_the_limit_is_refused() -> None:
+    data = v.pack([v.BATCH, 1, ["x" * 100]])
+    assert v.unpack(data, len(data)) == [v.BATCH, 1, ["x" * 100]]
+    with pytest.raises(v.VocabularyError):
+        v.unpack(data, len(data) - 1)
+
+
+def test_channel_keys_differ_by_each_of_their_parts() -> None:
+    keys = {v.channel_key(*parts) for parts in (("a", "b", "c"), ("a", "b", "d"), ("a", "c", "c"), ("b", "b", "c"))}
+    assert len(keys) == 4
+    assert {len(key) for key in keys} == {16}
+
+
+# ---- everything at once
+
+
+class Shard:
+    """A worker as the device side is: it repeats what is not confirmed, and announces what it holds."""
+
+    def __init__(self, rig: Rig, number: int) -> None:
+        self.worker = FakeWorker(rig, number)
+        self.held: dict[bytes, dict[str, int]] = {}  # device -> what it was told on this connection
+        self.asking: dict[int, bytes] = {}
+        self._rig = rig
+        self._ask = 0
+        self._unconfirmed: list[tuple[int, list[Any]]] = []
+        self.worker.join()
+
+    def say(self, word: Any) -> None:
+        self._unconfirmed.append((self.worker.say(word), [word]))
+
+    def attach(self, device: bytes) -> None:
+        self._ask += 1
+        self.asking[self._ask] = device
+        self.say((v.ATTACH, self._ask, device, "", True))
+
+    def leave(self, device: bytes) -> None:
+        if self.held.pop(device, None) is not None and device not in self.asking.values():
+            self.say((v.LEAVE, device))
+
+    def hear(self) -> None:
+        """Take what the router has for us; if it has forgotten us, join again."""
+        if self.worker.identity not in self._rig.hub.peers:
+            batches = self._unconfirmed
+            self._unconfirmed = []
+            self.worker.join()
+            for _, words in batches:
+                self.say(words[0])
+            self.say((v.HOLD, list(self.held)))
+        confirmed = self.worker.peer.confirmed
+        self._unconfirmed = [batch for batch in self._unconfirmed if batch[0] > confirmed]
+        for word in self.worker.take():
+            if word[0] == v.ANSWER:
+                self._answered(word[1], word[2], word[3])
+            elif word[0] == v.DELIVER:
+                told = self.held.get(word[2])
+                if told is not None:
+                    told[word[3]] = word[4]
+                self.say((v.RESULT, word[1], v.NOT_HERE if told is None else v.WRITTEN))
+            elif word[0] == v.DELIVER_STORED and word[1] in self.held:
+                self.held[word[1]].update(slots(word[2]))
+            elif word[0] == v.SHED:
+                self.held.pop(word[1], None)
+
+    def _answered(self, ask: int, status: int, payload: Any) -> None:
+        device = self.asking.pop(ask, None)
+        if device is None:
+            return
+        if status == v.OK:
+            self.held[device] = dict(slots(payload[0]))
+        elif device not in self.held and device not in self.asking.values():
+            self.say((v.LEAVE, device))
+
+
+_devices = st.sampled_from([DEVICE, OTHER])
+_shards = st.integers(0, 1)
+_steps: st.SearchStrategy[tuple[str, Any, Any]] = st.one_of(
+    st.tuples(st.just("push"), _devices, st.sampled_from("ab")),
+    st.tuples(st.just("attach"), _devices, _shards),
+    st.tuples(st.just("leave"), _devices, _shards),
+    st.tuples(st.just("ack"), _devices, _shards),
+    st.tuples(st.just("hear"), st.just(None), _shards),
+    st.tuples(st.just("lose"), st.just(None), _shards),
+    st.tuples(st.sampled_from(["hold", "release", "restart", "late"]), st.just(None), st.just(None)),
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(_steps, max_size=40))
+def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(steps: list[tuple[str, Any, Any]]) -> None:
+    @in_rig()
+    async def scenario(rig: Rig) -> None:
+        shards = [Shard(rig, number) for number in range(2)]
+        outcomes: list[tuple[tuple[bytes, str], int, list[int], bool]] = []
+        acked: dict[tuple[bytes, str], int] = {}
+        version = 0
+        for step, one, other in steps:
+            if step == "push":
+                version += 1
+                outcomes.append(((one, other), version, rig.push(one, other, version, ttl=10**6), True))
+            elif step == "attach":
+                shards[other].attach(one)
+            elif step == "leave":
+                shards[other].leave(one)
+            elif step == "ack":
+                told = shards[other].held.get(one)
+                if told:
+                    shards[other].say((v.ACK, one, list(told.items())))
+                    for slot, upto in told.items():
+                        acked[(one, slot)] = max(upto, acked.get((one, slot), 0))
+                    told.clear()
+            elif step == "hear":
+                shards[other].hear()
+            elif step == "lose":
+                if shards[other].worker.identity in rig.hub.peers:
+                    rig.hub.lose(shards[other].worker.peer, "test")
+            elif step == "hold":
+                rig.store.hold()
+            elif step == "release":
+                rig.store.release()
+            elif step == "restart":
+                # Pushes that the old router has not answered are the app servers' to repeat.
+                outcomes = [(key, number, list(said), False) for key, number, said, _ in outcomes]
+                rig.router_restarts()
+            else:
+                rig.clock.pass_by(DELIVERY_TIMEOUT_S + 0.1)
+                for shard in shards:
+                    if shard.worker.identity in rig.hub.peers:
+                        shard.worker.send([v.BEAT, {}])
+                rig.hub.tick()
+            if step != "push":
+                await rig.settle()
+        rig.store.release()
+        for _ in range(4):
+            await rig.settle()
+            for shard in shards:
+                shard.hear()
+        rig.clock.pass_by(DELIVERY_TIMEOUT_S + 0.1)
+        rig.hub.tick()
+
+        waiting = {(device, slot): at for device in (DEVICE, OTHER) for slot, at in await rig.inbox(device)}
+        for key, number, said, answered_by_this_router in outcomes:
+            assert len(said) == 1 if answered_by_this_router else len(said) <= 1
+            assert set(said) <= {DELIVERED, STORED}
+            if said and acked.get(key, 0) < number:
+                assert waiting.get(key, 0) >= number
+        for (device, slot), at in waiting.items():
+            for shard in shards:
+                if device in shard.held and rig.hub.map.device(device) is shard.worker.peer.lease:
+                    assert shard.held[device].get(slot, 0) >= at
+        assert rig.hub.in_work == 0
+        assert rig.journal.waiting == 0
+
+    scenario()
+
+
+def test_the_tests_own_worker_is_told_of_a_router_that_forgot_it() -> None:
+    """What the property above stands on: without the announcement nothing would be told."""
+
+    @in_rig()
+    async def scenario(rig: Rig) -> None:
+        shard = Shard(rig, 0)
+        shard.attach(DEVICE)
+        await rig.settle()
+        shard.hear()
+        rig.router_restarts()
+        rig.push(DEVICE, "a", 1)
+        await rig.settle()
+        assert shard.held == {DEVICE: {}}
+        shard.hear()
+        await rig.settle()
+        shard.hear()
+        assert shard.held == {DEVICE: {"a": 1}}
+
+    run: Callable[[], None] = scenario
+    run()

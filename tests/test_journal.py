@@ -1,0 +1,237 @@
+"""The journal over a real store: batching must change nothing but the number of commits."""
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from support import Rig, in_rig
+
+from router.store.base import ANY_VERSION, Item, LogSlice
+from router.vocabulary import FAILED, FULL, OK
+
+DEVICE, OTHER = b"d" * 16, b"e" * 16
+CHANNEL = b"c" * 16
+
+
+def item(rig: Rig, slot: str, version: int, ttl: int = 60, seq: int = 1) -> Item:
+    return Item(slot, version, seq, int(rig.clock.unix()) + ttl, 0, None)
+
+
+@in_rig()
+async def test_nothing_is_called_back_before_the_commit(rig: Rig) -> None:
+    rig.store.hold()
+    heard: list[Any] = []
+    rig.journal.put(DEVICE, item(rig, "a", 1), lambda status: heard.append(("put", status)))
+    rig.journal.when_durable(lambda status: heard.append(("durable", status)))
+    await rig.settle()
+    assert heard == []
+    assert not rig.journal.settled
+    rig.store.release()
+    await rig.settle()
+    assert heard == [("put", OK), ("durable", OK)]
+    assert rig.journal.settled
+    assert (rig.journal.commits, rig.journal.written, rig.journal.waiting) == (1, 1, 0)
+
+
+@in_rig()
+async def test_what_comes_during_a_commit_goes_with_the_next_in_one(rig: Rig) -> None:
+    rig.store.hold()
+    statuses: list[int] = []
+    rig.journal.put(DEVICE, item(rig, "first", 1), statuses.append)
+    await rig.settle()
+    for number in range(50):
+        rig.journal.put(DEVICE, item(rig, f"slot-{number}", 1), statuses.append)
+    rig.store.release()
+    await rig.settle()
+    assert statuses == [OK] * 51
+    assert [len(writes.puts) for writes in rig.store.batches] == [1, 50]
+
+
+@in_rig(store={"batch_limit": 10})
+async def test_a_batch_has_a_limit(rig: Rig) -> None:
+    order: list[int] = []
+    for number in range(25):
+        rig.journal.put(DEVICE, item(rig, f"slot-{number}", 1), lambda _, n=number: order.append(n))
+    await rig.settle()
+    assert [len(writes.puts) for writes in rig.store.batches] == [10, 10, 5]
+    assert order == list(range(25))
+
+
+@in_rig(store={"queue_limit": 3})
+async def test_it_is_full_until_a_commit_has_made_room(rig: Rig) -> None:
+    rig.store.hold()
+    for number in range(3):
+        assert not rig.journal.full
+        rig.journal.put(DEVICE, item(rig, f"slot-{number}", 1), lambda status: None)
+    assert rig.journal.full
+    assert rig.journal.waiting == 3
+    rig.store.release()
+    await rig.settle()
+    assert not rig.journal.full
+
+
+@in_rig()
+async def test_a_read_sees_what_was_asked_before_it_and_only_its_own(rig: Rig) -> None:
+    heard: dict[str, Any] = {}
+    rig.journal.put(DEVICE, item(rig, "b", 1, seq=2), lambda status: None)
+    rig.journal.put(DEVICE, item(rig, "a", 2, seq=1), lambda status: None)
+    rig.journal.put(OTHER, item(rig, "c", 3), lambda status: None)
+    rig.journal.read_inbox(DEVICE, lambda status, items: heard.update(one=(status, [i.slot for i in items])))
+    rig.journal.read_inbox(b"n" * 16, lambda status, items: heard.update(none=(status, items)))
+    rig.journal.read_inboxes([OTHER, b"n" * 16], lambda status, found: heard.update(many=(status, set(found))))
+    await rig.settle()
+    assert heard == {"one": (OK, ["a", "b"]), "none": (OK, []), "many": (OK, {OTHER})}
+
+
+@in_rig()
+async def test_what_is_acknowledged_before_its_commit_never_reaches_the_store(rig: Rig) -> None:
+    rig.store.hold()
+    rig.journal.put(DEVICE, item(rig, "other", 1), lambda status: None)
+    await rig.settle()
+    statuses: list[int] = []
+    rig.journal.put(DEVICE, item(rig, "a", 5), statuses.append)
+    rig.journal.remove(DEVICE, "a", 5)
+    rig.store.release()
+    await rig.settle()
+    assert statuses == [OK]
+    assert rig.store.batches[1].puts == {}
+    assert await rig.inbox(DEVICE) == [("other", 1)]
+
+
+@pytest.mark.parametrize("acked", [4, 5, 6])
+@in_rig()
+async def test_an_ack_of_an_older_version_removes_nothing(rig: Rig, acked: int) -> None:
+    rig.journal.put(DEVICE, item(rig, "a", 5), lambda status: None)
+    await rig.settle()
+    rig.journal.remove(DEVICE, "a", acked)
+    await rig.settle()
+    assert await rig.inbox(DEVICE) == ([("a", 5)] if acked < 5 else [])
+
+
+@in_rig(store={"inbox_limit": 2})
+async def test_a_full_inbox_refuses_its_own_puts_alone(rig: Rig) -> None:
+    heard: list[tuple[str, int]] = []
+    for device, slot in ((DEVICE, "a"), (DEVICE, "b"), (DEVICE, "c"), (OTHER, "d"), (DEVICE, "a")):
+        rig.journal.put(device, item(rig, slot, 1), lambda status, slot=slot: heard.append((slot, status)))
+    await rig.settle()
+    assert sorted(heard) == [("a", OK), ("a", OK), ("b", OK), ("c", FULL), ("d", OK)]
+
+
+@in_rig()
+async def test_a_failed_commit_fails_everything_in_it_and_the_next_may_succeed(rig: Rig) -> None:
+    heard: list[Any] = []
+
+    def everything() -> None:
+        rig.journal.put(DEVICE, item(rig, "a", 1), heard.append)
+        rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, "x", lambda *result: heard.append(result))
+        rig.journal.read_inbox(DEVICE, lambda status, items: heard.append((status, len(items))))
+        rig.journal.read_inboxes([DEVICE], lambda status, found: heard.append((status, len(found))))
+        rig.journal.read_record("space", DEVICE, lambda *result: heard.append(result))
+        rig.journal.when_durable(heard.append)
+
+    rig.store.failing = True
+    everything()
+    await rig.settle()
+    assert heard == [FAILED, (FAILED, 0), (FAILED, 0), (FAILED, None), (FAILED, 0), FAILED]
+    assert not rig.journal.healthy
+    assert rig.journal.commits == 0
+    heard.clear()
+    rig.store.failing = False
+    everything()
+    await rig.settle()
+    assert heard == [OK, (OK, 1), (OK, 1), (OK, None), (OK, 1), OK]
+    assert rig.journal.healthy
+
+
+@in_rig()
+async def test_records_are_kept_until_they_expire_or_are_deleted(rig: Rig) -> None:
+    async def read(key: bytes) -> bytes | None:
+        found: list[bytes | None] = []
+        rig.journal.read_record("space", key, lambda status, value: found.append(value))
+        await rig.settle()
+        return found[0]
+
+    now = int(rig.clock.unix())
+    rig.journal.record("space", DEVICE, b"old", now + 10)
+    rig.journal.record("space", DEVICE, b"new", now + 10)
+    rig.journal.record("space", OTHER, b"for ever", 0)
+    rig.journal.record("elsewhere", DEVICE, b"elsewhere", 0)
+    assert await read(DEVICE) == b"new"
+    rig.clock.pass_by(10)
+    assert await read(DEVICE) is None
+    rig.clock.pass_by(10**9)
+    assert await read(OTHER) == b"for ever"
+    rig.journal.record("space", OTHER, None, 0)
+    assert await read(OTHER) is None
+
+
+@in_rig()
+async def test_a_log_counts_and_each_reader_gets_what_is_after_its_own_position(rig: Rig) -> None:
+    offsets: list[int] = []
+    for number in range(5):
+        rig.journal.event(
+            CHANNEL, int(rig.clock.unix()) + 60, f"e{number + 1}", lambda _, offset: offsets.append(offset)
+        )
+    slices: dict[int, LogSlice | None] = {}
+    for since in (3, 0, 5, 4):
+        rig.journal.read_log(CHANNEL, since, lambda status, part, since=since: slices.update({since: part}))
+    await rig.settle()
+    assert offsets == [1, 2, 3, 4, 5]
+    for since, part in slices.items():
+        assert part is not None
+        assert (part.first, part.last) == (1, 5)
+        assert [event.body for event in part.events] == [f"e{number}" for number in range(since + 1, 6)]
+
+
+@in_rig()
+async def test_a_sweep_runs_between_commits(rig: Rig) -> None:
+    rig.journal.put(DEVICE, item(rig, "short", 1, ttl=5), lambda status: None)
+    rig.journal.put(DEVICE, item(rig, "long", 1, ttl=50), lambda status: None)
+    await rig.settle()
+    rig.clock.pass_by(5)
+    rig.journal.sweep_soon(100)
+    await rig.settle()
+    assert rig.journal.expired == 1
+    assert dict(rig.store.sizes())["inbox"] == 1
+
+
+# ---- merging
+
+_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from("ab"), st.integers(1, 4)),
+        st.tuples(st.just("ack"), st.sampled_from("ab"), st.integers(1, 4)),
+        st.tuples(st.just("drop"), st.sampled_from("ab"), st.just(0)),
+        st.tuples(st.just("commit"), st.just(""), st.just(0)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=200)
+@given(_steps, st.sampled_from([1, 3, 1000]))
+@example([("put", "a", 4), ("commit", "", 0), ("put", "a", 2), ("ack", "a", 2)], 1000)
+@example([("put", "a", 4), ("commit", "", 0), ("ack", "a", 4), ("put", "a", 2)], 1000)
+def test_merging_is_as_if_each_word_had_a_commit_of_its_own(steps: list[tuple[str, str, int]], limit: int) -> None:
+    @in_rig(store={"batch_limit": limit})
+    async def scenario(rig: Rig) -> None:
+        model: dict[str, int] = {}
+        for step, slot, version in steps:
+            if step == "put":
+                rig.journal.put(DEVICE, item(rig, slot, version), lambda status: None)
+                model[slot] = version
+            elif step == "ack":
+                rig.journal.remove(DEVICE, slot, version)
+                if model.get(slot, ANY_VERSION) <= version:
+                    del model[slot]
+            elif step == "drop":
+                rig.journal.remove(DEVICE, slot)
+                model.pop(slot, None)
+            elif step == "commit":
+                await rig.settle()
+                assert dict(await rig.inbox(DEVICE)) == model
+        await rig.settle()
+        assert dict(await rig.inbox(DEVICE)) == model
+
+    scenario()

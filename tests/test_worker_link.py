@@ -1,0 +1,250 @@
+"""Both ends of the link over a real socket: a worker's end, and the router's end with its hub and store."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import zmq
+from support import Rig, in_rig
+
+from farm.worker.link import WorkerLink
+from router import vocabulary as v
+from router.link import LinkError, RouterLink, address
+from router.settings import LinkOptions
+
+DEVICE = b"d" * 16
+HANG_S = 20
+BEAT_S = 0.05
+
+
+class Ends:
+    """The two ends, each driven as its process drives it: pumped when its descriptor is ready, and at each beat."""
+
+    def __init__(self, rig: Rig, where: str, options: LinkOptions) -> None:
+        self.rig = rig
+        self.where = where
+        self.options = options
+        self.zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.held: list[bytes] = []
+        self.heard: list[Any] = []
+        self.router: RouterLink | None = RouterLink(self.zmq, where, rig.hub, options)
+        self.worker = WorkerLink(
+            self.zmq, where, options, 3, b"incarnat", 4711, self.heard.extend, lambda: list(self.held)
+        )
+        rig.flush = self.pump
+        self._changed = trio.Event()
+
+    def pump(self) -> None:
+        if self.router is not None:
+            self.router.pump()
+        self.worker.pump()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def say(self, *words: Any) -> None:
+        """One batch."""
+        self.worker.words.extend(words)
+        self.worker.pump()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for the condition; a hang is a failure."""
+        with trio.fail_after(HANG_S):
+            while not condition():
+                await self._changed.wait()
+
+    def router_goes(self) -> None:
+        assert self.router is not None
+        self.router.close()
+        self.router = None
+
+    def router_comes(self) -> None:
+        """Another router, which knows nobody."""
+        self.rig.router_restarts()
+        self.router = RouterLink(self.zmq, self.where, self.rig.hub, self.options)
+
+    async def beats(self) -> None:
+        while True:
+            self.worker.beat({"connections": len(self.held)})
+            self.pump()
+            await trio.sleep(BEAT_S)
+
+    async def worker_hears(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self.worker.fileno)
+            self.pump()
+
+    async def router_hears(self) -> None:
+        while True:
+            if self.router is None:
+                await self._changed.wait()
+                continue
+            with trio.move_on_after(BEAT_S):  # by then it may be another router's descriptor
+                await trio.lowlevel.wait_readable(self.router.fileno)
+            self.pump()
+
+
+@asynccontextmanager
+async def linked(rig: Rig, folder: Path, **options: Any) -> AsyncIterator[Ends]:
+    ends = Ends(rig, address(folder), LinkOptions(**options))
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ends.beats)
+            nursery.start_soon(ends.worker_hears)
+            nursery.start_soon(ends.router_hears)
+            await ends.until(lambda: ends.worker.joined)
+            yield ends
+            nursery.cancel_scope.cancel()
+    finally:
+        ends.worker.close()
+        if ends.router is not None:
+            ends.router.close()
+        ends.zmq.destroy(linger=0)
+
+
+@in_rig()
+async def test_a_worker_joins_and_is_heard_and_told(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        (peer,) = rig.hub.peers.values()
+        assert (peer.lease.shard, peer.lease.incarnation, peer.pid) == (3, b"incarnat", 4711)
+        await ends.until(lambda: peer.snapshot == {"connections": 0})
+        ends.say((v.ATTACH, 1, DEVICE, "", True))
+        await ends.until(lambda: ends.heard)
+        assert ends.heard == [[v.ANSWER, 1, v.OK, [[], None]]]
+        outcome = rig.push(DEVICE, "a", 1, body="\N{PUSHPIN}\0")
+        await ends.until(lambda: len(ends.heard) == 2)
+        kind, number, *rest = ends.heard[1]
+        assert (kind, rest) == (v.DELIVER, [DEVICE, "a", 1, "\N{PUSHPIN}\0"])
+        ends.say((v.RESULT, number, v.WRITTEN))
+        await ends.until(lambda: outcome)
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+
+
+@in_rig()
+async def test_what_is_not_durable_is_said_again_to_another_router(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        ends.say((v.ACK, DEVICE, [["confirmed", 1]]))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        rig.store.hold()
+        ends.say((v.ACK, DEVICE, [["heard", 1]]))
+        await ends.until(lambda: rig.hub.counters.acks == 2)
+        ends.router_goes()
+        ends.say((v.ACK, DEVICE, [["never heard", 1]]))
+        ends.held = [bytes([number]) * 16 for number in range(5)]
+        assert ends.worker.unconfirmed == 2
+        rig.store.release()
+        await rig.settle()
+        assert ends.worker.unconfirmed == 2
+        ends.router_comes()
+        await ends.until(lambda: rig.hub.counters.acks == 2 and ends.worker.unconfirmed == 0)
+        (peer,) = rig.hub.peers.values()
+        assert [rig.hub.map.device(key) for key in ends.held] == [peer.lease] * 5
+        assert ends.worker.joined
+
+
+@in_rig()
+async def test_who_lost_its_lease_joins_again_at_its_next_beat(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        (peer,) = rig.hub.peers.values()
+        ends.held = [DEVICE]
+        rig.hub.lose(peer, "test")
+        rig.push(DEVICE, "missed", 1)
+        await ends.until(lambda: ends.heard)
+        assert {tuple(word[:2]) for word in ends.heard} == {(v.DELIVER_STORED, DEVICE)}
+        assert rig.hub.map.device(DEVICE) is not None
+        assert rig.hub.map.device(DEVICE) is not peer.lease
+
+
+@in_rig()
+async def test_very_many_devices_are_announced_in_parts(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        ends.held = [number.to_bytes(16, "big") for number in range(2 * v.HOLD_CHUNK + 1)]
+        (peer,) = rig.hub.peers.values()
+        rig.hub.lose(peer, "test")
+        await ends.until(lambda: len(rig.hub.map) == len(ends.held))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        (peer,) = rig.hub.peers.values()
+        assert peer.lease.devices == 2 * v.HOLD_CHUNK + 1
+        assert peer.seen >= 3
+
+
+@in_rig()
+async def test_a_worker_is_saturated_until_what_it_said_is_durable(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path, max_unconfirmed=3) as ends:
+        rig.store.hold()
+        for number in range(3):
+            assert not ends.worker.saturated
+            ends.say((v.ACK, DEVICE, [["a", number]]))
+        assert ends.worker.saturated
+        rig.store.release()
+        await ends.until(lambda: not ends.worker.saturated)
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+
+
+@in_rig()
+async def test_a_worker_that_has_gone_is_found_out_by_what_is_said_to_it(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        other = WorkerLink(ends.zmq, ends.where, ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: [DEVICE])
+        ends.held = []
+        with trio.fail_after(HANG_S):
+            while rig.hub.map.device(DEVICE) is None:
+                other.pump()
+                await trio.lowlevel.wait_readable(other.fileno)
+        other.close()
+        outcomes: list[list[int]] = []
+
+        def gone() -> bool:
+            if rig.hub.map.device(DEVICE) is not None:
+                outcomes.append(rig.push(DEVICE, "a", 1))
+            return len(rig.hub.peers) == 1
+
+        await ends.until(gone)
+        assert rig.hub.map.device(DEVICE) is None
+        (left,) = rig.hub.peers.values()
+        assert left.lease.shard == 3
+
+
+async def hear(socket: zmq.Socket[bytes]) -> Any:
+    """The next message of the router on a bare socket."""
+    with trio.fail_after(HANG_S):
+        while not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            await trio.lowlevel.wait_readable(socket.getsockopt(zmq.FD))
+    return v.unpack(socket.recv(), 10_000)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xc1",
+        v.pack([99]),
+        v.pack([v.JOIN]),
+        v.pack([v.JOIN, 99, 0, b"", 0]),
+        v.pack([v.ASK_STATUS]),
+        v.pack({"a": 1}),
+    ],
+)
+@in_rig()
+async def test_nonsense_on_the_link_harms_nobody_else(rig: Rig, tmp_path: Path, message: bytes) -> None:
+    async with linked(rig, tmp_path) as ends:
+        stranger = ends.zmq.socket(zmq.DEALER)
+        stranger.connect(ends.where)
+        stranger.send(message)
+        stranger.send(v.pack([v.ASK_STATUS, 7]))
+        answers = [await hear(stranger)]
+        if answers[0] == [v.REJOIN]:  # it spoke before it joined
+            answers.append(await hear(stranger))
+        assert answers[-1] == [v.STATUS, 7, {}]
+        stranger.close(linger=0)
+        ends.say((v.ACK, DEVICE, [["a", 1]]))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        assert len(rig.hub.peers) == 1
+        assert rig.hub.counters.acks == 1
+
+
+def test_an_address_that_no_unix_socket_can_have_is_told(tmp_path: Path) -> None:
+    assert address(tmp_path) == f"ipc://{tmp_path}/router.sock"
+    with pytest.raises(LinkError, match=r"data\.dir"):
+        address(tmp_path / ("x" * 100))
