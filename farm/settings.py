@@ -57,7 +57,7 @@ class WorkerOptions(Section):
     write_buffer_bytes: int = option(
         262_144, "output that waits for a slow device before it is closed", unit="bytes", ge=1024
     )
-    handshake_timeout: float = option(10.0, "from accept to the whole upgrade request", unit="s", ge=1)
+    handshake_timeout: float = option(10.0, "from accept to the whole upgrade request", unit="s", ge=1, le=1000)
     write_timeout: float = option(10.0, "how long output may wait for a slow device", unit="s", ge=1)
     close_timeout: float = option(5.0, "how long a close handshake may take", unit="s", ge=1)
     accept_batch: int = option(256, "connections accepted in one go", unit="connections", ge=1)

@@ -205,7 +205,8 @@ class HttpConnection:
         self._expect_continue = False
         method = self._parser.get_method()
         path, _, query = self._url.partition(b"?")
-        keep_alive = self._parser.should_keep_alive()
+        # An HTTP/1.0 client would have to be told that its connection stays: it does not stay.
+        keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         place = Place(keep_alive, method == b"HEAD")
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._ready.append((Request(method, path, query, self._headers, body), place))

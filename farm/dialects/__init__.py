@@ -49,6 +49,12 @@ class Ask(NamedTuple):
     question: Any
 
 
+class Tick(NamedTuple):
+    """Effect: have `tick` called in so many seconds, and not when it was due before."""
+
+    seconds: float
+
+
 class Become(NamedTuple):
     """Effect: another session takes this connection over, and hears the message as its first."""
 
@@ -57,7 +63,7 @@ class Become(NamedTuple):
     binary: bool
 
 
-Effect = bytes | Binary | Close | Ask | Become | tuple[Any, ...]
+Effect = bytes | Binary | Close | Ask | Become | Tick | tuple[Any, ...]
 """bytes: send a text message. A plain tuple: a word for the router that has no answer."""
 Effects = Iterable[Effect]
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from farm.dialects import Ask, Close, Context, Effect, Effects
+from farm.dialects import Ask, Close, Context, Effect, Effects, Tick
 from farm.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.upgrade import Request
 from router import vocabulary as v
@@ -84,7 +84,7 @@ class SimplePushDialect:
     def __init__(self, context: Context) -> None:
         options = context.settings.get(SimplePushOptions)
         self.options = options
-        self.first_tick = options.hello_timeout or options.pong_interval
+        self.first_tick = options.hello_timeout
         self.counters = context.counters
         self.unix_time = context.unix_time
         self._tokens = context.tokens
@@ -295,6 +295,8 @@ class SimplePushSession:
             self._spelling = uaid
         self._recorded = record is not None
         effects = self._greet([Item(*item) for item in items])
+        if interval := self._dialect.options.pong_interval:
+            effects.append(Tick(interval))
         if record is not None and record != self._dialect.today():
             today, ttl = self._dialect.today(), self._dialect.options.timeout_uaid
             effects.append((v.RECORD, 0, DEVICES, key, today, ttl))
@@ -365,13 +367,12 @@ class SimplePushSession:
         return self._notify([item for item in items if sent.get(item.slot) != item.version])
 
     def tick(self, silent: float) -> tuple[Effects, float]:
-        options = self._dialect.options
-        interval = options.pong_interval
-        if self.key is None and options.hello_timeout:
+        if self.key is None:
             self._dialect.counters.timeouts += 1
             return (Close(NORMAL, "no hello in time"),), 0
-        if not interval or self.key is None:
-            return (), interval
+        interval = self._dialect.options.pong_interval
+        if not interval:
+            return (), 0
         if silent < interval:
             return (), interval - silent
         return (b"{}",), interval

@@ -48,6 +48,7 @@ class WorkerLink:
         self.joined = False
         self._joining = False
         self._sequence = 0
+        self._announced = 0  # the batch with the last HOLD
         self._unconfirmed: deque[tuple[int, bytes]] = deque()
         self._unsent: deque[bytes] = deque()
         self._socket = context.socket(zmq.DEALER)
@@ -69,8 +70,16 @@ class WorkerLink:
 
     @property
     def saturated(self) -> bool:
-        """Whether so much is unconfirmed that devices must not say more."""
-        return len(self._unconfirmed) >= self._options.max_unconfirmed
+        """Whether devices must not say more: too much is unconfirmed, or the router looks up what waits for them.
+
+        An ack that is said while it looks would cross with the item on its way here, which would go out again.
+        """
+        unconfirmed = self._unconfirmed
+        if not unconfirmed:
+            return False
+        return len(unconfirmed) >= self._options.max_unconfirmed or (
+            self.joined and unconfirmed[0][0] <= self._announced
+        )
 
     def pump(self) -> None:
         """Send what there is, then hear what there is, until neither is left."""
@@ -121,7 +130,8 @@ class WorkerLink:
             if not self._joining:
                 self._join()
         elif kind == v.WELCOME:
-            self._welcome()
+            if self._joining:  # a JOIN that was said twice is answered twice
+                self._welcome()
         else:
             raise v.VocabularyError(f"unknown message {kind!r}")
 
@@ -138,8 +148,12 @@ class WorkerLink:
         # what waits in the store, which must not be what was acknowledged already.
         self._unsent.clear()
         self._unsent.extend(batch for _, batch in self._unconfirmed)
+        if self.words:
+            self._enqueue(self.words)
+            self.words.clear()
         for keys in _chunks(self._held()):
             self._enqueue([(v.HOLD, keys)])
+            self._announced = self._sequence
 
     def beat(self, snapshot: dict[str, float]) -> None:
         """Tell the router that we live. Not kept: the next one says it again."""

@@ -128,8 +128,9 @@ class Worker:
             else:
                 events = await lot.ready()
                 sockets.now = time.monotonic()
-                for fd, mask in events:
-                    ready(fd, mask)
+                if not link.saturated:  # while we waited; the lot will report these again
+                    for fd, mask in events:
+                        ready(fd, mask)
             link.pump()
 
     async def _tick(self) -> None:

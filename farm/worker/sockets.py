@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from farm import upgrade
-from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Session
+from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Session, Tick
 from farm.frames import (
     BINARY,
     CLOSE,
@@ -286,6 +286,8 @@ class Sockets:
                 closing = effect
             elif isinstance(effect, Binary):
                 frames.append(encode_frame(BINARY, effect.payload))
+            elif isinstance(effect, Tick):
+                connection.bucket = self._wheel.arm(connection.fd, effect.seconds)
             elif isinstance(effect, Become):
                 connection.session = effect.session
                 self._message(connection, effect.message, effect.binary)

@@ -39,7 +39,9 @@ class SimplePushOptions(Section):
         200, "channels a hello may list; more and the device gets a fresh uaid", unit="channels", ge=1
     )
     max_data_bytes: int = option(4096, "data of one push (max_data_len)", unit="bytes", ge=0)
-    hello_timeout: float = option(30.0, "from accept to hello; 0: no limit (client_hello_timeout)", unit="s", ge=0)
+    hello_timeout: float = option(
+        30.0, "from accept to hello; 0: no limit (client_hello_timeout)", unit="s", ge=0, le=1000
+    )
     min_ping_interval: float = option(
         20.0, "two pings of a device closer than this close it; 0: no limit (client_min_ping_interval)", unit="s", ge=0
     )
