@@ -9,7 +9,7 @@ from collections.abc import Callable
 from router import logs
 from router.dialects import Router
 from router.http1 import HttpConnection, HttpError, Place, Request, Response, encode
-from router.lot import BROKEN, NOTHING, READ, WRITE, Lot
+from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
 from router.metrics import RouterCounters
 from router.settings import EndpointOptions
 
@@ -196,13 +196,7 @@ class HttpPort:
             return
         client.lingering = True
         client.since = self._monotonic()
-        shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, client.fd)
-        try:
-            shell.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-        finally:
-            shell.detach()
+        half_close(client.fd)
         self._set_mask(client, READ)
 
     def _close(self, client: _Client) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 
 import trio
 
@@ -43,6 +44,18 @@ class Lot:
     def close(self) -> None:
         """Let go of the epoll; the descriptors in it stay open."""
         self._epoll.close()
+
+
+def half_close(fd: int) -> bool:
+    """Tell the peer that nothing more comes (shutdown(2), SHUT_WR). Returns: whether the connection was still there."""
+    shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        shell.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    finally:
+        shell.detach()
+    return True
 
 
 def prefer_batches() -> None:

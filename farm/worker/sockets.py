@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from farm import upgrade
-from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Session, Tick
+from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Tick
 from farm.frames import (
     BINARY,
     CLOSE,
@@ -29,37 +29,17 @@ from farm.frames import (
 )
 from farm.settings import WorkerOptions
 from farm.wheel import Bucket, Wheel
+from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Attachments, Connection
 from router import logs
 from router import vocabulary as v
-from router.lot import BROKEN, NOTHING, READ, WRITE, Lot
+from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
 from router.metrics import WorkerCounters
 from router.store.base import Item
 
 _READ_BYTES: Final = 8192
-_HANDSHAKE: Final = 0
-_OPEN: Final = 1
-_CLOSING: Final = 2  # our close or answer is out, or waits in `out`; what comes is thrown away until the peer ends
 _REFUSAL_ROOM: Final = 64  # connections beyond the limit that are heard, so that they can be told 503
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
-
-
-class Connection:
-    """One device connection."""
-
-    __slots__ = ("ask", "bucket", "fd", "held", "mask", "out", "phase", "reader", "session", "since")
-
-    def __init__(self, fd: int, now: float) -> None:
-        self.fd = fd
-        self.phase = _HANDSHAKE
-        self.mask = READ
-        self.since = now  # accepted; once open, last read
-        self.session: Session | None = None
-        self.reader: bytearray | FrameReader | None = None  # an incomplete request, or an incomplete message
-        self.out: bytearray | None = None  # what the kernel did not take
-        self.bucket: Bucket | None = None
-        self.ask = 0  # the question whose answer is waited for
-        self.held: list[tuple[int, bytes]] | None = None  # messages that came behind that question
 
 
 class Sockets:
@@ -82,10 +62,8 @@ class Sockets:
         self._tell = tell
         self._monotonic = monotonic
         self._connections: dict[int, Connection] = {}
-        self._devices: dict[bytes, Connection] = {}
-        self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
-        self._asks: dict[int, tuple[Connection, Ask]] = {}
-        self._ask = 0
+        self._attachments = Attachments(tell)
+        self.devices = self._attachments.devices
         self._wheel = Wheel(_WHEEL_SLOTS, _TICK_S)
         self._deadlines: dict[Connection, float] = {}  # slow readers and closing connections
         self._listener: socket.socket | None = None
@@ -144,7 +122,7 @@ class Sockets:
                 self._pause_accepting()
                 return
             os.set_blocking(fd, False)
-            connection = Connection(fd, self.now)
+            connection = Connection(fd, READ, self.now)
             self._connections[fd] = connection
             connection.bucket = self._wheel.arm(fd, self._options.handshake_timeout)
             self._lot.park(fd, READ)
@@ -179,10 +157,10 @@ class Sockets:
         if not data:
             self._drop(connection)
             return
-        if connection.phase == _OPEN:
+        if connection.phase == OPEN:
             connection.since = self.now
             self._frames(connection, data)
-        elif connection.phase == _HANDSHAKE:
+        elif connection.phase == HANDSHAKE:
             self._handshake(connection, data)
 
     def _handshake(self, connection: Connection, data: bytes) -> None:
@@ -210,13 +188,13 @@ class Sockets:
             self._finish(connection, refusal.encode())
             return
         protocol = dialect.subprotocol(upgrade.offered_subprotocols(request))
-        connection.phase = _OPEN
+        connection.phase = OPEN
         self._counters.upgrades += 1
         first = dialect.first_tick
         connection.bucket = self._wheel.arm(connection.fd, first - (self.now - connection.since)) if first > 0 else None
         connection.since = self.now
         self._write(connection, upgrade.switching(accepted, protocol))
-        if rest and connection.phase == _OPEN:
+        if rest and connection.phase == OPEN:
             self._frames(connection, rest)
 
     def _frames(self, connection: Connection, data: bytes) -> None:
@@ -225,7 +203,7 @@ class Sockets:
             texts = short_texts(data, self._options.max_message_bytes)
             if texts is not None:
                 for position, text in enumerate(texts):
-                    if connection.phase != _OPEN:
+                    if connection.phase != OPEN:
                         return
                     if connection.ask:
                         connection.held = [(TEXT, held) for held in texts[position:]]
@@ -242,7 +220,7 @@ class Sockets:
 
     def _dispatch(self, connection: Connection, messages: list[tuple[int, bytes]]) -> None:
         for position, (opcode, payload) in enumerate(messages):
-            if connection.phase != _OPEN:
+            if connection.phase != OPEN:
                 return
             if connection.ask:
                 connection.held = messages[position:]
@@ -281,7 +259,7 @@ class Sockets:
             elif kind is tuple:
                 self._tell(effect)
             elif isinstance(effect, Ask):
-                self._put(connection, effect)
+                self._attachments.ask(connection, effect)
             elif isinstance(effect, Close):
                 closing = effect
             elif isinstance(effect, Binary):
@@ -296,15 +274,6 @@ class Sockets:
         elif frames:
             self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
 
-    def _put(self, connection: Connection, ask: Ask) -> None:
-        self._ask = number = self._ask + 1
-        connection.ask = number
-        self._asks[number] = (connection, ask)
-        word = ask.word
-        if word[0] == v.ATTACH:
-            self._attaching[word[2]] = self._attaching.get(word[2], 0) + 1
-        self._tell((word[0], number, *word[2:]))
-
     def heard(self, words: list[Any]) -> None:
         """Words of the router."""
         self.now = self._monotonic()
@@ -317,13 +286,13 @@ class Sockets:
             elif kind == v.DELIVER_STORED:
                 self._deliver_stored(word[1], word[2])
             elif kind == v.SHED:
-                self._shed(word[1])
+                self._shed(self._attachments.shed(word[1]))
             else:
                 raise v.VocabularyError(f"unknown word {kind!r}")
 
     def _deliver(self, word: list[Any]) -> None:
         _, number, key, slot, version, body = word
-        connection = self._devices.get(key)
+        connection = self.devices.get(key)
         if connection is None:
             self._counters.deliveries_missed += 1
             self._tell((v.RESULT, number, v.NOT_HERE))
@@ -333,68 +302,43 @@ class Sockets:
         self._tell((v.RESULT, number, v.WRITTEN if written else v.NOT_HERE))
 
     def _deliver_stored(self, key: bytes, items: list[Any]) -> None:
-        connection = self._devices.get(key)
+        connection = self.devices.get(key)
         if connection is not None and connection.session is not None:
             self._perform(connection, connection.session.stored([Item(*item) for item in items], self.now))
 
     def _answered(self, number: int, status: int, payload: Any) -> None:
-        found = self._asks.pop(number, None)
+        found = self._attachments.answered(number, status)
         if found is None:
-            return  # said twice, because the link was renewed
-        connection, ask = found
-        attached: bytes | None = None
-        if ask.word[0] == v.ATTACH:
-            attached = ask.word[2]
-            self._attached(connection, ask.word[2], status)
+            return
+        connection, ask, older = found
+        if older is not None:
+            self._shed(older)
         if connection.ask != number:
             return
         connection.ask = 0
-        if connection.phase != _OPEN:
+        if connection.phase != OPEN:
             return
         assert connection.session is not None
         self._perform(connection, connection.session.answered(ask.question, status, payload, self.now))
-        if attached is not None and connection.phase == _OPEN:
-            self._counters.connections = len(self._connections)
         self._go_on(connection)
-
-    def _attached(self, connection: Connection, key: bytes, status: int) -> None:
-        left = self._attaching[key] - 1
-        if left:
-            self._attaching[key] = left
-        else:
-            del self._attaching[key]
-        if status == v.OK and connection.phase == _OPEN:
-            older = self._devices.get(key)
-            self._devices[key] = connection
-            if older is not None and older is not connection:
-                self._counters.shed += 1
-                self.close(older, GOING_AWAY, "a newer connection of this device came")
-        else:
-            self._leave(key)
-
-    def _leave(self, key: bytes) -> None:
-        """Nobody here holds this device any more, unless somebody does or is about to."""
-        if key not in self._devices and key not in self._attaching:
-            self._tell((v.LEAVE, key))
 
     def _go_on(self, connection: Connection) -> None:
         """The answer is here: what came behind the question is next, then what waits in the kernel."""
-        while (held := connection.held) is not None and not connection.ask and connection.phase == _OPEN:
+        while (held := connection.held) is not None and not connection.ask and connection.phase == OPEN:
             connection.held = None
             self._dispatch(connection, held)
-        if connection.phase == _OPEN and not connection.ask:
+        if connection.phase == OPEN and not connection.ask:
             reader = connection.reader
             if isinstance(reader, FrameReader):
                 self._dispatch(connection, [])
-                if reader.idle and connection.phase == _OPEN:
+                if reader.idle and connection.phase == OPEN:
                     connection.reader = None
         if connection.fd >= 0 and not connection.ask:
             self._set_mask(connection, connection.mask | READ)
 
-    def _shed(self, key: bytes) -> None:
-        connection = self._devices.get(key)
+    def _shed(self, connection: Connection | None) -> None:
+        """The newest connection of a device wins, wherever it is."""
         if connection is not None:
-            del self._devices[key]
             self._counters.shed += 1
             self.close(connection, GOING_AWAY, "a newer connection of this device came")
 
@@ -445,7 +389,7 @@ class Sockets:
         connection.out = None
         self._deadlines.pop(connection, None)
         self._set_mask(connection, connection.mask & ~WRITE)
-        if connection.phase == _CLOSING:
+        if connection.phase == CLOSING:
             self._shut(connection)
 
     def _too_slow(self, connection: Connection) -> None:
@@ -468,10 +412,10 @@ class Sockets:
     def _finish(self, connection: Connection, last: bytes) -> None:
         """Send the last bytes. Then the peer ends the connection, or the close timeout does: to close at once while
         something of the peer's is unread would reset the connection and could swallow what was sent."""
-        if connection.phase == _CLOSING or connection.fd < 0:
+        if connection.phase == CLOSING or connection.fd < 0:
             return
-        self._forget(connection)
-        connection.phase = _CLOSING
+        self._attachments.forget(connection)
+        connection.phase = CLOSING
         connection.reader = None
         connection.held = None
         connection.ask = 0
@@ -480,32 +424,19 @@ class Sockets:
             self._shut(connection)
 
     def _shut(self, connection: Connection) -> None:
-        shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, connection.fd)
-        try:
-            shell.shutdown(socket.SHUT_WR)
-        except OSError:
-            shell.detach()
+        if not half_close(connection.fd):
             self._drop(connection)
             return
-        shell.detach()
         self._deadlines[connection] = self.now + self._options.close_timeout
         self._set_mask(connection, READ)
-
-    def _forget(self, connection: Connection) -> None:
-        """Its session ends: nothing is delivered to it from here on."""
-        session = connection.session
-        connection.session = None
-        if session is not None and session.key is not None and self._devices.get(session.key) is connection:
-            del self._devices[session.key]
-            self._leave(session.key)
 
     def _drop(self, connection: Connection) -> None:
         """Close the descriptor now."""
         fd = connection.fd
         if fd < 0:
             return
-        self._forget(connection)
-        connection.phase = _CLOSING
+        self._attachments.forget(connection)
+        connection.phase = CLOSING
         connection.ask = 0
         connection.fd = -1
         connection.held = connection.reader = connection.out = None
@@ -525,7 +456,7 @@ class Sockets:
             self._wheel.advance(self._fire)
         for connection, deadline in list(self._deadlines.items()):
             if deadline <= now:
-                if connection.phase == _CLOSING:
+                if connection.phase == CLOSING:
                     self._drop(connection)
                 else:
                     self._too_slow(connection)
@@ -537,16 +468,16 @@ class Sockets:
         if connection is None or connection.bucket is not bucket:
             return
         connection.bucket = None
-        if connection.phase == _HANDSHAKE:
+        if connection.phase == HANDSHAKE:
             self._counters.timeouts += 1
             if connection.reader:
                 self._finish(connection, upgrade.Refusal(408, "the request took too long").encode())
             else:
                 self._drop(connection)
-        elif connection.phase == _OPEN and connection.session is not None:
+        elif connection.phase == OPEN and connection.session is not None:
             effects, again = connection.session.tick(self.now - connection.since)
             self._perform(connection, effects)
-            if again and connection.phase == _OPEN:
+            if again and connection.phase == OPEN:
                 connection.bucket = self._wheel.arm(fd, again)
 
     # ------------------------------------------------------------------ the whole
@@ -554,18 +485,13 @@ class Sockets:
     def __len__(self) -> int:
         return len(self._connections)
 
-    @property
-    def devices(self) -> dict[bytes, Connection]:
-        """Attached devices by key."""
-        return self._devices
-
     def open_connections(self) -> list[Connection]:
         """Connections that are not closing yet."""
-        return [c for c in self._connections.values() if c.phase != _CLOSING]
+        return [c for c in self._connections.values() if c.phase != CLOSING]
 
     def let_go(self, connection: Connection) -> None:
         """Close one connection because the worker goes."""
-        if connection.phase == _HANDSHAKE:
+        if connection.phase == HANDSHAKE:
             self._drop(connection)
         else:
             self.close(connection, GOING_AWAY, "the server goes away: connect again")
