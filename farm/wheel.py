@@ -23,11 +23,12 @@ class Wheel:
         self._position = 0
 
     def arm(self, fd: int, seconds: float) -> Bucket:
-        """Have `fd` fire in `seconds`, never before the next tick.
+        """Have `fd` fire once `seconds` have passed, at most two ticks later.
 
         Returns: the bucket, which the owner must keep as the sign that this entry counts.
         """
-        ticks = min(max(1, -int(-seconds // self.tick_seconds)), len(self._buckets) - 1)
+        # One tick more, because the current one began some time ago.
+        ticks = min(max(0, -int(-seconds // self.tick_seconds)) + 1, len(self._buckets) - 1)
         bucket = self._buckets[(self._position + ticks) % len(self._buckets)]
         bucket.append(fd)
         return bucket

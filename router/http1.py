@@ -6,7 +6,8 @@ httptools (llhttp) parses; RFC 9112 is the standard. What is added here are limi
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import httptools
@@ -25,14 +26,22 @@ class Request:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
-    """An answer. `headers` are further header lines (name, value)."""
+    """An answer. `headers` are further header lines (name, value). Not to be changed once it has been sent."""
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    # Nearly all answers are one of a handful of constants: their bytes are made once.
+    _encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)
+
+    def encoded(self) -> bytes:
+        """The bytes of this answer on a connection that stays."""
+        if self._encoded is None:
+            self._encoded = encode(self, True)
+        return self._encoded
 
 
 class HttpError(Exception):
@@ -61,41 +70,36 @@ def encode(response: Response, keep_alive: bool, head_only: bool = False) -> byt
     return head if head_only else head + response.body
 
 
-_encoded: dict[Response, bytes] = {}
-_ENCODED_MAX = 256
-
-
-def _encode_cached(response: Response) -> bytes:
-    # Nearly all answers are one of a handful; a bounded memo spares building them again.
-    known = _encoded.get(response)
-    if known is None:
-        known = encode(response, True)
-        if len(_encoded) < _ENCODED_MAX and len(response.body) < 512:
-            _encoded[response] = known
-    return known
-
-
 class Place:
-    """The place of one request in the order of answers."""
+    """The place of one request in the order of answers. Called with the answer, once."""
 
-    __slots__ = ("data", "head_only", "keep_alive")
+    __slots__ = ("_answered", "data", "head_only", "keep_alive")
 
-    def __init__(self, keep_alive: bool, head_only: bool) -> None:
+    def __init__(self, keep_alive: bool, head_only: bool, answered: Callable[[], None]) -> None:
         self.keep_alive = keep_alive
         self.head_only = head_only
         self.data: bytes | None = None
+        self._answered = answered
+
+    def __call__(self, response: Response) -> None:
+        if self.keep_alive and not self.head_only:
+            self.data = response.encoded()
+        else:
+            self.data = encode(response, self.keep_alive, self.head_only)
+        self._answered()
 
 
 class HttpConnection:
     """The protocol state of one connection of an app server.
 
-    `receive` gives whole requests, each with the place its answer belongs to; `answer` fills a place; `take` gives
-    what can be sent by now. `finished` says that nothing more will come and the connection is to be closed when
+    `receive` gives whole requests, each with the place to call with its answer; then `answered` is called, and `take`
+    gives what can be sent by now. `finished` says that nothing more will come and the connection is to be closed when
     everything taken has been sent.
     """
 
-    def __init__(self, options: EndpointOptions) -> None:
+    def __init__(self, options: EndpointOptions, answered: Callable[[], None] = lambda: None) -> None:
         self._options = options
+        self._answered = answered
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Place] = deque()
         self._ready: list[tuple[Request, Place]] = []
@@ -147,7 +151,7 @@ class HttpConnection:
     def _refuse(self, error: HttpError) -> None:
         if self.finished:
             return  # what stands behind the last request is nobody's business
-        place = Place(False, False)
+        place = Place(False, False, self._answered)
         place.data = encode(error.response, False)
         self._pending.append(place)
         self.finished = True
@@ -159,11 +163,6 @@ class HttpConnection:
 
     # --- called by httptools
     def on_message_begin(self) -> None:
-        if self.finished:
-            return
-        size = self._size
-        self._reset()
-        self._size = size
         self.in_request = True
 
     def on_url(self, url: bytes) -> None:
@@ -207,7 +206,7 @@ class HttpConnection:
         path, _, query = self._url.partition(b"?")
         # An HTTP/1.0 client would have to be told that its connection stays: it does not stay.
         keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
-        place = Place(keep_alive, method == b"HEAD")
+        place = Place(keep_alive, method == b"HEAD", self._answered)
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._ready.append((Request(method, path, query, self._headers, body), place))
         self._pending.append(place)
@@ -216,13 +215,6 @@ class HttpConnection:
         self._reset()
 
     # ------------------------------------------------------------------ bytes out
-
-    def answer(self, place: Place, response: Response) -> None:
-        """Put the answer of one request in its place."""
-        if place.keep_alive and not place.head_only:
-            place.data = _encode_cached(response)
-        else:
-            place.data = encode(response, place.keep_alive, place.head_only)
 
     def take(self) -> bytes:
         """What is to be sent now: the answers up to the first that is not there yet."""

@@ -26,9 +26,10 @@ class _Client:
 
     __slots__ = ("fd", "http", "lingering", "mask", "out", "since")
 
-    def __init__(self, fd: int, http: HttpConnection, now: float) -> None:
+    http: HttpConnection
+
+    def __init__(self, fd: int, now: float) -> None:
         self.fd = fd
-        self.http = http
         self.out = bytearray()
         self.mask = READ
         self.since = now  # last time something began: a request, or being idle
@@ -54,21 +55,19 @@ class HttpPort:
         self._options = options
         self._counters = counters
         self._monotonic = monotonic
+        self._now = monotonic()  # as of the last flush
         self._clients: dict[int, _Client] = {}
         self._answered: set[_Client] = set()
         lot.park(listener.fileno(), READ)
 
     # ------------------------------------------------------------------ events
 
-    def handles(self, fd: int) -> bool:
-        """Whether this descriptor is the port's."""
-        return fd in self._clients or (self._listener is not None and fd == self._listener.fileno())
-
     def ready(self, fd: int, events: int) -> None:
         """Deal with what epoll said of one of our descriptors."""
         client = self._clients.get(fd)
         if client is None:
-            self._accept()
+            if self._listener is not None and fd == self._listener.fileno():
+                self._accept()
             return
         if events & WRITE:
             self._write(client, b"")
@@ -80,8 +79,7 @@ class HttpPort:
             self._read(client)
 
     def _accept(self) -> None:
-        if self._listener is None:
-            return
+        assert self._listener is not None
         for _ in range(_ACCEPT_BATCH):
             try:
                 connection, _ = self._listener.accept()
@@ -99,10 +97,15 @@ class HttpPort:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             fd = connection.detach()
-            self._clients[fd] = _Client(fd, HttpConnection(self._options), self._monotonic())
+            self._clients[fd] = self._client(fd)
             self._lot.park(fd, READ)
             self._counters.http_connects += 1
             self._counters.http_connections += 1
+
+    def _client(self, fd: int) -> _Client:
+        client = _Client(fd, self._now)
+        client.http = HttpConnection(self._options, lambda: self._answered.add(client))
+        return client
 
     def _read(self, client: _Client) -> None:
         http = client.http
@@ -129,18 +132,14 @@ class HttpPort:
             return
         began = http.in_request
         for request, place in http.receive(data):
-            self._dispatch(client, request, place)
+            self._dispatch(request, place)
         if http.in_request != began or not began:
-            client.since = self._monotonic()
-        self._answered.add(client)
+            client.since = self._now
+        if http.finished or http.in_request:
+            self._answered.add(client)  # a refusal, or 100 Continue
 
-    def _dispatch(self, client: _Client, request: Request, place: Place) -> None:
+    def _dispatch(self, request: Request, reply: Place) -> None:
         self._counters.http_requests += 1
-
-        def reply(response: Response) -> None:
-            client.http.answer(place, response)
-            self._answered.add(client)
-
         handler = self._routes.find(request.path)
         if handler is None:
             reply(_NOT_FOUND)
@@ -154,7 +153,8 @@ class HttpPort:
     # ------------------------------------------------------------------ answers
 
     def flush(self) -> None:
-        """Write the answers that have come since the last call."""
+        """End of a turn: write the answers that have come since the last call."""
+        self._now = self._monotonic()
         while self._answered:
             client = self._answered.pop()
             if self._clients.get(client.fd) is client:
@@ -195,7 +195,7 @@ class HttpPort:
         if client.lingering:
             return
         client.lingering = True
-        client.since = self._monotonic()
+        client.since = self._now
         half_close(client.fd)
         self._set_mask(client, READ)
 

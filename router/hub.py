@@ -161,8 +161,10 @@ class Hub:
             done(REFUSED_FAILED)
             return
         self._number = number = self._number + 1
-        expires = int(self._unix_time()) + ttl
-        item = Item(slot, version, self._next_sequence(), expires, urgency, body if keep_body else None)
+        now = self._unix_time()
+        # Microseconds, so that the order of arrival outlives a restart without being stored anywhere else.
+        self._sequence = sequence = max(self._sequence + 1, int(now * 1e6))
+        item = Item(slot, version, sequence, int(now) + ttl, urgency, body if keep_body else None)
         push = _Push(self, number, item, body, done)
         self.journal.put(device, item, push.committed)
         lease = self.map.device(device)
@@ -213,11 +215,6 @@ class Hub:
                 self.lose(peer, "its queue is full")
                 continue
             self._say(peer, (v.EVENT, channel, offset, body))
-
-    def _next_sequence(self) -> int:
-        # Microseconds, so that the order of arrival outlives a restart without being stored anywhere else.
-        self._sequence = max(self._sequence + 1, int(self._unix_time() * 1e6))
-        return self._sequence
 
     # ------------------------------------------------------------------ workers
 

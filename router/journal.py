@@ -4,16 +4,11 @@ Whoever wants something kept says so without waiting and gives a callback; the j
 slot, hands the whole batch to the store, and calls back when it is durable. While one commit is under way the next
 batch fills. Order is kept: a read sees every write asked for before it.
 
-Who drives the store takes batches and brings them back finished: `run` in the same trio loop, or a thread of the
-store's own (`store_thread`). That thread takes a batch the moment the last one is durable; what is being filled at
-that moment is not offered yet, so a batch is never touched from two sides. `offer` ends a turn of the main loop.
-
 A message that is acknowledged before its batch is committed never reaches the disk: nobody needs it any more.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,16 +49,11 @@ class Journal:
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._unix_time = unix_time
-        self._batches: deque[_Batch] = deque()  # all that are not finished, the first `_taken` of them with the store
-        self._taken = 0
-        self._filling: _Batch | None = None  # the last of them, while the main loop adds to it
-        self._set_aside: _Batch | None = None  # taken, for a driver that is being woken
-        self._lock = threading.Lock()  # guards the four above against the store's thread
-        self._starving = False  # the store's driver found nothing to take
-        self._same_loop = False  # nothing runs beside us: the driver may be woken before the turn ends
+        self._batches: deque[_Batch] = deque()
         self._waiting = 0
+        self._idle: trio.Event | None = None
+        self._busy = False
         self._sweep_budget = 0
-        self.wake: Callable[[], None] = lambda: None  # set by the driver: there is something to take again
         self.healthy = True
         self.commits = 0
         self.written = 0
@@ -138,40 +128,14 @@ class Journal:
         self._next(0).commits.append(done)
 
     def _next(self, weight: int = 1) -> _Batch:
-        batch = self._filling
-        if batch is None or batch.size >= self._batch_limit:
-            batch = self._fill()
+        if not self._batches or self._batches[-1].size >= self._batch_limit:
+            self._batches.append(_Batch())
+            if self._idle is not None:
+                self._idle.set()
+        batch = self._batches[-1]
         batch.size += weight
         self._waiting += weight
         return batch
-
-    def _fill(self) -> _Batch:
-        """Go on with the last batch that was offered, if the store has not taken it, or begin another."""
-        with self._lock:
-            batch = self._batches[-1] if len(self._batches) > self._taken else None
-            if batch is None or batch.size >= self._batch_limit:
-                batch = _Batch()
-                self._batches.append(batch)
-            self._filling = batch
-            starving = self._starving and self._same_loop
-            self._starving = self._starving and not starving
-        if starving:
-            self.wake()
-        return batch
-
-    def offer(self) -> None:
-        """End of a turn of the main loop: the store may take what has been asked for."""
-        if self._filling is None and not self._sweep_budget:
-            return
-        with self._lock:
-            self._filling = None
-            starving = self._starving
-            if starving:
-                self._starving = False
-                # Set aside now: by the time the driver is awake, another turn may be filling this batch.
-                self._set_aside = self._take_next()
-        if starving:
-            self.wake()
 
     def overtaken(self, device: bytes, item: Item) -> bool:
         """Whether a write that waits replaces or removes this item: a read that has just given it is behind."""
@@ -180,88 +144,54 @@ class Journal:
             key in batch.writes.puts or batch.writes.removals.get(key, -1) >= item.version for batch in self._batches
         )
 
-    # ------------------------------------------------------------------ for the driver of the store
+    async def run(self, flush: Callable[[], None]) -> None:
+        """Commit batches for ever. `flush` is called after each batch's callbacks, to send what they produced."""
+        while True:
+            if self._sweep_budget:
+                await self._sweep()
+            if not self._batches:
+                self._idle = trio.Event()
+                await self._idle.wait()
+                self._idle = None
+                continue
+            batch = self._batches.popleft()
+            self._busy = True
+            status, results = await self._apply(batch)
+            self._busy = False
+            self._waiting -= batch.size
+            _call_back(batch, status, results)
+            flush()
 
-    def take(self) -> _Batch | None:
-        """The next batch for the store; None if nothing is offered, then `wake` is called once something is."""
-        with self._lock:
-            batch, self._set_aside = self._set_aside, None
-            if batch is None:
-                batch = self._take_next()
-            self._starving = batch is None
-            return batch
-
-    def _take_next(self) -> _Batch | None:
-        if self._taken == len(self._batches) or self._batches[self._taken] is self._filling:
-            return None
-        self._taken += 1
-        return self._batches[self._taken - 1]
-
-    def take_sweep(self) -> int:
-        """Entries that a sweep now shall look at; 0: none is due."""
-        budget, self._sweep_budget = self._sweep_budget, 0
-        return budget
-
-    async def commit(self, batch: _Batch) -> tuple[int, Results]:
-        """Have the store apply a batch. Returns: status and results for `finish`."""
+    async def _apply(self, batch: _Batch) -> tuple[int, Results]:
         try:
-            return OK, await self._store.apply(batch.writes, batch.reads, int(self._unix_time()))
+            results = await self._store.apply(batch.writes, batch.reads, int(self._unix_time()))
         except StoreError as error:
+            self.healthy = False
             logs.error("store.failed", error=str(error), writes=len(batch.writes))
             return FAILED, Results()
-
-    async def sweep(self, budget: int) -> int:
-        """Have the store delete what has expired among its next entries. Returns: how many it deleted."""
-        try:
-            return await self._store.sweep(int(self._unix_time()), budget)
-        except StoreError as error:
-            logs.error("store.sweep_failed", error=str(error))
-            return 0
-
-    def finish(self, batch: _Batch, status: int, results: Results) -> None:
-        """The batch that was taken first is decided: call back."""
-        with self._lock:
-            assert self._batches[0] is batch
-            self._batches.popleft()
-            self._taken -= 1
-        self._waiting -= batch.size
-        self.healthy = status == OK
-        if status == OK:
-            self.commits += 1
-            self.written += len(batch.writes)
-        _call_back(batch, status, results)
-
-    async def run(self, flush: Callable[[], None]) -> None:
-        """Drive the store from this trio loop, for ever. `flush` is called after each batch's callbacks."""
-        wanted = trio.Event()
-
-        def wake() -> None:
-            wanted.set()
-
-        self.wake = wake
-        self._same_loop = True
-        while True:
-            if budget := self.take_sweep():
-                self.expired += await self.sweep(budget)
-            self.offer()
-            batch = self.take()
-            if batch is None:
-                await wanted.wait()
-                wanted = trio.Event()
-                continue
-            status, results = await self.commit(batch)
-            self.finish(batch, status, results)
-            flush()
+        self.healthy = True
+        self.commits += 1
+        self.written += len(batch.writes)
+        return OK, results
 
     def sweep_soon(self, budget: int) -> None:
         """Between two commits, delete what has expired among the next `budget` entries of the store."""
         self._sweep_budget = budget
-        self.offer()
+        if self._idle is not None:
+            self._idle.set()
+
+    async def _sweep(self) -> None:
+        budget, self._sweep_budget = self._sweep_budget, 0
+        try:
+            self.expired += await self._store.sweep(int(self._unix_time()), budget)
+        except StoreError as error:
+            self.healthy = False
+            logs.error("store.sweep_failed", error=str(error))
 
     @property
     def settled(self) -> bool:
         """Whether nothing waits and nothing is under way."""
-        return not self._batches
+        return not self._batches and not self._busy
 
 
 def _call_back(batch: _Batch, status: int, results: Results) -> None:

@@ -23,6 +23,7 @@ TAG_BYTES = 16
 MAX_TOKEN_CHARS = 1024
 KEY_FILE = "token.key"
 
+_PADDING = (b"", b"===", b"==", b"=")
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
@@ -107,8 +108,9 @@ class Tokens:
         if len(token) > MAX_TOKEN_CHARS:
             raise TokenError("token too long")
         try:
-            bare = token.rstrip(b"=").translate(_TO_STANDARD)
-            sealed = binascii.a2b_base64(bare + b"=" * (-len(bare) % 4), strict_mode=True)
+            if token.endswith(b"="):
+                token = token.rstrip(b"=")
+            sealed = binascii.a2b_base64(token.translate(_TO_STANDARD) + _PADDING[len(token) & 3], strict_mode=True)
         except binascii.Error as error:
             raise TokenError("token is not base64url") from error
         if len(sealed) <= NONCE_BYTES + TAG_BYTES:

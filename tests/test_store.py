@@ -646,6 +646,17 @@ def test_what_cannot_be_stored_fails_the_batch_as_a_whole(path: Path, bad: Item)
     in_sqlite(path, test)
 
 
+def test_cancelled_apply_is_done_or_not_begun(path: Path) -> None:
+    async def test(store: Store) -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.apply(puts(A, item("x", 1)), Reads(), NOW)
+        assert scope.cancelled_caught
+        assert await inbox(store, A) == []
+
+    in_sqlite(path, test)
+
+
 def test_closed_store_says_so_and_closes_again(path: Path) -> None:
     async def main() -> None:
         store = SqliteStore(OPTIONS, path)

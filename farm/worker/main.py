@@ -26,7 +26,7 @@ from router.lot import READ, Lot, prefer_batches
 from router.memory import resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
-from router.process import watch_parent, watch_signals
+from router.process import GC_THRESHOLD, watch_parent, watch_signals
 from router.settings import Data, EndpointOptions, LinkOptions, Listen, Log, TokenOptions
 from router.token import KeyFormatError, Tokens, load_or_make_keys
 
@@ -200,6 +200,7 @@ def run(settings: Settings, shard: int, listener: socket.socket, parent: int | N
         worker = Worker(settings, shard, listener, context)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
         trio.run(_until_told, worker, parent)
     except (KeyFormatError, LinkError, OSError) as error:
         logs.error("worker.failed", why=str(error))

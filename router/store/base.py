@@ -97,11 +97,7 @@ class Results:
 
 
 class Store(Protocol):
-    """Every store does this and nothing else. All methods are awaited in one trio loop, one at a time."""
-
-    blocking: bool
-    """Whether a call blocks its thread. Such a store is driven in a thread of its own."""
-
+    """Every store does this and nothing else. All methods run in trio; none may be called concurrently."""
     async def open(self) -> None:
         """Make ready. Raises: StoreError, with what to do about it."""
 

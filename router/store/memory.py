@@ -45,8 +45,6 @@ class _Log:
 class MemoryStore:
     """A `Store` in this process's memory. It never fails."""
 
-    blocking = False
-
     def __init__(self, options: StoreOptions) -> None:
         self._inbox_limit = options.inbox_limit
         self._log_limit = options.log_limit

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
+import trio
 
 from router.settings import StoreOptions
 from router.store.base import Item, LogSlice, Reads, Results, StoreError, Writes
@@ -67,13 +68,14 @@ _ADVICE: Final = (
 
 
 class SqliteStore:
-    """A `Store` in one SQLite file. Every call blocks until the disk has answered."""
+    """A `Store` in one SQLite file. Every call is one hop to a thread that is this store's alone.
 
-    blocking = True
+    `Writes` and `Reads` are read in that thread: they must stay as they are until the answer is there."""
 
     def __init__(self, options: StoreOptions, path: Path) -> None:
         self._options = options
         self._path = path
+        self._limiter = trio.CapacityLimiter(1)
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
         self._refusals = False
@@ -84,26 +86,27 @@ class SqliteStore:
     async def open(self) -> None:
         """See `Store.open`. Makes the folder (0700) and the file (0600) where they are missing."""
         try:
-            self._guarded(self._open)
+            await self._run(self._open)
         except BaseException:
-            self._close()
+            await self.close()
             raise
 
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
-        """See `Store.apply`."""
-        return self._guarded(lambda: self._apply(writes, reads, now))
+        """See `Store.apply`. A cancellation that comes while it is under way takes effect afterwards."""
+        return await self._run(lambda: self._apply(writes, reads, now))
 
     async def sweep(self, now: int, budget: int) -> int:
         """See `Store.sweep`. A sweep ends early where a round through all tables ends."""
-        return self._guarded(lambda: self._sweep(now, budget))
+        return await self._run(lambda: self._sweep(now, budget))
 
     async def close(self) -> None:
         """See `Store.close`. May be called at any time, and again."""
-        self._guarded(self._close)
+        with trio.CancelScope(shield=True):
+            await self._run(self._close)
 
-    def _guarded(self, function: Callable[[], T]) -> T:
+    async def _run(self, function: Callable[[], T]) -> T:
         try:
-            return function()
+            return await trio.to_thread.run_sync(function, limiter=self._limiter)
         except sqlite3.Error as e:
             name = getattr(e, "sqlite_errorname", None) or type(e).__name__
             advice = next((text for start, text in _ADVICE if name.startswith(start)), str(e))
