@@ -26,9 +26,14 @@ _TURN_S = 0.001
 
 
 class Lot:
-    """An epoll instance that one task drives. Level-triggered: what is not dealt with is reported again."""
+    """An epoll instance that one task drives. Level-triggered: what is not dealt with is reported again.
 
-    def __init__(self) -> None:
+    linger: seconds to wait for more in the epoll itself before trio is asked to: under load the next batch is there
+    by then. Meanwhile no other task of this process runs, so it is only for those that have none in a hurry.
+    """
+
+    def __init__(self, linger: float = 0.0) -> None:
+        self._linger = linger
         self._epoll = select.epoll()
         self._yielded = 0.0
         self.park = self._epoll.register
@@ -39,10 +44,10 @@ class Lot:
         """Wait until something is ready; (descriptor, epoll event mask) pairs.
 
         A turn of trio's loop costs as much as a small batch, so while there is more it is only taken once in a while:
-        other tasks run at the latest after `_TURN_S` and the batch then at hand.
+        other tasks run at the latest after `_TURN_S` or a few times `linger`, and the batch then at hand.
         """
-        events = self._epoll.poll(0, _MAX_EVENTS)
-        if events and time.monotonic() - self._yielded < _TURN_S:
+        events = self._epoll.poll(self._linger, _MAX_EVENTS)
+        if events and time.monotonic() - self._yielded < max(_TURN_S, 4 * self._linger):
             return events
         if events:
             await trio.lowlevel.checkpoint()

@@ -33,6 +33,7 @@ from router.token import KeyFormatError, Tokens, load_or_make_keys
 _TICK_S = 0.1
 _DRAIN_STEP_S = 0.05
 _DESCRIPTOR_RESERVE = 64
+_LINGER_S = 0.002
 _SATURATED_WAIT_S = 0.05
 _FREEZE_EVERY = 2000
 """After so many more connections, what lives is taken out of the garbage collector's sight."""
@@ -82,7 +83,7 @@ class Worker:
                 if is_on(settings, module)
             ]
         )
-        self.lot = Lot()
+        self.lot = Lot(_LINGER_S)
         self.limit = connection_limit(options)
         self.link = WorkerLink(
             context,

@@ -35,6 +35,7 @@ from router.settings import StoreOptions
 from router.store.base import Item, LogSlice, Reads, Results, StoreError, Writes
 from router.store.memory import next_epoch
 from router.store.statements import BATCH, READ, SCHEMA, SCHEMA_VERSION, SWEPT, WRITE, WRITE_NUL
+from router.store.thread import StoreThread
 
 BUSY_TIMEOUT_S: Final = 5.0
 # Measured with 200,000 items waiting: a checkpoint holds up one commit for 25 ms; at 16,000 pages that is 65 ms,
@@ -75,7 +76,7 @@ class SqliteStore:
     def __init__(self, options: StoreOptions, path: Path) -> None:
         self._options = options
         self._path = path
-        self._limiter = trio.CapacityLimiter(1)
+        self._thread = StoreThread()
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
         self._refusals = False
@@ -103,10 +104,11 @@ class SqliteStore:
         """See `Store.close`. May be called at any time, and again."""
         with trio.CancelScope(shield=True):
             await self._run(self._close)
+            self._thread.end()
 
     async def _run(self, function: Callable[[], T]) -> T:
         try:
-            return await trio.to_thread.run_sync(function, limiter=self._limiter)
+            return await self._thread.run(function)
         except sqlite3.Error as e:
             name = getattr(e, "sqlite_errorname", None) or type(e).__name__
             advice = next((text for start, text in _ADVICE if name.startswith(start)), str(e))
