@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import socket
 import sys
 import time
@@ -15,25 +13,22 @@ import trio
 import zmq
 
 import router.dialects
-from router import logs
+from router import lifecycle, logs
 from router.dialects import Context, Router, is_on, modules
 from router.http_port import HttpPort
 from router.hub import Hub
 from router.journal import Journal
-from router.link import LinkError, RouterLink, address
-from router.lot import READ, Lot, prefer_batches
+from router.link import RouterLink, address
+from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.options import Settings
-from router.settings import Data, EndpointOptions, LinkOptions, Listen, Log, StoreOptions, TokenOptions
-from router.store.base import StoreError
+from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions, TokenOptions
 from router.store.select import open_store
-from router.token import KeyFormatError, Tokens, load_or_make_keys
+from router.token import Tokens, load_or_make_keys
 
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0
 _STOP_S = 5.0
-GC_THRESHOLD = (20_000, 20, 50)
-"""What lives as long as one push survives a young collection at Python's default of 700, for nothing."""
 _SWITCH_INTERVAL_S = 0.0005
 """The store's thread wants the GIL back after each statement; Python's default lets it wait for 5 ms."""
 
@@ -146,64 +141,14 @@ class RouterProcess:
 
 
 def run(settings: Settings, listener: socket.socket, parent: int | None) -> int:
-    """Run a router on an open listener until SIGTERM, or until the pipe `parent` is closed by whoever started us.
-
-    Returns: exit code. A failure that the operator can mend is one log line.
-    """
-    log = settings.get(Log)
-    logs.setup(log.format, log.level, process="router")
+    """Run a router on an open listener until SIGTERM, or until the pipe `parent` closes. Returns: exit code."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    prefer_batches()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        process = RouterProcess(settings, listener, context)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLD)
-        trio.run(_until_told, process, parent)
-    except BaseExceptionGroup as group:
-        known, other = group.split((StoreError, OSError))
-        if other is not None:
-            raise
-        logs.error("router.failed", why=str(known))
-        return 1
-    except (StoreError, KeyFormatError, LinkError, OSError) as error:
-        logs.error("router.failed", why=str(error))
-        return 1
-    finally:
-        context.destroy(linger=0)
-    return 0
-
-
-async def _until_told(process: RouterProcess, parent: int | None) -> None:
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_signals, stop, parent is None)
-        if parent is not None:
-            nursery.start_soon(watch_parent, parent, stop)
-        await process.run(stop)
-        nursery.cancel_scope.cancel()
-
-
-async def watch_signals(stop: trio.Event, alone: bool) -> None:
-    """Set `stop` at the first SIGTERM. SIGINT does the same to a process that is alone; under a supervisor it came
-    from a terminal to all of us, and the supervisor decides what it means."""
-    if not alone:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with trio.open_signal_receiver(signal.SIGTERM, *([signal.SIGINT] if alone else [])) as signals:
-        async for _ in signals:
-            stop.set()
-
-
-async def watch_parent(parent: int, stop: trio.Event) -> None:
-    """Set `stop` when the other end of the pipe has gone: nobody would be left to stop us."""
-    await trio.lowlevel.wait_readable(parent)
-    logs.warning("parent.gone")
-    stop.set()
+    return lifecycle.run(lambda context: RouterProcess(settings, listener, context), settings, parent, "router")
 
 
 def run_single(settings: Settings) -> int:
     """A router on its own (`farm router`): opens its listener itself and stops at SIGTERM or SIGINT."""
+    lifecycle.make_data_folder(settings)
     listen = settings.get(Listen)
     listener = socket.create_server((listen.host, listen.router_port), backlog=listen.backlog)
     port = listener.getsockname()[1]

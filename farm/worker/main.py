@@ -14,21 +14,21 @@ import trio
 import zmq
 
 import farm.dialects
+from farm.capacity import raise_descriptor_limit
 from farm.dialects import Context
 from farm.settings import DrainOptions, WorkerOptions
 from farm.shared_path import by_path
 from farm.worker.link import WorkerLink
 from farm.worker.sockets import Sockets
-from router import logs
+from router import lifecycle, logs
 from router.dialects import is_on, modules
-from router.link import LinkError, address
-from router.lot import READ, Lot, prefer_batches
+from router.link import address
+from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
-from router.process import GC_THRESHOLD, watch_parent, watch_signals
-from router.settings import Data, EndpointOptions, LinkOptions, Listen, Log, TokenOptions
-from router.token import KeyFormatError, Tokens, load_or_make_keys
+from router.settings import Data, EndpointOptions, LinkOptions, Listen, TokenOptions
+from router.token import Tokens, load_or_make_keys
 
 _TICK_S = 0.1
 _DRAIN_STEP_S = 0.05
@@ -189,40 +189,16 @@ class Worker:
 
 
 def run(settings: Settings, shard: int, listener: socket.socket, parent: int | None) -> int:
-    """Run a worker on an open listener until SIGTERM, or until the pipe `parent` closes.
-
-    Returns: exit code. A failure that the operator can mend is one log line.
-    """
-    log = settings.get(Log)
-    logs.setup(log.format, log.level, process="worker", shard=shard)
-    prefer_batches()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        worker = Worker(settings, shard, listener, context)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLD)
-        trio.run(_until_told, worker, parent)
-    except (KeyFormatError, LinkError, OSError) as error:
-        logs.error("worker.failed", why=str(error))
-        return 1
-    finally:
-        context.destroy(linger=0)
-    return 0
-
-
-async def _until_told(worker: Worker, parent: int | None) -> None:
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_signals, stop, parent is None)
-        if parent is not None:
-            nursery.start_soon(watch_parent, parent, stop)
-        await worker.run(stop)
-        nursery.cancel_scope.cancel()
+    """Run a worker on an open listener until SIGTERM, or until the pipe `parent` closes. Returns: exit code."""
+    return lifecycle.run(
+        lambda context: Worker(settings, shard, listener, context), settings, parent, "worker", shard=shard
+    )
 
 
 def run_single(settings: Settings, shard: int) -> int:
     """A worker on its own (`farm worker`): opens its listener itself and stops at SIGTERM or SIGINT."""
+    lifecycle.make_data_folder(settings)
+    raise_descriptor_limit()
     listen = settings.get(Listen)
     listener = socket.create_server((listen.host, listen.device_port), backlog=listen.backlog, reuse_port=True)
     if not settings.get(EndpointOptions).url:

@@ -1,0 +1,70 @@
+"""`farm router` and `farm worker` without a supervisor, as an operator with one of their own runs them."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import websocket
+
+CHANNEL = "0b4a7f0e-0000-4000-8000-000000000001"
+
+
+def free_ports(number: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "farm", *arguments], stderr=subprocess.PIPE)
+
+
+def connected(port: int) -> websocket.WebSocket:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return websocket.create_connection(f"ws://127.0.0.1:{port}/", timeout=10)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def ask(device: websocket.WebSocket, **command: object) -> dict[str, object]:
+    device.send(json.dumps(command))
+    answer: dict[str, object] = json.loads(device.recv())
+    return answer
+
+
+def test_a_router_and_a_worker_of_their_own(tmp_path: Path) -> None:
+    device_port, router_port = free_ports(2)
+    data = tmp_path / "data"
+    common = ("--set", f"data.dir={data}", "--set", "listen.host=127.0.0.1")
+    common += ("--set", f"listen.device_port={device_port}", "--set", f"listen.router_port={router_port}")
+    worker = start("worker", "--shard", "7", *common)
+    router = start("router", *common)
+    try:
+        device = connected(device_port)
+        assert ask(device, messageType="hello", uaid="", channelIDs=[])["status"] == 200
+        endpoint = ask(device, messageType="register", channelID=CHANNEL)["pushEndpoint"]
+        assert str(endpoint).startswith(f"http://127.0.0.1:{router_port}/update/")
+        push = urllib.request.Request(str(endpoint), data=b"version=3", method="PUT")
+        with urllib.request.urlopen(push, timeout=10) as answer:
+            assert answer.status == 200
+        updates = json.loads(device.recv())["updates"]
+        assert updates == [{"channelID": CHANNEL, "version": 3}]
+        assert data.stat().st_mode & 0o777 == 0o700
+        device.close()
+        for process, number in ((worker, signal.SIGINT), (router, signal.SIGTERM)):
+            process.send_signal(number)
+            assert process.wait(30) == 0
+    finally:
+        for process in (worker, router):
+            process.kill()
+            process.communicate()
