@@ -25,7 +25,7 @@ class FarmOptions(Section):
     )
     restart_min: float = option(0.1, "first wait before a process that died is started again", unit="s", ge=0)
     restart_max: float = option(
-        10.0, "longest such wait; it doubles from restart_min and falls back after a minute of peace", unit="s", ge=0.1
+        2.0, "longest such wait; it doubles from restart_min and falls back after a minute of peace", unit="s", ge=0.1
     )
     drain_grace: float = option(
         5.0, "time after drain.seconds until a process that has not ended is killed", unit="s", ge=0.1

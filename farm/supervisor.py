@@ -183,16 +183,17 @@ class Supervisor:
         workers = [slot.child for slot in self._workers if slot.child is not None] + self._between
         await self._end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)
         if self._router.child is not None:
-            await self._end([self._router.child], grace + 5.0)
+            await self._end([self._router.child], grace + 5.0, may_hurry=False)
         logs.event("farm.stopped")
 
-    async def _end(self, children: list[Child], patience: float) -> None:
+    async def _end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
         """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""
         for child in children:
             child.signal(signal.SIGTERM)
         with trio.move_on_after(patience):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._cancel_when_hurried, nursery.cancel_scope)
+                if may_hurry:
+                    nursery.start_soon(self._cancel_when_hurried, nursery.cancel_scope)
                 for child in children:
                     await child.ended.wait()
                 nursery.cancel_scope.cancel()

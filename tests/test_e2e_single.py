@@ -1,6 +1,7 @@
 """`farm router` and `farm worker` without a supervisor, as an operator with one of their own runs them."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import websocket
+from farm_fixture import running_farm, until
 
 CHANNEL = "0b4a7f0e-0000-4000-8000-000000000001"
 
@@ -68,3 +70,19 @@ def test_a_router_and_a_worker_of_their_own(tmp_path: Path) -> None:
         for process in (worker, router):
             process.kill()
             process.communicate()
+
+
+def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
+    """An operator in a hurry: the devices are cut off, but the router still ends in good order."""
+    with running_farm(tmp_path / "data", {"drain.seconds": 3600}) as farm:
+        devices = [connected(farm.device_port) for _ in range(8)]
+        pid = farm.status()["pid"]
+        os.kill(pid, signal.SIGINT)
+        until(lambda: list(farm.events("farm.draining")), "the drain has begun")
+        os.kill(pid, signal.SIGINT)
+        assert farm.wait_ended() == 0
+        killed = {event["pid"] for event in farm.events("process.killed")}
+        joined = {event["pid"] for event in farm.events("worker.joined")}
+        assert killed == joined
+        for device in devices:
+            device.close()
