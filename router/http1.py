@@ -171,15 +171,16 @@ class HttpConnection:
             raise HttpError(414, "URI Too Long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        # Judged when the head is whole; one that never ends is stopped by its bytes, in receive.
         self._header_count += 1
         self._head_size += len(name) + len(value) + 4
-        if self._header_count > self._options.max_headers or self._head_size > self._options.max_header_bytes:
-            raise HttpError(431, "Request Header Fields Too Large")
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._size = 0
+        if self._header_count > self._options.max_headers or self._head_size > self._options.max_header_bytes:
+            raise HttpError(431, "Request Header Fields Too Large")
         headers = self._headers
         length = headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > self._options.max_body_bytes:

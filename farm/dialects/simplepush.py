@@ -132,8 +132,9 @@ class SimplePushSession:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass  # not an ack after all, or one that has to be looked at closely
             else:
-                if updates and all(is_id(update.channelID) and _is_version(update.version) for update in updates):
-                    return self._acknowledge(self.key, [(update.channelID, update.version) for update in updates])
+                acks = [(u.channelID, u.version) for u in updates if is_id(u.channelID) and _is_version(u.version)]
+                if acks and len(acks) == len(updates):
+                    return self._acknowledge(self.key, acks)
         try:
             command = _decode(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # binary may hold anything
