@@ -15,7 +15,6 @@ Times are integers of unix seconds. Device keys and channel keys are 16 bytes. S
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -117,10 +116,3 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Flush and let go. No call follows."""
-
-
-class Sized(Protocol):
-    """Optional: stores that know how much they hold, for the metrics."""
-
-    def sizes(self) -> Iterable[tuple[str, int]]:
-        """Pairs of shape name and entries."""
