@@ -199,6 +199,11 @@ class Forker:
             child.ended.set()
         return child
 
+    @property
+    def childless(self) -> bool:
+        """Whether nothing that it forked runs any more."""
+        return not self._children
+
     def close(self) -> None:
         """End the forker. What still runs sees its parent pipe end."""
         self._socket.close()

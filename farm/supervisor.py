@@ -73,6 +73,7 @@ class Supervisor:
         self._router = Slot("router", -1, self._listeners.router)
         self._workers = [Slot("worker", n, one) for n, one in enumerate(self._listeners.devices)]
         self._forker: Forker | None = None
+        self._old_forkers: list[Forker] = []  # replaced by a reload, but parent of something that runs: the router
         self._started = time.monotonic()
         self._stopping = trio.Event()
         self._hurry = trio.Event()
@@ -138,7 +139,7 @@ class Supervisor:
     async def _watch_forker(self, forker: Forker, nursery: trio.Nursery) -> None:
         try:
             await forker.run()
-        except ForkerGone:
+        except (ForkerGone, trio.ClosedResourceError):
             if forker is self._forker and not self._stopping.is_set():
                 # Nothing could be started again: better to be started anew as a whole, while devices still drain.
                 logs.error("forker.died", pid=forker.pid)
@@ -237,8 +238,11 @@ class Supervisor:
             logs.event("reload.replaced", process=slot.name, pid=new.pid)
         else:
             logs.event("reload.done")
-        if old_forker is not None and not self._router.alive:
-            old_forker.close()
+        if old_forker is not None:
+            self._old_forkers.append(old_forker)
+        for forker in [forker for forker in self._old_forkers if forker.childless]:
+            self._old_forkers.remove(forker)
+            forker.close()
         self._reloading = False
 
     async def _joined(self, child: Child) -> bool:
