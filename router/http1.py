@@ -106,6 +106,7 @@ class HttpConnection:
         self._reset()
         self.in_request = False
         self.finished = False
+        self.refused = False
         self._expect_continue = False
 
     def _reset(self) -> None:
@@ -154,7 +155,7 @@ class HttpConnection:
         place = Place(False, False, self._answered)
         place.data = encode(error.response, False)
         self._pending.append(place)
-        self.finished = True
+        self.finished = self.refused = True
 
     @property
     def full(self) -> bool:

@@ -195,6 +195,7 @@ class HttpPort:
         if client.lingering:
             return
         client.lingering = True
+        self._counters.http_bad_requests += client.http.refused
         client.since = self._now
         half_close(client.fd)
         self._set_mask(client, READ)

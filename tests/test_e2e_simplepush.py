@@ -882,3 +882,9 @@ def test_token_keys(tmp_path: Path) -> None:
         farm.start()
         assert put(old_endpoint, 3) == 404
         assert put(new_endpoint, 3) == 202
+
+
+def test_a_refused_request_is_counted(farm: Farm) -> None:
+    before = farm.status()["router"]["http_bad_requests"]
+    assert refusal(farm.router_port, b"GARBAGE\r\n\r\n").status >= 400
+    until(lambda: farm.status()["router"]["http_bad_requests"] > before, "the refusal is counted")

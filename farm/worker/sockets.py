@@ -32,7 +32,7 @@ from farm.wheel import Bucket, Wheel
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Attachments, Connection
 from router import logs
 from router import vocabulary as v
-from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
+from router.lot import BROKEN, READ, WRITE, Lot, half_close
 from router.metrics import WorkerCounters
 from router.store.base import Item
 
@@ -401,7 +401,7 @@ class Sockets:
     def _set_mask(self, connection: Connection, mask: int) -> None:
         if connection.mask != mask and connection.fd >= 0:
             connection.mask = mask
-            self._lot.change(connection.fd, mask or NOTHING)
+            self._lot.change(connection.fd, mask)
 
     # ------------------------------------------------------------------ close
 
