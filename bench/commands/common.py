@@ -91,7 +91,9 @@ def target_of(farm: dict[str, Any]) -> Target:
     return Target(farm["url"], farm["admin"], farm["workers"], farm["store"], tuple(farm["settings"]))
 
 
-def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Progress], dict[str, Any]]) -> dict[str, Any]:
+def perform(
+    command: str, options: dict[str, Any], run: Callable[[Interrupt, Progress], dict[str, Any]]
+) -> dict[str, Any]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:

@@ -65,7 +65,9 @@ def connect(
     load = Load(devices, bare, rate, processes, timeout=timeout)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        return connecting.run(target_of(farm), load, hold=hold, baseline=baseline, interrupt=interrupt, progress=progress)
+        return connecting.run(
+            target_of(farm), load, hold=hold, baseline=baseline, interrupt=interrupt, progress=progress
+        )
 
     options = {"devices": devices, "bare": bare, "rate": rate, "hold": hold, "processes": processes}
     body = perform("connect", options | farm, run)
