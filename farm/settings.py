@@ -61,7 +61,12 @@ class WorkerOptions(Section):
     write_timeout: float = option(10.0, "how long output may wait for a slow device", unit="s", ge=1)
     close_timeout: float = option(5.0, "how long a close handshake may take", unit="s", ge=1)
     accept_batch: int = option(256, "connections accepted in one go", unit="connections", ge=1)
-    keepalive: int = option(180, "idle time before TCP keep-alive probes; 0: none", unit="s", ge=0)
+    keepalive: int = option(
+        1800,
+        "silence after which a device gets a WebSocket ping, to find out whether it is there; 0: none",
+        unit="s",
+        ge=0,
+    )
     origins: tuple[str, ...] = option((), "allowed Origin headers, exact; empty: every origin and none")
     retry_after: int = option(30, "Retry-After of a 503 when the worker is full or draining", unit="s", ge=1)
 

@@ -68,7 +68,7 @@ class Supervisor:
     """Everything that runs in the supervisor."""
 
     def __init__(self, settings: Settings, workers: int) -> None:
-        self._listeners = Listeners(settings.get(Listen), workers, settings.get(WorkerOptions).keepalive)
+        self._listeners = Listeners(settings.get(Listen), workers)
         self.settings = _with_ports(settings, self._listeners)
         self._router = Slot("router", -1, self._listeners.router)
         self._workers = [Slot("worker", n, one) for n, one in enumerate(self._listeners.devices)]
@@ -298,7 +298,7 @@ class Supervisor:
 class Listeners:
     """Every listening socket of the farm."""
 
-    def __init__(self, options: Listen, workers: int, keepalive: int) -> None:
+    def __init__(self, options: Listen, workers: int) -> None:
         self.devices: list[socket.socket] = []
         port = options.device_port
         try:
@@ -306,9 +306,6 @@ class Listeners:
             _open(options.host, port, options.backlog, "listen.device_port", reuse_port=False).close()
             for _ in range(workers):
                 listener = _open(options.host, port, options.backlog, "listen.device_port", reuse_port=True)
-                if keepalive:
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.devices.append(listener)
                 port = listener.getsockname()[1]

@@ -1,7 +1,9 @@
 """`farm router` and `farm worker` without a supervisor, as an operator with one of their own runs them."""
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -86,3 +88,24 @@ def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
         assert killed == joined
         for device in devices:
             device.close()
+
+
+def test_a_silent_device_is_pinged_and_one_that_speaks_is_not(tmp_path: Path) -> None:
+    with running_farm(tmp_path, settings={"worker.keepalive": 1}) as farm:
+        silent = connected(farm.device_port)
+        assert ask(silent, messageType="hello", uaid="", channelIDs=[])["status"] == 200
+        talker = connected(farm.device_port)
+        talker.settimeout(0.2)
+        assert ask(talker, messageType="hello", uaid="", channelIDs=[])["status"] == 200
+        frames: list[int] = []
+
+        def hear() -> bool:
+            talker.pong()  # a frame that the farm does not answer
+            with contextlib.suppress(websocket.WebSocketTimeoutException):
+                frames.append(talker.recv_data_frame(control_frame=True)[0])
+            return silent in select.select([silent], [], [], 0)[0]
+
+        until(hear, "the silent device hears something")
+        assert silent.recv_data_frame(control_frame=True)[0] == websocket.ABNF.OPCODE_PING
+        assert websocket.ABNF.OPCODE_PING not in frames
+        assert ask(silent, messageType="register", channelID=CHANNEL)["status"] == 200

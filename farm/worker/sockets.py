@@ -27,6 +27,7 @@ from farm.frames import (
     encode_text,
     short_texts,
 )
+from farm.round import Round
 from farm.settings import WorkerOptions
 from farm.wheel import Bucket, Wheel
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Attachments, Connection
@@ -38,6 +39,7 @@ from router.store.base import Item
 
 _READ_BYTES: Final = 8192
 _REFUSAL_ROOM: Final = 64  # connections beyond the limit that are heard, so that they can be told 503
+_PING: Final = encode_frame(PING, b"")
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
 
@@ -72,6 +74,7 @@ class Sockets:
         self.draining = False
         self.now = monotonic()
         self._wheel_due = self.now
+        self._round = Round(options.keepalive / 2)
 
     # ------------------------------------------------------------------ accept
 
@@ -124,6 +127,7 @@ class Sockets:
             os.set_blocking(fd, False)
             connection = Connection(fd, READ, self.now)
             self._connections[fd] = connection
+            self._round.meet(fd)
             connection.bucket = self._wheel.arm(fd, self._options.handshake_timeout)
             self._lot.park(fd, READ)
             self._counters.connects += 1
@@ -460,8 +464,18 @@ class Sockets:
                     self._drop(connection)
                 else:
                     self._too_slow(connection)
+        for fd in self._round.due(now):
+            self._keep_alive(fd)
         self._resume_accepting()
         self._counters.connections = len(self._connections)
+
+    def _keep_alive(self, fd: int) -> None:
+        """Ping a device that was silent for long: one that is gone does not acknowledge it, and TCP then gives up."""
+        connection = self._connections.get(fd)
+        if connection is None or connection.phase != OPEN or connection.out is not None:
+            return
+        if self.now - connection.since >= self._options.keepalive:
+            self._write(connection, _PING)
 
     def _fire(self, fd: int, bucket: Bucket) -> None:
         connection = self._connections.get(fd)
