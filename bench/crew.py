@@ -1,10 +1,14 @@
 """The processes of a run: started here, heard here, and gone when the block ends."""
 
+import json
+import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final
@@ -14,26 +18,81 @@ from bench.interrupt import Interrupt
 from bench.link import Link, LinkClosedError, Word
 
 END_SECONDS: Final = 5.0
+END_POLL_SECONDS: Final = 0.005
+PACKET_BYTES: Final = 4096
 
 
-class Child:
-    """A process of the bench and the link to it."""
+class Nest:
+    """The process that forks load processes (`bench.nest`), and what it knows of them."""
 
-    def __init__(self, module: str, name: str) -> None:
-        ours, theirs = socket.socketpair()
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.nest", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 # a process group of its own keeps Ctrl-C for the bench; a session of its own would let the scheduler
                 # (autogroup) share the cores out by sessions and starve one part of the run for another
                 process_group=0,
             )
+
+    def fork(self, module: str, link: socket.socket) -> int:
+        """Fork a process that runs `module.main(descriptor of the link)`; its pid."""
+        return int(self._ask({"fork": module}, [link.fileno()])["pid"])
+
+    def poll(self, pid: int) -> int | None:
+        """The exit code of a process that ended (negative: the signal), None while it runs; once it was said, done."""
+        status = self._ask({"poll": pid})["status"]
+        return None if status is None else int(status)
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+    def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+            packet = self._control.recv(PACKET_BYTES)
+        except OSError:
+            packet = b""
+        if not packet:
+            raise BenchError(f"the process that starts load processes ended with code {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(packet)
+        return answer
+
+
+class Child:
+    """A process of the bench and the link to it."""
+
+    def __init__(self, nest: Nest, module: str, name: str) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.pid = nest.fork(module, theirs)
         self.name = name
-        self.pid = self.process.pid
         self.link = Link(ours)
         self.progress: dict[str, Any] = {}
+        self._nest = nest
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        if self._code is None:
+            self._code = self._nest.poll(self.pid)
+        return self._code
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for its end; its exit code, None if it runs on."""
+        deadline = time.monotonic() + seconds
+        while (code := self.poll()) is None and time.monotonic() < deadline:
+            time.sleep(END_POLL_SECONDS)
+        return code
+
+    def kill(self) -> None:
+        """End it now, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait(END_SECONDS)
 
 
 class Crew:
@@ -43,6 +102,8 @@ class Crew:
     def __init__(self, interrupt: Interrupt | None = None) -> None:
         self.interrupt = interrupt or Interrupt()
         self.children: list[Child] = []
+        self._nest: Nest | None = None
+        self._kept: list[tuple[Child, Word]] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.interrupt.wake, selectors.EVENT_READ)
         self._watching = True
@@ -55,10 +116,14 @@ class Crew:
     ) -> None:
         self.dismiss(list(self.children))
         self._selector.close()
+        if self._nest is not None:
+            self._nest.close()
 
     def start(self, module: str, name: str, *blobs: bytes, **fields: Any) -> Child:
-        """Start `python -m module FD` and send it its `begin`."""
-        child = Child(module, name)
+        """Fork a process that runs `module.main(descriptor)` and send it its `begin`."""
+        if self._nest is None:
+            self._nest = Nest()
+        child = Child(self._nest, module, name)
         self.children.append(child)
         self._selector.register(child.link.sock, selectors.EVENT_READ, child)
         self._tell(child, "begin", *blobs, **fields)
@@ -83,8 +148,8 @@ class Crew:
         Raises:
           BenchError: a child ended that should not have.
         """
-        heard = []
-        for key, _ in self._selector.select(timeout):
+        heard, self._kept = self._kept, []
+        for key, _ in self._selector.select(0 if heard else timeout):
             child = key.data
             if child is None:
                 self._selector.unregister(self.interrupt.wake)
@@ -100,6 +165,10 @@ class Crew:
                     heard.append((child, word))
         return heard
 
+    def keep(self, heard: list[tuple[Child, Word]]) -> None:
+        """Words that are for somebody else: the next `hear` returns them."""
+        self._kept += heard
+
     def gather(self, children: list[Child], kind: str, seconds: float = 60.0) -> list[Word]:
         """Wait until each of the children said this; their words in the children's order.
 
@@ -107,13 +176,18 @@ class Crew:
           BenchError: a child ended, or did not answer in this time.
         """
         words: dict[int, Word] = {}
+        pids = {child.pid for child in children}
+        others = []
         deadline = time.monotonic() + seconds
         while len(words) < len(children):
             if time.monotonic() > deadline:
                 raise BenchError(f"the load processes did not answer within {seconds:g} s")
             for child, word in self.hear(1.0):
-                if word.kind == kind:
+                if word.kind == kind and child.pid in pids:
                     words[child.pid] = word
+                else:
+                    others.append((child, word))
+        self.keep(others)
         return [words[child.pid] for child in children]
 
     def dismiss(self, children: list[Child]) -> None:
@@ -125,23 +199,21 @@ class Crew:
                 child.link.send("stop")
         deadline = time.monotonic() + END_SECONDS
         for child in children:
-            child.link.sock.setblocking(False)
-            while child.process.poll() is None and time.monotonic() < deadline:
+            while time.monotonic() < deadline:
                 # what a child still has to say must be read, or it never comes to its stop
                 try:
-                    child.link.sock.settimeout(0.05)
+                    child.link.sock.settimeout(max(0.001, deadline - time.monotonic()))
                     if not child.link.sock.recv(1 << 20):
-                        child.process.wait(max(0.0, deadline - time.monotonic()))
-                except (TimeoutError, subprocess.TimeoutExpired):
+                        child.wait(max(0.0, deadline - time.monotonic()))
+                        break
+                except TimeoutError:
                     continue
                 except OSError:
                     break
-            if child.process.poll() is None:
-                child.process.kill()
-            child.process.wait()
+            child.kill()
             child.link.sock.close()
 
     @staticmethod
     def _ended(child: Child) -> BenchError:
-        code = child.process.wait()
+        code = child.wait(END_SECONDS)
         return BenchError(f"{child.name} (pid {child.pid}) ended unexpectedly with code {code}")
