@@ -18,7 +18,7 @@ help:
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
-	@echo "make lock     resolve the dependencies anew and write the lock files"
+	@echo "make lock     resolve the dependencies anew and write the lock files; with UPGRADE= only what is missing"
 	@echo "make clean    remove everything that make made; ./farm-data stays"
 
 install: $(RUNTIME)
@@ -68,7 +68,10 @@ lock:
 	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	rm -rf $(VENV)-lock
 
-COMPILE := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --build-deps-for wheel \
+# `make lock` takes the newest of everything; `make lock UPGRADE=` keeps every version that is locked and only adds and
+# drops what pyproject.toml asks for; `make lock UPGRADE=--upgrade-package=trio` lifts one.
+UPGRADE := --upgrade
+COMPILE := --quiet $(UPGRADE) --generate-hashes --strip-extras --allow-unsafe --build-deps-for wheel \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 clean:

@@ -2,8 +2,14 @@
 
 import click
 
+from bench.commands.compare import compare
 from bench.commands.connect import connect
+from bench.commands.instances import instances
+from bench.commands.plan import plan
 from bench.commands.push import push
+from bench.commands.report import report
+from bench.commands.soak import soak
+from bench.commands.storm import storm
 
 
 @click.group()
@@ -19,7 +25,7 @@ def main() -> None:
     """
 
 
-for command in (connect, push):
+for command in (instances, connect, push, storm, soak, compare, plan, report):
     main.add_command(command)
 
 

@@ -3,75 +3,76 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
-from bench import procfs
+from bench import machine_memory, procfs
+from bench import push as pushing
 from bench.crew import Crew
-from bench.farm_process import Farm, Status, attach, started
+from bench.errors import BenchError
+from bench.farm_process import Farm, Status
 from bench.fleet import Fleet, Load
 from bench.interrupt import Interrupt
+from bench.peers import PEERS
+from bench.peers.base import Tools, started
 from bench.progress import Progress
-from bench.sockets import Address
+from bench.push import Plan
+from bench.sockets import check_sources
+from bench.target import Target, groups_of
 from bench.usage import Meter
 
 WARM_UP_DEVICES: Final = 200
 WARM_UP_SECONDS: Final = 5.0
 BASELINE_DEVICES: Final = 5000
 BASELINE_HOLD_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which farm: one that runs (`url`, and `admin` for its status), or one started for the run."""
-
-    url: str = ""
-    admin: str = ""
-    workers: int = 2
-    store: str = "sqlite"
-    settings: tuple[str, ...] = ()
-
-    def open(self, stack: ExitStack, interrupt: Interrupt) -> Farm:
-        if self.url:
-            return attach(self.url, self.admin)
-        return stack.enter_context(started(self.workers, self.store, interrupt, self.settings))
-
-
-def groups_of(farm: Farm, status: Status | None, load: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Pids by what they are; the farm's only where it says them."""
-    groups: dict[str, list[int]] = {}
-    if status is not None:
-        groups["router"] = status.routers
-        groups["workers"] = list(status.workers.values())
-    if farm.supervisor is not None:
-        groups["supervisor"] = [farm.supervisor]
-    return groups | load
+PINGS: Final = ("sent", "answered", "overdue", "outstanding")
 
 
 def run(
-    target: Target, load: Load, *, hold: float, baseline: bool, interrupt: Interrupt, progress: Progress
+    target: Target,
+    load: Load,
+    *,
+    hold: float,
+    baseline: bool,
+    interrupt: Interrupt,
+    progress: Progress,
+    plan: Plan | None = None,
 ) -> dict[str, Any]:
-    """The whole of a run; returns the fields of its JSON.
+    """The whole of a run; returns the fields of its JSON. With a plan, pushes by it once the devices were held.
 
     Raises:
-      BenchError: the farm, or a load process, is not there.
+      BenchError: the farm, or a load process, is not there, or no connection can come from one of the sources.
     """
     result: dict[str, Any] = {}
+    memory = machine_memory.read()  # before any process of the run: their base memory is part of what devices cost
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)
+        try:
+            check_sources(load.sources, farm.address)
+        except OSError as error:
+            raise BenchError(f"--source {error.filename}: {error.strerror}") from None
         crew = stack.enter_context(Crew(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
-        result["connect"] = _measure(crew, farm, load, hold, progress)
+        result["connect"] = _measure(crew, farm, load, hold=hold, plan=plan, memory=memory, progress=progress)
         if baseline and not interrupt.requested:
             result["baseline"] = _baseline(crew, min(load.devices, BASELINE_DEVICES), progress)
     return result
 
 
-def _measure(crew: Crew, farm: Farm, load: Load, hold: float, progress: Progress) -> dict[str, Any]:
+def _measure(
+    crew: Crew,
+    farm: Farm,
+    load: Load,
+    *,
+    hold: float,
+    plan: Plan | None,
+    memory: machine_memory.Reading,
+    progress: Progress,
+) -> dict[str, Any]:
     idle = farm.status()
     connected = sum(idle.connections.values()) if idle else 0
-    warm_up = Fleet.of(crew, Load(min(WARM_UP_DEVICES, load.devices), load.bare), farm)
+    warm_up = Fleet.of(crew, Load(min(WARM_UP_DEVICES, load.devices), load.bare, sources=load.sources), farm)
     warm_up.bring_up(progress, "warming up")
     warm_up.dismiss()
     _wait_until(lambda: idle is None or _connections(farm) <= connected)
@@ -79,47 +80,55 @@ def _measure(crew: Crew, farm: Farm, load: Load, hold: float, progress: Progress
     fleet = Fleet.of(crew, load, farm)
     before = farm.status()
     memory_before = _memory(before)
-    kernel_before = procfs.kernel_memory()
+    machine_before = machine_memory.read()
     meter = Meter(groups_of(farm, before, {"load devices": [child.pid for child in fleet.children]}))
     ramp = fleet.bring_up(progress, "setting up devices")
     usage = meter.stop(procfs.cores())
     fleet.hold(hold, progress)
-    kernel_after = procfs.kernel_memory()
+    machine_after = machine_memory.read()
     after = farm.status()
     memory_after = _memory(after)
     held = fleet.collect()
+    pushed = None
+    if plan is not None and ramp.endpoints and not crew.interrupt.requested:
+        runs = pushing.measure(crew, farm, fleet, ramp, plan=plan, progress=progress)
+        pushed = runs[0] if runs else None
     fleet.dismiss()
     return {
         "setup": ramp.fields(),
+        "load_processes": len(fleet.children),
         "hold_seconds": hold,
         "held": held.devices,
         "drops": dict(held.drops),
+        "pings": {name: held.pings[name] for name in PINGS},
         "usage": usage.fields(ramp.ready),
         "limit": usage.limit(),
         "user_memory": _growth(memory_before, memory_after, ramp.ready),
-        "kernel_memory": _kernel_growth(kernel_before, kernel_after, ramp.ready),
+        "kernel_memory": _kernel_growth(machine_before, machine_after, ramp.ready),
+        "machine_memory": machine_memory.growth(memory, machine_after, ramp.ready),
         "shards": _spread(before, after),
         "gc_pause_max_ms": after.gc_pause_max_ms if after else None,
+        "push": pushed,
     }
 
 
 def _baseline(crew: Crew, devices: int, progress: Progress) -> dict[str, Any]:
-    server = crew.start("bench.baseline", "the baseline server")
-    (word,) = crew.gather([server], "up")
-    address = Address(2, "127.0.0.1", word.fields["port"])
-    host = f"{address.host}:{address.port}"
-    warm_up = Fleet(crew, Load(min(WARM_UP_DEVICES, devices), bare=True), address, host=host)
-    warm_up.bring_up(progress, "warming up the baseline")
-    warm_up.dismiss()
-    fleet = Fleet(crew, Load(devices, bare=True), address, host=host)
-    before = procfs.private_memory(server.pid)
-    meter = Meter({"baseline server": [server.pid], "load devices": [child.pid for child in fleet.children]})
-    ramp = fleet.bring_up(progress, "setting up baseline connections")
-    usage = meter.stop(procfs.cores())
-    fleet.hold(BASELINE_HOLD_SECONDS, progress)
-    after = procfs.private_memory(server.pid)
-    fleet.dismiss()
-    crew.dismiss([server])
+    peer = PEERS["trio-websocket"]
+    with started(peer, Tools(devices=devices), crew.interrupt) as server:
+        assert server.supervisor is not None
+        load = Load(devices, speech=peer.speech, arguments=peer.arguments(server.ports))
+        warm_up = Fleet.of(crew, replace(load, devices=min(WARM_UP_DEVICES, devices)), server)
+        warm_up.bring_up(progress, "warming up the baseline")
+        warm_up.dismiss()
+        fleet = Fleet.of(crew, load, server)
+        before = procfs.private_memory(server.supervisor)
+        load_pids = [child.pid for child in fleet.children]
+        meter = Meter({"baseline server": [server.supervisor], "load devices": load_pids})
+        ramp = fleet.bring_up(progress, "setting up baseline connections")
+        usage = meter.stop(procfs.cores())
+        fleet.hold(BASELINE_HOLD_SECONDS, progress)
+        after = procfs.private_memory(server.supervisor)
+        fleet.dismiss()
     grown = None if before is None or after is None or not ramp.ready else (after - before) / ramp.ready
     return {
         "server": "trio-websocket serve_websocket, one process, upgrade only",
@@ -165,11 +174,13 @@ def _growth(before: dict[str, dict[int, int]], after: dict[str, dict[int, int]],
     return result
 
 
-def _kernel_growth(before: procfs.Kernel, after: procfs.Kernel, devices: int) -> dict[str, Any]:
-    grown = after.total - before.total
+def _kernel_growth(before: machine_memory.Reading, after: machine_memory.Reading, devices: int) -> dict[str, Any]:
+    taken = sum((machine_memory.left_by_listings(before, after) or {}).values())
+    grown = after.kernel.total - before.kernel.total - taken
     return {
-        "slab": after.slab - before.slab,
-        "tcp": after.tcp - before.tcp,
+        "slab": after.kernel.slab - before.kernel.slab - taken,
+        "tcp": after.kernel.tcp - before.kernel.tcp,
+        "subtracted": taken,
         "a_connection_one_end": grown / 2 / devices if devices else None,
         "note": "growth on the whole machine, which holds both ends of every connection: halved for one end",
     }

@@ -11,18 +11,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from bench import leftovers
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
 from bench.sockets import Address, resolve
 
 START_SECONDS: Final = 30.0
+START_SECONDS_A_WORKER: Final = 0.5
 STOP_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.05
 PR_SET_PDEATHSIG: Final = 1
@@ -31,12 +33,14 @@ LOG_LINES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `GET /status` on the admin port says, as far as the bench needs it. Shards by their number as text."""
+    """What `GET /status` on the admin port says, as far as the bench needs it. Shards by their number as text.
+    `capacity`: connections that the workers take in all, None if they do not say."""
 
     routers: list[int]
     workers: dict[str, int]
     connections: dict[str, int]
     gc_pause_max_ms: float | None
+    capacity: int | None = None
 
 
 @dataclass(slots=True)
@@ -68,11 +72,13 @@ def read_status(body: dict[str, Any]) -> Status:
     routers = body.get("routers") or [body["router"]]
     rows = body["workers"]
     pauses = [float(row["gc_pause_max_ms"]) for row in rows if row.get("gc_pause_max_ms") is not None]
+    capacities = [int(row["max_connections"]) for row in rows if row.get("max_connections") is not None]
     return Status(
         [int(router["pid"]) for router in routers if router.get("pid")],
         {str(row["shard"]): int(row["pid"]) for row in rows if row.get("pid")},
         {str(row["shard"]): int(row.get("connections") or 0) for row in rows},
         max(pauses, default=None),
+        sum(capacities) if len(capacities) == len(rows) else None,
     )
 
 
@@ -107,14 +113,27 @@ def attach(url: str, admin: str) -> Farm:
 
 
 @contextmanager
-def started(workers: int, store: str, interrupt: Interrupt, extra: tuple[str, ...] = ()) -> Iterator[Farm]:
+def started(
+    workers: int,
+    store: str,
+    interrupt: Interrupt,
+    extra: tuple[str, ...] = (),
+    join: Callable[[], None] | None = None,
+    slowness: float = 1.0,
+) -> Iterator[Farm]:
     """A farm on free ports of loopback, with its data in a temporary folder; stopped and removed with the
     block.
+
+    Args:
+      extra: settings, each as KEY=VALUE
+      join: what its first process runs before it is a farm: joins a control group, say; system calls only
+      slowness: how many times as long as usual it may take to start
 
     Raises:
       BenchError: it did not come up; with the last lines that it wrote.
     """
-    folder = Path(tempfile.mkdtemp(prefix="farm-bench-"))
+    remove_stale_folders()
+    folder = Path(tempfile.mkdtemp(prefix=leftovers.name("")))
     device_port, router_port, admin_port = free_ports(3)
     command = [
         *(sys.executable, "-m", "farm", "start", "--workers", str(workers), "--host", "127.0.0.1"),
@@ -140,8 +159,8 @@ def started(workers: int, store: str, interrupt: Interrupt, extra: tuple[str, ..
                 stderr=subprocess.STDOUT,
                 process_group=0,  # not a session, see bench.crew
                 cwd=folder,
-                env=_environment(),
-                preexec_fn=_end_with_parent(),  # noqa: PLW1509  the bench has no threads
+                env=environment(),
+                preexec_fn=before_exec(join),  # noqa: PLW1509  it makes system calls only
             )
         farm = Farm(
             Address(int(socket.AF_INET), "127.0.0.1", device_port),
@@ -151,19 +170,22 @@ def started(workers: int, store: str, interrupt: Interrupt, extra: tuple[str, ..
             process.pid,
             {"workers": workers, "store": store, "set": list(extra)},
         )
-        _wait_until_healthy(farm, process, log, interrupt)
+        patience = (START_SECONDS + START_SECONDS_A_WORKER * workers) * slowness
+        _wait_until_healthy(farm, process, log, interrupt, patience)
         yield farm
     finally:
         if process is not None:
-            _stop(process)
+            stop_group(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_until_healthy(farm: Farm, process: "subprocess.Popen[bytes]", log: Path, interrupt: Interrupt) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _wait_until_healthy(
+    farm: Farm, process: "subprocess.Popen[bytes]", log: Path, interrupt: Interrupt, patience: float
+) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline and not interrupt.requested:
         if process.poll() is not None:
-            raise BenchError(f"the farm ended with code {process.returncode} at its start:\n{_tail(log)}")
+            raise BenchError(f"the farm ended with code {process.returncode} at its start:\n{tail(log)}")
         try:
             if get(farm.admin, "/health")[0] == 200:
                 return
@@ -171,11 +193,11 @@ def _wait_until_healthy(farm: Farm, process: "subprocess.Popen[bytes]", log: Pat
             pass  # not listening yet
         time.sleep(POLL_SECONDS)
     if not interrupt.requested:
-        raise BenchError(f"the farm was not healthy after {START_SECONDS:g} s:\n{_tail(log)}")
+        raise BenchError(f"the farm was not healthy after {patience:.0f} s:\n{tail(log)}")
     raise BenchError("interrupted before the farm was up")
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def stop_group(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -185,24 +207,33 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without the settings in it: what is measured is the defaults and what the options say, wherever it runs."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
     package = str(Path(__file__).resolve().parent.parent)
     return ours | {"PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))}
 
 
-def _end_with_parent() -> Any:
-    """What a child runs before exec, so that the kernel tells it to end when this process is gone."""
+def before_exec(join: Callable[[], None] | None) -> Callable[[], None]:
+    """What a child runs before exec: the kernel tells it to end when this process is gone, and it joins its group."""
     libc = ctypes.CDLL(None)
 
-    def set_signal() -> None:
+    def prepare() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if join is not None:
+            join()
 
-    return set_signal
+    return prepare
 
 
-def _tail(log: Path) -> str:
+def remove_stale_folders() -> None:
+    """The folders of farms whose bench was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{leftovers.PREFIX}*"):
+        if leftovers.is_stale(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def tail(log: Path) -> str:
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
     except OSError:

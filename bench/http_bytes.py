@@ -10,6 +10,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGN
 _CLOSE: Final = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 _BODILESS: Final = frozenset({204, 304})
+PLAIN_SCHEMES: Final = ("http", "nats")
 
 
 class Response(NamedTuple):
@@ -27,9 +28,18 @@ def head_of_push(host: str) -> bytes:
     ).encode()
 
 
-def push_request(path: bytes, head: bytes, version: int) -> bytes:
-    """One `PUT` of a version. `head` is from `head_of_push`."""
+def payload_of(version: int, size: int) -> bytes:
+    """The data that a push of this version carries, `size` bytes: the version over and over, so that a device can tell
+    from the update alone whether it is the right one and whole. Needs no escapes, in a form or in JSON."""
+    stamp = b"%d." % version
+    return (stamp * (size // len(stamp) + 1))[:size]
+
+
+def push_request(path: bytes, head: bytes, version: int, payload: int = 0) -> bytes:
+    """One `PUT` of a version, with `payload` bytes of data if not 0. `head` is from `head_of_push`."""
     body = b"version=%d" % version
+    if payload:
+        body += b"&data=" + payload_of(version, payload)
     return b"PUT %b%b%d\r\n\r\n%b" % (path, head, len(body), body)
 
 
@@ -62,14 +72,14 @@ def split_endpoint(endpoint: bytes) -> tuple[str, int, str, bytes]:
     """(host, port, Host header, path with query) of a push endpoint.
 
     Raises:
-      PeerError: not a plain `http://` URL. The bench measures the farm and not TLS.
+      PeerError: not a plain `http://` URL (or `nats://`, see `bench.wires`). The bench measures the farm and not TLS.
     """
     try:
         parts = urlsplit(endpoint.decode())
         port = parts.port or 80
     except ValueError:
         raise PeerError("bad endpoint") from None
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in PLAIN_SCHEMES or not parts.hostname:
         raise PeerError("bad endpoint")
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     return parts.hostname, port, parts.netloc, path.encode()

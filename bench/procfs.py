@@ -43,6 +43,35 @@ def private_memory(pid: int) -> int | None:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
 
 
+def descriptors(pid: int) -> int | None:
+    """How many descriptors a process has open; None if it is gone or not ours to see."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return None
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started, as of now; not itself. Those that outlived
+    who started them are not found."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(entry))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        mine = children.get(waiting.pop(), [])
+        found += mine
+        waiting += mine
+    return sorted(found)
+
+
 def cpu_seconds(pid: int) -> float | None:
     """User and system time of a process so far; None if it is gone."""
     try:
@@ -59,6 +88,12 @@ def wanted_seconds(pid: int) -> float | None:
     except OSError:
         return None
     return (int(words[0]) + int(words[1])) / 1e9 if int(words[0]) else None
+
+
+def free_files() -> int:
+    """How many files the machine may still open (fs.file-max)."""
+    opened, _, most = (int(word) for word in Path("/proc/sys/fs/file-nr").read_text().split())
+    return most - opened
 
 
 def cores() -> int:

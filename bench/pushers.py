@@ -2,7 +2,8 @@
 
 Flat out, each connection has one push outstanding and sends the next when it is answered. At a rate, pushes
 are due at even steps whatever the answers do (open loop), and a push that waits for a free connection waits
-on the clock.
+on the clock. Of several processes each takes its turn in the steps: all begin at the same microsecond, and
+each is a step of the whole behind the one before it.
 
 The version of a push is the microsecond of CLOCK_MONOTONIC at which it was sent, or due: the device
 process, on the same machine, has the latency from the frame alone. Versions rise, and a channel is not
@@ -10,7 +11,7 @@ pushed to again before its push is answered, so channel and version name one pus
 as `python -m bench.pushers FD`:
 
     <- begin    with the channels and their paths    -> up
-    <- go       seconds, rate                        -> progress ..., pushed with every push
+    <- go       start, seconds, rate, phase, count   -> progress ..., pushed with every push
     <- halt     end the run now                      -> pushed
     <- stop
 """
@@ -27,15 +28,16 @@ from collections import Counter
 from typing import Final
 
 from bench.frames import PeerError
-from bench.http_bytes import head_of_push, push_request, response_of
 from bench.link import Link, LinkClosedError, Word
 from bench.sockets import Address, Outbox, error_name, open_connection
+from bench.wires import WIRES
 
 READ_BYTES: Final = 4096
 EVENTS: Final = 256
 PROGRESS_SECONDS: Final = 0.2
 KNOWN_RESPONSES: Final = 256
 NO_ANSWER: Final = 0
+NEVER: Final = 1 << 62
 
 
 class Connection:
@@ -59,8 +61,9 @@ class Pushers:
         order = begin.fields
         self.link = link
         self.address = Address(*order["address"])
-        self.head = head_of_push(order["host"])
+        self.wire = WIRES[order.get("wire", "farm")](order["host"])
         self.timeout_us = int(order["timeout"] * 1e6)
+        self.payload: int = order["payload"]
         self.channels = begin.numbers(0, "I")
         self.paths = begin.blobs[1].split(b"\n")
         self.wanted = min(order["connections"], len(self.paths))
@@ -78,8 +81,9 @@ class Pushers:
     def _forget_run(self) -> None:
         self.going = False
         self.start = self.end = 0
-        self.step = 0.0
+        self.step = self.phase = 0.0
         self.count = 0
+        self.quota = NEVER
         self.fruitless = 0
         self.errors: Counter[str] = Counter()
         self.pushed_channels = array("I")
@@ -114,8 +118,10 @@ class Pushers:
             return PROGRESS_SECONDS
         now = _now()
         wait = self.end - now
-        if self.step and self.idle:
-            wait = min(wait, self._due() - now)
+        if now < self.start:
+            wait = min(wait, self.start - now)
+        elif self.step and self.idle and self.count < self.quota:
+            wait = min(wait, self._due(self.count) - now)
         return min(max(wait / 1e6, 0.0), PROGRESS_SECONDS)
 
     def _commands(self) -> None:
@@ -125,18 +131,25 @@ class Pushers:
                 while len(self.connections) < self.wanted and self._connect():
                     pass
                 self.going = True
-                self.start = _now()
-                self.end = self.start + int(word.fields["seconds"] * 1e6)
-                rate = word.fields["rate"]
-                self.step = 1e6 / rate if rate else 0.0
+                self._go(**word.fields)
             elif word.kind == "halt" and self.start:
                 self.end = min(self.end, _now())
             elif word.kind == "stop":
                 self.stopped = True
 
+    def _go(self, start: int, seconds: float, rate: float, phase: float, count: int) -> None:
+        """`start` and `phase` in microseconds, the latter of this process in the steps of all; 0 seconds, or a count
+        of 0: no limit by it."""
+        self.start = start
+        self.end = start + int(seconds * 1e6) if seconds else NEVER
+        self.quota = count or NEVER
+        self.step = 1e6 / rate if rate else 0.0
+        self.phase = phase
+
     def _look_around(self) -> None:
         now = _now()
-        if self.going and (now >= self.end or self.fruitless > 3 * self.wanted + 16):
+        done = now >= self.end or (self.count >= self.quota and not self.busy)
+        if self.going and (done or self.fruitless > 3 * self.wanted + 16):
             self.end = min(self.end, now)
             self.going = False
         if now < self.next_progress and (self.going or self.busy or not self.start):
@@ -152,17 +165,28 @@ class Pushers:
 
     # ---- pushing
 
-    def _due(self) -> int:
-        return self.start + int(self.count * self.step)
+    def _due(self, number: int) -> int:
+        return self.start + round(self.phase + number * self.step)
+
+    def _due_before(self, end: int) -> int:
+        """How many pushes were due before this time."""
+        number = max(0, int((end - self.start - self.phase) / self.step) - 1)
+        while self._due(number) < end:
+            number += 1
+        return number
 
     def _push_due(self) -> None:
-        if not self.step:
-            for _ in range(len(self.idle)):  # no more: a refused connection leaves a new one behind
-                self._push(self.idle.pop(), _now())
-            return
         now = _now()
-        while self.idle and (due := self._due()) <= now and due < self.end:
-            self._push(self.idle.pop(), due)
+        if now < self.start:
+            return
+        # no more than are idle now: a refused connection leaves a new one behind
+        for _ in range(min(len(self.idle), self.quota - self.count)):
+            if not self.step:
+                self._push(self.idle.pop(), _now())
+            elif self.idle and (due := self._due(self.count)) <= now and due < self.end:
+                self._push(self.idle.pop(), due)
+            else:
+                break
 
     def _push(self, connection: Connection, version: int) -> None:
         self.count += 1
@@ -177,7 +201,7 @@ class Pushers:
         connection.version = version
         connection.sent = _now()
         try:
-            self.outbox.send(connection.descriptor, push_request(self.paths[channel], self.head, version))
+            self.outbox.send(connection.descriptor, self.wire.request(self.paths[channel], version, self.payload))
         except OSError as error:
             self._lose(connection, error_name(error))
 
@@ -201,7 +225,7 @@ class Pushers:
         known = self.known.get(data)
         if known is None:
             try:
-                response = response_of(data)
+                response = self.wire.response(data)
             except PeerError as error:
                 self._lose(connection, str(error))
                 return
@@ -225,7 +249,7 @@ class Pushers:
         self.fruitless = 0
         if closes:
             self._close(connection)
-        elif self.going and not self.step:
+        elif self.going and not self.step and self.count < self.quota:
             self._push(connection, _now())
         else:
             self.idle.append(connection)
@@ -243,6 +267,11 @@ class Pushers:
     def _connect(self) -> bool:
         try:
             descriptor = open_connection(self.address)
+            try:
+                self.wire.greet(descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise
         except OSError as error:
             self.errors[error_name(error)] += 1
             self.fruitless += 1
@@ -271,14 +300,16 @@ class Pushers:
             self._connect()
 
     def _report(self) -> None:
-        due = int((self.end - self.start) / self.step) if self.step else self.count
+        due = self._due_before(self.end) if self.step else self.count
+        if self.quota != NEVER:
+            due = self.quota
         self.link.send(
             "pushed",
             self.pushed_channels.tobytes(),
             self.pushed_versions.tobytes(),
             self.statuses.tobytes(),
             self.times.tobytes(),
-            start=self.start,
+            start=min(self.start, self.end),
             end=self.end,
             unsent=max(0, due - self.count),
             errors=dict(self.errors),

@@ -9,8 +9,12 @@ from typing import Any, Final
 
 STEADY: Final = (0.25, 0.75)
 ACCEPTED: Final = frozenset({200, 202})
+DELIVERED: Final = 200
 STORED: Final = 202
 NO_ANSWER: Final = 0
+DATA_RIGHT: Final = 0
+DATA_MISSING: Final = 1
+DATA_WRONG: Final = 2
 _CHANNEL_BITS: Final = 32
 
 
@@ -46,34 +50,44 @@ class Pushes:
 
 @dataclass(slots=True)
 class Arrivals:
-    """Every update that a device received in a run, and the devices that lost their connection in it."""
+    """Every update that a device received in a run, and the devices that lost their connection in it. `data`: a
+    DATA_... for each update, empty where no device looked at it."""
 
     channels: "array[int]" = field(default_factory=lambda: array("I"))
     versions: "array[int]" = field(default_factory=lambda: array("q"))
     times: "array[int]" = field(default_factory=lambda: array("q"))
     gone: "array[int]" = field(default_factory=lambda: array("I"))
+    data: "array[int]" = field(default_factory=lambda: array("B"))
 
 
 @dataclass(slots=True)
 class Account:
-    """What became of the pushes of a run.
+    """What became of the pushes of a run: sent = delivered + stored + superseded + undelivered + refused +
+    unanswered + lost.
 
-    `lost`: accepted, its device was connected all the time, and neither it nor a newer version of its
-    channel arrived. A 202 whose channel got a newer version is `superseded`: that is what SimplePush
-    promises. Those of devices that lost their connection are `undelivered`: they wait in the store.
-    `unexpected` arrived and were never sent; `refused_but_arrived` had an answer other than 200 or 202, or
-    none.
+    `delivered`: accepted, and it arrived. `stored`: accepted for a device that is away, and the newest of its
+    channel. `superseded`: it was stored, and a newer version of its channel took its place, as SimplePush
+    promises. `undelivered`: its device lost its connection in the run, so it waits in the store. `lost`:
+    accepted, its device was connected all the time, and neither it nor (after a 202) a newer version of its
+    channel arrived. `refused` had an answer other than 200 or 202, `unanswered` none; `refused_but_arrived` are
+    those of the two that arrived all the same. `unexpected` arrived and were never sent. `wrong_data`: arrived
+    with data that is not what was sent, or without it after a 200 (what was stored comes without).
     """
 
+    sent: int
     statuses: dict[int, int]
     delivered: int
+    stored: int
     lost: int
     superseded: int
     undelivered: int
+    refused: int
+    unanswered: int
     duplicates: int
     reordered: int
     unexpected: int
     refused_but_arrived: int
+    wrong_data: int
     latencies: "array[int]"
 
     def fields(self) -> dict[str, Any]:
@@ -82,20 +96,23 @@ class Account:
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.duplicates or self.unexpected)
+        return not (self.lost or self.duplicates or self.unexpected or self.wrong_data)
 
 
-def account(pushes: Pushes, arrivals: Arrivals) -> Account:
-    """Match every push with its arrival by channel and version."""
+def account(pushes: Pushes, arrivals: Arrivals, *, channels: int = 1, away: range = range(0)) -> Account:
+    """Match every push with its arrival by channel and version. `channels`: how many a device has, so that channel
+    number // channels is the device's; `away`: the numbers of the devices that are not connected."""
     sent = {
         version << _CHANNEL_BITS | channel: status
         for channel, version, status in zip(pushes.channels, pushes.versions, pushes.statuses, strict=True)
     }
     seen: set[int] = set()
     newest: dict[int, int] = {}
-    delivered = duplicates = reordered = unexpected = refused = 0
+    delivered = duplicates = reordered = unexpected = refused = wrong = 0
     latencies = array("q")
-    for channel, version, time in zip(arrivals.channels, arrivals.versions, arrivals.times, strict=True):
+    for index, (channel, version, time) in enumerate(
+        zip(arrivals.channels, arrivals.versions, arrivals.times, strict=True)
+    ):
         push = version << _CHANNEL_BITS | channel
         status = sent.get(push)
         if status is None:
@@ -114,27 +131,99 @@ def account(pushes: Pushes, arrivals: Arrivals) -> Account:
         else:
             refused += 1
         latencies.append(time - version)
+        if arrivals.data and (data := arrivals.data[index]) != DATA_RIGHT:
+            wrong += data == DATA_WRONG or status == DELIVERED
+    waiting = newest_accepted((pushes,), channels, away)
     gone = set(arrivals.gone)
-    lost = superseded = undelivered = 0
+    lost = stored = superseded = undelivered = 0
     for push, status in sent.items():
         if status not in ACCEPTED or push in seen:
             continue
         channel, version = push & (1 << _CHANNEL_BITS) - 1, push >> _CHANNEL_BITS
-        if status == STORED and newest.get(channel, 0) > version:
+        device = channel // channels
+        if device in away:
+            stored += version == waiting[channel]
+            superseded += version != waiting[channel]
+        elif status == STORED and newest.get(channel, 0) > version:
             superseded += 1
-        elif channel in gone:
+        elif device in gone:
             undelivered += 1
         else:
             lost += 1
+    statuses = Counter(pushes.statuses)
+    accepted = sum(statuses[status] for status in ACCEPTED)
     return Account(
-        statuses=dict(sorted(Counter(pushes.statuses).items())),
+        sent=len(pushes.statuses),
+        statuses=dict(sorted(statuses.items())),
         delivered=delivered,
+        stored=stored,
         lost=lost,
         superseded=superseded,
         undelivered=undelivered,
+        refused=len(pushes.statuses) - accepted - statuses[NO_ANSWER],
+        unanswered=statuses[NO_ANSWER],
         duplicates=duplicates,
         reordered=reordered,
         unexpected=unexpected,
         refused_but_arrived=refused,
+        wrong_data=wrong,
         latencies=latencies,
     )
+
+
+def newest_accepted(runs: Iterable[Pushes], channels: int, devices: range | frozenset[int]) -> dict[int, int]:
+    """The newest version that was accepted for each channel of these devices."""
+    newest: dict[int, int] = {}
+    for pushes in runs:
+        for channel, version, status in zip(pushes.channels, pushes.versions, pushes.statuses, strict=True):
+            if status in ACCEPTED and channel // channels in devices and version > newest.get(channel, 0):
+                newest[channel] = version
+    return newest
+
+
+@dataclass(slots=True)
+class Returned:
+    """What devices that had been away got when they came back. `expected`: channels of theirs for which a push had
+    been accepted; `arrived`: those whose newest version came; `missing`: those where nothing as new did; `older`:
+    versions that came though a newer one had taken their place; `duplicates`: the same one twice; `unexpected`:
+    never sent."""
+
+    expected: int
+    arrived: int
+    missing: int
+    older: int
+    duplicates: int
+    unexpected: int
+
+    def fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @property
+    def clean(self) -> bool:
+        return not (self.missing or self.older or self.duplicates or self.unexpected)
+
+
+def account_returned(runs: list[Pushes], arrivals: Arrivals, *, channels: int, devices: frozenset[int]) -> Returned:
+    """Match what was accepted for these devices while they were away with what they got. A push that was not
+    answered, or refused, may have been stored all the same: newer than what was accepted is as good."""
+    expected = newest_accepted(runs, channels, devices)
+    sent = {
+        (channel, version)
+        for pushes in runs
+        for channel, version in zip(pushes.channels, pushes.versions, strict=True)
+        if channel // channels in devices
+    }
+    seen: set[tuple[int, int]] = set()
+    newest: dict[int, int] = {}
+    older = duplicates = unexpected = 0
+    for channel, version in zip(arrivals.channels, arrivals.versions, strict=True):
+        if (channel, version) not in sent:
+            unexpected += 1
+        elif (channel, version) in seen:
+            duplicates += 1
+        else:
+            older += version < expected.get(channel, 0)
+            newest[channel] = max(version, newest.get(channel, 0))
+        seen.add((channel, version))
+    arrived = sum(newest.get(channel, 0) >= version for channel, version in expected.items())
+    return Returned(len(expected), arrived, len(expected) - arrived, older, duplicates, unexpected)

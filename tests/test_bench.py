@@ -1,20 +1,14 @@
-"""The bench: its bytes, its books, and its load generator against a server that misbehaves in known ways."""
+"""The bench: its bytes, its books, its processes, and its commands from their arguments to their exit codes."""
 
-import contextlib
 import io
 import json
 import os
 import select
-import selectors
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from array import array
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +17,30 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from misbehaving import Rules, every, misbehaving
 from rich.console import Console
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
-    CloseConnection,
-    Event,
-    Ping,
-    RejectConnection,
     Request,
     TextMessage,
 )
 
-from bench import connect as connecting
-from bench import frames, report
-from bench import push as pushing
+from bench import frames
 from bench.cli import main
-from bench.connect import Target
 from bench.crew import Crew
 from bench.errors import BenchError
 from bench.farm_process import Status, attach, get, read_status, started
-from bench.fleet import Fleet, Load, processes_for
-from bench.frames import Message, PeerError, Update
+from bench.fleet import Load, processes_for
+from bench.frames import Message, PeerError
 from bench.http_bytes import Response, head_of_push, push_request, response_of, split_endpoint
 from bench.interrupt import Interrupt
 from bench.link import Words, encode
 from bench.progress import Progress
 from bench.samples import Account, Arrivals, Pushes, account, percentiles, rates
 from bench.sockets import Address, source_of
+from bench.speech import simplepush
+from bench.speech.simplepush import Update
 from bench.usage import Usage, Use
 
 CHANNEL = b"0f9e8d7c-6b5a-4433-8221-100f0e0d0c0b"
@@ -155,33 +145,37 @@ def test_refused_upgrades(answer: bytes, kind: str) -> None:
 
 def test_notifications_in_every_shape() -> None:
     fast = NOTE % (CHANNEL, 1234567890123)
-    assert frames.updates_of(fast) == [Update(CHANNEL, 1234567890123)]
+    assert simplepush.updates_of(fast) == [Update(CHANNEL, 1234567890123)]
     spaced = json.dumps(json.loads(fast), indent=1).encode()
-    assert frames.updates_of(spaced) == [Update(CHANNEL, 1234567890123)]
+    assert simplepush.updates_of(spaced) == [Update(CHANNEL, 1234567890123)]
     data = fast.replace(b"}]}", b',"data":"a]}"}]}')
-    assert frames.updates_of(data) == [Update(CHANNEL, 1234567890123)]
+    assert simplepush.updates_of(data) == [Update(CHANNEL, 1234567890123, b"a]}")]
+    for text in ("", 'a"b', "\\\\"):
+        escaped = fast.replace(b"}]}", b',"data":%b}]}' % json.dumps(text).encode())
+        assert simplepush.updates_of(escaped) == [Update(CHANNEL, 1234567890123, text.encode())]
     two = fast.replace(b"}]}", b'},{"version":2,"channelID":"b"}]}')
-    assert frames.updates_of(two) == [Update(CHANNEL, 1234567890123), Update(b"b", 2)]
-    assert frames.updates_of(b'{"messageType":"notification","expired":["b"]}') == []
-    assert frames.updates_of(b"{}") is None
+    assert simplepush.updates_of(two) == [Update(CHANNEL, 1234567890123), Update(b"b", 2)]
+    assert simplepush.updates_of(b'{"messageType":"notification","expired":["b"]}') == []
+    assert simplepush.updates_of(b"{}") is None
     for bad in (b"nonsense", b"[]", b'{"messageType":"notification","updates":[{"version":1}]}'):
         with pytest.raises(PeerError):
-            frames.updates_of(bad)
+            simplepush.updates_of(bad)
 
 
 def test_answers_to_hello_and_register() -> None:
-    assert frames.check_hello(b'{"messageType":"hello","uaid":"a","status":200}')
-    assert frames.check_hello(b'{ "status" : 200, "messageType" : "hello" }')
-    assert not frames.check_hello(b"{}")
+    assert simplepush.uaid_of(b'{"messageType":"hello","uaid":"a","status":200}') == b"a"
+    assert simplepush.uaid_of(b'{ "status" : 200, "uaid" : "a", "messageType" : "hello" }') == b"a"
+    assert simplepush.uaid_of(b'{"messageType":"hello","status":200}') == b""
+    assert simplepush.uaid_of(b"{}") is None
     with pytest.raises(PeerError, match="status 503"):
-        frames.check_hello(b'{"messageType":"hello","status":503}')
+        simplepush.uaid_of(b'{"messageType":"hello","status":503}')
     answer = {"messageType": "register", "status": 200, "pushEndpoint": "http://h/u/t"}
-    assert frames.endpoint_of(json.dumps(answer, separators=(",", ":")).encode()) == b"http://h/u/t"
-    assert frames.endpoint_of(json.dumps(answer).replace("/", "\\/").encode()) == b"http://h/u/t"
-    assert frames.endpoint_of(b"{}") is None
+    assert simplepush.endpoint_of(json.dumps(answer, separators=(",", ":")).encode()) == b"http://h/u/t"
+    assert simplepush.endpoint_of(json.dumps(answer).replace("/", "\\/").encode()) == b"http://h/u/t"
+    assert simplepush.endpoint_of(b"{}") is None
     for bad in (b'{"messageType":"register","status":401}', b'{"messageType":"register","status":200}'):
         with pytest.raises(PeerError):
-            frames.endpoint_of(bad)
+            simplepush.endpoint_of(bad)
 
 
 def test_pushes_are_what_h11_reads() -> None:
@@ -262,15 +256,20 @@ def test_every_push_is_accounted_for() -> None:
     arrivals = [(1, 12), (1, 10), (1, 10), (4, 15), (9, 99)]
     result = books(pushes, arrivals, gone=[3])
     assert result.fields() == {
+        "sent": 7,
         "statuses": {0: 1, 200: 3, 202: 2, 503: 1},
         "delivered": 2,
+        "stored": 0,
         "lost": 1,  # channel 2
         "superseded": 1,  # version 11
         "undelivered": 1,  # channel 3
         "duplicates": 1,
         "reordered": 1,
         "unexpected": 1,
+        "refused": 1,
+        "unanswered": 1,
         "refused_but_arrived": 1,
+        "wrong_data": 0,
     }
     assert list(result.latencies) == [5, 5, 5]
     assert not result.clean
@@ -331,367 +330,7 @@ def test_processes_for_devices() -> None:
         processes_for(Load(100_000, processes=1))
 
 
-# ---- a server that misbehaves
-
-
-@dataclass
-class Rules:
-    """What the server does wrong, by the number of a device's connection, and by the number of a push."""
-
-    device: Callable[[int], str] = lambda number: ""
-    push: Callable[[int], str] = lambda number: ""
-
-
-@dataclass
-class Peer:
-    """A connection of the server: a device (`ws`) or an app server (`http`)."""
-
-    sock: socket.socket
-    number: int
-    ws: WSConnection | None = None
-    http: h11.Connection | None = None
-    target: bytes = b""
-    fault: str = ""
-
-
-@dataclass
-class Misbehaving:
-    """A SimplePush server on wsproto and h11, in a thread, that breaks the rules as told and counts it."""
-
-    rules: Rules
-    faults: Counter[str] = field(default_factory=Counter)
-    acks: Counter[tuple[str, int]] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-        self.device_port, self.router_port = (socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2))
-        self.wake, self.waker = socket.socketpair()
-        self.channels: dict[str, tuple[Peer, str]] = {}
-        self.delayed: deque[tuple[Peer, bytes]] = deque()
-        self.devices = self.pushes = 0
-        for sock in (self.device_port, self.router_port, self.wake):
-            self.selector.register(sock, selectors.EVENT_READ)
-        self.thread = threading.Thread(target=self.run)
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.device_port.getsockname()[1]}/"
-
-    def run(self) -> None:
-        while True:
-            for key, _ in self.selector.select():
-                if key.fileobj is self.wake:
-                    return
-                if key.data is None:
-                    self.accept(key.fileobj is self.device_port)
-                else:
-                    self.read(key.data)
-
-    def accept(self, is_device: bool) -> None:
-        sock, (host, _) = (self.device_port if is_device else self.router_port).accept()
-        if is_device:
-            peer = Peer(sock, self.devices, ws=WSConnection(ConnectionType.SERVER))
-            peer.fault = self.rules.device(self.devices)
-            self.devices += 1
-            self.sources[host] += 1
-        else:
-            peer = Peer(sock, 0, http=h11.Connection(h11.SERVER))
-        self.selector.register(sock, selectors.EVENT_READ, peer)
-
-    def read(self, peer: Peer) -> None:
-        try:
-            data = peer.sock.recv(65_536)
-        except OSError:
-            data = b""
-        if not data:
-            self.close(peer)
-        elif peer.ws is not None:
-            peer.ws.receive_data(data)
-            for event in peer.ws.events():
-                self.command(peer, peer.ws, event)
-        else:
-            self.request(peer, data)
-
-    def close(self, peer: Peer) -> None:
-        with contextlib.suppress(KeyError):
-            self.selector.unregister(peer.sock)
-        peer.sock.close()
-
-    def send(self, peer: Peer, data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            peer.sock.sendall(data)
-
-    def fault(self, kind: str) -> None:
-        self.faults[kind] += 1
-
-    def command(self, peer: Peer, ws: WSConnection, event: Event) -> None:
-        if isinstance(event, Request):
-            if peer.fault == "refuse":
-                self.fault("refuse")
-                self.send(peer, ws.send(RejectConnection(status_code=503, headers=[(b"Content-Length", b"0")])))
-                self.close(peer)
-                return
-            self.send(peer, ws.send(AcceptConnection(subprotocol="push-notification")))
-        elif isinstance(event, CloseConnection):
-            self.close(peer)
-        elif isinstance(event, TextMessage):
-            message = json.loads(event.data)
-            kind = message["messageType"]
-            if kind == peer.fault:
-                self.fault(kind)
-                self.close(peer)
-            elif f"silent {kind}" == peer.fault:
-                self.fault(peer.fault)
-            elif f"refuse {kind}" == peer.fault:
-                self.fault(peer.fault)
-                self.send(peer, ws.send(TextMessage(json.dumps({**message, "status": 503, "error": "no"}))))
-            elif kind == "hello":
-                # pings of both kinds ahead of the answer: a device has to bear them
-                answer = ws.send(Ping(b"?")) + ws.send(TextMessage("{}"))
-                answer += ws.send(TextMessage(json.dumps({**message, "uaid": "0" * 32, "status": 200})))
-                self.send(peer, answer)
-            elif kind == "register":
-                token = f"t{peer.number}"
-                channel = message["channelID"]
-                self.channels[f"/update/{token}"] = peer, channel
-                endpoint = f"http://127.0.0.1:{self.router_port.getsockname()[1]}/update/{token}"
-                self.send(
-                    peer,
-                    ws.send(TextMessage(json.dumps({**message, "status": 200, "pushEndpoint": endpoint}))),
-                )
-            elif kind == "ack":
-                self.acks.update((update["channelID"], update["version"]) for update in message["updates"])
-
-    def request(self, peer: Peer, data: bytes) -> None:
-        assert peer.http is not None
-        peer.http.receive_data(data)
-        body = b""
-        while (event := peer.http.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-            if isinstance(event, h11.Request):
-                peer.target = event.target
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                self.pushed(peer, peer.http, int(body.removeprefix(b"version=")))
-                return
-
-    def pushed(self, peer: Peer, http: h11.Connection, version: int) -> None:
-        device, channel = self.channels[peer.target.decode()]
-        fault = self.rules.push(self.pushes)
-        self.pushes += 1
-        if fault:
-            self.fault(fault)
-        status = 503 if fault == "refuse" else 202 if fault in ("store", "cut") else 200
-        self.deliver(device, channel, version, fault)
-        if fault == "hang up":
-            self.close(peer)
-            return
-        if fault == "nonsense":
-            self.send(peer, b"nonsense\r\n\r\n")
-            return
-        headers = [("Content-Length", "2"), *((("Connection", "close"),) if fault == "last" else ())]
-        answer = http.send(h11.Response(status_code=status, headers=headers))
-        answer = (answer or b"") + (http.send(h11.Data(data=b"{}")) or b"")
-        http.send(h11.EndOfMessage())
-        cut = 40 if fault == "piecemeal" else 0
-        self.send(peer, answer[:cut])
-        self.send(peer, answer[cut:])
-        if fault == "last":
-            self.close(peer)
-        else:
-            http.start_next_cycle()
-
-    def deliver(self, device: Peer, channel: str, version: int, fault: str) -> None:
-        assert device.ws is not None
-        text = (NOTE % (channel.encode(), version)).decode()
-        if fault == "wrong version":
-            self.send(device, device.ws.send(TextMessage(text.replace(str(version), "7"))))
-        elif fault == "wrong channel":
-            self.send(device, device.ws.send(TextMessage(text.replace(channel, CHANNEL.decode()))))
-        elif fault == "cut":
-            device.fault = "cut"
-            self.send(device, device.ws.send(CloseConnection(code=1001)))
-        elif fault == "delay":
-            self.delayed.append((device, device.ws.send(TextMessage(text))))
-        elif fault not in ("lose", "refuse", "hang up", "store"):
-            while self.delayed:
-                self.send(*self.delayed.popleft())
-            frame = device.ws.send(TextMessage(text)) if device.fault != "cut" else b""
-            self.send(device, frame[:9])
-            self.send(device, frame[9:])
-            if fault == "duplicate":
-                self.send(device, frame)
-
-    def stop(self) -> None:
-        self.waker.send(b"!")
-        self.thread.join()
-        for key in list(self.selector.get_map().values()):
-            sock = key.fileobj
-            assert isinstance(sock, socket.socket)
-            sock.close()
-        self.waker.close()
-        self.selector.close()
-
-
-@contextlib.contextmanager
-def misbehaving(rules: Rules) -> Iterator[Misbehaving]:
-    server = Misbehaving(rules)
-    server.thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-def quiet() -> Progress:
-    return Progress(Console(file=io.StringIO()))
-
-
-def push_to(server: Misbehaving, devices: int = 20, rate: float = 0.0, grace: float = 0.2) -> dict[str, Any]:
-    plan = pushing.Plan(connections=4, seconds=0.3, rate=rate, grace=grace)
-    target = Target(url=server.url, admin="")
-    body = pushing.run(target, Load(devices, endpoints_every=1), plan, interrupt=Interrupt(), progress=quiet())
-    (run,) = body["runs"]
-    assert run["pushes"] == server.pushes
-    assert isinstance(run, dict)
-    return run
-
-
-def every(step: int, fault: str) -> Callable[[int], str]:
-    return lambda number: fault if number % step == 3 else ""
-
-
-def test_a_good_server_gets_a_clean_report() -> None:
-    with misbehaving(Rules()) as server:
-        run = push_to(server, grace=5)
-    assert run["clean"] and run["delivered"] == run["pushes"] == sum(server.acks.values()) > 0
-    assert run["statuses"] == {200: run["pushes"]}
-    assert not run["errors"] and not run["drops"] and run["held"] == 20
-    assert max(server.acks.values()) == 1
-    assert run["to_frame_ms"]["p50"] <= run["to_frame_ms"]["max"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "counts"),
-    [
-        ("lose", {"lost": 1}),
-        ("duplicate", {"duplicates": 1}),
-        ("wrong version", {"unexpected": 1, "lost": 1}),
-        ("wrong channel", {"strays": 1, "lost": 1}),
-        ("delay", {}),
-        ("refuse", {}),
-        ("hang up", {}),
-        ("nonsense", {}),
-        ("piecemeal", {}),
-        ("last", {}),
-    ],
-)
-def test_each_fault_is_reported_and_nothing_else(fault: str, counts: dict[str, int]) -> None:
-    with misbehaving(Rules(push=every(10, fault))) as server:
-        run = push_to(server)
-    times = server.faults[fault]
-    assert times > 0
-    found = {name: run[name] for name in ("lost", "duplicates", "unexpected", "strays", "refused_but_arrived")}
-    if fault == "nonsense":  # delivered all the same: only the answer was bad
-        assert found.pop("refused_but_arrived") == times
-    if fault == "delay":  # the last ones may have had no later push that released them
-        assert found.pop("lost") == len(server.delayed)
-        found["lost"] = 0
-    assert found == {name: counts.get(name, 0) * times for name in found}
-    assert run["clean"] == (not counts and not server.delayed)
-    expected = {"refuse": {503: times}, "hang up": {0: times}, "nonsense": {0: times}}.get(fault, {})
-    assert run["statuses"] == {200: run["pushes"] - sum(expected.values()), **expected}
-    broken = {"hang up": {"closed by the server": times}, "nonsense": {"not HTTP": times}}
-    assert run["errors"] == broken.get(fault, {})
-
-
-def test_a_router_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    plan = pushing.Plan(connections=4, seconds=60, endpoint=f"http://127.0.0.1:{port}")
-    with misbehaving(Rules()) as server:
-        target = Target(url=server.url, admin="")
-        load = Load(5, endpoints_every=1)
-        (run,) = pushing.run(target, load, plan, interrupt=Interrupt(), progress=quiet())["runs"]
-    assert run["statuses"].keys() <= {0} and run["delivered"] == 0
-    assert run["errors"].keys() == {"ECONNREFUSED"}
-
-
-def test_a_device_that_is_cut_off_is_no_loss() -> None:
-    def cut_the_tenth(number: int) -> str:
-        return "cut" if number == 10 else ""
-
-    with misbehaving(Rules(push=cut_the_tenth)) as server:
-        run = push_to(server)
-    assert run["held"] == 19 and run["drops"] == {"closed with 1001": 1}
-    assert run["lost"] == 0 and run["undelivered"] > 0
-
-
-def test_a_rate_is_an_open_loop() -> None:
-    with misbehaving(Rules()) as server:
-        run = push_to(server, rate=200, grace=5)
-    assert run["pushes"] + run["unsent"] == 60
-    assert run["mode"] == "open loop" and run["clean"]
-
-
-def test_devices_that_fail_are_counted_by_kind() -> None:
-    faults = ["refuse", "hello", "silent hello", "refuse register", "silent register", "register"]
-
-    def device(number: int) -> str:
-        return "" if number < 12 else faults[number % 6]  # the first 12 are the warm-up
-
-    load = Load(12, timeout=1.5)
-    with misbehaving(Rules(device)) as server:
-        body = connecting.run(
-            Target(url=server.url, admin=""),
-            load,
-            hold=0.1,
-            baseline=True,
-            interrupt=Interrupt(),
-            progress=quiet(),
-        )
-    assert server.faults == dict.fromkeys(faults, 2)
-    setup = body["connect"]["setup"]
-    assert setup["ready"] == 0
-    assert setup["failures"] == {
-        "upgrade: HTTP 503": 2,
-        "hello: closed without a close frame": 2,
-        "hello: no answer in time": 2,
-        "register: status 503": 2,
-        "register: no answer in time": 2,
-        "register: closed without a close frame": 2,
-    }
-    assert body["baseline"]["setup"]["ready"] == 12
-    text = printed("connect", {"bare": False}, body)
-    assert "upgrade: HTTP 503" in text and "0 of 12" in text
-
-
-def test_devices_come_from_several_addresses() -> None:
-    with misbehaving(Rules()) as server, Crew() as crew:
-        farm = attach(server.url, "")
-        Fleet.of(crew, Load(20, processes=2), farm, first=3_995).bring_up(quiet(), "setting up")
-    assert server.sources == {"127.0.0.1": 5, "127.1.0.1": 15}
-
-
-def test_a_port_where_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    target = Target(url=f"ws://127.0.0.1:{port}", admin="")
-    with pytest.raises(BenchError, match="5 x upgrade: ECONNREFUSED"):
-        pushing.run(target, Load(5, endpoints_every=1), pushing.Plan(), interrupt=Interrupt(), progress=quiet())
-
-
 # ---- reports
-
-
-def printed(command: str, options: dict[str, Any], body: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    document = report.document(command, options, body, interrupted=True)
-    json.dumps(document)
-    report.show(console, document)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_progress_on_a_terminal_and_off_it() -> None:
@@ -720,9 +359,18 @@ def ended(pid: int) -> bool:
         os.close(descriptor)
 
 
+IDLE_PUSHERS: dict[str, Any] = {
+    "address": (2, "127.0.0.1", 1),
+    "host": "",
+    "connections": 1,
+    "timeout": 1.0,
+    "payload": 0,
+}
+
+
 def test_a_child_that_dies_is_named() -> None:
     with pytest.raises(BenchError, match=r"a server .* code -9"), Crew() as crew:
-        child = crew.start("bench.baseline", "a server")
+        child = crew.start("bench.pushers", "a server", b"", b"", **IDLE_PUSHERS)
         crew.gather([child], "up")
         os.kill(child.pid, signal.SIGKILL)
         crew.gather([child], "never")
@@ -733,7 +381,7 @@ def test_children_do_not_outlive_a_bench_that_is_killed() -> None:
         "import sys\n"
         "from bench.crew import Crew\n"
         "with Crew() as crew:\n"
-        "    child = crew.start('bench.baseline', 'a server')\n"
+        f"    child = crew.start('bench.pushers', 'a server', b'', b'', **{IDLE_PUSHERS})\n"
         "    crew.gather([child], 'up')\n"
         "    print(child.pid, flush=True)\n"
         "    sys.stdin.read()\n"

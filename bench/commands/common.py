@@ -1,5 +1,6 @@
 """What the subcommands share: the options of the farm and of the load, and how a run is begun and reported."""
 
+import math
 import resource
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -8,13 +9,22 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from bench.connect import Target
+from bench import procfs
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
+from bench.profiles import workers_for
 from bench.progress import Progress
-from bench.report import document, show, write_json
+from bench.render import terminal
+from bench.results import Document, check_output, document, shown, write, write_json
+from bench.sockets import sources_in
+from bench.target import Target
 
 REPORT_COLUMNS: Final = 120
+LEAST_WORKERS: Final = 2
+SPARE_FILES: Final = 10_000
+MOST_CHANNELS: Final = 1000
+CHANNELS_PUSHED_TO: Final = 200_000
+"""At most so many channels are pushed to, of devices evenly spread over all: their endpoints have to be kept."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,7 +41,10 @@ def farm_options(command: Command) -> Command:
                 help="Its admin port, for /status. Empty: no memory and CPU of the farm.",
             ),
             click.option(
-                "--workers", type=click.IntRange(1), default=2, show_default=True, help="Of the farm started."
+                "--workers",
+                type=click.IntRange(0),
+                default=0,
+                help="Of the farm started; by default two, or as many as the devices need for their descriptors.",
             ),
             click.option(
                 "--store",
@@ -47,7 +60,25 @@ def farm_options(command: Command) -> Command:
                 metavar="KEY=VALUE",
                 help="A setting for the farm started; repeatable.",
             ),
+        )
+    ):
+        command = option(command)
+    return output_options(command)
+
+
+def output_options(command: Command) -> Command:
+    """`--json`, `--out` and `--name`: where `perform` writes the results."""
+    for option in reversed(
+        (
             click.option("--json", "json_file", default="", metavar="FILE", help="Write everything there, too."),
+            click.option(
+                "--out",
+                "out_folder",
+                default="",
+                metavar="DIR",
+                help="Write NAME.json, NAME.md and pictures (NAME-1.png, NAME-1.svg, ...) there, too.",
+            ),
+            click.option("--name", "out_name", default="", help="NAME of those files; by default the command's."),
         )
     ):
         command = option(command)
@@ -87,25 +118,94 @@ def load_options(devices: int) -> Callable[[Command], Command]:
     return decorate
 
 
-def target_of(farm: dict[str, Any]) -> Target:
-    return Target(farm["url"], farm["admin"], farm["workers"], farm["store"], tuple(farm["settings"]))
+def channels_option(command: Command) -> Command:
+    """`--channels`: for commands whose devices may register several."""
+    return click.option(
+        "--channels",
+        type=click.IntRange(1, MOST_CHANNELS),
+        default=1,
+        show_default=True,
+        help="Channels that each device registers.",
+    )(command)
 
 
-def perform(
-    command: str, options: dict[str, Any], run: Callable[[Interrupt, Progress], dict[str, Any]]
-) -> dict[str, Any]:
+def source_option(command: Command) -> Command:
+    """`--source`: for commands whose connections may need more ports than one address has. Gives a tuple of
+    addresses."""
+    return click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        metavar="ADDRESS",
+        callback=_sources,
+        help="A local address, or a network of them (10.0.0.16/28), that connections come from, in turn; repeatable. "
+        "Each has about 28,000 ports. Towards loopback there are sources enough by default.",
+    )(command)
+
+
+def _sources(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(address for value in values for address in sources_in(value)))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def endpoints_every(devices: int, channels: int = 1) -> int:
+    """Every how many devices one reports its endpoints, so that at most 200,000 have to be kept."""
+    return math.ceil(devices * channels / CHANNELS_PUSHED_TO)
+
+
+def target_of(farm: dict[str, Any], devices: int) -> Target:
+    """The farm that the options of `farm_options` name, for so many devices.
+
+    Raises:
+      BenchError: the machine may not open that many files.
+    """
+    needed = devices * (1 if farm["url"] else 2) + SPARE_FILES
+    if (free := procfs.free_files()) < needed:
+        raise BenchError(
+            f"{devices:,} devices need {needed:,} open files, and fs.file-max leaves {free:,} to this machine: "
+            f"sysctl -w fs.file-max={2 * needed}"
+        )
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    workers = farm["workers"] or workers_for(devices, LEAST_WORKERS, hard)
+    return Target(farm["url"], farm["admin"], workers, farm["store"], tuple(farm["settings"]))
+
+
+def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Progress], dict[str, Any]]) -> Document:
+    """Run a command, write its document where `options` (with those of `output_options`) say, print its tables, and
+    return it. What was measured is written before anything is drawn, and an error of the drawing ends nothing."""
+    options = dict(options)
+    json_file, folder, name = (options.pop(key, "") for key in ("json_file", "out_folder", "out_name"))
+    name = name or command
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
+        check_output(json_file, folder, name)
         with ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt().on_signals())
             progress = stack.enter_context(Progress())
             result = run(interrupt, progress)
         body = document(command, options, result, interrupt.requested)
-        if options["json_file"]:
-            write_json(options["json_file"], body)
+        if json_file:
+            write_json(json_file, body)
+        publish(body, folder, name)
     except BenchError as error:
         raise click.ClickException(str(error)) from None
-    console = Console()
-    show(console if console.is_terminal else Console(width=REPORT_COLUMNS), body)
     return body
+
+
+def publish(body: Document, folder: str, name: str) -> None:
+    """Print a document, and write it with its pictures if a folder is given; what can't be drawn is said on stderr.
+
+    Raises:
+      BenchError: the folder can't be written to.
+    """
+    console = Console()
+    try:
+        terminal.show(console if console.is_terminal else Console(width=REPORT_COLUMNS), body, shown(body))
+    except BenchError as error:
+        click.echo(f"Note: no tables: {error}", err=True)
+    if folder:
+        for path in write(folder, name, body):
+            click.echo(f"wrote {path}", err=True)

@@ -1,15 +1,27 @@
 """`farm bench connect`: its options."""
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from bench import connect as connecting
-from bench.commands.common import farm_options, load_options, perform, target_of
+from bench.commands.common import (
+    channels_option,
+    endpoints_every,
+    farm_options,
+    load_options,
+    perform,
+    source_option,
+    target_of,
+)
 from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
+from bench.push import Plan
+
+PUSH_SECONDS: Final = 600.0
+"""Pushes that are not sent by then are not, and the run has failed."""
 
 
 @click.command()
@@ -34,6 +46,30 @@ from bench.progress import Progress
     help="Silence before memory is read.",
 )
 @click.option(
+    "--ping",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Each device pings so often, and every ping must be answered. By default never. A farm closes devices that "
+    "ping more often than every 20 (simplepush.min_ping_interval).",
+)
+@click.option(
+    "--push",
+    "pushes",
+    type=click.IntRange(0),
+    default=0,
+    metavar="COUNT",
+    help="Then push so many notifications to random devices, all of which must arrive.",
+)
+@click.option(
+    "--push-rate",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Those a second, due at even steps; by default flat out.",
+)
+@channels_option
+@source_option
+@click.option(
     "--baseline/--no-baseline",
     default=True,
     show_default=True,
@@ -48,28 +84,59 @@ def connect(
     bare: bool,
     rate: float,
     hold: float,
+    ping: float,
+    pushes: int,
+    push_rate: float,
+    channels: int,
+    sources: tuple[str, ...],
     baseline: bool,
     **farm: Any,
 ) -> None:
-    """Hold silent devices, each with one registered channel.
+    """Hold silent devices, each with its registered channels.
 
     Reports set-ups a second (overall, and in the middle half of them), the time of one set-up, user and
-    kernel memory a connection, the spread over the workers, and the same for a trio-websocket server as the
-    baseline.
+    kernel memory a connection, what the machine holds in all (both ends, kernel, and every process), the
+    spread over the workers, and the same for a trio-websocket server as the baseline. With --push also how
+    fast notifications reach devices while all of them are held.
 
     \b
     farm bench connect --devices 15000
     farm bench connect --devices 100000 --rate 5000 --hold 120 --json held.json
+    farm bench connect --devices 1000000 --no-baseline --push 100000
+    farm bench connect --url ws://10.0.0.9:8080/ --admin http://10.0.0.9:8082 --source 10.0.1.0/28
     farm bench connect --url ws://127.0.0.1:8080/ --admin http://127.0.0.1:8082
     """
-    load = Load(devices, bare, rate, processes, timeout=timeout)
+    if bare and pushes:
+        raise click.UsageError("--push needs devices with channels, and --bare ones have none")
+    load = Load(
+        devices,
+        bare,
+        rate,
+        processes,
+        timeout=timeout,
+        endpoints_every=endpoints_every(devices, channels) if pushes else 0,
+        channels=channels,
+        ping=ping,
+        sources=sources,
+    )
+    plan = Plan(seconds=PUSH_SECONDS, rate=push_rate, count=pushes) if pushes else None
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         return connecting.run(
-            target_of(farm), load, hold=hold, baseline=baseline, interrupt=interrupt, progress=progress
+            target_of(farm, devices),
+            load,
+            hold=hold,
+            baseline=baseline,
+            interrupt=interrupt,
+            progress=progress,
+            plan=plan,
         )
 
     options = {"devices": devices, "bare": bare, "rate": rate, "hold": hold, "processes": processes}
+    options |= {"ping": ping, "push": pushes, "push_rate": push_rate, "channels": channels, "sources": len(sources)}
     body = perform("connect", options | farm, run)
     done = body["connect"]
-    sys.exit(body["interrupted"] or done["setup"]["ready"] < devices or bool(done["drops"]))
+    pushed = done["push"]
+    arrived = not pushes or (pushed and pushed["clean"] and pushed["delivered"] == pushes and not pushed["drops"])
+    failed = done["setup"]["ready"] < devices or done["drops"] or done["pings"]["overdue"] or not arrived
+    sys.exit(1 if body["interrupted"] or failed else 0)

@@ -1,19 +1,25 @@
 """`farm bench push`: its options."""
 
-import math
 import sys
 from typing import Any, Final
 
 import click
 
 from bench import push as pushing
-from bench.commands.common import farm_options, load_options, perform, target_of
+from bench.commands.common import (
+    channels_option,
+    endpoints_every,
+    farm_options,
+    load_options,
+    perform,
+    source_option,
+    target_of,
+)
 from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 
-CHANNELS_PUSHED_TO: Final = 200_000
-"""At most so many of the devices are pushed to, evenly spread over them: their endpoints have to be kept."""
+MOST_PAYLOAD_BYTES: Final = 1 << 20
 
 
 @click.command()
@@ -43,6 +49,23 @@ CHANNELS_PUSHED_TO: Final = 200_000
     help="An accepted push that has not arrived by then is lost.",
 )
 @click.option(
+    "--payload",
+    type=click.IntRange(0, MOST_PAYLOAD_BYTES),
+    default=0,
+    metavar="BYTES",
+    help="Data that each push carries; devices check it. A farm takes 4096 (simplepush.max_data_bytes).",
+)
+@click.option(
+    "--online",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the devices that is connected. The others register and leave: what is pushed to them is stored.",
+)
+@channels_option
+@source_option
+@click.option(
     "--endpoint",
     default="",
     metavar="URL",
@@ -60,6 +83,10 @@ def push(
     rate: float,
     half: bool,
     grace: float,
+    payload: int,
+    online: float,
+    channels: int,
+    sources: tuple[str, ...],
     endpoint: str,
     **farm: Any,
 ) -> None:
@@ -69,20 +96,35 @@ def push(
     from the PUT to the frame at the device and to the answer, what was lost or came twice, and the CPU that
     each part used.
 
+    With --online below 1 the rest of the devices come back at the end (a sample of them if they are many), and
+    have to get the newest version of every channel of theirs that was pushed to.
+
     \b
     farm bench push --devices 15000 --half
     farm bench push --store memory --connections 256 --seconds 30
     farm bench push --rate 5000 --json pushed.json
+    farm bench push --rate 2000 --pushers 2 --channels 3 --payload 200 --online 0.8
     """
-    every = math.ceil(devices / CHANNELS_PUSHED_TO)
-    load = Load(devices, processes=processes, timeout=timeout, endpoints_every=every)
-    plan = pushing.Plan(connections, pushers, seconds, rate, half, grace, endpoint)
+    load = Load(
+        devices,
+        processes=processes,
+        timeout=timeout,
+        endpoints_every=endpoints_every(devices, channels),
+        channels=channels,
+        sources=sources,
+    )
+    plan = pushing.Plan(connections, pushers, seconds, rate, half, grace, endpoint, payload=payload, online=online)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        return pushing.run(target_of(farm), load, plan, interrupt=interrupt, progress=progress)
+        return pushing.run(target_of(farm, devices), load, plan, interrupt=interrupt, progress=progress)
 
     options: dict[str, Any] = {"devices": devices, "processes": processes, "connections": connections}
     options |= {"pushers": pushers, "seconds": seconds, "rate": rate, "half": half, "grace": grace}
+    options |= {"channels": channels, "payload": payload, "online": online, "sources": len(sources)}
     body = perform("push", options | farm, run)
     clean = all(done["clean"] and done["delivered"] for done in body["runs"])
-    sys.exit(body["interrupted"] or body["setup"]["ready"] < devices or not clean)
+    wanted, ready = body["setup"]["wanted"], body["setup"]["ready"]
+    if away := body.get("away"):
+        clean = clean and away["clean"]
+        wanted, ready = wanted + away["setup"]["wanted"], ready + away["setup"]["ready"]
+    sys.exit(body["interrupted"] or ready < wanted or not clean)

@@ -1,0 +1,100 @@
+"""nchan, a push module of nginx in C."""
+
+import getpass
+import os
+import resource
+from pathlib import Path
+from typing import Final
+
+from bench.peers.base import NotInstalledError, Peer, Ports, Tools, ask, program
+
+MODULE: Final = "ngx_nchan_module.so"
+MODULE_FOLDERS: Final = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
+SPARE_CONNECTIONS: Final = 1000
+
+_CONFIGURATION: Final = """\
+load_module {module};
+{user}
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log crit;
+# as many processes as the farm beside it has workers
+worker_processes {workers};
+worker_rlimit_nofile {descriptors};
+events {{
+    # nginx makes its table of connections at its start, so that it counts as its memory before the first device
+    worker_connections {connections};
+    multi_accept on;
+}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    # app servers keep their connections
+    keepalive_timeout 3600s;
+    keepalive_requests 1000000000;
+    nchan_shared_memory_size 1024m;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096{reuseport};
+        location ~ ^/sub/(\\d+)$ {{
+            nchan_subscriber websocket;
+            nchan_channel_id $1;
+            # what was pushed before a device came is none of this load
+            nchan_subscriber_first_message newest;
+        }}
+        location ~ ^/push/(\\d+)$ {{
+            nchan_publisher;
+            nchan_channel_id $1;
+            # nothing is kept once it was sent: its fastest way
+            nchan_store_messages off;
+        }}
+    }}
+}}
+"""
+
+
+class Nchan(Peer):
+    """One port for both sides; compression is off by default."""
+
+    name = "nchan"
+    title = "nchan (nginx)"
+    hint = "apt-get install libnginx-mod-nchan"
+    processes = "nginx master, {workers}"
+    set_up = "upgrade, subscribe"
+    push = "POST; 201 once it was given to the subscriber's process"
+    many = True
+    one_port = True
+    wire = "post"
+
+    def find(self, tools: Tools) -> str:
+        module = _module()
+        version = ask([program("nginx"), "-v"], "nginx does not run").rpartition("/")[2].split()[0]
+        return f"of nginx {version}" if module else ""
+
+    def command(self, tools: Tools, ports: Ports, folder: Path) -> list[str]:
+        text = _CONFIGURATION.format(
+            module=_module(),
+            # a worker of root would be another user, who can't enter the folder
+            user=f"user {getpass.getuser()};" if os.geteuid() == 0 else "",
+            folder=folder,
+            workers=tools.workers,
+            descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+            connections=tools.devices + SPARE_CONNECTIONS,
+            port=ports.device,
+            # with one worker there is no one to share the port with
+            reuseport=" reuseport" if tools.workers > 1 else "",
+        )
+        path = folder / "nginx.conf"
+        path.write_text(text)
+        return [program("nginx"), "-p", str(folder), "-e", str(folder / "log"), "-c", str(path)]
+
+
+def _module() -> str:
+    for folder in MODULE_FOLDERS:
+        path = Path(folder, MODULE)
+        if path.exists():
+            return str(path)
+    raise NotInstalledError(f"no {MODULE} in {', '.join(MODULE_FOLDERS)}")

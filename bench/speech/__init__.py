@@ -1,0 +1,35 @@
+"""What devices say. Each kind of device is one module here and a `Speech`; `speech_of` makes one by its name.
+
+A speech is pure: the load process hands it a device's number and a payload, and it says what that means and what to
+send. It keeps nothing for a device, so a device costs the load process a few bytes whatever it speaks.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from bench.speech.bare import Bare
+from bench.speech.base import Manner, Speech
+from bench.speech.nats import Nats
+from bench.speech.simplepush import SimplePush
+from bench.speech.subscribe import Subscribe
+
+SPEECHES: Final[dict[str, Callable[..., Speech]]] = {
+    "simplepush": SimplePush,
+    "bare": Bare,
+    "subscribe": Subscribe,
+    "nats": Nats,
+}
+
+
+def speech_of(name: str, manner: Manner, arguments: dict[str, Any]) -> Speech:
+    """The speech with this name.
+
+    Raises:
+      ValueError: there is none, it does not know an argument, or it can't do what `manner` asks for.
+    """
+    if name not in SPEECHES:
+        raise ValueError(f"no speech {name!r}: one of {', '.join(SPEECHES)}")
+    try:
+        return SPEECHES[name](manner, **arguments)
+    except TypeError as error:
+        raise ValueError(f"speech {name!r}: {error}") from None

@@ -1,0 +1,1 @@
+"""What each command shows: its document as tables and charts. Pure."""

@@ -1,0 +1,171 @@
+"""The tables and charts of `farm bench compare`. Pure."""
+
+from typing import Any, Final
+
+from bench.tables import Chart, Series, Table, kib, milliseconds, number, size
+
+RATIOS: Final = (
+    ("memory", "memory_a_connection"),
+    ("set-ups/s", "setup_rate"),
+    ("CPU a set-up", "setup_cpu_a_1000"),
+    ("pushes/s", "push_rate"),
+    ("push p50", "push_p50_ms"),
+    ("push p99", "push_p99_ms"),
+    ("CPU a push", "push_cpu_a_1000"),
+)
+BARS: Final = (
+    ("User memory of one idle connection", "KiB", "memory_a_connection", 1 / 1024),
+    ("Set-ups a second", "set-ups/s", "setup_rate", 1.0),
+    ("Server CPU of 1000 set-ups", "ms", "setup_cpu_a_1000", 1000.0),
+    ("Pushes a second, flat out", "pushes/s", "push_rate", 1.0),
+    ("Server CPU of 1000 pushes", "ms", "push_cpu_a_1000", 1000.0),
+)
+
+
+def tables(body: dict[str, Any]) -> list[Table]:
+    """The ratios, what they are made of, what each server is, and what was wrong."""
+    servers = body["servers"]
+    found = [_ratios(servers), _setups(body, servers), _pushes(body, servers), _servers(servers)]
+    return found + _faults(servers)
+
+
+def _ratios(servers: list[dict[str, Any]]) -> Table:
+    table = Table(f"As a multiple of {servers[0]['title']}", [name for name, _ in RATIOS])
+    for server in servers:
+        if server["missing"]:
+            table.row(server["title"], "not installed:", server["hint"])
+        else:
+            table.row(server["title"], *(times(server["ratio"].get(key)) for _, key in RATIOS))
+    table.notes.append(
+        "More is better for set-ups/s and pushes/s, less for the others. Not the same work: a farm stores every push, "
+        "and its devices say hello, register and acknowledge (see below)."
+    )
+    return table
+
+
+def _setups(body: dict[str, Any], servers: list[dict[str, Any]]) -> Table:
+    columns = ["devices", "set-ups/s", "p50", "p99", "CPU s/1000", "cores", "memory/conn.", "base memory"]
+    table = Table("Setting up devices and holding them", columns)
+    for server in servers:
+        if not server["rounds"]:
+            table.row(server["title"], _absent(server))
+            continue
+        figures = server["median"]
+        table.row(
+            server["title"],
+            f"{number(figures['ready'])} of {server['devices']:,}",
+            number(figures["setup_rate"]),
+            milliseconds(figures["setup_p50_ms"]),
+            milliseconds(figures["setup_p99_ms"]),
+            _decimal(figures["setup_cpu_a_1000"], 3),
+            _decimal(figures["setup_cores"], 2),
+            kib(figures["memory_a_connection"]),
+            size(figures["memory_base"]),
+        )
+    rounds = body["options"].get("repeat", 1)
+    table.notes.append(
+        "Memory: growth of the private memory of all processes of the server, by the connection. The kernel's own "
+        "memory for a socket (about 4 KiB) is the same for all and not in it."
+    )
+    table.notes.append("Cores: how many the server kept busy meanwhile; the load ran on the same machine.")
+    if rounds > 1:
+        table.notes.append(f"Medians of {rounds} rounds; each round goes over all servers, and starts with another.")
+    return table
+
+
+def _pushes(body: dict[str, Any], servers: list[dict[str, Any]]) -> Table:
+    columns = ["pushes/s", "p50", "p99", "CPU s/1000", "cores", "lost", "durable before the answer"]
+    table = Table("Pushing to one random device at a time", columns)
+    for server in servers:
+        figures = server["median"]
+        if not server["rounds"] or figures["push_rate"] is None:
+            table.row(server["title"], _absent(server))
+            continue
+        table.row(
+            server["title"],
+            number(figures["push_rate"]),
+            milliseconds(figures["push_p50_ms"]),
+            milliseconds(figures["push_p99_ms"]),
+            _decimal(figures["push_cpu_a_1000"], 3),
+            _decimal(figures["push_cores"], 2),
+            number(sum(round_["push"]["lost"] for round_ in server["rounds"] if round_["push"])),
+            server["durability"],
+        )
+    connections = body["options"].get("connections")
+    table.notes.append(
+        f"Flat out: {connections} connections of app servers, each with one push outstanding. The times are from the "
+        "push to the frame at the device."
+    )
+    return table
+
+
+def _servers(servers: list[dict[str, Any]]) -> Table:
+    table = Table("What was measured", ["version", "runs as", "set up means", "a push"])
+    for server in servers:
+        if server["missing"]:
+            table.row(server["title"], "not installed", f"{server['hint']} ({server['missing']})")
+        else:
+            table.row(server["title"], server["version"], server["processes"], server["set_up"], server["push"])
+        if server["note"]:
+            table.notes.append(f"{server['title']}: {server['note']}.")
+    return table
+
+
+def _faults(servers: list[dict[str, Any]]) -> list[Table]:
+    """What failed, and what held each server back."""
+    limits = Table("What held it back, in its last round", ["set-ups", "pushes"])
+    failed = Table("Failures", ["devices that failed", "devices dropped", "pushes", "error"])
+    for server in servers:
+        rounds = server["rounds"]
+        if rounds:
+            push = rounds[-1]["push"]
+            limits.row(server["title"], rounds[-1]["setup_limit"], push["limit"] if push else "")
+        failures = _kinds([round_["setup"]["failures"] for round_ in rounds])
+        drops = _kinds([round_["push"]["drops"] for round_ in rounds if round_["push"]])
+        pushes = _kinds([_wrong(round_["push"]) for round_ in rounds if round_["push"]])
+        if failures or drops or pushes or server["error"]:
+            failed.row(server["title"], failures, drops, pushes, server["error"])
+    return [table for table in (limits, failed) if table.rows]
+
+
+def _wrong(push: dict[str, Any]) -> dict[str, int]:
+    names = ("lost", "duplicates", "unexpected", "refused", "unanswered", "strays")
+    return {name: push[name] for name in names if push.get(name)}
+
+
+def _kinds(counters: list[dict[str, int]]) -> str:
+    total: dict[str, int] = {}
+    for counter in counters:
+        for kind, count in counter.items():
+            total[kind] = total.get(kind, 0) + count
+    return ", ".join(f"{count:,} x {kind}" for kind, count in total.items())
+
+
+def _absent(server: dict[str, Any]) -> str:
+    if server["missing"]:
+        return "not installed"
+    return "failed" if server["error"] else "not measured"
+
+
+def times(value: float | None) -> str:
+    """A ratio with two or three digits."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f} x" if abs(value) >= 100 else f"{value:.1f} x" if abs(value) >= 10 else f"{value:.2f} x"
+
+
+def _decimal(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def charts(body: dict[str, Any]) -> list[Chart]:
+    """A bar for each server that was measured, one picture for each figure."""
+    servers = [server for server in body["servers"] if server["rounds"]]
+    found = []
+    for title, unit, key, factor in BARS:
+        values = [None if (value := server["median"].get(key)) is None else value * factor for server in servers]
+        if any(value is not None for value in values):
+            chart = Chart(title, "bar", "", unit, [Series(unit, [server["title"] for server in servers], values)])
+            chart.note = "Not the same work: what a set-up and a push are for each server stands in the tables."
+            found.append(chart)
+    return found

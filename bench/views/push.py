@@ -1,0 +1,136 @@
+"""The tables and charts of `farm bench push`, and of the pushes of other commands. Pure."""
+
+from typing import Any, Final
+
+from bench.tables import Chart, Series, Table, milliseconds, number
+from bench.views.parts import added, cpu, kinds, ready
+
+POINTS: Final = ("p50", "p90", "p99", "p99.9", "max")
+COUNTS: Final = (
+    ("delivered", "delivered"),
+    ("stored for devices that were away", "stored"),
+    ("lost (accepted, never arrived)", "lost"),
+    ("duplicates", "duplicates"),
+    ("out of order", "reordered"),
+    ("never sent, but arrived", "unexpected"),
+    ("refused or unanswered, but arrived", "refused_but_arrived"),
+    ("with wrong data", "wrong_data"),
+    ("for another device's channel", "strays"),
+    ("stored, then replaced by a newer one", "superseded"),
+    ("accepted for devices that were cut off", "undelivered"),
+)
+AWAY: Final = (
+    ("pushed to while they were away", "stored", "channels"),
+    ("brought back", "sample", "devices"),
+    ("back", "back", "devices"),
+    ("updates that wait for them", "expected", "channels"),
+    ("arrived, the newest or newer", "arrived", "channels"),
+    ("missing", "missing", "channels"),
+    ("older than the newest accepted", "older", ""),
+    ("duplicates", "duplicates", ""),
+    ("never sent, but arrived", "unexpected", ""),
+    ("for another device's channel", "strays", ""),
+    ("came back with another identity", "reassigned", "devices"),
+)
+
+
+def tables(body: dict[str, Any]) -> list[Table]:
+    """What was answered and what arrived, how fast, and the CPU; devices that were away."""
+    runs = body["runs"]
+    found = run_tables(f"Pushing to {ready(body['setup'])} devices", runs) if runs else []
+    away = body.get("away")
+    if away:
+        found.append(_away(away))
+        found += kinds("Attempts to come back that failed", away["return_failures"])
+    found += kinds("Devices that failed", body["setup"]["failures"])
+    return [*found, cpu([(name_of(run), run["usage"]) for run in runs])] if runs else found
+
+
+def headline(body: dict[str, Any]) -> str:
+    """Rate, latency and losses of the first run."""
+    return headline_of(body["runs"][0]) if body["runs"] else "-"
+
+
+def headline_of(run: dict[str, Any]) -> str:
+    """Rate, latency and losses."""
+    p99 = milliseconds(run["to_frame_ms"].get("p99"))
+    return (
+        f"{number(run['notifications_a_second'])} notifications/s; PUT to frame p99 {p99}; {number(run['lost'])} lost"
+    )
+
+
+def name_of(run: dict[str, Any]) -> str:
+    """A run by its mode and rate."""
+    return str(run["mode"]) + (f", {run['rate']:,.0f} /s" if run["rate"] else "")
+
+
+def run_tables(title: str, runs: list[dict[str, Any]]) -> list[Table]:
+    """The figures of each run side by side, and why connections broke."""
+    table = Table(title, [name_of(run) for run in runs])
+
+    def row(name: str, *keys: str) -> None:
+        table.row(name, *(number(_dig(run, keys)) for run in runs))
+
+    row("notifications/s", "notifications_a_second")
+    row("pushes answered/s", "pushes_a_second")
+    row("pushes", "pushes")
+    for status in sorted({str(status) for run in runs for status in run["statuses"]}):
+        row(f"answered {status}" if status != "0" else "not answered", "statuses", status)
+    row("due but never sent", "unsent")
+    for key, name in (("to_frame_ms", "PUT to frame"), ("to_response_ms", "PUT to answer")):
+        for point in POINTS:
+            table.row(f"{name}, {point}", *(milliseconds(run[key].get(point)) for run in runs))
+    for name, key in COUNTS:
+        if any(key in run for run in runs):
+            row(name, key)
+    table.row("limit", *(run["limit"] for run in runs))
+    broken = added(*(counts for run in runs for counts in (run["errors"], run["drops"])))
+    return [table, *kinds("Connections that broke", broken)]
+
+
+def _away(away: dict[str, Any]) -> Table:
+    table = Table(f"{away['devices']:,} devices that were away", ["count"])
+    for name, key, unit in AWAY:
+        table.row(f"{name}, {unit}" if unit else name, number(away[key]))
+    table.row("seconds until they were back with their updates", f"{away['seconds']:.1f}")
+    return table
+
+
+def _dig(value: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        value = value.get(key, 0)
+    return value
+
+
+def charts(body: dict[str, Any]) -> list[Chart]:
+    """Latency, and what each part spends on a push."""
+    runs = body["runs"]
+    return [*latency_charts(runs, f"{ready(body['setup'])} devices"), *_cpu_chart(runs)]
+
+
+def latency_charts(runs: list[dict[str, Any]], what: str) -> list[Chart]:
+    """From the PUT to the frame at the device, by percentile; none if nothing arrived."""
+    chart = Chart("From the PUT to the frame at the device", "bar", "percentile", "ms", log_y=True)
+    for run in runs:
+        times = run["to_frame_ms"]
+        if times:
+            name = f"{run['mode']}, {run['notifications_a_second']:,.0f} notifications/s"
+            chart.series.append(Series(name, list(times), list(times.values())))
+    lost = sum(run["lost"] for run in runs)
+    chart.note = (
+        f"{what}; {sum(run['delivered'] for run in runs):,} delivered, {lost:,} lost; load on the same machine."
+    )
+    return [chart] if chart.series else []
+
+
+def _cpu_chart(runs: list[dict[str, Any]]) -> list[Chart]:
+    chart = Chart("CPU of a push", "bar", "", "microseconds of a core")
+    for run in runs:
+        groups = run["usage"]["groups"]
+        costs = {
+            name: use["cpu_seconds_a_1000"] for name, use in groups.items() if use["cpu_seconds_a_1000"] is not None
+        }
+        if costs:
+            chart.series.append(Series(name_of(run), list(costs), [cost * 1000 for cost in costs.values()]))
+    chart.note = "CPU time of each group of processes over the pushes of the run; 'load' is the bench itself."
+    return [chart] if chart.series else []

@@ -1,0 +1,293 @@
+"""`farm bench push` and `connect --push`: the books of a mixed load, and every option on a real farm."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from array import array
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import machine_memory
+from bench.cli import main
+from bench.http_bytes import head_of_push, payload_of, push_request
+from bench.machine_memory import Cache, Reading, growth, parse_slabinfo, reading_of
+from bench.procfs import Kernel
+from bench.samples import (
+    DATA_MISSING,
+    DATA_RIGHT,
+    DATA_WRONG,
+    Arrivals,
+    Pushes,
+    account,
+    account_returned,
+    newest_accepted,
+)
+from bench.sockets import Address, source_of, sources_in
+
+# ---- bytes
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(1, 5000))
+def test_the_data_of_a_push_is_its_versions_own(version: int, size: int) -> None:
+    data = payload_of(version, size)
+    assert len(data) == size and data == payload_of(version, size)
+    if size > 20:
+        assert data != payload_of(version + 1, size)
+    request = push_request(b"/update/t", head_of_push("farm:8081"), version, size)
+    head, _, body = request.partition(b"\r\n\r\n")
+    assert b"\r\nContent-Length: %d" % len(body) in head
+    assert parse_qsl(body.decode()) == [("version", str(version)), ("data", data.decode())]
+    assert json.loads(b'"%b"' % data).encode() == data
+
+
+# ---- books
+
+
+def pushed(*rows: tuple[int, int, int]) -> Pushes:
+    """Pushes as (channel, version, status)."""
+    channels, versions, statuses = (
+        array(code, column) for code, column in zip("IqH", zip(*rows, strict=True), strict=True)
+    )
+    return Pushes(channels, versions, statuses, array("I", [5] * len(rows)))
+
+
+def arrived(*rows: tuple[int, int, int]) -> Arrivals:
+    """Arrivals as (channel, version, DATA_...)."""
+    result = Arrivals()
+    for channel, version, data in rows:
+        result.channels.append(channel)
+        result.versions.append(version)
+        result.times.append(version + 7)
+        result.data.append(data)
+    return result
+
+
+def test_what_is_stored_for_devices_that_are_away() -> None:
+    # two channels a device; devices 2 and 3 (channels 4 to 7) are away
+    pushes = pushed((0, 10, 200), (5, 11, 202), (5, 12, 202), (5, 13, 503), (6, 14, 200), (7, 15, 0), (3, 16, 202))
+    books = account(pushes, arrived((0, 10, DATA_RIGHT), (3, 16, DATA_MISSING)), channels=2, away=range(2, 4))
+    assert (books.sent, books.delivered, books.stored, books.superseded) == (7, 2, 2, 1)
+    assert (books.refused, books.unanswered, books.lost, books.undelivered) == (1, 1, 0, 0)
+    assert books.clean
+
+
+def test_a_device_that_is_gone_has_all_its_channels_gone() -> None:
+    pushes = pushed((4, 10, 200), (5, 11, 200), (6, 12, 200))
+    arrivals = arrived()
+    arrivals.gone.append(2)
+    books = account(pushes, arrivals, channels=2)
+    assert (books.undelivered, books.lost) == (2, 1)
+
+
+def test_data_that_is_wrong_or_not_there() -> None:
+    pushes = pushed((0, 10, 200), (1, 11, 200), (2, 12, 202), (3, 13, 202), (4, 14, 200))
+    arrivals = arrived(
+        (0, 10, DATA_RIGHT), (1, 11, DATA_MISSING), (2, 12, DATA_MISSING), (3, 13, DATA_WRONG), (4, 14, DATA_WRONG)
+    )
+    books = account(pushes, arrivals)
+    assert books.wrong_data == 3 and books.delivered == 5 and not books.clean
+
+
+def test_what_devices_get_when_they_come_back() -> None:
+    runs = [
+        pushed((0, 10, 202), (1, 11, 202), (2, 12, 202), (9, 13, 202)),
+        pushed((0, 20, 202), (1, 21, 0), (3, 22, 503), (2, 23, 202)),
+    ]
+    devices = frozenset(range(4))
+    assert newest_accepted(runs, 1, devices) == {0: 20, 1: 11, 2: 23}
+
+    def back(*arrivals: tuple[int, int]) -> dict[str, int]:
+        got = arrived(*((channel, version, DATA_RIGHT) for channel, version in arrivals))
+        returned = account_returned(runs, got, channels=1, devices=devices)
+        fields = returned.fields()
+        assert returned.clean == (fields == {**fields, "missing": 0, "older": 0, "duplicates": 0, "unexpected": 0})
+        return {name: count for name, count in fields.items() if count}
+
+    assert back((0, 20), (1, 11), (2, 23)) == {"expected": 3, "arrived": 3}
+    # not answered, or refused, but stored all the same
+    assert back((0, 20), (1, 21), (2, 23), (3, 22)) == {"expected": 3, "arrived": 3}
+    assert back((0, 20), (1, 11)) == {"expected": 3, "arrived": 2, "missing": 1}
+    assert back((0, 10), (1, 11), (2, 23)) == {"expected": 3, "arrived": 2, "missing": 1, "older": 1}
+    assert back((0, 10), (0, 20), (1, 11), (2, 23)) == {"expected": 3, "arrived": 3, "older": 1}
+    assert back((0, 20), (0, 20), (1, 11), (2, 23)) == {"expected": 3, "arrived": 3, "duplicates": 1}
+    assert back((0, 20), (1, 11), (2, 23), (2, 99)) == {"expected": 3, "arrived": 3, "unexpected": 1}
+
+
+# ---- sources
+
+
+def test_sources() -> None:
+    assert sources_in("10.0.0.5") == ["10.0.0.5"]
+    assert sources_in("10.0.0.16/30") == ["10.0.0.17", "10.0.0.18"]
+    assert sources_in("::1") == ["::1"]
+    there = Address(2, "10.0.0.1", 80)
+    assert [source_of(index, there, ("a", "b", "c")) for index in (0, 1, 2, 300_000, 300_001)] == list("abcab")
+
+
+# ---- the machine's memory
+
+SLABS = """slabinfo - version: 2.1
+# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>
+proc_inode_cache     871   1426    696   23    4 : tunables    0    0    0 : slabdata     62     62      0
+dentry             97427 101997    192   21    1 : tunables    0    0    0 : slabdata   4857   4857      0
+"""  # noqa: E501  as the kernel writes it
+
+
+def test_what_listings_of_descriptors_leave_behind_is_taken_off() -> None:
+    slabs = parse_slabinfo(SLABS)
+    assert slabs == {
+        "proc_inode_cache": Cache(871, 696, 62 * 4 * 4096),
+        "dentry": Cache(97427, 192, 4857 * 4096),
+    }
+
+    def reading(used: int, slab: int, inodes: Cache | None) -> Reading:
+        return Reading(used, used, 0, Kernel(slab, 0), inodes, 192)
+
+    before = reading(1_000_000, 100_000, Cache(10, 696, 8192))
+    grown = growth(before, reading(3_000_000, 400_000, Cache(110, 696, 100_192)), 100)
+    assert grown["subtracted"] == {"proc_inodes": 92_000, "dentries": 19_200}
+    assert grown["unavailable"] == {"total": 2_000_000, "a_device": 20_000}
+    assert grown["used"] == {"total": 2_000_000 - 111_200, "a_device": 18_888}
+    assert grown["kernel"]["total"] == 300_000 - 111_200
+    unknown = growth(before, reading(3_000_000, 400_000, None), 0)
+    assert unknown["subtracted"] is None and unknown["used"] == {"total": 2_000_000, "a_device": None}
+    assert "can't be read" in unknown["note"]
+
+
+def test_the_page_cache_is_not_in_use_but_shared_memory_is() -> None:
+    sizes = {"MemTotal": 1000, "MemAvailable": 700, "MemFree": 400, "Buffers": 20, "Cached": 200, "Shmem": 50}
+    text = "".join(f"{name}: {size} kB\n" for name, size in (sizes | {"SwapTotal": 10, "SwapFree": 8}).items())
+    reading = reading_of(text, Kernel(1, 2), None, None)
+    assert (reading.unavailable, reading.used, reading.swap) == (300 * 1024, 430 * 1024, 2 * 1024)
+    now = machine_memory.read()
+    assert 0 < now.kernel.slab < now.used
+
+
+# ---- arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["push", "--online", "0"], "--online"),
+        (["push", "--online", "1.5"], "--online"),
+        (["push", "--channels", "0"], "--channels"),
+        (["push", "--payload", "-1"], "--payload"),
+        (["push", "--source", "nowhere"], "--source"),
+        (["connect", "--source", "10.0.0.0/8"], "65,536"),
+        (["connect", "--source", "10.0.0.5/24"], "host bits"),
+        (["connect", "--push", "-1"], "--push"),
+        (["connect", "--push", "5", "--bare"], "--bare"),
+    ],
+)
+def test_arguments_that_are_wrong(arguments: list[str], text: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+# ---- with a farm
+
+
+def bench(*arguments: str, file: Path, code: int = 0) -> dict[str, Any]:
+    command = [sys.executable, "-m", "farm", "bench", *arguments, "--json", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == code, result.stderr + result.stdout
+    body = json.loads(file.read_text())
+    assert isinstance(body, dict)
+    return body
+
+
+def balanced(run: dict[str, Any]) -> bool:
+    """sent = delivered + stored + superseded + refused, so nothing was lost and nobody was cut off."""
+    return bool(run["sent"] == run["delivered"] + run["stored"] + run["superseded"] + run["refused"])
+
+
+def test_a_mix_of_channels_data_and_devices_that_are_away(tmp_path: Path) -> None:
+    mix = ("--channels", "3", "--payload", "200", "--online", "0.8", "--rate", "500", "--pushers", "2")
+    body = bench("push", "--devices", "300", "--seconds", "1.5", *mix, file=tmp_path / "push.json")
+    (run,) = body["runs"]
+    assert run["clean"] and balanced(run) and run["wrong_data"] == 0
+    assert run["pushes"] + run["unsent"] == 750 and run["mode"] == "open loop"
+    assert run["statuses"] == {"200": run["delivered"], "202": run["stored"] + run["superseded"]}
+    assert body["setup"]["ready"] == run["held"] == 240
+    away = body["away"]
+    assert away["clean"] and away["devices"] == away["setup"]["ready"] == 60
+    assert away["back"] == away["sample"] > 0
+    assert away["stored"] == away["expected"] == away["arrived"] == run["stored"] > 0
+
+
+def test_two_runs_with_many_processes_and_devices_that_are_away(tmp_path: Path) -> None:
+    many = ("--processes", "3", "--pushers", "3", "--connections", "9", "--online", "0.5", "--half")
+    arguments = ("push", "--devices", "200", "--store", "memory", "--seconds", "0.5", *many)
+    body = bench(*arguments, file=tmp_path / "push.json")
+    assert [run["mode"] for run in body["runs"]] == ["flat out", "open loop"]
+    for run in body["runs"]:
+        assert run["clean"] and balanced(run) and run["delivered"] > 0 and run["stored"] > 0
+        assert run["usage"]["groups"]["load pushers"]["processes"] == 3
+    away = body["away"]
+    assert away["clean"] and max(run["stored"] for run in body["runs"]) <= away["arrived"] <= 100
+
+
+def test_data_that_a_farm_refuses(tmp_path: Path) -> None:
+    arguments = ("push", "--devices", "20", "--seconds", "0.3", "--payload", "5000")
+    (run,) = bench(*arguments, file=tmp_path / "push.json", code=1)["runs"]
+    assert run["statuses"] == {"413": run["pushes"]} and run["refused"] == run["pushes"] > 0
+    assert balanced(run) and run["delivered"] == 0
+
+
+def test_devices_that_are_held_and_pushed_to(tmp_path: Path) -> None:
+    more = ("--channels", "2", "--ping", "0.5", "--hold", "1.5", "--source", "127.0.0.16/30", "--processes", "2")
+    pushes = ("--push", "400", "--push-rate", "1000", "--set", "simplepush.min_ping_interval=0")
+    file = tmp_path / "connect.json"
+    done = bench("connect", "--devices", "200", "--no-baseline", *more, *pushes, file=file)["connect"]
+    assert done["setup"]["ready"] == done["held"] == 200 and not done["drops"]
+    assert done["load_processes"] == 2
+    assert done["pings"]["answered"] > 0 and done["pings"]["overdue"] == 0
+    run = done["push"]
+    assert run["pushes"] == run["delivered"] == 400 and run["clean"] and run["unsent"] == 0
+    assert run["to_frame_ms"]["max"] > 0 and run["mode"] == "open loop"
+    memory = done["machine_memory"]
+    for kind in ("used", "kernel", "unavailable"):  # of the whole machine: others may have freed more than this took
+        assert memory[kind]["a_device"] == pytest.approx(memory[kind]["total"] / 200)
+    assert done["user_memory"]["workers"]["after"] > done["user_memory"]["workers"]["before"] > 0
+
+
+def test_a_farm_that_closes_devices_that_ping_too_often(tmp_path: Path) -> None:
+    arguments = ("connect", "--devices", "20", "--no-baseline", "--ping", "0.3", "--hold", "2")
+    done = bench(*arguments, file=tmp_path / "connect.json", code=1)["connect"]
+    assert sum(done["drops"].values()) == 20 and done["held"] == 0
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    file = tmp_path / "push.json"
+    command = [sys.executable, "-m", "farm", "bench", "push", "--devices", "100", "--seconds", "60"]
+    command += ["--online", "0.5", "--json", str(file)]
+    with (
+        tempfile.TemporaryDirectory() as temporary,  # short, for a farm has Unix sockets in its folder
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"TMPDIR": temporary},
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert any(b"pushing flat out:" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        left = os.listdir(temporary)
+    assert process.returncode == 1
+    body = json.loads(file.read_text())
+    (run,) = body["runs"]
+    assert body["interrupted"] and run["delivered"] > 0
+    assert not left
