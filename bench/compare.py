@@ -23,6 +23,9 @@ WARM_UP_DEVICES: Final = 200
 WARM_UP_SHARE: Final = 0.02
 """Of the devices, at most: what they leave free in a server's heap is taken first, and would look like memory saved."""
 WARM_UP_PUSH_SECONDS: Final = 0.5
+OPENING: Final = 256
+"""Set-ups under way at once. uWebSockets has the shortest queue at its listener, 512, and what does not fit into it
+comes again after a second: that would measure the queue and not the server."""
 GOODBYE_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
 
@@ -164,7 +167,7 @@ def _round(
 ) -> dict[str, Any]:
     """Start the server, load it, stop it."""
     with ExitStack() as stack:
-        load = Load(contestant.devices, timeout=plan.timeout, endpoints_every=1)
+        load = Load(contestant.devices, opening=OPENING, timeout=plan.timeout, endpoints_every=1)
         push = pushing.Plan(plan.connections, plan.pushers, plan.seconds, grace=plan.grace)
         server: Farm
         if contestant.peer is None:

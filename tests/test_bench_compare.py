@@ -444,11 +444,19 @@ def recorded() -> dict[str, Any]:
     round_ = {
         "setup": {"ready": 10, "failures": {}},
         "setup_limit": "the server",
-        "push": {"clean": True, "delivered": 9, "drops": {}, "lost": 0, "limit": "none"},
+        "setup_usage": {"cores_with_others": 0.25},
+        "push": {
+            "clean": True,
+            "delivered": 9,
+            "drops": {},
+            "lost": 0,
+            "limit": "none",
+            "usage": {"cores_with_others": 0.5},
+        },
     }
     bad = copy.deepcopy(round_)
     bad["setup"] = {"ready": 9, "failures": {"upgrade: HTTP 503": 1}}
-    bad["push"] = {"clean": False, "delivered": 8, "drops": {"ECONNRESET": 2}, "lost": 1, "limit": "none"}
+    bad["push"] |= {"clean": False, "delivered": 8, "drops": {"ECONNRESET": 2}, "lost": 1}
     facts: dict[str, Any] = {
         "missing": "",
         "error": "",
@@ -476,6 +484,7 @@ def test_tables_of_a_recorded_run() -> None:
     assert relation.rows[0][1:4] == ["1.00 x", "1.00 x", "1.00 x"]
     assert relation.rows[1][1:3] == ["40.0 x", "0.25 x"]
     assert relation.rows[2][:3] == ["B", "not installed:", "apt-get install b"]
+    assert any("0.2 to 0.5 cores" in note for note in relation.notes)
     held = shown["Setting up devices and holding them"]
     assert held.rows[1][:3] == ["A", "10 of 10", "250"]
     assert held.rows[2][:2] == ["B", "not installed"]

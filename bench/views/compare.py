@@ -40,7 +40,23 @@ def _ratios(servers: list[dict[str, Any]]) -> Table:
         "More is better for set-ups/s and pushes/s, less for the others. Not the same work: a farm stores every push, "
         "and its devices say hello, register and acknowledge (see below)."
     )
+    others = [use["cores_with_others"] for server in servers for use in _usages(server)]
+    if others:
+        table.notes.append(
+            f"Neither the server nor the load: {min(others):.1f} to {max(others):.1f} cores meanwhile, the kernel's own "
+            "work included. Where others were busy, rates and times say little; CPU and memory still do."
+        )
     return table
+
+
+def _usages(server: dict[str, Any]) -> list[dict[str, Any]]:
+    """Who used the cores, in each part of each round."""
+    found = []
+    for round_ in server["rounds"]:
+        found.append(round_["setup_usage"])
+        if round_["push"]:
+            found.append(round_["push"]["usage"])
+    return found
 
 
 def _setups(body: dict[str, Any], servers: list[dict[str, Any]]) -> Table:

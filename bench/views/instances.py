@@ -33,7 +33,7 @@ def charts(body: dict[str, Any]) -> list[Chart]:
     """Connections held against PushGo's, and memory against devices while each climb went on."""
     rows = body["profiles"]
     names = [row["name"] for row in rows]
-    bars = Chart("Connections held", "bar", "instance", "connections", log_y=True, note=_marked(body, ""))
+    bars = Chart("Connections held", "bar", "instance", "connections", note=_marked(body, ""))
     series = (
         ("PushGo, 2013", [row["pushgo"] for row in rows]),
         ("held", [row["held"] for row in rows]),

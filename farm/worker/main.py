@@ -30,7 +30,7 @@ from router.options import Settings
 from router.settings import Data, EndpointOptions, LinkOptions, Listen, TokenOptions
 from router.token import Tokens, load_or_make_keys
 
-_TICK_S = 0.1
+_TICK_S = 0.25
 _DRAIN_STEP_S = 0.05
 _DESCRIPTOR_RESERVE = 64
 _LINGER_S = 0.002
