@@ -441,7 +441,7 @@ def recorded() -> dict[str, Any]:
         "push_cores": 0.75,
     }
     other = base | {"memory_a_connection": 20_480.0, "setup_rate": 250.0}
-    round_ = {
+    round_: dict[str, Any] = {
         "setup": {"ready": 10, "failures": {}},
         "setup_limit": "the server",
         "setup_usage": {"cores_with_others": 0.25},

@@ -43,8 +43,8 @@ def _ratios(servers: list[dict[str, Any]]) -> Table:
     others = [use["cores_with_others"] for server in servers for use in _usages(server)]
     if others:
         table.notes.append(
-            f"Neither the server nor the load: {min(others):.1f} to {max(others):.1f} cores meanwhile, the kernel's own "
-            "work included. Where others were busy, rates and times say little; CPU and memory still do."
+            f"Neither the server nor the load: {min(others):.1f} to {max(others):.1f} cores meanwhile, the kernel's "
+            "own work included. Where others were busy, rates and times say little; CPU and memory still do."
         )
     return table
 
