@@ -166,6 +166,7 @@ class Fleet:
         self.load = load
         self._opening = max(OPENING_IN_ALL, OPENING_A_LISTENER * listeners)
         self.children: list[Child] = []
+        self.gone: set[int] = set()  # devices that lost their connection, as far as heard, and do not come back
         self.devices = load.devices
         self.first = self._next = first
         self._sizes: dict[int, int] = {}  # devices by the process's pid
@@ -352,6 +353,8 @@ class Fleet:
             held.reassigned += word.fields["reassigned"]
             held.pings.update(word.fields["pings"])
         absences.gone = arrivals.gone
+        if self.load.backoff is None:
+            self.gone.update(arrivals.gone)
         return held
 
     def dismiss(self) -> None:

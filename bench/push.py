@@ -273,7 +273,7 @@ def _wait_for_arrivals(scene: _Scene, pushes: Pushes) -> Held:
 
 
 def _account(scene: _Scene, pushes: Pushes, held: Held) -> Account:
-    return account(pushes, held.arrivals, channels=scene.channels, away=scene.absent)
+    return account(pushes, held.arrivals, channels=scene.channels, away=scene.absent, gone=scene.fleet.gone)
 
 
 def merge(held: Held, more: Held) -> None:

@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -99,9 +99,12 @@ class Account:
         return not (self.lost or self.duplicates or self.unexpected or self.wrong_data)
 
 
-def account(pushes: Pushes, arrivals: Arrivals, *, channels: int = 1, away: range = range(0)) -> Account:
+def account(
+    pushes: Pushes, arrivals: Arrivals, *, channels: int = 1, away: range = range(0), gone: Collection[int] = ()
+) -> Account:
     """Match every push with its arrival by channel and version. `channels`: how many a device has, so that channel
-    number // channels is the device's; `away`: the numbers of the devices that are not connected."""
+    number // channels is the device's; `away`: the numbers of the devices that are not connected; `gone`: of those
+    that lost their connection before the run, beside those that the arrivals name."""
     sent = {
         version << _CHANNEL_BITS | channel: status
         for channel, version, status in zip(pushes.channels, pushes.versions, pushes.statuses, strict=True)
@@ -134,7 +137,7 @@ def account(pushes: Pushes, arrivals: Arrivals, *, channels: int = 1, away: rang
         if arrivals.data and (data := arrivals.data[index]) != DATA_RIGHT:
             wrong += data == DATA_WRONG or status == DELIVERED
     waiting = newest_accepted((pushes,), channels, away)
-    gone = set(arrivals.gone)
+    gone = {*arrivals.gone, *gone}
     lost = stored = superseded = undelivered = 0
     for push, status in sent.items():
         if status not in ACCEPTED or push in seen:

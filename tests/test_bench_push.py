@@ -264,8 +264,11 @@ def test_devices_that_are_held_and_pushed_to(tmp_path: Path) -> None:
 
 def test_a_farm_that_closes_devices_that_ping_too_often(tmp_path: Path) -> None:
     arguments = ("connect", "--devices", "20", "--no-baseline", "--ping", "0.3", "--hold", "2")
-    done = bench(*arguments, file=tmp_path / "connect.json", code=1)["connect"]
+    done = bench(*arguments, "--push", "100", file=tmp_path / "connect.json", code=1)["connect"]
     assert sum(done["drops"].values()) == 20 and done["held"] == 0
+    # they had gone before the first push: what was accepted for them waits in the store, and is not lost
+    assert done["push"]["statuses"] == {"202": 100}
+    assert done["push"]["lost"] == 0 and done["push"]["undelivered"] + done["push"]["superseded"] == 100
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
