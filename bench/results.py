@@ -207,7 +207,7 @@ def write_json(path: str | Path, body: Document, option: str = "--json") -> None
     Raises:
       BenchError: the file can't be written.
     """
-    _write(Path(path), (json.dumps(body, indent=2) + "\n").encode(), option)
+    write_bytes(Path(path), (json.dumps(body, indent=2) + "\n").encode(), option)
 
 
 def write_text(path: str | Path, text: str, option: str) -> None:
@@ -216,7 +216,7 @@ def write_text(path: str | Path, text: str, option: str) -> None:
     Raises:
       BenchError: the file can't be written.
     """
-    _write(Path(path), text.encode(), option)
+    write_bytes(Path(path), text.encode(), option)
 
 
 def check_output(json_file: str, folder: str, name: str) -> None:
@@ -238,40 +238,12 @@ def check_output(json_file: str, folder: str, name: str) -> None:
             raise BenchError(f"--out {folder}: it can't be written to")
 
 
-def write(folder: str | Path, name: str, body: Document) -> list[Path]:
-    """Write NAME.json, then the pictures NAME-1.png, NAME-1.svg, ... and NAME.md; pictures of that name that an earlier
-    run left are removed. Returns what was written.
+def write_bytes(path: Path, data: bytes, option: str) -> None:
+    """All of it or nothing. `option` names the file in the error.
 
     Raises:
-      BenchError: something can't be written or shown; NAME.json stands then, if it can be written at all.
+      BenchError: the file can't be written.
     """
-    from bench.render import markdown, pictures
-
-    folder = Path(folder)
-    written = [folder / f"{name}.json"]
-    write_json(written[0], body, "--out")
-    found = shown(body)
-    drawn = []
-    for number, chart in enumerate(found.charts, 1):
-        for kind, draw in (("png", pictures.png), ("svg", pictures.svg)):
-            path = folder / f"{name}-{number}.{kind}"
-            _write(path, draw(chart), "--out")
-            written.append(path)
-        drawn.append((chart, f"{name}-{number}.png"))
-    written.append(folder / f"{name}.md")
-    _write(written[-1], markdown.page(body, found, drawn).encode(), "--out")
-    _remove_old_pictures(folder, name, set(written))
-    return written
-
-
-def _remove_old_pictures(folder: Path, name: str, written: set[Path]) -> None:
-    ours = re.compile(re.escape(name) + r"-\d+\.(png|svg)")
-    for path in folder.iterdir():
-        if ours.fullmatch(path.name) and path not in written:
-            path.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes, option: str) -> None:
     special = path.exists() and not path.is_file()  # a pipe, or /dev/stdout: nothing can be put in its place
     part = path if special else path.with_name(f".{path.name}.part")
     try:

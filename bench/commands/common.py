@@ -15,7 +15,8 @@ from bench.interrupt import Interrupt
 from bench.profiles import workers_for
 from bench.progress import Progress
 from bench.render import terminal
-from bench.results import Document, check_output, document, shown, write, write_json
+from bench.render.folder import write
+from bench.results import Document, check_output, document, shown, write_json
 from bench.sockets import sources_in
 from bench.target import Target
 
