@@ -22,9 +22,10 @@ DEVICES_A_PROCESS: Final = 18_000
 SPARE_DESCRIPTORS: Final = 200
 OPENING_IN_ALL: Final = 2048
 """Half of the usual somaxconn (4096): a full queue of a listener drops SYNs, and those come again after 1 s."""
-OPENING_A_LISTENER: Final = 256
-"""With many listeners, more may be under way in all. Fewer leave nothing to do in batches: on 58 workers 2048 took the
-workers 241 and the load 138 microseconds of CPU a set-up, 256 for each listener 184 and 115."""
+OPENING_A_LISTENER: Final = 128
+"""With many listeners, more may be under way in all: fewer leave nothing to do in batches. On 58 workers, 2,048 took
+the workers 241 and the load 138 microseconds of CPU a set-up, 256 for each listener 184 and 115. Not more than this,
+or a machine that stalls for seconds lets set-ups run into the farm's timeouts (10 s for the upgrade)."""
 CONNECTING: Final = 8
 """Flat out, so many processes connect at a time: more would have less to do at each wake-up, and share two cores."""
 HEAR_SECONDS: Final = 0.5
