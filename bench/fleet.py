@@ -13,13 +13,14 @@ from bench.crew import Child, Crew
 from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.progress import Progress
-from bench.samples import DATA_WRONG, Arrivals, percentiles, rates
+from bench.samples import Arrivals, percentiles, rates
 from bench.sockets import Address
 from bench.speech import speech_of
 from bench.speech.base import Manner
 
 DEVICES_A_PROCESS: Final = 18_000
 SPARE_DESCRIPTORS: Final = 200
+OPENING_A_PROCESS: Final = 256
 OPENING_IN_ALL: Final = 2048
 """Half of the usual somaxconn (4096): a full queue of a listener drops SYNs, and those come again after 1 s."""
 OPENING_A_LISTENER: Final = 128
@@ -29,6 +30,7 @@ or a machine that stalls for seconds lets set-ups run into the farm's timeouts (
 CONNECTING: Final = 8
 """Flat out, so many processes connect at a time: more would have less to do at each wake-up, and share two cores."""
 HEAR_SECONDS: Final = 0.5
+COUNT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,6 @@ class Held:
     reassigned: int = 0
     pings: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def wrong_payloads(self) -> int:
-        """Updates with other data than their push carried; without any does not count: what was stored has none."""
-        return self.arrivals.data.count(DATA_WRONG)
-
 
 def most_a_process() -> int:
     """How many devices one process holds, for the descriptors that it may open."""
@@ -165,7 +162,7 @@ class Fleet:
     ) -> None:
         self.crew = crew
         self.load = load
-        self._opening = max(OPENING_IN_ALL, OPENING_A_LISTENER * listeners)
+        self._listeners = listeners
         self.children: list[Child] = []
         self.gone: set[int] = set()  # devices that lost their connection, as far as heard, and do not come back
         self.devices = load.devices
@@ -239,7 +236,7 @@ class Fleet:
         ramp = Ramp(wanted, started=time.monotonic())
         children = [child for child in self.children if child.pid in new]
         at_once = len(children) if self.load.rate else min(CONNECTING, len(children))
-        opening = max(1, (self.load.opening or self._opening) // max(1, at_once))
+        opening = max(1, (self.load.opening or self._opening_for(len(children))) // max(1, at_once))
         queue = deque(children)
 
         def go() -> None:
@@ -273,18 +270,29 @@ class Fleet:
             progress.update(max(0, ready + self.count("failed") - before), unit="set-ups/s")
         return ramp
 
+    def _opening_for(self, processes: int) -> int:
+        """How many set-ups are under way at once, over so many load processes."""
+        return max(min(OPENING_A_PROCESS * processes, OPENING_IN_ALL), OPENING_A_LISTENER * self._listeners)
+
     def count(self, what: str) -> int:
         """The sum of a counter over the processes, as of their last progress: ready, failed, arrived, away, back,
         pings_sent, pings_answered, pings_overdue."""
         return sum(child.progress.get(what, 0) for child in self.children)
 
     def count_anew(self, what: str) -> int:
-        """The same, after each process has said how far it is once more."""
+        """The same, after each process has said how far it is once more.
+
+        Raises:
+          BenchError: one ended, or did not say it in time.
+        """
         for child in self.children:
             child.progress = {}
         self.crew.tell(self.children, "count")
         others = []
+        deadline = time.monotonic() + COUNT_SECONDS
         while not all(child.progress for child in self.children):
+            if time.monotonic() > deadline:
+                raise BenchError(f"the load processes did not say how far they are within {COUNT_SECONDS:g} s")
             others += self.crew.hear(HEAR_SECONDS)
         self.crew.keep(others)
         return self.count(what)

@@ -22,8 +22,8 @@ EMPTY_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
 STATUS_TRIES: Final = 5
 STATUS_PAUSE_SECONDS: Final = 0.5
-SLOW_OPENING: Final = 64
-"""Set-ups that a load process has under way at once with a farm on a part of a core: none is to wait for seconds."""
+SLOW_OPENING: Final = 256
+"""Set-ups under way at once with a farm on a part of a core: on a tenth of one, each then takes most of a second."""
 STEPS: Final = 200
 
 
