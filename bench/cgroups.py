@@ -296,23 +296,3 @@ def _write_if_there(path: Path, text: str) -> bool:
         _write(path, text)
         return True
     return False
-
-
-def proportional_memory(pid: int) -> int:
-    """Bytes of a process, with its part of the pages that it shares (PSS); 0 if it is gone or not ours to see."""
-    try:
-        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
-def descendants(pid: int) -> list[int]:
-    """A process and all that it and its children started, as far as they are there."""
-    found, at = [pid], 0
-    while at < len(found):
-        with suppress(OSError):
-            for task in (PROC / str(found[at]) / "task").iterdir():
-                found += [int(word) for word in (task / "children").read_text().split()]
-        at += 1
-    return found

@@ -8,12 +8,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
-from bench.cgroups import Group, descendants, proportional_memory
+from bench.cgroups import Group
 from bench.group_files import Cpu, Memory
-from bench.procfs import cpu_seconds, free_files
+from bench.procfs import available_memory, cpu_seconds, descendants, free_files, proportional_memory
 from bench.profiles import CONNECTION_BYTES
 
 STOP_AT: Final = 0.97
@@ -117,7 +116,6 @@ def _kinds(failures: dict[str, int]) -> str:
 class Gauge:
     """Memory and CPU of the farm in a group; the sockets' kernel memory that the group is not charged is added."""
 
-    accounted = False
     period = 0.25
 
     def __init__(self, group: Group, missing: float = 0.0) -> None:
@@ -138,7 +136,6 @@ class Account(Gauge):
     """The same where no group can be had: the farm's processes, and for each connection the kernel's objects of one
     end. What the kernel's memory grows by on the whole machine would do if nothing else ran on it."""
 
-    accounted = True
     period = 2.0
 
     def __init__(self, socket_bytes: float) -> None:
@@ -154,7 +151,7 @@ class Account(Gauge):
         return Cpu(sum(cpu_seconds(pid) or 0.0 for pid in self._pids()), 0, 0, 0.0)
 
     def _pids(self) -> list[int]:
-        return descendants(self.supervisor) if self.supervisor is not None else []
+        return [self.supervisor, *descendants(self.supervisor)] if self.supervisor is not None else []
 
 
 class Watch:
@@ -249,12 +246,6 @@ class Watch:
         if len(self.points) >= POINTS:
             self.points = self.points[::2]
             self._every *= 2
-
-
-def available_memory() -> int:
-    """Bytes that the machine could still give."""
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) * 1024
 
 
 def per_connection(before: Memory, after: Memory, devices: int) -> dict[str, Any]:

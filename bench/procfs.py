@@ -72,6 +72,15 @@ def descendants(pid: int) -> list[int]:
     return sorted(found)
 
 
+def proportional_memory(pid: int) -> int:
+    """Bytes of a process, with its part of the pages that it shares (PSS); 0 if it is gone or not ours to see."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
 def cpu_seconds(pid: int) -> float | None:
     """User and system time of a process so far; None if it is gone."""
     try:
@@ -88,6 +97,12 @@ def wanted_seconds(pid: int) -> float | None:
     except OSError:
         return None
     return (int(words[0]) + int(words[1])) / 1e9 if int(words[0]) else None
+
+
+def available_memory() -> int:
+    """Bytes that the machine could still give."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024
 
 
 def free_files() -> int:

@@ -11,38 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from control_groups import MIB, needs_groups
 
 from bench import cgroups, leftovers
 from bench.cgroups import (
     CgroupError,
     Group,
     Hierarchy,
-    descendants,
     here,
     hierarchies,
     processes,
-    proportional_memory,
     prune,
     remove,
 )
 from bench.group_files import cpu_v1, cpu_v2, memory_v1, memory_v2, quota
+from bench.procfs import proportional_memory
 from bench.socket_charge import SocketCharge, expected_socket_bytes, socket_charge
-
-MIB = 1 << 20
-
-
-def why_no_group() -> str:
-    """Why no group can be made here; "" if it can."""
-    try:
-        with Group("probe", 64 * MIB, 0.5) as group:
-            return "; ".join(group.notes)
-    except CgroupError as error:
-        return str(error)
-
-
-NO_GROUP = why_no_group()
-needs_groups = pytest.mark.skipif(bool(NO_GROUP), reason=NO_GROUP)
-
 
 # ---- where
 
@@ -265,7 +249,7 @@ def test_what_a_killed_bench_left_is_removed() -> None:
         assert bench.stdout is not None
         folder = Path(bench.stdout.readline().strip())
         (orphan,) = processes(folder)
-        assert prune(seconds=0) == []  # its bench lives
+        assert folder not in prune(seconds=0)  # its bench lives
         bench.kill()
         bench.wait()
         removed = prune(seconds=0)
@@ -303,13 +287,11 @@ def test_the_size_of_a_socket_is_known() -> None:
     assert expected is not None and 2_000 < expected < 20_000
 
 
-def test_descendants_and_their_memory() -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+def test_the_memory_of_a_process_with_its_part_of_what_it_shares() -> None:
+    code = "print(1, flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline()
-        family = descendants(process.pid)
-        assert len(family) == 2 and family[0] == process.pid
-        assert all(proportional_memory(pid) > 100_000 for pid in family)
+        assert proportional_memory(process.pid) > 100_000
         assert process.stdin is not None
         process.stdin.write(b"\n")
     assert proportional_memory(process.pid) == 0

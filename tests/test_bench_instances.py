@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from control_groups import MIB, needs_groups
 
-from bench import climb, yardstick
-from bench.cgroups import CgroupError, Group, here
+from bench import procfs, yardstick
+from bench.cgroups import here
 from bench.cli import main
 from bench.climb import MOST_A_WAVE, POINTS, STOP_AT, Account, Gauge, State, Watch, first_limit, first_wave, next_wave
 from bench.farm_process import Status, read_status
@@ -33,21 +34,6 @@ from bench.profiles import (
 )
 from bench.results import checked
 from bench.views import instances as view
-
-MIB = 1 << 20
-
-
-def why_no_group() -> str:
-    try:
-        with Group("probe", 64 * MIB, 0.5) as group:
-            return "; ".join(group.notes)
-    except CgroupError as error:
-        return str(error)
-
-
-NO_GROUP = why_no_group()
-needs_groups = pytest.mark.skipif(bool(NO_GROUP), reason=NO_GROUP)
-
 
 # ---- profiles
 
@@ -202,8 +188,8 @@ def test_memory_is_accounted_by_processes_and_kernel() -> None:
 
 
 def test_the_machine_says_what_is_left() -> None:
-    assert climb.available_memory() > 0
-    assert climb.free_files() > 0
+    assert procfs.available_memory() > 0
+    assert procfs.free_files() > 0
 
 
 def test_a_status_tells_the_room_once_all_workers_do() -> None:
