@@ -130,6 +130,29 @@ def channels_option(command: Command) -> Command:
     )(command)
 
 
+def connections_option(command: Command) -> Command:
+    """`--connections`: for commands that push."""
+    return click.option(
+        "--connections",
+        type=click.IntRange(1),
+        default=64,
+        show_default=True,
+        help="Keep-alive connections of app servers.",
+    )(command)
+
+
+def grace_option(seconds: float) -> Callable[[Command], Command]:
+    """`--grace`: for commands that keep the books of what they push."""
+    return click.option(
+        "--grace",
+        type=click.FloatRange(0),
+        default=seconds,
+        show_default=True,
+        metavar="SECONDS",
+        help="An accepted push that a connected device has not got by then is lost.",
+    )
+
+
 def source_option(command: Command) -> Command:
     """`--source`: for commands whose connections may need more ports than one address has. Gives a tuple of
     addresses."""

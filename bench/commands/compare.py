@@ -8,7 +8,11 @@ from typing import Any
 import click
 
 from bench import compare as comparing
-from bench.commands.common import output_options, perform
+from bench.commands.common import (
+    connections_option,
+    output_options,
+    perform,
+)
 from bench.interrupt import Interrupt
 from bench.peers import PEERS
 from bench.peers.base import Tools
@@ -33,13 +37,7 @@ from bench.progress import Progress
     help="Silence before memory is read.",
 )
 @click.option("--seconds", type=click.FloatRange(0.1), default=5.0, show_default=True, help="How long to push.")
-@click.option(
-    "--connections",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Keep-alive connections of app servers.",
-)
+@connections_option
 @click.option("--pushers", type=click.IntRange(1), default=1, show_default=True, help="Load processes of app servers.")
 @click.option(
     "--repeat",

@@ -6,7 +6,11 @@ from typing import Any, Final
 import click
 
 from bench import instances as trying
-from bench.commands.common import output_options, perform
+from bench.commands.common import (
+    connections_option,
+    output_options,
+    perform,
+)
 from bench.interrupt import Interrupt
 from bench.profiles import GIB, PROFILES, PUBLISHED, Profile, parse_memory
 from bench.progress import Progress
@@ -115,13 +119,7 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option(
     "--push-rate", type=click.FloatRange(0), default=0.0, help="Pushes a second; by default flat out, then half."
 )
-@click.option(
-    "--connections",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Keep-alive HTTP connections of app servers.",
-)
+@connections_option
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1),

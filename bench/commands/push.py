@@ -8,8 +8,10 @@ import click
 from bench import push as pushing
 from bench.commands.common import (
     channels_option,
+    connections_option,
     endpoints_every,
     farm_options,
+    grace_option,
     load_options,
     perform,
     source_option,
@@ -24,13 +26,7 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
 
 @click.command()
 @load_options(15_000)
-@click.option(
-    "--connections",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Keep-alive HTTP connections of app servers.",
-)
+@connections_option
 @click.option("--pushers", type=click.IntRange(1), default=1, show_default=True, help="Load processes of app servers.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of a run.")
 @click.option(
@@ -40,14 +36,7 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
     help="Pushes a second, due at even steps; latency counts from when a push was due. By default flat out.",
 )
 @click.option("--half", is_flag=True, help="A second run, at half of the rate that the first reached.")
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="An accepted push that has not arrived by then is lost.",
-)
+@grace_option(5.0)
 @click.option(
     "--payload",
     type=click.IntRange(0, MOST_PAYLOAD_BYTES),

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from bench import soak as soaking
-from bench.commands.common import endpoints_every, farm_options, load_options, perform, target_of
+from bench.commands.common import (
+    connections_option,
+    endpoints_every,
+    farm_options,
+    grace_option,
+    load_options,
+    perform,
+    target_of,
+)
 from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -30,13 +38,7 @@ from bench.progress import Progress
     show_default=True,
     help="Pushes a second to random devices, due at even steps. 0: none.",
 )
-@click.option(
-    "--connections",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Keep-alive HTTP connections of app servers.",
-)
+@connections_option
 @click.option(
     "--every",
     type=click.FloatRange(0.1),
@@ -60,14 +62,7 @@ from bench.progress import Progress
     metavar="SECONDS",
     help="How long a device is away, half to one and a half times; doubled after every attempt that failed.",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="An accepted push that a connected device has not got by then is lost.",
-)
+@grace_option(10.0)
 @click.option(
     "--max-slope",
     type=click.FloatRange(0),

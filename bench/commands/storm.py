@@ -6,7 +6,15 @@ from typing import Any, Final
 import click
 
 from bench import storm as storming
-from bench.commands.common import endpoints_every, farm_options, load_options, perform, target_of
+from bench.commands.common import (
+    connections_option,
+    endpoints_every,
+    farm_options,
+    grace_option,
+    load_options,
+    perform,
+    target_of,
+)
 from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -46,13 +54,7 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
     show_default=True,
     help="Pushes a second, all the time, due at even steps. 0: none.",
 )
-@click.option(
-    "--connections",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Keep-alive HTTP connections of app servers.",
-)
+@connections_option
 @click.option(
     "--calm",
     type=click.FloatRange(0),
@@ -69,14 +71,7 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
     metavar="SECONDS",
     help="A device that is not back by then never is.",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="An accepted push that a connected device has not got by then is lost.",
-)
+@grace_option(10.0)
 @click.option(
     "--restart",
     is_flag=True,
