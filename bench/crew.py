@@ -16,10 +16,11 @@ from typing import Any, Final
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
 from bench.link import Link, LinkClosedError, Word
+from bench.nest import PACKET_BYTES
 
 END_SECONDS: Final = 5.0
 END_POLL_SECONDS: Final = 0.005
-PACKET_BYTES: Final = 4096
+FORK_SECONDS: Final = 60.0
 
 
 class Nest:
@@ -27,6 +28,7 @@ class Nest:
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(FORK_SECONDS)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.nest", str(theirs.fileno())],
@@ -46,9 +48,14 @@ class Nest:
         status = self._ask({"poll": pid})["status"]
         return None if status is None else int(status)
 
-    def close(self) -> None:
+    def close(self) -> int:
+        """End it; its exit code."""
         self._control.close()
-        self._process.wait()
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         try:
@@ -57,7 +64,7 @@ class Nest:
         except OSError:
             packet = b""
         if not packet:
-            raise BenchError(f"the process that starts load processes ended with code {self._process.wait()}")
+            raise BenchError(f"the process that starts load processes does not answer, or ended: code {self.close()}")
         answer: dict[str, Any] = json.loads(packet)
         return answer
 
@@ -106,7 +113,6 @@ class Crew:
         self._kept: list[tuple[Child, Word]] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.interrupt.wake, selectors.EVENT_READ)
-        self._watching = True
 
     def __enter__(self) -> "Crew":
         return self
