@@ -2,8 +2,8 @@
 
 TCP's own keep-alive can't do this for very many: the kernel's timers for minutes fire in steps of 16 seconds, so that
 the probes of a million connections leave in bursts of tens of thousands, most of which a queue of 1,000 packets
-drops; nine in a row, and a live connection is cut. (Seen with two million on one machine: 3 % were gone after half
-an hour.)
+drops; nine in a row, and a live connection is cut. (Seen with two million on one machine: 3 % were gone after a
+quarter of an hour.)
 """
 
 from __future__ import annotations
