@@ -1,4 +1,4 @@
-"""The admin port: health, metrics and status, served by hypercorn and Starlette inside the supervisor."""
+"""The admin port: health, metrics, status and broadcasts, served by hypercorn and Starlette inside the supervisor."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from router import vocabulary as v
+from router.dialects.webpush import NAME as BROADCASTS
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 
 Status = dict[str, Any]
+SetNotice = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]]
+_MAX_VERSION_BYTES = 4096
+_RESERVED = "errors"  # stands among the broadcasts that a device is told
 
 
 class _StatusCollector(Collector):
@@ -58,7 +63,65 @@ def _family(kind: str, name: str, text: str, labels: list[str], rows: list[tuple
     return family
 
 
-def application(status: Callable[[], Awaitable[Status]]) -> Starlette:
+class _Refused(Exception):
+    """A request that is answered with an error in plain text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.response = PlainTextResponse(text + "\n", status)
+
+
+class _Broadcasts:
+    """`GET /broadcasts`, `PUT` and `DELETE /broadcasts/{id}`: what devices of the WebPush dialect may follow."""
+
+    def __init__(self, set_notice: SetNotice) -> None:
+        self._set_notice = set_notice
+
+    async def all(self, request: Request) -> Response:
+        try:
+            return JSONResponse(await self._ask("", None))
+        except _Refused as refused:
+            return refused.response
+
+    async def one(self, request: Request) -> Response:
+        try:
+            broadcast = request.path_params["id"]
+            if not broadcast or not broadcast.isprintable() or broadcast == _RESERVED:
+                raise _Refused(400, "a broadcast's ID is printable text, and not `errors`")
+            version = await _version(request) if request.method == "PUT" else None
+            await self._ask(broadcast, version)
+        except _Refused as refused:
+            return refused.response
+        return Response(status_code=204)
+
+    async def _ask(self, key: str, value: str | None) -> dict[str, str]:
+        answer = await self._set_notice(BROADCASTS, key, value)
+        if answer is None:
+            raise _Refused(503, "the router does not answer; whether it was set is not known")
+        if answer["outcome"] == v.FULL:
+            raise _Refused(400, "ID or version is too long, or there are link.max_notices already")
+        if answer["outcome"] != v.OK:
+            raise _Refused(503, "the store failed; it was not set")
+        notices: dict[str, str] = answer["notices"]
+        return notices
+
+
+async def _version(request: Request) -> str:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_VERSION_BYTES:
+            raise _Refused(400, "the version is too long")
+    try:
+        version = body.decode().strip()
+    except UnicodeDecodeError:
+        raise _Refused(400, "the version is not UTF-8") from None
+    if not version or not version.isprintable():
+        raise _Refused(400, "the body is the broadcast's version: printable text")
+    return version
+
+
+def application(status: Callable[[], Awaitable[Status]], set_notice: SetNotice) -> Starlette:
     """The admin port's pages. `status` asks the whole farm; its `status` is "ok" when everything serves."""
 
     async def health(request: Request) -> Response:
@@ -74,10 +137,19 @@ def application(status: Callable[[], Awaitable[Status]]) -> Starlette:
         registry.register(_StatusCollector(await status()))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/health", health), Route("/status", full), Route("/metrics", metrics)])
+    broadcasts = _Broadcasts(set_notice)
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/status", full),
+            Route("/metrics", metrics),
+            Route("/broadcasts", broadcasts.all),
+            Route("/broadcasts/{id:path}", broadcasts.one, methods=["PUT", "DELETE"]),
+        ]
+    )
 
 
-async def run(listener: int, status: Callable[[], Awaitable[Status]], stop: trio.Event) -> None:
+async def run(listener: int, status: Callable[[], Awaitable[Status]], set_notice: SetNotice, stop: trio.Event) -> None:
     """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
     config = Config()
     config.bind = [f"fd://{listener}"]
@@ -87,4 +159,4 @@ async def run(listener: int, status: Callable[[], Awaitable[Status]], stop: trio
     config.errorlog = logger
     config.graceful_timeout = 0.2
     config.shutdown_timeout = 0.5
-    await serve(application(status), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await serve(application(status, set_notice), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]

@@ -49,7 +49,9 @@ class SharedPath:
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
         self._dialects = tuple(dialects)
-        self.first_tick = min((d.first_tick for d in dialects if d.first_tick), default=0.0)
+        # Who says nothing may be of any of them: so it has the time of the most patient, and 0 is without end.
+        deadlines = [dialect.first_tick for dialect in dialects]
+        self.first_tick = max(deadlines) if all(deadlines) else 0.0
 
     def subprotocol(self, offered: list[str]) -> str | None:
         return next((taken for d in self._dialects if (taken := d.subprotocol(offered)) is not None), None)

@@ -1,7 +1,8 @@
-"""The supervisor's line to the router: asks for its status and the workers' snapshots."""
+"""The supervisor's line to the router: asks for its status and the workers' snapshots, and sets notices."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Final
 
 import trio
@@ -11,6 +12,7 @@ from router import logs
 from router import vocabulary as v
 
 _TIMEOUT_S: Final = 1.0
+_DURABLE_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 2**20
 _QUESTIONS: Final = 64
 
@@ -27,19 +29,30 @@ class StatusLink:
         self._socket.connect(where)
         self._number = 0
         self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
-        self._questions: list[int] = []  # not sent yet
+        self._questions: deque[list[Any]] = deque()  # not sent yet
         self._wake = trio.Event()
 
     async def ask(self) -> dict[str, Any] | None:
         """The router's status; None if it does not answer."""
+        return await self._question(v.ASK_STATUS, (), _TIMEOUT_S)
+
+    async def set_notice(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
+        """Have the router set a notice, remove it (None), or only tell what there are (an empty key).
+
+        Returns: `outcome` and `notices` of the space, once that is durable; None if it does not answer: whether it was
+        set is not known then.
+        """
+        return await self._question(v.SET_NOTICE, (space, key, value), _DURABLE_S if key else _TIMEOUT_S)
+
+    async def _question(self, kind: int, about: tuple[Any, ...], timeout: float) -> dict[str, Any] | None:
         if len(self._waiting) >= _QUESTIONS:
             return None
         self._number = number = self._number + 1
         answered, answer = trio.Event(), list[dict[str, Any]]()
         self._waiting[number] = (answered, answer)
-        self._questions.append(number)
+        self._questions.append([kind, number, *about])
         self._wake.set()
-        with trio.move_on_after(_TIMEOUT_S):
+        with trio.move_on_after(timeout):
             await answered.wait()
         del self._waiting[number]
         return answer[0] if answer else None
@@ -65,7 +78,7 @@ class StatusLink:
         self._wake = trio.Event()
         while self._questions:
             try:
-                self._socket.send(v.pack([v.ASK_STATUS, self._questions.pop()]), zmq.NOBLOCK)
+                self._socket.send(v.pack(self._questions.popleft()), zmq.NOBLOCK)
             except zmq.Again:
                 self._questions.clear()  # no router for long: whoever asked hears nothing, and that is the answer
         while True:

@@ -92,7 +92,8 @@ class Supervisor:
             nursery.start_soon(self._watch_forker, self._forker, nursery)
             nursery.start_soon(self._link.run)
             admin_stop = trio.Event()
-            nursery.start_soon(admin.run, self._listeners.admin.detach(), self.status, admin_stop)
+            handle = self._listeners.admin.detach()
+            nursery.start_soon(admin.run, handle, self.status, self._link.set_notice, admin_stop)
             for slot in (self._router, *self._workers):
                 nursery.start_soon(self._keep, slot)
             nursery.start_soon(self._announce)

@@ -14,20 +14,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from router import logs
 from router import vocabulary as v
 from router.addressmap import AddressMap, Lease
 from router.journal import Journal
+from router.members import HEAD_BYTES, MEMBER_BYTES, added, count, has, removed
 from router.metrics import RouterCounters
 from router.settings import LinkOptions
-from router.store.base import Item, LogSlice
+from router.store.base import KEEP_EXPIRY, Item, LogSlice
 
 DELIVERED = 0
 """Outcome of a push: durable, and the frame is with the device's socket."""
 STORED = 1
-"""Outcome of a push: durable; it waits for the device."""
+"""Outcome of a push: durable; it waits for the device. (With a TTL of 0: it has been said or it has not.)"""
 REFUSED_FULL = 2
 """Outcome of a push: the device's inbox has no room."""
 REFUSED_FAILED = 3
@@ -35,7 +39,22 @@ REFUSED_FAILED = 3
 
 PushDone = Callable[[int], None]
 
+NOTICES = "notice"
+"""Space of the one record that holds all notices."""
+ALL_NOTICES = b"all"
+"""Its key."""
+
+Change = Callable[[bytes | None], tuple[int, bytes | None, int]]
+"""What is to become of a record: takes its value, gives OK or FULL, the new value and its expiry."""
+_Notices = dict[str, dict[str, str]]
+_NoticeAsk = tuple[bytes, int, str, str, str | None]  # identity, number, space, key, value
+
 _PENDING = -1
+_FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
+_HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the largest message is not sent
+_MAX_NOTICE_ASKS = 1000
+_notices_in = msgspec.json.Decoder(_Notices)
+_notices_out = msgspec.json.Encoder(order="sorted")
 
 
 class _Push:
@@ -43,11 +62,11 @@ class _Push:
 
     __slots__ = ("body", "done", "durable", "hub", "number", "result", "slot", "version")
 
-    def __init__(self, hub: Hub, number: int, item: Item, body: str | None, done: PushDone) -> None:
+    def __init__(self, hub: Hub, number: int, slot: str, version: int, body: str | None, done: PushDone) -> None:
         self.hub = hub
         self.number = number
-        self.slot = item.slot
-        self.version = item.version
+        self.slot = slot
+        self.version = version
         self.body = body
         self.done = done
         self.durable = _PENDING
@@ -87,7 +106,21 @@ class _Push:
 class Peer:
     """A worker that has joined: its lease, what is to be said to it, and how far its batches have come."""
 
-    __slots__ = ("confirmed", "heard", "identity", "lease", "open", "pid", "seen", "snapshot", "words")
+    __slots__ = (
+        "confirmed",
+        "heard",
+        "identity",
+        "lease",
+        "open",
+        "pid",
+        "reading",
+        "seen",
+        "snapshot",
+        "stored_bytes",
+        "told",
+        "unread",
+        "words",
+    )
 
     def __init__(self, identity: bytes, lease: Lease, pid: int, now: float) -> None:
         self.identity = identity
@@ -97,7 +130,12 @@ class Peer:
         self.words: list[Any] = []
         self.seen = 0
         self.confirmed = 0
-        self.open: deque[list[int]] = deque()  # [sequence, whether it is done] of batches after `confirmed`, in order
+        self.told = 0  # up to where it has been told that its batches are confirmed
+        self.open: deque[list[int]] = deque()  # [sequence, what it waits for] of batches after `confirmed`, in order
+        # Devices it announced, whose inboxes are still to be read, and what to call when those of one word have been.
+        self.unread: deque[tuple[list[bytes], Callable[[], None] | None]] = deque()
+        self.reading = False  # whether some of them are being read
+        self.stored_bytes = 0  # of bodies read for it and perhaps not sent yet
         self.snapshot: dict[str, Any] = {}
 
 
@@ -134,6 +172,11 @@ class Hub:
         self._number = 0
         self._sequence = 0
         self._attaching: dict[bytes, list[_Push]] = {}
+        self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in Peer.open
+        self._changes: dict[tuple[str, bytes], list[tuple[Change, Callable[[int], None]]]] = {}
+        self._notices: _Notices | None = None
+        self._notices_failed = False
+        self._notice_asks: deque[_NoticeAsk] = deque()
         self._status: Callable[[], dict[str, Any]] = dict
 
     # ------------------------------------------------------------------ app servers
@@ -149,30 +192,54 @@ class Hub:
         urgency: int = 0,
         body: str | None = None,
         keep_body: bool = True,
+        sequence: int = 0,
+        wait: bool = True,
     ) -> None:
         """Keep a message in the device's inbox and say it to the device; `done` is called once with the outcome.
 
         ttl: seconds until it is not worth delivering. keep_body: whether the store keeps the body too, or only the
-        live delivery carries it.
+        live delivery carries it. sequence: its place in the order of arrival, from `sequence()`; 0: the next one.
+        wait: whether the outcome waits for the worker too. If not it is STORED as soon as the message is durable,
+        and at once for a message with a TTL of 0, which is not stored at all.
         """
         self.counters.pushes += 1
+        lease = self.map.device(device)
+        if not wait and ttl <= 0:
+            self.counters.pushes_unkept += 1
+            if lease is not None:
+                push = _Push(self, 0, slot, version, body, done)
+                push.durable = v.OK
+                push.result = v.NOT_HERE
+                self._deliver_or_hold(lease, device, push)
+            done(STORED)
+            return
         if self.journal.full:
             self.counters.pushes_refused += 1
             done(REFUSED_FAILED)
             return
-        self._number = number = self._number + 1
-        now = self._unix_time()
-        # Microseconds, so that the order of arrival outlives a restart without being stored anywhere else.
-        self._sequence = sequence = max(self._sequence + 1, int(now * 1e6))
-        item = Item(slot, version, sequence, int(now) + ttl, urgency, body if keep_body else None)
-        push = _Push(self, number, item, body, done)
+        if wait:
+            self._number += 1
+        number = self._number if wait else 0
+        expires = int(self._unix_time()) + ttl
+        item = Item(slot, version, sequence or self.sequence(), expires, urgency, body if keep_body else None)
+        push = _Push(self, number, slot, version, body, done)
         self.journal.put(device, item, push.committed)
-        lease = self.map.device(device)
+        if lease is None or not wait:
+            push.result = v.NOT_HERE  # nobody will say what became of it
         if lease is None:
-            push.result = v.NOT_HERE
             return
-        self._pushes[number] = push
-        self._deadlines.append((self._monotonic() + self._delivery_timeout, number))
+        if wait:
+            self._pushes[number] = push
+            self._deadlines.append((self._monotonic() + self._delivery_timeout, number))
+        self._deliver_or_hold(lease, device, push)
+
+    def sequence(self) -> int:
+        """The next place in the order of arrival: strictly growing, and later than any before a restart."""
+        # Microseconds, so that the order outlives a restart without being stored anywhere else.
+        self._sequence = max(self._sequence + 1, int(self._unix_time() * 1e6))
+        return self._sequence
+
+    def _deliver_or_hold(self, lease: Lease, device: bytes, push: _Push) -> None:
         held = self._attaching.get(device)
         if held is not None:
             held.append(push)
@@ -227,6 +294,9 @@ class Hub:
         if kind == v.ASK_STATUS:
             self.direct.append((identity, [v.STATUS, message[1], self._status()]))
             return
+        if kind == v.SET_NOTICE:
+            self._set_notice(identity, message)
+            return
         if kind == v.JOIN:
             self._join(identity, message)
             return
@@ -254,6 +324,7 @@ class Hub:
         self.peers[identity] = peer
         self._peer_of[lease] = peer
         self.direct.append((identity, [v.WELCOME, self.incarnation]))
+        self._say_notices(peer)
         logs.event("worker.joined", shard=shard, pid=pid)
 
     def lose(self, peer: Peer, why: str) -> None:
@@ -267,6 +338,7 @@ class Hub:
     def _forget_peer(self, peer: Peer) -> None:
         peer.lease.alive = False
         peer.words.clear()
+        peer.unread.clear()
         del self.peers[peer.identity]
         del self._peer_of[peer.lease]
         self.dirty.pop(peer.identity, None)
@@ -276,7 +348,7 @@ class Hub:
         if sequence <= peer.seen:
             return
         peer.seen = sequence
-        looks_up = False
+        self._handled = entry = [sequence, 1]
         for word in words:
             kind = word[0]
             if kind == v.RESULT:
@@ -294,25 +366,28 @@ class Hub:
                 if handler is None:
                     raise v.VocabularyError(f"unknown word {kind!r}")
                 handler(self, peer, word)
-                looks_up = looks_up or (kind == v.ATTACH and bool(word[3]))
-        entry = [sequence, False]
         peer.open.append(entry)
+        # A batch that the store failed is confirmed too: its asks were answered with FAILED, its acks mean that some
+        # messages will be sent again, and to repeat it for ever would help nobody.
+        self.journal.when_durable(lambda status: self._batch_done(peer, entry))
 
-        def confirm(status: int) -> None:
-            # A batch that the store failed is confirmed too: its asks were answered with FAILED, its acks mean that
-            # some messages will be sent again, and to repeat it for ever would help nobody.
-            entry[1] = True
-            while peer.open and peer.open[0][1]:
-                peer.confirmed = peer.open.popleft()[0]
-            if self.peers.get(peer.identity) is peer:
-                self.dirty[peer.identity] = peer
+    def _batch_done(self, peer: Peer, entry: list[int]) -> None:
+        """One thing that this batch waits for has happened."""
+        entry[1] -= 1
+        while peer.open and not peer.open[0][1]:
+            peer.confirmed = peer.open.popleft()[0]
+        if self.peers.get(peer.identity) is peer:
+            self.dirty[peer.identity] = peer
 
-        if looks_up:
-            # An ATTACH that found its record reads the inbox next. Confirmed before that is answered, it would not be
-            # repeated to the next router if this one died in between, and the device would wait for ever.
-            self.journal.when_durable(lambda status: self.journal.when_durable(confirm))
-        else:
-            self.journal.when_durable(confirm)
+    def _slow(self, peer: Peer) -> Callable[[], None]:
+        """For a word that needs more than one step: its batch waits until what this returns has been called.
+
+        Confirmed before it is answered, it would not be repeated to the next router if this one died in between, and
+        the device would wait for ever.
+        """
+        entry = self._handled
+        entry[1] += 1
+        return lambda: self._batch_done(peer, entry)
 
     def _say(self, peer: Peer, word: Sequence[Any]) -> None:
         if peer.lease.alive:
@@ -321,49 +396,68 @@ class Hub:
 
     def _attach(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, needs, fetch = word
+        if fetch < 0:
+            raise v.VocabularyError(f"ATTACH asks for {fetch} items")
         if needs:
+            answered = self._slow(peer)
 
             def looked_up(status: int, value: bytes | None) -> None:
-                if status != v.OK:
-                    self._say(peer, (v.ANSWER, ask, v.FAILED, None))
-                elif value is None:
-                    self._say(peer, (v.ANSWER, ask, v.UNKNOWN, None))
-                else:
-                    self._attach_known(peer, ask, device, fetch, value)
+                if status == v.OK and value is not None:
+                    self._attach_known(peer, ask, device, fetch, value, answered)
+                    return
+                self._say(peer, (v.ANSWER, ask, v.FAILED if status != v.OK else v.UNKNOWN, None))
+                answered()
 
             self.journal.read_record(needs, device, looked_up)
         else:
-            self._attach_known(peer, ask, device, fetch, None)
+            self._attach_known(peer, ask, device, fetch, None, None)
 
-    def _attach_known(self, peer: Peer, ask: int, device: bytes, fetch: bool, record: bytes | None) -> None:
+    def _attach_known(
+        self,
+        peer: Peer,
+        ask: int,
+        device: bytes,
+        fetch: int,
+        record: bytes | None,
+        answered: Callable[[], None] | None,
+    ) -> None:
         if not peer.lease.alive:
             return
         self._take(peer, device)
         if not fetch:
             self._say(peer, (v.ANSWER, ask, v.OK, ((), record)))
+            if answered is not None:
+                answered()
             return
         # What an older attachment of this device held back goes with the newest one.
         held = self._attaching.pop(device, [])[:]
         self._attaching[device] = held
 
         def fetched(status: int, items: list[Item]) -> None:
+            if answered is not None:
+                answered()  # this and the ANSWER leave together
             if self._attaching.get(device) is not held:
                 self._say(peer, (v.ANSWER, ask, v.MOVED, None))
                 return
             del self._attaching[device]
             kept = [push for push in held if push.durable in (_PENDING, v.OK)]
             here = peer.lease.alive and self.map.device(device) is peer.lease
-            live = {(push.slot, push.version) for push in kept}
-            waiting = [item for item in items if (item.slot, item.version) not in live]
-            self._say(peer, (v.ANSWER, ask, status, (waiting, record)) if here else (v.ANSWER, ask, v.MOVED, None))
+            in_answer: set[tuple[str, int]] = set()
+            if fetch >= v.EVERYTHING:
+                live = {(push.slot, push.version) for push in kept}
+                items = [item for item in items if (item.slot, item.version) not in live]
+            else:
+                # The length of a part says whether there is more, so nothing may be taken out of it.
+                in_answer = {(item.slot, item.version) for item in items}
+            self._say(peer, (v.ANSWER, ask, status, (items, record)) if here else (v.ANSWER, ask, v.MOVED, None))
             for push in kept:
-                if here:
+                if here and (push.slot, push.version) not in in_answer:
                     self._deliver(peer, device, push)
                 else:
                     self.forget_push(push.number)
                     push.resulted(v.NOT_HERE)
 
-        self.journal.read_inbox(device, fetched)
+        self.journal.read_inbox(device, fetched, fetch)
 
     def _take(self, peer: Peer, device: bytes) -> None:
         """The device is this peer's now; whoever held it is told."""
@@ -385,13 +479,34 @@ class Hub:
                 continue
             self.map.attach(device, peer.lease)
             mine.append(device)
+        if not mine:
+            return
+        step = self._options.hold_read
+        parts: list[tuple[list[bytes], Callable[[], None] | None]]
+        parts = [(mine[at : at + step], None) for at in range(0, len(mine), step)]
+        parts[-1] = (parts[-1][0], self._slow(peer))
+        peer.unread.extend(parts)
+        self._read_held(peer)
+
+    def _read_held(self, peer: Peer) -> None:
+        """Read the inboxes of some of the devices that were announced: all at once, they might be gigabytes."""
+        if peer.reading or not peer.unread or peer.stored_bytes > self._options.max_message_bytes // _HOLD_SHARE:
+            return
+        devices, done = peer.unread.popleft()
+        peer.reading = True
 
         def fetched(status: int, inboxes: dict[bytes, list[Item]]) -> None:
+            peer.reading = False
             for device, items in inboxes.items():
-                if current := self._current(device, items):
+                current = self._current(device, items)
+                if current and self.map.device(device) is peer.lease:
+                    peer.stored_bytes += sum(len(item.body) for item in current if item.body is not None)
                     self._say(peer, (v.DELIVER_STORED, device, current))
+            if done is not None:
+                done()
+            self._read_held(peer)
 
-        self.journal.read_inboxes(mine, fetched)
+        self.journal.read_inboxes(devices, fetched)
 
     def _subscribe(self, peer: Peer, word: list[Any]) -> None:
         _, ask, channel, since = word
@@ -414,9 +529,83 @@ class Hub:
 
     def _record(self, peer: Peer, word: list[Any]) -> None:
         _, ask, space, key, value, ttl = word
-        self.journal.record(space, key, value, int(self._unix_time()) + ttl if ttl else 0)
+        expires = int(self._unix_time()) + ttl if ttl else 0
+        if (space, key) in self._changes:  # it comes after what was asked for before
+            self._change(peer, ask, (space, key), lambda before: (v.OK, value, expires))
+            return
+        self.journal.record(space, key, value, expires)
         if ask:
             self._answer_when_durable(peer, ask)
+
+    def _enlist(self, peer: Peer, word: list[Any]) -> None:
+        _, ask, space, key, member, head, ttl, most = word
+        _check_bytes(member, MEMBER_BYTES)
+        _check_bytes(head, HEAD_BYTES)
+        if type(most) is not int:
+            raise v.VocabularyError(f"ENLIST with {most!r} as the most members")
+        expires = int(self._unix_time()) + ttl if ttl else 0
+
+        def change(value: bytes | None) -> tuple[int, bytes | None, int]:
+            there = value is not None and has(value, member)
+            if not there and (0 if value is None else count(value)) >= most:
+                return v.FULL, value, expires
+            return v.OK, added(value, head, member), expires
+
+        self._change(peer, ask, (space, key), change)
+
+    def _delist(self, peer: Peer, word: list[Any]) -> None:
+        _, ask, space, key, member = word
+        _check_bytes(member, MEMBER_BYTES)
+
+        def change(value: bytes | None) -> tuple[int, bytes | None, int]:
+            return v.OK, None if value is None else removed(value, member), KEEP_EXPIRY
+
+        self._change(peer, ask, (space, key), change)
+
+    def _change(self, peer: Peer, ask: int, name: tuple[str, bytes], change: Change) -> None:
+        """Read a record, change it, write it; what else is to change it meanwhile waits its turn."""
+        done = self._slow(peer)
+
+        def answer(status: int) -> None:
+            if ask:
+                self._say(peer, (v.ANSWER, ask, status, None))
+            done()
+
+        waiting = self._changes.get(name)
+        if waiting is not None:
+            waiting.append((change, answer))
+        else:
+            self._changes[name] = [(change, answer)]
+            self._change_waiting(name)
+
+    def _change_waiting(self, name: tuple[str, bytes]) -> None:
+        """One turn: all changes of a record that wait when it has been read are made in one write."""
+        outcomes: list[tuple[int, Callable[[int], None]]] = []
+
+        def looked_up(status: int, value: bytes | None) -> None:
+            changes, self._changes[name] = self._changes[name], []
+            until = KEEP_EXPIRY
+            write = False
+            for change, answer in changes:
+                outcome, changed, expires = change(value) if status == v.OK else (status, value, KEEP_EXPIRY)
+                outcomes.append((outcome, answer))
+                if outcome == v.OK and (changed != value or expires != KEEP_EXPIRY):
+                    write = True
+                    value = changed
+                    until = until if expires == KEEP_EXPIRY else expires
+            if write:
+                self.journal.record(*name, value, until)
+            self.journal.when_durable(durable)
+
+        def durable(status: int) -> None:
+            for outcome, answer in outcomes:
+                answer(status if outcome == v.OK else outcome)
+            if self._changes[name]:
+                self._change_waiting(name)
+            else:
+                del self._changes[name]
+
+        self.journal.read_record(*name, looked_up)
 
     def _drop(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, slot = word
@@ -427,12 +616,26 @@ class Hub:
         self.journal.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)))
 
     def _fetch(self, peer: Peer, word: list[Any]) -> None:
-        _, ask, device = word
+        _, ask, device, most = word
+        if most < 1:
+            raise v.VocabularyError(f"FETCH asks for {most} items")
+        answered = self._slow(peer)
+        again = _FETCH_AGAIN
 
         def fetched(status: int, items: list[Item]) -> None:
-            self._say(peer, (v.ANSWER, ask, status, self._current(device, items)))
+            nonlocal again
+            current = self._current(device, items)
+            if len(current) < len(items) == most:
+                # The length of a part says whether there is more, so nothing may be taken out of it.
+                if again:
+                    again -= 1
+                    self.journal.read_inbox(device, fetched, most)
+                    return
+                current = items
+            self._say(peer, (v.ANSWER, ask, status, current))
+            answered()
 
-        self.journal.read_inbox(device, fetched)
+        self.journal.read_inbox(device, fetched, most)
 
     def _current(self, device: bytes, items: list[Item]) -> list[Item]:
         """Without what has been replaced since it was read: the newer item has been said to the device already."""
@@ -442,10 +645,100 @@ class Hub:
         _, ask, channel, body, keep = word
         self.publish(channel, body, keep, (lambda s, o: self._say(peer, (v.ANSWER, ask, s, o))) if ask else None)
 
+    # ------------------------------------------------------------------ notices
+
+    def load_notices(self) -> None:
+        """Read the notices; until they are known none can be set. To be called once; a failure is tried again."""
+
+        def read(status: int, value: bytes | None) -> None:
+            if status != v.OK:
+                self._notices_failed = True
+                return
+            notices: _Notices = {}
+            if value is not None:
+                try:
+                    notices = _notices_in.decode(value)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    logs.error("notices.not_understood", error=str(error))
+            self._notices = notices
+            for peer in self.peers.values():
+                self._say_notices(peer)
+
+        self.journal.read_record(NOTICES, ALL_NOTICES, read)
+
+    def _say_notices(self, peer: Peer) -> None:
+        if self._notices is None:
+            return
+        for space, notices in self._notices.items():
+            for key, value in notices.items():
+                self._say(peer, (v.NOTICE, space, key, value))
+        self._say(peer, (v.NOTICES_TOLD,))
+
+    def _set_notice(self, identity: bytes, message: list[Any]) -> None:
+        _, number, space, key, value = message
+        if type(space) is not str or type(key) is not str or (value is not None and type(value) is not str):
+            raise v.VocabularyError("a notice is made of texts")
+        ask = (identity, number, space, key, value)
+        if not key:
+            self._answer_notice(ask, v.FAILED if self._notices is None else v.OK)
+        elif len(self._notice_asks) >= _MAX_NOTICE_ASKS:
+            self._answer_notice(ask, v.FAILED)
+        else:
+            self._notice_asks.append(ask)
+            if len(self._notice_asks) == 1:
+                self._next_notice()
+
+    def _next_notice(self) -> None:
+        """The notices are one record, so they are set one after the other."""
+        asks = self._notice_asks
+        while asks:
+            changed = self._with_notice(*asks[0][2:])
+            if changed is None or changed is self._notices:
+                status = v.FAILED if self._notices is None else v.FULL if changed is None else v.OK
+                self._answer_notice(asks.popleft(), status)
+                continue
+            self.journal.record(NOTICES, ALL_NOTICES, _notices_out.encode(changed), 0)
+            self.journal.when_durable(partial(self._notice_set, changed))
+            return
+
+    def _with_notice(self, space: str, key: str, value: str | None) -> _Notices | None:
+        """The notices with this one: themselves if it changes nothing, None if that cannot be."""
+        notices = self._notices
+        if notices is None:
+            return None
+        before = notices.get(space, {})
+        if before.get(key) == value:
+            return notices
+        changed = {name: there for name, there in notices.items() if name != space}
+        if value is None:
+            inside = {name: text for name, text in before.items() if name != key}
+        elif max(len(space), len(key)) > v.MAX_NOTICE_KEY or len(value) > v.MAX_NOTICE_VALUE:
+            return None
+        else:
+            inside = before | {key: value}
+        if inside:
+            changed[space] = inside
+        more = len(inside) > len(before)
+        return None if more and sum(map(len, changed.values())) > self._options.max_notices else changed
+
+    def _notice_set(self, changed: _Notices, status: int) -> None:
+        ask = self._notice_asks.popleft()
+        if status == v.OK:
+            self._notices = changed
+            for peer in self.peers.values():
+                self._say(peer, (v.NOTICE, *ask[2:]))
+        self._answer_notice(ask, status)
+        self._next_notice()
+
+    def _answer_notice(self, ask: _NoticeAsk, status: int) -> None:
+        identity, number, space, _, _ = ask
+        notices = (self._notices or {}).get(space, {})
+        self.direct.append((identity, [v.STATUS, number, {"outcome": status, "notices": notices}]))
+
     # ------------------------------------------------------------------ time and state
 
     def tick(self) -> None:
-        """To be called a few times a second: late deliveries and leases that have run out."""
+        """To be called a few times a second: late deliveries, leases that have run out, what has been put off."""
         now = self._monotonic()
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now:
@@ -456,6 +749,12 @@ class Hub:
         for peer in list(self.peers.values()):
             if now - peer.heard > self._options.lease:
                 self.lose(peer, "it has been silent for longer than link.lease")
+            elif peer.stored_bytes and not peer.words:
+                peer.stored_bytes = 0
+                self._read_held(peer)
+        if self._notices_failed:
+            self._notices_failed = False
+            self.load_notices()
 
     def on_status(self, status: Callable[[], dict[str, Any]]) -> None:
         """What to answer the supervisor with."""
@@ -478,4 +777,11 @@ _HANDLERS: dict[int, Callable[[Hub, Peer, list[Any]], None]] = {
     v.FETCH: Hub._fetch,
     v.DROP: Hub._drop,
     v.PUBLISH: Hub._publish,
+    v.ENLIST: Hub._enlist,
+    v.DELIST: Hub._delist,
 }
+
+
+def _check_bytes(part: Any, length: int) -> None:
+    if type(part) is not bytes or len(part) != length:
+        raise v.VocabularyError(f"{length} bytes are expected, not {part!r}")

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import trio
 
 from router import logs
-from router.store.base import ANY_VERSION, Item, LogSlice, Reads, Results, Store, StoreError, Writes
-from router.vocabulary import FAILED, FULL, OK
+from router.record_cache import RecordCache
+from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice, Reads, Results, Store, StoreError, Writes
+from router.vocabulary import EVERYTHING, FAILED, FULL, OK
 
 PutDone = Callable[[int], None]
 InboxDone = Callable[[int, list[Item]], None]
@@ -25,6 +27,8 @@ InboxesDone = Callable[[int, dict[bytes, list[Item]]], None]
 RecordDone = Callable[[int, bytes | None], None]
 LogDone = Callable[[int, LogSlice | None], None]
 OffsetDone = Callable[[int, int], None]
+
+_by_seq = attrgetter("seq")
 
 
 @dataclass(slots=True)
@@ -34,7 +38,7 @@ class _Batch:
     size: int = 0
     puts: list[tuple[tuple[bytes, str], PutDone]] = field(default_factory=list)
     commits: list[PutDone] = field(default_factory=list)
-    inboxes: list[tuple[bytes, InboxDone]] = field(default_factory=list)
+    inboxes: list[tuple[bytes, int, InboxDone]] = field(default_factory=list)
     many: list[tuple[list[bytes], InboxesDone]] = field(default_factory=list)
     records: list[tuple[tuple[str, bytes], RecordDone]] = field(default_factory=list)
     logs: list[tuple[bytes, int, LogDone]] = field(default_factory=list)
@@ -44,8 +48,16 @@ class _Batch:
 class Journal:
     """Owner of the store. Callbacks get OK, FULL (the inbox has no room) or FAILED (the store could not)."""
 
-    def __init__(self, store: Store, batch_limit: int, queue_limit: int, unix_time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        batch_limit: int,
+        queue_limit: int,
+        unix_time: Callable[[], float],
+        record_cache: int = 0,
+    ) -> None:
         self._store = store
+        self._cache = RecordCache(record_cache, unix_time)
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._unix_time = unix_time
@@ -58,6 +70,7 @@ class Journal:
         self.commits = 0
         self.written = 0
         self.expired = 0
+        self.evicted = 0
 
     @property
     def full(self) -> bool:
@@ -90,8 +103,16 @@ class Journal:
         batch.writes.removals[key] = max(version, batch.writes.removals.get(key, -1))
 
     def record(self, space: str, key: bytes, value: bytes | None, expires: int) -> None:
-        """Keep a record (expiry in unix seconds, 0: never), or delete it."""
-        self._next().writes.records[(space, key)] = None if value is None else (value, expires)
+        """Keep a record (expiry in unix seconds, 0: never, KEEP_EXPIRY: as it is), or delete it."""
+        records = self._next().writes.records
+        name = (space, key)
+        if expires == KEEP_EXPIRY and value is not None and name in records:
+            coming = records[name]
+            if coming is None:
+                return  # it is being deleted, so there is no expiry to keep
+            expires = coming[1]
+        records[name] = None if value is None else (value, expires)
+        self._cache.written(name, value)
 
     def event(self, channel: bytes, expires: int, body: str, done: OffsetDone) -> None:
         """Append to a channel's log; the callback gets the event's offset."""
@@ -99,16 +120,17 @@ class Journal:
         batch.writes.events.append((channel, expires, body))
         batch.offsets.append(done)
 
-    def read_inbox(self, device: bytes, done: InboxDone) -> None:
-        """Read what waits for a device."""
+    def read_inbox(self, device: bytes, done: InboxDone, most: int = EVERYTHING) -> None:
+        """Read what waits for a device: everything in order of arrival, or the first `most` items by slot."""
         batch = self._next()
-        batch.reads.inboxes.add(device)
-        batch.inboxes.append((device, done))
+        inboxes = batch.reads.inboxes
+        inboxes[device] = max(most, inboxes.get(device, 0))
+        batch.inboxes.append((device, most, done))
 
     def read_inboxes(self, devices: list[bytes], done: InboxesDone) -> None:
         """Read what waits for many devices; the callback gets those for which something does."""
         batch = self._next()
-        batch.reads.inboxes.update(devices)
+        batch.reads.inboxes.update(dict.fromkeys(devices, EVERYTHING))
         batch.many.append((devices, done))
 
     def read_record(self, space: str, key: bytes, done: RecordDone) -> None:
@@ -116,6 +138,22 @@ class Journal:
         batch = self._next()
         batch.reads.records.add((space, key))
         batch.records.append(((space, key), done))
+
+    def look_up(self, space: str, key: bytes, done: RecordDone) -> None:
+        """Read one record, which may be up to a minute old: what is remembered is given at once."""
+        name = (space, key)
+        known = self._cache.get(name)
+        if known is not None:
+            done(OK, known)
+            return
+
+        def read(status: int, value: bytes | None) -> None:
+            # A write that came after the read would find it too late to be seen.
+            if value is not None and not any(name in batch.writes.records for batch in self._batches):
+                self._cache.put(name, value)
+            done(status, value)
+
+        self.read_record(space, key, read)
 
     def read_log(self, channel: bytes, since: int, done: LogDone) -> None:
         """Read a channel's events after an offset."""
@@ -168,8 +206,11 @@ class Journal:
         except StoreError as error:
             self.healthy = False
             logs.error("store.failed", error=str(error), writes=len(batch.writes))
+            for name in batch.writes.records:
+                self._cache.drop(name)
             return FAILED, Results()
         self.healthy = True
+        self.evicted += results.evicted
         self.commits += 1
         self.written += len(batch.writes)
         return OK, results
@@ -198,10 +239,11 @@ def _call_back(batch: _Batch, status: int, results: Results) -> None:
     refused = results.refused
     for key, done in batch.puts:
         done(FULL if key in refused else status)
-    for inbox_key, inbox_done in batch.inboxes:
-        inbox_done(status, results.inboxes.get(inbox_key, []))
+    for device, most, inbox_done in batch.inboxes:
+        inbox_done(status, _part(results.inboxes.get(device, []), most))
     for devices, many_done in batch.many:
-        many_done(status, {device: results.inboxes[device] for device in devices if device in results.inboxes})
+        found = {device: results.inboxes[device] for device in devices if device in results.inboxes}
+        many_done(status, {device: _part(items, EVERYTHING) for device, items in found.items()})
     for record_key, record_done in batch.records:
         record_done(status, results.records.get(record_key))
     for channel, since, log_done in batch.logs:
@@ -214,3 +256,8 @@ def _call_back(batch: _Batch, status: int, results: Results) -> None:
         offset_done(status, offset)
     for commit_done in batch.commits:
         commit_done(status)
+
+
+def _part(items: list[Item], most: int) -> list[Item]:
+    """What one reader asked for, of what was read for all who asked for this inbox."""
+    return sorted(items, key=_by_seq) if most >= EVERYTHING else items[:most]

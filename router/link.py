@@ -12,7 +12,7 @@ import zmq
 
 from router import logs
 from router import vocabulary as v
-from router.hub import Hub
+from router.hub import Hub, Peer
 from router.settings import LinkOptions
 
 SOCKET_NAME = "router.sock"
@@ -84,24 +84,46 @@ class RouterLink:
         while hub.direct:
             identity, message = hub.direct[0]
             # Somebody who is no peer and cannot be reached now asks again later.
-            self._send_one(identity, message)
+            self._send_one(identity, v.pack(message))
             hub.direct.popleft()
         if not hub.dirty:
             return
         for identity, peer in list(hub.dirty.items()):
-            words = peer.words
-            outcome = self._send_one(identity, [v.WORDS, peer.confirmed, words])
+            outcome = self._send_words(identity, peer)
             if outcome is None:
                 hub.lose(peer, "it has gone")
             elif outcome:
-                peer.words = []
                 del hub.dirty[identity]
 
-    def _send_one(self, identity: bytes, message: list[object]) -> bool | None:
+    def _send_words(self, identity: bytes, peer: Peer) -> bool | None:
+        """Send all that is to be said to a peer, in more than one message where it has to be; what is not sent stays.
+
+        What is confirmed is said with the last part, because it must not be known before the answers that go with it.
+        """
+        while True:
+            part = len(peer.words)
+            data = v.pack([v.WORDS, peer.confirmed, peer.words])
+            while part and len(data) > self._limit:
+                part //= 2
+                data = v.pack([v.WORDS, peer.told, peer.words[:part]])
+            if part < len(peer.words) and not part:
+                word = peer.words.pop(0)
+                logs.error("link.word_too_long", shard=peer.lease.shard, kind=word[0], limit=self._limit)
+                continue
+            outcome = self._send_one(identity, data)
+            if not outcome:
+                return outcome
+            if part == len(peer.words):
+                peer.words = []
+                peer.told = peer.confirmed
+                return True
+            del peer.words[:part]
+
+    def _send_one(self, identity: bytes, data: bytes) -> bool | None:
         """True: sent. False: the peer's queue is full. None: there is no such peer."""
         try:
             self._socket.send(identity, _NOBLOCK_MORE)
-            self._socket.send(v.pack(message), _NOBLOCK)
+            self._socket.send(data, _NOBLOCK)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

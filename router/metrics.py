@@ -23,7 +23,8 @@ ROUTER_METRICS = (
         "updates.appserver.received",
     ),
     Metric("pushes_delivered", "counter", "Pushes answered 200: durable, and written to the device's socket."),
-    Metric("pushes_stored", "counter", "Pushes answered 202: durable, waiting for the device."),
+    Metric("pushes_stored", "counter", "Pushes answered 202, or 201: durable, waiting for the device."),
+    Metric("pushes_unkept", "counter", "Pushes with a TTL of 0: said to a device that is here, never stored."),
     Metric(
         "pushes_refused",
         "counter",
@@ -47,6 +48,7 @@ ROUTER_METRICS = (
     Metric("store_writes", "counter", "Writes in those commits, after merging."),
     Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
     Metric("store_expired", "counter", "Stored entries deleted because their time was over."),
+    Metric("messages_evicted", "counter", "Stored messages that gave their place to others in a full inbox."),
 )
 
 WORKER_METRICS = (
@@ -82,6 +84,7 @@ class RouterCounters:
     pushes: int
     pushes_delivered: int
     pushes_stored: int
+    pushes_unkept: int
     pushes_refused: int
     pushes_rejected: int
     pushes_invalid: int

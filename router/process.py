@@ -44,7 +44,9 @@ class RouterProcess:
         tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
         self.settings = settings
         self.store = open_store(settings)
-        self.journal = Journal(self.store, store_options.batch_limit, store_options.queue_limit, time.time)
+        self.journal = Journal(
+            self.store, store_options.batch_limit, store_options.queue_limit, time.time, store_options.record_cache
+        )
         self.hub = Hub(self.journal, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
         self.hub.on_status(self.status)
         context_of_routes = Context(self.hub, tokens, settings, time.time, self.status)
@@ -68,6 +70,7 @@ class RouterProcess:
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
         await self.store.open()
+        self.hub.load_notices()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.journal.run, self.flush)
@@ -119,6 +122,7 @@ class RouterProcess:
         counters["store_writes"] = self.journal.written
         counters["store_waiting"] = self.journal.waiting
         counters["store_expired"] = self.journal.expired
+        counters["messages_evicted"] = self.journal.evicted
         now = time.monotonic()
         workers = [
             {

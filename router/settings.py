@@ -50,7 +50,17 @@ class StoreOptions(Section):
         "full", "sqlite: full survives a power cut, normal only a crash of the process", choices=("full", "normal")
     )
     inbox_limit: int = option(
-        1000, "messages kept for one device; a push that would exceed it is refused", unit="messages", ge=1
+        1000,
+        "messages kept for one device; beyond, a WebPush message replaces what is less urgent, others are refused",
+        unit="messages",
+        ge=1,
+    )
+    inbox_bytes: int = option(
+        4_194_304,
+        "bodies kept for one device; beyond, a WebPush message replaces what is less urgent",
+        unit="bytes",
+        ge=65_536,
+        le=33_554_432,
     )
     log_limit: int = option(1000, "events kept for one channel; the oldest goes first", unit="events", ge=1)
     batch_limit: int = option(2000, "writes in one group commit", unit="writes", ge=1)
@@ -60,6 +70,9 @@ class StoreOptions(Section):
     sweep_interval: float = option(30.0, "time between two looks for expired entries", unit="s", ge=0.1)
     sweep_batch: int = option(5000, "entries looked at in one sweep", unit="entries", ge=1)
     cache_mib: int = option(64, "sqlite page cache", unit="MiB", ge=1)
+    record_cache: int = option(
+        50_000, "registrations of up to 256 bytes that the router remembers for a minute", unit="records", ge=0
+    )
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,10 @@ class LinkOptions(Section):
         1024, "batches a worker may have unconfirmed before it stops reading from devices", unit="batches", ge=2
     )
     max_message_bytes: int = option(67_108_864, "largest message on the link", unit="bytes", ge=65_536)
+    hold_read: int = option(
+        50, "inboxes read at once for a worker that announces its devices again", unit="devices", ge=1
+    )
+    max_notices: int = option(1000, "notices (broadcasts) of which every worker has a copy", unit="notices", ge=1)
 
 
 @dataclass(frozen=True)

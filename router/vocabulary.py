@@ -12,7 +12,9 @@ and the router sends
     [REJOIN]                                         I do not know you (any more): join and announce
     [WORDS, confirmed, words]                        batches up to `confirmed` are durable
 
-The supervisor speaks on the same link: [ASK_STATUS, number] is answered with [STATUS, number, map].
+The supervisor speaks on the same link: [ASK_STATUS, number] is answered with [STATUS, number, map], and
+[SET_NOTICE, number, space, key, value or None] with [STATUS, number, {"outcome": OK, FULL or FAILED, "notices": {key:
+value of that space}}], once that is durable. With "" as key it only reads.
 
 A word is an array too; its first element says which. An *ask* is the worker's number for a question; exactly one
 ANSWER with that number comes back. Device and channel keys are 16 bytes. The link is ordered in each direction, and
@@ -29,13 +31,14 @@ from typing import Any
 
 import msgpack
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 # --- messages, worker or supervisor to router
 JOIN = 1
 BATCH = 2
 BEAT = 3
 ASK_STATUS = 4
+SET_NOTICE = 5
 # --- messages, router to worker or supervisor
 WELCOME = 11
 REJOIN = 12
@@ -45,7 +48,9 @@ STATUS = 14
 # --- words, worker to router
 ATTACH = 20
 """(ask, device key, needs, fetch) This shard holds the device. needs: "" or the space in which the device must have a
-record; fetch: whether to answer with its inbox. Answered with [items, record or None]."""
+record; fetch: how much of its inbox the answer brings: 0 nothing, EVERYTHING, or at most so many items, the first by
+slot. Answered with [items, record or None]: everything in order of arrival, a part in order of slot. A part that is
+shorter than was asked for is the whole inbox."""
 LEAVE = 21
 """(device key) Its connection here has gone."""
 HOLD = 22
@@ -59,7 +64,7 @@ HOLD_CHANNELS = 25
 RECORD = 26
 """(ask or 0, space, key, value, ttl in s or 0) Put a record; answered when it is durable."""
 FETCH = 27
-"""(ask, device key) The inbox once more."""
+"""(ask, device key, most) The inbox once more, EVERYTHING or at most so many items, as at ATTACH."""
 ACK = 28
 """(device key, [[slot, version], ...]) Items up to these versions are not wanted any more."""
 DROP = 29
@@ -68,17 +73,27 @@ PUBLISH = 30
 """(ask or 0, channel key, body, keep in s or 0) To every subscriber; with keep, first into the channel's log."""
 RESULT = 31
 """(push number, outcome) What became of a DELIVER."""
+ENLIST = 32
+"""(ask, space, key, member, head, ttl in s or 0, most) Add a member to a record (`router.members`), which is made if
+it is missing, and write its head anew. OK when it is durable; FULL if it has `most` members already."""
+DELIST = 33
+"""(ask, space, key, member) Remove a member from a record. OK when that is durable, and if it was not there."""
 # --- words, router to worker
 ANSWER = 40
 """(ask, status, payload)"""
 DELIVER = 41
-"""(push number, device key, slot, version, body or None) Answered by RESULT."""
+"""(push number or 0, device key, slot, version, body or None) Answered by RESULT if it has a number."""
 DELIVER_STORED = 42
 """(device key, items) What waits in its store; some may have been sent on this connection before."""
 SHED = 43
 """(device key) A newer connection of this device is elsewhere."""
 EVENT = 44
 """(channel key, offset or 0, body) To every subscriber of the channel on this shard."""
+NOTICE = 45
+"""(space, key, value or None) A small text of which every worker keeps a copy, or that there is none any more. At each
+change, and all that there are after WELCOME."""
+NOTICES_TOLD = 48
+"""() After WELCOME all notices have been said: what else the worker knows of has gone in the meantime."""
 
 # --- status of an ANSWER
 OK = 0
@@ -90,6 +105,13 @@ MOVED = 4  # ATTACH only: while it was answered, a newer connection of the devic
 # --- outcome in a RESULT
 WRITTEN = 0  # the kernel took the whole frame
 NOT_HERE = 1  # no such connection, or it does not read: the message stays in the store
+
+EVERYTHING = 2**31 - 1
+"""As the number of items that are asked for."""
+
+MAX_NOTICE_KEY = 256
+MAX_NOTICE_VALUE = 1024
+"""Characters of a notice. Its space may be as long as its key."""
 
 HOLD_CHUNK = 2000
 """Keys in one HOLD or HOLD_CHANNELS."""

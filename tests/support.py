@@ -87,7 +87,9 @@ class Rig:
         options = settings.get(StoreOptions)
         self.clock = Clock()
         self.store = GatedStore(options)
-        self.journal = Journal(self.store, options.batch_limit, options.queue_limit, self.clock.unix)
+        self.journal = Journal(
+            self.store, options.batch_limit, options.queue_limit, self.clock.unix, options.record_cache
+        )
         self.link = settings.get(LinkOptions)
         self.hub = self._hub(self.journal, b"router-1")
         self.flush: Callable[[], None] = lambda: None
@@ -120,9 +122,10 @@ class Rig:
         await trio.testing.wait_all_tasks_blocked()
 
     async def inbox(self, device: bytes) -> list[tuple[str, int]]:
-        """What waits for a device: (slot, version) in order."""
-        results = await self.store.apply(Writes(), Reads(inboxes={device}), int(self.clock.unix()))
-        return [(item.slot, item.version) for item in results.inboxes.get(device, [])]
+        """What waits for a device: (slot, version) in order of arrival."""
+        reads = Reads(inboxes={device: v.EVERYTHING})
+        items = (await self.store.apply(Writes(), reads, int(self.clock.unix()))).inboxes.get(device, [])
+        return [(item.slot, item.version) for item in sorted(items, key=lambda item: item.seq)]
 
 
 class FakeWorker:

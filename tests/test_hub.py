@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from support import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, in_rig
 
 from router import vocabulary as v
-from router.hub import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
+from router.hub import ALL_NOTICES, DELIVERED, NOTICES, REFUSED_FAILED, REFUSED_FULL, STORED
+from router.store.base import Reads, Results, Writes
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
 CHANNEL = b"c" * 16
 DEVICES = "simplepush.device"
 
 
-def attach(device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: bool = True) -> tuple[Any, ...]:
+def attach(device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: int = v.EVERYTHING) -> tuple[Any, ...]:
     return (v.ATTACH, ask, device, needs, fetch)
 
 
@@ -31,6 +32,17 @@ async def attached(rig: Rig, shard: int = 0, device: bytes = DEVICE) -> FakeWork
 
 def slots(items: list[Any]) -> list[tuple[str, int]]:
     return [(item[0], item[1]) for item in items]
+
+
+def during_each_commit(rig: Rig, act: Callable[[], None]) -> None:
+    """Have something happen while the store is at work on a batch."""
+    apply = rig.store.apply
+
+    async def act_and_apply(writes: Writes, reads: Reads, now: int) -> Results:
+        act()
+        return await apply(writes, reads, now)
+
+    rig.store.apply = act_and_apply  # type: ignore[method-assign]
 
 
 # ---- pushes
@@ -197,6 +209,124 @@ async def test_an_ack_removes_up_to_its_version(rig: Rig) -> None:
     assert rig.hub.counters.acks == 4
 
 
+# ---- pushes that do not wait for the worker
+
+
+@in_rig()
+async def test_without_waiting_a_push_is_said_at_once_and_answered_when_it_is_durable(rig: Rig) -> None:
+    worker = await attached(rig)
+    rig.store.hold()
+    outcome = rig.push(DEVICE, "a", 7, body="hello", wait=False)
+    assert worker.take() == [[v.DELIVER, 0, DEVICE, "a", 7, "hello"]]
+    await rig.settle()
+    assert outcome == []
+    rig.store.release()
+    await rig.settle()
+    assert outcome == [STORED]
+    worker.say((v.RESULT, 0, v.WRITTEN))  # nobody asked
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
+    rig.hub.tick()
+    assert outcome == [STORED]
+    assert await rig.inbox(DEVICE) == [("a", 7)]
+    counters = rig.hub.counters
+    assert (counters.deliveries_late, counters.pushes_stored, counters.pushes_delivered) == (0, 1, 0)
+    assert rig.hub.in_work == 0
+
+
+@in_rig(store={"inbox_limit": 1})
+async def test_without_waiting_a_refusal_is_said_too(rig: Rig) -> None:
+    rig.push(DEVICE, "a", 1)
+    await rig.settle()
+    full = rig.push(DEVICE, "b", 1, wait=False)
+    await rig.settle()
+    assert full == [REFUSED_FULL]
+    rig.store.failing = True
+    failed = rig.push(DEVICE, "a", 2, wait=False)
+    await rig.settle()
+    assert failed == [REFUSED_FAILED]
+    assert rig.hub.counters.pushes_refused == 2
+
+
+@in_rig(store={"queue_limit": 1})
+async def test_without_waiting_too_much_work_is_a_refusal_but_not_for_what_is_not_stored(rig: Rig) -> None:
+    worker = await attached(rig)
+    rig.store.hold()
+    rig.push(DEVICE, "a", 1, wait=False)
+    assert rig.push(DEVICE, "b", 1, wait=False) == [REFUSED_FAILED]
+    assert rig.push(DEVICE, "c", 1, wait=False, ttl=0, body="now") == [STORED]
+    assert [word[3] for word in worker.take()] == ["a", "c"]
+
+
+@in_rig()
+async def test_while_a_device_attaches_what_does_not_wait_is_held_back_too(rig: Rig) -> None:
+    rig.store.hold()
+    worker = rig.worker()
+    worker.say(attach())
+    kept = rig.push(DEVICE, "kept", 1, body="kept", wait=False)
+    unkept = rig.push(DEVICE, "unkept", 2, body="unkept", wait=False, ttl=0)
+    assert (kept, unkept) == ([], [STORED])
+    await rig.settle()
+    assert worker.take() == []
+    rig.store.release()
+    await rig.settle()
+    answer, *delivers = worker.take()
+    assert answer == [v.ANSWER, 1, v.OK, [[], None]]
+    assert delivers == [[v.DELIVER, 0, DEVICE, "kept", 1, "kept"], [v.DELIVER, 0, DEVICE, "unkept", 2, "unkept"]]
+    assert kept == [STORED]
+
+
+@in_rig(store={"inbox_limit": 1})
+async def test_what_was_held_back_and_refused_is_not_said(rig: Rig) -> None:
+    rig.push(DEVICE, "a", 1)
+    await rig.settle()
+    rig.store.hold()
+    worker = rig.worker()
+    worker.say(attach())
+    refused = rig.push(DEVICE, "b", 1, wait=False)
+    rig.store.release()
+    await rig.settle()
+    assert refused == [REFUSED_FULL]
+    ((_, _, _, (items, _)),) = worker.take()
+    assert slots(items) == [("a", 1)]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@in_rig()
+async def test_what_has_no_time_to_live_is_never_stored(rig: Rig, there: bool) -> None:
+    worker = await attached(rig) if there else rig.worker()
+    worker.take()
+    writes = rig.journal.written
+    assert rig.push(DEVICE, "a", 1, body="now", ttl=0, wait=False) == [STORED]
+    assert worker.take() == ([[v.DELIVER, 0, DEVICE, "a", 1, "now"]] if there else [])
+    await rig.settle()
+    assert await rig.inbox(DEVICE) == []
+    assert rig.journal.written == writes
+    counters = rig.hub.counters
+    assert (counters.pushes, counters.pushes_unkept, counters.pushes_stored) == (1, 1, 0)
+
+
+@in_rig()
+async def test_the_place_in_the_order_of_arrival_may_be_taken_before_the_push(rig: Rig) -> None:
+    first, second = rig.hub.sequence(), rig.hub.sequence()
+    assert int(rig.clock.unix() * 1e6) <= first < second
+    rig.push(DEVICE, "own", 1, ttl=10**6)
+    rig.push(DEVICE, "second", second, sequence=second, wait=False, ttl=10**6)
+    rig.push(DEVICE, "first", first, sequence=first, wait=False, ttl=10**6)
+    rig.clock.unix_s -= 100
+    assert rig.hub.sequence() > second
+    await rig.settle()
+    assert await rig.inbox(DEVICE) == [("first", first), ("second", second), ("own", 1)]
+
+
+@in_rig(store={"inbox_limit": 2})
+async def test_an_urgent_push_takes_the_place_of_one_that_is_less_so(rig: Rig) -> None:
+    pushes = (("a", 3), ("b", 1), ("c", 3), ("d", 2))
+    outcomes = [rig.push(DEVICE, slot, 1, urgency=urgency, wait=False) for slot, urgency in pushes]
+    await rig.settle()
+    assert outcomes == [[STORED], [STORED], [STORED], [REFUSED_FULL]]
+    assert await rig.inbox(DEVICE) == [("a", 1), ("c", 1)]
+
+
 # ---- attachments
 
 
@@ -217,7 +347,7 @@ async def test_the_answer_to_attach_carries_what_waits(rig: Rig) -> None:
 async def test_without_fetch_the_answer_comes_at_once(rig: Rig) -> None:
     rig.store.hold()
     worker = rig.worker()
-    worker.say(attach(fetch=False))
+    worker.say(attach(fetch=0))
     assert worker.take() == [[v.ANSWER, 1, v.OK, [[], None]]]
     rig.push(DEVICE, "a", 1)
     assert [word[0] for word in worker.take()] == [v.DELIVER]
@@ -274,7 +404,7 @@ async def test_what_was_held_for_a_connection_that_went_is_stored(rig: Rig, gone
     if gone == "lost":
         rig.hub.lose(worker.peer, "test")
     elif gone == "moved":
-        rig.worker(1).say(attach(fetch=False))
+        rig.worker(1).say(attach(fetch=0))
     else:
         if gone != "left":
             rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
@@ -305,7 +435,7 @@ async def test_what_was_held_and_refused_is_answered_once(rig: Rig, then: str, w
     elif then == "is lost":
         rig.hub.lose(worker.peer, "test")
     elif then == "has a full queue":
-        worker.say(attach(OTHER, fetch=False))
+        worker.say(attach(OTHER, fetch=0))
     rig.store.release()
     await rig.settle()
     expected = REFUSED_FAILED if why == "failed" else REFUSED_FULL
@@ -396,6 +526,337 @@ async def test_a_device_that_left_is_nobodys(rig: Rig) -> None:
     assert worker.take() == []
 
 
+# ---- parts of an inbox
+
+
+@in_rig()
+async def test_an_attachment_may_bring_a_part_and_the_rest_is_fetched(rig: Rig) -> None:
+    for number, slot in enumerate("dbeac"):
+        rig.push(DEVICE, slot, number + 1)
+    worker = rig.worker()
+    worker.say(attach(fetch=2))
+    await rig.settle()
+    ((_, _, _, (items, _)),) = worker.take()
+    assert slots(items) == [("a", 4), ("b", 2)]
+    worker.say((v.ACK, DEVICE, [["a", 4], ["b", 2]]), (v.FETCH, 2, DEVICE, 2))
+    await rig.settle()
+    assert [(word[1], word[2], slots(word[3])) for word in worker.take()] == [(2, v.OK, [("c", 5), ("d", 1)])]
+    worker.say((v.FETCH, 3, DEVICE, 10), (v.FETCH, 4, DEVICE, v.EVERYTHING))
+    await rig.settle()
+    part, whole = (slots(word[3]) for word in worker.take())
+    assert part == [("c", 5), ("d", 1), ("e", 3)]
+    assert whole == [("d", 1), ("e", 3), ("c", 5)]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@in_rig()
+async def test_what_comes_while_it_attaches_goes_once_with_the_part_or_after_it(rig: Rig, wait: bool) -> None:
+    rig.store.hold()
+    rig.push(OTHER, "keeps the store busy", 1)
+    await rig.settle()
+    worker = rig.worker()
+    worker.say(attach(fetch=2))
+    outcomes = [rig.push(DEVICE, slot, 1, body=slot, wait=wait) for slot in "cab"]
+    rig.store.release()
+    await rig.settle()
+    answer, *delivers = worker.take()
+    # A part as long as was asked for: so the worker knows that there may be more.
+    assert [(item[0], item[5]) for item in answer[3][0]] == [("a", "a"), ("b", "b")]
+    assert [tuple(word[2:]) for word in delivers] == [(DEVICE, "c", 1, "c")]
+    if wait:
+        worker.say((v.RESULT, delivers[0][1], v.WRITTEN))
+        await rig.settle()
+    assert outcomes == [[DELIVERED if wait else STORED], [STORED], [STORED]]
+    assert rig.hub.in_work == 0
+
+
+@in_rig()
+async def test_a_part_is_read_again_if_something_of_it_was_acknowledged_meanwhile(rig: Rig) -> None:
+    worker = await attached(rig)
+    for slot in "abcd":
+        rig.push(DEVICE, slot, 1, wait=False)
+    await rig.settle()
+    worker.take()
+    rig.store.hold()
+    number = worker.say((v.FETCH, 2, DEVICE, 2))
+    await rig.settle()
+    worker.say((v.ACK, DEVICE, [["a", 1]]))
+    rig.store.release()
+    await rig.settle()
+    assert [slots(word[3]) for word in worker.take()] == [[("b", 1), ("c", 1)]]
+    assert worker.peer.confirmed == number + 1
+    # The whole is not: what is left of it is all there is.
+    rig.store.hold()
+    worker.say((v.FETCH, 3, DEVICE, v.EVERYTHING))
+    await rig.settle()
+    worker.say((v.ACK, DEVICE, [["b", 1]]))
+    rig.store.release()
+    await rig.settle()
+    assert [slots(word[3]) for word in worker.take()] == [[("c", 1), ("d", 1)]]
+
+
+@in_rig()
+async def test_a_part_that_is_overtaken_again_and_again_is_given_as_it_was_read(rig: Rig) -> None:
+    worker = await attached(rig)
+    rig.push(DEVICE, "a", 1, wait=False)
+    rig.push(DEVICE, "b", 1, wait=False)
+    await rig.settle()
+    worker.take()
+    version = 1
+
+    def replace() -> None:
+        nonlocal version
+        if not [word for word in worker.peer.words if word[0] == v.ANSWER]:
+            version += 1
+            rig.push(DEVICE, "a", version, wait=False)
+
+    during_each_commit(rig, replace)  # so that each read is behind
+    worker.say((v.FETCH, 2, DEVICE, 1))
+    await rig.settle()
+    (answer,) = [word for word in worker.take() if word[0] == v.ANSWER]
+    assert [slot for slot, _ in slots(answer[3])] == ["a"]
+    assert 3 < version < 10
+
+
+# ---- members of a record
+
+SPACE = "webpush.device"
+ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
+HEAD, LATER = b"day1", b"day2"
+
+
+def enlist(ask: int, member: bytes, *, head: bytes = HEAD, ttl: int = 60, most: int = 10) -> tuple[Any, ...]:
+    return (v.ENLIST, ask, SPACE, DEVICE, member, head, ttl, most)
+
+
+def delist(ask: int, member: bytes) -> tuple[Any, ...]:
+    return (v.DELIST, ask, SPACE, DEVICE, member)
+
+
+async def members_of(rig: Rig) -> bytes | None:
+    results = await rig.store.apply(Writes(), Reads(records={(SPACE, DEVICE)}), int(rig.clock.unix()))
+    return results.records.get((SPACE, DEVICE))
+
+
+def answers(worker: FakeWorker) -> dict[int, int]:
+    return {word[1]: word[2] for word in worker.take() if word[0] == v.ANSWER}
+
+
+@in_rig()
+async def test_members_of_a_record_come_and_go(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(delist(1, ONE))
+    await rig.settle()
+    assert (answers(worker), await members_of(rig)) == ({1: v.OK}, None)
+    worker.say(enlist(2, ONE))
+    await rig.settle()
+    assert (answers(worker), await members_of(rig)) == ({2: v.OK}, HEAD + ONE)
+    worker.say(enlist(3, ONE, head=LATER))
+    await rig.settle()
+    assert (answers(worker), await members_of(rig)) == ({3: v.OK}, LATER + ONE)
+    worker.say(delist(4, ONE))
+    await rig.settle()
+    assert (answers(worker), await members_of(rig)) == ({4: v.OK}, LATER)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_many_changes_of_one_record_at_once_lose_nothing(limit: int) -> None:
+    @in_rig(store={"batch_limit": limit})
+    async def scenario(rig: Rig) -> None:
+        first, second = rig.worker(0), rig.worker(1)
+        rig.store.hold()
+        first.say(enlist(1, ONE), enlist(2, TWO), delist(3, ONE), enlist(4, TWO), enlist(5, THREE))
+        await rig.settle()
+        second.say(enlist(1, b"4" * 16), delist(2, TWO), enlist(3, ONE, head=LATER))
+        first.say(delist(6, b"5" * 16), enlist(7, b"6" * 16))
+        assert (answers(first), answers(second)) == ({}, {})
+        rig.store.release()
+        await rig.settle()
+        assert answers(first) == dict.fromkeys(range(1, 8), v.OK)
+        assert answers(second) == dict.fromkeys(range(1, 4), v.OK)
+        assert await members_of(rig) == HEAD + THREE + b"4" * 16 + ONE + b"6" * 16
+        assert not rig.hub._changes
+
+    scenario()
+
+
+@in_rig()
+async def test_a_change_that_comes_at_whatever_moment_of_another_is_made(rig: Rig) -> None:
+    worker = rig.worker()
+    members = [b"%016d" % number for number in range(10)]
+    said = 0
+
+    def say_another() -> None:
+        nonlocal said
+        if said < len(members):
+            said += 1
+            worker.say(enlist(said, members[said - 1], most=100))
+
+    during_each_commit(rig, say_another)
+    say_another()
+    await rig.settle()
+    assert answers(worker) == dict.fromkeys(range(1, 11), v.OK)
+    assert await members_of(rig) == HEAD + b"".join(members)
+    assert worker.peer.confirmed == 10
+    assert not rig.hub._changes
+
+
+@in_rig()
+async def test_a_record_has_only_so_many_members(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(enlist(1, ONE, most=2), enlist(2, TWO, most=2), enlist(3, THREE, most=2))
+    worker.say(enlist(4, ONE, head=LATER, most=2), delist(5, TWO), enlist(6, THREE, most=2))
+    worker.say((v.ENLIST, 7, SPACE, OTHER, ONE, HEAD, 0, 0))
+    await rig.settle()
+    assert answers(worker) == {1: v.OK, 2: v.OK, 3: v.FULL, 4: v.OK, 5: v.OK, 6: v.OK, 7: v.FULL}
+    assert await members_of(rig) == HEAD + ONE + THREE
+
+
+@in_rig()
+async def test_a_record_written_between_two_changes_is_written_between_them(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(enlist(1, ONE), (v.RECORD, 2, SPACE, DEVICE, LATER + TWO, 60), enlist(3, THREE, head=LATER))
+    await rig.settle()
+    assert answers(worker) == dict.fromkeys((1, 2, 3), v.OK)
+    assert await members_of(rig) == LATER + TWO + THREE
+    worker.say((v.RECORD, 0, SPACE, DEVICE, HEAD, 60), enlist(4, ONE), (v.RECORD, 0, SPACE, DEVICE, None, 0))
+    await rig.settle()
+    assert (answers(worker), await members_of(rig)) == ({4: v.OK}, None)
+    assert worker.peer.confirmed == 2
+
+
+@in_rig()
+async def test_a_record_loses_a_member_and_keeps_its_time(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(enlist(1, ONE, ttl=10), enlist(2, TWO, ttl=10))
+    await rig.settle()
+    rig.clock.pass_by(5)
+    worker.say(delist(3, ONE))
+    await rig.settle()
+    rig.clock.pass_by(4.9)
+    assert await members_of(rig) == HEAD + TWO
+    rig.clock.pass_by(0.1)
+    assert await members_of(rig) is None
+
+
+@pytest.mark.parametrize("read_too", [True, False])
+@in_rig()
+async def test_a_change_that_the_store_failed_is_answered_so_and_the_next_may_succeed(rig: Rig, read_too: bool) -> None:
+    worker = rig.worker()
+    worker.say(enlist(1, ONE))
+    await rig.settle()
+    worker.take()
+    known: list[Any] = []
+    rig.journal.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
+    await rig.settle()
+
+    def fail() -> None:
+        rig.store.failing = True
+
+    if read_too:
+        fail()
+    else:
+        rig.flush = fail  # after the read
+    number = worker.say(enlist(2, TWO), delist(3, ONE))
+    await rig.settle()
+    assert answers(worker) == {2: v.FAILED, 3: v.FAILED}
+    assert worker.peer.confirmed == number
+    rig.flush = lambda: None
+    rig.store.failing = False
+    rig.journal.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
+    worker.say(enlist(4, THREE))
+    await rig.settle()
+    assert answers(worker) == {4: v.OK}
+    assert known == [(v.OK, HEAD + ONE)] * 2
+    assert await members_of(rig) == HEAD + ONE + THREE
+
+
+@in_rig()
+async def test_a_push_sees_a_change_at_once(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(enlist(1, ONE))
+    known: list[bytes | None] = []
+
+    async def look_up() -> bytes | None:
+        rig.journal.look_up(SPACE, DEVICE, lambda _, value: known.append(value))
+        await rig.settle()
+        return known[-1]
+
+    assert await look_up() in (None, HEAD + ONE)
+    assert await look_up() == HEAD + ONE
+    worker.say(enlist(2, TWO))
+    await rig.settle()
+    assert await look_up() == HEAD + ONE + TWO
+    worker.say(delist(3, ONE))
+    await rig.settle()
+    assert await look_up() == HEAD + TWO
+
+
+@pytest.mark.parametrize(
+    "word",
+    [enlist(9, TWO), enlist(9, TWO, most=0), delist(9, ONE), attach(ask=9, needs=SPACE), attach(OTHER, 9, SPACE)],
+)
+@in_rig()
+async def test_a_batch_is_not_confirmed_before_what_it_asked_is_answered(rig: Rig, word: tuple[Any, ...]) -> None:
+    worker = rig.worker()
+    worker.say(enlist(1, ONE))
+    await rig.settle()
+    worker.take()
+    seen: list[tuple[bool, bool]] = []
+
+    def look() -> None:
+        answered = any(said[0] == v.ANSWER for said in worker.peer.words)
+        seen.append((worker.peer.confirmed >= number, answered))
+
+    number = worker.say(word)
+    later = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    rig.flush = look
+    await rig.settle()
+    assert seen[-1] == (True, True)
+    assert not [confirmed for confirmed, answered in seen if confirmed and not answered]
+    assert worker.peer.confirmed == later
+
+
+_changes = st.lists(
+    st.tuples(
+        st.sampled_from(["enlist", "delist", "hold", "release"]), st.integers(0, 1), st.sampled_from([ONE, TWO, THREE])
+    ),
+    max_size=30,
+)
+
+
+@given(_changes, st.sampled_from([1, 3, 1000]))
+def test_changes_are_as_if_made_one_after_the_other(steps: list[tuple[str, int, bytes]], limit: int) -> None:
+    @in_rig(store={"batch_limit": limit})
+    async def scenario(rig: Rig) -> None:
+        workers = [rig.worker(0), rig.worker(1)]
+        expected: list[dict[int, int]] = [{}, {}]
+        model: list[bytes] = []
+        written = False
+        for ask, (step, shard, member) in enumerate(steps, 1):
+            if step == "enlist":
+                workers[shard].say(enlist(ask, member, most=2))
+                full = member not in model and len(model) >= 2
+                expected[shard][ask] = v.FULL if full else v.OK
+                if not full:
+                    model += [] if member in model else [member]
+                    written = True
+            elif step == "delist":
+                workers[shard].say(delist(ask, member))
+                expected[shard][ask] = v.OK
+                model = [other for other in model if other != member]
+            else:
+                (rig.store.hold if step == "hold" else rig.store.release)()
+                await rig.settle()
+        rig.store.release()
+        await rig.settle()
+        assert [answers(worker) for worker in workers] == expected
+        assert await members_of(rig) == (HEAD + b"".join(model) if written else None)
+        assert not rig.hub._changes
+
+    scenario()
+
+
 # ---- the other asks of a device
 
 
@@ -407,7 +868,7 @@ async def test_record_drop_and_fetch_are_answered_when_durable(rig: Rig) -> None
     await rig.settle()
     worker.take()
     rig.store.hold()
-    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE))
+    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE, v.EVERYTHING))
     await rig.settle()
     assert [word for word in worker.take() if word[0] == v.ANSWER] == []
     rig.store.release()
@@ -421,7 +882,7 @@ async def test_record_drop_and_fetch_are_answered_when_durable(rig: Rig) -> None
 async def test_asks_that_the_store_fails_are_answered_with_failed(rig: Rig) -> None:
     worker = await attached(rig)
     rig.store.failing = True
-    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE))
+    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE, v.EVERYTHING))
     worker.say((v.SUBSCRIBE, 4, CHANNEL, 0), (v.PUBLISH, 5, CHANNEL, "x", 60))
     await rig.settle()
     assert {word[1]: word[2] for word in worker.take()} == dict.fromkeys((1, 2, 3, 4, 5), v.FAILED)
@@ -597,6 +1058,213 @@ async def test_a_worker_whose_queue_is_full_loses_its_lease_and_nothing_else(rig
     assert slots(worker.take()[0][2]) == [(f"slot-{number}", 1) for number in range(5)]
 
 
+# ---- inboxes of devices that are announced
+
+
+@in_rig(link={"hold_read": 2})
+async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_confirmed(rig: Rig) -> None:
+    devices = [bytes([number]) * 16 for number in range(5)]
+    for device in devices:
+        rig.push(device, "a", 1)
+    await rig.settle()
+    worker = rig.worker()
+    rig.store.hold()
+    number = worker.say((v.HOLD, devices), (v.HOLD, [DEVICE]))
+    worker.say((v.LEAVE, devices[4]))
+    await rig.settle()
+    assert worker.peer.confirmed == 0
+    commits = rig.journal.commits
+    rig.store.release()
+    await rig.settle()
+    assert [word[:2] for word in worker.take()] == [[v.DELIVER_STORED, device] for device in devices[:4]]
+    assert rig.journal.commits - commits == 4
+    assert worker.peer.confirmed == number + 1
+
+
+@in_rig(link={"hold_read": 1, "max_message_bytes": 65_536})
+async def test_announced_inboxes_wait_while_much_is_not_sent(rig: Rig) -> None:
+    devices = [bytes([number]) * 16 for number in range(3)]
+    for device in devices:
+        rig.push(device, "a", 1, body="x" * 5000)
+    await rig.settle()
+    worker = rig.worker()
+    number = worker.say((v.HOLD, devices))
+    for device in devices:
+        for _ in range(3):
+            await rig.settle()
+            rig.hub.tick()  # it has not been sent yet
+        assert worker.peer.confirmed == (number if device is devices[-1] else 0)
+        ((kind, stored, items),) = worker.take()
+        assert (kind, stored, slots(items)) == (v.DELIVER_STORED, device, [("a", 1)])
+        rig.hub.tick()
+    assert not worker.peer.unread
+
+
+# ---- notices
+
+
+def set_notice(rig: Rig, key: str, value: str | None, space: str = "webpush", number: int = 7) -> None:
+    rig.hub.heard(b"supervisor", [v.SET_NOTICE, number, space, key, value])
+
+
+def outcomes_of(rig: Rig) -> list[tuple[int, dict[str, str]]]:
+    """Of notices that were set or asked for."""
+    said = [message for identity, message in rig.hub.direct if identity == b"supervisor"]
+    rig.hub.direct.clear()
+    assert all(message[:2] == [v.STATUS, 7] for message in said)
+    return [(message[2]["outcome"], message[2]["notices"]) for message in said]
+
+
+@in_rig()
+async def test_notices_are_kept_and_said_to_every_worker(rig: Rig) -> None:
+    rig.hub.load_notices()
+    await rig.settle()
+    first = rig.worker(0)
+    assert first.take() == [[v.NOTICES_TOLD]]
+    set_notice(rig, "a", "1")
+    assert outcomes_of(rig) == []
+    await rig.settle()
+    assert outcomes_of(rig) == [(v.OK, {"a": "1"})]
+    assert first.take() == [[v.NOTICE, "webpush", "a", "1"]]
+    set_notice(rig, "b", '"2"', "other")
+    await rig.settle()
+    assert outcomes_of(rig) == [(v.OK, {"b": '"2"'})]
+    second = rig.worker(1)
+    assert second.direct() == [[v.WELCOME, b"router-1"]]
+    assert sorted(second.take()) == [
+        [v.NOTICE, "other", "b", '"2"'],
+        [v.NOTICE, "webpush", "a", "1"],
+        [v.NOTICES_TOLD],
+    ]
+    first.take()
+    set_notice(rig, "a", None)
+    await rig.settle()
+    assert outcomes_of(rig) == [(v.OK, {})]
+    assert first.take() == second.take() == [[v.NOTICE, "webpush", "a", None]]
+    set_notice(rig, "", None, "other")
+    assert outcomes_of(rig) == [(v.OK, {"b": '"2"'})]
+
+
+@in_rig()
+async def test_what_changes_nothing_is_not_written_nor_said(rig: Rig) -> None:
+    rig.hub.load_notices()
+    await rig.settle()
+    worker = rig.worker()
+    set_notice(rig, "a", "1")
+    set_notice(rig, "a", "1")
+    set_notice(rig, "none", None)
+    await rig.settle()
+    assert outcomes_of(rig) == [(v.OK, {"a": "1"})] * 3
+    assert worker.take() == [[v.NOTICES_TOLD], [v.NOTICE, "webpush", "a", "1"]]
+    assert rig.journal.written == 1
+
+
+@in_rig()
+async def test_several_set_at_once_are_set_in_order(rig: Rig) -> None:
+    rig.hub.load_notices()
+    await rig.settle()
+    worker = rig.worker()
+    for key, value in (("a", "1"), ("b", "1"), ("a", "2"), ("b", None)):
+        set_notice(rig, key, value)
+    set_notice(rig, "", None)
+    await rig.settle()
+    assert outcomes_of(rig) == [
+        (v.OK, {}),
+        (v.OK, {"a": "1"}),
+        (v.OK, {"a": "1", "b": "1"}),
+        (v.OK, {"a": "2", "b": "1"}),
+        (v.OK, {"a": "2"}),
+    ]
+    assert [word[2:] for word in worker.take()[1:]] == [["a", "1"], ["b", "1"], ["a", "2"], ["b", None]]
+
+
+@in_rig()
+async def test_notices_outlive_a_router(rig: Rig) -> None:
+    rig.hub.load_notices()
+    set_notice(rig, "early", "1")
+    assert outcomes_of(rig) == [(v.FAILED, {})]  # it cannot know yet what there is
+    await rig.settle()
+    set_notice(rig, "a", "1")
+    await rig.settle()
+    rig.router_restarts()
+    set_notice(rig, "a", "2")
+    set_notice(rig, "", None)
+    assert outcomes_of(rig) == [(v.FAILED, {}), (v.FAILED, {})]
+    early = rig.worker(0)
+    assert early.take() == []
+    rig.hub.load_notices()
+    await rig.settle()
+    late = rig.worker(1)
+    assert early.take() == late.take() == [[v.NOTICE, "webpush", "a", "1"], [v.NOTICES_TOLD]]
+
+
+@in_rig(link={"max_notices": 2})
+async def test_notices_have_limits(rig: Rig) -> None:
+    rig.hub.load_notices()
+    await rig.settle()
+    worker = rig.worker()
+    long_key, long_value = "k" * v.MAX_NOTICE_KEY, "v" * v.MAX_NOTICE_VALUE
+    for key, value, space, expected in (
+        ("a", "1", "s", v.OK),
+        (long_key, long_value, "t", v.OK),
+        ("b", "1", "s", v.FULL),
+        ("b", "1", "u", v.FULL),
+        ("a", "2", "s", v.OK),
+        ("a", long_value + "v", "s", v.FULL),
+        ("a", None, "s", v.OK),
+        (long_key + "k", "1", "s", v.FULL),
+        ("a", "1", long_key + "s", v.FULL),
+        ("b", "1", "u", v.OK),
+    ):
+        set_notice(rig, key, value, space)
+        await rig.settle()
+        assert [status for status, _ in outcomes_of(rig)] == [expected]
+    assert len(worker.take()) == 1 + 5
+
+
+@in_rig()
+async def test_a_notice_that_the_store_failed_is_not_said(rig: Rig) -> None:
+    rig.hub.load_notices()
+    await rig.settle()
+    worker = rig.worker()
+    rig.store.failing = True
+    set_notice(rig, "a", "1")
+    await rig.settle()
+    assert (outcomes_of(rig), worker.take()) == ([(v.FAILED, {})], [[v.NOTICES_TOLD]])
+    rig.store.failing = False
+    set_notice(rig, "b", "1")
+    await rig.settle()
+    assert (outcomes_of(rig), worker.take()) == ([(v.OK, {"b": "1"})], [[v.NOTICE, "webpush", "b", "1"]])
+
+
+@in_rig()
+async def test_notices_that_could_not_be_read_are_read_again(rig: Rig) -> None:
+    rig.journal.record(NOTICES, ALL_NOTICES, b'{"webpush":{"a":"1"}}', 0)
+    await rig.settle()
+    worker = rig.worker()
+    rig.store.failing = True
+    rig.hub.load_notices()
+    await rig.settle()
+    rig.hub.tick()
+    await rig.settle()
+    assert worker.take() == []
+    rig.store.failing = False
+    rig.hub.tick()
+    await rig.settle()
+    assert worker.take() == [[v.NOTICE, "webpush", "a", "1"], [v.NOTICES_TOLD]]
+
+
+@pytest.mark.parametrize("value", [b"", b"no", b"[]", b'{"webpush": {"a": 1}}', b'{"\xff": {}}'])
+@in_rig()
+async def test_notices_that_nobody_understands_are_as_none(rig: Rig, value: bytes) -> None:
+    rig.journal.record(NOTICES, ALL_NOTICES, value, 0)
+    rig.hub.load_notices()
+    await rig.settle()
+    set_notice(rig, "a", "1")
+    await rig.settle()
+    assert outcomes_of(rig) == [(v.OK, {"a": "1"})]
+
+
 # ---- channels
 
 
@@ -704,7 +1372,22 @@ async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [[99], [v.BATCH, 1, [[99]]], [v.WORDS, 0, []], [v.JOIN, v.PROTOCOL + 1, 0, b"i", 1]],
+    [
+        [99],
+        [v.BATCH, 1, [[99]]],
+        [v.WORDS, 0, []],
+        [v.JOIN, v.PROTOCOL + 1, 0, b"i", 1],
+        [v.BATCH, 1, [attach(fetch=-1)]],
+        [v.BATCH, 1, [(v.FETCH, 1, DEVICE, 0)]],
+        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, b"short", b"head", 0, 1)]],
+        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, "no bytes but text", b"head", 0, 1)]],
+        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, DEVICE, b"short", 0, 1)]],
+        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, DEVICE, b"head", 0, None)]],
+        [v.BATCH, 1, [(v.DELIST, 1, "s", DEVICE, b"")]],
+        [v.SET_NOTICE, 1, "space", b"key", "value"],
+        [v.SET_NOTICE, 1, None, "key", "value"],
+        [v.SET_NOTICE, 1, "space", "key", 1],
+    ],
 )
 @in_rig()
 async def test_what_is_not_our_vocabulary_is_refused(rig: Rig, message: list[Any]) -> None:
@@ -753,7 +1436,7 @@ class Shard:
     def attach(self, device: bytes) -> None:
         self._ask += 1
         self.asking[self._ask] = device
-        self.say((v.ATTACH, self._ask, device, "", True))
+        self.say((v.ATTACH, self._ask, device, "", v.EVERYTHING))
 
     def leave(self, device: bytes) -> None:
         if self.held.pop(device, None) is not None and device not in self.asking.values():
@@ -777,7 +1460,8 @@ class Shard:
                 told = self.held.get(word[2])
                 if told is not None:
                     told[word[3]] = word[4]
-                self.say((v.RESULT, word[1], v.NOT_HERE if told is None else v.WRITTEN))
+                if word[1]:
+                    self.say((v.RESULT, word[1], v.NOT_HERE if told is None else v.WRITTEN))
             elif word[0] == v.DELIVER_STORED and word[1] in self.held:
                 self.held[word[1]].update(slots(word[2]))
             elif word[0] == v.SHED:
@@ -796,7 +1480,7 @@ class Shard:
 _devices = st.sampled_from([DEVICE, OTHER])
 _shards = st.integers(0, 1)
 _steps: st.SearchStrategy[tuple[str, Any, Any]] = st.one_of(
-    st.tuples(st.just("push"), _devices, st.sampled_from("ab")),
+    st.tuples(st.sampled_from(["push", "push and do not wait"]), _devices, st.sampled_from("ab")),
     st.tuples(st.just("attach"), _devices, _shards),
     st.tuples(st.just("leave"), _devices, _shards),
     st.tuples(st.just("ack"), _devices, _shards),
@@ -816,9 +1500,10 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
         acked: dict[tuple[bytes, str], int] = {}
         version = 0
         for step, one, other in steps:
-            if step == "push":
+            if step.startswith("push"):
                 version += 1
-                outcomes.append(((one, other), version, rig.push(one, other, version, ttl=10**6), True))
+                said = rig.push(one, other, version, ttl=10**6, wait=step == "push")
+                outcomes.append(((one, other), version, said, True))
             elif step == "attach":
                 shards[other].attach(one)
             elif step == "leave":
@@ -849,7 +1534,7 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
                     if shard.worker.identity in rig.hub.peers:
                         shard.worker.send([v.BEAT, {}])
                 rig.hub.tick()
-            if step != "push":
+            if not step.startswith("push"):
                 await rig.settle()
         rig.store.release()
         for _ in range(4):

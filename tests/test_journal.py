@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import Rig, in_rig
 
-from router.store.base import ANY_VERSION, Item, LogSlice
+from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
 from router.vocabulary import FAILED, FULL, OK
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
@@ -194,6 +194,133 @@ async def test_a_sweep_runs_between_commits(rig: Rig) -> None:
     await rig.settle()
     assert rig.journal.expired == 1
     assert dict(rig.store.sizes())["inbox"] == 1
+
+
+@in_rig()
+async def test_readers_of_one_inbox_get_each_what_they_asked_for(rig: Rig) -> None:
+    for seq, slot in enumerate("cadb"):
+        rig.journal.put(DEVICE, item(rig, slot, 1, seq=seq), lambda status: None)
+    heard: list[str] = []
+    for most in (2, None, 3, 10):
+        more = {} if most is None else {"most": most}
+        rig.journal.read_inbox(DEVICE, lambda _, items: heard.append("".join(i.slot for i in items)), **more)
+    rig.journal.read_inboxes([DEVICE], lambda _, found: heard.append("".join(i.slot for i in found[DEVICE])))
+    await rig.settle()
+    assert heard == ["ab", "cadb", "abc", "abcd", "cadb"]
+    rig.journal.read_inbox(DEVICE, lambda _, items: heard.append("".join(i.slot for i in items)), 1)
+    await rig.settle()
+    assert heard[5:] == ["a"]
+
+
+@in_rig(store={"inbox_limit": 2})
+async def test_it_counts_what_gave_its_place_to_others(rig: Rig) -> None:
+    statuses: list[int] = []
+    for number in range(5):
+        rig.journal.put(DEVICE, item(rig, f"{number}", 1, seq=number)._replace(urgency=3), statuses.append)
+    await rig.settle()
+    assert (statuses, rig.journal.evicted) == ([OK] * 5, 3)
+    assert await rig.inbox(DEVICE) == [("3", 1), ("4", 1)]
+
+
+# ---- what is remembered of records
+
+
+class Lookups:
+    """Look-ups of one record, and whether they were answered at once."""
+
+    def __init__(self, rig: Rig, key: bytes = DEVICE) -> None:
+        self.rig = rig
+        self.key = key
+
+    async def __call__(self) -> tuple[int, bytes | None, bool]:
+        heard: list[tuple[int, bytes | None]] = []
+        self.rig.journal.look_up("space", self.key, lambda status, value: heard.append((status, value)))
+        at_once = bool(heard)
+        await self.rig.settle()
+        ((status, value),) = heard
+        return status, value, at_once
+
+
+@in_rig()
+async def test_what_was_looked_up_is_remembered_for_a_minute_and_what_is_not_there_is_not(rig: Rig) -> None:
+    look_up = Lookups(rig)
+    assert await look_up() == (OK, None, False)
+    assert await look_up() == (OK, None, False)
+    rig.journal.record("space", DEVICE, b"1", 0)
+    assert await look_up() == (OK, b"1", False)
+    assert await look_up() == (OK, b"1", True)
+    commits = rig.journal.commits
+    rig.clock.pass_by(19)
+    assert await look_up() == (OK, b"1", True)
+    assert rig.journal.commits == commits
+    rig.clock.pass_by(60)
+    assert await look_up() == (OK, b"1", False)
+
+
+@in_rig(store={"record_cache": 0})
+async def test_nothing_is_remembered_without_room(rig: Rig) -> None:
+    rig.journal.record("space", DEVICE, b"1", 0)
+    look_up = Lookups(rig)
+    for _ in range(2):
+        assert await look_up() == (OK, b"1", False)
+
+
+@in_rig()
+async def test_a_write_is_seen_at_once(rig: Rig) -> None:
+    look_up = Lookups(rig)
+    rig.journal.record("space", DEVICE, b"1", 0)
+    await look_up()
+    rig.journal.record("space", DEVICE, b"2", 0)
+    assert await look_up() == (OK, b"2", True)
+    rig.journal.record("space", DEVICE, None, 0)
+    assert await look_up() == (OK, None, False)
+
+
+@pytest.mark.parametrize("value", [b"new", None])
+@in_rig()
+async def test_a_write_that_crosses_with_the_look_up_is_seen_by_the_next(rig: Rig, value: bytes | None) -> None:
+    look_up = Lookups(rig)
+    rig.journal.record("space", DEVICE, b"old", 0)
+    await rig.settle()
+    rig.store.hold()
+    crossed: list[Any] = []
+    rig.journal.look_up("space", DEVICE, lambda *heard: crossed.append(heard))
+    await rig.settle()  # the read is under way
+    rig.journal.record("space", DEVICE, value, 0)
+    rig.store.release()
+    await rig.settle()
+    assert crossed == [(OK, b"old")]
+    assert await look_up() == (OK, value, False)
+
+
+@in_rig()
+async def test_a_write_that_failed_is_forgotten(rig: Rig) -> None:
+    look_up = Lookups(rig)
+    rig.journal.record("space", DEVICE, b"1", 0)
+    await look_up()
+    rig.store.failing = True
+    rig.journal.record("space", DEVICE, b"2", 0)
+    await rig.settle()
+    assert await look_up() == (FAILED, None, False)
+    rig.store.failing = False
+    assert await look_up() == (OK, b"1", False)
+    assert await look_up() == (OK, b"1", True)
+
+
+@in_rig()
+async def test_a_record_written_without_an_expiry_keeps_its_own_in_the_same_batch_too(rig: Rig) -> None:
+    now = int(rig.clock.unix())
+    look_up, other = Lookups(rig), Lookups(rig, OTHER)
+    rig.journal.record("space", OTHER, b"there", 0)
+    await rig.settle()
+    rig.journal.record("space", DEVICE, b"1", now + 100)
+    rig.journal.record("space", DEVICE, b"2", KEEP_EXPIRY)
+    rig.journal.record("space", OTHER, None, 0)
+    rig.journal.record("space", OTHER, b"gone", KEEP_EXPIRY)
+    assert await look_up() == (OK, b"2", False)
+    assert await other() == (OK, None, False)
+    rig.clock.pass_by(100)
+    assert await look_up() == (OK, None, False)
 
 
 # ---- merging

@@ -60,12 +60,16 @@ def test_what_nobody_claims_is_closed() -> None:
     assert SharedPath([ShyEcho()]).claims(b"echo")
 
 
-def test_silence_is_closed_at_the_shortest_deadline() -> None:
+def test_silence_is_closed_at_the_longest_deadline() -> None:
     path = shared()
-    assert path.first_tick == 7.0
-    effects, again = path.opened(REQUEST).tick(7.0)
+    assert path.first_tick == 30.0
+    effects, again = path.opened(REQUEST).tick(30.0)
     assert [type(effect) for effect in effects] == [Close]
     assert again == 0
+
+
+def test_where_one_of_them_waits_for_ever_nobody_is_closed_for_silence() -> None:
+    assert SharedPath([ShyEcho(), EchoDialect()]).first_tick == 0.0
 
 
 def test_the_subprotocol_is_whosever_knows_it() -> None:

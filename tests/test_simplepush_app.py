@@ -62,7 +62,7 @@ class App:
 
     async def live(self) -> "Listener":
         worker = self.rig.worker()
-        worker.say((v.ATTACH, 1, DEVICE, "", False))
+        worker.say((v.ATTACH, 1, DEVICE, "", 0))
         worker.take()
         return Listener(worker)
 
@@ -142,7 +142,7 @@ async def test_data_reaches_a_device_that_is_there_and_is_never_stored(rig: Rig)
     answers = app.put(b"version=5&data=secret")
     assert listener.hear() == (CHANNEL, 5, "secret")
     assert await app.settled(answers) == (200, {})
-    results = await rig.store.apply(Writes(), Reads(inboxes={DEVICE}), int(rig.clock.unix()))
+    results = await rig.store.apply(Writes(), Reads(inboxes={DEVICE: v.EVERYTHING}), int(rig.clock.unix()))
     (item,) = results.inboxes[DEVICE]
     assert item.body is None
 

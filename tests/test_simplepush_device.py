@@ -276,7 +276,7 @@ def test_an_error_echoes_the_whole_request_with_its_type_in_lower_case() -> None
 def test_keys_and_types_in_any_case(kind: str, key: str) -> None:
     device = Device()
     device.send({key: kind, "UaiD": UAID, "CHANNELids": []})
-    assert device.word() == (v.ATTACH, 0, device_key(UAID), "", True)
+    assert device.word() == (v.ATTACH, 0, device_key(UAID), "", v.EVERYTHING)
     assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": UAID, "status": 200}]
 
 
@@ -323,7 +323,7 @@ def test_a_hello_without_a_uaid_gets_a_fresh_one(fields: dict[str, Any], channel
     device = Device()
     device.send({"messageType": "hello", "channelIDs": channels, **fields})
     kind, _, key, needs, fetch = device.word()
-    assert (kind, needs, fetch) == (v.ATTACH, "", False)
+    assert (kind, needs, fetch) == (v.ATTACH, "", 0)
     assert device.session.key is None
     (reply,) = device.answer(v.OK, [[], None])
     assert reply == {"messageType": "hello", "uaid": key.hex(), "status": 200}
@@ -344,17 +344,17 @@ def test_two_fresh_uaids_differ() -> None:
 def test_a_hello_without_channels_takes_any_uaid_in_its_own_spelling(uaid: str) -> None:
     device = Device()
     device.send({"messageType": "hello", "uaid": uaid, "channelIDs": []})
-    assert device.word() == (v.ATTACH, 0, device_key(uaid), "", True)
+    assert device.word() == (v.ATTACH, 0, device_key(uaid), "", v.EVERYTHING)
     assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": uaid, "status": 200}]
 
 
 def test_a_hello_with_channels_needs_a_uaid_that_is_known() -> None:
     device = Device()
     device.send({"messageType": "hello", "uaid": UAID, "channelIDs": [CHANNEL]})
-    assert device.word() == (v.ATTACH, 0, device_key(UAID), DEVICES, True)
+    assert device.word() == (v.ATTACH, 0, device_key(UAID), DEVICES, v.EVERYTHING)
     assert device.answer(v.UNKNOWN) == []
     kind, _, key, needs, fetch = device.word()
-    assert (kind, needs, fetch) == (v.ATTACH, "", False)
+    assert (kind, needs, fetch) == (v.ATTACH, "", 0)
     assert key != device_key(UAID)
     assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": key.hex(), "status": 200}]
 
@@ -396,7 +396,7 @@ def test_the_record_of_a_known_device_is_written_anew_once_a_day() -> None:
 def test_a_second_hello_of_the_same_device_repeats_what_waits(fields: dict[str, Any]) -> None:
     device = Device().greeted()
     assert device.send({"messageType": "hello", "channelIDs": [], **fields}) == []
-    assert device.word() == (v.FETCH, 0, device_key(UAID))
+    assert device.word() == (v.FETCH, 0, device_key(UAID), v.EVERYTHING)
     hello, note = device.answer(v.OK, [item(CHANNEL, 5)])
     assert hello == {"messageType": "hello", "uaid": UAID, "status": 200}
     assert note["updates"] == [update(CHANNEL, 5)]
@@ -592,7 +592,7 @@ def test_with_resend_on_ack_what_still_waits_is_sent_again() -> None:
     device = Device(resend_on_ack=True).greeted()
     assert device.send({"messageType": "ack", "updates": [update(CHANNEL, 5)]}) == []
     assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 5)])]
-    assert device.word() == (v.FETCH, 0, device_key(UAID))
+    assert device.word() == (v.FETCH, 0, device_key(UAID), v.EVERYTHING)
     assert device.answer(v.OK, [item(OTHER, 6)]) == [{"messageType": "notification", "updates": [update(OTHER, 6)]}]
     device.send({"messageType": "ack", "expired": [CHANNEL]})
     assert device.answer(v.OK, []) == []

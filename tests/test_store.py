@@ -23,11 +23,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from router.options import defaults
 from router.settings import SECTIONS, Data, StoreOptions
-from router.store.base import ANY_VERSION, Event, Item, Reads, Results, Store, StoreError, Writes
+from router.store.base import (
+    ANY_VERSION,
+    KEEP_EXPIRY,
+    LARGE_BODY,
+    Event,
+    Item,
+    Reads,
+    Results,
+    Store,
+    StoreError,
+    Writes,
+)
 from router.store.memory import HEAD_GRACE, MemoryStore
 from router.store.select import open_store
 from router.store.sqlite import SqliteStore
-from router.store.statements import READ, SCHEMA_VERSION, WRITE, WRITE_NUL
+from router.store.statements import FEW_EVICTED, READ, SCHEMA_VERSION, WRITE, WRITE_NUL
+from router.vocabulary import EVERYTHING
 
 A, B, C = b"a" * 16, b"\x00\xff" * 8, b"c" * 16
 NOW = 1_000_000
@@ -67,8 +79,14 @@ def in_sqlite(path: Path, test: Callable[[Store], Awaitable[T]], options: StoreO
     return trio.run(with_store, SqliteStore(options, path), test)
 
 
-def item(slot: str, seq: int, version: int = 1, expires: int = LATER, body: str | None = "body") -> Item:
-    return Item(slot, version, seq, expires, 1, body)
+def item(
+    slot: str, seq: int, version: int = 1, expires: int = LATER, body: str | None = "body", urgency: int = 0
+) -> Item:
+    return Item(slot, version, seq, expires, urgency, body)
+
+
+def everything(*devices: bytes) -> dict[bytes, int]:
+    return dict.fromkeys(devices, EVERYTHING)
 
 
 def puts(device: bytes, *items: Item) -> Writes:
@@ -76,32 +94,32 @@ def puts(device: bytes, *items: Item) -> Writes:
 
 
 async def inbox(store: Store, device: bytes, now: int = NOW) -> list[Item]:
-    return (await store.apply(Writes(), Reads(inboxes={device}), now)).inboxes.get(device, [])
+    return (await store.apply(Writes(), Reads(inboxes=everything(device)), now)).inboxes.get(device, [])
 
 
 # --- inbox
 
 
-def test_inbox_in_order_of_arrival(run: Run) -> None:
+def test_inbox_in_order_of_slot(run: Run) -> None:
     async def test(store: Store) -> None:
         first, second, other = item("z", 1, body=None), item("a", 2, version=0), item("a", 3)
         writes = Writes(puts={(A, "a"): second, (A, "z"): first, (B, "a"): other})
-        results = await store.apply(writes, Reads(inboxes={A, B, C}), NOW)
-        assert results == Results(inboxes={A: [first, second], B: [other]})
+        results = await store.apply(writes, Reads(inboxes=everything(A, B, C)), NOW)
+        assert results == Results(inboxes={A: [second, first], B: [other]})
         assert await inbox(store, C) == []
 
     run(test)
 
 
-def test_newer_item_replaces_and_moves_to_the_end(run: Run) -> None:
+def test_newer_item_replaces(run: Run) -> None:
     async def test(store: Store) -> None:
         await store.apply(puts(A, item("x", 1), item("y", 2)), Reads(), NOW)
         newer = item("x", 3, version=2, body="newer")
         await store.apply(puts(A, newer), Reads(), NOW)
-        assert await inbox(store, A) == [item("y", 2), newer]
+        assert await inbox(store, A) == [newer, item("y", 2)]
         same_version = item("x", 4, version=2, body="again")
         await store.apply(puts(A, same_version), Reads(), NOW)
-        assert await inbox(store, A) == [item("y", 2), same_version]
+        assert await inbox(store, A) == [same_version, item("y", 2)]
 
     run(test)
 
@@ -111,7 +129,7 @@ def test_last_write_wins_whatever_its_version(run: Run) -> None:
         newer = item("x", 1, version=5)
         await store.apply(puts(A, newer), Reads(), NOW)
         older = item("x", 2, version=4, expires=LATER + 100)
-        results = await store.apply(puts(A, older), Reads(inboxes={A}), NOW)
+        results = await store.apply(puts(A, older), Reads(inboxes=everything(A)), NOW)
         assert results == Results(inboxes={A: [older]})
 
     run(test)
@@ -125,7 +143,7 @@ def test_removal_by_version(run: Run, version: int, gone: bool) -> None:
         kept = item("y", 2)
         await store.apply(puts(A, item("x", 1, version=5), kept), Reads(), NOW)
         writes = Writes(removals={(A, "x"): version, (A, "none"): ANY_VERSION, (C, "x"): ANY_VERSION})
-        results = await store.apply(writes, Reads(inboxes={A}), NOW)
+        results = await store.apply(writes, Reads(inboxes=everything(A)), NOW)
         assert [i.slot for i in results.inboxes[A]] == (["y"] if gone else ["x", "y"])
 
     run(test)
@@ -149,9 +167,9 @@ def test_full_inbox_refuses_only_what_is_too_much(run: Run) -> None:
         await store.apply(puts(A, item("x", 1), item("y", 2)), Reads(), NOW)
         writes = puts(A, item("z", 3), item("more", 4), item("x", 5, version=2), item("much", 6))
         writes.puts[B, "more"] = item("more", 7)
-        results = await store.apply(writes, Reads(inboxes={A, B}), NOW)
+        results = await store.apply(writes, Reads(inboxes=everything(A, B)), NOW)
         assert results.refused == {(A, "more"), (A, "much")}
-        assert [i.slot for i in results.inboxes[A]] == ["y", "z", "x"]
+        assert [i.slot for i in results.inboxes[A]] == ["x", "y", "z"]
         assert [i.slot for i in results.inboxes[B]] == ["more"]
         # The next batch hears nothing of it; neither a replacement nor an older version is refused.
         results = await store.apply(puts(A, item("z", 8), item("x", 9, version=0)), Reads(), NOW)
@@ -167,9 +185,9 @@ def test_removals_make_room_for_puts_of_the_same_batch(run: Run) -> None:
         await store.apply(puts(A, item("x", 1), item("y", 2), item("z", 3)), Reads(), NOW)
         writes = puts(A, item("new", 4))
         writes.removals[A, "y"] = ANY_VERSION
-        results = await store.apply(writes, Reads(inboxes={A}), NOW)
+        results = await store.apply(writes, Reads(inboxes=everything(A)), NOW)
         assert results.refused == set()
-        assert [i.slot for i in results.inboxes[A]] == ["x", "z", "new"]
+        assert [i.slot for i in results.inboxes[A]] == ["new", "x", "z"]
 
     run(test)
 
@@ -183,9 +201,9 @@ def test_expired_items_take_no_room_and_are_not_returned(run: Run) -> None:
         results = await store.apply(puts(A, item("new", 4)), Reads(), NOW + 1)
         assert results.refused == set()
         # Its own old item has expired, so this is one more in a full inbox.
-        results = await store.apply(puts(A, item("x", 5)), Reads(inboxes={A}), NOW + 1)
+        results = await store.apply(puts(A, item("x", 5)), Reads(inboxes=everything(A)), NOW + 1)
         assert results.refused == {(A, "x")}
-        assert [i.slot for i in results.inboxes[A]] == ["y", "z", "new"]
+        assert [i.slot for i in results.inboxes[A]] == ["new", "y", "z"]
 
     run(test)
 
@@ -199,14 +217,214 @@ def test_text_comes_back_as_it_was(run: Run, text: str) -> None:
         writes = puts(A, stored, plain)
         writes.events = [(A, LATER, text)]
         writes.records["space", B] = (text.encode(), 0)
-        results = await store.apply(writes, Reads({A}, {("space", B)}, {A: 0}), NOW)
-        assert results.inboxes == {A: [stored, plain]}
+        results = await store.apply(writes, Reads(everything(A), {("space", B)}, {A: 0}), NOW)
+        assert results.inboxes == {A: sorted([stored, plain])}
         assert results.logs[A].events == [Event(1, LATER, text)]
         assert results.records == {("space", B): text.encode()}
         await store.apply(Writes(removals={(A, text): ANY_VERSION}), Reads(), NOW)
         assert await inbox(store, A) == [plain]
 
     run(test)
+
+
+# --- inboxes that are full of messages of some urgency
+
+ROOMY = StoreOptions(inbox_limit=6, inbox_bytes=3 * LARGE_BODY)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def run_roomy(request: pytest.FixtureRequest, path: Path) -> Run:
+    """As `run`, with room for six messages, and for three times LARGE_BODY bytes of bodies."""
+
+    def runner(test: Test) -> None:
+        store = MemoryStore(ROOMY) if request.param == "memory" else SqliteStore(ROOMY, path)
+        trio.run(with_store, store, test)
+
+    return runner
+
+
+async def fill(store: Store, *urgencies: int, body: str = "") -> None:
+    """One message after the other, in slots named by their number and urgency."""
+    for number, urgency in enumerate(urgencies):
+        results = await store.apply(
+            puts(A, item(f"{number}:{urgency}", number, urgency=urgency, body=body)), Reads(), NOW
+        )
+        assert (results.refused, results.evicted) == (set(), 0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "urgency", "gone"),
+    [
+        ((3, 3, 3, 3, 3, 3), 3, "0:3"),
+        ((3, 2, 1, 2, 1, 3), 4, "2:1"),
+        ((3, 2, 4, 2, 4, 3), 3, "1:2"),
+        ((0, 4, 0, 4, 2, 3), 4, "4:2"),
+        ((1, 1, 1, 1, 1, 1), 1, "0:1"),
+        ((0, 0, 0, 0, 0, 4), 4, "5:4"),
+        ((4, 4, 4, 4, 4, 4), 3, None),
+        ((0, 0, 0, 0, 0, 0), 4, None),
+        ((4, 4, 0, 4, 2, 4), 1, None),
+        ((1, 1, 1, 1, 1, 1), 0, None),
+    ],
+)
+def test_the_least_urgent_and_of_those_the_oldest_gives_its_place(
+    run_roomy: Run, stored: tuple[int, ...], urgency: int, gone: str | None
+) -> None:
+    async def test(store: Store) -> None:
+        await fill(store, *stored)
+        before = await inbox(store, A)
+        new = item("new", 100, urgency=urgency)
+        results = await store.apply(puts(A, new), Reads(inboxes=everything(A)), NOW)
+        if gone is None:
+            assert (results.refused, results.evicted) == ({(A, "new")}, 0)
+            assert results.inboxes[A] == before
+        else:
+            assert (results.refused, results.evicted) == (set(), 1)
+            assert results.inboxes[A] == [i for i in before if i.slot != gone] + [new]
+        # The next batch hears nothing of it.
+        assert await store.apply(puts(B, new), Reads(), NOW) == Results()
+
+    run_roomy(test)
+
+
+def test_a_replaced_or_expired_message_makes_nobody_go(run_roomy: Run) -> None:
+    async def test(store: Store) -> None:
+        await fill(store, 1, 1, 1, 1, 1)
+        await store.apply(puts(A, item("short", 9, expires=NOW + 1, urgency=1)), Reads(), NOW)
+        results = await store.apply(puts(A, item("3:1", 10, urgency=4)), Reads(), NOW)
+        assert results == Results()
+        results = await store.apply(puts(A, item("new", 11, urgency=1)), Reads(inboxes=everything(A)), NOW + 1)
+        assert (results.refused, results.evicted) == (set(), 0)
+        assert len(results.inboxes[A]) == 6
+
+    run_roomy(test)
+
+
+def test_within_one_batch_later_messages_take_the_place_of_earlier_ones(run_roomy: Run) -> None:
+    async def test(store: Store) -> None:
+        writes = puts(A, *(item(f"{n:02}", n, urgency=2) for n in range(10)), item("low", 10, urgency=1))
+        writes.puts[B, "b"] = item("b", 11, urgency=1)
+        results = await store.apply(writes, Reads(inboxes=everything(A, B)), NOW)
+        assert (results.refused, results.evicted) == ({(A, "low")}, 4)
+        assert [i.slot for i in results.inboxes[A]] == ["04", "05", "06", "07", "08", "09"]
+        for seq in (20, 21):  # each batch counts its own
+            results_of_one = await store.apply(puts(A, item(f"{seq}", seq, urgency=2)), Reads(), NOW)
+            assert (results_of_one.refused, results_of_one.evicted) == (set(), 1)
+        assert [i.slot for i in results.inboxes[B]] == ["b"]
+
+    run_roomy(test)
+
+
+@pytest.mark.parametrize(
+    ("length", "evicted", "refused"),
+    [(LARGE_BODY - 4000, 0, False), (LARGE_BODY, 1, False), (12_577, 3, False), (3 * LARGE_BODY + 1, 0, True)],
+)
+def test_bodies_give_their_place_to_bodies(run_roomy: Run, length: int, evicted: int, refused: bool) -> None:
+    async def test(store: Store) -> None:
+        await fill(store, 3, 1, 3, 1, 3, body="x" * 4000)  # 4576 bytes are left
+        before = await inbox(store, A)
+        new = item("new", 100, urgency=3, body="x" * length)
+        results = await store.apply(puts(A, new), Reads(inboxes=everything(A)), NOW)
+        assert results.evicted == evicted
+        assert results.refused == ({(A, "new")} if refused else set())
+        gone = ["1:1", "3:1", "0:3"][:evicted]
+        left = [i for i in before if i.slot not in gone]
+        assert results.inboxes[A] == (left if refused else [*left, new])
+
+    run_roomy(test)
+
+
+@pytest.mark.parametrize("number", [1, FEW_EVICTED - 1, FEW_EVICTED, FEW_EVICTED + 1, 2 * FEW_EVICTED, 39])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_long_body_takes_the_place_of_many(path: Path, kind: str, number: int) -> None:
+    options = StoreOptions(inbox_limit=100, inbox_bytes=40 * 1000)
+    store = MemoryStore(options) if kind == "memory" else SqliteStore(options, path)
+
+    async def test(store: Store) -> None:
+        many = [item(f"{n:02}", n, urgency=1 + n % 2, body="x" * 1000) for n in range(40)]
+        await store.apply(puts(A, *many), Reads(), NOW)
+        new = item("new", 100, urgency=2, body="x" * (1000 * number))
+        results = await store.apply(puts(A, new), Reads(inboxes=everything(A)), NOW)
+        assert (results.refused, results.evicted) == (set(), number)
+        assert results.inboxes[A] == [*sorted(sorted(many, key=lambda i: (i.urgency, i.seq))[number:]), new]
+
+    trio.run(with_store, store, test)
+
+
+def test_if_it_would_not_suffice_nobody_goes(run_roomy: Run) -> None:
+    async def test(store: Store) -> None:
+        await fill(store, 4, 4, 1, 4, 4, body="x" * 4000)
+        before = await inbox(store, A)
+        too_long = item("new", 100, urgency=3, body="x" * 8577)  # 8576 would do with the one of urgency 1 gone
+        results = await store.apply(puts(A, too_long), Reads(inboxes=everything(A)), NOW)
+        assert (results.refused, results.evicted, results.inboxes[A]) == ({(A, "new")}, 0, before)
+        # What would replace a message, and finds no room, leaves it as it was.
+        results = await store.apply(puts(A, too_long._replace(slot="0:4", body="x" * 12577)), KNOWN, NOW)
+        assert (results.refused, results.inboxes[A]) == ({(A, "0:4")}, before)
+        results = await store.apply(puts(A, too_long._replace(slot="0:4", body="x" * 12576)), KNOWN, NOW)
+        assert (results.refused, results.evicted) == (set(), 1)
+
+    run_roomy(test)
+
+
+def test_bodies_are_measured_as_utf_8(run_roomy: Run) -> None:
+    async def test(store: Store) -> None:
+        await fill(store, 1, 1, 1, body="é\0" * 2700)  # 8100 bytes each
+        results = await store.apply(puts(A, item("fits", 3, urgency=1, body="x" * 276)), Reads(), NOW)
+        assert results.evicted == 0
+        results = await store.apply(puts(A, item("not", 4, urgency=1, body="x")), Reads(), NOW)
+        assert results.evicted == 1
+
+    run_roomy(test)
+
+
+def test_few_messages_are_not_measured_unless_a_large_one_comes(run_roomy: Run) -> None:
+    async def test(store: Store) -> None:
+        # One of urgency 0 is never measured, so this is over the limit already.
+        await store.apply(puts(A, item("z", 1, body="x" * 4 * LARGE_BODY)), Reads(), NOW)
+        results = await store.apply(puts(A, item("small", 2, urgency=4, body="x" * LARGE_BODY)), Reads(), NOW)
+        assert results.refused == set()
+        results = await store.apply(puts(A, item("large", 3, urgency=4, body="x" * (LARGE_BODY + 1))), Reads(), NOW)
+        assert results.refused == {(A, "large")}
+
+    run_roomy(test)
+
+
+def test_what_an_older_release_stored_is_read_as_it_was(path: Path) -> None:
+    """It did not keep the length of bodies, and had none of messages that may take the place of others."""
+
+    async def test(store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        await fill(store, 3, 0, body="x" * 4000)
+        store._db().execute("UPDATE inbox SET urgency = urgency & 7")
+        assert [(i.urgency, len(i.body or "")) for i in await inbox(store, A)] == [(3, 4000), (0, 4000)]
+        assert await store.apply(puts(A, item("new", 3, urgency=3, body="x" * LARGE_BODY)), Reads(), NOW) == Results()
+
+    in_sqlite(path, test, ROOMY)
+
+
+# --- parts of inboxes
+
+
+def test_a_part_is_the_first_by_slot(run_roomy: Run) -> None:
+    async def test(store: Store) -> None:
+        await store.apply(
+            puts(A, *(item(s, n, expires=NOW + 1 if s == "b" else LATER) for n, s in enumerate("fbdeca"))), Reads(), NOW
+        )
+        await store.apply(puts(B, item("z", 1), item("", 2), item("é", 3)), Reads(), NOW)
+
+        async def read(reads: dict[bytes, int]) -> dict[bytes, str]:
+            results = await store.apply(Writes(), Reads(inboxes=reads), NOW + 1)
+            return {device: "".join(i.slot or "-" for i in items) for device, items in results.inboxes.items()}
+
+        assert await read({A: 1}) == {A: "a"}
+        assert await read({A: 2, B: 1, C: 3}) == {A: "ac", B: "-"}
+        assert await read({A: EVERYTHING, B: 2}) == {A: "acdef", B: "-z"}
+        assert await read({A: 4, B: EVERYTHING}) == {A: "acde", B: "-zé"}
+        for most in (5, 6, 1000, EVERYTHING - 1, EVERYTHING):
+            assert await read({A: most}) == {A: "acdef"}
+
+    run_roomy(test)
 
 
 # --- table
@@ -223,6 +441,20 @@ def test_records(run: Run) -> None:
         writes = Writes(records={("s", A): None, ("s", B): (b"new", LATER), ("t", A): (b"1", 0)})
         results = await store.apply(writes, Reads(records=keys), NOW + 1)
         assert results.records == {("s", B): b"new", ("t", A): b"1"}
+
+    run(test)
+
+
+def test_a_record_that_keeps_its_expiry(run: Run) -> None:
+    async def test(store: Store) -> None:
+        keys = {("s", A), ("s", B), ("s", C)}
+        writes = Writes(records={("s", A): (b"1", NOW + 2), ("s", B): (b"1", 0)})
+        await store.apply(writes, Reads(), NOW)
+        writes = Writes(records={("s", key): (b"2", KEEP_EXPIRY) for key in (A, B, C)})
+        results = await store.apply(writes, Reads(records=keys), NOW + 1)
+        assert results.records == {("s", A): b"2", ("s", B): b"2"}
+        results = await store.apply(Writes(), Reads(records=keys), NOW + 2)
+        assert results.records == {("s", B): b"2"}
 
     run(test)
 
@@ -326,7 +558,7 @@ def test_sweep_deletes_what_expired_and_nothing_else(run: Run) -> None:
         assert await store.sweep(NOW + 1, 1000) == 4
         assert await store.sweep(NOW + 1, 1000) == 0
         # Read with an earlier clock: what is gone is gone, not just hidden.
-        reads = Reads({A, B}, {("s", A), ("s", B), ("s", C)}, {A: 0})
+        reads = Reads(everything(A, B), {("s", A), ("s", B), ("s", C)}, {A: 0})
         results = await store.apply(Writes(), reads, NOW)
         assert results.inboxes == {A: [item("y", 2)]}
         assert results.records == {("s", B): b"kept", ("s", C): b"kept"}
@@ -373,9 +605,10 @@ def test_sweep_comes_round_again(run: Run) -> None:
 DEVICES = st.sampled_from([A, B])
 TIMES = st.integers(NOW, NOW + 12)
 TEXTS = st.one_of(st.sampled_from(["", "\0", "\\u0000", "é"]), st.text(max_size=5))
+LONG_TEXTS = st.sampled_from(["x" * 3000, "x" * LARGE_BODY, "é" * 4000, "é\0" * 4000])
 SLOTS = st.sampled_from(["", "a", "b", "c", "d\0"])
 RECORDS = st.tuples(st.sampled_from(["s", "t"]), DEVICES)
-KNOWN = Reads({A, B, C}, {(space, key) for space in "st" for key in (A, B)}, {A: 0, B: 2, C: 0})
+KNOWN = Reads({A: EVERYTHING, B: 2, C: 1}, {(space, key) for space in "st" for key in (A, B)}, {A: 0, B: 2, C: 0})
 
 
 @st.composite
@@ -386,11 +619,11 @@ def batches(draw: st.DrawFn) -> Writes:
         if draw(st.booleans()):
             version, expires = draw(st.integers(0, 3)), draw(TIMES)
             writes.puts[key] = Item(
-                key[1], version, 0, expires, draw(st.integers(0, 3)), draw(st.none() | TEXTS)
+                key[1], version, 0, expires, draw(st.integers(0, 4)), draw(st.none() | TEXTS | LONG_TEXTS)
             )
         else:
             writes.removals[key] = draw(st.integers(-1, 3) | st.just(ANY_VERSION))
-    values = st.none() | st.tuples(st.binary(max_size=4), st.just(0) | TIMES)
+    values = st.none() | st.tuples(st.binary(max_size=4), st.sampled_from([0, KEEP_EXPIRY]) | TIMES)
     writes.records = draw(st.dictionaries(RECORDS, values, max_size=3))
     writes.events = draw(st.lists(st.tuples(DEVICES, TIMES, TEXTS), max_size=7))
     return writes
@@ -402,8 +635,9 @@ class StoresAgree(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.memory = MemoryStore(OPTIONS)
-        self.sqlite = SqliteStore(StoreOptions(inbox_limit=3, log_limit=4, synchronous="normal"), self.file)
+        options = StoreOptions(inbox_limit=3, log_limit=4, inbox_bytes=20_000, synchronous="normal")
+        self.memory = MemoryStore(options)
+        self.sqlite = SqliteStore(options, self.file)
         self.now = NOW
         self.seq = 0
 
@@ -502,7 +736,7 @@ def test_kill_loses_nothing_that_was_reported(path: Path, synchronous: str) -> N
 
     async def test(store: Store) -> None:
         devices = {number.to_bytes(16, "big") for number in range(last + 2)}
-        results = await store.apply(Writes(), Reads(devices, {("last", b"k")}, {C: last}), NOW)
+        results = await store.apply(Writes(), Reads(everything(*devices), {("last", b"k")}, {C: last}), NOW)
         whole = [len(results.inboxes.get(number.to_bytes(16, "big"), [])) for number in reported]
         assert whole == [20] * len(reported)
         # One batch more may have been committed and not reported; it is there as a whole or not at all.
@@ -519,10 +753,10 @@ def test_all_shapes_survive_a_restart(path: Path) -> None:
         writes = puts(A, item("x", 1, body="kept\0"))
         writes.records["s", A] = (b"kept", 0)
         writes.events = [(A, LATER, "kept")]
-        return await store.apply(writes, Reads({A}, {("s", A)}, {A: 0, B: 0}), NOW)
+        return await store.apply(writes, Reads(everything(A), {("s", A)}, {A: 0, B: 0}), NOW)
 
     async def read(store: Store) -> Results:
-        return await store.apply(Writes(), Reads({A}, {("s", A)}, {A: 0, B: 0}), NOW)
+        return await store.apply(Writes(), Reads(everything(A), {("s", A)}, {A: 0, B: 0}), NOW)
 
     before = in_sqlite(path, write)
     before.offsets.clear()
@@ -610,7 +844,7 @@ def test_full_disk_fails_the_batch_as_a_whole_and_passes(path: Path) -> None:
         assert [i.slot for i in await inbox(store, A)] == ["x"]
         db.execute("PRAGMA max_page_count = 1000000").fetchone()
         assert (await store.apply(writes, Reads(), NOW)).refused == set()
-        assert [i.slot for i in await inbox(store, A)] == ["x", "y", "long"]
+        assert [i.slot for i in await inbox(store, A)] == ["long", "x", "y"]
 
     in_sqlite(path, test)
 
@@ -640,7 +874,7 @@ def test_what_cannot_be_stored_fails_the_batch_as_a_whole(path: Path, bad: Item)
         writes.records["s", A] = (b"", 0)
         with pytest.raises(StoreError):
             await store.apply(writes, Reads(), NOW)
-        results = await store.apply(Writes(), Reads({A}, {("s", A)}), NOW)
+        results = await store.apply(Writes(), Reads(everything(A), {("s", A)}), NOW)
         assert results == Results()
 
     in_sqlite(path, test)
@@ -670,7 +904,7 @@ def test_closed_store_says_so_and_closes_again(path: Path) -> None:
     trio.run(main)
 
 
-@pytest.mark.parametrize(("statement", "values"), [(WRITE, 5), (WRITE_NUL, 6), (READ, 5)])
+@pytest.mark.parametrize(("statement", "values"), [(WRITE, 5), (WRITE_NUL, 6), (READ, 6)])
 def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, values: int) -> None:
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)

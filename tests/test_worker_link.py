@@ -110,7 +110,7 @@ async def test_a_worker_joins_and_is_heard_and_told(rig: Rig, tmp_path: Path) ->
         (peer,) = rig.hub.peers.values()
         assert (peer.lease.shard, peer.lease.incarnation, peer.pid) == (3, b"incarnat", 4711)
         await ends.until(lambda: peer.snapshot == {"connections": 0})
-        ends.say((v.ATTACH, 1, DEVICE, "", True))
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING))
         await ends.until(lambda: ends.heard)
         assert ends.heard == [[v.ANSWER, 1, v.OK, [[], None]]]
         outcome = rig.push(DEVICE, "a", 1, body="\N{PUSHPIN}\0")
@@ -248,3 +248,57 @@ def test_an_address_that_no_unix_socket_can_have_is_told(tmp_path: Path) -> None
     assert address(tmp_path) == f"ipc://{tmp_path}/router.sock"
     with pytest.raises(LinkError, match=r"data\.dir"):
         address(tmp_path / ("x" * 100))
+
+
+@in_rig()
+async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path, max_message_bytes=65_536) as ends:
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING))
+        await ends.until(lambda: ends.heard)
+        ends.heard.clear()
+        for number in range(40):
+            rig.push(DEVICE, f"slot-{number}", 1, body="x" * 5000, wait=False)
+        rig.push(DEVICE, "longer than any message", 1, body="x" * 70_000, wait=False)
+        rig.push(DEVICE, "last", 1, wait=False)
+        await ends.until(lambda: len(ends.heard) == 41)
+        assert [word[3] for word in ends.heard] == [*(f"slot-{number}" for number in range(40)), "last"]
+        assert rig.hub.counters.leases_lost == 0
+        assert ends.worker.joined
+
+
+@in_rig()
+async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    link = RouterLink(context, address(tmp_path), rig.hub, LinkOptions(max_message_bytes=65_536))
+    worker = context.socket(zmq.DEALER)
+    worker.setsockopt(zmq.ROUTING_ID, b"w0")
+    worker.connect(address(tmp_path))
+    heard: list[Any] = []
+
+    async def hears(count: int) -> None:
+        with trio.fail_after(HANG_S):
+            while len(heard) < count:
+                link.pump()
+                while worker.poll(0):
+                    heard.append(v.unpack(worker.recv(), 65_536))
+                await trio.sleep(0.001)
+
+    try:
+        worker.send(v.pack([v.JOIN, v.PROTOCOL, 0, b"incarnat", 1]))
+        await hears(1)
+        rig.hub.heard(b"w0", [v.BATCH, 1, [(v.ATTACH, 1, DEVICE, "", 0)]])
+        await rig.settle()
+        await hears(2)
+        heard.clear()
+        for number in range(40):
+            rig.push(DEVICE, f"slot-{number}", 1, body="x" * 5000, wait=False)
+        rig.hub.heard(b"w0", [v.BATCH, 2, [(v.ACK, DEVICE, [["slot-0", 1]])]])
+        await rig.settle()
+        while sum(len(message[2]) for message in heard) < 40:
+            await hears(len(heard) + 1)
+        assert len(heard) > 3
+        assert [message[1] for message in heard] == [1] * (len(heard) - 1) + [2]
+    finally:
+        link.close()
+        worker.close(linger=0)
+        context.destroy(linger=0)

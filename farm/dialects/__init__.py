@@ -80,8 +80,8 @@ class Session(Protocol):
     def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
         """The router's answer to an Ask."""
 
-    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
-        """A live message for this device. Returns: the text message to send."""
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
+        """A live message for this device. Returns: the text message to send; None: not now, it stays in the store."""
 
     def stored(self, items: list[Item], now: float) -> Effects:
         """What waits in the store, read again because router or link were away; some may have been sent already."""
@@ -107,6 +107,31 @@ class Dialect(Protocol):
 
     def opened(self, request: Request) -> Session:
         """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead."""
+
+
+class NoticeBoard(Protocol):
+    """What a dialect has besides if the router's notices in the space of its name are for it.
+
+    Notices are small texts by key of which every worker keeps a copy; the dialect holds it.
+    """
+
+    session_type: type
+    """The class of its sessions."""
+
+    def noticed(self, key: str, value: str | None) -> bool:
+        """A notice is this now; None: it is no more. Returns: whether sessions are to be told."""
+
+    def renewed(self) -> None:
+        """The link is new: every notice that there is will be said again."""
+
+    def complete(self) -> None:
+        """That has happened: what was not said again is no more."""
+
+    def tell(self, session: Any) -> Effects:
+        """What this session has to say of the notices now. Called for each, some time after they changed.
+
+        There must be no Ask in it: another may be open.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ class SimplePushSession:
         if self.key is not None:
             if uaid and uaid != self._uaid():
                 raise CommandError(202)
-            return (Ask((v.FETCH, 0, self.key), ("again", None)),)
+            return (Ask((v.FETCH, 0, self.key, v.EVERYTHING), ("again", None)),)
         if not uaid:
             return self._fresh()
         if len(uaid) > MAX_ID_CHARS:
@@ -196,12 +196,12 @@ class SimplePushSession:
         if len(channels) > self._dialect.options.max_channels:
             return self._fresh()
         needs = DEVICES if channels else ""
-        return (Ask((v.ATTACH, 0, device_key(uaid), needs, True), ("hello", uaid)),)
+        return (Ask((v.ATTACH, 0, device_key(uaid), needs, v.EVERYTHING), ("hello", uaid)),)
 
     def _fresh(self) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
-        return (Ask((v.ATTACH, 0, device_key(uaid), "", False), ("hello", uaid)),)
+        return (Ask((v.ATTACH, 0, device_key(uaid), "", 0), ("hello", uaid)),)
 
     def _register(self, command: dict[str, Any], now: float) -> Effects:
         key = self._attached()
@@ -245,7 +245,7 @@ class SimplePushSession:
                 self._unacked = None
         effects: list[Effect] = [(v.ACK, key, acks)] if acks else []
         if self._dialect.options.resend_on_ack:
-            effects.append(Ask((v.FETCH, 0, key), ("resend", None)))
+            effects.append(Ask((v.FETCH, 0, key, v.EVERYTHING), ("resend", None)))
         return effects
 
     def _ping(self, command: dict[str, Any], now: float) -> Effects:

@@ -28,7 +28,8 @@ _RECONNECT_MAX_MS = 500
 class WorkerLink:
     """Collects words, sends them as batches, hands over the words of the router.
 
-    `heard` is called with the words of each message; `held` gives the device keys that are attached and answered.
+    `heard` is called with the words of each message; `held`, when the router has said WELCOME, gives the device keys
+    that are attached and answered.
     """
 
     def __init__(

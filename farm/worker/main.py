@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,11 @@ class Worker:
         self.counters = WorkerCounters()
         tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
         dialect_context = Context(settings, tokens, self.counters, time.time)
-        dialects = by_path(
-            [
-                (module.RANK, module.PATHS, module.dialect(dialect_context))
-                for module in modules(farm.dialects)
-                if is_on(settings, module)
-            ]
-        )
+        spoken = [
+            (module, module.dialect(dialect_context)) for module in modules(farm.dialects) if is_on(settings, module)
+        ]
+        dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
+        boards = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "noticed")}
         self.lot = Lot(_LINGER_S)
         self.limit = connection_limit(options)
         self.link = WorkerLink(
@@ -93,16 +92,19 @@ class Worker:
             os.urandom(8),
             os.getpid(),
             self._heard,
-            lambda: self.sockets.devices,
+            self._welcomed,
         )
         tell = self.link.words.append
-        self.sockets = Sockets(self.lot, options, dialects, self.counters, self.limit, tell, time.monotonic)
+        self.sockets = Sockets(self.lot, options, dialects, self.counters, self.limit, tell, time.monotonic, boards)
         self.lot.park(self.link.fileno, READ)
         self.sockets.listen(listener)
         self._pauses = GarbagePauses(self.counters)
 
     def _heard(self, words: list[Any]) -> None:
         self.sockets.heard(words)
+
+    def _welcomed(self) -> Iterable[bytes]:
+        return self.sockets.welcomed()
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then let the devices go over `drain.seconds`."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from farm import upgrade
-from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Tick
+from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, NoticeBoard, Tick
 from farm.frames import (
     BINARY,
     CLOSE,
@@ -31,6 +31,7 @@ from farm.round import Round
 from farm.settings import WorkerOptions
 from farm.wheel import Bucket, Wheel
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Attachments, Connection
+from farm.worker.news import News
 from router import logs
 from router import vocabulary as v
 from router.lot import BROKEN, READ, WRITE, Lot, half_close
@@ -56,6 +57,7 @@ class Sockets:
         max_connections: int,
         tell: Callable[[Any], None],
         monotonic: Callable[[], float],
+        boards: Mapping[str, NoticeBoard] | None = None,
     ) -> None:
         self._lot = lot
         self._options = options
@@ -75,6 +77,7 @@ class Sockets:
         self.now = monotonic()
         self._wheel_due = self.now
         self._round = Round(options.keepalive / 2)
+        self._news = News(boards or {})
 
     # ------------------------------------------------------------------ accept
 
@@ -278,6 +281,11 @@ class Sockets:
         elif frames:
             self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
 
+    def welcomed(self) -> Mapping[bytes, Connection]:
+        """The link is new. Returns: the devices that are here, by key."""
+        self._news.renewed()
+        return self.devices
+
     def heard(self, words: list[Any]) -> None:
         """Words of the router."""
         self.now = self._monotonic()
@@ -291,19 +299,26 @@ class Sockets:
                 self._deliver_stored(word[1], word[2])
             elif kind == v.SHED:
                 self._shed(self._attachments.shed(word[1]))
+            elif kind == v.NOTICE:
+                self._news.noticed(word[1], word[2], word[3])
+            elif kind == v.NOTICES_TOLD:
+                self._news.told()
             else:
                 raise v.VocabularyError(f"unknown word {kind!r}")
 
     def _deliver(self, word: list[Any]) -> None:
         _, number, key, slot, version, body = word
         connection = self.devices.get(key)
+        written = False
         if connection is None:
             self._counters.deliveries_missed += 1
-            self._tell((v.RESULT, number, v.NOT_HERE))
-            return
-        assert connection.session is not None
-        written = self._write(connection, encode_text(connection.session.delivered(slot, version, body)))
-        self._tell((v.RESULT, number, v.WRITTEN if written else v.NOT_HERE))
+        else:
+            assert connection.session is not None
+            text = connection.session.delivered(slot, version, body)
+            if text is not None:
+                written = self._write(connection, encode_text(text))
+        if number:  # else nobody waits for what became of it
+            self._tell((v.RESULT, number, v.WRITTEN if written else v.NOT_HERE))
 
     def _deliver_stored(self, key: bytes, items: list[Any]) -> None:
         connection = self.devices.get(key)
@@ -466,6 +481,8 @@ class Sockets:
                     self._too_slow(connection)
         for fd in self._round.due(now):
             self._keep_alive(fd)
+        for connection, effects in self._news.step(self._connections):
+            self._perform(connection, effects)
         self._resume_accepting()
         self._counters.connections = len(self._connections)
 

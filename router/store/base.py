@@ -21,6 +21,13 @@ from typing import NamedTuple, Protocol
 ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
 
+KEEP_EXPIRY = -1
+"""As the expiry of a record: the one that is stored. If none is stored, nothing is written."""
+
+LARGE_BODY = 8192
+"""Bytes. An inbox that holds fewer than `store.inbox_bytes` / LARGE_BODY items is not looked at for its bytes unless
+one that is longer comes; so larger ones may take up to twice the room."""
+
 
 class StoreError(Exception):
     """The store could not do what was asked; nothing of that batch may be promised to anybody."""
@@ -33,7 +40,7 @@ class Item(NamedTuple):
     version: int
     seq: int  # order of arrival: larger is later
     expires: int  # unix seconds; an expired item is never returned
-    urgency: int  # 0 lowest .. 3 highest
+    urgency: int  # 0: takes nobody's place and gives its own to nobody; 1 lowest .. 4 highest
     body: str | None
 
 
@@ -62,7 +69,7 @@ class Writes:
     puts: dict[tuple[bytes, str], Item] = field(default_factory=dict)
     # Remove the item of this slot if its stored version is at most the number (ANY_VERSION: always).
     removals: dict[tuple[bytes, str], int] = field(default_factory=dict)
-    # value and expiry (0: never), or None to delete.
+    # value and expiry (0: never, KEEP_EXPIRY), or None to delete.
     records: dict[tuple[str, bytes], tuple[bytes, int] | None] = field(default_factory=dict)
     # channel, expiry, body; appended in order, each gets the next offset of its channel.
     events: list[tuple[bytes, int, str]] = field(default_factory=list)
@@ -75,7 +82,8 @@ class Writes:
 class Reads:
     """What to read after the writes of the same batch."""
 
-    inboxes: set[bytes] = field(default_factory=set)
+    # device -> how many items at most, the first by slot.
+    inboxes: dict[bytes, int] = field(default_factory=dict)
     records: set[tuple[str, bytes]] = field(default_factory=set)
     # channel -> offset: events after that offset.
     logs: dict[bytes, int] = field(default_factory=dict)
@@ -89,22 +97,27 @@ class Results:
     """Answers to one batch. Keys without anything stored are absent from `inboxes` and `records`."""
 
     refused: set[tuple[bytes, str]] = field(default_factory=set)  # puts that found the device's inbox full
+    evicted: int = 0  # items that gave their place to others
     offsets: list[int] = field(default_factory=list)  # one for each of Writes.events
-    inboxes: dict[bytes, list[Item]] = field(default_factory=dict)  # in order of seq
+    inboxes: dict[bytes, list[Item]] = field(default_factory=dict)  # in order of slot
     records: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
     logs: dict[bytes, LogSlice] = field(default_factory=dict)
 
 
 class Store(Protocol):
     """Every store does this and nothing else. All methods run in trio; none may be called concurrently."""
+
     async def open(self) -> None:
         """Make ready. Raises: StoreError, with what to do about it."""
 
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         """Make the writes durable, then answer the reads. Entries whose expiry is at most `now` do not exist.
 
-        A put into a full inbox (`store.inbox_limit` unexpired items, none of them in that slot) is refused and
-        named in `Results.refused`; the rest of the batch is not touched by that.
+        A put into a full inbox is refused and named in `Results.refused`; the rest of the batch is not touched by
+        that. Full for an item with urgency 0: `store.inbox_limit` unexpired items, none of them in that slot. Any
+        other is refused if with it there were more items than that, or more than `store.inbox_bytes` of bodies, and
+        it would not help to remove those with an urgency from 1 to its own. If it helps, as many of them go as have
+        to: the least urgent first, and of those the oldest.
         Raises: StoreError; then nothing of the batch is promised, though some of it may have been kept.
         """
 

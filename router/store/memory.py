@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 import trio
 
 from router.settings import StoreOptions
-from router.store.base import Event, Item, LogSlice, Reads, Results, Writes
+from router.store.base import KEEP_EXPIRY, LARGE_BODY, Event, Item, LogSlice, Reads, Results, Writes
 
 HEAD_GRACE = 86_400
 """Seconds for which a channel's position outlives its last event; then the channel begins anew."""
 
-_by_seq = attrgetter("seq")
+_by_slot = attrgetter("slot")
+_by_worth = itemgetter(4, 2, 0)  # urgency, seq, slot
 
 
 def next_epoch(previous: int) -> int:
@@ -23,6 +24,16 @@ def next_epoch(previous: int) -> int:
 
     Milliseconds: two starts of a router are further apart, and a JavaScript client keeps the number exact."""
     return max(previous + 1, time.time_ns() // 1_000_000)
+
+
+def crowd(options: StoreOptions) -> int:
+    """How many items an inbox holds at least if it may be full."""
+    return min(options.inbox_limit, max(1, options.inbox_bytes // LARGE_BODY))
+
+
+def _size(item: Item) -> int:
+    """Bytes of the body as a database keeps it."""
+    return 0 if item.body is None else len(item.body.encode("utf-8", "surrogatepass"))
 
 
 class _Log:
@@ -47,6 +58,8 @@ class MemoryStore:
 
     def __init__(self, options: StoreOptions) -> None:
         self._inbox_limit = options.inbox_limit
+        self._inbox_bytes = options.inbox_bytes
+        self._crowd = crowd(options)
         self._log_limit = options.log_limit
         self._inboxes: dict[bytes, dict[str, Item]] = {}
         self._records: dict[tuple[str, bytes], tuple[bytes, int]] = {}
@@ -69,31 +82,63 @@ class MemoryStore:
             if box is not None and (stored := box.get(slot)) is not None and stored.version <= version:
                 self._drop_item(device, box, slot)
         for key, item in writes.puts.items():
-            if not self._put(key[0], key[1], item, now):
+            evicted = self._put(key[0], key[1], item, now)
+            if evicted is None:
                 results.refused.add(key)
+            else:
+                results.evicted += evicted
         for record, value in writes.records.items():
             if value is None:
                 self._records.pop(record, None)
-            else:
+            elif value[1] != KEEP_EXPIRY:
                 self._records[record] = value
+            elif (before := self._records.get(record)) is not None:
+                self._records[record] = (value[0], before[1])
         results.offsets = [self._append(*event) for event in writes.events]
         self._read(reads, now, results)
         return results
 
-    def _put(self, device: bytes, slot: str, item: Item, now: int) -> bool:
-        box = self._inboxes.get(device)
-        if box is None:
-            box = self._inboxes[device] = {}
+    def _put(self, device: bytes, slot: str, item: Item, now: int) -> int | None:
+        """Returns: how many items gave their place to it, or None if it is refused."""
+        box = self._inboxes.get(device, {})
         stored = box.get(slot)
-        if stored is not None and stored.expires > now:
-            box[slot] = item
-            return True
-        # Only a box that looks full is worth counting.
-        if len(box) >= self._inbox_limit and sum(i.expires > now for i in box.values()) >= self._inbox_limit:
-            return False
+        victims: list[Item] | None = []
+        if item.urgency > 0:
+            victims = self._victims(box, item, now)
+        elif (
+            (stored is None or stored.expires <= now)
+            and len(box) >= self._inbox_limit  # only a box that looks full is worth counting
+            and sum(other.expires > now for other in box.values()) >= self._inbox_limit
+        ):
+            victims = None
+        if victims is None:
+            return None
+        for victim in victims:
+            del box[victim.slot]
         box[slot] = item
-        self._items += stored is None
-        return True
+        self._inboxes[device] = box
+        self._items += (stored is None) - len(victims)
+        return len(victims)
+
+    def _victims(self, box: dict[str, Item], item: Item, now: int) -> list[Item] | None:
+        """What has to go so that there is room for the item; None if there cannot be."""
+        size = _size(item)
+        if len(box) < self._crowd and size <= LARGE_BODY:
+            return []
+        alive = [other for other in box.values() if other.expires > now]
+        if len(alive) < self._crowd and size <= LARGE_BODY:
+            return []
+        others = [other for other in alive if other.slot != item.slot]
+        count = len(others) + 1
+        total = sum(map(_size, others)) + size
+        victims = []
+        for other in sorted((other for other in others if 1 <= other.urgency <= item.urgency), key=_by_worth):
+            if count <= self._inbox_limit and total <= self._inbox_bytes:
+                break
+            victims.append(other)
+            count -= 1
+            total -= _size(other)
+        return victims if count <= self._inbox_limit and total <= self._inbox_bytes else None
 
     def _drop_item(self, device: bytes, box: dict[str, Item], slot: str) -> None:
         del box[slot]
@@ -113,10 +158,10 @@ class MemoryStore:
         return log.last
 
     def _read(self, reads: Reads, now: int, results: Results) -> None:
-        for device in reads.inboxes:
+        for device, most in reads.inboxes.items():
             alive = [item for item in self._inboxes.get(device, {}).values() if item.expires > now]
             if alive:
-                results.inboxes[device] = sorted(alive, key=_by_seq)
+                results.inboxes[device] = sorted(alive, key=_by_slot)[:most]
         for record in reads.records:
             value = self._records.get(record)
             if value is not None and (value[1] == 0 or value[1] > now):

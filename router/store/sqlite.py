@@ -9,8 +9,9 @@ so at every row. Therefore **an `apply` is one statement for all its writes and 
 - Rows go in as JSON (keys as base64, which is what msgspec makes of bytes); `json_each` takes them apart.
 - They are inserted into the temporary view `batch`, whose triggers do the work of each kind of row. That
   statement is its own transaction: no BEGIN, no COMMIT, and an error undoes all of it.
-- A full inbox is found inside the trigger. The refused rows go to a temporary table, and only the first of a
-  batch calls back into Python, to say that there is something to fetch.
+- A full inbox is found inside the trigger. The refused rows and the number of those that gave their place to
+  others go to temporary tables, and only the first of a batch calls back into Python, to say that there is something
+  to fetch.
 - Reads come back as one row of JSON texts.
 
 JSON's weak spot is U+0000: SQLite ends a text there. Where a batch holds one, a stand-in travels instead.
@@ -34,8 +35,9 @@ import trio
 from router.settings import StoreOptions
 from router.store.base import Item, LogSlice, Reads, Results, StoreError, Writes
 from router.store.memory import next_epoch
-from router.store.statements import BATCH, READ, SCHEMA, SCHEMA_VERSION, SWEPT, WRITE, WRITE_NUL
+from router.store.statements import READ, SCHEMA, SCHEMA_VERSION, SWEPT, WRITE, WRITE_NUL, batch_sql
 from router.store.thread import StoreThread
+from router.vocabulary import EVERYTHING
 
 BUSY_TIMEOUT_S: Final = 5.0
 # Measured with 200,000 items waiting: a checkpoint holds up one commit for 25 ms; at 16,000 pages that is 65 ms,
@@ -50,7 +52,7 @@ _logs_in = msgspec.json.Decoder(list[tuple[bytes, LogSlice]])
 _last_in = msgspec.json.Decoder(list[tuple[bytes, int]])
 _refused_in = msgspec.json.Decoder(set[tuple[bytes, str]])
 _encode = msgspec.json.Encoder().encode
-_by_seq = itemgetter(2)
+_by_slot = itemgetter(0)
 
 T = TypeVar("T")
 
@@ -147,7 +149,7 @@ class SqliteStore:
         ):
             db.execute(f"PRAGMA {pragma}").fetchall()
         db.create_function("note_refusal", 0, self._note_refusal)
-        db.executescript(BATCH.format(inbox_limit=self._options.inbox_limit, log_limit=self._options.log_limit))
+        db.executescript(batch_sql(self._options))
 
     def _take_lock(self) -> None:
         """One router a file. The lock goes with the process, however that ends; the file stays."""
@@ -201,6 +203,7 @@ class SqliteStore:
     def _write(self, db: sqlite3.Connection, writes: Writes, now: int, results: Results) -> None:
         if self._refusals:
             db.execute("DELETE FROM refused")
+            db.execute("DELETE FROM evicted")
             self._refusals = False
         rows = (
             _encode(list(writes.removals.items())),
@@ -214,25 +217,31 @@ class SqliteStore:
         else:
             db.execute(WRITE, (*rows, now))
         if self._refusals:
-            (refused,) = db.execute("SELECT json_group_array(json_array(device, slot)) FROM refused").fetchone()
+            refused, results.evicted = db.execute(
+                "SELECT (SELECT json_group_array(json_array(device, slot)) FROM refused),"
+                " (SELECT coalesce(sum(number), 0) FROM evicted)"
+            ).fetchone()
             results.refused = _refused_in.decode(refused)
 
     def _read(self, db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, results: Results) -> None:
         appended = {channel for channel, _, _ in writes.events}
+        parts = [most for most in reads.inboxes.values() if most < EVERYTHING]
         row = db.execute(
             READ,
             (
-                _encode(reads.inboxes),
+                _encode(list(reads.inboxes.items())),
                 _encode(reads.records),
                 _encode(list(reads.logs.items())),
                 _encode(appended),
                 now,
+                max(parts, default=1) - 1,
             ),
         ).fetchone()
         for device, item in _inboxes_in.decode(row[0]):
             results.inboxes.setdefault(device, []).append(item)
-        for items in results.inboxes.values():
-            items.sort(key=_by_seq)
+        for device, items in results.inboxes.items():
+            items.sort(key=_by_slot)
+            del items[reads.inboxes[device] :]
         results.records = dict(_records_in.decode(row[1]))
         results.logs = dict(_logs_in.decode(row[2]))
         # A channel's events of this batch are its newest, so its last offset tells all of them: count back.

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from router.store.memory import HEAD_GRACE
+from router.settings import StoreOptions
+from router.store.base import KEEP_EXPIRY, LARGE_BODY
+from router.store.memory import HEAD_GRACE, crowd
+from router.vocabulary import EVERYTHING
 
 SCHEMA_VERSION: Final = 1
 
 # Bodies come last, so that a look at the expiry of a row with a long body does not read its overflow pages.
+# `urgency` holds the body's length in bytes too, 8 times that is added to it: to know the length of a text, SQLite
+# would read all of it.
 # Without rowid: one tree instead of a table and its index, and a device's items lie together.
 SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -28,8 +33,15 @@ COMMIT;
 """
 
 # The temporary half of the schema, made anew by each start, so that it may hold limits and call into Python.
-BATCH: Final = """
+# Of the two triggers for a put, the second is for an item that may take the place of others. What it lacks, if it
+# lacks room, goes to a table whose triggers refuse the item or make the room. Mostly a few have to go: those are found
+# in one pass, without sorting all of the inbox; only if these were not enough everything is looked at.
+_BATCH: Final = """
 CREATE TEMP TABLE refused (device TEXT NOT NULL, slot TEXT NOT NULL);
+CREATE TEMP TABLE evicted (number INTEGER NOT NULL);
+CREATE TEMP TABLE lack (id INTEGER PRIMARY KEY, device TEXT NOT NULL, slot TEXT NOT NULL, urgency INTEGER NOT NULL,
+    now INTEGER NOT NULL, size INTEGER NOT NULL, items INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    items_to_go INTEGER NOT NULL, bytes_to_go INTEGER NOT NULL);
 CREATE TEMP VIEW batch AS SELECT 0 AS kind, '' AS key, '' AS name, 0 AS version, 0 AS seq, 0 AS expires,
     0 AS urgency, '' AS body, 0 AS now;
 
@@ -37,7 +49,7 @@ CREATE TEMP TRIGGER removal INSTEAD OF INSERT ON batch WHEN NEW.kind = 0 BEGIN
     DELETE FROM inbox WHERE device = NEW.key AND slot = NEW.name AND version <= NEW.version;
 END;
 
-CREATE TEMP TRIGGER put INSTEAD OF INSERT ON batch WHEN NEW.kind = 1 BEGIN
+CREATE TEMP TRIGGER put INSTEAD OF INSERT ON batch WHEN NEW.kind = 1 AND NEW.urgency <= 0 BEGIN
     INSERT INTO refused SELECT NEW.key, NEW.name
         WHERE EXISTS (SELECT 1 FROM main.inbox WHERE device = NEW.key AND expires > NEW.now
                       LIMIT 1 OFFSET {inbox_limit} - 1)
@@ -45,15 +57,59 @@ CREATE TEMP TRIGGER put INSTEAD OF INSERT ON batch WHEN NEW.kind = 1 BEGIN
                         WHERE device = NEW.key AND slot = NEW.name AND expires > NEW.now);
     SELECT CASE (SELECT max(rowid) FROM temp.refused) WHEN 1 THEN note_refusal() END, RAISE(IGNORE)
         WHERE changes() > 0;
-    INSERT INTO inbox VALUES (NEW.key, NEW.name, NEW.version, NEW.seq, NEW.expires, NEW.urgency, NEW.body)
-        ON CONFLICT (device, slot) DO UPDATE SET version = excluded.version, seq = excluded.seq,
-            expires = excluded.expires, urgency = excluded.urgency, body = excluded.body;
+    {put}
+END;
+
+CREATE TEMP TRIGGER put_for_others INSTEAD OF INSERT ON batch WHEN NEW.kind = 1 AND NEW.urgency > 0 BEGIN
+    INSERT OR REPLACE INTO lack SELECT 1, NEW.key, NEW.name, NEW.urgency, NEW.now, {size}, * FROM (
+            SELECT count(*) + 1 - {inbox_limit} AS items, total(urgency >> 3) + {size} - {inbox_bytes} AS bytes,
+                count(*) FILTER (WHERE (urgency & 7) BETWEEN 1 AND NEW.urgency) AS items_to_go,
+                total(urgency >> 3) FILTER (WHERE (urgency & 7) BETWEEN 1 AND NEW.urgency) AS bytes_to_go
+            FROM (SELECT 1 WHERE {crowded}) CROSS JOIN main.inbox
+            WHERE device = NEW.key AND slot <> NEW.name AND expires > NEW.now)
+        WHERE items > 0 OR bytes > 0;
+    SELECT RAISE(IGNORE) WHERE changes() > 0
+        AND (SELECT items > items_to_go OR bytes > bytes_to_go FROM temp.lack);
+    {put}
+END;
+
+CREATE TEMP TRIGGER no_room AFTER INSERT ON lack WHEN NEW.items > NEW.items_to_go OR NEW.bytes > NEW.bytes_to_go BEGIN
+    INSERT INTO refused VALUES (NEW.device, NEW.slot);
+    SELECT note_refusal() WHERE (SELECT max(rowid) FROM temp.refused) = 1;
+END;
+
+CREATE TEMP TRIGGER make_room AFTER INSERT ON lack
+WHEN NEW.items <= NEW.items_to_go AND NEW.bytes <= NEW.bytes_to_go BEGIN
+    DELETE FROM inbox WHERE device = NEW.device AND slot IN (SELECT slot FROM (
+            SELECT slot, row_number() OVER worth - 1 AS items,
+                total(urgency >> 3) OVER worth - (urgency >> 3) AS bytes
+            FROM (SELECT slot, urgency, seq FROM main.inbox
+                WHERE device = NEW.device AND slot <> NEW.slot AND expires > NEW.now
+                    AND (urgency & 7) BETWEEN 1 AND NEW.urgency
+                ORDER BY urgency & 7, seq, slot LIMIT {few})
+            WINDOW worth AS (ORDER BY urgency & 7, seq, slot ROWS UNBOUNDED PRECEDING))
+        WHERE items < NEW.items OR bytes < NEW.bytes);
+    INSERT INTO evicted SELECT changes();
+    SELECT note_refusal() WHERE (SELECT max(rowid) FROM temp.evicted) = 1;
+    DELETE FROM inbox WHERE device = NEW.device AND slot IN (SELECT slot FROM (
+            SELECT i.slot AS slot, (i.urgency & 7) BETWEEN 1 AND NEW.urgency AS goes,
+                row_number() OVER worth AS items, total(i.urgency >> 3) OVER worth AS bytes
+            FROM (SELECT 1 WHERE (SELECT number FROM temp.evicted ORDER BY rowid DESC LIMIT 1) = {few})
+                CROSS JOIN main.inbox AS i
+            WHERE i.device = NEW.device AND i.slot <> NEW.slot AND i.expires > NEW.now
+            WINDOW worth AS (ORDER BY (i.urgency & 7) BETWEEN 1 AND NEW.urgency, i.urgency & 7 DESC, i.seq DESC,
+                i.slot DESC ROWS UNBOUNDED PRECEDING))
+        WHERE goes AND (items >= {inbox_limit} OR bytes + NEW.size > {inbox_bytes}));
+    INSERT INTO evicted SELECT changes() WHERE changes() > 0;
 END;
 
 CREATE TEMP TRIGGER record_written INSTEAD OF INSERT ON batch WHEN NEW.kind = 2 BEGIN
     DELETE FROM record WHERE NEW.body IS NULL AND space = NEW.name AND key = NEW.key;
     INSERT INTO record SELECT NEW.name, NEW.key, NEW.expires, NEW.body WHERE NEW.body IS NOT NULL
-        ON CONFLICT (space, key) DO UPDATE SET expires = excluded.expires, value = excluded.value;
+            AND (NEW.expires <> {keep_expiry}
+                OR EXISTS (SELECT 1 FROM main.record WHERE space = NEW.name AND key = NEW.key))
+        ON CONFLICT (space, key) DO UPDATE SET value = excluded.value,
+            expires = CASE excluded.expires WHEN {keep_expiry} THEN expires ELSE excluded.expires END;
 END;
 
 CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON batch WHEN NEW.kind = 3 BEGIN
@@ -64,6 +120,30 @@ CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON batch WHEN NEW.kind = 3 
         AND position <= (SELECT last FROM main.head WHERE channel = NEW.key) - {log_limit};
 END;
 """
+
+
+FEW_EVICTED: Final = 16
+_SIZE: Final = "coalesce(length(CAST(NEW.body AS BLOB)), 0)"
+_PUT: Final = f"""INSERT INTO inbox VALUES (NEW.key, NEW.name, NEW.version, NEW.seq, NEW.expires,
+            NEW.urgency + 8 * {_SIZE}, NEW.body)
+        ON CONFLICT (device, slot) DO UPDATE SET version = excluded.version, seq = excluded.seq,
+            expires = excluded.expires, urgency = excluded.urgency, body = excluded.body;"""
+_CROWDED: Final = """({size} > {large_body} OR EXISTS (SELECT 1 FROM main.inbox
+            WHERE device = NEW.key AND expires > NEW.now LIMIT 1 OFFSET {crowd} - 1))"""
+
+
+def batch_sql(options: StoreOptions) -> str:
+    """The temporary half of the schema for these settings."""
+    return _BATCH.format(
+        inbox_limit=options.inbox_limit,
+        inbox_bytes=options.inbox_bytes,
+        log_limit=options.log_limit,
+        keep_expiry=KEEP_EXPIRY,
+        size=_SIZE,
+        few=FEW_EVICTED,
+        crowded=_CROWDED.format(size=_SIZE, large_body=LARGE_BODY, crowd=crowd(options)),
+        put=_PUT,
+    )
 
 
 def _write_sql(text: str) -> str:
@@ -92,12 +172,16 @@ WRITE: Final = _write_sql("{}")
 WRITE_NUL: Final = _write_sql("replace({}, ?6, char(0))")
 
 # As blobs, so that the texts are not decoded into a str only to be encoded again. CROSS JOIN fixes the order:
-# from the few keys asked for into the tables, never the other way.
-READ: Final = """
+# from the few keys asked for into the tables, never the other way. A part of an inbox ends with the slot that ?6 items
+# come before (one number for all parts of a batch, because SQLite takes no column there); a blob is after every text.
+READ: Final = f"""
 SELECT
     (SELECT CAST(json_group_array(json_array(i.device,
-            json_array(i.slot, i.version, i.seq, i.expires, i.urgency, i.body))) AS BLOB)
-        FROM json_each(CAST(?1 AS TEXT)) AS q CROSS JOIN inbox AS i ON i.device = q.value
+            json_array(i.slot, i.version, i.seq, i.expires, i.urgency & 7, i.body))) AS BLOB)
+        FROM json_each(CAST(?1 AS TEXT)) AS q CROSS JOIN inbox AS i ON i.device = q.value ->> 0
+            AND i.slot <= coalesce(CASE WHEN q.value ->> 1 < {EVERYTHING} THEN
+                (SELECT p.slot FROM inbox AS p WHERE p.device = q.value ->> 0 AND p.expires > ?5
+                    ORDER BY p.slot LIMIT 1 OFFSET ?6) END, x'')
         WHERE i.expires > ?5),
     (SELECT CAST(json_group_array(json_array(json_array(r.space, r.key), r.value)) AS BLOB)
         FROM json_each(CAST(?2 AS TEXT)) AS q CROSS JOIN record AS r
