@@ -1,0 +1,586 @@
+"""WebPush, device side: hello, register, unregister, ack, nack, broadcast_subscribe, ping, notification.
+
+Source: autopush-rs 1.83 and the push client of Firefox, which judges where they differ. What a device may not say ends
+the connection with 1011 and a reason; there are no error replies but to register and unregister.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import itemgetter
+from typing import Annotated, Any, Final
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from farm.dialects import Ask, Close, Context, Effect, Effects
+from farm.frames import GOING_AWAY, INTERNAL
+from farm.upgrade import Request
+from router import vocabulary as v
+from router.dialects.webpush import (
+    DEVICES,
+    NAME,
+    WebPushOptions,
+    base_url,
+    channel_of,
+    endpoint,
+    parse_wire,
+    wire_version,
+)
+from router.members import HEAD_BYTES, members
+from router.options import Section
+from router.store.base import Item
+from router.uuids import is_id, new_uaid
+from router.vapid import VapidError, key_digest, public_key
+
+__all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
+
+
+ON = True
+SECTIONS: tuple[type[Section], ...] = ()
+PATHS = ("/",)
+RANK = 10
+SUBPROTOCOL: Final = "push-notification"
+UNSUPPORTED: Final = 1003
+NOT_FOUND: Final = "Broadcast not found"
+NOT_FOLLOWED: Final = "Broadcast cannot be followed now"
+
+_DAY_S: Final = 86_400
+_DAY: Final = struct.Struct(">I")
+_NEVER: Final = float("-inf")
+_UAID: Final = re.compile(r"[0-9a-f]{32}")
+_EMPTY: Final = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")
+_OURS: Final = ("#", ":")  # how a slot of this dialect begins
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_Channel = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
+
+
+class _Command(msgspec.Struct, frozen=True, gc=False, tag_field="messageType"):
+    """What a device may say. Fields that are not named here are passed over."""
+
+
+class _Hello(_Command, tag="hello", frozen=True, gc=False):
+    uaid: str | None = None
+    channelIDs: list[str] | None = None
+    broadcasts: dict[str, str] | None = None
+
+
+class _Register(_Command, tag="register", frozen=True, gc=False):
+    channelID: _Channel
+    key: str | None = None
+
+
+class _Unregister(_Command, tag="unregister", frozen=True, gc=False):
+    channelID: _Channel
+    code: int | None = None
+
+
+class _Update(msgspec.Struct, frozen=True, gc=False):
+    channelID: _Channel
+    version: str
+    code: int | None = None
+
+
+class _Ack(_Command, tag="ack", frozen=True, gc=False):
+    updates: list[_Update]
+
+
+class _Nack(_Command, tag="nack", frozen=True, gc=False):
+    version: str
+    code: int | None = None
+
+
+class _Subscribe(_Command, tag="broadcast_subscribe", frozen=True, gc=False):
+    broadcasts: dict[str, str]
+
+
+class _Ping(_Command, tag="ping", frozen=True, gc=False):
+    pass
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_anything = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder(_Hello | _Register | _Unregister | _Ack | _Nack | _Subscribe | _Ping).decode
+_PING: Final = _Ping()
+_by_slot = itemgetter(0)
+
+
+class Following:
+    """A set of broadcast IDs, shared by all devices that follow just these, and forgotten with the last of them."""
+
+    __slots__ = ("__weakref__", "ids")
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        self.ids = ids
+
+
+class Broadcasts:
+    """The broadcasts as the router last told them, and the sets that devices follow."""
+
+    def __init__(self, options: WebPushOptions) -> None:
+        self._options = options
+        self._known: dict[str, tuple[str, int]] = {}  # ID -> version, number of the change that set it
+        self._unheard: set[str] = set()  # of those, what the router that came back has not told
+        self._sets: WeakValueDictionary[tuple[str, ...], Following] = WeakValueDictionary()
+        self.changes = 0
+
+    def renewed(self) -> None:
+        """The router will tell everything anew."""
+        self._unheard = set(self._known)
+
+    def complete(self) -> None:
+        """It has: what it did not tell has gone in the meantime."""
+        for broadcast in self._unheard:
+            del self._known[broadcast]
+        self._unheard.clear()
+
+    def noticed(self, broadcast: str, version: str | None) -> bool:
+        """The router has told a version, None for a broadcast that is no more. Returns: whether devices must hear."""
+        self._unheard.discard(broadcast)
+        if version is None:
+            self._known.pop(broadcast, None)
+            return False
+        known = self._known.get(broadcast)
+        if known is not None and known[0] == version:
+            return False  # said again, because the link was renewed
+        self.changes += 1
+        self._known[broadcast] = (version, self.changes)
+        return True
+
+    def since(self, change: int, ids: Iterable[str]) -> dict[str, str]:
+        """Those of the IDs whose version was set after that change."""
+        known = self._known
+        return {i: known[i][0] for i in ids if i in known and known[i][1] > change}
+
+    def compare(self, versions: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """What a device does not have yet of the broadcasts it named, and what is wrong with the others."""
+        changed: dict[str, str] = {}
+        errors: dict[str, str] = {}
+        for broadcast, version in versions.items():
+            known = self._known.get(broadcast)
+            if known is None:
+                errors[broadcast] = NOT_FOUND
+            elif known[0] != version:
+                changed[broadcast] = known[0]
+        return changed, errors
+
+    def fault(self, versions: Mapping[str, str], followed: Following | None) -> str | None:
+        """Why these cannot be followed beside those that are, if so."""
+        for broadcast, version in versions.items():
+            if not 0 < len(broadcast) <= v.MAX_NOTICE_KEY or len(version) > v.MAX_NOTICE_VALUE:
+                return "a broadcast's ID or version is too long or empty"
+        most = self._options.max_broadcasts
+        if len(versions) > most or len(_joined(followed, versions)) > most:
+            return f"more than {most} broadcasts"
+        return None
+
+    def follow(self, ids: Collection[str], followed: Following | None) -> Following | None:
+        """The set of these and of those that are followed already; None if there are too many different sets."""
+        joined = tuple(sorted(_joined(followed, ids)))
+        found = self._sets.get(joined)
+        if found is None and len(self._sets) < self._options.max_broadcast_sets:
+            found = self._sets[joined] = Following(joined)
+        return found
+
+
+def _joined(followed: Following | None, ids: Iterable[str]) -> set[str]:
+    joined = set(ids)
+    if followed is not None:
+        joined.update(followed.ids)
+    return joined
+
+
+class WebPushDialect:
+    """What all sessions of a worker share."""
+
+    def __init__(self, context: Context) -> None:
+        options = context.settings.get(WebPushOptions)
+        self.options = options
+        self.first_tick = options.hello_timeout
+        self.counters = context.counters
+        self.unix_time = context.unix_time
+        self.broadcasts = Broadcasts(options)
+        self.session_type: type = WebPushSession
+        self._tokens = context.tokens
+        self._base = base_url(context.settings)
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+    def claims(self, first: bytes) -> bool:
+        if b"use_webpush" not in first and not self.options.bare_hello:
+            return False
+        try:
+            found = _decode_anything(first)
+        except _UNREADABLE:
+            return False
+        if type(found) is not dict or found.get("messageType") != "hello":
+            return False
+        if found.get("use_webpush") is True:
+            return True
+        return self.options.bare_hello and found.get("use_webpush") is None and found.get("channelIDs") is None
+
+    def opened(self, request: Request) -> WebPushSession:
+        return WebPushSession(self)
+
+    def noticed(self, key: str, value: str | None) -> bool:
+        return self.broadcasts.noticed(key, value)
+
+    def renewed(self) -> None:
+        self.broadcasts.renewed()
+
+    def complete(self) -> None:
+        self.broadcasts.complete()
+
+    def tell(self, session: Any) -> Effects:
+        assert isinstance(session, WebPushSession)
+        return session.news()
+
+    def endpoint(self, device: bytes, channel: str, digest: bytes) -> str:
+        """A push endpoint for this channel, with a fresh token; with a key's digest only its owner can push."""
+        return endpoint(self._base, self._tokens, device, _member(channel), digest)
+
+    def today(self) -> bytes:
+        """The day, as it stands at the head of a device's record, which is written anew at most once a day."""
+        return _DAY.pack(int(self.unix_time()) // _DAY_S)
+
+
+class _Flow:
+    """What is under way to one device."""
+
+    __slots__ = ("more", "unacked")
+
+    def __init__(self) -> None:
+        self.unacked: dict[str, int] = {}  # what was sent on this connection and not acknowledged: slot -> version
+        self.more = False  # the store may hold something that was not sent
+
+
+class WebPushSession:
+    """One device. Without `key` it has not said hello."""
+
+    __slots__ = ("_dialect", "_flow", "_follows", "_last_ping", "_told", "key")
+
+    def __init__(self, dialect: WebPushDialect) -> None:
+        self._dialect = dialect
+        self.key: bytes | None = None
+        self._flow: _Flow | None = None  # only while something is under way
+        self._follows: Following | None = None
+        self._told = 0  # the change up to which it knows of its broadcasts
+        self._last_ping = _NEVER
+
+    # ------------------------------------------------------------------ from the device
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        if binary:
+            return self._refuse("only text messages are understood", UNSUPPORTED)
+        command: Any
+        try:
+            command = _decode(message)
+        except _UNREADABLE as error:
+            if _EMPTY.fullmatch(message) is None:
+                return self._refuse(str(error))
+            command = _PING
+        if self.key is None:
+            if type(command) is not _Hello:
+                return self._refuse("hello is expected first")
+            return self._hello(command)
+        return _COMMANDS[type(command)](self, self.key, command, now)
+
+    def _refuse(self, reason: str, code: int = INTERNAL) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        return (Close(code, reason),)
+
+    def _hello(self, command: _Hello) -> Effects:
+        broadcasts = command.broadcasts or {}
+        if fault := self._dialect.broadcasts.fault(broadcasts, None):
+            return self._refuse(fault)
+        if not all(map(is_id, command.channelIDs or ())):
+            return self._refuse("a channel ID is a UUID")
+        uaid = command.uaid or ""
+        if _UAID.fullmatch(uaid) is None:
+            return self._fresh(broadcasts)
+        key = bytes.fromhex(uaid)
+        batch = self._dialect.options.batch
+        return (Ask((v.ATTACH, 0, key, DEVICES, batch), ("hello", (key, broadcasts))),)
+
+    def _fresh(self, broadcasts: dict[str, str]) -> Effects:
+        key = bytes.fromhex(new_uaid())
+        # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
+        return (Ask((v.ATTACH, 0, key, "", 0), ("hello", (key, broadcasts))),)
+
+    def _hello_again(self, key: bytes, command: _Hello, now: float) -> Effects:
+        return self._refuse("hello has been said")
+
+    def _register(self, key: bytes, command: _Register, now: float) -> Effects:
+        channel, digest = command.channelID, b""
+        if command.key is not None:
+            try:
+                digest = key_digest(public_key(command.key.encode()))
+            except VapidError as error:
+                return (_registered(channel, 400, str(error)),)
+        word = self._enlist(key, _member(channel), self._dialect.options.max_channels)
+        return (Ask(word, ("register", (channel, digest))),)
+
+    def _enlist(self, key: bytes, member: bytes, most: int) -> tuple[Any, ...]:
+        """Writes the device's record, with this channel in it, and keeps it for a while from now on."""
+        return (v.ENLIST, 0, DEVICES, key, member, self._dialect.today(), self._dialect.options.timeout_uaid, most)
+
+    def _unregister(self, key: bytes, command: _Unregister, now: float) -> Effects:
+        channel = command.channelID
+        return (Ask((v.DELIST, 0, DEVICES, key, _member(channel)), ("unregister", channel)),)
+
+    def _ack(self, key: bytes, command: _Ack, now: float) -> Effects:
+        self._dialect.counters.acks += 1
+        parsed = [parse_wire(update.channelID, update.version) for update in command.updates]
+        acks = [found for found in parsed if found is not None]
+        if not acks:
+            return ()
+        effects: list[Effect] = [(v.ACK, key, acks)]
+        if (flow := self._flow) is not None:
+            unacked = flow.unacked
+            for slot, version in acks:
+                if unacked.get(slot, version + 1) <= version:
+                    del unacked[slot]
+            effects += self._next(key)
+        return effects
+
+    def _nack(self, key: bytes, command: _Nack, now: float) -> Effects:
+        return ()  # it says what went wrong in the page; the message was acknowledged
+
+    def _subscribe(self, key: bytes, command: _Subscribe, now: float) -> Effects:
+        if fault := self._dialect.broadcasts.fault(command.broadcasts, self._follows):
+            return self._refuse(fault)
+        told = self._follow(command.broadcasts)
+        return (_broadcast(told),) if told else ()
+
+    def _ping(self, key: bytes, command: _Ping, now: float) -> Effects:
+        if now - self._last_ping < self._dialect.options.min_ping_interval:
+            self._dialect.counters.pings_too_many += 1
+            return self._refuse("too many pings")
+        self._last_ping = now
+        self._dialect.counters.pings += 1
+        return (b"{}",)
+
+    # ------------------------------------------------------------------ from the router
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        kind, subject = question
+        if kind == "hello":
+            return self._hello_answered(subject, status, payload)
+        assert self.key is not None
+        if kind == "register":
+            return self._register_answered(self.key, subject, status)
+        if kind == "unregister":
+            if status != v.OK:
+                return (_unregistered(subject, 500),)
+            # What waits of the channel goes too. Nothing more can come: its endpoint is gone.
+            return (Ask((v.FETCH, 0, self.key, v.EVERYTHING), ("forget", subject)),)
+        if kind == "forget":
+            return self._forget(self.key, subject, status, payload)
+        if status != v.OK:
+            return (Close(INTERNAL, "the store failed"),)
+        items = [Item(*item) for item in payload]
+        return [*self._take(self.key, items, len(items), self._full(items)), *self._next(self.key)]
+
+    def _hello_answered(self, subject: tuple[bytes, dict[str, str]], status: int, payload: Any) -> Effects:
+        key, broadcasts = subject
+        if status == v.UNKNOWN:
+            return self._fresh(broadcasts)
+        if status == v.MOVED:
+            return (Close(GOING_AWAY, "a newer connection of this device came"),)
+        if status != v.OK:
+            self._dialect.counters.commands_refused += 1
+            return (Close(INTERNAL, "the store failed"),)
+        found, record = payload
+        items = [Item(*item) for item in found]
+        self.key = key
+        self._told = self._dialect.broadcasts.changes
+        reply = {
+            "messageType": "hello",
+            "uaid": key.hex(),
+            "status": 200,
+            "use_webpush": True,
+            "broadcasts": self._follow(broadcasts),
+        }
+        self._dialect.counters.hellos += 1
+        effects: list[Effect] = [_encode(reply)]
+        if items:
+            effects += self._take(key, items, len(items), self._full(items))
+            effects += self._next(key)
+        today = self._dialect.today()
+        if record is not None and record[:HEAD_BYTES] != today:
+            # Not written as it was read: an older connection of the device may be about to change it.
+            effects += (self._enlist(key, member, 0) for member in members(record)[:1])
+        return effects
+
+    def _register_answered(self, key: bytes, subject: tuple[str, bytes], status: int) -> Effects:
+        channel, digest = subject
+        if status == v.FULL:
+            return (_registered(channel, 400, "The device has too many channels"),)
+        if status != v.OK:
+            return (_registered(channel, 500, ""),)
+        self._dialect.counters.registers += 1
+        return (_registered(channel, 200, self._dialect.endpoint(key, channel, digest)),)
+
+    def _forget(self, key: bytes, channel: str, status: int, payload: Any) -> Effects:
+        if status != v.OK:
+            return (_unregistered(channel, 500),)
+        self._dialect.counters.unregisters += 1
+        effects: list[Effect] = [_unregistered(channel, 200)]
+        waiting = [(item[0], item[1]) for item in payload if _is_of(item[0], channel)]
+        if waiting:
+            effects.insert(0, (v.ACK, key, waiting))
+        if (flow := self._flow) is not None:
+            for slot in [slot for slot in flow.unacked if _is_of(slot, channel)]:
+                del flow.unacked[slot]
+            effects += self._next(key)
+        return effects
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
+        if not slot.startswith(_OURS):
+            return None
+        flow = self._flow
+        if flow is None:
+            flow = self._flow = _Flow()
+        elif flow.unacked.get(slot) == version:
+            return None
+        elif len(flow.unacked) >= self._dialect.options.max_unacked:
+            flow.more = True
+            return None
+        flow.unacked[slot] = version
+        self._dialect.counters.updates_sent += 1
+        return _notification(slot, version, body)
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        if self.key is None:
+            return ()
+        under_way = 0 if self._flow is None else len(self._flow.unacked)
+        # A question may be open: so nothing is asked here, and what has no room waits for the acks of the rest.
+        items.sort(key=_by_slot)
+        effects = self._take(self.key, items, self._dialect.options.batch - under_way, False)
+        self._rest()
+        return effects
+
+    def _full(self, items: list[Item]) -> bool:
+        return len(items) >= self._dialect.options.batch
+
+    def _take(self, key: bytes, items: list[Item], room: int, more: bool) -> list[Effect]:
+        """Send what has not been sent on this connection, as far as there is room. more: the store may hold others."""
+        if self._flow is None:
+            self._flow = _Flow()
+        flow = self._flow
+        effects: list[Effect] = []
+        foreign = []
+        for item in items:
+            slot, version = item.slot, item.version
+            if not slot.startswith(_OURS):
+                foreign.append((slot, version))
+            elif flow.unacked.get(slot) != version:
+                if room <= 0:
+                    more = True
+                    break
+                room -= 1
+                flow.unacked[slot] = version
+                effects.append(_notification(slot, version, item.body))
+        self._dialect.counters.updates_sent += len(effects)
+        if more:
+            flow.more = True
+        if foreign:
+            # The device has used its uaid in another dialect too. It cannot be told these: they must not be in the way.
+            effects.append((v.ACK, key, foreign))
+        return effects
+
+    def _next(self, key: bytes) -> list[Effect]:
+        """When everything has been acknowledged, the next of what waits."""
+        flow = self._flow
+        if flow is None or flow.unacked:
+            return []
+        if not flow.more:
+            self._flow = None
+            return []
+        flow.more = False
+        return [Ask((v.FETCH, 0, key, self._dialect.options.batch), ("batch", None))]
+
+    def _rest(self) -> None:
+        flow = self._flow
+        if flow is not None and not flow.unacked and not flow.more:
+            self._flow = None
+
+    # ------------------------------------------------------------------ broadcasts
+
+    def _follow(self, versions: dict[str, str]) -> dict[str, Any]:
+        """Follow these too. Returns: what the device must be told of them now."""
+        if not versions:
+            return {}
+        broadcasts = self._dialect.broadcasts
+        changed, errors = broadcasts.compare(versions)
+        followed = broadcasts.follow(versions, self._follows)
+        if followed is None:
+            errors |= dict.fromkeys(versions, NOT_FOLLOWED)
+        else:
+            self._follows = followed  # the unknown ones too: they may be set one day
+        return changed | {"errors": errors} if errors else changed
+
+    def news(self) -> Effects:
+        """What has changed of the broadcasts it follows since it was told last."""
+        broadcasts = self._dialect.broadcasts
+        told, self._told = self._told, broadcasts.changes
+        if self._follows is None or told == self._told:
+            return ()
+        changed = broadcasts.since(told, self._follows.ids)
+        return (_broadcast(changed),) if changed else ()
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        if self.key is None:
+            self._dialect.counters.timeouts += 1
+            return (Close(INTERNAL, "no hello in time"),), 0
+        return (), 0
+
+
+def _member(channel: str) -> bytes:
+    """A channel as it stands in the record of its device: the 16 bytes of the UUID."""
+    return bytes.fromhex(channel.replace("-", ""))
+
+
+def _is_of(slot: str, channel: str) -> bool:
+    return slot.startswith(_OURS) and channel_of(slot) == channel
+
+
+def _notification(slot: str, version: int, body: str | None) -> bytes:
+    # A body is a piece of JSON already, made by the app-server side.
+    rest = f",{body}}}" if body else "}"
+    head = '{"messageType":"notification","channelID":"'
+    return f'{head}{channel_of(slot)}","version":"{wire_version(slot, version)}"{rest}'.encode()
+
+
+def _registered(channel: str, status: int, endpoint: str) -> bytes:
+    return _encode({"messageType": "register", "channelID": channel, "status": status, "pushEndpoint": endpoint})
+
+
+def _unregistered(channel: str, status: int) -> bytes:
+    return _encode({"messageType": "unregister", "channelID": channel, "status": status})
+
+
+def _broadcast(broadcasts: Mapping[str, Any]) -> bytes:
+    return _encode({"messageType": "broadcast", "broadcasts": broadcasts})
+
+
+_COMMANDS: Final[dict[type, Callable[[WebPushSession, bytes, Any, float], Effects]]] = {
+    _Hello: WebPushSession._hello_again,
+    _Register: WebPushSession._register,
+    _Unregister: WebPushSession._unregister,
+    _Ack: WebPushSession._ack,
+    _Nack: WebPushSession._nack,
+    _Subscribe: WebPushSession._subscribe,
+    _Ping: WebPushSession._ping,
+}
+
+
+def dialect(context: Context) -> WebPushDialect:
+    """The dialect for one worker."""
+    return WebPushDialect(context)
