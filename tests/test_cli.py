@@ -93,6 +93,7 @@ def test_help_teaches(farm: Farm) -> None:
         "check-config",
         "default-config",
         "token-key",
+        "demo",
     ],
 )
 def test_every_command_has_help_with_an_example(farm: Farm, command: str) -> None:
