@@ -108,6 +108,27 @@ def test_a_list_of_keys() -> None:
     assert parse_keys("") == parse_keys(" , ") == []
 
 
+def test_no_nonce_is_used_twice_not_even_by_a_forked_child() -> None:
+    tokens = Tokens([b"k" * 32])
+
+    def nonces() -> list[bytes]:
+        return [base64.urlsafe_b64decode(tokens.seal(b"p", b"x") + "==")[1:13] for _ in range(300)]
+
+    mine = nonces()  # so that some are drawn and not used yet
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(b"".join(nonces()))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        theirs = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    mine += nonces()
+    assert len({*mine, *(theirs[at : at + 12] for at in range(0, len(theirs), 12))}) == 900
+
+
 @pytest.mark.parametrize(
     "text", ["secret", "A" * 42, "A" * 44 + "=" * 4, base64.b64encode(b"a" * 31).decode(), "\xe4" * 44]
 )
