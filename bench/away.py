@@ -8,7 +8,7 @@ from bench.crew import Crew
 from bench.farm_process import Farm
 from bench.fleet import Backoff, Fleet, Load, Ramp
 from bench.progress import Progress
-from bench.samples import Pushes, account_returned, newest_accepted
+from bench.samples import Pushes, account_returned, owed
 
 STAY_AWAY: Final = Backoff(1e9, 1e9)
 COME_BACK: Final = Backoff(0.2, 2.0, jitter=True)
@@ -42,24 +42,24 @@ class Away:
             crew.hear(LOOK_SECONDS)
         return cls(fleet, ramp, range(first, first + load.devices))
 
-    def bring_back(self, progress: Progress, grace: float) -> dict[str, Any]:
+    def bring_back(self, progress: Progress, grace: float, keeps_all: bool = False) -> dict[str, Any]:
         """Let those come back that were pushed to, or an even sample of them, and see what they get; for JSON. `grace`:
-        s that they have for it once they are back."""
+        s that they have for it once they are back; `keeps_all`: see `bench.samples.owed`."""
         fleet, channels = self.fleet, self.fleet.load.channels
-        waiting = newest_accepted(self.runs, channels, self.devices)
-        pushed_to = sorted({channel // channels for channel in waiting})
+        waiting = owed(self.runs, channels, self.devices, keeps_all)
+        pushed_to = sorted({channel // channels for channel, _ in waiting})
         sample = pushed_to[:: -(-len(pushed_to) // SAMPLE) or 1]
         if fleet.crew.interrupt.requested:
             sample = []
         chosen = frozenset(sample)
-        expected = sum(channel // channels in chosen for channel in waiting)
+        expected = sum(channel // channels in chosen for channel, _ in waiting)
         progress.step("bringing back devices that were away", len(sample))
         began = time.monotonic()
         fleet.bring_back(sample, len(sample) / RETURNS_A_SECOND, COME_BACK)
         self._wait(progress, sample=len(sample), expected=expected, grace=grace)
         seconds = time.monotonic() - began
         held = fleet.collect()
-        returned = account_returned(self.runs, held.arrivals, channels=channels, devices=chosen)
+        returned = account_returned(self.runs, held.arrivals, channels=channels, devices=chosen, keeps_all=keeps_all)
         back = len(set(held.absences.back))
         return {
             "setup": self.ramp.fields(),

@@ -43,7 +43,9 @@ def run(
     Raises:
       BenchError: the farm, or a load process, is not there, or no connection can come from one of the sources.
     """
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {} if load.bare else {"dialect": load.speech}
+    if plan is not None:
+        load = replace(load, payload=plan.payload)
     memory = machine_memory.read()  # before any process of the run: their base memory is part of what devices cost
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
@@ -72,7 +74,14 @@ def _measure(
 ) -> dict[str, Any]:
     idle = farm.status()
     connected = sum(idle.connections.values()) if idle else 0
-    warm_up = Fleet.of(crew, Load(min(WARM_UP_DEVICES, load.devices), load.bare, sources=load.sources), farm)
+    few = Load(
+        min(WARM_UP_DEVICES, load.devices),
+        load.bare,
+        speech=load.speech,
+        arguments=load.arguments,
+        sources=load.sources,
+    )
+    warm_up = Fleet.of(crew, few, farm)
     warm_up.bring_up(progress, "warming up")
     warm_up.dismiss()
     _wait_until(lambda: idle is None or _connections(farm) <= connected)

@@ -10,6 +10,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bench.dialects import SIMPLEPUSH, dialect_of, parts_of
 from bench.errors import BenchError
 from bench.profiles import FARM_BYTES, WORKER_BYTES, Profile
 
@@ -95,7 +96,9 @@ def evidence(profile: Profile, documents: list[tuple[str, dict[str, Any]]]) -> E
             found.unused.append(f"{name}: a result of {body['command']}; plan reads connect, push and instances")
             continue
         try:
-            read(name, body, profile, found)
+            for part in parts_of(body):
+                dialect = dialect_of(part)
+                read(name if dialect is SIMPLEPUSH else f"{name} ({dialect.title})", part, profile, found)
         except KeyError as error:
             raise BenchError(f"{name}: the field {error.args[0]!r} is missing") from None
         except (TypeError, AttributeError, ZeroDivisionError, ValueError, IndexError) as error:

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from bench.away import Away
 from bench.crew import Child, Crew
+from bench.dialects import Dialect
 from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.fleet import HEAR_SECONDS, Fleet, Held, Load, Ramp
 from bench.frames import PeerError
-from bench.http_bytes import split_endpoint
+from bench.http_bytes import origin_of, split_endpoint
 from bench.interrupt import Interrupt
 from bench.link import Word
 from bench.procfs import cores
@@ -22,6 +23,7 @@ from bench.samples import ACCEPTED, Account, Pushes, account, percentiles
 from bench.sockets import resolve
 from bench.target import Target, groups_of
 from bench.usage import Meter, Usage
+from bench.vapid import Signer
 
 ANSWER_SECONDS: Final = 10.0
 START_SECONDS: Final = 0.1
@@ -33,7 +35,8 @@ class Plan:
     """How to push. `rate` 0 is flat out; `grace` is how long an accepted push may take to arrive before it is lost.
     A run ends after `seconds`, or earlier after `count` pushes; 0: no limit by it. `payload`: bytes of data that a
     push carries. `online`: the share of the devices that is connected. A push has `answer_timeout` s to be answered.
-    `wire`: the kind of push port, see `bench.wires`."""
+    `wire`: the kind of push port, see `bench.wires`. `keeps_all`: no message takes the place of another. `signer`:
+    whose header every push has; None: it has none."""
 
     connections: int = 64
     processes: int = 1
@@ -47,6 +50,16 @@ class Plan:
     online: float = 1.0
     answer_timeout: float = ANSWER_SECONDS
     wire: str = "farm"
+    keeps_all: bool = False
+    signer: Signer | None = None
+
+
+def speaking(dialect: Dialect, load: Load, plan: Plan, payload: int | None = None) -> tuple[Load, Plan]:
+    """The same load in a dialect, which says how large a `payload` of None is."""
+    size = dialect.payload if payload is None else payload
+    signer = Signer() if dialect.signs else None
+    load = replace(load, speech=dialect.name, arguments={"key": signer.public} if signer else {})
+    return load, replace(plan, wire=dialect.wire, payload=size, keeps_all=dialect.keeps_all, signer=signer)
 
 
 def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
@@ -55,7 +68,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     Raises:
       BenchError: the farm, or a load process, is not there, or no device could be set up.
     """
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"dialect": load.speech, "payload": plan.payload}
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)
@@ -74,7 +87,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
             raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
         result["runs"] = measure(crew, farm, fleet, ramp, plan=plan, progress=progress, away=away)
         if away is not None:
-            result["away"] = away.bring_back(progress, plan.grace)
+            result["away"] = away.bring_back(progress, plan.grace, plan.keeps_all)
     return result
 
 
@@ -135,6 +148,7 @@ def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[C
     try:
         host, port, header, _ = split_endpoint(endpoints[0])
         paths = [split_endpoint(endpoint)[3] for endpoint in endpoints]
+        authorization = plan.signer.authorization(origin_of(endpoints[0])) if plan.signer is not None else ""
     except PeerError:
         raise BenchError(f"can't push to the endpoint {endpoints[0]!r}: expected http://host:port/...") from None
     if plan.endpoint:
@@ -158,6 +172,7 @@ def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[C
             timeout=plan.answer_timeout,
             payload=plan.payload,
             wire=plan.wire,
+            authorization=authorization,
         )
         for number in range(count)
     ]
@@ -273,7 +288,14 @@ def _wait_for_arrivals(scene: _Scene, pushes: Pushes) -> Held:
 
 
 def _account(scene: _Scene, pushes: Pushes, held: Held) -> Account:
-    return account(pushes, held.arrivals, channels=scene.channels, away=scene.absent, gone=scene.fleet.gone)
+    return account(
+        pushes,
+        held.arrivals,
+        channels=scene.channels,
+        away=scene.absent,
+        gone=scene.fleet.gone,
+        keeps_all=scene.plan.keeps_all,
+    )
 
 
 def merge(held: Held, more: Held) -> None:

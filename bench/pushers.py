@@ -61,7 +61,7 @@ class Pushers:
         order = begin.fields
         self.link = link
         self.address = Address(*order["address"])
-        self.wire = WIRES[order.get("wire", "farm")](order["host"])
+        self.wire = WIRES[order.get("wire", "farm")](order["host"], order.get("authorization", ""))
         self.timeout_us = int(order["timeout"] * 1e6)
         self.payload: int = order["payload"]
         self.channels = begin.numbers(0, "I")

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 STEADY: Final = (0.25, 0.75)
-ACCEPTED: Final = frozenset({200, 202})
 DELIVERED: Final = 200
+TAKEN: Final = 201
+"""WebPush: delivered or stored, nobody says which."""
 STORED: Final = 202
+ACCEPTED: Final = frozenset({DELIVERED, TAKEN, STORED})
 NO_ANSWER: Final = 0
 DATA_RIGHT: Final = 0
 DATA_MISSING: Final = 1
@@ -69,9 +71,9 @@ class Account:
     channel. `superseded`: it was stored, and a newer version of its channel took its place, as SimplePush
     promises. `undelivered`: its device lost its connection in the run, so it waits in the store. `lost`:
     accepted, its device was connected all the time, and neither it nor (after a 202) a newer version of its
-    channel arrived. `refused` had an answer other than 200 or 202, `unanswered` none; `refused_but_arrived` are
+    channel arrived. `refused` had an answer other than 200, 201 or 202, `unanswered` none; `refused_but_arrived` are
     those of the two that arrived all the same. `unexpected` arrived and were never sent. `wrong_data`: arrived
-    with data that is not what was sent, or without it after a 200 (what was stored comes without).
+    with data that is not what was sent, or without it after a 200 or 201 (what a 202 stored comes without).
     """
 
     sent: int
@@ -100,11 +102,18 @@ class Account:
 
 
 def account(
-    pushes: Pushes, arrivals: Arrivals, *, channels: int = 1, away: range = range(0), gone: Collection[int] = ()
+    pushes: Pushes,
+    arrivals: Arrivals,
+    *,
+    channels: int = 1,
+    away: range = range(0),
+    gone: Collection[int] = (),
+    keeps_all: bool = False,
 ) -> Account:
     """Match every push with its arrival by channel and version. `channels`: how many a device has, so that channel
     number // channels is the device's; `away`: the numbers of the devices that are not connected; `gone`: of those
-    that lost their connection before the run, beside those that the arrivals name."""
+    that lost their connection before the run, beside those that the arrivals name; `keeps_all`: no message takes the
+    place of another, as in WebPush."""
     sent = {
         version << _CHANNEL_BITS | channel: status
         for channel, version, status in zip(pushes.channels, pushes.versions, pushes.statuses, strict=True)
@@ -135,7 +144,7 @@ def account(
             refused += 1
         latencies.append(time - version)
         if arrivals.data and (data := arrivals.data[index]) != DATA_RIGHT:
-            wrong += data == DATA_WRONG or status == DELIVERED
+            wrong += data == DATA_WRONG or status in (DELIVERED, TAKEN)
     waiting = newest_accepted((pushes,), channels, away)
     gone = {*arrivals.gone, *gone}
     lost = stored = superseded = undelivered = 0
@@ -145,8 +154,9 @@ def account(
         channel, version = push & (1 << _CHANNEL_BITS) - 1, push >> _CHANNEL_BITS
         device = channel // channels
         if device in away:
-            stored += version == waiting[channel]
-            superseded += version != waiting[channel]
+            waits = keeps_all or version == waiting[channel]
+            stored += waits
+            superseded += not waits
         elif status == STORED and newest.get(channel, 0) > version:
             superseded += 1
         elif device in gone:
@@ -184,12 +194,27 @@ def newest_accepted(runs: Iterable[Pushes], channels: int, devices: range | froz
     return newest
 
 
+def owed(
+    runs: Iterable[Pushes], channels: int, devices: range | frozenset[int], keeps_all: bool = False
+) -> set[tuple[int, int]]:
+    """What these devices have to get when they come back, as (channel, version): the newest accepted version of each
+    channel, or all that was accepted."""
+    if not keeps_all:
+        return set(newest_accepted(runs, channels, devices).items())
+    return {
+        (channel, version)
+        for pushes in runs
+        for channel, version, status in zip(pushes.channels, pushes.versions, pushes.statuses, strict=True)
+        if status in ACCEPTED and channel // channels in devices
+    }
+
+
 @dataclass(slots=True)
 class Returned:
-    """What devices that had been away got when they came back. `expected`: channels of theirs for which a push had
-    been accepted; `arrived`: those whose newest version came; `missing`: those where nothing as new did; `older`:
-    versions that came though a newer one had taken their place; `duplicates`: the same one twice; `unexpected`:
-    never sent."""
+    """What devices that had been away got when they came back. `expected`: what was owed to them (see `owed`);
+    `arrived`: what of it came, or a newer version of its channel where that takes its place; `missing`: the rest;
+    `older`: versions that came though a newer one had taken their place; `duplicates`: the same one twice;
+    `unexpected`: never sent."""
 
     expected: int
     arrived: int
@@ -206,10 +231,13 @@ class Returned:
         return not (self.missing or self.older or self.duplicates or self.unexpected)
 
 
-def account_returned(runs: list[Pushes], arrivals: Arrivals, *, channels: int, devices: frozenset[int]) -> Returned:
+def account_returned(
+    runs: list[Pushes], arrivals: Arrivals, *, channels: int, devices: frozenset[int], keeps_all: bool = False
+) -> Returned:
     """Match what was accepted for these devices while they were away with what they got. A push that was not
     answered, or refused, may have been stored all the same: newer than what was accepted is as good."""
-    expected = newest_accepted(runs, channels, devices)
+    expected = owed(runs, channels, devices, keeps_all)
+    least = {} if keeps_all else dict(expected)
     sent = {
         (channel, version)
         for pushes in runs
@@ -225,8 +253,11 @@ def account_returned(runs: list[Pushes], arrivals: Arrivals, *, channels: int, d
         elif (channel, version) in seen:
             duplicates += 1
         else:
-            older += version < expected.get(channel, 0)
+            older += version < least.get(channel, 0)
             newest[channel] = max(version, newest.get(channel, 0))
         seen.add((channel, version))
-    arrived = sum(newest.get(channel, 0) >= version for channel, version in expected.items())
+    if keeps_all:
+        arrived = len(expected & seen)
+    else:
+        arrived = sum(newest.get(channel, 0) >= version for channel, version in expected)
     return Returned(len(expected), arrived, len(expected) - arrived, older, duplicates, unexpected)

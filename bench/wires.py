@@ -9,7 +9,14 @@ import socket
 from typing import Final
 
 from bench.frames import PeerError
-from bench.http_bytes import Response, head_of_push, push_request, response_of
+from bench.http_bytes import (
+    Response,
+    head_of_push,
+    head_of_webpush,
+    push_request,
+    response_of,
+    webpush_request,
+)
 
 GREETING_SECONDS: Final = 10.0
 GREETING_BYTES: Final = 4096
@@ -17,9 +24,10 @@ MOST_ANSWER_BYTES: Final = 65_536
 
 
 class Wire:
-    """A farm's push port: `PUT` of a form with the version. `host`: the Host header's value."""
+    """A farm's push port: `PUT` of a form with the version. `host`: the Host header's value; `authorization`: that of
+    the header of this name, for those that send one."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, authorization: str = "") -> None:
         self._head = head_of_push(host)
 
     def greet(self, descriptor: int) -> None:
@@ -42,13 +50,25 @@ class Wire:
         return response_of(data)
 
 
+class WebPush(Wire):
+    """A farm's push port for WebPush: `POST` of a message that nobody but the device can read. It answers 201 whether
+    the message was delivered or stored."""
+
+    def __init__(self, host: str, authorization: str = "") -> None:
+        super().__init__(host)
+        self._head = head_of_webpush(host, authorization)
+
+    def request(self, path: bytes, version: int, payload: int) -> bytes:
+        return webpush_request(path, self._head, version, payload)
+
+
 class Plain(Wire):
     """An HTTP endpoint that takes the version alone as the body, and answers 200 (or 201) once it wrote to the
     device."""
 
     method = b"PUT"
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, authorization: str = "") -> None:
         super().__init__(host)
         self._between = f" HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nContent-Length: ".encode()
 
@@ -115,4 +135,4 @@ def nats_connect() -> bytes:
     return b"CONNECT %b\r\n" % json.dumps(options, separators=(",", ":")).encode()
 
 
-WIRES: Final[dict[str, type[Wire]]] = {"farm": Wire, "put": Plain, "post": Post, "nats": Nats}
+WIRES: Final[dict[str, type[Wire]]] = {"farm": Wire, "webpush": WebPush, "put": Plain, "post": Post, "nats": Nats}

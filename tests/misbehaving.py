@@ -1,9 +1,11 @@
-"""A SimplePush server on wsproto and h11, in a thread, that breaks the rules as it is told and counts how often.
+"""A server of SimplePush and WebPush on wsproto and h11, in a thread, that breaks the rules as it is told and counts
+how often. A device is of the dialect that its hello names.
 
 It is no part of what is measured: the load generator of the bench is pointed at it, and has to report just the faults
 that were made. Faults are words, chosen by the number of a device's connection and by the number of a push.
 """
 
+import base64
 import contextlib
 import heapq
 import itertools
@@ -16,6 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs
 
 import h11
@@ -40,6 +43,9 @@ FRAME_FAULTS = {
     "not JSON": b"\x81\x03{{{",
 }
 """What is sent instead of the answer to a register."""
+
+STAMP_BYTES = 9
+"""The version that the body of a WebPush message begins with."""
 
 STATUS_FAULTS = {"refuse": 503, "fail": 500, "forget the token": 404}
 
@@ -66,6 +72,8 @@ class Peer:
     ws: WSConnection | None = None
     http: h11.Connection | None = None
     target: bytes = b""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    webpush: bool = False
     fault: str = ""
     uaid: str = ""
     closed: bool = False
@@ -74,11 +82,12 @@ class Peer:
 @dataclass
 class Misbehaving:
     """The server. `acks`: of (channel, version); `sources`: devices by the address that they came from; `pings`: those
-    of devices; `stored`: the newest version of each channel whose device was away."""
+    of devices; `stored`: what waits for devices that were away: the newest version of each channel, or, of WebPush,
+    each message by its version."""
 
     rules: Rules
     faults: Counter[str] = field(default_factory=Counter)
-    acks: Counter[tuple[str, int]] = field(default_factory=Counter)
+    acks: Counter[tuple[str, int | str]] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     due: list[int] = field(default_factory=list)
 
@@ -87,8 +96,9 @@ class Misbehaving:
         self.device_port, self.router_port = (socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2))
         self.wake, self.waker = socket.socketpair()
         self.channels: dict[str, tuple[str, str]] = {}
+        self.keys: dict[str, str] = {}
         self.live: dict[str, Peer] = {}
-        self.stored: dict[str, dict[str, int]] = {}
+        self.stored: dict[str, dict[str, Any]] = {}
         self.withheld: deque[tuple[Peer, bytes]] = deque()
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.timer_numbers = itertools.count()
@@ -192,7 +202,11 @@ class Misbehaving:
                 for update in message["updates"]:
                     self.acks[update["channelID"], update["version"]] += 1
                     kept = self.stored.get(peer.uaid, {})
-                    if kept.get(update["channelID"]) == update["version"]:
+                    if peer.webpush:
+                        kept.pop(update["version"], None)
+                        if update.get("code") != 100:
+                            self.fault("no code in an ack")
+                    elif kept.get(update["channelID"]) == update["version"]:
                         del kept[update["channelID"]]
 
     def opened(self, peer: Peer, ws: WSConnection) -> None:
@@ -209,6 +223,10 @@ class Misbehaving:
     def hello(self, peer: Peer, ws: WSConnection, message: dict[str, object]) -> None:
         asked = str(message.get("uaid") or "")
         fault = ""
+        peer.webpush = message.get("use_webpush") is True
+        if peer.fault == "not WebPush":
+            self.fault(peer.fault)
+            del message["use_webpush"]
         if asked in self.stored:
             fault = self.rules.back(self.returns)
             self.returns += 1
@@ -222,15 +240,16 @@ class Misbehaving:
         # pings of both kinds ahead of the answer: a device has to bear them
         answer = ws.send(Ping(b"?")) + ws.send(TextMessage("{}"))
         answer += ws.send(TextMessage(json.dumps({**message, "uaid": peer.uaid, "status": 200})))
-        waiting = [
-            {"channelID": channel, "version": version - (fault == "older")}
-            for channel, version in self.stored[peer.uaid].items()
-        ]
-        if fault == "forget":
-            waiting.clear()
-        if waiting:
-            notification = ws.send(TextMessage(json.dumps({"messageType": "notification", "updates": waiting})))
-            answer += notification * (2 if fault == "twice" else 1)
+        kept = self.stored[peer.uaid]
+        if peer.webpush:
+            notes = list(kept.values())
+        else:
+            waiting = [
+                {"channelID": channel, "version": version - (fault == "older")} for channel, version in kept.items()
+            ]
+            notes = [{"messageType": "notification", "updates": waiting}] if waiting else []
+        for note in notes if fault != "forget" else ():
+            answer += ws.send(TextMessage(json.dumps(note))) * (2 if fault == "twice" else 1)
         self.send(peer, answer)
 
     def register(self, peer: Peer, ws: WSConnection, message: dict[str, str]) -> None:
@@ -238,7 +257,8 @@ class Misbehaving:
             self.fault(peer.fault)
             self.send(peer, FRAME_FAULTS[peer.fault])
             return
-        path = f"/update/t{len(self.channels)}"
+        path = f"{'/wpush/v2' if peer.webpush else '/update'}/t{len(self.channels)}"
+        self.keys[path] = message.get("key", "")
         self.channels[path] = peer.uaid, message["channelID"]
         endpoint = f"http://127.0.0.1:{self.router_port.getsockname()[1]}{path}"
         self.send(peer, ws.send(TextMessage(json.dumps({**message, "status": 200, "pushEndpoint": endpoint}))))
@@ -262,15 +282,29 @@ class Misbehaving:
         body = b""
         while (event := peer.http.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
             if isinstance(event, h11.Request):
-                peer.target = event.target
+                peer.target, peer.headers = event.target, dict(event.headers)
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                form = parse_qs(body.decode())
-                self.pushed(peer, peer.http, int(form["version"][0]), form.get("data", [""])[0])
+                if peer.target.startswith(b"/wpush/"):
+                    self.check(peer)
+                    self.pushed(peer, peer.http, int.from_bytes(body[:STAMP_BYTES], "big"), body)
+                else:
+                    form = parse_qs(body.decode())
+                    self.pushed(peer, peer.http, int(form["version"][0]), form.get("data", [""])[0].encode())
                 return
 
-    def pushed(self, peer: Peer, http: h11.Connection, version: int, data: str) -> None:
+    def check(self, peer: Peer) -> None:
+        """The headers of a WebPush push, and that it is signed by whom the device registered."""
+        headers, key = peer.headers, self.keys[peer.target.decode()]
+        scheme, _, fields = headers.get(b"authorization", b"").decode().partition(" ")
+        signed = dict(field.strip().split("=", 1) for field in fields.split(",") if "=" in field)
+        good = scheme == "vapid" and signed.get("t", "").count(".") == 2 and signed.get("k") == key != ""
+        if not (good and int(headers[b"ttl"]) > 0 and headers[b"content-encoding"] == b"aes128gcm"):
+            self.fault("bad request")
+
+    def pushed(self, peer: Peer, http: h11.Connection, version: int, data: bytes) -> None:
+        webpush = peer.target.startswith(b"/wpush/")
         uaid, channel = self.channels[peer.target.decode()]
         device = self.live.get(uaid)
         fault = self.rules.push(self.pushes)
@@ -280,6 +314,9 @@ class Misbehaving:
             self.fault(fault)
         if device is not None:
             self.deliver(device, channel, version, data, fault)
+        elif fault not in STATUS_FAULTS and webpush:
+            note = self.message(channel, data, fault)
+            self.stored[uaid][note["version"]] = note
         elif fault not in STATUS_FAULTS:
             kept = self.stored[uaid]
             kept[channel] = max(version, kept.get(channel, 0))
@@ -292,7 +329,10 @@ class Misbehaving:
         if fault == "never answer":
             return
         status = STATUS_FAULTS.get(fault, 202 if fault in ("store", "cut") or device is None else 200)
-        headers = [("Content-Length", "2"), *((("Connection", "close"),) if fault == "last" else ())]
+        if webpush and fault not in STATUS_FAULTS:
+            status = 201
+        headers = [("Location", f"http://127.0.0.1/m/{self.pushes}"), ("Content-Length", "2")]
+        headers = [*headers, *((("Connection", "close"),) if fault == "last" else ())]
         answer = http.send(h11.Response(status_code=status, headers=headers))
         answer = (answer or b"") + (http.send(h11.Data(data=b"{}")) or b"")
         http.send(h11.EndOfMessage())
@@ -310,18 +350,41 @@ class Misbehaving:
         else:
             http.start_next_cycle()
 
-    def deliver(self, device: Peer, channel: str, version: int, data: str, fault: str) -> None:
-        assert device.ws is not None
+    def message(self, channel: str, body: bytes, fault: str) -> dict[str, Any]:
+        """A WebPush message to a device."""
+        changed = {"wrong data": body[:-1] + bytes((body[-1] ^ 1,)), "short data": body[:-1]}.get(fault, body)
+        if fault == "wrong version":
+            changed = (7).to_bytes(STAMP_BYTES, "big") + body[STAMP_BYTES:]
+        note: dict[str, Any] = {"messageType": "notification", "channelID": channel, "version": f"{self.pushes:016x}"}
+        note["data"] = base64.urlsafe_b64encode(changed).rstrip(b"=").decode()
+        note["headers"] = {"encoding": "aesgcm" if fault == "wrong encoding" else "aes128gcm"}
+        if fault == "no data":
+            del note["data"], note["headers"]
+        elif fault == "wrong channel":
+            note["channelID"] = ALIEN
+        return note
+
+    def notification(self, channel: str, version: int, data: bytes, fault: str) -> dict[str, Any]:
+        """One of SimplePush."""
         update: dict[str, object] = {"channelID": channel, "version": version}
         if data:
-            update["data"] = {"wrong data": "x" + data[1:], "short data": data[:-1]}.get(fault, data)
+            text = data.decode()
+            update["data"] = {"wrong data": "x" + text[1:], "short data": text[:-1]}.get(fault, text)
         if fault == "no data":
             del update["data"]
         elif fault == "wrong version":
             update["version"] = 7
         elif fault == "wrong channel":
             update["channelID"] = ALIEN
-        text = json.dumps({"messageType": "notification", "updates": [update]}, separators=(",", ":"))
+        return {"messageType": "notification", "updates": [update]}
+
+    def deliver(self, device: Peer, channel: str, version: int, data: bytes, fault: str) -> None:
+        assert device.ws is not None
+        if device.webpush:
+            note = self.message(channel, data, fault)
+        else:
+            note = self.notification(channel, version, data, fault)
+        text = json.dumps(note, separators=(",", ":"))
         if fault == "cut":
             device.fault = "cut"
             self.send(device, device.ws.send(CloseConnection(code=1001)))

@@ -8,13 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from array import array
+from base64 import urlsafe_b64decode
 from pathlib import Path
 from typing import Any
 
 import h11
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving import Rules, every, misbehaving
@@ -33,15 +38,40 @@ from bench.errors import BenchError
 from bench.farm_process import Status, attach, get, read_status, started
 from bench.fleet import Load, processes_for
 from bench.frames import Message, PeerError
-from bench.http_bytes import Response, head_of_push, push_request, response_of, split_endpoint
+from bench.http_bytes import (
+    STAMP_BYTES,
+    Response,
+    base64_of,
+    head_of_push,
+    head_of_webpush,
+    opaque_of,
+    origin_of,
+    push_request,
+    response_of,
+    split_endpoint,
+    version_in,
+    webpush_request,
+)
 from bench.interrupt import Interrupt
 from bench.link import Words, encode
 from bench.progress import Progress
-from bench.samples import Account, Arrivals, Pushes, account, percentiles, rates
+from bench.samples import (
+    DATA_MISSING,
+    DATA_RIGHT,
+    DATA_WRONG,
+    Account,
+    Arrivals,
+    Pushes,
+    account,
+    percentiles,
+    rates,
+)
 from bench.sockets import Address, source_of
-from bench.speech import simplepush
+from bench.speech import registering, simplepush, webpush
+from bench.speech.base import DONE, PONG, Heard, Manner, Step
 from bench.speech.simplepush import Update
 from bench.usage import Usage, Use
+from bench.vapid import Signer
 
 CHANNEL = b"0f9e8d7c-6b5a-4433-8221-100f0e0d0c0b"
 NOTE = b'{"messageType":"notification","updates":[{"channelID":"%b","version":%d}]}'
@@ -162,20 +192,85 @@ def test_notifications_in_every_shape() -> None:
             simplepush.updates_of(bad)
 
 
+def test_webpush_messages_in_every_shape() -> None:
+    manner = Manner("farm:8080", channels=2, payload=50)
+    speech = webpush.WebPush(manner, key="BK")
+    channel = speech.channel_id(11).decode()
+    assert json.loads(speech.registration(channel.encode())) == {
+        "messageType": "register",
+        "channelID": channel,
+        "key": "BK",
+    }
+    note: dict[str, Any] = {"messageType": "notification", "channelID": channel, "version": 'a"\\#'}
+    note |= {"data": base64_of(opaque_of(1234567890123, 50)), "headers": {"encoding": "aes128gcm"}}
+
+    def heard(**fields: Any) -> Heard:
+        found = speech.heard(5, json.dumps(note | fields, indent=1).encode())
+        assert found is not None
+        return found
+
+    good = heard()
+    assert good.updates == ((11, 1234567890123, DATA_RIGHT),) and not good.strays
+    server = WSConnection(ConnectionType.SERVER)
+    server.receive_data(frames.upgrade_request("farm:8080", "/"))
+    list(server.events())
+    server.send(AcceptConnection())
+    server.receive_data(good.reply)
+    (ack,) = server.events()
+    assert isinstance(ack, TextMessage)
+    assert json.loads(ack.data) == {
+        "messageType": "ack",
+        "updates": [{"channelID": channel, "version": note["version"], "code": 100}],
+    }
+    assert heard(data=base64_of(opaque_of(1234567890123, 51))).updates == ((11, 1234567890123, DATA_WRONG),)
+    assert heard(headers={"encoding": "aesgcm"}).updates[0][2] == DATA_WRONG
+    assert heard(headers=None).updates[0][2] == DATA_WRONG
+    assert heard(data=None).updates == heard(data="").updates == ((11, 0, DATA_MISSING),)
+    for text in ("A" * 11, "\u00e4" * 12, "!" * 70, "_" * 70):  # no version, or one of 72 bits
+        assert heard(data=text).updates == ((11, 0, DATA_WRONG),)
+    assert heard(channelID=str(CHANNEL)) == heard(channelID=speech.channel_id(12).decode()) == Heard(strays=1)
+    assert speech.heard(5, b"{}") == speech.heard(5, b'{"messageType":"ping"}') == PONG
+    assert speech.heard(5, b'{"messageType":"broadcast","broadcasts":{"a":"1"}}') is None
+    for bad in (b"nonsense", b"[]", b'{"messageType":"notification","channelID":"b"}', b'{"messageType":7}'):
+        with pytest.raises(PeerError):
+            speech.heard(5, bad)
+
+
+def test_a_webpush_device_is_set_up_and_comes_back() -> None:
+    speech = webpush.WebPush(Manner("farm:8080", channels=2), key="BK")
+    uaid = "0123456789abcdef" * 2
+    hello = json.dumps({"messageType": "hello", "uaid": uaid, "status": 200, "use_webpush": True}).encode()
+    assert speech.answered(0, 0, b"{}", b"") is None
+    first = speech.answered(0, 0, hello, b"")
+    assert first is not None and first.identity.hex() == uaid and first.send and first.step == 1
+    answer = b'{"messageType":"register","channelID":"c","status":200,"pushEndpoint":"http://h/wpush/v2/%d"}'
+    second = speech.answered(0, 1, answer % 0, b"")
+    assert second is not None and (second.channel, second.endpoint) == (0, b"http://h/wpush/v2/0") and second.send
+    assert speech.answered(0, 2, answer % 1, b"") == Step(b"", DONE, 1, b"http://h/wpush/v2/1")
+    assert speech.answered(0, 0, hello, first.identity) == Step(b"", DONE, identity=first.identity)
+    other = speech.answered(0, 0, hello, bytes(16))  # it was given another identity, and registers anew
+    assert other is not None and other.step == 1
+    for bad in (b'{"messageType":"hello","uaid":"a","status":200}', hello.replace(b"true", b"false")):
+        with pytest.raises(PeerError, match="not WebPush"):
+            speech.answered(0, 0, bad, b"")
+    with pytest.raises(PeerError, match="status 400"):
+        speech.answered(0, 1, b'{"messageType":"register","status":400,"pushEndpoint":"bad key"}', b"")
+
+
 def test_answers_to_hello_and_register() -> None:
-    assert simplepush.uaid_of(b'{"messageType":"hello","uaid":"a","status":200}') == b"a"
-    assert simplepush.uaid_of(b'{ "status" : 200, "uaid" : "a", "messageType" : "hello" }') == b"a"
-    assert simplepush.uaid_of(b'{"messageType":"hello","status":200}') == b""
-    assert simplepush.uaid_of(b"{}") is None
+    assert registering.uaid_of(b'{"messageType":"hello","uaid":"a","status":200}') == b"a"
+    assert registering.uaid_of(b'{ "status" : 200, "uaid" : "a", "messageType" : "hello" }') == b"a"
+    assert registering.uaid_of(b'{"messageType":"hello","status":200}') == b""
+    assert registering.uaid_of(b"{}") is None
     with pytest.raises(PeerError, match="status 503"):
-        simplepush.uaid_of(b'{"messageType":"hello","status":503}')
+        registering.uaid_of(b'{"messageType":"hello","status":503}')
     answer = {"messageType": "register", "status": 200, "pushEndpoint": "http://h/u/t"}
-    assert simplepush.endpoint_of(json.dumps(answer, separators=(",", ":")).encode()) == b"http://h/u/t"
-    assert simplepush.endpoint_of(json.dumps(answer).replace("/", "\\/").encode()) == b"http://h/u/t"
-    assert simplepush.endpoint_of(b"{}") is None
+    assert registering.endpoint_of(json.dumps(answer, separators=(",", ":")).encode()) == b"http://h/u/t"
+    assert registering.endpoint_of(json.dumps(answer).replace("/", "\\/").encode()) == b"http://h/u/t"
+    assert registering.endpoint_of(b"{}") is None
     for bad in (b'{"messageType":"register","status":401}', b'{"messageType":"register","status":200}'):
         with pytest.raises(PeerError):
-            simplepush.endpoint_of(bad)
+            registering.endpoint_of(bad)
 
 
 def test_pushes_are_what_h11_reads() -> None:
@@ -188,6 +283,43 @@ def test_pushes_are_what_h11_reads() -> None:
     body = server.next_event()
     assert isinstance(body, h11.Data) and body.data == b"version=42"
     assert isinstance(server.next_event(), h11.EndOfMessage)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(STAMP_BYTES, 6000))
+def test_webpush_pushes_are_what_h11_reads(version: int, size: int) -> None:
+    head = head_of_webpush("farm:8081", "vapid t=a.b.c, k=d")
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(webpush_request(b"/wpush/v2/token", head, version, size))
+    request = server.next_event()
+    assert isinstance(request, h11.Request)
+    assert (request.method, request.target) == (b"POST", b"/wpush/v2/token")
+    headers = dict(request.headers)
+    assert headers[b"authorization"] == b"vapid t=a.b.c, k=d" and headers[b"content-encoding"] == b"aes128gcm"
+    assert int(headers[b"ttl"]) > 0
+    body = server.next_event()
+    assert isinstance(body, h11.Data) and len(body.data) == size and body.data == opaque_of(version, size)
+    assert isinstance(server.next_event(), h11.EndOfMessage)
+    assert version_in(base64_of(body.data)) == version
+    if size > 60 and version:
+        assert opaque_of(version - 1, size)[STAMP_BYTES:] != body.data[STAMP_BYTES:]
+
+
+def test_a_vapid_header_is_signed() -> None:
+    signer = Signer()
+    scheme, _, fields = signer.authorization("http://farm:8081").partition(" ")
+    token, key = (field.strip().partition("=")[2] for field in fields.split(","))
+    assert scheme == "vapid" and key == signer.public != Signer().public
+
+    def bytes_of(text: str) -> bytes:
+        return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+    header, claims, signature = (bytes_of(part) for part in token.split("."))
+    assert json.loads(header)["alg"] == "ES256"
+    said = json.loads(claims)
+    assert said["aud"] == "http://farm:8081" and time.time() < said["exp"] < time.time() + 86_400
+    public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), bytes_of(key))
+    der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+    public.verify(der, token.rpartition(".")[0].encode(), ec.ECDSA(SHA256()))
 
 
 def test_responses_at_every_boundary() -> None:
@@ -204,6 +336,8 @@ def test_responses_at_every_boundary() -> None:
 def test_endpoints() -> None:
     assert split_endpoint(b"http://h:81/u/t?a=b") == ("h", 81, "h:81", b"/u/t?a=b")
     assert split_endpoint(b"http://h/u") == ("h", 80, "h", b"/u")
+    origins = [b"http://h:81/u/t?a=b", b"http://H:80/u", b"http://[::1]:8081/u"]
+    assert list(map(origin_of, origins)) == ["http://h:81", "http://h", "http://[::1]:8081"]
     for bad in (b"https://h/u", b"/u", b"http://h:x/u"):
         with pytest.raises(PeerError):
             split_endpoint(bad)

@@ -16,6 +16,7 @@ from bench import connect as connecting
 from bench import push as pushing
 from bench.cli import main
 from bench.crew import Crew
+from bench.dialects import SIMPLEPUSH, WEBPUSH, Dialect
 from bench.errors import BenchError
 from bench.farm_process import attach
 from bench.fleet import Fleet, Load
@@ -29,20 +30,32 @@ def quiet() -> Progress:
     return Progress(Console(file=io.StringIO()))
 
 
-def push_with(server: Misbehaving, plan: Plan, devices: int = 20, **load: Any) -> dict[str, Any]:
+def push_with(
+    server: Misbehaving, plan: Plan, devices: int = 20, dialect: Dialect = SIMPLEPUSH, **load: Any
+) -> dict[str, Any]:
     """The document of `push`."""
+    payload = max(plan.payload, dialect.least)
+    spoken, plan = pushing.speaking(dialect, Load(devices, endpoints_every=1, **load), plan, payload)
     return pushing.run(
         Target(url=server.url, admin=""),
-        Load(devices, endpoints_every=1, **load),
+        spoken,
         plan,
         interrupt=Interrupt(),
         progress=quiet(),
     )
 
 
-def push_to(server: Misbehaving, *, grace: float = 0.2, payload: int = 0, rate: float = 0.0) -> dict[str, Any]:
+def push_to(
+    server: Misbehaving,
+    *,
+    grace: float = 0.2,
+    payload: int = 0,
+    rate: float = 0.0,
+    dialect: Dialect = SIMPLEPUSH,
+) -> dict[str, Any]:
     """One run of pushes."""
-    (run,) = push_with(server, Plan(connections=4, seconds=0.3, grace=grace, payload=payload, rate=rate))["runs"]
+    plan = Plan(connections=4, seconds=0.3, grace=grace, payload=payload, rate=rate)
+    (run,) = push_with(server, plan, dialect=dialect)["runs"]
     assert run["pushes"] == run["sent"] == server.pushes
     parts = ("delivered", "stored", "superseded", "undelivered", "refused", "unanswered", "lost")
     assert run["sent"] == sum(run[part] for part in parts)
@@ -74,11 +87,13 @@ def after_warm_up(devices: int, faults: list[str]) -> Callable[[int], str]:
 # ---- pushes
 
 
-def test_a_good_server_gets_a_clean_report() -> None:
+@pytest.mark.parametrize(("dialect", "status"), [(SIMPLEPUSH, 200), (WEBPUSH, 201)])
+def test_a_good_server_gets_a_clean_report(dialect: Dialect, status: int) -> None:
     with misbehaving(Rules()) as server:
-        run = push_to(server, grace=5)
+        run = push_to(server, grace=5, dialect=dialect)
+    assert not server.faults
     assert run["clean"] and run["delivered"] == run["pushes"] == sum(server.acks.values()) > 0
-    assert run["statuses"] == {200: run["pushes"]}
+    assert run["statuses"] == {status: run["pushes"]}
     assert not run["errors"] and not run["drops"] and run["held"] == 20
     assert max(server.acks.values()) == 1
     assert run["to_frame_ms"]["p50"] <= run["to_frame_ms"]["max"]
@@ -124,6 +139,36 @@ def test_each_fault_is_reported_and_nothing_else(fault: str, counts: dict[str, i
     assert run["statuses"] == {200: run["pushes"] - sum(expected.values()), **expected}
     broken = {"hang up": "closed by the server", "nonsense": "not HTTP", "answer twice": "more than one answer"}
     assert run["errors"] == ({broken[fault]: times} if fault in broken else {})
+
+
+@pytest.mark.parametrize(
+    ("fault", "counts"),
+    [
+        ("lose", {"lost": 1}),
+        ("duplicate", {"duplicates": 1}),
+        ("wrong version", {"unexpected": 1, "lost": 1}),
+        ("no data", {"unexpected": 1, "lost": 1}),  # then nobody can tell which push it was
+        ("wrong channel", {"strays": 1, "lost": 1}),
+        ("wrong data", {"wrong_data": 1}),
+        ("short data", {"wrong_data": 1}),
+        ("wrong encoding", {"wrong_data": 1}),
+        ("refuse", {}),
+        ("hang up", {}),
+        ("piecemeal", {}),
+        ("last", {}),
+    ],
+)
+def test_each_fault_of_webpush_is_reported_and_nothing_else(fault: str, counts: dict[str, int]) -> None:
+    with misbehaving(Rules(push=every(10, fault))) as server:
+        run = push_to(server, payload=1024, dialect=WEBPUSH)
+    times = server.faults.pop(fault)
+    assert times > 0 and not server.faults
+    names = ("lost", "duplicates", "unexpected", "strays", "wrong_data", "refused_but_arrived", "superseded")
+    assert {name: run[name] for name in names} == {name: counts.get(name, 0) * times for name in names}
+    assert run["clean"] == (not counts)
+    statuses = {"refuse": 503, "hang up": 0}
+    expected = {statuses[fault]: times} if fault in statuses else {}
+    assert run["statuses"] == expected | {201: run["pushes"] - sum(expected.values())}
 
 
 def test_a_server_that_answers_and_never_delivers() -> None:
@@ -249,6 +294,23 @@ def test_devices_that_were_away_get_what_was_stored(fault: str, found: dict[str,
     assert away["clean"] == (not fault)
 
 
+@pytest.mark.parametrize("fault", ["", "forget", "twice"])
+def test_webpush_devices_that_were_away_get_all_that_was_stored(fault: str) -> None:
+    with misbehaving(Rules(back=every(4, fault))) as server:
+        body = push_with(server, Plan(connections=4, seconds=0, count=400, online=0.6, grace=1), dialect=WEBPUSH)
+        left = sum(map(len, server.stored.values()))
+    (run,) = body["runs"]
+    away = body["away"]
+    assert run["clean"] and run["superseded"] == 0 and run["statuses"] == {201: 400}
+    assert run["sent"] == 400 == run["delivered"] + run["stored"]
+    assert away["devices"] == 8 and away["back"] == away["sample"] == server.returns == 8
+    assert away["expected"] == away["stored"] == run["stored"] == away["arrived"] + away["missing"]
+    assert (away["missing"] > 0) == (fault == "forget") and (away["duplicates"] > 0) == (fault == "twice")
+    assert away["older"] == away["unexpected"] == away["strays"] == 0
+    assert left == away["missing"]  # all else was acknowledged
+    assert away["clean"] == (not fault)
+
+
 def test_a_refused_push_is_not_stored() -> None:
     with misbehaving(Rules(push=every(2, "refuse"))) as server:
         body = push_with(server, Plan(connections=4, seconds=0, count=200, online=0.5, grace=1))
@@ -291,6 +353,23 @@ def test_devices_that_fail_are_counted_by_kind() -> None:
     for kind in kinds.values():
         failures[kind] = failures.get(kind, 0) + 2
     assert setup["failures"] == failures
+
+
+def test_webpush_devices_that_fail_are_counted_by_kind() -> None:
+    kinds = {
+        "not WebPush": "hello: not WebPush",
+        "refuse hello": "hello: status 503",
+        "refuse register": "register: status 503",
+        "silent register": "register: no answer in time",
+        "not JSON": "register: not JSON",
+    }
+    faults = list(kinds)
+    devices = 2 * len(faults)
+    load, _ = pushing.speaking(WEBPUSH, Load(devices, timeout=1.5), Plan())
+    with misbehaving(Rules(after_warm_up(devices, faults))) as server:
+        measured = connect_to(server, load)
+    assert server.faults == dict.fromkeys(faults, 2)
+    assert measured["setup"]["failures"] == dict.fromkeys(kinds.values(), 2)
 
 
 def test_devices_that_are_cut_off_while_they_are_held() -> None:
@@ -362,6 +441,11 @@ def test_a_port_where_nobody_listens() -> None:
     [
         (Rules(push=every(10, "lose")), ["push", "--seconds", "0.3", "--grace", "0.1"]),
         (Rules(push=every(10, "wrong data")), ["push", "--seconds", "0.3", "--payload", "9"]),
+        (Rules(push=every(10, "lose")), ["push", "--dialect", "webpush", "--seconds", "0.3", "--grace", "0.1"]),
+        (
+            Rules(device=lambda number: "refuse" if number == 12 else ""),
+            ["push", "--dialect", "both", "--seconds", "0.3", "--grace", "0.1"],
+        ),
         (Rules(back=lambda number: "forget"), ["push", "--seconds", "0.3", "--online", "0.5", "--grace", "0.3"]),
         (Rules(push=every(10, "lose")), ["connect", "--no-baseline", "--hold", "0", "--push", "50"]),
         (Rules(push=lambda number: "refuse"), ["connect", "--no-baseline", "--hold", "0", "--push", "50"]),

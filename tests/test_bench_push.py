@@ -18,9 +18,13 @@ from hypothesis import strategies as st
 
 from bench import machine_memory
 from bench.cli import main
+from bench.dialects import CONNECT_FIGURES, PUSH_FIGURES, ratios
+from bench.evidence import evidence
 from bench.http_bytes import head_of_push, payload_of, push_request
 from bench.machine_memory import Cache, Reading, growth, parse_slabinfo, reading_of
 from bench.procfs import Kernel
+from bench.profiles import PROFILES
+from bench.results import shown
 from bench.samples import (
     DATA_MISSING,
     DATA_RIGHT,
@@ -122,6 +126,50 @@ def test_what_devices_get_when_they_come_back() -> None:
     assert back((0, 20), (1, 11), (2, 23), (2, 99)) == {"expected": 3, "arrived": 3, "unexpected": 1}
 
 
+def test_webpush_keeps_every_message() -> None:
+    # devices 2 and 3 are away; 201 says only that a message was taken
+    pushes = pushed((0, 10, 201), (0, 11, 201), (2, 12, 201), (2, 13, 201), (3, 14, 503), (1, 15, 201))
+    arrivals = arrived((0, 11, DATA_RIGHT), (1, 15, DATA_MISSING))
+    books = account(pushes, arrivals, away=range(2, 4), keeps_all=True)
+    assert (books.sent, books.delivered, books.stored, books.superseded) == (6, 2, 2, 0)
+    assert (books.lost, books.refused, books.wrong_data) == (1, 1, 1)
+    devices = frozenset({2, 3})
+
+    def back(*arrivals: tuple[int, int]) -> dict[str, int]:
+        got = arrived(*((channel, version, DATA_RIGHT) for channel, version in arrivals))
+        fields = account_returned([pushes], got, channels=1, devices=devices, keeps_all=True).fields()
+        return {name: count for name, count in fields.items() if count}
+
+    assert back((2, 12), (2, 13)) == back((2, 13), (2, 12)) == {"expected": 2, "arrived": 2}
+    assert back((2, 13), (3, 14)) == {"expected": 2, "arrived": 1, "missing": 1}
+    assert back((2, 12), (2, 13), (2, 12)) == {"expected": 2, "arrived": 2, "duplicates": 1}
+    assert back((2, 12), (2, 13), (2, 99)) == {"expected": 2, "arrived": 2, "unexpected": 1}
+
+
+def test_ratios_of_what_was_measured() -> None:
+    def part(dialect: str, rate: float, frame: dict[str, float], cpu: float | None) -> dict[str, Any]:
+        groups = {"router": {"cpu_seconds_a_1000": cpu}}
+        run = {"notifications_a_second": rate, "to_frame_ms": frame, "usage": {"groups": groups}}
+        return {"dialect": dialect, "runs": [run]}
+
+    parts = [part("simplepush", 1000, {"p50": 2.0}, 0.5), part("webpush", 600, {"p50": 3.0}, None)]
+    found = ratios(parts, PUSH_FIGURES)
+    assert {key: value for key, value in found.items() if value is not None} == {
+        "notifications_a_second": 0.6,
+        "to_frame_p50": 1.5,
+    }
+    assert set(ratios(parts[:1], PUSH_FIGURES).values()) == {None}
+    empty = [{"dialect": "simplepush", "runs": []}, {"dialect": "webpush", "runs": []}]
+    assert set(ratios(empty, PUSH_FIGURES).values()) == {None}
+    memory = [
+        {"dialect": dialect, "connect": {"user_memory": {"workers": {"a_connection": size}}}}
+        for dialect, size in (("simplepush", 800), ("webpush", 400))
+    ]
+    assert ratios(memory, CONNECT_FIGURES)["workers_memory_a_device"] == 0.5
+    memory[0]["connect"]["user_memory"]["workers"]["a_connection"] = -8  # type: ignore[index]  # shrank: no ratio
+    assert ratios(memory, CONNECT_FIGURES)["workers_memory_a_device"] is None
+
+
 # ---- sources
 
 
@@ -183,6 +231,10 @@ def test_the_page_cache_is_not_in_use_but_shared_memory_is() -> None:
         (["push", "--channels", "0"], "--channels"),
         (["push", "--payload", "-1"], "--payload"),
         (["push", "--source", "nowhere"], "--source"),
+        (["push", "--dialect", "carrier pigeon"], "--dialect"),
+        (["push", "--dialect", "webpush", "--payload", "8"], "9 bytes"),
+        (["push", "--dialect", "both", "--payload", "0"], "9 bytes"),
+        (["connect", "--dialect", "webpush", "--bare"], "--bare"),
         (["connect", "--source", "10.0.0.0/8"], "65,536"),
         (["connect", "--source", "10.0.0.5/24"], "host bits"),
         (["connect", "--push", "-1"], "--push"),
@@ -269,6 +321,84 @@ def test_a_farm_that_closes_devices_that_ping_too_often(tmp_path: Path) -> None:
     # they had gone before the first push: what was accepted for them waits in the store, and is not lost
     assert done["push"]["statuses"] == {"202": 100}
     assert done["push"]["lost"] == 0 and done["push"]["undelivered"] + done["push"]["superseded"] == 100
+
+
+def test_webpush_to_devices_that_are_there_and_away(tmp_path: Path) -> None:
+    mix = ("--dialect", "webpush", "--channels", "2", "--online", "0.8", "--rate", "400", "--pushers", "2")
+    body = bench("push", "--devices", "200", "--seconds", "1.5", *mix, file=tmp_path / "push.json")
+    (run,) = body["runs"]
+    assert body["dialect"] == body["options"]["dialect"] == "webpush" and body["payload"] == 1024
+    assert run["clean"] and balanced(run) and run["wrong_data"] == run["superseded"] == 0
+    assert run["statuses"] == {"201": run["pushes"]} and run["pushes"] + run["unsent"] == 600
+    assert run["delivered"] > 0 and run["stored"] > 0
+    away = body["away"]
+    assert away["clean"] and away["devices"] == 40 and away["back"] == away["sample"] > 0
+    assert away["stored"] == away["expected"] == away["arrived"] == run["stored"]
+
+
+def test_webpush_messages_that_a_farm_refuses(tmp_path: Path) -> None:
+    arguments = ("push", "--dialect", "webpush", "--devices", "20", "--seconds", "0.3", "--payload", "6000")
+    (run,) = bench(*arguments, file=tmp_path / "push.json", code=1)["runs"]
+    assert run["statuses"].keys() <= {"413", "0"} and run["refused"] > 0  # it may close before it has read all
+    assert run["delivered"] == 0 and run["lost"] == 0
+
+
+def test_both_dialects_one_after_the_other(tmp_path: Path) -> None:
+    arguments = ("push", "--dialect", "both", "--devices", "60", "--seconds", "0.5", "--store", "memory", "--half")
+    body = bench(*arguments, file=tmp_path / "push.json")
+    simplepush, webpush = body["parts"]
+    assert (simplepush["dialect"], simplepush["payload"]) == ("simplepush", 0)
+    assert (webpush["dialect"], webpush["payload"]) == ("webpush", 1024)
+    for part in body["parts"]:
+        assert all(run["clean"] and balanced(run) and run["delivered"] == run["pushes"] > 0 for run in part["runs"])
+    rates = [part["runs"][0]["notifications_a_second"] for part in body["parts"]]
+    assert body["ratios"]["notifications_a_second"] == pytest.approx(rates[1] / rates[0])
+    assert body["ratios"]["router_cpu_a_push"] > 0
+    page = shown(body)
+    assert page.tables[0].title == "WebPush : SimplePush"
+    assert page.tables[0].rows[0][-1] == f"{rates[1] / rates[0]:.2f}"
+    titles = [table.title for table in page.tables]
+    assert "Pushing to 60 devices (SimplePush)" in titles
+    assert "Pushing to 60 devices (WebPush, 1,024 bytes each)" in titles
+    assert "WebPush at " in page.headline and len(page.charts) == 4
+    found = evidence(PROFILES["small"], [("x.json", body)])
+    assert len(found.pushes) == 4 and sum("(WebPush)" in one.source for one in found.pushes) == 2
+
+
+def test_webpush_devices_that_are_held_and_pushed_to(tmp_path: Path) -> None:
+    more = ("--channels", "2", "--ping", "0.5", "--hold", "1.5", "--processes", "2")
+    pushes = ("--push", "300", "--push-rate", "1000", "--set", "webpush.min_ping_interval=0")
+    arguments = ("connect", "--dialect", "webpush", "--devices", "100", "--no-baseline")
+    body = bench(*arguments, *more, *pushes, file=tmp_path / "connect.json")
+    done = body["connect"]
+    assert body["dialect"] == "webpush" and done["setup"]["ready"] == done["held"] == 100 and not done["drops"]
+    assert done["pings"]["answered"] > 0 and done["pings"]["overdue"] == 0
+    run = done["push"]
+    assert run["pushes"] == run["delivered"] == 300 and run["clean"] and run["unsent"] == 0
+
+
+def test_webpush_devices_that_ping_too_often_are_closed(tmp_path: Path) -> None:
+    arguments = ("connect", "--dialect", "webpush", "--devices", "20", "--no-baseline", "--ping", "0.3", "--hold", "2")
+    done = bench(*arguments, "--push", "100", file=tmp_path / "connect.json", code=1)["connect"]
+    assert sum(done["drops"].values()) == 20 and done["held"] == 0
+    assert done["push"]["statuses"] == {"201": 100}
+    assert done["push"]["lost"] == done["push"]["superseded"] == 0 and done["push"]["undelivered"] == 100
+
+
+def test_both_dialects_are_held_one_after_the_other(tmp_path: Path) -> None:
+    arguments = ("connect", "--dialect", "both", "--devices", "300", "--hold", "0.2")
+    body = bench(*arguments, file=tmp_path / "connect.json")
+    simplepush, webpush = body["parts"]
+    assert [part["dialect"] for part in body["parts"]] == ["simplepush", "webpush"]
+    assert simplepush["connect"]["held"] == webpush["connect"]["held"] == 300
+    assert "baseline" in simplepush and "baseline" not in webpush
+    costs = [part["connect"]["user_memory"]["workers"]["a_connection"] for part in body["parts"]]
+    assert body["ratios"]["workers_memory_a_device"] == (pytest.approx(costs[1] / costs[0]) if min(costs) > 0 else None)
+    assert body["ratios"]["setup_rate"] > 0
+    page = shown(body)
+    assert page.tables[0].title == "WebPush : SimplePush"
+    assert {"Connecting devices (SimplePush)", "Connecting devices (WebPush)"} <= {table.title for table in page.tables}
+    assert "WebPush: 300 devices ready" in page.headline
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:

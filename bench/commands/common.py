@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from bench import procfs
+from bench.dialects import BOTH, DIALECTS, SIMPLEPUSH, Dialect, Figure, ratios
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
 from bench.profiles import workers_for
@@ -174,6 +175,36 @@ def _sources(context: click.Context, parameter: click.Parameter, values: tuple[s
         raise click.BadParameter(str(error)) from None
 
 
+def dialect_option(command: Command) -> Command:
+    """`--dialect`: for commands that measure more than one."""
+    return click.option(
+        "--dialect",
+        type=click.Choice([*DIALECTS, BOTH]),
+        default=SIMPLEPUSH.name,
+        show_default=True,
+        help="What devices and app servers speak. Both: one after the other, each with a fresh farm unless --url names "
+        "one, and how they compare.",
+    )(command)
+
+
+def chosen(dialect: str) -> list[Dialect]:
+    """What `--dialect` names."""
+    return list(DIALECTS.values()) if dialect == BOTH else [DIALECTS[dialect]]
+
+
+def in_turn(
+    dialect: str, figures: tuple[Figure, ...], interrupt: Interrupt, run: Callable[[Dialect], dict[str, Any]]
+) -> dict[str, Any]:
+    """Run in the dialect that `--dialect` names; or in both of them, and then compare these figures."""
+    if dialect != BOTH:
+        return run(DIALECTS[dialect])
+    parts: list[dict[str, Any]] = []
+    for one in chosen(dialect):
+        if not parts or not interrupt.requested:
+            parts.append(run(one))
+    return {"parts": parts, "ratios": ratios(parts, figures)}
+
+
 def endpoints_every(devices: int, channels: int = 1) -> int:
     """Every how many devices one reports its endpoints, so that at most 200,000 have to be kept."""
     return math.ceil(devices * channels / CHANNELS_PUSHED_TO)
@@ -188,7 +219,7 @@ def target_of(farm: dict[str, Any], devices: int) -> Target:
     needed = devices * (1 if farm["url"] else 2) + SPARE_FILES
     if (free := procfs.free_files()) < needed:
         raise BenchError(
-            f"{devices:,} devices need {needed:,} open files, and fs.file-max leaves {free:,} to this machine: "
+            f"{devices:,} devices need {needed:,} open files, and fs.file-max leaves {max(0, free):,} to this machine: "
             f"sysctl -w fs.file-max={2 * needed}"
         )
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -6,15 +6,19 @@ from typing import Any, Final
 import click
 
 from bench import connect as connecting
+from bench import push as pushing
 from bench.commands.common import (
     channels_option,
+    dialect_option,
     endpoints_every,
     farm_options,
+    in_turn,
     load_options,
     perform,
     source_option,
     target_of,
 )
+from bench.dialects import CONNECT_FIGURES, SIMPLEPUSH, Dialect, parts_of
 from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -26,6 +30,7 @@ PUSH_SECONDS: Final = 600.0
 
 @click.command()
 @load_options(10_000)
+@dialect_option
 @click.option(
     "--bare",
     is_flag=True,
@@ -51,7 +56,7 @@ PUSH_SECONDS: Final = 600.0
     default=0.0,
     metavar="SECONDS",
     help="Each device pings so often, and every ping must be answered. By default never. A farm closes devices that "
-    "ping more often than every 20 (simplepush.min_ping_interval).",
+    "ping more often than every 20 (simplepush.min_ping_interval), with WebPush every 45 (webpush.min_ping_interval).",
 )
 @click.option(
     "--push",
@@ -79,6 +84,7 @@ PUSH_SECONDS: Final = 600.0
 def connect(
     *,
     devices: int,
+    dialect: str,
     processes: int,
     timeout: float,
     bare: bool,
@@ -97,17 +103,20 @@ def connect(
     Reports set-ups a second (overall, and in the middle half of them), the time of one set-up, user and
     kernel memory a connection, what the machine holds in all (both ends, kernel, and every process), the
     spread over the workers, and the same for a trio-websocket server as the baseline. With --push also how
-    fast notifications reach devices while all of them are held.
+    fast notifications reach devices while all of them are held; with WebPush, messages of 1 KiB.
 
     \b
     farm bench connect --devices 15000
     farm bench connect --devices 100000 --rate 5000 --hold 120 --json held.json
     farm bench connect --devices 1000000 --no-baseline --push 100000
     farm bench connect --url ws://10.0.0.9:8080/ --admin http://10.0.0.9:8082 --source 10.0.1.0/28
+    farm bench connect --dialect both --devices 15000
     farm bench connect --url ws://127.0.0.1:8080/ --admin http://127.0.0.1:8082
     """
     if bare and pushes:
         raise click.UsageError("--push needs devices with channels, and --bare ones have none")
+    if bare and dialect != SIMPLEPUSH.name:
+        raise click.UsageError("--bare devices say nothing, so they have no --dialect")
     load = Load(
         devices,
         bare,
@@ -119,24 +128,34 @@ def connect(
         ping=ping,
         sources=sources,
     )
-    plan = Plan(seconds=PUSH_SECONDS, rate=push_rate, count=pushes) if pushes else None
+    plan = Plan(seconds=PUSH_SECONDS, rate=push_rate, count=pushes)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        return connecting.run(
-            target_of(farm, devices),
-            load,
-            hold=hold,
-            baseline=baseline,
-            interrupt=interrupt,
-            progress=progress,
-            plan=plan,
-        )
+        def one(spoken: Dialect) -> dict[str, Any]:
+            mine, how = pushing.speaking(spoken, load, plan)
+            return connecting.run(
+                target_of(farm, devices),
+                mine,
+                hold=hold,
+                baseline=baseline and spoken.name in (dialect, SIMPLEPUSH.name),  # of both, once is enough
+                interrupt=interrupt,
+                progress=progress,
+                plan=how if pushes else None,
+            )
 
-    options = {"devices": devices, "bare": bare, "rate": rate, "hold": hold, "processes": processes}
+        return in_turn(dialect, CONNECT_FIGURES, interrupt, one)
+
+    options: dict[str, Any] = {"devices": devices, "dialect": dialect, "bare": bare, "rate": rate, "hold": hold}
+    options |= {"processes": processes}
     options |= {"ping": ping, "push": pushes, "push_rate": push_rate, "channels": channels, "sources": len(sources)}
     body = perform("connect", options | farm, run)
-    done = body["connect"]
+    good = all(_as_it_should_be(part["connect"], devices, pushes) for part in parts_of(body))
+    sys.exit(1 if body["interrupted"] or not good else 0)
+
+
+def _as_it_should_be(done: dict[str, Any], devices: int, pushes: int) -> bool:
+    """Whether all devices came up and stayed, with every ping answered and every push there."""
     pushed = done["push"]
     arrived = not pushes or (pushed and pushed["clean"] and pushed["delivered"] == pushes and not pushed["drops"])
-    failed = done["setup"]["ready"] < devices or done["drops"] or done["pings"]["overdue"] or not arrived
-    sys.exit(1 if body["interrupted"] or failed else 0)
+    failed = done["setup"]["ready"] < devices or done["drops"] or done["pings"]["overdue"]
+    return bool(arrived and not failed)

@@ -8,15 +8,19 @@ import click
 from bench import push as pushing
 from bench.commands.common import (
     channels_option,
+    chosen,
     connections_option,
+    dialect_option,
     endpoints_every,
     farm_options,
     grace_option,
+    in_turn,
     load_options,
     perform,
     source_option,
     target_of,
 )
+from bench.dialects import PUSH_FIGURES, Dialect, parts_of
 from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -26,6 +30,7 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
 
 @click.command()
 @load_options(15_000)
+@dialect_option
 @connections_option
 @click.option("--pushers", type=click.IntRange(1), default=1, show_default=True, help="Load processes of app servers.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of a run.")
@@ -40,9 +45,10 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
 @click.option(
     "--payload",
     type=click.IntRange(0, MOST_PAYLOAD_BYTES),
-    default=0,
+    default=None,
     metavar="BYTES",
-    help="Data that each push carries; devices check it. A farm takes 4096 (simplepush.max_data_bytes).",
+    help="Data that each push carries; devices check it. By default 0 with SimplePush, of which a farm takes 4096 "
+    "(simplepush.max_data_bytes), and 1024 with WebPush, of which it takes 5630 (webpush.max_body_bytes).",
 )
 @click.option(
     "--online",
@@ -64,6 +70,7 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
 def push(
     *,
     devices: int,
+    dialect: str,
     processes: int,
     timeout: float,
     connections: int,
@@ -72,7 +79,7 @@ def push(
     rate: float,
     half: bool,
     grace: float,
-    payload: int,
+    payload: int | None,
     online: float,
     channels: int,
     sources: tuple[str, ...],
@@ -82,18 +89,26 @@ def push(
     """Push to random devices and count what arrives.
 
     Devices acknowledge every notification. Reports notifications a second, what was answered, percentiles
-    from the PUT to the frame at the device and to the answer, what was lost or came twice, and the CPU that
+    from the push to the frame at the device and to the answer, what was lost or came twice, and the CPU that
     each part used.
 
     With --online below 1 the rest of the devices come back at the end (a sample of them if they are many), and
-    have to get the newest version of every channel of theirs that was pushed to.
+    have to get the newest version of every channel of theirs that was pushed to; with WebPush, every message.
+
+    WebPush: devices register with the key of the app server, which signs a VAPID header once a run and sends it with
+    every push; messages are random bytes. The answer is 201 for delivered and stored alike: what arrived is what the
+    devices say.
 
     \b
     farm bench push --devices 15000 --half
     farm bench push --store memory --connections 256 --seconds 30
     farm bench push --rate 5000 --json pushed.json
+    farm bench push --dialect both --seconds 20
     farm bench push --rate 2000 --pushers 2 --channels 3 --payload 200 --online 0.8
     """
+    least = max(one.least for one in chosen(dialect))
+    if payload is not None and payload < least:
+        raise click.BadParameter(f"a push of WebPush has {least} bytes at least, to be told by", param_hint="--payload")
     load = Load(
         devices,
         processes=processes,
@@ -102,18 +117,28 @@ def push(
         channels=channels,
         sources=sources,
     )
-    plan = pushing.Plan(connections, pushers, seconds, rate, half, grace, endpoint, payload=payload, online=online)
+    plan = pushing.Plan(connections, pushers, seconds, rate, half, grace, endpoint, online=online)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        return pushing.run(target_of(farm, devices), load, plan, interrupt=interrupt, progress=progress)
+        def one(spoken: Dialect) -> dict[str, Any]:
+            mine, how = pushing.speaking(spoken, load, plan, payload)
+            return pushing.run(target_of(farm, devices), mine, how, interrupt=interrupt, progress=progress)
 
-    options: dict[str, Any] = {"devices": devices, "processes": processes, "connections": connections}
+        return in_turn(dialect, PUSH_FIGURES, interrupt, one)
+
+    options: dict[str, Any] = {"devices": devices, "dialect": dialect, "processes": processes}
+    options |= {"connections": connections}
     options |= {"pushers": pushers, "seconds": seconds, "rate": rate, "half": half, "grace": grace}
     options |= {"channels": channels, "payload": payload, "online": online, "sources": len(sources)}
     body = perform("push", options | farm, run)
-    clean = all(done["clean"] and done["delivered"] for done in body["runs"])
-    wanted, ready = body["setup"]["wanted"], body["setup"]["ready"]
-    if away := body.get("away"):
+    sys.exit(body["interrupted"] or not all(map(_as_it_should_be, parts_of(body))))
+
+
+def _as_it_should_be(part: dict[str, Any]) -> bool:
+    """Whether all devices came up, and what was accepted arrived."""
+    clean = all(done["clean"] and done["delivered"] for done in part["runs"])
+    wanted, ready = part["setup"]["wanted"], part["setup"]["ready"]
+    if away := part.get("away"):
         clean = clean and away["clean"]
         wanted, ready = wanted + away["setup"]["wanted"], ready + away["setup"]["ready"]
-    sys.exit(body["interrupted"] or ready < wanted or not clean)
+    return bool(clean and ready >= wanted)

@@ -12,9 +12,11 @@ from bench.speech.base import Manner, Speech
 from bench.speech.nats import Nats
 from bench.speech.simplepush import SimplePush
 from bench.speech.subscribe import Subscribe
+from bench.speech.webpush import WebPush
 
 SPEECHES: Final[dict[str, Callable[..., Speech]]] = {
     "simplepush": SimplePush,
+    "webpush": WebPush,
     "bare": Bare,
     "subscribe": Subscribe,
     "nats": Nats,

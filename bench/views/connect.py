@@ -2,15 +2,24 @@
 
 from typing import Any, Final
 
+from bench.dialects import COMPARISON, CONNECT_FIGURES, dialect_of, parts_of
 from bench.tables import Chart, Series, Table, kib, milliseconds, number, size
 from bench.views import push as pushes
-from bench.views.parts import added, cpu, kinds, ready
+from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 
 POINTS: Final = ("p50", "p90", "p99", "p99.9", "max")
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """What was held and what it cost, beside the baseline if there is one; failures; pushes; CPU."""
+    """How the dialects compare, if there were both; for each what was held and what it cost, beside the baseline if
+    there is one; failures; pushes; CPU."""
+    found = comparison(body, CONNECT_FIGURES)
+    for part in parts_of(body):
+        found += _tables(part)
+    return found
+
+
+def _tables(body: dict[str, Any]) -> list[Table]:
     ours, base = body["connect"], body.get("baseline")
     found = [_main(body, ours, base)]
     found += kinds("Devices that failed, or were dropped", added(ours["setup"]["failures"], ours["drops"]))
@@ -26,6 +35,14 @@ def tables(body: dict[str, Any]) -> list[Table]:
 
 def headline(body: dict[str, Any]) -> str:
     """What was held, and what one costs in the farm's processes."""
+    if "parts" not in body:
+        return _headline(body)
+    memory = body["ratios"].get("workers_memory_a_device")
+    told = [] if memory is None else [f"memory of the workers a device, {COMPARISON}: {memory:.2f}"]
+    return "; ".join([*told, *(f"{dialect_of(part).title}: {_headline(part)}" for part in body["parts"])])
+
+
+def _headline(body: dict[str, Any]) -> str:
     ours = body["connect"]
     costs = [ours["user_memory"].get(part, {}).get("a_connection") for part in ("workers", "router")]
     told = [
@@ -41,7 +58,7 @@ def headline(body: dict[str, Any]) -> str:
 
 def _main(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | None) -> Table:
     options, setup = body["options"], ours["setup"]
-    table = Table("Connecting devices", ["farm", *(("trio-websocket",) if base else ())])
+    table = Table(f"Connecting devices{spoken(body)}", ["farm", *(("trio-websocket",) if base else ())])
 
     def row(name: str, mine: str, other: str = "") -> None:
         table.row(name, mine, *((other or "",) if base else ()))
@@ -94,14 +111,16 @@ def _values(points: dict[str, float] | None) -> str:
 
 def charts(body: dict[str, Any]) -> list[Chart]:
     """Memory of a connection against the baseline, time of a set-up, and of the pushes."""
-    ours, base = body["connect"], body.get("baseline")
-    found = [chart for chart in (_memory(ours, base), _times(body, ours, base)) if chart.series]
-    if ours.get("push"):
-        found += pushes.latency_charts([ours["push"]], f"{ours['held']:,} devices held")
+    found: list[Chart] = []
+    for part in parts_of(body):
+        ours, base = part["connect"], part.get("baseline")
+        found += [chart for chart in (_memory(part, ours, base), _times(part, ours, base)) if chart.series]
+        if ours.get("push"):
+            found += pushes.latency_charts([ours["push"]], f"{ours['held']:,} devices held{spoken(part)}")
     return found
 
 
-def _memory(ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
+def _memory(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
     chart = Chart("Memory of one connection", "bar", "", "KiB")
     memory = ours["user_memory"]
     parts = {
@@ -117,7 +136,7 @@ def _memory(ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
         groups.append("trio-websocket")
         parts["trio-websocket"] = theirs
     values = [round(float(parts[name]) / 1024, 3) for name in groups]
-    chart.series.append(Series(f"{number(ours['setup']['ready'])} devices", groups, values))
+    chart.series.append(Series(f"{number(ours['setup']['ready'])} devices{spoken(body)}", groups, values))
     baseline = f", trio-websocket {base['setup']['ready']:,}" if base else ""
     chart.note = (
         f"Growth while {ours['setup']['ready']:,} devices came up{baseline}; user memory but for the kernel's bar."
@@ -128,7 +147,7 @@ def _memory(ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
 def _times(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
     chart = Chart("Time of one set-up", "bar", "percentile", "ms", log_y=True)
     what = "upgrade" if body["options"]["bare"] else "upgrade, hello, register"
-    runs = [(f"farm: {what}", ours["setup"])]
+    runs = [(f"farm{spoken(body)}: {what}", ours["setup"])]
     if base:
         runs.append(("trio-websocket: upgrade", base["setup"]))
     for name, setup in runs:

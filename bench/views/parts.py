@@ -1,8 +1,10 @@
 """Tables that several commands show. Pure."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from bench.tables import Table, number
+from bench.dialects import COMPARISON, Figure, dialect_of, figure_in
+from bench.tables import Table, kib, milliseconds, number
 
 
 def cpu(runs: list[tuple[str, dict[str, Any]]]) -> Table:
@@ -45,3 +47,31 @@ def kinds(title: str, counts: dict[str, int]) -> list[Table]:
 def ready(setup: dict[str, Any]) -> str:
     """`15,000`, or `14,990 of 15,000`."""
     return number(setup["ready"]) if setup["ready"] == setup["wanted"] else f"{setup['ready']:,} of {setup['wanted']:,}"
+
+
+def spoken(part: dict[str, Any]) -> str:
+    """` (WebPush, 1,024 bytes each)`, to stand behind the devices; nothing for results that do not say it."""
+    if "dialect" not in part:
+        return ""
+    payload = part.get("payload")
+    return f" ({dialect_of(part).title}" + (f", {payload:,} bytes each)" if payload else ")")
+
+
+def comparison(body: dict[str, Any], figures: Iterable[Figure]) -> list[Table]:
+    """What both dialects came to, side by side, and the ratio; no table for a run in one of them."""
+    parts = body.get("parts", ())
+    if len(parts) < 2:
+        return []
+    table = Table(COMPARISON, [*(dialect_of(part).title for part in parts), "ratio"])
+    for figure in figures:
+        ratio = body["ratios"].get(figure.key)
+        cells = [_figure(figure_in(part, figure), figure.unit) for part in parts]
+        table.row(figure.label, *cells, "-" if ratio is None else f"{ratio:.2f}")
+    table.notes.append("One after the other on the same machine: what disturbs it moves both, so go by the ratios.")
+    return [table]
+
+
+def _figure(value: float | None, unit: str) -> str:
+    if unit == "CPU":  # seconds for a thousand
+        return "-" if value is None else f"{value * 1000:.1f} us"
+    return {"ms": milliseconds, "bytes": kib}.get(unit, number)(value)

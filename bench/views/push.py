@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
+from bench.dialects import PUSH_FIGURES, WEBPUSH, dialect_of, parts_of
 from bench.tables import Chart, Series, Table, milliseconds, number
-from bench.views.parts import added, cpu, kinds, ready
+from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 
 POINTS: Final = ("p50", "p90", "p99", "p99.9", "max")
 COUNTS: Final = (
@@ -20,12 +21,12 @@ COUNTS: Final = (
     ("accepted for devices that were cut off", "undelivered"),
 )
 AWAY: Final = (
-    ("pushed to while they were away", "stored", "channels"),
+    ("pushed to while they were away", "stored", "pieces"),
     ("brought back", "sample", "devices"),
     ("back", "back", "devices"),
-    ("updates that wait for them", "expected", "channels"),
-    ("arrived, the newest or newer", "arrived", "channels"),
-    ("missing", "missing", "channels"),
+    ("updates that wait for them", "expected", "pieces"),
+    ("arrived, the newest or newer", "arrived", "pieces"),
+    ("missing", "missing", "pieces"),
     ("older than the newest accepted", "older", ""),
     ("duplicates", "duplicates", ""),
     ("never sent, but arrived", "unexpected", ""),
@@ -35,27 +36,40 @@ AWAY: Final = (
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """What was answered and what arrived, how fast, and the CPU; devices that were away."""
+    """How the dialects compare, if there were both; for each what was answered and what arrived, how fast, and the
+    CPU; devices that were away."""
+    found = comparison(body, PUSH_FIGURES)
+    for part in parts_of(body):
+        found += _tables(part)
+    return found
+
+
+def _tables(body: dict[str, Any]) -> list[Table]:
     runs = body["runs"]
-    found = run_tables(f"Pushing to {ready(body['setup'])} devices", runs) if runs else []
+    found = run_tables(f"Pushing to {ready(body['setup'])} devices{spoken(body)}", runs) if runs else []
     away = body.get("away")
     if away:
-        found.append(_away(away))
+        found.append(_away(away, "messages" if dialect_of(body).keeps_all else "channels"))
         found += kinds("Attempts to come back that failed", away["return_failures"])
     found += kinds("Devices that failed", body["setup"]["failures"])
     return [*found, cpu([(name_of(run), run["usage"]) for run in runs])] if runs else found
 
 
 def headline(body: dict[str, Any]) -> str:
-    """Rate, latency and losses of the first run."""
-    return headline_of(body["runs"][0]) if body["runs"] else "-"
+    """Rate, latency and losses of the first run, of both dialects if both were spoken."""
+    if "parts" not in body:
+        return headline_of(body["runs"][0]) if body["runs"] else "-"
+    rate = body["ratios"].get("notifications_a_second")
+    told = [] if rate is None else [f"{WEBPUSH.title} at {rate:.0%} of the rate"]
+    told += [f"{dialect_of(part).title}: {headline_of(part['runs'][0])}" for part in body["parts"] if part["runs"]]
+    return "; ".join(told) or "-"
 
 
 def headline_of(run: dict[str, Any]) -> str:
     """Rate, latency and losses."""
     p99 = milliseconds(run["to_frame_ms"].get("p99"))
     return (
-        f"{number(run['notifications_a_second'])} notifications/s; PUT to frame p99 {p99}; {number(run['lost'])} lost"
+        f"{number(run['notifications_a_second'])} notifications/s; push to frame p99 {p99}; {number(run['lost'])} lost"
     )
 
 
@@ -77,7 +91,7 @@ def run_tables(title: str, runs: list[dict[str, Any]]) -> list[Table]:
     for status in sorted({str(status) for run in runs for status in run["statuses"]}):
         row(f"answered {status}" if status != "0" else "not answered", "statuses", status)
     row("due but never sent", "unsent")
-    for key, name in (("to_frame_ms", "PUT to frame"), ("to_response_ms", "PUT to answer")):
+    for key, name in (("to_frame_ms", "push to frame"), ("to_response_ms", "push to answer")):
         for point in POINTS:
             table.row(f"{name}, {point}", *(milliseconds(run[key].get(point)) for run in runs))
     for name, key in COUNTS:
@@ -88,9 +102,11 @@ def run_tables(title: str, runs: list[dict[str, Any]]) -> list[Table]:
     return [table, *kinds("Connections that broke", broken)]
 
 
-def _away(away: dict[str, Any]) -> Table:
+def _away(away: dict[str, Any], pieces: str) -> Table:
+    """`pieces`: what is owed to a device."""
     table = Table(f"{away['devices']:,} devices that were away", ["count"])
     for name, key, unit in AWAY:
+        unit = unit.replace("pieces", pieces)
         table.row(f"{name}, {unit}" if unit else name, number(away[key]))
     table.row("seconds until they were back with their updates", f"{away['seconds']:.1f}")
     return table
@@ -103,14 +119,17 @@ def _dig(value: Any, keys: tuple[str, ...]) -> Any:
 
 
 def charts(body: dict[str, Any]) -> list[Chart]:
-    """Latency, and what each part spends on a push."""
-    runs = body["runs"]
-    return [*latency_charts(runs, f"{ready(body['setup'])} devices"), *_cpu_chart(runs)]
+    """Latency, and what each part spends on a push, in each dialect."""
+    found: list[Chart] = []
+    for part in parts_of(body):
+        runs, what = part["runs"], f"{ready(part['setup'])} devices{spoken(part)}"
+        found += [*latency_charts(runs, what), *_cpu_chart(runs, what)]
+    return found
 
 
 def latency_charts(runs: list[dict[str, Any]], what: str) -> list[Chart]:
-    """From the PUT to the frame at the device, by percentile; none if nothing arrived."""
-    chart = Chart("From the PUT to the frame at the device", "bar", "percentile", "ms", log_y=True)
+    """From the push to the frame at the device, by percentile; none if nothing arrived."""
+    chart = Chart("From the push to the frame at the device", "bar", "percentile", "ms", log_y=True)
     for run in runs:
         times = run["to_frame_ms"]
         if times:
@@ -123,7 +142,7 @@ def latency_charts(runs: list[dict[str, Any]], what: str) -> list[Chart]:
     return [chart] if chart.series else []
 
 
-def _cpu_chart(runs: list[dict[str, Any]]) -> list[Chart]:
+def _cpu_chart(runs: list[dict[str, Any]], what: str) -> list[Chart]:
     chart = Chart("CPU of a push", "bar", "", "microseconds of a core")
     for run in runs:
         groups = run["usage"]["groups"]
@@ -132,5 +151,5 @@ def _cpu_chart(runs: list[dict[str, Any]]) -> list[Chart]:
         }
         if costs:
             chart.series.append(Series(name_of(run), list(costs), [cost * 1000 for cost in costs.values()]))
-    chart.note = "CPU time of each group of processes over the pushes of the run; 'load' is the bench itself."
+    chart.note = f"{what}; CPU time of each group of processes over the pushes of the run; 'load' is the bench itself."
     return [chart] if chart.series else []
