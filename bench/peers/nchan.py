@@ -82,7 +82,8 @@ class Nchan(Peer):
             folder=folder,
             workers=tools.workers,
             descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-            connections=tools.devices + SPARE_CONNECTIONS,
+            # nginx closes idle ones of app servers once less than a sixteenth of the table is free
+            connections=tools.devices * 8 // 7 + SPARE_CONNECTIONS,
             port=ports.device,
             # with one worker there is no one to share the port with
             reuseport=" reuseport" if tools.workers > 1 else "",
