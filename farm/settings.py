@@ -57,6 +57,9 @@ class WorkerOptions(Section):
     write_buffer_bytes: int = option(
         262_144, "output that waits for a slow device before it is closed", unit="bytes", ge=1024
     )
+    write_buffers_bytes: int = option(
+        67_108_864, "such output of all devices; who would need more is closed", unit="bytes", ge=65_536
+    )
     handshake_timeout: float = option(10.0, "from accept to the whole upgrade request", unit="s", ge=1, le=1000)
     write_timeout: float = option(10.0, "how long output may wait for a slow device", unit="s", ge=1)
     close_timeout: float = option(5.0, "how long a close handshake may take", unit="s", ge=1)

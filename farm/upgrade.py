@@ -32,6 +32,8 @@ class Request:
     query: str
     headers: dict[bytes, bytes]
     version: tuple[int, int]
+    socket_id: str = ""
+    """A name of the connection that no other has in this farm, "<digits>.<digits>"; the worker gives it."""
 
 
 class Refusal(Exception):

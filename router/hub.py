@@ -22,6 +22,7 @@ import msgspec
 from router import logs
 from router import vocabulary as v
 from router.addressmap import AddressMap, Lease
+from router.channels import Channels
 from router.journal import Journal
 from router.members import HEAD_BYTES, MEMBER_BYTES, added, count, has, removed
 from router.metrics import RouterCounters
@@ -53,6 +54,7 @@ _PENDING = -1
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
 _HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the largest message is not sent
 _MAX_NOTICE_ASKS = 1000
+_SILENT_BEATS = 2  # a worker that owes so many is spoken to: the link tells at once if its process has gone
 _notices_in = msgspec.json.Decoder(_Notices)
 _notices_out = msgspec.json.Encoder(order="sorted")
 
@@ -108,6 +110,7 @@ class Peer:
 
     __slots__ = (
         "confirmed",
+        "event_chars",
         "heard",
         "identity",
         "lease",
@@ -136,6 +139,7 @@ class Peer:
         self.unread: deque[tuple[list[bytes], Callable[[], None] | None]] = deque()
         self.reading = False  # whether some of them are being read
         self.stored_bytes = 0  # of bodies read for it and perhaps not sent yet
+        self.event_chars = 0  # of events that may not have been sent yet
         self.snapshot: dict[str, Any] = {}
 
 
@@ -167,6 +171,8 @@ class Hub:
         self._monotonic = monotonic
         self._unix_time = unix_time
         self._peer_of: dict[Lease, Peer] = {}
+        grace = options.member_grace
+        self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
         self._pushes: dict[int, _Push] = {}
         self._deadlines: deque[tuple[float, int]] = deque()
         self._number = 0
@@ -178,6 +184,7 @@ class Hub:
         self._notices_failed = False
         self._notice_asks: deque[_NoticeAsk] = deque()
         self._status: Callable[[], dict[str, Any]] = dict
+        self._relieve: Callable[[], None] = _nothing
 
     # ------------------------------------------------------------------ app servers
 
@@ -247,8 +254,7 @@ class Hub:
             self._deliver(self._peer_of[lease], device, push)
 
     def _deliver(self, peer: Peer, device: bytes, push: _Push) -> None:
-        if len(peer.words) >= self._options.queue_limit:
-            self.lose(peer, "its queue is full")
+        if not self._has_room(peer):
             self.forget_push(push.number)
             push.resulted(v.NOT_HERE)
             return
@@ -259,29 +265,65 @@ class Hub:
         """No RESULT of this push is waited for any more."""
         self._pushes.pop(number, None)
 
-    def publish(self, channel: bytes, body: str, keep: int, done: Callable[[int, int], None] | None = None) -> None:
-        """Say an event to every subscriber of a channel; with `keep` > 0 (seconds) only once its log holds it."""
+    def publish(
+        self,
+        channel: bytes,
+        body: str,
+        keep: int,
+        done: Callable[[int, int], None] | None = None,
+        besides: str = "",
+    ) -> None:
+        """Say an event to every subscriber of a channel; with `keep` > 0 (seconds) only once its log holds it.
+
+        besides: the socket id of a connection that it is not for.
+        """
+        self.counters.events += 1
         if keep <= 0:
-            self._fan_out(channel, 0, body)
+            self._fan_out(channel, 0, body, besides)
             if done is not None:
                 done(v.OK, 0)
             return
 
         def logged(status: int, offset: int) -> None:
             if status == v.OK:
-                self._fan_out(channel, offset, body)
+                self._fan_out(channel, offset, body, besides)
             if done is not None:
                 done(status, offset)
 
         self.journal.event(channel, int(self._unix_time()) + keep, body, logged)
 
-    def _fan_out(self, channel: bytes, offset: int, body: str) -> None:
+    def _fan_out(self, channel: bytes, offset: int, body: str, besides: str) -> None:
+        word = (v.EVENT, channel, offset, body, besides)
         for lease in self.map.channel(channel):
             peer = self._peer_of[lease]
-            if len(peer.words) >= self._options.queue_limit:
-                self.lose(peer, "its queue is full")
-                continue
-            self._say(peer, (v.EVENT, channel, offset, body))
+            if self._has_room(peer, len(body)):
+                self._say(peer, word)
+
+    def dismiss(self, channel: bytes, code: int, reason: str) -> None:
+        """Have every connection that is subscribed to this address closed."""
+        for lease in self.map.channel(channel):
+            self._tell(lease, (v.DISMISS, channel, code, reason))
+
+    def _tell(self, lease: Lease, word: Sequence[Any]) -> None:
+        """A word that nobody asked for."""
+        peer = self._peer_of.get(lease)
+        if peer is not None and self._has_room(peer):
+            self._say(peer, word)
+
+    def _has_room(self, peer: Peer, chars: int = 0) -> bool:
+        """Whether one more word may wait, and an event of so many characters. If even sending what waits does not
+        make room, the lease ends; when the worker hears of it, it announces itself anew."""
+        options = self._options
+        for attempt in (1, 2):
+            if not peer.words:
+                peer.event_chars = 0
+            if len(peer.words) < options.queue_limit and peer.event_chars + chars <= options.max_message_bytes:
+                peer.event_chars += chars
+                return True
+            if attempt == 1:
+                self._relieve()
+        self.lose(peer, "its queue is full")
+        return False
 
     # ------------------------------------------------------------------ workers
 
@@ -337,6 +379,7 @@ class Hub:
 
     def _forget_peer(self, peer: Peer) -> None:
         peer.lease.alive = False
+        self.channels.lost(peer.lease)
         peer.words.clear()
         peer.unread.clear()
         del self.peers[peer.identity]
@@ -509,23 +552,59 @@ class Hub:
         self.journal.read_inboxes(devices, fetched)
 
     def _subscribe(self, peer: Peer, word: list[Any]) -> None:
-        _, ask, channel, since = word
+        _, ask, channel, since, label = word
+        if label:
+            self.channels.subscribe(channel, label, peer.lease)
         self.map.subscribe(channel, peer.lease)
         if since < 0:
-            self._say(peer, (v.ANSWER, ask, v.OK, None))
+            if ask:
+                self._say(peer, (v.ANSWER, ask, v.OK, None))
             return
+        answered = self._slow(peer)
 
         def read(status: int, part: LogSlice | None) -> None:
             self._say(peer, (v.ANSWER, ask, status, part))
+            answered()
 
         self.journal.read_log(channel, since, read)
 
     def _unsubscribe(self, peer: Peer, word: list[Any]) -> None:
         self.map.unsubscribe(word[1], peer.lease)
+        self.channels.unsubscribe(word[1], peer.lease)
 
     def _hold_channels(self, peer: Peer, word: list[Any]) -> None:
-        for channel in word[1]:
+        for channel, label, subscribers, members in word[1]:
             self.map.subscribe(channel, peer.lease)
+            if label:
+                self.channels.hold(channel, label, subscribers, members, peer.lease)
+
+    def _count(self, peer: Peer, word: list[Any]) -> None:
+        self.channels.counted(word[1], word[2], peer.lease)
+
+    def _enter(self, peer: Peer, word: list[Any]) -> None:
+        _, ask, channel, user, info, most = word
+        _check_text(user, v.MAX_USER_ID)
+        members = self.channels.enter(channel, user, info, most, peer.lease)
+        if ask:
+            self._say(peer, (v.ANSWER, ask, v.FULL if members is None else v.OK, members))
+
+    def _exit(self, peer: Peer, word: list[Any]) -> None:
+        self.channels.exit(word[1], word[2], peer.lease)
+
+    def _happened(self, peer: Peer, word: list[Any]) -> None:
+        _, label, what, detail = word
+        if (observer := self.channels.observer(label)) is not None:
+            observer.happened(label, what, detail)
+
+    def _read_back(self, peer: Peer, word: list[Any]) -> None:
+        _, ask, space, key = word
+        answered = self._slow(peer)
+
+        def read(status: int, value: bytes | None) -> None:
+            self._say(peer, (v.ANSWER, ask, status, value))
+            answered()
+
+        self.journal.read_record(space, key, read)
 
     def _record(self, peer: Peer, word: list[Any]) -> None:
         _, ask, space, key, value, ttl = word
@@ -642,8 +721,12 @@ class Hub:
         return [item for item in items if not self.journal.overtaken(device, item)]
 
     def _publish(self, peer: Peer, word: list[Any]) -> None:
-        _, ask, channel, body, keep = word
-        self.publish(channel, body, keep, (lambda s, o: self._say(peer, (v.ANSWER, ask, s, o))) if ask else None)
+        _, ask, channel, body, keep, besides = word
+        known = self.channels.get(channel)
+        if known is not None and (observer := self.channels.observer(known.label)) is not None:
+            observer.published(known.label, body, besides)
+        done = (lambda s, o: self._say(peer, (v.ANSWER, ask, s, o))) if ask else None
+        self.publish(channel, body, keep, done, besides)
 
     # ------------------------------------------------------------------ notices
 
@@ -749,16 +832,26 @@ class Hub:
         for peer in list(self.peers.values()):
             if now - peer.heard > self._options.lease:
                 self.lose(peer, "it has been silent for longer than link.lease")
-            elif peer.stored_bytes and not peer.words:
+                continue
+            if now - peer.heard > _SILENT_BEATS * self._options.heartbeat:
+                self.dirty[peer.identity] = peer  # to say anything finds out whether it is there
+            if peer.stored_bytes and not peer.words:
                 peer.stored_bytes = 0
                 self._read_held(peer)
         if self._notices_failed:
             self._notices_failed = False
             self.load_notices()
+        self.channels.tick()
+        self.counters.channels = len(self.channels)
+        self.counters.members = self.channels.member_count
 
     def on_status(self, status: Callable[[], dict[str, Any]]) -> None:
         """What to answer the supervisor with."""
         self._status = status
+
+    def on_full(self, relieve: Callable[[], None]) -> None:
+        """What to call to have the words sent that wait, while there is no end of new ones."""
+        self._relieve = relieve
 
     @property
     def in_work(self) -> int:
@@ -779,9 +872,23 @@ _HANDLERS: dict[int, Callable[[Hub, Peer, list[Any]], None]] = {
     v.PUBLISH: Hub._publish,
     v.ENLIST: Hub._enlist,
     v.DELIST: Hub._delist,
+    v.COUNT: Hub._count,
+    v.ENTER: Hub._enter,
+    v.EXIT: Hub._exit,
+    v.READ: Hub._read_back,
+    v.HAPPENED: Hub._happened,
 }
+
+
+def _nothing() -> None:
+    pass
 
 
 def _check_bytes(part: Any, length: int) -> None:
     if type(part) is not bytes or len(part) != length:
         raise v.VocabularyError(f"{length} bytes are expected, not {part!r}")
+
+
+def _check_text(part: Any, length: int) -> None:
+    if type(part) is not str or len(part) > length:
+        raise v.VocabularyError(f"a text of at most {length} characters is expected")

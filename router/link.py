@@ -61,9 +61,9 @@ class RouterLink:
 
     def pump(self) -> None:
         """Send what there is, then hear what there is, until neither is left."""
-        self._send()
+        self.send()
         while self._receive():
-            self._send()
+            self.send()
 
     def _receive(self) -> bool:
         heard = False
@@ -79,7 +79,8 @@ class RouterLink:
                 logs.error("link.not_understood", peer=identity.hex(), error=str(error))
         return heard
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send what there is. What arrives meanwhile has to be pumped all the same."""
         hub = self._hub
         while hub.direct:
             identity, message = hub.direct[0]

@@ -57,6 +57,10 @@ class Lot:
         self._yielded = time.monotonic()
         return events
 
+    def ready_now(self) -> list[tuple[int, int]]:
+        """What is ready already."""
+        return self._epoll.poll(0, _MAX_EVENTS)
+
     def close(self) -> None:
         """Let go of the epoll; the descriptors in it stay open."""
         self._epoll.close()

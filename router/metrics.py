@@ -44,6 +44,9 @@ ROUTER_METRICS = (
     Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
     Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
     Metric("addresses", "gauge", "Devices and channels in the map."),
+    Metric("events", "counter", "Events published to channels, by app servers and by devices."),
+    Metric("channels", "gauge", "Occupied channels that have a name."),
+    Metric("members", "gauge", "Members of presence channels."),
     Metric("store_commits", "counter", "Group commits."),
     Metric("store_writes", "counter", "Writes in those commits, after merging."),
     Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
@@ -69,6 +72,10 @@ WORKER_METRICS = (
     Metric("commands_refused", "counter", "Commands answered with an error and a close."),
     Metric("updates_sent", "counter", "Updates written to devices.", "updates.sent"),
     Metric("deliveries_missed", "counter", "Deliveries for devices that are not here any more, or do not read."),
+    Metric("rooms", "gauge", "Channels that have subscribers on this worker."),
+    Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),
+    Metric("events_sent", "counter", "Copies of them for subscribers: written, or buffered for one that is slow."),
+    Metric("output_waiting", "gauge", "Bytes of output that wait for slow devices."),
     Metric("protocol_errors", "counter", "Devices closed for breaking RFC 6455."),
     Metric("slow_closed", "counter", "Devices closed because they did not read what was sent."),
     Metric("timeouts", "counter", "Connections closed because a handshake or hello took too long."),
@@ -98,6 +105,9 @@ class RouterCounters:
     deliveries_late: int
     leases_lost: int
     devices_moved: int
+    events: int
+    channels: int
+    members: int
 
     def __init__(self) -> None:
         for metric in ROUTER_METRICS:
@@ -126,6 +136,10 @@ class WorkerCounters:
     commands_refused: int
     updates_sent: int
     deliveries_missed: int
+    rooms: int
+    events_heard: int
+    events_sent: int
+    output_waiting: int
     protocol_errors: int
     slow_closed: int
     timeouts: int

@@ -112,6 +112,12 @@ class LinkOptions(Section):
         unit="s",
         ge=0.2,
     )
+    member_grace: float = option(
+        1.0,
+        "what a lost worker held in presence channels leaves them only after this time: who is back by then never left",
+        unit="s",
+        ge=0,
+    )
     queue_limit: int = option(
         20_000, "words that may wait for one slow worker; beyond, pushes to it are stored only", unit="words", ge=1
     )

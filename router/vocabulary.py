@@ -31,7 +31,7 @@ from typing import Any
 
 import msgpack
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 # --- messages, worker or supervisor to router
 JOIN = 1
@@ -56,11 +56,14 @@ LEAVE = 21
 HOLD = 22
 """(at most HOLD_CHUNK device keys) Held since before this JOIN. DELIVER_STORED follows for those with something."""
 SUBSCRIBE = 23
-"""(ask, channel key, offset or -1) This shard has a subscriber; answered with the log after that offset, or None."""
+"""(ask or 0, channel key, offset or -1, label) This shard has a subscriber, so far one; answered with the log after
+that offset, or None. label: what `channel_label` gives, for channels that app servers may list and count; else ""."""
 UNSUBSCRIBE = 24
 """(channel key) The last subscriber of this shard has gone."""
 HOLD_CHANNELS = 25
-"""(at most HOLD_CHUNK channel keys) Subscribed since before this JOIN."""
+"""([[channel key, label, subscribers, [[user id, info], ...]], ...], at most HOLD_CHUNK of them, and of their members)
+Subscribed since before this JOIN, with the members of presence that are here. A channel with more members than that
+comes in several words, each with its number of subscribers."""
 RECORD = 26
 """(ask or 0, space, key, value, ttl in s or 0) Put a record; answered when it is durable."""
 FETCH = 27
@@ -70,7 +73,8 @@ ACK = 28
 DROP = 29
 """(ask, device key, slot) Forget the slot whatever its version; answered when that is durable."""
 PUBLISH = 30
-"""(ask or 0, channel key, body, keep in s or 0) To every subscriber; with keep, first into the channel's log."""
+"""(ask or 0, channel key, body, keep in s or 0, besides) To every subscriber but the connection with the socket id
+`besides` ("": to all); with keep, first into the channel's log."""
 RESULT = 31
 """(push number, outcome) What became of a DELIVER."""
 ENLIST = 32
@@ -78,6 +82,17 @@ ENLIST = 32
 it is missing, and write its head anew. OK when it is durable; FULL if it has `most` members already."""
 DELIST = 33
 """(ask, space, key, member) Remove a member from a record. OK when that is durable, and if it was not there."""
+COUNT = 34
+"""(channel key, subscribers) So many are on this shard now; only for channels with a label, and once in a while."""
+ENTER = 35
+"""(ask or 0, channel key, user id, info, most) The first socket of this user in this presence channel on this shard.
+info: JSON text or "". Answered with all members, {user id: info}; FULL if there are `most` already, and he is new."""
+EXIT = 36
+"""(channel key, user id) His last socket on this shard has gone."""
+READ = 37
+"""(ask, space, key) Answered with the value of a record, or None."""
+HAPPENED = 38
+"""(label, what, detail) Something that only an app server may want to hear of (a webhook): texts of the dialect."""
 # --- words, router to worker
 ANSWER = 40
 """(ask, status, payload)"""
@@ -88,10 +103,16 @@ DELIVER_STORED = 42
 SHED = 43
 """(device key) A newer connection of this device is elsewhere."""
 EVENT = 44
-"""(channel key, offset or 0, body) To every subscriber of the channel on this shard."""
+"""(channel key, offset or 0, body, besides) To every subscriber of the channel on this shard, but the connection with
+the socket id `besides` ("": to all)."""
 NOTICE = 45
 """(space, key, value or None) A small text of which every worker keeps a copy, or that there is none any more. At each
 change, and all that there are after WELCOME."""
+MEMBERS = 46
+"""(channel key, whole, [[user id, info], ...], [user id, ...]) Who has come into a presence channel and who has gone;
+if whole, all who are there: whoever else a worker knows of has gone. What it knows already changes nothing."""
+DISMISS = 47
+"""(channel key, code, reason) Close every connection that is subscribed to this address, in sight or hidden."""
 NOTICES_TOLD = 48
 """() After WELCOME all notices have been said: what else the worker knows of has gone in the meantime."""
 
@@ -116,6 +137,11 @@ MAX_NOTICE_VALUE = 1024
 HOLD_CHUNK = 2000
 """Keys in one HOLD or HOLD_CHANNELS."""
 
+MAX_LABEL = 1024
+"""Characters of a label."""
+MAX_USER_ID = 256
+"""Characters of a user id, as presence knows it."""
+
 _SEPARATOR = b"\x00"
 
 
@@ -123,6 +149,22 @@ def channel_key(dialect: str, application: str, channel: str) -> bytes:
     """The 16-byte address of a channel: a hash of who speaks, for whom, and the channel's name."""
     joined = _SEPARATOR.join(part.encode() for part in (dialect, application, channel))
     return blake2b(joined, digest_size=16, person=b"farm channel").digest()
+
+
+def channel_label(dialect: str, application: str, channel: str) -> str:
+    """What the router lists a channel by. Neither the dialect's nor the application's name holds a NUL."""
+    return f"{dialect}\0{application}\0{channel}"
+
+
+def label_parts(label: str) -> tuple[str, str, str]:
+    """Dialect, application and channel of a label.
+
+    Raises: VocabularyError if it is none.
+    """
+    parts = label.split("\0", 2)
+    if len(parts) != 3 or len(label) > MAX_LABEL:
+        raise VocabularyError(f"{label[:MAX_LABEL]!r} is no label of a channel")
+    return parts[0], parts[1], parts[2]
 
 
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, in_rig
+from test_channels import Watcher
 
 from router import vocabulary as v
 from router.hub import ALL_NOTICES, DELIVERED, NOTICES, REFUSED_FAILED, REFUSED_FULL, STORED
@@ -19,6 +20,10 @@ DEVICES = "simplepush.device"
 
 def attach(device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: int = v.EVERYTHING) -> tuple[Any, ...]:
     return (v.ATTACH, ask, device, needs, fetch)
+
+
+def subscribe(ask: int, since: int = -1, label: str = "") -> tuple[Any, ...]:
+    return (v.SUBSCRIBE, ask, CHANNEL, since, label)
 
 
 async def attached(rig: Rig, shard: int = 0, device: bytes = DEVICE) -> FakeWorker:
@@ -883,7 +888,7 @@ async def test_asks_that_the_store_fails_are_answered_with_failed(rig: Rig) -> N
     worker = await attached(rig)
     rig.store.failing = True
     worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE, v.EVERYTHING))
-    worker.say((v.SUBSCRIBE, 4, CHANNEL, 0), (v.PUBLISH, 5, CHANNEL, "x", 60))
+    worker.say(subscribe(4, 0), (v.PUBLISH, 5, CHANNEL, "x", 60, ""))
     await rig.settle()
     assert {word[1]: word[2] for word in worker.take()} == dict.fromkeys((1, 2, 3, 4, 5), v.FAILED)
 
@@ -1272,25 +1277,25 @@ async def test_notices_that_nobody_understands_are_as_none(rig: Rig, value: byte
 async def test_an_event_reaches_every_shard_with_subscribers_once(rig: Rig) -> None:
     workers = [rig.worker(shard) for shard in range(3)]
     for worker in workers[:2]:
-        worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+        worker.say(subscribe(1, -1))
         assert worker.take() == [[v.ANSWER, 1, v.OK, None]]
-    workers[1].say((v.SUBSCRIBE, 2, CHANNEL, -1))
+    workers[1].say(subscribe(2, -1))
     workers[1].take()
-    workers[2].say((v.PUBLISH, 7, CHANNEL, "hello", 0))
+    workers[2].say((v.PUBLISH, 7, CHANNEL, "hello", 0, "1.2"))
     assert [worker.take() for worker in workers] == [
-        [[v.EVENT, CHANNEL, 0, "hello"]],
-        [[v.EVENT, CHANNEL, 0, "hello"]],
+        [[v.EVENT, CHANNEL, 0, "hello", "1.2"]],
+        [[v.EVENT, CHANNEL, 0, "hello", "1.2"]],
         [[v.ANSWER, 7, v.OK, 0]],
     ]
     workers[0].say((v.UNSUBSCRIBE, CHANNEL))
-    workers[2].say((v.PUBLISH, 0, CHANNEL, "again", 0))
+    workers[2].say((v.PUBLISH, 0, CHANNEL, "again", 0, ""))
     assert [len(worker.take()) for worker in workers] == [0, 1, 0]
 
 
 @in_rig()
 async def test_a_kept_event_is_said_when_its_log_holds_it(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+    worker.say(subscribe(1, -1))
     worker.take()
     rig.store.hold()
     heard: list[tuple[int, int]] = []
@@ -1302,14 +1307,14 @@ async def test_a_kept_event_is_said_when_its_log_holds_it(rig: Rig) -> None:
     await rig.settle()
     rig.hub.publish(CHANNEL, "two", 60)
     await rig.settle()
-    assert worker.take() == [[v.EVENT, CHANNEL, 1, "one"], [v.EVENT, CHANNEL, 2, "two"]]
+    assert worker.take() == [[v.EVENT, CHANNEL, 1, "one", ""], [v.EVENT, CHANNEL, 2, "two", ""]]
     assert heard == [(v.OK, 1)]
 
 
 @in_rig()
 async def test_an_event_that_the_log_could_not_keep_is_not_said(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+    worker.say(subscribe(1, -1))
     worker.take()
     rig.store.failing = True
     heard: list[tuple[int, int]] = []
@@ -1325,7 +1330,7 @@ async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
         rig.hub.publish(CHANNEL, f"e{number + 1}", 60)
     await rig.settle()
     worker = rig.worker()
-    worker.say((v.SUBSCRIBE, 1, CHANNEL, 3), (v.SUBSCRIBE, 2, CHANNEL, 0), (v.SUBSCRIBE, 3, CHANNEL, 5))
+    worker.say(subscribe(1, 3), subscribe(2, 0), subscribe(3, 5))
     await rig.settle()
     found = {word[1]: word[3] for word in worker.take()}
     assert [(part[1], part[2]) for part in found.values()] == [(3, 5)] * 3
@@ -1339,25 +1344,182 @@ async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
 @in_rig()
 async def test_subscriptions_are_announced_again(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+    worker.say(subscribe(1, -1))
     rig.router_restarts()
     worker.join()
     rig.hub.publish(CHANNEL, "missed", 0)
-    worker.say((v.HOLD_CHANNELS, [CHANNEL]))
+    worker.say((v.HOLD_CHANNELS, [[CHANNEL, "", 1, []]]))
     rig.hub.publish(CHANNEL, "heard", 0)
-    assert worker.take() == [[v.EVENT, CHANNEL, 0, "heard"]]
+    assert worker.take() == [[v.EVENT, CHANNEL, 0, "heard", ""]]
 
 
 @in_rig(link={"queue_limit": 2})
 async def test_one_slow_shard_does_not_keep_an_event_from_the_others(rig: Rig) -> None:
     slow, quick = rig.worker(0), rig.worker(1)
     for worker in (slow, quick):
-        worker.say((v.SUBSCRIBE, 1, CHANNEL, -1))
+        worker.say(subscribe(1, -1))
         worker.take()
     for number in range(4):
         rig.hub.publish(CHANNEL, str(number), 0)
         assert [word[3] for word in quick.take()] == [str(number)]
     assert list(rig.hub.peers) == [quick.identity]
+
+
+@in_rig(link={"max_message_bytes": 65_536})
+async def test_events_for_a_worker_that_does_not_read_end_its_lease_and_not_our_memory(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(subscribe(1))
+    worker.take()
+    body = "x" * 10_000
+    for _ in range(100):
+        rig.hub.publish(CHANNEL, body, 0)
+        assert len(worker.take()) == 1  # as long as it reads, there is no end
+    for _ in range(6):
+        rig.hub.publish(CHANNEL, body, 0)
+    assert list(rig.hub.peers) == [worker.identity]
+    rig.hub.publish(CHANNEL, body, 0)
+    assert rig.hub.peers == {}
+    worker.say(subscribe(2))
+    assert worker.direct()[-1] == [v.REJOIN]
+
+
+# ---- channels with a name, and who is there
+
+NAME = "presence-room"
+LABEL = v.channel_label("pusher", "app", NAME)
+
+
+def enter(user: str, ask: int = 0, most: int = 10) -> tuple[Any, ...]:
+    return (v.ENTER, ask, CHANNEL, user, "{}", most)
+
+
+@in_rig()
+async def test_named_channels_are_listed_and_counted(rig: Rig) -> None:
+    one, two = rig.worker(1), rig.worker(2)
+    one.say(subscribe(1, label=LABEL), (v.COUNT, CHANNEL, 5))
+    two.say(subscribe(0, label=LABEL), (v.SUBSCRIBE, 2, DEVICE, -1, ""))
+    assert [worker.take() for worker in (one, two)] == [[[v.ANSWER, 1, v.OK, None]], [[v.ANSWER, 2, v.OK, None]]]
+    assert list(rig.hub.channels.names("pusher", "app")) == [NAME]
+    assert rig.hub.channels.count(CHANNEL) == 6
+    one.say((v.UNSUBSCRIBE, CHANNEL))
+    assert rig.hub.channels.count(CHANNEL) == 1
+    rig.hub.tick()
+    assert (rig.hub.counters.channels, rig.hub.counters.members) == (1, 0)
+
+
+@in_rig()
+async def test_members_are_told_before_the_answer_and_until_the_channel_is_full(rig: Rig) -> None:
+    one, two = rig.worker(1), rig.worker(2)
+    one.say(subscribe(0, label=LABEL), enter("ann", 1))
+    joined = [v.MEMBERS, CHANNEL, False, [["ann", "{}"]], []]
+    assert one.take() == [joined, [v.ANSWER, 1, v.OK, {"ann": "{}"}]]
+    two.say(subscribe(0, label=LABEL), enter("ann", 1, 1), enter("bob", 2, 1))
+    assert two.take() == [[v.ANSWER, 1, v.OK, {"ann": "{}"}], [v.ANSWER, 2, v.FULL, None]]
+    one.say((v.EXIT, CHANNEL, "ann"))
+    two.say((v.EXIT, CHANNEL, "ann"))
+    left = [v.MEMBERS, CHANNEL, False, [], ["ann"]]
+    assert [one.take(), two.take()] == [[left], [left]]
+    assert rig.hub.channels.members(CHANNEL) == {}
+
+
+@in_rig()
+async def test_a_silent_worker_takes_its_members_with_it(rig: Rig) -> None:
+    one, two = rig.worker(1), rig.worker(2)
+    one.say(subscribe(0, label=LABEL), enter("ann"), enter("bob"))
+    two.say(subscribe(0, label=LABEL), enter("bob"))
+    two.take()
+    rig.clock.pass_by(rig.link.lease + 0.1)
+    two.send([v.BEAT, {}])
+    rig.hub.tick()
+    assert two.take() == []
+    rig.clock.pass_by(rig.link.member_grace)
+    two.send([v.BEAT, {}])
+    rig.hub.tick()
+    assert two.take() == [[v.MEMBERS, CHANNEL, False, [], ["ann"]]]
+    assert rig.hub.channels.members(CHANNEL) == {"bob": "{}"}
+
+
+@in_rig()
+async def test_presence_is_rebuilt_by_what_workers_announce(rig: Rig) -> None:
+    one, two = rig.worker(1), rig.worker(2)
+    rig.router_restarts()
+    one.join()
+    two.join()
+    one.say((v.HOLD_CHANNELS, [[CHANNEL, LABEL, 7, [["ann", "{}"]]]]))
+    two.say((v.HOLD_CHANNELS, [[CHANNEL, LABEL, 2, [["ann", "{}"], ["bob", ""]]]]))
+    one.say((v.EXIT, CHANNEL, "ann"))
+    assert rig.hub.channels.count(CHANNEL) == 9
+    assert [one.take(), two.take()] == [[], []]
+    rig.clock.pass_by(rig.link.lease + rig.link.member_grace)
+    for worker in (one, two):
+        worker.send([v.BEAT, {}])
+    rig.hub.tick()
+    whole = [v.MEMBERS, CHANNEL, True, [["ann", "{}"], ["bob", ""]], []]
+    assert [one.take(), two.take()] == [[whole], [whole]]
+
+
+@in_rig()
+async def test_a_worker_that_joins_again_is_one_shard(rig: Rig) -> None:
+    one, two = rig.worker(1), rig.worker(2)
+    two.say(subscribe(0, label=LABEL))
+    one.say(subscribe(0, label=LABEL), enter("ann"))
+    two.take()
+    one.join()
+    one.say((v.HOLD_CHANNELS, [[CHANNEL, LABEL, 3, [["ann", "{}"]]]]))
+    assert rig.hub.channels.count(CHANNEL) == 4
+    rig.clock.pass_by(rig.link.member_grace)
+    rig.hub.tick()
+    assert rig.hub.channels.count(CHANNEL) == 4
+    assert two.take() == []
+    assert rig.hub.channels.members(CHANNEL) == {"ann": "{}"}
+
+
+@in_rig()
+async def test_connections_of_an_address_are_dismissed_on_every_shard(rig: Rig) -> None:
+    workers = [rig.worker(shard) for shard in range(3)]
+    for worker in workers[:2]:
+        worker.say(subscribe(0))
+    rig.hub.dismiss(CHANNEL, 4009, "gone")
+    assert [worker.take() for worker in workers] == [[[v.DISMISS, CHANNEL, 4009, "gone"]]] * 2 + [[]]
+
+
+@in_rig()
+async def test_a_record_is_read_with_all_that_was_written_before(rig: Rig) -> None:
+    worker = rig.worker()
+    rig.hub.journal.record("pusher.cache", CHANNEL, b"last", 0)
+    worker.say((v.READ, 1, "pusher.cache", CHANNEL), (v.READ, 2, "pusher.cache", DEVICE))
+    await rig.settle()
+    assert worker.take() == [[v.ANSWER, 1, v.OK, b"last"], [v.ANSWER, 2, v.OK, None]]
+    rig.store.failing = True
+    worker.say((v.READ, 3, "pusher.cache", CHANNEL))
+    await rig.settle()
+    assert worker.take() == [[v.ANSWER, 3, v.FAILED, None]]
+
+
+@in_rig()
+async def test_an_observer_hears_what_devices_do(rig: Rig) -> None:
+    watcher = Watcher()
+    rig.hub.channels.observe("pusher", watcher)
+    worker = rig.worker()
+    worker.say(
+        subscribe(0, label=LABEL),
+        enter("ann"),
+        (v.PUBLISH, 0, CHANNEL, "hello", 0, "1.2"),
+        (v.PUBLISH, 0, DEVICE, "to a channel without a name", 0, ""),
+        (v.HAPPENED, LABEL, "cache_miss", ""),
+        (v.HAPPENED, v.channel_label("other", "app", NAME), "nobody wants to know", ""),
+        (v.UNSUBSCRIBE, CHANNEL),
+    )
+    rig.hub.publish(CHANNEL, "of an app server", 0)
+    assert watcher.take() == [
+        ("occupied", NAME),
+        ("counted", NAME, 1),
+        ("entered", "ann"),
+        ("published", "hello", "1.2"),
+        ("cache_miss", ""),
+        ("left", "ann"),
+        ("vacated", NAME),
+    ]
 
 
 # ---- who speaks, and how
@@ -1384,6 +1546,9 @@ async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
         [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, DEVICE, b"short", 0, 1)]],
         [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, DEVICE, b"head", 0, None)]],
         [v.BATCH, 1, [(v.DELIST, 1, "s", DEVICE, b"")]],
+        [v.BATCH, 1, [subscribe(1, label="no label")]],
+        [v.BATCH, 1, [(v.ENTER, 1, CHANNEL, "x" * (v.MAX_USER_ID + 1), "", 1)]],
+        [v.BATCH, 1, [(v.ENTER, 1, CHANNEL, 7, "", 1)]],
         [v.SET_NOTICE, 1, "space", b"key", "value"],
         [v.SET_NOTICE, 1, None, "key", "value"],
         [v.SET_NOTICE, 1, "space", "key", 1],
@@ -1580,3 +1745,30 @@ def test_the_tests_own_worker_is_told_of_a_router_that_forgot_it() -> None:
 
     run: Callable[[], None] = scenario
     run()
+
+
+@in_rig(link={"queue_limit": 3})
+async def test_a_full_queue_is_sent_before_a_worker_is_given_up(rig: Rig) -> None:
+    quick, stuck = rig.worker(0), rig.worker(1)
+    for worker in (quick, stuck):
+        worker.say(subscribe(0))
+    taken: list[Any] = []
+    rig.hub.on_full(lambda: taken.extend(quick.take()))
+    for number in range(10):
+        rig.hub.publish(CHANNEL, str(number), 0)
+    taken.extend(quick.take())
+    assert [word[3] for word in taken] == [str(number) for number in range(10)]
+    assert list(rig.hub.peers) == [quick.identity]
+
+
+@in_rig()
+async def test_a_worker_that_owes_its_beats_is_spoken_to(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.take()
+    rig.clock.pass_by(rig.link.heartbeat)
+    rig.hub.tick()
+    assert worker.identity not in rig.hub.dirty
+    rig.clock.pass_by(rig.link.heartbeat * 2)
+    rig.hub.tick()
+    assert worker.identity in rig.hub.dirty
+    assert worker.take() == []

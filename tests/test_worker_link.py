@@ -29,10 +29,19 @@ class Ends:
         self.options = options
         self.zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.held: list[bytes] = []
+        self.channels: list[list[Any]] = []
         self.heard: list[Any] = []
         self.router: RouterLink | None = RouterLink(self.zmq, where, rig.hub, options)
         self.worker = WorkerLink(
-            self.zmq, where, options, 3, b"incarnat", 4711, self.heard.extend, lambda: list(self.held)
+            self.zmq,
+            where,
+            options,
+            3,
+            b"incarnat",
+            4711,
+            self.heard.extend,
+            lambda: list(self.held),
+            lambda: list(self.channels),
         )
         rig.flush = self.pump
         self._changed = trio.Event()
@@ -168,6 +177,45 @@ async def test_very_many_devices_are_announced_in_parts(rig: Rig, tmp_path: Path
         (peer,) = rig.hub.peers.values()
         assert peer.lease.devices == 2 * v.HOLD_CHUNK + 1
         assert peer.seen >= 3
+
+
+@in_rig()
+async def test_channels_are_announced_with_their_members_to_who_does_not_know_them(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        label = v.channel_label("pusher", "app", "presence-room")
+        ends.channels = [[[DEVICE, label, 2, [["ann", "{}"]]]], [[DEVICE, label, 2, [["bob", ""]]]]]
+        ends.held = [b"e" * 16]
+        (peer,) = rig.hub.peers.values()
+        rig.hub.lose(peer, "test")
+        await ends.until(lambda: rig.hub.map.device(b"e" * 16) is not None)
+        assert rig.hub.channels.count(DEVICE) == 2
+        assert rig.hub.channels.members(DEVICE) == {"ann": "{}", "bob": ""}
+        rig.hub.publish(DEVICE, "event", 0)
+        ends.pump()
+        await ends.until(lambda: ends.heard)
+        assert ends.heard == [[v.EVENT, DEVICE, 0, "event", ""]]
+
+
+@in_rig()
+async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(rig, tmp_path) as ends:
+        monkeypatch.setattr("farm.worker.link._PUMP_S", 0.0)
+        (peer,) = rig.hub.peers.values()
+        for number in range(20):  # a message each
+            peer.words.append((v.DISMISS, DEVICE, number, ""))
+            rig.hub.dirty[peer.identity] = peer
+            assert ends.router is not None
+            ends.router.pump()
+        with trio.fail_after(HANG_S):
+            while len(ends.heard) < 20:
+                before = len(ends.heard)
+                ends.worker.pump()
+                assert len(ends.heard) <= before + 1
+                assert ends.worker.behind == (len(ends.heard) > before)
+                await trio.lowlevel.checkpoint()
+        assert [word[2] for word in ends.heard] == list(range(20))
 
 
 @in_rig()

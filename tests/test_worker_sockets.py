@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +10,17 @@ import pytest
 import websocket
 from support import Clock, settings_with
 
-from farm.dialects import Context
+from farm.dialects import Ask, Close, Context, Effects, Join, Part
 from farm.dialects.webpush import WebPushDialect, dialect
+from farm.frames import CLOSE
 from farm.settings import WorkerOptions
+from farm.upgrade import Request
 from farm.worker.sockets import Sockets
 from router import vocabulary as v
 from router.dialects.webpush import WebPushOptions, plain_slot
-from router.lot import READ, Lot
+from router.lot import READ, WRITE, Lot
 from router.metrics import WorkerCounters
+from router.store.base import Item
 from router.token import Tokens
 
 UAID = "0123456789abcdef0123456789abcdef"
@@ -26,27 +30,111 @@ HELLO = {"messageType": "hello", "uaid": UAID, "use_webpush": True, "broadcasts"
 PATIENCE_S = 20
 
 
+NAME = "presence-room"
+ROOM = v.channel_key("talk", "app", NAME)
+LABEL = v.channel_label("talk", "app", NAME)
+OTHER = b"o" * 16
+
+
+class TalkSession:
+    """Does what its messages say: "join user", "join", "hide", "part", "read", "die"."""
+
+    key: bytes | None = None
+    farewell = (4100, "come back later")
+
+    def __init__(self, socket_id: str, where: str) -> None:
+        self.socket_id = socket_id
+        self.where = where
+        self.rooms: tuple[bytes, ...] = ()
+
+    def begun(self, now: float) -> Effects:
+        yield self.socket_id.encode()
+        if self.where == "/talk/join":
+            yield from self.join(None)
+        if self.where == "/talk/refused":
+            yield Close(4001, "no such application")
+
+    def join(self, user: str | None, hidden: bool = False) -> Effects:
+        self.rooms = (ROOM,)
+        return (Join(ROOM, "" if hidden else LABEL, user, f"info of {user}", 2, hidden),)
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        command, _, user = message.decode().partition(" ")
+        if command == "join":
+            return (b"asked", *self.join(user or None))
+        if command == "hide":
+            return self.join(None, True)
+        if command == "part":
+            self.rooms = ()
+            return (Part(ROOM), b"parted")
+        if command == "break":
+            return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
+        if command == "read":
+            return (Ask((v.READ, 0, "space", OTHER), "read"),)
+        return (message,)
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        if question == "read":
+            return (b"read " + payload,)
+        if status != v.OK:
+            self.rooms = ()
+        return (f"joined {status} {json.dumps(payload)}".encode(),)
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
+        raise AssertionError
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        raise AssertionError
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        return (), 0
+
+
+class Talk:
+    """A dialect with channels and members, as small as it can be."""
+
+    first_tick = 0.0
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        return None
+
+    def claims(self, first: bytes) -> bool:
+        return True
+
+    def opened(self, request: Request) -> TalkSession:
+        return TalkSession(request.socket_id, request.path)
+
+    def member_added(self, channel: str, user: str, info: str) -> bytes:
+        return f"{channel} + {user} ({info})".encode()
+
+    def member_removed(self, channel: str, user: str) -> bytes:
+        return f"{channel} - {user}".encode()
+
+
 class Shard:
     """One worker's sockets without its process: the test says what epoll would say."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, worker: dict[str, Any] | None = None, **options: Any) -> None:
         self.words: list[Any] = []
         self.clock = Clock()
-        settings = settings_with((WebPushOptions, options))
+        settings = settings_with((WebPushOptions, options), (WorkerOptions, worker or {}))
         counters = WorkerCounters()
+        self.counters = counters
         made: WebPushDialect = dialect(Context(settings, Tokens([b"k" * 32]), counters, self.clock.unix))
+        talk = Talk()
         self._lot = Lot()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._port: int = self._listener.getsockname()[1]
         self.sockets = Sockets(
             self._lot,
             settings.get(WorkerOptions),
-            {"/": made},
+            {"/": made, "/talk/*": talk, "/talk/exactly": made},
             counters,
             100,
             self.words.append,
             self.clock.monotonic,
             {"webpush": made},
+            {"talk": talk},
         )
         self.sockets.listen(self._listener)
         self._clients: list[socket.socket] = []
@@ -57,13 +145,17 @@ class Shard:
         for client in self._clients:
             client.close()
 
-    def device(self) -> websocket.WebSocket:
-        """A device that has said hello to a router that knows it."""
-        client = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE_S)
+    def open(self, path: str, receive_buffer: int = 0) -> tuple[int, websocket.WebSocket]:
+        """An upgraded connection on a path: its descriptor here, and the client."""
+        client = socket.socket()
+        client.settimeout(PATIENCE_S)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(("127.0.0.1", self._port))
         self._clients.append(client)
         client.sendall(
-            b"GET / HTTP/1.1\r\nHost: push\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: push\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
+            + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         known = set(self.sockets._connections)
         self.sockets.ready(self._listener.fileno(), READ)
@@ -72,9 +164,19 @@ class Shard:
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += client.recv(1)
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            raise ConnectionError(answer.decode())
         device = websocket.WebSocket()
         device.sock = client
         device.connected = True
+        return fd, device
+
+    def talker(self, command: str = "", path: str = "/talk/x", **more: Any) -> "Talker":
+        return Talker(self, *self.open(path, **more), command)
+
+    def device(self) -> websocket.WebSocket:
+        """A device that has said hello to a router that knows it."""
+        fd, device = self.open("/")
         device.send(json.dumps(HELLO))
         self.sockets.ready(fd, READ)
         (attach,) = self.said()
@@ -82,11 +184,55 @@ class Shard:
         assert json.loads(device.recv())["status"] == 200
         return device
 
+    def answer(self, payload: Any = None, status: int = v.OK) -> None:
+        """Answer the one question that was put."""
+        (ask,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.ENTER, v.READ) and word[1]]
+        self.sockets.heard([(v.ANSWER, ask, status, payload)])
+
+    def event(self, body: str, besides: str = "") -> None:
+        self.sockets.heard([(v.EVENT, ROOM, 0, body, besides)])
+
     def said(self) -> list[Any]:
         """What was said to the router since the last time."""
         found = self.words[:]
         self.words.clear()
         return found
+
+
+class Talker:
+    """A connection of the talk dialect, from both sides."""
+
+    def __init__(self, shard: Shard, fd: int, client: websocket.WebSocket, command: str) -> None:
+        self._shard = shard
+        self.fd = fd
+        self._client = client
+        self.socket_id: str = client.recv()
+        if command:
+            self.say(command)
+
+    def say(self, command: str) -> None:
+        self._client.send(command)
+        self._shard.sockets.ready(self.fd, READ)
+
+    def hear(self) -> str:
+        return str(self._client.recv())
+
+    def hears_nothing(self) -> bool:
+        """Whether nothing has come; what is told to it next is the next that it hears."""
+        self.say("echo")
+        return self.hear() == "echo"
+
+    def frame(self) -> tuple[int, bytes]:
+        frame = self._client.recv_frame()
+        return frame.opcode, frame.data
+
+    def go(self) -> None:
+        self._client.sock.close()
+        self._shard.sockets.ready(self.fd, READ)
+
+    @property
+    def here(self) -> bool:
+        return self.fd in self._shard.sockets._connections
 
 
 @pytest.fixture
@@ -138,3 +284,240 @@ def test_a_notice_that_the_router_does_not_tell_again_is_no_more(shard: Shard) -
     shard.sockets.heard([(v.NOTICE, "webpush", "a", "2")])  # new again: so it is told, though the version is the same
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
+
+
+# ---- channels
+
+
+def test_a_path_may_have_a_part_that_is_any(shard: Shard) -> None:
+    first, second = shard.talker(), shard.talker(path="/talk/y?protocol=7")
+    assert first.socket_id != second.socket_id
+    assert first.socket_id.split(".")[0] == second.socket_id.split(".")[0]
+    assert all(part.isdecimal() for part in f"{first.socket_id}.{second.socket_id}".split("."))
+    for path in ("/talk", "/talk/x/y", "/nothing/x"):
+        with pytest.raises(ConnectionError, match="404"):
+            shard.open(path)
+    shard.open("/talk/exactly")
+
+
+def test_a_session_may_begin_before_anything_is_said(shard: Shard) -> None:
+    joining = shard.talker(path="/talk/join")
+    shard.answer()
+    assert joining.hear() == "joined 0 null"
+    refused = shard.talker(path="/talk/refused")
+    opcode, data = refused.frame()
+    assert (opcode, data) == (CLOSE, (4001).to_bytes(2, "big") + b"no such application")
+
+
+def test_events_reach_subscribers_once_they_have_been_answered(shard: Shard) -> None:
+    first, second = shard.talker("join"), shard.talker("join")
+    shard.event("too early")
+    shard.answer()
+    third = shard.talker("join")
+    shard.event("h\u00e9llo")
+    for talker in (first, second, third):
+        assert [talker.hear(), talker.hear(), talker.hear()] == ["asked", "joined 0 null", "h\u00e9llo"]
+    second.say("part")
+    assert second.hear() == "parted"
+    first.go()
+    shard.event("again", besides=second.socket_id)
+    assert second.hears_nothing()
+    assert third.hear() == "again"
+    third.say("part")
+    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+    shard.event("to nobody")
+    assert third.hear() == "parted"
+    assert third.hears_nothing()
+    assert (shard.counters.events_heard, shard.counters.events_sent) == (3, 4)
+
+
+def test_what_is_said_behind_a_join_waits_for_its_answer(shard: Shard) -> None:
+    talker = shard.talker("join")
+    assert talker.hear() == "asked"
+    talker.say("one")
+    shard.answer()
+    shard.sockets.ready(talker.fd, READ)
+    assert [talker.hear(), talker.hear()] == ["joined 0 null", "one"]
+
+
+def test_an_event_leaves_out_the_one_it_came_from(shard: Shard) -> None:
+    talkers = [shard.talker("join") for _ in range(3)]
+    shard.answer()
+    for talker in talkers:
+        assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+    origin, number = talkers[1].socket_id.split(".")
+    for wrong in (
+        f"{origin}1.{number}",
+        f"{origin}.{int(number) + (1 << 24)}",
+        f"{origin}.",
+        f"{origin}.1{'0' * 5000}",
+    ):
+        shard.event("to all", wrong)
+        assert [talker.hear() for talker in talkers] == ["to all"] * 3
+    shard.event("to two", talkers[1].socket_id)
+    shard.event("to all", "junk")
+    assert [talkers[0].hear(), talkers[2].hear()] == ["to two"] * 2
+    assert [talker.hear() for talker in talkers] == ["to all"] * 3
+
+
+def test_members_are_told_to_all_but_themselves(shard: Shard) -> None:
+    ann = shard.talker("join ann")
+    shard.answer({"ann": "A"})
+    assert [ann.hear(), ann.hear()] == ["asked", 'joined 0 {"ann": "A"}']
+    bob = shard.talker("join bob")
+    ((_, number, *enter),) = shard.said()
+    assert enter == [ROOM, "bob", "info of bob", 2]
+    shard.sockets.heard(
+        [
+            (v.MEMBERS, ROOM, False, [["bob", "B"]], []),
+            (v.ANSWER, number, v.OK, {"ann": "A", "bob": "B"}),
+        ]
+    )
+    assert ann.hear() == f"{NAME} + bob (B)"
+    assert [bob.hear(), bob.hear()] == ["asked", 'joined 0 {"ann": "A", "bob": "B"}']
+    twin = shard.talker("join bob")
+    assert [twin.hear(), twin.hear()] == ["asked", 'joined 0 {"ann": "A", "bob": "B"}']
+    shard.sockets.heard([(v.MEMBERS, ROOM, True, [["ann", "A"], ["bob", "B"], ["eve", "E"]], [])])
+    shard.sockets.heard([(v.MEMBERS, ROOM, True, [["ann", "A"], ["bob", "B"]], [])])
+    for talker in (ann, bob, twin):
+        assert [talker.hear(), talker.hear()] == [f"{NAME} + eve (E)", f"{NAME} - eve"]
+    bob.go()
+    twin.go()
+    assert shard.said() == [(v.EXIT, ROOM, "bob")]
+    full = shard.talker("join joe")
+    shard.answer(status=v.FULL)
+    assert [full.hear(), full.hear()] == ["asked", "joined 3 null"]
+    assert ann.hears_nothing()
+
+
+def test_who_goes_while_it_waits_is_forgotten(shard: Shard) -> None:
+    talker = shard.talker("join ann")
+    _, (_, number, *_) = shard.said()
+    talker.go()
+    # It is read again only when the answer is here; but a reset is seen at once.
+    if talker.here:
+        shard.sockets._drop(shard.sockets._connections[talker.fd])
+    assert shard.said() == [(v.EXIT, ROOM, "ann"), (v.UNSUBSCRIBE, ROOM)]
+    shard.sockets.heard([(v.ANSWER, number, v.OK, {"ann": "A"})])
+    assert len(shard.sockets.rooms) == 0
+
+
+def test_all_of_an_address_are_dismissed_those_in_sight_and_the_hidden(shard: Shard) -> None:
+    hidden = shard.talker("hide")
+    shard.answer()
+    seen, other = shard.talker("join"), shard.talker()
+    shard.event("not for the hidden")
+    assert hidden.hear() == "joined 0 null"
+    assert hidden.hears_nothing()
+    assert [seen.hear(), seen.hear(), seen.hear()] == ["asked", "joined 0 null", "not for the hidden"]
+    shard.said()
+    shard.sockets.heard([(v.DISMISS, ROOM, 4009, "terminated"), (v.DISMISS, OTHER, 4009, "nobody")])
+    for talker in (hidden, seen):
+        assert talker.frame() == (CLOSE, (4009).to_bytes(2, "big") + b"terminated")
+    assert other.hears_nothing()
+    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+
+
+def test_of_many_readers_of_a_record_one_asks_and_who_comes_later_asks_anew(shard: Shard) -> None:
+    first, *later = talkers = [shard.talker("read") for _ in range(3)]
+    ((kind, number, *rest),) = shard.said()
+    assert (kind, rest) == (v.READ, ["space", OTHER])
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"old")])
+    assert first.hear() == "read old"
+    ((_, again, *_),) = shard.said()
+    later[0].go()
+    shard.sockets.heard([(v.ANSWER, again, v.OK, b"new"), (v.ANSWER, number, v.OK, b"said twice")])
+    assert later[1].hear() == "read new"
+    assert shard.said() == []
+    talkers[0].say("read")
+    shard.answer(b"newest")
+    assert talkers[0].hear() == "read newest"
+
+
+def test_who_is_let_go_hears_the_farewell_of_its_dialect(shard: Shard) -> None:
+    talker, device = shard.talker(), shard.device()
+    for connection in shard.sockets.open_connections():
+        shard.sockets.let_go(connection)
+    assert talker.frame() == (CLOSE, (4100).to_bytes(2, "big") + b"come back later")
+    assert device.recv_frame().data[:2] == (1001).to_bytes(2, "big")
+
+
+def buffered(shard: Shard) -> int:
+    return sum(len(c.out or b"") for c in shard.sockets._connections.values())
+
+
+def test_a_slow_subscriber_is_dropped_and_the_others_hear_everything() -> None:
+    shard = Shard({"write_buffer_bytes": 300_000})
+    try:
+        slow = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        quick = shard.talker("join")
+        assert [quick.hear(), quick.hear()] == ["asked", "joined 0 null"]
+        body, events = "x" * 60_000, 0
+        while slow.here:
+            shard.event(body)
+            events += 1
+            assert quick.hear() == body
+            assert buffered(shard) <= 300_000
+            assert events < 1000
+        shard.event("last")
+        assert quick.hear() == "last"
+        assert shard.counters.slow_closed == 1
+        assert (buffered(shard), shard.sockets._waiting) == (0, 0)
+        room = shard.sockets.rooms.get(ROOM)
+        assert room is not None
+        assert len(room.subscribers) == 1
+    finally:
+        shard.close()
+
+
+def test_what_waits_for_all_slow_subscribers_together_is_bounded() -> None:
+    shard = Shard({"write_buffer_bytes": 300_000, "write_buffers_bytes": 400_000})
+    try:
+        talkers = [shard.talker("join", receive_buffer=4096)]
+        shard.answer()
+        talkers += [shard.talker("join", receive_buffer=4096) for _ in range(4)]
+        for _ in range(1000):
+            shard.event("x" * 60_000)
+            assert buffered(shard) == shard.sockets._waiting <= 400_000
+            if not any(talker.here for talker in talkers):
+                break
+        shard.sockets.tick()
+        assert shard.counters.slow_closed == 5
+        assert shard.counters.output_waiting == 0
+        assert shard.said()[-1] == (v.UNSUBSCRIBE, ROOM)
+    finally:
+        shard.close()
+
+
+def test_a_subscriber_that_reads_again_in_time_has_lost_nothing() -> None:
+    shard = Shard({"write_buffer_bytes": 1_000_000})
+    try:
+        talker = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        events = 0
+        while not buffered(shard):
+            shard.event(f"{events} " + "x" * 50_000)
+            events += 1
+        shard.event(f"{events} behind it")
+        assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+        heard: list[str] = []
+        listener = threading.Thread(target=lambda: heard.extend(talker.hear() for _ in range(events + 1)))
+        listener.start()
+        while listener.is_alive():
+            shard.sockets.ready(talker.fd, WRITE)
+        assert [text.split()[0] for text in heard] == [str(number) for number in range(events + 1)]
+        assert (buffered(shard), shard.sockets._waiting, shard.counters.slow_closed) == (0, 0, 0)
+    finally:
+        shard.close()
+
+
+@pytest.mark.parametrize("command", ["break", "break later"])
+def test_a_defect_of_a_dialect_costs_one_connection(shard: Shard, command: str) -> None:
+    talker, other = shard.talker("join"), shard.talker("join")
+    shard.answer()
+    talker.say(command)
+    assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+    assert talker.frame()[1][:2] == (1011).to_bytes(2, "big")
+    shard.event("on it goes")
+    assert [other.hear(), other.hear(), other.hear()] == ["asked", "joined 0 null", "on it goes"]

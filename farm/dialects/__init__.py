@@ -5,7 +5,7 @@ A dialect module has
     NAME       the dialect's name, the key in the `[dialects]` section that turns it on
     ON         whether it is on by default
     SECTIONS   its sections of the settings, if the app-server side does not own them
-    PATHS      the paths of the device port that it serves
+    PATHS      the paths of the device port that it serves; one that ends in `/*` stands for every last part
     RANK       where dialects share a path, the lower is asked first whether it claims a connection
     dialect(context) -> Dialect
 
@@ -49,6 +49,33 @@ class Ask(NamedTuple):
     question: Any
 
 
+class Join(NamedTuple):
+    """Effect: subscribe the connection to a channel. `answered` is called with this Join as the question once events
+    reach it: OK, and for presence all members as {user id: info}; FULL beyond `most` members; FAILED.
+
+    As with an Ask the session hears nothing else until then, and one of the two at a time may be open. To join a
+    channel again only changes whether it is hidden.
+    """
+
+    key: bytes
+    label: str = ""
+    """`vocabulary.channel_label`, if app servers may list and count the channel."""
+    user: str | None = None
+    """Who this is, for presence."""
+    info: str = ""
+    """JSON text that the other members are shown, or ""."""
+    most: int = 0
+    """Members that the channel may have."""
+    hidden: bool = False
+    """Events do not reach it; it only belongs to the address, for DISMISS. Not counted, either."""
+
+
+class Part(NamedTuple):
+    """Effect: leave a channel. Of one that it is not in: nothing."""
+
+    key: bytes
+
+
 class Tick(NamedTuple):
     """Effect: have `tick` called in so many seconds, and not when it was due before."""
 
@@ -63,7 +90,7 @@ class Become(NamedTuple):
     binary: bool
 
 
-Effect = bytes | Binary | Close | Ask | Become | Tick | tuple[Any, ...]
+Effect = bytes | Binary | Close | Ask | Become | Join | Part | Tick | tuple[Any, ...]
 """bytes: send a text message. A plain tuple: a word for the router that has no answer."""
 Effects = Iterable[Effect]
 
@@ -73,6 +100,13 @@ class Session(Protocol):
 
     key: bytes | None
     """The address of the device once it is attached."""
+
+    # Besides, a session may have
+    #     rooms: Collection[bytes]         channels it has joined, from giving the Join until Part or a refusal: they
+    #                                      are left when the connection goes
+    #     socket_id: str                   `request.socket_id`, by which events leave it out ("besides")
+    #     farewell: tuple[int, str]        close code and reason if the server goes away, instead of 1001
+    #     begun(now: float) -> Effects     called once, when the upgrade has been answered
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         """A whole message of the device. Text is valid UTF-8."""
@@ -107,6 +141,16 @@ class Dialect(Protocol):
 
     def opened(self, request: Request) -> Session:
         """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead."""
+
+
+class Presence(Protocol):
+    """What a dialect has besides if its channels have members. Each gives the text message that tells of a change."""
+
+    def member_added(self, channel: str, user: str, info: str) -> bytes:
+        """The user's first connection has joined the channel of this name."""
+
+    def member_removed(self, channel: str, user: str) -> bytes:
+        """His last one has gone."""
 
 
 class NoticeBoard(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from farm.dialects import Ask, Session
@@ -34,6 +34,17 @@ class Connection:
         self.held: list[tuple[int, bytes]] | None = None  # messages that came behind that question
 
 
+class _Reads:
+    """Questions for the same record: the one that was put, those it stands for, and those that came later."""
+
+    __slots__ = ("asked", "next", "with_it")
+
+    def __init__(self, asked: int) -> None:
+        self.asked = asked
+        self.with_it: list[int] = []
+        self.next: list[int] = []
+
+
 class Attachments:
     """Which connection holds which device, and which questions to the router are open.
 
@@ -46,17 +57,52 @@ class Attachments:
         self.devices: dict[bytes, Connection] = {}
         self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
         self._asks: dict[int, tuple[Connection, Ask]] = {}
+        self._reads: dict[tuple[str, bytes], _Reads] = {}
         self._number = 0
+
+    def number(self) -> int:
+        """A number for a question that nobody has had."""
+        self._number += 1
+        return self._number
 
     def ask(self, connection: Connection, ask: Ask) -> None:
         """Put a question to the router; the connection waits for its answer."""
-        self._number = number = self._number + 1
-        connection.ask = number
+        connection.ask = number = self.number()
         self._asks[number] = (connection, ask)
         word = ask.word
         if word[0] == v.ATTACH:
             self._attaching[word[2]] = self._attaching.get(word[2], 0) + 1
+        elif word[0] == v.READ:
+            self._read(number, word[2], word[3])
+            return
         self._tell((word[0], number, *word[2:]))
+
+    def _read(self, number: int, space: str, key: bytes) -> None:
+        """Of many who read the same record one asks; who comes while he waits asks with the next."""
+        reads = self._reads.get((space, key))
+        if reads is None:
+            self._reads[space, key] = _Reads(number)
+            self._tell((v.READ, number, space, key))
+        else:
+            reads.next.append(number)
+
+    def readers(self, number: int) -> Sequence[int]:
+        """An answer has come. Returns: the questions that it answers."""
+        found = self._asks.get(number)
+        if found is None or found[1].word[0] != v.READ:
+            return (number,)
+        _, _, space, key = found[1].word
+        reads = self._reads[space, key]
+        if reads.asked != number:
+            return (number,)
+        numbers = [number, *reads.with_it]
+        if reads.next:
+            reads.asked, *reads.with_it = reads.next
+            reads.next = []
+            self._tell((v.READ, reads.asked, space, key))
+        else:
+            del self._reads[space, key]
+        return numbers
 
     def answered(self, number: int, status: int) -> tuple[Connection, Ask, Connection | None] | None:
         """An answer has come.

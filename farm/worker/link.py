@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 import zmq
@@ -21,6 +22,8 @@ _SEND_HIGH_WATER = 10_000
 _NOBLOCK = int(zmq.NOBLOCK)  # a plain integer: pyzmq's enum costs more than the call
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
+_PUMP_S = 0.02
+"""So long the router is heard without end, while it says much: then devices and the clock have a turn."""
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 500
 
@@ -28,8 +31,8 @@ _RECONNECT_MAX_MS = 500
 class WorkerLink:
     """Collects words, sends them as batches, hands over the words of the router.
 
-    `heard` is called with the words of each message; `held`, when the router has said WELCOME, gives the device keys
-    that are attached and answered.
+    `heard` is called with the words of each message. When the router has said WELCOME, `held` gives the device keys
+    that are attached and answered, and then `channels` what HOLD_CHANNELS is to announce, word by word.
     """
 
     def __init__(
@@ -42,13 +45,17 @@ class WorkerLink:
         pid: int,
         heard: Callable[[list[Any]], None],
         held: Callable[[], Iterable[bytes]],
+        channels: Callable[[], Iterable[list[list[Any]]]] = tuple,
     ) -> None:
         self._options = options
         self._join_message = v.pack([v.JOIN, v.PROTOCOL, shard, incarnation, pid])
         self._heard = heard
         self._held = held
+        self._channels = channels
         self.words: list[Any] = []  # always this list: whoever says something appends to it
         self.joined = False
+        self.behind = False
+        """Whether there may be more to hear. The descriptor does not tell of what came before."""
         self._joining = False
         self._sequence = 0
         self._announced = 0  # the batch with the last HOLD
@@ -85,10 +92,13 @@ class WorkerLink:
         )
 
     def pump(self) -> None:
-        """Send what there is, then hear what there is, until neither is left."""
+        """Send what there is, then hear what there is, until neither is left or time is up: then we are `behind`."""
         self._send()
-        while self._receive():
+        until = monotonic() + _PUMP_S
+        while self._receive(until):
             self._send()
+            if self.behind:
+                return
 
     def _send(self) -> None:
         if self.words:
@@ -107,8 +117,8 @@ class WorkerLink:
         self._unconfirmed.append((self._sequence, batch))
         self._unsent.append(batch)
 
-    def _receive(self) -> bool:
-        heard = False
+    def _receive(self, until: float) -> bool:
+        heard = self.behind = False
         # Asked before each receive, because an exception for "nothing there" costs more than the question.
         while self._socket.get(_EVENTS) & _POLLIN:  # type: ignore[operator]
             data = self._socket.recv(_NOBLOCK)
@@ -117,6 +127,9 @@ class WorkerLink:
                 self._message(v.unpack(data, self._options.max_message_bytes))
             except (v.VocabularyError, ValueError, TypeError, IndexError) as error:
                 logs.error("link.not_understood", error, peer="router")
+            if monotonic() >= until:
+                self.behind = True
+                break
         return heard
 
     def _message(self, message: list[Any]) -> None:
@@ -153,7 +166,10 @@ class WorkerLink:
         if self.words:
             self._enqueue(self.words)
             self.words.clear()
-        for keys in _chunks(self._held()):
+        held = self._held()
+        for channels in self._channels():  # first, because that is done at once
+            self._enqueue([(v.HOLD_CHANNELS, channels)])
+        for keys in _chunks(held):
             self._enqueue([(v.HOLD, keys)])
             self._announced = self._sequence
 

@@ -81,6 +81,7 @@ class Worker:
             (module, module.dialect(dialect_context)) for module in modules(farm.dialects) if is_on(settings, module)
         ]
         dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
+        presences = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "member_added")}
         boards = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "noticed")}
         self.lot = Lot(_LINGER_S)
         self.limit = connection_limit(options)
@@ -93,9 +94,12 @@ class Worker:
             os.getpid(),
             self._heard,
             self._welcomed,
+            self._held_channels,
         )
         tell = self.link.words.append
-        self.sockets = Sockets(self.lot, options, dialects, self.counters, self.limit, tell, time.monotonic, boards)
+        self.sockets = Sockets(
+            self.lot, options, dialects, self.counters, self.limit, tell, time.monotonic, boards, presences
+        )
         self.lot.park(self.link.fileno, READ)
         self.sockets.listen(listener)
         self._pauses = GarbagePauses(self.counters)
@@ -105,6 +109,9 @@ class Worker:
 
     def _welcomed(self) -> Iterable[bytes]:
         return self.sockets.welcomed()
+
+    def _held_channels(self) -> Iterable[list[list[Any]]]:
+        return self.sockets.held_channels()
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then let the devices go over `drain.seconds`."""
@@ -129,7 +136,11 @@ class Worker:
                 with trio.move_on_after(_SATURATED_WAIT_S):
                     await trio.lowlevel.wait_readable(link.fileno)
             else:
-                events = await lot.ready()
+                if link.behind:  # the link's descriptor tells nothing of what is there already
+                    await trio.lowlevel.checkpoint()
+                    events = lot.ready_now()
+                else:
+                    events = await lot.ready()
                 sockets.now = time.monotonic()
                 if not link.saturated:  # while we waited; the lot will report these again
                     for fd, mask in events:
@@ -150,6 +161,9 @@ class Worker:
                     frozen_at = len(self.sockets)
                     gc.freeze()
             self.link.pump()
+            while self.link.behind:  # nothing else would wake the task that serves
+                await trio.lowlevel.checkpoint()
+                self.link.pump()
 
     def snapshot(self) -> dict[str, float]:
         """The worker's numbers, for its beat."""

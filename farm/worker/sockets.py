@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from farm import upgrade
-from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, NoticeBoard, Tick
+from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Join, NoticeBoard, Part, Presence, Tick
 from farm.frames import (
     BINARY,
     CLOSE,
@@ -32,6 +32,7 @@ from farm.settings import WorkerOptions
 from farm.wheel import Bucket, Wheel
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Attachments, Connection
 from farm.worker.news import News
+from farm.worker.rooms import Change, Rooms
 from router import logs
 from router import vocabulary as v
 from router.lot import BROKEN, READ, WRITE, Lot, half_close
@@ -43,6 +44,10 @@ _REFUSAL_ROOM: Final = 64  # connections beyond the limit that are heard, so tha
 _PING: Final = encode_frame(PING, b"")
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
+_COUNT_TICKS: Final = 4  # subscribers are counted once a second
+_FD_BITS: Final = 24  # of the number in a socket id; its rest counts connections
+_MAX_SOCKET_ID: Final = 40
+_FAREWELL: Final = (GOING_AWAY, "the server goes away: connect again")
 
 
 class Sockets:
@@ -58,6 +63,7 @@ class Sockets:
         tell: Callable[[Any], None],
         monotonic: Callable[[], float],
         boards: Mapping[str, NoticeBoard] | None = None,
+        presences: Mapping[str, Presence] | None = None,
     ) -> None:
         self._lot = lot
         self._options = options
@@ -68,6 +74,12 @@ class Sockets:
         self._connections: dict[int, Connection] = {}
         self._attachments = Attachments(tell)
         self.devices = self._attachments.devices
+        self.rooms = Rooms(tell, self._attachments.number)
+        self._presences = presences or {}
+        self._origin = str(int.from_bytes(os.urandom(4), "big"))  # of all socket ids here
+        self._serial = 0
+        self._waiting = 0  # bytes in all buffers for output
+        self._ticks = 0
         self._wheel = Wheel(_WHEEL_SLOTS, _TICK_S)
         self._deadlines: dict[Connection, float] = {}  # slow readers and closing connections
         self._listener: socket.socket | None = None
@@ -181,7 +193,8 @@ class Sockets:
                 connection.reader = bytearray(data)
                 return
             request, rest = parsed
-            dialect = self._dialects.get(request.path)
+            path = request.path
+            dialect = self._dialects.get(path) or self._dialects.get(path[: path.rfind("/") + 1] + "*")
             if dialect is None:
                 raise upgrade.Refusal(404, "no dialect is spoken on this path")
             upgrade.check_plain(request)
@@ -189,7 +202,9 @@ class Sockets:
             if self.draining or len(self._connections) > self.max_connections:
                 self._counters.connections_refused += 1
                 raise upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
-            connection.session = dialect.opened(request)
+            self._serial += 1
+            request.socket_id = f"{self._origin}.{self._serial << _FD_BITS | connection.fd}"
+            connection.session = session = dialect.opened(request)
         except upgrade.Refusal as refusal:
             self._counters.upgrades_refused += 1
             self._finish(connection, refusal.encode())
@@ -200,7 +215,11 @@ class Sockets:
         first = dialect.first_tick
         connection.bucket = self._wheel.arm(connection.fd, first - (self.now - connection.since)) if first > 0 else None
         connection.since = self.now
-        self._write(connection, upgrade.switching(accepted, protocol))
+        head = upgrade.switching(accepted, protocol)
+        if hasattr(session, "begun"):
+            self._perform(connection, _effects(session.begun, self.now), head)
+        else:
+            self._write(connection, head)
         if rest and connection.phase == OPEN:
             self._frames(connection, rest)
 
@@ -244,20 +263,25 @@ class Sockets:
             self.close(connection, reader.error.code, reader.error.reason)
 
     def _message(self, connection: Connection, payload: bytes, binary: bool) -> None:
-        session = connection.session
-        assert session is not None
-        try:
-            effects = session.received(payload, binary, self.now)
-        except Exception as error:  # a defect in one dialect must cost one connection, not a shard
-            logs.limited("dialect.failed", level="error", error=repr(error))
-            self.close(connection, INTERNAL, "internal error")
-            return
-        self._perform(connection, effects)
+        assert connection.session is not None
+        self._perform(connection, _effects(connection.session.received, payload, binary, self.now))
 
     # ------------------------------------------------------------------ effects
 
-    def _perform(self, connection: Connection, effects: Effects) -> None:
-        frames: list[bytes] = []
+    def _perform(self, connection: Connection, effects: Effects, head: bytes = b"") -> None:
+        """Do what a session wants. head: to be written before anything else."""
+        frames: list[bytes] = [head] if head else []
+        try:
+            closing = self._collect(connection, effects, frames)
+        except Exception as error:  # effects may be made while they are performed
+            closing = _failed(error)
+        if closing is not None:
+            self.close(connection, closing.code, closing.reason, frames)
+        elif frames:
+            self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _collect(self, connection: Connection, effects: Effects, frames: list[bytes]) -> Close | None:
+        """Do all but writing and closing."""
         closing: Close | None = None
         for effect in effects:
             kind = type(effect)
@@ -271,15 +295,24 @@ class Sockets:
                 closing = effect
             elif isinstance(effect, Binary):
                 frames.append(encode_frame(BINARY, effect.payload))
+            elif isinstance(effect, Join):
+                done = self.rooms.join(connection, effect)
+                if done is not None:
+                    assert connection.session is not None
+                    more = _effects(connection.session.answered, effect, *done, self.now)
+                    closing = self._collect(connection, more, frames) or closing
+            elif isinstance(effect, Part):
+                self.rooms.leave(connection, effect.key)
             elif isinstance(effect, Tick):
                 connection.bucket = self._wheel.arm(connection.fd, effect.seconds)
             elif isinstance(effect, Become):
                 connection.session = effect.session
                 self._message(connection, effect.message, effect.binary)
-        if closing is not None:
-            self.close(connection, closing.code, closing.reason, frames)
-        elif frames:
-            self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
+        return closing
+
+    def held_channels(self) -> Iterable[list[list[Any]]]:
+        """The channels that are here, as the words HOLD_CHANNELS have them."""
+        return self.rooms.held()
 
     def welcomed(self) -> Mapping[bytes, Connection]:
         """The link is new. Returns: the devices that are here, by key."""
@@ -293,12 +326,18 @@ class Sockets:
             kind = word[0]
             if kind == v.DELIVER:
                 self._deliver(word)
+            elif kind == v.EVENT:
+                self._event(word)
             elif kind == v.ANSWER:
                 self._answered(word[1], word[2], word[3])
             elif kind == v.DELIVER_STORED:
                 self._deliver_stored(word[1], word[2])
             elif kind == v.SHED:
                 self._shed(self._attachments.shed(word[1]))
+            elif kind == v.MEMBERS:
+                self._changed(self.rooms.members(word))
+            elif kind == v.DISMISS:
+                self._dismiss(word)
             elif kind == v.NOTICE:
                 self._news.noticed(word[1], word[2], word[3])
             elif kind == v.NOTICES_TOLD:
@@ -326,19 +365,29 @@ class Sockets:
             self._perform(connection, connection.session.stored([Item(*item) for item in items], self.now))
 
     def _answered(self, number: int, status: int, payload: Any) -> None:
-        found = self._attachments.answered(number, status)
-        if found is None:
+        completed = self.rooms.answered(number, status, payload)
+        if completed is not None:
+            self._changed(completed.change)
+            for connection, join, outcome, result in completed.joins:
+                self._answer(connection, number, join, outcome, result)
             return
-        connection, ask, older = found
-        if older is not None:
-            self._shed(older)
+        for asked in self._attachments.readers(number):
+            found = self._attachments.answered(asked, status)
+            if found is None:
+                continue
+            connection, ask, older = found
+            if older is not None:
+                self._shed(older)
+            self._answer(connection, asked, ask.question, status, payload)
+
+    def _answer(self, connection: Connection, number: int, question: Any, status: int, payload: Any) -> None:
         if connection.ask != number:
             return
         connection.ask = 0
         if connection.phase != OPEN:
             return
         assert connection.session is not None
-        self._perform(connection, connection.session.answered(ask.question, status, payload, self.now))
+        self._perform(connection, _effects(connection.session.answered, question, status, payload, self.now))
         self._go_on(connection)
 
     def _go_on(self, connection: Connection) -> None:
@@ -360,6 +409,83 @@ class Sockets:
         if connection is not None:
             self._counters.shed += 1
             self.close(connection, GOING_AWAY, "a newer connection of this device came")
+
+    # ------------------------------------------------------------------ channels
+
+    def _event(self, word: list[Any]) -> None:
+        _, key, _, body, besides = word
+        room = self.rooms.get(key)
+        if room is None:
+            return
+        self._counters.events_heard += 1
+        audience: Collection[Connection] = room.subscribers
+        if besides and (left_out := self._by_socket_id(besides)) in room.subscribers:
+            audience = [connection for connection in audience if connection is not left_out]
+        self._fan_out(audience, encode_text(body.encode()))
+
+    def _fan_out(self, audience: Collection[Connection], frame: bytes) -> None:
+        """Write one frame to many connections, which is all that this loop does.
+
+        Nobody goes while it runs, so that the audience may be a room's own table; who can't take all of the frame now
+        has his turn behind all others.
+        """
+        write, size = os.write, len(frame)
+        late: list[tuple[Connection, int]] = []
+        for connection in audience:
+            sent = 0
+            if connection.out is None:
+                try:
+                    sent = write(connection.fd, frame)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    sent = -1
+                if sent == size:
+                    continue
+            late.append((connection, sent))
+        self._counters.events_sent += len(audience)
+        for connection, sent in late:
+            if sent < 0:
+                self._drop(connection)
+                continue
+            if connection.out is None:
+                connection.out = bytearray()
+            self._buffer(connection, frame[sent:])
+
+    def _by_socket_id(self, socket_id: str) -> Connection | None:
+        """The connection of this name, if it is one of this worker."""
+        origin, _, number = socket_id.partition(".")
+        if origin != self._origin or not number.isdecimal() or len(socket_id) > _MAX_SOCKET_ID:
+            return None
+        connection = self._connections.get(int(number) & ((1 << _FD_BITS) - 1))
+        if connection is None or getattr(connection.session, "socket_id", "") != socket_id:
+            return None
+        return connection
+
+    def _changed(self, change: Change | None) -> None:
+        """Tell the subscribers of a presence channel who has come and who has gone."""
+        if change is None or not change.audience or not change.label:
+            return
+        name, _, channel = v.label_parts(change.label)
+        dialect = self._presences.get(name)
+        if dialect is None:
+            return
+        users = set(change.audience.values())
+        for user, info in change.added:
+            frame = encode_text(dialect.member_added(channel, user, info))
+            if user in users:
+                self._fan_out([connection for connection, who in change.audience.items() if who != user], frame)
+            else:
+                self._fan_out(change.audience, frame)
+        for user in change.removed:
+            self._fan_out(change.audience, encode_text(dialect.member_removed(channel, user)))
+
+    def _dismiss(self, word: list[Any]) -> None:
+        _, key, code, reason = word
+        room = self.rooms.get(key)
+        if room is not None:
+            for connection in [*room.subscribers, *(room.hidden or ())]:
+                self.close(connection, code, reason)
 
     # ------------------------------------------------------------------ write
 
@@ -383,10 +509,13 @@ class Sockets:
 
     def _buffer(self, connection: Connection, data: bytes) -> None:
         assert connection.out is not None
-        if len(connection.out) + len(data) > self._options.write_buffer_bytes:
+        options = self._options
+        room = min(options.write_buffer_bytes - len(connection.out), options.write_buffers_bytes - self._waiting)
+        if len(data) > room:
             self._too_slow(connection)
             return
         connection.out += data
+        self._waiting += len(data)
         self._deadlines.setdefault(connection, self.now + self._options.write_timeout)
         self._set_mask(connection, connection.mask | WRITE)
 
@@ -403,6 +532,7 @@ class Sockets:
             self._drop(connection)
             return
         del out[:sent]
+        self._waiting -= sent
         if out:
             return
         connection.out = None
@@ -433,7 +563,7 @@ class Sockets:
         something of the peer's is unread would reset the connection and could swallow what was sent."""
         if connection.phase == CLOSING or connection.fd < 0:
             return
-        self._attachments.forget(connection)
+        self._forget(connection)
         connection.phase = CLOSING
         connection.reader = None
         connection.held = None
@@ -441,6 +571,12 @@ class Sockets:
         self._deadlines[connection] = self.now + self._options.close_timeout
         if self._write(connection, last):
             self._shut(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        """Nothing that is said from here on is for this connection."""
+        for key in getattr(connection.session, "rooms", ()):
+            self.rooms.leave(connection, key)
+        self._attachments.forget(connection)
 
     def _shut(self, connection: Connection) -> None:
         if not half_close(connection.fd):
@@ -454,10 +590,12 @@ class Sockets:
         fd = connection.fd
         if fd < 0:
             return
-        self._attachments.forget(connection)
+        self._forget(connection)
         connection.phase = CLOSING
         connection.ask = 0
         connection.fd = -1
+        if connection.out is not None:
+            self._waiting -= len(connection.out)
         connection.held = connection.reader = connection.out = None
         del self._connections[fd]
         self._deadlines.pop(connection, None)
@@ -483,8 +621,13 @@ class Sockets:
             self._keep_alive(fd)
         for connection, effects in self._news.step(self._connections):
             self._perform(connection, effects)
+        self._ticks += 1
+        if self._ticks % _COUNT_TICKS == 0:
+            self.rooms.counts()
         self._resume_accepting()
         self._counters.connections = len(self._connections)
+        self._counters.rooms = len(self.rooms)
+        self._counters.output_waiting = self._waiting
 
     def _keep_alive(self, fd: int) -> None:
         """Ping a device that was silent for long: one that is gone does not acknowledge it, and TCP then gives up."""
@@ -525,10 +668,23 @@ class Sockets:
         if connection.phase == HANDSHAKE:
             self._drop(connection)
         else:
-            self.close(connection, GOING_AWAY, "the server goes away: connect again")
+            self.close(connection, *getattr(connection.session, "farewell", _FAREWELL))
 
     def drop_all(self) -> None:
         """Close every descriptor now."""
         self.stop_listening()
         for connection in list(self._connections.values()):
             self._drop(connection)
+
+
+def _effects(told: Callable[..., Effects], *what: Any) -> Effects:
+    """Tell a session something. A defect in one dialect must cost one connection, not a shard."""
+    try:
+        return told(*what)
+    except Exception as error:
+        return (_failed(error),)
+
+
+def _failed(error: Exception) -> Close:
+    logs.limited("dialect.failed", level="error", error=repr(error))
+    return Close(INTERNAL, "internal error")
