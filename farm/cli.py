@@ -143,7 +143,16 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command(short_help="Start a farm in the foreground.")
-@with_settings("--workers", "--host", "--device-port", "--router-port", "--admin-port", "--data")
+@with_settings(
+    "--workers",
+    "--host",
+    "--device-port",
+    "--router-port",
+    "--admin-port",
+    "--data",
+    micronotifier=True,
+    applications=True,
+)
 def start(resolved: Resolved) -> int:
     """Start a farm in the foreground: a router, N workers, and a supervisor over them.
 
@@ -152,6 +161,7 @@ def start(resolved: Resolved) -> int:
       farm start --workers 2
       farm start --config /etc/farm/farm.toml --workers auto
       farm start --device-port 80 --data /var/lib/farm --set store.synchronous=normal
+      farm start --micronotifier-config config.json --router-port 8112
 
     It prints what this machine allows, and one line when it is ready. SIGTERM (farm drain) lets the
     devices go over drain.seconds and ends it; SIGHUP (farm reload) replaces the workers one by one.
@@ -166,7 +176,7 @@ def start(resolved: Resolved) -> int:
 
 @cli.command(short_help="Run one worker alone.")
 @click.option("--shard", type=click.IntRange(min=0), required=True, metavar="K", help="Number of this worker, from 0.")
-@with_settings("--host", "--device-port", "--data")
+@with_settings("--host", "--device-port", "--data", applications=True)
 def worker(shard: int, resolved: Resolved) -> int:
     """Run one worker alone, for a set-up that has its own supervisor.
 
@@ -180,7 +190,7 @@ def worker(shard: int, resolved: Resolved) -> int:
 
 
 @cli.command(short_help="Run the router alone.")
-@with_settings("--host", "--router-port", "--admin-port", "--data")
+@with_settings("--host", "--router-port", "--admin-port", "--data", applications=True)
 def router(resolved: Resolved) -> int:
     """Run the router alone, for a set-up that has its own supervisor.
 
@@ -294,7 +304,16 @@ def reload_workers(resolved: Resolved) -> int:
 
 
 @cli.command(name="check-config", short_help="Check the settings, print what is in force.")
-@with_settings("--workers", "--host", "--device-port", "--router-port", "--admin-port", "--data")
+@with_settings(
+    "--workers",
+    "--host",
+    "--device-port",
+    "--router-port",
+    "--admin-port",
+    "--data",
+    micronotifier=True,
+    applications=True,
+)
 def check_config(resolved: Resolved) -> int:
     """Check the settings file, variables and flags, and print what is in force with its sources.
 

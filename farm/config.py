@@ -66,12 +66,15 @@ def resolve(
     file: Path | None,
     environ: Mapping[str, str],
     assignments: Sequence[tuple[str, str, object]] = (),
+    foreign: Iterable[tuple[str, str, object]] = (),
 ) -> Resolved:
     """Read all sources.
 
     Args:
         sections: the whole tree.
         file: a farm.toml, or None for none.
+        foreign: what a configuration file of another server says, as (where it says so, key, value); it counts more
+            than farm.toml and less than the environment.
         environ: the environment; only names that begin with FARM_ are looked at.
         assignments: flags as (flag, key, value), e.g. ("--set", "listen.device_port", "8080"); a value None
             says that the flag's text had no "=".
@@ -81,6 +84,7 @@ def resolve(
     reader = _Reader(sections)
     if file is not None:
         reader.read_file(file)
+    reader.read_assignments(foreign)
     reader.read_environ(environ)
     reader.read_assignments(assignments)
     return reader.finish()
@@ -169,7 +173,7 @@ class _Reader:
 
     # -- flags
 
-    def read_assignments(self, assignments: Sequence[tuple[str, str, object]]) -> None:
+    def read_assignments(self, assignments: Iterable[tuple[str, str, object]]) -> None:
         for flag, key, value in assignments:
             if value is None:
                 self._problems.append(f"{flag}: expected section.key=value, found {show(key)}")

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import click
 
+from farm.applications import FLAG as MICRONOTIFIER
+from farm.applications import check, settings_of
 from farm.config import DEFAULT_FILE, Resolved, resolve
 from farm.optionvalue import expected, options_of
 
@@ -46,14 +48,24 @@ class _ShortFlag(click.Option):
         return super().get_help_record(ctx)
 
 
-def with_settings(*short: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Gives a command --config, --set and these short flags; it gets the tree as its argument `resolved`."""
+def with_settings(
+    *short: str, micronotifier: bool = False, applications: bool = False
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Gives a command --config, --set and these short flags; it gets the tree as its argument `resolved`.
+
+    micronotifier: whether it takes MicroNotifier's configuration file too. applications: whether it wants the file
+    of the Pusher dialect's applications to be good.
+    """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(command)
         def wrapped(config: Path | None, assignments: tuple[str, ...], **rest: Any) -> int:
             given = {flag: rest.pop(_parameter(flag)) for flag in short}
-            return command(resolved=_resolve(config, assignments, given), **rest)
+            foreign = rest.pop(_parameter(MICRONOTIFIER)) if micronotifier else None
+            resolved = _resolve(config, assignments, given, foreign)
+            if applications:
+                check(resolved.settings)
+            return command(resolved=resolved, **rest)
 
         decorated: Callable[..., int] = click.option(
             "--set",
@@ -65,6 +77,14 @@ def with_settings(*short: str) -> Callable[[Callable[..., int]], Callable[..., i
         for flag, key, metavar in reversed(_SHORT_FLAGS):
             if flag in short:
                 decorated = click.option(flag, cls=_ShortFlag, key=key, metavar=metavar)(decorated)
+        if micronotifier:
+            decorated = click.option(
+                MICRONOTIFIER,
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="MicroNotifier's configuration: its applications, and its host and port for devices. Counts more "
+                "than the settings file, and less than variables and flags.",
+            )(decorated)
         return click.option(
             "--config",
             type=click.Path(path_type=Path),
@@ -80,8 +100,10 @@ def _parameter(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
 
 
-def _resolve(config: Path | None, assignments: Sequence[str], short: Mapping[str, str | None]) -> Resolved:
-    """The settings tree from the file, the environment and the flags.
+def _resolve(
+    config: Path | None, assignments: Sequence[str], short: Mapping[str, str | None], foreign: Path | None
+) -> Resolved:
+    """The settings tree from the file, MicroNotifier's if it is given, the environment and the flags.
 
     Raises: ConfigError with every problem.
     """
@@ -97,4 +119,10 @@ def _resolve(config: Path | None, assignments: Sequence[str], short: Mapping[str
     for flag, key, _ in _SHORT_FLAGS:
         if (given := short.get(flag)) is not None:
             pairs.append((flag, key, given))
-    return resolve(all_sections(), file=config, environ=os.environ, assignments=pairs)
+    return resolve(
+        all_sections(),
+        file=config,
+        environ=os.environ,
+        assignments=pairs,
+        foreign=() if foreign is None else settings_of(foreign),
+    )

@@ -15,13 +15,14 @@ from router import logs
 from router.link import LinkError
 from router.lot import prefer_batches
 from router.options import Settings
+from router.pusher_apps import AppsError
 from router.settings import Data, Log
 from router.store.base import StoreError
 from router.token import KeyFormatError
 
 _GC_THRESHOLD = (20_000, 20, 50)
 """What lives as long as one push survives a young collection at Python's default of 700, for nothing."""
-_MENDABLE = (StoreError, KeyFormatError, LinkError, OSError)
+_MENDABLE = (StoreError, KeyFormatError, LinkError, AppsError, OSError)
 
 Context = zmq.Context[zmq.Socket[bytes]]
 

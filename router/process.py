@@ -13,7 +13,8 @@ import trio
 import zmq
 
 import router.dialects
-from router import lifecycle, logs
+import router.dialects.pusher
+from router import lifecycle, logs, webhooks
 from router.dialects import Context, Router, is_on, modules
 from router.http_port import HttpPort
 from router.hub import Hub
@@ -56,9 +57,11 @@ class RouterProcess:
             if is_on(settings, module)
             for route in module.routes(context_of_routes)
         )
+        self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, router.dialects.pusher) else None
         self.lot = Lot()
         self.port = HttpPort(listener, self.lot, routes, endpoint, self.hub.counters, time.monotonic)
         self.link = RouterLink(context, address(data), self.hub, link)
+        self.hub.on_full(self.link.send)
         self.lot.park(self.link.fileno, READ)
         self._started = time.monotonic()
 
@@ -76,9 +79,13 @@ class RouterProcess:
                 nursery.start_soon(self.journal.run, self.flush)
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
+                if self.webhooks is not None:
+                    nursery.start_soon(self.webhooks.run)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
                 self.port.stop_listening()
+                if self.webhooks is not None:
+                    self.webhooks.close()
                 with trio.move_on_after(_STOP_S):
                     while self.port.waiting or self.hub.in_work or not self.journal.settled:
                         await trio.sleep(0.01)

@@ -1,0 +1,638 @@
+"""Pusher Channels (protocol 7), device side: subscriptions, presence, client events, signing in, liveness.
+
+What a device may not do is answered with an event (`pusher:error`, `pusher:subscription_error`) and costs it nothing
+else, as pusher-js expects. It is closed with a code of the protocol: 40xx, do not come back; 4100, come back after a
+second; 4201, come back at once. There is no 43xx among them, since pusher-js takes those for "do not come back".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from farm.dialects import Ask, Close, Context, Effect, Effects, Join, Part, Session, Tick
+from farm.upgrade import Request
+from router import vocabulary as v
+from router.dialects.pusher import (
+    CACHE,
+    CACHE_MISS,
+    NAME,
+    SERVER_TO_USER,
+    PusherOptions,
+    cached_frame,
+    channel_address,
+    is_cache,
+    is_channel_name,
+    is_encrypted,
+    is_presence,
+    is_private,
+    label,
+)
+from router.options import Section
+from router.pusher_apps import App, load, socket_signature, user_signature
+from router.store.base import Item
+
+__all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
+
+
+ON = True
+SECTIONS: tuple[type[Section], ...] = ()
+PATHS = ("/app/*",)
+RANK = 10
+PROTOCOLS: Final = range(5, 8)
+"""Versions that differ in nothing a server sees: since 5, data is a text that holds JSON."""
+
+NO_APP: Final = 4001
+DISABLED: Final = 4003
+OVER_QUOTA: Final = 4004
+NO_PATH: Final = 4005
+BAD_VERSION: Final = 4006
+OTHER_VERSION: Final = 4007
+NO_VERSION: Final = 4008
+UNAUTHORIZED: Final = 4009
+GO_AND_RETURN: Final = 4100
+NO_PONG: Final = 4201
+REJECTED: Final = 4301
+TRUNCATED: Final = 4302
+"""These two stand in an event only, and never close a connection."""
+
+WATCH: Final = "#watch-"
+"""How the name of the channel begins in which a user of an application with watchlists is present while he is signed
+in. Who watches him is present there too, as the user NOBODY; so to each of them his coming and going is told."""
+NOBODY: Final = ""
+
+_PREFIX: Final = "/app/"
+_PONG_SLACK: Final = 0.9  # of pong_timeout: a timer may be early, but must not send a second ping
+_PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
+_PING: Final = b'{"event":"pusher:ping","data":"{}"}'
+_NEVER: Final = float("-inf")
+_SHARED: Final = 2048  # channels whose subscribers share the object that is their address
+
+_encode = msgspec.json.Encoder().encode
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_address = lru_cache(_SHARED)(channel_address)
+
+
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    """What a device says."""
+
+    event: str
+    channel: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Subscribe(msgspec.Struct, frozen=True, gc=False):
+    channel: str
+    auth: str | None = None
+    channel_data: str | None = None
+
+
+class _Unsubscribe(msgspec.Struct, frozen=True, gc=False):
+    channel: str
+
+
+class _SignIn(msgspec.Struct, frozen=True, gc=False):
+    auth: str
+    user_data: str
+
+
+class _Member(msgspec.Struct, frozen=True, gc=False):
+    """`channel_data` of a presence channel."""
+
+    user_id: str | int
+    user_info: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _User(msgspec.Struct, frozen=True, gc=False):
+    """`user_data` of who signs in."""
+
+    id: str
+    user_info: msgspec.Raw = msgspec.Raw(b"")
+    watchlist: list[str] = []
+
+
+_message_in = msgspec.json.Decoder(_Message).decode
+_text_in = msgspec.json.Decoder(str).decode
+_subscribe_in = msgspec.json.Decoder(_Subscribe).decode
+_unsubscribe_in = msgspec.json.Decoder(_Unsubscribe).decode
+_sign_in_in = msgspec.json.Decoder(_SignIn).decode
+_member_in = msgspec.json.Decoder(_Member).decode
+_user_in = msgspec.json.Decoder(_User).decode
+
+
+class _Refused(Exception):
+    """A subscription that is not to be: type, text and status as pusher-js hands them to the page."""
+
+    def __init__(self, kind: str, text: str, status: int) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+        self.status = status
+
+
+class Home:
+    """An application on this worker: what its sessions share."""
+
+    __slots__ = ("app", "connections", "dialect", "hears")
+
+    def __init__(self, dialect: PusherDialect, app: App) -> None:
+        self.dialect = dialect
+        self.app = app
+        self.connections = 0
+        self.hears = frozenset(event for hook in app.webhooks for event in hook.events)
+
+
+class PusherDialect:
+    """What all sessions of a worker share."""
+
+    def __init__(self, context: Context) -> None:
+        self.options = options = context.settings.get(PusherOptions)
+        self.counters = context.counters
+        self.first_tick = float(options.activity_timeout + options.pong_timeout)
+        self._homes = {app.key: Home(self, app) for app in load(options.apps, options.unsigned)}
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        return None
+
+    def claims(self, first: bytes) -> bool:
+        return True
+
+    def opened(self, request: Request) -> Session:
+        fault = _version_fault(request.query)
+        key = unquote(request.path.removeprefix(_PREFIX))
+        if not key or "/" in key:
+            return Turned(NO_PATH, "Path not found: /app/KEY is expected")
+        if fault is not None:
+            return Turned(*fault)
+        home = self._homes.get(key)
+        if home is None:
+            return Turned(NO_APP, f"Could not find app by key {key[:_SHOWN]}")
+        if not home.app.enabled:
+            return Turned(DISABLED, "The app is not enabled")
+        if home.connections >= home.app.connections_a_worker > 0:
+            return Turned(OVER_QUOTA, "The app is over its connection quota")
+        return PusherSession(home, request.socket_id)
+
+    def member_added(self, channel: str, user: str, info: str) -> bytes:
+        if channel.startswith(WATCH):
+            return _watched([user] if user != NOBODY else [], [])
+        member = b'{"user_id":%s%s}' % (_encode(user), b',"user_info":' + info.encode() if info else b"")
+        return _event("pusher_internal:member_added", member, channel)
+
+    def member_removed(self, channel: str, user: str) -> bytes:
+        if channel.startswith(WATCH):
+            return _watched([], [user] if user != NOBODY else [])
+        return _event("pusher_internal:member_removed", b'{"user_id":%s}' % _encode(user), channel)
+
+
+_SHOWN: Final = 64  # characters of something unknown in a message
+
+
+def _version_fault(query: str) -> tuple[int, str] | None:
+    """What is wrong with the protocol's version in the query, as a close code and a reason."""
+    given = parse_qs(query, keep_blank_values=True).get("protocol", [""])[0]
+    if not given:
+        return NO_VERSION, "No protocol version was supplied"
+    if not (given.isascii() and given.isdigit() and len(given) < 4):
+        return BAD_VERSION, "Invalid version string format"
+    if int(given) not in PROTOCOLS:
+        return OTHER_VERSION, f"Unsupported protocol version {int(given)}"
+    return None
+
+
+def _event(name: str, data: bytes, channel: str | None = None) -> bytes:
+    """A frame's text; `data` is JSON, and goes as a text that holds it."""
+    where = b"" if channel is None else b',"channel":%s' % _encode(channel)
+    return b'{"event":"%s"%s,"data":%s}' % (name.encode(), where, _encode(data.decode()))
+
+
+def _error(code: int | None, text: str) -> bytes:
+    # An object, not a text that holds one: so the protocol has it for this event alone.
+    return b'{"event":"pusher:error","data":%s}' % _encode({"code": code, "message": text})
+
+
+class Turned:
+    """A connection that is told why it cannot be, and closed."""
+
+    __slots__ = ("_code", "_reason")
+    key: bytes | None = None
+
+    def __init__(self, code: int, reason: str) -> None:
+        self._code = code
+        self._reason = reason
+
+    def begun(self, now: float) -> Effects:
+        return (_error(self._code, self._reason), Close(self._code, self._reason))
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        return ()
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        return ()
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
+        return None
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        return ()
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        return (), 0
+
+
+class _Watching:
+    """A watchlist while it is gone through."""
+
+    __slots__ = ("offline", "online", "unasked")
+
+    def __init__(self, users: list[str]) -> None:
+        self.unasked = users
+        self.online: list[str] = []
+        self.offline: list[str] = []
+
+
+class _More:
+    """What most connections do without."""
+
+    __slots__ = ("hidden", "info", "members", "second", "sent", "signing", "user", "watching")
+
+    def __init__(self) -> None:
+        self.user = ""  # who is signed in
+        self.info = ""
+        self.signing: tuple[_User, str, str] | None = None  # who is about to be, with info and data
+        self.watching: _Watching | None = None
+        self.hidden = 0  # rooms that it has not asked for
+        self.members: tuple[tuple[bytes, str], ...] = ()  # who this connection is in presence channels
+        self.second = _NEVER  # when the first client event of the current second came
+        self.sent = 0  # client events since
+
+    def member(self, key: bytes) -> str | None:
+        """Who this connection is in a presence channel."""
+        return next((user for room, user in self.members if room == key), None)
+
+
+class PusherSession:
+    """One connection of an application."""
+
+    __slots__ = ("_home", "_more", "_vouched", "rooms", "socket_id")
+    key: bytes | None = None
+    farewell = (GO_AND_RETURN, "the server goes away: connect again")
+
+    def __init__(self, home: Home, socket_id: str) -> None:
+        home.connections += 1
+        self._home = home
+        self._more: _More | None = None
+        self._vouched = False  # the application's own server has vouched for it
+        self.rooms: tuple[bytes, ...] = ()
+        self.socket_id = socket_id
+
+    def __del__(self) -> None:
+        self._home.connections -= 1  # nothing else is told when a connection has gone
+
+    def begun(self, now: float) -> Effects:
+        options = self._home.dialect.options
+        data = b'{"socket_id":"%s","activity_timeout":%d}' % (self.socket_id.encode(), options.activity_timeout)
+        self._home.dialect.counters.hellos += 1
+        greeting = _event("pusher:connection_established", data)
+        if self._home.app.authorized_connections:
+            return (greeting, Tick(options.authorization_timeout))
+        return (greeting,)
+
+    # ------------------------------------------------------------------ from the device
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        if binary:
+            return self._fault("Only text messages are understood")
+        try:
+            said = _message_in(message)
+        except _UNREADABLE:
+            return self._fault("A message is a JSON object with an event")
+        handler = _COMMANDS.get(said.event)
+        try:
+            if handler is not None:
+                return handler(self, _data(said.data), now)
+            if said.event.startswith("client-"):
+                return self._client_event(said, now)
+        except _UNREADABLE as error:
+            return self._fault(f"The data of {said.event[:_SHOWN]} cannot be used: {error}")
+        return self._fault(f"The event {said.event[:_SHOWN]} is not understood")
+
+    def _fault(self, text: str, code: int | None = None) -> Effects:
+        self._home.dialect.counters.commands_refused += 1
+        return (_error(code, text),)
+
+    def _ping(self, data: bytes, now: float) -> Effects:
+        self._home.dialect.counters.pings += 1
+        return (_PONG,)
+
+    def _pong(self, data: bytes, now: float) -> Effects:
+        return ()
+
+    # ------------------------------------------------------------------ channels
+
+    def _subscribe(self, data: bytes, now: float) -> Effects:
+        asked = _subscribe_in(data)
+        try:
+            return self._join(asked)
+        except _Refused as refused:
+            return self._refuse(asked.channel, refused)
+
+    def _refuse(self, channel: str, refused: _Refused) -> Effects:
+        self._home.dialect.counters.commands_refused += 1
+        told = {"type": refused.kind, "error": refused.text, "status": refused.status}
+        return (_event("pusher:subscription_error", _encode(told), channel[: self._options.max_channel_name]),)
+
+    @property
+    def _options(self) -> PusherOptions:
+        return self._home.dialect.options
+
+    def _join(self, asked: _Subscribe) -> Effects:
+        name, options, app = asked.channel, self._options, self._home.app
+        if name.startswith(SERVER_TO_USER):
+            if self._more is None or not self._more.user or name != SERVER_TO_USER + self._more.user:
+                raise _Refused("AuthError", "Only who is signed in as this user may subscribe to it", 401)
+            return (Join(_address(app.id, name)),)  # which it is in already, hidden
+        if not is_channel_name(name, options.max_channel_name):
+            raise _Refused(
+                "InvalidChannel",
+                f"A channel's name has 1 to {options.max_channel_name} characters of A-Z a-z 0-9 _ - = @ , . ;",
+                400,
+            )
+        key = _address(app.id, name)
+        if key in self.rooms:
+            return self._fault(f"Existing subscription to channel {name}")
+        hidden = 0 if self._more is None else self._more.hidden
+        if len(self.rooms) - hidden >= options.max_channels_a_connection:
+            raise _Refused(
+                "LimitReached", f"A connection has at most {options.max_channels_a_connection} channels", 403
+            )
+        user, info = None, ""
+        if is_presence(name):
+            user, info = self._presence(asked)
+        elif is_private(name):
+            self._check(asked, None)
+        self.rooms = (*self.rooms, key)
+        if user is None:
+            return (Join(key, label(app.id, name)),)
+        more = self._needs_more()
+        more.members = (*more.members, (key, user))
+        return (Join(key, label(app.id, name), user, info, options.max_members),)
+
+    def _check(self, asked: _Subscribe, channel_data: str | None) -> None:
+        """Raises: _Refused unless the application's own server has vouched for this."""
+        app = self._home.app
+        if not asked.auth:
+            raise _Refused("AuthError", f"auth is missing: {asked.channel} needs it", 401)
+        signature = socket_signature(app.secret, self.socket_id, asked.channel, channel_data)
+        if not app.signed_by_us(asked.auth, signature):
+            raise _Refused("AuthError", f"Invalid signature of the subscription to {asked.channel}", 401)
+        self._vouched = True
+
+    def _presence(self, asked: _Subscribe) -> tuple[str, str]:
+        """Who subscribes to a presence channel, and what the others are shown of him. Raises: _Refused."""
+        self._check(asked, asked.channel_data)
+        if asked.channel_data is None:
+            if self._more is None or not self._more.user:
+                raise _Refused("AuthError", "channel_data is missing, and nobody is signed in", 401)
+            return self._more.user, self._more.info
+        try:
+            member = _member_in(asked.channel_data.encode())
+        except _UNREADABLE as error:
+            raise _Refused("InvalidData", f"channel_data cannot be used: {error}", 400) from None
+        return self._checked_user(str(member.user_id), member.user_info)
+
+    def _checked_user(self, user: str, info: msgspec.Raw) -> tuple[str, str]:
+        options = self._options
+        if not self._could_be(user):
+            raise _Refused("InvalidData", f"The ID of a user has 1 to {options.max_user_id} characters", 400)
+        text = bytes(info)
+        if len(text) > options.max_user_info_bytes:
+            raise _Refused("LimitReached", f"user_info has at most {options.max_user_info_bytes} bytes", 413)
+        return user, text.decode()
+
+    def _unsubscribe(self, data: bytes, now: float) -> Effects:
+        name = _unsubscribe_in(data).channel
+        more = self._more
+        key = _address(self._home.app.id, name)
+        if key not in self.rooms:
+            return ()
+        if more is not None and more.user and name == SERVER_TO_USER + more.user:
+            return (Join(key, hidden=True),)  # the application may still want to close his connections
+        self._leave(key)
+        return (Part(key),)
+
+    def _leave(self, key: bytes) -> None:
+        self.rooms = tuple(room for room in self.rooms if room != key)
+        if self._more is not None:
+            self._more.members = tuple(member for member in self._more.members if member[0] != key)
+
+    def _needs_more(self) -> _More:
+        if self._more is None:
+            self._more = _More()
+        return self._more
+
+    # ------------------------------------------------------------------ client events
+
+    def _client_event(self, said: _Message, now: float) -> Effects:
+        app, options, channel = self._home.app, self._options, said.channel
+        if not app.client_events:
+            return self._fault("Client events are not enabled for this app (client_messages)", REJECTED)
+        if len(said.event) > options.max_event_name:
+            return self._fault(f"An event's name has at most {options.max_event_name} characters", REJECTED)
+        if not (is_private(channel) or is_presence(channel)) or is_encrypted(channel):
+            return self._fault("Client events go to private and presence channels that are not encrypted", REJECTED)
+        key = _address(app.id, channel)
+        if key not in self.rooms:
+            return self._fault(f"A client event needs a subscription to {channel[:_SHOWN]}", REJECTED)
+        data = bytes(said.data) or b"null"
+        if len(data) > options.max_data_bytes:
+            return self._fault(f"The data of an event has at most {options.max_data_bytes} bytes", REJECTED)
+        more = self._needs_more()
+        if now - more.second >= 1:
+            more.second, more.sent = now, 0
+        if more.sent >= options.client_events_a_second:
+            return self._fault(f"At most {options.client_events_a_second} client events a second", REJECTED)
+        more.sent += 1
+        user = more.member(key)
+        of_whom = b"" if user is None else b',"user_id":%s' % _encode(user)
+        start = b'{"event":%s,"channel":%s,"data":' % (_encode(said.event), _encode(channel))
+        frame = b"".join((start, data, of_whom, b"}")).decode()
+        return ((v.PUBLISH, 0, key, frame, 0, self.socket_id),)
+
+    # ------------------------------------------------------------------ signing in
+
+    def _sign_in(self, data: bytes, now: float) -> Effects:
+        asked = _sign_in_in(data)
+        app = self._home.app
+        if not app.signed_by_us(asked.auth, user_signature(app.secret, self.socket_id, asked.user_data)):
+            return self._fault("Invalid signature of the sign-in", UNAUTHORIZED)
+        read = _user_in(asked.user_data.encode())
+        try:
+            user, info = self._checked_user(read.id, read.user_info)
+        except _Refused as refused:
+            return self._fault(refused.text, UNAUTHORIZED)
+        more = self._needs_more()
+        if more.user and more.user != user:
+            return self._fault("The connection is signed in as another user", UNAUTHORIZED)
+        self._vouched = True
+        if more.user:
+            more.info = info
+            return (_signed_in(asked.user_data),)
+        more.signing = (read, info, asked.user_data)
+        key = _address(app.id, SERVER_TO_USER + user)
+        self._enters_hidden(more, key)
+        return (Join(key, hidden=True),)
+
+    def _enters_hidden(self, more: _More, key: bytes) -> None:
+        self.rooms = (*self.rooms, key)
+        more.hidden += 1
+
+    def _sign_in_answered(self, more: _More, join: Join, status: int) -> Effects:
+        assert more.signing is not None
+        (user, info, data), more.signing = more.signing, None
+        if status != v.OK:
+            return self._come_back(join.key)
+        more.user, more.info = user.id, info
+        effects: list[Effect] = [_signed_in(data)]
+        app = self._home.app
+        if app.watchlists:
+            most = self._options.max_watchlist
+            watched = [name for name in dict.fromkeys(user.watchlist) if name != user.id and self._could_be(name)]
+            if len(watched) > most:
+                effects.append(_error(TRUNCATED, f"The watchlist is cut after {most} users"))
+            more.watching = _Watching(watched[:most])
+            effects.append(self._watch(more, user.id, user.id))
+        return effects
+
+    # ------------------------------------------------------------------ watchlists
+
+    def _could_be(self, user: str) -> bool:
+        return 0 < len(user) <= self._options.max_user_id
+
+    def _watch(self, more: _More, user: str, who: str) -> Join:
+        """Be present where this user's coming and going is told, as himself or as NOBODY."""
+        app_id, name = self._home.app.id, WATCH + user
+        key = _address(app_id, name)
+        self._enters_hidden(more, key)
+        return Join(key, label(app_id, name), who, "", 2)
+
+    def _watch_answered(self, more: _More, join: Join, watched: str, status: int, members: Any) -> Effects:
+        watching = more.watching
+        assert watching is not None
+        if status != v.OK:
+            self._leave(join.key)
+            more.hidden -= 1
+        elif join.user == NOBODY:
+            (watching.online if watched in members else watching.offline).append(watched)
+        if watching.unasked:
+            return (self._watch(more, watching.unasked.pop(0), NOBODY),)
+        more.watching = None
+        return (_watched(watching.online, watching.offline),) if watching.online or watching.offline else ()
+
+    # ------------------------------------------------------------------ from the router
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        if type(question) is not Join:
+            return self._cached(question, status, payload)
+        more = self._more
+        if question.hidden:
+            if more is not None and more.signing is not None:
+                return self._sign_in_answered(more, question, status)
+            return ()
+        if question.label:
+            name = v.label_parts(question.label)[2]
+            if name.startswith(WATCH):
+                assert more is not None
+                return self._watch_answered(more, question, name.removeprefix(WATCH), status, payload)
+        else:
+            assert more is not None
+            name = SERVER_TO_USER + more.user
+        if status == v.FULL:
+            self._leave(question.key)
+            return self._refuse(name, _Refused("LimitReached", f"The channel has {question.most} members", 403))
+        if status != v.OK:
+            return self._come_back(question.key)
+        self._home.dialect.counters.registers += 1
+        effects: list[Effect] = [_succeeded(name, payload if question.user is not None else None)]
+        if is_cache(name):
+            effects.append(Ask((v.READ, 0, CACHE, question.key), name))
+        return effects
+
+    def _come_back(self, key: bytes) -> Effects:
+        """The router could not do it. pusher-js does not try a subscription again, but everything after a close."""
+        self._leave(key)
+        return (Close(GO_AND_RETURN, "the server cannot do it now"),)
+
+    def _cached(self, name: str, status: int, payload: bytes | None) -> Effects:
+        if status == v.OK and payload is not None:
+            return (cached_frame(payload).encode(),)
+        effects: list[Effect] = [b'{"event":"pusher:cache_miss","channel":%s,"data":"{}"}' % _encode(name)]
+        if status == v.OK and CACHE_MISS in self._home.hears:
+            effects.append((v.HAPPENED, label(self._home.app.id, name), CACHE_MISS, ""))
+        return effects
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
+        return None  # it is no device
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        return ()
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        options = self._options
+        if self._home.app.authorized_connections and not self._vouched:
+            self._home.dialect.counters.timeouts += 1
+            reason = "Connection not authorized in time"
+            return (_error(UNAUTHORIZED, reason), Close(UNAUTHORIZED, reason)), 0
+        patience = options.activity_timeout + options.pong_timeout
+        if silent < patience:
+            return (), patience - silent
+        if silent < patience + options.pong_timeout * _PONG_SLACK:
+            return (_PING,), patience + options.pong_timeout - silent
+        self._home.dialect.counters.timeouts += 1
+        return (Close(NO_PONG, "Pong reply not received in time"),), 0
+
+
+def _data(raw: msgspec.Raw) -> bytes:
+    """The data of a command: an object, or a text that holds one, as some libraries send it."""
+    data = bytes(raw)
+    return _text_in(data).encode() if data.startswith(b'"') else data or b"{}"
+
+
+def _succeeded(channel: str, members: dict[str, str] | None) -> bytes:
+    """members: all of a presence channel, with what is shown of them as JSON."""
+    if members is None:
+        data = b"{}"
+    else:
+        shown = {user: msgspec.Raw(info.encode() or b"null") for user, info in members.items()}
+        data = _encode({"presence": {"ids": list(members), "hash": shown, "count": len(members)}})
+    return _event("pusher_internal:subscription_succeeded", data, channel)
+
+
+def _watched(online: list[str], offline: list[str]) -> bytes:
+    """Who of a watchlist has come and who has gone."""
+    told = [{"name": name, "user_ids": users} for name, users in (("online", online), ("offline", offline)) if users]
+    return _event("pusher_internal:watchlist_events", _encode({"events": told}))
+
+
+def _signed_in(user_data: str) -> bytes:
+    return _event("pusher:signin_success", _encode({"user_data": user_data}))
+
+
+_COMMANDS: Final[dict[str, Callable[[PusherSession, bytes, float], Effects]]] = {
+    "pusher:ping": PusherSession._ping,
+    "pusher:pong": PusherSession._pong,
+    "pusher:subscribe": PusherSession._subscribe,
+    "pusher:unsubscribe": PusherSession._unsubscribe,
+    "pusher:signin": PusherSession._sign_in,
+}
+
+
+def dialect(context: Context) -> PusherDialect:
+    """The dialect for one worker."""
+    return PusherDialect(context)
