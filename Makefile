@@ -28,7 +28,7 @@ start: $(RUNTIME)
 	exec $(BIN)/farm start --workers $(WORKERS)
 
 # -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards.
-# Firefox, Node.js and what the npm sender needs are installed first if they are missing and this is root; what is
+# Firefox, Chromium, Node.js and npm packages are installed first if they are missing and this is root; what is
 # missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
 test: $(DEV)
 	tests/install-browsers $(MISSING)

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-import subprocess
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import pytest
@@ -21,15 +17,16 @@ import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from demo_process import addresses, running_demo
-from farm_fixture import ROOT, Farm, running_farm, until
-from firefox import Firefox, find_firefox, missing, push_prefs
+from farm_fixture import Farm, running_farm, until
+from firefox import Firefox, find_firefox, push_prefs
+from installed import run_npm
 from pywebpush import WebPushException, webpush
+from web_site import Reply, Request, Site
 
 RECONNECT_S: Final = 60.0
 """Firefox comes back 5 s after its push server has gone, or 10, 20, 40 s if that was too soon."""
 
 SUBJECT: Final = "mailto:tests@example.org"
-NPM: Final = ROOT / "tests" / "npm"
 
 PAGE: Final = """<!doctype html><title>test</title><script>
 async function registered() {
@@ -71,46 +68,21 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-class Site:
-    """A web server with a page for each name, and what the service worker of each has received."""
+class PushSite(Site):
+    """A page for each name, and what the service worker of each has received."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.arrived: dict[str, list[str | None]] = defaultdict(list)
-        site = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                worker = self.path.endswith("/worker.js")
-                self._answer(WORKER if worker else PAGE, "text/javascript" if worker else "text/html")
+    def get(self, request: Request) -> Reply:
+        if request.path.endswith("/worker.js"):
+            return Reply(WORKER, "text/javascript")
+        return Reply(PAGE)
 
-            def do_POST(self) -> None:
-                text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                site.arrived[self.path.split("/")[1]].append(text)
-                self._answer("", "text/plain")
-
-            def _answer(self, text: str, media_type: str) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", f"{media_type}; charset=utf-8")
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-
-    def __enter__(self) -> Site:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def url(self, name: str) -> str:
-        return f"http://localhost:{self._server.server_port}/{name}/"
+    def post(self, request: Request) -> Reply:
+        self.arrived[request.path.split("/")[1]].append(json.loads(request.body))
+        return Reply("", "text/plain")
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +103,8 @@ def firefox(program: str, farm: Farm, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with Site() as found:
+def site() -> Iterator[PushSite]:
+    with PushSite() as found:
         yield found
 
 
@@ -144,10 +116,10 @@ def key() -> VapidKey:
 class Page:
     """The page of one test."""
 
-    def __init__(self, firefox: Firefox, site: Site, name: str) -> None:
+    def __init__(self, firefox: Firefox, site: PushSite, name: str) -> None:
         self._firefox = firefox
         self._arrived = site.arrived[name]
-        firefox.open(site.url(name))
+        firefox.open(site.url(f"/{name}/"))
 
     def subscribe(self, key: VapidKey | None = None) -> dict[str, Any]:
         """Returns: the subscription as the page would send it to its app server."""
@@ -164,7 +136,7 @@ class Page:
 
 
 @pytest.fixture
-def page(firefox: Firefox, site: Site, request: pytest.FixtureRequest) -> Page:
+def page(firefox: Firefox, site: PushSite, request: pytest.FixtureRequest) -> Page:
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
     return Page(firefox, site, name)
 
@@ -228,16 +200,11 @@ def test_a_subscription_with_a_key_is_for_that_key_only(page: Page, key: VapidKe
 
 @pytest.mark.parametrize("encoding", ["aes128gcm", "aesgcm"])
 def test_a_push_by_the_npm_package(page: Page, key: VapidKey, encoding: str) -> None:
-    node = shutil.which("node")
-    if node is None or not (NPM / "node_modules" / "web-push").is_dir():
-        missing("nodejs, npm or tests/npm/node_modules")
     vapid = {"subject": SUBJECT, "publicKey": key.public, "privateKey": key.private}
     options = {"vapidDetails": vapid, "TTL": 600, "contentEncoding": encoding, "topic": "npm", "urgency": "high"}
     order = {"subscription": page.subscribe(key), "payload": TEXT, "options": options}
-    done = subprocess.run(
-        [node, "send.mjs"], cwd=NPM, input=json.dumps(order), capture_output=True, text=True, timeout=60, check=True
-    )
-    assert json.loads(done.stdout)["status"] == 201, done.stdout
+    answer = run_npm("web-push.mjs", "web-push", order)
+    assert answer["status"] == 201, answer
     assert page.arrived(1) == [TEXT]
 
 
