@@ -152,7 +152,11 @@ class Worker:
         next_beat = 0.0
         frozen_at = 0
         while True:
-            await trio.sleep(_TICK_S)
+            next_tick = time.monotonic() + _TICK_S
+            while self.link.behind and time.monotonic() < next_tick:  # nothing else would wake the task that serves
+                await trio.lowlevel.checkpoint()
+                self.link.pump()
+            await trio.sleep(max(0.0, next_tick - time.monotonic()))
             self.sockets.tick()
             if (now := time.monotonic()) >= next_beat:
                 next_beat = now + options.heartbeat
@@ -161,9 +165,6 @@ class Worker:
                     frozen_at = len(self.sockets)
                     gc.freeze()
             self.link.pump()
-            while self.link.behind:  # nothing else would wake the task that serves
-                await trio.lowlevel.checkpoint()
-                self.link.pump()
 
     def snapshot(self) -> dict[str, float]:
         """The worker's numbers, for its beat."""
