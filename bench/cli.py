@@ -4,6 +4,7 @@ import click
 
 from bench.commands.compare import compare
 from bench.commands.connect import connect
+from bench.commands.fanout import fanout
 from bench.commands.instances import instances
 from bench.commands.plan import plan
 from bench.commands.push import push
@@ -25,7 +26,7 @@ def main() -> None:
     """
 
 
-for command in (instances, connect, push, storm, soak, compare, plan, report):
+for command in (instances, connect, push, fanout, storm, soak, compare, plan, report):
     main.add_command(command)
 
 

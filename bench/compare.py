@@ -7,16 +7,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from bench import farm_process, peers, procfs
+from bench import fanout, farm_process, peers, procfs
 from bench import push as pushing
 from bench.crew import Crew
 from bench.errors import BenchError
 from bench.farm_process import Farm
-from bench.fleet import Fleet, Load, Ramp, most_a_process
+from bench.fleet import Fleet, Load, Ramp, most_a_process, processes_for
 from bench.interrupt import Interrupt
 from bench.peers.base import NotInstalledError, Peer, PeerServer, Tools
 from bench.peers.base import started as started_peer
 from bench.progress import Progress
+from bench.shared_counts import SharedCounts
 from bench.usage import Meter, Usage
 
 WARM_UP_DEVICES: Final = 200
@@ -42,6 +43,10 @@ FIGURES: Final = (
     "push_p50_ms",
     "push_p99_ms",
     "push_cpu_a_1000",
+    "fanout_rate",
+    "fanout_p50_ms",
+    "fanout_p99_ms",
+    "fanout_cpu_a_million",
 )
 """What is set in relation to the farm."""
 
@@ -50,7 +55,8 @@ FIGURES: Final = (
 class Plan:
     """What every server gets. `devices`: connections held; `hold`: s of silence before memory is read; `seconds` of
     pushing, flat out over `connections` app servers' connections in `pushers` processes; an accepted push that has not
-    arrived `grace` s later is lost. `repeat`: rounds over all servers. `settings`: for the farm."""
+    arrived `grace` s later is lost. `subscribers`: of one channel, to whom events are sent flat out for as long, by the
+    servers that can do that; 0: none. `repeat`: rounds over all servers. `settings`: for the farm."""
 
     peers: tuple[str, ...] = tuple(peers.PEERS)
     devices: int = 10_000
@@ -63,6 +69,7 @@ class Plan:
     grace: float = 5.0
     tools: Tools = field(default_factory=Tools)
     settings: tuple[str, ...] = ()
+    subscribers: int = 0
 
 
 @dataclass(slots=True)
@@ -96,6 +103,7 @@ class Contestant:
             "set_up": peer.set_up if peer else OURS_SET_UP,
             "push": peer.push if peer else OURS_PUSH,
             "durability": peer.durability if peer else DURABILITY[self.store],
+            "fans_out": peer is None or peer.fans_out,
             "devices": self.devices,
             "rounds": self.rounds,
             "median": medians([round_["figures"] for round_ in self.rounds]),
@@ -110,13 +118,14 @@ def run(plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, An
         happens to a peer is in its row.
     """
     most = most_a_process()
-    if plan.devices > most * plan.tools.workers:
-        needed = -(-plan.devices // most)
-        raise BenchError(
-            f"--devices {plan.devices}: a process may open so many descriptors that it holds {most:,}; "
-            f"give --workers {needed}"
-        )
-    tools = replace(plan.tools, devices=plan.devices)
+    for option, wanted in (("--devices", plan.devices), ("--subscribers", plan.subscribers)):
+        if wanted > most * plan.tools.workers:
+            needed = -(-wanted // most)
+            raise BenchError(
+                f"{option} {wanted}: a process may open so many descriptors that it holds {most:,}; "
+                f"give --workers {needed}"
+            )
+    tools = replace(plan.tools, devices=max(plan.devices, plan.subscribers))
     contestants = _contestants(plan, tools, most, progress)
     there = [contestant for contestant in contestants if not contestant.missing]
     for number in range(plan.repeat):
@@ -169,17 +178,60 @@ def _round(
     with ExitStack() as stack:
         load = Load(contestant.devices, opening=OPENING, timeout=plan.timeout, endpoints_every=1)
         push = pushing.Plan(plan.connections, plan.pushers, plan.seconds, grace=plan.grace)
+        # a server that is one process holds no more than one may
+        many = contestant.peer is None or contestant.peer.many
+        subscribers = plan.subscribers if many else min(plan.subscribers, most_a_process())
+        audience = Load(subscribers, opening=OPENING, timeout=plan.timeout)
+        events = fanout.Plan(seconds=plan.seconds, connections=plan.connections, grace=plan.grace)
+        audience = replace(audience, shared=events.channels, payload=events.payload)
         server: Farm
         if contestant.peer is None:
-            server = stack.enter_context(
-                farm_process.started(tools.workers, contestant.store, interrupt, plan.settings)
-            )
+            settings = (*plan.settings, *(fanout.settings_for(stack) if plan.subscribers else ()))
+            server = stack.enter_context(farm_process.started(tools.workers, contestant.store, interrupt, settings))
+            audience, events = fanout.speaking(audience, events, fanout.OURS)
+            events = replace(events, router=server.router)
         else:
-            server = stack.enter_context(started_peer(contestant.peer, tools, interrupt))
-            load = _speaking(load, contestant.peer, server)
-            push = replace(push, wire=contestant.peer.wire)
+            peer = contestant.peer
+            server = stack.enter_context(started_peer(peer, tools, interrupt))
+            load = _speaking(load, peer, server)
+            push = replace(push, wire=peer.wire)
+            audience = replace(audience, speech=peer.speech, arguments=peer.listening(server.ports))
+            events = replace(
+                events, wire=peer.wire, router=f"http://127.0.0.1:{server.ports.push}", path=peer.event_path()
+            )
         crew = stack.enter_context(Crew(interrupt))
-        return _measure(crew, server, load, plan=plan, push=push, title=contestant.title, progress=progress)
+        found = _measure(crew, server, load, plan=plan, push=push, title=contestant.title, progress=progress)
+        if audience.devices and (contestant.peer is None or contestant.peer.fans_out) and not interrupt.requested:
+            found["fanout"] = _fan_out(crew, server, audience, events, contestant.title, progress)
+            found["figures"] |= fanout_figures(found["fanout"])
+        return found
+
+
+def _fan_out(crew: Crew, server: Farm, load: Load, plan: fanout.Plan, title: str, progress: Progress) -> dict[str, Any]:
+    """Events to the subscribers of one channel."""
+    with SharedCounts(processes_for(load)) as counts:
+        audience = fanout.Audience.listening(crew, load, server, counts)
+        ramp = audience.bring_up(progress, f"{title}: setting up subscribers")
+        found: dict[str, Any] = {"setup": ramp.fields(), "run": None}
+        for seconds in (min(WARM_UP_PUSH_SECONDS, plan.seconds), plan.seconds):
+            if ramp.ready and not crew.interrupt.requested:
+                groups = {"server": processes_of(server)}
+                runs = fanout.measure(audience, replace(plan, seconds=seconds), groups, progress)
+                found["run"] = runs[0] if runs else None
+        audience.dismiss()
+    return found
+
+
+def fanout_figures(found: dict[str, Any]) -> dict[str, float | None]:
+    """The figures of a fan-out: deliveries a second, ms to the last subscriber, CPU seconds of the server for a
+    million deliveries; None where nothing arrived."""
+    run = found["run"] if found["run"] is not None and found["run"]["delivered"] else None
+    return {
+        "fanout_rate": run["deliveries_a_second"] if run else None,
+        "fanout_p50_ms": run["to_last_ms"].get("p50") if run else None,
+        "fanout_p99_ms": run["to_last_ms"].get("p99") if run else None,
+        "fanout_cpu_a_million": run["cpu_a_million"]["server"] if run else None,
+    }
 
 
 def _speaking(load: Load, peer: Peer, server: PeerServer) -> Load:
@@ -307,5 +359,14 @@ def clean(server: dict[str, Any]) -> bool:
         and round_["push"]["clean"]
         and round_["push"]["delivered"]
         and not round_["push"]["drops"]
+        and _fanned_out(round_.get("fanout"))
         for round_ in server["rounds"]
     )
+
+
+def _fanned_out(found: dict[str, Any] | None) -> bool:
+    """Whether all subscribers came up and got all, where that was asked for."""
+    if found is None:
+        return True
+    up = found["setup"]["ready"] == found["setup"]["wanted"]
+    return up and found["run"] is not None and fanout.clean(found["run"])

@@ -85,7 +85,9 @@ class Fleet:
         self.endpoints_every: int = order["endpoints_every"]
         self.ping_interval: float = order["ping"]
         self.backoff = Backoff(**order["backoff"]) if order["backoff"] else None
-        manner = Manner(order["host"], order["path"], order["channels"], order["payload"], os.urandom(SEED_BYTES))
+        manner = Manner(
+            order["host"], order["path"], order["channels"], order["payload"], os.urandom(SEED_BYTES), order["shared"]
+        )
         self.speech = speech_of(order["speech"], manner, order["arguments"])
         self.epoll = select.epoll()
         self.outbox = Outbox(self.epoll)
@@ -149,6 +151,9 @@ class Fleet:
                 self._send(descriptor, reply)
             self.replies.clear()
             self._look_around()
+        self._leave()
+
+    def _leave(self) -> None:
         for descriptor in self.descriptors:
             if descriptor != NOT_CONNECTED:
                 reset_on_close(descriptor, self.address.family)
@@ -186,6 +191,11 @@ class Fleet:
                 self._report_seen()
             elif word.kind == "stop":
                 self.stopped = True
+            else:
+                self._command(word.kind)
+
+    def _command(self, kind: str) -> None:
+        """A word that only some load processes of devices know."""
 
     def _look_around(self) -> None:
         now = time.monotonic()

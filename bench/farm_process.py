@@ -45,7 +45,8 @@ class Status:
 
 @dataclass(slots=True)
 class Farm:
-    """A farm that answers. `supervisor` is its pid if the bench started it."""
+    """A farm that answers. `supervisor` is its pid if the bench started it; `router`: where app servers reach it, empty
+    if that is not known."""
 
     address: Address
     host: str
@@ -53,6 +54,7 @@ class Farm:
     admin: str
     supervisor: int | None = None
     settings: dict[str, object] = field(default_factory=dict)
+    router: str = ""
 
     def status(self) -> Status | None:
         """The farm's status, None if there is no admin port to ask."""
@@ -169,6 +171,7 @@ def started(
             f"http://127.0.0.1:{admin_port}",
             process.pid,
             {"workers": workers, "store": store, "set": list(extra)},
+            f"http://127.0.0.1:{router_port}",
         )
         patience = (START_SECONDS + START_SECONDS_A_WORKER * workers) * slowness
         _wait_until_healthy(farm, process, log, interrupt, patience)

@@ -49,9 +49,10 @@ class Load:
     """How devices are brought up. `opening`: set-ups under way at once in all; 0: by the farm's listeners. `timeout`: s
     for one. Every `endpoints_every`-th device reports its push endpoints; 0: none. `speech` and `arguments`: what
     devices say, see `bench.speech`; `bare`: the speech of that name. Each has `channels` channels, with the numbers
-    from device * channels. `ping`: s between two pings of a device; 0: none. `payload`: bytes of data in every push
-    that devices check; 0: they don't look. `backoff`: devices that lose their connection come back; None: they don't.
-    `sources`: addresses that they connect from in turn, see `bench.sockets`."""
+    from device * channels; or, with `shared`, only the one channel device % shared. `ping`: s between two pings of a
+    device; 0: none. `payload`: bytes of data in every push that devices check; 0: they don't look. `backoff`: devices
+    that lose their connection come back; None: they don't. `sources`: addresses that they connect from in turn, see
+    `bench.sockets`."""
 
     devices: int
     bare: bool = False
@@ -67,6 +68,7 @@ class Load:
     payload: int = 0
     backoff: Backoff | None = None
     sources: tuple[str, ...] = ()
+    shared: int = 0
 
 
 @dataclass(slots=True)
@@ -149,6 +151,9 @@ def processes_for(load: Load) -> int:
 class Fleet:
     """The device processes of a run. Several fleets share a crew if their numbers, from `first` on, don't overlap."""
 
+    module = "bench.devices"
+    """What its processes run."""
+
     def __init__(
         self,
         crew: Crew,
@@ -171,7 +176,7 @@ class Fleet:
         self._new: dict[int, int] = {}  # those of them that were not told to connect yet
         speech = "bare" if load.bare else load.speech
         try:
-            speech_of(speech, Manner(host, path, load.channels, load.payload), dict(load.arguments))
+            speech_of(speech, Manner(host, path, load.channels, load.payload, shared=load.shared), dict(load.arguments))
         except ValueError as error:
             raise BenchError(str(error)) from None
         self._order: dict[str, Any] = {
@@ -183,6 +188,7 @@ class Fleet:
             "speech": speech,
             "arguments": dict(load.arguments),
             "channels": load.channels,
+            "shared": load.shared,
             "ping": load.ping,
             "payload": load.payload,
             "backoff": asdict(load.backoff) if load.backoff else None,
@@ -200,15 +206,20 @@ class Fleet:
         return cls(crew, load, farm.address, host=farm.host, path=farm.path, first=first, listeners=listeners)
 
     def _start(self, sizes: list[int]) -> None:
-        started = []
+        started: list[Child] = []
         for size in sizes:
             name = "a load process of devices"
-            child = self.crew.start("bench.devices", name, first=self._next, devices=size, **self._order)
+            more = self._more(len(self.children) + len(started))
+            child = self.crew.start(self.module, name, first=self._next, devices=size, **self._order, **more)
             self._next += size
             self._sizes[child.pid] = self._new[child.pid] = size
             started.append(child)
         self.children += started
         self.crew.gather(started, "up")
+
+    def _more(self, number: int) -> dict[str, Any]:
+        """What the process with this number is told beside what all are told."""
+        return {}
 
     def grow(self, devices: int) -> None:
         """Make room for more devices, in the last process and then in new ones; `bring_up` connects them."""

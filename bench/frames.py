@@ -18,6 +18,7 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 _WHOLE_TEXT: Final = 0x81
+_WHOLE: Final = (0x81, 0x82)
 _MASKS: Final = [int.from_bytes((MASK_KEY * 32)[:n], "big") for n in range(126)]
 
 
@@ -124,6 +125,27 @@ def split_frames(data: bytes, parts: list[bytes]) -> tuple[list[Message], bytes]
             found.append(Message(parts[0][0], b"".join(parts[1:])))
             parts.clear()
     return found, data[at:]
+
+
+def message_end(data: bytes, start: int = 0) -> int:
+    """Where the frame that begins at `start` ends, if it is a whole and unfragmented message under 64 KiB and all of it
+    is there; otherwise 0 (ask `split_frames`)."""
+    size = len(data) - start
+    if size < 2 or data[start] not in _WHOLE:
+        return 0
+    length = data[start + 1]
+    if length < 126:
+        end = start + 2 + length
+    elif length == 126 and size >= 4:
+        end = start + 4 + (data[start + 2] << 8 | data[start + 3])
+    else:
+        return 0
+    return end if end <= len(data) else 0
+
+
+def payload_of(frame: bytes) -> bytes:
+    """What stands in a frame of which `message_end` knew the end."""
+    return frame[4:] if frame[1] == 126 else frame[2:]
 
 
 def single_text(data: bytes) -> bytes | None:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from bench.frames import MAX_RESPONSE_HEAD_BYTES, PeerError
+from bench.samples import DATA_RIGHT, DATA_WRONG
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CLOSE: Final = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
@@ -44,6 +45,20 @@ def payload_of(version: int, size: int) -> bytes:
     from the update alone whether it is the right one and whole. Needs no escapes, in a form or in JSON."""
     stamp = b"%d." % version
     return (stamp * (size // len(stamp) + 1))[:size]
+
+
+def judged(carried: bytes, size: int) -> tuple[int, int]:
+    """The version that such data begins with, and whether it is all of it and right (DATA_... of `bench.samples`). With
+    a size of 0 the data is the version alone.
+
+    Raises:
+      PeerError: it begins with no version.
+    """
+    try:
+        version = int(carried[: carried.find(b".")] if size and b"." in carried else carried)
+    except ValueError:
+        raise PeerError("bad message") from None
+    return version, DATA_WRONG if size and carried != payload_of(version, size) else DATA_RIGHT
 
 
 def push_request(path: bytes, head: bytes, version: int, payload: int = 0) -> bytes:

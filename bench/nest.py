@@ -22,7 +22,7 @@ import traceback
 from typing import Any, Final
 
 PACKET_BYTES: Final = 4096
-IMPORTED: Final = ("bench.devices", "bench.pushers")
+IMPORTED: Final = ("bench.devices", "bench.pushers", "bench.audience", "bench.posters")
 
 
 def main(descriptor: int) -> None:

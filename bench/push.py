@@ -203,7 +203,7 @@ def _push(scene: _Scene, rate: float) -> dict[str, Any]:
             phase=number * 1e6 / rate if rate else 0.0,
             count=share + (number < rest),
         )
-    outcome = _wait_for_pushers(crew, pushers, progress, plan)
+    outcome = wait_for_pushers(crew, pushers, progress, plan.count)
     usage = meter.stop(cores())
     held = _wait_for_arrivals(scene, outcome.pushes)
     if scene.away is not None:
@@ -242,7 +242,8 @@ class Outcome:
         self.connections += word.fields["connections"]
 
 
-def _wait_for_pushers(crew: Crew, pushers: list[Child], progress: Progress, plan: Plan) -> Outcome:
+def wait_for_pushers(crew: Crew, pushers: list[Child], progress: Progress, count: int = 0) -> Outcome:
+    """Until all of them have said what they did; `count` pushes were asked for, 0: as many as fit in the time."""
     outcome = Outcome()
     waiting = {child.pid for child in pushers}
     began = time.monotonic()
@@ -258,7 +259,7 @@ def _wait_for_pushers(crew: Crew, pushers: list[Child], progress: Progress, plan
                 waiting.discard(child.pid)
                 outcome.add(word)
         pushed = sum(child.progress.get("pushed", 0) for child in pushers)
-        progress.update(pushed if plan.count else round(time.monotonic() - began, 1), pushed, "pushes/s")
+        progress.update(pushed if count else round(time.monotonic() - began, 1), pushed, "pushes/s")
     return outcome
 
 

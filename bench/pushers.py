@@ -36,6 +36,7 @@ READ_BYTES: Final = 4096
 EVENTS: Final = 256
 PROGRESS_SECONDS: Final = 0.2
 KNOWN_RESPONSES: Final = 256
+ROOM_SECONDS: Final = 0.002
 NO_ANSWER: Final = 0
 NEVER: Final = 1 << 62
 
@@ -117,11 +118,13 @@ class Pushers:
         if not self.going:
             return PROGRESS_SECONDS
         now = _now()
-        wait = self.end - now
+        wait: float = self.end - now
         if now < self.start:
             wait = min(wait, self.start - now)
         elif self.step and self.idle and self.count < self.quota:
             wait = min(wait, self._due(self.count) - now)
+        elif not self.step and self.idle and self.count < self.quota and not self._has_room():
+            wait = min(wait, ROOM_SECONDS * 1e6)
         return min(max(wait / 1e6, 0.0), PROGRESS_SECONDS)
 
     def _commands(self) -> None:
@@ -182,6 +185,8 @@ class Pushers:
         # no more than are idle now: a refused connection leaves a new one behind
         for _ in range(min(len(self.idle), self.quota - self.count)):
             if not self.step:
+                if not self._has_room():
+                    break
                 self._push(self.idle.pop(), _now())
             elif self.idle and (due := self._due(self.count)) <= now and due < self.end:
                 self._push(self.idle.pop(), due)
@@ -190,9 +195,7 @@ class Pushers:
 
     def _push(self, connection: Connection, version: int) -> None:
         self.count += 1
-        channel = int(random.random() * len(self.paths))
-        while channel in self.busy:
-            channel = int(random.random() * len(self.paths))
+        channel = self._chosen()
         if version <= self.last_version:
             version = self.last_version + 1
         self.last_version = version
@@ -204,6 +207,17 @@ class Pushers:
             self.outbox.send(connection.descriptor, self.wire.request(self.paths[channel], version, self.payload))
         except OSError as error:
             self._lose(connection, error_name(error))
+
+    def _chosen(self) -> int:
+        """The position of the channel to push to next: any that has no push outstanding."""
+        channel = int(random.random() * len(self.paths))
+        while channel in self.busy:
+            channel = int(random.random() * len(self.paths))
+        return channel
+
+    def _has_room(self) -> bool:
+        """Whether, flat out, one more may be sent now; asked again after `ROOM_SECONDS`."""
+        return True
 
     def _event(self, connection: Connection, events: int) -> None:
         try:
@@ -249,7 +263,7 @@ class Pushers:
         self.fruitless = 0
         if closes:
             self._close(connection)
-        elif self.going and not self.step and self.count < self.quota:
+        elif self.going and not self.step and self.count < self.quota and self._has_room():
             self._push(connection, _now())
         else:
             self.idle.append(connection)

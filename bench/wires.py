@@ -4,8 +4,11 @@ greeting of a protocol that begins with one.
 Every one is used in the same way, one push outstanding on a connection, so that what they take can be compared.
 """
 
+import hashlib
+import hmac
 import json
 import socket
+import time
 from typing import Final
 
 from bench.frames import PeerError
@@ -13,6 +16,7 @@ from bench.http_bytes import (
     Response,
     head_of_push,
     head_of_webpush,
+    payload_of,
     push_request,
     response_of,
     webpush_request,
@@ -21,6 +25,8 @@ from bench.http_bytes import (
 GREETING_SECONDS: Final = 10.0
 GREETING_BYTES: Final = 4096
 MOST_ANSWER_BYTES: Final = 65_536
+EVENT: Final = b"bench"
+"""The name of the events that are pushed to Pusher channels."""
 
 
 class Wire:
@@ -63,8 +69,8 @@ class WebPush(Wire):
 
 
 class Plain(Wire):
-    """An HTTP endpoint that takes the version alone as the body, and answers 200 (or 201) once it wrote to the
-    device."""
+    """An HTTP endpoint that takes the version as the body (with a payload, as `payload_of` has it), and answers 200 (or
+    201) once it wrote to the device."""
 
     method = b"PUT"
 
@@ -73,7 +79,7 @@ class Plain(Wire):
         self._between = f" HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nContent-Length: ".encode()
 
     def request(self, path: bytes, version: int, payload: int) -> bytes:
-        body = b"%d" % version
+        body = body_of(version, payload)
         return b"%b %b%b%d\r\n\r\n%b" % (self.method, path, self._between, len(body), body)
 
     def response(self, data: bytes) -> Response | None:
@@ -113,7 +119,7 @@ class Nats(Wire):
                 sock.detach()
 
     def request(self, path: bytes, version: int, payload: int) -> bytes:
-        body = b"%d" % version
+        body = body_of(version, payload)
         return b"PUB %b %d\r\n%b\r\nPING\r\n" % (path[1:], len(body), body)
 
     def response(self, data: bytes) -> Response | None:
@@ -129,10 +135,46 @@ class Nats(Wire):
         return None
 
 
+class Pusher(Wire):
+    """The HTTP API of Pusher Channels: a signed `POST` of an event to one channel. The path of a push is that of the
+    application's events, a question mark and the channel's name; `authorization` is the application's key, a colon and
+    its secret."""
+
+    def __init__(self, host: str, authorization: str = "") -> None:
+        super().__init__(host)
+        self._key, _, secret = authorization.partition(":")
+        self._secret = secret.encode()
+        self._between = f" HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: ".encode()
+
+    def request(self, path: bytes, version: int, payload: int) -> bytes:
+        path, _, channel = path.partition(b"?")
+        data = body_of(version, payload)
+        body = b'{"name":"%b","channels":["%b"],"data":"%b"}' % (EVENT, channel, data)
+        # the parameters stand in the order in which they are signed
+        query = (
+            f"auth_key={self._key}&auth_timestamp={int(time.time())}&auth_version=1.0"
+            f"&body_md5={hashlib.md5(body, usedforsecurity=False).hexdigest()}"
+        ).encode()
+        signature = hmac.digest(self._secret, b"POST\n%b\n%b" % (path, query), "sha256").hex().encode()
+        return b"POST %b?%b&auth_signature=%b%b%d\r\n\r\n%b" % (path, query, signature, self._between, len(body), body)
+
+
+def body_of(version: int, payload: int) -> bytes:
+    """The version, over and over if it is to fill a payload."""
+    return payload_of(version, payload) if payload else b"%d" % version
+
+
 def nats_connect() -> bytes:
     """What a NATS client says first: no acknowledgement of every line."""
     options = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 0}
     return b"CONNECT %b\r\n" % json.dumps(options, separators=(",", ":")).encode()
 
 
-WIRES: Final[dict[str, type[Wire]]] = {"farm": Wire, "webpush": WebPush, "put": Plain, "post": Post, "nats": Nats}
+WIRES: Final[dict[str, type[Wire]]] = {
+    "farm": Wire,
+    "webpush": WebPush,
+    "put": Plain,
+    "post": Post,
+    "nats": Nats,
+    "pusher": Pusher,
+}

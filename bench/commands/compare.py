@@ -37,6 +37,12 @@ from bench.progress import Progress
     help="Silence before memory is read.",
 )
 @click.option("--seconds", type=click.FloatRange(0.1), default=5.0, show_default=True, help="How long to push.")
+@click.option(
+    "--subscribers",
+    type=click.IntRange(0),
+    default=None,
+    help="Subscribers of one channel, to whom events are sent, too; by default as many as devices, 0: no fan-out.",
+)
 @connections_option
 @click.option("--pushers", type=click.IntRange(1), default=1, show_default=True, help="Load processes of app servers.")
 @click.option(
@@ -83,6 +89,7 @@ def compare(
     devices: int,
     hold: float,
     seconds: float,
+    subscribers: int | None,
     connections: int,
     pushers: int,
     repeat: int,
@@ -97,7 +104,8 @@ def compare(
 
     Starts each server on this machine, alone: a farm with SQLite, a farm with its store in memory, and the peers that
     are installed (a row with how to install it for the others). Brings up devices, holds them in silence, pushes to
-    random ones flat out, and sets all figures in relation to the farm with SQLite.
+    random ones flat out, and sets all figures in relation to the farm with SQLite. Then, on those that can do that,
+    many subscribers of one channel, and events to all of them flat out (farm: devices of the Pusher dialect).
 
     The peers are set up for this load as their manuals advise: no compression, nothing stored, no keepalive of their
     own. What a set-up and a push are differs, and stands in the tables.
@@ -113,13 +121,24 @@ def compare(
     tools = Tools(os.path.abspath(found), node_modules, workers, devices)
     named = tuple(dict.fromkeys(peers)) or tuple(PEERS)
     plan = comparing.Plan(
-        named, devices, hold, seconds, connections, pushers, repeat, timeout, tools=tools, settings=settings
+        named,
+        devices,
+        hold,
+        seconds,
+        connections,
+        pushers,
+        repeat,
+        timeout,
+        tools=tools,
+        settings=settings,
+        subscribers=devices if subscribers is None else subscribers,
     )
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         return comparing.run(plan, interrupt=interrupt, progress=progress)
 
     options: dict[str, Any] = {"peers": list(named), "devices": devices, "hold": hold, "seconds": seconds}
+    options |= {"subscribers": plan.subscribers}
     options |= {"connections": connections, "pushers": pushers, "repeat": repeat, "workers": workers}
     options |= {"timeout": timeout, "set": list(settings), "python": tools.python, "node_modules": node_modules}
     body = perform("compare", options | output, run)

@@ -65,7 +65,8 @@ class Peer(ABC):
     `hint`: how it is installed. `processes`: what it runs as, with `{workers}` where it has as many as it is told to.
     `set_up`: what a device does until it is set up. `push`: how an app server pushes, and what the answer means.
     `many`: it can have several processes. `one_port`: for devices and pushes alike.
-    `wire`: of its push port, see `bench.wires`. `speech`: of its devices, see `bench.speech`.
+    `wire`: of its push port, see `bench.wires`. `speech`: of its devices, see `bench.speech`. `fans_out`: one push
+    reaches all devices that listen to the same thing.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Peer(ABC):
     one_port: bool = False
     wire: str = "put"
     speech: str = "subscribe"
+    fans_out: bool = False
 
     @abstractmethod
     def find(self, tools: Tools) -> str:
@@ -102,6 +104,14 @@ class Peer(ABC):
             "path": "/sub/{index}",
             "endpoint": f"http://127.0.0.1:{ports.push}/push/{{index}}",
         }
+
+    def listening(self, ports: Ports) -> dict[str, Any]:
+        """For the speech of devices that share channels."""
+        return {"path": "/sub/{channel}"}
+
+    def event_path(self) -> str:
+        """What a push to a shared channel goes to; `{channel}` stands for its number."""
+        return "/push/{channel}"
 
 
 class PythonPeer(Peer):

@@ -32,6 +32,7 @@ class Nats(Peer):
     push = "PUB and PING over TCP; PONG once the message was taken (a client's flush)"
     wire = "nats"
     speech = "nats"
+    fans_out = True
 
     def find(self, tools: Tools) -> str:
         return ask([program("nats-server"), "--version"], "nats-server does not run").rpartition(" ")[2]
@@ -44,3 +45,9 @@ class Nats(Peer):
 
     def arguments(self, ports: Ports) -> dict[str, Any]:
         return {"subject": "d.", "endpoint": f"nats://127.0.0.1:{ports.push}/d."}
+
+    def listening(self, ports: Ports) -> dict[str, Any]:
+        return {"subject": "d."}
+
+    def event_path(self) -> str:
+        return "/d.{channel}"

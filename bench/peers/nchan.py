@@ -68,6 +68,7 @@ class Nchan(Peer):
     many = True
     one_port = True
     wire = "post"
+    fans_out = True
 
     def find(self, tools: Tools) -> str:
         module = _module()

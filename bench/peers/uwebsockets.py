@@ -14,3 +14,4 @@ class UWebSockets(PythonPeer):
     package = "socketify"
     module = "socketify"
     script = "socketify_server.py"
+    fans_out = True

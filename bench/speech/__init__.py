@@ -10,6 +10,7 @@ from typing import Any, Final
 from bench.speech.bare import Bare
 from bench.speech.base import Manner, Speech
 from bench.speech.nats import Nats
+from bench.speech.pusher import Pusher
 from bench.speech.simplepush import SimplePush
 from bench.speech.subscribe import Subscribe
 from bench.speech.webpush import WebPush
@@ -20,6 +21,7 @@ SPEECHES: Final[dict[str, Callable[..., Speech]]] = {
     "bare": Bare,
     "subscribe": Subscribe,
     "nats": Nats,
+    "pusher": Pusher,
 }
 
 

@@ -15,14 +15,21 @@ SEED_BYTES: Final = 9
 @dataclass(frozen=True, slots=True)
 class Manner:
     """What the devices of a load process have in common. `host`: the Host header's value. `channels`: how many each
-    device has; channel k of a device has the number `device * channels + k`. `payload`: bytes of data that every push
-    carries, 0: none, and nobody looks. `seed`: bytes that no other process has."""
+    device has; channel k of a device has the number `device * channels + k`. `shared`: there are so many channels in
+    all, each with many subscribers, and device d has only the one with the number d % shared; 0: no channel is shared.
+    `payload`: bytes of data that every push carries, 0: none, and nobody looks. `seed`: bytes that no other process
+    has."""
 
     host: str
     path: str = "/"
     channels: int = 1
     payload: int = 0
     seed: bytes = bytes(SEED_BYTES)
+    shared: int = 0
+
+    def channel_of(self, device: int) -> int:
+        """The number of a device's first channel."""
+        return device % self.shared if self.shared else device * self.channels
 
 
 class Step(NamedTuple):

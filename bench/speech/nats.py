@@ -1,11 +1,12 @@
-"""Devices of a NATS server's WebSocket listener: each subscribes to one subject, whose messages are version numbers."""
+"""Devices of a NATS server's WebSocket listener: each subscribes to one subject, whose messages are version numbers, or
+begin with one."""
 
 import json
 from typing import Final
 
 from bench import frames
 from bench.frames import PeerError, client_frame
-from bench.samples import DATA_RIGHT
+from bench.http_bytes import judged
 from bench.speech.base import DONE, Heard, Manner, Speech, Step
 
 CONNECT: Final = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 0}
@@ -17,8 +18,8 @@ class Nats(Speech):
     holds whole lines, often several.
 
     Args:
-      subject: of a device: this, and its number.
-      endpoint: where to push to the device, up to its number.
+      subject: of a channel: this, and its number.
+      endpoint: where to push to the channel, up to its number.
     """
 
     steps = ("subscribe",)
@@ -37,24 +38,28 @@ class Nats(Speech):
         return self._request
 
     def opened(self, device: int, identity: bytes) -> Step:
-        lines = f"{self._connect}SUB {self._subject}{device} 1\r\nPING\r\n"
+        lines = f"{self._connect}SUB {self._subject}{self.manner.channel_of(device)} 1\r\nPING\r\n"
         return Step(client_frame(lines.encode(), frames.BINARY), 0)
 
     def answered(self, device: int, step: int, payload: bytes, identity: bytes) -> Step | None:
         _, pings, pongs = _lines(payload)
         if pongs:
-            return Step(_PONG * pings, DONE, device, f"{self._endpoint}{device}".encode() if self._endpoint else b"")
+            channel = self.manner.channel_of(device)
+            endpoint = f"{self._endpoint}{channel}".encode() if self._endpoint else b""
+            return Step(_PONG * pings, DONE, channel, endpoint)
         return Step(_PONG * pings, step) if pings else None
 
     def heard(self, device: int, payload: bytes) -> Heard | None:
         messages, pings, pongs = _lines(payload)
-        mine = f"{self._subject}{device}".encode()
-        updates = tuple((device, version, DATA_RIGHT) for subject, version in messages if subject == mine)
+        channel = self.manner.channel_of(device)
+        mine = f"{self._subject}{channel}".encode()
+        size = self.manner.payload
+        updates = tuple((channel, *judged(carried, size)) for subject, carried in messages if subject == mine)
         return Heard(updates, _PONG * pings, len(messages) - len(updates), pong=pongs > 0)
 
 
-def _lines(payload: bytes) -> tuple[list[tuple[bytes, int]], int, int]:
-    """The messages (subject, version) in a payload, and how many PINGs and PONGs.
+def _lines(payload: bytes) -> tuple[list[tuple[bytes, bytes]], int, int]:
+    """The messages (subject, payload) in a payload, and how many PINGs and PONGs.
 
     Raises:
       PeerError: an error that the server reports, or bytes that are not whole lines of its protocol.
@@ -72,7 +77,7 @@ def _lines(payload: bytes) -> tuple[list[tuple[bytes, int]], int, int]:
             words = line.split()
             try:
                 end = at + int(words[-1])
-                messages.append((words[1], int(payload[at:end])))
+                messages.append((words[1], payload[at:end]))
             except (ValueError, IndexError):
                 raise PeerError("bad message") from None
             if payload[end : end + 2] != b"\r\n":

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench import frames
+from bench.http_bytes import judged
 from bench.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
 from bench.speech.base import DONE, PONG, Heard, Manner, Speech, Step
 
 INDEX: Final = "{index}"
+CHANNEL: Final = "{channel}"
 _DIGITS: Final = re.compile(rb"\d+")
 
 
 class Subscribe(Speech):
-    """One channel a device; every text may have the device's number in it as `{index}`.
+    """One channel a device; every text may have the device's number in it as `{index}`, and its channel's as
+    `{channel}`.
 
     Args:
       path: of the upgrade; by default the one of all.
@@ -62,15 +65,16 @@ class Subscribe(Speech):
         self._pong = pong.encode()
         if ping:
             self.ping = frames.client_frame(ping.encode(), self._opcode)
-        self._request = None if INDEX in self._path else frames.upgrade_request(manner.host, self._path, subprotocol)
+        same = INDEX not in self._path and CHANNEL not in self._path
+        self._request = frames.upgrade_request(manner.host, self._path, subprotocol) if same else None
 
     def request(self, device: int) -> bytes:
         if self._request is not None:
             return self._request
-        return frames.upgrade_request(self.manner.host, _filled(self._path, device), self._subprotocol)
+        return frames.upgrade_request(self.manner.host, self._filled(self._path, device), self._subprotocol)
 
     def opened(self, device: int, identity: bytes) -> Step:
-        send = frames.client_frame(_filled(self._first, device).encode(), self._opcode) if self._first else b""
+        send = frames.client_frame(self._filled(self._first, device).encode(), self._opcode) if self._first else b""
         return Step(send, 0) if self._answer else self._done(device, send)
 
     def answered(self, device: int, step: int, payload: bytes, identity: bytes) -> Step | None:
@@ -80,7 +84,10 @@ class Subscribe(Speech):
         return None if reply is None else Step(reply, step)
 
     def _done(self, device: int, send: bytes) -> Step:
-        return Step(send, DONE, device, _filled(self._endpoint, device).encode())
+        return Step(send, DONE, self.manner.channel_of(device), self._filled(self._endpoint, device).encode())
+
+    def _filled(self, text: str, device: int) -> str:
+        return text.replace(INDEX, str(device)).replace(CHANNEL, str(self.manner.channel_of(device)))
 
     def heard(self, device: int, payload: bytes) -> Heard | None:
         if self._pong and payload == self._pong:
@@ -98,11 +105,9 @@ class Subscribe(Speech):
             return None
         size = self.manner.payload
         data = DATA_RIGHT
-        if size:
+        if size and self.manner.shared:  # only such pushes repeat their version, so that all of it can be checked
+            _, data = judged(payload[start:], size)
+        elif size:
             carried = len(payload) - start
             data = DATA_RIGHT if carried >= size else DATA_WRONG if carried > len(version[0]) else DATA_MISSING
-        return Heard(((device, int(version[0]), data),))
-
-
-def _filled(text: str, device: int) -> str:
-    return text.replace(INDEX, str(device))
+        return Heard(((self.manner.channel_of(device), int(version[0]), data),))

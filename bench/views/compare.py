@@ -12,6 +12,8 @@ RATIOS: Final = (
     ("push p50", "push_p50_ms"),
     ("push p99", "push_p99_ms"),
     ("CPU a push", "push_cpu_a_1000"),
+    ("deliveries/s", "fanout_rate"),
+    ("CPU a delivery", "fanout_cpu_a_million"),
 )
 BARS: Final = (
     ("User memory of one idle connection", "KiB", "memory_a_connection", 1 / 1024),
@@ -19,13 +21,15 @@ BARS: Final = (
     ("Server CPU of 1000 set-ups", "ms", "setup_cpu_a_1000", 1000.0),
     ("Pushes a second, flat out", "pushes/s", "push_rate", 1.0),
     ("Server CPU of 1000 pushes", "ms", "push_cpu_a_1000", 1000.0),
+    ("Deliveries a second of one channel's events, flat out", "deliveries/s", "fanout_rate", 1.0),
+    ("Server CPU of a million deliveries", "s", "fanout_cpu_a_million", 1.0),
 )
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
     """The ratios, what they are made of, what each server is, and what was wrong."""
     servers = body["servers"]
-    found = [_ratios(servers), _setups(body, servers), _pushes(body, servers), _servers(servers)]
+    found = [_ratios(servers), _setups(body, servers), _pushes(body, servers), *_fan_outs(servers), _servers(servers)]
     return found + _faults(servers)
 
 
@@ -56,7 +60,14 @@ def _usages(server: dict[str, Any]) -> list[dict[str, Any]]:
         found.append(round_["setup_usage"])
         if round_["push"]:
             found.append(round_["push"]["usage"])
+        if run := _fan_out(round_):
+            found.append(run["usage"])
     return found
+
+
+def _fan_out(round_: dict[str, Any]) -> dict[str, Any]:
+    """The fan-out of a round; nothing where there was none."""
+    return (round_.get("fanout") or {}).get("run") or {}
 
 
 def _setups(body: dict[str, Any], servers: list[dict[str, Any]]) -> Table:
@@ -115,6 +126,35 @@ def _pushes(body: dict[str, Any], servers: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _fan_outs(servers: list[dict[str, Any]]) -> list[Table]:
+    """Events to many subscribers; no table where that was not measured."""
+    if not any(_fan_out(round_) for server in servers for round_ in server["rounds"]):
+        return []
+    columns = ["subscribers", "deliveries/s", "to the last, p50", "p99", "server CPU s/million", "lost"]
+    table = Table("Sending events to all subscribers of one channel", columns)
+    for server in servers:
+        runs = [run for round_ in server["rounds"] if (run := _fan_out(round_))]
+        if not runs:
+            absent = "" if server["rounds"] and server.get("fans_out") else _absent(server)
+            table.row(server["title"], absent if server.get("fans_out") else "one push, one device")
+            continue
+        figures = server["median"]
+        table.row(
+            server["title"],
+            number(runs[-1]["held"]),
+            number(figures["fanout_rate"]),
+            milliseconds(figures["fanout_p50_ms"]),
+            milliseconds(figures["fanout_p99_ms"]),
+            _decimal(figures["fanout_cpu_a_million"], 2),
+            number(sum(run["lost"] for run in runs)),
+        )
+    table.notes.append(
+        "Flat out: two events under way at once. The farm: signed POSTs to the Pusher dialect's HTTP API; the others: "
+        "as a push."
+    )
+    return [table]
+
+
 def _servers(servers: list[dict[str, Any]]) -> Table:
     table = Table("What was measured", ["version", "runs as", "set up means", "a push"])
     for server in servers:
@@ -137,8 +177,8 @@ def _faults(servers: list[dict[str, Any]]) -> list[Table]:
             push = rounds[-1]["push"]
             limits.row(server["title"], rounds[-1]["setup_limit"], push["limit"] if push else "")
         failures = _kinds([round_["setup"]["failures"] for round_ in rounds])
-        drops = _kinds([round_["push"]["drops"] for round_ in rounds if round_["push"]])
-        pushes = _kinds([_wrong(round_["push"]) for round_ in rounds if round_["push"]])
+        drops = _kinds([run["drops"] for round_ in rounds for run in (round_["push"], _fan_out(round_)) if run])
+        pushes = _kinds([_wrong(run) for round_ in rounds for run in (round_["push"], _fan_out(round_)) if run])
         if failures or drops or pushes or server["error"]:
             failed.row(server["title"], failures, drops, pushes, server["error"])
     return [table for table in (limits, failed) if table.rows]

@@ -50,7 +50,7 @@ def main(device_port: int, push_port: int) -> None:
         topic = request.get_parameter(0)
 
         def body(response: Any, chunk: bytes, is_end: bool) -> None:
-            # a version is so short that it comes in one piece
+            # a version, or an event of a hundred bytes, is so short that it comes in one piece
             app.publish(topic, chunk, OpCode.TEXT)
             response.end("")
 

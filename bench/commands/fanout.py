@@ -1,0 +1,150 @@
+"""`farm bench fanout`: its options."""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from bench import fanout as fanning
+from bench.commands.common import (
+    connections_option,
+    farm_options,
+    perform,
+    source_option,
+    target_of,
+)
+from bench.commands.push import MOST_PAYLOAD_BYTES
+from bench.fleet import Load
+from bench.interrupt import Interrupt
+from bench.progress import Progress
+
+
+@click.command()
+@click.option(
+    "--subscribers", type=click.IntRange(1), default=15_000, show_default=True, help="Devices, each on one channel."
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Channels that the subscribers share evenly. An event goes to one of them, a random one.",
+)
+@click.option(
+    "--payload",
+    type=click.IntRange(fanning.LEAST_PAYLOAD, MOST_PAYLOAD_BYTES),
+    default=120,
+    show_default=True,
+    metavar="BYTES",
+    help="Data of an event. A farm takes pusher.max_data_bytes.",
+)
+@click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of a run.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="A further run, with so many events a second, due at even steps; latency counts from when one was due.",
+)
+@click.option("--flat-out/--no-flat-out", default=True, show_default=True, help="A run as fast as it goes.")
+@click.option(
+    "--in-flight",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    metavar="EVENTS",
+    help="Flat out: events under way at once, for each channel; the next is sent when subscribers have the last ones.",
+)
+@connections_option
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When nothing has arrived for so long after the end, what is missing is lost.",
+)
+@click.option("--processes", type=click.IntRange(0), default=0, help="Load processes of subscribers.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A subscriber that is not set up by then has failed.",
+)
+@source_option
+@click.option(
+    "--router",
+    default="http://127.0.0.1:8081",
+    show_default=True,
+    metavar="URL",
+    help="With --url: where its app servers post.",
+)
+@click.option(
+    "--apps",
+    default="",
+    metavar="FILE",
+    help="With --url: the farm's own pusher.apps, of which the first application is used.",
+)
+@farm_options
+def fanout(
+    *,
+    subscribers: int,
+    channels: int,
+    payload: int,
+    seconds: float,
+    rate: float,
+    flat_out: bool,
+    in_flight: int,
+    connections: int,
+    grace: float,
+    processes: int,
+    timeout: float,
+    sources: tuple[str, ...],
+    router: str,
+    apps: str,
+    **farm: Any,
+) -> None:
+    """Send events to channels with many subscribers and count what arrives at each of them.
+
+    Devices of the Pusher dialect subscribe to public channels; app servers post signed events to
+    /apps/{id}/events. Reports deliveries a second, CPU of a million of them, percentiles from the POST to the moment at
+    which the last subscriber's socket has the event, and what was lost, came twice, or in another order than it was
+    sent. Every byte that comes is compared with what has to come.
+
+    Flat out the next event is sent when subscribers have the ones before: an app server is answered long before that.
+    With --rate it is sent when it is due, whatever became of the others.
+
+    \b
+    farm bench fanout --rate 5
+    farm bench fanout --subscribers 15000 --channels 1500 --seconds 20
+    farm bench fanout --url ws://127.0.0.1:8080/ --apps apps.json --json fanout.json
+    """
+    if channels > subscribers:
+        raise click.BadParameter("a channel without a subscriber gets nothing", param_hint="--channels")
+    if not flat_out and not rate:
+        raise click.BadParameter("nothing to do without --rate", param_hint="--no-flat-out")
+    if farm["url"] and not apps:
+        raise click.BadParameter("a farm that runs has applications of its own: name their file", param_hint="--apps")
+    load = Load(subscribers, processes=processes, timeout=timeout, sources=sources, payload=payload)
+    plan = fanning.Plan(channels, flat_out, rate, seconds, in_flight, connections, payload, grace)
+    if farm["url"]:
+        plan = replace(plan, router=router)
+
+    def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
+        application = fanning.application_in(apps) if farm["url"] else fanning.OURS
+        target = target_of(farm, subscribers)
+        return fanning.run(target, load, plan, application, interrupt=interrupt, progress=progress)
+
+    options: dict[str, Any] = {"subscribers": subscribers, "channels": channels, "payload": payload}
+    options |= {"seconds": seconds, "rate": rate, "flat_out": flat_out, "in_flight": in_flight}
+    options |= {"connections": connections, "grace": grace, "processes": processes, "sources": len(sources)}
+    body = perform("fanout", options | farm, run)
+    sys.exit(body["interrupted"] or not _as_it_should_be(body))
+
+
+def _as_it_should_be(body: dict[str, Any]) -> bool:
+    """Whether all subscribers came up and stayed, and got whatever was accepted."""
+    up = body["setup"]["ready"] == body["setup"]["wanted"]
+    return up and all(fanning.clean(run) for run in body["runs"])
