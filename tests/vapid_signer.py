@@ -1,6 +1,7 @@
 """An app server's VAPID key: it signs JWTs as senders do, and as they should not."""
 
 import base64
+import itertools
 import json
 from typing import Any
 
@@ -8,6 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+_secrets = itertools.count(0x5EED0000000000000000000000000001)  # the same keys in each run, so tests keep their names
 
 HEADER = {"typ": "JWT", "alg": "ES256"}
 
@@ -21,7 +24,7 @@ class Sender:
     """One key. `curve` other than P-256 only to be refused."""
 
     def __init__(self, curve: ec.EllipticCurve | None = None) -> None:
-        self._key = ec.generate_private_key(curve or ec.SECP256R1())
+        self._key = ec.derive_private_key(next(_secrets), curve or ec.SECP256R1())
         self.raw = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self.compressed = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
         self.public = b64(self.raw)
