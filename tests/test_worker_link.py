@@ -1,5 +1,6 @@
 """Both ends of the link over a real socket: a worker's end, and the router's end with its hub and store."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -349,4 +350,38 @@ async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: 
     finally:
         link.close()
         worker.close(linger=0)
+        context.destroy(linger=0)
+
+
+def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.bind(address(tmp_path))
+    worker = WorkerLink(context, address(tmp_path), LinkOptions(), 3, b"incarnat", 4711, lambda words: None, tuple)
+
+    def next_message() -> tuple[bytes, list[Any]]:
+        assert router.poll(HANG_S * 1000)
+        identity, data = router.recv_multipart()
+        return identity, v.unpack(data, 1000)
+
+    try:
+        for number in range(2):
+            worker.words.append((v.LEAVE, bytes([number]) * 16))
+            worker.pump()
+            worker.beat({})  # JOIN once more: the first may have gone with a router
+        worker.pump()
+        identity, first = next_message()
+        assert [first[0], next_message()[1][0]] == [v.JOIN, v.JOIN]
+        while router.poll(100):
+            assert next_message()[1][0] == v.JOIN
+        assert worker.unconfirmed == 2
+        router.send_multipart([identity, v.pack([v.WELCOME, b"router-1"])])
+        deadline = time.monotonic() + HANG_S
+        while not worker.joined and time.monotonic() < deadline:
+            worker.pump()
+            time.sleep(0.01)
+        worker.pump()
+        assert [next_message()[1][:2] for _ in range(2)] == [[v.BATCH, 1], [v.BATCH, 2]]
+    finally:
+        worker.close()
         context.destroy(linger=0)
