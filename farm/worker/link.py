@@ -115,8 +115,8 @@ class WorkerLink:
         self._sequence += 1
         batch = v.pack([v.BATCH, self._sequence, words])
         self._unconfirmed.append((self._sequence, batch))
-        # Until WELCOME there goes nothing but JOIN, perhaps twice: a batch between the two would be heard in a lease that
-        # ends with the second, and make the older ones that are repeated after it look like old news.
+        # Until WELCOME there goes nothing but JOIN, perhaps twice: a batch between the two would be heard in a lease
+        # that ends with the second, and make the older ones that are repeated after it look like old news.
         if self.joined:
             self._unsent.append(batch)
 
