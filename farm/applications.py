@@ -11,7 +11,7 @@ from router.options import Settings
 
 FLAG: Final = "--micronotifier-config"
 DEFAULT_PORT: Final = 8111
-"""Where MicroNotifier listens if its file says nothing, or 0."""
+"""Where MicroNotifier listens, for devices and app servers, if its file says nothing, or 0."""
 
 
 def settings_of(file: Path) -> Iterator[tuple[str, str, object]]:
@@ -27,6 +27,7 @@ def settings_of(file: Path) -> Iterator[tuple[str, str, object]]:
         raise ConfigError([f"{FLAG}: {problem}" for problem in error.problems]) from None
     origin = f"{FLAG} {file}"
     yield origin, "pusher.apps", str(file)
+    yield origin, "pusher.one_port", True
     yield origin, "listen.device_port", found.port or DEFAULT_PORT
     if found.host:
         yield origin, "listen.host", found.host

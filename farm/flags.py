@@ -82,8 +82,9 @@ def with_settings(
                 MICRONOTIFIER,
                 type=click.Path(path_type=Path),
                 metavar="FILE",
-                help="MicroNotifier's configuration: its applications, and its host and port for devices. Counts more "
-                "than the settings file, and less than variables and flags.",
+                help="MicroNotifier's configuration: its applications, and its host and port, to which app servers "
+                "may come like devices (pusher.one_port). Counts more than the settings file, and less than variables "
+                "and flags.",
             )(decorated)
         return click.option(
             "--config",

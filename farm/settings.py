@@ -71,7 +71,12 @@ class WorkerOptions(Section):
         ge=0,
     )
     origins: tuple[str, ...] = option((), "allowed Origin headers, exact; empty: every origin and none")
-    retry_after: int = option(30, "Retry-After of a 503 when the worker is full or draining", unit="s", ge=1)
+    retry_after: int = option(
+        30,
+        "Retry-After of a 503 when the worker is full or draining, or cannot pass an app server to the router",
+        unit="s",
+        ge=1,
+    )
 
 
 OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, DrainOptions, WorkerOptions)

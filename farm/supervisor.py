@@ -26,7 +26,7 @@ from farm.control import pid_file
 from farm.forker import Child, Forker, ForkerGone
 from farm.settings import DrainOptions, FarmOptions, WorkerOptions
 from farm.status_link import StatusLink
-from router import __version__, logs
+from router import __version__, handover, logs
 from router.link import SOCKET_NAME, LinkError, address
 from router.memory import resident_bytes
 from router.options import Settings
@@ -379,7 +379,8 @@ def _data_folder(settings: Settings) -> Iterator[None]:
             raise StartError(str(error)) from None
         yield
         with contextlib.suppress(OSError):
-            (folder / SOCKET_NAME).unlink(missing_ok=True)
+            for name in (SOCKET_NAME, handover.SOCKET_NAME):
+                (folder / name).unlink(missing_ok=True)
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)

@@ -1,7 +1,11 @@
-"""The app servers' port: connections in the router's parking lot, driven by the pure `HttpConnection`."""
+"""The app servers' port: connections in the router's parking lot, driven by the pure `HttpConnection`.
+
+Connections are accepted here, or adopted from a worker on whose port they came in (`router.handover`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -88,19 +92,39 @@ class HttpPort:
             except OSError as error:
                 logs.limited("http.accept_failed", error=str(error))
                 return
+            self._take(connection)
+
+    def adopt(self, fd: int, data: bytes) -> None:
+        """Serve a connection that somebody else has accepted, and has read these bytes from. It is ours to close."""
+        connection = None
+        try:
+            connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+            client = self._take(connection)
+        except OSError as error:
+            if connection is None:  # it is no socket
+                os.close(fd)
+            logs.limited("http.adopt_failed", error=str(error))
+            return
+        if client is not None:
+            self._received(client, data)
+            self._read(client)  # the rest is there already, most likely
+
+    def _take(self, connection: socket.socket) -> _Client | None:
+        """Make a client of a connection; None if there are too many."""
+        with connection:
+            connection.setblocking(False)
             if len(self._clients) >= self._options.max_connections:
                 logs.limited("http.too_many_connections", limit=self._options.max_connections)
-                with connection:
-                    connection.setblocking(False)
+                with contextlib.suppress(OSError):
                     connection.send(encode(_BUSY, False))
-                continue
-            connection.setblocking(False)
+                return None
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._lot.park(connection.fileno(), READ)
             fd = connection.detach()
-            self._clients[fd] = self._client(fd)
-            self._lot.park(fd, READ)
-            self._counters.http_connects += 1
-            self._counters.http_connections += 1
+        self._clients[fd] = client = self._client(fd)
+        self._counters.http_connects += 1
+        self._counters.http_connections += 1
+        return client
 
     def _client(self, fd: int) -> _Client:
         client = _Client(fd, self._now)
@@ -128,8 +152,11 @@ class HttpPort:
             else:
                 self._close(client)
             return
-        if client.lingering:
-            return
+        if not client.lingering:
+            self._received(client, data)
+
+    def _received(self, client: _Client, data: bytes) -> None:
+        http = client.http
         began = http.in_request
         for request, place in http.receive(data):
             self._dispatch(request, place)

@@ -61,6 +61,7 @@ WORKER_METRICS = (
     Metric("upgrades", "counter", "Upgrade requests answered 101."),
     Metric("upgrades_refused", "counter", "Requests on the device port answered with an HTTP error."),
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
+    Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
     Metric("hellos", "counter", "hello commands answered 200.", "updates.client.hello"),
     Metric("registers", "counter", "register commands answered 200.", "updates.client.register"),
     Metric("unregisters", "counter", "unregister commands answered 200.", "updates.client.unregister"),
@@ -127,6 +128,7 @@ class WorkerCounters:
     upgrades: int
     upgrades_refused: int
     connections_refused: int
+    handed_over: int
     hellos: int
     registers: int
     unregisters: int

@@ -13,9 +13,9 @@ import trio
 import zmq
 
 import router.dialects
-import router.dialects.pusher
 from router import lifecycle, logs, webhooks
-from router.dialects import Context, Router, is_on, modules
+from router.dialects import Context, Router, is_on, modules, pusher
+from router.handover import Handovers, is_wanted
 from router.http_port import HttpPort
 from router.hub import Hub
 from router.journal import Journal
@@ -57,12 +57,13 @@ class RouterProcess:
             if is_on(settings, module)
             for route in module.routes(context_of_routes)
         )
-        self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, router.dialects.pusher) else None
+        self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, pusher) else None
         self.lot = Lot()
         self.port = HttpPort(listener, self.lot, routes, endpoint, self.hub.counters, time.monotonic)
         self.link = RouterLink(context, address(data), self.hub, link)
         self.hub.on_full(self.link.send)
         self.lot.park(self.link.fileno, READ)
+        self.handovers = Handovers(data, self.lot, self.port.adopt) if is_wanted(settings) else None
         self._started = time.monotonic()
 
     def flush(self) -> None:
@@ -84,6 +85,8 @@ class RouterProcess:
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
                 self.port.stop_listening()
+                if self.handovers is not None:
+                    self.handovers.close()
                 if self.webhooks is not None:
                     self.webhooks.close()
                 with trio.move_on_after(_STOP_S):
@@ -91,6 +94,8 @@ class RouterProcess:
                         await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
         finally:
+            if self.handovers is not None:
+                self.handovers.close()
             self.flush()
             self.port.close()
             self.link.close()
@@ -99,11 +104,16 @@ class RouterProcess:
                 await self.store.close()
 
     async def _serve(self) -> None:
-        ready = self.port.ready
+        ready = self.port.ready if self.handovers is None else self._ready
         while True:
             for fd, events in await self.lot.ready():
                 ready(fd, events)  # which does nothing for the link's: flush hears it in any case
             self.flush()
+
+    def _ready(self, fd: int, events: int) -> None:
+        assert self.handovers is not None
+        if not self.handovers.ready(fd):
+            self.port.ready(fd, events)
 
     async def _tick(self) -> None:
         options = self.settings.get(StoreOptions)

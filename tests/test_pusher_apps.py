@@ -255,6 +255,8 @@ def test_micronotifier_says_who_and_where(folder: Path, capsys: pytest.CaptureFi
     assert found["pusher"]["apps"] == file
     assert (found["listen"]["host"], found["listen"]["device_port"]) == ("127.0.0.1", 9111)
     assert found["listen"]["router_port"] == 8081
+    assert found["pusher"]["one_port"] is True
+    assert in_force(capsys, "--set", f"pusher.apps={file}")["pusher"]["one_port"] is False
 
 
 @pytest.mark.parametrize("said", [{}, {"port": 0}])

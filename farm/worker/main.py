@@ -19,10 +19,12 @@ from farm.capacity import raise_descriptor_limit
 from farm.dialects import Context
 from farm.settings import DrainOptions, WorkerOptions
 from farm.shared_path import by_path
+from farm.worker.handover import Handover
 from farm.worker.link import WorkerLink
 from farm.worker.sockets import Sockets
 from router import lifecycle, logs
 from router.dialects import is_on, modules
+from router.handover import is_wanted
 from router.link import address
 from router.lot import READ, Lot
 from router.memory import resident_bytes
@@ -96,9 +98,18 @@ class Worker:
             self._welcomed,
             self._held_channels,
         )
-        tell = self.link.words.append
+        self._handover = Handover(data) if is_wanted(settings) else None
         self.sockets = Sockets(
-            self.lot, options, dialects, self.counters, self.limit, tell, time.monotonic, boards, presences
+            self.lot,
+            options,
+            dialects,
+            self.counters,
+            self.limit,
+            self.link.words.append,
+            time.monotonic,
+            boards,
+            presences,
+            self._handover.give if self._handover is not None else None,
         )
         self.lot.park(self.link.fileno, READ)
         self.sockets.listen(listener)
@@ -124,6 +135,8 @@ class Worker:
                 nursery.cancel_scope.cancel()
         finally:
             self.sockets.drop_all()
+            if self._handover is not None:
+                self._handover.close()
             self.link.close()
             self.lot.close()
 

@@ -30,6 +30,7 @@ from farm.frames import (
 from farm.round import Round
 from farm.settings import WorkerOptions
 from farm.wheel import Bucket, Wheel
+from farm.whose import ENOUGH, for_app_servers
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Attachments, Connection
 from farm.worker.news import News
 from farm.worker.rooms import Change, Rooms
@@ -64,7 +65,10 @@ class Sockets:
         monotonic: Callable[[], float],
         boards: Mapping[str, NoticeBoard] | None = None,
         presences: Mapping[str, Presence] | None = None,
+        hand_over: Callable[[int, bytes], bool] | None = None,
     ) -> None:
+        """hand_over: passes a connection of an app server on, with what was read of it; None: there are only devices.
+        It returns whether that was possible; the descriptor is closed here in any case."""
         self._lot = lot
         self._options = options
         self._dialects = dialects
@@ -76,6 +80,7 @@ class Sockets:
         self.devices = self._attachments.devices
         self.rooms = Rooms(tell, self._attachments.number)
         self._presences = presences or {}
+        self._hand_over = hand_over
         self._origin = str(int.from_bytes(os.urandom(4), "big"))  # of all socket ids here
         self._serial = 0
         self._waiting = 0  # bytes in all buffers for output
@@ -166,8 +171,12 @@ class Sockets:
             # Commands are handled in order; until the answer is here, what follows waits in the kernel.
             self._set_mask(connection, connection.mask & ~READ)
             return
+        undecided = 0
+        if self._hand_over is not None and connection.phase == HANDSHAKE:
+            kept = len(connection.reader) if isinstance(connection.reader, bytearray) else 0
+            undecided = max(ENOUGH - kept, 0)  # bytes; what is behind them is left for who goes on
         try:
-            data = os.read(connection.fd, _READ_BYTES)
+            data = os.read(connection.fd, undecided or _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -181,12 +190,17 @@ class Sockets:
             self._frames(connection, data)
         elif connection.phase == HANDSHAKE:
             self._handshake(connection, data)
+            if len(data) == undecided and connection.phase == HANDSHAKE and connection.fd >= 0:
+                self._read(connection)  # it is a device
 
     def _handshake(self, connection: Connection, data: bytes) -> None:
         if connection.reader is not None:
             assert isinstance(connection.reader, bytearray)
             data = bytes(connection.reader + data)
             connection.reader = None
+        if self._hand_over is not None and for_app_servers(data):
+            self._to_router(connection, data)
+            return
         try:
             parsed = upgrade.parse(data, self._options.max_request_bytes, self._options.max_headers)
             if parsed is None:
@@ -222,6 +236,17 @@ class Sockets:
             self._write(connection, head)
         if rest and connection.phase == OPEN:
             self._frames(connection, rest)
+
+    def _to_router(self, connection: Connection, data: bytes) -> None:
+        """This is an app server: the router goes on with its connection."""
+        assert self._hand_over is not None
+        if self._hand_over(connection.fd, data):
+            self._counters.handed_over += 1
+            self._drop(connection)
+            return
+        self._counters.upgrades_refused += 1
+        wait = str(self._options.retry_after)
+        self._finish(connection, upgrade.Refusal(503, "the router cannot take this now", Retry_After=wait).encode())
 
     def _frames(self, connection: Connection, data: bytes) -> None:
         reader = connection.reader

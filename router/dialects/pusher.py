@@ -45,6 +45,12 @@ class PusherOptions(Section):
         "take requests of app servers without a signature, as MicroNotifier does: whoever reaches the router port may "
         "publish to every application, list its channels and close its users' connections",
     )
+    one_port: bool = option(
+        False,
+        "app servers may come to the device port too, as with MicroNotifier: a connection that begins with POST, PUT, "
+        "DELETE or OPTIONS, or with GET or HEAD of /apps, is passed to the router; whoever reaches the device port "
+        "then reaches all that the router port serves",
+    )
     timestamp_window: int = option(600, "how far the auth_timestamp of a request may be from our clock", unit="s", ge=1)
     activity_timeout: int = option(
         120, "silence after which a device and the farm look whether the other is there", unit="s", ge=1
