@@ -135,6 +135,8 @@ class RouterProcess:
         """The router's own numbers and the workers' last snapshots."""
         counters = self.hub.counters.snapshot()
         counters["addresses"] = len(self.hub.map)
+        if self.webhooks is not None:
+            counters |= self.webhooks.counts()
         counters["store_commits"] = self.journal.commits
         counters["store_writes"] = self.journal.written
         counters["store_waiting"] = self.journal.waiting

@@ -1,4 +1,5 @@
-"""Webhooks of the Pusher dialect: what happens in an application's channels, told to the URLs in its settings.
+"""Webhooks of the Pusher dialect: what happens in an application's channels, told to the URLs in its settings; and
+how many subscribe to a channel, told to its subscribers too.
 
 `Webhooks` is the pure part. As the observer of the dialect's channels (`router.channels`) it is told what happens,
 holds back who may be back in a moment, and puts the rest into an `Outbox` for each webhook that wants it. `Sender` is
@@ -441,6 +442,15 @@ class Sender:
         ):
             for outbox in self._webhooks.outboxes:
                 nursery.start_soon(self._serve, client, outbox)
+
+    def counts(self) -> dict[str, int]:
+        """What became of the events so far, of all webhooks together, as `router.metrics` names it."""
+        outboxes = self._webhooks.outboxes
+        return {
+            "webhooks_sent": sum(outbox.sent for outbox in outboxes),
+            "webhooks_dropped": sum(outbox.dropped for outbox in outboxes),
+            "webhooks_waiting": sum(map(len, outboxes)),
+        }
 
     def close(self) -> None:
         """The router is about to end: what is held back goes into the store."""
