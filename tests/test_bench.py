@@ -31,7 +31,7 @@ from wsproto.events import (
     TextMessage,
 )
 
-from bench import frames
+from bench import frames, procfs
 from bench.cli import main
 from bench.crew import Crew
 from bench.errors import BenchError
@@ -443,6 +443,20 @@ def test_the_limit_is_named(uses: list[Use], machine: float, start: str) -> None
     usage = Usage(10.0, uses, machine)
     assert usage.limit().startswith(start)
     assert usage.fields(1000)["groups"][uses[0].group]["cpu_seconds_a_1000"] == uses[0].cpu
+
+
+def test_cpu_time_is_finer_than_a_tick_and_a_process_that_is_gone_has_none() -> None:
+    before = time.process_time()
+    mine = procfs.cpu_seconds(os.getpid())
+    assert mine is not None and before <= mine <= time.process_time()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert procfs.cpu_seconds(child.pid) is not None
+        child.communicate(b"\n", timeout=60)
+        assert procfs.cpu_seconds(child.pid) is None
+    finally:
+        child.kill()
+
 
 
 def test_status_of_a_farm() -> None:
