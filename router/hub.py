@@ -14,18 +14,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
-
-import msgspec
 
 from router import logs
 from router import vocabulary as v
 from router.addressmap import AddressMap, Lease
+from router.changes import Change, Changes
 from router.channels import Channels
 from router.journal import Journal
 from router.members import HEAD_BYTES, MEMBER_BYTES, added, count, has, removed
 from router.metrics import RouterCounters
+from router.notices import Notices
 from router.settings import LinkOptions
 from router.store.base import KEEP_EXPIRY, Item, LogSlice
 
@@ -40,23 +39,10 @@ REFUSED_FAILED = 3
 
 PushDone = Callable[[int], None]
 
-NOTICES = "notice"
-"""Space of the one record that holds all notices."""
-ALL_NOTICES = b"all"
-"""Its key."""
-
-Change = Callable[[bytes | None], tuple[int, bytes | None, int]]
-"""What is to become of a record: takes its value, gives OK or FULL, the new value and its expiry."""
-_Notices = dict[str, dict[str, str]]
-_NoticeAsk = tuple[bytes, int, str, str, str | None]  # identity, number, space, key, value
-
 _PENDING = -1
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
 _HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the largest message is not sent
-_MAX_NOTICE_ASKS = 1000
 _SILENT_BEATS = 2  # a worker that owes so many is spoken to: the link tells at once if its process has gone
-_notices_in = msgspec.json.Decoder(_Notices)
-_notices_out = msgspec.json.Encoder(order="sorted")
 
 
 class _Push:
@@ -173,16 +159,14 @@ class Hub:
         self._peer_of: dict[Lease, Peer] = {}
         grace = options.member_grace
         self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
+        self.changes = Changes(journal)
+        self.notices = Notices(journal, options.max_notices, self._tell_all)
         self._pushes: dict[int, _Push] = {}
         self._deadlines: deque[tuple[float, int]] = deque()
         self._number = 0
         self._sequence = 0
         self._attaching: dict[bytes, list[_Push]] = {}
         self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in Peer.open
-        self._changes: dict[tuple[str, bytes], list[tuple[Change, Callable[[int], None]]]] = {}
-        self._notices: _Notices | None = None
-        self._notices_failed = False
-        self._notice_asks: deque[_NoticeAsk] = deque()
         self._status: Callable[[], dict[str, Any]] = dict
         self._relieve: Callable[[], None] = _nothing
 
@@ -310,6 +294,10 @@ class Hub:
         if peer is not None and self._has_room(peer):
             self._say(peer, word)
 
+    def _tell_all(self, word: Sequence[Any]) -> None:
+        for peer in self.peers.values():
+            self._say(peer, word)
+
     def _has_room(self, peer: Peer, chars: int = 0) -> bool:
         """Whether one more word may wait, and an event of so many characters. If even sending what waits does not
         make room, the lease ends; when the worker hears of it, it announces itself anew."""
@@ -355,6 +343,14 @@ class Hub:
         else:
             raise v.VocabularyError(f"unknown message {kind!r}")
 
+    def _set_notice(self, identity: bytes, message: list[Any]) -> None:
+        _, number, space, key, value = message
+
+        def answer(status: int, notices: dict[str, str]) -> None:
+            self.direct.append((identity, [v.STATUS, number, {"outcome": status, "notices": notices}]))
+
+        self.notices.set(space, key, value, answer)
+
     def _join(self, identity: bytes, message: list[Any]) -> None:
         _, protocol, shard, incarnation, pid = message
         if protocol != v.PROTOCOL:
@@ -366,7 +362,8 @@ class Hub:
         self.peers[identity] = peer
         self._peer_of[lease] = peer
         self.direct.append((identity, [v.WELCOME, self.incarnation]))
-        self._say_notices(peer)
+        for word in self.notices.words():
+            self._say(peer, word)
         logs.event("worker.joined", shard=shard, pid=pid)
 
     def lose(self, peer: Peer, why: str) -> None:
@@ -609,7 +606,7 @@ class Hub:
     def _record(self, peer: Peer, word: list[Any]) -> None:
         _, ask, space, key, value, ttl = word
         expires = int(self._unix_time()) + ttl if ttl else 0
-        if (space, key) in self._changes:  # it comes after what was asked for before
+        if (space, key) in self.changes:  # it comes after what was asked for before
             self._change(peer, ask, (space, key), lambda before: (v.OK, value, expires))
             return
         self.journal.record(space, key, value, expires)
@@ -642,7 +639,6 @@ class Hub:
         self._change(peer, ask, (space, key), change)
 
     def _change(self, peer: Peer, ask: int, name: tuple[str, bytes], change: Change) -> None:
-        """Read a record, change it, write it; what else is to change it meanwhile waits its turn."""
         done = self._slow(peer)
 
         def answer(status: int) -> None:
@@ -650,41 +646,7 @@ class Hub:
                 self._say(peer, (v.ANSWER, ask, status, None))
             done()
 
-        waiting = self._changes.get(name)
-        if waiting is not None:
-            waiting.append((change, answer))
-        else:
-            self._changes[name] = [(change, answer)]
-            self._change_waiting(name)
-
-    def _change_waiting(self, name: tuple[str, bytes]) -> None:
-        """One turn: all changes of a record that wait when it has been read are made in one write."""
-        outcomes: list[tuple[int, Callable[[int], None]]] = []
-
-        def looked_up(status: int, value: bytes | None) -> None:
-            changes, self._changes[name] = self._changes[name], []
-            until = KEEP_EXPIRY
-            write = False
-            for change, answer in changes:
-                outcome, changed, expires = change(value) if status == v.OK else (status, value, KEEP_EXPIRY)
-                outcomes.append((outcome, answer))
-                if outcome == v.OK and (changed != value or expires != KEEP_EXPIRY):
-                    write = True
-                    value = changed
-                    until = until if expires == KEEP_EXPIRY else expires
-            if write:
-                self.journal.record(*name, value, until)
-            self.journal.when_durable(durable)
-
-        def durable(status: int) -> None:
-            for outcome, answer in outcomes:
-                answer(status if outcome == v.OK else outcome)
-            if self._changes[name]:
-                self._change_waiting(name)
-            else:
-                del self._changes[name]
-
-        self.journal.read_record(*name, looked_up)
+        self.changes.make(name, change, answer)
 
     def _drop(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, slot = word
@@ -728,96 +690,6 @@ class Hub:
         done = (lambda s, o: self._say(peer, (v.ANSWER, ask, s, o))) if ask else None
         self.publish(channel, body, keep, done, besides)
 
-    # ------------------------------------------------------------------ notices
-
-    def load_notices(self) -> None:
-        """Read the notices; until they are known none can be set. To be called once; a failure is tried again."""
-
-        def read(status: int, value: bytes | None) -> None:
-            if status != v.OK:
-                self._notices_failed = True
-                return
-            notices: _Notices = {}
-            if value is not None:
-                try:
-                    notices = _notices_in.decode(value)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    logs.error("notices.not_understood", error=str(error))
-            self._notices = notices
-            for peer in self.peers.values():
-                self._say_notices(peer)
-
-        self.journal.read_record(NOTICES, ALL_NOTICES, read)
-
-    def _say_notices(self, peer: Peer) -> None:
-        if self._notices is None:
-            return
-        for space, notices in self._notices.items():
-            for key, value in notices.items():
-                self._say(peer, (v.NOTICE, space, key, value))
-        self._say(peer, (v.NOTICES_TOLD,))
-
-    def _set_notice(self, identity: bytes, message: list[Any]) -> None:
-        _, number, space, key, value = message
-        if type(space) is not str or type(key) is not str or (value is not None and type(value) is not str):
-            raise v.VocabularyError("a notice is made of texts")
-        ask = (identity, number, space, key, value)
-        if not key:
-            self._answer_notice(ask, v.FAILED if self._notices is None else v.OK)
-        elif len(self._notice_asks) >= _MAX_NOTICE_ASKS:
-            self._answer_notice(ask, v.FAILED)
-        else:
-            self._notice_asks.append(ask)
-            if len(self._notice_asks) == 1:
-                self._next_notice()
-
-    def _next_notice(self) -> None:
-        """The notices are one record, so they are set one after the other."""
-        asks = self._notice_asks
-        while asks:
-            changed = self._with_notice(*asks[0][2:])
-            if changed is None or changed is self._notices:
-                status = v.FAILED if self._notices is None else v.FULL if changed is None else v.OK
-                self._answer_notice(asks.popleft(), status)
-                continue
-            self.journal.record(NOTICES, ALL_NOTICES, _notices_out.encode(changed), 0)
-            self.journal.when_durable(partial(self._notice_set, changed))
-            return
-
-    def _with_notice(self, space: str, key: str, value: str | None) -> _Notices | None:
-        """The notices with this one: themselves if it changes nothing, None if that cannot be."""
-        notices = self._notices
-        if notices is None:
-            return None
-        before = notices.get(space, {})
-        if before.get(key) == value:
-            return notices
-        changed = {name: there for name, there in notices.items() if name != space}
-        if value is None:
-            inside = {name: text for name, text in before.items() if name != key}
-        elif max(len(space), len(key)) > v.MAX_NOTICE_KEY or len(value) > v.MAX_NOTICE_VALUE:
-            return None
-        else:
-            inside = before | {key: value}
-        if inside:
-            changed[space] = inside
-        more = len(inside) > len(before)
-        return None if more and sum(map(len, changed.values())) > self._options.max_notices else changed
-
-    def _notice_set(self, changed: _Notices, status: int) -> None:
-        ask = self._notice_asks.popleft()
-        if status == v.OK:
-            self._notices = changed
-            for peer in self.peers.values():
-                self._say(peer, (v.NOTICE, *ask[2:]))
-        self._answer_notice(ask, status)
-        self._next_notice()
-
-    def _answer_notice(self, ask: _NoticeAsk, status: int) -> None:
-        identity, number, space, _, _ = ask
-        notices = (self._notices or {}).get(space, {})
-        self.direct.append((identity, [v.STATUS, number, {"outcome": status, "notices": notices}]))
-
     # ------------------------------------------------------------------ time and state
 
     def tick(self) -> None:
@@ -838,9 +710,7 @@ class Hub:
             if peer.stored_bytes and not peer.words:
                 peer.stored_bytes = 0
                 self._read_held(peer)
-        if self._notices_failed:
-            self._notices_failed = False
-            self.load_notices()
+        self.notices.tick()
         self.channels.tick()
         self.counters.channels = len(self.channels)
         self.counters.members = self.channels.member_count

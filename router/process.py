@@ -74,7 +74,7 @@ class RouterProcess:
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
         await self.store.open()
-        self.hub.load_notices()
+        self.hub.notices.load()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.journal.run, self.flush)

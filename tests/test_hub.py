@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from support import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, in_rig
 from test_channels import Watcher
 
+from router import notices
 from router import vocabulary as v
-from router.hub import ALL_NOTICES, DELIVERED, NOTICES, REFUSED_FAILED, REFUSED_FULL, STORED
+from router.hub import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.store.base import Reads, Results, Writes
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
@@ -680,7 +681,7 @@ def test_many_changes_of_one_record_at_once_lose_nothing(limit: int) -> None:
         assert answers(first) == dict.fromkeys(range(1, 8), v.OK)
         assert answers(second) == dict.fromkeys(range(1, 4), v.OK)
         assert await members_of(rig) == HEAD + THREE + b"4" * 16 + ONE + b"6" * 16
-        assert not rig.hub._changes
+        assert not len(rig.hub.changes)
 
     scenario()
 
@@ -703,7 +704,7 @@ async def test_a_change_that_comes_at_whatever_moment_of_another_is_made(rig: Ri
     assert answers(worker) == dict.fromkeys(range(1, 11), v.OK)
     assert await members_of(rig) == HEAD + b"".join(members)
     assert worker.peer.confirmed == 10
-    assert not rig.hub._changes
+    assert not len(rig.hub.changes)
 
 
 @in_rig()
@@ -857,7 +858,7 @@ def test_changes_are_as_if_made_one_after_the_other(steps: list[tuple[str, int, 
         await rig.settle()
         assert [answers(worker) for worker in workers] == expected
         assert await members_of(rig) == (HEAD + b"".join(model) if written else None)
-        assert not rig.hub._changes
+        assert not len(rig.hub.changes)
 
     scenario()
 
@@ -1122,7 +1123,7 @@ def outcomes_of(rig: Rig) -> list[tuple[int, dict[str, str]]]:
 
 @in_rig()
 async def test_notices_are_kept_and_said_to_every_worker(rig: Rig) -> None:
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     await rig.settle()
     first = rig.worker(0)
     assert first.take() == [[v.NOTICES_TOLD]]
@@ -1152,7 +1153,7 @@ async def test_notices_are_kept_and_said_to_every_worker(rig: Rig) -> None:
 
 @in_rig()
 async def test_what_changes_nothing_is_not_written_nor_said(rig: Rig) -> None:
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     await rig.settle()
     worker = rig.worker()
     set_notice(rig, "a", "1")
@@ -1166,7 +1167,7 @@ async def test_what_changes_nothing_is_not_written_nor_said(rig: Rig) -> None:
 
 @in_rig()
 async def test_several_set_at_once_are_set_in_order(rig: Rig) -> None:
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     await rig.settle()
     worker = rig.worker()
     for key, value in (("a", "1"), ("b", "1"), ("a", "2"), ("b", None)):
@@ -1185,7 +1186,7 @@ async def test_several_set_at_once_are_set_in_order(rig: Rig) -> None:
 
 @in_rig()
 async def test_notices_outlive_a_router(rig: Rig) -> None:
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     set_notice(rig, "early", "1")
     assert outcomes_of(rig) == [(v.FAILED, {})]  # it cannot know yet what there is
     await rig.settle()
@@ -1197,7 +1198,7 @@ async def test_notices_outlive_a_router(rig: Rig) -> None:
     assert outcomes_of(rig) == [(v.FAILED, {}), (v.FAILED, {})]
     early = rig.worker(0)
     assert early.take() == []
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     await rig.settle()
     late = rig.worker(1)
     assert early.take() == late.take() == [[v.NOTICE, "webpush", "a", "1"], [v.NOTICES_TOLD]]
@@ -1205,7 +1206,7 @@ async def test_notices_outlive_a_router(rig: Rig) -> None:
 
 @in_rig(link={"max_notices": 2})
 async def test_notices_have_limits(rig: Rig) -> None:
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     await rig.settle()
     worker = rig.worker()
     long_key, long_value = "k" * v.MAX_NOTICE_KEY, "v" * v.MAX_NOTICE_VALUE
@@ -1229,7 +1230,7 @@ async def test_notices_have_limits(rig: Rig) -> None:
 
 @in_rig()
 async def test_a_notice_that_the_store_failed_is_not_said(rig: Rig) -> None:
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     await rig.settle()
     worker = rig.worker()
     rig.store.failing = True
@@ -1244,11 +1245,11 @@ async def test_a_notice_that_the_store_failed_is_not_said(rig: Rig) -> None:
 
 @in_rig()
 async def test_notices_that_could_not_be_read_are_read_again(rig: Rig) -> None:
-    rig.journal.record(NOTICES, ALL_NOTICES, b'{"webpush":{"a":"1"}}', 0)
+    rig.journal.record(notices.SPACE, notices.KEY, b'{"webpush":{"a":"1"}}', 0)
     await rig.settle()
     worker = rig.worker()
     rig.store.failing = True
-    rig.hub.load_notices()
+    rig.hub.notices.load()
     await rig.settle()
     rig.hub.tick()
     await rig.settle()
@@ -1262,8 +1263,8 @@ async def test_notices_that_could_not_be_read_are_read_again(rig: Rig) -> None:
 @pytest.mark.parametrize("value", [b"", b"no", b"[]", b'{"webpush": {"a": 1}}', b'{"\xff": {}}'])
 @in_rig()
 async def test_notices_that_nobody_understands_are_as_none(rig: Rig, value: bytes) -> None:
-    rig.journal.record(NOTICES, ALL_NOTICES, value, 0)
-    rig.hub.load_notices()
+    rig.journal.record(notices.SPACE, notices.KEY, value, 0)
+    rig.hub.notices.load()
     await rig.settle()
     set_notice(rig, "a", "1")
     await rig.settle()
