@@ -164,7 +164,7 @@ def start(resolved: Resolved) -> int:
       farm start --micronotifier-config config.json --router-port 8112
 
     It prints what this machine allows, and one line when it is ready. SIGTERM (farm drain) lets the
-    devices go over drain.seconds and ends it; SIGHUP (farm reload) replaces the workers one by one.
+    devices go over drain.seconds and ends it; SIGHUP (farm reload) replaces the processes one by one.
     """
     from farm import supervisor
 
@@ -281,10 +281,14 @@ def drain(timeout: float | None, resolved: Resolved) -> int:
     return DONE
 
 
-@cli.command(name="reload", short_help="Replace the workers one by one.")
+@cli.command(name="reload", short_help="Replace the workers and the router one by one.")
 @with_settings("--data")
 def reload_workers(resolved: Resolved) -> int:
-    """Replace the workers of a running farm one by one (SIGHUP). Their devices reconnect.
+    """Replace the workers of a running farm one by one, then its router (SIGHUP).
+
+    New code and the file of applications (pusher.apps) count from then on; other settings do not. Devices
+    reconnect to the new workers over drain.seconds. While the router is replaced, for less than a second,
+    pushes wait; nothing is lost.
 
     \b
     Example:

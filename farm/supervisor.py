@@ -2,7 +2,8 @@
 
 A listener outlives the process that accepts from it: connections in the queue of a worker that died wait for the
 next one instead of being reset. On SIGTERM the workers let their devices go over `drain.seconds`, then the router
-finishes what it accepted. On SIGHUP the workers are replaced one at a time, from a new forker, so that new code counts.
+finishes what it accepted. On SIGHUP the workers are replaced one at a time and then the router, from a new forker, so
+that new code and the file of applications count.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any, Final
 import trio
 import zmq
 
-from farm import admin, capacity
+from farm import admin, applications, capacity
+from farm.config import ConfigError
 from farm.control import pid_file
 from farm.forker import Child, Forker, ForkerGone
 from farm.settings import DrainOptions, FarmOptions, WorkerOptions
@@ -35,6 +37,7 @@ from router.token import KeyFormatError, load_or_make_keys
 
 _JOIN_POLL_S: Final = 0.05
 _JOIN_TIMEOUT_S: Final = 30.0
+_ROUTER_STOP_S: Final = 5.0  # what it gives its own work, at most
 _PEACE_S: Final = 60.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -51,6 +54,7 @@ class Slot:
         self.shard = shard
         self.listener = listener
         self.child: Child | None = None
+        self.renewal: trio.Event | None = None  # set once a reload has put another child in its place
         self.restarts = 0
 
     @property
@@ -73,7 +77,7 @@ class Supervisor:
         self._router = Slot("router", -1, self._listeners.router)
         self._workers = [Slot("worker", n, one) for n, one in enumerate(self._listeners.devices)]
         self._forker: Forker | None = None
-        self._old_forkers: list[Forker] = []  # replaced by a reload, but parent of something that runs: the router
+        self._old_forkers: list[Forker] = []  # replaced by a reload, but parent of something that still runs
         self._started = time.monotonic()
         self._stopping = trio.Event()
         self._hurry = trio.Event()
@@ -119,6 +123,8 @@ class Supervisor:
             logs.debug("process.started", name=slot.name, pid=child.pid)
             while True:
                 await child.ended.wait()
+                if slot.renewal is not None:
+                    await slot.renewal.wait()
                 if slot.child is child:
                     break
                 child = slot.child  # a reload has put another in its place
@@ -185,7 +191,7 @@ class Supervisor:
         workers = [slot.child for slot in self._workers if slot.child is not None] + self._between
         await self._end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)
         if self._router.child is not None:
-            await self._end([self._router.child], grace + 5.0, may_hurry=False)
+            await self._end([self._router.child], grace + _ROUTER_STOP_S, may_hurry=False)
         logs.event("farm.stopped")
 
     async def _end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
@@ -212,7 +218,14 @@ class Supervisor:
         scope.cancel()
 
     async def _reload(self, nursery: trio.Nursery) -> None:
-        """Replace the workers one at a time: the new one accepts beside the old one before that is told to drain."""
+        """Replace the workers one at a time: the new one accepts beside the old one before that is told to drain.
+        Then the router: by now it is known that what it is replaced with can run."""
+        try:
+            applications.check(self.settings)
+        except ConfigError as error:
+            logs.error("reload.refused", why="; ".join(error.problems))
+            self._reloading = False
+            return
         logs.event("reload.began", workers=len(self._workers))
         old_forker, self._forker = self._forker, Forker(self.settings)
         nursery.start_soon(self._watch_forker, self._forker, nursery)
@@ -238,6 +251,7 @@ class Supervisor:
                 self._between.remove(old)
             logs.event("reload.replaced", process=slot.name, pid=new.pid)
         else:
+            await self._renew_router()
             logs.event("reload.done")
         if old_forker is not None:
             self._old_forkers.append(old_forker)
@@ -245,6 +259,24 @@ class Supervisor:
             self._old_forkers.remove(forker)
             forker.close()
         self._reloading = False
+
+    async def _renew_router(self) -> None:
+        """There is but one at a time. It finishes what it accepted; who comes meanwhile waits in the listener."""
+        slot = self._router
+        grace = self.settings.get(FarmOptions).drain_grace
+        slot.renewal = trio.Event()
+        try:
+            if slot.child is not None:
+                await self._end([slot.child], grace + _ROUTER_STOP_S, may_hurry=False)
+            assert self._forker is not None
+            slot.child = await self._forker.spawn(slot.kind, slot.shard, slot.listener)
+        finally:
+            slot.renewal.set()
+            slot.renewal = None
+        with trio.move_on_after(_JOIN_TIMEOUT_S):
+            while not self._stopping.is_set() and (await self.status())["down"]:
+                await trio.sleep(_JOIN_POLL_S)
+        logs.event("reload.replaced", process=slot.name, pid=slot.child.pid)
 
     async def _joined(self, child: Child) -> bool:
         with trio.move_on_after(_JOIN_TIMEOUT_S):

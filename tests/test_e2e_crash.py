@@ -657,13 +657,16 @@ def test_farm_reload(draining: Farm) -> None:
             seen.append([row["pid"] for row in status["workers"]])
             return not status["reloading"] and not set(seen[-1]) & set(shards)
 
-        await in_thread(until, replaced, "both workers are replaced")
+        await in_thread(until, replaced, "all processes are replaced")
         # One at a time: there was a moment with one new and one old.
         assert [pids for pids in seen if len(set(pids) & set(shards)) == 1]
         await in_thread(draining.wait_healthy)
         await soon(traffic.everybody_is_back, "all are back")
         await traffic.pushes_arrive()
-        assert await in_thread(draining.router_pid) == before["router"]["pid"]
+        assert await in_thread(draining.router_pid) != before["router"]["pid"]
+        replacements = [event["process_"] for event in draining.events("reload.replaced")]
+        assert replacements == ["worker[0]", "worker[1]", "router"]
+        assert not list(draining.events("process.died"))
         assert {connection.code for device in traffic.staying for connection in device.connections[:-1]} == {1001}
         # The forker is a new one too; what is started from now on comes from there.
         os.kill(seen[-1][0], signal.SIGKILL)

@@ -288,6 +288,26 @@ def test_a_worker_that_is_replaced_sends_its_devices_back_slowly(mortal: Farm) -
         assert client.subscribe("news") == {}
 
 
+def test_a_reload_reads_the_applications_anew_and_is_refused_if_it_cannot(mortal: Farm) -> None:
+    file = Path(mortal.settings["pusher.apps"])
+    before = mortal.router_pid()
+    with Client(mortal) as client:
+        file.write_text(json.dumps({"applications": [APP, APP]}))
+        os.kill(mortal.pid, signal.SIGHUP)
+        until(lambda: list(mortal.events("reload.refused")), "it says that it cannot be")
+        assert "two have the" in next(mortal.events("reload.refused"))["why"]
+        assert client.subscribe("news") == {}
+        assert call(mortal, "GET", "/channels").status == 200
+        assert mortal.router_pid() == before
+        file.write_text(json.dumps({"applications": [APP | {"secret": "another"}]}))
+        os.kill(mortal.pid, signal.SIGHUP)
+        assert client.code() == 4100
+        until(lambda: list(mortal.events("reload.done")), "all processes are new ones")
+    assert call(mortal, "GET", "/channels").status == 401
+    with Client(mortal) as client:
+        assert client.subscribe("private-news", secret="another") == {}
+
+
 # ---------------------------------------------------------------------- channels
 
 
