@@ -109,6 +109,7 @@ class RouterLink:
                 data = v.pack([v.WORDS, peer.told, peer.words[:part]])
             if part < len(peer.words) and not part:
                 word = peer.words.pop(0)
+                self._hub.counters.words_too_long += 1
                 logs.error("link.word_too_long", shard=peer.lease.shard, kind=word[0], limit=self._limit)
                 continue
             outcome = self._send_one(identity, data)

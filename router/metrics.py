@@ -52,6 +52,7 @@ ROUTER_METRICS = (
     Metric("http_disconnects", "counter", "Connections of app servers closed.", "endpoint.socket.disconnect"),
     Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
     Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
+    Metric("words_too_long", "counter", "Words for workers that were dropped: longer than link.max_message_bytes."),
     Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
     Metric("addresses", "gauge", "Devices and channels in the map."),
     Metric("events", "counter", "Events published to channels, by app servers and by devices."),
@@ -79,6 +80,10 @@ WORKER_METRICS = (
     Metric("registers", "counter", "register commands answered 200.", "updates.client.register"),
     Metric("unregisters", "counter", "unregister commands answered 200.", "updates.client.unregister"),
     Metric("acks", "counter", "ack commands.", "updates.client.ack"),
+    Metric("nacks_301", "counter", "nack commands of WebPush: the page's handler threw an exception."),
+    Metric("nacks_302", "counter", "nack commands of WebPush: the page's handler rejected its promise."),
+    Metric("nacks_303", "counter", "nack commands of WebPush: an error inside the browser."),
+    Metric("nacks_other", "counter", "nack commands of WebPush with another code, or none."),
     Metric("pings", "counter", "ping commands.", "updates.client.ping"),
     Metric(
         "pings_too_many", "counter", "Devices closed because they pinged too often.", "updates.client.too_many_pings"
@@ -118,6 +123,7 @@ class RouterCounters:
     http_disconnects: int
     deliveries_late: int
     leases_lost: int
+    words_too_long: int
     devices_moved: int
     events: int
     channels: int
@@ -146,6 +152,10 @@ class WorkerCounters:
     registers: int
     unregisters: int
     acks: int
+    nacks_301: int
+    nacks_302: int
+    nacks_303: int
+    nacks_other: int
     pings: int
     pings_too_many: int
     commands_refused: int

@@ -536,10 +536,12 @@ def test_the_ack_of_a_replaced_message_does_not_acknowledge_the_newer() -> None:
     assert device.session._flow is None
 
 
-@pytest.mark.parametrize("code", [301, 302, 303, 9, None])
-def test_a_nack_is_heard_and_changes_nothing(code: int | None) -> None:
+@pytest.mark.parametrize(("code", "counter"), [(301, "301"), (302, "302"), (303, "303"), (9, "other"), (None, "other")])
+def test_a_nack_is_counted_and_changes_nothing(code: int | None, counter: str) -> None:
     device = Device().greeted(item(1))
     assert device.send({"messageType": "nack", "version": note(1)["version"], "code": code}) == []
+    counted = {name: value for name, value in device.dialect.counters.snapshot().items() if name.startswith("nacks")}
+    assert counted == {f"nacks_{name}": name == counter for name in ("301", "302", "303", "other")}
     assert device.words == []
     assert device.closed is None
 

@@ -348,7 +348,17 @@ class WebPushSession:
         return effects
 
     def _nack(self, key: bytes, command: _Nack, now: float) -> Effects:
-        return ()  # it says what went wrong in the page; the message was acknowledged
+        """It says what went wrong in the page; the message was acknowledged."""
+        counters = self._dialect.counters
+        if command.code == 301:
+            counters.nacks_301 += 1
+        elif command.code == 302:
+            counters.nacks_302 += 1
+        elif command.code == 303:
+            counters.nacks_303 += 1
+        else:
+            counters.nacks_other += 1
+        return ()
 
     def _subscribe(self, key: bytes, command: _Subscribe, now: float) -> Effects:
         if fault := self._dialect.broadcasts.fault(command.broadcasts, self._follows):
