@@ -311,6 +311,7 @@ async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path
         rig.push(DEVICE, "last", 1, wait=False)
         await ends.until(lambda: len(ends.heard) == 41)
         assert [word[3] for word in ends.heard] == [*(f"slot-{number}" for number in range(40)), "last"]
+        assert rig.hub.counters.words_too_long == 1
         assert rig.hub.counters.leases_lost == 0
         assert ends.worker.joined
 
