@@ -116,7 +116,14 @@ _shared_limit: Final = RateLimit()
 
 
 def limited(
-    name: str, /, *, at: str = "warning", per: str = "", rate: RateLimit = _shared_limit, **fields: object
+    name: str,
+    /,
+    *,
+    at: str = "warning",
+    per: str = "",
+    rate: RateLimit = _shared_limit,
+    exc: BaseException | None = None,
+    **fields: object,
 ) -> None:
     """Log an event that may come in a flood: one line in `REPEAT_SECONDS`, which counts those left out.
 
@@ -131,7 +138,7 @@ def limited(
         return
     if held:
         fields["repeats"] = held
-    _log(level, name, fields)
+    _log(level, name, fields, exc)
 
 
 def _log(level: int, name: str, fields: Mapping[str, object], exc: BaseException | None = None) -> None:

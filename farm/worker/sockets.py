@@ -711,5 +711,5 @@ def _effects(told: Callable[..., Effects], *what: Any) -> Effects:
 
 
 def _failed(error: Exception) -> Close:
-    logs.limited("dialect.failed", level="error", error=repr(error))
+    logs.limited("dialect.failed", at="error", per=repr(error), exc=error)
     return Close(INTERNAL, "internal error")
