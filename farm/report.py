@@ -56,7 +56,8 @@ def print_status(status: Mapping[str, Any]) -> None:
             table.add_row(escape(title), *(escape(_cell(name, row.get(name))) for name in names))
         console.print(table)
     if isinstance(router, dict):
-        counted = {name: value for name, value in router.items() if name not in _COLUMNS and value not in (0, None)}
+        told = ((name, value) for name, value in router.items() if name not in _COLUMNS)
+        counted = {name: value for name, value in told if value is False or value not in (0, None)}
         _print_pairs(console, "router", counted)
 
 

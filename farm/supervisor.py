@@ -312,7 +312,6 @@ class Supervisor:
         router: dict[str, Any] = {"pid": None, "state": "down"}
         if told is not None:
             router = {**told["router"], "pid": told["pid"], "memory": told["memory"], "state": "up"}
-            router["store_ok"] = told["store_ok"]
         return {
             "status": state,
             "down": down,

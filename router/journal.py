@@ -45,6 +45,10 @@ class _Batch:
     offsets: list[OffsetDone] = field(default_factory=list)
 
 
+_PROBE = "probe"
+"""Space of a record that is written to see whether the store can write."""
+
+
 class Journal:
     """Owner of the store. Callbacks get OK, FULL (the inbox has no room) or FAILED (the store could not)."""
 
@@ -70,6 +74,7 @@ class Journal:
         self.commits = 0
         self.written = 0
         self.expired = 0
+        self.failures = 0
         self.evicted = 0
 
     @property
@@ -204,20 +209,24 @@ class Journal:
         try:
             results = await self._store.apply(batch.writes, batch.reads, int(self._unix_time()))
         except StoreError as error:
-            self.healthy = False
-            logs.error("store.failed", error=str(error), writes=len(batch.writes))
+            self._failed("store.failed", error)
             for name in batch.writes.records:
                 self._cache.drop(name)
             return FAILED, Results()
-        self.healthy = True
+        if len(batch.writes) and not self.healthy:  # reading alone works on a full disk too
+            self.healthy = True
+            logs.limited("store.recovered", failures=self.failures)
         self.evicted += results.evicted
         self.commits += 1
         self.written += len(batch.writes)
         return OK, results
 
     def sweep_soon(self, budget: int) -> None:
-        """Between two commits, delete what has expired among the next `budget` entries of the store."""
+        """Between two commits, delete what has expired among the next `budget` entries of the store. If it has failed,
+        it is also tried whether it can write again, for perhaps nobody asks it to as long as it cannot."""
         self._sweep_budget = budget
+        if not self.healthy:
+            self.record(_PROBE, b"", b"", int(self._unix_time()) + 1)
         if self._idle is not None:
             self._idle.set()
 
@@ -226,8 +235,12 @@ class Journal:
         try:
             self.expired += await self._store.sweep(int(self._unix_time()), budget)
         except StoreError as error:
-            self.healthy = False
-            logs.error("store.sweep_failed", error=str(error))
+            self._failed("store.sweep_failed", error)
+
+    def _failed(self, event: str, error: StoreError) -> None:
+        self.healthy = False
+        self.failures += 1
+        logs.limited(event, at="error", per=str(error), error=str(error))
 
     @property
     def settled(self) -> bool:

@@ -64,6 +64,8 @@ ROUTER_METRICS = (
     Metric("store_commits", "counter", "Group commits."),
     Metric("store_writes", "counter", "Writes in those commits, after merging."),
     Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
+    Metric("store_ok", "gauge", "Whether the store can write: 0 from a commit or sweep that failed to the next write."),
+    Metric("store_failures", "counter", "Commits and sweeps that failed: what they held was answered 503."),
     Metric("store_expired", "counter", "Stored entries deleted because their time was over."),
     Metric("messages_evicted", "counter", "Stored messages that gave their place to others in a full inbox."),
 )

@@ -140,6 +140,8 @@ class RouterProcess:
         counters["store_commits"] = self.journal.commits
         counters["store_writes"] = self.journal.written
         counters["store_waiting"] = self.journal.waiting
+        counters["store_failures"] = self.journal.failures
+        counters["store_ok"] = self.journal.healthy
         counters["store_expired"] = self.journal.expired
         counters["messages_evicted"] = self.journal.evicted
         now = time.monotonic()
@@ -157,7 +159,6 @@ class RouterProcess:
             "pid": os.getpid(),
             "age": round(now - self._started, 1),
             "memory": resident_bytes(),
-            "store_ok": self.journal.healthy,
             "router": counters,
             "workers": workers,
         }

@@ -142,6 +142,21 @@ async def test_a_failed_commit_fails_everything_in_it_and_the_next_may_succeed(r
     await rig.settle()
     assert heard == [OK, (OK, 1), (OK, 1), (OK, None), (OK, 1), OK]
     assert rig.journal.healthy
+    assert rig.journal.failures == 1
+
+
+@in_rig()
+async def test_a_store_that_failed_is_well_again_once_it_has_written(rig: Rig) -> None:
+    rig.store.failing = True
+    rig.journal.put(DEVICE, item(rig, "a", 1), lambda status: None)
+    await rig.settle()
+    rig.store.failing = False
+    rig.journal.read_inbox(DEVICE, lambda status, items: None)
+    await rig.settle()
+    assert not rig.journal.healthy
+    rig.journal.sweep_soon(10)
+    await rig.settle()
+    assert rig.journal.healthy
 
 
 @in_rig()

@@ -29,12 +29,13 @@ class App:
     ):
         self.rig = rig
         self.tokens = Tokens(keys)
-        self.state: dict[str, Any] = {"store_ok": True, "workers": [], "age": 12.5}
+        self.state: dict[str, Any] = {"workers": [], "age": 12.5}
         settings = settings_with((SimplePushOptions, options), (EndpointOptions, endpoint or {}))
         self.router = Router(routes(Context(rig.hub, self.tokens, settings, rig.clock.unix, self.status)))
 
     def status(self) -> dict[str, Any]:
-        return {**self.state, "router": self.rig.hub.counters.snapshot()}
+        counters = self.rig.hub.counters.snapshot() | {"store_ok": self.rig.journal.healthy}
+        return {**self.state, "router": counters}
 
     def token(self, channel: str = CHANNEL, device: bytes = DEVICE) -> str:
         return self.tokens.seal(PURPOSE, device + channel.encode())
@@ -504,7 +505,10 @@ async def test_status_counts_devices(rig: Rig) -> None:
 @in_rig()
 async def test_realstatus(rig: Rig, store: bool, workers: int, well: bool) -> None:
     app = App(rig)
-    app.state.update(store_ok=store, workers=[{"max_connections": 100}] * workers)
+    app.state.update(workers=[{"max_connections": 100}] * workers)
+    rig.store.failing = not store
+    rig.journal.record("space", DEVICE, b"x", 0)
+    await rig.settle()
     status, page = await app.settled(app.ask("/realstatus/", method=b"GET"))
     assert (status, page["ok"]) == (200 if well else 503, well)
     assert page["maxClients"] == 100 * workers

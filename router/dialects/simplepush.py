@@ -223,7 +223,7 @@ class _AppSide:
         """`GET /realstatus/`: 503 if any part is not well."""
         state = self._context.status()
         parts = [
-            {"name": "store", "ok": state["store_ok"]},
+            {"name": "store", "ok": state["router"]["store_ok"]},
             {"name": "router", "ok": bool(state["workers"])},
         ]
         well = all(part["ok"] for part in parts)
