@@ -18,7 +18,7 @@ from bench.peers.base import Tools, started
 from bench.progress import Progress
 from bench.push import Plan
 from bench.sockets import check_sources
-from bench.target import Target, groups_of
+from bench.target import Target
 from bench.usage import Meter
 
 WARM_UP_DEVICES: Final = 200
@@ -90,7 +90,7 @@ def _measure(
     before = farm.status()
     memory_before = _memory(before)
     machine_before = machine_memory.read()
-    meter = Meter(groups_of(farm, before, {"load devices": [child.pid for child in fleet.children]}))
+    meter = Meter(farm.groups(before) | {"load devices": [child.pid for child in fleet.children]})
     ramp = fleet.bring_up(progress, "setting up devices")
     usage = meter.stop(procfs.cores())
     fleet.hold(hold, progress)

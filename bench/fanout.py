@@ -24,7 +24,7 @@ from bench.push import START_SECONDS, Outcome, wait_for_pushers
 from bench.samples import ACCEPTED, NO_ANSWER, percentiles
 from bench.shared_counts import SharedCounts
 from bench.sockets import Address, resolve
-from bench.target import Target, groups_of
+from bench.target import Target
 from bench.usage import Meter, Usage
 
 CHANNEL: Final = "{channel}"
@@ -262,13 +262,13 @@ def run(
         check(ramp)
         after = _memory(farm)
         result["memory_a_subscriber"] = {group: (after[group] - before[group]) / ramp.ready for group in after}
-        result["runs"] = measure(audience, plan, groups_of(farm, farm.status(), {}), progress)
+        result["runs"] = measure(audience, plan, farm.groups(farm.status()), progress)
     return result
 
 
 def _memory(farm: Farm) -> dict[str, int]:
     """Private memory of the farm's processes by what they are, in bytes; nothing where it does not say which."""
-    groups = groups_of(farm, farm.status(), {})
+    groups = farm.groups(farm.status())
     return {group: sum(procfs.private_memory(pid) or 0 for pid in pids) for group, pids in groups.items()}
 
 

@@ -68,6 +68,16 @@ class Farm:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BenchError(f"GET {self.admin}/status is not understood: {error!r}") from None
 
+    def groups(self, status: Status | None) -> dict[str, list[int]]:
+        """Its pids by what they are, as far as the status says them."""
+        groups: dict[str, list[int]] = {}
+        if status is not None:
+            groups["router"] = status.routers
+            groups["workers"] = list(status.workers.values())
+        if self.supervisor is not None:
+            groups["supervisor"] = [self.supervisor]
+        return groups
+
 
 def read_status(body: dict[str, Any]) -> Status:
     """Raises KeyError, TypeError or ValueError for a body of another shape."""

@@ -21,7 +21,7 @@ from bench.procfs import cores
 from bench.progress import Progress
 from bench.samples import ACCEPTED, Account, Pushes, account, percentiles
 from bench.sockets import resolve
-from bench.target import Target, groups_of
+from bench.target import Target
 from bench.usage import Meter, Usage
 from bench.vapid import Signer
 
@@ -190,7 +190,7 @@ def _push(scene: _Scene, rate: float) -> dict[str, Any]:
         "load devices": [child.pid for child in fleet.children],
         "load pushers": [child.pid for child in pushers],
     }
-    meter = Meter(groups_of(scene.farm, scene.farm.status(), load))
+    meter = Meter(scene.farm.groups(scene.farm.status()) | load)
     start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
     share, rest = divmod(plan.count, len(pushers))
     for number, child in enumerate(pushers):

@@ -16,7 +16,7 @@ from bench.ledger import Ledger
 from bench.progress import Progress
 from bench.push import Plan as PushPlan
 from bench.samples import percentiles
-from bench.target import Target, groups_of
+from bench.target import Target
 from bench.traffic import Traffic
 from bench.usage import Meter
 
@@ -96,7 +96,7 @@ class _Soak:
         load = {"load devices": [child.pid for child in fleet.children]}
         if self.traffic is not None:
             load["load pushers"] = [child.pid for child in self.traffic.children]
-        groups = groups_of(self.farm, self._status(), load)
+        groups = self.farm.groups(self._status()) | load
         meter = Meter(groups)
         fleet.churn(plan.churn)
         self.progress.step("soaking", round(plan.seconds))
@@ -232,7 +232,7 @@ class _Soak:
     def _measures(self) -> dict[str, Any]:
         """Memory, descriptors and connections now; None where the farm does not say."""
         status = self._status()
-        groups = groups_of(self.farm, status, {})
+        groups = self.farm.groups(status)
         memory: dict[str, int | None] = {}
         descriptors: dict[str, int | None] = {}
         for name, pids in groups.items():

@@ -21,7 +21,7 @@ from bench.progress import Progress
 from bench.push import Outcome, merge
 from bench.push import Plan as PushPlan
 from bench.samples import ACCEPTED, NO_ANSWER, Pushes, percentiles
-from bench.target import Target, groups_of
+from bench.target import Target
 from bench.traffic import Traffic
 from bench.usage import Meter, Usage, Use
 
@@ -110,7 +110,7 @@ class _Scene:
         load = {"load devices": [child.pid for child in fleet.children]}
         if self.traffic is not None:
             load["load pushers"] = [child.pid for child in self.traffic.children]
-        meter = Meter(groups_of(self.farm, before, load))
+        meter = Meter(self.farm.groups(before) | load)
         devices = fleet.count_anew("ready")
         self.cut = _now()
         if plan.restart and before is not None:

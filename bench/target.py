@@ -1,9 +1,9 @@
-"""The farm that a run is made against, and which of the machine's processes are its parts."""
+"""The farm that a run is made against."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.farm_process import Farm, Status, attach, started
+from bench.farm_process import Farm, attach, started
 from bench.interrupt import Interrupt
 
 
@@ -26,14 +26,3 @@ class Target:
         if self.url:
             return attach(self.url, self.admin)
         return stack.enter_context(started(self.workers, self.store, interrupt, self.settings))
-
-
-def groups_of(farm: Farm, status: Status | None, load: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Pids by what they are; the farm's only where it says them."""
-    groups: dict[str, list[int]] = {}
-    if status is not None:
-        groups["router"] = status.routers
-        groups["workers"] = list(status.workers.values())
-    if farm.supervisor is not None:
-        groups["supervisor"] = [farm.supervisor]
-    return groups | load

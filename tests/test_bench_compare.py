@@ -346,6 +346,8 @@ def test_compare_end_to_end(tmp_path: Path) -> None:
     assert ours["ratio"]["push_rate"] == 1.0
     assert trio["ratio"]["push_rate"] == trio["median"]["push_rate"] / ours["median"]["push_rate"]
     assert {round_["server_processes"] for round_ in trio["rounds"]} == {1}
+    parts = {name for round_ in trio["rounds"] for name in round_["push"]["usage"]["groups"]}
+    assert {name for name in parts if not name.startswith("load")} == {"server"}
     assert {round_["server_processes"] for round_ in ours["rounds"]} != {1}
     assert "SQLite" in ours["durability"]
     assert "memory" in memory["durability"]

@@ -177,6 +177,10 @@ class PeerServer(Farm):
         assert self.supervisor is not None
         return Status([], {str(pid): pid for pid in descendants(self.supervisor)}, {}, None)
 
+    def groups(self, status: Status | None) -> dict[str, list[int]]:
+        assert self.supervisor is not None
+        return {"server": [self.supervisor, *descendants(self.supervisor)]}
+
 
 @contextmanager
 def started(peer: Peer, tools: Tools, interrupt: Interrupt) -> Iterator[PeerServer]:
