@@ -35,14 +35,15 @@ from bench.views.compare import charts, tables, times
 from bench.wires import WIRES, Nats, Plain, Post, Wire
 
 DEVICES = 200
+NODE_MODULES = Path(__file__).parent / "npm" / "node_modules"
 MANNER = Manner("peer:80")
 WAIT_SECONDS = 60.0
 
 
 def tools() -> Tools:
-    """The machine's own; PEERS_PYTHON and PEERS_NODE_MODULES name those that are elsewhere."""
+    """The machine's own, and npm's packages of the tests; PEERS_PYTHON and PEERS_NODE_MODULES name others."""
     python = os.environ.get("PEERS_PYTHON", sys.executable)
-    return Tools(python, os.environ.get("PEERS_NODE_MODULES", ""), 1, DEVICES)
+    return Tools(python, os.environ.get("PEERS_NODE_MODULES", str(NODE_MODULES)), 1, DEVICES)
 
 
 def installed(name: str) -> Peer:
