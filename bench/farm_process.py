@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from bench import leftovers
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
-from bench.sockets import Address, resolve
+from bench.load.sockets import Address, resolve
+from bench.machine import leftovers
 
 START_SECONDS: Final = 30.0
 START_SECONDS_A_WORKER: Final = 0.5
@@ -169,7 +169,7 @@ def started(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # not a session, see bench.crew
+                process_group=0,  # not a session, see bench.runs.crew
                 cwd=folder,
                 env=environment(),
                 preexec_fn=before_exec(join),  # noqa: PLW1509  it makes system calls only

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.cgroups import CgroupError, Group
+from bench.machine.cgroups import CgroupError, Group
 
 MIB = 1 << 20
 

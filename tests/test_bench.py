@@ -31,14 +31,13 @@ from wsproto.events import (
     TextMessage,
 )
 
-from bench import frames, procfs
 from bench.cli import main
-from bench.crew import Crew
 from bench.errors import BenchError
 from bench.farm_process import Status, attach, get, read_status, started
-from bench.fleet import Load, processes_for
-from bench.frames import Message, PeerError
-from bench.http_bytes import (
+from bench.interrupt import Interrupt
+from bench.load import frames
+from bench.load.frames import Message, PeerError
+from bench.load.http_bytes import (
     STAMP_BYTES,
     Response,
     base64_of,
@@ -52,10 +51,8 @@ from bench.http_bytes import (
     version_in,
     webpush_request,
 )
-from bench.interrupt import Interrupt
-from bench.link import Words, encode
-from bench.progress import Progress
-from bench.samples import (
+from bench.load.link import Words, encode
+from bench.load.samples import (
     DATA_MISSING,
     DATA_RIGHT,
     DATA_WRONG,
@@ -66,12 +63,16 @@ from bench.samples import (
     percentiles,
     rates,
 )
-from bench.sockets import Address, source_of
-from bench.speech import registering, simplepush, webpush
-from bench.speech.base import DONE, PONG, Heard, Manner, Step
-from bench.speech.simplepush import Update
-from bench.usage import Usage, Use
-from bench.vapid import Signer
+from bench.load.sockets import Address, source_of
+from bench.load.speech import registering, simplepush, webpush
+from bench.load.speech.base import DONE, PONG, Heard, Manner, Step
+from bench.load.speech.simplepush import Update
+from bench.load.vapid import Signer
+from bench.machine import procfs
+from bench.machine.usage import Usage, Use
+from bench.progress import Progress
+from bench.runs.crew import Crew
+from bench.runs.fleet import Load, processes_for
 
 CHANNEL = b"0f9e8d7c-6b5a-4433-8221-100f0e0d0c0b"
 NOTE = b'{"messageType":"notification","updates":[{"channelID":"%b","version":%d}]}'
@@ -518,7 +519,7 @@ IDLE_PUSHERS: dict[str, Any] = {
 
 def test_a_child_that_dies_is_named() -> None:
     with pytest.raises(BenchError, match=r"a server .* code -9"), Crew() as crew:
-        child = crew.start("bench.pushers", "a server", b"", b"", **IDLE_PUSHERS)
+        child = crew.start("bench.load.pushers", "a server", b"", b"", **IDLE_PUSHERS)
         crew.gather([child], "up")
         os.kill(child.pid, signal.SIGKILL)
         crew.gather([child], "never")
@@ -527,9 +528,9 @@ def test_a_child_that_dies_is_named() -> None:
 def test_children_do_not_outlive_a_bench_that_is_killed() -> None:
     code = (
         "import sys\n"
-        "from bench.crew import Crew\n"
+        "from bench.runs.crew import Crew\n"
         "with Crew() as crew:\n"
-        f"    child = crew.start('bench.pushers', 'a server', b'', b'', **{IDLE_PUSHERS})\n"
+        f"    child = crew.start('bench.load.pushers', 'a server', b'', b'', **{IDLE_PUSHERS})\n"
         "    crew.gather([child], 'up')\n"
         "    print(child.pid, flush=True)\n"
         "    sys.stdin.read()\n"

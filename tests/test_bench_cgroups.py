@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from control_groups import MIB, needs_groups
 
-from bench import cgroups, leftovers
-from bench.cgroups import (
+from bench.machine import cgroups, leftovers
+from bench.machine.cgroups import (
     CgroupError,
     Group,
     Hierarchy,
@@ -24,9 +24,9 @@ from bench.cgroups import (
     prune,
     remove,
 )
-from bench.group_files import cpu_v1, cpu_v2, memory_v1, memory_v2, quota
-from bench.procfs import proportional_memory
-from bench.socket_charge import SocketCharge, expected_socket_bytes, socket_charge
+from bench.machine.group_files import cpu_v1, cpu_v2, memory_v1, memory_v2, quota
+from bench.machine.procfs import proportional_memory
+from bench.machine.socket_charge import SocketCharge, expected_socket_bytes, socket_charge
 
 # ---- where
 
@@ -168,7 +168,7 @@ def test_names_tell_whether_their_maker_lives() -> None:
     assert not leftovers.is_stale(leftovers.name("x"))
     assert not leftovers.is_stale("farm-bench-other")
     assert not leftovers.is_stale("something-else")
-    with subprocess.Popen([sys.executable, "-c", "from bench import leftovers; print(leftovers.name('y'))"],
+    with subprocess.Popen([sys.executable, "-c", "from bench.machine import leftovers; print(leftovers.name('y'))"],
                           stdout=subprocess.PIPE, text=True) as process:  # fmt: skip
         name, _ = process.communicate(timeout=60)
     assert leftovers.is_stale(name.strip())
@@ -236,7 +236,7 @@ def test_a_group_goes_with_what_runs_in_it() -> None:
 def test_what_a_killed_bench_left_is_removed() -> None:
     code = (
         "import subprocess, sys, time\n"
-        "from bench.cgroups import Group\n"
+        "from bench.machine.cgroups import Group\n"
         "group = Group('left', 64 << 20, 0.5)\n"
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], preexec_fn=group.join)\n"
         "print(group.folder, flush=True)\n"

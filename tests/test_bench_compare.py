@@ -14,25 +14,27 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench import compare as comparing
-from bench import frames, peers, procfs
-from bench import push as pushing
+from bench import peers
 from bench.cli import main
-from bench.compare import clean, counted, figures, medians, ratios
-from bench.crew import Crew
 from bench.errors import BenchError
-from bench.fleet import Fleet, Load, Ramp, most_a_process
-from bench.frames import PeerError
-from bench.http_bytes import response_of, split_endpoint
 from bench.interrupt import Interrupt
+from bench.load import frames
+from bench.load.frames import PeerError
+from bench.load.http_bytes import response_of, split_endpoint
+from bench.load.speech import speech_of
+from bench.load.speech.base import DONE, PONG, Heard, Manner
+from bench.load.wires import WIRES, Nats, Plain, Post, Wire
+from bench.machine import procfs
+from bench.machine.usage import Usage, Use
 from bench.peers.base import NotInstalledError, Peer, Ports, PythonPeer, Tools, ask, program, started
 from bench.peers.servers.put_requests import PutRequests
 from bench.progress import Progress
-from bench.speech import speech_of
-from bench.speech.base import DONE, PONG, Heard, Manner
-from bench.usage import Usage, Use
+from bench.runs import compare as comparing
+from bench.runs import push as pushing
+from bench.runs.compare import clean, counted, figures, medians, ratios
+from bench.runs.crew import Crew
+from bench.runs.fleet import Fleet, Load, Ramp, most_a_process
 from bench.views.compare import charts, tables, times
-from bench.wires import WIRES, Nats, Plain, Post, Wire
 
 DEVICES = 200
 NODE_MODULES = Path(__file__).parent / "npm" / "node_modules"

@@ -29,28 +29,29 @@ from rich.console import Console
 from wsproto import WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, Request, TextMessage
 
-from bench import compare as comparing
-from bench import fanout as fanning
-from bench import frames, peers
+from bench import peers
 from bench.cli import main
 from bench.errors import BenchError
-from bench.fanout import OURS, Plan, Tally, application_in, books_of, cpu_a_million
-from bench.fleet import Load
-from bench.frames import PeerError
-from bench.http_bytes import judged, payload_of
+from bench.figures.results import shown
 from bench.interrupt import Interrupt
+from bench.load import frames
+from bench.load.frames import PeerError
+from bench.load.http_bytes import judged, payload_of
+from bench.load.samples import DATA_RIGHT, DATA_WRONG
+from bench.load.shared_counts import SharedCounts, numbers_in
+from bench.load.speech import speech_of
+from bench.load.speech.base import DONE, PONG, Heard, Manner
+from bench.load.wires import Nats, Plain, Pusher
+from bench.machine.usage import Usage, Use
 from bench.peers.base import NotInstalledError, Tools
 from bench.progress import Progress
-from bench.push import Outcome
-from bench.results import shown
-from bench.samples import DATA_RIGHT, DATA_WRONG
-from bench.shared_counts import SharedCounts, numbers_in
-from bench.speech import speech_of
-from bench.speech.base import DONE, PONG, Heard, Manner
+from bench.runs import compare as comparing
+from bench.runs import fanout as fanning
+from bench.runs.fanout import OURS, Plan, Tally, application_in, books_of, cpu_a_million
+from bench.runs.fleet import Load
+from bench.runs.push import Outcome
 from bench.target import Target
-from bench.usage import Usage, Use
 from bench.views import compare as compare_view
-from bench.wires import Nats, Plain, Pusher
 
 SUBSCRIBERS = 6
 WAIT_SECONDS = 60.0

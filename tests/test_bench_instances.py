@@ -15,13 +15,9 @@ import pytest
 from click.testing import CliRunner
 from control_groups import MIB, needs_groups
 
-from bench import procfs, yardstick
-from bench.cgroups import here
 from bench.cli import main
-from bench.climb import MOST_A_WAVE, POINTS, STOP_AT, Account, Gauge, State, Watch, first_limit, first_wave, next_wave
 from bench.farm_process import Status, read_status
-from bench.group_files import Cpu, Memory
-from bench.profiles import (
+from bench.figures.profiles import (
     CONNECTION_BYTES,
     GIB,
     PROFILES,
@@ -32,7 +28,22 @@ from bench.profiles import (
     share_of,
     workers_for,
 )
-from bench.results import checked
+from bench.figures.results import checked
+from bench.machine import procfs, yardstick
+from bench.machine.cgroups import here
+from bench.machine.group_files import Cpu, Memory
+from bench.runs.climb import (
+    MOST_A_WAVE,
+    POINTS,
+    STOP_AT,
+    Account,
+    Gauge,
+    State,
+    Watch,
+    first_limit,
+    first_wave,
+    next_wave,
+)
 from bench.views import instances as view
 
 # ---- profiles

@@ -12,17 +12,17 @@ from click.testing import CliRunner
 from misbehaving import FRAME_FAULTS, OPENING_FAULTS, Misbehaving, Rules, every, misbehaving
 from rich.console import Console
 
-from bench import connect as connecting
-from bench import push as pushing
 from bench.cli import main
-from bench.crew import Crew
-from bench.dialects import SIMPLEPUSH, WEBPUSH, Dialect
 from bench.errors import BenchError
 from bench.farm_process import attach
-from bench.fleet import Fleet, Load
+from bench.figures.dialects import SIMPLEPUSH, WEBPUSH, Dialect
 from bench.interrupt import Interrupt
 from bench.progress import Progress
-from bench.push import Plan
+from bench.runs import connect as connecting
+from bench.runs import push as pushing
+from bench.runs.crew import Crew
+from bench.runs.fleet import Fleet, Load
+from bench.runs.push import Plan
 from bench.target import Target
 
 

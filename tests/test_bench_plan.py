@@ -9,10 +9,10 @@ from click.testing import CliRunner, Result
 
 from bench.cli import main
 from bench.errors import BenchError
-from bench.evidence import evidence
-from bench.plan import Wish, parse_count, run
-from bench.profiles import PROFILES, Profile
-from bench.results import read, shown
+from bench.figures.evidence import evidence
+from bench.figures.plan import Wish, parse_count, run
+from bench.figures.profiles import PROFILES, Profile
+from bench.figures.results import read, shown
 from bench.views.plan import told
 
 RECORDED = Path(__file__).parent / "data" / "bench"

@@ -16,16 +16,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import machine_memory
 from bench.cli import main
-from bench.dialects import CONNECT_FIGURES, PUSH_FIGURES, ratios
-from bench.evidence import evidence
-from bench.http_bytes import head_of_push, payload_of, push_request
-from bench.machine_memory import Cache, Reading, growth, parse_slabinfo, reading_of
-from bench.procfs import Kernel
-from bench.profiles import PROFILES
-from bench.results import shown
-from bench.samples import (
+from bench.figures.dialects import CONNECT_FIGURES, PUSH_FIGURES, ratios
+from bench.figures.evidence import evidence
+from bench.figures.profiles import PROFILES
+from bench.figures.results import shown
+from bench.load.http_bytes import head_of_push, payload_of, push_request
+from bench.load.samples import (
     DATA_MISSING,
     DATA_RIGHT,
     DATA_WRONG,
@@ -35,7 +32,10 @@ from bench.samples import (
     account_returned,
     newest_accepted,
 )
-from bench.sockets import Address, source_of, sources_in
+from bench.load.sockets import Address, source_of, sources_in
+from bench.machine import machine_memory
+from bench.machine.machine_memory import Cache, Reading, growth, parse_slabinfo, reading_of
+from bench.machine.procfs import Kernel
 
 # ---- bytes
 

@@ -18,14 +18,14 @@ from click.testing import CliRunner
 from matplotlib.image import imread
 from rich.console import Console
 
-from bench import results
 from bench.cli import main
 from bench.commands.common import perform
 from bench.errors import BenchError
+from bench.figures import results
+from bench.figures.results import COMMANDS, document, read, shown
+from bench.figures.tables import Chart, Series, Table
 from bench.render import html, markdown, pictures, terminal
 from bench.render.columns import text_columns
-from bench.results import COMMANDS, document, read, shown
-from bench.tables import Chart, Series, Table
 
 RECORDED = Path(__file__).parent / "data" / "bench"
 COMMANDS_RECORDED = ("connect", "push", "instances")
@@ -247,10 +247,9 @@ def test_labels_are_short(value: float, text: str) -> None:
 
 
 def test_no_part_of_the_farm_or_of_the_load_imports_matplotlib() -> None:
-    modules = (
-        "farm.cli, farm.worker, router, bench.cli, bench.devices, bench.pushers, bench.results, bench.views.connect"
-    )
-    code = f"import sys\nimport {modules}\nsys.exit('matplotlib' in sys.modules or 'numpy' in sys.modules)"
+    processes = "farm.cli, farm.worker, router, bench.load.devices, bench.load.pushers"
+    shown = "bench.cli, bench.figures.results, bench.views.connect"
+    code = f"import sys\nimport {processes}, {shown}\nsys.exit('matplotlib' in sys.modules or 'numpy' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 0, found.stderr
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from misbehaving import Rules, every, misbehaving
 from rich.console import Console
 
-from bench import slope, soak
 from bench.cli import main
-from bench.fleet import Load
+from bench.figures import slope
+from bench.figures.slope import MIB, fit, judge
 from bench.interrupt import Interrupt
 from bench.progress import Progress
-from bench.slope import MIB, fit, judge
+from bench.runs import soak
+from bench.runs.fleet import Load
 from bench.target import Target
 from bench.views import soak as view
 

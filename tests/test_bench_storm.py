@@ -17,21 +17,22 @@ from click.testing import CliRunner
 from misbehaving import Misbehaving, Rules, misbehaving
 from rich.console import Console
 
-from bench import frames, storm
 from bench.cli import main
-from bench.crew import Crew
-from bench.devices import JITTER
-from bench.devices import Backoff as Delays
 from bench.errors import BenchError
 from bench.farm_process import attach
-from bench.fleet import Absences, Backoff, Fleet, Load
-from bench.http_bytes import payload_of
 from bench.interrupt import Interrupt
-from bench.ledger import MEMORY_SECONDS, Ledger
+from bench.load import frames
+from bench.load.devices import JITTER
+from bench.load.devices import Backoff as Delays
+from bench.load.http_bytes import payload_of
+from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG, Arrivals, Pushes
+from bench.load.speech import speech_of
+from bench.load.speech.base import DONE, PONG, Manner, Speech
 from bench.progress import Progress
-from bench.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG, Arrivals, Pushes
-from bench.speech import speech_of
-from bench.speech.base import DONE, PONG, Manner, Speech
+from bench.runs import storm
+from bench.runs.crew import Crew
+from bench.runs.fleet import Absences, Backoff, Fleet, Load
+from bench.runs.ledger import MEMORY_SECONDS, Ledger
 from bench.target import Target
 from bench.views import storm as view
 

@@ -9,16 +9,16 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from bench import procfs
-from bench.dialects import BOTH, DIALECTS, SIMPLEPUSH, Dialect, Figure, ratios
 from bench.errors import BenchError
+from bench.figures.dialects import BOTH, DIALECTS, SIMPLEPUSH, Dialect, Figure, ratios
+from bench.figures.profiles import workers_for
+from bench.figures.results import Document, check_output, document, shown, write_json
 from bench.interrupt import Interrupt
-from bench.profiles import workers_for
+from bench.load.sockets import sources_in
+from bench.machine import procfs
 from bench.progress import Progress
 from bench.render import terminal
 from bench.render.folder import write
-from bench.results import Document, check_output, document, shown, write_json
-from bench.sockets import sources_in
 from bench.target import Target
 
 REPORT_COLUMNS: Final = 120

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from bench import compare as comparing
 from bench.commands.common import (
     connections_option,
     output_options,
@@ -17,6 +16,7 @@ from bench.interrupt import Interrupt
 from bench.peers import PEERS
 from bench.peers.base import Tools
 from bench.progress import Progress
+from bench.runs import compare as comparing
 
 
 @click.command()

@@ -5,8 +5,6 @@ from typing import Any, Final
 
 import click
 
-from bench import connect as connecting
-from bench import push as pushing
 from bench.commands.common import (
     channels_option,
     dialect_option,
@@ -18,11 +16,13 @@ from bench.commands.common import (
     source_option,
     target_of,
 )
-from bench.dialects import CONNECT_FIGURES, SIMPLEPUSH, Dialect, parts_of
-from bench.fleet import Load
+from bench.figures.dialects import CONNECT_FIGURES, SIMPLEPUSH, Dialect, parts_of
 from bench.interrupt import Interrupt
 from bench.progress import Progress
-from bench.push import Plan
+from bench.runs import connect as connecting
+from bench.runs import push as pushing
+from bench.runs.fleet import Load
+from bench.runs.push import Plan
 
 PUSH_SECONDS: Final = 600.0
 """Pushes that are not sent by then are not, and the run has failed."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from bench import fanout as fanning
 from bench.commands.common import (
     connections_option,
     farm_options,
@@ -15,9 +14,10 @@ from bench.commands.common import (
     target_of,
 )
 from bench.commands.push import MOST_PAYLOAD_BYTES
-from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
+from bench.runs import fanout as fanning
+from bench.runs.fleet import Load
 
 
 @click.command()

@@ -5,16 +5,16 @@ from typing import Any, Final
 
 import click
 
-from bench import instances as trying
 from bench.commands.common import (
     connections_option,
     output_options,
     perform,
 )
+from bench.figures.profiles import GIB, PROFILES, PUBLISHED, Profile, parse_memory
 from bench.interrupt import Interrupt
-from bench.profiles import GIB, PROFILES, PUBLISHED, Profile, parse_memory
 from bench.progress import Progress
-from bench.stages import Plan
+from bench.runs import instances as trying
+from bench.runs.stages import Plan
 
 OWN: Final = "custom"
 LEAST_BYTES: Final = 128 << 20

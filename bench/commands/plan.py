@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from bench import plan as planning
 from bench.commands.common import output_options, perform
+from bench.figures import plan as planning
+from bench.figures.profiles import MOST_A_WORKER, PROFILES, Profile, parse_memory
+from bench.figures.results import read
 from bench.interrupt import Interrupt
-from bench.profiles import MOST_A_WORKER, PROFILES, Profile, parse_memory
 from bench.progress import Progress
-from bench.results import read
 
 OWN = "custom"
 

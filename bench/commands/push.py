@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import click
 
-from bench import push as pushing
 from bench.commands.common import (
     channels_option,
     chosen,
@@ -20,10 +19,11 @@ from bench.commands.common import (
     source_option,
     target_of,
 )
-from bench.dialects import PUSH_FIGURES, Dialect, parts_of
-from bench.fleet import Load
+from bench.figures.dialects import PUSH_FIGURES, Dialect, parts_of
 from bench.interrupt import Interrupt
 from bench.progress import Progress
+from bench.runs import push as pushing
+from bench.runs.fleet import Load
 
 MOST_PAYLOAD_BYTES: Final = 1 << 20
 

@@ -2,8 +2,8 @@
 
 import click
 
-from bench import report as reporting
 from bench.errors import BenchError
+from bench.runs import report as reporting
 
 
 @click.command()

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import click
 
-from bench import storm as storming
 from bench.commands.common import (
     connections_option,
     endpoints_every,
@@ -15,9 +14,10 @@ from bench.commands.common import (
     perform,
     target_of,
 )
-from bench.fleet import Load
 from bench.interrupt import Interrupt
 from bench.progress import Progress
+from bench.runs import storm as storming
+from bench.runs.fleet import Load
 
 JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 

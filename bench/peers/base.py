@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench import leftovers
 from bench.errors import BenchError
 from bench.farm_process import (
     Farm,
@@ -27,8 +26,9 @@ from bench.farm_process import (
     tail,
 )
 from bench.interrupt import Interrupt
-from bench.procfs import descendants
-from bench.sockets import Address
+from bench.load.sockets import Address
+from bench.machine import leftovers
+from bench.machine.procfs import descendants
 
 ASK_SECONDS: Final = 30.0
 START_SECONDS: Final = 30.0
@@ -65,8 +65,8 @@ class Peer(ABC):
     `hint`: how it is installed. `processes`: what it runs as, with `{workers}` where it has as many as it is told to.
     `set_up`: what a device does until it is set up. `push`: how an app server pushes, and what the answer means.
     `many`: it can have several processes. `one_port`: for devices and pushes alike.
-    `wire`: of its push port, see `bench.wires`. `speech`: of its devices, see `bench.speech`. `fans_out`: one push
-    reaches all devices that listen to the same thing.
+    `wire`: of its push port, see `bench.load.wires`. `speech`: of its devices, see `bench.load.speech`. `fans_out`: one
+    push reaches all devices that listen to the same thing.
     """
 
     name: str
@@ -203,7 +203,7 @@ def started(peer: Peer, tools: Tools, interrupt: Interrupt) -> Iterator[PeerServ
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # not a session, see bench.crew
+                process_group=0,  # not a session, see bench.runs.crew
                 cwd=folder,
                 env=environment() | dict(peer.environment(tools)),
                 preexec_fn=before_exec(None),  # noqa: PLW1509  it makes system calls only

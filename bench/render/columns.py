@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bench.tables import Table
+from bench.figures.tables import Table
 
 FIGURE_STARTS: Final = "0123456789-$+"
 MOST_FIGURES: Final = 0.25

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from bench.figures.results import Document, shown, write_bytes, write_json
 from bench.render import markdown, pictures
-from bench.results import Document, shown, write_bytes, write_json
 
 
 def write(folder: str | Path, name: str, body: Document) -> list[Path]:

@@ -11,10 +11,10 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from bench.figures.results import Document, Shown
+from bench.figures.tables import Chart, Table
 from bench.render import pictures
 from bench.render.columns import text_columns
-from bench.results import Document, Shown
-from bench.tables import Chart, Table
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 STYLE: Final = """

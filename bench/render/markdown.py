@@ -4,9 +4,9 @@ import json
 import re
 from typing import Final
 
+from bench.figures.results import Document, Shown
+from bench.figures.tables import Chart, Table
 from bench.render.columns import text_columns
-from bench.results import Document, Shown
-from bench.tables import Chart, Table
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~#])")
 

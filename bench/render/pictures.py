@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
-from bench.tables import Chart, Series
+from bench.figures.tables import Chart, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

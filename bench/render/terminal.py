@@ -5,9 +5,9 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.figures.results import Document, Shown
+from bench.figures.tables import Table
 from bench.render.columns import text_columns
-from bench.results import Document, Shown
-from bench.tables import Table
 
 ASIDE = "dim"
 

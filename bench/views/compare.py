@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bench.tables import Chart, Series, Table, kib, milliseconds, number, size
+from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, size
 
 RATIOS: Final = (
     ("memory", "memory_a_connection"),

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from bench.dialects import COMPARISON, CONNECT_FIGURES, dialect_of, parts_of
-from bench.tables import Chart, Series, Table, kib, milliseconds, number, size
+from bench.figures.dialects import COMPARISON, CONNECT_FIGURES, dialect_of, parts_of
+from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, size
 from bench.views import push as pushes
 from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 

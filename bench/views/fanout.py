@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bench.tables import Chart, Series, Table, kib, milliseconds, number
+from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number
 from bench.views.parts import added, kinds, ready
 from bench.views.push import name_of
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from bench.tables import Chart, Series, Table, kib, milliseconds, number, percent, size
+from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, percent, size
 
 MIB: Final = 1 << 20
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bench.dialects import COMPARISON, Figure, dialect_of, figure_in
-from bench.tables import Table, kib, milliseconds, number
+from bench.figures.dialects import COMPARISON, Figure, dialect_of, figure_in
+from bench.figures.tables import Table, kib, milliseconds, number
 
 
 def cpu(runs: list[tuple[str, dict[str, Any]]]) -> Table:
-    """Who used the cores: for each run its `usage` fields (`bench.usage.Usage.fields`)."""
+    """Who used the cores: for each run its `usage` fields (`bench.machine.usage.Usage.fields`)."""
     table = Table("CPU", ["CPU ms a 1000", "busiest process", "waiting for a core"])
     for name, usage in runs:
         for group, use in usage["groups"].items():

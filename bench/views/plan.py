@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.tables import Chart, Series, Table, milliseconds, number, percent, size
+from bench.figures.tables import Chart, Series, Table, milliseconds, number, percent, size
 
 KIND = "measured / extrapolated / assumed"
 

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from bench.dialects import PUSH_FIGURES, WEBPUSH, dialect_of, parts_of
-from bench.tables import Chart, Series, Table, milliseconds, number
+from bench.figures.dialects import PUSH_FIGURES, WEBPUSH, dialect_of, parts_of
+from bench.figures.tables import Chart, Series, Table, milliseconds, number
 from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 
 POINTS: Final = ("p50", "p90", "p99", "p99.9", "max")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from bench.tables import Chart, Series, Table, milliseconds, number, size
+from bench.figures.tables import Chart, Series, Table, milliseconds, number, size
 
 MIB = 1024 * 1024
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bench.tables import Chart, Series, Table, milliseconds, number
+from bench.figures.tables import Chart, Series, Table, milliseconds, number
 
 PHASES: Final = (("before", "before the cut"), ("during", "until all are back"), ("after", "after"))
 POINTS: Final = ("p50", "p99", "max")

@@ -1,0 +1,1 @@
+"""Pure: what results are made of, what they show, and what follows from them."""

@@ -1,0 +1,69 @@
+"""The load process of app servers whose events come to many subscribers: as `bench.load.pushers`, but flat out it does
+not run ahead of them.
+
+An app server is answered once its event was taken, long before thousands of subscribers have it. So flat out the next
+event is sent only while no more than so many deliveries are under way: those of all events sent, less what subscribers
+have, which their processes count in memory that is shared with this one.
+"""
+
+import gc
+import socket
+import sys
+import time
+from typing import Final
+
+from bench.load.link import Link, LinkClosedError, Word
+from bench.load.pushers import Connection, Pushers
+from bench.load.samples import ACCEPTED
+from bench.load.shared_counts import numbers_in
+
+STALL_SECONDS: Final = 2.0
+"""What is still under way when nothing has arrived for so long is taken as lost, and waited for no more."""
+
+
+class Posters(Pushers):
+    """Beside what a pusher is told: `window`, the deliveries that may be under way, `counts`, where the arrivals are
+    counted, and as a third blob how many subscribers each channel has."""
+
+    def __init__(self, link: Link, begin: Word) -> None:
+        self.subscribers = begin.numbers(2, "I")
+        self.window: int = begin.fields["window"]
+        self.arrivals = numbers_in(begin.fields["counts"])
+        self.sent = self.arrived = self.moved = 0
+        super().__init__(link, begin)
+
+    def _forget_run(self) -> None:
+        super()._forget_run()
+        self.sent = self.arrived = sum(self.arrivals)
+        self.moved = time.monotonic_ns()
+
+    def _chosen(self) -> int:
+        channel = super()._chosen()
+        self.sent += self.subscribers[channel]
+        return channel
+
+    def _record(self, connection: Connection, status: int) -> None:
+        if status not in ACCEPTED:
+            self.sent -= self.subscribers[connection.channel]
+        super()._record(connection, status)
+
+    def _has_room(self) -> bool:
+        arrived = sum(self.arrivals)
+        if arrived != self.arrived:
+            self.arrived, self.moved = arrived, time.monotonic_ns()
+        elif time.monotonic_ns() - self.moved > STALL_SECONDS * 1e9:
+            self.sent, self.moved = arrived, time.monotonic_ns()
+        return self.sent - arrived < self.window
+
+
+def main(descriptor: int) -> None:
+    gc.disable()
+    link = Link(socket.socket(fileno=descriptor))
+    try:
+        Posters(link, link.wait()).run()
+    except LinkClosedError:
+        return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,94 @@
+"""Devices of a NATS server's WebSocket listener: each subscribes to one subject, whose messages are version numbers, or
+begin with one."""
+
+import json
+from typing import Final
+
+from bench.load import frames
+from bench.load.frames import PeerError, client_frame
+from bench.load.http_bytes import judged
+from bench.load.speech.base import DONE, Heard, Manner, Speech, Step
+
+CONNECT: Final = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 0}
+_PONG: Final = client_frame(b"PONG\r\n", frames.BINARY)
+
+
+class Nats(Speech):
+    """Upgrade, then CONNECT, SUB and PING in one frame, as the server allows; set up by its PONG. A frame of the server
+    holds whole lines, often several.
+
+    Args:
+      subject: of a channel: this, and its number.
+      endpoint: where to push to the channel, up to its number.
+    """
+
+    steps = ("subscribe",)
+    ping = client_frame(b"PING\r\n", frames.BINARY)
+
+    def __init__(self, manner: Manner, *, subject: str = "d.", endpoint: str = "") -> None:
+        super().__init__(manner)
+        if manner.channels != 1:
+            raise ValueError("such a device has one channel")
+        self._subject = subject
+        self._endpoint = endpoint
+        self._connect = f"CONNECT {json.dumps(CONNECT, separators=(',', ':'))}\r\n"
+        self._request = frames.upgrade_request(manner.host, manner.path, "")
+
+    def request(self, device: int) -> bytes:
+        return self._request
+
+    def opened(self, device: int, identity: bytes) -> Step:
+        lines = f"{self._connect}SUB {self._subject}{self.manner.channel_of(device)} 1\r\nPING\r\n"
+        return Step(client_frame(lines.encode(), frames.BINARY), 0)
+
+    def answered(self, device: int, step: int, payload: bytes, identity: bytes) -> Step | None:
+        _, pings, pongs = _lines(payload)
+        if pongs:
+            channel = self.manner.channel_of(device)
+            endpoint = f"{self._endpoint}{channel}".encode() if self._endpoint else b""
+            return Step(_PONG * pings, DONE, channel, endpoint)
+        return Step(_PONG * pings, step) if pings else None
+
+    def heard(self, device: int, payload: bytes) -> Heard | None:
+        messages, pings, pongs = _lines(payload)
+        channel = self.manner.channel_of(device)
+        mine = f"{self._subject}{channel}".encode()
+        size = self.manner.payload
+        updates = tuple((channel, *judged(carried, size)) for subject, carried in messages if subject == mine)
+        return Heard(updates, _PONG * pings, len(messages) - len(updates), pong=pongs > 0)
+
+
+def _lines(payload: bytes) -> tuple[list[tuple[bytes, bytes]], int, int]:
+    """The messages (subject, payload) in a payload, and how many PINGs and PONGs.
+
+    Raises:
+      PeerError: an error that the server reports, or bytes that are not whole lines of its protocol.
+    """
+    messages = []
+    pings = pongs = 0
+    at = 0
+    while at < len(payload):
+        end = payload.find(b"\r\n", at)
+        if end < 0:
+            raise PeerError("a line without end")
+        line = payload[at:end]
+        at = end + 2
+        if line.startswith(b"MSG "):
+            words = line.split()
+            try:
+                end = at + int(words[-1])
+                messages.append((words[1], payload[at:end]))
+            except (ValueError, IndexError):
+                raise PeerError("bad message") from None
+            if payload[end : end + 2] != b"\r\n":
+                raise PeerError("bad message")
+            at = end + 2
+        elif line == b"PING":
+            pings += 1
+        elif line == b"PONG":
+            pongs += 1
+        elif line.startswith(b"-ERR"):
+            raise PeerError(line.decode("ascii", "replace"))
+        elif not line.startswith((b"INFO ", b"+OK")):
+            raise PeerError("bad line")
+    return messages, pings, pongs

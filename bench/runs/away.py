@@ -1,0 +1,96 @@
+"""Devices that register and leave: what is pushed to them is stored, and must be there when they come back."""
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from bench.farm_process import Farm
+from bench.load.samples import Pushes, account_returned, owed
+from bench.progress import Progress
+from bench.runs.crew import Crew
+from bench.runs.fleet import Backoff, Fleet, Load, Ramp
+
+STAY_AWAY: Final = Backoff(1e9, 1e9)
+COME_BACK: Final = Backoff(0.2, 2.0, jitter=True)
+SAMPLE: Final = 10_000
+RETURNS_A_SECOND: Final = 2_000
+LEAVE_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 0.1
+
+
+@dataclass(slots=True)
+class Away:
+    """Devices that are registered and not connected. `devices`: their numbers; `runs`: what was pushed since they
+    left, to whichever device."""
+
+    fleet: Fleet
+    ramp: Ramp
+    devices: range
+    runs: list[Pushes] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, crew: Crew, load: Load, farm: Farm, first: int, progress: Progress) -> "Away":
+        """Bring them up, with the numbers from `first` on, and let them leave."""
+        before = _connected(farm)
+        fleet = Fleet.of(crew, replace(load, backoff=STAY_AWAY), farm, first=first)
+        ramp = fleet.bring_up(progress, "setting up devices that leave")
+        fleet.cut()
+        fleet.collect()
+        progress.step("waiting until they have left")
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while _connected(farm) > before and time.monotonic() < deadline and not crew.interrupt.requested:
+            crew.hear(LOOK_SECONDS)
+        return cls(fleet, ramp, range(first, first + load.devices))
+
+    def bring_back(self, progress: Progress, grace: float, keeps_all: bool = False) -> dict[str, Any]:
+        """Let those come back that were pushed to, or an even sample of them, and see what they get; for JSON. `grace`:
+        s that they have for it once they are back; `keeps_all`: see `bench.load.samples.owed`."""
+        fleet, channels = self.fleet, self.fleet.load.channels
+        waiting = owed(self.runs, channels, self.devices, keeps_all)
+        pushed_to = sorted({channel // channels for channel, _ in waiting})
+        sample = pushed_to[:: -(-len(pushed_to) // SAMPLE) or 1]
+        if fleet.crew.interrupt.requested:
+            sample = []
+        chosen = frozenset(sample)
+        expected = sum(channel // channels in chosen for channel, _ in waiting)
+        progress.step("bringing back devices that were away", len(sample))
+        began = time.monotonic()
+        fleet.bring_back(sample, len(sample) / RETURNS_A_SECOND, COME_BACK)
+        self._wait(progress, sample=len(sample), expected=expected, grace=grace)
+        seconds = time.monotonic() - began
+        held = fleet.collect()
+        returned = account_returned(self.runs, held.arrivals, channels=channels, devices=chosen, keeps_all=keeps_all)
+        back = len(set(held.absences.back))
+        return {
+            "setup": self.ramp.fields(),
+            "devices": len(self.devices),
+            "stored": len(waiting),
+            "sample": len(sample),
+            "back": back,
+            "seconds": seconds,
+            **returned.fields(),
+            "strays": held.strays,
+            "reassigned": held.reassigned,
+            "return_failures": dict(held.return_failures),
+            "clean": returned.clean and back == len(sample) and not held.strays and not held.reassigned,
+        }
+
+    def _wait(self, progress: Progress, *, sample: int, expected: int, grace: float) -> None:
+        """Until they are back and have all of it, or the time is over."""
+        fleet = self.fleet
+        back = arrived = 0
+        deadline = time.monotonic() + sample / RETURNS_A_SECOND + fleet.load.timeout
+        while (back < sample or arrived < expected) and time.monotonic() < deadline:
+            if fleet.crew.interrupt.requested:
+                return
+            fleet.crew.hear(LOOK_SECONDS)
+            all_back = back >= sample
+            arrived, back = fleet.count_anew("arrived"), fleet.count("back")
+            if back >= sample and not all_back:
+                deadline = time.monotonic() + grace
+            progress.update(back, arrived, "updates/s")
+
+
+def _connected(farm: Farm) -> int:
+    status = farm.status()
+    return sum(status.connections.values()) if status else 0

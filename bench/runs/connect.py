@@ -1,0 +1,201 @@
+"""`farm bench connect`: how many devices come up a second, and what one costs while it is silent."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Final
+
+from bench.errors import BenchError
+from bench.farm_process import Farm, Status
+from bench.interrupt import Interrupt
+from bench.load.sockets import check_sources
+from bench.machine import machine_memory, procfs
+from bench.machine.usage import Meter
+from bench.peers import PEERS
+from bench.peers.base import Tools, started
+from bench.progress import Progress
+from bench.runs import push as pushing
+from bench.runs.crew import Crew
+from bench.runs.fleet import Fleet, Load
+from bench.runs.push import Plan
+from bench.target import Target
+
+WARM_UP_DEVICES: Final = 200
+WARM_UP_SECONDS: Final = 5.0
+BASELINE_DEVICES: Final = 5000
+BASELINE_HOLD_SECONDS: Final = 1.0
+PINGS: Final = ("sent", "answered", "overdue", "outstanding")
+
+
+def run(
+    target: Target,
+    load: Load,
+    *,
+    hold: float,
+    baseline: bool,
+    interrupt: Interrupt,
+    progress: Progress,
+    plan: Plan | None = None,
+) -> dict[str, Any]:
+    """The whole of a run; returns the fields of its JSON. With a plan, pushes by it once the devices were held.
+
+    Raises:
+      BenchError: the farm, or a load process, is not there, or no connection can come from one of the sources.
+    """
+    result: dict[str, Any] = {} if load.bare else {"dialect": load.speech}
+    if plan is not None:
+        load = replace(load, payload=plan.payload)
+    memory = machine_memory.read()  # before any process of the run: their base memory is part of what devices cost
+    with ExitStack() as stack:
+        progress.step("starting a farm" if not target.url else "asking the farm")
+        farm = target.open(stack, interrupt)
+        try:
+            check_sources(load.sources, farm.address)
+        except OSError as error:
+            raise BenchError(f"--source {error.filename}: {error.strerror}") from None
+        crew = stack.enter_context(Crew(interrupt))
+        result["farm"] = {"address": farm.host, **farm.settings}
+        result["connect"] = _measure(crew, farm, load, hold=hold, plan=plan, memory=memory, progress=progress)
+        if baseline and not interrupt.requested:
+            result["baseline"] = _baseline(crew, min(load.devices, BASELINE_DEVICES), progress)
+    return result
+
+
+def _measure(
+    crew: Crew,
+    farm: Farm,
+    load: Load,
+    *,
+    hold: float,
+    plan: Plan | None,
+    memory: machine_memory.Reading,
+    progress: Progress,
+) -> dict[str, Any]:
+    idle = farm.status()
+    connected = sum(idle.connections.values()) if idle else 0
+    few = Load(
+        min(WARM_UP_DEVICES, load.devices),
+        load.bare,
+        speech=load.speech,
+        arguments=load.arguments,
+        sources=load.sources,
+    )
+    warm_up = Fleet.of(crew, few, farm)
+    warm_up.bring_up(progress, "warming up")
+    warm_up.dismiss()
+    _wait_until(lambda: idle is None or _connections(farm) <= connected)
+
+    fleet = Fleet.of(crew, load, farm)
+    before = farm.status()
+    memory_before = _memory(before)
+    machine_before = machine_memory.read()
+    meter = Meter(farm.groups(before) | {"load devices": [child.pid for child in fleet.children]})
+    ramp = fleet.bring_up(progress, "setting up devices")
+    usage = meter.stop(procfs.cores())
+    fleet.hold(hold, progress)
+    machine_after = machine_memory.read()
+    after = farm.status()
+    memory_after = _memory(after)
+    held = fleet.collect()
+    pushed = None
+    if plan is not None and ramp.endpoints and not crew.interrupt.requested:
+        runs = pushing.measure(crew, farm, fleet, ramp, plan=plan, progress=progress)
+        pushed = runs[0] if runs else None
+    fleet.dismiss()
+    return {
+        "setup": ramp.fields(),
+        "load_processes": len(fleet.children),
+        "hold_seconds": hold,
+        "held": held.devices,
+        "drops": dict(held.drops),
+        "pings": {name: held.pings[name] for name in PINGS},
+        "usage": usage.fields(ramp.ready),
+        "limit": usage.limit(),
+        "user_memory": _growth(memory_before, memory_after, ramp.ready),
+        "kernel_memory": _kernel_growth(machine_before, machine_after, ramp.ready),
+        "machine_memory": machine_memory.growth(memory, machine_after, ramp.ready),
+        "shards": _spread(before, after),
+        "gc_pause_max_ms": after.gc_pause_max_ms if after else None,
+        "push": pushed,
+    }
+
+
+def _baseline(crew: Crew, devices: int, progress: Progress) -> dict[str, Any]:
+    peer = PEERS["trio-websocket"]
+    with started(peer, Tools(devices=devices), crew.interrupt) as server:
+        assert server.supervisor is not None
+        load = Load(devices, speech=peer.speech, arguments=peer.arguments(server.ports))
+        warm_up = Fleet.of(crew, replace(load, devices=min(WARM_UP_DEVICES, devices)), server)
+        warm_up.bring_up(progress, "warming up the baseline")
+        warm_up.dismiss()
+        fleet = Fleet.of(crew, load, server)
+        before = procfs.private_memory(server.supervisor)
+        load_pids = [child.pid for child in fleet.children]
+        meter = Meter({"baseline server": [server.supervisor], "load devices": load_pids})
+        ramp = fleet.bring_up(progress, "setting up baseline connections")
+        usage = meter.stop(procfs.cores())
+        fleet.hold(BASELINE_HOLD_SECONDS, progress)
+        after = procfs.private_memory(server.supervisor)
+        fleet.dismiss()
+    grown = None if before is None or after is None or not ramp.ready else (after - before) / ramp.ready
+    return {
+        "server": "trio-websocket serve_websocket, one process, upgrade only",
+        "setup": ramp.fields(),
+        "usage": usage.fields(ramp.ready),
+        "limit": usage.limit(),
+        "user_memory_a_connection": grown,
+    }
+
+
+def _connections(farm: Farm) -> int:
+    status = farm.status()
+    return sum(status.connections.values()) if status else 0
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WARM_UP_SECONDS
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _memory(status: Status | None) -> dict[str, dict[int, int]]:
+    if status is None:
+        return {}
+    groups = {"router": status.routers, "workers": list(status.workers.values())}
+    return {
+        name: {pid: size for pid in pids if (size := procfs.private_memory(pid)) is not None}
+        for name, pids in groups.items()
+    }
+
+
+def _growth(before: dict[str, dict[int, int]], after: dict[str, dict[int, int]], devices: int) -> dict[str, Any]:
+    """Private bytes by group; a connection's share only where the same processes were there before and after."""
+    result: dict[str, Any] = {}
+    for name, pids in before.items():
+        first, last = sum(pids.values()), sum(after.get(name, {}).values())
+        comparable = bool(pids) and devices > 0 and pids.keys() == after.get(name, {}).keys()
+        result[name] = {
+            "before": first,
+            "after": last,
+            "a_connection": (last - first) / devices if comparable else None,
+        }
+    return result
+
+
+def _kernel_growth(before: machine_memory.Reading, after: machine_memory.Reading, devices: int) -> dict[str, Any]:
+    taken = sum((machine_memory.left_by_listings(before, after) or {}).values())
+    grown = after.kernel.total - before.kernel.total - taken
+    return {
+        "slab": after.kernel.slab - before.kernel.slab - taken,
+        "tcp": after.kernel.tcp - before.kernel.tcp,
+        "subtracted": taken,
+        "a_connection_one_end": grown / 2 / devices if devices else None,
+        "note": "growth on the whole machine, which holds both ends of every connection: halved for one end",
+    }
+
+
+def _spread(before: Status | None, after: Status | None) -> dict[str, int]:
+    if before is None or after is None:
+        return {}
+    return {shard: count - before.connections.get(shard, 0) for shard, count in after.connections.items()}

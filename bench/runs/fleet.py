@@ -1,0 +1,382 @@
+"""The devices of a run over all their processes: bring them up, hear what they received, let them go."""
+
+import math
+import resource
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from bench.errors import BenchError
+from bench.farm_process import Farm
+from bench.load.samples import Arrivals, percentiles, rates
+from bench.load.sockets import Address
+from bench.load.speech import speech_of
+from bench.load.speech.base import Manner
+from bench.progress import Progress
+from bench.runs.crew import Child, Crew
+
+DEVICES_A_PROCESS: Final = 18_000
+SPARE_DESCRIPTORS: Final = 200
+OPENING_A_PROCESS: Final = 256
+OPENING_IN_ALL: Final = 2048
+"""Half of the usual somaxconn (4096): a full queue of a listener drops SYNs, and those come again after 1 s."""
+OPENING_A_LISTENER: Final = 128
+"""With many listeners, more may be under way in all: fewer leave nothing to do in batches. On 58 workers, 2,048 took
+the workers 241 and the load 138 microseconds of CPU a set-up, 256 for each listener 184 and 115. Not more than this,
+or a machine that stalls for seconds lets set-ups run into the farm's timeouts (10 s for the upgrade)."""
+CONNECTING: Final = 8
+"""Flat out, so many processes connect at a time: more would have less to do at each wake-up, and share two cores."""
+HEAR_SECONDS: Final = 0.5
+COUNT_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """When a device comes back: `first` seconds after it lost its connection, twice as long after every attempt that
+    failed, `cap` at most; with jitter from half of that to half as much again. The defaults are those of Firefox's
+    SimplePush and WebPush clients, which have no jitter."""
+
+    first: float = 5.0
+    cap: float = 1800.0
+    jitter: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How devices are brought up. `opening`: set-ups under way at once in all; 0: by the farm's listeners. `timeout`: s
+    for one. Every `endpoints_every`-th device reports its push endpoints; 0: none. `speech` and `arguments`: what
+    devices say, see `bench.load.speech`; `bare`: the speech of that name. Each has `channels` channels, with the
+    numbers from device * channels; or, with `shared`, only the one channel device % shared. `ping`: s between two pings
+    of a device; 0: none. `payload`: bytes of data in every push that devices check; 0: they don't look. `backoff`:
+    devices that lose their connection come back; None: they don't. `sources`: addresses that they connect from in turn,
+    see `bench.load.sockets`."""
+
+    devices: int
+    bare: bool = False
+    rate: float = 0.0
+    processes: int = 0
+    opening: int = 0
+    timeout: float = 30.0
+    endpoints_every: int = 0
+    speech: str = "simplepush"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    channels: int = 1
+    ping: float = 0.0
+    payload: int = 0
+    backoff: Backoff | None = None
+    sources: tuple[str, ...] = ()
+    shared: int = 0
+
+
+@dataclass(slots=True)
+class Ramp:
+    """How the devices came up. `endpoints`: those that devices reported; `channels`: the devices' numbers."""
+
+    wanted: int
+    ready: int = 0
+    started: float = 0.0
+    failures: Counter[str] = field(default_factory=Counter)
+    durations: "array[float]" = field(default_factory=lambda: array("d"))
+    completions: "array[float]" = field(default_factory=lambda: array("d"))
+    channels: "array[int]" = field(default_factory=lambda: array("I"))
+    endpoints: list[bytes] = field(default_factory=list)
+
+    def fields(self) -> dict[str, Any]:
+        """For JSON; times in ms."""
+        overall, steady = rates(self.completions, self.started)
+        return {
+            "wanted": self.wanted,
+            "ready": self.ready,
+            "failures": dict(self.failures),
+            "seconds": max(self.completions, default=self.started) - self.started,
+            "rate": overall,
+            "rate_steady": steady,
+            "time_ms": percentiles(self.durations, 1000),
+        }
+
+
+@dataclass(slots=True)
+class Absences:
+    """Who lost its connection, and who was back (its hello answered, the first time or after several attempts), with
+    times in microseconds of CLOCK_MONOTONIC, in the order of time for each device."""
+
+    gone: "array[int]" = field(default_factory=lambda: array("I"))
+    gone_times: "array[int]" = field(default_factory=lambda: array("q"))
+    back: "array[int]" = field(default_factory=lambda: array("I"))
+    back_times: "array[int]" = field(default_factory=lambda: array("q"))
+    attempts: "array[int]" = field(default_factory=lambda: array("H"))
+
+
+@dataclass(slots=True)
+class Held:
+    """What the devices saw since the last look.
+
+    `devices`: connected now. `strays`: updates for a channel that the device does not have. `drops`: why connections
+    ended that the bench did not cut. `pings`: how many were sent, answered and overdue, how many a cut left without an
+    answer, and how many are outstanding now. `return_failures`: attempts to come back that failed. `reassigned`:
+    devices that came back and got another identity.
+    """
+
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    devices: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    strays: int = 0
+    absences: Absences = field(default_factory=Absences)
+    return_failures: Counter[str] = field(default_factory=Counter)
+    reassigned: int = 0
+    pings: Counter[str] = field(default_factory=Counter)
+
+
+def most_a_process() -> int:
+    """How many devices one process holds, for the descriptors that it may open."""
+    return min(DEVICES_A_PROCESS, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - SPARE_DESCRIPTORS)
+
+
+def processes_for(load: Load) -> int:
+    """How many processes hold this many devices.
+
+    Raises:
+      BenchError: as many as were asked for can't.
+    """
+    most = most_a_process()
+    needed = math.ceil(load.devices / most)
+    if load.processes and load.processes < needed:
+        raise BenchError(f"{load.devices} devices need {needed} load processes of at most {most} sockets each")
+    return min(load.processes or needed, load.devices)
+
+
+class Fleet:
+    """The device processes of a run. Several fleets share a crew if their numbers, from `first` on, don't overlap."""
+
+    module = "bench.load.devices"
+    """What its processes run."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        load: Load,
+        address: Address,
+        *,
+        host: str,
+        path: str = "/",
+        first: int = 0,
+        listeners: int = 1,
+    ) -> None:
+        self.crew = crew
+        self.load = load
+        self._listeners = listeners
+        self.children: list[Child] = []
+        self.gone: set[int] = set()  # devices that lost their connection, as far as heard, and do not come back
+        self.devices = load.devices
+        self.first = self._next = first
+        self._sizes: dict[int, int] = {}  # devices by the process's pid
+        self._new: dict[int, int] = {}  # those of them that were not told to connect yet
+        speech = "bare" if load.bare else load.speech
+        try:
+            speech_of(speech, Manner(host, path, load.channels, load.payload, shared=load.shared), dict(load.arguments))
+        except ValueError as error:
+            raise BenchError(str(error)) from None
+        self._order: dict[str, Any] = {
+            "address": address,
+            "host": host,
+            "path": path,
+            "timeout": load.timeout,
+            "endpoints_every": load.endpoints_every,
+            "speech": speech,
+            "arguments": dict(load.arguments),
+            "channels": load.channels,
+            "shared": load.shared,
+            "ping": load.ping,
+            "payload": load.payload,
+            "backoff": asdict(load.backoff) if load.backoff else None,
+            "sources": load.sources,
+        }
+        count = processes_for(load)
+        share, rest = divmod(load.devices, count)
+        self._start([share + (number < rest) for number in range(count)])
+
+    @classmethod
+    def of(cls, crew: Crew, load: Load, farm: Farm, first: int = 0) -> "Fleet":
+        """Devices for a farm."""
+        status = farm.status()
+        listeners = len(status.workers) if status else 1
+        return cls(crew, load, farm.address, host=farm.host, path=farm.path, first=first, listeners=listeners)
+
+    def _start(self, sizes: list[int]) -> None:
+        started: list[Child] = []
+        for size in sizes:
+            name = "a load process of devices"
+            more = self._more(len(self.children) + len(started))
+            child = self.crew.start(self.module, name, first=self._next, devices=size, **self._order, **more)
+            self._next += size
+            self._sizes[child.pid] = self._new[child.pid] = size
+            started.append(child)
+        self.children += started
+        self.crew.gather(started, "up")
+
+    def _more(self, number: int) -> dict[str, Any]:
+        """What the process with this number is told beside what all are told."""
+        return {}
+
+    def grow(self, devices: int) -> None:
+        """Make room for more devices, in the last process and then in new ones; `bring_up` connects them."""
+        self.devices += devices
+        last, most = self.children[-1], most_a_process()
+        if (room := min(devices, most - self._sizes[last.pid])) > 0:
+            self.crew.tell([last], "more", devices=room)
+            self.crew.gather([last], "up")
+            self._sizes[last.pid] += room
+            self._new[last.pid] = self._new.get(last.pid, 0) + room
+            self._next += room
+            devices -= room
+        if devices > 0:
+            count = math.ceil(devices / most)
+            share, rest = divmod(devices, count)
+            self._start([share + (number < rest) for number in range(count)])
+
+    def bring_up(self, progress: Progress, title: str, watch: Callable[[], bool] | None = None) -> Ramp:
+        """Connect all that were not connected before; returns early with what there is when the run is interrupted,
+        or as soon as `watch`, which is asked at every look, says that it is enough."""
+        new, self._new = self._new, {}
+        wanted = sum(new.values())
+        before = self.count("ready") + self.count("failed")
+        progress.step(title, wanted)
+        ramp = Ramp(wanted, started=time.monotonic())
+        children = [child for child in self.children if child.pid in new]
+        at_once = len(children) if self.load.rate else min(CONNECTING, len(children))
+        opening = max(1, (self.load.opening or self._opening_for(len(children))) // max(1, at_once))
+        queue = deque(children)
+
+        def go() -> None:
+            child = queue.popleft()
+            self.crew.tell([child], "go", rate=self.load.rate * new[child.pid] / max(1, wanted), opening=opening)
+
+        for _ in range(at_once):
+            go()
+        waiting = set(new)
+        halted = False
+        while waiting:
+            if not halted and (self.crew.interrupt.requested or (watch is not None and watch())):
+                halted = True
+                for child in queue:  # these never began
+                    waiting.discard(child.pid)
+                    self._new[child.pid] = new[child.pid]
+                self.crew.tell([child for child in children if child.pid in waiting], "halt")
+            for child, word in self.crew.hear(HEAR_SECONDS):
+                if word.kind != "ready":
+                    continue
+                waiting.discard(child.pid)
+                if queue and not halted:
+                    go()
+                ramp.ready += word.fields["ready"]
+                ramp.failures.update(word.fields["failures"])
+                ramp.durations.extend(word.numbers(0, "d"))
+                ramp.completions.extend(word.numbers(1, "d"))
+                ramp.channels.extend(word.numbers(2, "I"))
+                ramp.endpoints.extend(word.blobs[3].split(b"\n") if word.blobs[3] else ())
+            ready = self.count("ready")
+            progress.update(max(0, ready + self.count("failed") - before), unit="set-ups/s")
+        return ramp
+
+    def _opening_for(self, processes: int) -> int:
+        """How many set-ups are under way at once, over so many load processes."""
+        return max(min(OPENING_A_PROCESS * processes, OPENING_IN_ALL), OPENING_A_LISTENER * self._listeners)
+
+    def count(self, what: str) -> int:
+        """The sum of a counter over the processes, as of their last progress: ready, failed, arrived, away, back,
+        pings_sent, pings_answered, pings_overdue."""
+        return sum(child.progress.get(what, 0) for child in self.children)
+
+    def count_anew(self, what: str) -> int:
+        """The same, after each process has said how far it is once more.
+
+        Raises:
+          BenchError: one ended, or did not say it in time.
+        """
+        for child in self.children:
+            child.progress = {}
+        self.crew.tell(self.children, "count")
+        others = []
+        deadline = time.monotonic() + COUNT_SECONDS
+        while not all(child.progress for child in self.children):
+            if time.monotonic() > deadline:
+                raise BenchError(f"the load processes did not say how far they are within {COUNT_SECONDS:g} s")
+            others += self.crew.hear(HEAR_SECONDS)
+        self.crew.keep(others)
+        return self.count(what)
+
+    def hold(self, seconds: float, progress: Progress) -> None:
+        """Let the devices be, until the time is over or the run is interrupted."""
+        if seconds <= 0:
+            return
+        progress.step("holding", round(seconds))
+        start = time.monotonic()
+        while (passed := time.monotonic() - start) < seconds and not self.crew.interrupt.requested:
+            self.crew.hear(min(HEAR_SECONDS, seconds - passed))
+            note = f"{self.count('ready'):,} connected"
+            if self.load.ping:
+                note += f", {self.count('pings_answered'):,} of {self.count('pings_sent'):,} pings answered"
+                if overdue := self.count("pings_overdue"):
+                    note += f", {overdue:,} overdue"
+            progress.update(round(passed, 1), note=note)
+
+    def back_off(self, backoff: Backoff) -> None:
+        """From now on devices come back by this; needs `Load.backoff`."""
+        assert self.load.backoff is not None
+        self.crew.tell(self.children, "backoff", **asdict(backoff))
+        self.crew.gather(self.children, "noted")
+
+    def cut(self) -> None:
+        """Reset all connections at once. With `Load.backoff` the devices come back, otherwise they are gone."""
+        self.crew.tell(self.children, "cut")
+        self.crew.gather(self.children, "cut")
+
+    def bring_back(self, devices: list[int], seconds: float, backoff: Backoff) -> None:
+        """Of the devices that are away (`Load.backoff` has to be set) let only these come back, evenly over so many
+        seconds; those that fail try again by the backoff."""
+        first = self.first
+        for child in self.children:
+            size = self._sizes[child.pid]
+            mine = [device for device in devices if first <= device < first + size]
+            self.crew.tell([child], "return", devices=mine, seconds=seconds, backoff=asdict(backoff))
+            first += size
+        self.crew.gather(self.children, "returning")
+
+    def churn(self, rate: float) -> None:
+        """From now on, reset so many random connections a second, over all processes; 0: none."""
+        for child in self.children:
+            self.crew.tell([child], "churn", rate=rate * self._sizes[child.pid] / self.devices)
+        self.crew.gather(self.children, "churning")
+
+    def collect(self) -> Held:
+        """What arrived, and who lost its connection and came back, since the last call."""
+        self.crew.tell(self.children, "collect")
+        held = Held()
+        arrivals, absences = held.arrivals, held.absences
+        for word in self.crew.gather(self.children, "collected"):
+            arrivals.channels.extend(word.numbers(0, "I"))
+            arrivals.versions.extend(word.numbers(1, "q"))
+            arrivals.times.extend(word.numbers(2, "q"))
+            arrivals.gone.extend(word.numbers(3, "I"))
+            arrivals.data.extend(word.numbers(4, "B"))
+            absences.gone_times.extend(word.numbers(5, "q"))
+            absences.back.extend(word.numbers(6, "I"))
+            absences.back_times.extend(word.numbers(7, "q"))
+            absences.attempts.extend(word.numbers(8, "H"))
+            held.devices += word.fields["held"]
+            held.drops.update(word.fields["drops"])
+            held.return_failures.update(word.fields["return_failures"])
+            held.strays += word.fields["strays"]
+            held.reassigned += word.fields["reassigned"]
+            held.pings.update(word.fields["pings"])
+        absences.gone = arrivals.gone
+        if self.load.backoff is None:
+            self.gone.update(arrivals.gone)
+        return held
+
+    def dismiss(self) -> None:
+        """Reset the connections and end the processes."""
+        self.crew.dismiss(self.children)

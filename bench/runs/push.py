@@ -1,0 +1,336 @@
+"""`farm bench push`: pushes to single devices, counted where they arrive."""
+
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from bench.errors import BenchError
+from bench.farm_process import Farm
+from bench.figures.dialects import Dialect
+from bench.interrupt import Interrupt
+from bench.load.frames import PeerError
+from bench.load.http_bytes import origin_of, split_endpoint
+from bench.load.link import Word
+from bench.load.samples import ACCEPTED, Account, Pushes, account, percentiles
+from bench.load.sockets import resolve
+from bench.load.vapid import Signer
+from bench.machine.procfs import cores
+from bench.machine.usage import Meter, Usage
+from bench.progress import Progress
+from bench.runs.away import Away
+from bench.runs.crew import Child, Crew
+from bench.runs.fleet import HEAR_SECONDS, Fleet, Held, Load, Ramp
+from bench.target import Target
+
+ANSWER_SECONDS: Final = 10.0
+START_SECONDS: Final = 0.1
+"""From the word to the first push: all processes have their connections by then, and begin together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to push. `rate` 0 is flat out; `grace` is how long an accepted push may take to arrive before it is lost.
+    A run ends after `seconds`, or earlier after `count` pushes; 0: no limit by it. `payload`: bytes of data that a
+    push carries. `online`: the share of the devices that is connected. A push has `answer_timeout` s to be answered.
+    `wire`: the kind of push port, see `bench.load.wires`. `keeps_all`: no message takes the place of another. `signer`:
+    whose header every push has; None: it has none."""
+
+    connections: int = 64
+    processes: int = 1
+    seconds: float = 10.0
+    rate: float = 0.0
+    half: bool = False
+    grace: float = 5.0
+    endpoint: str = ""
+    count: int = 0
+    payload: int = 0
+    online: float = 1.0
+    answer_timeout: float = ANSWER_SECONDS
+    wire: str = "farm"
+    keeps_all: bool = False
+    signer: Signer | None = None
+
+
+def speaking(dialect: Dialect, load: Load, plan: Plan, payload: int | None = None) -> tuple[Load, Plan]:
+    """The same load in a dialect, which says how large a `payload` of None is."""
+    size = dialect.payload if payload is None else payload
+    signer = Signer() if dialect.signs else None
+    load = replace(load, speech=dialect.name, arguments={"key": signer.public} if signer else {})
+    return load, replace(plan, wire=dialect.wire, payload=size, keeps_all=dialect.keeps_all, signer=signer)
+
+
+def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
+    """The whole of a run; returns the fields of its JSON.
+
+    Raises:
+      BenchError: the farm, or a load process, is not there, or no device could be set up.
+    """
+    result: dict[str, Any] = {"dialect": load.speech, "payload": plan.payload}
+    with ExitStack() as stack:
+        progress.step("starting a farm" if not target.url else "asking the farm")
+        farm = target.open(stack, interrupt)
+        crew = stack.enter_context(Crew(interrupt))
+        result["farm"] = {"address": farm.host, **farm.settings}
+        load = replace(load, payload=plan.payload)
+        online = min(load.devices, max(1, round(load.devices * plan.online)))
+        away = None
+        if online < load.devices:
+            away = Away.of(crew, replace(load, devices=load.devices - online), farm, online, progress)
+        fleet = Fleet.of(crew, replace(load, devices=online), farm)
+        ramp = fleet.bring_up(progress, "setting up devices")
+        result["setup"] = ramp.fields()
+        if not ramp.endpoints:
+            failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+            raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
+        result["runs"] = measure(crew, farm, fleet, ramp, plan=plan, progress=progress, away=away)
+        if away is not None:
+            result["away"] = away.bring_back(progress, plan.grace, plan.keeps_all)
+    return result
+
+
+def measure(
+    crew: Crew,
+    farm: Farm,
+    fleet: Fleet,
+    ramp: Ramp,
+    *,
+    plan: Plan,
+    progress: Progress,
+    away: Away | None = None,
+) -> list[dict[str, Any]]:
+    """Push to devices that are up, and to those that are away: at the plan's rate, then perhaps at half of what was
+    reached.
+
+    Raises:
+      BenchError: an endpoint is not one that can be pushed to, or a load process ended.
+    """
+    if crew.interrupt.requested:
+        return []
+    scene = _Scene(crew, farm, fleet, hire(crew, ramp, plan, away), plan, progress, away)
+    runs = [_push(scene, plan.rate)]
+    if plan.half and not crew.interrupt.requested:
+        reached = runs[0]["pushes_a_second" if away else "notifications_a_second"] / 2
+        if reached >= 1:
+            runs.append(_push(scene, reached))
+    crew.dismiss(scene.pushers)
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Who takes part in a run."""
+
+    crew: Crew
+    farm: Farm
+    fleet: Fleet
+    pushers: list[Child]
+    plan: Plan
+    progress: Progress
+    away: Away | None
+
+    @property
+    def channels(self) -> int:
+        return self.fleet.load.channels
+
+    @property
+    def absent(self) -> range:
+        return self.away.devices if self.away is not None else range(0)
+
+
+def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[Child]:
+    """Start the app servers, for all endpoints that devices reported; `go` makes them push."""
+    endpoints, channels = ramp.endpoints, ramp.channels
+    if away is not None:
+        endpoints, channels = endpoints + away.ramp.endpoints, channels + away.ramp.channels
+    try:
+        host, port, header, _ = split_endpoint(endpoints[0])
+        paths = [split_endpoint(endpoint)[3] for endpoint in endpoints]
+        authorization = plan.signer.authorization(origin_of(endpoints[0])) if plan.signer is not None else ""
+    except PeerError:
+        raise BenchError(f"can't push to the endpoint {endpoints[0]!r}: expected http://host:port/...") from None
+    if plan.endpoint:
+        parts = urlsplit(plan.endpoint)
+        host, port, header = parts.hostname or "", parts.port or 80, parts.netloc
+    try:
+        address = resolve(host, port)
+    except OSError as error:
+        raise BenchError(f"the router at {host}:{port}: {error}") from None
+    count = min(plan.processes, plan.connections, len(paths))
+    share, rest = divmod(plan.connections, count)
+    children = [
+        crew.start(
+            "bench.load.pushers",
+            "a load process of app servers",
+            channels[number::count].tobytes(),
+            b"\n".join(paths[number::count]),
+            address=address,
+            host=header,
+            connections=share + (number < rest),
+            timeout=plan.answer_timeout,
+            payload=plan.payload,
+            wire=plan.wire,
+            authorization=authorization,
+        )
+        for number in range(count)
+    ]
+    crew.gather(children, "up")
+    return children
+
+
+def _push(scene: _Scene, rate: float) -> dict[str, Any]:
+    crew, fleet, plan, progress = scene.crew, scene.fleet, scene.plan, scene.progress
+    pushers = scene.pushers[: plan.count] if plan.count else scene.pushers
+    title = f"pushing at {rate:,.0f} /s" if rate else "pushing flat out"
+    progress.step(title, plan.count or plan.seconds)
+    fleet.collect()  # what came before this run is not its concern
+    load = {
+        "load devices": [child.pid for child in fleet.children],
+        "load pushers": [child.pid for child in pushers],
+    }
+    meter = Meter(scene.farm.groups(scene.farm.status()) | load)
+    start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
+    share, rest = divmod(plan.count, len(pushers))
+    for number, child in enumerate(pushers):
+        crew.tell(
+            [child],
+            "go",
+            start=start,
+            seconds=plan.seconds,
+            rate=rate / len(pushers),
+            phase=number * 1e6 / rate if rate else 0.0,
+            count=share + (number < rest),
+        )
+    outcome = wait_for_pushers(crew, pushers, progress, plan.count)
+    usage = meter.stop(cores())
+    held = _wait_for_arrivals(scene, outcome.pushes)
+    if scene.away is not None:
+        scene.away.runs.append(outcome.pushes)
+    return {
+        "mode": "open loop" if rate else "flat out",
+        "rate": rate or None,
+        **_figures(scene, outcome, held, usage),
+        "unsent": outcome.unsent,
+        "connections": outcome.connections,
+        "errors": dict(outcome.errors),
+    }
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the pushers said of a run; times in microseconds. `unsent`: due and never sent."""
+
+    pushes: Pushes = field(default_factory=Pushes)
+    errors: Counter[str] = field(default_factory=Counter)
+    start: int = 0
+    end: int = 0
+    unsent: int = 0
+    connections: int = 0
+
+    def add(self, word: Word) -> None:
+        """One pusher's part."""
+        self.pushes.channels.extend(word.numbers(0, "I"))
+        self.pushes.versions.extend(word.numbers(1, "q"))
+        self.pushes.statuses.extend(word.numbers(2, "H"))
+        self.pushes.times.extend(word.numbers(3, "I"))
+        self.errors.update(word.fields["errors"])
+        self.start = min(self.start or word.fields["start"], word.fields["start"])
+        self.end = max(self.end, word.fields["end"])
+        self.unsent += word.fields["unsent"]
+        self.connections += word.fields["connections"]
+
+
+def wait_for_pushers(crew: Crew, pushers: list[Child], progress: Progress, count: int = 0) -> Outcome:
+    """Until all of them have said what they did; `count` pushes were asked for, 0: as many as fit in the time."""
+    outcome = Outcome()
+    waiting = {child.pid for child in pushers}
+    began = time.monotonic()
+    halted = False
+    for child in pushers:
+        child.progress = {}
+    while waiting:
+        if crew.interrupt.requested and not halted:
+            halted = True
+            crew.tell(pushers, "halt")
+        for child, word in crew.hear(HEAR_SECONDS):
+            if word.kind == "pushed":
+                waiting.discard(child.pid)
+                outcome.add(word)
+        pushed = sum(child.progress.get("pushed", 0) for child in pushers)
+        progress.update(pushed if count else round(time.monotonic() - began, 1), pushed, "pushes/s")
+    return outcome
+
+
+def _wait_for_arrivals(scene: _Scene, pushes: Pushes) -> Held:
+    """Collect, once nothing more comes; while something accepted for a device that is there has not arrived, go on
+    for the time of grace."""
+    fleet, progress = scene.fleet, scene.progress
+    expected = sum(
+        status in ACCEPTED and channel // scene.channels not in scene.absent
+        for channel, status in zip(pushes.channels, pushes.statuses, strict=True)
+    )
+    deadline = time.monotonic() + scene.plan.grace
+    progress.step("waiting for the last to arrive", expected)
+    before, now = -1, fleet.count_anew("arrived")
+    while before < 0 or ((now < expected or now != before) and time.monotonic() < deadline):
+        if fleet.crew.interrupt.requested:
+            break
+        before, now = now, fleet.count_anew("arrived")
+        progress.update(now)
+    held = fleet.collect()
+    while _account(scene, pushes, held).lost and (left := deadline - time.monotonic()) > 0:
+        if fleet.crew.interrupt.requested:
+            break
+        fleet.crew.hear(min(left, 0.5))
+        merge(held, fleet.collect())
+    return held
+
+
+def _account(scene: _Scene, pushes: Pushes, held: Held) -> Account:
+    return account(
+        pushes,
+        held.arrivals,
+        channels=scene.channels,
+        away=scene.absent,
+        gone=scene.fleet.gone,
+        keeps_all=scene.plan.keeps_all,
+    )
+
+
+def merge(held: Held, more: Held) -> None:
+    """Add what was collected later."""
+    mine, other = held.arrivals, more.arrivals
+    for name in ("channels", "versions", "times", "gone", "data"):
+        getattr(mine, name).extend(getattr(other, name))
+    held.devices = more.devices
+    held.drops.update(more.drops)
+    held.strays += more.strays
+
+
+def _figures(scene: _Scene, outcome: Outcome, held: Held, usage: Usage) -> dict[str, Any]:
+    pushes, start, end = outcome.pushes, outcome.start, outcome.end
+    books = _account(scene, pushes, held)
+    seconds = max((end - start) / 1e6, 1e-6)
+    in_time = sum(start <= time_ <= end for time_ in held.arrivals.times)
+    answers = [time_ for time_, status in zip(pushes.times, pushes.statuses, strict=True) if status]
+    answered_in_time = sum(
+        status != 0 and version + time_ <= end
+        for version, time_, status in zip(pushes.versions, pushes.times, pushes.statuses, strict=True)
+    )
+    return {
+        "seconds": seconds,
+        "pushes": len(pushes.statuses),
+        "pushes_a_second": answered_in_time / seconds,
+        "notifications_a_second": in_time / seconds,
+        "to_frame_ms": percentiles(books.latencies, 0.001),
+        "to_response_ms": percentiles(answers, 0.001),
+        **books.fields(),
+        "strays": held.strays,
+        "clean": books.clean and not held.strays,
+        "held": held.devices,
+        "drops": dict(held.drops),
+        "usage": usage.fields(len(pushes.statuses)),
+        "limit": usage.limit(),
+    }

@@ -1,0 +1,285 @@
+"""`farm bench soak`: hours of devices that leave and return and of pushes; does anything grow, or get lost?"""
+
+import time
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from bench.errors import BenchError
+from bench.farm_process import Farm, Status
+from bench.figures import slope
+from bench.interrupt import Interrupt
+from bench.load.samples import percentiles
+from bench.machine import procfs
+from bench.machine.usage import Meter
+from bench.progress import Progress
+from bench.runs.crew import Crew
+from bench.runs.fleet import Backoff, Fleet, Load
+from bench.runs.ledger import Ledger
+from bench.runs.push import Plan as PushPlan
+from bench.runs.traffic import Traffic
+from bench.target import Target
+
+MOST_SAMPLES: Final = 720
+JUDGED: Final = ("router", "workers", "supervisor")
+KERNEL: Final = "kernel, whole machine"
+LOOK_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`seconds`: of the soak. `every`: s between two samples. `churn`: devices that lose their connection a second;
+    they come back by the backoff. `rate`: pushes a second. `grace`: s that an accepted push may take to a device that
+    is connected. `max_slope`: MiB an hour that the memory of a group of processes may grow by."""
+
+    seconds: float = 8 * 3600.0
+    every: float = 60.0
+    churn: float = 20.0
+    rate: float = 100.0
+    connections: int = 64
+    grace: float = 10.0
+    backoff: float = 5.0
+    cap: float = 1800.0
+    jitter: bool = True
+    max_slope: float = 2.0
+
+
+def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
+    """The whole of a run; returns the fields of its JSON.
+
+    Raises:
+      BenchError: the farm, or a load process, is not there or ended, or no device could be set up.
+    """
+    result: dict[str, Any] = {}
+    with ExitStack() as stack:
+        progress.step("starting a farm" if not target.url else "asking the farm")
+        farm = target.open(stack, interrupt)
+        crew = stack.enter_context(Crew(interrupt))
+        result["farm"] = {"address": farm.host, **farm.settings}
+        fleet = Fleet.of(crew, replace(load, backoff=Backoff(plan.backoff, plan.cap, plan.jitter)), farm)
+        ramp = fleet.bring_up(progress, "setting up devices")
+        result["setup"] = ramp.fields()
+        if not ramp.ready or (plan.rate and not ramp.endpoints):
+            failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+            raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
+        traffic = Traffic(crew, ramp, PushPlan(connections=plan.connections)) if plan.rate else None
+        soak = _Soak(farm, fleet, traffic, plan, progress)
+        result["soak"] = soak.run()
+    return result
+
+
+@dataclass(slots=True)
+class _Soak:
+    farm: Farm
+    fleet: Fleet
+    traffic: Traffic | None
+    plan: Plan
+    progress: Progress
+    began: float = 0.0
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    stride: int = 1
+    gone: int = 0
+    back: int = 0
+    strays: int = 0
+    reassigned: int = 0
+    pings: Counter[str] = field(default_factory=Counter)
+    drops: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    unsent: int = 0
+
+    def run(self) -> dict[str, Any]:
+        fleet, plan, interrupt = self.fleet, self.plan, self.fleet.crew.interrupt
+        fleet.collect()
+        self.began = time.monotonic()
+        ledger = Ledger(fleet.load.channels, plan.grace, since=_now())
+        load = {"load devices": [child.pid for child in fleet.children]}
+        if self.traffic is not None:
+            load["load pushers"] = [child.pid for child in self.traffic.children]
+        groups = self.farm.groups(self._status()) | load
+        meter = Meter(groups)
+        fleet.churn(plan.churn)
+        self.progress.step("soaking", round(plan.seconds))
+        pending: list[dict[str, Any]] = []
+        while (left := plan.seconds - self._passed()) > 0 and not interrupt.requested:
+            pending.append(self._round(ledger, min(left, plan.every)))
+            if len(pending) == self.stride:
+                self.samples.append(joined(pending))
+                pending = []
+            if len(self.samples) >= MOST_SAMPLES:
+                self.samples = [joined(self.samples[at : at + 2]) for at in range(0, len(self.samples), 2)]
+                self.stride *= 2
+        if pending:
+            self.samples.append(joined(pending))
+        usage = meter.stop(procfs.cores())
+        fleet.churn(0)
+        self._let_settle(ledger)
+        counts = {name: len(pids) for name, pids in groups.items()}
+        growth = grown(self.samples, counts, plan.max_slope)
+        sent = ledger.counts["sent"]
+        held = fleet.count_anew("ready")
+        lost = not ledger.clean or bool(self.strays or self.reassigned)
+        return {
+            "seconds": self._passed(),
+            "devices": fleet.devices,
+            "held": held,
+            "samples": self.samples,
+            "growth": growth,
+            "grows": [name for name, verdict in growth.items() if verdict["verdict"] == "grows"],
+            "books": ledger.fields(),
+            "strays": self.strays,
+            "reassigned": self.reassigned,
+            "left": self.gone,
+            "returned": self.back,
+            "away": ledger.away,
+            "return_failures": dict(self.failures),
+            "drops": dict(self.drops),
+            "errors": dict(self.errors),
+            "unsent": self.unsent,
+            "pings": dict(self.pings),
+            "usage": usage.fields(sent),
+            "clean": not lost,
+        }
+
+    def _passed(self) -> float:
+        return time.monotonic() - self.began
+
+    def _status(self) -> Status | None:
+        """None also while the farm does not answer: a soak goes on, and shows the gap."""
+        with suppress(BenchError):
+            return self.farm.status()
+        return None
+
+    def _round(self, ledger: Ledger, seconds: float) -> dict[str, Any]:
+        """Push for so long, and see where everything stands then."""
+        crew = self.fleet.crew
+        start = time.monotonic()
+        if self.traffic is not None:
+            self.traffic.go(self.plan.rate, seconds)
+        while time.monotonic() - start < seconds and not crew.interrupt.requested:
+            wait = min(LOOK_SECONDS, max(0.0, seconds - (time.monotonic() - start)))
+            if self.traffic is not None:
+                self.traffic.hear(wait)
+            else:
+                crew.hear(wait)
+            note = f"{self.fleet.count('ready'):,} connected, {ledger.counts['lost']:,} lost"
+            self.progress.update(round(self._passed(), 1), note=note)
+        sent = None
+        if self.traffic is not None:
+            self._wait_for_answers()
+            sent = self.traffic.end()
+            ledger.pushed(sent.pushes)
+            self.errors.update(sent.errors)
+            self.unsent += sent.unsent
+        self._collect(ledger)
+        answers = (
+            []
+            if sent is None
+            else [time_ for time_, status in zip(sent.pushes.times, sent.pushes.statuses, strict=True) if status]
+        )
+        sample = {
+            "at": round(self._passed(), 3),
+            **self._measures(),
+            "devices": self.fleet.count("ready"),
+            "away": self.fleet.count("away"),
+            "pushes": 0 if sent is None else len(sent.pushes.statuses),
+            "refused": ledger.counts["refused"],
+            "unanswered": ledger.counts["unanswered"],
+            "lost": ledger.counts["lost"],
+            "stored": ledger.open,
+            "to_frame_ms": _points(percentiles(ledger.live, 0.001)),
+            "to_response_ms": _points(percentiles(answers, 0.001)),
+        }
+        del ledger.live[:], ledger.waited[:]
+        ledger.complete.clear()
+        return sample
+
+    def _wait_for_answers(self) -> None:
+        """The round's time is over, and the processes say so by themselves, once the last answer came."""
+        deadline = time.monotonic() + self.plan.grace
+        while (
+            self.traffic is not None
+            and self.traffic.going
+            and time.monotonic() < deadline
+            and not self.fleet.crew.interrupt.requested
+        ):
+            self.traffic.hear(LOOK_SECONDS)
+
+    def _collect(self, ledger: Ledger) -> None:
+        held = self.fleet.collect()
+        ledger.absences(held.absences)
+        ledger.arrived(held.arrivals)
+        ledger.settle(_now())
+        self.gone += len(held.absences.gone)
+        self.back += len(held.absences.back)
+        self.strays += held.strays
+        self.reassigned += held.reassigned
+        self.drops.update(held.drops)
+        self.failures.update(held.return_failures)
+        outstanding = held.pings.pop("outstanding", 0)
+        self.pings.update(held.pings)
+        self.pings["outstanding"] = outstanding
+
+    def _let_settle(self, ledger: Ledger) -> None:
+        """Until those that are away are back, one backoff later, and what was accepted has arrived."""
+        crew, plan = self.fleet.crew, self.plan
+        self.progress.step("waiting for the last to arrive")
+        deadline = time.monotonic() + 2 * plan.backoff + plan.grace + 1
+        while (ledger.open or ledger.away) and time.monotonic() < deadline and not crew.interrupt.requested:
+            crew.hear(LOOK_SECONDS)
+            self._collect(ledger)
+
+    def _measures(self) -> dict[str, Any]:
+        """Memory, descriptors and connections now; None where the farm does not say."""
+        status = self._status()
+        groups = self.farm.groups(status)
+        memory: dict[str, int | None] = {}
+        descriptors: dict[str, int | None] = {}
+        for name, pids in groups.items():
+            memory[name] = _sum([procfs.private_memory(pid) for pid in pids])
+            descriptors[name] = _sum([procfs.descriptors(pid) for pid in pids])
+        memory[KERNEL] = procfs.kernel_memory().total
+        connections = sum(status.connections.values()) if status is not None else None
+        return {"memory": memory, "descriptors": descriptors, "connections": connections}
+
+
+def _sum(sizes: list[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known and len(known) == len(sizes) else None
+
+
+def _now() -> int:
+    return time.monotonic_ns() // 1000
+
+
+# ---- figures; pure
+
+
+def _points(points: dict[str, float]) -> dict[str, float]:
+    return {name: points[name] for name in ("p50", "p99", "max") if name in points}
+
+
+def joined(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """One sample for several that follow each other: where things stood at the end, all pushes, and the worst latency
+    of each kind, so that thinning out hides no spike."""
+    last = samples[-1]
+    result = {**last, "pushes": sum(sample["pushes"] for sample in samples)}
+    for name in ("to_frame_ms", "to_response_ms"):
+        result[name] = {
+            point: max(sample[name][point] for sample in samples if point in sample[name])
+            for point in ("p50", "p99", "max")
+            if any(point in sample[name] for sample in samples)
+        }
+    return result
+
+
+def grown(samples: list[dict[str, Any]], processes: dict[str, int], most: float) -> dict[str, dict[str, Any]]:
+    """The verdict of `slope.judge` on each group of the farm's processes."""
+    result = {}
+    for name in JUDGED:
+        known = [(sample["at"], sample["memory"][name]) for sample in samples if sample["memory"].get(name) is not None]
+        if known:
+            times, sizes = [at for at, _ in known], [size for _, size in known]
+            result[name] = slope.judge(times, sizes, processes.get(name, 1), most)
+    return result

@@ -1,0 +1,320 @@
+"""What is done with a farm in a group: devices come up in waves, are held, are pushed to, and more come until there
+is a limit. What is measured goes into the `done` of a stage as soon as it is known, so that an interrupt keeps it.
+"""
+
+import math
+import select
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from bench.errors import BenchError
+from bench.farm_process import Farm, Status
+from bench.figures.profiles import Profile
+from bench.machine import procfs
+from bench.machine.group_files import Cpu, Memory
+from bench.progress import Progress
+from bench.runs import push
+from bench.runs.climb import Gauge, Limit, Watch, Wave, first_limit, first_wave, next_wave, opening_for, per_connection
+from bench.runs.crew import Crew
+from bench.runs.fleet import DEVICES_A_PROCESS, Fleet, Load, Ramp
+
+EMPTY_SECONDS: Final = 1.0
+SETTLE_SECONDS: Final = 1.0
+STATUS_TRIES: Final = 5
+STATUS_PAUSE_SECONDS: Final = 0.5
+SLOW_OPENING: Final = 256
+"""Set-ups under way at once with a farm on a part of a core: on a tenth of one, each then takes most of a second."""
+STEPS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done in each profile; times in s.
+
+    `hold`, `ping`: at the figure that is reproduced; `ceiling_hold`, `climb_ping`: in the climb. `devices`: held first
+    where a profile has no published figure, 0: none. `most`: never more devices than that, 0: no bound. `sample`: of so
+    many devices the push endpoints are kept. `workers`: 0 is by need. `ecu`: of a core, 0: measured.
+    """
+
+    hold: float = 120.0
+    ping: float = 60.0
+    reproduce: bool = True
+    climb: bool = True
+    ceiling_hold: float = 30.0
+    climb_ping: float = 300.0
+    devices: int = 0
+    most: int = 0
+    sample: int = 20_000
+    push_seconds: float = 10.0
+    push_connections: int = 64
+    push_rate: float = 0.0
+    workers: int = 0
+    store: str = "sqlite"
+    settings: tuple[str, ...] = ()
+    timeout: float = 30.0
+    ecu: float = 0.0
+    groups: bool = True
+    prices: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def pushing(self) -> push.Plan:
+        return push.Plan(self.push_connections, 1, self.push_seconds, self.push_rate, half=not self.push_rate)
+
+
+class Crowd:
+    """Devices that come in waves, all of them held until the end. `ramp`: of all waves together; `seconds`: that they
+    took, without what was between them."""
+
+    def __init__(self, crew: Crew, farm: Farm, load: Load) -> None:
+        self.load = load
+        self.ramp = Ramp(0)
+        self.seconds = 0.0
+        self._crew, self._farm = crew, farm
+        self._fleet: Fleet | None = None
+
+    @property
+    def fleet(self) -> Fleet:
+        """Its load processes; there are some after the first wave."""
+        assert self._fleet is not None
+        return self._fleet
+
+    def set_up(self) -> dict[str, Any]:
+        """The ramp for JSON; rates are of the waves alone."""
+        fields = self.ramp.fields()
+        rate = self.ramp.ready / self.seconds if self.seconds else 0.0
+        return fields | {"seconds": self.seconds, "rate": rate}
+
+    def count(self, what: str) -> int:
+        """The sum of a counter over the load processes."""
+        return self._fleet.count(what) if self._fleet is not None else 0
+
+    def grow(self, size: Wave, progress: Progress, title: str, watch: Watch) -> Ramp:
+        """Bring up one wave more; its ramp."""
+        devices = size.devices
+        watch.wave(devices)
+        if self._fleet is None:
+            processes = min(devices, max(math.ceil(devices / DEVICES_A_PROCESS), procfs.cores()))
+            load = replace(self.load, devices=devices, processes=processes)
+            self._fleet = Fleet.of(self._crew, load, self._farm)
+        else:
+            self._fleet.grow(devices)
+        self._fleet.load = replace(self._fleet.load, rate=size.rate)
+        wave = self._fleet.bring_up(progress, title, watch.look)
+        self.seconds += max(wave.completions, default=wave.started) - wave.started
+        self.ramp.started = self.ramp.started or wave.started
+        self.ramp.wanted += wave.wanted
+        self.ramp.ready += wave.ready
+        self.ramp.failures.update(wave.failures)
+        self.ramp.durations.extend(wave.durations)
+        self.ramp.completions.extend(wave.completions)
+        self.ramp.channels.extend(wave.channels)
+        self.ramp.endpoints.extend(wave.endpoints)
+        return wave
+
+
+@dataclass(slots=True)
+class Scene:
+    """A farm in its group, with nothing connected yet. `cpus`: its share of a core, None: no limit. `seconds`: that it
+    took to start."""
+
+    profile: Profile
+    cpus: float | None
+    farm: Farm
+    crew: Crew
+    gauge: Gauge
+    workers: int
+    seconds: float
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A farm before its first device: its memory, and the private memory of its parts, in bytes; its CPU."""
+
+    memory: Memory
+    parts: dict[str, int]
+    cpu: dict[str, float | None]
+
+
+def prepared(plan: Plan, scene: Scene, ping: float, expected: int) -> tuple[Watch, Crowd]:
+    """No devices yet, and who watches them come. `expected`: how many to choose the sample that is pushed to from."""
+    opening = opening_for(scene.profile.memory)
+    load = Load(
+        1,
+        opening=min(opening, SLOW_OPENING) if scene.cpus is not None and scene.cpus < 1 else opening,
+        timeout=plan.timeout,
+        endpoints_every=max(1, expected // plan.sample),
+        ping=ping,
+    )
+    crowd = Crowd(scene.crew, scene.farm, load)
+    return Watch(scene.gauge, scene.profile.memory, crowd.count), crowd
+
+
+def reproduce(
+    plan: Plan, scene: Scene, crowd: Crowd, watch: Watch, done: dict[str, Any], idle: Idle, progress: Progress
+) -> None:
+    """The figure in one wave, held and pushed to. `idle`: the farm before its first device."""
+    target = done["target"]
+    wave = first_wave(target, idle.memory.used, scene.profile.memory)
+    crowd.grow(wave, progress, f"{scene.profile.name}: setting up devices", watch)
+    done["setup"] = crowd.set_up()
+    failures = dict(crowd.ramp.failures)
+    limit = watch.limit or first_limit(watch.state(failures))
+    done["limit"] = limit.fields() if limit is not None else None
+    _occupy(plan, scene, crowd, watch, done, idle, plan.hold, progress)
+    if limit is None and not scene.crew.interrupt.requested:
+        drops, overdue = sum(done["drops"].values()), done["pings"].get("overdue", 0)
+        limit = first_limit(watch.state(failures, drops, overdue))
+    done["limit"] = limit.fields() if limit is not None else None
+
+
+def climb(
+    plan: Plan,
+    scene: Scene,
+    crowd: Crowd,
+    watch: Watch,
+    done: dict[str, Any],
+    progress: Progress,
+    idle: Idle | None = None,
+) -> None:
+    """Waves, until there is a limit; then what is held is held for a while, and pushed to. `idle`: the farm before its
+    first device, if it has some by now."""
+    profile, interrupt = scene.profile, scene.crew.interrupt
+    idle = idle or idle_of(scene)
+    steps: list[dict[str, Any]] = []
+    done |= {"steps": steps, "held": crowd.ramp.ready}
+    limit = first_limit(watch.state())
+    while limit is None and not interrupt.requested and len(steps) < STEPS:
+        devices, used = crowd.ramp.ready, scene.gauge.memory(crowd.ramp.ready).used
+        most = plan.most - crowd.ramp.wanted if plan.most else 1 << 30
+        size = next_wave(devices, used, idle.memory.used, profile.memory, most)
+        if not size.devices:
+            limit = Limit("none", f"the bound of {plan.most:,} devices was reached (--max-devices)")
+            break
+        ramp = crowd.grow(size, progress, f"{profile.name}: climbing from {devices:,} devices", watch)
+        limit, step = _judge(scene, crowd, watch, ramp)
+        steps.append(step)
+        done["setup"] = crowd.set_up()
+        done["points"] = watch.points
+    if limit is None and not interrupt.requested:
+        limit = Limit("none", f"stopped after {STEPS} steps")
+    done["limit"] = limit.fields() if limit is not None else None
+    if crowd.ramp.ready:
+        _occupy(plan, scene, crowd, watch, done, idle, plan.ceiling_hold, progress)
+    done["points"] = watch.points
+
+
+def _judge(scene: Scene, crowd: Crowd, watch: Watch, ramp: Ramp) -> tuple[Limit | None, dict[str, Any]]:
+    """What a wave of the climb has come to: a limit, if there is one, and the step for the report."""
+    held = crowd.fleet.collect()
+    if watch.capacity is None and (status := _status(scene.farm)) is not None:
+        watch.capacity = status.capacity
+    crowd.fleet.count_anew("ready")  # the last progress may be a moment old
+    state = watch.state(dict(ramp.failures), sum(held.drops.values()), held.pings["overdue"])
+    limit = first_limit(state)
+    if watch.limit is not None and (limit is None or watch.limit.kind == "memory"):
+        limit = watch.limit
+    fields = ramp.fields()
+    return limit, {
+        "devices": held.devices,
+        "wanted": ramp.wanted,
+        "ready": ramp.ready,
+        "rate": fields["rate"],
+        "time_ms": fields["time_ms"],
+        "used": state.used,
+        "throttled": state.throttled,
+        "failures": fields["failures"],
+        "drops": dict(held.drops),
+    }
+
+
+def idle_of(scene: Scene) -> Idle:
+    """The farm as it is now: call it before the first device."""
+    began, before = time.monotonic(), scene.gauge.cpu()
+    select.select([scene.crew.interrupt.wake], [], [], EMPTY_SECONDS)  # a signal ends it
+    cpu = _cpu(before, scene.gauge.cpu(), time.monotonic() - began)
+    return Idle(scene.gauge.memory(0), _parts(_status(scene.farm)), cpu)
+
+
+def _occupy(
+    plan: Plan,
+    scene: Scene,
+    crowd: Crowd,
+    watch: Watch,
+    done: dict[str, Any],
+    idle: Idle,
+    seconds: float,
+    progress: Progress,
+) -> None:
+    """Hold what is there, read what it costs, and push to a sample of it; all of that goes into `done`."""
+    gauge, profile = scene.gauge, scene.profile
+    done |= {"workers": scene.workers, "start_seconds": round(scene.seconds, 2), "notes": scene.notes}
+    done["cpu_empty"] = idle.cpu
+    done["idle"] = {name: getattr(idle.memory, name) for name in idle.memory.__slots__}
+    done["load_processes"] = len(crowd.fleet.children)
+    crowd.fleet.hold(SETTLE_SECONDS, progress)
+    crowd.fleet.collect()  # what came while devices were still coming up is no part of the hold
+    began, before = time.monotonic(), gauge.cpu()
+    crowd.fleet.hold(seconds, progress)
+    done["hold_seconds"] = round(time.monotonic() - began, 2)
+    done["ping_seconds"] = crowd.load.ping
+    done["cpu_idle"] = _cpu(before, gauge.cpu(), done["hold_seconds"])
+    held = crowd.fleet.collect()
+    done |= {"held": held.devices, "drops": dict(held.drops), "pings": dict(held.pings)}
+    memory = gauge.memory(held.devices)
+    done["memory"] = {name: getattr(memory, name) for name in memory.__slots__}
+    done["connection"] = per_connection(idle.memory, memory, held.devices)
+    status = _status(scene.farm)
+    parts = _parts(status)
+    for name, size in parts.items():
+        grown = size - idle.parts[name] if name in idle.parts else None
+        done["connection"][name] = grown / held.devices if grown is not None and held.devices else None
+    if status is not None:
+        done |= {"shards": status.connections, "gc_pause_max_ms": status.gc_pause_max_ms}
+    if held.devices and crowd.ramp.endpoints and not scene.crew.interrupt.requested:
+        runs = push.measure(scene.crew, scene.farm, crowd.fleet, crowd.ramp, plan=plan.pushing, progress=progress)
+        done["push"] = [{**one, "farm_cores": _farm_cores(one)} for one in runs]
+    memory = gauge.memory(held.devices)
+    done["peak"] = max(filter(None, (memory.peak, watch.peak, memory.used)))
+    done["oom_kills"] = memory.oom_kills
+    done["share_of_memory"] = memory.used / profile.memory
+    done["after_push"] = crowd.fleet.count_anew("ready")
+
+
+def _cpu(before: Cpu, after: Cpu, seconds: float) -> dict[str, float | None]:
+    """Cores that were used between two readings, and the part of the periods in which there was not enough of them."""
+    used = None if before.seconds is None or after.seconds is None else after.seconds - before.seconds
+    periods = after.periods - before.periods
+    return {
+        "cores": used / seconds if used is not None and seconds else None,
+        "throttled": (after.throttled - before.throttled) / periods if periods else None,
+    }
+
+
+def _farm_cores(pushed: dict[str, Any]) -> float:
+    usage = pushed["usage"]
+    groups = {name: use for name, use in usage["groups"].items() if not name.startswith("load")}
+    return float(sum(use["cpu_seconds"] for use in groups.values()) / usage["seconds"])
+
+
+def _status(farm: Farm) -> Status | None:
+    """The farm's status; None if it is too busy to say it."""
+    status = None
+    for _ in range(STATUS_TRIES):
+        try:
+            status = farm.status()
+        except BenchError:
+            continue
+        if status is not None and status.routers:
+            return status
+        time.sleep(STATUS_PAUSE_SECONDS)  # the router did not answer in time: then nobody's connections are known
+    return status
+
+
+def _parts(status: Status | None) -> dict[str, int]:
+    """Private memory by part of the farm."""
+    if status is None:
+        return {}
+    parts = {"router": status.routers, "workers": list(status.workers.values())}
+    return {name: sum(procfs.private_memory(pid) or 0 for pid in pids) for name, pids in parts.items()}

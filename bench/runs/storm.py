@@ -1,0 +1,359 @@
+"""`farm bench storm`: all devices lose their connection at once and come back, while app servers push on."""
+
+import math
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from bench.errors import BenchError
+from bench.farm_process import Farm, Status
+from bench.interrupt import Interrupt
+from bench.load.samples import ACCEPTED, NO_ANSWER, Pushes, percentiles
+from bench.machine import procfs
+from bench.machine.usage import Meter, Usage, Use
+from bench.progress import Progress
+from bench.runs.crew import Crew
+from bench.runs.fleet import Absences, Backoff, Fleet, Held, Load, Ramp
+from bench.runs.ledger import Ledger
+from bench.runs.push import Outcome, merge
+from bench.runs.push import Plan as PushPlan
+from bench.runs.traffic import Traffic
+from bench.target import Target
+
+SHARES: Final = (0.5, 0.95, 0.99, 1.0)
+MOST_BINS: Final = 120
+CURVE_POINTS: Final = 100
+HEALTHY_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`rate`: pushes a second all the time, 0: none. `calm`: s of them before the cut, and again after all are back.
+    `limit`: s after which the bench waits no longer for devices. `grace`: s that an accepted push may take to arrive
+    at a device that is connected. `jitters`: a storm for each. `restart`: kill the farm's workers instead."""
+
+    rate: float = 100.0
+    connections: int = 64
+    calm: float = 5.0
+    limit: float = 300.0
+    grace: float = 10.0
+    backoff: float = 5.0
+    cap: float = 1800.0
+    jitters: tuple[bool, ...] = (False, True)
+    restart: bool = False
+
+
+def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
+    """The whole of a run; returns the fields of its JSON.
+
+    Raises:
+      BenchError: the farm, or a load process, is not there, or no device could be set up.
+    """
+    if plan.restart and target.url:
+        raise BenchError("--restart kills workers: only those of a farm that the bench itself started")
+    result: dict[str, Any] = {"storms": []}
+    with ExitStack() as stack:
+        progress.step("starting a farm" if not target.url else "asking the farm")
+        farm = target.open(stack, interrupt)
+        crew = stack.enter_context(Crew(interrupt))
+        result["farm"] = {"address": farm.host, **farm.settings}
+        fleet = Fleet.of(crew, replace(load, backoff=Backoff(plan.backoff, plan.cap)), farm)
+        ramp = fleet.bring_up(progress, "setting up devices")
+        result["setup"] = ramp.fields()
+        if not ramp.ready:
+            failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+            raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
+        scene = _Scene(farm, fleet, _traffic(crew, ramp, plan), plan, progress)
+        for jitter in plan.jitters:
+            if interrupt.requested:
+                break
+            result["storms"].append(scene.storm(jitter))
+    return result
+
+
+def _traffic(crew: Crew, ramp: Ramp, plan: Plan) -> Traffic | None:
+    if not plan.rate or not ramp.endpoints:
+        return None
+    return Traffic(crew, ramp, PushPlan(connections=plan.connections))
+
+
+@dataclass(slots=True)
+class _Scene:
+    farm: Farm
+    fleet: Fleet
+    traffic: Traffic | None
+    plan: Plan
+    progress: Progress
+    start: int = 0
+    cut: int = 0
+    end: int = 0
+    sent: Outcome = field(default_factory=Outcome)
+
+    def storm(self, jitter: bool) -> dict[str, Any]:
+        """One storm, from a quiet farm to a quiet farm."""
+        name = "with jitter" if jitter else "without jitter"
+        fleet, plan = self.fleet, self.plan
+        self._wait_until_up()
+        fleet.back_off(Backoff(plan.backoff, plan.cap, jitter))
+        fleet.collect()
+        self.start = _now()
+        if self.traffic is not None:
+            self.traffic.go(plan.rate)
+        self._let_pass(plan.calm, f"storm {name}: calm before")
+        before = self.farm.status()
+        load = {"load devices": [child.pid for child in fleet.children]}
+        if self.traffic is not None:
+            load["load pushers"] = [child.pid for child in self.traffic.children]
+        meter = Meter(self.farm.groups(before) | load)
+        devices = fleet.count_anew("ready")
+        self.cut = _now()
+        if plan.restart and before is not None:
+            for pid in before.workers.values():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        else:
+            fleet.cut()
+        self._wait_until_back(devices, f"storm {name}: coming back")
+        self.end = _now()
+        usage = meter.stop(procfs.cores())
+        if plan.restart and before is not None:
+            usage = _with_newcomers(usage, before, self._newcomers(before))
+        self._let_pass(plan.calm, f"storm {name}: calm after")
+        self.sent = self.traffic.end() if self.traffic is not None else Outcome()
+        ledger, held = self._books()
+        return {
+            "jitter": jitter,
+            "cut": "the farm's workers were killed" if plan.restart else "the devices reset their connections",
+            "devices": devices,
+            "held": held.devices,
+            **returns(self.cut, devices, held.absences, ledger),
+            "attempt_failures": dict(held.return_failures),
+            "reassigned": held.reassigned,
+            "drops": dict(held.drops),
+            "pushes": seen_by_app_servers(self.sent.pushes, self.start, self.cut, self.end),
+            "errors": dict(self.sent.errors),
+            "unsent": self.sent.unsent,
+            "books": ledger.fields(),
+            "missed_wait_ms": percentiles(ledger.waited, 0.001),
+            "to_frame_ms": percentiles(ledger.live, 0.001),
+            "strays": held.strays,
+            "clean": ledger.clean and not held.strays and not held.reassigned and held.devices >= devices,
+            "usage": usage.fields(devices),
+            "limit": usage.limit(),
+        }
+
+    def _status(self) -> Status | None:
+        """None also while the farm does not answer."""
+        with suppress(BenchError):
+            return self.farm.status()
+        return None
+
+    def _newcomers(self, before: Status) -> Status | None:
+        """The status once every worker in it is another one than before: it lags behind the workers themselves."""
+        killed = set(before.workers.values())
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while time.monotonic() < deadline and not self.fleet.crew.interrupt.requested:
+            status = self._status()
+            pids = set(status.workers.values()) if status is not None else set()
+            if len(pids) == len(before.workers) and not killed & pids:
+                return status
+            self._hear(LOOK_SECONDS)
+        return None
+
+    def _wait_until_up(self) -> None:
+        """After a storm that killed workers: until each shard has its worker again."""
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while self.plan.restart and time.monotonic() < deadline and not self.fleet.crew.interrupt.requested:
+            status = self._status()
+            if status is not None and len(status.workers) == len(status.connections):
+                return
+            self._hear(LOOK_SECONDS)
+
+    def _hear(self, seconds: float) -> None:
+        if self.traffic is not None:
+            self.traffic.hear(seconds)
+        else:
+            self.fleet.crew.hear(seconds)
+
+    def _let_pass(self, seconds: float, title: str) -> None:
+        self.progress.step(title, seconds)
+        start = time.monotonic()
+        while (passed := time.monotonic() - start) < seconds and not self.fleet.crew.interrupt.requested:
+            self._hear(min(LOOK_SECONDS, seconds - passed))
+            self.progress.update(round(passed, 1), note=f"{self.fleet.count('ready'):,} connected")
+
+    def _wait_until_back(self, devices: int, title: str) -> None:
+        fleet, progress = self.fleet, self.progress
+        progress.step(title, devices)
+        deadline = time.monotonic() + self.plan.limit
+        left = False
+        while time.monotonic() < deadline and not fleet.crew.interrupt.requested:
+            self._hear(LOOK_SECONDS)
+            ready = fleet.count_anew("ready")
+            away = fleet.count("away")
+            left = left or away > 0 or ready < devices or fleet.count("back") > 0
+            progress.update(ready, note=f"{away:,} away")
+            if left and not away:
+                return
+
+    def _books(self) -> tuple[Ledger, Held]:
+        """Collect until everything accepted is accounted for, or has had its time."""
+        fleet, plan = self.fleet, self.plan
+        self.progress.step("waiting for the last to arrive")
+        ledger = Ledger(fleet.load.channels, plan.grace, since=self.start)
+        held = fleet.collect()
+        ledger.absences(held.absences)
+        ledger.pushed(self.sent.pushes)
+        ledger.arrived(held.arrivals)
+        ledger.settle(_now())
+        deadline = time.monotonic() + plan.grace + 1
+        while ledger.open and time.monotonic() < deadline and not fleet.crew.interrupt.requested:
+            fleet.crew.hear(LOOK_SECONDS)
+            more = fleet.collect()
+            ledger.absences(more.absences)
+            ledger.arrived(more.arrivals)
+            ledger.settle(_now())
+            _add(held, more)
+        return ledger, held
+
+
+def _add(held: Held, more: Held) -> None:
+    merge(held, more)
+    mine, other = held.absences, more.absences
+    mine.gone = held.arrivals.gone
+    mine.gone_times.extend(other.gone_times)
+    mine.back.extend(other.back)
+    mine.back_times.extend(other.back_times)
+    mine.attempts.extend(other.attempts)
+    held.return_failures.update(more.return_failures)
+    held.reassigned += more.reassigned
+    held.pings.update(more.pings)
+
+
+def _with_newcomers(usage: Usage, before: Status, after: Status | None) -> Usage:
+    """The workers that were started in the meantime in the place of those that were killed: their time since they
+    began is all of this run."""
+    killed = set(before.workers.values())
+    usage.uses[:] = [use for use in usage.uses if use.pid not in killed]
+    for pid in after.workers.values() if after is not None else ():
+        if (cpu := procfs.cpu_seconds(pid)) is not None:
+            wanted = procfs.wanted_seconds(pid)
+            wanting = min(1.0, (cpu if wanted is None else wanted) / usage.seconds)
+            usage.uses.append(Use("workers", pid, cpu, cpu / usage.seconds, wanting))
+    return usage
+
+
+def _now() -> int:
+    return time.monotonic_ns() // 1000
+
+
+# ---- figures; pure
+
+
+def returns(cut: int, devices: int, absences: Absences, ledger: Ledger) -> dict[str, Any]:
+    """How the devices came back. Seconds count from the cut; None where too few ever did."""
+    last_back: dict[int, int] = {}
+    attempts: Counter[int] = Counter()
+    for device, time_, tries in zip(absences.back, absences.back_times, absences.attempts, strict=True):
+        last_back[device] = max(time_, last_back.get(device, 0))
+        attempts[tries] += 1
+    gone = Counter(absences.gone)
+    owed = ledger.owed()
+    last_gone: dict[int, int] = {}
+    for device, time_ in zip(absences.gone, absences.gone_times, strict=True):
+        last_gone[device] = max(time_, last_gone.get(device, 0))
+    back = sorted((time_ - cut) / 1e6 for device, time_ in last_back.items() if time_ >= last_gone.get(device, 0))
+    whole = sorted(
+        (max(time_, ledger.complete.get(device, 0)) - cut) / 1e6
+        for device, time_ in last_back.items()
+        if time_ >= last_gone.get(device, 0) and device not in owed
+    )
+    return {
+        "cut_off": len(gone),
+        "cut_again": sum(count > 1 for count in gone.values()),
+        "back": len(back),
+        "back_seconds": {_percent(share): at_share(back, share, devices) for share in SHARES},
+        "whole_seconds": {_percent(share): at_share(whole, share, devices) for share in SHARES},
+        "back_curve": curve(back, devices),
+        "whole_curve": curve(whole, devices),
+        "attempts": {str(tries): count for tries, count in sorted(attempts.items())},
+        "attempts_mean": sum(tries * count for tries, count in attempts.items()) / max(1, attempts.total()),
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
+def at_share(ordered: list[float], share: float, total: int) -> float | None:
+    """The time by which this share of all had come, None if it never had."""
+    rank = max(1, math.ceil(share * total))
+    return ordered[rank - 1] if rank <= len(ordered) else None
+
+
+def curve(ordered: list[float], total: int) -> list[tuple[float, float]]:
+    """(seconds, share) at every hundredth of the total that was reached, from (0, 0)."""
+    points = [(0.0, 0.0)]
+    for step in range(1, CURVE_POINTS + 1):
+        time_ = at_share(ordered, step / CURVE_POINTS, total)
+        if time_ is None:
+            break
+        points.append((round(time_, 4), step / CURVE_POINTS))
+    return points
+
+
+def seen_by_app_servers(pushes: Pushes, start: int, cut: int, back: int) -> dict[str, Any]:
+    """What app servers saw before the cut, until all were back (or the bench waited no longer), and after."""
+    phases: dict[str, list[tuple[int, int]]] = {"before": [], "during": [], "after": []}
+    for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True):
+        name = "before" if version < cut else "during" if version < back else "after"
+        phases[name].append((status, time_))
+    return {
+        "phases": {name: _phase(answers) for name, answers in phases.items()},
+        "a_second": _bins(pushes, start, cut),
+    }
+
+
+def _phase(answers: list[tuple[int, int]]) -> dict[str, Any]:
+    statuses = Counter(status for status, _ in answers)
+    return {
+        "pushes": len(answers),
+        "statuses": {str(status): count for status, count in sorted(statuses.items())},
+        "refused": sum(count for status, count in statuses.items() if status not in ACCEPTED and status != NO_ANSWER),
+        "unanswered": statuses[NO_ANSWER],
+        "to_response_ms": percentiles((time_ for status, time_ in answers if status != NO_ANSWER), 0.001),
+    }
+
+
+def _bins(pushes: Pushes, start: int, cut: int) -> dict[str, Any]:
+    """Answers a second by status, in at most 120 bins of whole seconds; times in seconds from the cut."""
+    answers = [
+        (version + time_, status)
+        for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True)
+    ]
+    if not answers:
+        return {"width": 1, "seconds": [], "statuses": {}}
+    last = max(time_ for time_, _ in answers)
+    width = max(1, math.ceil((last - start) / 1e6 / MOST_BINS))
+    first = math.floor((start - cut) / 1e6 / width)  # one bin begins with the cut
+    count = math.floor((last - cut) / 1e6 / width) - first + 1
+    rates: dict[int, list[float]] = {}
+    for time_, status in answers:
+        place = max(0, math.floor((time_ - cut) / 1e6 / width) - first)
+        rates.setdefault(status, [0.0] * count)[place] += 1 / width
+    return {
+        "width": width,
+        "seconds": [(number + first) * width for number in range(count)],
+        "statuses": {str(status): [round(rate, 4) for rate in rates[status]] for status in sorted(rates)},
+    }
+
+
+def failed(storms: Iterable[dict[str, Any]]) -> bool:
+    """Whether something was lost, or a device did not come back."""
+    return any(not storm["clean"] for storm in storms)

@@ -1,0 +1,65 @@
+"""App servers that push at a steady rate for as long as something else happens."""
+
+import time
+from typing import Final
+
+from bench.errors import BenchError
+from bench.load.link import Word
+from bench.runs.crew import Child, Crew
+from bench.runs.fleet import HEAR_SECONDS, Ramp
+from bench.runs.push import Outcome, Plan, hire
+
+START_SECONDS: Final = 0.1
+END_SECONDS: Final = 60.0
+
+
+class Traffic:
+    """Open loop: pushes are due at even steps whatever the answers do."""
+
+    def __init__(self, crew: Crew, ramp: Ramp, plan: Plan) -> None:
+        self.crew = crew
+        self.children = hire(crew, ramp, plan)
+        self._outcome = Outcome()
+        self._waiting: set[int] = set()
+
+    def go(self, rate: float, seconds: float = 0.0) -> None:
+        """Begin to push, `rate` a second in all, for so long; 0: until `end`."""
+        start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
+        self._outcome = Outcome()
+        self._waiting = {child.pid for child in self.children}
+        for number, child in enumerate(self.children):
+            share = rate / len(self.children)
+            phase = number * 1e6 / rate
+            self.crew.tell([child], "go", start=start, seconds=seconds, rate=share, phase=phase, count=0)
+
+    def hear(self, seconds: float = HEAR_SECONDS) -> None:
+        """Let this much time pass, less if something happened."""
+        for child, word in self.crew.hear(seconds):
+            self._take(child, word)
+
+    def _take(self, child: Child, word: Word) -> None:
+        if word.kind == "pushed" and child.pid in self._waiting:
+            self._waiting.discard(child.pid)
+            self._outcome.add(word)
+
+    @property
+    def going(self) -> bool:
+        return bool(self._waiting)
+
+    def end(self) -> Outcome:
+        """Push no more, and wait for the last answers.
+
+        Raises:
+          BenchError: the processes did not say what they sent.
+        """
+        if self._waiting:
+            self.crew.tell([child for child in self.children if child.pid in self._waiting], "halt")
+        deadline = time.monotonic() + END_SECONDS
+        while self._waiting:
+            if time.monotonic() > deadline:
+                raise BenchError(f"the app servers did not end within {END_SECONDS:g} s")
+            self.hear()
+        return self._outcome
+
+    def dismiss(self) -> None:
+        self.crew.dismiss(self.children)
