@@ -185,8 +185,12 @@ def worker(shard: int, resolved: Resolved) -> int:
       farm worker --shard 0 --data /var/lib/farm
     """
     from farm.worker import main as worker_main
+    from router.listener import ListenError
 
-    return worker_main.run_single(resolved.settings, shard)
+    try:
+        return worker_main.run_single(resolved.settings, shard)
+    except ListenError as exc:
+        return _complain(f"farm worker: {exc}")
 
 
 @cli.command(short_help="Run the router alone.")
@@ -199,8 +203,12 @@ def router(resolved: Resolved) -> int:
       farm router --data /var/lib/farm
     """
     from router import process
+    from router.listener import ListenError
 
-    return process.run_single(resolved.settings)
+    try:
+        return process.run_single(resolved.settings)
+    except ListenError as exc:
+        return _complain(f"farm router: {exc}")
 
 
 @cli.command(short_help="Show a running farm.")

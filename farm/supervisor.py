@@ -30,6 +30,7 @@ from farm.settings import DrainOptions, FarmOptions, WorkerOptions
 from farm.status_link import StatusLink
 from router import __version__, handover, logs
 from router.link import SOCKET_NAME, LinkError, address
+from router.listener import ListenError, base_url, open_listener
 from router.memory import resident_bytes
 from router.options import Settings
 from router.settings import Data, EndpointOptions, Listen, Log, TokenOptions
@@ -335,18 +336,18 @@ class Listeners:
         port = options.device_port
         try:
             # SO_REUSEPORT would let us share the port with a stranger: see first that nobody has it.
-            _open(options.host, port, options.backlog, "listen.device_port", reuse_port=False).close()
+            open_listener(options.host, port, options.backlog, "listen.device_port").close()
             for _ in range(workers):
-                listener = _open(options.host, port, options.backlog, "listen.device_port", reuse_port=True)
+                listener = open_listener(options.host, port, options.backlog, "listen.device_port", reuse_port=True)
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.devices.append(listener)
                 port = listener.getsockname()[1]
-            self.router = _open(options.host, options.router_port, options.backlog, "listen.router_port", False)
-            self.admin = _open(options.admin_host, options.admin_port, 128, "listen.admin_port", False)
-        except StartError:
+            self.router = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
+            self.admin = open_listener(options.admin_host, options.admin_port, 128, "listen.admin_port")
+        except ListenError as error:
             for listener in self.devices:
                 listener.close()
-            raise
+            raise StartError(str(error)) from None
 
     def close(self) -> None:
         """Close what is still open."""
@@ -354,20 +355,9 @@ class Listeners:
             listener.close()
 
 
-def _open(host: str, port: int, backlog: int, option: str, reuse_port: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=backlog, reuse_port=reuse_port)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise StartError(
-            f"{option}: cannot listen on {host} port {port}: {why.lower()}; choose another or free it"
-        ) from None
-
-
 def _with_ports(settings: Settings, listeners: Listeners) -> Settings:
     """The settings with the ports that were really opened, and the endpoints' base."""
-    listen = settings.get(Listen)
+    options = settings.get(Listen)
     settings = settings.replace(
         Listen,
         device_port=listeners.devices[0].getsockname()[1],
@@ -375,11 +365,9 @@ def _with_ports(settings: Settings, listeners: Listeners) -> Settings:
         admin_port=listeners.admin.getsockname()[1],
     )
     if not settings.get(EndpointOptions).url:
-        host = listen.host if listen.host not in ("0.0.0.0", "::", "") else "127.0.0.1"
-        if listen.host not in _LOOPBACK:
-            logs.warning("endpoint.url_not_set", endpoints=f"http://{host}", hint="set endpoint.url to the public base")
-        bracketed = f"[{host}]" if ":" in host else host
-        url = f"http://{bracketed}:{settings.get(Listen).router_port}"
+        url = base_url(options.host, settings.get(Listen).router_port)
+        if options.host not in _LOOPBACK:
+            logs.warning("endpoint.url_not_set", endpoints=url, hint="set endpoint.url to the public base")
         settings = settings.replace(EndpointOptions, url=url)
     return settings
 

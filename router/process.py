@@ -20,6 +20,7 @@ from router.http_port import HttpPort
 from router.hub import Hub
 from router.journal import Journal
 from router.link import RouterLink, address
+from router.listener import open_listener
 from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.options import Settings
@@ -171,9 +172,12 @@ def run(settings: Settings, listener: socket.socket, parent: int | None) -> int:
 
 
 def run_single(settings: Settings) -> int:
-    """A router on its own (`farm router`): opens its listener itself and stops at SIGTERM or SIGINT."""
+    """A router on its own (`farm router`): opens its listener itself and stops at SIGTERM or SIGINT.
+
+    Raises: ListenError.
+    """
     lifecycle.make_data_folder(settings)
-    listen = settings.get(Listen)
-    listener = socket.create_server((listen.host, listen.router_port), backlog=listen.backlog)
+    options = settings.get(Listen)
+    listener = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
     port = listener.getsockname()[1]
     return run(settings.replace(Listen, router_port=port), listener, None)

@@ -13,7 +13,7 @@ class Listen(Section):
     SECTION: ClassVar[str] = "listen"
     HELP: ClassVar[str] = "Where the farm listens."
 
-    host: str = option("0.0.0.0", "address of the device port and the router port")
+    host: str = option("0.0.0.0", "address of the device port and the router port; :: for IPv6 and IPv4")
     device_port: int = option(8080, "devices connect here (WebSocket); 0 takes a free port", ge=0, le=65535)
     router_port: int = option(8081, "app servers push here (HTTP); 0 takes a free port", ge=0, le=65535)
     admin_host: str = option("127.0.0.1", "address of the admin port: health, metrics and status are not for everyone")

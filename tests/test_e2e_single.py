@@ -12,10 +12,24 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 import websocket
 from farm_fixture import running_farm, until
 
 CHANNEL = "0b4a7f0e-0000-4000-8000-000000000001"
+
+
+def no_ipv6() -> str:
+    """Why this machine has none; "" if it has."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        return f"no IPv6 on loopback: {error}"
+    return ""
+
+
+NO_IPV6 = no_ipv6()
+needs_ipv6 = pytest.mark.skipif(bool(NO_IPV6), reason=NO_IPV6)
 
 
 def free_ports(number: int) -> list[int]:
@@ -30,11 +44,11 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "farm", *arguments], stderr=subprocess.PIPE)
 
 
-def connected(port: int) -> websocket.WebSocket:
+def connected(port: int, host: str = "127.0.0.1") -> websocket.WebSocket:
     deadline = time.monotonic() + 20
     while True:
         try:
-            return websocket.create_connection(f"ws://127.0.0.1:{port}/", timeout=10)
+            return websocket.create_connection(f"ws://{host}:{port}/", timeout=10)
         except OSError:
             if time.monotonic() > deadline:
                 raise
@@ -46,18 +60,27 @@ def ask(device: websocket.WebSocket, **command: object) -> dict[str, object]:
     return answer
 
 
-def test_a_router_and_a_worker_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "name", "endpoints"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        pytest.param("::1", "[::1]", "[::1]", marks=needs_ipv6),
+        pytest.param("::", "[::1]", "127.0.0.1", marks=needs_ipv6),
+        pytest.param("::", "127.0.0.1", "127.0.0.1", marks=needs_ipv6),
+    ],
+)
+def test_a_router_and_a_worker_of_their_own(tmp_path: Path, host: str, name: str, endpoints: str) -> None:
     device_port, router_port = free_ports(2)
     data = tmp_path / "data"
-    common = ("--set", f"data.dir={data}", "--set", "listen.host=127.0.0.1")
+    common = ("--set", f"data.dir={data}", "--set", f"listen.host={host}")
     common += ("--set", f"listen.device_port={device_port}", "--set", f"listen.router_port={router_port}")
     worker = start("worker", "--shard", "7", *common)
     router = start("router", *common)
     try:
-        device = connected(device_port)
+        device = connected(device_port, name)
         assert ask(device, messageType="hello", uaid="", channelIDs=[])["status"] == 200
         endpoint = ask(device, messageType="register", channelID=CHANNEL)["pushEndpoint"]
-        assert str(endpoint).startswith(f"http://127.0.0.1:{router_port}/update/")
+        assert str(endpoint).startswith(f"http://{endpoints}:{router_port}/update/")
         push = urllib.request.Request(str(endpoint), data=b"version=3", method="PUT")
         with urllib.request.urlopen(push, timeout=10) as answer:
             assert answer.status == 200
@@ -72,6 +95,43 @@ def test_a_router_and_a_worker_of_their_own(tmp_path: Path) -> None:
         for process in (worker, router):
             process.kill()
             process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("command", "port"), [(("worker", "--shard", "0"), "device_port"), (("router",), "router_port")]
+)
+def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, command: tuple[str, ...], port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        sets = (f"data.dir={tmp_path / 'data'}", "listen.host=127.0.0.1", f"listen.{port}={taken}")
+        process = start(*command, *(word for one in sets for word in ("--set", one)))
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 1
+    (line,) = told.decode().splitlines()
+    assert f"farm {command[0]}: listen.{port}: cannot listen on 127.0.0.1 port {taken}" in line
+
+
+@needs_ipv6
+def test_a_farm_on_every_address_is_reached_by_both_families(tmp_path: Path) -> None:
+    device_port, router_port, admin_port = free_ports(3)
+    ports = ("--device-port", str(device_port), "--router-port", str(router_port), "--admin-port", str(admin_port))
+    farm = start("start", "--workers", "2", "--host", "::", *ports, "--data", str(tmp_path / "data"))
+    try:
+        for name in ("127.0.0.1", "[::1]"):
+            device = connected(device_port, name)
+            assert ask(device, messageType="hello", uaid="", channelIDs=[])["status"] == 200
+            endpoint = str(ask(device, messageType="register", channelID=CHANNEL)["pushEndpoint"])
+            for base in ("127.0.0.1", "[::1]"):
+                where = endpoint.replace("127.0.0.1", base)
+                push = urllib.request.Request(where, data=b"version=3", method="PUT")
+                with urllib.request.urlopen(push, timeout=10) as answer:
+                    assert answer.status == 200
+            device.close()
+        farm.send_signal(signal.SIGTERM)
+        assert farm.wait(30) == 0
+    finally:
+        farm.kill()
+        farm.communicate()
 
 
 def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:

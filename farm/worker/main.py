@@ -26,6 +26,7 @@ from router import lifecycle, logs
 from router.dialects import is_on, modules
 from router.handover import is_wanted
 from router.link import address
+from router.listener import base_url, open_listener
 from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.metrics import WorkerCounters
@@ -226,11 +227,14 @@ def run(settings: Settings, shard: int, listener: socket.socket, parent: int | N
 
 
 def run_single(settings: Settings, shard: int) -> int:
-    """A worker on its own (`farm worker`): opens its listener itself and stops at SIGTERM or SIGINT."""
+    """A worker on its own (`farm worker`): opens its listener itself and stops at SIGTERM or SIGINT.
+
+    Raises: ListenError.
+    """
     lifecycle.make_data_folder(settings)
     raise_descriptor_limit()
-    listen = settings.get(Listen)
-    listener = socket.create_server((listen.host, listen.device_port), backlog=listen.backlog, reuse_port=True)
+    options = settings.get(Listen)
+    listener = open_listener(options.host, options.device_port, options.backlog, "listen.device_port", reuse_port=True)
     if not settings.get(EndpointOptions).url:
-        settings = settings.replace(EndpointOptions, url=f"http://{listen.host}:{listen.router_port}")
+        settings = settings.replace(EndpointOptions, url=base_url(options.host, options.router_port))
     return run(settings, shard, listener, None)

@@ -1,0 +1,36 @@
+"""Listening sockets: how every process opens its own, and how its port is reached from this machine."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+_EVERYWHERE: Final = ("0.0.0.0", "::", "")
+
+
+class ListenError(Exception):
+    """Nothing can listen there; the text says why and what to do, in one line."""
+
+
+def open_listener(host: str, port: int, backlog: int, option: str, reuse_port: bool = False) -> socket.socket:
+    """Listen on an address; "::" is every address of IPv6 and of IPv4. `option`: the setting to name in an error.
+
+    Raises: ListenError.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(
+            (host, port), family=family, backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=both
+        )
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ListenError(
+            f"{option}: cannot listen on {host} port {port}: {why.lower()}; choose another or free it"
+        ) from None
+
+
+def base_url(host: str, port: int) -> str:
+    """The URL by which a listener's port is reached from this machine, without a path."""
+    host = "127.0.0.1" if host in _EVERYWHERE else host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
