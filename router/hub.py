@@ -256,14 +256,16 @@ class Hub:
         keep: int,
         done: Callable[[int, int], None] | None = None,
         besides: str = "",
+        last: bool = False,
     ) -> None:
         """Say an event to every subscriber of a channel; with `keep` > 0 (seconds) only once its log holds it.
 
-        besides: the socket id of a connection that it is not for.
+        besides: the socket id of a connection that it is not for. last: the caller keeps it as the channel's last
+        event, in a record that he writes after this.
         """
         self.counters.events += 1
         if keep <= 0:
-            self._fan_out(channel, 0, body, besides)
+            self._fan_out(channel, v.LAST if last else 0, body, besides)
             if done is not None:
                 done(v.OK, 0)
             return

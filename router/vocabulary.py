@@ -90,7 +90,7 @@ info: JSON text or "". Answered with all members, {user id: info}; FULL if there
 EXIT = 36
 """(channel key, user id) His last socket on this shard has gone."""
 READ = 37
-"""(ask, space, key) Answered with the value of a record, or None."""
+"""(ask, space, channel key) Answered with the value of the record that holds the channel's last event, or None."""
 HAPPENED = 38
 """(label, what, detail) Something that only an app server may want to hear of (a webhook): texts of the dialect."""
 # --- words, router to worker
@@ -103,8 +103,9 @@ DELIVER_STORED = 42
 SHED = 43
 """(device key) A newer connection of this device is elsewhere."""
 EVENT = 44
-"""(channel key, offset or 0, body, besides) To every subscriber of the channel on this shard, but the connection with
-the socket id `besides` ("": to all)."""
+"""(channel key, offset, body, besides) To every subscriber of the channel on this shard, but the connection with the
+socket id `besides` ("": to all). offset: its place in the channel's log; LAST: it is now the event that READ gives; 0:
+it is kept nowhere."""
 NOTICE = 45
 """(space, key, value or None) A small text of which every worker keeps a copy, or that there is none any more. At each
 change, and all that there are after WELCOME."""
@@ -122,6 +123,7 @@ UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached
 FAILED = 2  # the store could not do it
 FULL = 3
 MOVED = 4  # ATTACH only: while it was answered, a newer connection of the device attached
+HEARD = 5  # READ only, and never from the router: before its answer an event came that is as new or newer
 
 # --- outcome in a RESULT
 WRITTEN = 0  # the kernel took the whole frame
@@ -129,6 +131,8 @@ NOT_HERE = 1  # no such connection, or it does not read: the message stays in th
 
 EVERYTHING = 2**31 - 1
 """As the number of items that are asked for."""
+LAST = -1
+"""As the offset of an event."""
 
 MAX_NOTICE_KEY = 256
 MAX_NOTICE_VALUE = 1024

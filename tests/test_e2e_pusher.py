@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import itertools
 import json
 import os
 import random
 import signal
 import socket
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -33,6 +36,7 @@ SHUT = {"name": "shut", "key": "shut-key", "secret": "shut-secret", "enabled": F
 STRICT = {"name": "strict", "key": "strict-key", "secret": "strict-secret", "authorized_connections": True}
 CRASH = {"link.lease": 2, "farm.restart_max": 0.1}
 CLIENTS = 12
+ROUNDS = 20
 _ESTABLISHED = 1  # of the kernel's states of a connection
 
 
@@ -418,6 +422,37 @@ def test_a_cache_channel_tells_the_last_event_to_who_comes_later(farm: Farm) -> 
         for client in there[2:]:
             client.subscribe(channel)
             assert client.expect("price", channel) == {"is": 2}
+
+
+def test_who_comes_while_events_do_hears_each_once_and_in_order(farm: Farm) -> None:
+    channel = new_name("cache-")
+    number = itertools.count()
+    stopped = threading.Event()
+
+    def send() -> None:
+        while not stopped.is_set():
+            events = [{"name": "price", "channel": channel, "data": str(next(number))} for _ in range(10)]
+            assert call(farm, "POST", "/batch_events", {"batch": events}).status == 200
+
+    def come_and_go(client: Client) -> None:
+        for _ in range(ROUNDS):
+            client.subscribe(channel)
+            first = client.expect("price", channel)
+            assert [client.expect("price", channel) for _ in range(15)] == list(range(first + 1, first + 16))
+            client.send("pusher:unsubscribe", {"channel": channel})
+            client.send("pusher:ping", {})
+            while client.event()["event"] != "pusher:pong":
+                pass
+
+    with clients(farm, CLIENTS) as there, ThreadPoolExecutor(CLIENTS + 1) as threads:
+        trigger(farm, channel, "price", next(number))
+        sender = threads.submit(send)
+        try:
+            for done in [threads.submit(come_and_go, client) for client in there]:
+                done.result()
+        finally:
+            stopped.set()
+        sender.result()
 
 
 def test_a_last_event_outlives_the_router(mortal: Farm) -> None:

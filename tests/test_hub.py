@@ -1288,6 +1288,8 @@ async def test_an_event_reaches_every_shard_with_subscribers_once(rig: Rig) -> N
         [[v.EVENT, CHANNEL, 0, "hello", "1.2"]],
         [[v.ANSWER, 7, v.OK, 0]],
     ]
+    rig.hub.publish(CHANNEL, "kept", 0, last=True)
+    assert [worker.take() for worker in workers] == [[[v.EVENT, CHANNEL, v.LAST, "kept", ""]]] * 2 + [[]]
     workers[0].say((v.UNSUBSCRIBE, CHANNEL))
     workers[2].say((v.PUBLISH, 0, CHANNEL, "again", 0, ""))
     assert [len(worker.take()) for worker in workers] == [0, 1, 0]

@@ -139,8 +139,9 @@ class Listener:
         """The frames said to it, and whom they are not for."""
         words = [word for word in self.worker.take() if word[0] == v.EVENT]
         for _, key, offset, body, _ in words:
-            assert key == channel_address(self._app, json.loads(body)["channel"])
-            assert offset == 0
+            channel = json.loads(body)["channel"]
+            assert key == channel_address(self._app, channel)
+            assert offset == (v.LAST if is_cache(channel) else 0)
         return [(json.loads(body), besides) for _, _, _, body, besides in words]
 
 

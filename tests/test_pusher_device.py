@@ -480,6 +480,13 @@ def test_a_cache_channel_without_event_is_missed(talkative: PusherDialect, name:
     assert device.words == [(v.HAPPENED, label("3", name), "cache_miss", "")]
 
 
+def test_what_was_heard_meanwhile_is_not_said_again(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    assert device.subscribe("cache-a") == [succeeded("cache-a")]
+    assert device.answer(v.HEARD) == []
+    assert device.words == []
+
+
 def test_presence_and_cache_together(plain: PusherDialect) -> None:
     device = Device(plain)
     assert device.enter("presence-cache-a", "7", "7")[0]["data"]["presence"]["ids"] == ["7"]

@@ -70,12 +70,12 @@ class TalkSession:
         if command == "break":
             return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
         if command == "read":
-            return (Ask((v.READ, 0, "space", OTHER), "read"),)
+            return (Ask((v.READ, 0, "space", ROOM), "read"),)
         return (message,)
 
     def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
         if question == "read":
-            return (b"read " + payload,)
+            return (b"heard" if status == v.HEARD else b"read " + payload,)
         if status != v.OK:
             self.rooms = ()
         return (f"joined {status} {json.dumps(payload)}".encode(),)
@@ -189,8 +189,8 @@ class Shard:
         (ask,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.ENTER, v.READ) and word[1]]
         self.sockets.heard([(v.ANSWER, ask, status, payload)])
 
-    def event(self, body: str, besides: str = "") -> None:
-        self.sockets.heard([(v.EVENT, ROOM, 0, body, besides)])
+    def event(self, body: str, besides: str = "", offset: int = 0) -> None:
+        self.sockets.heard([(v.EVENT, ROOM, offset, body, besides)])
 
     def said(self) -> list[Any]:
         """What was said to the router since the last time."""
@@ -421,7 +421,7 @@ def test_all_of_an_address_are_dismissed_those_in_sight_and_the_hidden(shard: Sh
 def test_of_many_readers_of_a_record_one_asks_and_who_comes_later_asks_anew(shard: Shard) -> None:
     first, *later = talkers = [shard.talker("read") for _ in range(3)]
     ((kind, number, *rest),) = shard.said()
-    assert (kind, rest) == (v.READ, ["space", OTHER])
+    assert (kind, rest) == (v.READ, ["space", ROOM])
     shard.sockets.heard([(v.ANSWER, number, v.OK, b"old")])
     assert first.hear() == "read old"
     ((_, again, *_),) = shard.said()
@@ -432,6 +432,44 @@ def test_of_many_readers_of_a_record_one_asks_and_who_comes_later_asks_anew(shar
     talkers[0].say("read")
     shard.answer(b"newest")
     assert talkers[0].hear() == "read newest"
+
+
+def joined(shard: Shard) -> Talker:
+    """A talker that events reach."""
+    talker = shard.talker("join")
+    if any(word[0] == v.SUBSCRIBE for word in shard.words):
+        shard.answer()
+    assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+    return talker
+
+
+def test_a_last_event_that_came_before_the_answer_is_the_answer(shard: Shard) -> None:
+    first, second, third, idle = (joined(shard) for _ in range(4))
+    for talker in (first, second, third):
+        talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("kept nowhere")
+    shard.event("the last", offset=v.LAST)
+    for talker in (first, second, third):
+        assert [talker.hear() for _ in range(3)] == ["kept nowhere", "the last", "heard"]
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"the last, or older")])
+    assert shard.said() == []
+    assert [idle.hear(), idle.hear()] == ["kept nowhere", "the last"]
+    assert all(talker.hears_nothing() for talker in (first, second, third, idle))
+    first.say("read")
+    ((_, again, *_),) = shard.said()
+    assert again != number
+    shard.sockets.heard([(v.ANSWER, again, v.OK, b"the last")])
+    assert first.hear() == "read the last"
+
+
+def test_an_event_that_is_not_the_last_leaves_the_question_open(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    shard.event("of a device")
+    shard.event("of a log", offset=3)
+    shard.answer(b"the last")
+    assert [talker.hear() for _ in range(3)] == ["of a device", "of a log", "read the last"]
 
 
 def test_who_is_let_go_hears_the_farewell_of_its_dialect(shard: Shard) -> None:

@@ -43,6 +43,7 @@ class Ask(NamedTuple):
     """Effect: a word for the router that has an answer; its second element is left as 0 for the ask number.
 
     Until the answer comes the session hears nothing else of its device: commands are handled strictly in order.
+    A READ is for a session that has joined the channel: HEARD says that an event of it came before the answer.
     """
 
     word: tuple[Any, ...]

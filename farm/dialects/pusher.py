@@ -568,6 +568,8 @@ class PusherSession:
         return (Close(GO_AND_RETURN, "the server cannot do it now"),)
 
     def _cached(self, name: str, status: int, payload: bytes | None) -> Effects:
+        if status == v.HEARD:
+            return ()
         if status == v.OK and payload is not None:
             return (cached_frame(payload).encode(),)
         effects: list[Effect] = [b'{"event":"pusher:cache_miss","channel":%s,"data":"{}"}' % _encode(name)]

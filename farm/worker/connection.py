@@ -35,7 +35,7 @@ class Connection:
 
 
 class _Reads:
-    """Questions for the same record: the one that was put, those it stands for, and those that came later."""
+    """Questions for a channel's last event: the one that was put, those it stands for, and those that came later."""
 
     __slots__ = ("asked", "next", "with_it")
 
@@ -57,7 +57,7 @@ class Attachments:
         self.devices: dict[bytes, Connection] = {}
         self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
         self._asks: dict[int, tuple[Connection, Ask]] = {}
-        self._reads: dict[tuple[str, bytes], _Reads] = {}
+        self._reads: dict[bytes, _Reads] = {}  # by channel
         self._number = 0
 
     def number(self) -> int:
@@ -77,12 +77,12 @@ class Attachments:
             return
         self._tell((word[0], number, *word[2:]))
 
-    def _read(self, number: int, space: str, key: bytes) -> None:
+    def _read(self, number: int, space: str, channel: bytes) -> None:
         """Of many who read the same record one asks; who comes while he waits asks with the next."""
-        reads = self._reads.get((space, key))
+        reads = self._reads.get(channel)
         if reads is None:
-            self._reads[space, key] = _Reads(number)
-            self._tell((v.READ, number, space, key))
+            self._reads[channel] = _Reads(number)
+            self._tell((v.READ, number, space, channel))
         else:
             reads.next.append(number)
 
@@ -91,18 +91,26 @@ class Attachments:
         found = self._asks.get(number)
         if found is None or found[1].word[0] != v.READ:
             return (number,)
-        _, _, space, key = found[1].word
-        reads = self._reads[space, key]
+        _, _, space, channel = found[1].word
+        reads = self._reads[channel]
         if reads.asked != number:
             return (number,)
         numbers = [number, *reads.with_it]
         if reads.next:
             reads.asked, *reads.with_it = reads.next
             reads.next = []
-            self._tell((v.READ, reads.asked, space, key))
+            self._tell((v.READ, reads.asked, space, channel))
         else:
-            del self._reads[space, key]
+            del self._reads[channel]
         return numbers
+
+    def heard_last(self, channel: bytes) -> Sequence[int]:
+        """An event came that is the channel's last. Returns: the questions for it, which need no other answer.
+
+        The answer on its way is this event or an older one: it would come twice, or after what has replaced it.
+        """
+        reads = self._reads.pop(channel, None)
+        return () if reads is None else (reads.asked, *reads.with_it, *reads.next)
 
     def answered(self, number: int, status: int) -> tuple[Connection, Ask, Connection | None] | None:
         """An answer has come.

@@ -397,13 +397,16 @@ class Sockets:
                 self._answer(connection, number, join, outcome, result)
             return
         for asked in self._attachments.readers(number):
-            found = self._attachments.answered(asked, status)
-            if found is None:
-                continue
-            connection, ask, older = found
-            if older is not None:
-                self._shed(older)
-            self._answer(connection, asked, ask.question, status, payload)
+            self._answer_one(asked, status, payload)
+
+    def _answer_one(self, number: int, status: int, payload: Any) -> None:
+        found = self._attachments.answered(number, status)
+        if found is None:
+            return
+        connection, ask, older = found
+        if older is not None:
+            self._shed(older)
+        self._answer(connection, number, ask.question, status, payload)
 
     def _answer(self, connection: Connection, number: int, question: Any, status: int, payload: Any) -> None:
         if connection.ask != number:
@@ -438,7 +441,7 @@ class Sockets:
     # ------------------------------------------------------------------ channels
 
     def _event(self, word: list[Any]) -> None:
-        _, key, _, body, besides = word
+        _, key, offset, body, besides = word
         room = self.rooms.get(key)
         if room is None:
             return
@@ -447,6 +450,9 @@ class Sockets:
         if besides and (left_out := self._by_socket_id(besides)) in room.subscribers:
             audience = [connection for connection in audience if connection is not left_out]
         self._fan_out(audience, encode_text(body.encode()))
+        if offset == v.LAST:
+            for number in self._attachments.heard_last(key):
+                self._answer_one(number, v.HEARD, None)
 
     def _fan_out(self, audience: Collection[Connection], frame: bytes) -> None:
         """Write one frame to many connections, which is all that this loop does.

@@ -507,8 +507,9 @@ class _AppSide:
         for channel in channels:
             key = channel_address(app, channel)
             frame = f"{start}{_encode(channel).decode()}{end}"
-            publish(key, frame, 0, None, besides)
-            if is_cache(channel):
+            kept = is_cache(channel)
+            publish(key, frame, 0, None, besides, kept)
+            if kept:
                 expires = int(self._unix_time()) + self._options.cache_ttl
                 self._journal.record(CACHE, key, cache_record(frame, expires), expires)
 
