@@ -8,6 +8,7 @@ DEV := $(VENV)/.dev-installed
 MISSING := $(VENV)/.missing-for-tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 WORKERS ?= 2
+TEST_PROCESSES ?= 2
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
@@ -27,13 +28,15 @@ install: $(RUNTIME)
 start: $(RUNTIME)
 	exec $(BIN)/farm start --workers $(WORKERS)
 
-# -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards.
+# -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards. Most of
+# them wait for something most of the time, so several files of them run side by side: TEST_PROCESSES=0 runs one test
+# after the other, for a debugger.
 # Firefox, Chromium, Node.js and npm packages are installed first if they are missing and this is root; what is
 # missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
 test: $(DEV)
 	tests/install-browsers $(MISSING)
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+	$(BIN)/python -m coverage run -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR)
 	@cat $(MISSING)

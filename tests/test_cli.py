@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
@@ -40,8 +41,10 @@ def environ(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    yield Farm(tmp_path)
+def farm() -> Iterator[Farm]:
+    # Not below tmp_path, which may be too long for the sockets in a farm's folder: doctor would find fault with it.
+    with tempfile.TemporaryDirectory(prefix="farm-") as folder:
+        yield Farm(Path(folder))
 
 
 class Farm:
