@@ -22,6 +22,7 @@ from bench.errors import BenchError
 from bench.interrupt import Interrupt
 from bench.load.sockets import Address, resolve
 from bench.machine import leftovers
+from bench.machine.ports import free_ports
 
 START_SECONDS: Final = 30.0
 START_SECONDS_A_WORKER: Final = 0.5
@@ -251,12 +252,3 @@ def tail(log: Path) -> str:
         return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
     except OSError:
         return ""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(sock.getsockname()[1]) for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports

@@ -2,7 +2,9 @@
 spoken to by workers in the words of the link."""
 
 import inspect
+import socket
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -45,6 +47,14 @@ def settings_with(*changes: tuple[type[Any], dict[str, Any]]) -> Settings:
     for section, values in changes:
         settings = settings.replace(section, **values)
     return settings
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port of loopback where connections are refused, and that nobody else gets meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -68,7 +68,7 @@ from bench.load.speech import registering, simplepush, webpush
 from bench.load.speech.base import DONE, PONG, Heard, Manner, Step
 from bench.load.speech.simplepush import Update
 from bench.load.vapid import Signer
-from bench.machine import procfs
+from bench.machine import ports, procfs
 from bench.machine.usage import Usage, Use
 from bench.progress import Progress
 from bench.runs.crew import Crew
@@ -459,7 +459,6 @@ def test_cpu_time_is_finer_than_a_tick_and_a_process_that_is_gone_has_none() -> 
         child.kill()
 
 
-
 def test_status_of_a_farm() -> None:
     body = {
         "router": {"pid": 7},
@@ -678,3 +677,26 @@ def test_push_with_a_farm_of_its_own(tmp_path: Path) -> None:
     for run in (flat_out, half):
         assert run["clean"] and run["delivered"] == run["pushes"] > 0
         assert run["usage"]["groups"].keys() >= {"router", "workers", "load devices", "load pushers"}
+
+
+# ---- ports for servers
+
+
+def test_free_ports_are_none_that_the_kernel_gives_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "range"
+    file.write_text("10100\t65535\n")
+    monkeypatch.setattr(ports, "EPHEMERAL", file)
+    found = ports.free_ports(3)
+    assert len(set(found)) == 3
+    assert all(ports.FIRST <= port < 10_100 for port in found)
+
+
+def test_ports_that_are_taken_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        file = tmp_path / "range"
+        file.write_text(f"{taken + 1}\t65535\n")
+        monkeypatch.setattr(ports, "EPHEMERAL", file)
+        monkeypatch.setattr(ports, "FIRST", taken)
+        (found,) = ports.free_ports(1)  # one of the kernel's, as no other is left
+        assert found != taken

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving import FRAME_FAULTS, Misbehaving, Peer, Rules, every
 from rich.console import Console
+from support import deaf_port
 from wsproto import WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, Request, TextMessage
 
@@ -598,9 +598,7 @@ def test_what_never_arrives_holds_up_nothing_for_ever(monkeypatch: pytest.Monkey
 
 
 def test_events_that_can_not_be_posted() -> None:
-    with misbehaving(Rules()) as server:
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port = sock.getsockname()[1]
+    with misbehaving(Rules()) as server, deaf_port() as port:
         (run,) = fan_out(server, router=f"http://127.0.0.1:{port}")["runs"]
         assert run["events"] == run["unanswered"] or not run["events"]
         assert not fanning.clean(run) and "ECONNREFUSED" in run["errors"]

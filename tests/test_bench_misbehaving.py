@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from misbehaving import FRAME_FAULTS, OPENING_FAULTS, Misbehaving, Rules, every, misbehaving
 from rich.console import Console
+from support import deaf_port
 
 from bench.cli import main
 from bench.errors import BenchError
@@ -209,10 +209,8 @@ def test_a_push_that_is_never_answered() -> None:
 
 
 def test_a_router_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    plan = Plan(connections=4, seconds=60, endpoint=f"http://127.0.0.1:{port}")
-    with misbehaving(Rules()) as server:
+    with misbehaving(Rules()) as server, deaf_port() as port:
+        plan = Plan(connections=4, seconds=60, endpoint=f"http://127.0.0.1:{port}")
         (run,) = push_with(server, plan, devices=5)["runs"]
     assert run["statuses"].keys() <= {0} and run["delivered"] == 0
     assert run["errors"].keys() == {"ECONNREFUSED"}
@@ -426,10 +424,8 @@ def test_a_source_that_is_not_ours() -> None:
 
 
 def test_a_port_where_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    target = Target(url=f"ws://127.0.0.1:{port}", admin="")
-    with pytest.raises(BenchError, match="5 x upgrade: ECONNREFUSED"):
+    with deaf_port() as port, pytest.raises(BenchError, match="5 x upgrade: ECONNREFUSED"):
+        target = Target(url=f"ws://127.0.0.1:{port}", admin="")
         pushing.run(target, Load(5, endpoints_every=1), Plan(), interrupt=Interrupt(), progress=quiet())
 
 

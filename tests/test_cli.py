@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from support import deaf_port
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 60  # a command that hangs fails its test; none is expected to take a tenth of it
@@ -359,9 +360,8 @@ def test_status_of_what_is_no_farm(farm: Farm, body: bytes, code: int, said: str
 
 
 def test_status_when_nobody_answers(farm: Farm) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    (line,) = farm.fails(1, "status", "--admin-port", str(port))
+    with deaf_port() as port:
+        (line,) = farm.fails(1, "status", "--admin-port", str(port))
     assert line == f"farm status: http://127.0.0.1:{port}/status: no farm answers there: Connection refused"
     assert "give --url" in farm.fails(1, "status", "--admin-port", "0")[0]
     assert "expected an http:// or https:// URL" in farm.fails(1, "status", "--url", "file:///etc/passwd")[0]

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from demo_process import addresses, running_demo
 from farm_fixture import PATIENCE_S, ROOT, STOP_S, Farm, environ, new_channel, running_farm
 from py_vapid import Vapid02
+from support import deaf_port
 
 from farm.demo import page
 from farm.demo.sender import MAX_PLAIN_BYTES, Base, Keys, Order, Refused, Sender, Subscription, hint
@@ -412,9 +413,10 @@ def test_the_farm_is_found(url: str) -> None:
 
 
 def test_a_farm_that_does_not_run() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with running_demo("--router-url", f"http://127.0.0.1:{port}", "--device-url", f"ws://127.0.0.1:{port}/") as url:
+    with (
+        deaf_port() as port,
+        running_demo("--router-url", f"http://127.0.0.1:{port}", "--device-url", f"ws://127.0.0.1:{port}/") as url,
+    ):
         devices, router = json.loads(request("GET", f"{url}farm")[2])["problems"]
         assert "farm start" in devices and "--device-url" in devices and "refused" in devices
         assert "farm start" in router and "--router-url" in router and "refused" in router

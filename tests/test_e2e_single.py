@@ -16,6 +16,8 @@ import pytest
 import websocket
 from farm_fixture import running_farm, until
 
+from bench.machine.ports import free_ports
+
 CHANNEL = "0b4a7f0e-0000-4000-8000-000000000001"
 
 
@@ -30,14 +32,6 @@ def no_ipv6() -> str:
 
 NO_IPV6 = no_ipv6()
 needs_ipv6 = pytest.mark.skipif(bool(NO_IPV6), reason=NO_IPV6)
-
-
-def free_ports(number: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:

@@ -20,7 +20,6 @@ from bench.farm_process import (
     Status,
     before_exec,
     environment,
-    free_ports,
     remove_stale_folders,
     stop_group,
     tail,
@@ -28,6 +27,7 @@ from bench.farm_process import (
 from bench.interrupt import Interrupt
 from bench.load.sockets import Address
 from bench.machine import leftovers
+from bench.machine.ports import free_ports
 from bench.machine.procfs import descendants
 
 ASK_SECONDS: Final = 30.0
