@@ -101,7 +101,7 @@ class _Broadcasts:
         if answer["outcome"] == v.FULL:
             raise _Refused(400, "ID or version is too long, or there are link.max_notices already")
         if answer["outcome"] != v.OK:
-            raise _Refused(503, "the store failed; it was not set")
+            raise _Refused(503, "the store failed, or link.max_notice_changes wait for it; it was not set")
         notices: dict[str, str] = answer["notices"]
         return notices
 

@@ -160,7 +160,7 @@ class Hub:
         grace = options.member_grace
         self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
         self.changes = Changes(journal)
-        self.notices = Notices(journal, options.max_notices, self._tell_all)
+        self.notices = Notices(journal, options.max_notices, options.max_notice_changes, self._tell_all)
         self._pushes: dict[int, _Push] = {}
         self._deadlines: deque[tuple[float, int]] = deque()
         self._number = 0

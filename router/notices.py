@@ -18,8 +18,6 @@ SPACE: Final = "notice"
 """Space of the one record that holds them."""
 KEY: Final = b"all"
 """Its key."""
-MAX_ASKS: Final = 1000
-"""Changes that may wait for their turn; more are answered with FAILED."""
 
 Answer = Callable[[int, dict[str, str]], None]
 """Called once with OK, FULL or FAILED and the notices of the space that was asked about."""
@@ -31,11 +29,15 @@ _out = msgspec.json.Encoder(order="sorted")
 
 
 class Notices:
-    """All of them. `tell_all` says a word to every worker; `most` of them there may be, in all spaces."""
+    """All of them. `tell_all` says a word to every worker. `most` of them there may be, in all spaces; `most_changes`
+    may wait for their turn, more are answered with FAILED."""
 
-    def __init__(self, journal: Journal, most: int, tell_all: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(
+        self, journal: Journal, most: int, most_changes: int, tell_all: Callable[[Sequence[Any]], None]
+    ) -> None:
         self._journal = journal
         self._most = most
+        self._most_changes = most_changes
         self._tell_all = tell_all
         self._notices: _Notices | None = None  # None: not read yet
         self._failed = False
@@ -83,7 +85,7 @@ class Notices:
             raise v.VocabularyError("a notice is made of texts")
         if not key:
             self._answer(space, v.FAILED if self._notices is None else v.OK, answer)
-        elif len(self._asks) >= MAX_ASKS:
+        elif len(self._asks) >= self._most_changes:
             self._answer(space, v.FAILED, answer)
         else:
             self._asks.append((space, key, value, answer))

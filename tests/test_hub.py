@@ -1228,6 +1228,23 @@ async def test_notices_have_limits(rig: Rig) -> None:
     assert len(worker.take()) == 1 + 5
 
 
+@in_rig(link={"max_notice_changes": 2})
+async def test_so_many_changes_of_notices_wait(rig: Rig) -> None:
+    rig.hub.notices.load()
+    await rig.settle()
+    rig.store.hold()
+    for key in ("a", "b", "c"):
+        set_notice(rig, key, "1")
+    set_notice(rig, "", None)  # to ask changes nothing
+    assert outcomes_of(rig) == [(v.FAILED, {}), (v.OK, {})]
+    rig.store.release()
+    await rig.settle()
+    assert outcomes_of(rig) == [(v.OK, {"a": "1"}), (v.OK, {"a": "1", "b": "1"})]
+    set_notice(rig, "c", "1")
+    await rig.settle()
+    assert outcomes_of(rig) == [(v.OK, {"a": "1", "b": "1", "c": "1"})]
+
+
 @in_rig()
 async def test_a_notice_that_the_store_failed_is_not_said(rig: Rig) -> None:
     rig.hub.notices.load()
