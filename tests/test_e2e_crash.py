@@ -516,6 +516,22 @@ def test_a_worker_stops_for_ten_seconds(farm: Farm) -> None:
     under_traffic(farm, act)
 
 
+def test_the_router_stops_for_three_leases(farm: Farm) -> None:
+    async def act(traffic: Traffic) -> None:
+        pid = await in_thread(farm.router_pid)
+        with stopped(pid):
+            began = trio.current_time()
+            await in_thread(until, lambda: not farm.healthy(), "the farm says that its router is missing")
+            await trio.sleep_until(began + 3 * SETTINGS["link.lease"])
+        await in_thread(farm.wait_healthy)
+        await soon(traffic.everybody_is_back, "who was away and said hello meanwhile is answered")
+        await traffic.pushes_arrive()
+        assert await in_thread(farm.router_pid) == pid
+        assert traffic.undisturbed() == traffic.staying
+
+    under_traffic(farm, act)
+
+
 def accept_queue(port: int) -> int:
     """Connections that wait to be accepted on this port: of a listening socket, rx_queue counts them."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
