@@ -405,6 +405,7 @@ class MisbehavingPusher(Misbehaving):
             self.held[channel] = peer, frame
         elif fault == "cut":
             self.send(peer, peer.ws.send(CloseConnection(code=4100)))
+            self.subscribers[channel].remove(peer)  # nothing may follow a close
         elif fault == "reset":
             self.close(peer, reset=True)
         elif fault == "lose":
