@@ -682,21 +682,17 @@ def test_push_with_a_farm_of_its_own(tmp_path: Path) -> None:
 # ---- ports for servers
 
 
-def test_free_ports_are_none_that_the_kernel_gives_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "range"
-    file.write_text("10100\t65535\n")
-    monkeypatch.setattr(ports, "EPHEMERAL", file)
+def test_free_ports_are_none_that_the_kernel_gives_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "sysctl", lambda name: "10100 65535")
     found = ports.free_ports(3)
     assert len(set(found)) == 3
     assert all(ports.FIRST <= port < 10_100 for port in found)
 
 
-def test_ports_that_are_taken_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_that_are_taken_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]
-        file = tmp_path / "range"
-        file.write_text(f"{taken + 1}\t65535\n")
-        monkeypatch.setattr(ports, "EPHEMERAL", file)
+        monkeypatch.setattr(ports, "sysctl", lambda name: f"{taken + 1} 65535")
         monkeypatch.setattr(ports, "FIRST", taken)
         (found,) = ports.free_ports(1)  # one of the kernel's, as no other is left
         assert found != taken

@@ -3,10 +3,10 @@
 import random
 import socket
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
-EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+from bench.machine.procfs import sysctl
+
 FIRST: Final = 10_000
 END: Final = 65_536
 _ANY: Final = 0
@@ -34,7 +34,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _outside_of_the_kernels() -> list[int]:
-    first, last = map(int, EPHEMERAL.read_text().split())
+    first, last = map(int, sysctl("net/ipv4/ip_local_port_range").split())
     ports = [*range(FIRST, first), *range(last + 1, END)]
     random.shuffle(ports)
     return ports

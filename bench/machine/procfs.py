@@ -145,13 +145,14 @@ def machine() -> dict[str, object]:
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
         "python": sys.version.split()[0],
         "sysctl": {
-            name: _sysctl(name) for name in ("net/core/somaxconn", "net/ipv4/ip_local_port_range", "fs/file-max")
+            name: sysctl(name) for name in ("net/core/somaxconn", "net/ipv4/ip_local_port_range", "fs/file-max")
         },
         "versions": {name: _version(name) for name in PACKAGES},
     }
 
 
-def _sysctl(name: str) -> str:
+def sysctl(name: str) -> str:
+    """A setting of the kernel, by its path in /proc/sys; "" if this one has none of that name."""
     try:
         return " ".join(Path("/proc/sys", name).read_text().split())
     except OSError:
