@@ -34,7 +34,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def _outside_of_the_kernels() -> list[int]:
-    first, last = map(int, sysctl("net/ipv4/ip_local_port_range").split())
+    kernels = sysctl("net/ipv4/ip_local_port_range").split()
+    if not kernels:
+        return []
+    first, last = map(int, kernels)
     ports = [*range(FIRST, first), *range(last + 1, END)]
     random.shuffle(ports)
     return ports
