@@ -204,3 +204,14 @@ def in_rig(**options: Any) -> Callable[[Callable[..., Awaitable[None]]], Callabl
         return test
 
     return decorate
+
+
+def during_each_commit(rig: Rig, act: Callable[[], None]) -> None:
+    """Have something happen while the store is at work on a batch."""
+    apply = rig.store.apply
+
+    async def act_and_apply(writes: Writes, reads: Reads, now: int) -> Results:
+        act()
+        return await apply(writes, reads, now)
+
+    rig.store.apply = act_and_apply  # type: ignore[method-assign]
