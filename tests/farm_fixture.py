@@ -49,8 +49,15 @@ def until(found: Callable[[], T], what: str, patience: float = PATIENCE_S) -> T:
 class Farm:
     """One `farm start` on a data folder. The ports are free ones, and the same at every start of this object."""
 
-    def __init__(self, data: Path, settings: Json | None = None, workers: int = 2) -> None:
+    def __init__(
+        self,
+        data: Path,
+        settings: Json | None = None,
+        workers: int = 2,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.data = data
+        self.environment = environment or {}
         self.settings = _FARM_DEFAULTS | (settings or {})
         self.workers = workers
         self.device_port = self.router_port = self.admin_port = 0
@@ -75,7 +82,7 @@ class Farm:
             self._process = subprocess.Popen(
                 self.arguments(),
                 cwd=ROOT,
-                env=environ(),
+                env=environ() | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -237,9 +244,13 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running_farm(data: Path, settings: Json | None = None, workers: int = 2) -> Iterator[Farm]:
-    """A farm for the time of the block; at its end it is stopped by SIGTERM, unless the test has ended it."""
-    farm = Farm(data, settings, workers)
+def running_farm(
+    data: Path, settings: Json | None = None, workers: int = 2, environment: dict[str, str] | None = None
+) -> Iterator[Farm]:
+    """A farm for the time of the block; at its end it is stopped by SIGTERM, unless the test has ended it.
+
+    environment: what it is started with besides."""
+    farm = Farm(data, settings, workers, environment)
     try:
         farm.start()
         yield farm

@@ -135,9 +135,7 @@ def test_last_write_wins_whatever_its_version(run: Run) -> None:
     run(test)
 
 
-@pytest.mark.parametrize(
-    ("version", "gone"), [(4, False), (5, True), (6, True), (ANY_VERSION, True), (-1, False)]
-)
+@pytest.mark.parametrize(("version", "gone"), [(4, False), (5, True), (6, True), (ANY_VERSION, True), (-1, False)])
 def test_removal_by_version(run: Run, version: int, gone: bool) -> None:
     async def test(store: Store) -> None:
         kept = item("y", 2)
@@ -208,9 +206,7 @@ def test_expired_items_take_no_room_and_are_not_returned(run: Run) -> None:
     run(test)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "\0", "a\0b\0", "\\u0000", "\\\\u0000\0", '"\\', "é😀\u2028", "\x7f\x1f"]
-)
+@pytest.mark.parametrize("text", ["", "\0", "a\0b\0", "\\u0000", "\\\\u0000\0", '"\\', "é😀\u2028", "\x7f\x1f"])
 def test_text_comes_back_as_it_was(run: Run, text: str) -> None:
     async def test(store: Store) -> None:
         stored, plain = item(text, 1, body=text), item("plain", 2)
@@ -723,9 +719,7 @@ CHILD = textwrap.dedent("""
 @pytest.mark.parametrize("synchronous", ["full", "normal"])
 def test_kill_loses_nothing_that_was_reported(path: Path, synchronous: str) -> None:
     root = Path(__file__).parent.parent
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, cwd=root, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, cwd=root, text=True)
     assert child.stdout is not None
     reported = [int(child.stdout.readline()) for _ in range(100)]
     child.send_signal(signal.SIGKILL)
