@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 
 import click
 
+from farm import early
 from farm.config import ConfigError, Resolved
 from farm.flags import with_settings
 from router.options import Settings
@@ -49,6 +50,9 @@ _DISTRIBUTION: Final = "connection-farm"
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the command line. Always ends by SystemExit with one of the exit codes."""
+    early.open_standard_descriptors()
+    if sys.argv[1:2] == ["start"]:
+        early.ignore_hangup()
     sys.exit(run(args))
 
 

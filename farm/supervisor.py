@@ -13,7 +13,6 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -424,5 +423,4 @@ def run(settings: Settings) -> int:
         logs.event("limits", **{name.replace(" ", "_"): text or line})
     with _data_folder(settings):
         supervisor = Supervisor(settings, workers)
-        sys.stderr.flush()
         return trio.run(supervisor.run)

@@ -10,14 +10,17 @@ a line, forge a second one, or reach the terminal as a control sequence. Lines o
 form, from `warning` on.
 
 Stderr is written synchronously, so nothing that a device can cause may log a line each at the default level:
-what repeats goes through `limited`.
+what repeats goes through `limited`. A stderr that cannot take a line (its reader has gone or stands still, its disk is
+full, it is closed) costs that line and nothing else: `log.lines_lost` tells how many, once it takes lines again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import sys
+import os
+import select
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -33,6 +36,8 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_STDERR: Final = 2
+_PIPE_BYTES: Final = select.PIPE_BUF  # a pipe that poll says is writable takes so many without waiting
 _FIELDS: Final = "farm_fields"  # the attribute of a log record that holds the event's fields
 _logger: Final = logging.getLogger("farm")
 
@@ -53,11 +58,9 @@ def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_f
         formatter = _TextFormatter(process_fields)
     else:
         raise ValueError(f"unknown log format: {format!r}")
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler = logging.StreamHandler(stream) if stream is not None else _DescriptorHandler(_STDERR)
     handler.setFormatter(formatter)
-    # A reader of our stderr that went away must not fill what is left of it with tracebacks of the logging
-    # module.
-    logging.raiseExceptions = False
+    logging.raiseExceptions = False  # a line that cannot be made or written must not become a trace of many
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -144,6 +147,50 @@ def limited(
 def _log(level: int, name: str, fields: Mapping[str, object], exc: BaseException | None = None) -> None:
     if _logger.isEnabledFor(level):
         _logger.log(level, "%s", name, exc_info=exc, extra={_FIELDS: fields})
+
+
+class _DescriptorHandler(logging.Handler):
+    """Writes whole lines to a descriptor, without a buffer and without ever waiting for its reader."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._lost = 0
+        self._torn = False  # whether only the beginning of a line could be written
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, or count it as lost. Never raises."""
+        try:
+            if self._lost:
+                lost = logging.LogRecord(record.name, logging.WARNING, "", 0, "log.lines_lost", None, None)
+                setattr(lost, _FIELDS, {"lines": self._lost})
+                if not self._write(self.format(lost)):
+                    self._lost += 1
+                    return
+                self._lost = 0
+            if not self._write(self.format(record)):
+                self._lost += 1
+        except Exception:
+            self._lost += 1
+
+    def _write(self, line: str) -> bool:
+        whole = line.encode("utf-8", "backslashreplace") + b"\n"
+        data = memoryview(b"\n" + whole if self._torn else whole)
+        size = len(data)
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        while data:
+            ready = poll.poll(0)
+            written = 0
+            if ready and ready[0][1] & select.POLLOUT:
+                with contextlib.suppress(OSError):
+                    written = os.write(self._fd, data[:_PIPE_BYTES])
+            if not written:
+                self._torn |= len(data) < size
+                return False
+            data = data[written:]
+        self._torn = False
+        return True
 
 
 class _Formatter(logging.Formatter):

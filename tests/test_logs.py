@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,14 +99,75 @@ def test_unknown_formats_and_levels_are_refused() -> None:
         logs.setup("text", "loud")
 
 
-def test_stderr_is_where_lines_go(capsys: pytest.CaptureFixture[str]) -> None:
+def test_stderr_is_where_lines_go(capfd: pytest.CaptureFixture[str]) -> None:
     logs.setup("text", "info")
     logs.event("first")
     logs.setup("text", "info")
     logs.event("second")
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out == ""
     assert [line.split()[-1] for line in captured.err.splitlines()] == ["first", "second"]
+
+
+@pytest.fixture
+def stderr() -> Iterator[Callable[[int], None]]:
+    """Puts another descriptor in the place of stderr for the time of the test."""
+    kept = os.dup(2)
+    yield lambda fd: os.dup2(fd, 2) and None
+    os.dup2(kept, 2)
+    os.close(kept)
+
+
+def test_a_reader_of_stderr_that_stands_still_costs_lines_and_no_time(stderr: Callable[[int], None]) -> None:
+    reader, writer = os.pipe()
+    stderr(writer)
+    os.close(writer)
+    logs.setup("json", "info")
+    for number in range(1000):  # far more than a pipe holds; a write that waits would wait for ever
+        logs.event("thing", number=number, filler="x" * 500)
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        lines = b""
+        while part := os.read(reader, 65_536):
+            lines += part
+    logs.event("after")
+    lines += os.read(reader, 65_536)
+    os.close(reader)
+    told = [json.loads(line) for line in lines.splitlines()]
+    written = [line["number"] for line in told if line["event"] == "thing"]
+    assert written == list(range(len(written)))
+    assert 0 < len(written) < 1000
+    assert [line["event"] for line in told[len(written) :]] == ["log.lines_lost", "after"]
+    assert told[len(written)]["lines"] == 1000 - len(written)
+
+
+def test_a_reader_of_stderr_that_has_gone_costs_nothing(stderr: Callable[[int], None]) -> None:
+    reader, writer = os.pipe()
+    stderr(writer)
+    os.close(writer)
+    os.close(reader)
+    logs.setup("text", "info")
+    logs.event("thing")
+    logs.error("thing", ValueError("of some kind"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_under_stderr_costs_the_lines_that_it_has_no_room_for(
+    stderr: Callable[[int], None], tmp_path: Path
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    stderr(full)
+    os.close(full)
+    logs.setup("text", "info")
+    logs.event("first")
+    logs.event("second")
+    with (tmp_path / "log").open("wb") as file:
+        stderr(file.fileno())
+    logs.event("third")
+    assert [line.split()[3:] for line in (tmp_path / "log").read_text().splitlines()] == [
+        ["log.lines_lost", "lines=2"],
+        ["third"],
+    ]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
