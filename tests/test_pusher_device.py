@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import Clock, settings_with
 
 from farm.dialects import Ask, Close, Context, Effects, Join, Part, Tick
-from farm.dialects.pusher import PusherDialect, PusherSession, Turned, dialect
+from farm.dialects.pusher import PusherDialect, PusherSession, Turned, _shared_address, dialect
 from farm.upgrade import Request
 from router import vocabulary as v
 from router.dialects.pusher import (
@@ -121,7 +121,7 @@ class Device:
         data = json.dumps({"id": user} | more)
         return self.send("pusher:signin", {"auth": f"{KEY}:{user_signature(SECRET, SOCKET, data)}", "user_data": data})
 
-    def signed_in(self, user: str, **more: Any) -> "Device":
+    def signed_in(self, user: Any, **more: Any) -> "Device":
         assert self.sign_in(user, **more) == []
         (told,) = self.answer()
         assert told["event"] == "pusher:signin_success"
@@ -236,6 +236,31 @@ def test_an_application_has_its_quota(tmp_path: Path) -> None:
     assert (error(full.greeting)[0], full.closed.code if full.closed else 0) == (4004, 4004)
     devices.pop()
     assert Device(of).closed is None
+
+
+@pytest.mark.parametrize("where", [{}, {"channel": None}, {"data": None}, {"data": None, "channel": None}])
+def test_null_is_as_good_as_nothing(plain: PusherDialect, where: dict[str, Any]) -> None:
+    device = Device(plain)
+    assert device.raw(json.dumps({"event": "pusher:ping", **where}).encode()) == [{"event": "pusher:pong", "data": {}}]
+    assert device.raw(json.dumps({"event": "pusher:pong", **where}).encode()) == []
+    said = {"channel": "a", "auth": None, "channel_data": None, "more": None}
+    assert device.send("pusher:subscribe", said, channel=None, user_id=None) == []
+    assert device.answer() == [succeeded("a")]
+    assert error(device.send("client-a", None, channel=None))[0] == 4301
+    assert device.send("pusher:unsubscribe", {"channel": "a"}, channel=None) == []
+    assert device.parted == [address("a")]
+
+
+def test_names_too_long_for_a_channel_are_not_remembered(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.send("pusher:unsubscribe", {"channel": "a"})
+    before = _shared_address.cache_info()
+    for number in range(10):
+        name = "private-" + f"{number:d}" * 200_000
+        assert device.send("pusher:unsubscribe", {"channel": name}) == []
+        device.subscribe(name)
+        device.send("client-a", 1, channel=name)
+    assert _shared_address.cache_info() == before
 
 
 def test_ping_is_answered_at_once(plain: PusherDialect) -> None:
@@ -375,6 +400,18 @@ def test_a_private_channel_needs_its_signature(plain: PusherDialect, name: str) 
     assert device.open == Join(address(name), label("3", name))
 
 
+@pytest.mark.parametrize("name", ["private-a", "private-encrypted-a", "private-cache-a"])
+def test_the_signature_of_a_private_channel_may_cover_data(plain: PusherDialect, name: str) -> None:
+    data = '{"user_id":"u1"}'
+    for signed, said in ((data, data), (None, data), (None, None), (None, ""), ("", "")):
+        device = Device(plain)
+        device.send("pusher:subscribe", {"channel": name, "auth": auth(name, signed), "channel_data": said})
+        assert device.open == Join(address(name), label("3", name))  # and it makes no member of it
+    for signed, said in ((data, '{"user_id":"u2"}'), (data, None), (data, ""), ("", None)):
+        told = Device(plain).subscribe(name, auth=auth(name, signed), channel_data=said)
+        assert denied(told) == (name, "AuthError", 401)
+
+
 def test_the_vector_of_the_documentation_is_accepted(plain: PusherDialect) -> None:
     vector = "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
     device = Device(plain)
@@ -400,10 +437,10 @@ def test_a_presence_channel(plain: PusherDialect) -> None:
     said = {"channel": "presence-foobar", "auth": vector, "channel_data": data}
     assert device.send("pusher:subscribe", said) == []
     assert device.open == Join(
-        address("presence-foobar"), label("3", "presence-foobar"), "10", '{"name":"Mr. Pusher"}', 100
+        address("presence-foobar"), label("3", "presence-foobar"), "10", '#{"name":"Mr. Pusher"}', 100
     )
-    (told,) = device.answer(v.OK, {"10": '{"name":"Mr. Pusher"}', "eve": ""})
-    presence = {"ids": ["10", "eve"], "hash": {"10": {"name": "Mr. Pusher"}, "eve": None}, "count": 2}
+    (told,) = device.answer(v.OK, {"10": '#{"name":"Mr. Pusher"}', "eve": ""})
+    presence = {"ids": [10, "eve"], "hash": {"10": {"name": "Mr. Pusher"}, "eve": None}, "count": 2}
     assert told == succeeded("presence-foobar", {"presence": presence})
 
 
@@ -438,6 +475,34 @@ def test_a_member_that_cannot_be(plain: PusherDialect, data: str | None, kind: s
     assert device.rooms() == set()
 
 
+@pytest.mark.parametrize(("user", "shown"), [(7, 7), ("7", "7"), (0, 0), (-7, -7), (2**64, 2**64)])
+def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any, shown: Any) -> None:
+    device = Device(talkative)
+    data = json.dumps({"user_id": user})
+    device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
+    join = device.open
+    assert isinstance(join, Join)
+    assert join.user == str(user)  # by which 7 and "7" are one member
+    presence = device.answer(v.OK, {join.user: join.info})[0]["data"]["presence"]
+    assert presence == {"ids": [shown], "hash": {str(user): None}, "count": 1}
+    assert event(talkative.member_added("presence-a", join.user, join.info))["data"] == {"user_id": shown}
+    assert event(talkative.member_removed("presence-a", join.user, join.info))["data"] == {"user_id": shown}
+    device.send("client-a", 1, channel="presence-a")
+    assert json.loads(device.words[0][3])["user_id"] == shown
+    signed_in = Device(talkative).signed_in(user)
+    signed_in.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
+    assert isinstance(signed_in.open, Join)
+    assert signed_in.open[2:4] == (join.user, join.info)
+
+
+def test_user_info_of_null_is_none(plain: PusherDialect) -> None:
+    device = Device(plain)
+    data = '{"user_id":"a","user_info":null}'
+    device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
+    assert isinstance(device.open, Join)
+    assert device.open.info == ""
+
+
 def test_the_signature_covers_the_member(plain: PusherDialect) -> None:
     signed = auth("presence-a", '{"user_id":"a"}')
     told = Device(plain).subscribe("presence-a", auth=signed, channel_data='{"user_id":"b"}')
@@ -456,7 +521,7 @@ def test_members_come_and_go(plain: PusherDialect) -> None:
     data = {"user_id": "7", "user_info": {"name": "Eve"}}
     assert added == {"event": "pusher_internal:member_added", "channel": "presence-a", "data": data}
     assert event(plain.member_added("presence-a", 'a"', ""))["data"] == {"user_id": 'a"'}
-    removed = event(plain.member_removed("presence-a", "7"))
+    removed = event(plain.member_removed("presence-a", "7", ""))
     assert removed == {"event": "pusher_internal:member_removed", "channel": "presence-a", "data": {"user_id": "7"}}
 
 
@@ -523,7 +588,7 @@ def test_a_client_event_in_a_presence_channel_says_whose_it_is(talkative: Pusher
         "event": "client-moved",
         "channel": "presence-a",
         "data": "north",
-        "user_id": "7",
+        "user_id": 7,
     }
 
 
@@ -607,8 +672,19 @@ def test_a_user_id_has_its_length(plain: PusherDialect, user: str) -> None:
     assert error(Device(plain).sign_in(user))[0] == 4009
 
 
-def test_a_user_id_is_a_text(plain: PusherDialect) -> None:
-    assert error(Device(plain).sign_in(7))[0] is None
+@pytest.mark.parametrize("user", [None, True, 7.5, [7], {"id": 7}])
+def test_a_user_id_is_a_text_or_a_whole_number(plain: PusherDialect, user: Any) -> None:
+    assert error(Device(plain).sign_in(user))[0] is None
+
+
+def test_who_signs_in_with_a_number_is_the_same_as_with_its_digits(plain: PusherDialect) -> None:
+    device = Device(plain)
+    assert device.sign_in(7) == []
+    assert isinstance(device.open, Join)
+    assert device.open.key == address("#server-to-user-7")
+    assert device.answer() == [{"event": "pusher:signin_success", "data": {"user_data": '{"id": 7}'}}]
+    assert device.sign_in("7")[0]["event"] == "pusher:signin_success"
+    assert error(device.sign_in(8))[0] == 4009
 
 
 def test_a_sign_in_needs_its_signature(plain: PusherDialect) -> None:
@@ -659,9 +735,9 @@ def test_a_watchlist_is_told_who_is_there(tmp_path: Path) -> None:
 
 def test_who_watches_hears_of_coming_and_going(plain: PusherDialect) -> None:
     assert event(plain.member_added("#watch-a", "a", "")) == watched(online=["a"])
-    assert event(plain.member_removed("#watch-a", "a")) == watched(offline=["a"])
+    assert event(plain.member_removed("#watch-a", "a", "")) == watched(offline=["a"])
     assert event(plain.member_added("#watch-a", "", "")) == watched()
-    assert event(plain.member_removed("#watch-a", "")) == watched()
+    assert event(plain.member_removed("#watch-a", "", "")) == watched()
 
 
 def test_a_watchlist_that_is_too_long(tmp_path: Path) -> None:
@@ -688,8 +764,21 @@ def test_watchlists_are_off_by_default(plain: PusherDialect) -> None:
     assert device.open is None
 
 
-@pytest.mark.parametrize("watchlist", ["a", {"a": 1}, [1], None])
-def test_a_watchlist_is_a_list_of_texts(plain: PusherDialect, watchlist: Any) -> None:
+def test_a_watchlist_may_be_null_and_may_hold_numbers(tmp_path: Path) -> None:
+    of = made(tmp_path, {"watchlists": True})
+    device = Device(of).signed_in(7, watchlist=None)
+    assert isinstance(device.open, Join)
+    assert device.open.key == address("#watch-7")
+    assert device.answer(v.OK, {"7": ""}) == []
+    device = Device(of).signed_in("7", watchlist=[8, "8", 7])
+    device.answer(v.OK, {"7": ""})
+    assert isinstance(device.open, Join)
+    assert device.open.key == address("#watch-8")
+    assert device.answer(v.OK, {}) == [watched(offline=["8"])]
+
+
+@pytest.mark.parametrize("watchlist", ["a", {"a": 1}, [1.5], [None], [[]]])
+def test_a_watchlist_is_a_list_of_ids(plain: PusherDialect, watchlist: Any) -> None:
     assert error(Device(plain).sign_in("7", watchlist=watchlist))[0] is None
 
 

@@ -59,7 +59,7 @@ class Worker:
 
 def told(change: Change | None) -> Any:
     assert change is not None
-    return [user for user, _ in change.added], change.removed
+    return [user for user, _ in change.added], [user for user, _ in change.removed]
 
 
 # ---- channels without members

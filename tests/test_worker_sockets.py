@@ -107,7 +107,7 @@ class Talk:
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         return f"{channel} + {user} ({info})".encode()
 
-    def member_removed(self, channel: str, user: str) -> bytes:
+    def member_removed(self, channel: str, user: str, info: str) -> bytes:
         return f"{channel} - {user}".encode()
 
 

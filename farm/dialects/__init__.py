@@ -64,7 +64,7 @@ class Join(NamedTuple):
     user: str | None = None
     """Who this is, for presence."""
     info: str = ""
-    """JSON text that the other members are shown, or ""."""
+    """What `member_added` makes of it is what the other members are shown; "" for nothing."""
     most: int = 0
     """Members that the channel may have."""
     hidden: bool = False
@@ -150,8 +150,8 @@ class Presence(Protocol):
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         """The user's first connection has joined the channel of this name."""
 
-    def member_removed(self, channel: str, user: str) -> bytes:
-        """His last one has gone."""
+    def member_removed(self, channel: str, user: str, info: str) -> bytes:
+        """His last one has gone. info: what he was shown with."""
 
 
 class NoticeBoard(Protocol):

@@ -31,6 +31,8 @@ from router.dialects.pusher import (
     is_presence,
     is_private,
     label,
+    member_info,
+    shown_member,
 )
 from router.options import Section
 from router.pusher_apps import App, load, socket_signature, user_signature
@@ -71,17 +73,23 @@ _PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
 _PING: Final = b'{"event":"pusher:ping","data":"{}"}'
 _NEVER: Final = float("-inf")
 _SHARED: Final = 2048  # channels whose subscribers share the object that is their address
+_SHARED_CHARS: Final = 512  # of a name that is remembered for it: no channel's is longer, so this bounds the bytes
 
 _encode = msgspec.json.Encoder().encode
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_address = lru_cache(_SHARED)(channel_address)
+_shared_address = lru_cache(_SHARED)(channel_address)
+
+
+def _address(app: str, name: str) -> bytes:
+    """The address of a channel. A device may name anything: what is too long to be a channel is not remembered."""
+    return _shared_address(app, name) if len(name) <= _SHARED_CHARS else channel_address(app, name)
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False):
-    """What a device says."""
+    """What a device says. Here as in all that follows null is as good as nothing."""
 
     event: str
-    channel: str = ""
+    channel: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"")
 
 
@@ -110,9 +118,9 @@ class _Member(msgspec.Struct, frozen=True, gc=False):
 class _User(msgspec.Struct, frozen=True, gc=False):
     """`user_data` of who signs in."""
 
-    id: str
+    id: str | int
     user_info: msgspec.Raw = msgspec.Raw(b"")
-    watchlist: list[str] = []
+    watchlist: list[str | int] | None = None
 
 
 _message_in = msgspec.json.Decoder(_Message).decode
@@ -180,13 +188,14 @@ class PusherDialect:
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         if channel.startswith(WATCH):
             return _watched([user] if user != NOBODY else [], [])
-        member = b'{"user_id":%s%s}' % (_encode(user), b',"user_info":' + info.encode() if info else b"")
+        user_id, user_info = shown_member(user, info)
+        member = b'{"user_id":%s%s}' % (user_id, b',"user_info":' + user_info if user_info else b"")
         return _event("pusher_internal:member_added", member, channel)
 
-    def member_removed(self, channel: str, user: str) -> bytes:
+    def member_removed(self, channel: str, user: str, info: str) -> bytes:
         if channel.startswith(WATCH):
             return _watched([], [user] if user != NOBODY else [])
-        return _event("pusher_internal:member_removed", b'{"user_id":%s}' % _encode(user), channel)
+        return _event("pusher_internal:member_removed", b'{"user_id":%s}' % shown_member(user, info)[0], channel)
 
 
 _SHOWN: Final = 64  # characters of something unknown in a message
@@ -263,15 +272,15 @@ class _More:
     def __init__(self) -> None:
         self.user = ""  # who is signed in
         self.info = ""
-        self.signing: tuple[_User, str, str] | None = None  # who is about to be, with info and data
+        self.signing: tuple[str, str, _User, str] | None = None  # who is about to be, info, and what was said
         self.watching: _Watching | None = None
         self.hidden = 0  # rooms that it has not asked for
-        self.members: tuple[tuple[bytes, str], ...] = ()  # who this connection is in presence channels
+        self.members: tuple[tuple[bytes, bytes], ...] = ()  # who this connection is in presence channels, as JSON
         self.second = _NEVER  # when the first client event of the current second came
         self.sent = 0  # client events since
 
-    def member(self, key: bytes) -> str | None:
-        """Who this connection is in a presence channel."""
+    def member(self, key: bytes) -> bytes | None:
+        """Who this connection is in a presence channel, as JSON."""
         return next((user for room, user in self.members if room == key), None)
 
 
@@ -374,21 +383,23 @@ class PusherSession:
         if is_presence(name):
             user, info = self._presence(asked)
         elif is_private(name):
-            self._check(asked, None)
+            self._check(asked, asked.channel_data, None)
         self.rooms = (*self.rooms, key)
         if user is None:
             return (Join(key, label(app.id, name)),)
         more = self._needs_more()
-        more.members = (*more.members, (key, user))
+        more.members = (*more.members, (key, shown_member(user, info)[0]))
         return (Join(key, label(app.id, name), user, info, options.max_members),)
 
-    def _check(self, asked: _Subscribe, channel_data: str | None) -> None:
-        """Raises: _Refused unless the application's own server has vouched for this."""
+    def _check(self, asked: _Subscribe, *channel_data: str | None) -> None:
+        """Raises: _Refused unless the application's own server has vouched for this, with one of these as data."""
         app = self._home.app
         if not asked.auth:
             raise _Refused("AuthError", f"auth is missing: {asked.channel} needs it", 401)
-        signature = socket_signature(app.secret, self.socket_id, asked.channel, channel_data)
-        if not app.signed_by_us(asked.auth, signature):
+        for data in dict.fromkeys(channel_data):
+            if app.signed_by_us(asked.auth, socket_signature(app.secret, self.socket_id, asked.channel, data)):
+                break
+        else:
             raise _Refused("AuthError", f"Invalid signature of the subscription to {asked.channel}", 401)
         self._vouched = True
 
@@ -403,16 +414,18 @@ class PusherSession:
             member = _member_in(asked.channel_data.encode())
         except _UNREADABLE as error:
             raise _Refused("InvalidData", f"channel_data cannot be used: {error}", 400) from None
-        return self._checked_user(str(member.user_id), member.user_info)
+        return self._checked_user(member.user_id, member.user_info)
 
-    def _checked_user(self, user: str, info: msgspec.Raw) -> tuple[str, str]:
+    def _checked_user(self, user: str | int, user_info: msgspec.Raw) -> tuple[str, str]:
+        """Who somebody is and what the others are shown of him, as presence has it. Raises: _Refused."""
         options = self._options
-        if not self._could_be(user):
+        name = _name(user)
+        if not self._could_be(name):
             raise _Refused("InvalidData", f"The ID of a user has 1 to {options.max_user_id} characters", 400)
-        text = bytes(info)
+        text = _given(user_info)
         if len(text) > options.max_user_info_bytes:
             raise _Refused("LimitReached", f"user_info has at most {options.max_user_info_bytes} bytes", 413)
-        return user, text.decode()
+        return name, member_info(text.decode(), type(user) is int)
 
     def _unsubscribe(self, data: bytes, now: float) -> Effects:
         name = _unsubscribe_in(data).channel
@@ -438,7 +451,7 @@ class PusherSession:
     # ------------------------------------------------------------------ client events
 
     def _client_event(self, said: _Message, now: float) -> Effects:
-        app, options, channel = self._home.app, self._options, said.channel
+        app, options, channel = self._home.app, self._options, said.channel or ""
         if not app.client_events:
             return self._fault("Client events are not enabled for this app (client_messages)", REJECTED)
         if len(said.event) > options.max_event_name:
@@ -458,7 +471,7 @@ class PusherSession:
             return self._fault(f"At most {options.client_events_a_second} client events a second", REJECTED)
         more.sent += 1
         user = more.member(key)
-        of_whom = b"" if user is None else b',"user_id":%s' % _encode(user)
+        of_whom = b"" if user is None else b',"user_id":%s' % user
         start = b'{"event":%s,"channel":%s,"data":' % (_encode(said.event), _encode(channel))
         frame = b"".join((start, data, of_whom, b"}")).decode()
         return ((v.PUBLISH, 0, key, frame, 0, self.socket_id),)
@@ -482,7 +495,7 @@ class PusherSession:
         if more.user:
             more.info = info
             return (_signed_in(asked.user_data),)
-        more.signing = (read, info, asked.user_data)
+        more.signing = (user, info, read, asked.user_data)
         key = _address(app.id, SERVER_TO_USER + user)
         self._enters_hidden(more, key)
         return (Join(key, hidden=True),)
@@ -493,19 +506,20 @@ class PusherSession:
 
     def _sign_in_answered(self, more: _More, join: Join, status: int) -> Effects:
         assert more.signing is not None
-        (user, info, data), more.signing = more.signing, None
+        (user, info, read, data), more.signing = more.signing, None
         if status != v.OK:
             return self._come_back(join.key)
-        more.user, more.info = user.id, info
+        more.user, more.info = user, info
         effects: list[Effect] = [_signed_in(data)]
         app = self._home.app
         if app.watchlists:
             most = self._options.max_watchlist
-            watched = [name for name in dict.fromkeys(user.watchlist) if name != user.id and self._could_be(name)]
+            listed = dict.fromkeys(map(_name, read.watchlist or ()))
+            watched = [name for name in listed if name != user and self._could_be(name)]
             if len(watched) > most:
                 effects.append(_error(TRUNCATED, f"The watchlist is cut after {most} users"))
             more.watching = _Watching(watched[:most])
-            effects.append(self._watch(more, user.id, user.id))
+            effects.append(self._watch(more, user, user))
         return effects
 
     # ------------------------------------------------------------------ watchlists
@@ -600,10 +614,21 @@ class PusherSession:
         return (Close(NO_PONG, "Pong reply not received in time"),), 0
 
 
+def _given(raw: msgspec.Raw) -> bytes:
+    """A member's JSON; b"" if it is absent or null."""
+    data = bytes(raw)
+    return b"" if data == b"null" else data
+
+
 def _data(raw: msgspec.Raw) -> bytes:
     """The data of a command: an object, or a text that holds one, as some libraries send it."""
-    data = bytes(raw)
+    data = _given(raw)
     return _text_in(data).encode() if data.startswith(b'"') else data or b"{}"
+
+
+def _name(user: str | int) -> str:
+    """A user's ID as a text: 7 and "7" are the same user."""
+    return user if isinstance(user, str) else str(user)
 
 
 def _succeeded(channel: str, members: dict[str, str] | None) -> bytes:
@@ -611,8 +636,12 @@ def _succeeded(channel: str, members: dict[str, str] | None) -> bytes:
     if members is None:
         data = b"{}"
     else:
-        shown = {user: msgspec.Raw(info.encode() or b"null") for user, info in members.items()}
-        data = _encode({"presence": {"ids": list(members), "hash": shown, "count": len(members)}})
+        ids, shown = [], {}
+        for user, info in members.items():
+            user_id, user_info = shown_member(user, info)
+            ids.append(msgspec.Raw(user_id))
+            shown[user] = msgspec.Raw(user_info or b"null")
+        data = _encode({"presence": {"ids": ids, "hash": shown, "count": len(members)}})
     return _event("pusher_internal:subscription_succeeded", data, channel)
 
 

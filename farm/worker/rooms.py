@@ -79,7 +79,8 @@ class Change(NamedTuple):
     """Who is to be told, each with the user id he has there; not of himself."""
     added: list[tuple[str, str]]
     """User id and info."""
-    removed: list[str]
+    removed: list[tuple[str, str]]
+    """The same."""
 
 
 class Completed(NamedTuple):
@@ -278,8 +279,8 @@ class Rooms:
             else:
                 result = None
                 del presence.own[user]
-                if presence.members.pop(user, None) is not None:
-                    change = Change(room.label, room.audience(), [], [user])
+                if (info := presence.members.pop(user, None)) is not None:
+                    change = Change(room.label, room.audience(), [], [(user, info)])
         if status == v.OK:
             room.open = True
             for connection, join in mine:
@@ -304,9 +305,7 @@ class Rooms:
         assert presence is not None
         members, own = presence.members, presence.own
         # Who is here stays, whatever the router knew when it said this: it hears, or has heard, of him.
-        gone = [user for user in removed if user in members and user not in own]
-        for user in gone:
-            del members[user]
+        gone = [(user, members.pop(user)) for user in removed if user in members and user not in own]
         new = [(user, info) for user, info in added if user not in members]
         members.update(new)
         return Change(room.label, room.audience(), new, gone) if new or gone else None

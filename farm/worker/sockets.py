@@ -508,8 +508,8 @@ class Sockets:
                 self._fan_out([connection for connection, who in change.audience.items() if who != user], frame)
             else:
                 self._fan_out(change.audience, frame)
-        for user in change.removed:
-            self._fan_out(change.audience, encode_text(dialect.member_removed(channel, user)))
+        for user, info in change.removed:
+            self._fan_out(change.audience, encode_text(dialect.member_removed(channel, user, info)))
 
     def _dismiss(self, word: list[Any]) -> None:
         _, key, code, reason = word

@@ -148,6 +148,21 @@ def label(app: str, name: str) -> str:
     return v.channel_label(NAME, app, name)
 
 
+_NUMERIC: Final = "#"  # begins no JSON
+
+
+def member_info(user_info: str, numeric: bool) -> str:
+    """What presence keeps beside a user's ID: his user_info as JSON or "", and whether the ID was given as a number."""
+    return _NUMERIC + user_info if numeric else user_info
+
+
+def shown_member(user: str, info: str) -> tuple[bytes, bytes]:
+    """A member's ID as JSON, a number if it was given as one, and his user_info as JSON or b""."""
+    if info.startswith(_NUMERIC):
+        return user.encode(), info[1:].encode()
+    return _encode(user), info.encode()
+
+
 CACHE_MISS: Final = "cache_miss"
 """What HAPPENED says when somebody subscribed to a cache channel that holds no event; its detail is ""."""
 
@@ -570,11 +585,13 @@ class _AppSide:
             raise _Refused(400, "Only a presence channel has users")
         there = self._there(call.app, channel)
         members = {} if there is None or there.members is None else there.members
-        users: list[_Attributes] = [{"id": user} for user in members]
-        if call.parameters.get("with_user_info") == "1":
-            for user, member in zip(users, members.values(), strict=True):
-                if member.info:
-                    user["user_info"] = msgspec.Raw(member.info.encode())
+        with_info = call.parameters.get("with_user_info") == "1"
+        users: list[_Attributes] = []
+        for user, member in members.items():
+            user_id, user_info = shown_member(user, member.info)
+            users.append({"id": msgspec.Raw(user_id)})
+            if with_info and user_info:
+                users[-1]["user_info"] = msgspec.Raw(user_info)
         call.reply(Response(200, _encode({"users": users})))
 
     def _terminate(self, call: _Call, user: str) -> None:
