@@ -4,9 +4,10 @@ Every source is read against the same declarations (`router.options`), and all o
 is said, so that one run names every problem: where it stands, what was expected, what was found, and for a
 name that does not exist the nearest one that does.
 
-In the environment an option is `FARM_SECTION_KEY`. Not every variable that begins with `FARM_` is ours (a
-cluster scheduler makes `FARM_SERVICE_HOST` and `FARM_PORT_80_TCP` for a service called farm), so an unknown
-one is an error if it
+In the environment an option is `FARM_SECTION_KEY`; a variable that is empty counts as unset. Not every variable that
+begins with `FARM_` is ours: for a service called `farm` or `farm-device` Kubernetes makes `FARM_DEVICE_SERVICE_HOST`,
+`FARM_DEVICE_PORT=tcp://10.0.0.1:8080` and their like, which are passed over even where they have the name of an
+option. Of the others an unknown one is an error if it
 
 - begins with the name of a section (`FARM_LISTEN_PROT`), or
 - is the name of an option without its section (`FARM_WORKERS`), or
@@ -20,8 +21,9 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +33,18 @@ from router.options import Section, Settings
 DEFAULT_FILE: Final = Path("farm.toml")
 NEAR: Final = 0.8  # difflib's ratio from which an unknown FARM_ variable counts as a misspelt option
 SUGGEST: Final = 0.6  # and from which a name is worth suggesting
+MAX_FILE_BYTES: Final = 262_144
+MAX_PROBLEMS: Final = 50  # that are told; of the others only how many they are
+
+# A service's variables (Kubernetes, "Discovering services"; Docker's links are the same): most by their names alone,
+# NAME_PORT by its value too, because it could be a misspelt option.
+_SERVICE_NAME: Final = re.compile(
+    r"FARM(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_PORT_NAME: Final = re.compile(r"FARM(_[A-Z0-9_]+)?_PORT")
+_LINES_TRIED: Final = 64
+_MAX_KEY_SHOWN: Final = 80
+_SERVICE_PORT_VALUE: Final = re.compile(r"(tcp|udp|sctp)://.*", re.IGNORECASE | re.DOTALL)
 
 
 class ConfigError(Exception):
@@ -100,8 +114,11 @@ class _Reader:
         self._values: dict[str, Any] = {}
         self._origins: dict[str, str] = {}
         self._problems: list[str] = []
+        self._untold = 0
 
     def finish(self) -> Resolved:
+        if self._untold:
+            self._problems.append(f"and {self._untold} more")
         if self._problems:
             raise ConfigError(self._problems)
         built = []
@@ -114,7 +131,12 @@ class _Reader:
 
     def read_file(self, file: Path) -> None:
         try:
-            text = file.read_bytes().decode()
+            with file.open("rb") as handle:
+                data = handle.read(MAX_FILE_BYTES + 1)
+            if len(data) > MAX_FILE_BYTES:
+                self._problems.append(f"{file}: is larger than {MAX_FILE_BYTES} bytes, so it is no settings file")
+                return
+            text = data.decode()
             tree = tomllib.loads(text)
         except OSError as exc:
             self._problems.append(f"{file}: cannot be read: {exc.strerror}")
@@ -122,38 +144,51 @@ class _Reader:
             self._problems.append(f"{file}: is not UTF-8 text (byte {exc.start})")
         except tomllib.TOMLDecodeError as exc:
             self._problems.append(f"{file}{_position(str(exc))}")
+        except RecursionError:
+            self._problems.append(f"{file}: not valid TOML: too many brackets in one another")
+        except ValueError:  # Python does not read numbers of more than 4300 digits
+            self._problems.append(f"{file}: not valid TOML: a number has too many digits")
         else:
+            lines = key_lines(text)
             for name, table in tree.items():
-                self._read_table(file, text, name, table)
+                self._read_table(file, lines, name, table)
 
-    def _read_table(self, file: Path, text: str, name: str, table: object) -> None:
+    def _read_table(self, file: Path, lines: Mapping[tuple[str, ...], int], name: str, table: object) -> None:
         def where(*path: str) -> str:
-            return f"{file}, line {line_of(text, path)}"
+            return f"{file}, line {lines.get(path) or lines.get(path[:1], 1)}"
+
+        shown = _shown(name)
 
         if name not in self._sections:
             if isinstance(table, dict):
-                self._problems.append(f"{where(name)}: [{name}]: no such section{self._near_section(name)}")
+                self._problem(where(name), lambda: f"[{shown}]: no such section{self._near_section(name)}")
             else:
-                homes = [f"[{o.section.SECTION}]" for o in self._options.values() if o.name == name]
-                hint = f"; it belongs under {' or '.join(homes)}" if homes else self._near_section(name)
-                self._problems.append(f"{where(name)}: {name}: stands outside of every section{hint}")
+                self._problem(where(name), lambda: f"{shown}: stands outside of every section{self._home(name)}")
         elif not isinstance(table, dict):
-            self._problems.append(f"{where(name)}: {name}: expected a table [{name}], found {show(table)}")
+            self._problem(where(name), lambda: f"{name}: expected a table [{name}], found {show(table)}")
         else:
             for key, value in table.items():
                 self._assign(where(name, key), f"{name}.{key}", value, coerce=False)
+
+    def _home(self, name: str) -> str:
+        homes = [f"[{o.section.SECTION}]" for o in self._options.values() if o.name == name]
+        return f"; it belongs under {' or '.join(homes)}" if homes else self._near_section(name)
 
     # -- environment
 
     def read_environ(self, environ: Mapping[str, str]) -> None:
         for variable in sorted(environ):
-            if not variable.startswith(PREFIX):
+            value = environ[variable]
+            if not variable.startswith(PREFIX) or not value.strip() or _is_of_a_service(variable, value):
                 continue
-            option = self._variables.get(variable)
-            if option is not None:
-                self._assign(variable, option.key, environ[variable], coerce=True)
-            elif (problem := self._stray(variable)) is not None:
-                self._problems.append(f"{variable}: {problem}")
+            self._read_variable(variable, value)
+
+    def _read_variable(self, variable: str, value: str) -> None:
+        option = self._variables.get(variable)
+        if option is not None:
+            self._assign(variable, option.key, value, coerce=True)
+        elif (problem := self._stray(variable)) is not None:
+            self._problem(variable, lambda: problem)
 
     def _stray(self, variable: str) -> str | None:
         """What is wrong with an unknown variable, or None if it is none of ours (see the module's text)."""
@@ -176,22 +211,29 @@ class _Reader:
     def read_assignments(self, assignments: Iterable[tuple[str, str, object]]) -> None:
         for flag, key, value in assignments:
             if value is None:
-                self._problems.append(f"{flag}: expected section.key=value, found {show(key)}")
+                self._problem(flag, partial("expected section.key=value, found {}".format, show(key)))
             else:
                 self._assign(flag, key, value, coerce=isinstance(value, str))
 
     # -- what they share
 
+    def _problem(self, origin: str, text: Callable[[], str]) -> None:
+        """One line. The text is made only if it is told: to look for names that are nearly right takes time."""
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(f"{origin}: {text()}")
+        else:
+            self._untold += 1
+
     def _assign(self, origin: str, key: str, value: object, *, coerce: bool) -> None:
         option = self._options.get(key)
         if option is None:
-            self._problems.append(f"{origin}: {key}: no such option{self._near_key(key)}")
+            self._problem(origin, lambda: f"{_shown(key)}: no such option{self._near_key(key)}")
             return
         try:
             self._values[key] = from_text(option, str(value)) if coerce else checked(option, value)
         except WrongValue as wrong:
             found = "something else" if option.spec.secret else str(wrong)
-            self._problems.append(f"{origin}: {key}: expected {expected(option)}, found {found}")
+            self._problem(origin, lambda: f"{key}: expected {expected(option)}, found {found}")
         else:
             self._origins[key] = origin
 
@@ -210,27 +252,69 @@ class _Reader:
         return f"; did you mean [{near[0]}]?" if near else f"; there are {', '.join(self._sections)}"
 
 
-def line_of(text: str, path: Sequence[str]) -> int:
-    """The line (from 1) on which a key of a TOML document is set.
+def key_lines(text: str) -> Mapping[tuple[str, ...], int]:
+    """The lines (from 1) on which the tables and the keys in them are set, for a text that is valid TOML.
 
-    `path` leads to a key that the document has. No second TOML parser: the key's statement begins after the
-    longest beginning of the document that is valid TOML and does not have the key.
+    Paths of one or two names. No second TOML parser: the text is cut into its statements, each the fewest lines that
+    are TOML by themselves, and that parser says which keys a statement sets.
     """
-    lines = text.splitlines(keepends=True)
-    without = 0
-    for count in range(1, len(lines) + 1):
+    lines = [f"{line}\n" for line in text.split("\n")]
+    found: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    at = 0
+    while at < len(lines):
+        number, (at, node) = at + 1, _statement(lines, at)
+        if lines[number - 1].lstrip().startswith("["):
+            table = tuple(_names(node))
+            for depth in (1, 2):
+                found.setdefault(table[:depth], number)
+            continue
+        for name, value in node.items():
+            path = (*table, name)
+            found.setdefault(path[:1], number)
+            found.setdefault(path[:2], number)
+            if len(path) == 1 and isinstance(value, dict):
+                for below in value:
+                    found.setdefault((name, below), number)
+    return found
+
+
+def _statement(lines: Sequence[str], start: int) -> tuple[int, dict[str, Any]]:
+    """The statement that begins on a line: the line after it, and what it sets.
+
+    Long ones are tried at every doubling of their length only, so that the whole takes time in proportion to the text;
+    what follows such a one in the same piece counts as set on its first line.
+    """
+    count = 1
+    while True:
+        end = min(start + count, len(lines))
         try:
-            node: object = tomllib.loads("".join(lines[:count]))
-        except tomllib.TOMLDecodeError:
-            continue  # in the middle of a value of several lines
-        for name in path:
-            if not isinstance(node, dict) or name not in node:
-                without = count
-                break
-            node = node[name]
+            return end, tomllib.loads("".join(lines[start:end]))
+        except ValueError:
+            if end == len(lines):  # not without what stands above it; then the text was no TOML
+                return end, {}
+        count = count + 1 if count < _LINES_TRIED else 2 * count
+
+
+def _names(node: Any) -> Iterator[str]:
+    """The names of a table's header, from what a TOML of it alone says."""
+    while isinstance(node, dict | list) and node:
+        if isinstance(node, list):
+            node = node[0]
         else:
-            break
-    return without + 1
+            name, node = next(iter(node.items()))
+            yield name
+
+
+def _is_of_a_service(variable: str, value: str) -> bool:
+    if _SERVICE_NAME.fullmatch(variable):
+        return True
+    return bool(_SERVICE_PORT_NAME.fullmatch(variable) and _SERVICE_PORT_VALUE.fullmatch(value))
+
+
+def _shown(key: str) -> str:
+    """A key as it was written, if that is fit for a line."""
+    return key if key.isprintable() and len(key) <= _MAX_KEY_SHOWN else show(key)
 
 
 def _position(message: str) -> str:

@@ -16,6 +16,9 @@ PREFIX: Final = "FARM_"
 _TRUE: Final = frozenset(("true", "1", "yes", "on"))
 _FALSE: Final = frozenset(("false", "0", "no", "off"))
 _MAX_SHOWN: Final = 80  # characters of a wrong value in a message
+# What no option can use, whatever its own range: beyond, a number would not fit where the system or SQLite takes it.
+_MOST: Final = 2**31 - 1
+_MOST_BYTES: Final = 2**53
 
 
 class WrongValue(Exception):
@@ -101,33 +104,54 @@ def checked(option: Option, value: object) -> Any:
 
     Raises: WrongValue.
     """
-    spec = option.spec
     if get_origin(option.kind) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise WrongValue(show(value))
-        if spec.choices and not all(item in spec.choices for item in value):
-            raise WrongValue(show(value))
-        return tuple(value)
-    if option.kind is str and spec.pattern and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return tuple(_text(option.spec, item) for item in value)
+        except ValueError:
+            raise WrongValue(show(value)) from None
+    if option.kind is str and option.spec.pattern and type(value) is int and abs(value) <= _MOST:
         value = str(value)  # `workers = 4` is what one writes, where `workers = "auto"` can be written too
-    if option.kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if option.kind is float and type(value) is int and abs(value) <= _MOST_BYTES:
         value = float(value)
     if type(value) is not option.kind:
         raise WrongValue(show(value))
     if isinstance(value, str):
-        if spec.choices and value not in spec.choices:
-            raise WrongValue(show(value))
-        if spec.pattern and re.fullmatch(spec.pattern, value) is None:
-            raise WrongValue(show(value))
-    elif isinstance(value, int | float):
-        low = -math.inf if spec.ge is None else spec.ge
-        high = math.inf if spec.le is None else spec.le
-        if not math.isfinite(value) or not low <= value <= high:
-            raise WrongValue(show(value))
-    return value
+        try:
+            return _text(option.spec, value)
+        except ValueError:
+            raise WrongValue(show(value)) from None
+    return value if isinstance(value, bool) else _number(option.spec, value)
+
+
+def _text(spec: OptionSpec, text: str) -> str:
+    """Raises: ValueError."""
+    text.encode()  # a name that is not UTF-8 would end whatever writes it down
+    if "\0" in text or (spec.choices and text not in spec.choices):
+        raise ValueError(text)
+    if spec.pattern and re.fullmatch(spec.pattern, text, re.ASCII) is None:
+        raise ValueError(text)
+    return text if spec.check is None else spec.check(text)
+
+
+def _number(spec: OptionSpec, value: Any) -> Any:
+    """Raises: WrongValue."""
+    low = -math.inf if spec.ge is None else spec.ge
+    high = math.inf if spec.le is None else spec.le
+    if not -math.inf < value < math.inf or not low <= value <= high:
+        raise WrongValue(show(value))
+    if abs(value) > (_MOST_BYTES if spec.unit == "bytes" else _MOST):
+        raise WrongValue(f"{show(value)}, which is beyond what can be used")
+    return value + 0.0 if isinstance(value, float) else value  # so that -0.0 is 0.0
 
 
 def show(value: object) -> str:
     """A wrong value, on one line and not too long."""
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_MAX_SHOWN:
+        return "a number of very many digits"  # Python refuses to write some of them out
+    try:
+        text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    except (ValueError, RecursionError):  # such a number, or very many brackets, in a list or a table
+        return "something that is too long to be shown"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -8,6 +8,7 @@ from typing import ClassVar
 import farm.dialects
 import router.dialects
 import router.settings
+from router import option_texts as texts
 from router.dialects import modules, switches
 from router.options import Section, option
 
@@ -70,7 +71,12 @@ class WorkerOptions(Section):
         unit="s",
         ge=0,
     )
-    origins: tuple[str, ...] = option((), "allowed Origin headers, exact; empty: every origin and none")
+    origins: tuple[str, ...] = option(
+        (),
+        "allowed Origin headers, exact; empty: every origin and none",
+        expects="a list of origins as browsers send them, https://example.org for one",
+        check=texts.origin,
+    )
     retry_after: int = option(
         30,
         "Retry-After of a 503 when the worker is full or draining, or cannot pass an app server to the router",

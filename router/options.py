@@ -10,7 +10,7 @@ read against that declaration.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -27,6 +27,8 @@ class OptionSpec:
     pattern: str = ""  # a text option must match it whole; then `expects` says in words what it wants
     expects: str = ""
     secret: bool = False  # never shown: not in messages, not in the effective settings
+    # Of a text, or of each text in a list: returns the form that is used, raises ValueError for what is none.
+    check: Callable[[str], str] | None = None
 
 
 def option(
@@ -40,9 +42,10 @@ def option(
     pattern: str = "",
     expects: str = "",
     secret: bool = False,
+    check: Callable[[str], str] | None = None,
 ) -> Any:
     """A dataclass field that carries its own documentation and range. `ge` and `le` are inclusive."""
-    spec = OptionSpec(help, unit, ge, le, choices, pattern, expects, secret)
+    spec = OptionSpec(help, unit, ge, le, choices, pattern, expects, secret, check)
     return dataclasses.field(default=default, metadata={"option": spec})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from router import option_texts as texts
 from router.options import Section, option
 
 
@@ -13,10 +14,20 @@ class Listen(Section):
     SECTION: ClassVar[str] = "listen"
     HELP: ClassVar[str] = "Where the farm listens."
 
-    host: str = option("0.0.0.0", "address of the device port and the router port; :: for IPv6 and IPv4")
+    host: str = option(
+        "0.0.0.0",
+        "address of the device port and the router port; :: for IPv6 and IPv4",
+        expects="an IP address or the name of a host",
+        check=texts.host,
+    )
     device_port: int = option(8080, "devices connect here (WebSocket); 0 takes a free port", ge=0, le=65535)
     router_port: int = option(8081, "app servers push here (HTTP); 0 takes a free port", ge=0, le=65535)
-    admin_host: str = option("127.0.0.1", "address of the admin port: health, metrics and status are not for everyone")
+    admin_host: str = option(
+        "127.0.0.1",
+        "address of the admin port: health, metrics and status are not for everyone",
+        expects="an IP address or the name of a host",
+        check=texts.host,
+    )
     admin_port: int = option(8082, "health, metrics and status (HTTP); 0 takes a free port", ge=0, le=65535)
     backlog: int = option(4096, "connections that wait to be accepted, per listener", unit="connections", ge=1)
 
@@ -26,7 +37,12 @@ class Data(Section):
     SECTION: ClassVar[str] = "data"
     HELP: ClassVar[str] = "Where the farm keeps what must outlive it."
 
-    dir: str = option("./farm-data", "folder of the store, the token key and the control sockets (made with mode 0700)")
+    dir: str = option(
+        "./farm-data",
+        "folder of the store, the token key and the control sockets; made with mode 0700 where it is missing",
+        expects="the path of a folder",
+        check=texts.path,
+    )
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class StoreOptions(Section):
     )
     sweep_interval: float = option(30.0, "time between two looks for expired entries", unit="s", ge=0.1)
     sweep_batch: int = option(5000, "entries looked at in one sweep", unit="entries", ge=1)
-    cache_mib: int = option(64, "sqlite page cache", unit="MiB", ge=1)
+    cache_mib: int = option(64, "sqlite page cache", unit="MiB", ge=1, le=1_048_576)
     record_cache: int = option(
         50_000, "registrations of up to 256 bytes that the router remembers for a minute", unit="records", ge=0
     )
@@ -81,7 +97,10 @@ class EndpointOptions(Section):
     HELP: ClassVar[str] = "The app servers' HTTP port."
 
     url: str = option(
-        "", "public base of push endpoints, e.g. https://push.example.org; empty: http://<host>:<router port>"
+        "",
+        "public base of push endpoints, e.g. https://push.example.org; empty: http://<host>:<router port>",
+        expects="an http:// or https:// URL with a host, without blanks, user, query and fragment",
+        check=texts.base_url_or_none,
     )
     max_connections: int = option(4096, "open connections of app servers", unit="connections", ge=1)
     max_header_bytes: int = option(16_384, "request line and headers of one request", unit="bytes", ge=256)
@@ -124,7 +143,9 @@ class LinkOptions(Section):
     max_unconfirmed: int = option(
         1024, "batches a worker may have unconfirmed before it stops reading from devices", unit="batches", ge=2
     )
-    max_message_bytes: int = option(67_108_864, "largest message on the link", unit="bytes", ge=65_536)
+    max_message_bytes: int = option(
+        67_108_864, "largest message on the link", unit="bytes", ge=65_536, le=2_147_483_647
+    )
     hold_read: int = option(
         50, "inboxes read at once for a worker that announces its devices again", unit="devices", ge=1
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.config import ConfigError, line_of, load, resolve
+from farm.config import MAX_FILE_BYTES, MAX_PROBLEMS, ConfigError, key_lines, load, resolve
 from farm.configtext import as_toml, render_default, toml_value
 from farm.settings import OWN_SECTIONS
+from router.option_texts import base_url, base_url_or_none, host, origin
 from router.options import Section, as_mapping, defaults, option
 from router.settings import SECTIONS, Listen
 
@@ -34,6 +35,7 @@ class Sample(Section):
     crew: str = option("auto", "how many", pattern="auto|[1-9][0-9]*", expects="auto or a whole number from 1")
     names: tuple[str, ...] = option(("a", "b"), "several texts")
     colours: tuple[str, ...] = option((), "several of few", choices=("red", "green"))
+    place: str = option("", "where", expects="a base", check=base_url_or_none)
     key: str = option("", "not for everyone", pattern="|[a-f]+", expects="a key", secret=True)
 
 
@@ -91,10 +93,10 @@ def test_later_sources_win_and_are_named(toml: Path) -> None:
 def test_every_kind_from_toml(toml: Path) -> None:
     toml.write_text(
         '[sample]\ncount = 10\nratio = 3\nshout = true\nname = "x"\ncolour = "green"\ncrew = 4\n'
-        'names = ["p,q", "r"]\ncolours = ["red"]\n'
+        'names = ["p,q", "r"]\ncolours = ["red"]\nplace = "HTTPS://a.example/"\n'
     )
     sample = load(TREE, file=toml, environ={}).get(Sample)
-    assert sample == Sample(10, 3.0, 1.0, 0, True, "x", "green", "4", ("p,q", "r"), ("red",))
+    assert sample == Sample(10, 3.0, 1.0, 0, True, "x", "green", "4", ("p,q", "r"), ("red",), "https://a.example")
     assert type(sample.ratio) is float
 
 
@@ -110,7 +112,20 @@ def test_false_in_the_environment(word: str) -> None:
 
 def test_lists_in_the_environment_are_comma_separated() -> None:
     assert from_environ(NAMES=" p , q,,").names == ("p", "q")
-    assert from_environ(NAMES="").names == ()
+    assert from_environ(NAMES=",").names == ()
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(Sample)])
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_variable_is_unset_whatever_the_kind(toml: Path, key: str, nothing: str) -> None:
+    found = resolve(TREE, file=None, environ={f"FARM_SAMPLE_{key.upper()}": nothing})
+    assert found.settings.get(Sample) == Sample()
+    assert not found.origins
+
+
+def test_an_empty_variable_does_not_hide_the_file(toml: Path) -> None:
+    toml.write_text("[sample]\ncount = 2\n")
+    assert load(TREE, file=toml, environ={"FARM_SAMPLE_COUNT": "", "FARM_SAMPLE_CUONT": ""}).get(Sample).count == 2
 
 
 WRONG_VALUES = [
@@ -123,7 +138,16 @@ WRONG_VALUES = [
     ("ratio", "nan", "a number of at least 0", "nan"),
     ("ratio", "inf", "a number of at least 0", "inf"),
     ("top", "3", "a number of at most 2.5", "3.0"),
-    ("free", "", "a whole number", "''"),
+    ("count", "9" * 400, "a whole number from 1 to 10 (unit: things)", "a number of very many digits"),
+    ("ratio", "1e400", "a number of at least 0", "inf"),
+    ("ratio", "1e300", "a number of at least 0", "1e+300, which is beyond what can be used"),
+    ("free", "x", "a whole number", "'x'"),
+    ("free", "2147483648", "a whole number", "2147483648, which is beyond what can be used"),
+    ("free", "-" + "9" * 400, "a whole number", "a number of very many digits, which is beyond what can be used"),
+    ("name", "a\udcff", "text", "'a\\udcff'"),
+    ("name", "a\0b", "text", "'a\\x00b'"),
+    ("names", "a,b\udcff", "a list of texts", "['a', 'b\\udcff']"),
+    ("place", "not a\tplace", "a base", "'not a\\tplace'"),
     ("shout", "maybe", "true or false", "'maybe'"),
     ("colour", "blue", "one of red, green", "'blue'"),
     ("crew", "0", "auto or a whole number from 1", "'0'"),
@@ -153,6 +177,11 @@ def test_wrong_text(key: str, text: str, wanted: str, shown: str) -> None:
         ("crew", "true", "true"),
         ("names", '"a,b"', "'a,b'"),
         ("names", '["a", 1]', "['a', 1]"),
+        ("count", f"0x{'f' * 5000}", "a number of very many digits"),
+        ("names", f"[0x{'f' * 5000}]", "something that is too long to be shown"),
+        ("ratio", "9" * 400, "a number of very many digits"),
+        ("ratio", "1e400", "inf"),
+        ("name", '"a\\u0000"', "'a\\x00'"),
     ],
 )
 def test_wrong_type_in_toml(toml: Path, key: str, value: str, shown: str) -> None:
@@ -194,6 +223,9 @@ def test_a_section_that_is_no_table(toml: Path) -> None:
         ),
         (b"[sample", ": not valid TOML: Expected ']' at the end of a table declaration (at end of document)"),
         (b"# \xff\n", ": is not UTF-8 text (byte 2)"),
+        (b"a = " + b"[" * 100_000, ": not valid TOML: too many brackets in one another"),
+        (b"a = " + b"9" * 5000, ": not valid TOML: a number has too many digits"),
+        (b"#" * (MAX_FILE_BYTES + 1), f": is larger than {MAX_FILE_BYTES} bytes, so it is no settings file"),
     ],
 )
 def test_a_file_that_is_no_toml(toml: Path, content: bytes, said: str) -> None:
@@ -224,9 +256,47 @@ def test_a_variable_of_a_section_is_never_ignored() -> None:
     assert problems(environ={"FARM_SAMPLE_ZZZ": "1"}) == ["FARM_SAMPLE_ZZZ: no such option"]
 
 
-@pytest.mark.parametrize("variable", ["FARM_SERVICE_HOST", "FARM_PORT_80_TCP", "FARM_PORT", "FARM_", "FARMER_SAMPLE"])
+SERVICES = ["", "_DEVICE", "_ROUTER", "_ADMIN", "_WORKER", "_DATA", "_LISTEN", "_LISTEN_DEVICE", "_SAMPLE", "_XYZ"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_variables_that_kubernetes_makes_of_a_service_are_passed_over(service: str) -> None:
+    at = "tcp://10.0.0.1:8080"
+    made = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "8080",
+        "SERVICE_PORT_HTTP_ALT": "8080",
+        "PORT": at,
+        "PORT_8080_TCP": at,
+        "PORT_8080_TCP_PROTO": "tcp",
+        "PORT_8080_TCP_PORT": "8080",
+        "PORT_8080_TCP_ADDR": "10.0.0.1",
+        "PORT_53_UDP": "udp://[fd00::1]:53",
+        "PORT_53_UDP_PROTO": "udp",
+    }
+    found = resolve((*REAL, *TREE), file=None, environ={f"FARM{service}_{name}": value for name, value in made.items()})
+    assert as_mapping(found.settings) == as_mapping(defaults((*REAL, *TREE)))
+    assert not found.origins
+
+
+def test_a_port_that_no_service_is_said_to_have_is_a_misspelt_option() -> None:
+    with pytest.raises(ConfigError, match="did you mean FARM_LISTEN_DEVICE_PORT"):
+        load(REAL, file=None, environ={"FARM_DEVICE_PORT": "9000"})
+
+
+@pytest.mark.parametrize("variable", ["FARM_PORT", "FARM_", "FARMER_SAMPLE"])
 def test_variables_of_others_are_left_alone(variable: str) -> None:
     assert as_mapping(load(REAL, file=None, environ={variable: "1"})) == as_mapping(defaults(REAL))
+
+
+def test_only_the_first_problems_are_told(toml: Path) -> None:
+    toml.write_text("[sample]\n" + "".join(f"k{number} = 1\n" for number in range(MAX_PROBLEMS + 7)))
+    said = problems(toml)
+    assert (len(said), said[-1]) == (MAX_PROBLEMS + 1, "and 7 more")
+
+
+def test_a_negative_zero_is_zero() -> None:
+    assert str(from_environ(RATIO="-0.0").ratio) == "0.0"
 
 
 @pytest.mark.parametrize(
@@ -234,14 +304,110 @@ def test_variables_of_others_are_left_alone(variable: str) -> None:
     [
         ("[a]\nx = 1\n[b]\nx = 2\n", ("b", "x"), 4),
         ("[a]\nx = [\n 1,\n 2,\n]\ny = 1", ("a", "x"), 2),
-        ('[a]\ns = """\ny = 1\n"""\ny = 2\n', ("a", "y"), 5),
+        ("[a]\nx = [\n 1,\n 2,\n]\ny = 1", ("a", "y"), 6),
+        ('[a]\ns = """\ny = 1\n[b]\n"""\ny = 2\n', ("a", "y"), 6),
         ("a.x = 1\na.y = 2\n", ("a", "y"), 2),
         ('b = 1\na = {x = 1, "y" = 2}\n', ("a", "y"), 2),
         ("\r\n[a]\r\nx = 1\r\n", ("a",), 2),
+        ("[a.b.c]\nx = 1\n[a]\ny = 1\n", ("a", "b"), 1),
+        ("[a.b.c]\nx = 1\n[a]\ny = 1\n", ("a", "y"), 4),
+        ("[[a]]\nx = 1\n[[a]]\nx = 2\n", ("a",), 1),
+        ("# \u2028\na = '\u2028'\n[b]", ("b",), 3),
     ],
 )
-def test_line_of(text: str, path: tuple[str, ...], line: int) -> None:
-    assert line_of(text, path) == line
+def test_key_lines(text: str, path: tuple[str, ...], line: int) -> None:
+    assert key_lines(text)[path] == line
+
+
+def test_the_lines_of_a_long_file_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+    real = tomllib.loads
+
+    def loads(text: str) -> dict[str, Any]:
+        nonlocal parsed
+        parsed += len(text)
+        return real(text)
+
+    monkeypatch.setattr(tomllib, "loads", loads)
+    text = "[a]\n" + "".join(f"k{number} = 1\n" for number in range(5000)) + "x = [\n" + "1,\n" * 20_000 + "]\n"
+    assert key_lines(text)["a", "x"] == 5002
+    assert parsed < 20 * len(text)
+
+
+# -- texts with a meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("https://push.example.org", "https://push.example.org"),
+        ("https://push.example.org/", "https://push.example.org"),
+        ("HTTP://x:8081/a/b//", "http://x:8081/a/b"),
+        ("http://[::1]:80", "http://[::1]:80"),
+        ("http://10.0.0.1", "http://10.0.0.1"),
+        ("https://under_score.example./%7Ex", "https://under_score.example./%7Ex"),
+    ],
+)
+def test_a_base_of_urls(text: str, used: str) -> None:
+    assert base_url(text) == used
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "push.example.org", "http://", "https:///x", "//x", "/push", "wss://x", "ftp://x", "https:x", "https//x"),
+        *(
+            "https://a b",
+            "https://a\tb",
+            "https://a\n",
+            " https://a",
+            "https://x/\x00",
+            "https://x/\x7f",
+            "https://\xe4.org",
+        ),
+        *("https://x?y=1", "https://x?", "https://x#f", "https://x/#", "https://u@x", "https://u:p@x", "https://x\\y"),
+        *("https://x:", "https://x:0", "https://x:65536", "https://x:99999999", "https://x:http", "https://x:-1"),
+        *(
+            "https://x:\u0663",
+            "https://[::1",
+            "https://[::1]x",
+            "https://[::g]",
+            "https://[fe80::1%25eth0]",
+            "https://::1",
+        ),
+        *("https://-x", "https://x-.org", "https://a..b", "https://.", "https://300.1.1.1", "https://1.2.3"),
+        *("https://" + "a" * 64, "https://x/" + "a" * 600, "https://x/%zz", "https://x/a/../b", "https://x/<a>"),
+    ],
+)
+def test_what_is_no_base_of_urls(text: str) -> None:
+    with pytest.raises(ValueError):
+        base_url(text)
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "farm-1.example.org", "a_b"])
+def test_a_host(text: str) -> None:
+    assert host(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "[::1]", "a b", "a/b", "1.2.3.256", "a..b", "x" * 64, "\xe4", "h:80", "::1%a b"]
+)
+def test_what_is_no_host(text: str) -> None:
+    with pytest.raises(ValueError):
+        host(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "https://a.example", "http://localhost:8080", "moz-extension://1-2", "https://[::1]"]
+)
+def test_an_origin(text: str) -> None:
+    assert origin(text) == text
+
+
+@pytest.mark.parametrize("text", ["*", "a.example", "https://a.example/", "https://a b", "https://", "https://\xe4"])
+def test_what_is_no_origin(text: str) -> None:
+    with pytest.raises(ValueError):
+        origin(text)
 
 
 def uncommented(text: str) -> str:

@@ -23,6 +23,7 @@ from router import vocabulary as v
 from router.channels import Channel
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
+from router.option_texts import path_or_none
 from router.options import Section, option
 from router.pusher_apps import App, load, request_signature, same
 
@@ -39,7 +40,12 @@ class PusherOptions(Section):
     SECTION: ClassVar[str] = "pusher"
     HELP: ClassVar[str] = "The Pusher dialect: pusher-js, laravel-echo, and the server libraries of Pusher Channels."
 
-    apps: str = option("", "JSON file of the applications, with their keys and secrets; empty: there are none")
+    apps: str = option(
+        "",
+        "JSON file of the applications, with their keys and secrets; empty: there are none",
+        expects="the path of a file",
+        check=path_or_none,
+    )
     unsigned: bool = option(
         False,
         "take requests of app servers without a signature, as MicroNotifier does: whoever reaches the router port may "
