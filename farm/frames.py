@@ -35,6 +35,7 @@ _MAX_CONTROL: Final = 125  # RFC 6455 section 5.5
 _HEAD_BYTES: Final = {126: 8, 127: 14}  # of a masked frame by its 7-bit length; else 6
 _DATA_OPCODES: Final = (0x0, TEXT, BINARY)
 _CONTROL_OPCODES: Final = (CLOSE, PING, PONG)
+_OPCODES: Final = (*_DATA_OPCODES, *_CONTROL_OPCODES)
 _TEXT_HEADS: Final = [bytes((_FIN_TEXT, length)) for length in range(126)]
 _NO_MASK: Final = b"\0\0\0\0"
 
@@ -110,6 +111,11 @@ class FrameReader:
         """Whether nothing of a message is kept: the reader may be thrown away."""
         return not self._buffer and not self._fragments and self.error is None
 
+    @property
+    def rest(self) -> bytes:
+        """What has come and is not taken: the beginning of a frame, or the frame that is an error and what follows."""
+        return bytes(self._buffer)
+
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """What became whole by these bytes, in order. If they hold an error, it is in `error` afterwards, and what
         came before it is returned; nothing after it is looked at."""
@@ -122,7 +128,6 @@ class FrameReader:
                 self._take(frame, messages)
         except FrameError as error:
             self.error = error
-            self._buffer.clear()
         return messages
 
     def _whole_frame(self) -> int | None:
@@ -196,6 +201,55 @@ class FrameReader:
             messages.append((int(opcode), b"".join(self._parts)))
             self._parts.clear()
             self._size = self._fragments = 0
+
+
+class CloseFinder:
+    """Looks for the close frame in what a peer still sends once ours is out. It keeps no payload, and less than a
+    frame's header between two reads."""
+
+    __slots__ = ("_found", "_head", "_skip")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._skip = 0  # bytes of the current frame's payload that have not come
+        self._found = False
+
+    @property
+    def skips(self) -> int:
+        """Bytes of payload that are known to come and do not matter."""
+        return self._skip
+
+    def feed(self, data: bytes) -> bool:
+        """Returns: whether the close frame is whole, or what comes is no frame, so that there is no use in waiting."""
+        data = self._head + data
+        self._head = b""
+        position, end = 0, len(data)
+        while True:
+            if self._skip > end - position:
+                self._skip -= end - position
+                return False
+            position += self._skip
+            self._skip = 0
+            if self._found:
+                return True
+            if end - position < 2:
+                break
+            first, second = data[position], data[position + 1]
+            opcode, length, start = first & 0x0F, second & 0x7F, position + 2
+            if first & _RESERVED or not second & _MASKED or opcode not in _OPCODES:
+                return True
+            if length > _MAX_CONTROL:
+                if opcode in _CONTROL_OPCODES:
+                    return True
+                start += 2 if length == 126 else 8
+                length = int.from_bytes(data[position + 2 : start], "big")
+            if start > end:
+                break
+            position = start
+            self._skip = 4 + length
+            self._found = opcode == CLOSE
+        self._head = data[position:]
+        return False
 
 
 def _close_payload(payload: object) -> bytes:

@@ -12,7 +12,7 @@ from support import Clock, settings_with
 
 from farm.dialects import Ask, Close, Context, Effects, Join, Part
 from farm.dialects.webpush import WebPushDialect, dialect
-from farm.frames import CLOSE
+from farm.frames import CLOSE, PING, TEXT
 from farm.settings import WorkerOptions
 from farm.upgrade import Request
 from farm.worker.sockets import Sockets
@@ -149,6 +149,7 @@ class Shard:
         """An upgraded connection on a path: its descriptor here, and the client."""
         client = socket.socket()
         client.settimeout(PATIENCE_S)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that what it sends is here at once
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         client.connect(("127.0.0.1", self._port))
@@ -559,3 +560,105 @@ def test_a_defect_of_a_dialect_costs_one_connection(shard: Shard, command: str) 
     assert talker.frame()[1][:2] == (1011).to_bytes(2, "big")
     shard.event("on it goes")
     assert [other.hear(), other.hear(), other.hear()] == ["asked", "joined 0 null", "on it goes"]
+
+
+# ---- the end of a connection
+
+
+def closed(talker: "Talker", code: int) -> socket.socket:
+    """The farm has closed with this code. Returns: the client's socket, from which nothing more can be read yet."""
+    opcode, data = talker.frame()
+    assert (opcode, data[:2]) == (CLOSE, code.to_bytes(2, "big"))
+    client: socket.socket = talker._client.sock
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    client.settimeout(PATIENCE_S)
+    return client
+
+
+def masked(opcode: int, payload: bytes = b"") -> bytes:
+    return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+def test_tcp_is_open_until_the_peer_has_closed_too(shard: Shard) -> None:
+    talker = shard.talker()
+    shard.sockets.let_go(shard.sockets._connections[talker.fd])
+    client = closed(talker, 4100)
+    for part in (masked(TEXT, b"late"), masked(PING), masked(CLOSE, b"\x10\x04")[:3]):
+        client.sendall(part)
+        shard.sockets.ready(talker.fd, READ)
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    client.settimeout(PATIENCE_S)
+    client.sendall(masked(CLOSE, b"\x10\x04")[3:])
+    shard.sockets.ready(talker.fd, READ)
+    assert client.recv(1) == b""
+    assert talker.here  # it is the client's turn; nothing that was sent can be lost by a reset
+    talker.go()
+    assert not talker.here
+
+
+def test_a_close_frame_that_came_before_ours_is_the_peer_s(shard: Shard) -> None:
+    """It waited behind a question, or stood behind the message for which the connection is closed."""
+    waiting = shard.talker("join")
+    waiting._client.sock.sendall(masked(TEXT, b"later") + masked(CLOSE))
+    shard.sockets.ready(waiting.fd, READ)
+    defect = shard.talker()
+    defect._client.sock.sendall(masked(TEXT, b"break") + masked(PING) + masked(CLOSE))
+    shard.sockets.ready(defect.fd, READ)
+    shard.sockets.let_go(shard.sockets._connections[waiting.fd])
+    assert waiting.hear() == "asked"
+    for talker, code in ((waiting, 4100), (defect, 1011)):
+        assert talker.frame()[1][:2] == code.to_bytes(2, "big")
+        shard.sockets.ready(talker.fd, READ)
+        assert talker._client.sock.recv(1) == b""
+
+
+def test_a_close_of_the_peer_is_answered_and_tcp_is_shut_by_us(shard: Shard) -> None:
+    talker = shard.talker()
+    talker._client.sock.sendall(masked(CLOSE, b"\x03\xe8"))
+    shard.sockets.ready(talker.fd, READ)
+    assert talker.frame() == (CLOSE, b"\x03\xe8")
+    assert talker._client.sock.recv(1) == b""
+
+
+def test_who_does_not_answer_a_close_is_cut_off_in_time(shard: Shard) -> None:
+    talker = shard.talker()
+    shard.sockets.let_go(shard.sockets._connections[talker.fd])
+    client = closed(talker, 4100)
+    for _ in range(3):  # what it goes on to say does not keep it
+        shard.clock.pass_by(4.9 / 3)
+        client.sendall(masked(TEXT, b"more") * 100)
+        shard.sockets.ready(talker.fd, READ)
+        shard.sockets.tick()
+    assert talker.here
+    shard.clock.pass_by(0.2)
+    shard.sockets.tick()
+    assert not talker.here
+    assert client.recv(1) == b""
+
+
+def test_a_message_too_long_is_passed_over_until_the_close_frame_behind_it(shard: Shard) -> None:
+    talker = shard.talker()
+    client: socket.socket = talker._client.sock
+    client.sendall(b"\x82\xff" + (300_000).to_bytes(8, "big") + bytes(4))
+    shard.sockets.ready(talker.fd, READ)
+    closed(talker, 1009)
+    for _ in range(50):
+        client.sendall(b"x" * 6000)
+        shard.sockets.ready(talker.fd, READ)
+    client.sendall(masked(CLOSE))
+    for _ in range(100):
+        shard.sockets.ready(talker.fd, READ)
+    assert client.recv(1) == b""
+
+
+def test_where_no_more_frames_can_be_told_apart_tcp_is_shut_at_once(shard: Shard) -> None:
+    talker = shard.talker()
+    client: socket.socket = talker._client.sock
+    client.sendall(b"\x83\x80\0\0\0\0")
+    shard.sockets.ready(talker.fd, READ)
+    assert talker.frame()[1][:2] == (1002).to_bytes(2, "big")
+    assert client.recv(1) == b""

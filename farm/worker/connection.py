@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from farm.dialects import Ask, Session
-from farm.frames import FrameReader
+from farm.frames import CloseFinder, FrameReader
 from farm.wheel import Bucket
 from router import vocabulary as v
 
 HANDSHAKE: Final = 0
 OPEN: Final = 1
 CLOSING: Final = 2
-"""Our close or answer is out, or waits in `out`; what comes is thrown away until the peer ends."""
+"""Our close frame or answer is out, or waits in `out`. What comes is thrown away; while the peer has not sent its close
+frame, `reader` looks for that. Then the peer ends the connection."""
 
 
 class Connection:
@@ -27,7 +28,8 @@ class Connection:
         self.mask = mask  # what epoll watches
         self.since = now  # accepted; once open, last read
         self.session: Session | None = None
-        self.reader: bytearray | FrameReader | None = None  # an incomplete request, or an incomplete message
+        # An incomplete request, an incomplete message, or what looks for the peer's close frame.
+        self.reader: bytearray | FrameReader | CloseFinder | None = None
         self.out: bytearray | None = None  # what the kernel did not take
         self.bucket: Bucket | None = None
         self.ask = 0  # the question whose answer is waited for

@@ -21,6 +21,7 @@ from farm.frames import (
     PING,
     PONG,
     TEXT,
+    CloseFinder,
     FrameReader,
     encode_close,
     encode_frame,
@@ -192,6 +193,8 @@ class Sockets:
             self._handshake(connection, data)
             if len(data) == undecided and connection.phase == HANDSHAKE and connection.fd >= 0:
                 self._read(connection)  # it is a device
+        else:
+            self._discard(connection, data)
 
     def _handshake(self, connection: Connection, data: bytes) -> None:
         if connection.reader is not None:
@@ -272,6 +275,8 @@ class Sockets:
     def _dispatch(self, connection: Connection, messages: list[tuple[int, bytes]]) -> None:
         for position, (opcode, payload) in enumerate(messages):
             if connection.phase != OPEN:
+                if any(opcode == CLOSE for opcode, _ in messages[position:]):
+                    self._peer_closed(connection)
                 return
             if connection.ask:
                 connection.held = messages[position:]
@@ -282,6 +287,7 @@ class Sockets:
                 self._write(connection, encode_frame(PONG, payload))
             elif opcode == CLOSE:
                 self._finish(connection, encode_frame(CLOSE, payload))
+                return
         reader = connection.reader
         if isinstance(reader, FrameReader) and reader.error is not None and not connection.ask:
             self._counters.protocol_errors += 1
@@ -567,9 +573,10 @@ class Sockets:
         if out:
             return
         connection.out = None
-        self._deadlines.pop(connection, None)
         self._set_mask(connection, connection.mask & ~WRITE)
-        if connection.phase == CLOSING:
+        if connection.phase != CLOSING:
+            self._deadlines.pop(connection, None)
+        elif connection.reader is None:
             self._shut(connection)
 
     def _too_slow(self, connection: Connection) -> None:
@@ -586,22 +593,52 @@ class Sockets:
     # ------------------------------------------------------------------ close
 
     def close(self, connection: Connection, code: int, reason: str, before: list[bytes] | None = None) -> None:
-        """Send `before` and a close frame, and let the peer go."""
-        self._finish(connection, b"".join((*(before or ()), encode_close(code, reason))))
+        """Send `before` and a close frame. Once the peer's close frame has come too, TCP is closed (RFC 6455 7.1.1):
+        to end it before that makes the close an unclean one for the peer, which may count it as a failure."""
+        if connection.phase == CLOSING or connection.fd < 0:
+            return
+        finder: CloseFinder | None = CloseFinder()
+        assert finder is not None
+        reader = connection.reader
+        if any(opcode == CLOSE for opcode, _ in connection.held or ()) or (
+            isinstance(reader, FrameReader) and finder.feed(reader.rest)
+        ):
+            finder = None
+        self._finish(connection, b"".join((*(before or ()), encode_close(code, reason))), finder)
 
-    def _finish(self, connection: Connection, last: bytes) -> None:
-        """Send the last bytes. Then the peer ends the connection, or the close timeout does: to close at once while
-        something of the peer's is unread would reset the connection and could swallow what was sent."""
+    def _finish(self, connection: Connection, last: bytes, finder: CloseFinder | None = None) -> None:
+        """Send the last bytes. finder: looks for the peer's close frame, and no more is said until it has come.
+
+        Then our direction is shut, and the peer ends the connection, or the close timeout does: to close at once
+        while something of the peer's is unread would reset the connection and could swallow what was sent."""
         if connection.phase == CLOSING or connection.fd < 0:
             return
         self._forget(connection)
         connection.phase = CLOSING
-        connection.reader = None
+        connection.reader = finder
         connection.held = None
         connection.ask = 0
         self._deadlines[connection] = self.now + self._options.close_timeout
-        if self._write(connection, last):
+        if not self._write(connection, last):
+            if connection.fd >= 0:
+                self._set_mask(connection, connection.mask | READ)
+        elif finder is None:
             self._shut(connection)
+        else:
+            self._set_mask(connection, READ)
+
+    def _discard(self, connection: Connection, data: bytes) -> None:
+        """Something came on a connection that is being closed."""
+        finder = connection.reader
+        if isinstance(finder, CloseFinder) and finder.feed(data):
+            self._peer_closed(connection)
+
+    def _peer_closed(self, connection: Connection) -> None:
+        """The peer's close frame has come, and ours is out or on its way."""
+        if connection.fd >= 0 and connection.reader is not None:
+            connection.reader = None
+            if connection.out is None:
+                self._shut(connection)
 
     def _forget(self, connection: Connection) -> None:
         """Nothing that is said from here on is for this connection."""
@@ -613,7 +650,6 @@ class Sockets:
         if not half_close(connection.fd):
             self._drop(connection)
             return
-        self._deadlines[connection] = self.now + self._options.close_timeout
         self._set_mask(connection, READ)
 
     def _drop(self, connection: Connection) -> None:
