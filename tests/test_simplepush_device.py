@@ -302,19 +302,30 @@ def test_a_hello_must_list_its_channels(fields: dict[str, Any]) -> None:
         {"channelIDs": [], "uaid": 1},
         {"channelIDs": [], "uaid": []},
         {"channelIDs": [], "uaid": False},
-        {"channelIDs": [], "uaid": "0" * 101},
-        {"channelIDs": [], "uaid": "0" * 130_000},
     ],
 )
 def test_a_hello_with_a_field_of_the_wrong_kind(fields: dict[str, Any]) -> None:
     refused(Device(), {"messageType": "hello", **fields}, 401, BAD_FIELDS)
 
 
-@pytest.mark.parametrize("uaid", ["x", "0" * 31, "0" * 33, "0" * 100, UAID[:-1] + "g", UAID + " ", "\N{PUSHPIN}"])
+MALFORMED = ["x", "0" * 31, "0" * 33, "0" * 128_000, UAID[:-1] + "g", UAID + " ", "\0", "\N{PUSHPIN}"]
+
+
+@pytest.mark.parametrize("uaid", MALFORMED)
 def test_a_hello_with_a_malformed_uaid(uaid: str) -> None:
     reply = refused(Device(), {"messageType": "hello", "uaid": uaid, "channelIDs": []}, 503, BAD_DEVICE)
     assert reply["uaid"] == uaid
     assert reply["channelIDs"] == []
+
+
+@pytest.mark.parametrize("uaid", MALFORMED)
+def test_a_malformed_uaid_may_get_a_fresh_one(uaid: str) -> None:
+    device = Device(malformed_uaid="fresh")
+    device.send({"messageType": "hello", "uaid": uaid, "channelIDs": [CHANNEL]})
+    kind, _, key, needs, fetch = device.word()
+    assert (kind, needs, fetch) == (v.ATTACH, "", 0)
+    assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": key.hex(), "status": 200}]
+    refused(Device(malformed_uaid="fresh"), {"messageType": "hello", "uaid": 1, "channelIDs": []}, 401, BAD_FIELDS)
 
 
 @pytest.mark.parametrize("fields", [{}, {"uaid": ""}, {"uaid": None}])
@@ -476,6 +487,37 @@ def test_a_device_with_a_record_registers_at_once() -> None:
     assert len(device.send({"messageType": "register", "channelID": CHANNEL})) == 1
 
 
+def test_a_device_has_the_channels_of_its_hello_and_its_registers_and_no_more() -> None:
+    device = Device(max_channels=3)
+    device.send({"messageType": "hello", "uaid": UAID, "channelIDs": [CHANNEL]})
+    device.answer(v.OK, [[], b"long ago"])
+    device.words.clear()
+    register = {"messageType": "register", "channelID": OTHER}
+    assert [device.send(register)[0]["status"] for _ in range(2)] == [200, 200]
+    for _ in range(2):
+        text = "The device has too many channels"
+        refusal = {"messageType": "register", "channelID": OTHER, "status": 413, "error": text, "reason": text}
+        assert device.send(register) == [refusal]
+    assert device.counters.commands_refused == 2
+    assert (device.words, device.closed) == ([], None)
+    assert device.delivered(OTHER, 7)["updates"] == [update(OTHER, 7)]
+    device.send({"messageType": "unregister", "channelID": OTHER})
+    device.answer()
+    assert [device.send(register)[0]["status"] for _ in range(2)] == [200, 413]
+
+
+def test_channels_count_from_the_first_register_on_and_a_refused_one_does_not() -> None:
+    device = Device(max_channels=1).greeted()
+    device.send({"messageType": "unregister", "channelID": OTHER})  # of none it leaves none
+    device.answer()
+    device.send({"messageType": "register", "channelID": CHANNEL})
+    device.answer()
+    assert [device.send({"messageType": "register", "channelID": CHANNEL})[0]["status"] for _ in range(3)] == [413] * 3
+    device.send({"messageType": "unregister", "channelID": CHANNEL})
+    device.answer()
+    assert device.send({"messageType": "register", "channelID": CHANNEL})[0]["status"] == 200
+
+
 @pytest.mark.parametrize(
     "fields",
     [{}, {"channelID": ""}, {"channelID": None}, {"channelID": 1}, {"channelID": "x"}, {"channelIDs": [CHANNEL]}],
@@ -583,9 +625,39 @@ def test_an_ack_with_fields_of_the_wrong_kind(fields: dict[str, Any]) -> None:
     refused(Device().greeted(), {"messageType": "ack", **fields}, 401, BAD_FIELDS)
 
 
-@pytest.mark.parametrize("fields", [{"updates": [update("x", 1)]}, {"updates": [{"version": 1}]}, {"expired": ["x"]}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"updates": [update("x", 1)]},
+        {"updates": [{"version": 1}]},
+        {"updates": [{"channelID": None, "version": 1}]},
+        {"expired": ["x"]},
+    ],
+)
 def test_an_ack_of_what_is_no_channel(fields: dict[str, Any]) -> None:
     refused(Device().greeted(), {"messageType": "ack", **fields}, 503, BAD_CHANNEL)
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    device = Device()
+    hello = {"messageType": None, "messagetype": "hello", "channelids": [], "channelIDs": None, "uaid": None, "x": None}
+    device.send(hello)
+    assert device.answer(v.OK, [[], None])[0]["status"] == 200
+    device.send({"MESSAGETYPE": "register", "channelid": CHANNEL, "channelID": None})
+    assert device.answer()[0]["channelID"] == CHANNEL
+    device.send({"messageType": "ack", "updates": [{"channelID": CHANNEL, "version": None}], "expired": None})
+    assert device.words == [(v.ACK, device.session.key, [(CHANNEL, 0)])]
+
+
+@pytest.mark.parametrize("number", ["9" * 40, "-" + "9" * 4000, "1e300", "0.1", "1E-9"])
+def test_an_error_gives_every_member_back_as_it_came(number: str) -> None:
+    device = Device()
+    (reply,) = device.session.received(b'{"messageType":"x","n":%s,"s":"\\u0000\\u00e4"}' % number.encode(), False, 0)[
+        :1
+    ]
+    assert isinstance(reply, bytes)
+    assert b'"n":%s,' % number.encode() in reply
+    assert json.loads(reply)["s"] == "\0\xe4"
 
 
 def test_with_resend_on_ack_what_still_waits_is_sent_again() -> None:

@@ -1,8 +1,9 @@
 """SimplePush, device side: hello, register, unregister, ack, ping, purge, notification.
 
 Source: PushGo 1.5.0 and its stand-alone test suite, which judges where they differ. JSON keys are matched without
-regard to case; replies carry the messageType in lower case. Every error is answered with the request's own object
-plus `status`, `error` and `reason`, and then closes the connection.
+regard to case, and null stands for nothing; replies carry the messageType in lower case. Every error is answered with
+the request's own object plus `status`, `error` and `reason`, and then closes the connection. Only a register beyond
+`max_channels` is refused and nothing else, because the device is to go on with the channels that it has.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from farm.dialects import Ask, Close, Context, Effect, Effects, Tick
 from farm.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.upgrade import Request
 from router import vocabulary as v
-from router.dialects.simplepush import DEVICES, NAME, PURPOSE, SimplePushOptions
+from router.dialects.simplepush import DEVICES, FRESH, NAME, PURPOSE, SimplePushOptions
 from router.options import Section
 from router.settings import EndpointOptions
 from router.store.base import Item
@@ -30,13 +31,13 @@ SECTIONS: tuple[type[Section], ...] = ()
 PATHS = ("/",)
 RANK = 100  # it takes what no other dialect on its path claims
 SUBPROTOCOL: Final = "push-notification"
-MAX_ID_CHARS: Final = 100
 _DAY_S: Final = 86_400
 _DAY: Final = struct.Struct(">I")
 _INVALID: Final = "Invalid Command"
 _NEVER: Final = float("-inf")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _Update(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +69,10 @@ ERRORS: Final = {
     203: (401, "Client sent too many pings"),
     402: (503, "Error updating channel record"),
 }
+_TOO_MANY: Final = "The device has too many channels"
+_RECORDED: Final = 1
+_CHANNEL: Final = 2
+"""One number holds whether the device's record is written, and beside it how many channels it has."""
 
 
 class CommandError(Exception):
@@ -111,14 +116,14 @@ class SimplePushDialect:
 class SimplePushSession:
     """One device. Without `key` it has not said hello."""
 
-    __slots__ = ("_dialect", "_last_ping", "_recorded", "_spelling", "_unacked", "key")
+    __slots__ = ("_dialect", "_has", "_last_ping", "_spelling", "_unacked", "key")
 
     def __init__(self, dialect: SimplePushDialect) -> None:
         self._dialect = dialect
         self.key: bytes | None = None
         self._spelling: str | None = None  # the uaid, where it is not the key's plain digits
         self._last_ping = _NEVER
-        self._recorded = False
+        self._has = 0  # _RECORDED, and _CHANNEL for each channel of its hello and each register; a slot less
         self._unacked: dict[str, int] | None = None  # what was sent on this connection and not acknowledged
 
     # ------------------------------------------------------------------ from the device
@@ -147,7 +152,7 @@ class SimplePushSession:
                 return self._ping(command, now)
             kind = command.get("messageType")
             if kind is None:
-                kind = next((value for key, value in command.items() if key.lower() == "messagetype"), None)
+                kind = _Fields(command).get("messagetype")
             if kind is not None and type(kind) is not str:
                 raise CommandError(101)
             name = (kind or "").lower()
@@ -156,7 +161,7 @@ class SimplePushSession:
                 raise CommandError(102)
             return handler(self, command, now)
         except CommandError as error:
-            return self._refuse(command, name, error.number)
+            return self._refuse(message, name, error.number)
 
     def _not_an_object(self, command: object) -> Effects:
         self._dialect.counters.commands_refused += 1
@@ -165,19 +170,21 @@ class SimplePushSession:
             return (_encode({"status": status, "error": _INVALID, "reason": reason}), Close(NORMAL, reason))
         return (Close(NORMAL, "a command is a JSON object"),)
 
-    def _refuse(self, command: dict[str, Any], name: str, number: int) -> Effects:
+    def _refuse(self, message: bytes, name: str, number: int) -> Effects:
         self._dialect.counters.commands_refused += 1
         status, text = ERRORS[number]
-        reply = {key: value for key, value in command.items() if key.lower() != "messagetype" or not name}
+        # Its members go back as they came: not all that can be read could be written again, such as a huge number.
+        try:
+            members = _decode_members(message)
+        except RecursionError:  # it was nested just not too deeply
+            return (Close(NORMAL, text),)
+        reply: dict[str, Any] = {key: raw for key, raw in members.items() if key.lower() != "messagetype" or not name}
         if name:
             reply["messageType"] = name
         reply["status"] = status
         reply["error"] = _INVALID if status == 401 else text
         reply["reason"] = text
-        try:
-            return (_encode(reply), Close(NORMAL, text))
-        except RecursionError:  # it could just be read, and cannot be written
-            return (Close(NORMAL, text),)
+        return (_encode(reply), Close(NORMAL, text))
 
     def _hello(self, command: dict[str, Any], now: float) -> Effects:
         fields = _Fields(command)
@@ -189,26 +196,30 @@ class SimplePushSession:
             return (Ask((v.FETCH, 0, self.key, v.EVERYTHING), ("again", None)),)
         if not uaid:
             return self._fresh()
-        if len(uaid) > MAX_ID_CHARS:
-            raise CommandError(108)
         if not is_id(uaid):
+            if self._dialect.options.malformed_uaid == FRESH:
+                return self._fresh()
             raise CommandError(104)
         if len(channels) > self._dialect.options.max_channels:
             return self._fresh()
         needs = DEVICES if channels else ""
-        return (Ask((v.ATTACH, 0, device_key(uaid), needs, v.EVERYTHING), ("hello", uaid)),)
+        return (Ask((v.ATTACH, 0, device_key(uaid), needs, v.EVERYTHING), ("hello", (uaid, len(channels)))),)
 
     def _fresh(self) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
-        return (Ask((v.ATTACH, 0, device_key(uaid), "", 0), ("hello", uaid)),)
+        return (Ask((v.ATTACH, 0, device_key(uaid), "", 0), ("hello", (uaid, 0))),)
 
     def _register(self, command: dict[str, Any], now: float) -> Effects:
         key = self._attached()
         channel = _Fields(command).text("channelid")
         if not is_id(channel):
             raise CommandError(108)
-        if self._recorded:
+        if self._has // _CHANNEL >= self._dialect.options.max_channels:
+            self._dialect.counters.commands_refused += 1
+            reply = {"messageType": "register", "channelID": channel, "status": 413, "error": _TOO_MANY}
+            return (_encode(reply | {"reason": _TOO_MANY}),)
+        if self._has & _RECORDED:
             return self._registered(channel)
         ttl = self._dialect.options.timeout_uaid
         return (Ask((v.RECORD, 0, DEVICES, key, self._dialect.today(), ttl), ("register", channel)),)
@@ -222,6 +233,8 @@ class SimplePushSession:
             self._unacked.pop(channel, None)
         if not is_id(channel):
             return self._unregistered(channel)
+        if self._has >= _CHANNEL:
+            self._has -= _CHANNEL
         return (Ask((v.DROP, 0, key, channel), ("unregister", channel)),)
 
     def _ack(self, command: dict[str, Any], now: float) -> Effects:
@@ -276,14 +289,15 @@ class SimplePushSession:
         if status != v.OK:
             return self._failed(kind)
         if kind == "register":
-            self._recorded = True
+            self._has |= _RECORDED
             return self._registered(subject)
         items = [Item(*item) for item in payload]
         if kind == "again":
             return self._greet(items)
         return self._notify(items)
 
-    def _hello_answered(self, uaid: str, status: int, payload: Any) -> Effects:
+    def _hello_answered(self, subject: tuple[str, int], status: int, payload: Any) -> Effects:
+        uaid, channels = subject
         if status == v.UNKNOWN:
             return self._fresh()
         if status == v.MOVED:
@@ -294,7 +308,7 @@ class SimplePushSession:
         self.key = key = device_key(uaid)
         if uaid != key.hex():
             self._spelling = uaid
-        self._recorded = record is not None
+        self._has = channels * _CHANNEL + (record is not None) * _RECORDED
         effects = self._greet([Item(*item) for item in items])
         if interval := self._dialect.options.pong_interval:
             effects.append(Tick(interval))
@@ -311,6 +325,7 @@ class SimplePushSession:
     def _registered(self, channel: str) -> Effects:
         assert self.key is not None
         self._dialect.counters.registers += 1
+        self._has += _CHANNEL
         endpoint = self._dialect.endpoint(self.key, channel)
         reply = {
             "messageType": "register",
@@ -384,34 +399,30 @@ class SimplePushSession:
 
 
 class _Fields:
-    """A command's fields by their names in lower case."""
+    """A command's fields by their names in lower case, but for those that are null."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("get",)
 
     def __init__(self, command: dict[str, Any]) -> None:
-        self._fields = {key.lower(): value for key, value in command.items()}
+        self.get = {key.lower(): value for key, value in command.items() if value is not None}.get
 
     def text(self, name: str) -> str:
-        """A text, empty if it is absent or null. Raises: CommandError."""
-        value = self._fields.get(name)
-        if value is None:
-            return ""
+        """A text, empty if it is absent. Raises: CommandError."""
+        value = self.get(name, "")
         if type(value) is not str:
             raise CommandError(108)
         return value
 
     def items(self, name: str) -> list[Any]:
-        """A list, empty if it is absent or null. Raises: CommandError."""
-        value = self._fields.get(name)
-        if value is None:
-            return []
+        """A list, empty if it is absent. Raises: CommandError."""
+        value = self.get(name, [])
         if type(value) is not list:
             raise CommandError(108)
         return value
 
     def required_list(self, name: str) -> list[Any]:
         """A list that must be there, if only an empty one. Raises: CommandError."""
-        if self._fields.get(name) is None:
+        if self.get(name) is None:
             raise CommandError(107)
         return self.items(name)
 
@@ -421,7 +432,7 @@ def _acked(update: object) -> tuple[str, int]:
         raise CommandError(108)
     channel, version = update.get("channelID"), update.get("version")
     if channel is None or version is None:
-        fields = {key.lower(): value for key, value in update.items()}
+        fields = _Fields(update)
         channel, version = fields.get("channelid", ""), fields.get("version", 0)
     if type(version) is not int or not _is_version(version):
         raise CommandError(108)

@@ -28,6 +28,9 @@ ON = True
 PURPOSE = b"simplepush"
 DEVICES = "simplepush.device"
 """Space of the records by which a device is known: written at its first register."""
+REFUSE = "refuse"
+FRESH = "fresh"
+"""What `malformed_uaid` may say."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,16 @@ class SimplePushOptions(Section):
     HELP: ClassVar[str] = "The SimplePush dialect (PushGo's names in brackets)."
 
     max_channels: int = option(
-        200, "channels a hello may list; more and the device gets a fresh uaid", unit="channels", ge=1
+        200,
+        "channels of one device: a hello that lists more gets a fresh uaid; a register beyond them (those of the hello "
+        "and the registers of the connection) is answered with 413",
+        unit="channels",
+        ge=1,
+    )
+    malformed_uaid: str = option(
+        REFUSE,
+        "a hello whose uaid is no UUID: refuse answers 503 and closes, fresh gives a fresh one, as PushGo from 1.5rc5",
+        choices=(REFUSE, FRESH),
     )
     max_data_bytes: int = option(4096, "data of one push (max_data_len)", unit="bytes", ge=0)
     hello_timeout: float = option(
