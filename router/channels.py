@@ -325,11 +325,12 @@ class Channels:
             return
         del self._channels[channel.key]
         if whose := channel.application:
-            names = self._names[whose]
-            names.pop(channel.name, None)
-            if not names:
-                del self._names[whose]
-                del self._applications[whose]
+            names = self._names.get(whose, {})
+            if names.get(channel.name) is channel:  # and not another that was announced by the same name
+                del names[channel.name]
+                if not names:
+                    del self._names[whose]
+                    del self._applications[whose]
         if (observer := self.observer(channel.label)) is not None:
             for user in channel.unsaid or ():
                 observer.left(channel.label, user)

@@ -7,6 +7,7 @@ one place that touches the socket, and it goes on until receiving would block an
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -22,6 +23,7 @@ _RECEIVE_HIGH_WATER = 10_000
 # As plain integers: pyzmq's flags are enums, and combining them costs more than sending.
 _NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS = int(zmq.EVENTS)
+_RCVMORE = int(zmq.RCVMORE)
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -49,6 +51,7 @@ class RouterLink:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str, hub: Hub, options: LinkOptions) -> None:
         self._hub = hub
         self._limit = options.max_message_bytes
+        self._sending = False
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -67,29 +70,55 @@ class RouterLink:
 
     def _receive(self) -> bool:
         heard = False
-        receive, hub = self._socket.recv, self._hub
+        receive, get, hub = self._socket.recv, self._socket.get, self._hub
         # Asked before each receive, because an exception for "nothing there" costs more than the question.
-        while self._socket.get(_EVENTS) & _POLLIN:  # type: ignore[operator]
+        while get(_EVENTS) & _POLLIN:  # type: ignore[operator]
             identity = receive(_NOBLOCK)
-            data = receive(_NOBLOCK)  # the parts of a message come together
+            data = receive(_NOBLOCK) if get(_RCVMORE) else b""  # the parts of a message come together
             heard = True
+            if get(_RCVMORE):
+                while get(_RCVMORE):
+                    receive(_NOBLOCK)
+                data = b""  # a message of ours is one part
             try:
                 hub.heard(identity, v.unpack(data, self._limit))
-            except (v.VocabularyError, ValueError, TypeError, IndexError) as error:
-                logs.error("link.not_understood", peer=identity.hex(), error=str(error))
+            except v.VocabularyError as error:
+                hub.counters.link_refused += 1
+                logs.limited(
+                    "link.not_understood", at="error", per=identity.hex(), peer=identity.hex(), error=str(error)
+                )
+            except Exception as error:  # one message's defect must not take the router down
+                hub.counters.link_refused += 1
+                logs.limited("link.failed", at="error", per=repr(error), peer=identity.hex(), exc=error)
         return heard
 
     def send(self) -> None:
-        """Send what there is. What arrives meanwhile has to be pumped all the same."""
+        """Send what there is. What arrives meanwhile has to be pumped all the same.
+
+        It may be called while it runs, because a peer that is found to have gone has consequences: what they need
+        said is sent by the next call.
+        """
+        if self._sending:
+            return
+        self._sending = True
+        try:
+            self._send()
+        finally:
+            self._sending = False
+
+    def _send(self) -> None:
         hub = self._hub
         while hub.direct:
-            identity, message = hub.direct[0]
-            # Somebody who is no peer and cannot be reached now asks again later.
-            self._send_one(identity, v.pack(message))
-            hub.direct.popleft()
+            identity, message = hub.direct.popleft()
+            data = _packed(message)
+            if data is not None:
+                # Somebody who is no peer and cannot be reached now asks again later.
+                self._send_one(identity, data)
         if not hub.dirty:
             return
         for identity, peer in list(hub.dirty.items()):
+            if hub.dirty.get(identity) is not peer:
+                continue  # lost, or joined again, by what came of another's loss
             outcome = self._send_words(identity, peer)
             if outcome is None:
                 hub.lose(peer, "it has gone")
@@ -103,14 +132,19 @@ class RouterLink:
         """
         while True:
             part = len(peer.words)
-            data = v.pack([v.WORDS, peer.confirmed, peer.words])
+            data = _packed([v.WORDS, peer.confirmed, peer.words])
+            if data is None:
+                words = [word for word in peer.words if _packed(word) is not None]
+                self._hub.counters.words_dropped += len(peer.words) - len(words)
+                peer.words = words
+                continue
             while part and len(data) > self._limit:
                 part //= 2
                 data = v.pack([v.WORDS, peer.told, peer.words[:part]])
             if part < len(peer.words) and not part:
                 word = peer.words.pop(0)
                 self._hub.counters.words_too_long += 1
-                logs.error("link.word_too_long", shard=peer.lease.shard, kind=word[0], limit=self._limit)
+                logs.limited("link.word_too_long", at="error", shard=peer.lease.shard, kind=word[0], limit=self._limit)
                 continue
             outcome = self._send_one(identity, data)
             if not outcome:
@@ -122,18 +156,28 @@ class RouterLink:
             del peer.words[:part]
 
     def _send_one(self, identity: bytes, data: bytes) -> bool | None:
-        """True: sent. False: the peer's queue is full. None: there is no such peer."""
+        """True: sent. False: the peer's queue is full. None: there is no such peer, or it cannot be reached."""
         try:
             self._socket.send(identity, _NOBLOCK_MORE)
             self._socket.send(data, _NOBLOCK)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return None
-            raise
+            if error.errno != zmq.EHOSTUNREACH:
+                logs.limited("link.send_failed", at="error", per=str(error), peer=identity.hex(), error=str(error))
+            return None
         return True
 
     def close(self) -> None:
         """Close the socket; what is queued has half a second to leave."""
         self._socket.close()
+
+
+def _packed(message: Any) -> bytes | None:
+    """The message as bytes; None if there is something in it that cannot be said: half a character, or no value of
+    msgpack's."""
+    try:
+        return v.pack(message)
+    except Exception as error:
+        logs.limited("link.not_packed", at="error", per=repr(error), exc=error)
+        return None

@@ -53,6 +53,10 @@ ROUTER_METRICS = (
     Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
     Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
     Metric("words_too_long", "counter", "Words for workers that were dropped: longer than link.max_message_bytes."),
+    Metric("words_dropped", "counter", "Words for workers that were dropped: something in them cannot be packed."),
+    Metric("words_refused", "counter", "Words of workers that were not understood, and passed over."),
+    Metric("link_refused", "counter", "Messages on the link that were not understood, and passed over."),
+    Metric("link_dropped", "counter", "Answers on the link dropped: more than link.max_direct waited."),
     Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
     Metric("addresses", "gauge", "Devices and channels in the map."),
     Metric("events", "counter", "Events published to channels, by app servers and by devices."),
@@ -126,6 +130,10 @@ class RouterCounters:
     deliveries_late: int
     leases_lost: int
     words_too_long: int
+    words_dropped: int
+    words_refused: int
+    link_refused: int
+    link_dropped: int
     devices_moved: int
     events: int
     channels: int

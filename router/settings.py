@@ -140,6 +140,16 @@ class LinkOptions(Section):
     queue_limit: int = option(
         20_000, "words that may wait for one slow worker; beyond, pushes to it are stored only", unit="words", ge=1
     )
+    max_results: int = option(
+        100_000,
+        "pushes that may wait for a worker to say that it wrote them; beyond, they are answered as stored",
+        unit="pushes",
+        ge=1,
+    )
+    max_direct: int = option(
+        1024, "answers to workers that join and to the supervisor that may wait; beyond, the oldest goes", ge=1
+    )
+    max_workers: int = option(1024, "workers that may be joined at once; more are refused", unit="workers", ge=1)
     max_unconfirmed: int = option(
         1024, "batches a worker may have unconfirmed before it stops reading from devices", unit="batches", ge=2
     )

@@ -93,6 +93,8 @@ READ = 37
 """(ask, space, channel key) Answered with the value of the record that holds the channel's last event, or None."""
 HAPPENED = 38
 """(label, what, detail) Something that only an app server may want to hear of (a webhook): texts of the dialect."""
+ASKING = frozenset((ATTACH, SUBSCRIBE, RECORD, FETCH, DROP, PUBLISH, ENLIST, DELIST, ENTER, READ))
+"""Words that begin with a question's number, or 0."""
 # --- words, router to worker
 ANSWER = 40
 """(ask, status, payload)"""
@@ -189,8 +191,8 @@ def unpack(data: bytes, limit: int) -> Any:
         raise VocabularyError(f"message of {len(data)} bytes is over the limit of {limit}")
     try:
         message = msgpack.unpackb(data, raw=False, use_list=True, strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
-        raise VocabularyError(f"not msgpack: {error}") from error
+    except Exception as error:  # of many kinds: TypeError for a key that cannot be one, for instance
+        raise VocabularyError(f"not msgpack: {error!r}") from error
     if type(message) is not list or not message:
         raise VocabularyError("a message is an array that begins with its kind")
     return message

@@ -1,6 +1,7 @@
 """The hub over a real journal and store: words and pushes in, words and outcomes out."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from support import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, during_each_comm
 from test_channels import Watcher
 
 from router import vocabulary as v
-from router.hub import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
+from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
 CHANNEL = b"c" * 16
@@ -730,26 +731,67 @@ async def test_a_push_on_its_way_when_the_lease_ends_is_stored(rig: Rig) -> None
     worker = await attached(rig)
     outcome = rig.push(DEVICE, "a", 1)
     rig.hub.lose(worker.peer, "test")
+    assert rig.hub.in_work == 0
+    assert rig.hub.dirty == {}
     await rig.settle()
-    assert outcome == []
-    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
-    rig.hub.tick()
     assert outcome == [STORED]
+    assert rig.hub.counters.deliveries_late == 0
 
 
 @in_rig()
-async def test_a_result_that_comes_again_after_a_rejoin_still_counts(rig: Rig) -> None:
-    worker = await attached(rig)
+async def test_a_result_counts_only_from_the_lease_that_the_delivery_was_sent_to(rig: Rig) -> None:
+    worker, other = await attached(rig), rig.worker(1)
     outcome = rig.push(DEVICE, "a", 1)
     ((_, number, *_),) = worker.take()
-    rig.hub.lose(worker.peer, "test")
-    worker.say((v.RESULT, number, v.WRITTEN))  # nobody knows it now
+    other.say((v.RESULT, number, v.WRITTEN))
     await rig.settle()
     assert outcome == []
-    worker.join()
+    worker.say((v.RESULT, number, v.NOT_HERE))
+    assert outcome == [STORED]
+    worker.say(attach(ask=2))
+    await rig.settle()
+    again = rig.push(DEVICE, "b", 1)
+    number = worker.take()[-1][1]
+    worker.join()  # said again in another lease, it is of a delivery that was answered when the first one ended
     worker.say((v.RESULT, number, v.WRITTEN))
     await rig.settle()
-    assert outcome == [DELIVERED]
+    assert again == [STORED]
+
+
+@pytest.mark.parametrize("same_worker", [True, False])
+@in_rig()
+async def test_a_result_that_is_repeated_to_another_router_is_of_no_push_of_its_own(
+    rig: Rig, same_worker: bool
+) -> None:
+    first, second = await attached(rig, 0), await attached(rig, 1, OTHER)
+    device, teller = (DEVICE, first) if same_worker else (OTHER, second)
+    numbers = []
+    for slot in "abc":
+        rig.push(DEVICE, slot, 1)
+        numbers.append(first.take()[-1][1])
+    assert len(set(numbers)) == 3
+    rig.router_restarts()
+    first.join()
+    second.join()
+    teller.say((v.HOLD, [device]))
+    await rig.settle()
+    teller.take()
+    outcomes = [rig.push(device, slot, 2) for slot in "abc"]
+    assert not {word[1] for word in teller.take()} & set(numbers)
+    first.say(*((v.RESULT, number, v.WRITTEN) for number in numbers))  # not confirmed, so said again
+    await rig.settle()
+    assert outcomes == [[], [], []]
+
+
+@in_rig(link={"max_results": 2})
+async def test_of_too_many_results_none_is_waited_for_and_the_push_is_said_all_the_same(rig: Rig) -> None:
+    worker = await attached(rig)
+    outcomes = [rig.push(DEVICE, slot, 1) for slot in "abc"]
+    assert rig.hub.in_work == 2
+    *_, last = worker.take()
+    assert last[1:4] == [0, DEVICE, "c"]
+    await rig.settle()
+    assert outcomes == [[], [], [STORED]]
 
 
 @in_rig()
@@ -1122,32 +1164,281 @@ async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
     "message",
     [
         [99],
-        [v.BATCH, 1, [[99]]],
         [v.WORDS, 0, []],
+        ["1"],
+        [None],
+        [v.JOIN],
         [v.JOIN, v.PROTOCOL + 1, 0, b"i", 1],
-        [v.BATCH, 1, [attach(fetch=-1)]],
-        [v.BATCH, 1, [(v.FETCH, 1, DEVICE, 0)]],
-        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, b"short", b"head", 0, 1)]],
-        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, "no bytes but text", b"head", 0, 1)]],
-        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, DEVICE, b"short", 0, 1)]],
-        [v.BATCH, 1, [(v.ENLIST, 1, "s", DEVICE, DEVICE, b"head", 0, None)]],
-        [v.BATCH, 1, [(v.DELIST, 1, "s", DEVICE, b"")]],
-        [v.BATCH, 1, [subscribe(1, label="no label")]],
-        [v.BATCH, 1, [(v.ENTER, 1, CHANNEL, "x" * (v.MAX_USER_ID + 1), "", 1)]],
-        [v.BATCH, 1, [(v.ENTER, 1, CHANNEL, 7, "", 1)]],
+        [v.JOIN, [], 0, b"i", 1],
+        [v.JOIN, v.PROTOCOL, "0", b"i", 1],
+        [v.JOIN, v.PROTOCOL, 0, "text", 1],
+        [v.JOIN, v.PROTOCOL, 0, b"i" * 65, 1],
+        [v.JOIN, v.PROTOCOL, 0, b"i", {}],
+        [v.BATCH],
+        [v.BATCH, 1],
+        [v.BATCH, "1", []],
+        [v.BATCH, 1.5, []],
+        [v.BATCH, 1, {}],
+        [v.BATCH, 1, [], 0],
+        [v.BEAT],
+        [v.BEAT, []],
+        [v.BEAT, {1: 2}],
+        [v.BEAT, {"connections": "many"}],
+        [v.BEAT, {str(number): number for number in range(1001)}],
+        [v.ASK_STATUS],
+        [v.ASK_STATUS, "1"],
         [v.SET_NOTICE, 1, "space", b"key", "value"],
         [v.SET_NOTICE, 1, None, "key", "value"],
         [v.SET_NOTICE, 1, "space", "key", 1],
     ],
 )
 @in_rig()
-async def test_what_is_not_our_vocabulary_is_refused(rig: Rig, message: list[Any]) -> None:
+async def test_a_message_that_is_not_our_vocabulary_is_refused(rig: Rig, message: list[Any]) -> None:
     worker = rig.worker()
     with pytest.raises(v.VocabularyError):
         worker.send(message)
+    assert worker.peer.lease.alive
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01", b"\x01", b"\x90", v.pack({"a": 1}), v.pack([1]) + b"x"])
+REFUSED_WORDS: list[Any] = [
+    [],
+    None,
+    7,
+    "word",
+    [99],
+    [None],
+    [[]],
+    [v.ANSWER, 1, v.OK, None],
+    [v.RESULT],
+    [v.RESULT, [], v.WRITTEN],
+    [v.RESULT, 1],
+    [v.RESULT, 1, v.WRITTEN, 0],
+    [v.ACK, "no bytes but text", [["a", 1]]],
+    [v.ACK, b"short", [["a", 1]]],
+    [v.ACK, DEVICE, None],
+    [v.ACK, DEVICE, [["kept", 1], ["a"]]],
+    [v.ACK, DEVICE, [["kept", 1], ["a", 1, 1]]],
+    [v.ACK, DEVICE, [["kept", 1], [b"a", 1]]],
+    [v.ACK, DEVICE, [["kept", 1], ["a", "1"]]],
+    [v.ACK, DEVICE, [["kept", 1], ["a", float("nan")]]],
+    [v.ACK, DEVICE, [["kept", 1], ["a", 2**63]]],
+    [v.ACK, DEVICE, [["kept", 1], ["a", -1]]],
+    [v.LEAVE],
+    [v.LEAVE, []],
+    [v.HOLD, DEVICE],
+    [v.HOLD, [OTHER, "text"]],
+    [v.HOLD, [OTHER, b"short"]],
+    [v.HOLD, [OTHER] * (v.HOLD_CHUNK + 1)],
+    [v.SUBSCRIBE, 1, CHANNEL, -2, ""],
+    [v.SUBSCRIBE, 1, CHANNEL, -1, "no label"],
+    [v.SUBSCRIBE, 1, CHANNEL, -1, "a\0b\0" + "x" * v.MAX_LABEL],
+    [v.SUBSCRIBE, 1, CHANNEL, 2**63, ""],
+    [v.UNSUBSCRIBE, {}],
+    [v.HOLD_CHANNELS, [[CHANNEL, "", 1]]],
+    [v.HOLD_CHANNELS, [[CHANNEL, "", 1, []], [b"f" * 16, "no label", 1, []]]],
+    [v.HOLD_CHANNELS, [[CHANNEL, "a\0b\0c", 1, [["ann", "{}"], ["bob"]]]]],
+    [v.HOLD_CHANNELS, [[CHANNEL, "a\0b\0c", "1", []]]],
+    [v.RECORD, 1, "s", OTHER, "text", 60],
+    [v.RECORD, 1, "s", OTHER, b"x", 2**62],
+    [v.RECORD, 1, ["s"], OTHER, b"x", 60],
+    [v.FETCH, 1, OTHER, 0],
+    [v.FETCH, 1, OTHER, "1"],
+    [v.DROP, 1, OTHER, None],
+    [v.ATTACH, 1, OTHER, "", -1],
+    [v.ATTACH, 1, OTHER, [], 0],
+    [v.ATTACH, 1, b"short", "", 0],
+    [v.ATTACH, 1, OTHER, "", 0.5],
+    [v.PUBLISH, 1, CHANNEL, b"body", 0, ""],
+    [v.PUBLISH, 1, CHANNEL, "body", 2**60, ""],
+    [v.ENLIST, 1, "s", OTHER, b"short", b"head", 0, 1],
+    [v.ENLIST, 1, "s", OTHER, "no bytes but text", b"head", 0, 1],
+    [v.ENLIST, 1, "s", OTHER, OTHER, b"short", 0, 1],
+    [v.ENLIST, 1, "s", OTHER, OTHER, b"head", 0, None],
+    [v.DELIST, 1, "s", OTHER, b""],
+    [v.COUNT, CHANNEL, "5"],
+    [v.ENTER, 1, CHANNEL, "x" * (v.MAX_USER_ID + 1), "", 1],
+    [v.ENTER, 1, CHANNEL, 7, "", 1],
+    [v.ENTER, 1, CHANNEL, "ann", "", None],
+    [v.EXIT, CHANNEL, []],
+    [v.READ, 1, {}, CHANNEL],
+    [v.HAPPENED, 1, 2, 3],
+]
+
+
+@pytest.mark.parametrize("word", REFUSED_WORDS, ids=repr)
+@in_rig()
+async def test_a_word_that_is_not_our_vocabulary_costs_that_word_only(rig: Rig, word: Any) -> None:
+    worker = await attached(rig)
+    rig.push(DEVICE, "kept", 1, wait=False)
+    await rig.settle()
+    worker.take()
+    number = worker.say(attach(OTHER, 70), word, (v.DROP, 71, OTHER, "a"))
+    await rig.settle()
+    answers = {answer[1]: answer[2] for answer in worker.take()}
+    asks = {1: v.FAILED} if type(word) is list and word[:1] in [[kind] for kind in v.ASKING] else {}
+    assert answers == {70: v.OK, 71: v.OK} | asks
+    assert worker.peer.confirmed == number
+    assert rig.hub.counters.words_refused == 1
+    # Nothing of it has been acted on.
+    assert await rig.inbox(DEVICE) == [("kept", 1)]
+    assert (len(rig.hub.map), len(rig.hub.channels)) == (2, 0)
+    assert rig.journal.failures == 0
+
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.binary(max_size=3)
+    | st.sampled_from([DEVICE, CHANNEL, "a\0b\0c", 0, 1, 2**31 - 1, 2**63 - 1]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2) | st.integers(0, 9), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+_words = st.tuples(st.integers(0, 60), st.lists(_values, max_size=6)).map(lambda word: [word[0], *word[1]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(_words | _values, max_size=12))
+def test_whatever_a_worker_says_the_router_and_the_others_go_on(words: list[Any]) -> None:
+    @in_rig()
+    async def scenario(rig: Rig) -> None:
+        worker, other = rig.worker(0), await attached(rig, 1, OTHER)
+        number = worker.say(*words)
+        await rig.settle()
+        rig.hub.tick()
+        assert worker.peer.confirmed == number
+        for word in words:
+            if type(word) is list and word and type(word[0]) is int:
+                with suppress(v.VocabularyError):
+                    worker.send(word)
+        await rig.settle()
+        other.take()
+        outcome = rig.push(OTHER, "a", 1)
+        ((_, number, *_),) = other.take()
+        other.say((v.RESULT, number, v.WRITTEN))
+        await rig.settle()
+        assert outcome == [DELIVERED]
+        rig.clock.pass_by(10 * rig.link.lease)
+        rig.hub.tick()
+        rig.hub.map.sweep(100)
+        rig.hub.tick()
+        assert (rig.hub.peers, rig.hub.dirty, len(rig.hub.channels)) == ({}, {}, 0)
+
+    scenario()
+
+
+@in_rig(link={"max_workers": 2, "max_direct": 3})
+async def test_of_too_many_workers_and_of_too_many_answers_some_are_not_heard(rig: Rig) -> None:
+    for shard in range(2):
+        rig.worker(shard)
+    with pytest.raises(v.VocabularyError, match="max_workers"):
+        rig.worker(2)
+    rig.worker(1)
+    for number in range(5):
+        rig.hub.heard(b"supervisor", [v.ASK_STATUS, number])
+    assert [message[1] for _, message in rig.hub.direct] == [2, 3, 4]
+    assert rig.hub.counters.link_dropped == 5
+
+
+# ---- workers that are found to have gone while there is something to do for others
+
+
+class Deaf:
+    """Who makes room as the link does: whoever has gone is found out by sending, and its lease ends there and then."""
+
+    def __init__(self, rig: Rig, *gone: FakeWorker) -> None:
+        self._rig = rig
+        self._gone = [worker.peer for worker in gone]
+
+    def send(self) -> None:
+        for peer in self._gone:
+            self._rig.hub.lose(peer, "it has gone")
+
+
+@in_rig(link={"queue_limit": 1})
+async def test_an_event_that_finds_a_worker_gone_reaches_the_others(rig: Rig) -> None:
+    workers = [rig.worker(shard) for shard in range(4)]
+    for worker in workers:
+        worker.say(subscribe(0), (v.ATTACH, 1, bytes([worker.shard]) * 16, "", 0))
+    for worker in workers[2:]:
+        worker.take()
+    outcomes = [rig.push(bytes([shard]) * 16, "a", 1) for shard in (2, 3)]
+    workers[3].take()
+    gone = Deaf(rig, *workers[1:3])
+    rig.hub.on_full(gone.send)
+    rig.hub.publish(CHANNEL, "event", 0)
+    assert [word[0] for word in workers[3].take()] == [v.EVENT]
+    assert list(rig.hub.peers) == [workers[3].identity]  # the first has no room, and of the others two have gone
+    assert set(rig.hub.dirty) <= {workers[3].identity}
+    await rig.settle()
+    assert outcomes == [[STORED], []]
+    rig.hub.dismiss(CHANNEL, 4009, "")
+    assert [word[0] for word in workers[3].take()] == [v.DISMISS]
+
+
+@pytest.mark.parametrize("who", ["itself", "the other"])
+@in_rig(link={"queue_limit": 2})
+async def test_a_delivery_that_finds_a_worker_gone_is_stored(rig: Rig, who: str) -> None:
+    worker, other = await attached(rig), await attached(rig, 1, OTHER)
+    rig.push(OTHER, "waits", 1)
+    rig.push(OTHER, "waits too", 1)
+    first, second = rig.push(DEVICE, "a", 1), rig.push(DEVICE, "b", 1)
+    rig.hub.on_full(Deaf(rig, worker if who == "itself" else other).send)
+    third = rig.push(DEVICE, "c", 1)
+    assert worker.identity not in rig.hub.dirty
+    assert rig.hub.in_work == (2 if who == "itself" else 0)
+    await rig.settle()
+    assert [first, second, third] == [[STORED]] * 3
+    assert worker.identity not in rig.hub.dirty
+
+
+@in_rig(link={"queue_limit": 2})
+async def test_a_worker_that_is_lost_in_its_own_batch_says_all_of_it_again(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(subscribe(0), (v.PUBLISH, 0, CHANNEL, "1", 0, ""), (v.PUBLISH, 0, CHANNEL, "2", 0, ""))
+    worker.say((v.PUBLISH, 0, CHANNEL, "3", 0, ""), subscribe(0, label=LABEL), (v.LEAVE, DEVICE))
+    await rig.settle()
+    assert (rig.hub.peers, rig.hub.dirty) == ({}, {})
+    rig.clock.pass_by(rig.link.member_grace + 1)
+    rig.hub.tick()
+    assert len(rig.hub.channels) == 0
+
+
+@in_rig()
+async def test_an_answer_that_fails_costs_one_push_its_answer(rig: Rig) -> None:
+    def fails(outcome: int) -> None:
+        raise ValueError(outcome)
+
+    worker = await attached(rig)
+    rig.hub.push(DEVICE, "a", 1, fails, ttl=60)
+    outcome = rig.push(DEVICE, "b", 1)
+    worker.say(*((v.RESULT, word[1], v.WRITTEN) for word in worker.take()))
+    await rig.settle()
+    assert outcome == [DELIVERED]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\x93\x01",
+        b"\x01",
+        b"\x90",
+        v.pack({"a": 1}),
+        v.pack([1]) + b"x",
+        b"\x91\x81\x90\x01",  # a key that is an array
+        b"\x91\x81\x81\x01\x01\x01",  # or a map
+        b"\x91" * 100_000,
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91\xa1\xff",  # no UTF-8
+        b"\x91\xc7\x0c\xff" + b"\xff" * 12,  # no time
+    ],
+)
 def test_what_is_not_one_packed_message_is_refused(data: bytes) -> None:
     with pytest.raises(v.VocabularyError):
         v.unpack(data, LIMIT)

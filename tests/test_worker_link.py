@@ -273,14 +273,18 @@ async def hear(socket: zmq.Socket[bytes]) -> Any:
         v.pack([v.JOIN, 99, 0, b"", 0]),
         v.pack([v.ASK_STATUS]),
         v.pack({"a": 1}),
+        b"\x91\x81\x90\x01",
+        b"\x91" * 100_000,
+        [b"", v.pack([v.ASK_STATUS, 6])],
+        [v.pack([v.ASK_STATUS, 6]), b"one part", b"too many"],
     ],
 )
 @in_rig()
-async def test_nonsense_on_the_link_harms_nobody_else(rig: Rig, tmp_path: Path, message: bytes) -> None:
+async def test_nonsense_on_the_link_harms_nobody_else(rig: Rig, tmp_path: Path, message: bytes | list[bytes]) -> None:
     async with linked(rig, tmp_path) as ends:
         stranger = ends.zmq.socket(zmq.DEALER)
         stranger.connect(ends.where)
-        stranger.send(message)
+        stranger.send_multipart(message if isinstance(message, list) else [message])
         stranger.send(v.pack([v.ASK_STATUS, 7]))
         answers = [await hear(stranger)]
         if answers[0] == [v.REJOIN]:  # it spoke before it joined
@@ -336,13 +340,13 @@ async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: 
     try:
         worker.send(v.pack([v.JOIN, v.PROTOCOL, 0, b"incarnat", 1]))
         await hears(1)
-        rig.hub.heard(b"w0", [v.BATCH, 1, [(v.ATTACH, 1, DEVICE, "", 0)]])
+        rig.hub.heard(b"w0", [v.BATCH, 1, [[v.ATTACH, 1, DEVICE, "", 0]]])
         await rig.settle()
         await hears(2)
         heard.clear()
         for number in range(40):
             rig.push(DEVICE, f"slot-{number}", 1, body="x" * 5000, wait=False)
-        rig.hub.heard(b"w0", [v.BATCH, 2, [(v.ACK, DEVICE, [["slot-0", 1]])]])
+        rig.hub.heard(b"w0", [v.BATCH, 2, [[v.ACK, DEVICE, [["slot-0", 1]]]]])
         await rig.settle()
         while sum(len(message[2]) for message in heard) < 40:
             await hears(len(heard) + 1)
@@ -386,3 +390,20 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
     finally:
         worker.close()
         context.destroy(linger=0)
+
+
+@in_rig()
+async def test_what_cannot_be_packed_is_dropped_and_the_rest_is_said(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING))
+        await ends.until(lambda: ends.heard)
+        ends.heard.clear()
+        for number, body in enumerate(("first", "half a character: \ud83d", "last")):
+            rig.push(DEVICE, f"slot-{number}", 1, body=body, wait=False, ttl=0)
+        rig.push(DEVICE, "version", 2**64, wait=False, ttl=0)
+        rig.hub.on_status(lambda: {"well": object()})
+        rig.hub.heard(b"supervisor", [v.ASK_STATUS, 1])
+        await ends.until(lambda: len(ends.heard) == 2)
+        assert [word[5] for word in ends.heard] == ["first", "last"]
+        assert rig.hub.counters.words_dropped == 2
+        assert rig.hub.counters.leases_lost == 0

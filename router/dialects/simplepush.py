@@ -17,9 +17,9 @@ import msgspec
 from router import __version__
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
-from router.hub import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 from router.options import Section, option
+from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.settings import EndpointOptions
 from router.token import TokenError
 

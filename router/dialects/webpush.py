@@ -30,9 +30,9 @@ import msgspec
 from router import vocabulary as v
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
-from router.hub import REFUSED_FAILED, REFUSED_FULL
 from router.members import has
 from router.options import Section, Settings, option
+from router.pushes import REFUSED_FAILED, REFUSED_FULL
 from router.settings import EndpointOptions, Listen
 from router.token import TokenError, Tokens
 from router.vapid import Vapid, VapidError, encode_base64url, parameters
