@@ -1,26 +1,56 @@
 """Whose a connection on the device port is where app servers come there too: its first bytes tell.
 
 A WebSocket upgrade is a GET. So every other request is for the app servers' side, and of the GETs those that ask for
-something under `/apps`.
+something under `/apps`. Empty lines before a request are passed over, and so is the host of a target in absolute form
+(RFC 9112 2.2 and 3.2.2).
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+from router.http_head import skip_blank_lines
+
 _ANY_PATH: Final = (b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ")
-_APPS: Final = (b"GET /apps", b"HEAD /apps")
-_BEGINNINGS: Final = (*_ANY_PATH, *_APPS)
+_READING: Final = (b"GET ", b"HEAD ")
+_LONGEST_METHOD: Final = max(map(len, (*_ANY_PATH, *_READING)))
+_SCHEMES: Final = (b"http://", b"https://")
+_PATH_BEGINS: Final = re.compile(rb"[/?# \r]")
+_APPS: Final = b"/apps"
 _PATH_ENDS: Final = b" ?/"
-ENOUGH: Final = max(map(len, _BEGINNINGS)) + 1
-"""So many bytes always decide it."""
+ENOUGH: Final = 512
+"""So many bytes always decide it: a longer host has no name."""
 
 
 def for_app_servers(data: bytes) -> bool | None:
     """Whether a connection that begins with these bytes is an app server's; None: they do not decide it yet."""
-    if data.startswith(_ANY_PATH):
+    found = _judged(data[:ENOUGH])
+    return False if found is None and len(data) >= ENOUGH else found
+
+
+def _judged(data: bytes) -> bool | None:
+    at = skip_blank_lines(data)
+    method, blank, _ = data[at : at + _LONGEST_METHOD].partition(b" ")
+    method += blank
+    if not blank:
+        known = (*_ANY_PATH, *_READING, b"\r\n")
+        return None if any(each.startswith(method) for each in known) else False
+    if method in _ANY_PATH:
         return True
-    for beginning in _APPS:
-        if data.startswith(beginning) and len(data) > len(beginning):
-            return data[len(beginning)] in _PATH_ENDS
-    return None if any(beginning.startswith(data) for beginning in _BEGINNINGS) else False
+    if method not in _READING:
+        return False
+    target = data[at + len(method) :]
+    for scheme in _SCHEMES:
+        start = target[: len(scheme)].lower()
+        if start == scheme:
+            path = _PATH_BEGINS.search(target, len(scheme))
+            if path is None:
+                return None
+            target = target[path.start() :]
+            break
+        if start and scheme.startswith(start):
+            return None
+    if not target or (_APPS.startswith(target)):
+        return None
+    return target.startswith(_APPS) and target[len(_APPS)] in _PATH_ENDS

@@ -1,23 +1,30 @@
 """HTTP/1.1 for app servers, without I/O: bytes in, requests out; answers in, bytes out in the order of the requests.
 
-httptools (llhttp) parses; RFC 9112 is the standard. What is added here are limits, and pipelining.
+`router.http_head` reads the heads; here are bodies (RFC 9112 6 and 7), limits, and pipelining. Trailers are counted
+with the headers, and dropped: they are never taken for headers (RFC 9110 6.5.1).
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Final
 
-import httptools
-
+from router.http_date import http_date
+from router.http_head import CHUNKED, END, Fields, HeadError, check_fields, parse, skip_blank_lines
 from router.settings import EndpointOptions
+
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*+)?)")
+_LONGEST_SIZE: Final = 18  # digits of a chunk's size, and a line end
+_HEAD, _BODY, _CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _TRAILERS = range(6)
 
 
 @dataclass(slots=True)
 class Request:
-    """One whole request. Header names are in lower case; of repeated headers the last is kept."""
+    """One whole request. Header names are in lower case; values of a repeated header are joined by a comma."""
 
     method: bytes
     path: bytes
@@ -34,31 +41,32 @@ class Response:
     body: bytes = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
-    # Nearly all answers are one of a handful of constants: their bytes are made once.
-    _encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    # Nearly all answers are one of a handful of constants: their bytes are made once a second.
+    _encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _date: str = field(default="", init=False, repr=False, compare=False)
 
     def encoded(self) -> bytes:
         """The bytes of this answer on a connection that stays."""
-        if self._encoded is None:
+        date = http_date()
+        if self._date is not date:
             self._encoded = encode(self, True)
+            self._date = date
         return self._encoded
-
-
-class HttpError(Exception):
-    """The request breaks the protocol or a limit; it is answered with this and the connection ends."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.response = Response(status, text.encode() + b"\n", "text/plain; charset=utf-8")
 
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _REASONS[413] = "Content Too Large"
+_INTERNAL: Final = Response(500, b'"Internal Server Error"')
+
+
+def refusal(status: int, text: str, *headers: tuple[str, str]) -> Response:
+    """An answer for a request that never reached a route."""
+    return Response(status, text.encode() + b"\n", "text/plain; charset=utf-8", headers)
 
 
 def encode(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
     """The bytes of an answer."""
-    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Unknown')}"]
+    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Unknown')}", f"Date: {http_date()}"]
     if response.body or response.status not in (204, 304):
         lines.append(f"Content-Length: {len(response.body)}")
     if response.body:
@@ -73,20 +81,26 @@ def encode(response: Response, keep_alive: bool, head_only: bool = False) -> byt
 class Place:
     """The place of one request in the order of answers. Called with the answer, once."""
 
-    __slots__ = ("_answered", "data", "head_only", "keep_alive")
+    __slots__ = ("_http", "data", "head_only", "keep_alive", "size")
 
-    def __init__(self, keep_alive: bool, head_only: bool, answered: Callable[[], None]) -> None:
+    def __init__(self, http: HttpConnection, keep_alive: bool, head_only: bool, size: int) -> None:
         self.keep_alive = keep_alive
         self.head_only = head_only
         self.data: bytes | None = None
-        self._answered = answered
+        self.size = size
+        """Bytes that wait here: the body until there is an answer, then the answer."""
+        self._http = http
 
     def __call__(self, response: Response) -> None:
-        if self.keep_alive and not self.head_only:
-            self.data = response.encoded()
-        else:
-            self.data = encode(response, self.keep_alive, self.head_only)
-        self._answered()
+        try:
+            if self.keep_alive and not self.head_only:
+                data = response.encoded()
+            else:
+                data = encode(response, self.keep_alive, self.head_only)
+        except ValueError:  # what cannot stand in a header: a defect of the route, and the end of one request
+            data = encode(_INTERNAL, self.keep_alive, self.head_only)
+        self.data = data
+        self._http.answer(self, len(data))
 
 
 class HttpConnection:
@@ -100,123 +114,215 @@ class HttpConnection:
     def __init__(self, options: EndpointOptions, answered: Callable[[], None] = lambda: None) -> None:
         self._options = options
         self._answered = answered
-        self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Place] = deque()
-        self._ready: list[tuple[Request, Place]] = []
-        self._reset()
-        self.in_request = False
+        self._waiting_bytes = 0  # of places
+        self._rest = b""  # bytes that were received and not yet parsed
+        self._seen = 0  # of a head: so many bytes of the rest did not make it whole
+        self._state = _HEAD
+        self._method = self._path = self._query = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._fields: Fields | None = None  # of this request, or the last
+        self._body = bytearray()
+        self._missing = 0  # bytes of the body, or of the chunk
+        self._extra = 0  # bytes of head, chunk extensions and trailers
+        self._expect_continue = False
+        self.more = False
+        """Whether `receive` has stopped at its limit: call it again, perhaps with nothing, when there is a turn."""
+        self.begun = 0
+        """Requests of which something was received."""
         self.finished = False
         self.refused = False
-        self._expect_continue = False
-
-    def _reset(self) -> None:
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
-        self._size = 0  # while the head comes: bytes of it in earlier reads; then: bytes of the body
-        self._head_size = 0
-        self._in_head = True
-        self._header_count = 0
 
     # ------------------------------------------------------------------ bytes in
 
-    def receive(self, data: bytes) -> list[tuple[Request, Place]]:
-        """Parse what came. After an error or the last request of the connection, further bytes are not looked at."""
+    def receive(self, data: bytes, most: int = 1 << 30) -> list[tuple[Request, Place]]:
+        """Parse what came, up to so many requests and not beyond `full`; what is behind them waits here.
+
+        After an error or the last request of the connection, further bytes are not looked at.
+        """
         if self.finished:
             return []
-        if self._in_head:
-            self._size += len(data)
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        ready: list[tuple[Request, Place]] = []
         try:
-            self._parser.feed_data(data)
-            if self._in_head and self.in_request and self._size > self._options.max_header_bytes:
-                self._fail(431, "Request Header Fields Too Large")
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__ or error.__cause__
-            if not isinstance(cause, HttpError):
-                raise
-            self._refuse(cause)
-        except httptools.HttpParserInvalidMethodError:
-            self._fail(501, "Not Implemented")
-        except httptools.HttpParserError:
-            self._fail(400, "Bad Request")
-        ready, self._ready = self._ready, []
+            at = self._parse(data, ready, most)
+        except HeadError as error:
+            self.give_up(error.status, error.text)
+        else:
+            if at < len(data) and not self.finished:
+                self._rest = data[at:]
         return ready
 
-    def give_up(self, status: int, text: str) -> None:
-        """Answer the unfinished request with an error; nothing more is read."""
-        self._fail(status, text)
+    def _parse(self, data: bytes, ready: list[tuple[Request, Place]], most: int) -> int:
+        """Returns: how far it came."""
+        at, end = 0, len(data)
+        self.more = False
+        while at < end and not self.finished:
+            state = self._state
+            if state == _HEAD:
+                at = skip_blank_lines(data, at)
+                if at == end:
+                    break
+                if len(ready) >= most or self.full:
+                    self.more = True
+                    break
+                found = self._head(data, at)
+            elif state in (_BODY, _CHUNK_DATA):
+                found = self._some_body(data, at)
+            elif state == _CHUNK_SIZE:
+                found = self._chunk_size(data, at)
+            elif state == _CHUNK_END:
+                found = self._chunk_end(data, at)
+            else:
+                found = self._trailers(data, at)
+            if found < 0:
+                break
+            at = found
+            if self._state == _BODY and not self._missing:
+                ready.append(self._whole())
+        return at
 
-    def _fail(self, status: int, text: str) -> None:
-        self._refuse(HttpError(status, text))
+    # Each of these takes what is there from `at` on, and gives where it stopped; -1: it needs more.
 
-    def _refuse(self, error: HttpError) -> None:
+    def _head(self, data: bytes, at: int) -> int:
+        options = self._options
+        if not self._seen:
+            self.begun += 1
+        parsed = parse(data, options.max_header_bytes, options.max_headers, at, self._seen, self._fields)
+        if parsed is None:
+            self._seen = len(data) - at
+            return -1
+        head, end = parsed
+        self._seen = 0
+        self._method, self._path, self._query = head.method, head.path, head.query
+        self._headers = head.headers
+        self._fields = fields = head.fields
+        self._expect_continue = fields.expects
+        length = fields.length
+        if length > options.max_body_bytes:
+            raise HeadError(413, "Content Too Large")
+        if length == CHUNKED:
+            self._extra = end - at
+            self._state = _CHUNK_SIZE
+            return end
+        self._state = _BODY
+        self._missing = length
+        if length and len(data) - end >= length:  # the usual: all of it is there
+            self._missing = 0
+            self._body += data[end : end + length]
+            return end + length
+        return end
+
+    def _some_body(self, data: bytes, at: int) -> int:
+        end = min(at + self._missing, len(data))
+        self._body += data[at:end]
+        self._missing -= end - at
+        if not self._missing and self._state == _CHUNK_DATA:
+            self._state = _CHUNK_END
+        return end
+
+    def _chunk_size(self, data: bytes, at: int) -> int:
+        end = data.find(b"\r\n", at)
+        if end < 0:
+            self._count(len(data) - at - _LONGEST_SIZE, keep=False)
+            return -1
+        found = _CHUNK.fullmatch(data, at, end)
+        if found is None:
+            raise HeadError(400, "size of a chunk is malformed")
+        self._count(len(found[2]))
+        size = int(found[1], 16)
+        if len(self._body) + size > self._options.max_body_bytes:
+            raise HeadError(413, "Content Too Large")
+        self._missing = size
+        self._state = _CHUNK_DATA if size else _TRAILERS
+        return end + 2
+
+    def _chunk_end(self, data: bytes, at: int) -> int:
+        if len(data) - at < 2:
+            return -1
+        if not data.startswith(b"\r\n", at):
+            raise HeadError(400, "a chunk is longer than its size")
+        self._state = _CHUNK_SIZE
+        return at + 2
+
+    def _trailers(self, data: bytes, at: int) -> int:
+        if data.startswith(b"\r\n", at):
+            end = at
+        else:
+            end = data.find(END, at) + 2
+            if end < 2:
+                self._count(len(data) - at, keep=False)
+                return -1
+            self._count(end - at)
+            if check_fields(data[at:end]) + len(self._headers) > self._options.max_headers:
+                raise HeadError(431, "too many trailers")
+        self._state = _BODY  # with nothing missing
+        return end + 2
+
+    def _count(self, extra: int, keep: bool = True) -> None:
+        """Count bytes that are neither body nor needed for it: together they have the room of one head."""
+        if self._extra + extra > self._options.max_header_bytes:
+            raise HeadError(431, "Request Header Fields Too Large")
+        if keep:
+            self._extra += extra
+
+    def _whole(self) -> tuple[Request, Place]:
+        assert self._fields is not None
+        keep_alive = self._fields.keep_alive
+        body = bytes(self._body)
+        place = Place(self, keep_alive, self._method == b"HEAD", len(body))
+        self._pending.append(place)
+        self._waiting_bytes += len(body)
+        request = Request(self._method, self._path, self._query, self._headers, body)
+        self._state = _HEAD
+        self._expect_continue = False
+        if body:
+            self._body = bytearray()
+        if not keep_alive:
+            self.finished = True
+        return request, place
+
+    def give_up(self, status: int, text: str, *headers: tuple[str, str]) -> None:
+        """Answer the unfinished request with an error; nothing more is read, and what was read of it is forgotten."""
         if self.finished:
-            return  # what stands behind the last request is nobody's business
-        place = Place(False, False, self._answered)
-        place.data = encode(error.response, False)
+            return
+        place = Place(self, False, False, 0)
         self._pending.append(place)
         self.finished = self.refused = True
+        self._rest = b""
+        self._body = bytearray()
+        self._expect_continue = False
+        place(refusal(status, text, *headers))
 
     @property
     def full(self) -> bool:
         """Whether as many requests are in work as may be: read no more until some are answered."""
         return len(self._pending) >= self._options.max_pipelined
 
-    # --- called by httptools
-    def on_message_begin(self) -> None:
-        self.in_request = True
+    @property
+    def in_request(self) -> bool:
+        """Whether a part of a request was received."""
+        return (self._state != _HEAD or bool(self._rest)) and not self.more and not self.finished
 
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        if len(self._url) > self._options.max_header_bytes:
-            raise HttpError(414, "URI Too Long")
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a request is here, and no answer is awaited."""
+        return self._state == _HEAD and not self._rest and not self._pending and not self.finished
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Judged when the head is whole; one that never ends is stopped by its bytes, in receive.
-        self._header_count += 1
-        self._head_size += len(name) + len(value) + 4
-        self._headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._size = 0
-        if self._header_count > self._options.max_headers or self._head_size > self._options.max_header_bytes:
-            raise HttpError(431, "Request Header Fields Too Large")
-        headers = self._headers
-        length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > self._options.max_body_bytes:
-            raise HttpError(413, "Content Too Large")
-        if b"host" not in headers and self._parser.get_http_version() == "1.1":
-            raise HttpError(400, "Host header is missing")
-        if self._parser.should_upgrade():
-            raise HttpError(400, "Upgrade is not supported on this port: devices connect to the device port")
-        if headers.get(b"expect", b"").lower() == b"100-continue":
-            self._expect_continue = True
-
-    def on_body(self, body: bytes) -> None:
-        self._body.append(body)
-        self._size += len(body)
-        if self._size > self._options.max_body_bytes:
-            raise HttpError(413, "Content Too Large")
-
-    def on_message_complete(self) -> None:
-        if self.finished:
-            return
-        self.in_request = False
-        self._expect_continue = False
-        method = self._parser.get_method()
-        path, _, query = self._url.partition(b"?")
-        # An HTTP/1.0 client would have to be told that its connection stays: it does not stay.
-        keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
-        place = Place(keep_alive, method == b"HEAD", self._answered)
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._ready.append((Request(method, path, query, self._headers, body), place))
-        self._pending.append(place)
-        if not keep_alive:
-            self.finished = True
-        self._reset()
+    @property
+    def held(self) -> int:
+        """Bytes that this connection has waiting: received, in work, and answers that cannot be sent yet."""
+        return len(self._rest) + len(self._body) + self._waiting_bytes
 
     # ------------------------------------------------------------------ bytes out
+
+    def answer(self, place: Place, size: int) -> None:
+        """A place has its answer, of this size."""
+        self._waiting_bytes += size - place.size
+        place.size = size
+        self._answered()
 
     def take(self) -> bytes:
         """What is to be sent now: the answers up to the first that is not there yet."""
@@ -227,12 +333,15 @@ class HttpConnection:
         if not pending or pending[0].data is None:
             return b""
         if len(pending) == 1:
-            return pending.popleft().data or b""
-        parts = []
-        while pending and (data := pending[0].data) is not None:
-            parts.append(data)
-            pending.popleft()
-        return b"".join(parts)
+            parts = [pending.popleft().data or b""]
+        else:
+            parts = []
+            while pending and (data := pending[0].data) is not None:
+                parts.append(data)
+                pending.popleft()
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._waiting_bytes -= len(data)
+        return data
 
     @property
     def waiting(self) -> bool:

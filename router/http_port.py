@@ -1,34 +1,46 @@
 """The app servers' port: connections in the router's parking lot, driven by the pure `HttpConnection`.
 
 Connections are accepted here, or adopted from a worker on whose port they came in (`router.handover`).
+
+What keeps one connection from being felt by the others: it has a share of each turn (`Turns`); all that waits in all
+connections is in one sum, and the largest goes when that is too much; an idle one makes room for a new one; and
+whatever an event of it raises is its own end.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
+import resource
 import socket
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from router import logs
 from router.dialects import Router
-from router.http1 import HttpConnection, HttpError, Place, Request, Response, encode
+from router.http1 import HttpConnection, Place, Request, Response
 from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
 from router.metrics import RouterCounters
 from router.settings import EndpointOptions
+from router.turns import Turns
 
 _READ_BYTES = 16_384
+_WRITE_BYTES = 262_144
 _ACCEPT_BATCH = 64
 _LINGER_S = 2.0
+_RESERVE: Final = 64
+"""Descriptors that connections never take: the store, the link and the logs need some."""
 _NOT_FOUND = Response(404, b'"Not Found"')
 _INTERNAL = Response(500, b'"Internal Server Error"')
-_BUSY = HttpError(503, "Too many connections").response
+_OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
+_SOON = ("Retry-After", "5")
 
 
 class _Client:
     """One connection of an app server."""
 
-    __slots__ = ("fd", "http", "lingering", "mask", "out", "since")
+    __slots__ = ("fd", "held", "http", "lingering", "mask", "out", "queued", "refused", "since")
 
     http: HttpConnection
 
@@ -37,7 +49,15 @@ class _Client:
         self.out = bytearray()
         self.mask = READ
         self.since = now  # last time something began: a request, or being idle
+        self.held = 0  # bytes, as they are in the sum of all
         self.lingering = False
+        self.queued = False  # for another turn
+        self.refused = False  # because there are too many
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return self.http.idle and not self.out and not self.lingering
 
 
 class HttpPort:
@@ -51,6 +71,7 @@ class HttpPort:
         options: EndpointOptions,
         counters: RouterCounters,
         monotonic: Callable[[], float],
+        turns: Turns,
     ) -> None:
         listener.setblocking(False)
         self._listener: socket.socket | None = listener
@@ -60,8 +81,21 @@ class HttpPort:
         self._counters = counters
         self._monotonic = monotonic
         self._now = monotonic()  # as of the last flush
+        self._turns = turns
         self._clients: dict[int, _Client] = {}
         self._answered: set[_Client] = set()
+        self._longest_idle: deque[tuple[float, _Client]] = deque()
+        self._looked_for_idle = -1.0
+        self._refusals = 0
+        self._accepting = True
+        self._limit = min(options.max_connections, max(1, _descriptors() - options.max_refusals - _RESERVE))
+        if self._limit < options.max_connections:
+            logs.warning(
+                "http.few_descriptors",
+                connections=self._limit,
+                wanted=options.max_connections,
+                hint="raise the limit of open files (ulimit -n, LimitNOFILE), or lower endpoint.max_connections",
+            )
         lot.park(listener.fileno(), READ)
 
     # ------------------------------------------------------------------ events
@@ -73,68 +107,127 @@ class HttpPort:
             if self._listener is not None and fd == self._listener.fileno():
                 self._accept()
             return
-        if events & WRITE:
-            self._write(client, b"")
-        if self._clients.get(fd) is not client:
-            return
-        if events & BROKEN:
-            self._close(client)
-        elif events & READ:
-            self._read(client)
+        try:
+            if events & WRITE:
+                self._write(client, b"")
+            if self._clients.get(fd) is not client:
+                return
+            if events & BROKEN:
+                self._close(client)
+            elif events & READ:
+                self._read(client)
+        except Exception as error:
+            self._failed(client, error)
+
+    def _failed(self, client: _Client, error: Exception) -> None:
+        """Whatever went wrong with a connection is the end of that connection, and of nothing else."""
+        self._counters.http_failed += 1
+        logs.limited("http.connection_failed", at="error", per=type(error).__name__, exc=error)
+        self._close(client)
+
+    # ------------------------------------------------------------------ new connections
 
     def _accept(self) -> None:
         assert self._listener is not None
         for _ in range(_ACCEPT_BATCH):
+            if self._refusals >= self._options.max_refusals and not self._room():
+                self._pause_accepting()
+                return
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                logs.limited("http.accept_failed", error=str(error))
-                return
-            self._take(connection)
+                if error.errno == errno.ECONNABORTED:
+                    continue
+                logs.limited("http.accept_failed", error=str(error), hint="it is tried again when there is room")
+                if error.errno != errno.EMFILE or not self._evict():
+                    self._pause_accepting()
+                    return
+            else:
+                self._welcome(connection)
+
+    def _pause_accepting(self) -> None:
+        """Leave them in the queue until something has been closed, or the next tick."""
+        if self._accepting and self._listener is not None:
+            self._accepting = False
+            self._lot.unpark(self._listener.fileno())
+
+    def _resume_accepting(self) -> None:
+        if not self._accepting and self._listener is not None:
+            self._accepting = True
+            self._lot.park(self._listener.fileno(), READ)
 
     def adopt(self, fd: int, data: bytes) -> None:
         """Serve a connection that somebody else has accepted, and has read these bytes from. It is ours to close."""
-        connection = None
         try:
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-            client = self._take(connection)
-        except OSError as error:
-            if connection is None:  # it is no socket
-                os.close(fd)
+        except OSError as error:  # it is no socket
+            os.close(fd)
             logs.limited("http.adopt_failed", error=str(error))
             return
-        if client is not None:
-            self._received(client, data)
-            self._read(client)  # the rest is there already, most likely
+        client = self._welcome(connection)
+        if client is not None and not client.refused:
+            try:
+                self._received(client, data)
+                if self._clients.get(fd) is client:
+                    self._read(client)  # the rest is there already, most likely
+            except Exception as error:
+                self._failed(client, error)
 
-    def _take(self, connection: socket.socket) -> _Client | None:
-        """Make a client of a connection; None if there are too many."""
+    def _welcome(self, connection: socket.socket) -> _Client | None:
+        """Make a client of a connection: one that is told 503 if there are too many; None if it has gone already."""
+        refused = not self._room()
         with connection:
-            connection.setblocking(False)
-            if len(self._clients) >= self._options.max_connections:
-                logs.limited("http.too_many_connections", limit=self._options.max_connections)
-                with contextlib.suppress(OSError):
-                    connection.send(encode(_BUSY, False))
+            try:
+                connection.setblocking(False)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._lot.park(connection.fileno(), READ)
+            except OSError as error:
+                logs.limited("http.accept_failed", error=str(error))
                 return None
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._lot.park(connection.fileno(), READ)
             fd = connection.detach()
-        self._clients[fd] = client = self._client(fd)
+        self._clients[fd] = client = _Client(fd, self._now)
+        client.http = HttpConnection(self._options, lambda: self._answered.add(client))
         self._counters.http_connects += 1
         self._counters.http_connections += 1
+        if refused:
+            logs.limited("http.too_many_connections", limit=self._limit)
+            self._counters.http_refused += 1
+            self._refusals += 1
+            client.refused = True
+            client.http.give_up(503, "Too many connections", _SOON)
         return client
 
-    def _client(self, fd: int) -> _Client:
-        client = _Client(fd, self._now)
-        client.http = HttpConnection(self._options, lambda: self._answered.add(client))
-        return client
+    def _room(self) -> bool:
+        """Whether there is room for a connection, perhaps because an idle one had to go."""
+        return len(self._clients) - self._refusals < self._limit or self._evict()
+
+    def _evict(self) -> bool:
+        """Close the connection that has been idle for longest. Returns: whether there was one."""
+        if not self._longest_idle:
+            if self._looked_for_idle == self._now:
+                return False  # once a turn is enough
+            self._looked_for_idle = self._now
+            idle = [(client.since, client) for client in self._clients.values() if client.idle]
+            self._longest_idle = deque(sorted(idle, key=lambda pair: pair[0]))
+        while self._longest_idle:
+            since, client = self._longest_idle.popleft()
+            if self._clients.get(client.fd) is client and client.since == since and client.idle:
+                if _has_input(client.fd):
+                    continue
+                self._counters.http_evicted += 1
+                self._close(client)
+                return True
+        return False
+
+    # ------------------------------------------------------------------ requests
 
     def _read(self, client: _Client) -> None:
         http = client.http
-        if http.full or client.out:
-            # Not until the app server has taken some answers: mute it, or epoll would report it for ever.
+        if http.full or http.more or client.out:
+            # Not until its requests have had their turn and their answers are taken: mute it, or epoll would report it
+            # for ever.
             self._set_mask(client, WRITE if client.out else NOTHING)
             return
         try:
@@ -157,24 +250,47 @@ class HttpPort:
 
     def _received(self, client: _Client, data: bytes) -> None:
         http = client.http
-        began = http.in_request
-        for request, place in http.receive(data):
+        begun, in_request = http.begun, http.in_request
+        for request, place in http.receive(data, self._options.requests_a_turn):
             self._dispatch(request, place)
-        if http.in_request != began or not began:
+        if http.begun != begun or http.in_request != in_request:
             client.since = self._now
         if http.finished or http.in_request:
             self._answered.add(client)  # a refusal, or 100 Continue
+        if self._count(client):
+            self._go_on(client)
+
+    def _go_on(self, client: _Client) -> None:
+        """Have its next requests come: those that it has sent already in the next turn, others by being read."""
+        http = client.http
+        if http.full or client.out or http.finished:
+            return
+        if http.more:
+            if not client.queued:
+                client.queued = True
+                self._turns.add(lambda: self._next_turn(client))
+        elif client.mask != READ:
+            self._set_mask(client, READ)
+
+    def _next_turn(self, client: _Client) -> bool:
+        client.queued = False
+        if self._clients.get(client.fd) is client:
+            try:
+                self._received(client, b"")
+            except Exception as error:
+                self._failed(client, error)
+        return False
 
     def _dispatch(self, request: Request, reply: Place) -> None:
         self._counters.http_requests += 1
         handler = self._routes.find(request.path)
         if handler is None:
-            reply(_NOT_FOUND)
+            reply(_OPTIONS if request.path == b"*" else _NOT_FOUND)
             return
         try:
             handler(request, reply)
         except Exception as error:  # a defect of one route must not take the router down
-            logs.error("http.route_failed", error, path=request.path)
+            logs.limited("http.route_failed", at="error", per=type(error).__name__, exc=error, path=request.path[:200])
             reply(_INTERNAL)
 
     # ------------------------------------------------------------------ answers
@@ -185,32 +301,68 @@ class HttpPort:
         while self._answered:
             client = self._answered.pop()
             if self._clients.get(client.fd) is client:
-                self._write(client, client.http.take())
+                try:
+                    self._write(client, client.http.take())
+                except Exception as error:
+                    self._failed(client, error)
 
     def _write(self, client: _Client, data: bytes) -> None:
         out = client.out
+        out += data
         if out:
-            out += data
-            data = bytes(out)
-        if data:
             try:
-                sent = os.write(client.fd, data)
+                with memoryview(out) as view:
+                    sent = os.write(client.fd, view[:_WRITE_BYTES])
             except BlockingIOError:
                 sent = 0
             except OSError:
                 self._close(client)
                 return
-            client.out = bytearray(data[sent:]) if sent < len(data) else bytearray()
-            if len(client.out) > self._options.max_write_bytes:
+            del out[:sent]
+            if len(out) > self._options.max_write_bytes:
                 self._close(client)
                 return
+        if not self._count(client):
+            return
         http = client.http
         if client.out:
             self._set_mask(client, WRITE)
         elif http.finished and not http.waiting:
             self._linger(client)
-        elif client.mask != READ and not http.full:
-            self._set_mask(client, READ)
+        else:
+            self._go_on(client)
+
+    # ------------------------------------------------------------------ what waits
+
+    def _count(self, client: _Client) -> bool:
+        """Keep the sum of what waits; if it is too much and this one adds to it, the largest is given up.
+
+        Returns: whether this one is still open.
+        """
+        held = client.http.held + len(client.out)
+        counters = self._counters
+        counters.http_buffered += held - client.held
+        client.held = held
+        while counters.http_buffered > self._options.max_buffered_bytes and (client.out or client.http.in_request):
+            self._give_up_largest()
+        return self._clients.get(client.fd) is client
+
+    def _give_up_largest(self) -> None:
+        """There is one with output or an unfinished request. Bodies in work are in the sum, but cannot be given up."""
+        largest = max((c for c in self._clients.values() if c.out or c.http.in_request), key=lambda c: c.held)
+        self._counters.http_given_up += 1
+        logs.limited(
+            "http.buffers_full",
+            limit=self._options.max_buffered_bytes,
+            given_up=largest.held,
+            hint="endpoint.max_buffered_bytes",
+        )
+        if largest.out:
+            self._close(largest)
+            return
+        largest.http.give_up(503, "Too much is being sent to this server at once", _SOON)
+        self._counters.http_buffered += largest.http.held - largest.held
+        largest.held = largest.http.held
 
     def _set_mask(self, client: _Client, mask: int) -> None:
         if client.mask != mask:
@@ -222,7 +374,7 @@ class HttpPort:
         if client.lingering:
             return
         client.lingering = True
-        self._counters.http_bad_requests += client.http.refused
+        self._counters.http_bad_requests += client.http.refused and not client.refused
         client.since = self._now
         half_close(client.fd)
         self._set_mask(client, READ)
@@ -234,13 +386,19 @@ class HttpPort:
         os.close(client.fd)
         self._counters.http_disconnects += 1
         self._counters.http_connections -= 1
+        self._counters.http_buffered -= client.held
+        client.held = 0
+        client.out.clear()
+        self._refusals -= client.refused
+        self._resume_accepting()
 
     # ------------------------------------------------------------------ time
 
     def tick(self) -> None:
         """To be called about once a second: requests that take too long, connections idle for too long."""
-        now = self._monotonic()
+        now = self._now = self._monotonic()
         options = self._options
+        self._resume_accepting()
         for client in list(self._clients.values()):
             waited = now - client.since
             if client.lingering:
@@ -259,7 +417,7 @@ class HttpPort:
     def stop_listening(self) -> None:
         """Accept no more; what is open goes on, and each connection ends after its next answer."""
         if self._listener is not None:
-            self._lot.unpark(self._listener.fileno())
+            self._pause_accepting()
             self._listener.close()
             self._listener = None
 
@@ -273,3 +431,23 @@ class HttpPort:
         self.stop_listening()
         for client in list(self._clients.values()):
             self._close(client)
+
+
+def _descriptors() -> int:
+    """How many this process may open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 30 if limit == resource.RLIM_INFINITY else limit
+
+
+def _has_input(fd: int) -> bool:
+    """Whether something has come that was not read yet, or the connection has gone: epoll will tell."""
+    shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        shell.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        shell.detach()
+    return True

@@ -40,18 +40,19 @@ class Lot:
         self.change = self._epoll.modify
         self.unpark = self._epoll.unregister
 
-    async def ready(self) -> list[tuple[int, int]]:
-        """Wait until something is ready; (descriptor, epoll event mask) pairs.
+    async def ready(self, wait: bool = True) -> list[tuple[int, int]]:
+        """Wait until something is ready; (descriptor, epoll event mask) pairs. wait: False if there is other work, then
+        there may be none.
 
         A turn of trio's loop costs as much as a small batch, so while there is more it is only taken once in a while:
         other tasks run at the latest after `_TURN_S` or a few times `linger`, and the batch then at hand.
         """
-        events = self._epoll.poll(self._linger, _MAX_EVENTS)
-        if events and time.monotonic() - self._yielded < max(_TURN_S, 4 * self._linger):
+        events = self._epoll.poll(self._linger if wait else 0, _MAX_EVENTS)
+        if (events or not wait) and time.monotonic() - self._yielded < max(_TURN_S, 4 * self._linger):
             return events
-        if events:
+        if events or not wait:
             await trio.lowlevel.checkpoint()
-        while not events:
+        while wait and not events:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             events = self._epoll.poll(0, _MAX_EVENTS)
         self._yielded = time.monotonic()

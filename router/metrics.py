@@ -48,6 +48,11 @@ ROUTER_METRICS = (
     Metric("http_requests", "counter", "Requests on the router port.", "updates.appserver.incoming"),
     Metric("http_bad_requests", "counter", "Requests that were no valid HTTP or over a limit."),
     Metric("http_connections", "gauge", "Open connections of app servers."),
+    Metric("http_buffered", "gauge", "Bytes of requests and answers that wait in the router."),
+    Metric("http_given_up", "counter", "Requests and answers given up because of endpoint.max_buffered_bytes."),
+    Metric("http_evicted", "counter", "Idle connections of app servers closed to make room for new ones."),
+    Metric("http_refused", "counter", "Connections of app servers told 503 because none was idle."),
+    Metric("http_failed", "counter", "Connections of app servers closed because of an error of the router."),
     Metric("http_connects", "counter", "Connections of app servers accepted.", "endpoint.socket.connect"),
     Metric("http_disconnects", "counter", "Connections of app servers closed.", "endpoint.socket.disconnect"),
     Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
@@ -125,6 +130,11 @@ class RouterCounters:
     http_requests: int
     http_bad_requests: int
     http_connections: int
+    http_buffered: int
+    http_given_up: int
+    http_evicted: int
+    http_refused: int
+    http_failed: int
     http_connects: int
     http_disconnects: int
     deliveries_late: int

@@ -27,6 +27,7 @@ from router.options import Settings
 from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions, TokenOptions
 from router.store.select import open_store
 from router.token import Tokens, load_or_make_keys
+from router.turns import Turns
 
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0
@@ -51,7 +52,8 @@ class RouterProcess:
         )
         self.hub = Hub(self.journal, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
         self.hub.on_status(self.status)
-        context_of_routes = Context(self.hub, tokens, settings, time.time, self.status)
+        self.turns = Turns()
+        context_of_routes = Context(self.hub, tokens, settings, time.time, self.status, self.turns)
         routes = Router(
             route
             for module in modules(router.dialects)
@@ -60,7 +62,7 @@ class RouterProcess:
         )
         self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, pusher) else None
         self.lot = Lot()
-        self.port = HttpPort(listener, self.lot, routes, endpoint, self.hub.counters, time.monotonic)
+        self.port = HttpPort(listener, self.lot, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
         self.link = RouterLink(context, address(data), self.hub, link)
         self.hub.on_full(self.link.send)
         self.lot.park(self.link.fileno, READ)
@@ -107,8 +109,12 @@ class RouterProcess:
     async def _serve(self) -> None:
         ready = self.port.ready if self.handovers is None else self._ready
         while True:
-            for fd, events in await self.lot.ready():
-                ready(fd, events)  # which does nothing for the link's: flush hears it in any case
+            for fd, events in await self.lot.ready(wait=not self.turns.waiting):
+                try:
+                    ready(fd, events)  # which does nothing for the link's: flush hears it in any case
+                except Exception as error:  # one descriptor's trouble must not be everybody's
+                    logs.limited("router.event_failed", at="error", per=type(error).__name__, exc=error)
+            self.turns.run()
             self.flush()
 
     def _ready(self, fd: int, events: int) -> None:

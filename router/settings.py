@@ -102,12 +102,39 @@ class EndpointOptions(Section):
         expects="an http:// or https:// URL with a host, without blanks, user, query and fragment",
         check=texts.base_url_or_none,
     )
-    max_connections: int = option(4096, "open connections of app servers", unit="connections", ge=1)
+    max_connections: int = option(
+        4096,
+        "open connections of app servers; beyond, the one that was idle for longest is closed",
+        unit="connections",
+        ge=1,
+    )
+    max_refusals: int = option(
+        64,
+        "connections that are told 503 at once because none is idle; further ones wait to be accepted",
+        unit="connections",
+        ge=1,
+    )
     max_header_bytes: int = option(16_384, "request line and headers of one request", unit="bytes", ge=256)
     max_headers: int = option(100, "headers of one request", unit="headers", ge=1)
     max_body_bytes: int = option(1_048_576, "body of one request", unit="bytes", ge=1)
     max_batch: int = option(10_000, "pushes in one /v1/push request", unit="pushes", ge=1)
     max_pipelined: int = option(128, "requests of one connection in work at once", unit="requests", ge=1)
+    requests_a_turn: int = option(
+        32, "requests of one connection handled before others have their turn", unit="requests", ge=1
+    )
+    lines_a_turn: int = option(
+        64, "lines of one /v1/push request handled before others have their turn", unit="lines", ge=1
+    )
+    max_lines_in_work: int = option(
+        1000, "lines of one /v1/push request that wait for the store or a device at once", unit="lines", ge=1
+    )
+    max_buffered_bytes: int = option(
+        67_108_864,
+        "requests that are not whole, bodies in work, and unsent answers of all connections together; beyond, the "
+        "largest is given up",
+        unit="bytes",
+        ge=1_048_576,
+    )
     max_write_bytes: int = option(
         4_194_304, "answers that wait for a slow app server before it is cut off", unit="bytes", ge=1024
     )

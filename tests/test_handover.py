@@ -25,6 +25,7 @@ from router.lot import Lot
 from router.metrics import RouterCounters, WorkerCounters
 from router.options import defaults
 from router.settings import EndpointOptions
+from router.turns import Turns
 
 PATIENCE_S = 20
 HEAD = b"POST /echo HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n"
@@ -57,7 +58,7 @@ class RouterEnd:
         listener = socket.create_server(("127.0.0.1", 0))
         routes = Router([Route(b"/echo", echo), Route(b"/apps/echo", echo)])
         options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
-        self.port = HttpPort(listener, self.lot, routes, options, self.counters, Clock().monotonic)
+        self.port = HttpPort(listener, self.lot, routes, options, self.counters, Clock().monotonic, Turns())
         self.handovers = Handovers(folder, self.lot, self.port.adopt)
 
     def turn(self) -> None:
@@ -268,7 +269,8 @@ def test_while_the_router_is_away_app_servers_are_told_to_come_back(rig: Rig) ->
     for request in (GET, HEAD % 100_000 + b"x" * 100_000):
         client = rig.client(request)
         answer = client.answer()
-        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 30\r\n")
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: 30\r\n" in answer
         assert b"\r\nConnection: close\r\n" in answer
         client.socket.shutdown(socket.SHUT_WR)
         rig.turn()
@@ -322,16 +324,15 @@ def test_what_a_dead_router_had_not_taken_is_closed(rig: Rig) -> None:
     assert rig.router is not None
     rig.router.handovers._lot.unpark(rig.router.handovers._listener.fileno())
     rig.router.handovers._listener.close()  # as the kernel does it
-    with pytest.raises(ConnectionResetError):
-        client.answer()
+    assert client.answer() == b""
 
 
 def test_there_is_one_limit_for_all_app_servers(tmp_path: Path) -> None:
     with Rig(tmp_path, max_connections=2) as rig:
         for _ in range(2):
-            assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+            rig.client(HEAD % 1)  # which is not idle
         assert rig.client(GET).answer().startswith(b"HTTP/1.1 503 ")
-        assert rig.counts == (3, 0, 2)
+        assert rig.counts == (3, 0, 3)
 
 
 def test_of_something_else_nothing_is_left(tmp_path: Path, rig: Rig) -> None:

@@ -1,5 +1,8 @@
 """The app servers' HTTP: bytes in, requests out, answers in, bytes out. h11's client reads what is answered."""
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 import h11
 import pytest
 from hypothesis import given
@@ -132,6 +135,155 @@ def test_it_is_full_until_some_are_answered() -> None:
     assert not server.http.full
 
 
+def test_it_stops_at_its_share_and_goes_on_in_order() -> None:
+    server = AppServer(max_pipelined=5)
+    stream = b"".join(PUT.replace(b"token", b"%d" % i) for i in range(12)) + GET[:-1]
+    paths = [b"/update/%d" % i for i in range(12)]
+    found = server.http.receive(stream, 3)
+    assert [request.path for request, _ in found] == paths[:3] and server.http.more and not server.http.in_request
+    found += server.http.receive(b"", 3)
+    assert [request.path for request, _ in found] == paths[:5] and server.http.more and server.http.full
+    assert server.http.receive(b"", 3) == []
+    while len(found) < 12:
+        for _, place in found[-5:]:
+            if place.data is None:
+                place(Response(200))
+        server.http.take()
+        found += server.http.receive(b"", 3)
+    assert [request.path for request, _ in found] == paths
+    for _, place in found:
+        if place.data is None:
+            place(Response(200))
+    assert server.http.receive(b"") == [] and server.http.in_request and not server.http.more
+    ((request, _),) = server.http.receive(GET[-1:])
+    assert request.path == b"/status/"
+
+
+# ---- what is read as the standard has it
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"),
+        (b"Connection: Upgrade", b"Upgrade: websocket"),
+        (b"Connection: upgrade", b"Upgrade: TLS/1.0, h2c"),
+        (b"Upgrade: h2c",),
+    ],
+)
+def test_an_upgrade_that_is_not_wanted_is_ignored(offer: tuple[bytes, ...]) -> None:
+    for data in (head(*offer, b"Content-Length: 9") + b"version=7", head(*offer, line=b"GET /status/ HTTP/1.1")):
+        server = AppServer()
+        requests = server.send(data + GET)
+        assert [request.path for request in requests] == [data.split()[1], b"/status/"]
+        assert requests[0].body in (b"version=7", b"")
+        assert not server.http.finished
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "query", "host"),
+    [
+        (b"PUT http://other/update/token HTTP/1.1", b"/update/token", b"", b"other"),
+        (b"PUT HTTPS://other:8081/update/t%2F?a=http://b HTTP/1.1", b"/update/t%2F", b"a=http://b", b"other:8081"),
+        (b"GET http://[::1]:80 HTTP/1.1", b"/", b"", b"[::1]:80"),
+        (b"GET http://other?a HTTP/1.1", b"/", b"a", b"other"),
+        (b"OPTIONS http://other HTTP/1.1", b"*", b"", b"other"),
+        (b"OPTIONS * HTTP/1.1", b"*", b"", b"push"),
+        (b"OPTIONS http://other/ HTTP/1.1", b"/", b"", b"other"),
+        (b"GET //a//b HTTP/1.1", b"//a//b", b"", b"push"),
+        (b"GET /a?b?c HTTP/1.9", b"/a", b"b?c", b"push"),
+    ],
+)
+def test_targets(line: bytes, path: bytes, query: bytes, host: bytes) -> None:
+    server = AppServer()
+    one, other = server.send(head(line=line) + head(line=b"GET /next HTTP/1.1"))
+    assert (one.path, one.query, one.headers[b"host"]) == (path, query, host)
+    assert (other.path, other.headers[b"host"]) == (b"/next", b"push")
+
+
+@pytest.mark.parametrize("host", [b"", b"a", b"a:80", b"a_b.example.:", b"127.0.0.1:8081", b"[::1]:8081", b"%41"])
+def test_hosts(host: bytes) -> None:
+    assert AppServer().send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n") != []
+
+
+@pytest.mark.parametrize(
+    "host", [b"a b", b"a/b", b"me@a", b"a:b", b"a:123456", b"[::1", b"[z]", b"[:::]", b"a%2", b"\xe4", b'"a"']
+)
+def test_what_is_no_host(host: bytes) -> None:
+    for version in (b"1.0", b"1.1"):
+        server = AppServer()
+        assert server.send(b"GET / HTTP/" + version + b"\r\nHost: " + host + b"\r\n\r\n") == []
+        assert server.statuses("GET") == [400]
+
+
+def test_empty_lines_before_a_request_are_passed_over() -> None:
+    for data in (b"\r\n" + PUT, b"\r\n\r\n" + PUT + b"\r\n" + PUT + b"\r\n"):
+        for parts in ((data,), tuple(data[i : i + 1] for i in range(len(data)))):
+            server = AppServer()
+            assert {request.path for request in server.send(*parts)} == {b"/update/token"}
+            assert not server.http.in_request
+    server = AppServer()
+    assert server.send(*[b"\r\n" * 1000] * 100) == [] and server.http.idle and server.http.held == 0
+
+
+@pytest.mark.parametrize("zeros", [1, 4300, 4301, 16_000])
+def test_a_content_length_with_zeros_before_it(zeros: int) -> None:
+    (request,) = AppServer().send(head(b"Content-Length: " + b"0" * zeros + b"5") + b"abcde")
+    assert request.body == b"abcde"
+
+
+def test_trailers_are_no_headers() -> None:
+    chunked = head(b"Transfer-Encoding: chunked") + b"3;a=1\r\nabc\r\n0;b\r\nTTL: 60\r\nHost: x\r\nTopic: y\r\n\r\n"
+    one, other = AppServer().send(chunked + PUT)
+    assert one.headers == {b"host": b"push", b"transfer-encoding": b"chunked"}
+    assert (one.body, other.body) == (b"abc", b"version=7")
+    assert AppServer(max_headers=4).send(chunked) == []
+    assert AppServer(max_headers=5).send(chunked) != []
+
+
+def test_what_is_neither_body_nor_headers_waits_nowhere() -> None:
+    for endless in (
+        b"1;" + b"a" * 60_000,
+        b"0\r\n" + b"X: a\r\n" * 9000,
+        b"1;" + b"a" * 90 + b"\r\nx\r\n" + b"1;a\r\nx\r\n" * 6000,
+    ):
+        server = AppServer(max_headers=10_000, max_header_bytes=5000)
+        server.send(head(b"Transfer-Encoding: chunked"))
+        most = 0
+        for at in range(0, len(endless), 10):
+            server.send(endless[at : at + 10])
+            most = max(most, server.http.held)
+        assert server.http.finished and server.statuses("PUT") == [431]
+        assert most < 6000 and server.http.held == 0
+
+
+def test_a_body_in_the_smallest_chunks_is_read() -> None:
+    (request,) = AppServer().send(head(b"Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+    assert request.body == b"x" * 20_000
+
+
+def test_what_waits_is_counted() -> None:
+    server = AppServer()
+    server.send(PUT[:-1])
+    assert server.http.held == 8
+    server.send(PUT[-1:] + PUT[:20])
+    assert server.http.held == 9 + 20
+    server.asked[0][1](Response(200, b"x" * 1000))
+    assert 1020 < server.http.held < 1300
+    server.http.take()
+    assert server.http.held == 20
+    server.http.give_up(503, "full")
+    server.http.take()
+    assert server.http.held == 0 and not server.http.waiting
+
+
+def test_an_answer_that_cannot_be_written_is_a_500() -> None:
+    server = AppServer()
+    server.send(PUT)
+    server.answer(0, Response(200, b"", headers=(("Location", "\u20ac"),)))
+    assert server.statuses("PUT") == [500]
+
+
 # ---- keep-alive
 
 
@@ -199,7 +351,7 @@ def test_an_empty_answer_says_its_length() -> None:
 
 
 def test_100_continue_is_said_once_and_only_while_the_body_is_missing() -> None:
-    head, body = PUT.replace(b"Host", b"Expect: 100-Continue\r\nHost").split(b"\r\n\r\n")
+    head, body = PUT.replace(b"Host", b"Expect: \t100-Continue \t\r\nHost").split(b"\r\n\r\n")
     server = AppServer()
     server.send(head + b"\r\n\r\n")
     assert server.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -211,6 +363,26 @@ def test_100_continue_is_said_once_and_only_while_the_body_is_missing() -> None:
     whole = AppServer()
     whole.send(head + b"\r\n\r\n" + body)
     assert whole.sent == b""
+
+
+def test_nothing_can_be_expected_in_http_1_0() -> None:
+    for expected in (b"100-continue", b"anything"):
+        server = AppServer()
+        data = PUT.replace(b"1.1", b"1.0").replace(b"Host", b"Expect: " + expected + b"\r\nHost")
+        assert len(server.send(data[:-9], data[-9:])) == 1
+        assert server.sent == b""
+
+
+def test_every_answer_has_a_date() -> None:
+    server = AppServer()
+    server.send(PUT + GET.replace(b"GET", b"HEAD") + b"PUT garbage\r\n")
+    server.answer(0, Response(200))
+    server.answer(1, Response(204))
+    dates = [line for line in server.sent.split(b"\r\n") if line.startswith(b"Date: ")]
+    assert len(dates) == 3
+    for date in dates:
+        then = parsedate_to_datetime(date[6:].decode())
+        assert abs((datetime.now(UTC) - then).total_seconds()) < 60 and date.endswith(b" GMT")
 
 
 def test_100_continue_waits_for_the_answers_before_it() -> None:
@@ -236,8 +408,8 @@ def head(*headers: bytes, line: bytes = b"PUT /update/token HTTP/1.1") -> bytes:
     [
         (400, b"PUT garbage\r\n\r\n"),
         (400, b"PUT / HTTP/1.1\rHost: push\r\r"),
-        (501, b"garbage\r\n\r\n"),
-        (501, b"\x16\x03\x01\x02\x00\x01"),
+        (400, b"garbage\r\n\r\n"),
+        (400, b"\x16\x03\x01\x02\x00\x01"),
         (400, PUT.replace(b"Host: push\r\n", b"")),
         (400, head(b"Content-Length: 1", b"Content-Length: 2")),
         (400, head(b"Content-Length: 3", b"Transfer-Encoding: chunked")),
@@ -245,15 +417,60 @@ def head(*headers: bytes, line: bytes = b"PUT /update/token HTTP/1.1") -> bytes:
         (400, head(b"Transfer-Encoding: gzip") + b"x"),
         (400, head(b"Content-Length: 1e3")),
         (400, head(b"Content-Length: -1")),
-        (400, head(b"Content-Length: " + b"9" * 30)),
-        (400, head(b"Content-Length: " + b"9" * 5000)),
+        (400, head(b"Content-Length: 1", b"Content-Length: 1")),
+        (400, head(b"Content-Length: 1, 1")),
+        (400, head(b"Content-Length: +1")),
+        (400, head(b"Content-Length:")),
+        (400, head(b"Content-Length: \xb2")),
+        (413, head(b"Content-Length: " + b"9" * 30)),
+        (413, head(b"Content-Length: " + b"9" * 5000)),
+        (413, head(b"Content-Length: " + b"0" * 5000 + b"1001")),
+        (400, head(b"Transfer-Encoding: chunked, chunked") + b"0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked") + b"0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked, gzip") + b"0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: identity") + b"0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: xchunked") + b"0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: ,chunked") + b"0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding:") + b"0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked", line=b"PUT / HTTP/1.0") + b"0\r\n\r\n"),
+        (501, head(b"Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n"),
+        (501, head(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked") + b"0\r\n\r\n"),
+        (417, head(b"Expect: 200-ok", b"Content-Length: 1")),
+        (417, head(b"Expect: 100-continue, other", b"Content-Length: 1")),
+        (400, head(b"Host: push")),
+        (400, head(b"Host: push", line=b"PUT / HTTP/1.0")),
         (400, head(b"X-Space : a")),
         (400, head(b"X-Nul: a\0b")),
         (400, head(b"Transfer-Encoding: chunked") + b"zz\r\n"),
-        (400, head(b"Upgrade: websocket", b"Connection: Upgrade", line=b"GET / HTTP/1.1")),
-        (400, head(b"Upgrade: h2c", b"Connection: Upgrade", b"Content-Length: 1") + b"x"),
+        (400, head(b"Transfer-Encoding: chunked") + b"1 \r\nx\r\n0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"1\nx\r\n0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"0x1\r\nx\r\n0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"-1\r\nx\r\n0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"\r\nx\r\n0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"1;a=\0\r\nx\r\n0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"1\r\nxy0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"0" * 17 + b"1\r\nx\r\n0\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"0\r\nno trailer\r\n\r\n"),
+        (400, head(b"Transfer-Encoding: chunked") + b"0\r\n folded: 1\r\n\r\n"),
+        (413, head(b"Transfer-Encoding: chunked") + b"f" * 16 + b"\r\n"),
+        (431, head(b"Transfer-Encoding: chunked") + b"1;" + b"a" * 2000),
+        (431, head(b"Transfer-Encoding: chunked") + b"1;aaaaaaaaaaaaaaaa\r\nx\r\n" * 100),
+        (431, head(b"Transfer-Encoding: chunked") + b"0\r\n" + b"X: a\r\n" * 20 + b"\r\n"),
+        (431, head(b"Transfer-Encoding: chunked") + b"0\r\nX: " + b"a" * 2000),
         (400, head(line=b"CONNECT push:443 HTTP/1.1")),
-        (400, head(line=b"PUT /update/token HTTP/3.7")),
+        (400, head(line=b"GET * HTTP/1.1")),
+        (400, head(line=b"GET ftp://push/status/ HTTP/1.1")),
+        (400, head(line=b"GET http://me@push/status/ HTTP/1.1")),
+        (400, head(line=b"GET http:///status/ HTTP/1.1")),
+        (400, head(line=b"GET /status/#top HTTP/1.1")),
+        (400, head(line=b"GET status HTTP/1.1")),
+        (400, head(line=b"GET /status/ http/1.1")),
+        (400, head(line=b"GET /status/ HTTP/1.12")),
+        (400, head(line=b"GET /status/")),
+        (505, head(line=b"PUT /update/token HTTP/3.7")),
+        (505, head(line=b"PUT /update/token HTTP/2.0")),
+        (505, head(line=b"PUT /update/token HTTP/0.9")),
+        (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         (413, head(b"Content-Length: 2000")),
         (413, head(b"Transfer-Encoding: chunked") + b"7d0\r\n" + b"x" * 1001),
         (413, head(b"Transfer-Encoding: chunked") + b"1f4\r\n" + b"x" * 500 + b"\r\n1f5\r\n" + b"x" * 501),
@@ -328,7 +545,7 @@ def test_no_bytes_whatever_do_more_than_be_refused(data: bytes) -> None:
     server.send(data)
     for number in range(len(server.asked)):
         server.answer(number, Response(200, b"{}"))
-    refused = server.sent.count(b"HTTP/1.1 4") + server.sent.count(b"HTTP/1.1 501 ")
+    refused = server.sent.count(b"HTTP/1.1 4") + server.sent.count(b"HTTP/1.1 50")
     assert refused <= 1
     assert server.sent.count(b"HTTP/1.1 ") == len(server.asked) + refused + server.sent.count(b"HTTP/1.1 100 ")
     assert not server.http.waiting

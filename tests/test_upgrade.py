@@ -115,6 +115,17 @@ def test_the_answer_opens_wsprotos_client() -> None:
         assert event.subprotocol == protocol
 
 
+def test_a_target_in_absolute_form() -> None:
+    found = through(request(*USUAL, line=b"GET http://other:80/a?b HTTP/1.1"))
+    assert found is not None
+    assert (found[0].path, found[0].query, found[0].headers[b"host"]) == ("/a", "b", b"other:80")
+
+
+def test_a_head_request_is_answered_without_a_body() -> None:
+    refusal = Refusal(426, "no")
+    assert refusal.encode(head_only=True) == refusal.encode().partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+
 def test_names_are_in_lower_case_and_values_are_trimmed_and_joined() -> None:
     parsed = parse(request(b"HoSt:\t a \t", b"X-One: 1", b"x-ONE:2", b"X-Empty:"), MAX_BYTES, MAX_HEADERS)
     assert parsed is not None
@@ -130,6 +141,8 @@ def test_names_are_in_lower_case_and_values_are_trimmed_and_joined() -> None:
         (*without(b"upgrade"), b"Upgrade: h2c, websocket"),
         (*USUAL, b"Content-Length: 0"),
         (*USUAL, b"Content-Length: 000"),
+        (*USUAL, b"Content-Length: " + b"0" * 5000),
+        (*USUAL, b"Expect: 100-continue"),
         (*USUAL, b"X-Name: \xc3\xbc"),
         (*USUAL, b"Sec-WebSocket-Extensions: permessage-deflate"),
     ],
@@ -144,19 +157,28 @@ def test_other_spellings_of_the_same(headers: tuple[bytes, ...]) -> None:
 @pytest.mark.parametrize(
     ("status", "data"),
     [
-        (400, request(*USUAL, line=b"GET http://a/ HTTP/1.1")),
+        (400, request(*USUAL, line=b"GET ftp://a/ HTTP/1.1")),
+        (400, request(*USUAL, line=b"GET http://me@a/ HTTP/1.1")),
         (400, request(*USUAL, line=b"GET  / HTTP/1.1")),
         (400, request(*USUAL, line=b"GET / HTTP/1.1 ")),
         (400, request(*USUAL, line=b" GET / HTTP/1.1")),
         (400, request(*USUAL, line=b"GET /")),
-        (400, request(*USUAL, line=b"GET / HTTP/2.0")),
-        (400, request(*USUAL, line=b"GET / HTTP/0.9")),
+        (505, request(*USUAL, line=b"GET / HTTP/2.0")),
+        (505, request(*USUAL, line=b"GET / HTTP/0.9")),
         (400, request(*USUAL, line=b"GET / http/1.1")),
         (400, request(*USUAL, line=b"GET /\xc3\xbc HTTP/1.1")),
         (400, request(*USUAL, line=b"GET /a b HTTP/1.1")),
         (400, request(*USUAL, line=b"G(T / HTTP/1.1")),
-        (400, b"\r\n" + request(*USUAL)),
+        (400, b"\n" + request(*USUAL)),
         (400, request(*without(b"host"))),
+        (400, request(*without(b"host"), b"Host: a b")),
+        (400, request(*without(b"host"), b"Host: a/b")),
+        (400, request(*USUAL, b"Host: other", line=b"GET / HTTP/1.0")),
+        (417, request(*USUAL, b"Expect: tea")),
+        (501, request(*USUAL, b"Transfer-Encoding: gzip, chunked")),
+        (426, request(b"Host: a", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMA")),
+        (426, request(b"Host: a", line=b"HEAD / HTTP/1.1")),
+        (200, request(b"Host: a", line=b"OPTIONS * HTTP/1.1")),
         (400, request(*USUAL, b"Host: other")),
         (400, request(*USUAL, b"hOsT: push.example.org")),
         (400, request(*USUAL, b"Sec-WebSocket-Key: " + KEY)),
@@ -186,11 +208,11 @@ def test_other_spellings_of_the_same(headers: tuple[bytes, ...]) -> None:
         (400, request(*without(b"sec-websocket-key"), b"Sec-WebSocket-Key: *" + KEY[1:])),
         (400, request(*without(b"sec-websocket-key"), b"Sec-WebSocket-Key: " + KEY + b" " + KEY)),
         (405, request(*USUAL, line=b"POST / HTTP/1.1")),
-        (405, request(*USUAL, line=b"get / HTTP/1.1")),
+        (501, request(*USUAL, line=b"get / HTTP/1.1")),
         (413, request(*USUAL, b"Content-Length: 1")),
         (413, request(*USUAL, b"Content-Length: " + b"1" * 5000)),
         (413, request(*USUAL, b"Transfer-Encoding: chunked")),
-        (413, request(*USUAL, b"Transfer-Encoding: identity", b"Content-Length: 0")),
+        (400, request(*USUAL, b"Transfer-Encoding: identity", b"Content-Length: 0")),
         (426, request(b"Host: a")),
         (426, request(*USUAL, line=b"GET / HTTP/1.0")),
         (426, request(*without(b"host"), line=b"GET / HTTP/1.0")),
@@ -226,7 +248,9 @@ def test_426_says_what_is_spoken_and_405_what_is_allowed() -> None:
     assert plain[b"upgrade"] == b"websocket"
     assert b"Upgrade" in plain[b"connection"]
     assert headers(request(*without(b"sec-websocket-version")))[b"sec-websocket-version"] == b"13"
-    assert headers(request(*USUAL, line=b"PUT / HTTP/1.1"))[b"allow"] == b"GET"
+    assert headers(request(*USUAL, line=b"PUT / HTTP/1.1"))[b"allow"] == b"GET, HEAD"
+    assert headers(request(b"Host: a", line=b"OPTIONS * HTTP/1.1"))[b"allow"] == b"GET, HEAD"
+    assert b"date" in plain
 
 
 @pytest.mark.parametrize(
@@ -374,6 +398,6 @@ def test_no_bytes_whatever_do_more_than_be_refused(data: bytes) -> None:
     try:
         parsed = parse(data, MAX_BYTES, MAX_HEADERS)
     except Refusal as refusal:
-        assert refusal.status in (400, 431)
+        assert refusal.status in (400, 431, 501, 505)
     else:
         assert parsed is None or by_h11(data) is not None

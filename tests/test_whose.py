@@ -19,6 +19,12 @@ THEIRS = [
     b"GET /apps/3/channels HTTP/1.1\r\n",
     b"HEAD /apps HTTP/1.1\r\n",
     b"HEAD /apps/3/channels/x?info=y HTTP/1.1\r\n",
+    b"\r\nPOST / HTTP/1.1\r\n",
+    b"\r\n\r\nGET /apps HTTP/1.1\r\n",
+    b"GET http://push:80/apps?a=1 HTTP/1.1\r\n",
+    b"HEAD HTTPS://[::1]/apps/3 HTTP/1.1\r\n",
+    b"POST http://push/apps/3/events HTTP/1.1\r\n",
+    b"GET http://" + b"a" * 480 + b"/apps HTTP/1.1\r\n",
 ]
 DEVICES = [
     b"GET / HTTP/1.1\r\n",
@@ -35,7 +41,14 @@ DEVICES = [
     b"POSTS / HTTP/1.1\r\n",
     b"POST\r\n",
     b"post / HTTP/1.1\r\n",
-    b"\r\nPOST / HTTP/1.1\r\n",
+    b"\rPOST / HTTP/1.1\r\n",
+    b"\r\nGET / HTTP/1.1\r\n",
+    b"GET http://push/app/key HTTP/1.1\r\n",
+    b"GET http://push/appsx HTTP/1.1\r\n",
+    b"GET http://push?/apps HTTP/1.1\r\n",
+    b"GET ftp://push/apps HTTP/1.1\r\n",
+    b"GET http:/apps HTTP/1.1\r\n",
+    b"GET http://" + b"a" * 600 + b"/apps HTTP/1.1\r\n",
     b"\x16\x03\x01\x02\x00",
 ]
 
@@ -48,7 +61,7 @@ def test_it_is_decided_once_and_for_all(data: bytes, theirs: bool) -> None:
     assert undecided <= ENOUGH
 
 
-@given(st.binary(max_size=40))
+@given(st.binary(max_size=40) | st.binary(min_size=ENOUGH, max_size=ENOUGH + 9) | st.just(b"\r\n" * ENOUGH))
 def test_enough_is_enough(data: bytes) -> None:
     assert for_app_servers(data) is not None or len(data) < ENOUGH
 
@@ -57,4 +70,4 @@ def test_enough_is_enough(data: bytes) -> None:
 def test_what_does_not_decide_it_is_kept_as_the_beginning_of_a_request(data: bytes) -> None:
     for end in range(len(data)):
         if for_app_servers(data[:end]) is None:
-            assert upgrade.parse(data[:end], 256, 1) is None
+            assert upgrade.parse(data[:end], 1024, 1) is None

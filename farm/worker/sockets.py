@@ -197,15 +197,18 @@ class Sockets:
             self._discard(connection, data)
 
     def _handshake(self, connection: Connection, data: bytes) -> None:
+        seen = 0
+        request = None
         if connection.reader is not None:
             assert isinstance(connection.reader, bytearray)
+            seen = len(connection.reader)
             data = bytes(connection.reader + data)
             connection.reader = None
         if self._hand_over is not None and for_app_servers(data):
             self._to_router(connection, data)
             return
         try:
-            parsed = upgrade.parse(data, self._options.max_request_bytes, self._options.max_headers)
+            parsed = upgrade.parse(data, self._options.max_request_bytes, self._options.max_headers, seen)
             if parsed is None:
                 connection.reader = bytearray(data)
                 return
@@ -224,7 +227,7 @@ class Sockets:
             connection.session = session = dialect.opened(request)
         except upgrade.Refusal as refusal:
             self._counters.upgrades_refused += 1
-            self._finish(connection, refusal.encode())
+            self._finish(connection, refusal.encode(request is not None and request.method == b"HEAD"))
             return
         protocol = dialect.subprotocol(upgrade.offered_subprotocols(request))
         connection.phase = OPEN

@@ -17,7 +17,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +25,7 @@ from router.http1 import Request, Response
 from router.hub import Hub
 from router.options import Section, Settings, option
 from router.token import Tokens
+from router.turns import Turns
 
 Reply = Callable[[Response], None]
 Handler = Callable[[Request, Reply], None]
@@ -39,6 +40,8 @@ class Context:
     settings: Settings
     unix_time: Callable[[], float]
     status: Callable[[], dict[str, Any]]
+    turns: Turns = field(default_factory=Turns)
+    """For work of which one turn should see only a piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +59,20 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._exact: dict[bytes, Handler] = {}
         self._prefixes: dict[bytes, Handler] = {}
+        self._longest = 0
+        """Of the prefixes: no more of a path is looked at."""
         for route in routes:
             table = self._exact if route.exact else self._prefixes
             if route.path in table:
                 raise ValueError(f"two dialects claim {route.path.decode()}")
             table[route.path] = route.handler
+            if not route.exact:
+                self._longest = max(self._longest, len(route.path))
 
     def find(self, path: bytes) -> Handler | None:
         """The handler of this path; of several prefixes the longest."""
         handler = self._exact.get(path)
-        end = len(path)
+        end = min(len(path), self._longest)
         while handler is None and (end := path.rfind(b"/", 0, end)) >= 0:
             handler = self._prefixes.get(path[: end + 1])
         return handler
