@@ -143,6 +143,14 @@ class Farm:
 
     # ------------------------------------------------------------------ what it says
 
+    def exit_code(self) -> int | None:
+        """That of the supervisor, if it has ended."""
+        return None if self._process is None else self._process.poll()
+
+    def processes(self) -> dict[int, str]:
+        """Every process of it: pid to title. The kernel's word, whatever the farm itself says."""
+        return {} if self._process is None else _session(self._process.pid)
+
     @property
     def pid(self) -> int:
         """The supervisor."""

@@ -1,0 +1,306 @@
+"""What is done to a farm under test: each fault lasts until the farm is well again, and goes into the history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from eio import FailingDisk
+from farm_fixture import Farm
+
+from torture.clients import Client
+from torture.history import CLOCK, LINK, STOPPED, STORE, Fault
+from torture.world import World
+
+LEASE_S: Final = 1.5
+WELL_S: Final = 60.0
+"""A farm that is not well again by then is a violation of its own."""
+_DISK: Final = "64m"
+_MAX_CLOCK_S: Final = 2 * 3600
+_FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+_CLONE_NEWNS: Final = 0x00020000
+
+
+class Machine:
+    """What the farm stands on: a small disk that can be filled and can fail, and a clock of its own. What this machine
+    does not allow is left out, and said in `missing`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.missing: dict[str, str] = {}
+        self.data_parent = folder / "disk"
+        self.data_parent.mkdir()
+        self.environment: dict[str, str] = {}
+        self.disk: FailingDisk | None = None
+        self._mounted = False
+        self._clock = folder / "clock"
+        preload = []
+        if why := self._mount():
+            self.missing["full-disk"] = why
+        try:
+            self.disk = FailingDisk(folder, self.data_parent)
+        except RuntimeError as error:
+            self.missing["eio"] = str(error)
+        else:
+            self.environment |= self.disk.environment
+            preload.append(self.disk.environment["LD_PRELOAD"])
+        library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
+        if library is None:
+            self.missing["clock"] = "no libfaketime; as root: apt-get install --no-install-recommends libfaketime"
+        else:
+            self.set_clock(0)
+            preload.append(str(library))
+            self.environment |= {
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+                "FAKETIME_CACHE_DURATION": "1",
+                "NO_FAKE_STAT": "1",
+            }
+        if preload:
+            self.environment["LD_PRELOAD"] = " ".join(preload)
+
+    def _mount(self) -> str:
+        """A file system of our own, in a mount namespace of our own. Returns: why there is none."""
+        if os.geteuid():
+            return "only root may mount a small disk"
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_CLONE_NEWNS):
+            return f"no mount namespace: {os.strerror(ctypes.get_errno())}"
+        for command in (
+            ["mount", "--make-rprivate", "/"],
+            ["mount", "-t", "tmpfs", "-o", f"size={_DISK},mode=700", "tmpfs", str(self.data_parent)],
+        ):
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                return done.stderr.strip() or "mount failed"
+        self._mounted = True
+        return ""
+
+    def fill(self) -> None:
+        """No room is left on the disk."""
+        with (self.data_parent / "filler").open("wb", buffering=0) as out, contextlib.suppress(OSError):
+            while True:
+                out.write(b"x" * 65_536)
+        with (self.data_parent / "filler2").open("wb", buffering=0) as out, contextlib.suppress(OSError):
+            while True:
+                out.write(b"x" * 512)
+
+    def clear(self) -> None:
+        """There is room again."""
+        for name in ("filler", "filler2"):
+            (self.data_parent / name).unlink(missing_ok=True)
+
+    def set_clock(self, seconds: int) -> None:
+        """The farm's clock is so far ahead of the machine's."""
+        new = self._clock.with_name("clock.new")
+        new.write_text(f"{seconds:+d}\n")
+        new.rename(self._clock)
+
+    def close(self) -> None:
+        """Take the disk away."""
+        if self._mounted:
+            subprocess.run(["umount", "--lazy", str(self.data_parent)], check=False)
+        shutil.rmtree(self.data_parent, ignore_errors=True)
+
+
+Act = Callable[[], Awaitable[str]]
+
+
+class Faults:
+    """All faults, by name, on one farm."""
+
+    def __init__(self, world: World, farm: Farm, machine: Machine, clients: Sequence[Client]) -> None:
+        self._world = world
+        self._farm = farm
+        self._machine = machine
+        self._clients = clients
+        self._random = world.random("faults")
+        self.expected_to_run = True
+        """The farm must not end now."""
+        every = frozenset({LINK})
+        self._all: dict[str, tuple[Act, frozenset[str]]] = {
+            "kill-worker": (lambda: self._kill("worker"), every),
+            "kill-router": (lambda: self._kill("router"), every),
+            "kill-forker": (lambda: self._kill("forker"), every),
+            "kill-everything": (self._kill_everything, every),
+            "stop-worker": (lambda: self._stop("worker"), every | {STOPPED}),
+            "stop-router": (lambda: self._stop("router"), every | {STOPPED}),
+            "stop-forker": (lambda: self._stop("forker"), every | {STOPPED}),
+            "reload": (self._reload, every),
+            "drain": (self._drain, every),
+            "full-disk": (self._full_disk, frozenset({STORE})),
+            "eio": (self._eio, frozenset({STORE})),
+            "clock": (self._step_the_clock, frozenset({CLOCK})),
+            "resets": (lambda: self._order("reset"), frozenset()),
+            "half-open": (lambda: self._order("abandon"), frozenset()),
+            "slow-readers": (lambda: self._order("deafen"), frozenset()),
+        }
+        self.done: dict[str, int] = {}
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """All that there are."""
+        return NAMES
+
+    async def run(self, name: str) -> None:
+        """Do it, and wait until the farm is well again."""
+        act, touches = self._all[name]
+        begin = self._world.now()
+        detail = await act()
+        await self.wait_well()
+        self.done[name] = self.done.get(name, 0) + 1
+        self._world.history.faults.append(Fault(name, begin, self._world.now(), touches, detail))
+
+    async def wait_well(self) -> None:
+        """Until GET /health says ok."""
+        deadline = self._world.now() + WELL_S
+        while not await asyncio.to_thread(self._healthy):
+            if self._world.now() > deadline:
+                self._world.odd("not well again", f"the farm is not healthy {WELL_S:g} s after a fault")
+                return
+            await asyncio.sleep(0.1)
+
+    def _healthy(self) -> bool:
+        try:
+            return self._farm.healthy()
+        except OSError:
+            return False
+
+    # ------------------------------------------------------------------ processes
+
+    def _pick(self, what: str) -> tuple[int, str] | None:
+        found = [(pid, title) for pid, title in self._farm.processes().items() if f"farm: {what}" in title]
+        return self._random.choice(sorted(found)) if found else None
+
+    async def _kill(self, what: str) -> str:
+        found = self._pick(what)
+        if found is None:
+            return f"there is no {what}"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found[0], signal.SIGKILL)
+        await asyncio.sleep(0.3)  # health does not know it yet
+        return f"{found[1]} {found[0]}"
+
+    async def _stop(self, what: str) -> str:
+        found = self._pick(what)
+        if found is None:
+            return f"there is no {what}"
+        seconds = LEASE_S * self._random.choice((self._random.uniform(0.1, 0.7), self._random.uniform(1.2, 3)))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found[0], signal.SIGSTOP)
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                os.kill(found[0], signal.SIGCONT)
+        await asyncio.sleep(0.2)
+        return f"{found[1]} {found[0]} for {seconds:.1f} s"
+
+    async def _kill_everything(self) -> str:
+        await self._restart(self._farm.kill)
+        return ""
+
+    async def _drain(self) -> str:
+        await self._restart(self._farm.stop)
+        return ""
+
+    async def _restart(self, end: Callable[[], None]) -> None:
+        self.expected_to_run = False
+        try:
+            await asyncio.to_thread(end)
+            await asyncio.sleep(self._random.uniform(0, 1))
+            await asyncio.to_thread(self._farm.start)
+        except AssertionError as error:
+            self._world.odd("restart", str(error).partition("\n")[0][:300])
+            raise
+        finally:
+            self.expected_to_run = True
+
+    async def _reload(self) -> str:
+        os.kill(self._farm.pid, signal.SIGHUP)
+        deadline = self._world.now() + WELL_S
+        await asyncio.sleep(0.5)
+        while self._world.now() < deadline:
+            try:
+                if not (await asyncio.to_thread(self._farm.status))["reloading"]:
+                    return ""
+            except (OSError, AssertionError, ValueError):
+                return "the farm has gone"
+            await asyncio.sleep(0.1)
+        self._world.odd("reload", f"still reloading after {WELL_S:g} s")
+        return "not done"
+
+    # ------------------------------------------------------------------ machine
+
+    async def _full_disk(self) -> str:
+        await asyncio.to_thread(self._machine.fill)
+        try:
+            await asyncio.sleep(self._random.uniform(0.5, 3))
+        finally:
+            self._machine.clear()
+        return await self._store_well()
+
+    async def _eio(self) -> str:
+        assert self._machine.disk is not None
+        calls = self._random.choice(((), ("sync",), ("write",), ("read", "write", "sync", "truncate")))
+        self._machine.disk.fail(*calls)
+        try:
+            await asyncio.sleep(self._random.uniform(0.5, 3))
+        finally:
+            self._machine.disk.heal()
+        return f"{' '.join(calls) or 'all writing'}; {await self._store_well()}"
+
+    async def _store_well(self) -> str:
+        begin = self._world.now()
+        while self._world.now() < begin + WELL_S:
+            with contextlib.suppress(OSError, AssertionError, ValueError):
+                if (await asyncio.to_thread(self._farm.status))["router"].get("store_ok"):
+                    return f"well after {self._world.now() - begin:.1f} s"
+            await asyncio.sleep(0.1)
+        self._world.odd("not well again", f"the store cannot write {WELL_S:g} s after the disk was mended")
+        return "not well"
+
+    async def _step_the_clock(self) -> str:
+        step = int(self._random.choice((-1, 1)) * self._random.choice((2, 30, 600, 3700)))
+        offset = int(self._world.clock_offset) + step
+        if abs(offset) > _MAX_CLOCK_S:
+            offset = 0
+        self._world.clock_offset = offset
+        self._machine.set_clock(offset)
+        await asyncio.sleep(1.2)  # how long the old one may be remembered
+        return f"to {offset:+d} s"
+
+    # ------------------------------------------------------------------ clients
+
+    async def _order(self, what: str) -> str:
+        online = [client for client in self._clients if client.online]
+        chosen = self._random.sample(online, len(online) // 3)
+        for client in chosen:
+            client.order(what)
+        return f"{len(chosen)} clients"
+
+
+NAMES: Final = (
+    "kill-worker",
+    "kill-router",
+    "kill-forker",
+    "kill-everything",
+    "stop-worker",
+    "stop-router",
+    "stop-forker",
+    "reload",
+    "drain",
+    "full-disk",
+    "eio",
+    "clock",
+    "resets",
+    "half-open",
+    "slow-readers",
+)

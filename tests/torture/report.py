@@ -1,0 +1,127 @@
+"""What a run shows: figures, and for each violation what was seen around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from farm_fixture import Farm
+
+from torture.checker import Violation, longest_gap
+from torture.history import History
+from torture.world import World
+
+_LOG_LINES: Final = 20_000
+_AROUND_S: Final = 4.0
+_NEAR_S: Final = 30.0
+_SHOWN: Final = 80
+
+
+class Log:
+    """The farm's log, each line with the time it was read at: the farm's own clock may be wrong."""
+
+    def __init__(self, world: World, farm: Farm) -> None:
+        self._world = world
+        self._farm = farm
+        self._offset = 0
+        self.lines: deque[tuple[float, str]] = deque(maxlen=_LOG_LINES)
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            self.read()
+            await asyncio.sleep(0.1)
+
+    def read(self) -> None:
+        """What is new. A stack trace is a violation, whatever was done to the farm."""
+        if not self._farm.log_file.exists():
+            return
+        with self._farm.log_file.open("rb") as log:
+            log.seek(self._offset)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for raw in whole.decode(errors="replace").splitlines():
+            self.lines.append((self._world.now(), raw))
+            if "Traceback (most recent call last)" in raw or '"trace":' in raw:
+                self._world.odd("stack trace", raw[:1500])
+
+    def around(self, at: float) -> list[str]:
+        """What was said near a moment."""
+        return [f"{when:9.3f} {line[:240]}" for when, line in self.lines if abs(when - at) < _AROUND_S]
+
+
+def table(history: History, dialects: Sequence[str], faults: Mapping[str, int]) -> str:
+    """The figures of a run."""
+    came = {(arrival.channel, arrival.number) for arrival in history.arrivals}
+    lines = [
+        ("dialect", "pushed", "accepted", "arrived", "replaced or gone", "refused", "no answer", "longest refusal")
+    ]
+    for dialect in dialects:
+        pushes = [push for push in history.pushes if push.dialect == dialect]
+        accepted = [push for push in pushes if push.accepted]
+        arrived = sum((push.channel, push.number) in came for push in accepted)
+        refused = sum(push.status == 503 for push in pushes)
+        silent = sum(push.status == 0 for push in pushes)
+        figures = (len(pushes), len(accepted), arrived, len(accepted) - arrived, refused, silent)
+        lines.append((dialect, *map(str, figures), f"{longest_gap(history, dialect):.1f} s"))  # type: ignore[arg-type]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    done = ", ".join(f"{name} {count}" for name, count in sorted(faults.items())) or "none"
+    return "\n".join([*shown, f"connections: {len(history.connections)}", f"faults: {done}"])
+
+
+def explain(violation: Violation, history: History, log: Log) -> str:
+    """One violation, with the faults, pushes, arrivals and connections around it, and what the farm said then."""
+    at = min(violation.at, max((line[0] for line in log.lines), default=0.0))
+    seen = [*_faults(at, history), *_traffic(violation, at, history), *_connections(violation, at, history)]
+    lines = [f"VIOLATION {violation.rule}: {violation.client} {violation.channel}: {violation.text}"]
+    lines += [f"  {when:9.3f} {text}" for when, text in sorted(seen)[-_SHOWN:]]
+    lines += [f"  log {line}" for line in log.around(at)[-_SHOWN:]]
+    return "\n".join(lines)
+
+
+_Seen = list[tuple[float, str]]
+
+
+def _faults(at: float, history: History) -> _Seen:
+    near = [fault for fault in history.faults if fault.begin - _NEAR_S < at < fault.end + _NEAR_S]
+    return [(fault.begin, f"fault {fault.kind} {fault.detail} until {fault.end:.3f}") for fault in near]
+
+
+def _traffic(violation: Violation, at: float, history: History) -> _Seen:
+    if not violation.channel:
+        return []
+    found: _Seen = []
+    for push in history.pushes:
+        if (push.client, push.channel) == (violation.client, violation.channel) and abs(push.sent - at) < _NEAR_S:
+            answered = "never" if push.answered is None else f"{push.answered:.3f}"
+            topic = f" topic {push.topic}" if push.topic else ""
+            found.append((push.sent, f"push {push.number}{topic} TTL {push.ttl}: {push.status} at {answered}"))
+    for arrival in history.arrivals:
+        same = arrival.channel == violation.channel and violation.client in ("", arrival.client)
+        if same and abs(arrival.at - at) < _NEAR_S:
+            acks = f"acked {_time(arrival.acked)}, confirmed {_time(arrival.confirmed)}"
+            where = f"at {arrival.client} on {arrival.connection}"
+            found.append((arrival.at, f"arrival {arrival.number} {where}, {acks}"))
+    return found
+
+
+def _connections(violation: Violation, at: float, history: History) -> _Seen:
+    found: _Seen = []
+    for one in history.connections.values():
+        if violation.client and one.client == violation.client and abs(one.opened - at) < 2 * _NEAR_S:
+            end = f"ended {_time(one.ended)}, left {_time(one.left)} {one.how}"
+            found.append((one.dialled, f"connection {one.number}, greeted {one.opened:.3f}, {end}"))
+    return found
+
+
+def _time(at: float | None) -> str:
+    return "never" if at is None else f"{at:.3f}"
+
+
+def rest(violations: Sequence[Violation]) -> str:
+    """Those for which there is no room."""
+    return f"and {len(violations)} more: {dict(Counter(violation.rule for violation in violations))}"

@@ -1,0 +1,332 @@
+"""`make torture`: a farm, its clients, senders and faults for a time; then everybody comes back, and all is checked."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from farm_fixture import Farm
+from vapid_signer import Sender as VapidKey
+
+from torture.checker import Violation, check
+from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
+from torture.faults import LEASE_S, NAMES, Faults, Machine
+from torture.history import DIALECTS, PUSHER, SIMPLEPUSH, WEBPUSH, Occupancy, Settled
+from torture.report import Log, explain, rest, table
+from torture.senders import PusherSender, Sender, SimplePushSender, WebhookSite, WebPushSender, users
+from torture.wire import Http
+from torture.world import World
+
+CHANNELS: Final = (
+    "private-0",
+    "private-1",
+    "private-2",
+    "cache-0",
+    "private-cache-1",
+    "presence-0",
+    "presence-1",
+    "presence-cache-2",
+)
+SETTINGS: Final = {
+    "store.sweep_interval": 1,
+    "endpoint.delivery_timeout": 0.5,
+    "link.lease": LEASE_S,
+    "link.heartbeat": 0.2,
+    "farm.restart_max": 0.3,
+    "drain.seconds": 1,
+    "worker.close_timeout": 1,
+    "worker.write_timeout": 5,
+    "worker.keepalive": 10,
+    "simplepush.min_ping_interval": 0,
+    "pusher.timestamp_window": 100_000,
+    "pusher.cache_ttl": 100_000,
+    "pusher.webhook_hold": 0.5,
+    "webpush.timeout_uaid": 0,
+    "simplepush.timeout_uaid": 0,
+}
+_REPORT_S: Final = 10.0
+_STILL_S: Final = 2.0
+_SETTLE_S: Final = 60.0
+_PRESENCE_S: Final = 20.0
+_SHOWN: Final = 20
+
+
+class Run:
+    """One run."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.world = World(options.seed)
+        self.machine = Machine(folder)
+        self.site = WebhookSite(self.world)
+        self._folder = folder
+        self.clients: list[Client] = []
+        self.senders: list[Sender] = []
+
+    async def go(self) -> list[Violation]:
+        """Everything. Returns: what was wrong."""
+        await self.site.open()
+        self.farm = Farm(
+            self.machine.data_parent / "data", self._settings(), self.options.workers, self.machine.environment
+        )
+        self.farm.log_file = self._folder / "farm.log"  # a full disk must not hide what the farm says
+        self.log = Log(self.world, self.farm)
+        reading = asyncio.create_task(self.log.run())
+        await asyncio.to_thread(self.farm.start)
+        self.world.device_port, self.world.router_port = self.farm.device_port, self.farm.router_port
+        self._populate()
+        self.faults = Faults(self.world, self.farm, self.machine, self.clients)
+        tasks = [asyncio.create_task(client.live()) for client in self.clients]
+        tasks += [asyncio.create_task(sender.run()) for sender in self.senders]
+        tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._report()), reading]
+        try:
+            await self._torture()
+            self._say("faults are over; everybody comes back")
+            await self._finale()
+        finally:
+            self.world.closing = True
+            self.world.bury(everything=True)
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stop()
+        self.log.read()
+        for error in ended:
+            if isinstance(error, Exception):
+                self.world.odd("client error", repr(error))
+        return check(self.world.history)
+
+    def _settings(self) -> dict[str, Any]:
+        hook = {"url": f"http://127.0.0.1:{self.site.port}/", "events": ["channel_occupied", "channel_vacated"]}
+        app = {"id": APP_ID, "name": "torture", "key": APP_KEY, "secret": APP_SECRET, "webhooks": [hook]}
+        apps = self._folder / "apps.json"
+        apps.write_text(json.dumps({"applications": [app]}))
+        return SETTINGS | {"pusher.apps": apps}
+
+    def _populate(self) -> None:
+        options, world = self.options, self.world
+        each, rate = max(3, options.devices // len(options.dialects)), options.rate / len(options.dialects)
+        if SIMPLEPUSH in options.dialects:
+            simple = [SimplePushDevice(world, f"sp{n}") for n in range(each)]
+            self.clients += simple
+            self.senders += [
+                SimplePushSender(world, f"sp-sender{n}", rate / 4, simple[n::4] or simple) for n in range(4)
+            ]
+        if WEBPUSH in options.dialects:
+            key = VapidKey()
+            web = [WebPushDevice(world, f"wp{n}", key.public) for n in range(each)]
+            self.clients += web
+            self.senders += [WebPushSender(world, f"wp-sender{n}", rate / 4, web[n::4] or web, key) for n in range(4)]
+        if PUSHER in options.dialects:
+            chance = world.random("subscriptions")
+            self.clients += [Subscriber(world, f"u{n}", chance.sample(CHANNELS, 3)) for n in range(each)]
+            self.senders += [PusherSender(world, f"p-sender{n}", rate / 4, CHANNELS[n::4]) for n in range(4)]
+
+    # ------------------------------------------------------------------ faults
+
+    async def _torture(self) -> None:
+        chance = self.world.random("schedule")
+        wanted = [name for name in self.options.faults if name not in self.machine.missing]
+        for name in self.options.faults:
+            if name in self.machine.missing:
+                self._say(f"without {name}: {self.machine.missing[name]}")
+        await asyncio.sleep(1.0)  # devices register
+        queue: list[str] = []
+        while self.world.now() < self.options.seconds and wanted:
+            if not queue:  # each once, in an order of its own every time
+                queue = chance.sample(wanted, len(wanted))
+            now = [queue.pop()]
+            if queue and chance.random() < self.options.pairs and not {now[0], queue[-1]} & _ALONE:
+                now.append(queue.pop())
+            async with asyncio.TaskGroup() as group:
+                for number, name in enumerate(now):
+                    group.create_task(self._fault(name, number * chance.uniform(0, 1)))
+            await asyncio.sleep(chance.uniform(*self.options.pause))
+        await asyncio.sleep(max(0.0, self.options.seconds - self.world.now()))
+
+    async def _fault(self, name: str, wait: float) -> None:
+        await asyncio.sleep(wait)
+        begin = self.world.now()
+        await self.faults.run(name)
+        if self.options.verbose:
+            last = self.world.history.faults[-1]
+            self._say(f"{name} {last.detail} ({begin:.1f} to {self.world.now():.1f})")
+
+    async def _watch(self) -> None:
+        """A farm that has ended though nobody told it to is a violation; it is started again."""
+        while True:
+            await asyncio.sleep(0.1)
+            self.world.bury()
+            if self.faults.expected_to_run and (code := self.farm.exit_code()) is not None:
+                self.faults.expected_to_run = False
+                self.world.odd("farm ended", f"exit code {code} after {self.log.around(self.world.now())[-8:]}")
+                await asyncio.to_thread(self.farm.kill)
+                await asyncio.to_thread(self.farm.start)
+                self.faults.expected_to_run = True
+
+    # ------------------------------------------------------------------ the end
+
+    async def _finale(self) -> None:
+        self.world.quiet = True
+        await self.faults.wait_well()
+        await asyncio.sleep(0.5)
+        self.world.bury(everything=True)
+        for _ in range(2):  # what waits comes the first time, and nothing the second time
+            for client in self.clients:
+                client.order("close")
+            await asyncio.sleep(0.5)
+            self.world.history.complete = await self._all_there() and self.world.history.complete
+        if not self.world.history.complete:
+            offline = [client.name for client in self.clients if not client.online]
+            self.world.odd("not well again", f"not everybody could come back and settle: {offline[:20]}")
+        if PUSHER in self.options.dialects:
+            await self._presence()
+
+    async def _all_there(self) -> bool:
+        """Whether everybody is connected, nothing comes any more, and all that was said has been dealt with."""
+        deadline = self.world.now() + _SETTLE_S
+        while self.world.now() < deadline:
+            if all(client.online for client in self.clients) and self.world.now() - self.world.last_arrival > _STILL_S:
+                return all(await asyncio.gather(*(client.settle() for client in self.clients)))
+            await asyncio.sleep(0.1)
+        return False
+
+    async def _presence(self) -> None:
+        subscribers = [client for client in self.clients if isinstance(client, Subscriber)]
+        http = Http(self.world.router_port)
+        history = self.world.history
+
+        async def look() -> list[Settled]:
+            found = []
+            for channel in CHANNELS:
+                if not channel.startswith("presence-"):
+                    continue
+                there = [one for one in subscribers if channel in one.channels]
+                truth = frozenset(one.name for one in there)
+                found += [Settled(channel, o.name, truth, frozenset(o.members.get(channel, ()))) for o in there]
+                listed = await users(self.world, http, channel) or frozenset()
+                found.append(Settled(channel, "the HTTP API", truth, listed))
+            return found
+
+        def wrong(one: Settled) -> bool:
+            return one.seen != one.truth
+
+        deadline = self.world.now() + _PRESENCE_S
+        history.settled = await look()
+        while any(map(wrong, history.settled)) and self.world.now() < deadline:
+            await asyncio.sleep(0.3)
+            history.settled = await look()
+        used = {channel for one in subscribers for channel in one.channels}
+        await self._webhooks(dict.fromkeys(used, True))
+        self.world.closing = True
+        for one in subscribers:
+            one.order("close")
+        await self._webhooks(dict.fromkeys(used, False))
+        http.close()
+
+    async def _webhooks(self, truth: dict[str, bool]) -> None:
+        history, names = self.world.history, {True: "channel_occupied", False: "channel_vacated"}
+
+        def agrees(channel: str) -> bool:
+            told = [one.name for one in history.webhooks if one.channel == channel]
+            return bool(told) and told[-1] == names[truth[channel]]
+
+        deadline = self.world.now() + _PRESENCE_S
+        while not all(map(agrees, truth)) and self.world.now() < deadline:
+            await asyncio.sleep(0.1)
+        history.occupancy += [Occupancy(channel, state, self.world.now()) for channel, state in truth.items()]
+
+    async def _stop(self) -> None:
+        self.faults.expected_to_run = False
+        try:
+            await asyncio.to_thread(self.farm.stop)
+        except AssertionError as error:
+            self.world.odd("stop", str(error)[:300])
+        await self.site.close()
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _say(self, text: str) -> None:
+        print(f"{self.world.now():7.1f} s  {text}", flush=True)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            history = self.world.history
+            accepted = sum(push.accepted for push in history.pushes)
+            online = sum(client.online for client in self.clients)
+            self._say(
+                f"{online}/{len(self.clients)} online, {len(history.pushes)} pushes, {accepted} accepted, "
+                f"{len(history.arrivals)} arrivals, {sum(self.faults.done.values())} faults, "
+                f"{len(history.oddities)} oddities"
+            )
+
+
+_ALONE: Final = frozenset({"kill-everything", "drain"})
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def options(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="torture", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120, help="how long faults are made (s)")
+    parser.add_argument("--seed", type=int, help="of the schedule; given, the same faults come in the same order")
+    parser.add_argument("--dialects", type=_names, default=list(DIALECTS), help="comma separated")
+    parser.add_argument("--faults", type=_names, default=list(NAMES), help=f"comma separated, of {', '.join(NAMES)}")
+    parser.add_argument("--except", type=_names, default=[], dest="left_out", help="faults to leave out")
+    parser.add_argument("--devices", type=int, default=150, help="clients of all dialects together")
+    parser.add_argument("--rate", type=float, default=120, help="pushes of all dialects together (1/s)")
+    parser.add_argument("--workers", type=int, default=3, help="worker processes")
+    parser.add_argument("--pairs", type=float, default=0.3, help="how often two faults come at once (0 to 1)")
+    parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 3.0), help="between faults (s)")
+    parser.add_argument("--keep", type=Path, help="a folder for the farm's log")
+    parser.add_argument("--verbose", action="store_true", help="say every fault")
+    found = parser.parse_args(arguments)
+    for what, given, known in (("fault", found.faults + found.left_out, NAMES), ("dialect", found.dialects, DIALECTS)):
+        for name in given:
+            if name not in known:
+                parser.error(f"no such {what}: {name}; there are {', '.join(known)}")
+    found.faults = [name for name in found.faults if name not in found.left_out]
+    if found.seed is None:
+        found.seed = random.SystemRandom().randrange(1_000_000)
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Run. Returns: exit code."""
+    chosen = options(arguments)
+    with tempfile.TemporaryDirectory(prefix="torture-") as name:
+        run = Run(chosen, Path(name))
+        print(f"seed {chosen.seed}, {chosen.seconds:g} s, {', '.join(chosen.dialects)}", flush=True)
+        try:
+            violations = asyncio.run(run.go())
+            for violation in violations[:_SHOWN]:
+                print(explain(violation, run.world.history, run.log), flush=True)
+            if len(violations) > _SHOWN:
+                print(rest(violations[_SHOWN:]))
+            print(table(run.world.history, chosen.dialects, run.faults.done))
+            ends = ", ".join(f"{why} ({count})" for why, count in run.world.counts.most_common(12))
+            print(f"connections ended: {ends or 'as their clients wished'}")
+            print(f"violations: {len(violations)}, seed {chosen.seed}")
+        finally:
+            if chosen.keep is not None:
+                chosen.keep.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):
+                    (chosen.keep / f"farm-{int(time.time())}.log").write_bytes((Path(name) / "farm.log").read_bytes())
+            run.machine.close()
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
