@@ -117,7 +117,7 @@ class HttpConnection:
         self._pending: deque[Place] = deque()
         self._waiting_bytes = 0  # of places
         self._rest = b""  # bytes that were received and not yet parsed
-        self._seen = 0  # of a head: so many bytes of the rest did not make it whole
+        self._seen = 0  # so many bytes of the rest have been looked at, and did not make a head, or line, whole
         self._state = _HEAD
         self._method = self._path = self._query = b""
         self._headers: dict[bytes, bytes] = {}
@@ -162,7 +162,9 @@ class HttpConnection:
         while at < end and not self.finished:
             state = self._state
             if state == _HEAD:
-                at = skip_blank_lines(data, at)
+                begin, at = at, skip_blank_lines(data, at)
+                if at > begin:
+                    self._seen = 0
                 if at == end:
                     break
                 if len(ready) >= most or self.full:
@@ -178,7 +180,9 @@ class HttpConnection:
             else:
                 found = self._trailers(data, at)
             if found < 0:
+                self._seen = end - at
                 break
+            self._seen = 0
             at = found
             if self._state == _BODY and not self._missing:
                 ready.append(self._whole())
@@ -192,10 +196,8 @@ class HttpConnection:
             self.begun += 1
         parsed = parse(data, options.max_header_bytes, options.max_headers, at, self._seen, self._fields)
         if parsed is None:
-            self._seen = len(data) - at
             return -1
         head, end = parsed
-        self._seen = 0
         self._method, self._path, self._query = head.method, head.path, head.query
         self._headers = head.headers
         self._fields = fields = head.fields
@@ -224,8 +226,10 @@ class HttpConnection:
         return end
 
     def _chunk_size(self, data: bytes, at: int) -> int:
-        end = data.find(b"\r\n", at)
+        end = data.find(b"\r\n", at + max(self._seen - 1, 0))
         if end < 0:
+            if len(data) - at > _LONGEST_SIZE and b";" not in data[at : at + _LONGEST_SIZE]:
+                raise HeadError(400, "size of a chunk is malformed")
             self._count(len(data) - at - _LONGEST_SIZE, keep=False)
             return -1
         found = _CHUNK.fullmatch(data, at, end)
@@ -251,7 +255,7 @@ class HttpConnection:
         if data.startswith(b"\r\n", at):
             end = at
         else:
-            end = data.find(END, at) + 2
+            end = data.find(END, at + max(self._seen - 3, 0)) + 2
             if end < 2:
                 self._count(len(data) - at, keep=False)
                 return -1

@@ -182,8 +182,8 @@ class Vapid:
         return good[1]
 
     def _look_closely(self, authorization: bytes, crypto_key: bytes) -> tuple[float, bytes]:
-        if len(authorization) > self._max_bytes:
-            raise VapidError("the Authorization header is too long")
+        if len(authorization) > self._max_bytes or len(crypto_key) > self._max_bytes:
+            raise VapidError("the Authorization or the Crypto-Key header is too long")
         scheme, _, rest = authorization.partition(b" ")
         scheme = scheme.lower()
         if scheme == b"vapid":

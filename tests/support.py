@@ -3,6 +3,7 @@ spoken to by workers in the words of the link."""
 
 import inspect
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,23 @@ def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Every way to have these bytes come in two reads."""
     for cut in range(1, len(data)):
         yield data[:cut], data[cut:]
+
+
+def growth(act: Callable[[int], object], size: int) -> float:
+    """How many times as long it takes with four times the size: 4 is linear, 16 quadratic. CPU time of the best of
+    several runs, so that other processes do not count."""
+
+    def best(size: int) -> float:
+        took = []
+        for _ in range(7):
+            begun = time.thread_time()
+            for _ in range(3):
+                act(size)
+            took.append(time.thread_time() - begun)
+        return min(took)
+
+    small = best(size)
+    return best(4 * size) / max(small, 1e-4)
 
 
 class GatedStore(MemoryStore):

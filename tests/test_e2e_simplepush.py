@@ -735,7 +735,10 @@ def test_cors(strict: Farm) -> None:
 
 
 def test_limits_of_pushes_are_settings(strict: Farm) -> None:
-    assert curl("--request", "PUT", "--data", "data=" + "x" * 11, strict.url("/update/x")).status == 413
+    with Device(strict) as device:
+        device.hello()
+        _, endpoint = device.register()
+        assert put(endpoint, 1, "--data", "data=" + "x" * 11) == 413
     lines = b'{"token":"x"}\n' * 4
     assert curl("--data-binary", lines.decode(), strict.url("/v1/push")).status == 413
 

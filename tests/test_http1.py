@@ -1,5 +1,6 @@
 """The app servers' HTTP: bytes in, requests out, answers in, bytes out. h11's client reads what is answered."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -7,7 +8,7 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import cuts, settings_with
+from support import cuts, growth, settings_with
 
 from router.http1 import HttpConnection, Place, Request, Response, encode
 from router.settings import EndpointOptions
@@ -18,6 +19,10 @@ CHUNKED = (
     b"4\r\nvers\r\n5;ext=1\r\nion=7\r\n0\r\nTrailer: x\r\n\r\n"
 )
 GET = b"GET /status/ HTTP/1.1\r\nHost: push\r\n\r\n"
+
+
+def head(*headers: bytes, line: bytes = b"PUT /update/token HTTP/1.1") -> bytes:
+    return b"\r\n".join((line, b"Host: push", *headers, b"", b""))
 
 
 def options(**changes: object) -> EndpointOptions:
@@ -257,6 +262,36 @@ def test_what_is_neither_body_nor_headers_waits_nowhere() -> None:
         assert most < 6000 and server.http.held == 0
 
 
+_BY_CHUNKS = head(b"Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda n: _BY_CHUNKS + b"1\r\nx\r\n" * (n // 6), id="chunks"),
+        pytest.param(lambda n: _BY_CHUNKS + b"1;" + b"a=;" * (n // 3), id="extension"),
+        pytest.param(lambda n: _BY_CHUNKS + b"0" * n, id="zeros"),
+        pytest.param(lambda n: _BY_CHUNKS + b"0\r\n" + b"X: a\r\n" * (n // 6), id="trailers"),
+        pytest.param(lambda n: _BY_CHUNKS + b"0\r\nX" + b"\t" * n, id="trailer"),
+        pytest.param(lambda n: head(b"Content-Length: %d" % n) + b"x" * n, id="body"),
+        pytest.param(lambda n: GET * (n // len(GET)), id="pipeline"),
+        pytest.param(lambda n: b"\r\n" * (n // 2), id="empty lines"),
+        pytest.param(lambda n: b"GET /" + b"x" * n, id="target"),
+        pytest.param(lambda n: head()[:-2] + b"X: a\r\n" * (n // 6), id="headers"),
+    ],
+)
+@pytest.mark.parametrize("piece", [7, 16_384])
+def test_what_is_four_times_as_long_takes_four_times_as_long(made: Callable[[int], bytes], piece: int) -> None:
+    def act(size: int) -> None:
+        data = made(size)
+        http = HttpConnection(limits)
+        for at in range(0, len(data), piece):
+            http.receive(data[at : at + piece])
+
+    limits = options(max_header_bytes=65_536, max_headers=100_000)
+    assert growth(act, 12_000) < 10
+
+
 def test_a_body_in_the_smallest_chunks_is_read() -> None:
     (request,) = AppServer().send(head(b"Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
     assert request.body == b"x" * 20_000
@@ -397,10 +432,6 @@ def test_100_continue_waits_for_the_answers_before_it() -> None:
 
 
 # ---- refusals
-
-
-def head(*headers: bytes, line: bytes = b"PUT /update/token HTTP/1.1") -> bytes:
-    return b"\r\n".join((line, b"Host: push", *headers, b"", b""))
 
 
 @pytest.mark.parametrize(

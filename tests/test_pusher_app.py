@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FakeWorker, Rig, in_rig, settings_with
+from support import FakeWorker, Rig, growth, in_rig, settings_with
 
 from router import vocabulary as v
 from router.dialects import Context, Router
@@ -323,6 +323,32 @@ async def test_a_path_may_be_signed_before_it_is_escaped(rig: Rig, tmp_path: Pat
     query = app.query("POST", "/apps/3/users/a%2Fb/terminate_connections", b"{}")
     assert (await app.answer(app.ask("POST", "/apps/3/users/a%2Fb/terminate_connections", query, b"{}")))[0] == 200
     assert (await app.answer(app.ask("POST", "/apps/3/users/a%252Fb/terminate_connections", query, b"{}")))[0] == 401
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda n: ("/apps/3/events", "&a=" + "%" * n), id="percents"),
+        pytest.param(lambda n: ("/apps/3/events", "&a=" + "%41" * (n // 3)), id="escapes"),
+        pytest.param(lambda n: ("/apps/3/events", "&" * n), id="nothing"),
+        pytest.param(lambda n: ("/apps/3/events", "".join(f"&{i}" for i in range(n // 4))), id="parameters"),
+        pytest.param(lambda n: ("/apps/" + "%" * n + "/events", ""), id="application"),
+        pytest.param(lambda n: ("/apps/3/" + "/" * n, ""), id="slashes"),
+        pytest.param(lambda n: ("/apps/3/users/" + "%" * n + "/terminate_connections", ""), id="user"),
+        pytest.param(lambda n: ("/users/" + "%" * n + "/terminate_connections", ""), id="user of a key"),
+    ],
+)
+@in_rig()
+async def test_what_is_four_times_as_long_takes_four_times_as_long(rig: Rig, tmp_path: Path, made: Any) -> None:
+    app = App(rig, tmp_path)
+    stamp = int(rig.clock.unix())
+    wrong = f"auth_key={KEY}&auth_timestamp={stamp}&auth_version=1.0&auth_signature={'0' * 64}"
+
+    def act(size: int) -> None:
+        path, query = made(size)
+        assert app.ask("POST", path, wrong + query, b"{}")[0].status in (401, 404)
+
+    assert growth(act, 4000) < 10
 
 
 @in_rig()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import DELIVERY_TIMEOUT_S, FakeWorker, Rig, in_rig, settings_with
+from support import DELIVERY_TIMEOUT_S, FakeWorker, Rig, growth, in_rig, settings_with
 
 from router import vocabulary as v
 from router.dialects import Context, Router
@@ -14,6 +14,7 @@ from router.http1 import Request, Response
 from router.settings import EndpointOptions
 from router.store.base import Reads, Writes
 from router.token import Tokens
+from router.turns import Turns
 
 DEVICE = bytes(range(16))
 CHANNEL = "11111111-2222-3333-4444-555555555555"
@@ -31,7 +32,9 @@ class App:
         self.tokens = Tokens(keys)
         self.state: dict[str, Any] = {"workers": [], "age": 12.5}
         settings = settings_with((SimplePushOptions, options), (EndpointOptions, endpoint or {}))
-        self.router = Router(routes(Context(rig.hub, self.tokens, settings, rig.clock.unix, self.status)))
+        self.turns = Turns()
+        context = Context(rig.hub, self.tokens, settings, rig.clock.unix, self.status, self.turns)
+        self.router = Router(routes(context))
 
     def status(self) -> dict[str, Any]:
         counters = self.rig.hub.counters.snapshot() | {"store_ok": self.rig.journal.healthy}
@@ -286,6 +289,34 @@ async def test_a_form_that_is_far_too_long_is_not_even_read(rig: Rig, kind: byte
     assert (await app.settled(app.put(nested, kind)))[0] == 413
 
 
+_doubled = [
+    pytest.param(lambda n: (b"", b'multipart/form-data; a="' + b";" * n, b""), id="content-type"),
+    pytest.param(lambda n: (b"", b"multipart/form-data; " + b'a="b;' * (n // 5), b""), id="parameters"),
+    pytest.param(lambda n: (b"%" * n, FORM, b""), id="percents"),
+    pytest.param(lambda n: (b"%41" * (n // 3), FORM, b""), id="escapes"),
+    pytest.param(lambda n: (b"a&" * (n // 2), FORM, b""), id="fields"),
+    pytest.param(lambda n: (b"", None, b"version=" + b"9" * n), id="digits"),
+    pytest.param(lambda n: (b"--a\r\n" * (n // 5), b"multipart/form-data; boundary=a", b""), id="boundaries"),
+    pytest.param(lambda n: (b"\r\n--" * (n // 4), b"multipart/form-data; boundary=a", b""), id="half boundaries"),
+    pytest.param(lambda n: (b"--a\r\nX: " + b"\t" * n, b"multipart/form-data; boundary=a", b""), id="part header"),
+    pytest.param(
+        lambda n: (
+            b"--a\r\nContent-Disposition: form-data" + b"; a" * (n // 3),
+            b"multipart/form-data; boundary=a",
+            b"",
+        ),
+        id="disposition",
+    ),
+]
+
+
+@pytest.mark.parametrize("made", _doubled)
+@in_rig()
+async def test_what_is_four_times_as_long_takes_four_times_as_long(rig: Rig, made: Any) -> None:
+    app = App(rig, max_data_bytes=100_000)
+    assert growth(lambda size: app.put(*made(size)), 4000) < 10
+
+
 @in_rig()
 async def test_the_default_limit_of_data_is_pushgos(rig: Rig) -> None:
     app = App(rig)
@@ -337,9 +368,10 @@ async def test_a_channel_keeps_its_spelling(rig: Rig, channel: str) -> None:
 async def test_the_order_of_the_checks(rig: Rig) -> None:
     app = App(rig, max_data_bytes=1)
     assert (await app.settled(app.ask("/update/bad", b"version=x&data=xx", method=b"POST")))[0] == 405
-    assert (await app.settled(app.ask("/update/bad", b"version=x&data=xx")))[0] == 400
-    assert (await app.settled(app.ask("/update/bad", b"version=1&data=xx")))[0] == 413
-    assert (await app.settled(app.ask("/update/bad", b"version=1&data=x")))[0] == 404
+    assert (await app.settled(app.ask("/update/bad", b"version=x&data=xx")))[0] == 404
+    assert (await app.settled(app.put(b"version=x&data=xx")))[0] == 400
+    assert (await app.settled(app.put(b"version=1&data=xx")))[0] == 413
+    assert (await app.settled(app.put(b"version=1&data=x")))[0] == 202
 
 
 # ---- methods and CORS
@@ -475,11 +507,36 @@ async def test_a_line_says_what_is_wrong(rig: Rig) -> None:
 
 
 @in_rig()
+async def test_a_batch_has_its_share_of_a_turn_and_of_what_is_in_work(rig: Rig) -> None:
+    app = App(rig, endpoint={"lines_a_turn": 10, "max_lines_in_work": 25})
+    rig.store.hold()
+    good = {"token": app.token(device=b"o" * 16), "version": 1}
+    answers = batch(app, *[good] * 20, *[{"token": "x"}] * 30, *[good] * 50)
+    pushed = [rig.hub.counters.pushes]
+    while app.turns.waiting:
+        app.turns.run()
+        pushed.append(rig.hub.counters.pushes)
+    assert pushed == [10, 20, 20, 20, 20, 25]  # of the bad ones ten in a turn as well
+    assert answers == []
+    rig.store.release()
+    while not answers:
+        await rig.settle()
+        assert app.turns.waiting
+        before = rig.hub.counters.pushes
+        app.turns.run()
+        assert rig.hub.counters.pushes - before <= 10
+        await rig.settle()
+    assert [line["status"] for line in await batched(app, answers)] == [202] * 20 + [404] * 30 + [202] * 50
+    assert not app.turns.waiting
+
+
+@in_rig()
 async def test_a_batch_has_limits_and_a_method(rig: Rig) -> None:
     app = App(rig, endpoint={"max_batch": 2})
     line = {"token": app.token()}
     assert len(await batched(app, batch(app, line, b"", line))) == 2
     assert (await app.settled(batch(app, line, line, line)))[0] == 413
+    assert (await app.settled(batch(app, *[b""] * 4, line)))[0] == 413
     assert (await app.settled(batch(app)))[0] == 400
     assert (await app.settled(batch(app, b" ", b"\r")))[0] == 400
     answers = app.ask("/v1/push", json.dumps(line).encode(), method=b"PUT")

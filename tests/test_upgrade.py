@@ -1,10 +1,13 @@
 """The upgrade request, with h11 as the oracle: what h11 refuses is refused here too."""
 
+from collections.abc import Callable
+from contextlib import suppress
+
 import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import cuts
+from support import cuts, growth
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 from wsproto.events import Request as WsRequest
@@ -321,6 +324,40 @@ def test_what_is_no_request_is_refused_at_once(data: bytes) -> None:
     with pytest.raises(Refusal) as refused:
         parse(data, MAX_BYTES, MAX_HEADERS)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda n: request(*USUAL, b"X: a" + b"\t" * n + b"b"), id="tabs"),
+        pytest.param(lambda n: request(*USUAL, b"X:" + b" " * n), id="blanks"),
+        pytest.param(lambda n: request(*USUAL, b"X: " + b"a\t" * (n // 2) + b"\x01"), id="bad value"),
+        pytest.param(lambda n: request(*USUAL, b"X" * n), id="no colon"),
+        pytest.param(lambda n: request(*USUAL, b"X" * n + b" : a"), id="blank before the colon"),
+        pytest.param(lambda n: request(*USUAL, *[b"X: a"] * (n // 6)), id="one header again and again"),
+        pytest.param(lambda n: request(*USUAL, b"A: " * (n // 3), line=b"GET / HTTP/1.1"), id="colons"),
+        pytest.param(lambda n: request(*USUAL, line=b"GET /" + b"?" * n + b" HTTP/1.1"), id="query"),
+        pytest.param(lambda n: request(*USUAL, line=b"GET " + b"a" * n + b" HTTP/1.1"), id="target"),
+        pytest.param(lambda n: request(*USUAL, line=b"GET http://" + b"%41" * (n // 3) + b" HTTP/1.1"), id="authority"),
+        pytest.param(lambda n: request(b"Host: " + b"a." * (n // 2) + b"/"), id="host"),
+        pytest.param(lambda n: request(b"Host: [" + b":" * n + b"]"), id="address"),
+        pytest.param(lambda n: request(*without(b"connection"), b"Connection: " + b"a," * (n // 2)), id="connection"),
+        pytest.param(lambda n: request(*USUAL, b"Transfer-Encoding: " + b"chunked," * (n // 8)), id="codings"),
+        pytest.param(lambda n: request(*USUAL, b"Content-Length: " + b"0" * n), id="zeros"),
+        pytest.param(lambda n: request(*USUAL, b"Content-Length: " + b"9" * n), id="nines"),
+        pytest.param(lambda n: b"\r\n" * (n // 2), id="empty lines"),
+        pytest.param(lambda n: b"G" * n, id="method"),
+        pytest.param(lambda n: b"GET /" + b"\r" * n, id="returns"),
+    ],
+)
+def test_what_is_four_times_as_long_takes_four_times_as_long(made: Callable[[int], bytes]) -> None:
+    def act(size: int) -> None:
+        with suppress(Refusal):
+            found = parse(made(size), 1 << 20, 1 << 20)
+            if found is not None:
+                accept(found[0], ())
+
+    assert growth(act, 16_000) < 10
 
 
 # ---- h11 decides

@@ -14,7 +14,7 @@ CPUCLOCK_SCHED: Final = 2
 """The low bits of a process's clock id: all the time that its threads ran, in nanoseconds."""
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-PACKAGES: Final = ("connection-farm", "trio", "trio-websocket", "pyzmq", "msgpack", "wsproto", "httptools")
+PACKAGES: Final = ("connection-farm", "trio", "trio-websocket", "pyzmq", "msgpack", "wsproto", "msgspec")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import md5
 from typing import Any, ClassVar, Final, TypeVar
-from urllib.parse import unquote
 
 import msgspec
 
@@ -25,6 +24,7 @@ from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
 from router.option_texts import path_or_none
 from router.options import Section, option
+from router.percent import unquote
 from router.pusher_apps import App, load, request_signature, same
 
 NAME = "pusher"
@@ -327,9 +327,9 @@ class _AppSide:
                 reply(_NO_ROUTE)
                 return
             method, handler = found
-            self._serve(request, reply, method, self._apps.by_id.get(_decoded(parts[2])), handler)
+            self._serve(request, reply, method, self._apps.by_id.get(unquote(parts[2])), handler)
         elif len(parts) in (5, 6) and parts[4]:
-            self._serve_one(request, reply, parts[3], parts[4], b"/".join(parts[5:]), _decoded(parts[2]))
+            self._serve_one(request, reply, parts[3], parts[4], b"/".join(parts[5:]), unquote(parts[2]))
         else:
             reply(_NO_ROUTE)
 
@@ -357,7 +357,7 @@ class _AppSide:
                 return
         else:
             asked = self._apps.by_id.get(app)
-        self._serve(request, reply, method, asked, lambda call: handler(call, _decoded(name)))
+        self._serve(request, reply, method, asked, lambda call: handler(call, unquote(name)))
 
     def _serve(
         self, request: Request, reply: Reply, method: bytes, app: App | None, handler: Callable[[_Call], None]
@@ -410,7 +410,7 @@ class _AppSide:
         path = request.path.decode("utf-8", "replace")
         if not same(given, request_signature(app.secret, method, path, parameters.items())):
             # Some libraries sign the path before it is escaped. What would still read as escaped could stand for two.
-            plain = unquote(path, errors="replace")
+            plain = unquote(request.path)
             if (
                 plain == path
                 or "%" in plain
@@ -647,16 +647,9 @@ def _parameters(query: bytes) -> dict[str, str]:
     """Parameters by name in lower case. One that cannot be told from two in a signed text is left out."""
     parameters: dict[str, str] = {}
     if query:
-        for pair in query.decode("utf-8", "replace").split("&"):
-            name, _, value = pair.partition("=")
-            if "%" in value:
-                value = unquote(value, errors="replace")
-                if "&" in value:
-                    continue
-            parameters[name.lower()] = value
+        for pair in query.split(b"&"):
+            name, _, value = pair.partition(b"=")
+            text = unquote(value)
+            if "&" not in text:
+                parameters[name.decode("utf-8", "replace").lower()] = text
     return parameters
-
-
-def _decoded(segment: bytes) -> str:
-    text = segment.decode("utf-8", "replace")
-    return unquote(text, errors="replace") if "%" in text else text

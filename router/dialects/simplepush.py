@@ -8,20 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl
 
 import msgspec
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from router import __version__
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 from router.options import Section, option
+from router.percent import fields as urlencoded
 from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.settings import EndpointOptions
 from router.token import TokenError
+from router.turns import Turns
 
 NAME = "simplepush"
 ON = True
@@ -83,8 +84,8 @@ _MAX_VERSION = 2**63 - 1
 _NUMBER = re.compile(rb"\+?[0-9]{1,19}")
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
+_MOST_PARTS = 64
 _FORM_ROOM = 4096  # bytes of a form beside its data: names, version, and what a multipart form puts between them
-_FIELD_NAME = re.compile(rb'\r\ncontent-disposition:[^\r\n]*;[ \t]*name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
 
 
 class _Refused(Exception):
@@ -116,22 +117,27 @@ class _AppSide:
         self._ttl = options.timeout_live
         self._max_data = options.max_data_bytes
         self._max_form = 3 * self._max_data + _FORM_ROOM  # %XX makes three bytes of one
+        self._endpoint = endpoint
         self._max_batch = endpoint.max_batch
+        self._too_many_lines = Response(
+            413, msgspec.json.encode(f"More lines in one request than endpoint.max_batch allows, {self._max_batch}")
+        )
         self._cors = endpoint.cors
         self._too_long = Response(413, msgspec.json.encode(f"Data exceeds max length of {self._max_data} bytes"))
 
     # ------------------------------------------------------------------ one push
 
     def update(self, request: Request, reply: Reply) -> None:
-        """`PUT /update/{token}`, in PushGo's order of checks: method, version, data, token."""
+        """`PUT /update/{token}`: method, token, version, data. PushGo looks at the token last; here nobody without a
+        good one has anything parsed."""
         if self._cors:
             reply = _with_headers(reply, _CORS_HEADERS)
         if request.method != b"PUT":
             reply(Response(200) if request.method == b"OPTIONS" else _BAD_METHOD)
             return
         try:
-            version, data = self._parameters(request)
             device, channel = self._open(request.path[8:])
+            version, data = self._parameters(request)
         except _Refused as refused:
             reply(refused.response)
             return
@@ -147,7 +153,7 @@ class _AppSide:
             kind = request.headers.get(b"content-type", b"")
             if not kind or kind == _FORM.encode():
                 return int(body[8:]), None
-        fields = _urlencoded(request.query) | self._body_fields(request)
+        fields = urlencoded(request.query) | self._body_fields(request)
         return self._check(fields.get("version", ""), fields.get("data", ""))
 
     def _body_fields(self, request: Request) -> dict[str, str]:
@@ -159,7 +165,7 @@ class _AppSide:
         if len(request.body) > self._max_form:
             self._counters.pushes_too_long += 1
             raise _Refused(self._too_long)
-        return _urlencoded(request.body) if kind == _FORM else _multipart(request.body, content_type)
+        return urlencoded(request.body) if kind == _FORM else _multipart(request.body, content_type)
 
     def _check(self, version: str, data: str) -> tuple[int, str | None]:
         number = int(self._context.unix_time())
@@ -188,26 +194,17 @@ class _AppSide:
         if request.method != b"POST":
             reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "POST"),)))
             return
-        lines = [line for line in request.body.split(b"\n") if line.strip()]
-        if len(lines) > self._max_batch:
-            text = f"{len(lines)} pushes in one request, endpoint.max_batch allows {self._max_batch}"
-            reply(Response(413, msgspec.json.encode(text)))
-            return
-        if not lines:
+        if request.body.count(b"\n") > self._max_batch:
+            lines = self._max_batch + 1
+        else:
+            split = [line for line in request.body.split(b"\n") if line.strip()]
+            lines = len(split)
+        if lines > self._max_batch:
+            reply(self._too_many_lines)
+        elif not lines:
             reply(Response(400, b'"One JSON object a line is expected, with endpoint or token"'))
-            return
-        answers: list[bytes] = [b""] * len(lines)
-        open_lines = len(lines)
-
-        def decided(index: int, response: Response) -> None:
-            nonlocal open_lines
-            answers[index] = _line(response)
-            open_lines -= 1
-            if not open_lines:
-                reply(Response(200, b"\n".join(answers) + b"\n", "application/x-ndjson"))
-
-        for index, line in enumerate(lines):
-            self._batch_line(line, index, decided)
+        else:
+            _Batch(split, self._batch_line, self._endpoint, self._context.turns, reply).go_on()
 
     def _batch_line(self, line: bytes, index: int, decided: Callable[[int, Response], None]) -> None:
         try:
@@ -273,6 +270,62 @@ class _AppSide:
             reply(Response(status, msgspec.json.encode(body)))
 
 
+class _Batch:
+    """The lines of one request on their way: some in each turn, and not too many in work at once, so that other app
+    servers neither wait for the turn nor behind all of them in the store's queue."""
+
+    def __init__(
+        self,
+        lines: list[bytes],
+        begin: Callable[[bytes, int, Callable[[int, Response], None]], None],
+        options: EndpointOptions,
+        turns: Turns,
+        reply: Reply,
+    ) -> None:
+        self._lines = lines
+        self._begin = begin
+        self._a_turn = options.lines_a_turn
+        self._most = options.max_lines_in_work
+        self._turns = turns
+        self._reply = reply
+        self._answers: list[bytes] = [b""] * len(lines)
+        self._next = 0
+        self._undecided = len(lines)
+        self._queued = False
+
+    def go_on(self) -> None:
+        """Handle the lines of this turn, and have the next turn if that makes sense."""
+        if self._turn():
+            self._turns.add(self._turn)
+
+    def _turn(self) -> bool:
+        self._queued = True  # while it is at work
+        self._queued = again = self._piece()
+        return again
+
+    def _piece(self) -> bool:
+        last = min(self._next + self._a_turn, len(self._lines))
+        while self._next < last and self._room:
+            index = self._next
+            self._next += 1
+            self._begin(self._lines[index], index, self._decided)
+        return self._next < len(self._lines) and self._room
+
+    @property
+    def _room(self) -> bool:
+        in_work = self._undecided - (len(self._lines) - self._next)
+        return in_work < self._most
+
+    def _decided(self, index: int, response: Response) -> None:
+        self._answers[index] = _line(response)
+        self._undecided -= 1
+        if not self._undecided:
+            self._reply(Response(200, b"\n".join(self._answers) + b"\n", "application/x-ndjson"))
+        elif not self._queued and self._next < len(self._lines) and self._room:
+            self._queued = True
+            self._turns.add(self._turn)
+
+
 class _Line(msgspec.Struct):
     """One line of a batch."""
 
@@ -303,25 +356,22 @@ def _with_headers(reply: Reply, headers: tuple[tuple[str, str], ...]) -> Reply:
     return with_headers
 
 
-def _urlencoded(text: bytes) -> dict[str, str]:
-    """Fields of a query or form; of a repeated one the first counts, as in Go."""
-    if not text:
-        return {}
-    return dict(reversed(parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True)))
-
-
 def _multipart(body: bytes, content_type: str) -> dict[str, str]:
-    """Fields of a multipart form (RFC 7578). By hand: the email package reads parts within parts, however deep."""
-    header = Message()
-    header["content-type"] = content_type
-    boundary = header.get_boundary()
+    """Fields of a multipart form (RFC 7578); of a broken one those before the break, as in Go."""
+    boundary = parse_options_header(content_type)[1].get("boundary")
     if not boundary:
         return {}
-    fields: dict[str, str] = {}
-    for part in (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"))[1:]:
-        if part.startswith(b"--"):
-            break
-        head, _, value = part.partition(b"\r\n\r\n")
-        if (name := _FIELD_NAME.search(head)) is not None:
-            fields.setdefault((name[1] or name[2] or b"").decode("utf-8", "replace"), value.decode("utf-8", "replace"))
-    return fields
+    found: dict[str, str] = {}
+    name, value = "", b""
+    try:
+        with PushMultipartParser(boundary, max_segment_count=_MOST_PARTS) as parser:
+            for event in parser.parse(body):
+                if isinstance(event, MultipartSegment):
+                    name, value = event.name, b""
+                elif event:
+                    value += event
+                else:
+                    found.setdefault(name, value.decode("utf-8", "replace"))
+    except (MultipartError, ValueError):  # ValueError: the boundary is none
+        pass
+    return found
