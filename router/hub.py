@@ -26,7 +26,7 @@ from router.journal import Journal
 from router.members import added, count, has, removed
 from router.metrics import RouterCounters
 from router.notices import Notices
-from router.pushes import PENDING, REFUSED_FAILED, STORED, Push, PushDone, Pushes
+from router.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.settings import LinkOptions
 from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
 
@@ -146,8 +146,7 @@ class Hub:
             done(STORED)
             return
         if self.journal.full:
-            self.counters.pushes_refused += 1
-            done(REFUSED_FAILED)
+            done(self.refuse())
             return
         pushes = self._pushes
         wait = wait and lease is not None and not pushes.full
@@ -162,11 +161,27 @@ class Hub:
         if lease is not None:
             self._deliver_or_hold(lease, device, push)
 
+    def refuse(self) -> int:
+        """Count a push that must not even wait, because the journal is full. Returns: its outcome."""
+        self.counters.pushes_refused += 1
+        if self.journal.over:
+            self.counters.pushes_over += 1
+            return REFUSED_OVER
+        return REFUSED_FAILED
+
+    def begin_after(self, sequence: int) -> None:
+        """The store may hold items up to this place in the order of arrival."""
+        self._sequence = max(self._sequence, sequence)
+
     def sequence(self) -> int:
         """The next place in the order of arrival: strictly growing, and later than any before a restart."""
-        # Microseconds, so that the order outlives a restart without being stored anywhere else.
+        # Microseconds of the clock, or what follows the last one where the clock has been set back.
         self._sequence = max(self._sequence + 1, int(self._unix_time() * 1e6))
         return self._sequence
+
+    def version(self) -> int:
+        """The time in unix seconds as the version of a push that names none: never less than that of one before."""
+        return max(self._sequence, int(self._unix_time() * 1e6)) // 1_000_000
 
     def _deliver_or_hold(self, lease: Lease, device: bytes, push: Push) -> None:
         held = self._attaching.get(device)

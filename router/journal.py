@@ -5,112 +5,228 @@ slot, hands the whole batch to the store, and calls back when it is durable. Whi
 batch fills. Order is kept: a read sees every write asked for before it.
 
 A message that is acknowledged before its batch is committed never reaches the disk: nobody needs it any more.
+
+What can go wrong
+-----------------
+- The store fails: everything in the batch is answered with FAILED. Its removals are the exception, for those who
+  asked for them do not ask again: they are kept, nobody is given what they name, and they are made when the store is
+  well again.
+- Something in a batch can never be written: the batch is taken apart, so that only this is answered with FAILED.
+- A callback raises: that is logged, and the others are called.
+
+App servers are refused by how much of theirs waits, and only by that. What waits for workers is bounded by the
+workers: they stop reading from their devices when too much of what they said is not confirmed.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from operator import attrgetter
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Final
 
 import trio
 
 from router import logs
+from router.batch import (
+    Batch,
+    InboxDone,
+    InboxesDone,
+    LogDone,
+    OffsetDone,
+    Outcome,
+    PutDone,
+    RecordDone,
+    SlotName,
+    call_back,
+)
 from router.record_cache import RecordCache
-from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice, Reads, Results, Store, StoreError, Writes
-from router.vocabulary import EVERYTHING, FAILED, FULL, OK
+from router.settings import StoreOptions
+from router.store.base import (
+    ANY_VERSION,
+    KEEP_EXPIRY,
+    BadBatchError,
+    Item,
+    Reads,
+    Renewal,
+    Results,
+    Store,
+    Writes,
+)
+from router.vocabulary import EVERYTHING, FAILED, OK
 
-PutDone = Callable[[int], None]
-InboxDone = Callable[[int, list[Item]], None]
-InboxesDone = Callable[[int, dict[bytes, list[Item]]], None]
-RecordDone = Callable[[int, bytes | None], None]
-LogDone = Callable[[int, LogSlice | None], None]
-OffsetDone = Callable[[int, int], None]
-
-_by_seq = attrgetter("seq")
-
-
-@dataclass(slots=True)
-class _Batch:
-    writes: Writes = field(default_factory=Writes)
-    reads: Reads = field(default_factory=Reads)
-    size: int = 0
-    puts: list[tuple[tuple[bytes, str], PutDone]] = field(default_factory=list)
-    commits: list[PutDone] = field(default_factory=list)
-    inboxes: list[tuple[bytes, int, InboxDone]] = field(default_factory=list)
-    many: list[tuple[list[bytes], InboxesDone]] = field(default_factory=list)
-    records: list[tuple[tuple[str, bytes], RecordDone]] = field(default_factory=list)
-    logs: list[tuple[bytes, int, LogDone]] = field(default_factory=list)
-    offsets: list[OffsetDone] = field(default_factory=list)
-
-
-_PROBE = "probe"
+_PROBE: Final = "probe"
 """Space of a record that is written to see whether the store can write."""
+_MARK: Final = ("mark", b"seq")
+"""Name of the record that holds a number which no item's place in the order of arrival is above."""
+_MARK_AHEAD: Final = 10_000_000
+"""So far above the last item it is put, so that it is written rarely: 10 s, for places are microseconds."""
+_mark_value: Final = struct.Struct(">Q")
+_SLOW_COMMIT_S: Final = 10.0
+"""A commit that takes so long is as bad as one that fails: no more is promised meanwhile."""
+_STEP_S: Final = 60.0
+"""The clock has been set if it differs by so much from the one that only counts."""
+_STEP_PAUSE_S: Final = 3600.0
+"""So long after it was set forward nothing is deleted for its age: perhaps it is set back."""
 
 
 class Journal:
-    """Owner of the store. Callbacks get OK, FULL (the inbox has no room) or FAILED (the store could not)."""
+    """Owner of the store. Callbacks get OK, FULL (the inbox has no room) or FAILED (the store could not).
+
+    unix_time: the clock by which entries expire. monotonic: the one that measures. Both in seconds.
+    """
 
     def __init__(
         self,
         store: Store,
-        batch_limit: int,
-        queue_limit: int,
+        options: StoreOptions,
         unix_time: Callable[[], float],
-        record_cache: int = 0,
+        monotonic: Callable[[], float],
     ) -> None:
         self._store = store
-        self._cache = RecordCache(record_cache, unix_time)
-        self._batch_limit = batch_limit
-        self._queue_limit = queue_limit
+        self._cache = RecordCache(options.record_cache, monotonic)
+        self._batch_limit = options.batch_limit
+        self._queue_limit = options.queue_limit
+        self._queue_bytes = options.queue_bytes
+        self._max_bytes = options.max_bytes
         self._unix_time = unix_time
-        self._batches: deque[_Batch] = deque()
+        self._monotonic = monotonic
+        self._batches: deque[Batch] = deque()
         self._waiting = 0
+        self._pushes = 0
+        self._chars = 0
+        self._unremoved: dict[SlotName, int] = {}  # removals that failed
+        self._mark = 0
         self._idle: trio.Event | None = None
-        self._busy = False
+        self._busy_since: float | None = None
         self._sweep_budget = 0
+        self._offset = unix_time() - monotonic()
+        self._sweep_from = monotonic()
+        self.newest = 0
+        """No item that was stored before the start has a higher place in the order of arrival."""
         self.healthy = True
+        self.why = ""
+        """Why the last commit or sweep failed."""
         self.commits = 0
         self.written = 0
         self.expired = 0
         self.failures = 0
         self.evicted = 0
+        self.unwritable = 0
+
+    async def open(self) -> None:
+        """Open the store. Raises: StoreError."""
+        await self._store.open()
+        found = await self._store.apply(Writes(), Reads(records={_MARK}), 0)
+        value = found.records.get(_MARK)
+        if value is not None and len(value) == _mark_value.size:
+            (self.newest,) = _mark_value.unpack(value)
+        else:  # an older release has written it, or nobody
+            self.newest = await self._store.highest()
+
+    # ------------------------------------------------------------------ how it stands
 
     @property
     def full(self) -> bool:
-        """Whether as much waits as may wait; new pushes must be refused until it is less."""
-        return self._waiting >= self._queue_limit
+        """Whether new pushes must be refused: as much waits as may wait, or as much is stored as may be."""
+        return self._pushes >= self._queue_limit or self._chars >= self._queue_bytes or self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether as much is stored as may be. What removes is welcome."""
+        return 0 < self._max_bytes <= self._store.used
+
+    @property
+    def refusing(self) -> str:
+        """Why pushes are refused now; empty if they are not."""
+        if not self.healthy:
+            return self.why
+        if self.over:
+            return f"the store holds {self._store.used} bytes, store.max_bytes allows {self._max_bytes}"
+        if self.full:
+            return "too much waits for the store (store.queue_limit, store.queue_bytes)"
+        if self._busy_since is not None and self._monotonic() - self._busy_since > _SLOW_COMMIT_S:
+            return f"the store has been at one commit for more than {_SLOW_COMMIT_S:g} s"
+        return ""
 
     @property
     def waiting(self) -> int:
         """Writes and reads that wait for a commit."""
         return self._waiting
 
+    @property
+    def unremoved(self) -> int:
+        """Removals that have failed and are made when the store is well again."""
+        return len(self._unremoved)
+
+    @property
+    def used(self) -> int:
+        """Bytes that what is stored takes."""
+        return self._store.used
+
+    # ------------------------------------------------------------------ writes
+
     def put(self, device: bytes, item: Item, done: PutDone) -> None:
         """Keep an item in its slot of the device's inbox, in place of what was there."""
         batch = self._next()
         key = (device, item.slot)
-        batch.writes.removals.pop(key, None)
-        batch.writes.puts[key] = item
+        writes = batch.writes
+        if writes.removals or self._unremoved:
+            self._displace(batch, key)
+        writes.puts[key] = item
         batch.puts.append((key, done))
+        self._pushed(batch, item.body)
+        if item.seq > self._mark:
+            self._put_mark(batch, item.seq)
 
-    def remove(self, device: bytes, slot: str, version: int = ANY_VERSION) -> None:
-        """Forget the item of a slot if its version is at most `version`."""
-        batch = self._next()
+    def _displace(self, batch: Batch, key: SlotName) -> None:
+        """A put replaces what was to be removed."""
+        for removals in (batch.writes.removals, self._unremoved):
+            version = removals.pop(key, None)
+            if version is not None:
+                batch.displaced[key] = max(version, batch.displaced.get(key, version))
+
+    def _pushed(self, batch: Batch, body: str | bytes | None) -> None:
+        batch.pushes += 1
+        self._pushes += 1
+        if body is not None:
+            batch.chars += len(body)
+            self._chars += len(body)
+
+    def _put_mark(self, batch: Batch, seq: int) -> None:
+        self._mark = min(seq + _MARK_AHEAD, 2**63 - 1)
+        batch.writes.records[_MARK] = (_mark_value.pack(self._mark), 0)
+
+    def remove(self, device: bytes, slot: str, version: int = ANY_VERSION, push: bool = False) -> None:
+        """Forget the item of a slot if its version is at most `version`. push: an app server wants it."""
+        batch = self._next(0)
         key = (device, slot)
-        coming = batch.writes.puts.get(key)
+        writes = batch.writes
+        coming = writes.puts.get(key)
         if coming is not None:
             if coming.version > version:
                 return
-            del batch.writes.puts[key]
+            del writes.puts[key]
             version = ANY_VERSION  # the put would have replaced what is stored, whatever its version
-        batch.writes.removals[key] = max(version, batch.writes.removals.get(key, -1))
+        known = writes.removals.get(key)
+        if known is None:
+            batch.size += 1
+            self._waiting += 1
+            writes.removals[key] = version
+        elif known < version:
+            writes.removals[key] = version
+        if push:
+            self._pushed(batch, None)
 
-    def record(self, space: str, key: bytes, value: bytes | None, expires: int) -> None:
-        """Keep a record (expiry in unix seconds, 0: never, KEEP_EXPIRY: as it is), or delete it."""
-        records = self._next().writes.records
+    def record(self, space: str, key: bytes, value: bytes | None, expires: int, push: bool = False) -> None:
+        """Keep a record (expiry in unix seconds, 0: never, KEEP_EXPIRY: as it is), or delete it. push: an app server
+        wants it."""
+        batch = self._next()
+        records = batch.writes.records
         name = (space, key)
+        if push:
+            self._pushed(batch, value)
         if expires == KEEP_EXPIRY and value is not None and name in records:
             coming = records[name]
             if coming is None:
@@ -119,33 +235,43 @@ class Journal:
         records[name] = None if value is None else (value, expires)
         self._cache.written(name, value)
 
+    def renew(self, space: str, keys: list[bytes], expires: int, before: int) -> None:
+        """Raise the expiry of those of these records that are there and would expire before `before`."""
+        self._next(len(keys)).writes.renewals.append(Renewal(space, keys, expires, before))
+
     def event(self, channel: bytes, expires: int, body: str, done: OffsetDone) -> None:
         """Append to a channel's log; the callback gets the event's offset."""
         batch = self._next()
         batch.writes.events.append((channel, expires, body))
         batch.offsets.append(done)
+        self._pushed(batch, body)
+
+    # ------------------------------------------------------------------ reads
 
     def read_inbox(self, device: bytes, done: InboxDone, most: int = EVERYTHING) -> None:
         """Read what waits for a device: everything in order of arrival, or the first `most` items by slot."""
         batch = self._next()
         inboxes = batch.reads.inboxes
-        inboxes[device] = max(most, inboxes.get(device, 0))
+        # What is still to be removed is left out afterwards, so there have to be others in its place.
+        inboxes[device] = EVERYTHING if self._unremoved else max(most, inboxes.get(device, 0))
         batch.inboxes.append((device, most, done))
 
     def read_inboxes(self, devices: list[bytes], done: InboxesDone) -> None:
         """Read what waits for many devices; the callback gets those for which something does."""
-        batch = self._next()
+        batch = self._next(len(devices))
         batch.reads.inboxes.update(dict.fromkeys(devices, EVERYTHING))
         batch.many.append((devices, done))
 
     def read_record(self, space: str, key: bytes, done: RecordDone) -> None:
         """Read one record; None if there is none."""
-        batch = self._next()
+        self._read_record(self._next(), space, key, done)
+
+    def _read_record(self, batch: Batch, space: str, key: bytes, done: RecordDone) -> None:
         batch.reads.records.add((space, key))
         batch.records.append(((space, key), done))
 
     def look_up(self, space: str, key: bytes, done: RecordDone) -> None:
-        """Read one record, which may be up to a minute old: what is remembered is given at once."""
+        """Read one record for a push, which may be up to a minute old: what is remembered is given at once."""
         name = (space, key)
         known = self._cache.get(name)
         if known is not None:
@@ -158,7 +284,9 @@ class Journal:
                 self._cache.put(name, value)
             done(status, value)
 
-        self.read_record(space, key, read)
+        batch = self._next()
+        self._pushed(batch, None)
+        self._read_record(batch, space, key, read)
 
     def read_log(self, channel: bytes, since: int, done: LogDone) -> None:
         """Read a channel's events after an offset."""
@@ -170,9 +298,9 @@ class Journal:
         """Call back once everything asked for so far has been committed (or has failed)."""
         self._next(0).commits.append(done)
 
-    def _next(self, weight: int = 1) -> _Batch:
+    def _next(self, weight: int = 1) -> Batch:
         if not self._batches or self._batches[-1].size >= self._batch_limit:
-            self._batches.append(_Batch())
+            self._batches.append(Batch())
             if self._idle is not None:
                 self._idle.set()
         batch = self._batches[-1]
@@ -187,46 +315,142 @@ class Journal:
             key in batch.writes.puts or batch.writes.removals.get(key, -1) >= item.version for batch in self._batches
         )
 
+    # ------------------------------------------------------------------ the store
+
     async def run(self, flush: Callable[[], None]) -> None:
         """Commit batches for ever. `flush` is called after each batch's callbacks, to send what they produced."""
         while True:
-            if self._sweep_budget:
-                await self._sweep()
-            if not self._batches:
-                self._idle = trio.Event()
-                await self._idle.wait()
-                self._idle = None
-                continue
-            batch = self._batches.popleft()
-            self._busy = True
-            status, results = await self._apply(batch)
-            self._busy = False
-            self._waiting -= batch.size
-            _call_back(batch, status, results)
-            flush()
+            try:
+                await self._turn(flush)
+            except Exception as error:  # whatever it was, the others want their commits
+                logs.limited("journal.failed", at="error", per=type(error).__name__, exc=error)
+                await trio.lowlevel.checkpoint()
 
-    async def _apply(self, batch: _Batch) -> tuple[int, Results]:
+    async def _turn(self, flush: Callable[[], None]) -> None:
+        if self._sweep_budget:
+            await self._sweep()
+        if not self._batches:
+            self._idle = trio.Event()
+            await self._idle.wait()
+            self._idle = None
+            return
+        batch = self._batches.popleft()
+        self._busy_since = self._monotonic()
         try:
-            results = await self._store.apply(batch.writes, batch.reads, int(self._unix_time()))
-        except StoreError as error:
+            outcome = await self._apply(batch)
+        finally:
+            self._busy_since = None
+            self._waiting -= batch.size
+            self._pushes -= batch.pushes
+            self._chars -= batch.chars
+        call_back(batch, outcome, self._unremoved)
+        if self._unremoved and outcome.status == OK and len(batch.writes):
+            self._remove_again()
+        flush()
+
+    async def _apply(self, batch: Batch) -> Outcome:
+        now = int(self._unix_time())
+        try:
+            try:
+                outcome = Outcome(OK, await self._store.apply(batch.writes, batch.reads, now))
+            except BadBatchError:
+                outcome = await self._apply_apart(batch, now)
+        except Exception as error:
             self._failed("store.failed", error)
             for name in batch.writes.records:
                 self._cache.drop(name)
-            return FAILED, Results()
-        if len(batch.writes) and not self.healthy:  # reading alone works on a full disk too
+            self._keep_removals(batch)
+            if _MARK in batch.writes.records and self._batches:
+                self._put_mark(self._batches[0], self._mark)
+            elif _MARK in batch.writes.records:
+                self._mark = 0
+            return Outcome(FAILED, Results())
+        if not self.healthy and len(batch.writes):  # reading alone works on a full disk too
             self.healthy = True
             logs.limited("store.recovered", failures=self.failures)
-        self.evicted += results.evicted
+        self.evicted += outcome.results.evicted
         self.commits += 1
         self.written += len(batch.writes)
-        return OK, results
+        return outcome
+
+    async def _apply_apart(self, batch: Batch, now: int) -> Outcome:
+        """Something in the batch can't be written: find it by halves, in the order in which a store writes."""
+        writes = batch.writes
+        parts: list[tuple[SlotName | int | None, Writes]]
+        parts = [(None, Writes(removals={key: version})) for key, version in writes.removals.items()]
+        parts += [(key, Writes(puts={key: item})) for key, item in writes.puts.items()]
+        parts += [(None, Writes(records={name: value})) for name, value in writes.records.items()]
+        parts += [(place, Writes(events=[event])) for place, event in enumerate(writes.events)]
+        parts += [(None, Writes(renewals=[renewal])) for renewal in writes.renewals]
+        outcome = Outcome(OK, Results())
+        offsets = [0] * len(writes.events)
+        stack = [parts]
+        while stack:
+            some = stack.pop()
+            try:
+                found = await self._store.apply(_joined(part for _, part in some), Reads(), now)
+            except BadBatchError as error:
+                if len(some) > 1:
+                    half = len(some) // 2
+                    stack += (some[half:], some[:half])
+                    continue
+                self.unwritable += 1
+                logs.limited("store.unwritable", at="error", per=str(error), error=str(error))
+                name = some[0][0]
+                if name is None:
+                    outcome.commits = FAILED
+                else:
+                    outcome.bad.add(name)
+                for record in some[0][1].records:
+                    self._cache.drop(record)
+                continue
+            outcome.results.refused |= found.refused
+            outcome.results.evicted += found.evicted
+            places = [name for name, part in some if part.events]
+            for place, offset in zip(places, found.offsets, strict=True):
+                assert type(place) is int
+                offsets[place] = offset
+        read = await self._store.apply(Writes(), batch.reads, now)
+        read.refused, read.evicted, read.offsets = outcome.results.refused, outcome.results.evicted, offsets
+        outcome.results = read
+        return outcome
+
+    def _keep_removals(self, batch: Batch) -> None:
+        """Those of a batch that failed: but where a put has come since, which replaces what they name."""
+        for key, version in (batch.displaced | batch.writes.removals).items():
+            later = next((waiting for waiting in self._batches if key in waiting.writes.puts), None)
+            if later is not None:
+                later.displaced[key] = max(version, later.displaced.get(key, version))
+            elif key in self._unremoved or len(self._unremoved) < self._queue_limit:
+                self._unremoved[key] = max(version, self._unremoved.get(key, version))
+            else:
+                logs.limited("store.removals_lost", at="error", limit=self._queue_limit)
+
+    def _remove_again(self) -> None:
+        """In the next batch, for what is read from now on must not give what they name. No put waits in their slots."""
+        batch = self._batches[0] if self._batches else self._next(0)
+        removals = batch.writes.removals
+        for key in list(islice(self._unremoved, self._batch_limit)):
+            removals[key] = max(self._unremoved.pop(key), removals.get(key, -1))
+            batch.size += 1
+            self._waiting += 1
 
     def sweep_soon(self, budget: int) -> None:
         """Between two commits, delete what has expired among the next `budget` entries of the store. If it has failed,
         it is also tried whether it can write again, for perhaps nobody asks it to as long as it cannot."""
-        self._sweep_budget = budget
         if not self.healthy:
             self.record(_PROBE, b"", b"", int(self._unix_time()) + 1)
+        now = self._monotonic()
+        offset = self._unix_time() - now
+        if offset - self._offset > _STEP_S:
+            self._sweep_from = now + _STEP_PAUSE_S
+            logs.warning("clock.stepped", seconds=round(offset - self._offset), nothing_is_deleted_for_s=_STEP_PAUSE_S)
+        elif offset - self._offset < -_STEP_S:
+            self._sweep_from = now
+        self._offset = offset
+        if now < self._sweep_from:
+            return
+        self._sweep_budget = budget
         if self._idle is not None:
             self._idle.set()
 
@@ -234,43 +458,27 @@ class Journal:
         budget, self._sweep_budget = self._sweep_budget, 0
         try:
             self.expired += await self._store.sweep(int(self._unix_time()), budget)
-        except StoreError as error:
+        except Exception as error:
             self._failed("store.sweep_failed", error)
 
-    def _failed(self, event: str, error: StoreError) -> None:
+    def _failed(self, event: str, error: Exception) -> None:
         self.healthy = False
+        self.why = str(error) or type(error).__name__
         self.failures += 1
-        logs.limited(event, at="error", per=str(error), error=str(error))
+        logs.limited(event, at="error", per=self.why, error=self.why)
 
     @property
     def settled(self) -> bool:
         """Whether nothing waits and nothing is under way."""
-        return not self._batches and not self._busy
+        return not self._batches and self._busy_since is None
 
 
-def _call_back(batch: _Batch, status: int, results: Results) -> None:
-    refused = results.refused
-    for key, done in batch.puts:
-        done(FULL if key in refused else status)
-    for device, most, inbox_done in batch.inboxes:
-        inbox_done(status, _part(results.inboxes.get(device, []), most))
-    for devices, many_done in batch.many:
-        found = {device: results.inboxes[device] for device in devices if device in results.inboxes}
-        many_done(status, {device: _part(items, EVERYTHING) for device, items in found.items()})
-    for record_key, record_done in batch.records:
-        record_done(status, results.records.get(record_key))
-    for channel, since, log_done in batch.logs:
-        part = results.logs.get(channel)
-        if part is not None:  # it was read from where the reader that is furthest behind stands
-            part = part._replace(events=[event for event in part.events if event.offset > since])
-        log_done(status, part)
-    offsets = results.offsets or [0] * len(batch.offsets)
-    for offset, offset_done in zip(offsets, batch.offsets, strict=True):
-        offset_done(status, offset)
-    for commit_done in batch.commits:
-        commit_done(status)
-
-
-def _part(items: list[Item], most: int) -> list[Item]:
-    """What one reader asked for, of what was read for all who asked for this inbox."""
-    return sorted(items, key=_by_seq) if most >= EVERYTHING else items[:most]
+def _joined(parts: Iterable[Writes]) -> Writes:
+    joined = Writes()
+    for part in parts:
+        joined.removals |= part.removals
+        joined.puts |= part.puts
+        joined.records |= part.records
+        joined.events += part.events
+        joined.renewals += part.renewals
+    return joined

@@ -44,6 +44,7 @@ ROUTER_METRICS = (
         "updates.appserver.invalid",
     ),
     Metric("pushes_too_long", "counter", "Pushes answered 413: too much data.", "updates.appserver.toolong"),
+    Metric("pushes_over", "counter", "Pushes answered 503 because the store holds store.max_bytes; refused ones, too."),
     Metric("acks", "counter", "Updates that devices acknowledged, as heard by the router."),
     Metric("http_requests", "counter", "Requests on the router port.", "updates.appserver.incoming"),
     Metric("http_bad_requests", "counter", "Requests that were no valid HTTP or over a limit."),
@@ -75,6 +76,9 @@ ROUTER_METRICS = (
     Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
     Metric("store_ok", "gauge", "Whether the store can write: 0 from a commit or sweep that failed to the next write."),
     Metric("store_failures", "counter", "Commits and sweeps that failed: what they held was answered 503."),
+    Metric("store_unwritable", "counter", "Writes that no store can hold, because of what is in them."),
+    Metric("store_bytes", "gauge", "Bytes that what is stored takes, about."),
+    Metric("store_unremoved", "gauge", "Removals that failed and are made when the store is well again."),
     Metric("store_expired", "counter", "Stored entries deleted because their time was over."),
     Metric("messages_evicted", "counter", "Stored messages that gave their place to others in a full inbox."),
 )
@@ -123,6 +127,7 @@ class RouterCounters:
     pushes_stored: int
     pushes_unkept: int
     pushes_refused: int
+    pushes_over: int
     pushes_rejected: int
     pushes_invalid: int
     pushes_too_long: int

@@ -25,6 +25,7 @@ from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.options import Settings
 from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions, TokenOptions
+from router.store.base import StoreError
 from router.store.select import open_store
 from router.token import Tokens, load_or_make_keys
 from router.turns import Turns
@@ -47,9 +48,7 @@ class RouterProcess:
         tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
         self.settings = settings
         self.store = open_store(settings)
-        self.journal = Journal(
-            self.store, store_options.batch_limit, store_options.queue_limit, time.time, store_options.record_cache
-        )
+        self.journal = Journal(self.store, store_options, time.time, time.monotonic)
         self.hub = Hub(self.journal, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
         self.hub.on_status(self.status)
         self.turns = Turns()
@@ -76,7 +75,8 @@ class RouterProcess:
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
-        await self.store.open()
+        await self.journal.open()
+        self.hub.begin_after(self.journal.newest)
         self.hub.notices.load()
         try:
             async with trio.open_nursery() as nursery:
@@ -104,7 +104,14 @@ class RouterProcess:
             self.link.close()
             self.lot.close()
             with trio.CancelScope(shield=True):
-                await self.store.close()
+                await self._close_store()
+
+    async def _close_store(self) -> None:
+        """What it was told is durable, so a disk that fails now costs nothing but a line."""
+        try:
+            await self.store.close()
+        except StoreError as error:
+            logs.error("store.close_failed", why=str(error))
 
     async def _serve(self) -> None:
         ready = self.port.ready if self.handovers is None else self._ready
@@ -149,6 +156,9 @@ class RouterProcess:
         counters["store_waiting"] = self.journal.waiting
         counters["store_failures"] = self.journal.failures
         counters["store_ok"] = self.journal.healthy
+        counters["store_unwritable"] = self.journal.unwritable
+        counters["store_bytes"] = self.journal.used
+        counters["store_unremoved"] = self.journal.unremoved
         counters["store_expired"] = self.journal.expired
         counters["messages_evicted"] = self.journal.evicted
         now = time.monotonic()

@@ -26,6 +26,8 @@ REFUSED_FULL: Final = 2
 """Outcome of a push: the device's inbox has no room."""
 REFUSED_FAILED: Final = 3
 """Outcome of a push: the store could not keep it, or too much waits for it."""
+REFUSED_OVER: Final = 4
+"""Outcome of a push: as much is stored as `store.max_bytes` allows."""
 
 PushDone = Callable[[int], None]
 

@@ -81,7 +81,13 @@ class StoreOptions(Section):
     log_limit: int = option(1000, "events kept for one channel; the oldest goes first", unit="events", ge=1)
     batch_limit: int = option(2000, "writes in one group commit", unit="writes", ge=1)
     queue_limit: int = option(
-        50_000, "writes that may wait for a commit before pushes are refused with 503", unit="writes", ge=1
+        50_000, "pushes that may wait for a commit before others are refused with 503", unit="pushes", ge=1
+    )
+    queue_bytes: int = option(
+        67_108_864, "bodies that may wait for a commit before pushes are refused with 503", unit="bytes", ge=65_536
+    )
+    max_bytes: int = option(
+        0, "all that is stored; beyond, pushes and registrations are refused with 503; 0: no limit", unit="bytes", ge=0
     )
     sweep_interval: float = option(30.0, "time between two looks for expired entries", unit="s", ge=0.1)
     sweep_batch: int = option(5000, "entries looked at in one sweep", unit="entries", ge=1)

@@ -112,12 +112,10 @@ class Rig:
 
     def __init__(self, store: dict[str, Any] | None = None, link: dict[str, Any] | None = None) -> None:
         settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
-        options = settings.get(StoreOptions)
+        options = self._store_options = settings.get(StoreOptions)
         self.clock = Clock()
         self.store = GatedStore(options)
-        self.journal = Journal(
-            self.store, options.batch_limit, options.queue_limit, self.clock.unix, options.record_cache
-        )
+        self.journal = Journal(self.store, options, self.clock.unix, self.clock.monotonic)
         self.link = settings.get(LinkOptions)
         self.hub = self._hub(self.journal, b"router-1")
         self.flush: Callable[[], None] = lambda: None
@@ -132,6 +130,12 @@ class Rig:
     def router_restarts(self) -> None:
         """Another hub on the same store: it knows nobody."""
         self.hub = self._hub(self.journal, b"router-2")
+
+    async def journal_restarts(self) -> None:
+        """Another journal on the same store. It is opened, but nothing runs it."""
+        options = self._store_options
+        self.journal = Journal(self.store, options, self.clock.unix, self.clock.monotonic)
+        await self.journal.open()
 
     def worker(self, shard: int = 0) -> "FakeWorker":
         """A worker that has joined."""

@@ -1,14 +1,26 @@
 """The journal over a real store: batching must change nothing but the number of commits."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import Rig, in_rig
+from support import GatedStore, Rig, in_rig
 
-from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
-from router.vocabulary import FAILED, FULL, OK
+from router.pushes import REFUSED_OVER, STORED
+from router.store.base import (
+    ANY_VERSION,
+    KEEP_EXPIRY,
+    BadBatchError,
+    Item,
+    LogSlice,
+    Reads,
+    Results,
+    StoreError,
+    Writes,
+)
+from router.vocabulary import EVERYTHING, FAILED, FULL, OK
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
 CHANNEL = b"c" * 16
@@ -31,7 +43,8 @@ async def test_nothing_is_called_back_before_the_commit(rig: Rig) -> None:
     await rig.settle()
     assert heard == [("put", OK), ("durable", OK)]
     assert rig.journal.settled
-    assert (rig.journal.commits, rig.journal.written, rig.journal.waiting) == (1, 1, 0)
+    # Written besides: up to where places in the order of arrival may be given out.
+    assert (rig.journal.commits, rig.journal.written, rig.journal.waiting) == (1, 2, 0)
 
 
 @in_rig()
@@ -65,10 +78,312 @@ async def test_it_is_full_until_a_commit_has_made_room(rig: Rig) -> None:
         assert not rig.journal.full
         rig.journal.put(DEVICE, item(rig, f"slot-{number}", 1), lambda status: None)
     assert rig.journal.full
+    assert "queue_limit" in rig.journal.refusing
     assert rig.journal.waiting == 3
     rig.store.release()
     await rig.settle()
     assert not rig.journal.full
+    assert rig.journal.refusing == ""
+
+
+@in_rig(store={"queue_bytes": 65_536})
+async def test_bodies_that_wait_are_counted_too(rig: Rig) -> None:
+    rig.store.hold()
+    rig.journal.put(DEVICE, item(rig, "a", 1)._replace(body="x" * 65_000), lambda status: None)
+    rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 535, lambda status, offset: None)
+    assert not rig.journal.full
+    rig.journal.record("space", DEVICE, b"x", 0, push=True)
+    assert rig.journal.full
+    rig.store.release()
+    await rig.settle()
+    assert not rig.journal.full
+
+
+@in_rig(store={"queue_limit": 10, "batch_limit": 100})
+async def test_what_devices_say_refuses_no_pushes(rig: Rig) -> None:
+    rig.store.hold()
+    for number in range(500):
+        rig.journal.remove(DEVICE, f"slot-{number}", 1)
+        rig.journal.record("space", DEVICE, b"", 0)
+        rig.journal.read_inbox(OTHER, lambda status, items: None)
+    assert rig.journal.waiting == 1500
+    assert not rig.journal.full
+    for _ in range(10):  # what an app server wants removed is his
+        rig.journal.remove(OTHER, "a", push=True)
+    assert rig.journal.full
+    rig.store.release()
+    await rig.settle()
+    assert rig.journal.waiting == 0
+
+
+@in_rig()
+async def test_a_removal_that_is_said_again_is_one(rig: Rig) -> None:
+    rig.store.hold()
+    rig.journal.when_durable(lambda status: None)
+    await rig.settle()
+    for version in (3, 1, 4, 1, 5, 5):
+        rig.journal.remove(DEVICE, "a", version)
+    assert rig.journal.waiting == 1
+    rig.store.release()
+    await rig.settle()
+    assert rig.store.batches[1].removals == {(DEVICE, "a"): 5}
+
+
+@in_rig(store={"kind": "memory", "max_bytes": 2000})
+async def test_a_store_that_holds_what_it_may_takes_no_more_until_something_has_gone(rig: Rig) -> None:
+    for number in range(3):
+        assert not rig.journal.full
+        rig.journal.put(DEVICE, item(rig, f"{number}", 1)._replace(body="x" * 600), lambda status: None)
+        await rig.settle()
+    assert rig.journal.full and rig.journal.over
+    assert "store.max_bytes" in rig.journal.refusing
+    assert rig.push(DEVICE, "3", 1) == [REFUSED_OVER]
+    assert (rig.hub.counters.pushes_refused, rig.hub.counters.pushes_over) == (1, 1)
+    rig.journal.remove(DEVICE, "1")
+    await rig.settle()
+    assert not rig.journal.full
+    outcomes = rig.push(DEVICE, "3", 1)
+    await rig.settle()
+    assert outcomes == [STORED]
+
+
+@in_rig()
+async def test_a_callback_that_raises_costs_nobody_else_his(rig: Rig) -> None:
+    heard: list[str] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def done(*_: object) -> None:
+            heard.append(name)
+            raise RuntimeError(name)
+
+        return done
+
+    rig.flush = note("flush")
+    for _ in range(2):
+        rig.journal.put(DEVICE, item(rig, "a", 1), note("put"))
+        rig.journal.event(CHANNEL, 0, "x", note("event"))
+        rig.journal.read_inbox(DEVICE, note("inbox"))
+        rig.journal.read_inboxes([DEVICE], note("inboxes"))
+        rig.journal.read_record("space", DEVICE, note("record"))
+        rig.journal.read_log(CHANNEL, 0, note("log"))
+        rig.journal.when_durable(note("durable"))
+        await rig.settle()
+    assert heard == ["put", "inbox", "inboxes", "record", "log", "event", "durable", "flush"] * 2
+    assert rig.journal.settled and rig.journal.waiting == 0
+
+
+class Unknown(Exception):
+    """What no store has raised yet."""
+
+
+@pytest.mark.parametrize("error", [StoreError("x"), OSError(5, "x"), MemoryError(), TypeError("x"), Unknown("x")])
+@in_rig()
+async def test_whatever_the_store_raises_is_survived(rig: Rig, error: Exception) -> None:
+    async def fail(*_: object) -> Results:
+        raise error
+
+    statuses: list[int] = []
+    apply, sweep = rig.store.apply, rig.store.sweep
+    rig.store.apply, rig.store.sweep = fail, fail  # type: ignore[method-assign, assignment]
+    for _ in range(2):
+        rig.journal.put(DEVICE, item(rig, "a", 1), statuses.append)
+        rig.journal.when_durable(statuses.append)
+        rig.journal.sweep_soon(10)
+        await rig.settle()
+    assert statuses == [FAILED] * 4
+    assert not rig.journal.healthy
+    assert rig.journal.refusing == (str(error) or "MemoryError")
+    rig.store.apply, rig.store.sweep = apply, sweep  # type: ignore[method-assign]
+    rig.journal.sweep_soon(10)
+    await rig.settle()
+    assert rig.journal.healthy and rig.journal.refusing == ""
+
+
+# ---- what no store can hold
+
+
+class PickyStore(GatedStore):
+    """It cannot hold what is called "bad", and says so before it writes anything."""
+
+    async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
+        bad = any(item.body == "bad" for item in writes.puts.values()) or any(e[2] == "bad" for e in writes.events)
+        bad |= any(slot == "bad" for _, slot in writes.removals) or any(space == "bad" for space, _ in writes.records)
+        if bad:
+            raise BadBatchError("bad")
+        return await super().apply(writes, reads, now)
+
+
+@pytest.mark.parametrize("bad_record", [False, True])
+@pytest.mark.parametrize("at", [0, 1, 5, 9])
+@in_rig()
+async def test_what_cannot_be_written_fails_alone(rig: Rig, at: int, bad_record: bool) -> None:
+    rig.store.__class__ = PickyStore
+    puts: list[int] = []
+    events: list[tuple[int, int]] = []
+    rest: list[Any] = []
+    for number in range(10):
+        body = "bad" if number == at else "good"
+        rig.journal.put(DEVICE, item(rig, f"{number}", 1, seq=number)._replace(body=body), puts.append)
+        rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, body, lambda *heard: events.append(heard))
+    rig.journal.record("bad" if bad_record else "good", DEVICE, b"value", 0)
+    rig.journal.read_inbox(DEVICE, lambda status, items: rest.append((status, len(items))))
+    rig.journal.read_record("good", DEVICE, lambda *heard: rest.append(heard))
+    rig.journal.when_durable(rest.append)
+    await rig.settle()
+    assert puts == [FAILED if number == at else OK for number in range(10)]
+    assert [status for status, _ in events] == puts
+    assert [offset for status, offset in events if status == OK] == list(range(1, 10))
+    value = None if bad_record else b"value"
+    assert rest == [(OK, 9), (OK, value), FAILED if bad_record else OK]
+    assert rig.journal.unwritable == 2 + bad_record
+    assert rig.journal.healthy
+
+
+# ---- removals that failed
+
+
+@in_rig()
+async def test_a_removal_that_failed_is_made_when_the_store_is_well_again(rig: Rig) -> None:
+    for slot in "abc":
+        rig.journal.put(DEVICE, item(rig, slot, 5), lambda status: None)
+    await rig.settle()
+    rig.store.failing = True
+    rig.journal.remove(DEVICE, "a", 5)
+    rig.journal.remove(DEVICE, "b", 4)
+    await rig.settle()
+    assert rig.journal.unremoved == 2
+    rig.store.failing = False
+    heard: list[Any] = []
+    for most in (EVERYTHING, 2, 1):
+        rig.journal.read_inbox(DEVICE, lambda _, items: heard.append([i.slot for i in items]), most)
+    rig.journal.read_inboxes([DEVICE], lambda _, found: heard.append(sorted(i.slot for i in found[DEVICE])))
+    await rig.settle()
+    # Nobody is given what was acknowledged, and the length of a part is right all the same.
+    assert [sorted(slots) for slots in heard] == [["b", "c"], ["b", "c"], ["b"], ["b", "c"]]
+    assert dict(await rig.inbox(DEVICE)) == {"a": 5, "b": 5, "c": 5}
+    rig.journal.sweep_soon(1)
+    await rig.settle()
+    assert rig.journal.unremoved == 0
+    assert dict(await rig.inbox(DEVICE)) == {"b": 5, "c": 5}
+
+
+@pytest.mark.parametrize("when", ["same batch", "waiting", "later", "afterwards"])
+@in_rig(store={"batch_limit": 2})
+async def test_a_removal_that_failed_spares_what_came_after_it(rig: Rig, when: str) -> None:
+    def put(version: int) -> None:
+        rig.journal.put(DEVICE, item(rig, "a", version), lambda status: None)
+
+    put(5)
+    await rig.settle()
+    apply = rig.store.apply
+
+    async def fail_once(writes: Writes, reads: Reads, now: int) -> Results:
+        rig.store.apply = apply  # type: ignore[method-assign]
+        await apply(Writes(), Reads(), now)
+        raise StoreError("once")
+
+    rig.store.apply = fail_once  # type: ignore[method-assign]
+    rig.store.hold()
+    rig.journal.remove(DEVICE, "a")
+    if when == "same batch":
+        put(4)
+    await rig.settle()
+    rig.journal.remove(OTHER, "b")
+    if when == "waiting":
+        put(4)
+    if when == "later":
+        rig.flush = lambda: put(4) if rig.journal.failures and not rig.journal.healthy else None
+    rig.store.release()
+    await rig.settle()
+    if when == "afterwards":
+        rig.journal.sweep_soon(1)
+        await rig.settle()
+        put(4)
+        await rig.settle()
+    rig.journal.sweep_soon(1)
+    rig.journal.record("space", DEVICE, b"", 0)
+    await rig.settle()
+    assert rig.journal.failures == 1
+    assert rig.journal.unremoved == 0
+    assert dict(await rig.inbox(DEVICE)) == ({} if when == "same batch" else {"a": 4})
+
+
+@in_rig(store={"queue_limit": 3})
+async def test_no_more_failed_removals_are_kept_than_may_wait(rig: Rig) -> None:
+    rig.store.failing = True
+    for number in range(10):
+        rig.journal.remove(DEVICE, f"{number}")
+    await rig.settle()
+    assert rig.journal.unremoved == 3
+
+
+# ---- numbers and clocks
+
+
+@pytest.mark.parametrize("step", [-3600, 0, 3600])
+@in_rig()
+async def test_after_a_restart_places_are_later_than_all_before_whatever_the_clock_does(rig: Rig, step: int) -> None:
+    places = []
+    for number in range(3):
+        rig.push(DEVICE, f"{number}", rig.hub.version())
+        places.append(rig.hub.sequence())
+    versions = [rig.hub.version()]
+    await rig.settle()
+    rig.clock.unix_s += step
+    await rig.journal_restarts()
+    rig.router_restarts()
+    rig.hub.begin_after(rig.journal.newest)
+    assert rig.journal.newest >= max(places)
+    assert rig.hub.sequence() > max(places)
+    versions.append(rig.hub.version())
+    assert versions == sorted(versions)
+    # It goes ahead of the clock by no more than seconds.
+    assert rig.journal.newest < max(places) + 11e6
+
+
+@in_rig()
+async def test_a_store_without_a_mark_is_looked_through(rig: Rig) -> None:
+    await rig.store.apply(Writes(puts={(DEVICE, "a"): item(rig, "a", 1, seq=77)}), Reads(), 0)
+    await rig.journal_restarts()
+    assert rig.journal.newest == 77
+
+
+@in_rig()
+async def test_a_mark_that_failed_is_made_with_the_next_item(rig: Rig) -> None:
+    rig.store.failing = True
+    rig.journal.put(DEVICE, item(rig, "a", 1, seq=100), lambda status: None)
+    await rig.settle()
+    rig.store.failing = False
+    rig.journal.put(DEVICE, item(rig, "a", 1, seq=101), lambda status: None)
+    await rig.settle()
+    await rig.journal_restarts()
+    assert rig.journal.newest > 101
+
+
+@in_rig()
+async def test_a_clock_that_is_set_forward_deletes_nothing_for_a_while(rig: Rig) -> None:
+    async def sweep() -> int:
+        rig.journal.sweep_soon(100)
+        await rig.settle()
+        return rig.journal.expired
+
+    rig.journal.put(DEVICE, item(rig, "a", 1, ttl=600), lambda status: None)
+    await rig.settle()
+    rig.clock.unix_s += 3600
+    assert await sweep() == 0
+    rig.clock.pass_by(30)
+    assert await sweep() == 0
+    rig.clock.unix_s -= 3600  # it was a mistake
+    assert await sweep() == 0
+    assert await rig.inbox(DEVICE) == [("a", 1)]
+    rig.clock.pass_by(600)
+    assert await sweep() == 1
+    rig.journal.put(DEVICE, item(rig, "a", 1, ttl=600), lambda status: None)
+    await rig.settle()
+    rig.clock.unix_s += 3600  # it was none
+    assert await sweep() == 1
+    rig.clock.pass_by(3601)
+    assert await sweep() == 2
 
 
 @in_rig()

@@ -27,9 +27,11 @@ from router.store.base import (
     ANY_VERSION,
     KEEP_EXPIRY,
     LARGE_BODY,
+    BadBatchError,
     Event,
     Item,
     Reads,
+    Renewal,
     Results,
     Store,
     StoreError,
@@ -38,7 +40,7 @@ from router.store.base import (
 from router.store.memory import HEAD_GRACE, MemoryStore
 from router.store.select import open_store
 from router.store.sqlite import SqliteStore
-from router.store.statements import FEW_EVICTED, READ, SCHEMA_VERSION, WRITE, WRITE_NUL
+from router.store.statements import FEW_EVICTED, READ, RENEW, SCHEMA_VERSION, WRITE, WRITE_NUL
 from router.vocabulary import EVERYTHING
 
 A, B, C = b"a" * 16, b"\x00\xff" * 8, b"c" * 16
@@ -458,6 +460,48 @@ def test_a_record_that_keeps_its_expiry(run: Run) -> None:
 # --- log
 
 
+def test_a_renewal_raises_the_expiry_of_what_is_there(run: Run) -> None:
+    async def test(store: Store) -> None:
+        records = {("s", A): (b"a", NOW + 10), ("s", B): (b"b", NOW + 60), ("t", A): (b"t", NOW + 10)}
+        records["s", C] = (b"c", 0)
+        await store.apply(Writes(records=dict(records)), Reads(), NOW)
+        renewal = Renewal("s", [A, B, C, b"n" * 16], NOW + 100, NOW + 50)
+        await store.apply(Writes(renewals=[renewal]), Reads(), NOW + 1)
+        known = {*records, ("s", b"n" * 16)}
+        seen = [set((await store.apply(Writes(), Reads(records=known), now)).records) for now in (NOW + 10, NOW + 60)]
+        assert seen == [{("s", A), ("s", B), ("s", C)}, {("s", A), ("s", C)}]
+        # What has expired does not come back.
+        await store.apply(Writes(renewals=[renewal._replace(expires=NOW + 999, before=NOW + 999)]), Reads(), NOW + 100)
+        assert set((await store.apply(Writes(), Reads(records=known), NOW + 100)).records) == {("s", C)}
+
+    run(test)
+
+
+def test_highest_place(run: Run) -> None:
+    async def test(store: Store) -> None:
+        assert await store.highest() == 0
+        await store.apply(puts(A, item("x", 7), item("y", 2**62)), Reads(), NOW)
+        assert await store.highest() == 2**62
+
+    run(test)
+
+
+def test_what_is_used_grows_and_shrinks(run: Run) -> None:
+    async def test(store: Store) -> None:
+        empty = store.used
+        writes = puts(A, *(item(f"{n}", n, body="x" * 5000) for n in range(3)))
+        writes.events = [(A, NOW + 1, "x" * 5000)] * 4
+        writes.records["s", A] = (b"x" * 5000, NOW + 1)
+        await store.apply(writes, Reads(), NOW)
+        full = store.used
+        assert full >= empty + 40_000
+        await store.apply(Writes(removals={(A, f"{n}"): ANY_VERSION for n in range(3)}), Reads(), NOW)
+        await store.sweep(NOW + HEAD_GRACE + 2, 1000)
+        assert store.used <= empty + 4096
+
+    run(test)
+
+
 def test_log_offsets_and_positions(run: Run) -> None:
     async def test(store: Store) -> None:
         events = [(A, LATER, "a1"), (B, LATER, "b1"), (A, LATER, "a2")]
@@ -622,6 +666,8 @@ def batches(draw: st.DrawFn) -> Writes:
     values = st.none() | st.tuples(st.binary(max_size=4), st.sampled_from([0, KEEP_EXPIRY]) | TIMES)
     writes.records = draw(st.dictionaries(RECORDS, values, max_size=3))
     writes.events = draw(st.lists(st.tuples(DEVICES, TIMES, TEXTS), max_size=7))
+    renewals = st.builds(Renewal, st.sampled_from("st"), st.lists(DEVICES, max_size=2), TIMES, TIMES)
+    writes.renewals = draw(st.lists(renewals, max_size=2))
     return writes
 
 
@@ -866,10 +912,58 @@ def test_what_cannot_be_stored_fails_the_batch_as_a_whole(path: Path, bad: Item)
     async def test(store: Store) -> None:
         writes = puts(A, item("good", 1), bad)
         writes.records["s", A] = (b"", 0)
-        with pytest.raises(StoreError):
+        with pytest.raises(BadBatchError):
             await store.apply(writes, Reads(), NOW)
         results = await store.apply(Writes(), Reads(everything(A), {("s", A)}), NOW)
         assert results == Results()
+
+    in_sqlite(path, test)
+
+
+@pytest.mark.parametrize(
+    ("statement", "unreadable"),
+    [
+        ("UPDATE inbox SET body = CAST(x'ff' AS TEXT) WHERE slot = 'y'", {A}),
+        ("UPDATE record SET value = '*' WHERE space = 's'", {("s", A)}),
+        ("UPDATE event SET body = CAST(x'ff' AS TEXT) WHERE body = 'e'", {A}),
+    ],
+)
+def test_what_is_damaged_is_missed_by_who_asked_for_it_alone(
+    path: Path, statement: str, unreadable: set[object]
+) -> None:
+    async def test(store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        writes = puts(A, item("x", 1), item("y", 2)) if "inbox" in statement else Writes()
+        writes.puts |= puts(B, item("z", 3)).puts
+        writes.records = {("s", A): (b"1", 0), ("t", A): (b"2", 0)}
+        writes.events = [(A, LATER, "e"), (B, LATER, "f")] if "event" in statement else [(B, LATER, "f")]
+        await store.apply(writes, Reads(), NOW)
+        store._db().execute(statement)
+        logs = {A: 0, B: 0} if "event" in statement else {B: 0}
+        more = Writes(events=[(C, LATER, "g"), (C, LATER, "h")])
+        found = await store.apply(more, Reads(everything(A, B), {("s", A), ("t", A)}, logs), NOW)
+        assert found.unreadable == unreadable
+        assert found.offsets == [1, 2]
+        assert [i.slot for i in found.inboxes[B]] == ["z"]
+        assert found.records["t", A] == b"2" and (("s", A) in found.records) is ("record" not in statement)
+        assert [event.body for event in found.logs[B].events] == ["f"]
+
+    in_sqlite(path, test)
+
+
+def test_a_connection_that_keeps_failing_is_made_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.store.sqlite.REOPEN_AFTER_S", 0)
+
+    async def test(store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        await store.apply(puts(A, item("x", 1)), Reads(), NOW)
+        store._db().close()  # as good as broken: every call fails from now on
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await inbox(store, A)
+        assert [i.slot for i in await inbox(store, A)] == ["x"]
+        with pytest.raises(StoreError, match="another router uses it"):
+            await SqliteStore(OPTIONS, path).open()
 
     in_sqlite(path, test)
 
@@ -905,6 +999,15 @@ def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, value
         plan = store._db().execute(f"EXPLAIN QUERY PLAN {statement}", (b"[]",) * 4 + (0,) * (values - 4))
         scans = {row[3] for row in plan if row[3].startswith("SCAN")}
         assert {s for s in scans if "VIRTUAL TABLE" not in s} <= {"SCAN CONSTANT ROW", "SCAN meta"}
+
+    in_sqlite(path, test)
+
+
+def test_a_renewal_finds_its_records_by_their_key(path: Path) -> None:
+    async def test(store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        plan = [row[3] for row in store._db().execute(f"EXPLAIN QUERY PLAN {RENEW}", ("s", b"[]", 1, 1, 1))]
+        assert any("SEARCH record USING PRIMARY KEY (space=? AND key=?)" in step for step in plan)
 
     in_sqlite(path, test)
 

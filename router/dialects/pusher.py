@@ -517,7 +517,8 @@ class _AppSide:
 
     def _check_room(self, kept: bool) -> None:
         if kept and self._journal.full:
-            raise _Refused(503, "Too much waits for the store", _WAIT)
+            why = "The store is full (store.max_bytes)" if self._journal.over else "Too much waits for the store"
+            raise _Refused(503, why, _WAIT)
 
     def _say(self, call: _Call, event: _Event, channels: list[str]) -> None:
         """To the shards, and into the store for cache channels. What channels have in common is encoded once."""
@@ -532,7 +533,7 @@ class _AppSide:
             publish(key, frame, 0, None, besides, kept)
             if kept:
                 expires = int(self._unix_time()) + self._options.cache_ttl
-                self._journal.record(CACHE, key, cache_record(frame, expires), expires)
+                self._journal.record(CACHE, key, cache_record(frame, expires), expires, push=True)
 
     def _answer(self, call: _Call, answer: Response, kept: bool) -> None:
         reply = call.reply

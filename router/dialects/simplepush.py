@@ -19,7 +19,7 @@ from router.http1 import Request, Response
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 from router.options import Section, option
 from router.percent import fields as urlencoded
-from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
+from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.settings import EndpointOptions
 from router.token import TokenError
 from router.turns import Turns
@@ -78,7 +78,14 @@ _BAD_TOKEN = Response(404, b'"Invalid Token"')
 _BAD_METHOD = Response(405, b'"Method Not Allowed"', headers=(("Allow", "PUT, OPTIONS"),))
 _NOT_KEPT = Response(503, b'"Could not update channel version"', headers=(("Retry-After", "5"),))
 _TOO_MANY = Response(503, b'"The device has too many updates waiting"', headers=(("Retry-After", "60"),))
-_RESPONSES = {DELIVERED: _EMPTY, STORED: _STORED, REFUSED_FULL: _TOO_MANY, REFUSED_FAILED: _NOT_KEPT}
+_NO_ROOM = Response(503, b'"The store is full (store.max_bytes)"', headers=(("Retry-After", "60"),))
+_RESPONSES = {
+    DELIVERED: _EMPTY,
+    STORED: _STORED,
+    REFUSED_FULL: _TOO_MANY,
+    REFUSED_FAILED: _NOT_KEPT,
+    REFUSED_OVER: _NO_ROOM,
+}
 _CORS_HEADERS = (("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Methods", "PUT, OPTIONS"))
 _MAX_VERSION = 2**63 - 1
 _NUMBER = re.compile(rb"\+?[0-9]{1,19}")
@@ -168,7 +175,7 @@ class _AppSide:
         return urlencoded(request.body) if kind == _FORM else _multipart(request.body, content_type)
 
     def _check(self, version: str, data: str) -> tuple[int, str | None]:
-        number = int(self._context.unix_time())
+        number = self._context.hub.version()
         if version:
             text = version.encode("utf-8", "replace")
             if not _NUMBER.fullmatch(text) or (number := int(text)) > _MAX_VERSION:

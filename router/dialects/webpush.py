@@ -32,7 +32,7 @@ from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
 from router.members import has
 from router.options import Section, Settings, option
-from router.pushes import REFUSED_FAILED, REFUSED_FULL
+from router.pushes import REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.settings import EndpointOptions, Listen
 from router.token import TokenError, Tokens
 from router.vapid import Vapid, VapidError, encode_base64url, parameters
@@ -215,6 +215,8 @@ _NO_CHANNEL: Final = _error(410, 106, "The subscription has ended: do not use th
 _FULL: Final = _error(503, 201, "The device has too many messages waiting", _WAIT)
 _BUSY: Final = _error(503, 201, "Too much waits for the store", _WAIT)
 _NOT_KEPT: Final = _error(503, 202, "The store could not do it", _WAIT)
+_NO_ROOM: Final = _error(503, 201, "The store is full (store.max_bytes)", _WAIT)
+_REFUSED: Final = {REFUSED_FULL: _FULL, REFUSED_FAILED: _NOT_KEPT, REFUSED_OVER: _NO_ROOM}
 _DELETED: Final = Response(204, headers=_CORS)
 
 
@@ -312,8 +314,7 @@ class _AppSide:
                 self._counters.pushes_too_long += 1
                 reply(self._too_long)
             elif self._journal.full:
-                self._counters.pushes_refused += 1
-                reply(_BUSY)
+                reply(_NO_ROOM if self.hub.refuse() == REFUSED_OVER else _BUSY)
             else:
                 self._journal.look_up(DEVICES, message.device, message.looked_up)
 
@@ -388,10 +389,10 @@ class _AppSide:
         except TokenError:
             reply(_BAD_MESSAGE)
             return
-        if self._journal.full:
+        if self._journal.full and not self._journal.over:
             reply(_BUSY)
             return
-        self._journal.remove(opened[:16], opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0])
+        self._journal.remove(opened[:16], opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0], push=True)
         self._journal.when_durable(lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT))
 
 
@@ -462,8 +463,8 @@ class _Message:
         )
 
     def _pushed(self, outcome: int) -> None:
-        if outcome in (REFUSED_FULL, REFUSED_FAILED):
-            self._reply(_FULL if outcome == REFUSED_FULL else _NOT_KEPT)
+        if outcome != STORED:
+            self._reply(_REFUSED[outcome])
             return
         app = self._app
         name = app.tokens.seal(MESSAGE_PURPOSE, self.device + _NUMBER.pack(self._number) + self._slot.encode())

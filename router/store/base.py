@@ -33,6 +33,10 @@ class StoreError(Exception):
     """The store could not do what was asked; nothing of that batch may be promised to anybody."""
 
 
+class BadBatchError(StoreError):
+    """Something in the batch can't be written whatever the state of the store. The rest of it can, without that."""
+
+
 class Item(NamedTuple):
     """One message in a device's inbox."""
 
@@ -62,6 +66,16 @@ class LogSlice(NamedTuple):
     events: list[Event]
 
 
+class Renewal(NamedTuple):
+    """Raise to `expires` the expiry of those of these records that would expire before `before`. What is not there,
+    or never expires, stays as it is."""
+
+    space: str
+    keys: list[bytes]
+    expires: int
+    before: int
+
+
 @dataclass(slots=True)
 class Writes:
     """One batch. Within it each (device, slot) and each (space, key) occurs once: the journal has merged them."""
@@ -73,9 +87,10 @@ class Writes:
     records: dict[tuple[str, bytes], tuple[bytes, int] | None] = field(default_factory=dict)
     # channel, expiry, body; appended in order, each gets the next offset of its channel.
     events: list[tuple[bytes, int, str]] = field(default_factory=list)
+    renewals: list[Renewal] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.puts) + len(self.removals) + len(self.records) + len(self.events)
+        return len(self.puts) + len(self.removals) + len(self.records) + len(self.events) + len(self.renewals)
 
 
 @dataclass(slots=True)
@@ -94,7 +109,8 @@ class Reads:
 
 @dataclass(slots=True)
 class Results:
-    """Answers to one batch. Keys without anything stored are absent from `inboxes` and `records`."""
+    """Answers to one batch. Keys without anything stored are absent from `inboxes` and `records`, and so are those
+    of `unreadable`: what is stored there is damaged."""
 
     refused: set[tuple[bytes, str]] = field(default_factory=set)  # puts that found the device's inbox full
     evicted: int = 0  # items that gave their place to others
@@ -102,10 +118,15 @@ class Results:
     inboxes: dict[bytes, list[Item]] = field(default_factory=dict)  # in order of slot
     records: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
     logs: dict[bytes, LogSlice] = field(default_factory=dict)
+    # Devices, channels, and (space, key) of records.
+    unreadable: set[bytes | tuple[str, bytes]] = field(default_factory=set)
 
 
 class Store(Protocol):
     """Every store does this and nothing else. All methods run in trio; none may be called concurrently."""
+
+    used: int
+    """Bytes that what is stored takes, as far as the store knows at this moment."""
 
     async def open(self) -> None:
         """Make ready. Raises: StoreError, with what to do about it."""
@@ -119,7 +140,11 @@ class Store(Protocol):
         it would not help to remove those with an urgency from 1 to its own. If it helps, as many of them go as have
         to: the least urgent first, and of those the oldest.
         Raises: StoreError; then nothing of the batch is promised, though some of it may have been kept.
+        BadBatchError if something in it can never be written; then nothing was.
         """
+
+    async def highest(self) -> int:
+        """The largest `seq` of all items, 0 without any. It may have to look at every item."""
 
     async def sweep(self, now: int, budget: int) -> int:
         """Look at up to `budget` entries, going on where the last sweep stopped, and delete the expired ones.

@@ -10,10 +10,13 @@ from operator import attrgetter, itemgetter
 import trio
 
 from router.settings import StoreOptions
-from router.store.base import KEEP_EXPIRY, LARGE_BODY, Event, Item, LogSlice, Reads, Results, Writes
+from router.store.base import KEEP_EXPIRY, LARGE_BODY, Event, Item, LogSlice, Reads, Renewal, Results, Writes
 
 HEAD_GRACE = 86_400
 """Seconds for which a channel's position outlives its last event; then the channel begins anew."""
+
+_ENTRY_BYTES = 200
+"""Of memory for an entry besides its texts, about."""
 
 _by_slot = attrgetter("slot")
 _by_worth = itemgetter(4, 2, 0)  # urgency, seq, slot
@@ -67,6 +70,7 @@ class MemoryStore:
         self._epoch = next_epoch(0)
         self._items = 0
         self._now = 0
+        self.used = 0
         self._round: Iterator[bool] | None = None
 
     async def open(self) -> None:
@@ -88,15 +92,30 @@ class MemoryStore:
             else:
                 results.evicted += evicted
         for record, value in writes.records.items():
+            before = self._records.get(record)
             if value is None:
-                self._records.pop(record, None)
-            elif value[1] != KEEP_EXPIRY:
-                self._records[record] = value
-            elif (before := self._records.get(record)) is not None:
-                self._records[record] = (value[0], before[1])
+                self._drop_record(record)
+            elif value[1] != KEEP_EXPIRY or before is not None:
+                self._drop_record(record)
+                expires = before[1] if before is not None and value[1] == KEEP_EXPIRY else value[1]
+                self._records[record] = (value[0], expires)
+                self.used += _ENTRY_BYTES + len(value[0])
+        for renewal in writes.renewals:
+            self._renew(renewal, now)
         results.offsets = [self._append(*event) for event in writes.events]
         self._read(reads, now, results)
         return results
+
+    def _renew(self, renewal: Renewal, now: int) -> None:
+        for key in renewal.keys:
+            record = self._records.get((renewal.space, key))
+            if record is not None and now < record[1] < min(renewal.before, renewal.expires):
+                self._records[renewal.space, key] = (record[0], renewal.expires)
+
+    def _drop_record(self, name: tuple[str, bytes]) -> None:
+        record = self._records.pop(name, None)
+        if record is not None:
+            self.used -= _ENTRY_BYTES + len(record[0])
 
     def _put(self, device: bytes, slot: str, item: Item, now: int) -> int | None:
         """Returns: how many items gave their place to it, or None if it is refused."""
@@ -115,6 +134,10 @@ class MemoryStore:
             return None
         for victim in victims:
             del box[victim.slot]
+            self.used -= _ENTRY_BYTES + _size(victim)
+        if stored is not None:
+            self.used -= _ENTRY_BYTES + _size(stored)
+        self.used += _ENTRY_BYTES + _size(item)
         box[slot] = item
         self._inboxes[device] = box
         self._items += (stored is None) - len(victims)
@@ -141,7 +164,7 @@ class MemoryStore:
         return victims if count <= self._inbox_limit and total <= self._inbox_bytes else None
 
     def _drop_item(self, device: bytes, box: dict[str, Item], slot: str) -> None:
-        del box[slot]
+        self.used -= _ENTRY_BYTES + _size(box.pop(slot))
         self._items -= 1
         if not box:
             del self._inboxes[device]
@@ -153,9 +176,15 @@ class MemoryStore:
         log.last += 1
         log.expires = max(log.expires, expires)
         log.events[log.last] = Event(log.last, expires, body)
+        self.used += _ENTRY_BYTES + len(body)
         # By offset, not by number: where an expired event was swept, the rest does not outlive its turn.
-        log.events.pop(log.last - self._log_limit, None)
+        self._drop_event(log, log.last - self._log_limit)
         return log.last
+
+    def _drop_event(self, log: _Log, offset: int) -> None:
+        event = log.events.pop(offset, None)
+        if event is not None:
+            self.used -= _ENTRY_BYTES + len(event.body)
 
     def _read(self, reads: Reads, now: int, results: Results) -> None:
         for device, most in reads.inboxes.items():
@@ -200,7 +229,7 @@ class MemoryStore:
         for record in list(self._records):
             value = self._records.get(record)
             if value is not None and 0 < value[1] <= self._now:
-                del self._records[record]
+                self._drop_record(record)
                 yield True
             else:
                 yield False
@@ -212,13 +241,20 @@ class MemoryStore:
         for offset in list(log.events):
             event = log.events.get(offset)
             if event is not None and event.expires <= self._now:
-                del log.events[offset]
+                self._drop_event(log, offset)
                 yield True
             else:
                 yield False
         if log.expires <= self._now - HEAD_GRACE:
+            for offset in list(log.events):
+                self._drop_event(log, offset)
             del self._logs[channel]
             self._epoch = next_epoch(self._epoch)
+
+    async def highest(self) -> int:
+        """See `Store.highest`."""
+        await trio.lowlevel.checkpoint()
+        return max((item.seq for box in self._inboxes.values() for item in box.values()), default=0)
 
     async def close(self) -> None:
         """Nothing to flush."""

@@ -15,6 +15,14 @@ so at every row. Therefore **an `apply` is one statement for all its writes and 
 - Reads come back as one row of JSON texts.
 
 JSON's weak spot is U+0000: SQLite ends a text there. Where a batch holds one, a stand-in travels instead.
+
+When the disk fails
+-------------------
+A statement that fails is undone by SQLite, and the next one tries again. What a failed commit left in the log beside
+the file is written over by the next: its frames are found by an index in memory, which names only what was committed
+and synced. So nothing is opened anew after one failure; that would read the log again, and could find there a batch
+that was answered with an error. If nothing works for long the connection itself may be what is wrong (the folder was
+mounted again, a page that was read wrong is remembered): then it is closed and opened anew.
 """
 
 from __future__ import annotations
@@ -24,7 +32,9 @@ import os
 import re
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeVar
@@ -33,9 +43,9 @@ import msgspec
 import trio
 
 from router.settings import StoreOptions
-from router.store.base import Item, LogSlice, Reads, Results, StoreError, Writes
+from router.store.base import BadBatchError, Item, LogSlice, Reads, Renewal, Results, StoreError, Writes
 from router.store.memory import next_epoch
-from router.store.statements import READ, SCHEMA, SCHEMA_VERSION, SWEPT, WRITE, WRITE_NUL, batch_sql
+from router.store.statements import READ, RENEW, SCHEMA, SCHEMA_VERSION, SWEPT, USED, WRITE, WRITE_NUL, batch_sql
 from router.store.thread import StoreThread
 from router.vocabulary import EVERYTHING
 
@@ -43,6 +53,11 @@ BUSY_TIMEOUT_S: Final = 5.0
 # Measured with 200,000 items waiting: a checkpoint holds up one commit for 25 ms; at 16,000 pages that is 65 ms,
 # for a tenth less CPU a write; 1000, the default, gains 2 ms and costs a sixth more CPU.
 CHECKPOINT_PAGES: Final = 2000
+REOPEN_AFTER_S: Final = 60.0
+"""If every call of so long has failed, the connection is made anew."""
+_MEASURE_EVERY: Final = 256  # commits
+_ROW_BYTES: Final = 160
+"""Of a row besides its texts: a guess, on the high side, until what is used is measured again."""
 
 # An escaped U+0000: the backslashes before it pair up, so that its own is none of the text's.
 _NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -55,6 +70,21 @@ _encode = msgspec.json.Encoder().encode
 _by_slot = itemgetter(0)
 
 T = TypeVar("T")
+
+_UNWRITABLE: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    TypeError,
+    ValueError,  # UnicodeError and those of msgspec among them
+    OverflowError,
+    RecursionError,
+)
+"""What is wrong is what was to be written."""
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, KeyError)
+"""What is wrong is what was stored."""
+_PASSING: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
+"""Failures that no new connection mends."""
 
 # By the first matching start of SQLite's name for the error: what to do about it.
 _ADVICE: Final = (
@@ -85,6 +115,9 @@ class SqliteStore:
         # Stands for U+0000. Nobody outside can know it, so no text holds it.
         self._nul = f"<NUL {secrets.token_hex(16)}>"
         self._cursor: tuple[int, tuple[str | int, ...]] = (0, SWEPT[0][2])
+        self._failing_since: float | None = None
+        self._unmeasured = 0  # commits since `used` was measured
+        self.used = 0
 
     async def open(self) -> None:
         """See `Store.open`. Makes the folder (0700) and the file (0600) where they are missing."""
@@ -102,6 +135,10 @@ class SqliteStore:
         """See `Store.sweep`. A sweep ends early where a round through all tables ends."""
         return await self._run(lambda: self._sweep(now, budget))
 
+    async def highest(self) -> int:
+        """See `Store.highest`. It goes through the whole table."""
+        return await self._run(lambda: int(self._db().execute("SELECT coalesce(max(seq), 0) FROM inbox").fetchone()[0]))
+
     async def close(self) -> None:
         """See `Store.close`. May be called at any time, and again."""
         with trio.CancelScope(shield=True):
@@ -110,7 +147,9 @@ class SqliteStore:
 
     async def _run(self, function: Callable[[], T]) -> T:
         try:
-            return await self._thread.run(function)
+            return await self._thread.run(lambda: self._watched(function))
+        except _UNWRITABLE as e:
+            raise BadBatchError(f"store {self._path}: the batch cannot be written: {e}") from e
         except sqlite3.Error as e:
             name = getattr(e, "sqlite_errorname", None) or type(e).__name__
             advice = next((text for start, text in _ADVICE if name.startswith(start)), str(e))
@@ -119,13 +158,42 @@ class SqliteStore:
             raise StoreError(
                 f"store {self._path}: {e.strerror}; check that this user may write the folder and the file"
             ) from e
-        except (UnicodeError, OverflowError, MemoryError) as e:
-            raise StoreError(f"store {self._path}: the batch cannot be written: {e}") from e
+        except MemoryError as e:
+            raise StoreError(f"store {self._path}: there is no memory left") from e
+
+    def _watched(self, function: Callable[[], T]) -> T:
+        """In the thread: call it, and make the connection anew if all calls have failed for long."""
+        try:
+            result = function()
+        except _UNWRITABLE:
+            raise
+        except sqlite3.Error as error:
+            now = time.monotonic()
+            if self._failing_since is None or (getattr(error, "sqlite_errorname", None) or "").startswith(_PASSING):
+                self._failing_since = now
+            elif now - self._failing_since >= REOPEN_AFTER_S:
+                self._failing_since = None
+                self._let_go()
+            raise
+        self._failing_since = None
+        return result
+
+    def _let_go(self) -> None:
+        """Close the connection, but not the lock: the next call opens it anew."""
+        db, self._connection = self._connection, None
+        if db is not None:
+            with suppress(sqlite3.Error):
+                db.close()
 
     def _db(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise StoreError(f"store {self._path}: it is not open")
-        return self._connection
+        db = self._connection
+        if db is None:
+            if self._lock is None:
+                raise StoreError(f"store {self._path}: it is not open")
+            db = self._connect()
+        elif db.in_transaction:  # its end has failed
+            db.execute("ROLLBACK")
+        return db
 
     def _open(self) -> None:
         if sqlite3.sqlite_version_info < (3, 38):
@@ -134,9 +202,20 @@ class SqliteStore:
         self._take_lock()
         # SQLite gives the log beside it the same mode.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        db = self._connection = sqlite3.connect(
-            self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        self._measure(self._connect())
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        self._refusals = False
+        self._connection = db
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
         self._check_schema(db)
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -179,11 +258,11 @@ class SqliteStore:
             db.executescript(SCHEMA.format(epoch=next_epoch(0)))
 
     def _close(self) -> None:
+        db, self._connection = self._connection, None
         try:
-            if self._connection is not None:
-                self._connection.close()
+            if db is not None:
+                db.close()
         finally:
-            self._connection = None
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
@@ -194,11 +273,34 @@ class SqliteStore:
     def _apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         db = self._db()
         results = Results()
-        if writes:
+        for renewal in writes.renewals:
+            self._renew(db, renewal, now)
+        if len(writes) > len(writes.renewals):
             self._write(db, writes, now, results)
+            self._guess(db, writes)
         if reads or writes.events:
-            self._read(db, writes, reads, now, results)
+            try:
+                self._read(db, writes, reads, now, results)
+            except _UNREADABLE:
+                self._read_apart(db, writes, reads, now, results)
         return results
+
+    def _renew(self, db: sqlite3.Connection, renewal: Renewal, now: int) -> None:
+        db.execute(RENEW, (renewal.space, _encode(renewal.keys), renewal.expires, renewal.before, now))
+
+    def _guess(self, db: sqlite3.Connection, writes: Writes) -> None:
+        """What is used now, at most. To measure it costs statements, so that is done rarely, or close to the limit."""
+        rows = len(writes.puts) + len(writes.records) + len(writes.events)
+        chars = sum(len(item.body) for item in writes.puts.values() if item.body is not None)
+        chars += sum(len(value[0]) for value in writes.records.values() if value is not None)
+        self.used += _ROW_BYTES * rows + chars + sum(len(event[2]) for event in writes.events)
+        self._unmeasured += 1
+        if self._unmeasured >= _MEASURE_EVERY or (0 < self._options.max_bytes <= self.used):
+            self._measure(db)
+
+    def _measure(self, db: sqlite3.Connection) -> None:
+        (self.used,) = db.execute(USED).fetchone()
+        self._unmeasured = 0
 
     def _write(self, db: sqlite3.Connection, writes: Writes, now: int, results: Results) -> None:
         if self._refusals:
@@ -237,6 +339,7 @@ class SqliteStore:
                 max(parts, default=1) - 1,
             ),
         ).fetchone()
+        results.inboxes.clear()
         for device, item in _inboxes_in.decode(row[0]):
             results.inboxes.setdefault(device, []).append(item)
         for device, items in results.inboxes.items():
@@ -251,6 +354,28 @@ class SqliteStore:
             last[channel] -= 1
         results.offsets.reverse()
 
+    def _read_apart(self, db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, results: Results) -> None:
+        """Something that was stored is damaged: read each on its own, so that only who asked for that must do without.
+        The offsets of this batch's events come by themselves, too."""
+        found = Results()
+        self._read(db, writes, Reads(), now, found)
+        results.offsets = found.offsets
+        results.inboxes, results.records, results.logs = {}, {}, {}
+        parts: list[tuple[bytes | tuple[str, bytes], Reads]]
+        parts = [(device, Reads(inboxes={device: most})) for device, most in reads.inboxes.items()]
+        parts += [(name, Reads(records={name})) for name in reads.records]
+        parts += [(channel, Reads(logs={channel: since})) for channel, since in reads.logs.items()]
+        for name, part in parts:
+            found = Results()
+            try:
+                self._read(db, Writes(), part, now, found)
+            except _UNREADABLE:
+                results.unreadable.add(name)
+                continue
+            results.inboxes |= found.inboxes
+            results.records |= found.records
+            results.logs |= found.logs
+
     def _sweep(self, now: int, budget: int) -> int:
         db = self._db()
         db.execute("BEGIN IMMEDIATE")
@@ -262,6 +387,7 @@ class SqliteStore:
                 db.execute("ROLLBACK")
             raise
         self._cursor = cursor
+        self._measure(db)
         return deleted
 
     def _sweep_tables(

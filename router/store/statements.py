@@ -198,6 +198,16 @@ SELECT
         FROM json_each(CAST(?4 AS TEXT)) AS q CROSS JOIN head AS h ON h.channel = q.value)
 """
 
+RENEW: Final = """
+UPDATE record SET expires = ?3 WHERE space = ?1 AND key IN (SELECT value FROM json_each(CAST(?2 AS TEXT)))
+    AND expires > ?5 AND expires < ?4 AND expires < ?3
+"""
+
+# Of the file, what is not free for something else. The log beside it comes on top, for a few megabytes.
+USED: Final = """
+SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
+
 # Tables that a sweep goes through: name, key columns, where the key begins, what an expired row looks like.
 # `head` comes after `event`; a position goes only long after its events.
 SWEPT: Final[tuple[tuple[str, tuple[str, ...], tuple[str | int, ...], str], ...]] = (
