@@ -51,6 +51,7 @@ class Peer:
         "snapshot",
         "stored_bytes",
         "told",
+        "unkept",
         "unread",
         "words",
     )
@@ -64,6 +65,7 @@ class Peer:
         self.seen = 0
         self.confirmed = 0
         self.told = 0  # up to where it has been told that its batches are confirmed
+        self.unkept: list[int] = []  # batches with acks that the store failed, and that it has not been told of
         self.open: deque[list[int]] = deque()  # [sequence, what it waits for] of batches after `confirmed`, in order
         # Devices it announced, whose inboxes are still to be read, and what to call when those of one word have been.
         self.unread: deque[tuple[list[bytes], Callable[[], None] | None]] = deque()
@@ -356,6 +358,8 @@ class Hub:
         peer.seen = sequence
         self._handled = entry = [sequence, 1]
         lease, heard = peer.lease, self._pushes.heard
+        failures = self.journal.failures
+        acks = False
         for word in words:
             waits = entry[1]
             try:
@@ -364,6 +368,7 @@ class Hub:
                     _, number, outcome = word
                     heard(number, outcome, lease)
                 elif kind == v.ACK:
+                    acks = True
                     self._ack(word)
                 else:
                     shapes.check(shapes.WORDS_TO_ROUTER, word)
@@ -374,9 +379,15 @@ class Hub:
                 entry[1] = waits
                 self._refuse(peer, word, error)
         peer.open.append(entry)
-        # A batch that the store failed is confirmed too: its asks were answered with FAILED, its acks mean that some
-        # messages will be sent again, and to repeat it for ever would help nobody.
-        self.journal.when_durable(lambda status: self._batch_done(peer, entry))
+
+        def done(status: int) -> None:
+            # A batch that the store failed is confirmed too: its asks were answered with FAILED, and its acks are the
+            # worker's to say again when the store may be well.
+            if acks and (status != v.OK or self.journal.failures != failures):
+                peer.unkept.append(sequence)
+            self._batch_done(peer, entry)
+
+        self.journal.when_durable(done)
 
     def _refuse(self, peer: Peer, word: Any, error: Exception) -> None:
         """A word that cannot be acted on costs that word: whoever waits for an answer to it is told."""

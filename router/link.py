@@ -129,10 +129,11 @@ class RouterLink:
         """Send all that is to be said to a peer, in more than one message where it has to be; what is not sent stays.
 
         What is confirmed is said with the last part, because it must not be known before the answers that go with it.
+        What was not kept is said with the first, because what is read from the store may hold it.
         """
         while True:
             part = len(peer.words)
-            data = _packed([v.WORDS, peer.confirmed, peer.words])
+            data = _packed([v.WORDS, peer.confirmed, peer.words, peer.unkept])
             if data is None:
                 words = [word for word in peer.words if _packed(word) is not None]
                 self._hub.counters.words_dropped += len(peer.words) - len(words)
@@ -140,7 +141,7 @@ class RouterLink:
                 continue
             while part and len(data) > self._limit:
                 part //= 2
-                data = v.pack([v.WORDS, peer.told, peer.words[:part]])
+                data = v.pack([v.WORDS, peer.told, peer.words[:part], peer.unkept])
             if part < len(peer.words) and not part:
                 word = peer.words.pop(0)
                 self._hub.counters.words_too_long += 1
@@ -149,6 +150,7 @@ class RouterLink:
             outcome = self._send_one(identity, data)
             if not outcome:
                 return outcome
+            peer.unkept = []
             if part == len(peer.words):
                 peer.words = []
                 peer.told = peer.confirmed

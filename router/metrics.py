@@ -115,6 +115,8 @@ WORKER_METRICS = (
     Metric("timeouts", "counter", "Connections closed because a handshake or hello took too long."),
     Metric("shed", "counter", "Connections closed because a newer one of the same device came."),
     Metric("link_unconfirmed", "gauge", "Batches the router has not confirmed."),
+    Metric("link_refused", "counter", "Messages and words of the router that were not understood, and passed over."),
+    Metric("link_dropped", "counter", "Words that could not be said to the router, and acks given up."),
     Metric("gc_pause_max_ms", "gauge", "Longest pause for a garbage collection so far, in ms."),
 )
 
@@ -195,6 +197,8 @@ class WorkerCounters:
     timeouts: int
     shed: int
     link_unconfirmed: int
+    link_refused: int
+    link_dropped: int
     gc_pause_max_ms: float
 
     def __init__(self) -> None:

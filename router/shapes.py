@@ -189,6 +189,7 @@ class _Rejoin(_Shape):
 class _Words(_Shape):
     confirmed: Number
     words: list[Any]
+    unkept: list[Number]
 
 
 class _Status(_Shape):
@@ -237,7 +238,7 @@ class _Members(_Shape):
 
 class _Dismiss(_Shape):
     channel: Key
-    code: Annotated[int, Meta(ge=1000, le=4999)]
+    code: Count
     reason: Annotated[str, Meta(max_length=123)]
 
 

@@ -10,7 +10,8 @@ and the router sends
 
     [WELCOME, router incarnation]                    JOIN was accepted: announce, and repeat what is not confirmed
     [REJOIN]                                         I do not know you (any more): join and announce
-    [WORDS, confirmed, words]                        batches up to `confirmed` are durable
+    [WORDS, confirmed, words, unkept]                batches up to `confirmed` are done with; of those in `unkept` the
+                                                     store may not have kept the acks
 
 The supervisor speaks on the same link: [ASK_STATUS, number] is answered with [STATUS, number, map], and
 [SET_NOTICE, number, space, key, value or None] with [STATUS, number, {"outcome": OK, FULL or FAILED, "notices": {key:
@@ -31,7 +32,7 @@ from typing import Any
 
 import msgpack
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 # --- messages, worker or supervisor to router
 JOIN = 1

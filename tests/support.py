@@ -194,7 +194,7 @@ class FakeWorker:
         if peer is None:
             return []
         words, peer.words = peer.words, []
-        unpacked = v.unpack(v.pack([v.WORDS, peer.confirmed, words]), LIMIT)
+        unpacked = v.unpack(v.pack([v.WORDS, peer.confirmed, words, peer.unkept]), LIMIT)
         return list(unpacked[2])
 
     def direct(self) -> list[Any]:

@@ -671,6 +671,22 @@ async def test_a_batch_that_the_store_failed_is_confirmed_too(rig: Rig) -> None:
 
 
 @in_rig()
+async def test_a_worker_is_told_which_acks_the_store_could_not_keep(rig: Rig) -> None:
+    worker = rig.worker()
+    kept = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    await rig.settle()
+    rig.store.failing = True
+    failed = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    worker.say((v.LEAVE, DEVICE))
+    await rig.settle()
+    rig.store.failing = False
+    well = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    await rig.settle()
+    assert worker.peer.unkept == [failed]
+    assert kept < failed < well == worker.peer.confirmed
+
+
+@in_rig()
 async def test_a_batch_that_comes_twice_counts_once(rig: Rig) -> None:
     worker = rig.worker()
     batch = [v.BATCH, 1, [(v.ACK, DEVICE, [["a", 1]])]]

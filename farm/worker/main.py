@@ -183,6 +183,8 @@ class Worker:
     def snapshot(self) -> dict[str, float]:
         """The worker's numbers, for its beat."""
         self.counters.link_unconfirmed = self.link.unconfirmed
+        self.counters.link_refused = self.link.refused
+        self.counters.link_dropped = self.link.dropped
         numbers = self.counters.snapshot()
         numbers["memory"] = resident_bytes()
         numbers["max_connections"] = self.limit
