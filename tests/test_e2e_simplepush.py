@@ -735,7 +735,7 @@ def test_cors(strict: Farm) -> None:
 
 
 def test_limits_of_pushes_are_settings(strict: Farm) -> None:
-    with Device(strict) as device:
+    with good(strict) as device:
         device.hello()
         _, endpoint = device.register()
         assert put(endpoint, 1, "--data", "data=" + "x" * 11) == 413
