@@ -88,11 +88,11 @@ class HttpPort:
         self._looked_for_idle = -1.0
         self._refusals = 0
         self._accepting = True
-        self._limit = min(options.max_connections, max(1, _descriptors() - options.max_refusals - _RESERVE))
-        if self._limit < options.max_connections:
+        self.limit = min(options.max_connections, max(1, _descriptors() - options.max_refusals - _RESERVE))
+        if self.limit < options.max_connections:
             logs.warning(
                 "http.few_descriptors",
-                connections=self._limit,
+                connections=self.limit,
                 wanted=options.max_connections,
                 hint="raise the limit of open files (ulimit -n, LimitNOFILE), or lower endpoint.max_connections",
             )
@@ -192,7 +192,7 @@ class HttpPort:
         self._counters.http_connects += 1
         self._counters.http_connections += 1
         if refused:
-            logs.limited("http.too_many_connections", limit=self._limit)
+            logs.limited("http.too_many_connections", limit=self.limit)
             self._counters.http_refused += 1
             self._refusals += 1
             client.refused = True
@@ -201,7 +201,7 @@ class HttpPort:
 
     def _room(self) -> bool:
         """Whether there is room for a connection, perhaps because an idle one had to go."""
-        return len(self._clients) - self._refusals < self._limit or self._evict()
+        return len(self._clients) - self._refusals < self.limit or self._evict()
 
     def _evict(self) -> bool:
         """Close the connection that has been idle for longest. Returns: whether there was one."""
