@@ -47,6 +47,7 @@ class Handovers:
         self._lot = lot
         self._adopt = adopt
         self._workers: dict[int, socket.socket] = {}
+        self._accepting = True
         lot.park(self._listener.fileno(), READ)
 
     def ready(self, fd: int) -> bool:
@@ -66,11 +67,20 @@ class Handovers:
         except BlockingIOError:
             return
         except OSError as error:
+            # Out of descriptors or memory: the worker waits in the queue, and we do not try again and again.
             logs.limited("handover.accept_failed", error=str(error))
+            self._lot.unpark(self._listener.fileno())
+            self._accepting = False
             return
         worker.setblocking(False)
         self._workers[worker.fileno()] = worker
         self._lot.park(worker.fileno(), READ)
+
+    def tick(self) -> None:
+        """To be called about once a second: accepting is tried again if it had failed."""
+        if not self._accepting and self._listener.fileno() >= 0:
+            self._accepting = True
+            self._lot.park(self._listener.fileno(), READ)
 
     def _receive(self, worker: socket.socket) -> None:
         for _ in range(_BATCH):
@@ -97,7 +107,8 @@ class Handovers:
         """Take what has been passed, and no more: workers turn app servers away from now on."""
         if self._listener.fileno() < 0:
             return
-        self._lot.unpark(self._listener.fileno())
+        if self._accepting:
+            self._lot.unpark(self._listener.fileno())
         self._listener.close()
         for worker in list(self._workers.values()):
             with contextlib.suppress(OSError):

@@ -139,6 +139,8 @@ class RouterProcess:
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 self.port.tick()
+                if self.handovers is not None:
+                    self.handovers.tick()
             if now >= next_sweep:
                 next_sweep = now + options.sweep_interval
                 self.journal.sweep_soon(options.sweep_batch)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -350,6 +351,28 @@ def test_of_something_else_nothing_is_left(tmp_path: Path, rig: Rig) -> None:
         os.close(write)
     rig.turn()
     assert rig.counts == (0, 0, 0)
+
+
+def test_out_of_descriptors_a_worker_waits(rig: Rig) -> None:
+    assert rig.router is not None
+    kept = rig.client()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
+        spare = os.open("/dev/null", os.O_RDONLY)
+        worker.connect(handover.socket_path(rig.folder))
+        socket.send_fds(worker, [GET], [kept.socket.fileno()])
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
+        try:
+            rig.router.turn()  # which ends: the listener is not asked again
+            assert rig.router.counters.http_connections == 0
+            rig.router.handovers.tick()
+            rig.router.turn()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        rig.router.handovers.tick()
+        rig.router.turn()
+        assert rig.router.counters.http_connections == 1
 
 
 def test_it_is_wanted_where_the_dialect_is_on() -> None:
