@@ -37,6 +37,10 @@ class AddressMap:
     def __len__(self) -> int:
         return len(self._holders)
 
+    def keys(self) -> list[bytes]:
+        """All of them, with some that nobody holds any more."""
+        return list(self._holders)
+
     def device(self, key: bytes) -> Lease | None:
         """The live lease that holds this device."""
         held = self._holders.get(key)

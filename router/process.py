@@ -19,6 +19,7 @@ from router.handover import Handovers, is_wanted
 from router.http_port import HttpPort
 from router.hub import Hub
 from router.journal import Journal
+from router.keeping import Keeper
 from router.link import RouterLink, address
 from router.listener import open_listener
 from router.lot import READ, Lot
@@ -53,12 +54,10 @@ class RouterProcess:
         self.hub.on_status(self.status)
         self.turns = Turns()
         context_of_routes = Context(self.hub, tokens, settings, time.time, self.status, self.turns)
-        routes = Router(
-            route
-            for module in modules(router.dialects)
-            if is_on(settings, module)
-            for route in module.routes(context_of_routes)
-        )
+        found = [module for module in modules(router.dialects) if is_on(settings, module)]
+        routes = Router(route for module in found for route in module.routes(context_of_routes))
+        kept = [records for module in found for records in module.kept(settings)]
+        self.keeper = Keeper(self.journal, self.hub.map, kept, time.time, time.monotonic)
         self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, pusher) else None
         self.lot = Lot()
         self.port = HttpPort(listener, self.lot, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
@@ -135,6 +134,7 @@ class RouterProcess:
         while True:
             await trio.sleep(_TICK_S)
             self.hub.tick()
+            self.keeper.tick()
             now = time.monotonic()
             if now >= next_port:
                 next_port = now + _PORT_TICK_S

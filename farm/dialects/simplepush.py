@@ -8,7 +8,6 @@ the request's own object plus `status`, `error` and `reason`, and then closes th
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -19,6 +18,7 @@ from farm.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.upgrade import Request
 from router import vocabulary as v
 from router.dialects.simplepush import DEVICES, FRESH, NAME, PURPOSE, SimplePushOptions
+from router.keeping import stamp
 from router.options import Section
 from router.settings import EndpointOptions
 from router.store.base import Item
@@ -31,8 +31,6 @@ SECTIONS: tuple[type[Section], ...] = ()
 PATHS = ("/",)
 RANK = 100  # it takes what no other dialect on its path claims
 SUBPROTOCOL: Final = "push-notification"
-_DAY_S: Final = 86_400
-_DAY: Final = struct.Struct(">I")
 _INVALID: Final = "Invalid Command"
 _NEVER: Final = float("-inf")
 _encode = msgspec.json.Encoder().encode
@@ -109,8 +107,8 @@ class SimplePushDialect:
         return self._endpoint + self._tokens.seal(PURPOSE, device + channel.encode())
 
     def today(self) -> bytes:
-        """The day, as it stands in a device's record: the record is written anew at most once a day."""
-        return _DAY.pack(int(self.unix_time()) // _DAY_S)
+        """What stands in the record of a device that says hello now. Once it is another, the record is renewed."""
+        return stamp(self.unix_time(), self.options.timeout_uaid)
 
 
 class SimplePushSession:

@@ -7,7 +7,6 @@ the connection with 1011 and a reason; there are no error replies but to registe
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import itemgetter
 from typing import Annotated, Any, Final
@@ -29,6 +28,7 @@ from router.dialects.webpush import (
     parse_wire,
     wire_version,
 )
+from router.keeping import stamp
 from router.members import HEAD_BYTES, members
 from router.options import Section
 from router.store.base import Item
@@ -47,8 +47,6 @@ UNSUPPORTED: Final = 1003
 NOT_FOUND: Final = "Broadcast not found"
 NOT_FOLLOWED: Final = "Broadcast cannot be followed now"
 
-_DAY_S: Final = 86_400
-_DAY: Final = struct.Struct(">I")
 _NEVER: Final = float("-inf")
 _UAID: Final = re.compile(r"[0-9a-f]{32}")
 _EMPTY: Final = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")
@@ -244,8 +242,8 @@ class WebPushDialect:
         return endpoint(self._base, self._tokens, device, _member(channel), digest)
 
     def today(self) -> bytes:
-        """The day, as it stands at the head of a device's record, which is written anew at most once a day."""
-        return _DAY.pack(int(self.unix_time()) // _DAY_S)
+        """What stands at the head of the record of a device that says hello now. Once it is another, it is renewed."""
+        return stamp(self.unix_time(), self.options.timeout_uaid)
 
 
 class _Flow:

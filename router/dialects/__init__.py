@@ -6,9 +6,10 @@ A dialect module has
     ON         whether it is on by default
     SECTIONS   its sections of the settings
     routes(context) -> Iterable[Route]
+    kept(settings) -> Iterable[Kept]    records that are renewed while the device of their key is connected
 
-A route turns a request into words for the hub and their outcome into a status and a body. It must call its `reply`
-exactly once, at once or later. Nothing here does I/O.
+`router.keeping` says what `kept` means. A route turns a request into words for the hub and their outcome into a
+status and a body. It must call its `reply` exactly once, at once or later. Nothing here does I/O.
 """
 
 from __future__ import annotations

@@ -22,8 +22,9 @@ from router import vocabulary as v
 from router.channels import Channel
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
+from router.keeping import Kept
 from router.option_texts import path_or_none
-from router.options import Section, option
+from router.options import Section, Settings, option
 from router.percent import unquote
 from router.pusher_apps import App, load, request_signature, same
 
@@ -273,6 +274,11 @@ class _Call:
     parameters: Mapping[str, str]
     body: bytes
     reply: Reply
+
+
+def kept(settings: Settings) -> Iterable[Kept]:
+    """No record here is a device's."""
+    return ()
 
 
 def routes(context: Context) -> Iterable[Route]:

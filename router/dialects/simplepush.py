@@ -16,8 +16,9 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from router import __version__
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
+from router.keeping import Kept
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
-from router.options import Section, option
+from router.options import Section, Settings, option
 from router.percent import fields as urlencoded
 from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.settings import EndpointOptions
@@ -101,6 +102,11 @@ class _Refused(Exception):
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
         self.response = response
+
+
+def kept(settings: Settings) -> Iterable[Kept]:
+    """What a device is known by lives as long as it is seen."""
+    return ((DEVICES, settings.get(SimplePushOptions).timeout_uaid),)
 
 
 def routes(context: Context) -> Iterable[Route]:

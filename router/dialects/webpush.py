@@ -30,6 +30,7 @@ import msgspec
 from router import vocabulary as v
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
+from router.keeping import Kept
 from router.members import has
 from router.options import Section, Settings, option
 from router.pushes import REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
@@ -241,6 +242,11 @@ class _Refused(Exception):
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
         self.response = response
+
+
+def kept(settings: Settings) -> Iterable[Kept]:
+    """What a device is known by lives as long as it is seen."""
+    return ((DEVICES, settings.get(WebPushOptions).timeout_uaid),)
 
 
 def routes(context: Context) -> Iterable[Route]:
