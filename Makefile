@@ -32,10 +32,11 @@ start: $(RUNTIME)
 # -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards. Most of
 # them wait for something most of the time, so several files of them run side by side: TEST_PROCESSES=0 runs one test
 # after the other, for a debugger.
-# Firefox, Chromium, Node.js and npm packages are installed first if they are missing and this is root; what is
+# Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root; what is
 # missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
 test: $(DEV)
 	tests/install-browsers $(MISSING)
+	tests/install-libfaketime
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
