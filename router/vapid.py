@@ -150,13 +150,17 @@ _decode_claims = msgspec.json.Decoder(_Claims).decode
 class Vapid:
     """Checks the headers of senders.
 
-    url: base of the endpoints; its origin is the audience. max_age: seconds that `exp` may lie ahead. max_bytes: of an
-    Authorization header. cache: how many good headers are remembered.
+    url: base of the endpoints; its origin is the audience. max_age: seconds that `exp` may lie ahead. leeway: seconds
+    by which the sender's clock and ours may differ. max_bytes: of an Authorization header. cache: how many good
+    headers are remembered.
     """
 
-    def __init__(self, url: str, *, max_age: int, max_bytes: int, cache: int, unix_time: Callable[[], float]) -> None:
+    def __init__(
+        self, url: str, *, max_age: int, leeway: int, max_bytes: int, cache: int, unix_time: Callable[[], float]
+    ) -> None:
         self._audiences = audiences(url)
         self._max_age = max_age
+        self._leeway = leeway
         self._max_bytes = max_bytes
         self._unix_time = unix_time
         # Authorization header, with the key behind it where that came in another -> (expiry, digest of the key).
@@ -177,7 +181,7 @@ class Vapid:
         good = self._good.get(authorization)
         if good is None:
             good = self._look_closely(authorization, crypto_key)
-        if good[0] <= self._unix_time():
+        if good[0] + self._leeway <= self._unix_time():
             raise VapidError("exp is in the past")
         return good[1]
 
@@ -226,9 +230,9 @@ class Vapid:
         if not any(audience.lower() in self._audiences for audience in named):
             raise VapidError("aud is not the origin of this endpoint")
         ahead = claims.exp - self._unix_time()
-        if ahead <= 0:
+        if ahead + self._leeway <= 0:
             raise VapidError("exp is in the past")
-        if ahead > self._max_age:
+        if ahead > self._max_age + self._leeway:
             raise VapidError(f"exp is more than {self._max_age} s ahead")
         raw, loaded = _load(key)
         half = _SIGNATURE_BYTES // 2

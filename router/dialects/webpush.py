@@ -82,6 +82,9 @@ class WebPushOptions(Section):
         10_000, "verified Authorization headers that are remembered: a signature is checked once", unit="headers", ge=2
     )
     max_vapid_age: int = option(86_400, "how far ahead the exp of a VAPID token may lie", unit="s", ge=1)
+    vapid_leeway: int = option(
+        10, "by so much a sender's clock may differ from ours: exp may be past, or too far ahead", unit="s", ge=0
+    )
     max_vapid_bytes: int = option(2048, "Authorization header of one push", unit="bytes", ge=256)
     max_crypto_bytes: int = option(
         512, "Encryption and Crypto-Key headers of one aesgcm message, kept with it", unit="bytes", ge=128
@@ -275,6 +278,7 @@ class _AppSide:
         self._vapid = Vapid(
             url,
             max_age=options.max_vapid_age,
+            leeway=options.vapid_leeway,
             max_bytes=options.max_vapid_bytes,
             cache=options.vapid_cache,
             unix_time=context.unix_time,
