@@ -446,6 +446,8 @@ class Hub:
                 if status == v.OK and value is not None:
                     self._attach_known(peer, ask, device, fetch, value, answered)
                     return
+                if status == v.OK:
+                    self._give_up(device)
                 self._say(peer, (v.ANSWER, ask, v.FAILED if status != v.OK else v.UNKNOWN, None))
                 answered()
 
@@ -505,6 +507,15 @@ class Hub:
         before = self.map.attach(device, peer.lease)
         if before is not None:
             self._say(self._peer_of[before], (v.SHED, device))
+            self.counters.devices_moved += 1
+
+    def _give_up(self, device: bytes) -> None:
+        """A newer connection of the device came, and is to be another device: the older one ends all the same."""
+        holder = self.map.device(device)
+        peer = None if holder is None else self._peer_of.get(holder)
+        if holder is not None and peer is not None:
+            self.map.leave(device, holder)
+            self._say(peer, (v.SHED, device))
             self.counters.devices_moved += 1
 
     def _leave(self, peer: Peer, word: list[Any]) -> None:

@@ -122,7 +122,7 @@ NOTICES_TOLD = 48
 
 # --- status of an ANSWER
 OK = 0
-UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached
+UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, and who held the device is SHED
 FAILED = 2  # the store could not do it
 FULL = 3
 MOVED = 4  # ATTACH only: while it was answered, a newer connection of the device attached

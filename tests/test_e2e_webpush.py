@@ -505,14 +505,14 @@ def test_the_newest_connection_wins(farm: Farm) -> None:
 @pytest.mark.parametrize(
     ("message", "code"),
     [
-        ("nonsense", 1011),
-        ("[]", 1011),
-        ('{"messageType":"hello","use_webpush":true}', 1011),
-        ('{"messageType":"purge"}', 1011),
-        ('{"messageType":"register","channelID":"x"}', 1011),
-        ('{"messageType":"register","channelID":"AAAAAAAA-2222-3333-4444-555555555555"}', 1011),
-        ('{"messageType":"ack"}', 1011),
-        ('{"messageType":"ack","updates":' + "[" * 50_000, 1011),
+        ("nonsense", 1008),
+        ("[]", 1008),
+        ('{"messageType":"hello","use_webpush":true}', 1008),
+        ('{"messageType":"purge"}', 1008),
+        ('{"messageType":"register","channelID":"x"}', 1008),
+        ('{"messageType":"register","channelID":"AAAAAAAA-2222-3333-4444-555555555555"}', 1008),
+        ('{"messageType":"ack"}', 1008),
+        ('{"messageType":"ack","updates":' + "[" * 50_000, 1008),
         (b"{}", 1003),
     ],
 )
@@ -529,7 +529,7 @@ def test_pings(farm: Farm) -> None:
     with Firefox(farm) as device:
         assert device.ask() == {}
         device.send({"messageType": "ping"})
-        assert device.close_code() == 1011
+        assert device.close_code() == 1008
 
 
 @pytest.mark.parametrize("first", ["{}", "x", '{"messageType":"register"}', None])
@@ -538,7 +538,7 @@ def test_where_webpush_is_alone_hello_comes_first_and_soon(narrow: Farm, first: 
     if first is not None:
         device.send(first)
     opcode, payload = device.recv_data(control_frame=True)
-    assert (opcode, payload[:2]) == (websocket.ABNF.OPCODE_CLOSE, (1011).to_bytes(2, "big"))
+    assert (opcode, payload[:2]) == (websocket.ABNF.OPCODE_CLOSE, (1008).to_bytes(2, "big"))
     device.shutdown()
 
 
@@ -565,6 +565,8 @@ def test_a_device_that_uses_its_uaid_in_both_dialects_harms_only_itself(farm: Fa
         simple.hello(firefox.uaid)
         _, update = simple.register()
     until(lambda: put(update, 5) == 202, "the farm knows that the device is away")
+    assert post(update.replace("/update/", "/wpush/v1/")).status == 404
+    assert put(endpoint.replace("/wpush/v1/", "/update/"), 6) == 404
     pushed(endpoint, "a")
     with Firefox(farm, firefox.uaid) as firefox:
         assert firefox.bodies(1) == ["a"]
@@ -572,6 +574,37 @@ def test_a_device_that_uses_its_uaid_in_both_dialects_harms_only_itself(farm: Fa
         pushed(endpoint, "b")
         assert firefox.bodies(1) == ["b"]
         firefox.nothing()
+
+
+@pytest.mark.parametrize("channels", [[], ["0b4a7f0e-0000-4000-8000-000000000001"]])
+def test_a_uaid_of_one_dialect_is_unknown_to_the_other(farm: Farm, channels: list[str]) -> None:
+    with Firefox(farm) as firefox, Device(farm) as simple, Device(farm) as other:
+        _, endpoint = firefox.register()
+        hello = simple.ask(messageType="hello", uaid=firefox.uaid, channelIDs=channels)
+        assert hello["status"] == 200
+        assert (hello["uaid"] == firefox.uaid) is not bool(channels)  # with channels only a uaid that is known is taken
+        pushed(endpoint, "a")
+        assert firefox.bodies(1) == ["a"]
+        other.hello()
+        channel, update = other.register()
+        with Firefox(farm, other.uaid) as fresh:
+            assert fresh.uaid != other.uaid
+            assert put(update, 1) == 200
+            assert other.updates() == [(channel, 1)]
+
+
+def test_a_second_connection_of_a_uaid_without_channels_replaces_the_first(farm: Farm) -> None:
+    for _ in range(6):  # on one worker or on two
+        with Firefox(farm) as first, Firefox(farm, first.uaid) as second:
+            assert second.uaid != first.uaid
+            assert first.close_code() == 1001
+    for channels in ([], [new_channel()]):
+        for _ in range(6):
+            with Device(farm) as older, Device(farm) as newer:
+                older.hello()
+                hello = newer.ask(messageType="hello", uaid=older.uaid, channelIDs=channels)
+                assert (hello["uaid"] == older.uaid) is not bool(channels)
+                assert older.close_code() == 1001
 
 
 # ---------------------------------------------------------------------- broadcasts
@@ -669,7 +702,7 @@ def test_bad_broadcasts(narrow: Farm) -> None:
         assert set_broadcast(narrow, broadcast, None) == 204
     with Firefox(narrow, None, {"a": "1", "b": "1"}) as device:
         device.send({"messageType": "broadcast_subscribe", "broadcasts": {"c": "1"}})
-        assert device.close_code() == 1011
+        assert device.close_code() == 1008
 
 
 def test_while_the_router_is_away_broadcasts_are_answered_503(tmp_path: Path) -> None:

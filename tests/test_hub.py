@@ -463,6 +463,24 @@ async def test_a_device_that_must_be_known_and_is_not_attaches_nothing(rig: Rig)
     assert rig.hub.map.device(OTHER) is worker.peer.lease
 
 
+@pytest.mark.parametrize("same", [True, False])
+@in_rig()
+async def test_a_device_without_the_record_that_its_newer_connection_needs_is_shed(rig: Rig, same: bool) -> None:
+    first = await attached(rig)
+    second = first if same else rig.worker(1)
+    second.say(attach(ask=2, needs=DEVICES))
+    await rig.settle()
+    assert first.take()[0] == [v.SHED, DEVICE]
+    outcome = rig.push(DEVICE, "a", 7)
+    await rig.settle()
+    assert outcome == [STORED]
+    if not same:
+        assert second.take() == [[v.ANSWER, 2, v.UNKNOWN, None]]
+    second.say((v.LEAVE, DEVICE), attach(ask=3))
+    await rig.settle()
+    assert slots(second.take()[-1][3][0]) == [("a", 7)]
+
+
 @in_rig()
 async def test_a_second_connection_elsewhere_wins_and_the_first_is_told(rig: Rig) -> None:
     first = await attached(rig, 0)

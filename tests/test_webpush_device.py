@@ -24,7 +24,15 @@ from farm.upgrade import Request
 from farm.worker.connection import OPEN, Connection
 from farm.worker.news import STEP, News
 from router import vocabulary as v
-from router.dialects.webpush import DEVICES, PURPOSE, WebPushOptions, plain_slot, topic_slot, wire_version
+from router.dialects.webpush import (
+    DEVICES,
+    PURPOSE,
+    WebPushOptions,
+    device_address,
+    plain_slot,
+    topic_slot,
+    wire_version,
+)
 from router.metrics import WorkerCounters
 from router.settings import EndpointOptions
 from router.store.base import Item
@@ -32,7 +40,7 @@ from router.token import Tokens
 from router.vapid import key_digest
 
 UAID = "0123456789abcdef0123456789abcdef"
-KEY = bytes.fromhex(UAID)
+KEY = device_address(UAID)
 CHANNEL = "11111111-2222-3333-4444-555555555555"
 OTHER = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 THIRD = "99999999-2222-3333-4444-555555555555"
@@ -146,7 +154,7 @@ def note(number: int, channel: str = CHANNEL, topic: str = "") -> dict[str, Any]
     }
 
 
-def refused(device: Device, command: Any, code: int = 1011) -> str:
+def refused(device: Device, command: Any, code: int = 1008) -> str:
     """The connection ends with this code. Returns: the reason."""
     assert device.send(command) == []
     assert device.closed is not None
@@ -187,7 +195,7 @@ def refused(device: Device, command: Any, code: int = 1011) -> str:
     ],
 )
 @pytest.mark.parametrize("greeted", [False, True])
-def test_nonsense_is_closed_with_1011(data: str, greeted: bool) -> None:
+def test_nonsense_is_closed_with_1008(data: str, greeted: bool) -> None:
     refused(Device().greeted() if greeted else Device(), data)
 
 
@@ -253,7 +261,7 @@ def test_a_uaid_that_is_none_of_ours_is_replaced_without_a_word(uaid: str | None
     assert (kind, needs, fetch) == (v.ATTACH, "", 0)
     (reply,) = device.answer(v.OK, [[], None])
     assert reply["status"] == 200
-    assert bytes.fromhex(reply["uaid"]) == key == device.session.key
+    assert device_address(reply["uaid"]) == key == device.session.key
     assert len(reply["uaid"]) == 32
     assert device.words == []  # nothing is written before the first register
 
@@ -280,7 +288,6 @@ def test_an_unknown_uaid_is_replaced() -> None:
         {"channelIDs": [CHANNEL, "x"]},
         {"broadcasts": []},
         {"broadcasts": {"a": 1}},
-        {"broadcasts": {"a": None}},
         {"broadcasts": {"": "1"}},
         {"broadcasts": {"a" * 257: "1"}},
         {"broadcasts": {"a": "1" * 1025}},
@@ -312,7 +319,7 @@ def test_a_hello_that_the_store_failed() -> None:
     device.send(hello())
     assert device.answer(v.FAILED) == []
     assert device.closed is not None
-    assert device.closed.code == 1011
+    assert device.closed.code == 1013
     assert device.session.key is None
 
 
@@ -398,7 +405,7 @@ def test_unregister(fields: dict[str, Any]) -> None:
     assert device.word() == (v.DELIST, 0, DEVICES, KEY, member(CHANNEL))
     assert device.answer() == []
     assert device.word() == (v.FETCH, 0, KEY, v.EVERYTHING)
-    waiting = [item(9, CHANNEL, "t"), item(1), item(2, OTHER), item(3), list(Item("foreign", 4, 4, 0, 0, None))]
+    waiting = [item(9, CHANNEL, "t"), item(1), item(2, OTHER), item(3)]
     reply = {"messageType": "unregister", "channelID": CHANNEL, "status": 200}
     assert device.answer(v.OK, waiting) == [reply]
     assert device.acked() == [tuple(item(9, CHANNEL, "t")[:2]), tuple(item(1)[:2]), tuple(item(3)[:2])]
@@ -476,7 +483,7 @@ def test_a_batch_that_the_store_failed_ends_the_connection() -> None:
     device.ack(note(1))
     device.answer(v.FAILED)
     assert device.closed is not None
-    assert device.closed.code == 1011
+    assert device.closed.code == 1013
 
 
 @pytest.mark.parametrize("code", [100, 101, 102, None, 7])
@@ -599,15 +606,47 @@ def test_nothing_is_sent_before_hello_is_answered() -> None:
     assert device.stored(item(1)) == []
 
 
-def test_what_another_dialect_left_is_dropped_and_is_not_in_the_way() -> None:
-    foreign = [list(Item(slot, 7, 7, 0, 0, None)) for slot in (CHANNEL, "", "x" * 99)]
-    device = Device(batch=3).greeted(*foreign)
-    assert device.notes == []
-    assert device.acked() == [(one[0], 7) for one in foreign]
-    assert device.word() == (v.FETCH, 0, KEY, 3)
-    assert device.answer(v.OK, [item(1)]) == [note(1)]
-    assert device.delivered(CHANNEL, 7, None) is None
-    assert device.stored(*foreign, item(2)) == [note(2)]
+# ---- members
+
+
+def test_null_is_as_good_as_nothing_and_unknown_members_are_passed_over() -> None:
+    more = {"urgency": "low", "more": [{"x": [None]}], "use_webpush": None, "status": None}
+    device = Device(min_ping_interval=0)
+    device.dialect.noticed("b", "2")
+    device.dialect.noticed("c", "2")
+    device.send({"messageType": "hello", "channelIDs": None, "broadcasts": {"b": "1", "c": None}, "uaid": None, **more})
+    assert device.answer(v.OK, [[], None])[0]["broadcasts"] == {"b": "2"}
+    assert device.send({"messageType": "register", "channelID": CHANNEL, "key": None, **more}) == []
+    assert device.answer()[0]["status"] == 200
+    device.delivered(*item(1)[:2])
+    update = {"channelID": CHANNEL, "version": note(1)["version"], "code": None, **more}
+    assert device.send({"messageType": "ack", "updates": [update], **more}) == []
+    assert device.acked() == [tuple(item(1)[:2])]
+    assert device.send({"messageType": "nack", "version": "x", "code": None, **more}) == []
+    said = {"messageType": "broadcast_subscribe", "broadcasts": {"b": None, "c": "1"}, **more}
+    assert device.send(said) == [{"messageType": "broadcast", "broadcasts": {"c": "2"}}]
+    assert device.send({"messageType": "unregister", "channelID": CHANNEL, "code": None, **more}) == []
+    device.answer()
+    assert device.answer(v.OK, [])[0]["status"] == 200
+    assert device.send({"messageType": "ping", **more}) == [{}]
+    assert device.closed is None
+
+
+@pytest.mark.parametrize("fields", [{"min": "low"}, {"min": None}, {}, {"min": [7]}])
+def test_the_least_urgency_that_is_wanted_changes_nothing(fields: dict[str, Any]) -> None:
+    device = Device().greeted()
+    assert device.send({"messageType": "urgency", **fields}) == [{"messageType": "urgency", "status": 501}]
+    assert (device.closed, device.words, device.ask) == (None, [], None)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"), [({"max_unacked": 3, "batch": 2}, 3), ({"max_unacked": 1, "batch": 2}, 2)]
+)
+def test_no_ack_holds_more_than_can_be_under_way(options: dict[str, int], most: int) -> None:
+    for count, closed in ((most, False), (most + 1, True)):
+        device = Device(**options).greeted()
+        device.send({"messageType": "ack", "updates": [{"channelID": CHANNEL, "version": "x"}] * count})
+        assert (device.closed is not None) is closed
 
 
 # ---- ping and time
@@ -636,7 +675,7 @@ def test_without_hello_in_time_it_is_closed() -> None:
     assert device.take(effects) == []
     assert again == 0
     assert device.closed is not None
-    assert device.closed.code == 1011
+    assert device.closed.code == 1008
     assert device.counters.timeouts == 1
     assert Device().greeted().session.tick(5) == ((), 0)
 

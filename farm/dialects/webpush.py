@@ -1,7 +1,8 @@
 """WebPush, device side: hello, register, unregister, ack, nack, broadcast_subscribe, ping, notification.
 
 Source: autopush-rs 1.83 and the push client of Firefox, which judges where they differ. What a device may not say ends
-the connection with 1011 and a reason; there are no error replies but to register and unregister.
+the connection with 1008 and a reason (autopush: 1011, which says that the server failed); there are no error replies
+but to register, unregister and urgency. Members that are not known here are passed over, and null stands for nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from farm.dialects import Ask, Close, Context, Effect, Effects
-from farm.frames import GOING_AWAY, INTERNAL
+from farm.frames import GOING_AWAY, POLICY, TRY_LATER
 from farm.upgrade import Request
 from router import vocabulary as v
 from router.dialects.webpush import (
@@ -24,6 +25,7 @@ from router.dialects.webpush import (
     WebPushOptions,
     base_url,
     channel_of,
+    device_address,
     endpoint,
     parse_wire,
     wire_version,
@@ -50,7 +52,7 @@ NOT_FOLLOWED: Final = "Broadcast cannot be followed now"
 _NEVER: Final = float("-inf")
 _UAID: Final = re.compile(r"[0-9a-f]{32}")
 _EMPTY: Final = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")
-_OURS: Final = ("#", ":")  # how a slot of this dialect begins
+_NOT_IMPLEMENTED: Final = b'{"messageType":"urgency","status":501}'
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _Channel = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
@@ -63,7 +65,7 @@ class _Command(msgspec.Struct, frozen=True, gc=False, tag_field="messageType"):
 class _Hello(_Command, tag="hello", frozen=True, gc=False):
     uaid: str | None = None
     channelIDs: list[str] | None = None
-    broadcasts: dict[str, str] | None = None
+    broadcasts: dict[str, str | None] | None = None
 
 
 class _Register(_Command, tag="register", frozen=True, gc=False):
@@ -92,7 +94,11 @@ class _Nack(_Command, tag="nack", frozen=True, gc=False):
 
 
 class _Subscribe(_Command, tag="broadcast_subscribe", frozen=True, gc=False):
-    broadcasts: dict[str, str]
+    broadcasts: dict[str, str | None]
+
+
+class _Urgency(_Command, tag="urgency", frozen=True, gc=False):
+    """The least urgency that a device wants to be woken for: autopush-rs may be built with it, and Sunup says it."""
 
 
 class _Ping(_Command, tag="ping", frozen=True, gc=False):
@@ -101,7 +107,7 @@ class _Ping(_Command, tag="ping", frozen=True, gc=False):
 
 _encode = msgspec.json.Encoder().encode
 _decode_anything = msgspec.json.Decoder().decode
-_decode = msgspec.json.Decoder(_Hello | _Register | _Unregister | _Ack | _Nack | _Subscribe | _Ping).decode
+_decode = msgspec.json.Decoder(_Hello | _Register | _Unregister | _Ack | _Nack | _Subscribe | _Urgency | _Ping).decode
 _PING: Final = _Ping()
 _by_slot = itemgetter(0)
 
@@ -287,12 +293,12 @@ class WebPushSession:
             return self._hello(command)
         return _COMMANDS[type(command)](self, self.key, command, now)
 
-    def _refuse(self, reason: str, code: int = INTERNAL) -> Effects:
+    def _refuse(self, reason: str, code: int = POLICY) -> Effects:
         self._dialect.counters.commands_refused += 1
         return (Close(code, reason),)
 
     def _hello(self, command: _Hello) -> Effects:
-        broadcasts = command.broadcasts or {}
+        broadcasts = _named(command.broadcasts)
         if fault := self._dialect.broadcasts.fault(broadcasts, None):
             return self._refuse(fault)
         if not all(map(is_id, command.channelIDs or ())):
@@ -300,14 +306,13 @@ class WebPushSession:
         uaid = command.uaid or ""
         if _UAID.fullmatch(uaid) is None:
             return self._fresh(broadcasts)
-        key = bytes.fromhex(uaid)
         batch = self._dialect.options.batch
-        return (Ask((v.ATTACH, 0, key, DEVICES, batch), ("hello", (key, broadcasts))),)
+        return (Ask((v.ATTACH, 0, device_address(uaid), DEVICES, batch), ("hello", (uaid, broadcasts))),)
 
     def _fresh(self, broadcasts: dict[str, str]) -> Effects:
-        key = bytes.fromhex(new_uaid())
+        uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
-        return (Ask((v.ATTACH, 0, key, "", 0), ("hello", (key, broadcasts))),)
+        return (Ask((v.ATTACH, 0, device_address(uaid), "", 0), ("hello", (uaid, broadcasts))),)
 
     def _hello_again(self, key: bytes, command: _Hello, now: float) -> Effects:
         return self._refuse("hello has been said")
@@ -331,6 +336,10 @@ class WebPushSession:
         return (Ask((v.DELIST, 0, DEVICES, key, _member(channel)), ("unregister", channel)),)
 
     def _ack(self, key: bytes, command: _Ack, now: float) -> Effects:
+        options = self._dialect.options
+        most = max(options.max_unacked, options.batch)
+        if len(command.updates) > most:
+            return self._refuse(f"more than {most} updates in one ack, of which no more are ever under way")
         self._dialect.counters.acks += 1
         parsed = [parse_wire(update.channelID, update.version) for update in command.updates]
         acks = [found for found in parsed if found is not None]
@@ -359,10 +368,14 @@ class WebPushSession:
         return ()
 
     def _subscribe(self, key: bytes, command: _Subscribe, now: float) -> Effects:
-        if fault := self._dialect.broadcasts.fault(command.broadcasts, self._follows):
+        broadcasts = _named(command.broadcasts)
+        if fault := self._dialect.broadcasts.fault(broadcasts, self._follows):
             return self._refuse(fault)
-        told = self._follow(command.broadcasts)
+        told = self._follow(broadcasts)
         return (_broadcast(told),) if told else ()
+
+    def _urgency(self, key: bytes, command: _Urgency, now: float) -> Effects:
+        return (_NOT_IMPLEMENTED,)  # it goes on hearing of everything
 
     def _ping(self, key: bytes, command: _Ping, now: float) -> Effects:
         if now - self._last_ping < self._dialect.options.min_ping_interval:
@@ -389,26 +402,26 @@ class WebPushSession:
         if kind == "forget":
             return self._forget(self.key, subject, status, payload)
         if status != v.OK:
-            return (Close(INTERNAL, "the store failed"),)
+            return (Close(TRY_LATER, "the store failed"),)
         items = [Item(*item) for item in payload]
-        return [*self._take(self.key, items, len(items), self._full(items)), *self._next(self.key)]
+        return [*self._take(items, len(items), self._full(items)), *self._next(self.key)]
 
-    def _hello_answered(self, subject: tuple[bytes, dict[str, str]], status: int, payload: Any) -> Effects:
-        key, broadcasts = subject
+    def _hello_answered(self, subject: tuple[str, dict[str, str]], status: int, payload: Any) -> Effects:
+        uaid, broadcasts = subject
         if status == v.UNKNOWN:
             return self._fresh(broadcasts)
         if status == v.MOVED:
             return (Close(GOING_AWAY, "a newer connection of this device came"),)
         if status != v.OK:
             self._dialect.counters.commands_refused += 1
-            return (Close(INTERNAL, "the store failed"),)
+            return (Close(TRY_LATER, "the store failed"),)
         found, record = payload
         items = [Item(*item) for item in found]
-        self.key = key
+        self.key = key = device_address(uaid)
         self._told = self._dialect.broadcasts.changes
         reply = {
             "messageType": "hello",
-            "uaid": key.hex(),
+            "uaid": uaid,
             "status": 200,
             "use_webpush": True,
             "broadcasts": self._follow(broadcasts),
@@ -416,7 +429,7 @@ class WebPushSession:
         self._dialect.counters.hellos += 1
         effects: list[Effect] = [_encode(reply)]
         if items:
-            effects += self._take(key, items, len(items), self._full(items))
+            effects += self._take(items, len(items), self._full(items))
             effects += self._next(key)
         today = self._dialect.today()
         if record is not None and record[:HEAD_BYTES] != today:
@@ -448,8 +461,6 @@ class WebPushSession:
         return effects
 
     def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
-        if not slot.startswith(_OURS):
-            return None
         flow = self._flow
         if flow is None:
             flow = self._flow = _Flow()
@@ -468,25 +479,22 @@ class WebPushSession:
         under_way = 0 if self._flow is None else len(self._flow.unacked)
         # A question may be open: so nothing is asked here, and what has no room waits for the acks of the rest.
         items.sort(key=_by_slot)
-        effects = self._take(self.key, items, self._dialect.options.batch - under_way, False)
+        effects = self._take(items, self._dialect.options.batch - under_way, False)
         self._rest()
         return effects
 
     def _full(self, items: list[Item]) -> bool:
         return len(items) >= self._dialect.options.batch
 
-    def _take(self, key: bytes, items: list[Item], room: int, more: bool) -> list[Effect]:
+    def _take(self, items: list[Item], room: int, more: bool) -> list[Effect]:
         """Send what has not been sent on this connection, as far as there is room. more: the store may hold others."""
         if self._flow is None:
             self._flow = _Flow()
         flow = self._flow
         effects: list[Effect] = []
-        foreign = []
         for item in items:
             slot, version = item.slot, item.version
-            if not slot.startswith(_OURS):
-                foreign.append((slot, version))
-            elif flow.unacked.get(slot) != version:
+            if flow.unacked.get(slot) != version:
                 if room <= 0:
                     more = True
                     break
@@ -496,9 +504,6 @@ class WebPushSession:
         self._dialect.counters.updates_sent += len(effects)
         if more:
             flow.more = True
-        if foreign:
-            # The device has used its uaid in another dialect too. It cannot be told these: they must not be in the way.
-            effects.append((v.ACK, key, foreign))
         return effects
 
     def _next(self, key: bytes) -> list[Effect]:
@@ -546,7 +551,7 @@ class WebPushSession:
     def tick(self, silent: float) -> tuple[Effects, float]:
         if self.key is None:
             self._dialect.counters.timeouts += 1
-            return (Close(INTERNAL, "no hello in time"),), 0
+            return (Close(POLICY, "no hello in time"),), 0
         return (), 0
 
 
@@ -555,8 +560,13 @@ def _member(channel: str) -> bytes:
     return bytes.fromhex(channel.replace("-", ""))
 
 
+def _named(versions: Mapping[str, str | None] | None) -> dict[str, str]:
+    """The broadcasts that a device names."""
+    return {broadcast: version for broadcast, version in (versions or {}).items() if version is not None}
+
+
 def _is_of(slot: str, channel: str) -> bool:
-    return slot.startswith(_OURS) and channel_of(slot) == channel
+    return channel_of(slot) == channel
 
 
 def _notification(slot: str, version: int, body: str | None) -> bytes:
@@ -585,6 +595,7 @@ _COMMANDS: Final[dict[type, Callable[[WebPushSession, bytes, Any, float], Effect
     _Ack: WebPushSession._ack,
     _Nack: WebPushSession._nack,
     _Subscribe: WebPushSession._subscribe,
+    _Urgency: WebPushSession._urgency,
     _Ping: WebPushSession._ping,
 }
 

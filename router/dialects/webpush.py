@@ -23,6 +23,7 @@ import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import ClassVar, Final
 
 import msgspec
@@ -98,6 +99,11 @@ SECTIONS: tuple[type[Section], ...] = (WebPushOptions,)
 
 _CHANNEL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WIRE = re.compile(r"([0-7][0-9a-f]{15})(?:#([A-Za-z0-9_-]{1,32}))?")  # a number is below 2 ** 63
+
+
+def device_address(uaid: str) -> bytes:
+    """The 16-byte address of the device with this uaid, a hash of its own: in other dialects it is another device."""
+    return blake2b(bytes.fromhex(uaid), digest_size=16, person=b"farm webpush").digest()
 
 
 def channel_member(chid: str) -> bytes | None:
