@@ -91,7 +91,7 @@ class StatusLink:
             except ValueError as error:
                 logs.limited("status.not_understood", error=str(error))
                 continue
-            if kind == v.STATUS and number in self._waiting:
+            if kind == v.STATUS and type(number) is int and type(answer) is dict and number in self._waiting:
                 answered, answers = self._waiting[number]
                 answers.append(answer)
                 answered.set()

@@ -1,0 +1,1 @@
+"""Inputs made by chance and by coverage, for everything that reads what others wrote: `make fuzz`."""

@@ -1,0 +1,10 @@
+"""What is fuzzed, by name."""
+
+from __future__ import annotations
+
+from fuzz.engine import Target
+from fuzz.targets import link, sessions, stores, texts, wire
+
+TARGETS: dict[str, Target] = {
+    target.name: target for module in (wire, sessions, texts, link, stores) for target in module.TARGETS
+}

@@ -1,0 +1,362 @@
+"""What comes over the link between the processes, and requests on the router port with the real hub behind them.
+
+A line of the link is a JSON list; a text that begins with "b:" stands for bytes, and `b:d` for a key of 16. "!raw HEX"
+is a message as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+import trio.testing
+import zmq
+from support import LIMIT, Rig, settings_with
+
+import farm.status_link
+import router.channels
+import router.dialects.pusher
+import router.dialects.simplepush
+import router.dialects.webpush
+import router.hub
+import router.shapes
+import router.vocabulary
+from farm.status_link import StatusLink
+from fuzz.engine import Target
+from fuzz.structures import changed, json_lines
+from fuzz.targets.sessions import CHANNEL, _apps
+from router import members
+from router import vocabulary as v
+from router.dialects import Context, Router
+from router.dialects.pusher import PusherOptions
+from router.dialects.webpush import DEVICES as WEBPUSH_DEVICES
+from router.dialects.webpush import endpoint
+from router.http1 import Request, Response, encode
+from router.pushes import DELIVERED
+from router.settings import EndpointOptions
+from router.token import Tokens
+
+_OTHER: Final = b"o" * 16
+
+
+def _value(found: Any) -> Any:
+    if isinstance(found, str) and found.startswith("b:"):
+        short = found[2:].encode("latin-1", "replace")
+        return (short * 16)[:16] if len(short) == 1 else short
+    if isinstance(found, list):
+        return [_value(one) for one in found]
+    if isinstance(found, dict):
+        return {key: _value(one) for key, one in found.items()}
+    return found
+
+
+def _in_rig(scenario: Callable[[Rig], Awaitable[None]]) -> None:
+    async def main() -> None:
+        rig = Rig(store={"queue_limit": 1000}, link={"max_notices": 5, "max_notice_changes": 5})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.journal.run, rig.flushed)
+            await scenario(rig)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+# ---------------------------------------------------------------------- workers
+
+
+def hub(data: bytes) -> None:
+    """Messages of a worker that may say anything, beside one that is as it should be."""
+
+    async def scenario(rig: Rig) -> None:
+        other = rig.worker(1)
+        other.say((v.ATTACH, 1, _OTHER, "", 0))
+        await rig.settle()
+        other.take()
+        worker = rig.worker(0)
+        for line in data.split(b"\n")[:40]:
+            message = _message(line)
+            if message is None:
+                continue
+            with suppress(v.VocabularyError):
+                rig.hub.heard(worker.identity, message)
+            await rig.settle()
+            for peer in rig.hub.peers.values():
+                v.pack([v.WORDS, peer.confirmed, peer.words])
+            rig.hub.direct.clear()
+        rig.hub.tick()
+        if other.identity in rig.hub.peers:
+            await _is_served(rig, other)
+        for _ in range(3):
+            rig.clock.pass_by(10 * rig.link.lease)
+            rig.hub.tick()
+            rig.hub.map.sweep(100)
+            await rig.settle()
+        left = (rig.hub.peers, rig.hub.dirty, len(rig.hub.channels))
+        assert left == ({}, {}, 0), f"something is left of lost workers: {left}"
+        assert rig.hub.in_work == 0, "a push waits for ever"
+
+    _in_rig(scenario)
+
+
+async def _is_served(rig: Rig, other: Any) -> None:
+    other.take()
+    outcome = rig.push(_OTHER, "slot", 1)
+    delivered = [word for word in other.take() if word[0] == v.DELIVER]
+    if delivered:  # else the first worker has said that the device is there
+        other.say((v.RESULT, delivered[0][1], v.WRITTEN))
+        await rig.settle()
+        assert outcome == [DELIVERED], f"another worker's device is not served: {outcome}"
+
+
+def _message(line: bytes) -> Any:
+    if line.startswith(b"!raw "):
+        try:
+            return v.unpack(bytes.fromhex(line[5:].decode("ascii", "replace")), LIMIT)
+        except ValueError:
+            return None
+    try:
+        packed = v.pack(_value(json.loads(line)))
+    except Exception:  # not JSON, or what no worker could say
+        return None
+    try:
+        return v.unpack(packed, LIMIT)
+    except v.VocabularyError:
+        return None
+
+
+_WORDS: Final[tuple[list[Any], ...]] = (
+    [v.ATTACH, 7, "b:d", "simplepush.device", v.EVERYTHING],
+    [v.ATTACH, 8, "b:d", "", 0],
+    [v.LEAVE, "b:d"],
+    [v.HOLD, ["b:d", "b:o"]],
+    [v.SUBSCRIBE, 9, "b:c", -1, "pusher\x003\x00news"],
+    [v.UNSUBSCRIBE, "b:c"],
+    [v.HOLD_CHANNELS, [["b:c", "pusher\x003\x00presence-a", 3, [["u", "{}"]]]]],
+    [v.RECORD, 10, "simplepush.device", "b:d", "b:xxxx", 60],
+    [v.FETCH, 11, "b:d", 5],
+    [v.ACK, "b:d", [["slot", 3]]],
+    [v.DROP, 12, "b:d", "slot"],
+    [v.PUBLISH, 13, "b:c", "body", 60, ""],
+    [v.RESULT, 1, v.WRITTEN],
+    [v.ENLIST, 14, "webpush.device", "b:d", "b:m", "b:\0\0\0\1", 60, 3],
+    [v.DELIST, 15, "webpush.device", "b:d", "b:m"],
+    [v.COUNT, "b:c", 3],
+    [v.ENTER, 16, "b:c", "u", "{}", 5],
+    [v.EXIT, "b:c", "u"],
+    [v.READ, 17, "pusher.cache", "b:c"],
+    [v.HAPPENED, "pusher\x003\x00news", "cache_miss", ""],
+)
+_LINES: Final = [
+    json.dumps(one)
+    for one in (
+        *([v.BATCH, number + 1, [word, word]] for number, word in enumerate(_WORDS)),
+        [v.BATCH, 1, list(_WORDS)],
+        [v.BATCH, 2, [_WORDS[4], _WORDS[16], _WORDS[4], _WORDS[17]]],
+        [v.JOIN, v.PROTOCOL, 0, "b:i", 4711],
+        [v.JOIN, v.PROTOCOL, 1, "b:i", 4711],
+        [v.BEAT, {"connections": 1}],
+        [v.ASK_STATUS, 3],
+        [v.SET_NOTICE, 4, "webpush", "key", "1"],
+        [v.SET_NOTICE, 5, "webpush", "", None],
+    )
+] + ["!raw 9302", "!raw 82", "!raw c1", "!raw 920381a0c0", "!raw " + "91" * 2000 + "c0"]
+
+# ---------------------------------------------------------------------- the supervisor
+
+_context = zmq.Context()
+_numbers = itertools.count()
+
+
+def status(data: bytes) -> None:
+    """What a router answers the supervisor: a message a line, as of the link or "!raw"."""
+
+    async def main() -> None:
+        router_end = _context.socket(zmq.ROUTER)
+        router_end.setsockopt(zmq.LINGER, 0)
+        where = f"inproc://status-{next(_numbers)}"
+        router_end.bind(where)
+        link = StatusLink(_context, where)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.run)
+                nursery.start_soon(link.ask)
+                await trio.testing.wait_all_tasks_blocked()
+                identity, *_ = router_end.recv_multipart(zmq.NOBLOCK)
+                for line in data.split(b"\n")[:20]:
+                    raw = _raw(line)
+                    if raw is not None:
+                        router_end.send_multipart([identity, raw])
+                router_end.send_multipart([identity, v.pack([v.STATUS, 2, {"good": 1}])])
+                with trio.fail_after(10):
+                    link._number = 1
+                    assert await link.ask() is not None, "it hears nothing any more"
+                nursery.cancel_scope.cancel()
+        finally:
+            link.close()
+            router_end.close()
+
+    trio.run(main)
+
+
+def _raw(line: bytes) -> bytes | None:
+    try:
+        if line.startswith(b"!raw "):
+            return bytes.fromhex(line[5:].decode("ascii", "replace"))
+        return v.pack(_value(json.loads(line)))
+    except Exception:  # not JSON, or what nobody could say
+        return None
+
+
+_STATUS: Final = [
+    json.dumps([v.STATUS, 1, {"router": {}, "workers": [], "pid": 1, "memory": 1}]),
+    json.dumps([v.STATUS, 1, None]),
+    json.dumps([v.STATUS, "1", []]),
+    json.dumps([v.STATUS, [1], {}]),
+    "!raw c1",
+    "!raw 93cd",
+    "!raw ",
+]
+
+# ---------------------------------------------------------------------- app servers
+
+
+def routes(data: bytes) -> None:
+    """Requests, one a line: [method, path, query, headers, body]."""
+
+    async def scenario(rig: Rig) -> None:
+        keys = Tokens([b"k" * 32])
+        settings = settings_with(
+            (EndpointOptions, {"url": "https://push.example.org"}),
+            (PusherOptions, {"apps": str(_apps), "unsigned": True}),
+        )
+        context = Context(
+            rig.hub, keys, settings, rig.clock.unix, lambda: {"router": {"store_ok": True}, "workers": []}
+        )
+        table = Router(route for module in _DIALECTS for route in module.routes(context))
+        device, member = b"d" * 16, bytes.fromhex(CHANNEL.replace("-", ""))
+        rig.journal.record(WEBPUSH_DEVICES, device, members.added(b"\0" * 4, b"\0" * 4, member), 0)
+        simple = keys.seal(b"simplepush", device + CHANNEL.encode())
+        web = endpoint("", keys, device, member).rpartition("/")[2]
+        for line in data.split(b"\n")[:10]:
+            filled = line.replace(b"$SIMPLE", simple.encode()).replace(b"$WEB", web.encode())
+            request = _request(filled)
+            if request is None:
+                continue
+            answers: list[Response] = []
+            handler = table.find(request.path)
+            if handler is None:
+                continue
+            handler(request, answers.append)
+            for _ in range(20):
+                await rig.settle()
+                context.turns.run()
+                if answers:
+                    break
+            rig.clock.pass_by(1)
+            assert len(answers) == 1, f"{len(answers)} answers"
+            assert answers[0].status in (200, 201, 202, 204, 400, 401, 403, 404, 405, 410, 413, 415, 503), answers[0]
+            encode(answers[0], True)
+
+    _in_rig(scenario)
+
+
+def _request(line: bytes) -> Request | None:
+    try:
+        method, path, query, headers, body = json.loads(line)
+        found = {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in headers.items()}
+        target = [part.encode("ascii") for part in (method, path, query)]
+        content = body.encode("latin-1")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    if any(b"\n" in value or b"\r" in value or b"\0" in value for value in found.values()):
+        return None
+    if any(byte <= 32 or byte > 126 for byte in target[1] + target[2]):
+        return None
+    return Request(target[0], target[1], target[2], {b"host": b"a"} | found, content)
+
+
+_DIALECTS: Final = (router.dialects.simplepush, router.dialects.webpush, router.dialects.pusher)
+_EVENT: Final = {"name": "e", "data": "{}", "channels": ["news", "cache-a"], "info": "subscription_count,user_count"}
+_FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
+_MULTIPART: Final = '--x\r\nContent-Disposition: form-data; name="version"\r\n\r\n7\r\n--x--\r\n'
+_REQUESTS: Final = [
+    json.dumps(one)
+    for one in (
+        ["PUT", "/update/$SIMPLE", "", _FORM, "version=7&data=hi"],
+        ["PUT", "/update/$SIMPLE", "version=8", {}, ""],
+        ["PUT", "/update/$SIMPLE", "", {"content-type": "multipart/form-data; boundary=x"}, _MULTIPART],
+        ["POST", "/v1/push", "", {}, '{"token":"$SIMPLE","version":3,"data":"a"}\\n{"endpoint":"/update/$SIMPLE"}\\n{'],
+        [
+            "POST",
+            "/wpush/v1/$WEB",
+            "",
+            {"ttl": "60", "topic": "a", "urgency": "low", "content-encoding": "aes128gcm"},
+            "x",
+        ],
+        [
+            "POST",
+            "/wpush/$WEB",
+            "",
+            {"ttl": "0", "content-encoding": "aesgcm", "encryption": "salt=AA", "crypto-key": "dh=BB"},
+            "x",
+        ],
+        ["DELETE", "/m/$WEB", "", {}, ""],
+        ["POST", "/apps/3/events", "", {}, json.dumps(_EVENT)],
+        [
+            "POST",
+            "/apps/3/batch_events",
+            "",
+            {},
+            json.dumps({"batch": [{"name": "e", "data": "d", "channel": "news"}]}),
+        ],
+        ["GET", "/apps/3/channels", "filter_by_prefix=presence-&info=user_count", {}, ""],
+        ["GET", "/apps/3/channels/presence-a/users", "", {}, ""],
+        ["GET", "/apps/3/channels/cache-a", "info=cache,user_count", {}, ""],
+        ["POST", "/apps/3/users/7/terminate_connections", "", {}, ""],
+        ["POST", "/apps/3/channels/news/events", "name=e", {}, "data"],
+        ["GET", "/status/", "", {}, ""],
+        ["GET", "/realstatus/", "", {}, ""],
+    )
+]
+
+
+def _mutate_request(chance: random.Random, data: bytes) -> bytes:
+    lines = data.split(b"\n")
+    at = chance.randrange(len(lines))
+    if chance.random() < 0.2:
+        lines.insert(at, chance.choice(_REQUESTS).encode())
+    try:
+        request = json.loads(lines[at])
+        body = json.loads(request[4])
+    except (ValueError, TypeError, LookupError):
+        return json_lines(_REQUESTS)(chance, b"\n".join(lines))
+    if chance.random() < 0.7:
+        request[4] = json.dumps(changed(chance, body))
+        lines[at] = json.dumps(request).encode()
+        return b"\n".join(lines)
+    return json_lines(_REQUESTS)(chance, b"\n".join(lines))
+
+
+TARGETS = (
+    Target(
+        "link",
+        hub,
+        (router.hub, router.channels, router.shapes, router.vocabulary),
+        tuple(line.encode() for line in _LINES),
+        mutate=json_lines(_LINES),
+    ),
+    Target("status", status, (farm.status_link,), tuple(line.encode() for line in _STATUS), mutate=json_lines(_STATUS)),
+    Target(
+        "routes",
+        routes,
+        _DIALECTS,
+        tuple(line.encode() for line in _REQUESTS),
+        (b"%00", b"%ff", b"&", b"=", b"version=", b"boundary=", b"multipart/form-data; ", b'; filename="a"', b"info="),
+        _mutate_request,
+    ),
+)

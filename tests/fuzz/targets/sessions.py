@@ -1,0 +1,319 @@
+"""Sessions of every dialect: what a device may say, what the router may answer, in lines.
+
+A line is a message of the device, or "!": `!answer N` answers what is open, `!deliver N`, `!stored N`, `!tick`,
+`!binary HEX`. N chooses one of a few.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from support import Clock, settings_with
+
+import farm.dialects.pusher
+import farm.dialects.simplepush
+import farm.dialects.webpush
+from farm.dialects import Ask, Become, Binary, Close, Context, Effects, Join, Part, Tick
+from farm.frames import INTERNAL
+from farm.upgrade import Request
+from fuzz.engine import Target
+from fuzz.structures import json_lines
+from router import shapes
+from router import vocabulary as v
+from router.dialects.pusher import PusherOptions
+from router.dialects.webpush import plain_slot, topic_slot, wire_version
+from router.metrics import WorkerCounters
+from router.pusher_apps import socket_signature, user_signature
+from router.store.base import Item
+from router.token import Tokens
+
+CHANNEL: Final = "0a1b2c3d-2222-3333-4444-555555555555"
+UAID: Final = "0123456789abcdef0123456789abcdef"
+_SOCKET: Final = "1234.1234"
+_REASON_BYTES: Final = 123
+_STATUSES: Final = (v.OK, v.OK, v.OK, v.FAILED, v.UNKNOWN, v.FULL, v.MOVED, v.HEARD)
+_MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.ENLIST: (v.FULL,), v.ENTER: (v.FULL,), v.READ: (v.HEARD,)}
+
+
+class Driver:
+    """One session, told what happens and held to its part of the contract."""
+
+    def __init__(self, dialect: Any, path: str, items: list[Item], bodies: list[Any], never: int = INTERNAL) -> None:
+        self._never = never
+        self._now = 1000.0
+        self._items = items
+        self._bodies = bodies
+        self.open: Ask | Join | None = None
+        self.closed = False
+        self.session = dialect.opened(Request(b"GET", path, "protocol=7", {}, (1, 1), socket_id=_SOCKET))
+        self.rooms: set[bytes] = set()
+        if begun := getattr(self.session, "begun", None):
+            self._take(begun(self._now), False)
+
+    def run(self, data: bytes) -> None:
+        """Every line, until the session has closed."""
+        for line in data.split(b"\n")[:60]:
+            if self.closed:
+                return
+            self._now += 0.4
+            if line.startswith(b"!"):
+                self._happens(line)
+            elif self.open is None:
+                self._said(line)
+
+    def _said(self, line: bytes) -> None:
+        binary = False
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            binary = True
+        self._take(self.session.received(line, binary, self._now), True)
+
+    def _happens(self, line: bytes) -> None:
+        what, _, rest = line[1:].partition(b" ")
+        number = int(rest[:3]) if rest[:3].isdigit() else 0
+        if what == b"answer" and self.open is not None:
+            asked, self.open = self.open, None
+            status, payload = self._answer(asked, number)
+            question = asked if isinstance(asked, Join) else asked.question
+            self._take(self.session.answered(question, status, payload, self._now), False)
+        elif what == b"deliver" and self.session.key is not None:
+            slot, version = self._items[number % len(self._items)][:2]
+            message = self.session.delivered(slot, version + number, self._bodies[number % len(self._bodies)])
+            if message is not None:
+                json.loads(message)
+        elif what == b"stored" and self.session.key is not None and not isinstance(self.open, Join):
+            self._take(self.session.stored(self._items[: number % 6], self._now), False)
+        elif what == b"tick":
+            effects, again = self.session.tick(float(number))
+            assert again >= 0
+            self._take(effects, False)
+        elif what == b"binary" and self.open is None:
+            with suppress(ValueError):
+                self._take(self.session.received(bytes.fromhex(rest.decode()), True, self._now), True)
+
+    def _answer(self, asked: Ask | Join, number: int) -> tuple[int, Any]:
+        """An answer that the router may give to this."""
+        kind = v.ENTER if isinstance(asked, Join) else asked.word[0]
+        status = _STATUSES[number % len(_STATUSES)]
+        if status not in (v.OK, v.FAILED, *_MAY.get(kind, ())):
+            status = v.FAILED
+        if status != v.OK:
+            return status, None
+        items = [list(item) for item in self._items[: number // 8 % 6]]
+        if isinstance(asked, Join):
+            return v.OK, {asked.user: asked.info, "other": ""} if asked.user is not None else None
+        if kind == v.ATTACH:
+            record = b"\0\0\x4c\xe0" + bytes.fromhex(CHANNEL.replace("-", ""))
+            return v.OK, [items, record if number % 3 or asked.word[3] else None]
+        if kind == v.FETCH:
+            return v.OK, items
+        if kind == v.READ:
+            frame = b'{"event":"e","channel":"cache-a","data":"{}"}'
+            return v.OK, (2_000_000_000).to_bytes(8, "big") + frame if number % 2 else None
+        return v.OK, None
+
+    def _take(self, effects: Effects, said: bool) -> None:
+        for effect in effects:
+            assert not self.closed, f"{effect} after the close"
+            if isinstance(effect, bytes):
+                json.loads(effect)
+            elif isinstance(effect, Close):
+                self.closed = True
+                assert 1000 <= effect.code < 5000
+                assert effect.code not in (1004, 1005, 1006, 1015)
+                assert not (said and effect.code == self._never), f"{effect} is no answer to what a device sent"
+                assert len(effect.reason.encode("utf-8", "surrogatepass")) < 100_000
+            elif isinstance(effect, Ask | Join):
+                assert self.open is None, "two questions at once"
+                self.open = effect
+                if isinstance(effect, Ask):
+                    self._word((effect.word[0], 1, *effect.word[2:]))
+                else:
+                    self._join(effect)
+            elif isinstance(effect, Part):
+                assert len(effect.key) == 16
+            elif isinstance(effect, Tick):
+                assert effect.seconds > 0
+            else:
+                assert type(effect) is tuple and not isinstance(effect, Binary | Become), effect
+                self._word(effect)
+
+    def _join(self, join: Join) -> None:
+        assert join.key in self.session.rooms
+        if not join.hidden:
+            self._word((v.SUBSCRIBE, 1, join.key, -1, join.label))
+        if join.user is not None:
+            self._word((v.ENTER, 1, join.key, join.user, join.info, join.most))
+
+    def _word(self, word: tuple[Any, ...]) -> None:
+        """It is what the router takes, as the link carries it."""
+        shapes.check(shapes.WORDS_TO_ROUTER, v.unpack(v.pack(word), 1 << 24))
+
+
+# ---------------------------------------------------------------------- dialects
+
+
+def _context(*changes: tuple[type[Any], dict[str, Any]]) -> Context:
+    return Context(settings_with(*changes), Tokens([b"k" * 32]), WorkerCounters(), Clock().unix)
+
+
+def _target(name: str, run: Callable[[bytes], None], module: Any, seeds: list[list[Any]], words: list[str]) -> Target:
+    lines = [[one if isinstance(one, str) else json.dumps(one) for one in seed] for seed in seeds]
+    happens = ["!answer 0", "!answer 9", "!answer 3", "!answer 4", "!answer 17", "!deliver 0", "!deliver 1", "!tick 0"]
+    happens += ["!stored 3", "!tick 500", "!binary 00ff", "[]", "null", "{", "{}", '{"a":' * 500, ""]
+    return Target(
+        name,
+        run,
+        (module,),
+        tuple("\n".join(one).encode() for one in lines),
+        tuple(word.encode() for word in words),
+        json_lines([*happens, *(line for one in lines for line in one)]),
+    )
+
+
+def _simplepush(data: bytes) -> None:
+    dialect = farm.dialects.simplepush.dialect(_context())
+    items = [Item(CHANNEL[:-1] + str(n), n + 1, n, 2_000_000_000, 0, None) for n in range(6)]
+    Driver(dialect, "/", items, [None, "data", "\u20ac\0"]).run(data)
+
+
+def _webpush(data: bytes) -> None:
+    dialect = farm.dialects.webpush.dialect(_context())
+    dialect.noticed("known", "1")
+    body = '"data":"aGk","headers":{"encoding":"aes128gcm"}'
+    items = [Item(plain_slot(n + 1, CHANNEL), n + 1, n, 2_000_000_000, 3, body) for n in range(3)]
+    items += [
+        Item(topic_slot(CHANNEL, "t"), 9, 9, 2_000_000_000, 3, None),
+        Item("other", 1, 10, 2_000_000_000, 0, None),
+    ]
+    Driver(dialect, "/", items, [None, body], never=0).run(data)
+
+
+_folder = tempfile.TemporaryDirectory(prefix="fuzz-")
+_apps = Path(_folder.name) / "apps.json"
+_APP: Final = {"id": "3", "name": "shop", "key": "k", "secret": "s"}
+_HOOK: Final = {"url": "http://127.0.0.1:1/", "events": ["cache_miss"]}
+_apps.write_text(
+    json.dumps({"applications": [_APP | {"client_messages": True, "watchlists": True, "webhooks": [_HOOK]}]})
+)
+_pusher_dialect = farm.dialects.pusher.dialect(_context((PusherOptions, {"apps": str(_apps), "max_watchlist": 3})))
+
+
+def _pusher(data: bytes) -> None:
+    Driver(_pusher_dialect, "/app/k", [Item("a", 1, 1, 2_000_000_000, 0, None)], [None]).run(data)
+
+
+def _update(**more: Any) -> dict[str, Any]:
+    return {"messageType": "ack", "updates": [{"channelID": CHANNEL, "version": 1, **more}]}
+
+
+def _hello(**more: Any) -> dict[str, Any]:
+    return {"messageType": "hello", "uaid": UAID, "channelIDs": [CHANNEL], **more}
+
+
+_SIMPLEPUSH: Final[list[list[Any]]] = [
+    [_hello(), "!answer 9", {"messageType": "register", "channelID": CHANNEL}, "!answer 0", "!deliver 0", _update()],
+    [_hello(uaid="", channelIDs=[]), "!answer 0", {"messageType": "unregister", "channelID": CHANNEL}, "!answer 0", {}],
+    [_hello(), "!answer 4", "!answer 0", "!stored 3", _update(), _hello(), "!answer 9", {"messageType": "purge"}],
+    [_hello(), "!answer 17", {"messageType": "ping"}, {"messageType": "ack", "updates": [], "expired": [CHANNEL]}],
+]
+_WEBPUSH: Final[list[list[Any]]] = [
+    [
+        _hello(use_webpush=True, broadcasts={"known": "0", "b": "1"}),
+        "!answer 9",
+        {"messageType": "register", "channelID": CHANNEL},
+        "!answer 0",
+        "!deliver 0",
+        _update(version=wire_version(plain_slot(1, CHANNEL), 1), code=100),
+        "!answer 9",
+    ],
+    [
+        {"messageType": "hello", "use_webpush": True},
+        "!answer 0",
+        {"messageType": "unregister", "channelID": CHANNEL, "code": 200},
+        "!answer 0",
+        "!answer 9",
+        {"messageType": "nack", "version": "x", "code": 301},
+        {"messageType": "broadcast_subscribe", "broadcasts": {"known": ""}},
+        {},
+        {"messageType": "ping"},
+    ],
+    [_hello(use_webpush=True), "!answer 25", "!stored 5", "!deliver 3", _update(version="1", code=101), "!answer 1"],
+    [
+        {"messageType": "hello", "use_webpush": True, "uaid": UAID, "urgency": "low"},
+        "!answer 4",
+        "!answer 0",
+        {"messageType": "register", "channelID": CHANNEL, "key": "BA" * 44, "urgency": "normal"},
+        "!answer 5",
+    ],
+]
+
+
+def _subscribe(channel: str, data: str | None = None) -> dict[str, Any]:
+    more = {} if data is None else {"channel_data": data}
+    auth = f"k:{socket_signature('s', _SOCKET, channel, data)}"
+    return {"event": "pusher:subscribe", "data": {"channel": channel, "auth": auth, **more}}
+
+
+def _sign_in(**user: Any) -> dict[str, Any]:
+    data = json.dumps({"id": "7", **user})
+    return {"event": "pusher:signin", "data": {"auth": f"k:{user_signature('s', _SOCKET, data)}", "user_data": data}}
+
+
+_PUSHER: Final[list[list[Any]]] = [
+    [
+        _subscribe("private-a"),
+        "!answer 0",
+        {"event": "client-x", "channel": "private-a", "data": {"a": 1}},
+        {"event": "pusher:unsubscribe", "data": {"channel": "private-a"}},
+        {"event": "pusher:ping", "data": {}, "channel": None},
+    ],
+    [
+        _subscribe("presence-a", '{"user_id":"7","user_info":{"a":1}}'),
+        "!answer 0",
+        "!tick 500",
+        {"event": "pusher:pong"},
+    ],
+    [_subscribe("cache-a"), "!answer 0", "!answer 1", _subscribe("cache-b"), "!answer 0", "!answer 0"],
+    [
+        _sign_in(watchlist=["a", "b"]),
+        "!answer 0",
+        "!answer 0",
+        "!answer 0",
+        "!answer 3",
+        _subscribe("#server-to-user-7"),
+    ],
+    [_sign_in(id=7), "!answer 0", _subscribe("presence-b"), "!answer 5"],
+    [
+        _subscribe("private-b", '{"user_id":1}'),
+        "!answer 0",
+        '{"event":"pusher:subscribe","data":"{\\"channel\\":\\"a\\"}"}',
+    ],
+]
+_WORDS: Final = [
+    "messageType",
+    "channelID",
+    "uaid",
+    CHANNEL,
+    UAID,
+    "null",
+    '"',
+    "\\u0000",
+    "\\ud800",
+    "1e999",
+    "-0",
+    "{",
+    "[",
+]
+
+TARGETS = (
+    _target("simplepush", _simplepush, farm.dialects.simplepush, _SIMPLEPUSH, _WORDS),
+    _target("webpush", _webpush, farm.dialects.webpush, _WEBPUSH, _WORDS),
+    _target("pusher", _pusher, farm.dialects.pusher, _PUSHER, [*_WORDS, "pusher:subscribe", "presence-", "cache-"]),
+)
