@@ -18,6 +18,7 @@ from router.http_head import CHUNKED, END, Fields, HeadError, check_fields, pars
 from router.settings import EndpointOptions
 
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*+)?)")
+_REMEMBERED: Final = 2048  # bytes of header lines that are kept for the next request of a connection: more are rare
 _LONGEST_SIZE: Final = 18  # digits of a chunk's size, and a line end
 _HEAD, _BODY, _CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _TRAILERS = range(6)
 
@@ -205,8 +206,8 @@ class HttpConnection:
         length = fields.length
         if length > options.max_body_bytes:
             raise HeadError(413, "Content Too Large")
+        self._extra = end - at
         if length == CHUNKED:
-            self._extra = end - at
             self._state = _CHUNK_SIZE
             return end
         self._state = _BODY
@@ -280,6 +281,11 @@ class HttpConnection:
         self._pending.append(place)
         self._waiting_bytes += len(body)
         request = Request(self._method, self._path, self._query, self._headers, body)
+        self._method = self._path = self._query = b""
+        self._headers = {}
+        if len(self._fields.raw) > _REMEMBERED:
+            self._fields = None
+        self._extra = 0
         self._state = _HEAD
         self._expect_continue = False
         if body:
@@ -297,6 +303,9 @@ class HttpConnection:
         self.finished = self.refused = True
         self._rest = b""
         self._body = bytearray()
+        self._headers = {}
+        self._fields = None
+        self._extra = 0
         self._expect_continue = False
         place(refusal(status, text, *headers))
 
@@ -318,7 +327,7 @@ class HttpConnection:
     @property
     def held(self) -> int:
         """Bytes that this connection has waiting: received, in work, and answers that cannot be sent yet."""
-        return len(self._rest) + len(self._body) + self._waiting_bytes
+        return len(self._rest) + self._extra + len(self._body) + self._waiting_bytes
 
     # ------------------------------------------------------------------ bytes out
 

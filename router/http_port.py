@@ -56,7 +56,7 @@ class _Client:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing would be lost with it."""
+        """Whether nothing is under way."""
         return self.http.idle and not self.out and not self.lingering
 
 
@@ -84,8 +84,9 @@ class HttpPort:
         self._turns = turns
         self._clients: dict[int, _Client] = {}
         self._answered: set[_Client] = set()
+        self._told: dict[_Client, None] = {}  # those that linger, but for the refused ones, which take nobody's place
         self._longest_idle: deque[tuple[float, _Client]] = deque()
-        self._looked_for_idle = -1.0
+        self._looked_for_idle = False  # in this turn
         self._refusals = 0
         self._accepting = True
         self.limit = min(options.max_connections, max(1, _descriptors() - options.max_refusals - _RESERVE))
@@ -204,13 +205,17 @@ class HttpPort:
         return len(self._clients) - self._refusals < self.limit or self._evict()
 
     def _evict(self) -> bool:
-        """Close the connection that has been idle for longest. Returns: whether there was one."""
+        """Close a connection that is told all, or else the one idle for longest. Returns: whether there was one."""
+        if self._told:
+            self._close(next(iter(self._told)))
+            return True
         if not self._longest_idle:
-            if self._looked_for_idle == self._now:
-                return False  # once a turn is enough
-            self._looked_for_idle = self._now
-            idle = [(client.since, client) for client in self._clients.values() if client.idle]
-            self._longest_idle = deque(sorted(idle, key=lambda pair: pair[0]))
+            if self._looked_for_idle:
+                return False
+            self._looked_for_idle = True
+            idle = [client for client in self._clients.values() if client.idle]
+            idle.sort(key=lambda client: client.since)
+            self._longest_idle = deque((client.since, client) for client in idle)
         while self._longest_idle:
             since, client = self._longest_idle.popleft()
             if self._clients.get(client.fd) is client and client.since == since and client.idle:
@@ -298,6 +303,7 @@ class HttpPort:
     def flush(self) -> None:
         """End of a turn: write the answers that have come since the last call."""
         self._now = self._monotonic()
+        self._looked_for_idle = False
         while self._answered:
             client = self._answered.pop()
             if self._clients.get(client.fd) is client:
@@ -374,6 +380,8 @@ class HttpPort:
         if client.lingering:
             return
         client.lingering = True
+        if not client.refused:
+            self._told[client] = None
         self._counters.http_bad_requests += client.http.refused and not client.refused
         client.since = self._now
         half_close(client.fd)
@@ -390,6 +398,7 @@ class HttpPort:
         client.held = 0
         client.out.clear()
         self._refusals -= client.refused
+        self._told.pop(client, None)
         self._resume_accepting()
 
     # ------------------------------------------------------------------ time
@@ -397,22 +406,27 @@ class HttpPort:
     def tick(self) -> None:
         """To be called about once a second: requests that take too long, connections idle for too long."""
         now = self._now = self._monotonic()
-        options = self._options
         self._resume_accepting()
         for client in list(self._clients.values()):
-            waited = now - client.since
-            if client.lingering:
-                if waited > _LINGER_S:
-                    self._close(client)
-            elif client.http.waiting:
-                if client.out and waited > options.idle_timeout:
-                    self._close(client)
-            elif client.http.in_request:
-                if waited > options.request_timeout:
-                    client.http.give_up(408, "Request Timeout")
-                    self._answered.add(client)
-            elif waited > options.idle_timeout:
+            try:
+                self._look_at(client, now - client.since)
+            except Exception as error:
+                self._failed(client, error)
+
+    def _look_at(self, client: _Client, waited: float) -> None:
+        options = self._options
+        if client.lingering:
+            if waited > _LINGER_S:
                 self._close(client)
+        elif client.http.waiting:
+            if client.out and waited > options.idle_timeout:
+                self._close(client)
+        elif client.http.in_request:
+            if waited > options.request_timeout:
+                client.http.give_up(408, "Request Timeout")
+                self._answered.add(client)
+        elif waited > options.idle_timeout:
+            self._close(client)
 
     def stop_listening(self) -> None:
         """Accept no more; what is open goes on, and each connection ends after its next answer."""

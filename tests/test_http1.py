@@ -259,7 +259,7 @@ def test_what_is_neither_body_nor_headers_waits_nowhere() -> None:
             server.send(endless[at : at + 10])
             most = max(most, server.http.held)
         assert server.http.finished and server.statuses("PUT") == [431]
-        assert most < 6000 and server.http.held == 0
+        assert most < 8000 and server.http.held == 0
 
 
 _BY_CHUNKS = head(b"Transfer-Encoding: chunked")
@@ -300,7 +300,7 @@ def test_a_body_in_the_smallest_chunks_is_read() -> None:
 def test_what_waits_is_counted() -> None:
     server = AppServer()
     server.send(PUT[:-1])
-    assert server.http.held == 8
+    assert server.http.held == len(PUT) - 1
     server.send(PUT[-1:] + PUT[:20])
     assert server.http.held == 9 + 20
     server.asked[0][1](Response(200, b"x" * 1000))
