@@ -34,7 +34,7 @@ QUERY = "protocol=7&client=js&version=8.6.0&flash=false"
 
 
 def request(path: str = f"/app/{KEY}", query: str = QUERY, socket_id: str = SOCKET) -> Request:
-    return Request(b"GET", path, query, {}, (1, 1), socket_id)
+    return Request(b"GET", path, query, {}, (1, 1), socket_id=socket_id)
 
 
 def made(folder: Path, app: dict[str, Any] | None = None, **options: Any) -> PusherDialect:

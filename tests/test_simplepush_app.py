@@ -444,13 +444,14 @@ async def test_a_batch_is_answered_line_by_line_in_order(rig: Rig) -> None:
         b"",
         {"endpoint": "https://push.example.org/update/" + other},
         b"  ",
-        {"endpoint": "/update/" + other, "version": 4},
+        {"endpoint": "/update/" + other, "version": 4, "token": None, "data": None, "more": None},
+        {"token": other, "version": None, "endpoint": None},
     )
     await rig.settle()
     assert answers == []
     assert listener.hear() == (CHANNEL, 2, "d")
-    assert [line["status"] for line in await batched(app, answers)] == [202, 200, 202, 202]
-    assert await rig.inbox(b"o" * 16) == [(CHANNEL, 4)]
+    assert [line["status"] for line in await batched(app, answers)] == [202, 200, 202, 202, 202]
+    assert await rig.inbox(b"o" * 16) == [(CHANNEL, int(rig.clock.unix()))]
 
 
 @pytest.mark.parametrize(
@@ -481,6 +482,7 @@ async def test_a_batch_is_answered_line_by_line_in_order(rig: Rig) -> None:
         (b'{"endpoint":"https://elsewhere.example.org/"}', 404),
         (b'{"endpoint":"http://[bad/update/x"}', 404),
         (b"{}", 404),
+        (b'{"token":null,"endpoint":null,"version":null,"data":null}', 404),
     ],
 )
 @in_rig()

@@ -222,7 +222,7 @@ class _AppSide:
     def _batch_line(self, line: bytes, index: int, decided: Callable[[int, Response], None]) -> None:
         try:
             asked = _line_decoder.decode(line)
-            version, data = self._check(str(asked.version), asked.data)
+            version, data = self._check("" if asked.version is None else str(asked.version), asked.data or "")
             device, channel = self._open(asked.address())
         except msgspec.MsgspecError as error:
             decided(index, Response(400, msgspec.json.encode(str(error))))
@@ -340,16 +340,16 @@ class _Batch:
 
 
 class _Line(msgspec.Struct):
-    """One line of a batch."""
+    """One line of a batch. Null is as good as nothing."""
 
-    endpoint: str = ""
-    token: str = ""
-    version: int | str = ""
-    data: str = ""
+    endpoint: str | None = None
+    token: str | None = None
+    version: int | str | None = None
+    data: str | None = None
 
     def address(self) -> bytes:
         """The token, from either form."""
-        token = self.token or self.endpoint.partition("?")[0].rpartition("/update/")[2]
+        token = self.token or (self.endpoint or "").partition("?")[0].rpartition("/update/")[2]
         return token.encode("utf-8", "replace")
 
 
