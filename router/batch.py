@@ -28,11 +28,14 @@ _by_seq = attrgetter("seq")
 class Batch:
     """What goes to the store in one commit, and what is called afterwards."""
 
+    number: int
     writes: Writes = field(default_factory=Writes)
     reads: Reads = field(default_factory=Reads)
     size: int = 0  # writes and reads
     pushes: int = 0  # of those, what app servers sent
     chars: int = 0  # of their bodies
+    acks: dict[bytes, int] = field(default_factory=dict)
+    """How many removals of it are acknowledgements of a device."""
     displaced: dict[SlotName, int] = field(default_factory=dict)
     """Removals that a put made needless: unless the batch fails."""
     puts: list[tuple[SlotName, PutDone]] = field(default_factory=list)

@@ -360,6 +360,7 @@ class Hub:
         lease, heard = peer.lease, self._pushes.heard
         failures = self.journal.failures
         acks = False
+        late: set[bytes] = set()  # devices whose acks take more than one commit
         for word in words:
             waits = entry[1]
             try:
@@ -369,7 +370,8 @@ class Hub:
                     heard(number, outcome, lease)
                 elif kind == v.ACK:
                     acks = True
-                    self._ack(word)
+                    if self._ack(word):
+                        late.add(word[1])
                 else:
                     shapes.check(shapes.WORDS_TO_ROUTER, word)
                     _HANDLERS[kind](self, peer, word)
@@ -383,10 +385,14 @@ class Hub:
         def done(status: int) -> None:
             # A batch that the store failed is confirmed too: its asks were answered with FAILED, and its acks are the
             # worker's to say again when the store may be well.
-            if acks and (status != v.OK or self.journal.failures != failures):
+            failed = status != v.OK or self.journal.failures != failures
+            if acks and failed and sequence not in peer.unkept:
                 peer.unkept.append(sequence)
             self._batch_done(peer, entry)
 
+        for device in late:
+            entry[1] += 1
+            self.journal.when_durable(done, device)
         self.journal.when_durable(done)
 
     def _refuse(self, peer: Peer, word: Any, error: Exception) -> None:
@@ -402,17 +408,16 @@ class Hub:
             if type(ask) is int and 0 < ask < 2**63:
                 self._say(peer, (v.ANSWER, ask, v.FAILED, None))
 
-    def _ack(self, word: list[Any]) -> None:
+    def _ack(self, word: list[Any]) -> bool:
+        """Returns: whether the store takes several commits for it."""
         _, device, updates = word
         if type(device) is not bytes or len(device) != 16 or type(updates) is not list:
             raise v.VocabularyError("ACK of no device")
         for slot, version in updates:
             if type(slot) is not str or type(version) is not int or not 0 <= version <= ANY_VERSION:
                 raise v.VocabularyError("ACK of no version")
-        remove = self.journal.remove
-        for slot, version in updates:
-            remove(device, slot, version)
         self.counters.acks += len(updates)
+        return self.journal.acknowledged(device, updates)
 
     def _batch_done(self, peer: Peer, entry: list[int]) -> None:
         """One thing that this batch waits for has happened."""
@@ -661,10 +666,10 @@ class Hub:
     def _drop(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, slot = word
         self.journal.remove(device, slot)
-        self._answer_when_durable(peer, ask)
+        self._answer_when_durable(peer, ask, device)
 
-    def _answer_when_durable(self, peer: Peer, ask: int) -> None:
-        self.journal.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)))
+    def _answer_when_durable(self, peer: Peer, ask: int, device: bytes = b"") -> None:
+        self.journal.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)), device)
 
     def _fetch(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, most = word

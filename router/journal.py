@@ -15,7 +15,8 @@ What can go wrong
 - A callback raises: that is logged, and the others are called.
 
 App servers are refused by how much of theirs waits, and only by that. What waits for workers is bounded by the
-workers: they stop reading from their devices when too much of what they said is not confirmed.
+workers: they stop reading from their devices when too much of what they said is not confirmed. And a device that
+acknowledges without end has a share of each commit: what is beyond goes with the next ones, which others pass by.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ _MARK: Final = ("mark", b"seq")
 _MARK_AHEAD: Final = 10_000_000
 """So far above the last item it is put, so that it is written rarely: 10 s, for places are microseconds."""
 _mark_value: Final = struct.Struct(">Q")
+_SHARE: Final = 8
+"""Of a commit's writes one device may have this part for its acknowledgements."""
 _SLOW_COMMIT_S: Final = 10.0
 """A commit that takes so long is as bad as one that fails: no more is promised meanwhile."""
 _STEP_S: Final = 60.0
@@ -92,7 +95,12 @@ class Journal:
         self._max_bytes = options.max_bytes
         self._unix_time = unix_time
         self._monotonic = monotonic
+        self._share = max(1, options.batch_limit // _SHARE)
         self._batches: deque[Batch] = deque()
+        self._full = 0  # how many of them, from the first one, are full
+        self._made = 0
+        self._late: dict[bytes, Batch] = {}
+        """Devices that have had their share of some, and the last that holds something of theirs."""
         self._waiting = 0
         self._pushes = 0
         self._chars = 0
@@ -169,16 +177,16 @@ class Journal:
 
     def put(self, device: bytes, item: Item, done: PutDone) -> None:
         """Keep an item in its slot of the device's inbox, in place of what was there."""
-        batch = self._next()
+        batch = self._next_of(device) if self._late else self._next()
         key = (device, item.slot)
         writes = batch.writes
-        if writes.removals or self._unremoved:
+        if key in writes.removals or self._unremoved:
             self._displace(batch, key)
         writes.puts[key] = item
         batch.puts.append((key, done))
         self._pushed(batch, item.body)
         if item.seq > self._mark:
-            self._put_mark(batch, item.seq)
+            self._put_mark(self._batches[0], item.seq)
 
     def _displace(self, batch: Batch, key: SlotName) -> None:
         """A put replaces what was to be removed."""
@@ -200,7 +208,27 @@ class Journal:
 
     def remove(self, device: bytes, slot: str, version: int = ANY_VERSION, push: bool = False) -> None:
         """Forget the item of a slot if its version is at most `version`. push: an app server wants it."""
-        batch = self._next(0)
+        batch = self._next_of(device, 0)
+        self._remove(batch, device, slot, version)
+        if push:
+            self._pushed(batch, None)
+
+    def acknowledged(self, device: bytes, updates: Iterable[tuple[str, int]]) -> bool:
+        """Forget the items of these slots up to these versions. Returns: whether that takes more commits than one, so
+        that `when_durable` has to be asked for the device."""
+        batch = self._next_of(device, 0)
+        room = self._share - batch.acks.get(device, 0)
+        for slot, version in updates:
+            if room <= 0:
+                batch.acks[device] = self._share
+                batch = self._late[device] = self._after(batch)
+                room = self._share - batch.acks.get(device, 0)
+            self._remove(batch, device, slot, version)
+            room -= 1
+        batch.acks[device] = self._share - room
+        return device in self._late
+
+    def _remove(self, batch: Batch, device: bytes, slot: str, version: int) -> None:
         key = (device, slot)
         writes = batch.writes
         coming = writes.puts.get(key)
@@ -216,8 +244,6 @@ class Journal:
             writes.removals[key] = version
         elif known < version:
             writes.removals[key] = version
-        if push:
-            self._pushed(batch, None)
 
     def record(self, space: str, key: bytes, value: bytes | None, expires: int, push: bool = False) -> None:
         """Keep a record (expiry in unix seconds, 0: never, KEEP_EXPIRY: as it is), or delete it. push: an app server
@@ -250,7 +276,7 @@ class Journal:
 
     def read_inbox(self, device: bytes, done: InboxDone, most: int = EVERYTHING) -> None:
         """Read what waits for a device: everything in order of arrival, or the first `most` items by slot."""
-        batch = self._next()
+        batch = self._next_of(device)
         inboxes = batch.reads.inboxes
         # What is still to be removed is left out afterwards, so there have to be others in its place.
         inboxes[device] = EVERYTHING if self._unremoved else max(most, inboxes.get(device, 0))
@@ -258,7 +284,7 @@ class Journal:
 
     def read_inboxes(self, devices: list[bytes], done: InboxesDone) -> None:
         """Read what waits for many devices; the callback gets those for which something does."""
-        batch = self._next(len(devices))
+        batch = self._next(len(devices)) if not self._late else self._weighed(self._batches[-1], len(devices))
         batch.reads.inboxes.update(dict.fromkeys(devices, EVERYTHING))
         batch.many.append((devices, done))
 
@@ -294,16 +320,43 @@ class Journal:
         batch.reads.logs[channel] = min(since, batch.reads.logs.get(channel, since))
         batch.logs.append((channel, since, done))
 
-    def when_durable(self, done: PutDone) -> None:
-        """Call back once everything asked for so far has been committed (or has failed)."""
-        self._next(0).commits.append(done)
+    def when_durable(self, done: PutDone, device: bytes = b"") -> None:
+        """Call back once everything asked for so far has been committed (or has failed), of this device and of all
+        that have not had their share."""
+        self._next_of(device, 0).commits.append(done)
 
     def _next(self, weight: int = 1) -> Batch:
-        if not self._batches or self._batches[-1].size >= self._batch_limit:
-            self._batches.append(Batch())
-            if self._idle is not None:
-                self._idle.set()
-        batch = self._batches[-1]
+        """The batch for what comes now: the first that is not full, so that nothing passes by what came before."""
+        batches = self._batches
+        while self._full < len(batches) and batches[self._full].size >= self._batch_limit:
+            self._full += 1
+        batch = batches[self._full] if self._full < len(batches) else self._append()
+        batch.size += weight
+        self._waiting += weight
+        return batch
+
+    def _next_of(self, device: bytes, weight: int = 1) -> Batch:
+        """The same, but not before what the device has said already."""
+        batch = self._next(0)
+        late = self._late.get(device)
+        return self._weighed(late if late is not None and late.number > batch.number else batch, weight)
+
+    def _after(self, batch: Batch) -> Batch:
+        """The next one that is not full."""
+        for place in range(batch.number - self._batches[0].number + 1, len(self._batches)):
+            if self._batches[place].size < self._batch_limit:
+                return self._batches[place]
+        return self._append()
+
+    def _append(self) -> Batch:
+        self._made += 1
+        batch = Batch(self._made)
+        self._batches.append(batch)
+        if self._idle is not None:
+            self._idle.set()
+        return batch
+
+    def _weighed(self, batch: Batch, weight: int) -> Batch:
         batch.size += weight
         self._waiting += weight
         return batch
@@ -335,6 +388,9 @@ class Journal:
             self._idle = None
             return
         batch = self._batches.popleft()
+        self._full = max(0, self._full - 1)
+        if self._late:
+            self._late = {device: last for device, last in self._late.items() if last is not batch}
         self._busy_since = self._monotonic()
         try:
             outcome = await self._apply(batch)

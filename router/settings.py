@@ -190,7 +190,7 @@ class LinkOptions(Section):
         100_000, "words in those batches before it stops reading from devices", unit="words", ge=1
     )
     max_unconfirmed_bytes: int = option(
-        33_554_432, "bytes of those batches before it stops reading from devices", unit="bytes", ge=65_536
+        4_194_304, "bytes of those batches before it stops reading from devices", unit="bytes", ge=65_536
     )
     max_message_bytes: int = option(
         67_108_864, "largest message on the link", unit="bytes", ge=65_536, le=2_147_483_647

@@ -116,6 +116,35 @@ async def test_what_devices_say_refuses_no_pushes(rig: Rig) -> None:
     assert rig.journal.waiting == 0
 
 
+@in_rig(store={"batch_limit": 80})
+async def test_a_device_that_acknowledges_without_end_lets_others_pass(rig: Rig) -> None:
+    rig.store.hold()
+    rig.journal.when_durable(lambda status: None)
+    await rig.settle()
+    done: list[str] = []
+    assert not rig.journal.acknowledged(OTHER, [("a", 1)] * 5)
+    assert rig.journal.acknowledged(DEVICE, [(f"slot-{number}", 1) for number in range(95)])
+    rig.journal.when_durable(lambda status: done.append("acks"), DEVICE)
+    rig.journal.put(OTHER, item(rig, "a", 1), lambda status: done.append("other"))
+    rig.journal.put(DEVICE, item(rig, "slot-94", 2), lambda status: done.append("own"))
+    heard: list[Any] = []
+    rig.journal.read_inbox(DEVICE, lambda status, items: heard.append([i.version for i in items]))
+    rig.journal.read_inboxes([DEVICE, OTHER], lambda status, found: heard.append(set(found)))
+    rig.journal.when_durable(lambda status: done.append("others"))
+    rig.store.release()
+    await rig.settle()
+    batches = rig.store.batches[1:]
+    assert [len(batch.removals) for batch in batches] == [*[10] * 9, 4]
+    assert list(batches[0].puts) == [(OTHER, "a")]
+    assert done[:2] == ["other", "others"] and set(done[2:]) == {"own", "acks"}
+    assert heard == [[2], {DEVICE, OTHER}]
+    # Afterwards it is one like all others.
+    assert not rig.journal.acknowledged(DEVICE, [("a", 1)])
+    rig.journal.put(DEVICE, item(rig, "b", 1), lambda status: None)
+    await rig.settle()
+    assert len(rig.store.batches) == 1 + len(batches) + 1
+
+
 @in_rig()
 async def test_a_removal_that_is_said_again_is_one(rig: Rig) -> None:
     rig.store.hold()
@@ -660,6 +689,7 @@ _steps = st.lists(
         st.tuples(st.just("put"), st.sampled_from("ab"), st.integers(1, 4)),
         st.tuples(st.just("ack"), st.sampled_from("ab"), st.integers(1, 4)),
         st.tuples(st.just("drop"), st.sampled_from("ab"), st.just(0)),
+        st.tuples(st.just("acks"), st.sampled_from("ab"), st.integers(1, 4)),
         st.tuples(st.just("commit"), st.just(""), st.just(0)),
     ),
     max_size=25,
@@ -667,7 +697,7 @@ _steps = st.lists(
 
 
 @settings(max_examples=200)
-@given(_steps, st.sampled_from([1, 3, 1000]))
+@given(_steps, st.sampled_from([1, 3, 8, 1000]))
 @example([("put", "a", 4), ("commit", "", 0), ("put", "a", 2), ("ack", "a", 2)], 1000)
 @example([("put", "a", 4), ("commit", "", 0), ("ack", "a", 4), ("put", "a", 2)], 1000)
 def test_merging_is_as_if_each_word_had_a_commit_of_its_own(steps: list[tuple[str, str, int]], limit: int) -> None:
@@ -680,6 +710,10 @@ def test_merging_is_as_if_each_word_had_a_commit_of_its_own(steps: list[tuple[st
                 model[slot] = version
             elif step == "ack":
                 rig.journal.remove(DEVICE, slot, version)
+                if model.get(slot, ANY_VERSION) <= version:
+                    del model[slot]
+            elif step == "acks":
+                rig.journal.acknowledged(DEVICE, [("x", 1), (slot, version), ("y", 1), ("z", version)])
                 if model.get(slot, ANY_VERSION) <= version:
                     del model[slot]
             elif step == "drop":

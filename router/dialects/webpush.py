@@ -408,8 +408,9 @@ class _AppSide:
         if self._journal.full and not self._journal.over:
             reply(_BUSY)
             return
-        self._journal.remove(opened[:16], opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0], push=True)
-        self._journal.when_durable(lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT))
+        device = opened[:16]
+        self._journal.remove(device, opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0], push=True)
+        self._journal.when_durable(lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT), device)
 
 
 class _Message:
