@@ -97,7 +97,7 @@ class Journal:
         self._monotonic = monotonic
         self._share = max(1, options.batch_limit // _SHARE)
         self._batches: deque[Batch] = deque()
-        self._full = 0  # how many of them, from the first one, are full
+        self._filling: Batch | None = None  # the first that is not full, when it was looked for last
         self._made = 0
         self._late: dict[bytes, Batch] = {}
         """Devices that have had their share of some, and the last that holds something of theirs."""
@@ -184,7 +184,11 @@ class Journal:
             self._displace(batch, key)
         writes.puts[key] = item
         batch.puts.append((key, done))
-        self._pushed(batch, item.body)
+        batch.pushes += 1  # as in _pushed, but there are very many of these
+        self._pushes += 1
+        if item.body is not None:
+            batch.chars += len(item.body)
+            self._chars += len(item.body)
         if item.seq > self._mark:
             self._put_mark(self._batches[0], item.seq)
 
@@ -216,7 +220,7 @@ class Journal:
     def acknowledged(self, device: bytes, updates: Iterable[tuple[str, int]]) -> bool:
         """Forget the items of these slots up to these versions. Returns: whether that takes more commits than one, so
         that `when_durable` has to be asked for the device."""
-        batch = self._next_of(device, 0)
+        batch = self._next_of(device, 0) if self._late else self._next(0)
         room = self._share - batch.acks.get(device, 0)
         for slot, version in updates:
             if room <= 0:
@@ -327,10 +331,9 @@ class Journal:
 
     def _next(self, weight: int = 1) -> Batch:
         """The batch for what comes now: the first that is not full, so that nothing passes by what came before."""
-        batches = self._batches
-        while self._full < len(batches) and batches[self._full].size >= self._batch_limit:
-            self._full += 1
-        batch = batches[self._full] if self._full < len(batches) else self._append()
+        batch = self._filling
+        if batch is None or batch.size >= self._batch_limit:
+            batch = self._filling = self._after(batch)
         batch.size += weight
         self._waiting += weight
         return batch
@@ -341,14 +344,12 @@ class Journal:
         late = self._late.get(device)
         return self._weighed(late if late is not None and late.number > batch.number else batch, weight)
 
-    def _after(self, batch: Batch) -> Batch:
-        """The next one that is not full."""
-        for place in range(batch.number - self._batches[0].number + 1, len(self._batches)):
-            if self._batches[place].size < self._batch_limit:
-                return self._batches[place]
-        return self._append()
-
-    def _append(self) -> Batch:
+    def _after(self, batch: Batch | None) -> Batch:
+        """The next one that is not full; the first one for None."""
+        place = 0 if batch is None else batch.number - self._batches[0].number + 1
+        for later in islice(self._batches, place, None):
+            if later.size < self._batch_limit:
+                return later
         self._made += 1
         batch = Batch(self._made)
         self._batches.append(batch)
@@ -388,7 +389,8 @@ class Journal:
             self._idle = None
             return
         batch = self._batches.popleft()
-        self._full = max(0, self._full - 1)
+        if batch is self._filling:
+            self._filling = None
         if self._late:
             self._late = {device: last for device, last in self._late.items() if last is not batch}
         self._busy_since = self._monotonic()
