@@ -625,6 +625,9 @@ class Hub:
 
     def _record(self, peer: Peer, word: list[Any]) -> None:
         _, ask, space, key, value, ttl = word
+        if ask and value is not None and self.journal.over:
+            self._say(peer, (v.ANSWER, ask, v.FAILED, None))
+            return
         expires = int(self._unix_time()) + ttl if ttl else 0
         if (space, key) in self.changes:  # it comes after what was asked for before
             self._change(peer, ask, (space, key), lambda before: (v.OK, value, expires))
@@ -641,6 +644,8 @@ class Hub:
             there = value is not None and has(value, member)
             if not there and (0 if value is None else count(value)) >= most:
                 return v.FULL, value, expires
+            if not there and self.journal.over:
+                return v.FAILED, value, expires
             return v.OK, added(value, head, member), expires
 
         self._change(peer, ask, (space, key), change)

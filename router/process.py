@@ -178,6 +178,7 @@ class RouterProcess:
             "pid": os.getpid(),
             "age": round(now - self._started, 1),
             "memory": resident_bytes(),
+            "refusing": self.journal.refusing,
             "router": counters,
             "workers": workers,
         }

@@ -1,14 +1,19 @@
 """The journal over a real store: batching must change nothing but the number of commits."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import GatedStore, Rig, in_rig
+from support import Clock, GatedStore, Rig, in_rig
 
+from router import vocabulary as v
+from router.journal import Journal
 from router.pushes import REFUSED_OVER, STORED
+from router.settings import StoreOptions
 from router.store.base import (
     ANY_VERSION,
     KEEP_EXPIRY,
@@ -20,6 +25,7 @@ from router.store.base import (
     StoreError,
     Writes,
 )
+from router.store.sqlite import SqliteStore
 from router.vocabulary import EVERYTHING, FAILED, FULL, OK
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
@@ -174,6 +180,62 @@ async def test_a_store_that_holds_what_it_may_takes_no_more_until_something_has_
     outcomes = rig.push(DEVICE, "3", 1)
     await rig.settle()
     assert outcomes == [STORED]
+
+
+@in_rig(store={"max_bytes": 1000})
+async def test_registrations_need_room_and_renewals_do_not(rig: Rig) -> None:
+    worker = rig.worker()
+    member, other = b"m" * 16, b"n" * 16
+    worker.say((v.ENLIST, 1, "space", DEVICE, member, b"head", 60, 10))
+    await rig.settle()
+    rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 1000, lambda status, offset: None)
+    await rig.settle()
+    assert rig.journal.over
+    worker.take()
+    worker.say(
+        (v.RECORD, 1, "space", OTHER, b"new", 60),
+        (v.ENLIST, 2, "space", DEVICE, other, b"head", 60, 10),
+        (v.ENLIST, 3, "space", DEVICE, member, b"HEAD", 60, 10),
+        (v.DELIST, 4, "space", DEVICE, other),
+    )
+    await rig.settle()
+    answers = {word[1]: word[2] for word in worker.take() if word[0] == v.ANSWER}
+    assert answers == {1: FAILED, 2: FAILED, 3: OK, 4: OK}
+
+
+def test_a_store_on_disk_that_holds_what_it_may_is_of_use_again_when_something_has_gone(tmp_path: Path) -> None:
+    options = StoreOptions(max_bytes=400_000, inbox_limit=100_000)
+    clock = Clock()
+
+    async def main() -> None:
+        journal = Journal(SqliteStore(options, tmp_path / "store.sqlite3"), options, clock.unix, clock.monotonic)
+        await journal.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run, lambda: None)
+
+            async def durable() -> int:
+                statuses: list[int] = []
+                done = trio.Event()
+                journal.when_durable(lambda status: (statuses.append(status), done.set()))
+                await done.wait()
+                return statuses[0]
+
+            for turn in range(2):
+                number = 0
+                while not journal.full:
+                    assert number < 200
+                    new = Item(f"{turn}-{number}", 1, 0, int(clock.unix()) + 60, 0, "x" * 4000)
+                    journal.put(DEVICE, new, lambda status: None)
+                    assert await durable() == OK
+                    number += 1
+                assert number > 50
+                assert journal.used >= options.max_bytes and "store.max_bytes" in journal.refusing
+                journal.acknowledged(DEVICE, [(f"{turn}-{n}", 1) for n in range(number)])
+                assert await durable() == OK
+                assert not journal.full and journal.used < options.max_bytes / 4
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
 
 
 @in_rig()
