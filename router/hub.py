@@ -443,13 +443,13 @@ class Hub:
             self.dirty[peer.identity] = peer
 
     def _attach(self, peer: Peer, word: list[Any]) -> None:
-        _, ask, device, needs, fetch = word
+        _, ask, device, needs, fetch, since = word
         if needs:
             answered = self._slow(peer)
 
             def looked_up(status: int, value: bytes | None) -> None:
                 if status == v.OK and value is not None:
-                    self._attach_known(peer, ask, device, fetch, value, answered)
+                    self._attach_known(peer, ask, device, fetch, since, value, answered)
                     return
                 if status == v.OK:
                     self._give_up(device)
@@ -458,7 +458,7 @@ class Hub:
 
             self.journal.read_record(needs, device, looked_up)
         else:
-            self._attach_known(peer, ask, device, fetch, None, None)
+            self._attach_known(peer, ask, device, fetch, since, None, None)
 
     def _attach_known(
         self,
@@ -466,14 +466,15 @@ class Hub:
         ask: int,
         device: bytes,
         fetch: int,
+        since: int,
         record: bytes | None,
         answered: Callable[[], None] | None,
     ) -> None:
         if not peer.lease.alive:
             return
-        self._take(peer, device)
-        if not fetch:
-            self._say(peer, (v.ANSWER, ask, v.OK, ((), record)))
+        taken = self._take(peer, device, since)
+        if not taken or not fetch:
+            self._say(peer, (v.ANSWER, ask, v.OK, ((), record)) if taken else (v.ANSWER, ask, v.MOVED, None))
             if answered is not None:
                 answered()
             return
@@ -507,12 +508,15 @@ class Hub:
 
         self.journal.read_inbox(device, fetched, fetch)
 
-    def _take(self, peer: Peer, device: bytes) -> None:
-        """The device is this peer's now; whoever held it is told."""
-        before = self.map.attach(device, peer.lease)
+    def _take(self, peer: Peer, device: bytes, since: int) -> bool:
+        """The device is this peer's now, since then, and whoever held it is told; unless that is the younger one."""
+        if self.map.device(device) is not None and self.map.since(device) > since:
+            return False
+        before = self.map.attach(device, peer.lease, since)
         if before is not None:
             self._say(self._peer_of[before], (v.SHED, device))
             self.counters.devices_moved += 1
+        return True
 
     def _give_up(self, device: bytes) -> None:
         """A newer connection of the device came, and is to be another device: the older one ends all the same."""
@@ -527,15 +531,27 @@ class Hub:
         self.map.leave(word[1], peer.lease)
 
     def _hold(self, peer: Peer, word: list[Any]) -> None:
-        mine = []
-        for device in word[1]:
-            holder = self.map.device(device)
-            if holder is not None and holder is not peer.lease:
-                # Somebody attached it afresh while this worker was away: the newer one wins.
-                self._say(peer, (v.SHED, device))
-                continue
-            self.map.attach(device, peer.lease)
-            mine.append(device)
+        _, devices, runs = word
+        if sum(several for several, _ in runs) != len(devices):
+            raise v.VocabularyError("HOLD does not say since when all of its devices are held")
+        mine: list[bytes] = []
+        at = 0
+        for several, since in runs:
+            for device in devices[at : at + several]:
+                holder = self.map.device(device)
+                if holder is not None and holder is not peer.lease and self.map.since(device) >= since:
+                    # Somebody attached it afresh while this worker was away: the newer one wins.
+                    self._say(peer, (v.SHED, device))
+                    continue
+                self._take(peer, device, max(since, self.map.since(device)))
+                mine.append(device)
+                if holder is not peer.lease:
+                    for push in self._attaching.pop(device, ()):  # held for the older one, which was not answered yet
+                        if push.durable in (PENDING, v.OK):
+                            self._deliver(peer, device, push)
+            at += several
+        if not peer.lease.alive:
+            return
         if not mine:
             return
         step = self._options.hold_read

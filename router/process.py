@@ -34,6 +34,9 @@ from router.turns import Turns
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0
 _STOP_S = 5.0
+_LONG_AGO_S = 600.0
+"""Of devices that are attached for longer it is not remembered since when: no older connection can still be there that
+has not heard of them."""
 _SWITCH_INTERVAL_S = 0.0005
 """The store's thread wants the GIL back after each statement; Python's default lets it wait for 5 ms."""
 
@@ -144,7 +147,7 @@ class RouterProcess:
             if now >= next_sweep:
                 next_sweep = now + options.sweep_interval
                 self.journal.sweep_soon(options.sweep_batch)
-                self.hub.map.sweep(options.sweep_batch)
+                self.hub.map.sweep(options.sweep_batch, int((now - _LONG_AGO_S) * 1000))
             self.flush()
 
     def status(self) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class _Attach(_Shape):
     device: Key
     needs: Space
     fetch: Count
+    since: Number
 
 
 class _Key(_Shape):
@@ -77,6 +78,7 @@ class _Key(_Shape):
 
 class _Hold(_Shape):
     devices: Annotated[list[Key], Meta(max_length=v.HOLD_CHUNK)]
+    runs: list[tuple[Count, Number]]
 
 
 class _Subscribe(_Shape):

@@ -48,14 +48,17 @@ STATUS = 14
 
 # --- words, worker to router
 ATTACH = 20
-"""(ask, device key, needs, fetch) This shard holds the device. needs: "" or the space in which the device must have a
+"""(ask, device key, needs, fetch, since) This shard holds the device, since this time in ms of the machine's monotonic
+clock. needs: "" or the space in which the device must have a
 record; fetch: how much of its inbox the answer brings: 0 nothing, EVERYTHING, or at most so many items, the first by
 slot. Answered with [items, record or None]: everything in order of arrival, a part in order of slot. A part that is
 shorter than was asked for is the whole inbox."""
 LEAVE = 21
 """(device key) Its connection here has gone."""
 HOLD = 22
-"""(at most HOLD_CHUNK device keys) Held since before this JOIN. DELIVER_STORED follows for those with something."""
+"""(at most HOLD_CHUNK device keys, [[how many of them, since], ...]) Held since before this JOIN. since: as for ATTACH,
+or 0 for long ago. DELIVER_STORED follows for those with something. Of two shards that claim a device the one has it
+that holds it since later; the other hears SHED."""
 SUBSCRIBE = 23
 """(ask or 0, channel key, offset or -1, label) This shard has a subscriber, so far one; answered with the log after
 that offset, or None. label: what `channel_label` gives, for channels that app servers may list and count; else ""."""
@@ -125,7 +128,7 @@ OK = 0
 UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, and who held the device is SHED
 FAILED = 2  # the store could not do it
 FULL = 3
-MOVED = 4  # ATTACH only: while it was answered, a newer connection of the device attached
+MOVED = 4  # ATTACH only: there is a newer connection of the device
 HEARD = 5  # READ only, and never from the router: before its answer an event came that is as new or newer
 
 # --- outcome in a RESULT

@@ -204,6 +204,18 @@ class FakeWorker:
         return mine
 
 
+def hold(*devices: bytes, since: int = 0) -> tuple[Any, ...]:
+    """The word that announces these, all held since then."""
+    return (v.HOLD, list(devices), [[len(devices), since]])
+
+
+def held_as_words(devices: list[bytes]) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
+    """What a worker gives its link to announce."""
+    for at in range(0, len(devices), v.HOLD_CHUNK):
+        part = devices[at : at + v.HOLD_CHUNK]
+        yield part, [(len(part), 0)]
+
+
 def in_rig(**options: Any) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
     """Make a test of a coroutine function: its first parameter is a `Rig` with these options, its journal running."""
 

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from router.addressmap import AddressMap, Lease
+from router.addressmap import STRETCH_MS, AddressMap, Lease
 
 DEVICES = [b"device-%09d" % i for i in range(4)]
 CHANNELS = [b"channel-%08d" % i for i in range(3)]
@@ -126,3 +126,23 @@ def test_a_channel_of_several_shards_loses_only_the_dead_one() -> None:
     first.alive = third.alive = False
     assert addresses.channel(CHANNELS[0]) == ()
     assert len(addresses) == 0
+
+
+def test_since_when_a_device_is_held_is_known_and_shared_by_all_that_came_at_once() -> None:
+    addresses, lease, other = AddressMap(), Lease(0, b"a"), Lease(1, b"b")
+    keys = [b"%016d" % number for number in range(4)]
+    for key, since in zip(keys, (10_000, 10_000 + STRETCH_MS - 1, 10_000 + STRETCH_MS, 500), strict=True):
+        addresses.attach(key, lease, since)
+    assert [addresses.since(key) for key in keys] == [10_000, 10_000, 10_000 + STRETCH_MS, 500]
+    assert len({id(addresses._holders[key]) for key in keys}) == 3
+    assert addresses.attach(keys[0], other, 20_000) is lease
+    assert addresses.since(keys[0]) == 20_000
+    assert addresses.attach(keys[1], lease, 30_000) is None
+    assert (addresses.since(keys[1]), lease.devices, other.devices) == (30_000, 3, 1)
+    assert addresses.since(b"unknown" * 2) == addresses.since(CHANNELS[0]) == 0
+    assert addresses.sweep(10, 20_000) == 0
+    assert [addresses.since(key) for key in keys] == [20_000, 30_000, 0, 0]
+    assert addresses._holders[keys[2]] is addresses._holders[keys[3]]  # of long ago one is kept for all
+    assert all(addresses.device(key) is (other if key is keys[0] else lease) for key in keys)
+    lease.alive = False
+    assert addresses.sweep(10, 20_000) == 3

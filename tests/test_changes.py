@@ -25,7 +25,7 @@ def delist(ask: int, member: bytes) -> tuple[Any, ...]:
 
 
 def attach(device: bytes, ask: int, needs: str) -> tuple[Any, ...]:
-    return (v.ATTACH, ask, device, needs, v.EVERYTHING)
+    return (v.ATTACH, ask, device, needs, v.EVERYTHING, 0)
 
 
 async def members_of(rig: Rig) -> bytes | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, during_each_commit, in_rig
+from support import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, during_each_commit, hold, in_rig
 from test_channels import Watcher
 
 from router import vocabulary as v
@@ -18,8 +18,10 @@ CHANNEL = b"c" * 16
 DEVICES = "simplepush.device"
 
 
-def attach(device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: int = v.EVERYTHING) -> tuple[Any, ...]:
-    return (v.ATTACH, ask, device, needs, fetch)
+def attach(
+    device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: int = v.EVERYTHING, since: int = 1000
+) -> tuple[Any, ...]:
+    return (v.ATTACH, ask, device, needs, fetch, since)
 
 
 def subscribe(ask: int, since: int = -1, label: str = "") -> tuple[Any, ...]:
@@ -749,7 +751,7 @@ async def test_a_silent_worker_loses_its_lease_and_gets_it_again(rig: Rig) -> No
     assert worker.direct() == [[v.REJOIN]]
     worker.join()
     assert worker.direct() == [[v.WELCOME, b"router-1"]]
-    worker.say((v.HOLD, [DEVICE]))
+    worker.say(hold(DEVICE))
     await rig.settle()
     ((kind, device, items),) = worker.take()
     assert (kind, device, slots(items)) == (v.DELIVER_STORED, DEVICE, [("missed", 1)])
@@ -807,7 +809,7 @@ async def test_a_result_that_is_repeated_to_another_router_is_of_no_push_of_its_
     rig.router_restarts()
     first.join()
     second.join()
-    teller.say((v.HOLD, [device]))
+    teller.say(hold(device))
     await rig.settle()
     teller.take()
     outcomes = [rig.push(device, slot, 2) for slot in "abc"]
@@ -834,7 +836,7 @@ async def test_a_worker_that_joins_again_holds_nothing_until_it_says_so(rig: Rig
     worker.join()
     assert rig.hub.map.device(DEVICE) is None
     assert len(rig.hub.peers) == 1
-    worker.say((v.HOLD, [DEVICE, OTHER]))
+    worker.say(hold(DEVICE, OTHER))
     assert rig.hub.map.device(DEVICE) is rig.hub.map.device(OTHER) is worker.peer.lease
     await rig.settle()
     assert worker.take() == []
@@ -851,7 +853,7 @@ async def test_a_new_router_learns_its_map_from_the_workers(rig: Rig) -> None:
     worker.join()
     assert worker.direct() == [[v.WELCOME, b"router-2"]]
     worker.say((v.ACK, DEVICE, [["a", 1]]))
-    worker.say((v.HOLD, [DEVICE]))
+    worker.say(hold(DEVICE))
     await rig.settle()
     assert worker.take() == []  # it was acknowledged before it was announced
     outcome = rig.push(DEVICE, "b", 2)
@@ -865,11 +867,81 @@ async def test_who_held_a_device_before_somebody_else_attached_it_is_shed(rig: R
     rig.hub.lose(first.peer, "test")
     second = await attached(rig, 1)
     first.join()
-    first.say((v.HOLD, [DEVICE, OTHER]))
+    first.say(hold(DEVICE, OTHER))
     await rig.settle()
     assert first.take() == [[v.SHED, DEVICE]]
     assert rig.hub.map.device(DEVICE) is second.peer.lease
     assert rig.hub.map.device(OTHER) is first.peer.lease
+
+
+@pytest.mark.parametrize("first_heard", ["older", "younger"])
+@in_rig()
+async def test_of_two_that_announce_a_device_to_a_new_router_the_younger_has_it(rig: Rig, first_heard: str) -> None:
+    older, younger = rig.worker(0), rig.worker(1)
+    rig.push(DEVICE, "a", 1)
+    await rig.settle()
+    claims = [(older, 5000), (younger, 5200)]
+    for worker, since in claims if first_heard == "older" else reversed(claims):
+        worker.say(hold(OTHER, DEVICE, since=since) if worker is older else hold(DEVICE, since=since))
+    await rig.settle()
+    assert rig.hub.map.device(DEVICE) is younger.peer.lease
+    assert rig.hub.map.device(OTHER) is older.peer.lease
+    assert [word[:2] for word in older.take() if word[0] != v.DELIVER_STORED] == [[v.SHED, DEVICE]]
+    ((kind, _, items),) = younger.take()
+    assert (kind, slots(items)) == (v.DELIVER_STORED, [("a", 1)])
+    rig.push(DEVICE, "b", 1)
+    assert [word[0] for word in younger.take()] == [v.DELIVER]
+
+
+@pytest.mark.parametrize("needs", ["", DEVICES])
+@in_rig()
+async def test_an_older_connection_that_is_said_again_does_not_take_the_device_of_a_younger(
+    rig: Rig, needs: str
+) -> None:
+    rig.journal.record(DEVICES, DEVICE, b"today", 0)
+    older, younger = rig.worker(0), rig.worker(1)
+    younger.say(hold(DEVICE, since=6000))
+    number = older.say(attach(ask=4, needs=needs, since=5000))  # not confirmed by the last router
+    await rig.settle()
+    assert older.take() == [[v.ANSWER, 4, v.MOVED, None]]
+    assert older.peer.confirmed == number
+    assert rig.hub.map.device(DEVICE) is younger.peer.lease
+    assert younger.take() == []
+    older.say(attach(ask=5, since=7000))
+    await rig.settle()
+    assert older.take()[-1][:3] == [v.ANSWER, 5, v.OK]
+    assert younger.take() == [[v.SHED, DEVICE]]
+    younger.join()
+    younger.say(hold(DEVICE, since=6000))
+    await rig.settle()
+    assert younger.take() == [[v.SHED, DEVICE]]
+
+
+@in_rig()
+async def test_a_younger_connection_gets_what_was_held_for_an_older_one_that_attaches(rig: Rig) -> None:
+    rig.store.hold()
+    older, younger = rig.worker(0), rig.worker(1)
+    older.say(attach(since=5000))
+    outcome = rig.push(DEVICE, "a", 1)
+    younger.say(hold(DEVICE, since=6000))
+    ((_, number, *rest),) = younger.take()
+    assert rest == [DEVICE, "a", 1, None]
+    younger.say((v.RESULT, number, v.WRITTEN))
+    rig.store.release()
+    await rig.settle()
+    assert outcome == [DELIVERED]
+    assert older.take() == [[v.SHED, DEVICE], [v.ANSWER, 1, v.MOVED, None]]
+
+
+@in_rig()
+async def test_of_two_on_one_shard_the_younger_has_the_device_though_its_answer_came_first(rig: Rig) -> None:
+    rig.journal.record(DEVICES, DEVICE, b"today", 0)
+    worker = rig.worker()
+    rig.store.hold()
+    worker.say(attach(ask=1, needs=DEVICES, since=5000), attach(ask=2, fetch=0, since=6000))
+    rig.store.release()
+    await rig.settle()
+    assert [word[1:3] for word in worker.take()] == [[2, v.OK], [1, v.MOVED]]
 
 
 @in_rig(link={"queue_limit": 3})
@@ -883,7 +955,7 @@ async def test_a_worker_whose_queue_is_full_loses_its_lease_and_nothing_else(rig
     rig.hub.tick()
     assert outcomes == [[STORED]] * 5
     worker.join()
-    worker.say((v.HOLD, [DEVICE]))
+    worker.say(hold(DEVICE))
     await rig.settle()
     assert slots(worker.take()[0][2]) == [(f"slot-{number}", 1) for number in range(5)]
 
@@ -899,7 +971,7 @@ async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_c
     await rig.settle()
     worker = rig.worker()
     rig.store.hold()
-    number = worker.say((v.HOLD, devices), (v.HOLD, [DEVICE]))
+    number = worker.say(hold(*devices), hold(DEVICE))
     worker.say((v.LEAVE, devices[4]))
     await rig.settle()
     assert worker.peer.confirmed == 0
@@ -918,7 +990,7 @@ async def test_announced_inboxes_wait_while_much_is_not_sent(rig: Rig) -> None:
         rig.push(device, "a", 1, body="x" * 5000)
     await rig.settle()
     worker = rig.worker()
-    number = worker.say((v.HOLD, devices))
+    number = worker.say(hold(*devices))
     for device in devices:
         for _ in range(3):
             await rig.settle()
@@ -1259,10 +1331,14 @@ REFUSED_WORDS: list[Any] = [
     [v.ACK, DEVICE, [["kept", 1], ["a", -1]]],
     [v.LEAVE],
     [v.LEAVE, []],
-    [v.HOLD, DEVICE],
-    [v.HOLD, [OTHER, "text"]],
-    [v.HOLD, [OTHER, b"short"]],
-    [v.HOLD, [OTHER] * (v.HOLD_CHUNK + 1)],
+    [v.HOLD, DEVICE, [[1, 0]]],
+    [v.HOLD, [OTHER]],
+    [v.HOLD, [OTHER, "text"], [[2, 0]]],
+    [v.HOLD, [OTHER, b"short"], [[2, 0]]],
+    [v.HOLD, [OTHER] * (v.HOLD_CHUNK + 1), [[v.HOLD_CHUNK + 1, 0]]],
+    [v.HOLD, [b"f" * 16, b"g" * 16], [[1, 0]]],
+    [v.HOLD, [b"f" * 16], [[1, -1]]],
+    [v.HOLD, [b"f" * 16], [[1, 0, 0]]],
     [v.SUBSCRIBE, 1, CHANNEL, -2, ""],
     [v.SUBSCRIBE, 1, CHANNEL, -1, "no label"],
     [v.SUBSCRIBE, 1, CHANNEL, -1, "a\0b\0" + "x" * v.MAX_LABEL],
@@ -1278,10 +1354,12 @@ REFUSED_WORDS: list[Any] = [
     [v.FETCH, 1, OTHER, 0],
     [v.FETCH, 1, OTHER, "1"],
     [v.DROP, 1, OTHER, None],
-    [v.ATTACH, 1, OTHER, "", -1],
-    [v.ATTACH, 1, OTHER, [], 0],
-    [v.ATTACH, 1, b"short", "", 0],
-    [v.ATTACH, 1, OTHER, "", 0.5],
+    [v.ATTACH, 1, OTHER, "", 0],
+    [v.ATTACH, 1, OTHER, "", -1, 0],
+    [v.ATTACH, 1, OTHER, [], 0, 0],
+    [v.ATTACH, 1, b"short", "", 0, 0],
+    [v.ATTACH, 1, OTHER, "", 0.5, 0],
+    [v.ATTACH, 1, OTHER, "", 0, "0"],
     [v.PUBLISH, 1, CHANNEL, b"body", 0, ""],
     [v.PUBLISH, 1, CHANNEL, "body", 2**60, ""],
     [v.ENLIST, 1, "s", OTHER, b"short", b"head", 0, 1],
@@ -1397,7 +1475,7 @@ class Deaf:
 async def test_an_event_that_finds_a_worker_gone_reaches_the_others(rig: Rig) -> None:
     workers = [rig.worker(shard) for shard in range(4)]
     for worker in workers:
-        worker.say(subscribe(0), (v.ATTACH, 1, bytes([worker.shard]) * 16, "", 0))
+        worker.say(subscribe(0), (v.ATTACH, 1, bytes([worker.shard]) * 16, "", 0, 0))
     for worker in workers[2:]:
         worker.take()
     outcomes = [rig.push(bytes([shard]) * 16, "a", 1) for shard in (2, 3)]
@@ -1512,7 +1590,7 @@ class Shard:
     def attach(self, device: bytes) -> None:
         self._ask += 1
         self.asking[self._ask] = device
-        self.say((v.ATTACH, self._ask, device, "", v.EVERYTHING))
+        self.say((v.ATTACH, self._ask, device, "", v.EVERYTHING, 0))
 
     def leave(self, device: bytes) -> None:
         if self.held.pop(device, None) is not None and device not in self.asking.values():
@@ -1526,7 +1604,7 @@ class Shard:
             self.worker.join()
             for _, words in batches:
                 self.say(words[0])
-            self.say((v.HOLD, list(self.held)))
+            self.say(hold(*self.held))
         confirmed = self.worker.peer.confirmed
         self._unconfirmed = [batch for batch in self._unconfirmed if batch[0] > confirmed]
         for word in self.worker.take():

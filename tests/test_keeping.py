@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Rig, in_rig
+from support import Rig, hold, in_rig
 
 from router import keeping
 from router import vocabulary as v
@@ -41,7 +41,7 @@ async def live(rig: Rig, keep: Keeper, seconds: float, step: float = 1.0) -> Non
 async def test_who_is_connected_is_known_for_as_long_as_that_lasts(rig: Rig, ttl: int) -> None:
     keep = keeper(rig, ("a", ttl), ("b", 1000 * ttl), ("c", 0))
     worker = rig.worker()
-    worker.say((v.HOLD, [KNOWN]), (v.ATTACH, 1, OTHER, "", 0), (v.ATTACH, 2, GONE, "", 0))
+    worker.say(hold(KNOWN), (v.ATTACH, 1, OTHER, "", 0, 0), (v.ATTACH, 2, GONE, "", 0, 0))
     for key in (KNOWN, OTHER, GONE):
         write(rig, "a", key, ttl)
     write(rig, "b", KNOWN, 1000 * ttl)
@@ -61,7 +61,7 @@ async def test_who_is_connected_is_known_for_as_long_as_that_lasts(rig: Rig, ttl
 @in_rig()
 async def test_only_what_is_near_its_end_is_written_and_what_is_not_there_does_not_come(rig: Rig) -> None:
     keep = keeper(rig, ("a", TTL))
-    rig.worker().say((v.HOLD, [KNOWN, OTHER]))
+    rig.worker().say(hold(KNOWN, OTHER))
     write(rig, "a", KNOWN, TTL)
     await live(rig, keep, 10 * TTL)
     renewals = sum(len(batch.renewals) for batch in rig.store.batches)
@@ -74,7 +74,7 @@ async def test_the_writes_of_a_round_are_spread(rig: Rig, monkeypatch: pytest.Mo
     monkeypatch.setattr(keeping, "_CHUNK", 10)
     keep = keeper(rig, ("a", 300))
     keys = [number.to_bytes(16, "big") for number in range(95)]
-    rig.worker().say((v.HOLD, keys))
+    rig.worker().say(hold(*keys))
     for key in keys:
         write(rig, "a", key, 300)
     await rig.settle()
@@ -93,7 +93,7 @@ async def test_the_writes_of_a_round_are_spread(rig: Rig, monkeypatch: pytest.Mo
 @in_rig()
 async def test_a_store_that_cannot_write_gets_it_when_it_can(rig: Rig) -> None:
     keep = keeper(rig, ("a", TTL))
-    rig.worker().say((v.HOLD, [KNOWN]))
+    rig.worker().say(hold(KNOWN))
     write(rig, "a", KNOWN, TTL)
     await live(rig, keep, 15)
     rig.store.failing = True
@@ -108,7 +108,7 @@ async def test_a_store_that_cannot_write_gets_it_when_it_can(rig: Rig) -> None:
 @in_rig()
 async def test_without_records_that_expire_nothing_is_done(rig: Rig) -> None:
     keep = keeper(rig, ("a", 0))
-    rig.worker().say((v.HOLD, [KNOWN]))
+    rig.worker().say(hold(KNOWN))
     write(rig, "a", KNOWN, 0)
     await live(rig, keep, 100)
     assert not any(batch.renewals for batch in rig.store.batches)

@@ -66,7 +66,7 @@ class App:
 
     async def live(self) -> "Listener":
         worker = self.rig.worker()
-        worker.say((v.ATTACH, 1, DEVICE, "", 0))
+        worker.say((v.ATTACH, 1, DEVICE, "", 0, 0))
         worker.take()
         return Listener(worker)
 

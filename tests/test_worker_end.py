@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import zmq
+from support import held_as_words
 
 from farm.worker.link import WorkerLink
 from router import vocabulary as v
@@ -35,7 +36,7 @@ class Alone:
             b"incarnat",
             4711,
             self.heard.extend,
-            lambda: self.held,
+            lambda: held_as_words(self.held),
         )
         self.link.pump()
         self.identity, _ = self._router.recv_multipart()
@@ -171,7 +172,7 @@ def test_a_message_of_a_router_that_is_none_is_passed_over(tmp_path: Path, messa
         [],
         None,
         [99],
-        [v.ATTACH, 1, DEVICE, "", 0],
+        [v.ATTACH, 1, DEVICE, "", 0, 0],
         [v.DELIVER, 1, [], "a", 1, None],
         [v.DELIVER, 1, DEVICE, "a", "1", None],
         [v.DELIVER, 1, DEVICE],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 import zmq
-from support import Rig, in_rig
+from support import Rig, held_as_words, in_rig
 
 from farm.worker.link import WorkerLink
 from router import vocabulary as v
@@ -41,7 +41,7 @@ class Ends:
             b"incarnat",
             4711,
             self.heard.extend,
-            lambda: list(self.held),
+            lambda: held_as_words(self.held),
             lambda: list(self.channels),
         )
         rig.flush = self.pump
@@ -120,7 +120,7 @@ async def test_a_worker_joins_and_is_heard_and_told(rig: Rig, tmp_path: Path) ->
         (peer,) = rig.hub.peers.values()
         assert (peer.lease.shard, peer.lease.incarnation, peer.pid) == (3, b"incarnat", 4711)
         await ends.until(lambda: peer.snapshot == {"connections": 0})
-        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING))
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
         await ends.until(lambda: ends.heard)
         assert ends.heard == [[v.ANSWER, 1, v.OK, [[], None]]]
         outcome = rig.push(DEVICE, "a", 1, body="\N{PUSHPIN}\0")
@@ -235,7 +235,9 @@ async def test_a_worker_is_saturated_until_what_it_said_is_durable(rig: Rig, tmp
 @in_rig()
 async def test_a_worker_that_has_gone_is_found_out_by_what_is_said_to_it(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        other = WorkerLink(ends.zmq, ends.where, ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: [DEVICE])
+        other = WorkerLink(
+            ends.zmq, ends.where, ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: held_as_words([DEVICE])
+        )
         ends.held = []
         with trio.fail_after(HANG_S):
             while rig.hub.map.device(DEVICE) is None:
@@ -306,7 +308,7 @@ def test_an_address_that_no_unix_socket_can_have_is_told(tmp_path: Path) -> None
 @in_rig()
 async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path, max_message_bytes=65_536) as ends:
-        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING))
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
         await ends.until(lambda: ends.heard)
         ends.heard.clear()
         for number in range(40):
@@ -340,7 +342,7 @@ async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: 
     try:
         worker.send(v.pack([v.JOIN, v.PROTOCOL, 0, b"incarnat", 1]))
         await hears(1)
-        rig.hub.heard(b"w0", [v.BATCH, 1, [[v.ATTACH, 1, DEVICE, "", 0]]])
+        rig.hub.heard(b"w0", [v.BATCH, 1, [[v.ATTACH, 1, DEVICE, "", 0, 0]]])
         await rig.settle()
         await hears(2)
         heard.clear()
@@ -395,7 +397,7 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
 @in_rig()
 async def test_what_cannot_be_packed_is_dropped_and_the_rest_is_said(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING))
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
         await ends.until(lambda: ends.heard)
         ends.heard.clear()
         for number, body in enumerate(("first", "half a character: \ud83d", "last")):

@@ -1,14 +1,12 @@
-"""One device connection, and the table of who is attached: what a worker knows, without I/O."""
+"""One device connection: what a worker knows of it, without I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from farm.dialects import Ask, Session
+from farm.dialects import Session
 from farm.frames import CloseFinder, FrameReader
 from farm.wheel import Bucket
-from router import vocabulary as v
 
 HANDSHAKE: Final = 0
 OPEN: Final = 1
@@ -34,124 +32,3 @@ class Connection:
         self.bucket: Bucket | None = None
         self.ask = 0  # the question whose answer is waited for
         self.held: list[tuple[int, bytes]] | None = None  # messages that came behind that question
-
-
-class _Reads:
-    """Questions for a channel's last event: the one that was put, those it stands for, and those that came later."""
-
-    __slots__ = ("asked", "next", "with_it")
-
-    def __init__(self, asked: int) -> None:
-        self.asked = asked
-        self.with_it: list[int] = []
-        self.next: list[int] = []
-
-
-class Attachments:
-    """Which connection holds which device, and which questions to the router are open.
-
-    The router hears LEAVE for a device only when nobody here holds it or is about to: a LEAVE on its way would
-    otherwise take the attachment of a newer connection with it.
-    """
-
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self._tell = tell
-        self.devices: dict[bytes, Connection] = {}
-        self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
-        self._asks: dict[int, tuple[Connection, Ask]] = {}
-        self._reads: dict[bytes, _Reads] = {}  # by channel
-        self._number = 0
-
-    def number(self) -> int:
-        """A number for a question that nobody has had."""
-        self._number += 1
-        return self._number
-
-    def ask(self, connection: Connection, ask: Ask) -> None:
-        """Put a question to the router; the connection waits for its answer."""
-        connection.ask = number = self.number()
-        self._asks[number] = (connection, ask)
-        word = ask.word
-        if word[0] == v.ATTACH:
-            self._attaching[word[2]] = self._attaching.get(word[2], 0) + 1
-        elif word[0] == v.READ:
-            self._read(number, word[2], word[3])
-            return
-        self._tell((word[0], number, *word[2:]))
-
-    def _read(self, number: int, space: str, channel: bytes) -> None:
-        """Of many who read the same record one asks; who comes while he waits asks with the next."""
-        reads = self._reads.get(channel)
-        if reads is None:
-            self._reads[channel] = _Reads(number)
-            self._tell((v.READ, number, space, channel))
-        else:
-            reads.next.append(number)
-
-    def readers(self, number: int) -> Sequence[int]:
-        """An answer has come. Returns: the questions that it answers."""
-        found = self._asks.get(number)
-        if found is None or found[1].word[0] != v.READ:
-            return (number,)
-        _, _, space, channel = found[1].word
-        reads = self._reads[channel]
-        if reads.asked != number:
-            return (number,)
-        numbers = [number, *reads.with_it]
-        if reads.next:
-            reads.asked, *reads.with_it = reads.next
-            reads.next = []
-            self._tell((v.READ, reads.asked, space, channel))
-        else:
-            del self._reads[channel]
-        return numbers
-
-    def heard_last(self, channel: bytes) -> Sequence[int]:
-        """An event came that is the channel's last. Returns: the questions for it, which need no other answer.
-
-        The answer on its way is this event or an older one: it would come twice, or after what has replaced it.
-        """
-        reads = self._reads.pop(channel, None)
-        return () if reads is None else (reads.asked, *reads.with_it, *reads.next)
-
-    def answered(self, number: int, status: int) -> tuple[Connection, Ask, Connection | None] | None:
-        """An answer has come.
-
-        Returns: who asked, what, and an older connection of the device that has lost it to this one; None if the
-        question is not open any more (said twice, because the link was renewed).
-        """
-        found = self._asks.pop(number, None)
-        if found is None:
-            return None
-        connection, ask = found
-        older = self._attached(connection, ask.word[2], status) if ask.word[0] == v.ATTACH else None
-        return connection, ask, older
-
-    def _attached(self, connection: Connection, key: bytes, status: int) -> Connection | None:
-        left = self._attaching[key] - 1
-        if left:
-            self._attaching[key] = left
-        else:
-            del self._attaching[key]
-        if status != v.OK or connection.phase != OPEN:
-            self._leave(key)
-            return None
-        older = self.devices.get(key)
-        self.devices[key] = connection
-        return older if older is not connection else None
-
-    def shed(self, key: bytes) -> Connection | None:
-        """The device has a newer connection elsewhere. Returns: the one that it had here."""
-        return self.devices.pop(key, None)
-
-    def forget(self, connection: Connection) -> None:
-        """The connection's session has ended: nothing is delivered to it from here on."""
-        session = connection.session
-        connection.session = None
-        if session is not None and session.key is not None and self.devices.get(session.key) is connection:
-            del self.devices[session.key]
-            self._leave(session.key)
-
-    def _leave(self, key: bytes) -> None:
-        if key not in self.devices and key not in self._attaching:
-            self._tell((v.LEAVE, key))

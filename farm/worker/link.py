@@ -10,7 +10,7 @@ over when a router reads it from the store: the device has had it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -37,8 +37,8 @@ _RECONNECT_MAX_MS = 500
 class WorkerLink:
     """Collects words, sends them as batches, hands over the words of the router.
 
-    `heard` is called with the words of each message. When the router has said WELCOME, `held` gives the device keys
-    that are attached and answered, and then `channels` what HOLD_CHANNELS is to announce, word by word.
+    `heard` is called with the words of each message. When the router has said WELCOME, `held` gives the devices that
+    are attached and answered, as the words HOLD have them, and then `channels` what HOLD_CHANNELS is to announce.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class WorkerLink:
         incarnation: bytes,
         pid: int,
         heard: Callable[[list[Any]], None],
-        held: Callable[[], Iterable[bytes]],
+        held: Callable[[], Iterable[tuple[list[bytes], list[tuple[int, int]]]]],
         channels: Callable[[], Iterable[list[list[Any]]]] = tuple,
     ) -> None:
         self._options = options
@@ -302,8 +302,8 @@ class WorkerLink:
         held = self._held()
         for channels in self._channels():  # first, because that is done at once
             self._enqueue([(v.HOLD_CHANNELS, channels)])
-        for keys in _chunks(held):
-            self._enqueue([(v.HOLD, keys)])
+        for keys, runs in held:
+            self._enqueue([(v.HOLD, keys, runs)])
             self._announced = self._sequence
 
     def beat(self, snapshot: dict[str, float]) -> None:
@@ -320,9 +320,3 @@ class WorkerLink:
         """Close; what is queued has a second to leave."""
         self._send()
         self._socket.close()
-
-
-def _chunks(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
-    rest = iter(list(keys))
-    while chunk := list(islice(rest, v.HOLD_CHUNK)):
-        yield chunk

@@ -119,7 +119,7 @@ class Worker:
     def _heard(self, words: list[Any]) -> None:
         self.sockets.heard(words)
 
-    def _welcomed(self) -> Iterable[bytes]:
+    def _welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         return self.sockets.welcomed()
 
     def _held_channels(self) -> Iterable[list[list[Any]]]:

@@ -32,7 +32,8 @@ from farm.round import Round
 from farm.settings import WorkerOptions
 from farm.wheel import Bucket, Wheel
 from farm.whose import ENOUGH, for_app_servers
-from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Attachments, Connection
+from farm.worker.attachments import Attachments
+from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
 from farm.worker.news import News
 from farm.worker.rooms import Change, Rooms
 from router import logs
@@ -77,7 +78,7 @@ class Sockets:
         self._tell = tell
         self._monotonic = monotonic
         self._connections: dict[int, Connection] = {}
-        self._attachments = Attachments(tell)
+        self._attachments = Attachments(tell, monotonic)
         self.devices = self._attachments.devices
         self.rooms = Rooms(tell, self._attachments.number)
         self._presences = presences or {}
@@ -348,10 +349,10 @@ class Sockets:
         """The channels that are here, as the words HOLD_CHANNELS have them."""
         return self.rooms.held()
 
-    def welcomed(self) -> Mapping[bytes, Connection]:
-        """The link is new. Returns: the devices that are here, by key."""
+    def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
+        """The link is new. Returns: the devices that are here, as the words HOLD have them."""
         self._news.renewed()
-        return self.devices
+        return self._attachments.held()
 
     def heard(self, words: list[Any]) -> None:
         """Words of the router."""

@@ -74,7 +74,7 @@ def hub(data: bytes) -> None:
 
     async def scenario(rig: Rig) -> None:
         other = rig.worker(1)
-        other.say((v.ATTACH, 1, _OTHER, "", 0))
+        other.say((v.ATTACH, 1, _OTHER, "", 0, 0))
         await rig.settle()
         other.take()
         worker = rig.worker(0)
@@ -130,10 +130,10 @@ def _message(line: bytes) -> Any:
 
 
 _WORDS: Final[tuple[list[Any], ...]] = (
-    [v.ATTACH, 7, "b:d", "simplepush.device", v.EVERYTHING],
-    [v.ATTACH, 8, "b:d", "", 0],
+    [v.ATTACH, 7, "b:d", "simplepush.device", v.EVERYTHING, 5000],
+    [v.ATTACH, 8, "b:d", "", 0, 0],
     [v.LEAVE, "b:d"],
-    [v.HOLD, ["b:d", "b:o"]],
+    [v.HOLD, ["b:d", "b:o"], [[1, 0], [1, 6000]]],
     [v.SUBSCRIBE, 9, "b:c", -1, "pusher\x003\x00news"],
     [v.UNSUBSCRIBE, "b:c"],
     [v.HOLD_CHANNELS, [["b:c", "pusher\x003\x00presence-a", 3, [["u", "{}"]]]]],

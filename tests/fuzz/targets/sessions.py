@@ -153,6 +153,8 @@ class Driver:
 
     def _word(self, word: tuple[Any, ...]) -> None:
         """It is what the router takes, as the link carries it."""
+        if word[0] == v.ATTACH:
+            word = (*word, 0)  # the worker says since when
         shapes.check(shapes.WORDS_TO_ROUTER, v.unpack(v.pack(word), 1 << 24))
 
 
