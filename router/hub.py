@@ -27,6 +27,7 @@ from router.members import added, count, has, removed
 from router.metrics import RouterCounters
 from router.notices import Notices
 from router.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
+from router.recount import Recount
 from router.settings import LinkOptions
 from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
 
@@ -104,6 +105,8 @@ class Hub:
         self._peer_of: dict[Lease, Peer] = {}
         grace = options.member_grace
         self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
+        first = int.from_bytes(incarnation[-5:], "big") << 20
+        self.recount = Recount(self._tell, first, options.max_recounts, delivery_timeout, monotonic)
         self.changes = Changes(journal)
         self.notices = Notices(journal, options.max_notices, options.max_notice_changes, self._tell_all)
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
@@ -615,6 +618,9 @@ class Hub:
     def _count(self, peer: Peer, word: list[Any]) -> None:
         self.channels.counted(word[1], word[2], peer.lease)
 
+    def _counts_told(self, peer: Peer, word: list[Any]) -> None:
+        self.recount.told(word[1], peer.lease)
+
     def _enter(self, peer: Peer, word: list[Any]) -> None:
         _, ask, channel, user, info, most = word
         members = self.channels.enter(channel, user, info, most, peer.lease)
@@ -739,7 +745,7 @@ class Hub:
             if peer.stored_bytes and not peer.words:
                 peer.stored_bytes = 0
                 self._read_held(peer)
-        for tick in (self.notices.tick, self.channels.tick):
+        for tick in (self.notices.tick, self.channels.tick, self.recount.tick):
             try:
                 tick()
             except Exception as error:  # one channel's or observer's defect
@@ -775,6 +781,7 @@ _HANDLERS: dict[int, Callable[[Hub, Peer, list[Any]], None]] = {
     v.ENLIST: Hub._enlist,
     v.DELIST: Hub._delist,
     v.COUNT: Hub._count,
+    v.COUNTS_TOLD: Hub._counts_told,
     v.ENTER: Hub._enter,
     v.EXIT: Hub._exit,
     v.READ: Hub._read_back,

@@ -179,6 +179,12 @@ class LinkOptions(Section):
         unit="pushes",
         ge=1,
     )
+    max_recounts: int = option(
+        1000,
+        "requests for numbers of subscribers that may wait for the workers' newest; beyond, they get the last known",
+        unit="requests",
+        ge=1,
+    )
     max_direct: int = option(
         1024, "answers to workers that join and to the supervisor that may wait; beyond, the oldest goes", ge=1
     )

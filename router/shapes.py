@@ -152,6 +152,10 @@ class _Count(_Shape):
     subscribers: Count
 
 
+class _Number(_Shape):
+    number: Number
+
+
 class _Enter(_Shape):
     ask: Number
     channel: Key
@@ -281,6 +285,7 @@ WORDS_TO_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.ENLIST: _Enlist,
     v.DELIST: _Delist,
     v.COUNT: _Count,
+    v.COUNTS_TOLD: _Number,
     v.ENTER: _Enter,
     v.EXIT: _Exit,
     v.READ: _Read,
@@ -297,6 +302,7 @@ WORDS_OF_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.MEMBERS: _Members,
     v.DISMISS: _Dismiss,
     v.NOTICES_TOLD: _NoticesTold,
+    v.TELL_COUNTS: _Number,
 }
 
 _convert = msgspec.convert

@@ -99,6 +99,8 @@ HAPPENED = 38
 """(label, what, detail) Something that only an app server may want to hear of (a webhook): texts of the dialect."""
 ASKING = frozenset((ATTACH, SUBSCRIBE, RECORD, FETCH, DROP, PUBLISH, ENLIST, DELIST, ENTER, READ))
 """Words that begin with a question's number, or 0."""
+COUNTS_TOLD = 39
+"""(number) Every COUNT that there was to say when TELL_COUNTS was heard has been said."""
 # --- words, router to worker
 ANSWER = 40
 """(ask, status, payload)"""
@@ -120,6 +122,8 @@ MEMBERS = 46
 if whole, all who are there: whoever else a worker knows of has gone. What it knows already changes nothing."""
 DISMISS = 47
 """(channel key, code, reason) Close every connection that is subscribed to this address, in sight or hidden."""
+TELL_COUNTS = 49
+"""(number) Say every COUNT that is put off, and then COUNTS_TOLD with this number."""
 NOTICES_TOLD = 48
 """() After WELCOME all notices have been said: what else the worker knows of has gone in the meantime."""
 

@@ -197,6 +197,16 @@ class FakeWorker:
         unpacked = v.unpack(v.pack([v.WORDS, peer.confirmed, words, peer.unkept]), LIMIT)
         return list(unpacked[2])
 
+    def tell_counts(self, *late: Any) -> int:
+        """Answer what was asked of counts, with these words before it. Returns: how often that was."""
+        peer = self._rig.hub.peers.get(self.identity)
+        asked = [] if peer is None else [word for word in peer.words if word[0] == v.TELL_COUNTS]
+        for word in asked:
+            assert peer is not None
+            peer.words.remove(word)
+            self.say(*late, (v.COUNTS_TOLD, word[1]))
+        return len(asked)
+
     def direct(self) -> list[Any]:
         """Messages outside of any batch: WELCOME, REJOIN, STATUS."""
         mine = [message for identity, message in self._rig.hub.direct if identity == self.identity]

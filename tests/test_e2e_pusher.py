@@ -225,6 +225,14 @@ def members(farm: Farm, channel: str) -> list[str]:
     return sorted(user["id"] for user in answer.json()["users"])
 
 
+def subscribers(farm: Farm, channel: str) -> int:
+    """As app servers are told."""
+    answer = call(farm, "GET", f"/channels/{channel}", info="subscription_count")
+    assert answer.status == 200, answer
+    count: int = answer.json()["subscription_count"]
+    return count
+
+
 # ---------------------------------------------------------------------- connection
 
 
@@ -253,6 +261,15 @@ def test_who_cannot_be_served_is_told_and_closed(farm: Farm, key: str, query: st
     assert client.greeting["data"]["code"] == code
     assert client.code() == code
     client.socket.shutdown()
+
+
+@pytest.mark.parametrize("prefix", ["", "private-", "presence-"])
+def test_who_has_heard_that_it_is_subscribed_is_counted(farm: Farm, prefix: str) -> None:
+    channel = new_name(prefix)
+    with clients(farm, 8) as found:
+        for number, client in enumerate(found, 1):
+            client.subscribe(channel, json.dumps({"user_id": number}) if prefix == "presence-" else None)
+            assert subscribers(farm, channel) == number
 
 
 def test_a_path_that_goes_further_is_none(farm: Farm) -> None:

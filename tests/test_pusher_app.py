@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FakeWorker, Rig, growth, in_rig, settings_with
+from support import DELIVERY_TIMEOUT_S, FakeWorker, Rig, growth, in_rig, settings_with
 
 from router import vocabulary as v
 from router.dialects import Context, Router
@@ -58,6 +58,7 @@ class App:
         self, rig: Rig, tmp_path: Path, apps: Iterable[Json] = (APP, OTHER, OFF, OPEN), **options: Any
     ) -> None:
         self.rig = rig
+        self._workers: list[FakeWorker] = []
         path = tmp_path / "apps.json"
         path.write_text(json.dumps({"applications": list(apps)}))
         settings = settings_with((PusherOptions, {"apps": str(path)} | options))
@@ -95,6 +96,8 @@ class App:
 
     async def answer(self, answers: list[Response]) -> tuple[int, Any]:
         """Status and body; of an error its text."""
+        for worker in self._workers:
+            worker.tell_counts()
         await self.rig.settle()
         (answer,) = answers
         assert answer.content_type == "application/json"
@@ -115,6 +118,7 @@ class App:
     def subscribe(self, *channels: str, shard: int = 0, app: str = "3") -> "Listener":
         """A shard with one subscriber in each of these channels."""
         worker = self.rig.worker(shard)
+        self._workers.append(worker)
         for channel in channels:
             worker.say((v.SUBSCRIBE, 1, channel_address(app, channel), -1, label(app, channel)))
         worker.take()
@@ -727,6 +731,58 @@ async def test_users_have_the_ids_that_they_were_given(rig: Rig, tmp_path: Path)
     assert await app.get(path) == (200, {"users": [{"id": 7}, {"id": 8}, {"id": "9"}, {"id": "a"}]})
     with_info = [{"id": 7, "user_info": {"name": "Eve"}}, {"id": 8}, {"id": "9", "user_info": {"x": 1}}, {"id": "a"}]
     assert await app.get(path, with_user_info="1") == (200, {"users": with_info})
+
+
+@in_rig()
+async def test_who_is_subscribed_by_now_is_counted(rig: Rig, tmp_path: Path) -> None:
+    app = App(rig, tmp_path)
+    one, two = app.subscribe("a"), app.subscribe("a", "b", shard=1)
+    batch = {"batch": [{"name": "x", "data": "", "channel": "a", "info": "subscription_count"}]}
+    for number, (method, path, body, parameters, asked) in enumerate(
+        (
+            ("GET", "/apps/3/channels/a", None, {"info": "subscription_count"}, 2),
+            ("GET", "/apps/3/channels", None, {"info": "subscription_count", "filter_by_prefix": "a"}, 2),
+            ("POST", "/apps/3/events", event("a", info="subscription_count"), {}, 2),
+            ("POST", "/apps/3/batch_events", batch, {}, 2),
+            ("GET", "/apps/3/channels/b", None, {"info": "subscription_count"}, 1),
+            ("GET", "/apps/3/channels/nobody", None, {"info": "subscription_count"}, 0),
+            ("GET", "/apps/3/channels/a", None, {}, 0),
+            ("POST", "/apps/3/events", event("a"), {}, 0),
+        ),
+        10,
+    ):
+        answers = app.call(method, path, body, **parameters)
+        assert bool(answers) is (asked == 0)
+        late = (v.COUNT, channel_address("3", "a"), number)
+        assert one.worker.tell_counts(late) == (asked == 2)
+        assert two.worker.tell_counts(late) == (asked > 0)
+        status, told = await app.answer(answers)
+        assert status == 200
+        if asked == 2:
+            assert f'"subscription_count": {2 * number}' in json.dumps(told)
+    assert len(rig.hub.recount) == 0
+
+
+@in_rig(link={"max_recounts": 2})
+async def test_a_worker_that_does_not_say_is_not_waited_for_long(rig: Rig, tmp_path: Path) -> None:
+    app = App(rig, tmp_path)
+    listener = app.subscribe("a")
+    path = "/apps/3/channels/a"
+    late, lost, beyond = (app.call("GET", path, info="subscription_count") for _ in range(3))
+    assert (late, lost, len(beyond)) == ([], [], 1)
+    rig.hub.tick()
+    assert late == []
+    rig.hub.lose(listener.worker.peer, "a test")
+    rig.hub.tick()
+    assert [json.loads(answers[0].body) for answers in (late, lost)] == [
+        {"occupied": False, "subscription_count": 0}
+    ] * 2
+    listener = app.subscribe("a")
+    late = app.call("GET", path, info="subscription_count")
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 0.1)
+    rig.hub.tick()
+    assert json.loads(late[0].body) == {"occupied": True, "subscription_count": 1}
+    assert listener.worker.tell_counts() == 1  # too late: it changes nothing
 
 
 # ---- cache channels

@@ -17,14 +17,14 @@ from farm.settings import WorkerOptions
 from farm.upgrade import Request
 from farm.worker.sockets import Sockets
 from router import vocabulary as v
-from router.dialects.webpush import WebPushOptions, plain_slot
+from router.dialects.webpush import WebPushOptions, device_address, plain_slot
 from router.lot import READ, WRITE, Lot
 from router.metrics import WorkerCounters
 from router.store.base import Item
 from router.token import Tokens
 
 UAID = "0123456789abcdef0123456789abcdef"
-KEY = bytes.fromhex(UAID)
+KEY = device_address(UAID)
 CHANNEL = "11111111-2222-3333-4444-555555555555"
 HELLO = {"messageType": "hello", "uaid": UAID, "use_webpush": True, "broadcasts": {"a": "1"}}
 PATIENCE_S = 20

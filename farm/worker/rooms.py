@@ -311,7 +311,7 @@ class Rooms:
         return Change(room.label, room.audience(), new, gone) if new or gone else None
 
     def counts(self) -> None:
-        """To be called once a second: tell the router of subscribers that have become more or fewer."""
+        """To be called once a second and when the router asks: tell it of subscribers that are more or fewer now."""
         for room in list(self._uncounted):
             if room.waiting is not None and not room.subscribers:
                 continue  # those who wait are nearly there

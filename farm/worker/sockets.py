@@ -373,6 +373,9 @@ class Sockets:
                 self._changed(self.rooms.members(word))
             elif kind == v.DISMISS:
                 self._dismiss(word)
+            elif kind == v.TELL_COUNTS:
+                self.rooms.counts()
+                self._tell((v.COUNTS_TOLD, word[1]))
             elif kind == v.NOTICE:
                 self._news.noticed(word[1], word[2], word[3])
             elif kind == v.NOTICES_TOLD:

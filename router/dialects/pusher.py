@@ -441,12 +441,15 @@ class _AppSide:
         kept = any(map(is_cache, channels))
         self._check_room(kept)
         self._say(call, event, channels)
-        if wanted:
+        if not wanted:
+            self._answer(call, _EMPTY, kept)
+            return
+
+        def counted() -> None:
             found = {name: _attributes(name, self._there(call.app, name), wanted) for name in channels}
-            answer = Response(200, _encode({"channels": found}))
-        else:
-            answer = _EMPTY
-        self._answer(call, answer, kept)
+            self._answer(call, Response(200, _encode({"channels": found})), kept)
+
+        self._when_counted(call, wanted, channels, counted)
 
     def _batch_events(self, call: _Call) -> None:
         """`POST .../batch_events`: all of them are found valid before any is said."""
@@ -462,14 +465,18 @@ class _AppSide:
         self._check_room(kept)
         for event, channels, _ in checked:
             self._say(call, event, channels)
-        if any(wanted for _, _, wanted in checked):
+        every = _NOTHING.union(*(wanted for _, _, wanted in checked))
+        if not every:
+            self._answer(call, _EMPTY, kept)
+            return
+
+        def counted() -> None:
             found = [
                 _attributes(channels[0], self._there(call.app, channels[0]), wanted) for _, channels, wanted in checked
             ]
-            answer = Response(200, _encode({"batch": found}))
-        else:
-            answer = _EMPTY
-        self._answer(call, answer, kept)
+            self._answer(call, Response(200, _encode({"batch": found})), kept)
+
+        self._when_counted(call, every, [channels[0] for _, channels, _ in checked], counted)
 
     def _old_events(self, call: _Call, channel: str) -> None:
         """`POST .../channels/{name}/events?name=`: the body is the data. Deprecated, and answered with 202."""
@@ -558,17 +565,24 @@ class _AppSide:
         wanted = _wanted(parameters.get("info"), _INFORMED)
         if "user_count" in wanted and not is_presence(prefix):
             raise _Refused(400, "user_count needs a filter_by_prefix that begins with presence-")
-        found = {
-            name: _attributes(name, self._there(call.app, name), wanted) if wanted else {}
-            for name in self._hub.channels.names(NAME, call.app.id, prefix)
-            if not name.startswith("#")
-        }
-        call.reply(Response(200, _encode({"channels": found})))
+
+        def counted() -> None:
+            found = {
+                name: _attributes(name, self._there(call.app, name), wanted) if wanted else {}
+                for name in self._hub.channels.names(NAME, call.app.id, prefix)
+                if not name.startswith("#")
+            }
+            call.reply(Response(200, _encode({"channels": found})))
+
+        self._when_counted(call, wanted, None, counted)
 
     def _channel(self, call: _Call, channel: str) -> None:
         """`GET .../channels/{name}`: whether it has subscribers, and what else is asked for."""
         self._check_channel(channel)
         wanted = _wanted(call.parameters.get("info"), _INFORMED_OF_ONE)
+        self._when_counted(call, wanted, [channel], lambda: self._channel_counted(call, channel, wanted))
+
+    def _channel_counted(self, call: _Call, channel: str, wanted: frozenset[str]) -> None:
         there = self._there(call.app, channel)
         found: _Attributes = {"occupied": there is not None and there.count > 0} | _attributes(channel, there, wanted)
         if "cache" not in wanted or not is_cache(channel):
@@ -610,6 +624,19 @@ class _AppSide:
             raise _Refused(400, f"The id of a user has 1 to {self._options.max_user_id} characters")
         self._hub.dismiss(channel_address(call.app.id, SERVER_TO_USER + user), *_TERMINATED)
         call.reply(_EMPTY)
+
+    def _when_counted(
+        self, call: _Call, wanted: frozenset[str], channels: Iterable[str] | None, then: Callable[[], None]
+    ) -> None:
+        """Do it when the numbers of subscribers, if they are wanted, are right. channels: None for all there are."""
+        hub = self._hub
+        if "subscription_count" not in wanted:
+            then()
+        elif channels is None:
+            hub.recount.ask([peer.lease for peer in hub.peers.values()], then)
+        else:
+            found = (self._there(call.app, name) for name in channels)
+            hub.recount.ask([lease for channel in found if channel is not None for lease in channel.leases], then)
 
     def _there(self, app: App, channel: str) -> Channel | None:
         return self._hub.channels.get(channel_address(app.id, channel))
