@@ -196,6 +196,17 @@ def test_what_else_comes_to_this_port(farm: Farm) -> None:
     assert status("POST /apps/nobody/events HTTP/1.1", "Content-Length: 0").status == 404
     assert status("POST /users/jim/terminate_connections HTTP/1.1", "Content-Length: 0").status == 401
     assert refusal(farm.device_port, b"POST nonsense\r\n\r\n").status == 400
+    assert status("OPTIONS * HTTP/1.1").status == 200
+
+
+def test_a_target_in_absolute_form_and_empty_lines_before_it(farm: Farm) -> None:
+    host = f"http://localhost:{farm.device_port}"
+    with Raw(farm.device_port) as raw:
+        for target in (signed("GET", "/channels"), "/apps/testapp/channels", signed("GET", "/channels/a")):
+            raw.send(f"\r\n\r\nGET {host}{target} HTTP/1.1\r\nHost: other\r\n\r\n".encode())
+        assert [answer.status for answer in raw.answers(3)] == [200, 401, 200]
+    device = f"\r\nGET {host}/app/{APP['key']} HTTP/1.1\r\nHost: other\r\n\r\n".encode()
+    assert refusal(farm.device_port, device).status == 426
 
 
 # ---------------------------------------------------------------------- what stays

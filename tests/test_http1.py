@@ -1,5 +1,6 @@
 """The app servers' HTTP: bytes in, requests out, answers in, bytes out. h11's client reads what is answered."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -580,3 +581,71 @@ def test_no_bytes_whatever_do_more_than_be_refused(data: bytes) -> None:
     assert refused <= 1
     assert server.sent.count(b"HTTP/1.1 ") == len(server.asked) + refused + server.sent.count(b"HTTP/1.1 100 ")
     assert not server.http.waiting
+
+
+# ---- h11 decides
+
+_SEEDS = (
+    PUT,
+    CHUNKED.replace(b"Trailer: x\r\n", b""),
+    GET,
+    PUT.replace(b"1.1", b"1.0"),
+    PUT.replace(b"Host", b"Expect: 100-continue\r\nHost"),
+)
+_ODD = st.sampled_from(
+    [b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"1", b"-", b"\x0b", b"\xff"]
+)
+_LINES = st.sampled_from(
+    [
+        b"Content-Length: 0\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Host: b\r\n",
+    ]
+)
+
+
+@st.composite
+def nearly_requests(draw: st.DrawFn) -> bytes:
+    """Requests in which something was put in or left out."""
+    data = b"".join(draw(st.lists(st.sampled_from(_SEEDS), min_size=1, max_size=2)))
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(1, len(data)))  # h11 does not know empty lines before a request
+        data = data[:place] + draw(_ODD | _LINES | st.just(b"")) + data[place + draw(st.integers(0, 3)) :]
+    return data
+
+
+def by_h11(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Method, target and body of the requests that h11 finds before it finds a fault."""
+    found: list[tuple[bytes, bytes, bytes]] = []
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(data)
+    try:
+        while (event := server.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            if isinstance(event, h11.Request):
+                request, body = event, b""
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                found.append((request.method, request.target, body))
+                if server.their_state is not h11.DONE:
+                    break
+                server.send(h11.Response(status_code=204, headers=[]))
+                server.send(h11.EndOfMessage())
+                server.start_next_cycle()
+    except h11.RemoteProtocolError:
+        pass
+    return found
+
+
+@given(nearly_requests(), st.data())
+def test_we_read_what_h11_reads_or_refuse_it(data: bytes, draws: st.DataObject) -> None:
+    cut = draws.draw(st.integers(0, len(data)))
+    whole, pieces = AppServer(), AppServer()
+    requests = whole.send(data)
+    assert pieces.send(data[:cut], data[cut:]) == requests
+    ours = [(r.method, r.path + (b"?" + r.query if r.query else b""), r.body) for r in requests]
+    theirs = [(method, target.removesuffix(b"?"), body) for method, target, body in by_h11(data)]
+    if re.search(rb"\r\n0+[^\n]*\r\n[^\r]", data):  # trailers: h11 refuses some that we drop
+        theirs += ours[len(theirs) :]
+    assert ours == theirs[: len(ours)]
