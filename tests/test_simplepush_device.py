@@ -732,6 +732,33 @@ def test_what_was_read_again_is_sent_unless_it_was_sent_already() -> None:
     assert device.stored() == []
 
 
+def test_what_is_read_again_is_never_older_than_what_was_sent() -> None:
+    device = Device().greeted()
+    device.delivered(CHANNEL, 7)  # and refused by the store, which holds the one before
+    assert device.stored(Item(*item(CHANNEL, 6)), Item(*item(OTHER, 0))) == [
+        {"messageType": "notification", "updates": [update(OTHER, device.clock.unix())]}
+    ]
+    assert device.stored(Item(*item(CHANNEL, 8)))[0]["updates"] == [update(CHANNEL, 8)]
+
+
+def test_what_is_not_acknowledged_is_bounded_and_the_rest_comes_when_there_is_room() -> None:
+    device = Device(max_unacked=4).greeted()
+    channels = [f"{number:08x}-2222-3333-4444-555555555555" for number in range(6)]
+    for channel in channels[:4]:
+        device.delivered(channel, 1)
+    assert device.session.delivered(channels[4], 1, None) is None
+    assert device.delivered(channels[0], 2)["updates"] == [update(channels[0], 2)]  # it has its place
+    assert len(device.session._unacked or ()) == 4
+    device.send({"messageType": "ack", "updates": [update(channels[1], 1)]})
+    assert device.ask is None
+    device.send({"messageType": "ack", "updates": [update(channels[2], 1)]})
+    assert device.word() == (v.FETCH, 0, device.session.key, v.EVERYTHING)
+    kept = [item(channels[0], 2), item(channels[3], 1), item(channels[4], 1)]
+    assert device.answer(v.OK, kept)[0]["updates"] == [update(channels[4], 1)]
+    device.send({"messageType": "ack", "updates": [update(channels[4], 1)]})
+    assert device.ask is None
+
+
 def test_what_was_acknowledged_is_not_remembered() -> None:
     device = Device().greeted()
     device.delivered(CHANNEL, 7)

@@ -587,6 +587,15 @@ def test_nothing_is_sent_twice_on_one_connection() -> None:
     assert device.answer(v.OK, []) == []
 
 
+def test_nothing_older_follows_what_was_sent() -> None:
+    device = Device(batch=4, max_unacked=2).greeted()
+    assert device.delivered(*item(5, CHANNEL, "t")[:2]) == note(5, CHANNEL, "t")  # and refused by the store
+    assert device.delivered(*item(4, CHANNEL, "t")[:2]) is None
+    assert device.stored(item(3, CHANNEL, "t"), item(1)) == [note(1)]
+    assert device.delivered(*item(6, CHANNEL, "t")[:2]) == note(6, CHANNEL, "t")  # it takes the place of the older
+    assert device.delivered(*item(7)[:2]) is None
+
+
 def test_what_was_read_again_is_sent_as_far_as_a_batch_goes() -> None:
     device = Device(batch=2).greeted(item(1))
     assert device.stored(item(4), item(1), item(3), item(2)) == [note(2)]  # however they came, in their order

@@ -69,7 +69,8 @@ ERRORS: Final = {
 }
 _TOO_MANY: Final = "The device has too many channels"
 _RECORDED: Final = 1
-_CHANNEL: Final = 2
+_MORE: Final = 2
+_CHANNEL: Final = 4
 """One number holds whether the device's record is written, and beside it how many channels it has."""
 
 
@@ -121,7 +122,9 @@ class SimplePushSession:
         self.key: bytes | None = None
         self._spelling: str | None = None  # the uaid, where it is not the key's plain digits
         self._last_ping = _NEVER
-        self._has = 0  # _RECORDED, and _CHANNEL for each channel of its hello and each register; a slot less
+        # _RECORDED, _MORE if the store may hold what was not sent, and _CHANNEL for each channel of its hello and each
+        # register; a slot less
+        self._has = 0
         self._unacked: dict[str, int] | None = None  # what was sent on this connection and not acknowledged
 
     # ------------------------------------------------------------------ from the device
@@ -257,6 +260,9 @@ class SimplePushSession:
         effects: list[Effect] = [(v.ACK, key, acks)] if acks else []
         if self._dialect.options.resend_on_ack:
             effects.append(Ask((v.FETCH, 0, key, v.EVERYTHING), ("resend", None)))
+        elif self._has & _MORE and len(self._unacked or ()) <= self._dialect.options.max_unacked // 2:
+            self._has &= ~_MORE
+            effects.append(Ask((v.FETCH, 0, key, v.EVERYTHING), ("rest", None)))
         return effects
 
     def _ping(self, command: dict[str, Any], now: float) -> Effects:
@@ -292,6 +298,8 @@ class SimplePushSession:
         items = [Item(*item) for item in payload]
         if kind == "again":
             return self._greet(items)
+        if kind == "rest":
+            return self.stored(items, now)
         return self._notify(items)
 
     def _hello_answered(self, subject: tuple[str, int], status: int, payload: Any) -> Effects:
@@ -341,7 +349,7 @@ class SimplePushSession:
     def _failed(self, kind: str) -> Effects:
         self._dialect.counters.commands_refused += 1
         status, text = ERRORS[402]
-        name = "ack" if kind == "resend" else "hello" if kind == "again" else kind
+        name = "ack" if kind in ("resend", "rest") else "hello" if kind == "again" else kind
         reply = {"messageType": name, "status": status, "error": text, "reason": text}
         return (_encode(reply), Close(TRY_LATER, text))
 
@@ -359,11 +367,15 @@ class SimplePushSession:
             self._unacked = {}
         self._unacked.update(updates)
 
-    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
-        if self._unacked is None:
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
+        unacked = self._unacked
+        if unacked is None:
             self._unacked = {slot: version}
+        elif slot in unacked or len(unacked) < self._dialect.options.max_unacked:
+            unacked[slot] = version
         else:
-            self._unacked[slot] = version
+            self._has |= _MORE
+            return None
         self._dialect.counters.updates_sent += 1
         if body is None:
             return b'{"messageType":"notification","updates":[{"channelID":"%s","version":%d}]}' % (
@@ -377,8 +389,9 @@ class SimplePushSession:
         )
 
     def stored(self, items: list[Item], now: float) -> Effects:
+        # Nothing older follows what was sent, which may have been refused by the store: then it holds the older one.
         sent = self._unacked or {}
-        return self._notify([item for item in items if sent.get(item.slot) != item.version])
+        return self._notify([item for item in items if sent.get(item.slot, -1) < item.version])
 
     def tick(self, silent: float) -> tuple[Effects, float]:
         if self.key is None:

@@ -464,9 +464,9 @@ class WebPushSession:
         flow = self._flow
         if flow is None:
             flow = self._flow = _Flow()
-        elif flow.unacked.get(slot) == version:
-            return None
-        elif len(flow.unacked) >= self._dialect.options.max_unacked:
+        elif (sent := flow.unacked.get(slot, -1)) >= version:
+            return None  # it was sent, or what replaces it: nothing older follows
+        elif sent < 0 and len(flow.unacked) >= self._dialect.options.max_unacked:
             flow.more = True
             return None
         flow.unacked[slot] = version
@@ -494,7 +494,7 @@ class WebPushSession:
         effects: list[Effect] = []
         for item in items:
             slot, version = item.slot, item.version
-            if flow.unacked.get(slot) != version:
+            if flow.unacked.get(slot, -1) < version:
                 if room <= 0:
                     more = True
                     break

@@ -47,6 +47,12 @@ class SimplePushOptions(Section):
         unit="channels",
         ge=1,
     )
+    max_unacked: int = option(
+        1000,
+        "updates, of a channel each, that a device may leave unacknowledged; what comes then waits in the store",
+        unit="updates",
+        ge=1,
+    )
     malformed_uaid: str = option(
         REFUSE,
         "a hello whose uaid is no UUID: refuse answers 503 and closes, fresh gives a fresh one, as PushGo from 1.5rc5",
