@@ -68,3 +68,42 @@ def test_an_error_of_the_disk_refuses_and_passes(
         assert put(endpoint, 100) == 200
         assert back.updates() == [(channel, 100)]
     assert farm.router_pid() == router
+
+
+def test_what_was_acknowledged_meanwhile_does_not_come_again(farm: Farm, disk: FailingDisk) -> None:
+    with Device(farm) as device:
+        device.hello()
+        channel, endpoint = device.register()
+        other, other_endpoint = device.register()
+        assert put(endpoint, 5) == 200
+        assert device.updates() == [(channel, 5)]
+        try:
+            disk.fail("write")
+            assert put(other_endpoint, 1) == 503
+            device.send({"messageType": "ack", "updates": [{"channelID": channel, "version": 5}]})
+            assert put(other_endpoint, 2) == 503
+        finally:
+            disk.heal()
+        until(lambda: well(farm), "it finds out by itself that it can write again")
+        # Everything that the store still had to do is done before this.
+        until(lambda: put(other_endpoint, 3) == 200, "it takes pushes")
+        uaid = device.uaid
+    with Device(farm) as back:
+        back.hello(uaid, (channel, other))
+        assert back.updates() == [(other, 3)]
+
+
+def test_a_store_that_fails_for_long_and_at_the_end_too_is_stopped_in_good_order(
+    farm: Farm, disk: FailingDisk, tmp_path: Path
+) -> None:
+    data = Path(disk.environment["EIO_PREFIX"]).parent
+    other = FailingDisk(tmp_path, data.parent / "other" / "store.sqlite3")
+    with running_farm(data.parent / "other", {}, 1, other.environment) as ending:
+        with Device(ending) as device:
+            device.hello()
+            _, endpoint = device.register()
+            assert put(endpoint, 1) == 200
+            other.fail("write", "sync", "truncate")
+            assert put(endpoint, 2) == 503
+        ending.stop()  # with exit code 0
+    assert farm.healthy()
