@@ -66,6 +66,9 @@ _MARK_AHEAD: Final = 10_000_000
 _mark_value: Final = struct.Struct(">Q")
 _SHARE: Final = 8
 """Of a commit's writes one device may have this part for its acknowledgements."""
+_FIRST_READS: Final = 32
+_READ_BYTES: Final = 33_554_432
+"""About so many bytes of inboxes are read in one batch: what is read waits in memory until it has been sent on."""
 _SLOW_COMMIT_S: Final = 10.0
 """A commit that takes so long is as bad as one that fails: no more is promised meanwhile."""
 _STEP_S: Final = 60.0
@@ -106,6 +109,8 @@ class Journal:
         self._chars = 0
         self._unremoved: dict[SlotName, int] = {}  # removals that failed
         self._mark = 0
+        # As how many writes the read of an inbox counts: as the last ones were large. At first they are thought to be.
+        self._inbox_weight = max(1, options.batch_limit // _FIRST_READS)
         self._idle: trio.Event | None = None
         self._busy_since: float | None = None
         self._sweep_budget = 0
@@ -280,7 +285,7 @@ class Journal:
 
     def read_inbox(self, device: bytes, done: InboxDone, most: int = EVERYTHING) -> None:
         """Read what waits for a device: everything in order of arrival, or the first `most` items by slot."""
-        batch = self._next_of(device)
+        batch = self._next_of(device, self._inbox_weight)
         inboxes = batch.reads.inboxes
         # What is still to be removed is left out afterwards, so there have to be others in its place.
         inboxes[device] = EVERYTHING if self._unremoved else max(most, inboxes.get(device, 0))
@@ -288,7 +293,8 @@ class Journal:
 
     def read_inboxes(self, devices: list[bytes], done: InboxesDone) -> None:
         """Read what waits for many devices; the callback gets those for which something does."""
-        batch = self._next(len(devices)) if not self._late else self._weighed(self._batches[-1], len(devices))
+        weight = len(devices) * self._inbox_weight
+        batch = self._next(weight) if not self._late else self._weighed(self._batches[-1], weight)
         batch.reads.inboxes.update(dict.fromkeys(devices, EVERYTHING))
         batch.many.append((devices, done))
 
@@ -401,10 +407,18 @@ class Journal:
             self._waiting -= batch.size
             self._pushes -= batch.pushes
             self._chars -= batch.chars
+        if batch.reads.inboxes:
+            self._weigh_inboxes(len(batch.reads.inboxes), outcome.results.inboxes)
         call_back(batch, outcome, self._unremoved)
         if self._unremoved and outcome.status == OK and len(batch.writes):
             self._remove_again()
         flush()
+
+    def _weigh_inboxes(self, asked: int, found: dict[bytes, list[Item]]) -> None:
+        """Large ones count at once for those that come; small ones make them light again by and by."""
+        size = sum(len(item.slot) + len(item.body or "") for items in found.values() for item in items)
+        weight = min(self._batch_limit, size // asked * self._batch_limit // _READ_BYTES)
+        self._inbox_weight = max(1, weight, self._inbox_weight // 2)
 
     async def _apply(self, batch: Batch) -> Outcome:
         now = int(self._unix_time())
