@@ -93,6 +93,8 @@ class Place:
         self._http = http
 
     def __call__(self, response: Response) -> None:
+        if self.data is not None:
+            return  # a route that failed behind its answer
         try:
             if self.keep_alive and not self.head_only:
                 data = response.encoded()

@@ -459,7 +459,10 @@ class Sender:
     async def _tick(self) -> None:
         while True:
             await trio.sleep(_TICK_S)
-            self._webhooks.tick()
+            try:
+                self._webhooks.tick()
+            except Exception as error:  # webhooks are no reason for the router to end
+                logs.limited("webhook.tick_failed", at="error", per=type(error).__name__, exc=error)
 
     async def _serve(self, client: Any, outbox: Outbox) -> None:
         while True:

@@ -353,6 +353,21 @@ def test_of_something_else_nothing_is_left(tmp_path: Path, rig: Rig) -> None:
     assert rig.counts == (0, 0, 0)
 
 
+def test_a_worker_without_a_descriptor_for_the_router_says_503(rig: Rig) -> None:
+    client = rig.client()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open("/dev/null", os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
+    try:
+        client.send(GET)
+        rig.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert client.answer().startswith(b"HTTP/1.1 503 ")
+    assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+
+
 def test_out_of_descriptors_a_worker_waits(rig: Rig) -> None:
     assert rig.router is not None
     kept = rig.client()

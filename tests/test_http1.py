@@ -313,6 +313,15 @@ def test_what_waits_is_counted() -> None:
     assert server.http.held == 0 and not server.http.waiting
 
 
+def test_a_second_answer_to_a_request_is_none() -> None:
+    server = AppServer()
+    server.send(PUT)
+    for status in (200, 500):
+        server.answer(0, Response(status))
+    assert server.statuses("PUT") == [200]
+    assert server.http.held == 0
+
+
 def test_an_answer_that_cannot_be_written_is_a_500() -> None:
     server = AppServer()
     server.send(PUT)

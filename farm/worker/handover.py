@@ -26,7 +26,7 @@ class Handover:
     def give(self, fd: int, data: bytes) -> bool:
         """Pass a connection and what was read of it. The caller keeps his descriptor, to close it.
 
-        Returns: whether it is the router's now; if not, the router is away or its queue is full.
+        Returns: whether it is the router's now; if not, it is away, its queue is full, or no descriptor is left.
         """
         for _ in range(2):
             link = self._link or self._connect()
@@ -43,7 +43,10 @@ class Handover:
         return False
 
     def _connect(self) -> socket.socket | None:
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:  # out of descriptors
+            return None
         try:
             link.setblocking(False)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
