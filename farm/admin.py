@@ -20,9 +20,11 @@ from starlette.routing import Route
 
 from router import vocabulary as v
 from router.dialects.webpush import NAME as BROADCASTS
+from router.health import LIVE, READY, page
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 
 Status = dict[str, Any]
+Unready = Callable[[], Awaitable[list[str]]]
 SetNotice = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]]
 _MAX_VERSION_BYTES = 4096
 _RESERVED = "errors"  # stands among the broadcasts that a device is told
@@ -121,8 +123,17 @@ async def _version(request: Request) -> str:
     return version
 
 
-def application(status: Callable[[], Awaitable[Status]], set_notice: SetNotice) -> Starlette:
-    """The admin port's pages. `status` asks the whole farm; its `status` is "ok" when everything serves."""
+def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_notice: SetNotice) -> Starlette:
+    """The admin port's pages. `status` asks the whole farm; its `status` is "ok" when everything serves.
+    `unready` tells why the farm should get nothing new."""
+
+    async def live(request: Request) -> Response:
+        code, body = page(LIVE, (), 0)
+        return Response(body, code, media_type="application/json")
+
+    async def ready(request: Request) -> Response:
+        code, body = page(READY, await unready(), 0)
+        return Response(body, code, media_type="application/json")
 
     async def health(request: Request) -> Response:
         found = await status()
@@ -140,6 +151,8 @@ def application(status: Callable[[], Awaitable[Status]], set_notice: SetNotice) 
     broadcasts = _Broadcasts(set_notice)
     return Starlette(
         routes=[
+            Route("/live", live),
+            Route("/ready", ready),
             Route("/health", health),
             Route("/status", full),
             Route("/metrics", metrics),
@@ -149,7 +162,13 @@ def application(status: Callable[[], Awaitable[Status]], set_notice: SetNotice) 
     )
 
 
-async def run(listener: int, status: Callable[[], Awaitable[Status]], set_notice: SetNotice, stop: trio.Event) -> None:
+async def run(
+    listener: int,
+    status: Callable[[], Awaitable[Status]],
+    unready: Unready,
+    set_notice: SetNotice,
+    stop: trio.Event,
+) -> None:
     """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
     config = Config()
     config.bind = [f"fd://{listener}"]
@@ -159,4 +178,4 @@ async def run(listener: int, status: Callable[[], Awaitable[Status]], set_notice
     config.errorlog = logger
     config.graceful_timeout = 0.2
     config.shutdown_timeout = 0.5
-    await serve(application(status, set_notice), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await serve(application(status, unready, set_notice), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]

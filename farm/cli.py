@@ -172,8 +172,12 @@ def start(resolved: Resolved) -> int:
     """
     from farm import supervisor
 
+    def read_again() -> Settings:
+        assert resolved.again is not None
+        return resolved.again().settings
+
     try:
-        return supervisor.run(resolved.settings)
+        return supervisor.run(resolved.settings, read_again)
     except supervisor.StartError as exc:
         return _complain(f"farm start: {_one_line(str(exc))}")
 
@@ -294,28 +298,35 @@ def drain(timeout: float | None, resolved: Resolved) -> int:
 
 
 @cli.command(name="reload", short_help="Replace the workers and the router one by one.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long to wait. Default: for ever.")
 @with_settings("--data")
-def reload_workers(resolved: Resolved) -> int:
-    """Replace the workers of a running farm one by one, then its router (SIGHUP).
+def reload_workers(timeout: float | None, resolved: Resolved) -> int:
+    """Replace the workers of a running farm one by one, then its router (SIGHUP). Waits until that is done.
 
-    New code and the file of applications (pusher.apps) count from then on; other settings do not. Devices
-    reconnect to the new workers over drain.seconds. While the router is replaced, for less than a second,
-    pushes wait; nothing is lost.
+    New code, the settings (the file, and the variables and flags that the farm was started with) and the file of
+    applications (pusher.apps) count from then on; what needs a restart (ports, farm.workers, data.dir, store.kind,
+    token.keys) is named, and keeps its value. Devices reconnect to the new workers over drain.seconds. While the router
+    is replaced, for less than a second, pushes wait; nothing is lost.
 
     \b
     Example:
       farm reload --data /var/lib/farm
+
+    Exit code 1 if the new code or the new settings cannot be used: the farm goes on with the old ones then.
     """
-    import signal
+    from farm import control, report
 
-    from farm import control
-
+    began = time.monotonic()
     try:
         with control.Supervisor(control.pid_file(resolved.settings)) as supervisor:
-            supervisor.send(signal.SIGHUP)
-            click.echo(f"reload: asked supervisor {supervisor.pid}; farm status shows how far it is")
+            found = report.reload(supervisor, timeout)
     except control.ControlError as exc:
         return _complain(f"farm reload: {exc}")
+    if found["outcome"] != control.DONE:
+        return _complain(f"farm reload: {found['outcome']}: {_one_line(str(found['why']))}")
+    click.echo(f"reload: done after {time.monotonic() - began:.1f} s")
+    if found["needs_restart"]:
+        click.echo(f"reload: changed, but needs a restart: {', '.join(found['needs_restart'])}")
     return DONE
 
 

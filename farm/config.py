@@ -61,6 +61,8 @@ class Resolved:
 
     settings: Settings
     origins: Mapping[str, str]
+    again: Callable[[], Resolved] | None = None
+    """Reads the same sources once more, as `resolve` does."""
 
 
 def load(

@@ -24,6 +24,12 @@ from router.options import Settings
 from router.settings import Data, Listen
 
 PID_FILE: Final = "farm.pid"
+RELOAD_FILE: Final = "reload.json"
+"""Beside it: how far a reload is, and what became of the last one."""
+RUNNING: Final = "running"
+DONE: Final = "done"
+_REACTS_S: Final = 10.0
+_POLL_S: Final = 0.1
 STATUS_TIMEOUT_S: Final = 5.0
 MAX_STATUS_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with more is no farm
 
@@ -71,6 +77,7 @@ class Supervisor:
         except OSError as exc:
             raise ControlError(f"supervisor {pid} of {path} cannot be reached: {exc.strerror}") from None
         self.pid = pid
+        self._reload_file = path.with_name(RELOAD_FILE)
         if running_pid(path) != pid:  # it ended between reading its number and opening it
             os.close(self._fd)
             raise ControlError(f"the farm on {path.parent} has just ended")
@@ -82,11 +89,57 @@ class Supervisor:
         os.close(self._fd)
 
     def send(self, number: signal.Signals) -> None:
-        """Raises: ControlError if the signal is not allowed or the supervisor has gone."""
+        """Raises: ControlError if the signal is not allowed, or the supervisor has gone or is stopped."""
+        if self._is_stopped():
+            raise ControlError(f"supervisor {self.pid} is stopped (SIGSTOP): kill -CONT {self.pid} lets it go on")
         try:
             signal.pidfd_send_signal(self._fd, number)
         except OSError as exc:
             raise ControlError(f"supervisor {self.pid}: {exc.strerror}") from None
+
+    def _is_stopped(self) -> bool:
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[0] in ("T", "t")
+
+    def reload(self, timeout: float | None, progress: Callable[[str], None]) -> Mapping[str, Any]:
+        """Ask for a reload, and wait for its outcome, calling `progress` with what it is at.
+
+        Returns: what the supervisor tells of it: `outcome` (DONE or another), `why`, `needs_restart`.
+        Raises: ControlError if one is under way, or the supervisor does not react, ends or takes too long.
+        """
+        before = self._told_of_reload()
+        if before.get("outcome") == RUNNING:
+            raise ControlError(f"supervisor {self.pid} is reloading already; farm status shows how far it is")
+        self.send(signal.SIGHUP)
+        began = time.monotonic()
+        while True:
+            ended = self.wait(_POLL_S, lambda: None, _POLL_S)
+            told = self._told_of_reload()
+            new = told.get("number") != before.get("number")
+            if new and told["outcome"] != RUNNING:
+                return told
+            if ended:
+                raise ControlError(f"supervisor {self.pid} has ended meanwhile: see its log")
+            waited = time.monotonic() - began
+            if timeout is not None and waited >= timeout:
+                raise ControlError(f"supervisor {self.pid} is not done after {timeout:g} s; it goes on")
+            if new:
+                progress(str(told.get("step", "")))
+            elif waited >= _REACTS_S:
+                raise ControlError(
+                    f"supervisor {self.pid} does not react; it hangs, is just starting, or cannot write {RELOAD_FILE}"
+                )
+
+    def _told_of_reload(self) -> dict[str, Any]:
+        """The reload file of this supervisor; empty if it has written none yet."""
+        try:
+            told = json.loads(self._reload_file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) and told.get("supervisor") == self.pid else {}
 
     def wait(self, timeout: float | None, progress: Callable[[], None], interval: float = 0.5) -> bool:
         """Wait until the supervisor has ended, at most `timeout` seconds, calling `progress` meanwhile.
@@ -130,6 +183,8 @@ def fetch_status(url: str) -> Mapping[str, Any]:
             found = json.loads(answer.read(MAX_STATUS_BYTES))
     except urllib.error.HTTPError as exc:
         raise ControlError(f"{url}: answered {exc.code} {exc.reason}") from None
+    except TimeoutError:
+        raise ControlError(f"{url}: no answer within {STATUS_TIMEOUT_S:g} s: is the supervisor stopped?") from None
     except urllib.error.URLError as exc:
         reason = exc.reason.strerror or exc.reason if isinstance(exc.reason, OSError) else exc.reason
         raise ControlError(f"{url}: no farm answers there: {reason}") from None

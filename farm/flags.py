@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -62,10 +63,14 @@ def with_settings(
         def wrapped(config: Path | None, assignments: tuple[str, ...], **rest: Any) -> int:
             given = {flag: rest.pop(_parameter(flag)) for flag in short}
             foreign = rest.pop(_parameter(MICRONOTIFIER)) if micronotifier else None
-            resolved = _resolve(config, assignments, given, foreign)
-            if applications:
-                check(resolved.settings)
-            return command(resolved=resolved, **rest)
+
+            def read() -> Resolved:
+                resolved = _resolve(config, assignments, given, foreign)
+                if applications:
+                    check(resolved.settings)
+                return resolved
+
+            return command(resolved=dataclasses.replace(read(), again=read), **rest)
 
         decorated: Callable[..., int] = click.option(
             "--set",

@@ -44,6 +44,9 @@ def print_status(status: Mapping[str, Any]) -> None:
     if isinstance(router, dict):
         rows.insert(0, ("router", router))
     _print_pairs(console, "farm", status)
+    if isinstance(last := status.get("last_reload"), dict):
+        reload_told = {name: last[name] for name in ("outcome", "why", "when") if last.get(name)}
+        _print_pairs(console, "last reload", reload_told)
     if not workers:
         console.print("no workers")
     names = [name for name in _COLUMNS if any(name in row for _, row in rows)]
@@ -105,6 +108,20 @@ def drain(supervisor: Supervisor, settings: Settings, timeout: float | None) -> 
 
         supervisor.send(signal.SIGTERM)
         return supervisor.wait(timeout, progress)
+
+
+def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
+    """Ask for a reload and wait for its outcome, on a terminal with what it is at.
+
+    Returns: what the supervisor tells of it.
+    Raises: ControlError if it could not be asked, or does not tell.
+    """
+    with Console(stderr=True).status("reloading") as line:
+
+        def progress(step: str) -> None:
+            line.update(escape(f"reloading: {step}"))
+
+        return supervisor.reload(timeout, progress)
 
 
 def _connections(settings: Settings) -> int | None:

@@ -16,7 +16,8 @@ from router.options import Section, option
 @dataclass(frozen=True)
 class FarmOptions(Section):
     SECTION: ClassVar[str] = "farm"
-    HELP: ClassVar[str] = "Processes."
+    HELP: ClassVar[str] = "Processes. Another number of workers needs a restart."
+    AT_START: ClassVar[frozenset[str]] = frozenset(("workers",))
 
     workers: str = option(
         "auto",
@@ -28,17 +29,18 @@ class FarmOptions(Section):
     restart_max: float = option(
         2.0, "longest such wait; it doubles from restart_min and falls back after a minute of peace", unit="s", ge=0.1
     )
+    start_timeout: float = option(
+        60.0, "how long a new process may take until it serves, before a reload gives it up", unit="s", ge=1
+    )
+    spawn_timeout: float = option(
+        5.0, "how long the fork server may take to answer before another is started", unit="s", ge=0.5
+    )
+    hang_timeout: float = option(
+        30.0, "a process that gives no sign of life for so long is killed and started again", unit="s", ge=1
+    )
     drain_grace: float = option(
         5.0, "time after drain.seconds until a process that has not ended is killed", unit="s", ge=0.1
     )
-
-
-@dataclass(frozen=True)
-class DrainOptions(Section):
-    SECTION: ClassVar[str] = "drain"
-    HELP: ClassVar[str] = "How devices are let go on SIGTERM and on a rolling restart."
-
-    seconds: float = option(10.0, "devices are closed (1001) spread evenly over this time", unit="s", ge=0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class WorkerOptions(Section):
     )
 
 
-OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, DrainOptions, WorkerOptions)
+OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, WorkerOptions)
 
 
 def all_sections() -> tuple[type[Section], ...]:

@@ -11,7 +11,7 @@ import zmq
 from router import logs
 from router import vocabulary as v
 
-_TIMEOUT_S: Final = 1.0
+ASK_TIMEOUT_S: Final = 1.0
 _DURABLE_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 2**20
 _QUESTIONS: Final = 64
@@ -34,7 +34,7 @@ class StatusLink:
 
     async def ask(self) -> dict[str, Any] | None:
         """The router's status; None if it does not answer."""
-        return await self._question(v.ASK_STATUS, (), _TIMEOUT_S)
+        return await self._question(v.ASK_STATUS, (), ASK_TIMEOUT_S)
 
     async def set_notice(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
         """Have the router set a notice, remove it (None), or only tell what there are (an empty key).
@@ -42,7 +42,7 @@ class StatusLink:
         Returns: `outcome` and `notices` of the space, once that is durable; None if it does not answer: whether it was
         set is not known then.
         """
-        return await self._question(v.SET_NOTICE, (space, key, value), _DURABLE_S if key else _TIMEOUT_S)
+        return await self._question(v.SET_NOTICE, (space, key, value), _DURABLE_S if key else ASK_TIMEOUT_S)
 
     async def _question(self, kind: int, about: tuple[Any, ...], timeout: float) -> dict[str, Any] | None:
         if len(self._waiting) >= _QUESTIONS:

@@ -1,9 +1,12 @@
 """The supervisor: opens every listener and keeps it, starts one router and N workers, and starts again what dies.
 
 A listener outlives the process that accepts from it: connections in the queue of a worker that died wait for the
-next one instead of being reset. On SIGTERM the workers let their devices go over `drain.seconds`, then the router
-finishes what it accepted. On SIGHUP the workers are replaced one at a time and then the router, from a new forker, so
-that new code and the file of applications count.
+next one instead of being reset. On SIGTERM the farm is not ready for `drain.notice`, then the workers let their devices
+go over `drain.seconds`, then the router finishes what it accepted. On SIGHUP all processes are replaced
+(`farm.reloading`).
+
+Whatever goes wrong beside the router and the workers (the forker, the admin port, a reload) is mended here or tried
+again, and they go on meanwhile. There is no wait without an end.
 """
 
 from __future__ import annotations
@@ -14,32 +17,37 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import trio
 import zmq
 
-from farm import admin, applications, capacity
-from farm.config import ConfigError
+from farm import admin, capacity, health
+from farm.children import Child, Forker, ForkerFailed, SpawnRefused, become_subreaper
 from farm.control import pid_file
-from farm.forker import Child, Forker, ForkerGone
-from farm.settings import DrainOptions, FarmOptions, WorkerOptions
-from farm.status_link import StatusLink
-from router import __version__, handover, logs
+from farm.hangs import Silences, Turns
+from farm.listeners import Listeners
+from farm.reloading import FAILED, Reload, ReloadFile
+from farm.settings import FarmOptions, WorkerOptions
+from farm.status_link import ASK_TIMEOUT_S, StatusLink
+from router import handover, logs
 from router.link import SOCKET_NAME, LinkError, address
-from router.listener import ListenError, base_url, open_listener
-from router.memory import resident_bytes
+from router.listener import ListenError
 from router.options import Settings
-from router.settings import Data, EndpointOptions, Listen, Log, TokenOptions
+from router.settings import Data, DrainOptions, LinkOptions, Listen, Log, TokenOptions
 from router.token import KeyFormatError, load_or_make_keys
 
-_JOIN_POLL_S: Final = 0.05
-_JOIN_TIMEOUT_S: Final = 30.0
-_ROUTER_STOP_S: Final = 5.0  # what it gives its own work, at most
+POLL_S: Final = 0.05
+ROUTER_STOP_S: Final = 5.0  # what it gives its own work, at most
+_KILLED_S: Final = 5.0  # how long a process may take to go after SIGKILL
 _PEACE_S: Final = 60.0
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_AGAIN_S: Final = 1.0
+_LOOKS: Final = 10  # for hangs, in `farm.hang_timeout`
+
+
+T = TypeVar("T")
 
 
 class StartError(Exception):
@@ -54,7 +62,11 @@ class Slot:
         self.shard = shard
         self.listener = listener
         self.child: Child | None = None
-        self.renewal: trio.Event | None = None  # set once a reload has put another child in its place
+        self.forker: Forker | None = None  # where the next one comes from; None: from the farm's
+        self.turn = trio.Lock()
+        """Held by who puts another process in its place."""
+        self.served = 0
+        """The pid that has been seen to serve."""
         self.restarts = 0
 
     @property
@@ -67,134 +79,303 @@ class Slot:
         """Whether its process runs."""
         return self.child is not None and not self.child.ended.is_set()
 
+    def put(self, child: Child) -> None:
+        """This process has the place from now on."""
+        before, self.child = self.child, child
+        if before is not None:
+            before.relieved.set()
+
 
 class Supervisor:
     """Everything that runs in the supervisor."""
 
-    def __init__(self, settings: Settings, workers: int) -> None:
-        self._listeners = Listeners(settings.get(Listen), workers)
-        self.settings = _with_ports(settings, self._listeners)
-        self._router = Slot("router", -1, self._listeners.router)
-        self._workers = [Slot("worker", n, one) for n, one in enumerate(self._listeners.devices)]
-        self._forker: Forker | None = None
-        self._old_forkers: list[Forker] = []  # replaced by a reload, but parent of something that still runs
-        self._started = time.monotonic()
-        self._stopping = trio.Event()
+    def __init__(self, settings: Settings, workers: int, read_again: Callable[[], Settings]) -> None:
+        """read_again: reads the settings anew from where they came from. Raises: ListenError."""
+        self.listeners = Listeners(settings.get(Listen), workers)
+        self.given = settings  # as they were read
+        self.settings = self.listeners.with_ports(settings)
+        self.read_again = read_again
+        self.router = Slot("router", -1, self.listeners.router)
+        self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
+        self.forker: Forker | None = None
+        self.link = StatusLink(zmq.Context(), address(Path(settings.get(Data).dir)))
+        self.started = time.monotonic()
+        self.stopping = trio.Event()
+        self.ready = False
+        self.reload: Reload | None = None
+        self.reloads = ReloadFile(Path(settings.get(Data).dir))
+        self.silences = Silences()
+        self._turns = Turns()
+        self._children: set[Child] = set()  # all that run
+        self._skip_notice = trio.Event()
         self._hurry = trio.Event()
-        self._ready = False
         self._failed = False
-        self._reloading = False
-        self._between: list[Child] = []  # of a reload: not in their slot yet, or not any more
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._link = StatusLink(self._context, address(Path(settings.get(Data).dir)))
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The router and the workers."""
+        return [self.router, *self.workers]
 
     async def run(self) -> int:
         """Run the farm until it is told to stop. Returns: exit code."""
+        become_subreaper()
+        admin_stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            self._forker = Forker(self.settings)
-            nursery.start_soon(self._signals, nursery)
-            nursery.start_soon(self._watch_forker, self._forker, nursery)
-            nursery.start_soon(self._link.run)
-            admin_stop = trio.Event()
-            handle = self._listeners.admin.detach()
-            nursery.start_soon(admin.run, handle, self.status, self._link.set_notice, admin_stop)
-            for slot in (self._router, *self._workers):
+            self._nursery = nursery
+            await nursery.start(self._signals)
+            nursery.start_soon(self._persist, "forker", self._keep_forker)
+            nursery.start_soon(self._persist, "status_link", self.link.run)
+            nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
+            nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
+            for slot in self.slots:
                 nursery.start_soon(self._keep, slot)
-            nursery.start_soon(self._announce)
-            await self._stopping.wait()
+            nursery.start_soon(self._persist, "announce", self._announce)
+            await self.stopping.wait()
             await self._shut_down()
             admin_stop.set()
             nursery.cancel_scope.cancel()
-        self._forker.close()
-        self._link.close()
-        self._context.destroy(linger=0)
-        self._listeners.close()
+        self.link.close()
+        self.listeners.close()
         return 1 if self._failed else 0
 
+    async def _persist(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task that the farm can do without for a while: if it fails it is begun again."""
+        while True:
+            try:
+                await task()
+                return
+            except Exception as error:
+                logs.limited("supervisor.task_failed", at="error", per=name, exc=error, task=name)
+                await trio.sleep(_AGAIN_S)
+
+    async def _serve_admin(self, stop: trio.Event) -> None:
+        handle = os.dup(self.listeners.admin.fileno())  # it closes what it is given
+        await admin.run(handle, lambda: health.status(self), lambda: health.unready(self), self.link.set_notice, stop)
+
     # ------------------------------------------------------------------ processes
+
+    async def start_forker(self, settings: Settings) -> Forker:
+        """A forker that has imported everything. Raises: ForkerFailed."""
+        options = settings.get(FarmOptions)
+        return await Forker.start(settings, self._nursery, options.spawn_timeout, options.start_timeout)
+
+    async def _keep_forker(self) -> None:
+        """There is a forker; another one if it dies, or does not answer for too long."""
+        options = self.settings.get(FarmOptions)
+        wait = options.restart_min
+        while True:
+            forker = self.forker
+            if forker is None or not forker.alive:
+                try:
+                    self.forker = await self.start_forker(self.settings)
+                except ForkerFailed as error:
+                    logs.limited("forker.failed", at="error", why=str(error))
+                    if not self.ready and forker is None:
+                        self._fail_start("forker", str(error))
+                        return
+                    await trio.sleep(wait)
+                    wait = min(wait * 2, options.restart_max)
+                    continue
+                wait = options.restart_min
+                if forker is not None:
+                    logs.warning("forker.replaced", pid=self.forker.process.pid)
+                continue
+            with trio.move_on_after(options.hang_timeout / 2):
+                await forker.process.ended.wait()
+                if forker is self.forker:
+                    logs.warning("forker.died", pid=forker.process.pid, status=forker.process.status)
+            if forker.alive:
+                with contextlib.suppress(ForkerFailed):
+                    await self._tell_if_lost(forker, forker.check_alive())
+
+    async def _tell_if_lost(self, forker: Forker, question: Awaitable[T]) -> T:
+        try:
+            return await question
+        except ForkerFailed as error:
+            logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
+            raise
+
+    def _fail_start(self, process: str, why: str) -> None:
+        if not self.stopping.is_set():
+            logs.error("farm.start_failed", process=process, why=why or "its own lines above say why")
+            self._failed = True
+            self.stopping.set()
+
+    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, forker: Forker) -> Child:
+        """Fork a process from this forker. Raises: ForkerFailed, SpawnRefused."""
+        child = await forker.spawn(kind, shard, listener)
+        self._children.add(child)
+        self._nursery.start_soon(self._forget_ended, child)
+        logs.debug("process.started", kind=kind, shard=shard, pid=child.pid)
+        return child
+
+    async def _forget_ended(self, child: Child) -> None:
+        await child.ended.wait()
+        self._children.discard(child)
+
+    async def _spawn_for(self, slot: Slot) -> Child:
+        """A process for this slot, from whichever forker there is, when there is one."""
+        while True:
+            forker = slot.forker if slot.forker is not None and slot.forker.alive else self.forker
+            if forker is not None and forker.alive:
+                try:
+                    spawned = self.spawn(slot.kind, slot.shard, slot.listener, forker)
+                    return await self._tell_if_lost(forker, spawned)
+                except ForkerFailed:
+                    pass  # there will be another one
+                except SpawnRefused as error:
+                    logs.limited("process.not_started", at="error", per=slot.name, name=slot.name, why=str(error))
+                    await trio.sleep(self.settings.get(FarmOptions).restart_max)
+            await trio.sleep(POLL_S)
 
     async def _keep(self, slot: Slot) -> None:
         options = self.settings.get(FarmOptions)
         wait = options.restart_min
-        while not self._stopping.is_set():
-            assert self._forker is not None
+        while not self.stopping.is_set():
+            async with slot.turn:  # a reload that is about to put one there comes first
+                if not slot.alive:
+                    slot.put(await self._spawn_for(slot))
+            child = slot.child
+            assert child is not None
+            if self.stopping.is_set():
+                child.signal(signal.SIGTERM)
             began = time.monotonic()
-            slot.child = child = await self._forker.spawn(slot.kind, slot.shard, slot.listener)
-            logs.debug("process.started", name=slot.name, pid=child.pid)
-            while True:
-                await child.ended.wait()
-                if slot.renewal is not None:
-                    await slot.renewal.wait()
-                if slot.child is child:
-                    break
-                child = slot.child  # a reload has put another in its place
-            if self._stopping.is_set():
+            await child.relieved.wait()
+            async with slot.turn:
+                pass
+            if self.stopping.is_set():
                 return
-            if not self._ready and child.status == 1:
-                logs.error("farm.start_failed", process=slot.name, hint="its own line above says why")
-                self._failed = True
-                self._stopping.set()
+            if slot.child is not child:
+                continue
+            if not self.ready and child.status == 1:
+                self._fail_start(slot.name, child.why)
                 return
             if time.monotonic() - began > _PEACE_S:
                 wait = options.restart_min
             logs.warning("process.died", name=slot.name, pid=child.pid, status=child.status, restart_in=wait)
             with trio.move_on_after(wait):
-                await self._stopping.wait()
+                await self.stopping.wait()
             wait = min(wait * 2, options.restart_max)
             slot.restarts += 1
 
-    async def _watch_forker(self, forker: Forker, nursery: trio.Nursery) -> None:
-        try:
-            await forker.run()
-        except (ForkerGone, trio.ClosedResourceError):
-            if forker is self._forker and not self._stopping.is_set():
-                # Nothing could be started again: better to be started anew as a whole, while devices still drain.
-                logs.error("forker.died", pid=forker.pid)
-                self._failed = True
-                self._stopping.set()
-
-    async def _signals(self, nursery: trio.Nursery) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    if self._reloading or self._stopping.is_set():
-                        logs.warning("reload.refused", why="a reload or a drain is under way")
-                    else:
-                        self._reloading = True
-                        nursery.start_soon(self._reload, nursery)
-                elif self._stopping.is_set():
-                    logs.warning("drain.cut_short")
-                    self._hurry.set()
-                else:
-                    self._stopping.set()
-
     async def _announce(self) -> None:
-        while (await self.status())["status"] != "ok":
-            await trio.sleep(_JOIN_POLL_S)
-        self._ready = True
+        while not self.ready:
+            if (await health.status(self))["status"] == "ok":
+                self.ready = True
+            else:
+                await trio.sleep(POLL_S)
         listen = self.settings.get(Listen)
         logs.event(
             "farm.ready",
             devices=f"{listen.host}:{listen.device_port}",
             app_servers=f"{listen.host}:{listen.router_port}",
             admin=f"{listen.admin_host}:{listen.admin_port}",
-            workers=len(self._workers),
+            workers=len(self.workers),
             pid=os.getpid(),
         )
 
+    # ------------------------------------------------------------------ hangs
+
+    @property
+    def _look_interval(self) -> float:
+        return self.settings.get(FarmOptions).hang_timeout / _LOOKS
+
+    async def _watch_for_hangs(self) -> None:
+        while not self.stopping.is_set():
+            await trio.sleep(self._look_interval)
+            await self._look_for_hangs()
+
+    async def _look_for_hangs(self) -> None:
+        """The router lives if it answers; a worker if the router has heard it, so that nothing is known of workers
+        while the router is silent. What starts, and has not spoken yet, lives if it has had the CPU."""
+        told = await self.link.ask()
+        heard = {row["pid"]: row["heard_s"] for row in told["workers"]} if told is not None else {}
+        recent = self._look_interval + 2 * self.settings.get(LinkOptions).heartbeat
+        signs: dict[int, bool | None] = {}
+        for slot in self.slots:
+            if slot.child is None or slot.child.ended.is_set():
+                continue
+            pid = slot.child.pid
+            by_router = told["pid"] if told is not None else None
+            spoken = by_router == pid if slot is self.router else heard.get(pid, recent) < recent
+            if spoken:
+                slot.served = pid
+                signs[pid] = True
+            elif slot.served != pid:
+                signs[pid] = self._turns.taken(pid)
+            elif slot is not self.router and told is None:
+                signs[pid] = None
+            else:
+                signs[pid] = False
+        self._turns.forget_all_but(set(signs))
+        self.silences.look(time.monotonic(), self._look_interval + ASK_TIMEOUT_S, signs)
+        for pid in self.silences.longer_than(self.settings.get(FarmOptions).hang_timeout):
+            for slot in self.slots:
+                if slot.child is not None and slot.child.pid == pid:
+                    logs.error("process.hangs", name=slot.name, pid=pid, silent=round(self.silences.of(pid), 1))
+                    slot.child.signal(signal.SIGKILL)  # one that is stopped does not hear of a SIGTERM
+
+    # ------------------------------------------------------------------ signals
+
+    async def _signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._asked_to_reload()
+                elif not self.stopping.is_set():
+                    self.stopping.set()
+                elif not self._skip_notice.is_set():
+                    self._skip_notice.set()
+                else:
+                    logs.warning("drain.cut_short")
+                    self._hurry.set()
+
+    def _asked_to_reload(self) -> None:
+        if self.reload is not None:
+            logs.warning("reload.refused", why="a reload is under way")
+        elif self.stopping.is_set():
+            self.reloads.refused("the farm is about to stop")
+        elif not self.ready:
+            self.reloads.refused("the farm has not started yet: wait until GET /health answers 200")
+        else:
+            self.reload = Reload(self)
+            self._nursery.start_soon(self._run_reload, self.reload)
+
+    async def _run_reload(self, reload: Reload) -> None:
+        try:
+            await reload.run()
+        except Exception as error:
+            logs.error("reload.failed", error)
+            self.reloads.ended(FAILED, f"{type(error).__name__}: {error}")
+        finally:
+            self.reload = None
+
+    # ------------------------------------------------------------------ the end
+
     async def _shut_down(self) -> None:
-        grace = self.settings.get(FarmOptions).drain_grace
-        seconds = self.settings.get(DrainOptions).seconds
-        logs.event("farm.draining", seconds=seconds)
-        for slot in self._workers:
+        drain, grace = self.settings.get(DrainOptions), self.settings.get(FarmOptions).drain_grace
+        logs.event("farm.draining", notice=drain.notice, seconds=drain.seconds)
+        if self.ready and drain.notice and not self._failed:
+            for child in self._children:
+                child.notice()
+            with trio.move_on_after(drain.notice):
+                await self._skip_notice.wait()
+        else:
+            for child in self._children:
+                child.notice()
+        self._skip_notice.set()
+        for slot in self.workers:
             slot.listener.close()
-        workers = [slot.child for slot in self._workers if slot.child is not None] + self._between
-        await self._end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)
-        if self._router.child is not None:
-            await self._end([self._router.child], grace + _ROUTER_STOP_S, may_hurry=False)
+        router = self.router.child
+        workers = [child for child in self._children if child is not router]
+        await self.end(workers, drain.seconds + self.settings.get(WorkerOptions).close_timeout + grace)
+        await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
+        if self.forker is not None:
+            self.forker.close()
         logs.event("farm.stopped")
 
-    async def _end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
+    async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
         """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""
         for child in children:
             child.signal(signal.SIGTERM)
@@ -210,165 +391,22 @@ class Supervisor:
                 logs.warning("process.killed", pid=child.pid)
                 child.signal(signal.SIGKILL)
         for child in children:
-            with trio.move_on_after(5.0):
+            with trio.move_on_after(_KILLED_S):
                 await child.ended.wait()
 
     async def _cancel_when_hurried(self, scope: trio.CancelScope) -> None:
         await self._hurry.wait()
         scope.cancel()
 
-    async def _reload(self, nursery: trio.Nursery) -> None:
-        """Replace the workers one at a time: the new one accepts beside the old one before that is told to drain.
-        Then the router: by now it is known that what it is replaced with can run."""
-        try:
-            applications.check(self.settings)
-        except ConfigError as error:
-            logs.error("reload.refused", why="; ".join(error.problems))
-            self._reloading = False
-            return
-        logs.event("reload.began", workers=len(self._workers))
-        old_forker, self._forker = self._forker, Forker(self.settings)
-        nursery.start_soon(self._watch_forker, self._forker, nursery)
-        seconds = self.settings.get(DrainOptions).seconds + self.settings.get(WorkerOptions).close_timeout
-        patience = seconds + self.settings.get(FarmOptions).drain_grace
-        for slot in self._workers:
-            if self._stopping.is_set():
-                return
-            old = slot.child
-            new = await self._forker.spawn(slot.kind, slot.shard, slot.listener)
-            self._between.append(new)
-            if not await self._joined(new):
-                logs.error("reload.stopped", process=slot.name, why="the new worker did not join the router")
-                await self._end([new], 1.0)
-                break
-            if self._stopping.is_set():
-                return
-            slot.child = new
-            self._between.remove(new)
-            if old is not None:
-                self._between.append(old)
-                await self._end([old], patience)
-                self._between.remove(old)
-            logs.event("reload.replaced", process=slot.name, pid=new.pid)
-        else:
-            await self._renew_router()
-            logs.event("reload.done")
-        if old_forker is not None:
-            self._old_forkers.append(old_forker)
-        for forker in [forker for forker in self._old_forkers if forker.childless]:
-            self._old_forkers.remove(forker)
-            forker.close()
-        self._reloading = False
-
-    async def _renew_router(self) -> None:
-        """There is but one at a time. It finishes what it accepted; who comes meanwhile waits in the listener."""
-        slot = self._router
-        grace = self.settings.get(FarmOptions).drain_grace
-        slot.renewal = trio.Event()
-        try:
-            if slot.child is not None:
-                await self._end([slot.child], grace + _ROUTER_STOP_S, may_hurry=False)
-            assert self._forker is not None
-            slot.child = await self._forker.spawn(slot.kind, slot.shard, slot.listener)
-        finally:
-            slot.renewal.set()
-            slot.renewal = None
-        with trio.move_on_after(_JOIN_TIMEOUT_S):
-            while not self._stopping.is_set() and (await self.status())["down"]:
-                await trio.sleep(_JOIN_POLL_S)
-        logs.event("reload.replaced", process=slot.name, pid=slot.child.pid)
-
-    async def _joined(self, child: Child) -> bool:
-        with trio.move_on_after(_JOIN_TIMEOUT_S):
+    async def joined(self, child: Child) -> bool:
+        """Wait until the router has heard of this worker. Returns: False if it has ended, or takes too long."""
+        with trio.move_on_after(self.settings.get(FarmOptions).start_timeout):
             while not child.ended.is_set():
-                told = await self._link.ask()
+                told = await self.link.ask()
                 if told is not None and any(worker["pid"] == child.pid for worker in told["workers"]):
                     return True
-                await trio.sleep(_JOIN_POLL_S)
+                await trio.sleep(POLL_S)
         return False
-
-    # ------------------------------------------------------------------ status
-
-    async def status(self) -> dict[str, Any]:
-        """The whole farm, asked now. `status` is ok, starting, degraded or draining; `down` names what is missing."""
-        told = await self._link.ask()
-        joined = {worker["pid"]: worker for worker in told["workers"]} if told is not None else {}
-        down = [] if told is not None and self._router.alive else ["router"]
-        rows = []
-        for slot in self._workers:
-            pid = slot.child.pid if slot.child is not None else None
-            row = dict(joined.get(pid, {})) if slot.alive else {}
-            state = "up" if row else "joining" if slot.alive else "down"
-            if not row:
-                down.append(slot.name)
-            rows.append({**row, "shard": slot.shard, "pid": pid, "state": state, "restarts": slot.restarts})
-        if self._stopping.is_set():
-            state = "draining"
-        elif not down:
-            state = "ok"
-        else:
-            state = "degraded" if self._ready else "starting"
-        listen = self.settings.get(Listen)
-        router: dict[str, Any] = {"pid": None, "state": "down"}
-        if told is not None:
-            router = {**told["router"], "pid": told["pid"], "memory": told["memory"], "state": "up"}
-        return {
-            "status": state,
-            "down": down,
-            "version": __version__,
-            "pid": os.getpid(),
-            "memory": resident_bytes(),
-            "uptime": round(time.monotonic() - self._started, 1),
-            "reloading": self._reloading,
-            "ports": {"device": listen.device_port, "router": listen.router_port, "admin": listen.admin_port},
-            "connections": sum(row.get("connections", 0) for row in rows),
-            "router": router,
-            "workers": rows,
-        }
-
-
-class Listeners:
-    """Every listening socket of the farm."""
-
-    def __init__(self, options: Listen, workers: int) -> None:
-        self.devices: list[socket.socket] = []
-        port = options.device_port
-        try:
-            # SO_REUSEPORT would let us share the port with a stranger: see first that nobody has it.
-            open_listener(options.host, port, options.backlog, "listen.device_port").close()
-            for _ in range(workers):
-                listener = open_listener(options.host, port, options.backlog, "listen.device_port", reuse_port=True)
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.devices.append(listener)
-                port = listener.getsockname()[1]
-            self.router = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
-            self.admin = open_listener(options.admin_host, options.admin_port, 128, "listen.admin_port")
-        except ListenError as error:
-            for listener in self.devices:
-                listener.close()
-            raise StartError(str(error)) from None
-
-    def close(self) -> None:
-        """Close what is still open."""
-        for listener in (*self.devices, self.router, self.admin):
-            listener.close()
-
-
-def _with_ports(settings: Settings, listeners: Listeners) -> Settings:
-    """The settings with the ports that were really opened, and the endpoints' base."""
-    options = settings.get(Listen)
-    settings = settings.replace(
-        Listen,
-        device_port=listeners.devices[0].getsockname()[1],
-        router_port=listeners.router.getsockname()[1],
-        admin_port=listeners.admin.getsockname()[1],
-    )
-    if not settings.get(EndpointOptions).url:
-        url = base_url(options.host, settings.get(Listen).router_port)
-        if options.host not in _LOOPBACK:
-            logs.warning("endpoint.url_not_set", endpoints=url, hint="set endpoint.url to the public base")
-        settings = settings.replace(EndpointOptions, url=url)
-    return settings
 
 
 @contextlib.contextmanager
@@ -412,8 +450,12 @@ def worker_count(settings: Settings) -> int:
     return int(wanted)
 
 
-def run(settings: Settings) -> int:
-    """Run a farm in the foreground. Returns: exit code. Raises: StartError."""
+def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
+    """Run a farm in the foreground. Returns: exit code.
+
+    read_again: reads the settings anew, for a reload; raises ConfigError.
+    Raises: StartError.
+    """
     log = settings.get(Log)
     logs.setup(log.format, log.level, process="farm")
     workers = worker_count(settings)
@@ -422,5 +464,8 @@ def run(settings: Settings) -> int:
         name, _, text = line.partition(": ")
         logs.event("limits", **{name.replace(" ", "_"): text or line})
     with _data_folder(settings):
-        supervisor = Supervisor(settings, workers)
+        try:
+            supervisor = Supervisor(settings, workers, read_again)
+        except ListenError as error:
+            raise StartError(str(error)) from None
         return trio.run(supervisor.run)

@@ -114,6 +114,7 @@ class Hub:
         self._attaching: dict[bytes, list[Push]] = {}
         self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in Peer.open
         self._status: Callable[[], dict[str, Any]] = dict
+        self._refusing = ""
         self._relieve: Callable[[], None] = _nothing
 
     # ------------------------------------------------------------------ app servers
@@ -333,6 +334,8 @@ class Hub:
         self.peers[identity] = peer
         self._peer_of[lease] = peer
         self._say_direct(identity, [v.WELCOME, self.incarnation])
+        if self._refusing:
+            self._say(peer, (v.STORE_STATE, self._refusing))
         for word in self.notices.words():
             self._say(peer, word)
         logs.event("worker.joined", shard=shard, pid=pid)
@@ -756,6 +759,12 @@ class Hub:
     def on_status(self, status: Callable[[], dict[str, Any]]) -> None:
         """What to answer the supervisor with."""
         self._status = status
+
+    def store_state(self, refusing: str) -> None:
+        """Tell the workers why the store refuses what is to be kept; "": it does not. Only a change is told."""
+        if refusing != self._refusing:
+            self._refusing = refusing
+            self._tell_all((v.STORE_STATE, refusing))
 
     def on_full(self, relieve: Callable[[], None]) -> None:
         """What to call to have the words sent that wait, while there is no end of new ones."""

@@ -61,6 +61,8 @@ class Section:
 
     SECTION: ClassVar[str]
     HELP: ClassVar[str] = ""
+    AT_START: ClassVar[frozenset[str]] = frozenset()
+    """Options that are read at the start only: a reload keeps their value, and names those that have changed."""
 
 
 S = TypeVar("S", bound=Section)

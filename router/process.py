@@ -6,16 +6,19 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import trio
 import zmq
 
 import router.dialects
-from router import lifecycle, logs, webhooks
-from router.dialects import Context, Router, is_on, modules, pusher
+from router import health, lifecycle, logs, webhooks
+from router.dialects import Context, Reply, Route, Router, is_on, modules, pusher
 from router.handover import Handovers, is_wanted
+from router.http1 import Request, Response
 from router.http_port import HttpPort
 from router.hub import Hub
 from router.journal import Journal
@@ -55,10 +58,15 @@ class RouterProcess:
         self.journal = Journal(self.store, store_options, time.time, time.monotonic)
         self.hub = Hub(self.journal, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
         self.hub.on_status(self.status)
+        self._leaving = False
         self.turns = Turns()
-        context_of_routes = Context(self.hub, tokens, settings, time.time, self.status, self.turns)
         found = [module for module in modules(router.dialects) if is_on(settings, module)]
-        routes = Router(route for module in found for route in module.routes(context_of_routes))
+        routes = Router(
+            (
+                *(Route(path.encode(), self._health_page) for path in health.PAGES),
+                *_routes(found, Context(self.hub, tokens, settings, time.time, self.status, self.turns)),
+            )
+        )
         kept = [records for module in found for records in module.kept(settings)]
         self.keeper = Keeper(self.journal, self.hub.map, kept, time.time, time.monotonic)
         self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, pusher) else None
@@ -89,6 +97,7 @@ class RouterProcess:
                     nursery.start_soon(self.webhooks.run)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
+                self.notice()
                 self.port.stop_listening()
                 if self.handovers is not None:
                     self.handovers.close()
@@ -139,6 +148,7 @@ class RouterProcess:
             self.hub.tick()
             self.keeper.tick()
             now = time.monotonic()
+            self.hub.store_state(self._store_refuses())
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 self.port.tick()
@@ -149,6 +159,29 @@ class RouterProcess:
                 self.journal.sweep_soon(options.sweep_batch)
                 self.hub.map.sweep(options.sweep_batch, int((now - _LONG_AGO_S) * 1000))
             self.flush()
+
+    def notice(self) -> None:
+        """Say from now on that nothing new should be sent here, and go on serving."""
+        self._leaving = True
+
+    def _store_refuses(self) -> str:
+        return health.STORE_REFUSES if self.journal.refusing else ""
+
+    def _unready(self) -> list[str]:
+        found = [health.LEAVING] if self._leaving else []
+        if refuses := self._store_refuses():
+            found.append(refuses)
+        if self.hub.counters.http_connections > self.settings.get(EndpointOptions).max_connections:
+            found.append(health.NO_ROOM)
+        return found
+
+    def _health_page(self, request: Request, reply: Reply) -> None:
+        if request.method not in (b"GET", b"HEAD"):
+            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
+            return
+        clients = sum(peer.lease.devices for peer in self.hub.peers.values())
+        status, body = health.page(request.path.decode(), self._unready(), clients)
+        reply(Response(status, body, headers=(("Cache-Control", "no-store"),)))
 
     def status(self) -> dict[str, Any]:
         """The router's own numbers and the workers' last snapshots."""
@@ -183,14 +216,40 @@ class RouterProcess:
             "memory": resident_bytes(),
             "refusing": self.journal.refusing,
             "router": counters,
+            "unready": self._unready(),
             "workers": workers,
         }
 
 
-def run(settings: Settings, listener: socket.socket, parent: int | None) -> int:
-    """Run a router on an open listener until SIGTERM, or until the pipe `parent` closes. Returns: exit code."""
+def _routes(dialects: Iterable[ModuleType], context: Context) -> Iterator[Route]:
+    for module in dialects:
+        yield from module.routes(context)
+
+
+def check(settings: Settings) -> None:
+    """Make what a router makes from these settings, but for what only one may have, beside a router that runs.
+
+    Raises: what would end it.
+    """
+    options = settings.get(StoreOptions)
+    data = Path(settings.get(Data).dir)
+    tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
+    store = open_store(settings)
+    store.check()
+    journal = Journal(store, options, time.time, time.monotonic)
+    delay = settings.get(EndpointOptions).delivery_timeout
+    hub = Hub(journal, settings.get(LinkOptions), delay, bytes(8), time.monotonic, time.time)
+    found = [module for module in modules(router.dialects) if is_on(settings, module)]
+    Router(_routes(found, Context(hub, tokens, settings, time.time, dict, Turns())))
+
+
+def run(settings: Settings, listener: socket.socket, line: int | None) -> int:
+    """Run a router on an open listener until SIGTERM, or until the supervisor's end of `line` closes.
+
+    Returns: exit code.
+    """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    return lifecycle.run(lambda context: RouterProcess(settings, listener, context), settings, parent, "router")
+    return lifecycle.run(lambda context: RouterProcess(settings, listener, context), settings, line, "router")
 
 
 def run_single(settings: Settings) -> int:

@@ -12,7 +12,10 @@ from router.options import Section, option
 @dataclass(frozen=True)
 class Listen(Section):
     SECTION: ClassVar[str] = "listen"
-    HELP: ClassVar[str] = "Where the farm listens."
+    HELP: ClassVar[str] = "Where the farm listens. A change needs a restart."
+    AT_START: ClassVar[frozenset[str]] = frozenset(
+        ("host", "device_port", "router_port", "admin_host", "admin_port", "backlog")
+    )
 
     host: str = option(
         "0.0.0.0",
@@ -35,7 +38,8 @@ class Listen(Section):
 @dataclass(frozen=True)
 class Data(Section):
     SECTION: ClassVar[str] = "data"
-    HELP: ClassVar[str] = "Where the farm keeps what must outlive it."
+    HELP: ClassVar[str] = "Where the farm keeps what must outlive it. A change needs a restart."
+    AT_START: ClassVar[frozenset[str]] = frozenset(("dir",))
 
     dir: str = option(
         "./farm-data",
@@ -55,9 +59,24 @@ class Log(Section):
 
 
 @dataclass(frozen=True)
+class DrainOptions(Section):
+    SECTION: ClassVar[str] = "drain"
+    HELP: ClassVar[str] = "How a farm ends on SIGTERM, and how devices are let go then and on a reload."
+
+    notice: float = option(
+        1.0,
+        "first GET /ready says 503 for so long, while all goes on as before, for balancers to look elsewhere",
+        unit="s",
+        ge=0,
+    )
+    seconds: float = option(10.0, "devices are closed (1001) spread evenly over this time", unit="s", ge=0)
+
+
+@dataclass(frozen=True)
 class StoreOptions(Section):
     SECTION: ClassVar[str] = "store"
-    HELP: ClassVar[str] = "What holds accepted messages until they are acknowledged."
+    HELP: ClassVar[str] = "What holds accepted messages until they are acknowledged. Another kind needs a restart."
+    AT_START: ClassVar[frozenset[str]] = frozenset(("kind",))
 
     kind: str = option(
         "sqlite", "sqlite: durable, in the data folder; memory: lost with the router", choices=("sqlite", "memory")
@@ -213,7 +232,8 @@ class LinkOptions(Section):
 @dataclass(frozen=True)
 class TokenOptions(Section):
     SECTION: ClassVar[str] = "token"
-    HELP: ClassVar[str] = "Push endpoints carry sealed tokens (AES-GCM)."
+    HELP: ClassVar[str] = "Push endpoints carry sealed tokens (AES-GCM). A change needs a restart."
+    AT_START: ClassVar[frozenset[str]] = frozenset(("keys",))  # an old router could not open a new worker's tokens
 
     keys: str = option(
         "",
@@ -224,4 +244,13 @@ class TokenOptions(Section):
     )
 
 
-SECTIONS: tuple[type[Section], ...] = (Listen, Data, Log, StoreOptions, EndpointOptions, LinkOptions, TokenOptions)
+SECTIONS: tuple[type[Section], ...] = (
+    Listen,
+    Data,
+    Log,
+    DrainOptions,
+    StoreOptions,
+    EndpointOptions,
+    LinkOptions,
+    TokenOptions,
+)

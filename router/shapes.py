@@ -252,6 +252,10 @@ class _NoticesTold(_Shape):
     pass
 
 
+class _StoreState(_Shape):
+    why: Annotated[str, Meta(max_length=v.MAX_NOTICE_VALUE)]
+
+
 TO_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.JOIN: _Join,
     v.BATCH: _Batch,
@@ -303,6 +307,7 @@ WORDS_OF_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.DISMISS: _Dismiss,
     v.NOTICES_TOLD: _NoticesTold,
     v.TELL_COUNTS: _Number,
+    v.STORE_STATE: _StoreState,
 }
 
 _convert = msgspec.convert

@@ -126,6 +126,9 @@ TELL_COUNTS = 49
 """(number) Say every COUNT that is put off, and then COUNTS_TOLD with this number."""
 NOTICES_TOLD = 48
 """() After WELCOME all notices have been said: what else the worker knows of has gone in the meantime."""
+STORE_STATE = 50
+"""(why) The store refuses what is to be kept, or "": it does not (any more). At each change, and after WELCOME if it
+does."""
 
 # --- status of an ANSWER
 OK = 0

@@ -28,7 +28,7 @@ PATIENCE_S: Final = 20.0
 """How long anything may take that is expected at once. A deadline, no measure."""
 _POLL_S: Final = 0.02
 _LOG_TAIL: Final = 80
-_FARM_DEFAULTS: Final = {"log.format": "json", "drain.seconds": 0, "worker.close_timeout": 1}
+_FARM_DEFAULTS: Final = {"log.format": "json", "drain.seconds": 0, "drain.notice": 0, "worker.close_timeout": 1}
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -55,8 +55,10 @@ class Farm:
         settings: Json | None = None,
         workers: int = 2,
         environment: dict[str, str] | None = None,
+        root: Path = ROOT,
     ) -> None:
         self.data = data
+        self.root = root
         self.environment = environment or {}
         self.settings = _FARM_DEFAULTS | (settings or {})
         self.workers = workers
@@ -81,8 +83,8 @@ class Farm:
             # A session of its own: whatever it starts can be found by the session's number, whoever its parent is.
             self._process = subprocess.Popen(
                 self.arguments(),
-                cwd=ROOT,
-                env=environ() | self.environment,
+                cwd=self.root,
+                env=environ() | {"PYTHONPATH": str(self.root)} | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -253,12 +255,16 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_farm(
-    data: Path, settings: Json | None = None, workers: int = 2, environment: dict[str, str] | None = None
+    data: Path,
+    settings: Json | None = None,
+    workers: int = 2,
+    environment: dict[str, str] | None = None,
+    root: Path = ROOT,
 ) -> Iterator[Farm]:
     """A farm for the time of the block; at its end it is stopped by SIGTERM, unless the test has ended it.
 
-    environment: what it is started with besides."""
-    farm = Farm(data, settings, workers, environment)
+    environment: what it is started with besides. root: the source tree that it runs from, and where it runs."""
+    farm = Farm(data, settings, workers, environment, root)
     try:
         farm.start()
         yield farm

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -370,7 +370,7 @@ def test_status_when_nobody_answers(farm: Farm) -> None:
 # -- drain and reload: a stand-in for the supervisor holds the lock and says which signals it got
 
 STAND_IN = """
-import fcntl, os, signal, sys
+import fcntl, json, os, signal, sys
 file = open(sys.argv[1], "w")
 fcntl.flock(file, fcntl.LOCK_EX)
 file.write(sys.argv[2] or f"{os.getpid()}\\n")
@@ -382,13 +382,22 @@ while True:
     print(got.name, flush=True)
     if got is signal.SIGTERM and sys.argv[3] == "ends":
         break
+    if len(sys.argv) > 4:
+        draft = sys.argv[4] + ".new"
+        told = {"supervisor": os.getpid(), "number": 1, "needs_restart": [], "why": "", **json.loads(sys.argv[5])}
+        open(draft, "w").write(json.dumps(told))
+        os.rename(draft, sys.argv[4])
 """
 
 
 @contextmanager
-def stand_in(folder: Path, pid: str = "", on_term: str = "ends") -> Iterator[subprocess.Popen[str]]:
+def stand_in(
+    folder: Path, pid: str = "", on_term: str = "ends", tells: Mapping[str, object] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """tells: what became of the reload that SIGHUP asks it for."""
     folder.mkdir(exist_ok=True)
     arguments = [str(folder / "farm.pid"), pid, on_term]
+    arguments += [] if tells is None else [str(folder / "reload.json"), json.dumps(tells)]
     with subprocess.Popen([sys.executable, "-c", STAND_IN, *arguments], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -431,12 +440,27 @@ def test_drain_gives_up_after_its_timeout(farm: Farm) -> None:
     assert line == f"farm drain: supervisor {process.pid} has not gone after 0.01 s; it goes on draining"
 
 
-def test_reload_sends_sighup(farm: Farm) -> None:
-    with stand_in(farm.cwd / "farm-data") as process:
+def test_reload_sends_sighup_and_waits(farm: Farm) -> None:
+    with stand_in(farm.cwd / "farm-data", tells={"outcome": "done", "needs_restart": ["a.b", "c.d"]}) as process:
         done = farm("reload")
         assert heard(process) == "SIGHUP"
-    assert done.returncode == 0
-    assert str(process.pid) in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("reload: done after ")
+    assert second == "reload: changed, but needs a restart: a.b, c.d"
+
+
+def test_reload_that_fails_says_why(farm: Farm) -> None:
+    with stand_in(farm.cwd / "farm-data", tells={"outcome": "refused", "why": "the new code is\nno code"}):
+        assert farm.fails(1, "reload") == ["farm reload: refused: the new code is no code"]
+
+
+def test_reload_does_not_wait_for_longer_than_it_may(farm: Farm) -> None:
+    with stand_in(farm.cwd / "farm-data", tells={"outcome": "running"}) as process:
+        (line,) = farm.fails(1, "reload", "--timeout", "0.5")
+        assert line == f"farm reload: supervisor {process.pid} is not done after 0.5 s; it goes on"
+        (line,) = farm.fails(1, "reload")
+        assert "is reloading already" in line
 
 
 @pytest.mark.parametrize("command", ["drain", "reload"])

@@ -664,8 +664,7 @@ def test_farm_reload(draining: Farm) -> None:
     async def act(traffic: Traffic) -> None:
         before = await in_thread(draining.status)
         shards = [row["pid"] for row in before["workers"]]
-        done = await in_thread(command, draining, "reload", "--data", str(draining.data))
-        assert (done.returncode, done.stderr) == (0, "")
+        done: list[subprocess.CompletedProcess[str]] = []
         seen = []
 
         def replaced() -> bool:
@@ -673,7 +672,15 @@ def test_farm_reload(draining: Farm) -> None:
             seen.append([row["pid"] for row in status["workers"]])
             return not status["reloading"] and not set(seen[-1]) & set(shards)
 
-        await in_thread(until, replaced, "all processes are replaced")
+        async with trio.open_nursery() as nursery:
+
+            async def reload() -> None:
+                done.append(await in_thread(command, draining, "reload", "--data", str(draining.data)))
+
+            nursery.start_soon(reload)
+            await in_thread(until, replaced, "all processes are replaced")
+        assert (done[0].returncode, done[0].stderr) == (0, "")
+        assert done[0].stdout.startswith("reload: done after ")
         # One at a time: there was a moment with one new and one old.
         assert [pids for pids in seen if len(set(pids) & set(shards)) == 1]
         await in_thread(draining.wait_healthy)

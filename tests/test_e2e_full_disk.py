@@ -64,6 +64,9 @@ def test_a_full_disk_refuses_pushes_and_registrations_and_passes(small_disk: Pat
         shown = subprocess.run(line, env=environ(), cwd=farm.data, check=False, capture_output=True, text=True)
         assert "store ok no" in " ".join(shown.stdout.split())
         assert curl(farm.url("/realstatus/")).status == 503
+        ready = [f"http://127.0.0.1:{port}/ready" for port in (farm.admin_port, farm.device_port, farm.router_port)]
+        until(lambda: [curl(url).status for url in ready] == [503] * 3, "nothing is ready")
+        assert [curl(url).json()["reasons"] for url in ready] == [["the store refuses what is to be kept"]] * 3
         assert farm.healthy()
         # Twenty-nine pushes at least, and one line about them.
         (line,) = farm.events("store.failed")
@@ -71,6 +74,7 @@ def test_a_full_disk_refuses_pushes_and_registrations_and_passes(small_disk: Pat
 
         (small_disk / "filler").unlink()
         until(lambda: not failing(farm), "it finds out by itself that it can write again")
+        until(lambda: [curl(url).status for url in ready] == [200] * 3, "all is ready again")
         assert put(endpoint, 100) == 200
         versions: list[tuple[str, int]] = []
         while not versions or versions[-1] != (channel, 100):

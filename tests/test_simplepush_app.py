@@ -550,16 +550,6 @@ async def test_a_batch_has_limits_and_a_method(rig: Rig) -> None:
 # ---- PushGo's pages
 
 
-@in_rig()
-async def test_status_counts_devices(rig: Rig) -> None:
-    app = App(rig)
-    status, page = await app.settled(app.ask("/status/", method=b"GET"))
-    assert (status, page["status"], page["clients"]) == (200, "OK", 0)
-    assert isinstance(page["version"], str)
-    await app.live()
-    assert (await app.settled(app.ask("/status/", method=b"GET")))[1]["clients"] == 1
-
-
 @pytest.mark.parametrize(("store", "workers", "well"), [(True, 2, True), (False, 2, False), (True, 0, False)])
 @in_rig()
 async def test_realstatus(rig: Rig, store: bool, workers: int, well: bool) -> None:
@@ -590,7 +580,7 @@ async def test_metrics_under_pushgos_names(rig: Rig) -> None:
     assert page["counter.updates.client.hello"] == 5
 
 
-@pytest.mark.parametrize("path", ["/status/", "/realstatus/", "/metrics/"])
+@pytest.mark.parametrize("path", ["/realstatus/", "/metrics/"])
 @in_rig()
 async def test_pages_are_for_reading(rig: Rig, path: str) -> None:
     app = App(rig)

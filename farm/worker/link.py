@@ -62,6 +62,7 @@ class WorkerLink:
         self.joined = False
         self.behind = False
         """Whether there may be more to hear. The descriptor does not tell of what came before."""
+        self.last_heard = monotonic()
         self._joining = False
         self._sequence = 0
         self._announced = 0  # the batch with the last HOLD
@@ -183,7 +184,8 @@ class WorkerLink:
                 self._message(v.unpack(data, self._options.max_message_bytes))
             except v.VocabularyError as error:
                 self._refused(error)
-            if monotonic() >= until:
+            self.last_heard = now = monotonic()
+            if now >= until:
                 self.behind = True
                 break
         return heard

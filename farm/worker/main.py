@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import trio
@@ -17,9 +18,10 @@ import zmq
 import farm.dialects
 from farm.capacity import raise_descriptor_limit
 from farm.dialects import Context
-from farm.settings import DrainOptions, WorkerOptions
+from farm.settings import WorkerOptions
 from farm.shared_path import by_path
 from farm.worker.handover import Handover
+from farm.worker.health import Health
 from farm.worker.link import WorkerLink
 from farm.worker.sockets import Sockets
 from router import lifecycle, logs
@@ -31,7 +33,7 @@ from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
-from router.settings import Data, EndpointOptions, LinkOptions, Listen, TokenOptions
+from router.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen, TokenOptions
 from router.token import Tokens, load_or_make_keys
 
 _TICK_S = 0.25
@@ -79,10 +81,7 @@ class Worker:
         self.shard = shard
         self.counters = WorkerCounters()
         tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
-        dialect_context = Context(settings, tokens, self.counters, time.time)
-        spoken = [
-            (module, module.dialect(dialect_context)) for module in modules(farm.dialects) if is_on(settings, module)
-        ]
+        spoken = _dialects(settings, tokens, self.counters)
         dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
         presences = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "member_added")}
         boards = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "noticed")}
@@ -99,6 +98,7 @@ class Worker:
             self._welcomed,
             self._held_channels,
         )
+        self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
         self._handover = Handover(data) if is_wanted(settings) else None
         self.sockets = Sockets(
             self.lot,
@@ -111,6 +111,7 @@ class Worker:
             boards,
             presences,
             self._handover.give if self._handover is not None else None,
+            self.health,
         )
         self.lot.park(self.link.fileno, READ)
         self.sockets.listen(listener)
@@ -124,6 +125,10 @@ class Worker:
 
     def _held_channels(self) -> Iterable[list[list[Any]]]:
         return self.sockets.held_channels()
+
+    def notice(self) -> None:
+        """Say from now on that nothing new should be sent here, and go on serving."""
+        self.health.leaving = True
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then let the devices go over `drain.seconds`."""
@@ -194,6 +199,7 @@ class Worker:
     async def _drain(self) -> None:
         seconds = self.settings.get(DrainOptions).seconds
         sockets = self.sockets
+        self.notice()
         sockets.draining = True
         sockets.stop_listening()
         waiting = sockets.open_connections()
@@ -221,10 +227,24 @@ class Worker:
         logs.event("worker.drained", closed=total)
 
 
-def run(settings: Settings, shard: int, listener: socket.socket, parent: int | None) -> int:
-    """Run a worker on an open listener until SIGTERM, or until the pipe `parent` closes. Returns: exit code."""
+def _dialects(settings: Settings, tokens: Tokens, counters: WorkerCounters) -> list[tuple[ModuleType, Any]]:
+    context = Context(settings, tokens, counters, time.time)
+    return [(module, module.dialect(context)) for module in modules(farm.dialects) if is_on(settings, module)]
+
+
+def check(settings: Settings) -> None:
+    """Make what a worker makes from these settings, but for what only one may have. Raises: what would end it."""
+    keys = load_or_make_keys(settings.get(TokenOptions).keys, Path(settings.get(Data).dir))
+    by_path([(module.RANK, module.PATHS, one) for module, one in _dialects(settings, Tokens(keys), WorkerCounters())])
+
+
+def run(settings: Settings, shard: int, listener: socket.socket, line: int | None) -> int:
+    """Run a worker on an open listener until SIGTERM, or until the supervisor's end of `line` closes.
+
+    Returns: exit code.
+    """
     return lifecycle.run(
-        lambda context: Worker(settings, shard, listener, context), settings, parent, "worker", shard=shard
+        lambda context: Worker(settings, shard, listener, context), settings, line, "worker", shard=shard
     )
 
 

@@ -34,10 +34,12 @@ from farm.wheel import Bucket, Wheel
 from farm.whose import ENOUGH, for_app_servers
 from farm.worker.attachments import Attachments
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
+from farm.worker.health import Health
 from farm.worker.news import News
 from farm.worker.rooms import Change, Rooms
 from router import logs
 from router import vocabulary as v
+from router.health import PAGES
 from router.lot import BROKEN, READ, WRITE, Lot, half_close
 from router.metrics import WorkerCounters
 from router.store.base import Item
@@ -68,6 +70,7 @@ class Sockets:
         boards: Mapping[str, NoticeBoard] | None = None,
         presences: Mapping[str, Presence] | None = None,
         hand_over: Callable[[int, bytes], bool] | None = None,
+        health: Health | None = None,
     ) -> None:
         """hand_over: passes a connection of an app server on, with what was read of it; None: there are only devices.
         It returns whether that was possible; the descriptor is closed here in any case."""
@@ -83,6 +86,7 @@ class Sockets:
         self.rooms = Rooms(tell, self._attachments.number)
         self._presences = presences or {}
         self._hand_over = hand_over
+        self._health = health
         self._origin = str(int.from_bytes(os.urandom(4), "big"))  # of all socket ids here
         self._serial = 0
         self._waiting = 0  # bytes in all buffers for output
@@ -215,6 +219,10 @@ class Sockets:
                 return
             request, rest = parsed
             path = request.path
+            if path in PAGES and self._health is not None:
+                full = len(self._connections) > self.max_connections
+                self._finish(connection, self._health.answer(request, full, len(self.devices)))
+                return
             dialect = self._dialects.get(path) or self._dialects.get(path[: path.rfind("/") + 1] + "*")
             if dialect is None:
                 raise upgrade.Refusal(404, "no dialect is spoken on this path")
@@ -352,6 +360,8 @@ class Sockets:
     def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         """The link is new. Returns: the devices that are here, as the words HOLD have them."""
         self._news.renewed()
+        if self._health is not None:
+            self._health.refusing = ""
         return self._attachments.held()
 
     def heard(self, words: list[Any]) -> None:
@@ -380,6 +390,9 @@ class Sockets:
                 self._news.noticed(word[1], word[2], word[3])
             elif kind == v.NOTICES_TOLD:
                 self._news.told()
+            elif kind == v.STORE_STATE:
+                if self._health is not None:
+                    self._health.refusing = str(word[1])
             else:
                 raise v.VocabularyError(f"unknown word {kind!r}")
 

@@ -121,7 +121,6 @@ def routes(context: Context) -> Iterable[Route]:
     return (
         Route(b"/update/", app_side.update, exact=False),
         Route(b"/v1/push", app_side.batch),
-        Route(b"/status/", app_side.status),
         Route(b"/realstatus/", app_side.real_status),
         Route(b"/metrics/", app_side.metrics),
     )
@@ -242,10 +241,6 @@ class _AppSide:
             self._push(device, channel, version, data, lambda outcome: decided(index, _RESPONSES[outcome]))
 
     # ------------------------------------------------------------------ PushGo's pages
-
-    def status(self, request: Request, reply: Reply) -> None:
-        """`GET /status/`: for a load balancer's probe."""
-        self._page(request, reply, {"status": "OK", "clients": self._clients(), "version": __version__})
 
     def real_status(self, request: Request, reply: Reply) -> None:
         """`GET /realstatus/`: 503 if any part is not well."""

@@ -128,6 +128,9 @@ class Store(Protocol):
     used: int
     """Bytes that what is stored takes, as far as the store knows at this moment."""
 
+    def check(self) -> None:
+        """See, beside a store that is open, whether this one could be opened. Raises: StoreError."""
+
     async def open(self) -> None:
         """Make ready. Raises: StoreError, with what to do about it."""
 

@@ -73,6 +73,9 @@ class MemoryStore:
         self.used = 0
         self._round: Iterator[bool] | None = None
 
+    def check(self) -> None:
+        """See `Store.check`."""
+
     async def open(self) -> None:
         """Nothing to make ready."""
         await trio.lowlevel.checkpoint()

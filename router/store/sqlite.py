@@ -27,6 +27,7 @@ mounted again, a page that was read wrong is remembered): then it is closed and 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -118,6 +119,16 @@ class SqliteStore:
         self._failing_since: float | None = None
         self._unmeasured = 0  # commits since `used` was measured
         self.used = 0
+
+    def check(self) -> None:
+        """See `Store.check`: a file that is there has a schema that this release knows."""
+        if not self._path.exists():
+            return
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+                self._check_version(db)
+        except sqlite3.Error as error:
+            raise StoreError(f"store {self._path}: {error}") from None
 
     async def open(self) -> None:
         """See `Store.open`. Makes the folder (0700) and the file (0600) where they are missing."""
@@ -245,13 +256,18 @@ class SqliteStore:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
-    def _check_schema(self, db: sqlite3.Connection) -> None:
+    def _check_version(self, db: sqlite3.Connection) -> int:
+        version: int
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"store {self._path}: a newer release wrote it (schema {version}, this release knows "
                 f"{SCHEMA_VERSION}); start that release, or move the file away"
             )
+        return version
+
+    def _check_schema(self, db: sqlite3.Connection) -> None:
+        version = self._check_version(db)
         if version == 0:
             if db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 raise StoreError(f"store {self._path}: the file is some other program's database; move it away")

@@ -1,0 +1,74 @@
+"""Which processes hang: those that have given no sign of life for too long, counted only while we run ourselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_SWITCHES: Final = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+_OWN_GAP: Final = 5  # looks that we have missed ourselves: stopped, suspended or without the CPU
+
+
+class Silences:
+    """How long each process has been silent. Pure: the caller looks, and says when.
+
+    Time in which we did not look counts for nothing: after the machine was suspended, or we were stopped, everybody
+    has been silent, and nobody hangs.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._silent: dict[int, float] = {}
+
+    def look(self, now: float, interval: float, signs: Mapping[int, bool | None]) -> None:
+        """interval: seconds between two looks, as it should be.
+        signs: for each pid whether there was a sign of life since the last look; None: that could not be seen.
+        """
+        passed = 0.0 if self._last is None else now - self._last
+        self._last = now
+        if passed > interval * _OWN_GAP:
+            self._silent.clear()
+            passed = 0.0
+        silent = self._silent
+        self._silent = {}
+        for pid, sign in signs.items():
+            before = silent.get(pid)
+            if sign or before is None:
+                self._silent[pid] = 0.0
+            else:
+                self._silent[pid] = before if sign is None else before + passed
+
+    def longer_than(self, seconds: float) -> list[int]:
+        """The pids that have been silent for longer than that."""
+        return [pid for pid, silent in self._silent.items() if silent > seconds]
+
+    def of(self, pid: int) -> float:
+        """How long this one has been silent."""
+        return self._silent.get(pid, 0.0)
+
+
+class Turns:
+    """Whether a process has had the CPU: the only sign of life of one that starts, and does not speak yet."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._seen: dict[int, int] = {}
+
+    def taken(self, pid: int) -> bool | None:
+        """Whether any of its threads has run since it was last asked about; None if that cannot be read."""
+        count = 0
+        try:
+            for thread in (self._proc / str(pid) / "task").iterdir():
+                for line in (thread / "status").read_text(errors="replace").splitlines():
+                    name, _, value = line.partition(":")
+                    if name in _SWITCHES:
+                        count += int(value)
+        except (OSError, ValueError):
+            return None
+        before, self._seen[pid] = self._seen.get(pid), count
+        return before != count
+
+    def forget_all_but(self, pids: set[int]) -> None:
+        """Keep only these."""
+        self._seen = {pid: count for pid, count in self._seen.items() if pid in pids}

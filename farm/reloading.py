@@ -1,0 +1,272 @@
+"""A reload (SIGHUP): new code and new settings take over, or nothing changes.
+
+The new forker shows that all modules can be imported, and a process of it that everything can be made from the new
+settings, before any process is replaced. Then the workers are replaced one at a time: the new one accepts beside the
+old one before that is told to drain. The router is last: there is but one at a time, so the old one has to end first.
+It finishes what it accepted; connections that come meanwhile wait in the listener. If a new process does not come to
+serve, those that were replaced are replaced once more, from the old forker with the old settings.
+
+How far a reload is, and what became of the last one, stands in `<data.dir>/reload.json` for `farm reload`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from farm import health
+from farm.children import Child, Forker, ForkerFailed, SpawnRefused
+from farm.config import ConfigError
+from farm.control import DONE, RELOAD_FILE, RUNNING
+from farm.settings import FarmOptions, WorkerOptions
+from router import logs
+from router.options import Settings, as_mapping
+from router.settings import DrainOptions, Log
+
+if TYPE_CHECKING:
+    from farm.supervisor import Slot, Supervisor
+
+REFUSED: Final = "refused"
+ROLLED_BACK: Final = "rolled back"
+CUT_SHORT: Final = "cut short"
+FAILED: Final = "failed"
+_END_S: Final = 1.0  # for a process that has no connections yet
+
+
+class ReloadFile:
+    """The state of the last reload, in memory and in its file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / RELOAD_FILE
+        self._number = 0
+        self._began = 0.0
+        self.last: dict[str, Any] | None = None
+
+    def began(self) -> None:
+        """A reload has been asked for."""
+        self._number += 1
+        self._began = time.monotonic()
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.last = {"supervisor": os.getpid(), "number": self._number, "when": when, "outcome": RUNNING, "why": ""}
+        self.step("checking")
+
+    def step(self, name: str) -> None:
+        """What it is at now."""
+        self._write(step=name)
+
+    def ended(self, outcome: str, why: str = "", needs_restart: list[str] | None = None) -> None:
+        """What became of it."""
+        seconds = round(time.monotonic() - self._began, 1)
+        assert self.last is not None
+        self.last.pop("step", None)
+        self._write(outcome=outcome, why=why, seconds=seconds, needs_restart=needs_restart or [])
+
+    def refused(self, why: str) -> None:
+        """One that was asked for is not even begun."""
+        logs.error("reload.refused", why=why)
+        self.began()
+        self.ended(REFUSED, why)
+
+    def _write(self, **fields: Any) -> None:
+        assert self.last is not None
+        self.last |= fields
+        draft = self._path.with_name(f"{self._path.name}.new")
+        try:
+            draft.write_text(json.dumps(self.last))
+            draft.replace(self._path)
+        except OSError as error:
+            logs.limited("reload.not_told", why=str(error), file=str(self._path))
+
+
+class _Failed(Exception):
+    """The reload cannot go on; the text says why."""
+
+
+class _Stopping(Exception):
+    """The farm is told to stop meanwhile."""
+
+
+class Reload:
+    """One reload."""
+
+    def __init__(self, farm: Supervisor) -> None:
+        self._farm = farm
+        self._replaced: list[Slot] = []
+        self._new: Forker | None = None
+
+    async def run(self) -> None:
+        """Reload. What becomes of it is in the log, in the status and in the file."""
+        farm = self._farm
+        farm.reloads.began()
+        loser: Forker | None = None
+        try:
+            given, needs_restart = self._settings()
+            settings = farm.listeners.with_ports(given)
+            farm.reloads.step("starting the new code")
+            self._new = await self._started(settings)
+            await self._check(self._new)
+            logs.event("reload.began", workers=len(farm.workers), version=self._new.version)
+            await self._replace_all(self._new)
+            loser, farm.forker = farm.forker, self._new
+            self._new = None
+            farm.given, farm.settings = given, settings
+            for slot in farm.slots:
+                slot.forker = None
+            log = settings.get(Log)
+            logs.setup(log.format, log.level, process="farm")
+            logs.event("reload.done", needs_restart=needs_restart)
+            farm.reloads.ended(DONE, needs_restart=needs_restart)
+        except _Failed as error:
+            await self._give_up(str(error))
+        except _Stopping:
+            farm.reloads.ended(CUT_SHORT, "the farm is told to stop")
+        finally:
+            for forker in (loser, self._new):
+                if forker is not None:
+                    forker.close()
+
+    def _settings(self) -> tuple[Settings, list[str]]:
+        """The settings as they are now, but for what a running farm cannot change; and what that would have been."""
+        try:
+            found = self._farm.read_again()
+        except ConfigError as error:
+            raise _Failed("; ".join(error.problems)) from None
+        kept = []
+        before = as_mapping(self._farm.given)
+        for section in found:
+            for name in sorted(section.AT_START):
+                old = before[section.SECTION][name]
+                if getattr(section, name) != old:
+                    kept.append(f"{section.SECTION}.{name}")
+                    found = found.replace(type(section), **{name: old})
+        return found, kept
+
+    async def _started(self, settings: Settings) -> Forker:
+        try:
+            return await self._farm.start_forker(settings)
+        except ForkerFailed as error:
+            raise _Failed(f"the new code does not start: {error}") from None
+
+    async def _check(self, forker: Forker) -> None:
+        """Have everything made once, in a process that owns nothing."""
+        checker = await self._spawn(forker, "check")
+        with trio.move_on_after(self._farm.settings.get(FarmOptions).start_timeout):
+            await checker.ended.wait()
+        if checker.ended.is_set():
+            if checker.status != 0:
+                raise _Failed(_failure("the check of the new code", checker))
+        else:
+            checker.signal(signal.SIGKILL)
+            raise _Failed("the check of the new code does not end")
+
+    async def _spawn(self, forker: Forker, kind: str, slot: Slot | None = None) -> Child:
+        if self._farm.stopping.is_set():
+            raise _Stopping
+        shard, listener = (-1, None) if slot is None else (slot.shard, slot.listener)
+        try:
+            return await self._farm.spawn(kind, shard, listener, forker)
+        except (ForkerFailed, SpawnRefused) as error:
+            raise _Failed(f"the new fork server: {error}") from None
+
+    async def _replace_all(self, forker: Forker) -> None:
+        for slot in self._farm.workers:
+            await self._replace_worker(slot, forker)
+        await self._replace_router(forker)
+
+    async def _replace_worker(self, slot: Slot, forker: Forker) -> None:
+        farm = self._farm
+        farm.reloads.step(slot.name)
+        async with slot.turn:
+            new = await self._spawn(forker, slot.kind, slot)
+            if not await farm.joined(new):
+                await farm.end([new], _END_S)
+                raise _Failed(_failure(slot.name, new) + ", and has not joined the router")
+            old = slot.child
+            slot.put(new)
+            slot.forker = forker
+            self._replaced.append(slot)
+        if farm.stopping.is_set():
+            raise _Stopping
+        if old is not None:
+            seconds = farm.settings.get(DrainOptions).seconds + farm.settings.get(WorkerOptions).close_timeout
+            await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
+        logs.event("reload.replaced", process=slot.name, pid=new.pid)
+
+    async def _replace_router(self, forker: Forker) -> None:
+        from farm.supervisor import POLL_S, ROUTER_STOP_S
+
+        farm = self._farm
+        slot = farm.router
+        farm.reloads.step(slot.name)
+        async with slot.turn:
+            if farm.stopping.is_set():
+                raise _Stopping
+            if slot.child is not None:
+                grace = farm.settings.get(FarmOptions).drain_grace
+                await farm.end([slot.child], grace + ROUTER_STOP_S, may_hurry=False)
+            self._replaced.append(slot)
+            new = await self._spawn(forker, slot.kind, slot)
+            slot.put(new)
+            slot.forker = forker
+            with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
+                while not farm.stopping.is_set() and not new.ended.is_set():
+                    if not (await health.status(farm))["down"]:
+                        logs.event("reload.replaced", process=slot.name, pid=new.pid)
+                        return
+                    await trio.sleep(POLL_S)
+            if farm.stopping.is_set():
+                raise _Stopping
+            new.signal(signal.SIGKILL)
+            await new.ended.wait()
+            raise _Failed(_failure(slot.name, new) + ", or not every worker has joined it")
+
+    async def _give_up(self, why: str) -> None:
+        farm = self._farm
+        if not self._replaced:
+            logs.error("reload.refused", why=why)
+            farm.reloads.ended(REFUSED, why)
+            return
+        logs.error("reload.failed", why=why, hint="what was replaced is replaced once more, by what there was before")
+        again = self._replaced
+        self._replaced = []
+        for slot in again:
+            slot.forker = None
+        try:
+            if farm.router in again:
+                await self._restore_router()
+            for slot in again:
+                if slot is not farm.router:
+                    await self._replace_worker(slot, await self._old_forker())
+                    slot.forker = None
+        except (_Failed, _Stopping) as error:
+            logs.error("reload.not_rolled_back", why=str(error) or "the farm is told to stop")
+            why = f"{why}; then: {error}"
+        farm.reloads.ended(ROLLED_BACK, why)
+
+    async def _restore_router(self) -> None:
+        await self._replace_router(await self._old_forker())
+        self._farm.router.forker = None
+
+    async def _old_forker(self) -> Forker:
+        """The farm's own; if that has died meanwhile, the one that is started in its place."""
+        from farm.supervisor import POLL_S
+
+        farm = self._farm
+        with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
+            while not farm.stopping.is_set():
+                if farm.forker is not None and farm.forker.alive:
+                    return farm.forker
+                await trio.sleep(POLL_S)
+        raise _Failed("there is no fork server")
+
+
+def _failure(name: str, child: Child) -> str:
+    if child.why:
+        return f"{name}: {child.why}"
+    return f"{name}: it {'ended with ' + str(child.status) if child.ended.is_set() else 'does not serve'}"
