@@ -132,6 +132,16 @@ def swap(dialect: str, connection: int, first: int, second: int) -> Change:
     return change
 
 
+def one_more_webpush(sent: float) -> Change:
+    """Number 7 comes before number 2, which has waited."""
+
+    def change(history: History) -> None:
+        history.pushes.append(push(WEBPUSH, 7, sent, 201, ttl=DAY))
+        add(arrival(WEBPUSH, 12, 7, 60.35))(history)
+
+    return change
+
+
 BROKEN: list[tuple[str, Change]] = [
     ("answers", replace_push(SIMPLEPUSH, 2, status=404)),
     ("answers", replace_push(WEBPUSH, 2, status=410)),
@@ -145,6 +155,7 @@ BROKEN: list[tuple[str, Change]] = [
     ("twice", add(arrival(PUSHER, 3, 2, 22))),
     ("order", add(arrival(SIMPLEPUSH, 11, 2, 62))),
     ("order", swap(WEBPUSH, 2, 1, 2)),
+    ("order", one_more_webpush(sent=56)),
     ("order", swap(PUSHER, 3, 1, 2)),
     ("acked came again", add(arrival(SIMPLEPUSH, 11, 1, 60.1))),
     ("acked came again", add(arrival(WEBPUSH, 12, 1, 62))),
@@ -235,6 +246,7 @@ EXCUSED: list[tuple[str, Change]] = [
     ("an event while the link was disturbed", both(drop(PUSHER, 1), during(LINK, begin=8, end=9))),
     ("an event to who came later", both(drop(PUSHER, 1), subscribed_late)),
     ("the place of what nobody answered", both(replace_push(WEBPUSH, 1, status=0), swap(WEBPUSH, 2, 1, 2))),
+    ("what is sent now between two batches", one_more_webpush(sent=60.25)),
     ("TTL 0 after a standstill", both(add(arrival(WEBPUSH, 12, 3, 62)), during(STOPPED, begin=11, end=59))),
     ("a TTL by a wrong clock", both(replace_push(WEBPUSH, 2, ttl=4), during(CLOCK, begin=1, end=2))),
     (

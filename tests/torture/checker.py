@@ -205,22 +205,28 @@ def once_a_connection(index: Index) -> Iterator[Violation]:
 
 def in_order(index: Index) -> Iterator[Violation]:
     """On one connection a channel never goes back. Where each message is one for itself (all but SimplePush), one that
-    nobody answered has no place in the order: its sender has gone on without it. What waits with a topic comes before
-    what waits without, as autopush has it; so there the order is one of each topic."""
+    nobody answered has no place in the order: its sender has gone on without it. WebPush orders as autopush does: what
+    waits with a topic comes before what waits without, and what waits comes in batches, between which a message that is
+    sent now does not wait."""
     pushes = {(push.client, push.channel, push.number): push for push in index.history.pushes}
     for (number, channel), arrivals in index.by_connection.items():
         last: dict[str, Arrival] = {}
+        last_waited: dict[str, Arrival] = {}
         for arrival in arrivals:
             key = (channel, arrival.number)
             push = pushes.get((arrival.client, *key)) or pushes.get(("", *key))
             if push is None or (not push.accepted and push.dialect != SIMPLEPUSH):
                 continue
-            before = last.get(push.topic)
+            if push.dialect == WEBPUSH and push.sent < index.history.connections[number].dialled:
+                waited = last_waited
+            else:
+                waited = last
+            before = waited.get(push.topic)
             if before is not None and arrival.number < before.number:
                 text = f"{arrival.number} at {arrival.at:.3f} after {before.number} at {before.at:.3f} on {number}"
                 yield Violation("order", text, arrival.at, arrival.client, channel)
             else:
-                last[push.topic] = arrival
+                waited[push.topic] = arrival
 
 
 # ---------------------------------------------------------------------- across connections

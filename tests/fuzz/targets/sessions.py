@@ -43,8 +43,7 @@ _MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.ENLIST: (v.FULL,), v.ENTER: (v.
 class Driver:
     """One session, told what happens and held to its part of the contract."""
 
-    def __init__(self, dialect: Any, path: str, items: list[Item], bodies: list[Any], never: int = INTERNAL) -> None:
-        self._never = never
+    def __init__(self, dialect: Any, path: str, items: list[Item], bodies: list[Any]) -> None:
         self._now = 1000.0
         self._items = items
         self._bodies = bodies
@@ -127,7 +126,7 @@ class Driver:
                 self.closed = True
                 assert 1000 <= effect.code < 5000
                 assert effect.code not in (1004, 1005, 1006, 1015)
-                assert not (said and effect.code == self._never), f"{effect} is no answer to what a device sent"
+                assert not (said and effect.code == INTERNAL), f"{effect} is no answer to what a device sent"
                 assert len(effect.reason.encode("utf-8", "surrogatepass")) < 100_000
             elif isinstance(effect, Ask | Join):
                 assert self.open is None, "two questions at once"
@@ -194,7 +193,7 @@ def _webpush(data: bytes) -> None:
         Item(topic_slot(CHANNEL, "t"), 9, 9, 2_000_000_000, 3, None),
         Item("other", 1, 10, 2_000_000_000, 0, None),
     ]
-    Driver(dialect, "/", items, [None, body], never=0).run(data)
+    Driver(dialect, "/", items, [None, body]).run(data)
 
 
 _folder = tempfile.TemporaryDirectory(prefix="fuzz-")

@@ -27,6 +27,7 @@ _OPTIONS: Final = StoreOptions(inbox_limit=4, log_limit=3, inbox_bytes=65_536)
 _NOW: Final = 1_000_000
 _DEVICES: Final = (b"a" * 16, b"\0\xff" * 8, b"c" * 16)
 _SLOTS: Final = ("", "a", "b", "#x", "\0", "\u20ac", "\\u0000", "z" * 300)
+_SPACES: Final = ("", "a", "dialect.device", "\u20ac")  # a dialect's own words: no U+0000 in them
 _BODIES: Final = (None, "", "body", "\0", "\\\0\\u0000", "\u20ac\U0001f600", "x" * 20_000)
 _VERSIONS: Final = (0, 1, 2, 2**31, 2**53 + 1, ANY_VERSION)
 _folder = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -67,13 +68,13 @@ def _batch(choices: _Choices, sequence: int) -> tuple[Writes, Reads]:
             writes.removals[device, slot] = choices.one(_VERSIONS)
         elif what == 3:
             value = choices.one((None, (b"", 0), (b"\0v", _NOW + 2), (b"kept", KEEP_EXPIRY), (b"old", _NOW - 1)))
-            writes.records[slot, device] = value
+            writes.records[choices.one(_SPACES), device] = value
         elif what == 4:
             writes.events.append((device, _NOW + choices.below(6) - 1, choices.one(_BODIES) or ""))
         elif what == 5:
             reads.inboxes[device] = choices.one((1, 2, EVERYTHING))
         else:
-            reads.records.add((slot, device))
+            reads.records.add((choices.one(_SPACES), device))
             reads.logs[device] = choices.below(6)
     return writes, reads
 

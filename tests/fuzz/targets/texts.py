@@ -116,7 +116,7 @@ _CRYPTO_KEY: Final = b"p256ecdsa=" + _sender.public.encode()
 def vapid(data: bytes) -> None:
     """The Authorization and Crypto-Key headers of a push, a line each."""
     authorization, _, crypto_key = data.partition(b"\n")
-    checker = Vapid(_ORIGIN, max_age=86_400, max_bytes=2048, cache=10, unix_time=lambda: _NOW)
+    checker = Vapid(_ORIGIN, max_age=86_400, max_bytes=2048, leeway=10, cache=10, unix_time=lambda: _NOW)
     with contextlib.suppress(VapidError):
         digest = checker.check(authorization, crypto_key)
         assert digest == checker.check(_SIGNED), "signed by nobody"
