@@ -9,10 +9,7 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -20,8 +17,8 @@ from starlette.routing import Route
 
 from router import vocabulary as v
 from router.dialects.webpush import NAME as BROADCASTS
+from router.exposition import CONTENT_TYPE, exposition, families, family
 from router.health import LIVE, READY, page
-from router.metrics import ROUTER_METRICS, WORKER_METRICS
 
 Status = dict[str, Any]
 Unready = Callable[[], Awaitable[list[str]]]
@@ -30,39 +27,12 @@ _MAX_VERSION_BYTES = 4096
 _RESERVED = "errors"  # stands among the broadcasts that a device is told
 
 
-class _StatusCollector(Collector):
-    """One status as Prometheus metrics: `farm_router_*`, and `farm_worker_*` with the label shard."""
-
-    def __init__(self, status: Status) -> None:
-        self._status = status
-
-    def collect(self) -> Iterator[Metric]:
-        status = self._status
-        yield _family(
-            "gauge", "farm_up", "Whether the router and all workers serve.", [], [([], status["status"] == "ok")]
-        )
-        router = status.get("router", {})
-        for metric in ROUTER_METRICS:
-            value = router.get(metric.name)
-            if value is not None:
-                yield _family(metric.kind, f"farm_router_{metric.name}", metric.help, [], [([], value)])
-        memory = [(["router", ""], router["memory"])] if "memory" in router else []
-        memory += [(["worker", str(w["shard"])], w["memory"]) for w in status["workers"] if "memory" in w]
-        yield _family("gauge", "farm_memory_bytes", "Resident memory.", ["process", "shard"], memory)
-        for metric in WORKER_METRICS:
-            rows = [([str(w["shard"])], w[metric.name]) for w in status["workers"] if metric.name in w]
-            yield _family(metric.kind, f"farm_worker_{metric.name}", metric.help, ["shard"], rows)
-        restarts = [([str(w["shard"])], w["restarts"]) for w in status["workers"]]
-        yield _family("counter", "farm_worker_restarts", "Times the worker was started again.", ["shard"], restarts)
-
-
-def _family(kind: str, name: str, text: str, labels: list[str], rows: list[tuple[list[str], float]]) -> Metric:
-    make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-    family = make(name, text, labels=labels)
-    for values, number in rows:
-        family.add_metric(values, float(number))
-    assert isinstance(family, Metric)
-    return family
+def _families(status: Status) -> Iterator[Metric]:
+    """The whole farm's numbers."""
+    yield family("gauge", "farm_up", "Whether the router and all workers serve.", [], [([], status["status"] == "ok")])
+    yield from families(status.get("router", {}), status["workers"])
+    restarts = [([str(w["shard"])], w["restarts"]) for w in status["workers"]]
+    yield family("counter", "farm_worker_restarts", "Times the worker was started again.", ["shard"], restarts)
 
 
 class _Refused(Exception):
@@ -144,9 +114,7 @@ def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_n
         return JSONResponse(await status())
 
     async def metrics(request: Request) -> Response:
-        registry = CollectorRegistry()
-        registry.register(_StatusCollector(await status()))
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(_families(await status())), media_type=CONTENT_TYPE)
 
     broadcasts = _Broadcasts(set_notice)
     return Starlette(

@@ -1,8 +1,8 @@
 """Whose a connection on the device port is where app servers come there too: its first bytes tell.
 
 A WebSocket upgrade is a GET. So every other request is for the app servers' side, and of the GETs those that ask for
-something under `/apps`. Empty lines before a request are passed over, and so is the host of a target in absolute form
-(RFC 9112 2.2 and 3.2.2).
+something under `/apps`, or for `/metrics`. Empty lines before a request are passed over, and so is the host of a target
+in absolute form (RFC 9112 2.2 and 3.2.2).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _READING: Final = (b"GET ", b"HEAD ")
 _LONGEST_METHOD: Final = max(map(len, (*_ANY_PATH, *_READING)))
 _SCHEMES: Final = (b"http://", b"https://")
 _PATH_BEGINS: Final = re.compile(rb"[/?# \r]")
-_APPS: Final = b"/apps"
+_PATHS: Final = (b"/apps", b"/metrics")
 _PATH_ENDS: Final = b" ?/"
 ENOUGH: Final = 512
 """So many bytes always decide it: a longer host has no name."""
@@ -51,6 +51,6 @@ def _judged(data: bytes) -> bool | None:
             break
         if start and scheme.startswith(start):
             return None
-    if not target or (_APPS.startswith(target)):
+    if any(path.startswith(target) for path in _PATHS):
         return None
-    return target.startswith(_APPS) and target[len(_APPS)] in _PATH_ENDS
+    return any(target.startswith(path) and target[len(path)] in _PATH_ENDS for path in _PATHS)

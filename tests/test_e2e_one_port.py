@@ -237,6 +237,27 @@ def test_no_descriptor_stays(farm: Farm) -> None:
     until(lambda: all(now <= then + 1 for now, then in zip(in_use(), before, strict=True)), f"not more than {before}")
 
 
+def test_the_pages_of_micronotifier(farm: Farm) -> None:
+    url = f"http://127.0.0.1:{farm.device_port}"
+    answer = curl(f"{url}/apps")
+    assert (answer.status, answer.json()) == (200, {"applications": ["testapp", "3"]})
+    with Device(farm, "page") as _:
+        numbers = until(lambda: _numbers(f"{url}/metrics"), "the workers' numbers")
+    assert numbers["farm_router_http_requests_total"] >= 1
+    assert {'farm_worker_connections{shard="0"}', 'farm_worker_connections{shard="1"}'} <= set(numbers)
+    assert curl("--request", "POST", f"{url}/metrics").status == 405
+    assert curl(f"{url}/metric").status == 404
+
+
+def _numbers(url: str) -> dict[str, float]:
+    """What the page says; nothing before both workers have told theirs."""
+    answer = curl(url)
+    assert answer.status == 200
+    lines = [line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#")]
+    found = {name: float(number) for name, _, number in lines}
+    return found if 'farm_worker_connections{shard="1"}' in found else {}
+
+
 def test_while_the_router_is_away(tmp_path: Path) -> None:
     numbers = list(map(str, range(10)))
     with running(OnePort(tmp_path / "data", {"farm.restart_min": 4, "worker.retry_after": 7})) as farm:

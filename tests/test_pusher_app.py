@@ -385,6 +385,13 @@ async def test_unsigned_for_all(rig: Rig, tmp_path: Path) -> None:
 
 
 @in_rig()
+async def test_on_one_port_names_are_told_as_micronotifier_does(rig: Rig, tmp_path: Path) -> None:
+    app = App(rig, tmp_path, apps=(APP, OTHER), one_port=True)
+    assert await app.answer(app.ask("GET", "/apps")) == (200, {"applications": ["three", "four"]})
+    assert (await app.answer(app.ask("POST", "/apps/3/events", "", json.dumps(event()).encode())))[0] == 401
+
+
+@in_rig()
 async def test_no_names_without_leave(rig: Rig, tmp_path: Path) -> None:
     app = App(rig, tmp_path, apps=(APP,))
     assert (await app.answer(app.ask("GET", "/apps")))[0] == 404

@@ -20,7 +20,7 @@ import msgspec
 
 from router import vocabulary as v
 from router.channels import Channel
-from router.dialects import Context, Reply, Route
+from router.dialects import Context, Handler, Reply, Route
 from router.http1 import Request, Response
 from router.keeping import Kept
 from router.option_texts import path_or_none
@@ -55,8 +55,8 @@ class PusherOptions(Section):
     one_port: bool = option(
         False,
         "app servers may come to the device port too, as with MicroNotifier: a connection that begins with POST, PUT, "
-        "DELETE or OPTIONS, or with GET or HEAD of /apps, is passed to the router; whoever reaches the device port "
-        "then reaches all that the router port serves",
+        "DELETE or OPTIONS, or with GET or HEAD of /apps or /metrics, is passed to the router; whoever reaches the "
+        "device port then reaches all that the router port serves, and may ask for the names of the applications",
     )
     timestamp_window: int = option(600, "how far the auth_timestamp of a request may be from our clock", unit="s", ge=1)
     activity_timeout: int = option(
@@ -284,11 +284,29 @@ def kept(settings: Settings) -> Iterable[Kept]:
 def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     app_side = _AppSide(context)
-    return (
+    found = [
         Route(b"/apps", app_side.names),
         Route(b"/apps/", app_side.application, exact=False),
         Route(b"/users/", app_side.user, exact=False),
-    )
+    ]
+    if context.settings.get(PusherOptions).one_port:
+        found.append(Route(b"/metrics", _metrics(context.status)))
+    return found
+
+
+def _metrics(status: Callable[[], dict[str, Any]]) -> Handler:
+    """`GET /metrics`, which MicroNotifier has on its one port. On the admin port it is there in any case."""
+    from router.exposition import CONTENT_TYPE, exposition, families  # which costs megabytes
+
+    def metrics(request: Request, reply: Reply) -> None:
+        if request.method not in (b"GET", b"HEAD"):
+            reply(_ONLY[b"GET"])
+            return
+        found = status()
+        numbers = families(found["router"] | {"memory": found["memory"]}, found["workers"])
+        reply(Response(200, exposition(numbers), CONTENT_TYPE))
+
+    return metrics
 
 
 class _AppSide:
@@ -316,11 +334,11 @@ class _AppSide:
     # ------------------------------------------------------------------ who asks for what
 
     def names(self, request: Request, reply: Reply) -> None:
-        """`GET /apps`: what MicroNotifier tells everybody. Here only of applications that take unsigned requests."""
-        names = [app.name for app in self._apps if app.unsigned]
+        """`GET /apps`: what MicroNotifier tells everybody. Without one port only of those that take the unsigned."""
+        names = [app.name for app in self._apps if app.unsigned or self._options.one_port]
         if not names:
             reply(_NO_ROUTE)
-        elif request.method != b"GET":
+        elif request.method not in (b"GET", b"HEAD"):
             reply(_ONLY[b"GET"])
         else:
             reply(Response(200, _encode({"applications": names})))
