@@ -8,13 +8,14 @@ from typing import Any, Final
 import trio
 import zmq
 
-from router import logs
+from router import logs, shapes
 from router import vocabulary as v
 
 ASK_TIMEOUT_S: Final = 1.0
 _DURABLE_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 2**20
 _QUESTIONS: Final = 64
+_ANSWERS: Final = {v.STATUS: shapes.OF_ROUTER[v.STATUS]}
 
 
 class StatusLink:
@@ -24,6 +25,8 @@ class StatusLink:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, _QUESTIONS)
+        self._socket.setsockopt(zmq.RCVHWM, _QUESTIONS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         self._socket.connect(where)
@@ -77,21 +80,31 @@ class StatusLink:
     def _drain(self) -> None:
         self._wake = trio.Event()
         while self._questions:
+            question = self._questions.popleft()
             try:
-                self._socket.send(v.pack(self._questions.popleft()), zmq.NOBLOCK)
+                data = v.pack(question)
+            except Exception as error:  # half a character in a notice, say
+                logs.limited("status.not_packed", error=repr(error))
+                if (asked := self._waiting.get(question[1])) is not None:
+                    asked[0].set()
+                continue
+            try:
+                self._socket.send(data, zmq.NOBLOCK)
             except zmq.Again:
                 self._questions.clear()  # no router for long: whoever asked hears nothing, and that is the answer
         while True:
             try:
-                data = self._socket.recv(zmq.NOBLOCK)
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
             try:
-                kind, number, answer = v.unpack(data, _MAX_BYTES)
-            except ValueError as error:
+                message = v.unpack(parts[0] if len(parts) == 1 else b"", _MAX_BYTES)
+                shapes.check(_ANSWERS, message)
+            except v.VocabularyError as error:
                 logs.limited("status.not_understood", error=str(error))
                 continue
-            if kind == v.STATUS and type(number) is int and type(answer) is dict and number in self._waiting:
+            _, number, answer = message
+            if number in self._waiting:
                 answered, answers = self._waiting[number]
                 answers.append(answer)
                 answered.set()

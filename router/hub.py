@@ -112,6 +112,7 @@ class Hub:
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
         self._sequence = 0
         self._attaching: dict[bytes, list[Push]] = {}
+        self._held = 0  # pushes in all of those
         self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in Peer.open
         self._status: Callable[[], dict[str, Any]] = dict
         self._refusing = ""
@@ -191,10 +192,11 @@ class Hub:
 
     def _deliver_or_hold(self, lease: Lease, device: bytes, push: Push) -> None:
         held = self._attaching.get(device)
-        if held is not None:
-            held.append(push)
-        else:
+        if held is None:
             self._deliver(self._peer_of[lease], device, push)
+        elif push.durable == PENDING or self._held < self._options.max_held:  # the store bounds what is to be kept
+            held.append(push)
+            self._held += 1
 
     def _deliver(self, peer: Peer, device: bytes, push: Push) -> None:
         if not self._has_room(peer):
@@ -495,6 +497,7 @@ class Hub:
                 self._say(peer, (v.ANSWER, ask, v.MOVED, None))
                 return
             del self._attaching[device]
+            self._held -= len(held)
             kept = [push for push in held if push.durable in (PENDING, v.OK)]
             here = peer.lease.alive and self.map.device(device) is peer.lease
             in_answer: set[tuple[str, int]] = set()
@@ -540,6 +543,8 @@ class Hub:
         _, devices, runs = word
         if sum(several for several, _ in runs) != len(devices):
             raise v.VocabularyError("HOLD does not say since when all of its devices are held")
+        if len(peer.unread) * self._options.hold_read >= self._options.max_announced:
+            raise v.VocabularyError("HOLD of more devices than link.max_announced")
         mine: list[bytes] = []
         at = 0
         for several, since in runs:
@@ -552,7 +557,9 @@ class Hub:
                 self._take(peer, device, max(since, self.map.since(device)))
                 mine.append(device)
                 if holder is not peer.lease:
-                    for push in self._attaching.pop(device, ()):  # held for the older one, which was not answered yet
+                    held = self._attaching.pop(device, ())  # for the older one, which was not answered yet
+                    self._held -= len(held)
+                    for push in held:
                         if push.durable in (PENDING, v.OK):
                             self._deliver(peer, device, push)
             at += several

@@ -18,8 +18,6 @@ from router.settings import LinkOptions
 
 SOCKET_NAME = "router.sock"
 _SUN_PATH_MAX = 107
-_SEND_HIGH_WATER = 1000  # messages of a whole wake-up each; beyond, words wait in the hub, bounded by link.queue_limit
-_RECEIVE_HIGH_WATER = 10_000
 # As plain integers: pyzmq's flags are enums, and combining them costs more than sending.
 _NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS = int(zmq.EVENTS)
@@ -55,8 +53,8 @@ class RouterLink:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        self._socket.setsockopt(zmq.SNDHWM, _SEND_HIGH_WATER)
-        self._socket.setsockopt(zmq.RCVHWM, _RECEIVE_HIGH_WATER)
+        self._socket.setsockopt(zmq.SNDHWM, options.high_water)
+        self._socket.setsockopt(zmq.RCVHWM, options.high_water)
         self._socket.setsockopt(zmq.MAXMSGSIZE, options.max_message_bytes)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.bind(where)

@@ -192,6 +192,18 @@ class LinkOptions(Section):
     queue_limit: int = option(
         20_000, "words that may wait for one slow worker; beyond, pushes to it are stored only", unit="words", ge=1
     )
+    high_water: int = option(
+        1000,
+        "messages, of a whole wake-up each, that ZeroMQ may hold for one end; beyond, words wait at the other",
+        unit="messages",
+        ge=1,
+    )
+    max_held: int = option(
+        20_000,
+        "pushes held back for devices that are attaching; beyond, those with a TTL of 0 are not held",
+        unit="pushes",
+        ge=0,
+    )
     max_results: int = option(
         100_000,
         "pushes that may wait for a worker to say that it wrote them; beyond, they are answered as stored",
@@ -219,6 +231,9 @@ class LinkOptions(Section):
     )
     max_message_bytes: int = option(
         67_108_864, "largest message on the link", unit="bytes", ge=65_536, le=2_147_483_647
+    )
+    max_announced: int = option(
+        2_000_000, "devices that one worker may announce before their inboxes have been read", unit="devices", ge=2000
     )
     hold_read: int = option(
         50, "inboxes read at once for a worker that announces its devices again", unit="devices", ge=1

@@ -271,6 +271,26 @@ async def test_while_a_device_attaches_what_does_not_wait_is_held_back_too(rig: 
     assert kept == [STORED]
 
 
+@in_rig(link={"max_held": 2})
+async def test_of_what_is_not_stored_so_much_is_held_back(rig: Rig) -> None:
+    rig.store.hold()
+    first, second = rig.worker(0), rig.worker(1)
+    first.say(attach())
+    second.say(attach(OTHER))
+    for slot in "ab":
+        assert rig.push(DEVICE, slot, 1, wait=False, ttl=0) == [STORED]
+    assert rig.push(OTHER, "one more", 1, wait=False, ttl=0) == [STORED]
+    kept = rig.push(OTHER, "kept", 1, wait=False)
+    second.say(attach(OTHER, 2, since=2000))  # which takes over what was held
+    rig.store.release()
+    await rig.settle()
+    assert [word[3] for word in first.take() if word[0] == v.DELIVER] == ["a", "b"]
+    assert [word[3] for word in second.take() if word[0] == v.DELIVER] == ["kept"]
+    assert kept == [STORED]
+    second.say(attach(OTHER, 3, since=3000))
+    assert rig.hub._held == 0
+
+
 @in_rig(store={"inbox_limit": 1})
 async def test_what_was_held_back_and_refused_is_not_said(rig: Rig) -> None:
     rig.push(DEVICE, "a", 1)

@@ -21,7 +21,6 @@ from router import logs, shapes
 from router import vocabulary as v
 from router.settings import LinkOptions
 
-_SEND_HIGH_WATER = 10_000
 _NOBLOCK = int(zmq.NOBLOCK)  # a plain integer: pyzmq's enum costs more than the call
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
@@ -79,8 +78,8 @@ class WorkerLink:
         self._unsent: deque[bytes] = deque()
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, b"w" + incarnation)
-        self._socket.setsockopt(zmq.SNDHWM, _SEND_HIGH_WATER)
-        self._socket.setsockopt(zmq.RCVHWM, _SEND_HIGH_WATER)
+        self._socket.setsockopt(zmq.SNDHWM, options.high_water)
+        self._socket.setsockopt(zmq.RCVHWM, options.high_water)
         self._socket.setsockopt(zmq.MAXMSGSIZE, options.max_message_bytes)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
