@@ -111,6 +111,7 @@ class Hub:
         self.notices = Notices(journal, options.max_notices, options.max_notice_changes, self._tell_all)
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
         self._sequence = 0
+        self._ahead = int(unix_time() * 1e6) - int(monotonic() * 1e6)  # of the one clock before the other, at most
         self._attaching: dict[bytes, list[Push]] = {}
         self._held = 0  # pushes in all of those
         self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in Peer.open
@@ -179,16 +180,23 @@ class Hub:
     def begin_after(self, sequence: int) -> None:
         """The store may hold items up to this place in the order of arrival."""
         self._sequence = max(self._sequence, sequence)
+        self._ahead = max(self._ahead, sequence - int(self._monotonic() * 1e6))
 
     def sequence(self) -> int:
         """The next place in the order of arrival: strictly growing, and later than any before a restart."""
-        # Microseconds of the clock, or what follows the last one where the clock has been set back.
-        self._sequence = max(self._sequence + 1, int(self._unix_time() * 1e6))
+        self._sequence = max(self._sequence + 1, self._steady())
         return self._sequence
 
     def version(self) -> int:
         """The time in unix seconds as the version of a push that names none: never less than that of one before."""
-        return max(self._sequence, int(self._unix_time() * 1e6)) // 1_000_000
+        return self._steady() // 1_000_000
+
+    def _steady(self) -> int:
+        """Unix time in microseconds. Where the clock is set back it goes on as if it had not been."""
+        monotonic = int(self._monotonic() * 1e6)
+        ahead = int(self._unix_time() * 1e6) - monotonic
+        self._ahead = max(self._ahead, ahead)
+        return monotonic + self._ahead
 
     def _deliver_or_hold(self, lease: Lease, device: bytes, push: Push) -> None:
         held = self._attaching.get(device)

@@ -1,6 +1,7 @@
 """The journal over a real store: batching must change nothing but the number of commits."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -467,7 +468,26 @@ async def test_after_a_restart_places_are_later_than_all_before_whatever_the_clo
     versions.append(rig.hub.version())
     assert versions == sorted(versions)
     # It goes ahead of the clock by no more than seconds.
-    assert rig.journal.newest < max(places) + 11e6
+    assert rig.journal.newest < max(places) + 2e6
+    # And every second has a version of its own.
+    for _ in range(3):
+        rig.clock.pass_by(1)
+        versions.append(rig.hub.version())
+    assert len(set(versions[1:])) == 4 and versions == sorted(versions)
+
+
+@pytest.mark.parametrize("steps", [[-3600], [3600, -7200], [-5, -5, 3, 7200, -1]])
+@in_rig()
+async def test_a_clock_that_is_set_while_it_serves_changes_no_order(rig: Rig, steps: list[int]) -> None:
+    places, versions = [rig.hub.sequence()], [rig.hub.version()]
+    for step in steps:
+        rig.clock.unix_s += step
+        for _ in range(2):
+            rig.clock.pass_by(1)
+            places.append(rig.hub.sequence())
+            versions.append(rig.hub.version())
+    assert all(before < after for before, after in pairwise(places))
+    assert all(before < after for before, after in pairwise(versions))
 
 
 @in_rig()
