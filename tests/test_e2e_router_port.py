@@ -191,7 +191,7 @@ def test_out_of_descriptors_it_waits_for_some(farm: Farm) -> None:
         opened = len(os.listdir(f"/proc/{pid}/fd"))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened, limits[1]))
         try:
-            waiting = [stack.enter_context(Raw(farm.router_port)) for _ in range(5)]
+            waiting = [stack.enter_context(Raw(farm.router_port)) for _ in range(2)]
             for raw in waiting:
                 raw.send(STATUS)
             until(
