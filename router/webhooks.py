@@ -60,7 +60,8 @@ _client_event_in = msgspec.json.Decoder(_ClientEvent)
 
 
 class _Waiting(NamedTuple):
-    """One event: its place in the log (0: it is not there), until when it is worth telling, and its JSON."""
+    """One event: its place in the log (0: it is not there), until when it is worth telling by the clock that only
+    counts, and its JSON."""
 
     offset: int
     expires: float
@@ -70,7 +71,16 @@ class _Waiting(NamedTuple):
 class Outbox:
     """What one webhook is still to be told, in order."""
 
-    def __init__(self, app: App, hook: Webhook, options: PusherOptions) -> None:
+    def __init__(
+        self,
+        app: App,
+        hook: Webhook,
+        options: PusherOptions,
+        monotonic: Callable[[], float],
+        unix_time: Callable[[], float],
+    ) -> None:
+        self._monotonic = monotonic
+        self._unix_time = unix_time
         self.app = app
         self.hook = hook
         self.log = v.channel_key(SPACE, app.id, hook.url)
@@ -93,16 +103,17 @@ class Outbox:
         if part.last < position:
             position = 0  # the log began anew
         self._restored = part.last
+        behind = self._monotonic() - self._unix_time()
         for event in part.events:
             if event.offset > position:
-                self._put(_Waiting(event.offset, event.expires, event.body))
+                self._put(_Waiting(event.offset, event.expires + behind, event.body))
 
-    def put(self, offset: int, expires: float, text: str) -> None:
+    def put(self, offset: int, text: str) -> None:
         """One more event."""
         if 0 < offset <= self._restored:
             return  # it was in the log already when that was read
         self._restored = 0
-        self._put(_Waiting(offset, expires, text))
+        self._put(_Waiting(offset, self._monotonic() + max(1, self._options.webhook_retry), text))
 
     def _put(self, waiting: _Waiting) -> None:
         if len(self) >= self._options.webhook_queue:
@@ -115,10 +126,11 @@ class Outbox:
         self.dropped += events
         logs.limited("webhook.dropped", app=self.app.id, url=self.hook.url, why=why)
 
-    def take(self, now: float) -> bytes:
+    def take(self) -> bytes:
         """The body of the next request, the same one until it is taken or given up; empty if there is nothing."""
         if self._batch:
             return self._body
+        now = self._monotonic()
         waiting = self._waiting
         before = len(waiting)
         while waiting and waiting[0].expires <= now:
@@ -129,7 +141,7 @@ class Outbox:
             return b""
         self._batch = [waiting.popleft() for _ in range(min(len(waiting), self._options.webhook_batch))]
         events = ",".join(event.text for event in self._batch)
-        self._body = f'{{"time_ms":{int(now * 1000)},"events":[{events}]}}'.encode()
+        self._body = f'{{"time_ms":{int(self._unix_time() * 1000)},"events":[{events}]}}'.encode()
         self._since = now
         self._tries = 0
         return self._body
@@ -139,9 +151,9 @@ class Outbox:
         self.sent += len(self._batch)
         return self._done()
 
-    def failed(self, now: float) -> tuple[float, int]:
+    def failed(self) -> tuple[float, int]:
         """It did not work. Returns: seconds until the next try; or 0 if it is given up, and how far that is."""
-        left = self._since + self._options.webhook_retry - now
+        left = self._since + self._options.webhook_retry - self._monotonic()
         if left <= 0:
             self._drop(len(self._batch), "its server has failed for webhook_retry")
             return 0.0, self._done()
@@ -189,7 +201,7 @@ class Webhooks:
             for hook in app.webhooks:
                 hooks[hook.url] = hooks.get(hook.url, frozenset()) | hook.events
             for url, events in hooks.items():
-                outbox = Outbox(app, Webhook(url, events), options)
+                outbox = Outbox(app, Webhook(url, events), options, monotonic, unix_time)
                 self.outboxes.append(outbox)
                 for event in events:
                     self._wanted.setdefault((app.id, event), []).append(outbox)
@@ -322,9 +334,9 @@ class Webhooks:
         expires = int(self._unix_time()) + max(1, self._options.webhook_retry)
         for outbox in outboxes:
             if self._journal.full:
-                outbox.put(0, expires, text)
+                outbox.put(0, text)
             else:
-                self._journal.event(outbox.log, expires, text, _Kept(outbox, expires, text))
+                self._journal.event(outbox.log, expires, text, _Kept(outbox, text))
 
     # ------------------------------------------------------------------ time
 
@@ -381,16 +393,15 @@ class Webhooks:
 class _Kept:
     """An event on its way into the log."""
 
-    __slots__ = ("_expires", "_outbox", "_text")
+    __slots__ = ("_outbox", "_text")
 
-    def __init__(self, outbox: Outbox, expires: int, text: str) -> None:
+    def __init__(self, outbox: Outbox, text: str) -> None:
         self._outbox = outbox
-        self._expires = expires
         self._text = text
 
     def __call__(self, status: int, offset: int) -> None:
         # If the store could not do it, the event is told all the same.
-        self._outbox.put(offset if status == v.OK else 0, self._expires, self._text)
+        self._outbox.put(offset if status == v.OK else 0, self._text)
 
 
 # ---------------------------------------------------------------------- shell
@@ -413,16 +424,10 @@ def start(settings: Settings, hub: Hub) -> Sender:
 class Sender:
     """Posts what the outboxes hold."""
 
-    def __init__(
-        self,
-        webhooks: Webhooks,
-        options: PusherOptions,
-        unix_time: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, webhooks: Webhooks, options: PusherOptions) -> None:
         self._webhooks = webhooks
         self._timeout = options.webhook_timeout
         self._limit = trio.CapacityLimiter(options.webhook_parallel)
-        self._unix_time = unix_time
 
     async def run(self) -> None:
         """Send for ever; at once over if there is nothing to tell anybody."""
@@ -466,7 +471,7 @@ class Sender:
 
     async def _serve(self, client: Any, outbox: Outbox) -> None:
         while True:
-            body = outbox.take(self._unix_time())
+            body = outbox.take()
             if not body:
                 awake = trio.Event()
                 outbox.wake = awake.set
@@ -477,7 +482,7 @@ class Sender:
             if not why:
                 self._webhooks.heard(outbox, outbox.taken())
                 continue
-            wait, offset = outbox.failed(self._unix_time())
+            wait, offset = outbox.failed()
             logs.limited("webhook.failed", app=outbox.app.id, url=outbox.hook.url, why=why, again_s=round(wait, 1))
             self._webhooks.heard(outbox, offset)
             await trio.sleep(wait)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from pusher import Pusher
-from support import FakeWorker, Rig, in_rig
+from support import Clock, FakeWorker, Rig, in_rig
 
 from router import vocabulary as v
 from router.dialects.pusher import CACHE_MISS, PusherOptions, channel_address, label
@@ -52,7 +52,7 @@ class World:
         await self.rig.settle()
         outbox = self.hooks.outboxes[index]
         found = []
-        while body := outbox.take(self.rig.clock.unix()):
+        while body := outbox.take():
             found += json.loads(body)["events"]
             self.hooks.heard(outbox, outbox.taken())
         return found
@@ -274,46 +274,49 @@ async def test_no_more_are_held_back_than_may_wait(rig: Rig) -> None:
 # ---- one outbox
 
 
-def outbox(**options: Any) -> Outbox:
+def outbox(clock: Clock, **options: Any) -> Outbox:
     one = app()
-    return Outbox(one, one.webhooks[0], PusherOptions(**options))
+    return Outbox(one, one.webhooks[0], PusherOptions(**options), clock.monotonic, clock.unix)
 
 
-def test_batches_and_when_they_are_given_up() -> None:
-    box = outbox(webhook_batch=2, webhook_retry=300)
+@pytest.mark.parametrize("step", [0, -3600, 3600])
+def test_batches_and_when_they_are_given_up(step: int) -> None:
+    clock = Clock()
+    clock.unix_s = 1000.5
+    box = outbox(clock, webhook_batch=2, webhook_retry=300)
     for number in (1, 2, 3):
-        box.put(number, 1300, f'{{"name":"{number}"}}')
-    first = box.take(1000.5)
+        box.put(number, f'{{"name":"{number}"}}')
+    first = box.take()
     assert json.loads(first) == {"time_ms": 1000500, "events": [{"name": "1"}, {"name": "2"}]}
+    clock.unix_s += step  # which is no time that has passed
     waits = []
-    now = 1000.5
     while True:
-        wait, offset = box.failed(now)
+        wait, offset = box.failed()
         if not wait:
             break
         waits.append(wait)
-        now += wait
-        assert box.take(now) == first
+        clock.pass_by(wait)
+        assert box.take() == first
     assert waits[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert sum(waits) == 300
     assert (offset, box.dropped) == (2, 2)
-    assert box.take(now) == b""  # what waited behind it all that time is as old
+    assert box.take() == b""  # what waited behind it all that time is as old
     assert (box.dropped, box.sent, len(box)) == (3, 0, 0)
 
 
 def test_what_is_taken() -> None:
-    box = outbox()
-    box.put(7, 1300, "{}")
-    box.put(0, 1300, "{}")
-    assert json.loads(box.take(1000))["events"] == [{}, {}]
+    box = outbox(Clock())
+    box.put(7, "{}")
+    box.put(0, "{}")
+    assert json.loads(box.take())["events"] == [{}, {}]
     assert (box.taken(), box.sent, len(box)) == (7, 2, 0)
-    assert box.take(1000) == b""
+    assert box.take() == b""
 
 
 def test_a_full_queue_takes_no_more() -> None:
-    box = outbox(webhook_queue=2)
+    box = outbox(Clock(), webhook_queue=2)
     for number in (1, 2, 3):
-        box.put(number, 1300, "{}")
+        box.put(number, "{}")
     assert (len(box), box.dropped) == (2, 1)
 
 
@@ -328,9 +331,9 @@ async def test_what_was_not_heard_is_told_after_a_restart(rig: Rig) -> None:
         subscribe(worker, name)
     await rig.settle()
     box = world.hooks.outboxes[0]
-    assert json.loads(box.take(rig.clock.unix()))["events"][0]["channel"] == "a"
+    assert json.loads(box.take())["events"][0]["channel"] == "a"
     world.hooks.heard(box, box.taken())
-    box.take(rig.clock.unix())  # b is on its way when the router ends
+    box.take()  # b is on its way when the router ends
     await rig.settle()
     rig.router_restarts()
     world.start()
@@ -405,10 +408,10 @@ def site() -> Iterator[Site]:
         server.server_close()
 
 
-async def sending(world: World, use: Callable[[], None], unix_time: Callable[[], float]) -> None:
+async def sending(world: World, use: Callable[[], None]) -> None:
     """Have the sender run while `use` waits for what comes, in a thread."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Sender(world.hooks, world.options, unix_time).run)
+        nursery.start_soon(Sender(world.hooks, world.options).run)
         await trio.to_thread.run_sync(use)
         nursery.cancel_scope.cancel()
 
@@ -424,7 +427,7 @@ async def test_a_request_that_the_library_of_pusher_believes(rig: Rig) -> None:
         world = World(rig, app(hook))
         rig.clock.unix_s = time.time()
         subscribe(rig.worker(), "a")
-        await sending(world, lambda: there.wait(1), rig.clock.unix)
+        await sending(world, lambda: there.wait(1))
     ((headers, body),) = there.requests
     assert headers["Content-Type"] == "application/json"
     library = Pusher("3", KEY, SECRET)
@@ -441,7 +444,7 @@ async def test_it_is_tried_again_until_it_is_taken(rig: Rig, monkeypatch: pytest
         there.answers = [500, None, 302, 404]
         world = World(rig, app(Webhook(there.url, frozenset({"channel_occupied"}))))
         subscribe(rig.worker(), "a")
-        await sending(world, lambda: there.wait(5), rig.clock.unix)
+        await sending(world, lambda: there.wait(5))
         assert len({body for _, body in there.requests}) == 1
         assert len(there.requests) == 5
 
@@ -455,7 +458,7 @@ async def test_one_that_fails_does_not_hold_up_another(rig: Rig, monkeypatch: py
         worker = rig.worker()
         for name in "abc":
             subscribe(worker, name)
-        await sending(world, lambda: there.wait(1), rig.clock.unix)
+        await sending(world, lambda: there.wait(1))
         assert world.hooks.outboxes[0].sent == 0
         assert len(world.hooks.outboxes[0]) == 3
 
