@@ -50,7 +50,7 @@ class _ClientEvent(msgspec.Struct):
 
     event: str
     data: msgspec.Raw = msgspec.Raw(b'""')
-    user_id: str | None = None
+    user_id: str | int | None = None
 
 
 _client_event_in = msgspec.json.Decoder(_ClientEvent)
@@ -267,7 +267,7 @@ class Webhooks:
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise v.VocabularyError(f"a client event is a frame: {error}") from error
         told = {"channel": channel, "event": frame.event, "data": text, "socket_id": besides}
-        self._tell(app, "client_event", told if frame.user_id is None else told | {"user_id": frame.user_id})
+        self._tell(app, "client_event", told if frame.user_id is None else told | {"user_id": str(frame.user_id)})
 
     def happened(self, label: str, what: str, detail: str) -> None:
         """What a worker says of a channel: CACHE_MISS."""
@@ -291,6 +291,8 @@ class Webhooks:
             return
         self._missed.pop(name, None)  # so that the table stays in the order of time
         self._missed[name] = now + self._options.webhook_hold
+        if len(self._missed) > self._options.webhook_queue:
+            del self._missed[next(iter(self._missed))]
         self._tell(app, CACHE_MISS, {"channel": channel})
 
     def _hold(self, event: str, who: tuple[str, str, str | None]) -> None:

@@ -155,6 +155,8 @@ async def test_a_client_event(rig: Rig) -> None:
         ('{"event":"client-x","channel":"presence-a","data":"te\\"xt","user_id":"jim"}', 'te"xt', "jim"),
         ('{"event":"client-x","channel":"presence-a","data":{"a":[1, 2]}}', '{"a":[1, 2]}', None),
         ('{"event":"client-x","channel":"presence-a"}', "", None),
+        ('{"event":"client-x","channel":"presence-a","data":1,"user_id":7}', "1", "7"),
+        ('{"event":"client-x","channel":"presence-a","data":1,"user_id":%s}' % ("9" * 128), "1", "9" * 128),
     )
     for frame, data, user in frames:
         worker.say((v.PUBLISH, 0, key, frame, 0, "1.2"))
@@ -178,6 +180,21 @@ async def test_cache_misses_are_told_once(rig: Rig) -> None:
     world.pass_by(3)
     worker.say((v.HAPPENED, label("3", "cache-a"), CACHE_MISS, ""))
     assert await world.told() == [{"name": CACHE_MISS, "channel": "cache-a"}]
+
+
+@in_rig()
+async def test_so_many_misses_are_remembered(rig: Rig) -> None:
+    world = World(rig, app(Webhook(URL, frozenset({CACHE_MISS}))), webhook_queue=2)
+    worker = rig.worker()
+
+    async def told(*names: str) -> list[str]:
+        for name in names:
+            worker.say((v.HAPPENED, label("3", name), CACHE_MISS, ""))
+        return [event["channel"] for event in await world.told()]
+
+    assert await told("cache-a", "cache-b") == ["cache-a", "cache-b"]
+    assert await told("cache-c") == ["cache-c"]
+    assert await told("cache-b", "cache-a") == ["cache-a"]
 
 
 @in_rig()
