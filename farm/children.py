@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +48,15 @@ sys.exit(farm.forker.main(fd))
 def become_subreaper() -> None:
     """Have every descendant whose parent ends become our child."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def collect_strangers(known: Collection[int]) -> None:
+    """Collect children that have ended and that nobody here waits for: of a forker that died while it forked."""
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if found.si_pid in known:
+                return  # it is collected by its pidfd, and others the next time
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
 
 
 class Child:
@@ -128,7 +138,10 @@ class Forker:
         self._lock = trio.Lock()
         self._number = 0
         self.version = ""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise ForkerFailed(f"cannot be started: {error.strerror or error}") from None
         try:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES)
@@ -178,13 +191,18 @@ class Forker:
 
         Raises: ForkerFailed, and the forker is killed: it has died, or stands still. SpawnRefused.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise SpawnRefused(str(error)) from None
         with theirs:
             fds = [theirs.fileno()] + ([] if listener is None else [listener.fileno()])
             try:
                 told, descriptors = await self._ask({"spawn": kind, "shard": shard}, fds)
                 if "refused" in told:
                     raise SpawnRefused(told["refused"])
+                if not descriptors:  # the kernel has closed it; what was forked sees its line end
+                    raise SpawnRefused("the supervisor is out of descriptors")
                 child = Child(told["spawned"], descriptors[0], ours)
             except BaseException:
                 ours.close()

@@ -118,7 +118,8 @@ def _fork_again(
     except OSError as error:
         control.send(msgspec.json.encode({"refused": str(error)}))
         return 1
-    socket.send_fds(control, [msgspec.json.encode({"spawned": pid})], [pidfd])
+    with contextlib.suppress(OSError):  # nobody waits for it any more: it will see its line end
+        socket.send_fds(control, [msgspec.json.encode({"spawned": pid})], [pidfd])
     return 0
 
 

@@ -11,6 +11,7 @@ How far a reload is, and what became of the last one, stands in `<data.dir>/relo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -47,6 +48,8 @@ class ReloadFile:
         self._number = 0
         self._began = 0.0
         self.last: dict[str, Any] | None = None
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)  # of another supervisor, which may have had our pid
 
     def began(self) -> None:
         """A reload has been asked for."""

@@ -18,6 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,7 +26,7 @@ import trio
 import zmq
 
 from farm import admin, capacity, health
-from farm.children import Child, Forker, ForkerFailed, SpawnRefused, become_subreaper
+from farm.children import Child, Forker, ForkerFailed, SpawnRefused, become_subreaper, collect_strangers
 from farm.control import pid_file
 from farm.hangs import Silences, Turns
 from farm.listeners import Listeners
@@ -128,7 +129,7 @@ class Supervisor:
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
             for slot in self.slots:
-                nursery.start_soon(self._keep, slot)
+                nursery.start_soon(self._persist, slot.name, partial(self._keep, slot))
             nursery.start_soon(self._persist, "announce", self._announce)
             await self.stopping.wait()
             await self._shut_down()
@@ -184,6 +185,8 @@ class Supervisor:
                 await forker.process.ended.wait()
                 if forker is self.forker:
                     logs.warning("forker.died", pid=forker.process.pid, status=forker.process.status)
+            known = [child.pid for child in self._children]
+            collect_strangers([forker.process.pid, *known])
             if forker.alive:
                 with contextlib.suppress(ForkerFailed):
                     await self._tell_if_lost(forker, forker.check_alive())
@@ -289,6 +292,8 @@ class Supervisor:
         """The router lives if it answers; a worker if the router has heard it, so that nothing is known of workers
         while the router is silent. What starts, and has not spoken yet, lives if it has had the CPU."""
         told = await self.link.ask()
+        if self.stopping.is_set():
+            return
         heard = {row["pid"]: row["heard_s"] for row in told["workers"]} if told is not None else {}
         recent = self._look_interval + 2 * self.settings.get(LinkOptions).heartbeat
         signs: dict[int, bool | None] = {}
@@ -296,6 +301,9 @@ class Supervisor:
             if slot.child is None or slot.child.ended.is_set():
                 continue
             pid = slot.child.pid
+            if slot.turn.locked():  # it is being replaced, which has an end of its own
+                signs[pid] = None
+                continue
             by_router = told["pid"] if told is not None else None
             spoken = by_router == pid if slot is self.router else heard.get(pid, recent) < recent
             if spoken:
@@ -332,6 +340,7 @@ class Supervisor:
                     self._hurry.set()
 
     def _asked_to_reload(self) -> None:
+        """Begin a reload, or say why not."""
         if self.reload is not None:
             logs.warning("reload.refused", why="a reload is under way")
         elif self.stopping.is_set():

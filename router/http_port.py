@@ -200,6 +200,12 @@ class HttpPort:
             client.http.give_up(503, "Too many connections", _SOON)
         return client
 
+    @property
+    def full(self) -> bool:
+        """Whether a connection that came now would be refused."""
+        taken = len(self._clients) - self._refusals
+        return taken >= self.limit and not self._told and not any(client.idle for client in self._clients.values())
+
     def _room(self) -> bool:
         """Whether there is room for a connection, perhaps because an idle one had to go."""
         return len(self._clients) - self._refusals < self.limit or self._evict()

@@ -171,7 +171,7 @@ class RouterProcess:
         found = [health.LEAVING] if self._leaving else []
         if refuses := self._store_refuses():
             found.append(refuses)
-        if self.hub.counters.http_connections > self.settings.get(EndpointOptions).max_connections:
+        if self.port.full:
             found.append(health.NO_ROOM)
         return found
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from farm_fixture import ROOT, Device, Farm, Json, curl, environ, put, refusal, running_farm, until
+from farm_fixture import ROOT, Device, Farm, Json, Raw, curl, environ, put, refusal, running_farm, until
 
 SETTINGS: Json = {
     "farm.hang_timeout": 2,
@@ -114,6 +115,19 @@ def test_a_forker_that_stands_still_is_found_out_though_nobody_needs_it(farm: Fa
     os.kill(old, signal.SIGSTOP)
     until(lambda: forker(farm) != old, "there is another forker")
     assert pids(farm) == before
+
+
+def test_a_supervisor_without_a_descriptor_left_goes_on(farm: Farm) -> None:
+    before = pids(farm)
+    limits = resource.prlimit(farm.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(farm.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        os.kill(before[0], signal.SIGKILL)
+        until(lambda: list(farm.events("process.not_started")), "it cannot start another worker")
+    finally:
+        resource.prlimit(farm.pid, resource.RLIMIT_NOFILE, limits)
+    until(lambda: farm.healthy() and pids(farm)[0] != before[0], "there is another worker")
+    assert pids(farm)[1:] == before[1:]
 
 
 # ---------------------------------------------------------------------- processes that hang
@@ -293,7 +307,7 @@ def test_nothing_is_ready_without_a_router(farm: Farm) -> None:
 
 
 def test_not_ready_comes_before_closed(tmp_path: Path) -> None:
-    settings = SETTINGS | {"drain.notice": 600, "worker.max_connections": 2, "dialects.webpush": False}
+    settings = SETTINGS | {"drain.notice": 600, "worker.max_connections": 2, "endpoint.max_connections": 2}
     with running_farm(tmp_path / "data", settings, workers=1) as farm:
         with Device(farm) as device, Device(farm):
             device.hello()
@@ -301,6 +315,13 @@ def test_not_ready_comes_before_closed(tmp_path: Path) -> None:
             assert curl(device_ready).json()["reasons"] == ["there is room for no connection"]
             until(lambda: farm.admin("/ready")[0] == 503, "the admin port says so too")
             assert asked(farm, "/ready")[2][0] == 200
+        until(lambda: [status for status, _ in asked(farm, "/ready")] == [200] * 3, "there is room again")
+        with Raw(farm.router_port) as one, Raw(farm.router_port) as other:
+            for raw in (one, other):
+                raw.send(b"GET /ready HTTP/1.1\r\n")  # in the middle of a request, so that neither is idle
+            until(lambda: farm.admin("/ready")[0] == 503, "it says so of the router port too")
+            assert b"no connection" in farm.admin("/ready")[1]
+            assert curl(farm.url("/ready")).status == 503
         until(lambda: [status for status, _ in asked(farm, "/ready")] == [200] * 3, "there is room again")
         os.kill(farm.pid, signal.SIGTERM)
         until(lambda: [status for status, _ in asked(farm, "/ready")] == [503] * 3, "it says that it is about to stop")
