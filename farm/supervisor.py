@@ -12,12 +12,11 @@ again, and they go on meanwhile. There is no wait without an end.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -25,20 +24,21 @@ from typing import Final, TypeVar
 import trio
 import zmq
 
-from farm import admin, capacity, health
+from farm import admin, capacity, data_folder, health
 from farm.children import Child, Forker, ForkerFailed, SpawnRefused, become_subreaper, collect_strangers
-from farm.control import pid_file
 from farm.hangs import Silences, Turns
 from farm.listeners import Listeners
 from farm.reloading import FAILED, Reload, ReloadFile
 from farm.settings import FarmOptions, WorkerOptions
 from farm.status_link import ASK_TIMEOUT_S, StatusLink
-from router import handover, logs
-from router.link import SOCKET_NAME, LinkError, address
+from router import logs
+from router.files import FileError
+from router.lifecycle import PRIVATE
+from router.link import LinkError, address
 from router.listener import ListenError
 from router.options import Settings
-from router.settings import Data, DrainOptions, LinkOptions, Listen, Log, TokenOptions
-from router.token import KeyFormatError, load_or_make_keys
+from router.settings import Data, DrainOptions, LinkOptions, Listen, Log
+from router.token import KeyFormatError
 
 POLL_S: Final = 0.05
 ROUTER_STOP_S: Final = 5.0  # what it gives its own work, at most
@@ -418,39 +418,6 @@ class Supervisor:
         return False
 
 
-@contextlib.contextmanager
-def _data_folder(settings: Settings) -> Iterator[None]:
-    """Make the data folder, own it (flock on the pid file), and leave no control socket behind."""
-    folder = Path(settings.get(Data).dir)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        handle = os.open(pid_file(settings), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(f"data.dir: cannot use {folder}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StartError(
-                f"data.dir: another farm runs on {folder}; stop it (farm drain) or choose another"
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
-        try:
-            load_or_make_keys(settings.get(TokenOptions).keys, folder)
-            address(folder)
-        except (KeyFormatError, LinkError, OSError) as error:
-            raise StartError(str(error)) from None
-        yield
-        with contextlib.suppress(OSError):
-            for name in (SOCKET_NAME, handover.SOCKET_NAME):
-                (folder / name).unlink(missing_ok=True)
-        os.ftruncate(handle, 0)
-    finally:
-        os.close(handle)
-
-
 def worker_count(settings: Settings) -> int:
     """How many workers `farm.workers` means: auto is one a core."""
     wanted = settings.get(FarmOptions).workers
@@ -472,9 +439,9 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     for line in capacity.describe(capacity.limits(settings, workers)):
         name, _, text = line.partition(": ")
         logs.event("limits", **{name.replace(" ", "_"): text or line})
-    with _data_folder(settings):
-        try:
-            supervisor = Supervisor(settings, workers, read_again)
-        except ListenError as error:
-            raise StartError(str(error)) from None
-        return trio.run(supervisor.run)
+    os.umask(PRIVATE)
+    try:
+        with data_folder.held(settings):
+            return trio.run(Supervisor(settings, workers, read_again).run)
+    except (FileError, KeyFormatError, LinkError, ListenError) as error:
+        raise StartError(str(error)) from None

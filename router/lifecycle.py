@@ -14,6 +14,7 @@ import trio
 import zmq
 
 from router import logs
+from router.files import FileError, take_folder
 from router.link import LinkError
 from router.lot import prefer_batches
 from router.options import Settings
@@ -24,11 +25,14 @@ from router.token import KeyFormatError
 
 _GC_THRESHOLD = (20_000, 20, 50)
 """What lives as long as one push survives a young collection at Python's default of 700, for nothing."""
-MENDABLE = (StoreError, KeyFormatError, LinkError, AppsError, OSError)
+MENDABLE = (StoreError, KeyFormatError, FileError, LinkError, AppsError, OSError)
 
 NOTICE: Final = b"n"
 """On the line from the supervisor: say that you are not ready, and go on serving until SIGTERM."""
 _LINE_BYTES: Final = 64
+
+PRIVATE: Final = 0o077
+"""Umask of every process of a farm: the sockets that it makes are for nobody else."""
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -50,11 +54,14 @@ def run(make: Callable[[Context], Process], settings: Settings, line: int | None
     `name` and `fields` (the shard) stand in every log line.
     Returns: exit code. A failure that the operator can mend is one log line, and told to the supervisor.
     """
+    os.umask(PRIVATE)
     log = settings.get(Log)
     logs.setup(log.format, log.level, process=name, **fields)
     prefer_batches()
     context: Context = zmq.Context()
     try:
+        if line is None:  # otherwise the supervisor has taken it
+            take_folder(Path(settings.get(Data).dir))
         process = make(context)
         gc.collect()
         gc.freeze()
@@ -72,13 +79,6 @@ def run(make: Callable[[Context], Process], settings: Settings, line: int | None
     finally:
         context.destroy(linger=0)
     return 0
-
-
-def make_data_folder(settings: Settings) -> None:
-    """For a process without a supervisor: the data folder, for nobody but us. Raises: OSError."""
-    folder = Path(settings.get(Data).dir)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -57,7 +57,10 @@ class RouterLink:
         self._socket.setsockopt(zmq.RCVHWM, options.high_water)
         self._socket.setsockopt(zmq.MAXMSGSIZE, options.max_message_bytes)
         self._socket.setsockopt(zmq.LINGER, 500)
-        self._socket.bind(where)
+        try:
+            self._socket.bind(where)
+        except zmq.ZMQError as error:
+            raise LinkError(f"{where.removeprefix('ipc://')}: cannot listen there: {error.strerror}") from None
         self.fileno: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
 
     def pump(self) -> None:

@@ -23,15 +23,16 @@ from router.http_port import HttpPort
 from router.hub import Hub
 from router.journal import Journal
 from router.keeping import Keeper
+from router.key_file import load_or_make_keys
 from router.link import RouterLink, address
 from router.listener import open_listener
 from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.options import Settings
-from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions, TokenOptions
+from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions
 from router.store.base import StoreError
 from router.store.select import open_store
-from router.token import Tokens, load_or_make_keys
+from router.token import Tokens
 from router.turns import Turns
 
 _TICK_S = 0.1
@@ -52,7 +53,7 @@ class RouterProcess:
         endpoint = settings.get(EndpointOptions)
         link = settings.get(LinkOptions)
         data = Path(settings.get(Data).dir)
-        tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
+        tokens = Tokens(load_or_make_keys(settings))
         self.settings = settings
         self.store = open_store(settings)
         self.journal = Journal(self.store, store_options, time.time, time.monotonic)
@@ -232,8 +233,7 @@ def check(settings: Settings) -> None:
     Raises: what would end it.
     """
     options = settings.get(StoreOptions)
-    data = Path(settings.get(Data).dir)
-    tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
+    tokens = Tokens(load_or_make_keys(settings))
     store = open_store(settings)
     store.check()
     journal = Journal(store, options, time.time, time.monotonic)
@@ -257,7 +257,6 @@ def run_single(settings: Settings) -> int:
 
     Raises: ListenError.
     """
-    lifecycle.make_data_folder(settings)
     options = settings.get(Listen)
     listener = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
     port = listener.getsockname()[1]

@@ -12,7 +12,6 @@ import binascii
 import os
 from collections.abc import Sequence
 from hashlib import blake2b
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,7 +20,6 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
 MAX_TOKEN_CHARS = 1024
-KEY_FILE = "token.key"
 _NONCES_DRAWN = 256
 
 _PADDING = (b"", b"===", b"==", b"=")
@@ -49,7 +47,8 @@ def parse_keys(text: str) -> list[bytes]:
     keys = []
     for part in filter(None, (p.strip() for p in text.replace("\n", ",").split(","))):
         try:
-            key = base64.b64decode(part.encode("ascii").translate(_TO_STANDARD), validate=True)
+            whole = part if part.endswith("=") else part + "=" * (-len(part) % 4)  # as it is often copied
+            key = base64.b64decode(whole.encode("ascii").translate(_TO_STANDARD), validate=True)
         except (binascii.Error, UnicodeEncodeError) as error:
             raise KeyFormatError("a token key must be base64url text as `farm token-key` prints it") from error
         if len(key) != KEY_BYTES:
@@ -58,29 +57,6 @@ def parse_keys(text: str) -> list[bytes]:
             )
         keys.append(key)
     return keys
-
-
-def load_or_make_keys(configured: str, data_dir: Path) -> list[bytes]:
-    """The configured keys, else those of the key file in the data folder, else a new one written there (mode 0600).
-
-    Raises: KeyFormatError, OSError.
-    """
-    if keys := parse_keys(configured):
-        return keys
-    path = data_dir / KEY_FILE
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        keys = parse_keys(path.read_text())
-        if not keys:
-            raise KeyFormatError(f"{path} holds no key; put one there with `farm token-key`, or restore it") from None
-        return keys
-    with os.fdopen(handle, "w") as file:
-        key = new_key()
-        file.write(key + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return parse_keys(key)
 
 
 class _Nonces:

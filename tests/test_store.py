@@ -859,9 +859,19 @@ def test_foreign_file_is_refused_and_left_alone(path: Path, content: bytes | Non
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("version", [-1, 1])
+def test_a_database_with_a_number_of_ours_and_other_tables_is_refused(path: Path, version: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(path) as db:
+        db.executescript(f"CREATE TABLE theirs (x); PRAGMA user_version = {version}")
+    db.close()
+    with pytest.raises(StoreError, match="move it away"):
+        in_sqlite(path, partial(inbox, device=A))
+
+
 def test_folder_that_cannot_be_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="user may write the folder"):
+    with pytest.raises(StoreError, match=f"{tmp_path / 'file'} is not a folder"):
         in_sqlite(tmp_path / "file" / "store.sqlite3", partial(inbox, device=A))
 
 

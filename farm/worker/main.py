@@ -27,14 +27,15 @@ from farm.worker.sockets import Sockets
 from router import lifecycle, logs
 from router.dialects import is_on, modules
 from router.handover import is_wanted
+from router.key_file import load_or_make_keys
 from router.link import address
 from router.listener import base_url, open_listener
 from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
-from router.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen, TokenOptions
-from router.token import Tokens, load_or_make_keys
+from router.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
+from router.token import Tokens
 
 _TICK_S = 0.25
 _DRAIN_STEP_S = 0.05
@@ -80,7 +81,7 @@ class Worker:
         self.settings = settings
         self.shard = shard
         self.counters = WorkerCounters()
-        tokens = Tokens(load_or_make_keys(settings.get(TokenOptions).keys, data))
+        tokens = Tokens(load_or_make_keys(settings))
         spoken = _dialects(settings, tokens, self.counters)
         dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
         presences = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "member_added")}
@@ -234,7 +235,7 @@ def _dialects(settings: Settings, tokens: Tokens, counters: WorkerCounters) -> l
 
 def check(settings: Settings) -> None:
     """Make what a worker makes from these settings, but for what only one may have. Raises: what would end it."""
-    keys = load_or_make_keys(settings.get(TokenOptions).keys, Path(settings.get(Data).dir))
+    keys = load_or_make_keys(settings)
     by_path([(module.RANK, module.PATHS, one) for module, one in _dialects(settings, Tokens(keys), WorkerCounters())])
 
 
@@ -253,7 +254,6 @@ def run_single(settings: Settings, shard: int) -> int:
 
     Raises: ListenError.
     """
-    lifecycle.make_data_folder(settings)
     raise_descriptor_limit()
     options = settings.get(Listen)
     listener = open_listener(options.host, options.device_port, options.backlog, "listen.device_port", reuse_port=True)

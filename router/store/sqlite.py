@@ -43,6 +43,7 @@ from typing import Final, TypeVar
 import msgspec
 import trio
 
+from router.files import FileError, open_own, take_folder
 from router.settings import StoreOptions
 from router.store.base import BadBatchError, Item, LogSlice, Reads, Renewal, Results, StoreError, Writes
 from router.store.memory import next_epoch
@@ -165,6 +166,8 @@ class SqliteStore:
             name = getattr(e, "sqlite_errorname", None) or type(e).__name__
             advice = next((text for start, text in _ADVICE if name.startswith(start)), str(e))
             raise StoreError(f"store {self._path}: {advice} ({name})") from e
+        except FileError as e:
+            raise StoreError(f"store {e}") from e
         except OSError as e:
             raise StoreError(
                 f"store {self._path}: {e.strerror}; check that this user may write the folder and the file"
@@ -209,10 +212,13 @@ class SqliteStore:
     def _open(self) -> None:
         if sqlite3.sqlite_version_info < (3, 38):
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old for the store; it needs 3.38 or newer")
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        take_folder(self._path.parent)
         self._take_lock()
-        # SQLite gives the log beside it the same mode.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        # SQLite gives the files beside it the same mode. It would follow links, so these are looked at first.
+        os.close(open_own(self._path, os.O_RDWR | os.O_CREAT))
+        for beside in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.close(open_own(self._path.with_name(self._path.name + beside), os.O_RDWR))
         self._measure(self._connect())
 
     def _connect(self) -> sqlite3.Connection:
@@ -244,7 +250,7 @@ class SqliteStore:
     def _take_lock(self) -> None:
         """One router a file. The lock goes with the process, however that ends; the file stays."""
         path = self._path.with_name(self._path.name + ".lock")
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -268,9 +274,10 @@ class SqliteStore:
 
     def _check_schema(self, db: sqlite3.Connection) -> None:
         version = self._check_version(db)
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if version < 0 or (tables if version == 0 else not tables.issuperset(name for name, *_ in SWEPT)):
+            raise StoreError(f"store {self._path}: the file is some other program's database; move it away")
         if version == 0:
-            if db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                raise StoreError(f"store {self._path}: the file is some other program's database; move it away")
             db.executescript(SCHEMA.format(epoch=next_epoch(0)))
 
     def _close(self) -> None:
