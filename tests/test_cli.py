@@ -415,9 +415,9 @@ def heard(process: subprocess.Popen[str]) -> str:
 def test_drain_sends_sigterm_and_waits(farm: Farm) -> None:
     with stand_in(farm.cwd / "farm-data") as process, answering(json.dumps(STATUS).encode()) as port:
         done = farm("drain", "--admin-port", str(port))
+        assert done.returncode == 0, done.stderr
         assert heard(process) == "SIGTERM"
         assert process.wait(TIMEOUT_S) == 0
-    assert done.returncode == 0
     assert done.stdout.startswith(f"drained: supervisor {process.pid} ended after ")
 
 
@@ -443,8 +443,8 @@ def test_drain_gives_up_after_its_timeout(farm: Farm) -> None:
 def test_reload_sends_sighup_and_waits(farm: Farm) -> None:
     with stand_in(farm.cwd / "farm-data", tells={"outcome": "done", "needs_restart": ["a.b", "c.d"]}) as process:
         done = farm("reload")
+        assert (done.returncode, done.stderr) == (0, "")
         assert heard(process) == "SIGHUP"
-    assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
     assert first.startswith("reload: done after ")
     assert second == "reload: changed, but needs a restart: a.b, c.d"
