@@ -28,6 +28,7 @@ import h11
 import pytest
 import trio
 import trio_websocket
+import websocket
 from farm_fixture import PATIENCE_S, Device, Farm, environ, push_many, put, running_farm, until
 
 DEVICES = 40
@@ -382,6 +383,47 @@ def stopped(pid: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def on_shard(farm: Farm, shard: int, uaid: str, channel: str) -> Device:
+    """A device of this name on the other one of the two workers, which is the only one that runs."""
+    while True:
+        try:
+            device = Device(farm, timeout=0.5)
+        except (OSError, websocket.WebSocketException):
+            continue  # the kernel has given it to the one that does not run
+        device.socket.settimeout(PATIENCE_S)
+        device.hello(uaid, (channel,))
+        return device
+
+
+def test_of_two_connections_the_younger_stays_though_a_new_router_hears_of_the_older_first(farm: Farm) -> None:
+    def held() -> list[int]:
+        return [worker.get("devices", 0) for worker in farm.status()["workers"]]
+
+    until(lambda: held() == [0, 0], "nobody is there")
+    with Device(farm) as older:
+        older.hello()
+        channel, endpoint = older.register()
+        until(lambda: sum(held()) == 1, "it is there")
+        one = held().index(1)
+        pids = [farm.worker_pid(shard) for shard in range(2)]
+        with contextlib.ExitStack() as until_the_older_is_announced:
+            with stopped(pids[one]):
+                until(lambda: sum(held()) == 0, "its lease has run out, so it will not be told of a younger one")
+                younger = on_shard(farm, 1 - one, older.uaid, channel)
+                older.send({})  # what was read last does not make it the younger
+                router = farm.router_pid()
+                until_the_older_is_announced.enter_context(stopped(pids[1 - one]))
+                os.kill(router, signal.SIGKILL)
+                until(lambda: farm.router_pid() not in (None, router), "there is a new router")
+            until(lambda: sum(held()) == 1, "it knows the older one")
+        with younger:
+            assert older.close_code() == 1001
+            assert put(endpoint, 7) == 200
+            assert younger.updates() == [(channel, 7)]
+            younger.ack((channel, 7))
+            younger.settle()
 
 
 # ---------------------------------------------------------------------- kill -9
