@@ -33,8 +33,8 @@ start: $(RUNTIME)
 # -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards. Most of
 # them wait for something most of the time, so several files of them run side by side: TEST_PROCESSES=0 runs one test
 # after the other, for a debugger.
-# Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root; what is
-# missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
+# curl, Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root;
+# what is missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
 test: $(DEV)
 	tests/install-browsers $(MISSING)
 	tests/install-libfaketime
@@ -63,11 +63,16 @@ torture: $(DEV)
 
 # The stamps: what is installed is right until a lock file or the project's own metadata changes. The project is
 # installed as a link to this tree, so a changed source needs no new install.
-$(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CPython 3.11 or later is needed: make PYTHON=...")'
+# pip is the last thing that venv makes: without it the folder is half made, and made anew.
+$(BIN)/pip:
+	@[ -n '$(PYTHON)' ] || { echo "no Python found: apt-get install python3 python3-venv, or make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CPython 3.11 or later is needed: make PYTHON=...")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv: apt-get install python3-venv (as root), then run make again" >&2; exit 1; }
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
+$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/pip
 	$(PIP) install --quiet --require-hashes -r requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $@

@@ -1,5 +1,5 @@
-"""What `make test` installs for some tests, and what becomes of them where it is missing: browsers, Node.js, packages
-of npm.
+"""What `make test` installs for some tests, and what becomes of them where it is missing: curl, browsers, Node.js,
+packages of npm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def missing(what: str) -> NoReturn:
     """Skip the test, for want of something; with CI=true fail it."""
     reasons = ROOT / ".venv" / ".missing-for-tests"
     why = reasons.read_text().strip() if reasons.exists() else ""
-    text = why or f"browser tests: {what} not found; make test installs it where it is root"
+    text = why or f"tests: {what} not found; make test installs it where it is root"
     if os.environ.get("CI") == "true":
         pytest.fail(text, pytrace=False)
     pytest.skip(text)
