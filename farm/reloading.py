@@ -37,6 +37,7 @@ REFUSED: Final = "refused"
 ROLLED_BACK: Final = "rolled back"
 CUT_SHORT: Final = "cut short"
 FAILED: Final = "failed"
+_FORKERS: Final = 5  # that may be lost while one process is put back
 _END_S: Final = 1.0  # for a process that has no connections yet
 
 
@@ -89,6 +90,10 @@ class ReloadFile:
 
 class _Failed(Exception):
     """The reload cannot go on; the text says why."""
+
+
+class _ForkerLost(_Failed):
+    """A forker has died or does not answer."""
 
 
 class _Stopping(Exception):
@@ -174,13 +179,15 @@ class Reload:
         shard, listener = (-1, None) if slot is None else (slot.shard, slot.listener)
         try:
             return await self._farm.spawn(kind, shard, listener, forker)
-        except (ForkerFailed, SpawnRefused) as error:
-            raise _Failed(f"the new fork server: {error}") from None
+        except ForkerFailed as error:
+            raise _ForkerLost(f"{slot.name if slot else kind}: the fork server {error}") from None
+        except SpawnRefused as error:
+            raise _Failed(f"{slot.name if slot else kind}: {error}") from None
 
     async def _replace_all(self, forker: Forker) -> None:
         for slot in self._farm.workers:
             await self._replace_worker(slot, forker)
-        await self._replace_router(forker)
+        await self._replace_router(self._farm.router, forker)
 
     async def _replace_worker(self, slot: Slot, forker: Forker) -> None:
         farm = self._farm
@@ -201,11 +208,10 @@ class Reload:
             await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
         logs.event("reload.replaced", process=slot.name, pid=new.pid)
 
-    async def _replace_router(self, forker: Forker) -> None:
+    async def _replace_router(self, slot: Slot, forker: Forker) -> None:
         from farm.supervisor import POLL_S, ROUTER_STOP_S
 
         farm = self._farm
-        slot = farm.router
         farm.reloads.step(slot.name)
         async with slot.turn:
             if farm.stopping.is_set():
@@ -240,21 +246,27 @@ class Reload:
         self._replaced = []
         for slot in again:
             slot.forker = None
-        try:
-            if farm.router in again:
-                await self._restore_router()
-            for slot in again:
-                if slot is not farm.router:
-                    await self._replace_worker(slot, await self._old_forker())
-                    slot.forker = None
-        except (_Failed, _Stopping) as error:
-            logs.error("reload.not_rolled_back", why=str(error) or "the farm is told to stop")
-            why = f"{why}; then: {error}"
+        for slot in sorted(again, key=lambda slot: slot is not farm.router):  # so that the workers have one to join
+            try:
+                await self._restore(slot)
+            except (_Failed, _Stopping) as error:
+                logs.error("reload.not_rolled_back", process=slot.name, why=str(error) or "the farm is told to stop")
+                why = f"{why}; and {slot.name} is not what it was: {error}"
         farm.reloads.ended(ROLLED_BACK, why)
 
-    async def _restore_router(self) -> None:
-        await self._replace_router(await self._old_forker())
-        self._farm.router.forker = None
+    async def _restore(self, slot: Slot) -> None:
+        """Put a process of the old code in this place again."""
+        replace = self._replace_router if slot is self._farm.router else self._replace_worker
+        for _ in range(_FORKERS):
+            forker = await self._old_forker()
+            try:
+                await replace(slot, forker)
+                return
+            except _ForkerLost as error:
+                logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
+            finally:
+                slot.forker = None
+        raise _Failed("no fork server answers")
 
     async def _old_forker(self) -> Forker:
         """The farm's own; if that has died meanwhile, the one that is started in its place."""

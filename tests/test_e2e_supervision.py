@@ -145,7 +145,22 @@ def test_a_process_that_hangs_is_replaced_and_the_others_are_not(farm: Farm, whi
     assert list(farm.events("process.hangs"))[-1]["pid"] == before[which]
 
 
-# ---------------------------------------------------------------------- reloads that fail
+# ---------------------------------------------------------------------- reloads
+
+
+def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
+    before, old = pids(farm), forker(farm)
+    os.kill(farm.pid, signal.SIGHUP)
+    until(lambda: farm.status()["reloading"], "the reload has begun")
+    os.kill(old, signal.SIGKILL)
+    until(lambda: not farm.status()["reloading"], "the reload is over")
+    assert farm.status()["last_reload"]["outcome"] == "done"
+    farm.wait_healthy()
+    assert not set(before) & set(pids(farm))
+    router = farm.router_pid()
+    os.kill(router, signal.SIGKILL)  # somebody still watches it
+    until(lambda: farm.router_pid() not in (None, router), "it is started again")
+    farm.wait_healthy()
 
 
 @pytest.mark.parametrize(
