@@ -218,7 +218,7 @@ def test_refusals(farm: Farm) -> None:
             server.channels_info(attributes=["user_count"])
         with pytest.raises(PusherBadRequest, match="presence"):
             server.users_info("news")
-        with pytest.raises(PusherBadRequest, match="10 are allowed"):
+        with pytest.raises(PusherBadRequest, match="Batch too large"):
             server.trigger_batch([{"channel": "news", "name": "no", "data": ""}] * 11)
         device.nothing_more()
 
