@@ -1,4 +1,4 @@
-"""A short run of `make torture`, with faults that every machine allows; what its checker knows is tested beside it."""
+"""A short run of `make torture`: the quick ones of its faults. What its checker knows is tested beside it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from pathlib import Path
 
 from farm_fixture import ROOT, environ
 
-FAULTS = ("kill-worker", "kill-router", "kill-everything", "reload", "resets", "half-open", "stop-router")
+FAULTS = (
+    "kill-worker",
+    "kill-router",
+    "kill-forker",
+    "kill-everything",
+    "eio",
+    "resets",
+)
+"""What a machine does not allow is left out, and said."""
 LIMIT_S = 300.0
 
 
 def test_nothing_accepted_is_lost_under_a_few_faults(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torture", "--seconds", "12", "--seed", "7", "--devices", "60", "--rate", "80"]
+    command = [sys.executable, "-m", "torture", "--rounds", "1", "--seed", "7", "--devices", "60", "--rate", "80"]
     command += ["--workers", "2", "--faults", ",".join(FAULTS), "--pause", "0.2", "0.6", "--keep", str(tmp_path)]
     environment = environ() | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S, env=environment)

@@ -140,9 +140,17 @@ class Run:
                 self._say(f"without {name}: {self.machine.missing[name]}")
         await asyncio.sleep(1.0)  # devices register
         queue: list[str] = []
-        while self.world.now() < self.options.seconds and wanted:
+        rounds = self.options.rounds
+
+        def go_on() -> bool:
+            if rounds is None:
+                return self.world.now() < self.options.seconds
+            return bool(queue) or rounds > 0
+
+        while wanted and go_on():
             if not queue:  # each once, in an order of its own every time
                 queue = chance.sample(wanted, len(wanted))
+                rounds = None if rounds is None else rounds - 1
             now = [queue.pop()]
             if queue and chance.random() < self.options.pairs and not {now[0], queue[-1]} & _ALONE:
                 now.append(queue.pop())
@@ -150,7 +158,8 @@ class Run:
                 for number, name in enumerate(now):
                     group.create_task(self._fault(name, number * chance.uniform(0, 1)))
             await asyncio.sleep(chance.uniform(*self.options.pause))
-        await asyncio.sleep(max(0.0, self.options.seconds - self.world.now()))
+        if rounds is None:
+            await asyncio.sleep(max(0.0, self.options.seconds - self.world.now()))
 
     async def _fault(self, name: str, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -195,7 +204,9 @@ class Run:
         deadline = self.world.now() + _SETTLE_S
         while self.world.now() < deadline:
             if all(client.online for client in self.clients) and self.world.now() - self.world.last_arrival > _STILL_S:
-                return all(await asyncio.gather(*(client.settle() for client in self.clients)))
+                settled = await asyncio.gather(*(client.settle() for client in self.clients))
+                if all(settled):  # else somebody was still about to change its connection
+                    return True
             await asyncio.sleep(0.1)
         return False
 
@@ -281,6 +292,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="how long faults are made (s)")
+    parser.add_argument("--rounds", type=int, help="instead: how often each fault is made")
     parser.add_argument("--seed", type=int, help="of the schedule; given, the same faults come in the same order")
     parser.add_argument("--dialects", type=_names, default=list(DIALECTS), help="comma separated")
     parser.add_argument("--faults", type=_names, default=list(NAMES), help=f"comma separated, of {', '.join(NAMES)}")
