@@ -175,7 +175,7 @@ class Listener:
                 self._take(self.session.answered(effect, v.OK, members, 1000.0))
             elif isinstance(effect, Ask):
                 v.pack(effect.word)
-                payload = {v.ATTACH: ([], None), v.FETCH: []}.get(effect.word[0])
+                payload: Any = {v.ATTACH: ([], None), v.FETCH: []}.get(effect.word[0])
                 self._take(self.session.answered(effect.question, v.OK, payload, 1000.0))
             elif type(effect) is tuple:
                 v.pack(effect)
