@@ -598,7 +598,10 @@ class Hub:
                     self._say(peer, (v.DELIVER_STORED, device, current))
             if done is not None:
                 done()
-            self._read_held(peer)
+            if status == v.OK:
+                self._read_held(peer)
+            elif peer.lease.alive:
+                peer.unread.append((devices, None))  # at the next tick once more, and nobody waits for it
 
         self.journal.read_inboxes(devices, fetched)
 
@@ -762,6 +765,7 @@ class Hub:
                 self.dirty[peer.identity] = peer  # to say anything finds out whether it is there
             if peer.stored_bytes and not peer.words:
                 peer.stored_bytes = 0
+            if peer.unread:
                 self._read_held(peer)
         for tick in (self.notices.tick, self.channels.tick, self.recount.tick):
             try:

@@ -1022,6 +1022,28 @@ async def test_announced_inboxes_wait_while_much_is_not_sent(rig: Rig) -> None:
     assert not worker.peer.unread
 
 
+@in_rig()
+async def test_announced_inboxes_that_could_not_be_read_are_read_when_they_can(rig: Rig) -> None:
+    rig.push(DEVICE, "a", 1)
+    await rig.settle()
+    worker = rig.worker()
+    rig.store.failing = True
+    number = worker.say(hold(DEVICE, OTHER))
+    await rig.settle()
+    assert worker.peer.confirmed == number  # its devices need not wait for the store
+    rig.hub.tick()
+    await rig.settle()
+    assert worker.take() == []
+    rig.store.failing = False
+    rig.hub.tick()
+    await rig.settle()
+    ((kind, device, items),) = worker.take()
+    assert (kind, device, slots(items)) == (v.DELIVER_STORED, DEVICE, [("a", 1)])
+    rig.hub.tick()
+    await rig.settle()
+    assert worker.take() == []
+
+
 # ---- channels
 
 

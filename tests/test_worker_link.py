@@ -15,6 +15,7 @@ from farm.worker.link import WorkerLink
 from router import vocabulary as v
 from router.link import LinkError, RouterLink, address
 from router.settings import LinkOptions
+from router.store.base import Reads, Results, StoreError, Writes
 
 DEVICE = b"d" * 16
 HANG_S = 20
@@ -409,3 +410,40 @@ async def test_what_cannot_be_packed_is_dropped_and_the_rest_is_said(rig: Rig, t
         assert [word[5] for word in ends.heard] == ["first", "last"]
         assert rig.hub.counters.words_dropped == 2
         assert rig.hub.counters.leases_lost == 0
+
+
+@in_rig()
+async def test_what_was_acknowledged_while_the_disk_was_full_does_not_come_again_from_another_router(
+    rig: Rig, tmp_path: Path
+) -> None:
+    full = False
+    apply = rig.store.apply
+
+    async def apply_unless_full(writes: Writes, reads: Reads, now: int) -> Results:
+        if full and len(writes):
+            raise StoreError("the disk is full")
+        return await apply(writes, reads, now)
+
+    rig.store.apply = apply_unless_full  # type: ignore[method-assign]
+    async with linked(rig, tmp_path) as ends:
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        await ends.until(lambda: bool(ends.heard))
+        for slot in "abc":
+            rig.push(DEVICE, slot, 1, wait=False)
+        await ends.until(lambda: len(ends.heard) == 4)
+        await rig.settle()
+        full = True
+        ends.say((v.ACK, DEVICE, [["a", 1], ["b", 1]]))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        ends.router_goes()
+        rig.journal._unremoved.clear()  # it died with its router
+        ends.heard.clear()
+        ends.held = [DEVICE]
+        ends.router_comes()
+        await ends.until(lambda: rig.hub.tick() is None and ends.heard)  # a read that failed is made once more
+        assert [(word[0], [item[0] for item in word[2]]) for word in ends.heard] == [(v.DELIVER_STORED, ["c"])]
+        rig.journal._unremoved.clear()
+        full = False
+        await ends.until(lambda: not ends.worker._unkept)
+        assert await rig.inbox(DEVICE) == [("c", 1)]
+        assert ends.worker.unconfirmed == 0
