@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from farm.admin_port import AdminPort
+from farm.settings import AdminOptions
 from router import vocabulary as v
 from router.dialects.webpush import NAME as BROADCASTS
 from router.exposition import CONTENT_TYPE, exposition, families, family
@@ -134,18 +133,11 @@ def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_n
 
 async def run(
     listener: int,
+    options: AdminOptions,
     status: Callable[[], Awaitable[Status]],
     unready: Unready,
     set_notice: SetNotice,
     stop: trio.Event,
 ) -> None:
     """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
-    config = Config()
-    config.bind = [f"fd://{listener}"]
-    config.accesslog = None
-    logger = logging.getLogger("hypercorn.admin")
-    logger.setLevel(logging.WARNING)
-    config.errorlog = logger
-    config.graceful_timeout = 0.2
-    config.shutdown_timeout = 0.5
-    await serve(application(status, unready, set_notice), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await AdminPort(application(status, unready, set_notice), options).run(listener, stop.wait)

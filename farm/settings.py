@@ -44,6 +44,24 @@ class FarmOptions(Section):
 
 
 @dataclass(frozen=True)
+class AdminOptions(Section):
+    SECTION: ClassVar[str] = "admin"
+    HELP: ClassVar[str] = "The admin port's connections; they need a restart."
+    AT_START: ClassVar[frozenset[str]] = frozenset(
+        ("max_connections", "max_header_bytes", "request_timeout", "idle_timeout")
+    )
+
+    max_connections: int = option(
+        64, "open connections; beyond, the longest idle one makes room", unit="connections", ge=1
+    )
+    max_header_bytes: int = option(16_384, "request line and headers of one request", unit="bytes", ge=1024)
+    request_timeout: float = option(
+        30.0, "from the headers of a request until its answer has been taken", unit="s", ge=0.1
+    )
+    idle_timeout: float = option(5.0, "until the headers of the first and of each next request", unit="s", ge=0.1)
+
+
+@dataclass(frozen=True)
 class WorkerOptions(Section):
     SECTION: ClassVar[str] = "worker"
     HELP: ClassVar[str] = "Device connections, for each worker."
@@ -87,7 +105,7 @@ class WorkerOptions(Section):
     )
 
 
-OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, WorkerOptions)
+OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, AdminOptions, WorkerOptions)
 
 
 def all_sections() -> tuple[type[Section], ...]:

@@ -29,7 +29,7 @@ from farm.children import Child, Forker, ForkerFailed, SpawnRefused, become_subr
 from farm.hangs import Silences, Turns
 from farm.listeners import Listeners
 from farm.reloading import FAILED, Reload, ReloadFile
-from farm.settings import FarmOptions, WorkerOptions
+from farm.settings import AdminOptions, FarmOptions, WorkerOptions
 from farm.status_link import ASK_TIMEOUT_S, StatusLink
 from router import logs
 from router.files import FileError
@@ -151,7 +151,9 @@ class Supervisor:
 
     async def _serve_admin(self, stop: trio.Event) -> None:
         handle = os.dup(self.listeners.admin.fileno())  # it closes what it is given
-        await admin.run(handle, lambda: health.status(self), lambda: health.unready(self), self.link.set_notice, stop)
+        options = self.settings.get(AdminOptions)
+        status, unready = partial(health.status, self), partial(health.unready, self)
+        await admin.run(handle, options, status, unready, self.link.set_notice, stop)
 
     # ------------------------------------------------------------------ processes
 
