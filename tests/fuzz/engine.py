@@ -261,8 +261,8 @@ def write(folder: Path, kind: str, data: bytes) -> Path:
 
 def replace_corpus(folder: Path, inputs: Iterable[bytes]) -> None:
     """These, and the crashes that were kept, are the corpus now."""
-    if folder.is_dir():
-        for file in folder.glob("[!c]*"):
+    for file in folder.glob("*"):
+        if not file.name.startswith("crash-"):
             file.unlink()
     for data in inputs:
         write(folder, "", data)
