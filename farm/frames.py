@@ -38,6 +38,8 @@ _CONTROL_OPCODES: Final = (CLOSE, PING, PONG)
 _OPCODES: Final = (*_DATA_OPCODES, *_CONTROL_OPCODES)
 _TEXT_HEADS: Final = [bytes((_FIN_TEXT, length)) for length in range(126)]
 _NO_MASK: Final = b"\0\0\0\0"
+_READER_BYTES: Final = 1024  # of a reader with its parser
+_PART_BYTES: Final = 60  # of a fragment, beside its payload
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
@@ -49,15 +51,15 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(length, "little")
 
 
-def short_texts(data: bytes, max_message: int) -> list[bytes] | None:
+def short_texts(data: bytes, max_message: int, most: int) -> tuple[list[bytes], int] | None:
     """The payloads, if `data` is nothing but whole, final, masked text frames of less than 64 KiB, none over the limit,
-    with valid UTF-8.
+    with valid UTF-8; not more than so many, and where the rest of `data` begins.
 
     Returns: None otherwise; then nothing has been decided about `data`.
     """
-    texts = []
+    texts: list[bytes] = []
     position, end = 0, len(data)
-    while position < end:
+    while position < end and len(texts) < most:
         if end - position < 6 or data[position] != _FIN_TEXT:
             return None
         length = data[position + 1] - _MASKED
@@ -79,7 +81,7 @@ def short_texts(data: bytes, max_message: int) -> list[bytes] | None:
             except UnicodeDecodeError:
                 return None
         texts.append(payload)
-    return texts
+    return texts, position
 
 
 class FrameError(Exception):
@@ -94,7 +96,17 @@ class FrameError(Exception):
 class FrameReader:
     """Takes any bytes of one connection and gives whole messages and control frames, as (opcode, payload)."""
 
-    __slots__ = ("_buffer", "_fragments", "_max_fragments", "_max_message", "_parts", "_protocol", "_size", "error")
+    __slots__ = (
+        "_buffer",
+        "_fragments",
+        "_max_fragments",
+        "_max_message",
+        "_parts",
+        "_protocol",
+        "_size",
+        "error",
+        "more",
+    )
 
     def __init__(self, max_message: int, max_fragments: int) -> None:
         self._max_message = max_message
@@ -105,6 +117,8 @@ class FrameReader:
         self._size = 0
         self._fragments = 0
         self.error: FrameError | None = None
+        self.more = False
+        """Whether `feed` has stopped at its limit: call it again, perhaps with nothing."""
 
     @property
     def idle(self) -> bool:
@@ -112,17 +126,38 @@ class FrameReader:
         return not self._buffer and not self._fragments and self.error is None
 
     @property
+    def fragmented(self) -> bool:
+        """Whether a part of a message has come, and not its end."""
+        return self._fragments > 0
+
+    @property
+    def kept(self) -> int:
+        """Bytes of memory, about."""
+        return _READER_BYTES + len(self._buffer) + self._size + _PART_BYTES * self._fragments
+
+    @property
     def rest(self) -> bytes:
         """What has come and is not taken: the beginning of a frame, or the frame that is an error and what follows."""
         return bytes(self._buffer)
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """What became whole by these bytes, in order. If they hold an error, it is in `error` afterwards, and what
-        came before it is returned; nothing after it is looked at."""
+    def keep(self, data: bytes) -> None:
+        """Take bytes that are looked at by the next `feed`."""
+        self._buffer += data
+        self.more = True
+
+    def feed(self, data: bytes, most: int = 1 << 30) -> list[tuple[int, bytes]]:
+        """What became whole by these bytes, in order, looking at no more than so many frames; `more` says whether there
+        may be others. If the bytes hold an error, it is in `error` afterwards, and what came before it is returned;
+        nothing after it is looked at."""
         messages: list[tuple[int, bytes]] = []
         self._buffer += data
+        self.more = False
         try:
             while (length := self._whole_frame()) is not None:
+                if not most:
+                    self.more = True
+                    break
+                most -= 1
                 frame = bytes(self._buffer[:length])
                 del self._buffer[:length]
                 self._take(frame, messages)

@@ -78,8 +78,17 @@ class WorkerOptions(Section):
     write_buffer_bytes: int = option(
         262_144, "output that waits for a slow device before it is closed", unit="bytes", ge=1024
     )
-    write_buffers_bytes: int = option(
-        67_108_864, "such output of all devices; who would need more is closed", unit="bytes", ge=65_536
+    max_buffered_bytes: int = option(
+        67_108_864,
+        "such output and unfinished input of all devices of a worker; beyond, those with most of it are closed",
+        unit="bytes",
+        ge=65_536,
+    )
+    frames_a_turn: int = option(
+        16, "frames of one device that are handled before the others have their turn", unit="frames", ge=1
+    )
+    message_timeout: float = option(
+        30.0, "from the first byte of a message to its last; beyond, the device is closed with 1008", unit="s", ge=1
     )
     handshake_timeout: float = option(10.0, "from accept to the whole upgrade request", unit="s", ge=1, le=1000)
     write_timeout: float = option(10.0, "how long output may wait for a slow device", unit="s", ge=1)
@@ -105,7 +114,19 @@ class WorkerOptions(Section):
     )
 
 
-OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, AdminOptions, WorkerOptions)
+@dataclass(frozen=True)
+class LimitOptions(Section):
+    SECTION: ClassVar[str] = "limits"
+    HELP: ClassVar[str] = "How much one device connection may ask for. What is beyond waits, and is read later."
+
+    commands_per_second: int = option(200, "messages of a device; 0: no limit", unit="messages", ge=0)
+    registrations_per_second: int = option(20, "channels that a device registers; 0: no limit", unit="channels", ge=0)
+    burst_seconds: float = option(
+        10.0, "a quiet connection may do at once what it may do in this time", unit="s", ge=0, le=3600
+    )
+
+
+OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, AdminOptions, WorkerOptions, LimitOptions)
 
 
 def all_sections() -> tuple[type[Section], ...]:

@@ -109,7 +109,11 @@ WORKER_METRICS = (
     Metric("rooms", "gauge", "Channels that have subscribers on this worker."),
     Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),
     Metric("events_sent", "counter", "Copies of them for subscribers: written, or buffered for one that is slow."),
-    Metric("output_waiting", "gauge", "Bytes of output that wait for slow devices."),
+    Metric("buffered", "gauge", "Bytes that wait: input that is not complete or not handled, output for slow devices."),
+    Metric("given_up", "counter", "Devices closed because of worker.max_buffered_bytes."),
+    Metric("rested", "counter", "Times that a device asked for more than limits allow, and was read again later."),
+    Metric("connections_failed", "counter", "Devices closed because of an error of the worker."),
+    Metric("words_failed", "counter", "Words of the router that could not be acted on, because of an error."),
     Metric("protocol_errors", "counter", "Devices closed for breaking RFC 6455."),
     Metric("slow_closed", "counter", "Devices closed because they did not read what was sent."),
     Metric("timeouts", "counter", "Connections closed because a handshake or hello took too long."),
@@ -191,7 +195,11 @@ class WorkerCounters:
     rooms: int
     events_heard: int
     events_sent: int
-    output_waiting: int
+    buffered: int
+    given_up: int
+    rested: int
+    connections_failed: int
+    words_failed: int
     protocol_errors: int
     slow_closed: int
     timeouts: int

@@ -234,8 +234,10 @@ def test_wsproto_and_we_refuse_the_same(frames: list[Raw]) -> None:
 
 @given(st.binary(max_size=40) | st.lists(raws, max_size=3).map(lambda frames: b"".join(r.encode() for r in frames)))
 def test_the_fast_path_decides_nothing_else_than_the_reader(data: bytes) -> None:
-    texts = short_texts(data, MAX_MESSAGE)
-    if texts is not None:
+    found = short_texts(data, MAX_MESSAGE, 1000)
+    if found is not None:
+        texts, end = found
+        assert end == len(data)
         assert ([(TEXT, text) for text in texts], None) == read(data)
 
 
@@ -243,18 +245,22 @@ def test_the_fast_path_decides_nothing_else_than_the_reader(data: bytes) -> None
 def test_the_fast_path_takes_what_devices_send(texts: list[bytes]) -> None:
     client = Connection(ConnectionType.CLIENT)
     data = b"".join(client.send(TextMessage(text.decode())) for text in texts)
-    assert short_texts(data, MAX_MESSAGE) == texts
+    assert short_texts(data, MAX_MESSAGE, 1000) == (texts, len(data))
+    found = short_texts(data, MAX_MESSAGE, 1)
+    assert found is not None
+    assert found[0] == texts[:1]
+    assert read(data[found[1] :]) == ([(TEXT, text) for text in texts[1:]], None)
 
 
 def test_a_cut_within_a_frame_leaves_it_to_the_reader() -> None:
     data = frame(TEXT, b"one") + frame(TEXT, b"two" * 60)
     for first, _ in cuts(data):
-        assert short_texts(first, MAX_MESSAGE) == ([b"one"] if len(first) == 9 else None)
+        assert short_texts(first, MAX_MESSAGE, 1000) == (([b"one"], 9) if len(first) == 9 else None)
 
 
 def test_the_fast_path_knows_the_limit_too() -> None:
-    assert short_texts(frame(TEXT, b"a" * 200), 200) == [b"a" * 200]
-    assert short_texts(frame(TEXT, b"a" * 201), 200) is None
+    assert short_texts(frame(TEXT, b"a" * 200), 200, 1000) == ([b"a" * 200], 208)
+    assert short_texts(frame(TEXT, b"a" * 201), 200, 1000) is None
 
 
 @pytest.mark.parametrize(
@@ -275,7 +281,7 @@ def test_the_fast_path_knows_the_limit_too() -> None:
     ],
 )
 def test_the_fast_path_leaves_the_rest_undecided(data: bytes) -> None:
-    assert short_texts(data, MAX_MESSAGE) is None
+    assert short_texts(data, MAX_MESSAGE, 1000) is None
 
 
 @pytest.mark.parametrize(
@@ -337,7 +343,7 @@ def test_text_that_is_not_utf8_is_refused(parts: list[bytes]) -> None:
         for number, part in enumerate(parts)
     ]
     assert read(b"".join(frames)) == ([], INVALID_PAYLOAD)
-    assert short_texts(frames[0], MAX_MESSAGE) is None
+    assert short_texts(frames[0], MAX_MESSAGE, 1000) is None
 
 
 def test_binary_may_hold_anything() -> None:
@@ -501,3 +507,15 @@ def test_what_the_reader_has_not_taken_is_there_for_who_looks_for_the_close_fram
         finder = CloseFinder()
         assert not finder.feed(reader.rest)
         assert finder.feed(data[cut:])
+
+
+def test_a_reader_stops_after_so_many_frames_and_goes_on_where_it_was() -> None:
+    data = b"".join(frame(PING, bytes([n])) for n in range(5)) + frame(TEXT, b"a", fin=False) + frame(0, b"b")
+    reader = FrameReader(MAX_MESSAGE, 10)
+    found = [reader.feed(data, 2)]
+    while reader.more:
+        assert reader.kept > 0
+        found.append(reader.feed(b"", 2))
+    assert [len(part) for part in found] == [2, 2, 1, 1]
+    assert [one for part in found for one in part] == [*((PING, bytes([n])) for n in range(5)), (TEXT, b"ab")]
+    assert reader.idle

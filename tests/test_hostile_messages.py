@@ -19,6 +19,7 @@ from farm.dialects import (
     Effects,
     Join,
     Part,
+    Registered,
     Session,
     Tick,
     pusher,
@@ -181,7 +182,7 @@ class Listener:
                 v.pack(effect)
             else:
                 assert not isinstance(effect, Binary | Become)
-                assert isinstance(effect, Part | Tick)
+                assert isinstance(effect, Part | Registered | Tick)
 
 
 class Speakers:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import Clock, settings_with
 
-from farm.dialects import Ask, Binary, Close, Context, Effects, Tick
+from farm.dialects import REGISTERED, Ask, Binary, Close, Context, Effects, Tick
 from farm.dialects.simplepush import SimplePushDialect, SimplePushSession, dialect
 from farm.upgrade import Request
 from router import vocabulary as v
@@ -53,6 +53,7 @@ class Device:
         self.words: list[tuple[Any, ...]] = []
         self.ask: Ask | None = None
         self.closed: Close | None = None
+        self.registered = 0
         self.next_tick = self.dialect.first_tick
 
     def _take(self, effects: Effects) -> list[Any]:
@@ -68,6 +69,8 @@ class Device:
                 self.closed = effect
             elif isinstance(effect, Tick):
                 self.next_tick = effect.seconds
+            elif effect is REGISTERED:
+                self.registered += 1
             else:
                 assert type(effect) is tuple
                 assert not isinstance(effect, Binary)

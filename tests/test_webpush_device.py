@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import Clock, settings_with
 
 import farm.dialects.simplepush
-from farm.dialects import Ask, Become, Binary, Close, Context, Effects
+from farm.dialects import REGISTERED, Ask, Become, Binary, Close, Context, Effects
 from farm.dialects.simplepush import SimplePushDialect, SimplePushSession
 from farm.dialects.webpush import NOT_FOLLOWED, NOT_FOUND, WebPushDialect, WebPushSession, dialect
 from farm.shared_path import Undecided, by_path
@@ -66,6 +66,7 @@ class Device:
         self.words: list[tuple[Any, ...]] = []
         self.ask: Ask | None = None
         self.closed: Close | None = None
+        self.registered = 0
 
     def take(self, effects: Effects) -> list[Any]:
         replies = []
@@ -78,6 +79,8 @@ class Device:
                 self.ask = effect
             elif isinstance(effect, Close):
                 self.closed = effect
+            elif effect is REGISTERED:
+                self.registered += 1
             else:
                 assert type(effect) is tuple
                 assert not isinstance(effect, Binary)

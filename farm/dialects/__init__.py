@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from farm.upgrade import Request
 from router.metrics import WorkerCounters
@@ -91,7 +91,15 @@ class Become(NamedTuple):
     binary: bool
 
 
-Effect = bytes | Binary | Close | Ask | Become | Join | Part | Tick | tuple[Any, ...]
+class Registered:
+    """Effect: the device has registered a channel, which counts for `limits.registrations_per_second`."""
+
+    __slots__ = ()
+
+
+REGISTERED: Final = Registered()
+
+Effect = bytes | Binary | Close | Ask | Become | Join | Part | Registered | Tick | tuple[Any, ...]
 """bytes: send a text message. A plain tuple: a word for the router that has no answer."""
 Effects = Iterable[Effect]
 

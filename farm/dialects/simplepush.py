@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from farm.dialects import Ask, Close, Context, Effect, Effects, Tick
+from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects, Tick
 from farm.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.upgrade import Request
 from router import vocabulary as v
@@ -340,7 +340,7 @@ class SimplePushSession:
             "channelID": channel,
             "pushEndpoint": endpoint,
         }
-        return (_encode(reply),)
+        return (_encode(reply), REGISTERED)
 
     def _unregistered(self, channel: str) -> Effects:
         self._dialect.counters.unregisters += 1

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from farm.dialects import Ask, Close, Context, Effect, Effects
+from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects
 from farm.frames import GOING_AWAY, POLICY, TRY_LATER
 from farm.upgrade import Request
 from router import vocabulary as v
@@ -444,7 +444,7 @@ class WebPushSession:
         if status != v.OK:
             return (_registered(channel, 500, ""),)
         self._dialect.counters.registers += 1
-        return (_registered(channel, 200, self._dialect.endpoint(key, channel, digest)),)
+        return (_registered(channel, 200, self._dialect.endpoint(key, channel, digest)), REGISTERED)
 
     def _forget(self, key: bytes, channel: str, status: int, payload: Any) -> Effects:
         if status != v.OK:

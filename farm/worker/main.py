@@ -18,12 +18,12 @@ import zmq
 import farm.dialects
 from farm.capacity import raise_descriptor_limit
 from farm.dialects import Context
-from farm.settings import WorkerOptions
+from farm.settings import LimitOptions, WorkerOptions
 from farm.shared_path import by_path
 from farm.worker.handover import Handover
 from farm.worker.health import Health
 from farm.worker.link import WorkerLink
-from farm.worker.sockets import Sockets
+from farm.worker.sockets import REFUSAL_ROOM, Sockets
 from router import lifecycle, logs
 from router.dialects import is_on, modules
 from router.handover import is_wanted
@@ -39,7 +39,8 @@ from router.token import Tokens
 
 _TICK_S = 0.25
 _DRAIN_STEP_S = 0.05
-_DESCRIPTOR_RESERVE = 64
+_DESCRIPTOR_RESERVE = 64 + REFUSAL_ROOM
+"""For what is no connection of a device, and for those that are told that there is no room."""
 _LINGER_S = 0.002
 _SATURATED_WAIT_S = 0.05
 _FREEZE_EVERY = 2000
@@ -113,6 +114,7 @@ class Worker:
             presences,
             self._handover.give if self._handover is not None else None,
             self.health,
+            settings.get(LimitOptions),
         )
         self.lot.park(self.link.fileno, READ)
         self.sockets.listen(listener)
@@ -156,7 +158,7 @@ class Worker:
                 with trio.move_on_after(_SATURATED_WAIT_S):
                     await trio.lowlevel.wait_readable(link.fileno)
             else:
-                if link.behind:  # the link's descriptor tells nothing of what is there already
+                if link.behind or sockets.waiting:  # no descriptor tells of what is there already
                     await trio.lowlevel.checkpoint()
                     events = lot.ready_now()
                 else:
@@ -165,6 +167,7 @@ class Worker:
                 if not link.saturated:  # while we waited; the lot will report these again
                     for fd, mask in events:
                         ready(fd, mask)
+                    sockets.turn()
             link.pump()
 
     async def _tick(self) -> None:
@@ -173,8 +176,10 @@ class Worker:
         frozen_at = 0
         while True:
             next_tick = time.monotonic() + _TICK_S
-            while self.link.behind and time.monotonic() < next_tick:  # nothing else would wake the task that serves
+            while self._pending and time.monotonic() < next_tick:  # nothing else would wake the task that serves
                 await trio.lowlevel.checkpoint()
+                if not self.link.saturated:
+                    self.sockets.turn()
                 self.link.pump()
             await trio.sleep(max(0.0, next_tick - time.monotonic()))
             self.sockets.tick()
@@ -185,6 +190,11 @@ class Worker:
                     frozen_at = len(self.sockets)
                     gc.freeze()
             self.link.pump()
+
+    @property
+    def _pending(self) -> bool:
+        """Whether something is here already that no descriptor tells of."""
+        return self.link.behind or (self.sockets.waiting and not self.link.saturated)
 
     def snapshot(self) -> dict[str, float]:
         """The worker's numbers, for its beat."""

@@ -6,21 +6,37 @@ devices: no task, no parser, no buffer, no timer of its own. Buffers exist only 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from farm import upgrade
-from farm.dialects import Ask, Become, Binary, Close, Dialect, Effects, Join, NoticeBoard, Part, Presence, Tick
+from farm.dialects import (
+    REGISTERED,
+    Ask,
+    Become,
+    Binary,
+    Close,
+    Dialect,
+    Effects,
+    Join,
+    NoticeBoard,
+    Part,
+    Presence,
+    Tick,
+)
 from farm.frames import (
     BINARY,
     CLOSE,
     GOING_AWAY,
     INTERNAL,
     PING,
+    POLICY,
     PONG,
     TEXT,
+    TRY_LATER,
     CloseFinder,
     FrameReader,
     encode_close,
@@ -29,13 +45,15 @@ from farm.frames import (
     short_texts,
 )
 from farm.round import Round
-from farm.settings import WorkerOptions
+from farm.settings import LimitOptions, WorkerOptions
 from farm.wheel import Bucket, Wheel
 from farm.whose import ENOUGH, for_app_servers
 from farm.worker.attachments import Attachments
+from farm.worker.budget import Budget
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
 from farm.worker.health import Health
 from farm.worker.news import News
+from farm.worker.rates import Rates
 from farm.worker.rooms import Change, Rooms
 from router import logs
 from router import vocabulary as v
@@ -45,7 +63,8 @@ from router.metrics import WorkerCounters
 from router.store.base import Item
 
 _READ_BYTES: Final = 8192
-_REFUSAL_ROOM: Final = 64  # connections beyond the limit that are heard, so that they can be told 503
+REFUSAL_ROOM: Final = 64
+"""Connections beyond the limit that are heard, so that they can be told 503."""
 _PING: Final = encode_frame(PING, b"")
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
@@ -71,6 +90,7 @@ class Sockets:
         presences: Mapping[str, Presence] | None = None,
         hand_over: Callable[[int, bytes], bool] | None = None,
         health: Health | None = None,
+        limits: LimitOptions | None = None,
     ) -> None:
         """hand_over: passes a connection of an app server on, with what was read of it; None: there are only devices.
         It returns whether that was possible; the descriptor is closed here in any case."""
@@ -89,7 +109,15 @@ class Sockets:
         self._health = health
         self._origin = str(int.from_bytes(os.urandom(4), "big"))  # of all socket ids here
         self._serial = 0
-        self._waiting = 0  # bytes in all buffers for output
+        limits = limits or LimitOptions()
+        self._commands = Rates(limits.commands_per_second, limits.burst_seconds)
+        self._registrations = Rates(limits.registrations_per_second, limits.burst_seconds)
+        self._budget = Budget(options.max_buffered_bytes)
+        self._making_room = False
+        # Whose input is here and waits for its next turn, and who has asked for too much and is read again later.
+        self._later: dict[Connection, None] = {}
+        self._resting: dict[Connection, None] = {}
+        self._unfinished: dict[Connection, float] = {}  # when a message has to be whole, the earliest first
         self._ticks = 0
         self._wheel = Wheel(_WHEEL_SLOTS, _TICK_S)
         self._deadlines: dict[Connection, float] = {}  # slow readers and closing connections
@@ -127,38 +155,57 @@ class Sockets:
             if self._listener is not None and fd == self._listener.fileno():
                 self._accept()
             return
-        if events & WRITE:
-            self._flush(connection)
-            if connection.fd < 0:
-                return
-        if events & READ:
-            self._read(connection)
-        elif events & BROKEN:
-            self._drop(connection)
+        try:
+            if events & WRITE:
+                self._flush(connection)
+                if connection.fd < 0:
+                    return
+            if events & READ:
+                self._read(connection)
+            elif events & BROKEN:
+                self._drop(connection)
+        except Exception as error:
+            self._broke(connection, error)
+
+    def _broke(self, connection: Connection, error: Exception) -> None:
+        """Whatever goes wrong with a connection is the end of that connection, and of nothing else."""
+        self._counters.connections_failed += 1
+        logs.limited("device.failed", at="error", per=repr(error), exc=error)
+        self._drop(connection)
 
     def _accept(self) -> None:
         assert self._listener is not None
         accept = self._listener._accept  # type: ignore[attr-defined]  # accept() without a socket object a connection
-        room = self.max_connections + _REFUSAL_ROOM - len(self._connections)
+        room = self.max_connections + REFUSAL_ROOM - len(self._connections)
         for _ in range(min(self._options.accept_batch, room)):
             try:
                 fd, _ = accept()
             except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno == errno.ECONNABORTED:
+                    continue
                 # Out of descriptors or memory: leave them in the queue until something has been closed.
-                logs.limited("device.accept_failed", error=str(error))
-                self._pause_accepting()
+                self._cannot_accept(error)
                 return
-            os.set_blocking(fd, False)
+            try:
+                os.set_blocking(fd, False)
+                self._lot.park(fd, READ)
+            except OSError as error:
+                os.close(fd)
+                self._cannot_accept(error)
+                return
             connection = Connection(fd, READ, self.now)
             self._connections[fd] = connection
             self._round.meet(fd)
             connection.bucket = self._wheel.arm(fd, self._options.handshake_timeout)
-            self._lot.park(fd, READ)
             self._counters.connects += 1
         if room <= self._options.accept_batch:
             self._pause_accepting()
+
+    def _cannot_accept(self, error: OSError) -> None:
+        logs.limited("device.accept_failed", error=str(error), hint="it is tried again when there is room")
+        self._pause_accepting()
 
     def _pause_accepting(self) -> None:
         if self._listener is not None and self._listening:
@@ -216,7 +263,10 @@ class Sockets:
             parsed = upgrade.parse(data, self._options.max_request_bytes, self._options.max_headers, seen)
             if parsed is None:
                 connection.reader = bytearray(data)
+                self._count(connection)
                 return
+            if seen:
+                self._count(connection)
             request, rest = parsed
             path = request.path
             if path in PAGES and self._health is not None:
@@ -264,25 +314,96 @@ class Sockets:
         self._finish(connection, upgrade.Refusal(503, "the router cannot take this now", Retry_After=wait).encode())
 
     def _frames(self, connection: Connection, data: bytes) -> None:
+        options = self._options
         reader = connection.reader
         if reader is None:
-            texts = short_texts(data, self._options.max_message_bytes)
-            if texts is not None:
-                for position, text in enumerate(texts):
-                    if connection.phase != OPEN:
-                        return
-                    if connection.ask:
-                        connection.held = [(TEXT, held) for held in texts[position:]]
-                        return
-                    self._message(connection, text, False)
+            found = short_texts(data, options.max_message_bytes, options.frames_a_turn)
+            if found is not None:
+                texts, end = found
+                self._texts(connection, texts)
+                if end == len(data) and connection.held is None:  # the usual
+                    if not self._commands.spend(connection.fd, len(texts)):
+                        self._rest(connection)
+                    return
+                if connection.phase != OPEN:
+                    self._discard(connection, data[end:])
+                    return
+                if end < len(data):
+                    connection.reader = reader = FrameReader(options.max_message_bytes, options.max_fragments)
+                    reader.keep(data[end:])
+                self._settle(connection, len(texts), True)
                 return
-            reader = FrameReader(self._options.max_message_bytes, self._options.max_fragments)
+            reader = FrameReader(options.max_message_bytes, options.max_fragments)
             connection.reader = reader
         assert isinstance(reader, FrameReader)
-        messages = reader.feed(data)
+        self._feed(connection, reader, data)
+
+    def _texts(self, connection: Connection, texts: list[bytes]) -> None:
+        for position, text in enumerate(texts):
+            if connection.phase != OPEN:
+                return
+            if connection.ask:
+                connection.held = [(TEXT, held) for held in texts[position:]]
+                return
+            self._message(connection, text, False)
+
+    def _feed(self, connection: Connection, reader: FrameReader, data: bytes) -> None:
+        messages = reader.feed(data, self._options.frames_a_turn)
         self._dispatch(connection, messages)
-        if reader.idle and connection.reader is reader:
-            connection.reader = None
+        whole = any(opcode in (TEXT, BINARY) for opcode, _ in messages)
+        self._settle(connection, len(messages), whole or (bool(messages) and not reader.fragmented))
+
+    def _settle(self, connection: Connection, messages: int, progress: bool) -> None:
+        """Some of its input was handled: see what of it is left, when that has its turn, and how long it may take.
+
+        progress: whether what is incomplete now has begun just now."""
+        if connection.phase != OPEN:
+            return
+        reader = connection.reader
+        if isinstance(reader, FrameReader) and reader.idle:
+            connection.reader = reader = None
+        if reader is None or progress:
+            self._unfinished.pop(connection, None)
+        if reader is not None:
+            self._unfinished.setdefault(connection, self.now + self._options.message_timeout)
+        self._count(connection)
+        if connection.phase != OPEN:
+            return
+        if not self._commands.spend(connection.fd, messages):
+            self._rest(connection)
+        elif not connection.ask and (connection.held is not None or (isinstance(reader, FrameReader) and reader.more)):
+            self._later[connection] = None
+            self._set_mask(connection, connection.mask & ~READ)
+
+    def _rest(self, connection: Connection) -> None:
+        """It asks for more than it may: what it sends next waits in the kernel."""
+        if connection.phase == OPEN and connection not in self._resting:
+            self._counters.rested += 1
+            self._resting[connection] = None
+            self._set_mask(connection, connection.mask & ~READ)
+
+    def _rested(self) -> None:
+        """A second is over: who may go on?"""
+        self._commands.second()
+        self._registrations.second()
+        for connection in list(self._resting):
+            if self._commands.may(connection.fd) and self._registrations.may(connection.fd):
+                del self._resting[connection]
+                self._later[connection] = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody's input waits for its turn: then nobody should sleep before `turn`."""
+        return bool(self._later)
+
+    def turn(self) -> None:
+        """Let each connection whose input is here already have its next turn."""
+        later, self._later = self._later, {}
+        for connection in later:
+            try:
+                self._go_on(connection)
+            except Exception as error:
+                self._broke(connection, error)
 
     def _dispatch(self, connection: Connection, messages: list[tuple[int, bytes]]) -> None:
         for position, (opcode, payload) in enumerate(messages):
@@ -336,6 +457,9 @@ class Sockets:
                 self._attachments.ask(connection, effect)
             elif isinstance(effect, Close):
                 closing = effect
+            elif effect is REGISTERED:
+                if not self._registrations.spend(connection.fd):
+                    self._rest(connection)
             elif isinstance(effect, Binary):
                 frames.append(encode_frame(BINARY, effect.payload))
             elif isinstance(effect, Join):
@@ -368,33 +492,41 @@ class Sockets:
         """Words of the router."""
         self.now = self._monotonic()
         for word in words:
-            kind = word[0]
-            if kind == v.DELIVER:
-                self._deliver(word)
-            elif kind == v.EVENT:
-                self._event(word)
-            elif kind == v.ANSWER:
-                self._answered(word[1], word[2], word[3])
-            elif kind == v.DELIVER_STORED:
-                self._deliver_stored(word[1], word[2])
-            elif kind == v.SHED:
-                self._shed(self._attachments.shed(word[1]))
-            elif kind == v.MEMBERS:
-                self._changed(self.rooms.members(word))
-            elif kind == v.DISMISS:
-                self._dismiss(word)
-            elif kind == v.TELL_COUNTS:
-                self.rooms.counts()
-                self._tell((v.COUNTS_TOLD, word[1]))
-            elif kind == v.NOTICE:
-                self._news.noticed(word[1], word[2], word[3])
-            elif kind == v.NOTICES_TOLD:
-                self._news.told()
-            elif kind == v.STORE_STATE:
-                if self._health is not None:
-                    self._health.refusing = str(word[1])
-            else:
-                raise v.VocabularyError(f"unknown word {kind!r}")
+            try:
+                self._word(word)
+            except Exception as error:
+                # Whoever it concerns may miss it; the others of this message do not.
+                self._counters.words_failed += 1
+                logs.limited("link.word_failed", at="error", per=repr(error), exc=error)
+
+    def _word(self, word: list[Any]) -> None:
+        kind = word[0]
+        if kind == v.DELIVER:
+            self._deliver(word)
+        elif kind == v.EVENT:
+            self._event(word)
+        elif kind == v.ANSWER:
+            self._answered(word[1], word[2], word[3])
+        elif kind == v.DELIVER_STORED:
+            self._deliver_stored(word[1], word[2])
+        elif kind == v.SHED:
+            self._shed(self._attachments.shed(word[1]))
+        elif kind == v.MEMBERS:
+            self._changed(self.rooms.members(word))
+        elif kind == v.DISMISS:
+            self._dismiss(word)
+        elif kind == v.TELL_COUNTS:
+            self.rooms.counts()
+            self._tell((v.COUNTS_TOLD, word[1]))
+        elif kind == v.NOTICE:
+            self._news.noticed(word[1], word[2], word[3])
+        elif kind == v.NOTICES_TOLD:
+            self._news.told()
+        elif kind == v.STORE_STATE:
+            if self._health is not None:
+                self._health.refusing = str(word[1])
+        else:
+            raise v.VocabularyError(f"unknown word {kind!r}")
 
     def _deliver(self, word: list[Any]) -> None:
         _, number, key, slot, version, body = word
@@ -404,7 +536,12 @@ class Sockets:
             self._counters.deliveries_missed += 1
         else:
             assert connection.session is not None
-            text = connection.session.delivered(slot, version, body)
+            try:
+                text = connection.session.delivered(slot, version, body)
+            except Exception as error:
+                failed = _failed(error)
+                self.close(connection, failed.code, failed.reason)
+                text = None
             if text is not None:
                 written = self._write(connection, encode_text(text))
         if number:  # else nobody waits for what became of it
@@ -413,7 +550,8 @@ class Sockets:
     def _deliver_stored(self, key: bytes, items: list[Any]) -> None:
         connection = self.devices.get(key)
         if connection is not None and connection.session is not None:
-            self._perform(connection, connection.session.stored([Item(*item) for item in items], self.now))
+            stored = [Item(*item) for item in items]
+            self._perform(connection, _effects(connection.session.stored, stored, self.now))
 
     def _answered(self, number: int, status: int, payload: Any) -> None:
         completed = self.rooms.answered(number, status, payload)
@@ -445,17 +583,19 @@ class Sockets:
         self._go_on(connection)
 
     def _go_on(self, connection: Connection) -> None:
-        """The answer is here: what came behind the question is next, then what waits in the kernel."""
-        while (held := connection.held) is not None and not connection.ask and connection.phase == OPEN:
+        """What has come already is next, a turn's worth of it, then what waits in the kernel."""
+        if connection.ask or connection.phase != OPEN or connection in self._resting:
+            return
+        reader = connection.reader
+        if (held := connection.held) is not None:
             connection.held = None
             self._dispatch(connection, held)
-        if connection.phase == OPEN and not connection.ask:
-            reader = connection.reader
-            if isinstance(reader, FrameReader):
-                self._dispatch(connection, [])
-                if reader.idle and connection.phase == OPEN:
-                    connection.reader = None
-        if connection.fd >= 0 and not connection.ask:
+            self._settle(connection, len(held), False)
+        elif isinstance(reader, FrameReader):
+            self._feed(connection, reader, b"")
+        if connection.phase == OPEN and not (
+            connection.ask or connection in self._later or connection in self._resting
+        ):
             self._set_mask(connection, connection.mask | READ)
 
     def _shed(self, connection: Connection | None) -> None:
@@ -567,14 +707,36 @@ class Sockets:
     def _buffer(self, connection: Connection, data: bytes) -> None:
         assert connection.out is not None
         options = self._options
-        room = min(options.write_buffer_bytes - len(connection.out), options.write_buffers_bytes - self._waiting)
-        if len(data) > room:
+        if len(connection.out) + len(data) > options.write_buffer_bytes:
             self._too_slow(connection)
             return
         connection.out += data
-        self._waiting += len(data)
-        self._deadlines.setdefault(connection, self.now + self._options.write_timeout)
+        self._deadlines.setdefault(connection, self.now + options.write_timeout)
         self._set_mask(connection, connection.mask | WRITE)
+        self._count(connection)
+
+    def _count(self, connection: Connection) -> None:
+        """What waits for this connection has changed. If there is too much of all, those with most of it go."""
+        if self._budget.count(connection) or self._making_room:
+            return
+        self._making_room = True
+        try:
+            for largest in self._budget.largest():
+                self._give_up(largest)
+        finally:
+            self._making_room = False
+
+    def _give_up(self, connection: Connection) -> None:
+        self._counters.given_up += 1
+        limit = self._options.max_buffered_bytes
+        logs.limited("device.buffers_full", limit=limit, hint="worker.max_buffered_bytes")
+        if connection.out is not None or connection.phase == CLOSING:
+            self._too_slow(connection)
+        elif connection.phase == HANDSHAKE:
+            wait = str(self._options.retry_after)
+            self._finish(connection, upgrade.Refusal(503, "full", Retry_After=wait).encode())
+        else:
+            self.close(connection, TRY_LATER, "too much is being sent to this server at once")
 
     def _flush(self, connection: Connection) -> None:
         out = connection.out
@@ -589,10 +751,11 @@ class Sockets:
             self._drop(connection)
             return
         del out[:sent]
-        self._waiting -= sent
         if out:
+            self._count(connection)
             return
         connection.out = None
+        self._count(connection)
         self._set_mask(connection, connection.mask & ~WRITE)
         if connection.phase != CLOSING:
             self._deadlines.pop(connection, None)
@@ -638,6 +801,10 @@ class Sockets:
         connection.reader = finder
         connection.held = None
         connection.ask = 0
+        self._later.pop(connection, None)
+        self._resting.pop(connection, None)
+        self._unfinished.pop(connection, None)
+        self._count(connection)
         self._deadlines[connection] = self.now + self._options.close_timeout
         if not self._write(connection, last):
             if connection.fd >= 0:
@@ -677,18 +844,22 @@ class Sockets:
         fd = connection.fd
         if fd < 0:
             return
-        self._forget(connection)
-        connection.phase = CLOSING
-        connection.ask = 0
         connection.fd = -1
-        if connection.out is not None:
-            self._waiting -= len(connection.out)
-        connection.held = connection.reader = connection.out = None
-        del self._connections[fd]
-        self._deadlines.pop(connection, None)
-        self._lot.unpark(fd)
-        os.close(fd)
-        self._counters.disconnects += 1
+        try:
+            self._forget(connection)
+        finally:
+            connection.phase = CLOSING
+            connection.ask = 0
+            connection.held = connection.reader = connection.out = None
+            del self._connections[fd]
+            for table in (self._deadlines, self._later, self._resting, self._unfinished):
+                table.pop(connection, None)
+            self._budget.forget(connection)
+            self._commands.forget(fd)
+            self._registrations.forget(fd)
+            self._lot.unpark(fd)
+            os.close(fd)
+            self._counters.disconnects += 1
 
     # ------------------------------------------------------------------ time
 
@@ -704,6 +875,9 @@ class Sockets:
                     self._drop(connection)
                 else:
                     self._too_slow(connection)
+        for connection in self._overdue(now):
+            self._counters.timeouts += 1
+            self.close(connection, POLICY, "a message took too long")
         for fd in self._round.due(now):
             self._keep_alive(fd)
         for connection, effects in self._news.step(self._connections):
@@ -711,10 +885,24 @@ class Sockets:
         self._ticks += 1
         if self._ticks % _COUNT_TICKS == 0:
             self.rooms.counts()
+            self._rested()
         self._resume_accepting()
         self._counters.connections = len(self._connections)
         self._counters.rooms = len(self.rooms)
-        self._counters.output_waiting = self._waiting
+        self._counters.buffered = self._budget.total
+
+    def _overdue(self, now: float) -> list[Connection]:
+        """Those who began a message long ago. One that was not read meanwhile has more time."""
+        found = []
+        for connection, deadline in list(self._unfinished.items()):
+            if deadline > now:
+                break
+            if connection.mask & READ:
+                found.append(connection)
+            else:
+                del self._unfinished[connection]
+                self._unfinished[connection] = now + self._options.message_timeout
+        return found
 
     def _keep_alive(self, fd: int) -> None:
         """Ping a device that was silent for long: one that is gone does not acknowledge it, and TCP then gives up."""
@@ -736,7 +924,10 @@ class Sockets:
             else:
                 self._drop(connection)
         elif connection.phase == OPEN and connection.session is not None:
-            effects, again = connection.session.tick(self.now - connection.since)
+            try:
+                effects, again = connection.session.tick(self.now - connection.since)
+            except Exception as error:
+                effects, again = (_failed(error),), 0.0
             self._perform(connection, effects)
             if again and connection.phase == OPEN:
                 connection.bucket = self._wheel.arm(fd, again)

@@ -18,7 +18,7 @@ from support import Clock, settings_with
 import farm.dialects.pusher
 import farm.dialects.simplepush
 import farm.dialects.webpush
-from farm.dialects import Ask, Become, Binary, Close, Context, Effects, Join, Part, Tick
+from farm.dialects import REGISTERED, Ask, Become, Binary, Close, Context, Effects, Join, Part, Tick
 from farm.frames import INTERNAL
 from farm.upgrade import Request
 from fuzz.engine import Target
@@ -135,6 +135,8 @@ class Driver:
                     self._word((effect.word[0], 1, *effect.word[2:]))
                 else:
                     self._join(effect)
+            elif effect is REGISTERED:
+                pass
             elif isinstance(effect, Part):
                 assert len(effect.key) == 16
             elif isinstance(effect, Tick):

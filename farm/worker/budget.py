@@ -1,0 +1,60 @@
+"""What waits in a worker, in bytes: input that is not complete or not handled, and output that was not taken."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from farm.frames import FrameReader
+from farm.worker.connection import Connection
+
+_MESSAGE_BYTES: Final = 100
+"""Of a message that waits, beside its payload."""
+_FREED: Final = 8
+"""Once it is too much, this part of the limit is freed: so the connections are looked through only once in a while."""
+
+
+def waiting_bytes(connection: Connection) -> int:
+    """What this connection has waiting."""
+    size = 0 if connection.out is None else len(connection.out)
+    reader = connection.reader
+    if isinstance(reader, bytearray):
+        size += len(reader)
+    elif isinstance(reader, FrameReader):
+        size += reader.kept
+    if connection.held is not None:
+        size += sum(_MESSAGE_BYTES + len(payload) for _, payload in connection.held)
+    return size
+
+
+class Budget:
+    """The sum over all connections, and who has most. Only those with something waiting are in it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._sizes: dict[Connection, int] = {}
+        self.total = 0
+
+    def count(self, connection: Connection) -> bool:
+        """What waits for this connection has changed. Returns: whether the sum is within the limit."""
+        size = waiting_bytes(connection)
+        self.total += size - self._sizes.get(connection, 0)
+        if size:
+            self._sizes[connection] = size
+        else:
+            self._sizes.pop(connection, None)
+        return self.total <= self._limit
+
+    def forget(self, connection: Connection) -> None:
+        """Nothing of this connection waits any more."""
+        self.total -= self._sizes.pop(connection, 0)
+
+    def largest(self) -> Iterator[Connection]:
+        """Those that have to go, the largest first, for as long as there is too much. The caller has each counted or
+        forgotten before the next."""
+        enough = self._limit - self._limit // _FREED
+        order = [(-size, number, connection) for number, (connection, size) in enumerate(self._sizes.items())]
+        heapq.heapify(order)
+        while order and self.total > enough:
+            yield heapq.heappop(order)[2]
