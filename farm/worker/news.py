@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from farm.dialects import Effects, NoticeBoard
+from farm.dialects import Close, Effects, NoticeBoard
+from farm.frames import INTERNAL
 from farm.worker.connection import OPEN, Connection
+from router import logs
 
 STEP: Final = 2000
 """Descriptors visited in one go: some milliseconds, however many devices there are."""
@@ -55,4 +57,9 @@ class News:
         for fd in range(first, self._at):
             connection = connections.get(fd)
             if connection is not None and connection.phase == OPEN and type(connection.session) is board.session_type:
-                yield connection, board.tell(connection.session)
+                try:
+                    effects = board.tell(connection.session)
+                except Exception as error:  # a defect that costs this connection, and nobody else's notices
+                    logs.limited("dialect.failed", at="error", per=repr(error), exc=error)
+                    effects = (Close(INTERNAL, "internal error"),)
+                yield connection, effects
