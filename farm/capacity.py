@@ -19,7 +19,10 @@ from router.settings import Listen
 KERNEL_BYTES_PER_CONNECTION: Final = 4096
 USER_BYTES_PER_CONNECTION: Final = 512
 BYTES_PER_PROCESS: Final = 40 * 2**20
-RESERVED_DESCRIPTORS: Final = 64  # of each process, for listeners, log, epoll, link and store
+REFUSAL_ROOM: Final = 64
+"""Connections beyond a worker's limit that are heard, so that they can be told 503."""
+RESERVED_DESCRIPTORS: Final = 64 + REFUSAL_ROOM
+"""Of each process, for listeners, log, epoll, link and store, and for those connections."""
 OTHER_PROCESSES: Final = 2  # router and supervisor
 
 

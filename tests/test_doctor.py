@@ -161,10 +161,10 @@ def test_descriptors(machine: MadeUp, settings: Settings) -> None:
     machine.descriptors = (1024, 20_000)
     found = row(examine(settings, 2, None, machine), name)
     assert found.status == "warn"
-    assert "they allow 39,872" in found.needed
-    assert row(examine(settings, 2, 39_872, machine), name).status == "ok"
-    short = row(examine(settings, 2, 39_873, machine), name)
-    assert (short.status, short.needed) == ("fail", "20,001 for 39,873 on 2 workers")
+    assert "they allow 39,744" in found.needed
+    assert row(examine(settings, 2, 39_744, machine), name).status == "ok"
+    short = row(examine(settings, 2, 39_745, machine), name)
+    assert (short.status, short.needed) == ("fail", "20,001 for 39,745 on 2 workers")
     assert "LimitNOFILE=1048576" in short.remedy
     machine.descriptors = (512, 512)
     assert row(examine(settings, 2, None, machine), name).status == "fail"
@@ -258,9 +258,9 @@ def test_a_data_folder_too_deep_for_control_sockets(machine: MadeUp, settings: S
 def test_limits_and_their_first_bound(machine: MadeUp, settings: Settings) -> None:
     machine.descriptors = (1024, 20_000)
     found = limits(settings, 2, machine)
-    assert found.by_descriptors == 2 * (20_000 - 64)
+    assert found.by_descriptors == 2 * (20_000 - 128)
     assert found.by_memory == (4 * GIB - 4 * 40 * 2**20) // 4608
-    assert (found.connections, found.bound, found.by_option) == (39_872, "descriptors", None)
+    assert (found.connections, found.bound, found.by_option) == (39_744, "descriptors", None)
     machine.descriptors = (1024, 1_048_576)
     assert limits(settings, 2, machine).bound == "memory"
     machine.set_sysctl("fs.file-max", "10000")
@@ -276,7 +276,7 @@ def test_limits_in_words(machine: MadeUp, settings: Settings) -> None:
         "descriptors: 20,000 a process",
         "somaxconn: 128 (listen.backlog 4,096, cut to it)",
         "memory: 4.0 GiB available",
-        "connections: 39,872; 2 workers, first bound: descriptors (descriptors 39,872, memory 895,658)",
+        "connections: 39,744; 2 workers, first bound: descriptors (descriptors 39,744, memory 895,658)",
     ]
     machine.descriptors = (10, 10)
     assert describe(limits(settings, 2, machine))[-1] == "no connection is possible: see farm doctor"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from shard import KEY, PATIENCE_S, ROOM, Shard
 
+from farm.capacity import REFUSAL_ROOM
 from farm.frames import CLOSE, POLICY, TRY_LATER
 from farm.settings import WorkerOptions
 from farm.worker.main import connection_limit
 from farm.worker.rates import Rates
-from farm.worker.sockets import REFUSAL_ROOM
 from router import vocabulary as v
 from router.lot import READ
 from router.store.base import Item

@@ -16,14 +16,14 @@ import trio
 import zmq
 
 import farm.dialects
-from farm.capacity import raise_descriptor_limit
+from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
 from farm.dialects import Context
 from farm.settings import LimitOptions, WorkerOptions
 from farm.shared_path import by_path
 from farm.worker.handover import Handover
 from farm.worker.health import Health
 from farm.worker.link import WorkerLink
-from farm.worker.sockets import REFUSAL_ROOM, Sockets
+from farm.worker.sockets import Sockets
 from router import lifecycle, logs
 from router.dialects import is_on, modules
 from router.handover import is_wanted
@@ -39,8 +39,6 @@ from router.token import Tokens
 
 _TICK_S = 0.25
 _DRAIN_STEP_S = 0.05
-_DESCRIPTOR_RESERVE = 64 + REFUSAL_ROOM
-"""For what is no connection of a device, and for those that are told that there is no room."""
 _LINGER_S = 0.002
 _SATURATED_WAIT_S = 0.05
 _FREEZE_EVERY = 2000
@@ -50,7 +48,7 @@ _FREEZE_EVERY = 2000
 def connection_limit(options: WorkerOptions) -> int:
     """Open connections this process may hold: the option, or what the descriptor limit leaves."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    by_descriptors = soft - _DESCRIPTOR_RESERVE
+    by_descriptors = soft - RESERVED_DESCRIPTORS
     return min(options.max_connections or by_descriptors, by_descriptors)
 
 

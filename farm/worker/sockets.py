@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from farm import upgrade
+from farm.capacity import REFUSAL_ROOM
 from farm.dialects import (
     REGISTERED,
     Ask,
@@ -63,8 +64,6 @@ from router.metrics import WorkerCounters
 from router.store.base import Item
 
 _READ_BYTES: Final = 8192
-REFUSAL_ROOM: Final = 64
-"""Connections beyond the limit that are heard, so that they can be told 503."""
 _PING: Final = encode_frame(PING, b"")
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
@@ -170,7 +169,7 @@ class Sockets:
     def _broke(self, connection: Connection, error: Exception) -> None:
         """Whatever goes wrong with a connection is the end of that connection, and of nothing else."""
         self._counters.connections_failed += 1
-        logs.limited("device.failed", at="error", per=repr(error), exc=error)
+        logs.limited("device.failed", at="error", per=type(error).__name__, exc=error)
         self._drop(connection)
 
     def _accept(self) -> None:
@@ -214,8 +213,12 @@ class Sockets:
 
     def _resume_accepting(self) -> None:
         if self._listener is not None and not self._listening and len(self._connections) < self.max_connections:
+            try:
+                self._lot.park(self._listener.fileno(), READ)
+            except OSError as error:  # no memory for it: tried again at the next tick
+                logs.limited("device.accept_failed", error=str(error))
+                return
             self._listening = True
-            self._lot.park(self._listener.fileno(), READ)
 
     # ------------------------------------------------------------------ read
 
@@ -497,7 +500,7 @@ class Sockets:
             except Exception as error:
                 # Whoever it concerns may miss it; the others of this message do not.
                 self._counters.words_failed += 1
-                logs.limited("link.word_failed", at="error", per=repr(error), exc=error)
+                logs.limited("link.word_failed", at="error", per=type(error).__name__, exc=error)
 
     def _word(self, word: list[Any]) -> None:
         kind = word[0]
@@ -964,5 +967,5 @@ def _effects(told: Callable[..., Effects], *what: Any) -> Effects:
 
 
 def _failed(error: Exception) -> Close:
-    logs.limited("dialect.failed", at="error", per=repr(error), exc=error)
+    logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
     return Close(INTERNAL, "internal error")
