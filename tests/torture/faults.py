@@ -25,7 +25,6 @@ WELL_S: Final = 60.0
 """A farm that is not well again by then is a violation of its own."""
 _DISK: Final = "64m"
 _MAX_CLOCK_S: Final = 2 * 3600
-_FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 _CLONE_NEWNS: Final = 0x00020000
 
 
@@ -143,12 +142,8 @@ class Faults:
             "half-open": (lambda: self._order("abandon"), frozenset()),
             "slow-readers": (lambda: self._order("deafen"), frozenset()),
         }
+        assert tuple(self._all) == NAMES
         self.done: dict[str, int] = {}
-
-    @staticmethod
-    def names() -> tuple[str, ...]:
-        """All that there are."""
-        return NAMES
 
     async def run(self, name: str) -> None:
         """Do it, and wait until the farm is well again."""

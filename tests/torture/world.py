@@ -32,7 +32,6 @@ class World:
         self._began = time.monotonic()
         self._numbers = itertools.count(1)
         self._abandoned: list[tuple[float, WebSocket]] = []
-        self.background: set[asyncio.Task[None]] = set()
 
     def random(self, *who: object) -> random.Random:
         """A source of chance for one actor, the same in every run with this seed."""
