@@ -17,6 +17,7 @@ import zmq
 import router.dialects
 from router import health, lifecycle, logs, webhooks
 from router.dialects import Context, Reply, Route, Router, is_on, modules, pusher
+from router.guard import guarded
 from router.handover import Handovers, is_wanted
 from router.http1 import Request, Response
 from router.http_port import HttpPort
@@ -129,12 +130,9 @@ class RouterProcess:
         ready = self.port.ready if self.handovers is None else self._ready
         while True:
             for fd, events in await self.lot.ready(wait=not self.turns.waiting):
-                try:
-                    ready(fd, events)  # which does nothing for the link's: flush hears it in any case
-                except Exception as error:  # one descriptor's trouble must not be everybody's
-                    logs.limited("router.event_failed", at="error", per=type(error).__name__, exc=error)
+                guarded("router.event_failed", ready, fd, events)  # nothing for the link's: flush hears it
             self.turns.run()
-            self.flush()
+            guarded("router.flush_failed", self.flush)
 
     def _ready(self, fd: int, events: int) -> None:
         assert self.handovers is not None
@@ -146,20 +144,20 @@ class RouterProcess:
         next_port = next_sweep = time.monotonic()
         while True:
             await trio.sleep(_TICK_S)
-            self.hub.tick()
-            self.keeper.tick()
+            guarded("router.tick_failed", self.hub.tick)
+            guarded("router.tick_failed", self.keeper.tick)
             now = time.monotonic()
             self.hub.store_state(self._store_refuses())
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
-                self.port.tick()
+                guarded("router.tick_failed", self.port.tick)
                 if self.handovers is not None:
-                    self.handovers.tick()
+                    guarded("router.tick_failed", self.handovers.tick)
             if now >= next_sweep:
                 next_sweep = now + options.sweep_interval
                 self.journal.sweep_soon(options.sweep_batch)
                 self.hub.map.sweep(options.sweep_batch, int((now - _LONG_AGO_S) * 1000))
-            self.flush()
+            guarded("router.flush_failed", self.flush)
 
     def notice(self) -> None:
         """Say from now on that nothing new should be sent here, and go on serving."""

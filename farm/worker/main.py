@@ -26,6 +26,7 @@ from farm.worker.link import WorkerLink
 from farm.worker.sockets import Sockets
 from router import lifecycle, logs
 from router.dialects import is_on, modules
+from router.guard import guarded
 from router.handover import is_wanted
 from router.key_file import load_or_make_keys
 from router.link import address
@@ -166,7 +167,7 @@ class Worker:
                     for fd, mask in events:
                         ready(fd, mask)
                     sockets.turn()
-            link.pump()
+            guarded("worker.link_failed", link.pump)
 
     async def _tick(self) -> None:
         options = self.settings.get(LinkOptions)
@@ -178,16 +179,19 @@ class Worker:
                 await trio.lowlevel.checkpoint()
                 if not self.link.saturated:
                     self.sockets.turn()
-                self.link.pump()
+                guarded("worker.link_failed", self.link.pump)
             await trio.sleep(max(0.0, next_tick - time.monotonic()))
-            self.sockets.tick()
+            guarded("worker.tick_failed", self.sockets.tick)
             if (now := time.monotonic()) >= next_beat:
                 next_beat = now + options.heartbeat
-                self.link.beat(self.snapshot())
+                guarded("worker.beat_failed", self._beat)
                 if len(self.sockets) - frozen_at > _FREEZE_EVERY:
                     frozen_at = len(self.sockets)
                     gc.freeze()
-            self.link.pump()
+            guarded("worker.link_failed", self.link.pump)
+
+    def _beat(self) -> None:
+        self.link.beat(self.snapshot())
 
     @property
     def _pending(self) -> bool:
