@@ -183,7 +183,9 @@ def start(resolved: Resolved) -> int:
 
 
 @cli.command(short_help="Run one worker alone.")
-@click.option("--shard", type=click.IntRange(min=0), required=True, metavar="K", help="Number of this worker, from 0.")
+@click.option(
+    "--shard", type=click.IntRange(0, 9999), required=True, metavar="K", help="Number of this worker, from 0."
+)
 @with_settings("--host", "--device-port", "--data", applications=True)
 def worker(shard: int, resolved: Resolved) -> int:
     """Run one worker alone, for a set-up that has its own supervisor.

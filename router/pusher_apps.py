@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from router.files import FileError, read_at_most
+
 WEBHOOK_EVENTS: Final = (
     "channel_occupied",
     "channel_vacated",
@@ -97,6 +99,7 @@ class AppsFile:
 
 
 _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f/]+\Z")]
+_MAX_FILE_BYTES = 16_777_216
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -131,9 +134,9 @@ def read(path: Path, unsigned: bool = False) -> AppsFile:
     Raises: AppsError with every problem.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise AppsError([f"{path}: cannot be read: {error.strerror}"]) from None
+        data = read_at_most(path, _MAX_FILE_BYTES)
+    except FileError as error:
+        raise AppsError([str(error)]) from None
     return parse(data, str(path), unsigned)
 
 
