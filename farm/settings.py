@@ -119,7 +119,9 @@ class LimitOptions(Section):
     SECTION: ClassVar[str] = "limits"
     HELP: ClassVar[str] = "How much one device connection may ask for. What is beyond waits, and is read later."
 
-    commands_per_second: int = option(200, "messages of a device; 0: no limit", unit="messages", ge=0)
+    commands_per_second: int = option(
+        200, "messages of a device, an ack counting as often as it names updates; 0: no limit", unit="messages", ge=0
+    )
     registrations_per_second: int = option(20, "channels that a device registers; 0: no limit", unit="channels", ge=0)
     burst_seconds: float = option(
         10.0, "a quiet connection may do at once what it may do in this time", unit="s", ge=0, le=3600

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from shard import KEY, PATIENCE_S, ROOM, Shard
+from shard import CHANNEL, KEY, PATIENCE_S, ROOM, Shard
 
 from farm.capacity import REFUSAL_ROOM
 from farm.frames import CLOSE, POLICY, TRY_LATER
@@ -282,6 +282,28 @@ def test_registrations_have_a_rate_of_their_own() -> None:
         device.sock.setblocking(False)
         assert device.sock.recv(65536).count(b'"status":200') == 5
         assert shard.counters.rested == 1
+    finally:
+        shard.close()
+
+
+def test_an_ack_counts_as_often_as_it_names_updates() -> None:
+    shard = Shard(limits={"commands_per_second": 10, "burst_seconds": 1})
+    try:
+        device = shard.device()
+        (fd,) = [fd for fd, one in shard.sockets._connections.items() if one.session is not None]
+        update = {"channelID": CHANNEL, "version": f"{1:016x}"}
+        device.send(json.dumps({"messageType": "ack", "updates": [update] * 8}))
+        shard.sockets.ready(fd, READ)
+        assert shard.counters.rested == 0
+        device.send(json.dumps({"messageType": "ack", "updates": [update] * 15}))
+        shard.sockets.ready(fd, READ)
+        assert shard.counters.rested == 1
+        assert [len(word[2]) for word in shard.said() if word[0] == v.ACK] == [8, 15]
+        for _ in range(4):
+            shard.sockets.tick()
+        assert shard.sockets.waiting
+        shard.sockets.turn()
+        assert shard.sockets._connections[fd].mask & READ
     finally:
         shard.close()
 

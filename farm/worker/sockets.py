@@ -455,7 +455,7 @@ class Sockets:
             if kind is bytes:
                 frames.append(encode_text(effect))  # type: ignore[arg-type]
             elif kind is tuple:
-                self._tell(effect)
+                self._said(connection, effect)  # type: ignore[arg-type]
             elif isinstance(effect, Ask):
                 self._attachments.ask(connection, effect)
             elif isinstance(effect, Close):
@@ -479,6 +479,13 @@ class Sockets:
                 connection.session = effect.session
                 self._message(connection, effect.message, effect.binary)
         return closing
+
+    def _said(self, connection: Connection, word: tuple[Any, ...]) -> None:
+        self._tell(word)
+        # What it removes from the store is what an ack costs.
+        more = len(word[2]) - 1 if word[0] == v.ACK else 0
+        if more > 0 and not self._commands.spend(connection.fd, more):
+            self._rest(connection)
 
     def held_channels(self) -> Iterable[list[list[Any]]]:
         """The channels that are here, as the words HOLD_CHANNELS have them."""
