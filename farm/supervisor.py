@@ -384,6 +384,8 @@ class Supervisor:
         await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
         if self.forker is not None:
             self.forker.close()
+            with trio.move_on_after(_KILLED_S):  # whoever waits for us to end finds nothing of us left
+                await self.forker.process.ended.wait()
         logs.event("farm.stopped")
 
     async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:

@@ -47,7 +47,7 @@ def test_a_process_that_is_new_has_not_been_silent() -> None:
     silences.look(4.0, 1.0, {1: False})
     silences.look(5.0, 1.0, {2: False})
     silences.look(6.0, 1.0, {1: False, 2: False})
-    assert (silences.of(1), silences.of(2)) == (1.0, 1.0)
+    assert (silences.of(1), silences.of(2)) == (0.0, 1.0)
 
 
 @pytest.fixture

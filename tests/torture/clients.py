@@ -120,9 +120,11 @@ class Client:
 
     async def _be_deaf(self, connection: Connection, socket: WebSocket, reading: asyncio.Task[None]) -> None:
         """A slow network: nothing is read for a while, then all of it."""
+        deaf = self.world.now()
         socket.deafen()
         await asyncio.sleep(_SLOW_S)
-        socket.listen()
+        if not socket.listen():
+            connection.left = deaf
         await asyncio.wait({reading}, timeout=_SLOW_S)
 
     def _leave(self, connection: Connection, socket: WebSocket, how: str) -> None:

@@ -119,10 +119,13 @@ class WebSocket:
         if not self._writer.is_closing():
             self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
-    def listen(self) -> None:
-        """Read again."""
-        if not self._writer.is_closing():
-            self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+    def listen(self) -> bool:
+        """Read again. Returns: whether that is possible: if something could not be written meanwhile, asyncio has given
+        the connection up, with whatever the kernel had for us."""
+        if self._writer.is_closing():
+            return False
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+        return True
 
 
 class Answer:
