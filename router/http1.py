@@ -125,7 +125,7 @@ class HttpConnection:
         self._method = self._path = self._query = b""
         self._headers: dict[bytes, bytes] = {}
         self._fields: Fields | None = None  # of this request, or the last
-        self._body = bytearray()
+        self._body: bytes | bytearray = b""  # bytearray while it comes in pieces
         self._missing = 0  # bytes of the body, or of the chunk
         self._extra = 0  # bytes of head, chunk extensions and trailers
         self._expect_continue = False
@@ -165,12 +165,12 @@ class HttpConnection:
         while at < end and not self.finished:
             state = self._state
             if state == _HEAD:
-                begin, at = at, skip_blank_lines(data, at)
-                if at > begin:
+                if data.startswith(b"\r\n", at):
+                    at = skip_blank_lines(data, at)
                     self._seen = 0
-                if at == end:
-                    break
-                if len(ready) >= most or self.full:
+                    if at == end:
+                        break
+                if len(ready) >= most or len(self._pending) >= self._options.max_pipelined:
                     self.more = True
                     break
                 found = self._head(data, at)
@@ -211,13 +211,15 @@ class HttpConnection:
         self._extra = end - at
         if length == CHUNKED:
             self._state = _CHUNK_SIZE
+            self._body = bytearray()
             return end
         self._state = _BODY
-        self._missing = length
-        if length and len(data) - end >= length:  # the usual: all of it is there
+        if len(data) - end >= length:  # the usual: all of it is there
             self._missing = 0
-            self._body += data[end : end + length]
+            self._body = data[end : end + length]
             return end + length
+        self._missing = length
+        self._body = bytearray()
         return end
 
     def _some_body(self, data: bytes, at: int) -> int:
@@ -278,10 +280,12 @@ class HttpConnection:
     def _whole(self) -> tuple[Request, Place]:
         assert self._fields is not None
         keep_alive = self._fields.keep_alive
-        body = bytes(self._body)
-        place = Place(self, keep_alive, self._method == b"HEAD", len(body))
+        body = bytes(self._body)  # no copy of what is bytes already
+        self._body = b""
+        size = len(body)
+        place = Place(self, keep_alive, self._method == b"HEAD", size)
         self._pending.append(place)
-        self._waiting_bytes += len(body)
+        self._waiting_bytes += size
         request = Request(self._method, self._path, self._query, self._headers, body)
         self._method = self._path = self._query = b""
         self._headers = {}
@@ -290,8 +294,6 @@ class HttpConnection:
         self._extra = 0
         self._state = _HEAD
         self._expect_continue = False
-        if body:
-            self._body = bytearray()
         if not keep_alive:
             self.finished = True
         return request, place
@@ -304,7 +306,7 @@ class HttpConnection:
         self._pending.append(place)
         self.finished = self.refused = True
         self._rest = b""
-        self._body = bytearray()
+        self._body = b""
         self._headers = {}
         self._fields = None
         self._extra = 0
@@ -320,6 +322,11 @@ class HttpConnection:
     def in_request(self) -> bool:
         """Whether a part of a request was received."""
         return (self._state != _HEAD or bool(self._rest)) and not self.more and not self.finished
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing that came waits to be parsed, and more may come."""
+        return not self._rest and self._state == _HEAD and not self.finished
 
     @property
     def idle(self) -> bool:

@@ -44,6 +44,7 @@ _ONCE: Final = frozenset(
 _OLD: Final = (1, 0)
 _NEW: Final = (1, 1)
 _SLASH: Final = ord("/")
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
 CHUNKED: Final = -1
 END: Final = b"\r\n\r\n"
 
@@ -94,7 +95,7 @@ def parse(
     last: the fields of the request before; a client mostly repeats them, and they need not be read twice.
     Raises: HeadError if it is malformed or over a limit (also while it is not whole).
     """
-    begin = skip_blank_lines(data, at)
+    begin = skip_blank_lines(data, at) if data.startswith(b"\r", at) else at
     end = data.find(END, max(begin, at + seen - 3), at + max_bytes)
     if end < 0:
         if len(data) - at >= max_bytes:
@@ -104,15 +105,7 @@ def parse(
         _check_beginning(data, begin, at + seen)
         return None
     line_end = data.find(b"\r\n", begin, end + 2)
-    line = _REQUEST_LINE.fullmatch(data, begin, line_end)
-    if line is None:
-        raise HeadError(400, "request line is malformed")
-    method, target, major, minor = line.groups()
-    if major != b"1":
-        raise HeadError(505, "HTTP/1.1 is expected")
-    if method not in _METHODS:
-        raise HeadError(501, "there is no such method")
-    version = _OLD if minor == b"0" else _NEW
+    method, target, version = _request_line(data, begin, line_end)
     raw = data[line_end + 2 : end + 2]
     fields = (
         last if last is not None and last.raw == raw and last.version is version else _fields(raw, version, max_headers)
@@ -124,6 +117,24 @@ def parse(
         raise HeadError(400, "request target has a fragment")
     path, _, query = target.partition(b"?")
     return Head(method, path, query, headers, fields), end + 4
+
+
+def _request_line(data: bytes, begin: int, end: int) -> tuple[bytes, bytes, tuple[int, int]]:
+    """Method, target and version. Raises: HeadError."""
+    words = data[begin:end].split(b" ")
+    if len(words) == 3 and words[2] == b"HTTP/1.1" and words[0] in _METHODS:
+        target = words[1]
+        if target and not target.translate(None, _VISIBLE):
+            return words[0], target, _NEW  # the usual, in less time than the pattern takes
+    line = _REQUEST_LINE.fullmatch(data, begin, end)
+    if line is None:
+        raise HeadError(400, "request line is malformed")
+    method, target, major, minor = line.groups()
+    if major != b"1":
+        raise HeadError(505, "HTTP/1.1 is expected")
+    if method not in _METHODS:
+        raise HeadError(501, "there is no such method")
+    return method, target, _OLD if minor == b"0" else _NEW
 
 
 def skip_blank_lines(data: bytes, at: int = 0) -> int:

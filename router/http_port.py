@@ -27,6 +27,7 @@ from router.turns import Turns
 
 _READ_BYTES = 16_384
 _WRITE_BYTES = 262_144
+_SMALL = 512  # bytes; less of one connection is not counted: a usual request would be added and subtracted again
 _ACCEPT_BATCH = 64
 _LINGER_S = 2.0
 _RESERVE: Final = 64
@@ -262,8 +263,13 @@ class HttpPort:
     def _received(self, client: _Client, data: bytes) -> None:
         http = client.http
         begun, in_request = http.begun, http.in_request
-        for request, place in http.receive(data, self._options.requests_a_turn):
+        ready = http.receive(data, self._options.requests_a_turn)
+        for request, place in ready:
             self._dispatch(request, place)
+        if ready and http.drained and client.mask == READ:  # the usual: whole requests, and nothing behind them
+            client.since = self._now
+            self._count(client)
+            return
         if http.begun != begun or http.in_request != in_request:
             client.since = self._now
         if http.finished or http.in_request:
@@ -320,6 +326,19 @@ class HttpPort:
 
     def _write(self, client: _Client, data: bytes) -> None:
         out = client.out
+        if not out and len(data) <= _WRITE_BYTES:  # the usual
+            if data:
+                try:
+                    sent = os.write(client.fd, data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    self._close(client)
+                    return
+                if sent < len(data):
+                    out += data[sent:]
+            self._written(client)
+            return
         out += data
         if out:
             try:
@@ -334,6 +353,10 @@ class HttpPort:
             if len(out) > self._options.max_write_bytes:
                 self._close(client)
                 return
+        self._written(client)
+
+    def _written(self, client: _Client) -> None:
+        """What could be written of its answers has been."""
         if not self._count(client):
             return
         http = client.http
@@ -352,6 +375,8 @@ class HttpPort:
         Returns: whether this one is still open.
         """
         held = client.http.held + len(client.out)
+        if held == client.held or (held < _SMALL and not client.held):
+            return True
         counters = self._counters
         counters.http_buffered += held - client.held
         client.held = held
