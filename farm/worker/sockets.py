@@ -401,7 +401,10 @@ class Sockets:
 
     def turn(self) -> None:
         """Let each connection whose input is here already have its next turn."""
-        later, self._later = self._later, {}
+        later = self._later
+        if not later:
+            return
+        self._later = {}
         for connection in later:
             try:
                 self._go_on(connection)
