@@ -307,6 +307,28 @@ def test_what_waits_for_all_slow_subscribers_together_is_bounded() -> None:
         shard.close()
 
 
+def test_who_makes_room_for_another_of_its_room_is_gone_and_leaves_nothing() -> None:
+    shard = Shard({"write_buffer_bytes": 300_000, "max_buffered_bytes": 350_000})
+    try:
+        last = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        while buffered(shard) < 200_000:
+            shard.event("x" * 50_000)
+        last.say("part")
+        first = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        last.say("join")
+        while buffered(shard) < 310_000:
+            shard.sockets._fan_out([shard.sockets._connections[first.fd]], b"x" * 10_000)
+        while last.here:
+            shard.event("y" * 50_000)
+        assert first.here
+        assert buffered(shard) == shard.sockets._budget.total
+        assert [connection.fd for connection in shard.sockets._deadlines] == [first.fd]
+    finally:
+        shard.close()
+
+
 def test_a_subscriber_that_reads_again_in_time_has_lost_nothing() -> None:
     shard = Shard({"write_buffer_bytes": 1_000_000})
     try:

@@ -652,15 +652,15 @@ class Sockets:
                     sent = -1
                 if sent == size:
                     continue
+                if sent >= 0:
+                    connection.out = bytearray()
             late.append((connection, sent))
         self._counters.events_sent += len(audience)
         for connection, sent in late:
             if sent < 0:
                 self._drop(connection)
-                continue
-            if connection.out is None:
-                connection.out = bytearray()
-            self._buffer(connection, frame[sent:])
+            elif connection.out is not None:  # else it had to make room for those before it
+                self._buffer(connection, frame[sent:])
 
     def _by_socket_id(self, socket_id: str) -> Connection | None:
         """The connection of this name, if it is one of this worker."""
