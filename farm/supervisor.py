@@ -111,6 +111,7 @@ class Supervisor:
         self._skip_notice = trio.Event()
         self._hurry = trio.Event()
         self._failed = False
+        self._over = False  # everything has ended, and the fork server is not needed any more
 
     @property
     def slots(self) -> list[Slot]:
@@ -166,7 +167,7 @@ class Supervisor:
         """There is a forker; another one if it dies, or does not answer for too long."""
         options = self.settings.get(FarmOptions)
         wait = options.restart_min
-        while True:
+        while not self._over:
             forker = self.forker
             if forker is None or not forker.alive:
                 try:
@@ -185,7 +186,7 @@ class Supervisor:
                 continue
             with trio.move_on_after(options.hang_timeout / 2):
                 await forker.process.ended.wait()
-                if forker is self.forker:
+                if forker is self.forker and not self._over:
                     logs.warning("forker.died", pid=forker.process.pid, status=forker.process.status)
             known = [child.pid for child in self._children]
             collect_strangers([forker.process.pid, *known])
@@ -382,6 +383,7 @@ class Supervisor:
         workers = [child for child in self._children if child is not router]
         await self.end(workers, drain.seconds + self.settings.get(WorkerOptions).close_timeout + grace)
         await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
+        self._over = True
         if self.forker is not None:
             self.forker.close()
             with trio.move_on_after(_KILLED_S):  # whoever waits for us to end finds nothing of us left

@@ -352,3 +352,4 @@ def test_not_ready_comes_before_closed(tmp_path: Path) -> None:
             assert farm.wait_ended() == 0
             with pytest.raises(ConnectionRefusedError):
                 Device(farm)
+        assert json.loads(farm.log_file.read_text().splitlines()[-1])["event"] == "farm.stopped"
