@@ -23,11 +23,16 @@ import trio
 from farm.forker import PACKET_BYTES, SIGNALS
 from router.lifecycle import NOTICE
 from router.options import Settings, as_mapping
+from router.vocabulary import PROTOCOL
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _WHY_BYTES: Final = 4096
 _COLLECT_TRIES: Final = 100
 _COLLECT_WAIT_S: Final = 0.02
+_OTHER_LINK: Final = (
+    "this version needs a restart (farm drain, then farm start): its processes speak version {new} of the link between "
+    "workers and router, those that run version {ours}"
+)
 
 # Everything that can fail while modules are imported is told to the supervisor, this module's import too.
 _FORKER: Final = """
@@ -175,6 +180,8 @@ class Forker:
             told, _ = await forker._answer(patience)
             if "ready" not in told:
                 raise ForkerFailed(str(told.get("failed", told)))
+            if told.get("link") != PROTOCOL:
+                raise ForkerFailed(_OTHER_LINK.format(new=told.get("link", "unknown"), ours=PROTOCOL))
             forker.version = told["ready"]
         except BaseException:
             forker.close()

@@ -8,7 +8,8 @@ forker speak over one SOCK_SEQPACKET socket pair, one JSON object a packet:
                      {"spawn": "worker" | "router", "shard": n}      with two descriptors: line, listener
                      {"spawn": "check"}                              with one descriptor: line
                      {"alive": n}
-    from the forker  {"ready": version} or {"failed": why}           once everything is imported
+    from the forker  {"ready": version, "link": PROTOCOL}            once everything is imported
+                     {"failed": why}                                 something cannot be imported
                      {"spawned": pid}                                with its pidfd
                      {"refused": why}                                it could not be forked
                      {"alive": n}
@@ -35,6 +36,7 @@ import msgspec
 
 from router import __version__, lifecycle
 from router.options import Settings, from_mapping
+from router.vocabulary import PROTOCOL
 
 PACKET_BYTES: Final = 1_048_576
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,7 +66,7 @@ def main(fd: int) -> int:
         return 1
     gc.collect()
     gc.freeze()
-    control.send(msgspec.json.encode({"ready": __version__}))
+    control.send(msgspec.json.encode({"ready": __version__, "link": PROTOCOL}))
     while True:
         packet, descriptors, _, _ = socket.recv_fds(control, PACKET_BYTES, _DESCRIPTORS)
         if not packet:

@@ -4,7 +4,8 @@ The new forker shows that all modules can be imported, and a process of it that 
 settings, before any process is replaced. Then the workers are replaced one at a time: the new one accepts beside the
 old one before that is told to drain. The router is last: there is but one at a time, so the old one has to end first.
 It finishes what it accepted; connections that come meanwhile wait in the listener. If a new process does not come to
-serve, those that were replaced are replaced once more, from the old forker with the old settings.
+serve, or dies within `farm.reload_watch`, those that were replaced are replaced once more, from the old forker with the
+old settings.
 
 How far a reload is, and what became of the last one, stands in `<data.dir>/reload.json` for `farm reload`.
 """
@@ -39,6 +40,7 @@ CUT_SHORT: Final = "cut short"
 FAILED: Final = "failed"
 _FORKERS: Final = 5  # that may be lost while one process is put back
 _END_S: Final = 1.0  # for a process that has no connections yet
+_SOON: Final = ", soon after it had begun to serve"
 
 
 class ReloadFile:
@@ -107,6 +109,7 @@ class Reload:
         self._farm = farm
         self._replaced: list[Slot] = []
         self._new: Forker | None = None
+        self._new_children: list[tuple[str, Child]] = []
 
     async def run(self) -> None:
         """Reload. What becomes of it is in the log, in the status and in the file."""
@@ -187,9 +190,29 @@ class Reload:
     async def _replace_all(self, forker: Forker) -> None:
         for slot in self._farm.workers:
             await self._replace_worker(slot, forker)
+            self._look_for_deaths()
         await self._replace_router(self._farm.router, forker)
+        await self._watch(self._farm.router.child)
+        self._look_for_deaths()
 
-    async def _replace_worker(self, slot: Slot, forker: Forker) -> None:
+    async def _watch(self, child: Child | None) -> None:
+        """Wait for `farm.reload_watch`, or until this process ends or the farm is told to stop."""
+        farm = self._farm
+        with trio.move_on_after(farm.settings.get(FarmOptions).reload_watch):
+            async with trio.open_nursery() as nursery:
+                for event in (farm.stopping, *([] if child is None else [child.ended])):
+                    nursery.start_soon(_cancel_at, event, nursery.cancel_scope)
+
+    def _look_for_deaths(self) -> None:
+        """Code may start well and fail soon. A SIGKILL is not its fault: it comes from outside.
+
+        Raises: _Failed.
+        """
+        for name, child in self._new_children:
+            if child.ended.is_set() and child.status not in (None, -signal.SIGKILL):
+                raise _Failed(_failure(name, child) + _SOON)
+
+    async def _replace_worker(self, slot: Slot, forker: Forker, undoing: bool = False) -> None:
         farm = self._farm
         farm.reloads.step(slot.name)
         async with slot.turn:
@@ -197,10 +220,15 @@ class Reload:
             if not await farm.joined(new):
                 await farm.end([new], _END_S)
                 raise _Failed(_failure(slot.name, new) + ", and has not joined the router")
+            if not undoing:
+                await self._watch(new)
+                if new.ended.is_set():
+                    raise _Failed(_failure(slot.name, new) + _SOON)
             old = slot.child
             slot.put(new)
             slot.forker = forker
             self._replaced.append(slot)
+            self._new_children.append((slot.name, new))
         if farm.stopping.is_set():
             raise _Stopping
         if old is not None:
@@ -208,7 +236,8 @@ class Reload:
             await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
         logs.event("reload.replaced", process=slot.name, pid=new.pid)
 
-    async def _replace_router(self, slot: Slot, forker: Forker) -> None:
+    async def _replace_router(self, slot: Slot, forker: Forker, undoing: bool = False) -> None:
+        """undoing: the workers may be some that never join."""
         from farm.supervisor import POLL_S, ROUTER_STOP_S
 
         farm = self._farm
@@ -225,9 +254,13 @@ class Reload:
             slot.forker = forker
             with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
                 while not farm.stopping.is_set() and not new.ended.is_set():
-                    if not (await health.status(farm))["down"]:
+                    down = (await health.status(farm))["down"]
+                    if not down or (undoing and slot.name not in down):
+                        self._new_children.append((slot.name, new))
                         logs.event("reload.replaced", process=slot.name, pid=new.pid)
                         return
+                    if not undoing:
+                        self._look_for_deaths()
                     await trio.sleep(POLL_S)
             if farm.stopping.is_set():
                 raise _Stopping
@@ -243,7 +276,7 @@ class Reload:
             return
         logs.error("reload.failed", why=why, hint="what was replaced is replaced once more, by what there was before")
         again = self._replaced
-        self._replaced = []
+        self._replaced, self._new_children = [], []
         for slot in again:
             slot.forker = None
         for slot in sorted(again, key=lambda slot: slot is not farm.router):  # so that the workers have one to join
@@ -260,7 +293,7 @@ class Reload:
         for _ in range(_FORKERS):
             forker = await self._old_forker()
             try:
-                await replace(slot, forker)
+                await replace(slot, forker, undoing=True)
                 return
             except _ForkerLost as error:
                 logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
@@ -279,6 +312,11 @@ class Reload:
                     return farm.forker
                 await trio.sleep(POLL_S)
         raise _Failed("there is no fork server")
+
+
+async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 def _failure(name: str, child: Child) -> str:

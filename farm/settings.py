@@ -32,6 +32,9 @@ class FarmOptions(Section):
     start_timeout: float = option(
         60.0, "how long a new process may take until it serves, before a reload gives it up", unit="s", ge=1
     )
+    reload_watch: float = option(
+        2.0, "a reload goes on to the next process, or ends, when the new one has lived so long", unit="s", ge=0
+    )
     spawn_timeout: float = option(
         5.0, "how long the fork server may take to answer before another is started", unit="s", ge=0.5
     )

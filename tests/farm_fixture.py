@@ -28,7 +28,13 @@ PATIENCE_S: Final = 20.0
 """How long anything may take that is expected at once. A deadline, no measure."""
 _POLL_S: Final = 0.02
 _LOG_TAIL: Final = 80
-_FARM_DEFAULTS: Final = {"log.format": "json", "drain.seconds": 0, "drain.notice": 0, "worker.close_timeout": 1}
+_FARM_DEFAULTS: Final = {
+    "log.format": "json",
+    "drain.seconds": 0,
+    "drain.notice": 0,
+    "worker.close_timeout": 1,
+    "farm.reload_watch": 0.2,
+}
 
 T = TypeVar("T")
 Json = dict[str, Any]

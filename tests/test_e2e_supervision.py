@@ -21,6 +21,7 @@ SETTINGS: Json = {
     "farm.hang_timeout": 2,
     "farm.spawn_timeout": 1,
     "farm.restart_max": 0.1,
+    "farm.reload_watch": 0.5,
     "link.lease": 1,
     "link.heartbeat": 0.1,
     "simplepush.min_ping_interval": 0,
@@ -175,7 +176,14 @@ def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
             "refused",
             "never",
         ),
-        ("farm/worker/main.py", "nursery.start_soon(self._serve)", "raise OSError('ever')", "refused", "ever"),
+        (
+            "farm/worker/main.py",
+            "nursery.start_soon(self._serve)",
+            "nursery.start_soon(self._serve); await trio.sleep(0.1); raise OSError('for long')",
+            "refused",
+            "for long",
+        ),
+        ("router/vocabulary.py", "PROTOCOL = ", "PROTOCOL = 1", "refused", "needs a restart"),
         ("router/process.py", "await self.journal.open()", "raise OSError('enough')", "rolled back", "enough"),
     ],
 )
