@@ -54,6 +54,7 @@ class World:
     def odd(self, rule: str, text: str) -> None:
         """Something was seen that must not be."""
         self.history.oddities.append(Oddity(rule, text, self.now()))
+        print(f"{self.now():8.1f} s  ODD {rule}: {text[:300]}", flush=True)  # an hour is long to wait for it
 
     def abandon(self, socket: WebSocket, seconds: float) -> None:
         """Leave a connection half open for a time: nobody reads from it, nobody closes it."""
