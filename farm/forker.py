@@ -66,11 +66,20 @@ def main(fd: int) -> int:
         return 1
     gc.collect()
     gc.freeze()
-    control.send(msgspec.json.encode({"ready": __version__, "link": PROTOCOL}))
+    try:
+        control.send(msgspec.json.encode({"ready": __version__, "link": PROTOCOL}))
+        _serve(control, runners, settings)
+    except ConnectionError:  # the supervisor has gone meanwhile, and says nothing more
+        pass
+    return 0
+
+
+def _serve(control: socket.socket, runners: dict[str, Runner], settings: Settings) -> None:
+    """Fork what is asked for, until the other end goes. Raises: ConnectionError if that is noticed by writing."""
     while True:
         packet, descriptors, _, _ = socket.recv_fds(control, PACKET_BYTES, _DESCRIPTORS)
         if not packet:
-            return 0
+            return
         asked = msgspec.json.decode(packet)
         if "alive" in asked:
             control.send(packet)
@@ -118,7 +127,8 @@ def _fork_again(
             os._exit(_child(runners, asked, settings, descriptors))
         pidfd = os.pidfd_open(pid)
     except OSError as error:
-        control.send(msgspec.json.encode({"refused": str(error)}))
+        with contextlib.suppress(ConnectionError):
+            control.send(msgspec.json.encode({"refused": str(error)}))
         return 1
     with contextlib.suppress(OSError):  # nobody waits for it any more: it will see its line end
         socket.send_fds(control, [msgspec.json.encode({"spawned": pid})], [pidfd])
