@@ -32,6 +32,8 @@ class Request:
     query: bytes
     headers: dict[bytes, bytes]
     body: bytes
+    connection: object = field(default=None, repr=False, compare=False)
+    """Stands for the connection that it came by: each connection has a share of what is done at once."""
 
 
 @dataclass(slots=True)
@@ -286,7 +288,7 @@ class HttpConnection:
         place = Place(self, keep_alive, self._method == b"HEAD", size)
         self._pending.append(place)
         self._waiting_bytes += size
-        request = Request(self._method, self._path, self._query, self._headers, body)
+        request = Request(self._method, self._path, self._query, self._headers, body, self)
         self._method = self._path = self._query = b""
         self._headers = {}
         if len(self._fields.raw) > _REMEMBERED:

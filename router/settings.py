@@ -148,10 +148,13 @@ class EndpointOptions(Section):
         32, "requests of one connection handled before others have their turn", unit="requests", ge=1
     )
     lines_a_turn: int = option(
-        64, "lines of one /v1/push request handled before others have their turn", unit="lines", ge=1
+        64, "lines of /v1/push requests handled before other requests have their turn", unit="lines", ge=1
     )
     max_lines_in_work: int = option(
-        1000, "lines of one /v1/push request that wait for the store or a device at once", unit="lines", ge=1
+        500,
+        "lines of /v1/push requests that wait for the store or a device at once; a connection alone has half of them",
+        unit="lines",
+        ge=1,
     )
     max_buffered_bytes: int = option(
         67_108_864,

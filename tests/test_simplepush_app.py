@@ -419,8 +419,11 @@ async def test_options_is_empty(rig: Rig) -> None:
 
 
 def batch(app: App, *lines: Any) -> list[Response]:
+    """Ask, and have the first turn."""
     body = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
-    return app.ask("/v1/push", body, method=b"POST")
+    answers = app.ask("/v1/push", body, method=b"POST")
+    app.turns.run()
+    return answers
 
 
 async def batched(app: App, answers: list[Response]) -> list[dict[str, Any]]:
@@ -510,7 +513,7 @@ async def test_a_line_says_what_is_wrong(rig: Rig) -> None:
 
 @in_rig()
 async def test_a_batch_has_its_share_of_a_turn_and_of_what_is_in_work(rig: Rig) -> None:
-    app = App(rig, endpoint={"lines_a_turn": 10, "max_lines_in_work": 25})
+    app = App(rig, endpoint={"lines_a_turn": 10, "max_lines_in_work": 50})
     rig.store.hold()
     good = {"token": app.token(device=b"o" * 16), "version": 1}
     answers = batch(app, *[good] * 20, *[{"token": "x"}] * 30, *[good] * 50)

@@ -19,11 +19,11 @@ from router.http1 import Request, Response
 from router.keeping import Kept
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 from router.options import Section, Settings, option
+from router.parts import Parts
 from router.percent import fields as urlencoded
 from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.settings import EndpointOptions
 from router.token import TokenError
-from router.turns import Turns
 
 NAME = "simplepush"
 ON = True
@@ -135,7 +135,7 @@ class _AppSide:
         self._ttl = options.timeout_live
         self._max_data = options.max_data_bytes
         self._max_form = 3 * self._max_data + _FORM_ROOM  # %XX makes three bytes of one
-        self._endpoint = endpoint
+        self._parts = Parts(context.turns, endpoint.lines_a_turn, endpoint.max_lines_in_work)
         self._max_batch = endpoint.max_batch
         self._too_many_lines = Response(
             413, msgspec.json.encode(f"More lines in one request than endpoint.max_batch allows, {self._max_batch}")
@@ -222,23 +222,23 @@ class _AppSide:
         elif not lines:
             reply(Response(400, b'"One JSON object a line is expected, with endpoint or token"'))
         else:
-            _Batch(split, self._batch_line, self._endpoint, self._context.turns, reply).go_on()
+            _Batch(split, self._batch_line, self._parts, request.connection, reply)
 
-    def _batch_line(self, line: bytes, index: int, decided: Callable[[int, Response], None]) -> None:
+    def _batch_line(self, line: bytes, decided: Callable[[Response], None]) -> None:
         try:
             asked = _line_decoder.decode(line)
             version, data = self._check("" if asked.version is None else str(asked.version), asked.data or "")
             device, channel = self._open(asked.address())
         except msgspec.MsgspecError as error:
-            decided(index, Response(400, msgspec.json.encode(str(error))))
+            decided(Response(400, msgspec.json.encode(str(error))))
         except UnicodeDecodeError:
-            decided(index, Response(400, b'"JSON is not UTF-8"'))
+            decided(Response(400, b'"JSON is not UTF-8"'))
         except RecursionError:
-            decided(index, Response(400, b'"JSON is nested too deeply"'))
+            decided(Response(400, b'"JSON is nested too deeply"'))
         except _Refused as refused:
-            decided(index, refused.response)
+            decided(refused.response)
         else:
-            self._push(device, channel, version, data, lambda outcome: decided(index, _RESPONSES[outcome]))
+            self._push(device, channel, version, data, lambda outcome: decided(_RESPONSES[outcome]))
 
     # ------------------------------------------------------------------ PushGo's pages
 
@@ -285,59 +285,33 @@ class _AppSide:
 
 
 class _Batch:
-    """The lines of one request on their way: some in each turn, and not too many in work at once, so that other app
-    servers neither wait for the turn nor behind all of them in the store's queue."""
+    """The lines of one request and their answers."""
 
     def __init__(
         self,
         lines: list[bytes],
-        begin: Callable[[bytes, int, Callable[[int, Response], None]], None],
-        options: EndpointOptions,
-        turns: Turns,
+        push: Callable[[bytes, Callable[[Response], None]], None],
+        parts: Parts,
+        connection: object,
         reply: Reply,
     ) -> None:
         self._lines = lines
-        self._begin = begin
-        self._a_turn = options.lines_a_turn
-        self._most = options.max_lines_in_work
-        self._turns = turns
+        self._push = push
         self._reply = reply
         self._answers: list[bytes] = [b""] * len(lines)
-        self._next = 0
         self._undecided = len(lines)
-        self._queued = False
+        self._decided = parts.add(connection, self._begin, len(lines))
 
-    def go_on(self) -> None:
-        """Handle the lines of this turn, and have the next turn if that makes sense."""
-        if self._turn():
-            self._turns.add(self._turn)
+    def _begin(self, index: int) -> None:
+        line, self._lines[index] = self._lines[index], b""
+        self._push(line, lambda response: self._answer(index, response))
 
-    def _turn(self) -> bool:
-        self._queued = True  # while it is at work
-        self._queued = again = self._piece()
-        return again
-
-    def _piece(self) -> bool:
-        last = min(self._next + self._a_turn, len(self._lines))
-        while self._next < last and self._room:
-            index = self._next
-            self._next += 1
-            self._begin(self._lines[index], index, self._decided)
-        return self._next < len(self._lines) and self._room
-
-    @property
-    def _room(self) -> bool:
-        in_work = self._undecided - (len(self._lines) - self._next)
-        return in_work < self._most
-
-    def _decided(self, index: int, response: Response) -> None:
+    def _answer(self, index: int, response: Response) -> None:
         self._answers[index] = _line(response)
         self._undecided -= 1
         if not self._undecided:
             self._reply(Response(200, b"\n".join(self._answers) + b"\n", "application/x-ndjson"))
-        elif not self._queued and self._next < len(self._lines) and self._room:
-            self._queued = True
-            self._turns.add(self._turn)
+        self._decided()
 
 
 class _Line(msgspec.Struct):
