@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from farm.slot import RunningFarm, Slot
 from router import __version__
 from router.health import LEAVING, NO_ROOM, NO_ROUTER
 from router.memory import resident_bytes
 from router.settings import Listen
 
-if TYPE_CHECKING:
-    from farm.supervisor import Slot, Supervisor
 
-
-async def status(farm: Supervisor) -> dict[str, Any]:
+async def status(farm: RunningFarm) -> dict[str, Any]:
     """The whole farm. `status` is ok, starting, degraded or draining; `down` names what is missing."""
     return _status(farm, await farm.link.ask())
 
 
-async def unready(farm: Supervisor) -> list[str]:
+async def unready(farm: RunningFarm) -> list[str]:
     """Why the farm as a whole should get nothing new; empty: it is ready."""
     told = await farm.link.ask()
     found = _status(farm, told)
@@ -39,7 +37,7 @@ async def unready(farm: Supervisor) -> list[str]:
     return reasons
 
 
-def _status(farm: Supervisor, told: dict[str, Any] | None) -> dict[str, Any]:
+def _status(farm: RunningFarm, told: dict[str, Any] | None) -> dict[str, Any]:
     joined = {worker["pid"]: worker for worker in told["workers"]} if told is not None else {}
     down = [] if told is not None and farm.router.alive else ["router"]
     rows = []
@@ -69,7 +67,7 @@ def _status(farm: Supervisor, told: dict[str, Any] | None) -> dict[str, Any]:
         "pid": os.getpid(),
         "memory": resident_bytes(),
         "uptime": round(time.monotonic() - farm.started, 1),
-        "reloading": farm.reload is not None,
+        "reloading": farm.reloading,
         "last_reload": farm.reloads.last,
         "forker": {"pid": forker.process.pid, "state": "up"}
         if forker is not None and forker.alive
@@ -81,7 +79,7 @@ def _status(farm: Supervisor, told: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _state(farm: Supervisor, slot: Slot, serves: bool) -> str:
+def _state(farm: RunningFarm, slot: Slot, serves: bool) -> str:
     if serves:
         return "up"
     if slot.child is None or slot.child.ended.is_set():

@@ -7,87 +7,30 @@ It finishes what it accepted; connections that come meanwhile wait in the listen
 serve, or dies within `farm.reload_watch`, those that were replaced are replaced once more, from the old forker with the
 old settings.
 
-How far a reload is, and what became of the last one, stands in `<data.dir>/reload.json` for `farm reload`.
+How far it is, and what became of the last one, stands in a file (`farm.reload_file`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import signal
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import trio
 
 from farm import health
 from farm.children import Child, Forker, ForkerFailed, SpawnRefused
 from farm.config import ConfigError
-from farm.control import DONE, RELOAD_FILE, RUNNING
+from farm.control import DONE
+from farm.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
 from farm.settings import FarmOptions, WorkerOptions
+from farm.slot import POLL_S, ROUTER_STOP_S, RunningFarm, Slot
 from router import logs
 from router.options import Settings, as_mapping
 from router.settings import DrainOptions, Log
 
-if TYPE_CHECKING:
-    from farm.supervisor import Slot, Supervisor
-
-REFUSED: Final = "refused"
-ROLLED_BACK: Final = "rolled back"
-CUT_SHORT: Final = "cut short"
-FAILED: Final = "failed"
 _FORKERS: Final = 5  # that may be lost while one process is put back
 _END_S: Final = 1.0  # for a process that has no connections yet
 _SOON: Final = ", soon after it had begun to serve"
-
-
-class ReloadFile:
-    """The state of the last reload, in memory and in its file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / RELOAD_FILE
-        self._number = 0
-        self._began = 0.0
-        self.last: dict[str, Any] | None = None
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)  # of another supervisor, which may have had our pid
-
-    def began(self) -> None:
-        """A reload has been asked for."""
-        self._number += 1
-        self._began = time.monotonic()
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.last = {"supervisor": os.getpid(), "number": self._number, "when": when, "outcome": RUNNING, "why": ""}
-        self.step("checking")
-
-    def step(self, name: str) -> None:
-        """What it is at now."""
-        self._write(step=name)
-
-    def ended(self, outcome: str, why: str = "", needs_restart: list[str] | None = None) -> None:
-        """What became of it."""
-        seconds = round(time.monotonic() - self._began, 1)
-        assert self.last is not None
-        self.last.pop("step", None)
-        self._write(outcome=outcome, why=why, seconds=seconds, needs_restart=needs_restart or [])
-
-    def refused(self, why: str) -> None:
-        """One that was asked for is not even begun."""
-        logs.error("reload.refused", why=why)
-        self.began()
-        self.ended(REFUSED, why)
-
-    def _write(self, **fields: Any) -> None:
-        assert self.last is not None
-        self.last |= fields
-        draft = self._path.with_name(f"{self._path.name}.new")
-        try:
-            draft.write_text(json.dumps(self.last))
-            draft.replace(self._path)
-        except OSError as error:
-            logs.limited("reload.not_told", why=str(error), file=str(self._path))
 
 
 class _Failed(Exception):
@@ -105,7 +48,7 @@ class _Stopping(Exception):
 class Reload:
     """One reload."""
 
-    def __init__(self, farm: Supervisor) -> None:
+    def __init__(self, farm: RunningFarm) -> None:
         self._farm = farm
         self._replaced: list[Slot] = []
         self._new: Forker | None = None
@@ -238,8 +181,6 @@ class Reload:
 
     async def _replace_router(self, slot: Slot, forker: Forker, undoing: bool = False) -> None:
         """undoing: the workers may be some that never join."""
-        from farm.supervisor import POLL_S, ROUTER_STOP_S
-
         farm = self._farm
         farm.reloads.step(slot.name)
         async with slot.turn:
@@ -303,8 +244,6 @@ class Reload:
 
     async def _old_forker(self) -> Forker:
         """The farm's own; if that has died meanwhile, the one that is started in its place."""
-        from farm.supervisor import POLL_S
-
         farm = self._farm
         with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
             while not farm.stopping.is_set():

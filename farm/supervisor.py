@@ -28,8 +28,10 @@ from farm import admin, capacity, data_folder, health
 from farm.children import Child, Forker, ForkerFailed, SpawnRefused, become_subreaper, collect_strangers
 from farm.hangs import Silences, Turns
 from farm.listeners import Listeners
-from farm.reloading import FAILED, Reload, ReloadFile
+from farm.reload_file import FAILED, ReloadFile
+from farm.reloading import Reload
 from farm.settings import AdminOptions, FarmOptions, WorkerOptions
+from farm.slot import POLL_S, ROUTER_STOP_S, Slot
 from farm.status_link import ASK_TIMEOUT_S, StatusLink
 from router import logs
 from router.files import FileError
@@ -40,8 +42,6 @@ from router.options import Settings
 from router.settings import Data, DrainOptions, LinkOptions, Listen, Log
 from router.token import KeyFormatError
 
-POLL_S: Final = 0.05
-ROUTER_STOP_S: Final = 5.0  # what it gives its own work, at most
 _KILLED_S: Final = 5.0  # how long a process may take to go after SIGKILL
 _PEACE_S: Final = 60.0
 _AGAIN_S: Final = 1.0
@@ -53,38 +53,6 @@ T = TypeVar("T")
 
 class StartError(Exception):
     """The farm cannot start; the text says why and what to do, in one line."""
-
-
-class Slot:
-    """One process that must run: the router, or the worker of one shard."""
-
-    def __init__(self, kind: str, shard: int, listener: socket.socket) -> None:
-        self.kind = kind
-        self.shard = shard
-        self.listener = listener
-        self.child: Child | None = None
-        self.forker: Forker | None = None  # where the next one comes from; None: from the farm's
-        self.turn = trio.Lock()
-        """Held by who puts another process in its place."""
-        self.served = 0
-        """The pid that has been seen to serve."""
-        self.restarts = 0
-
-    @property
-    def name(self) -> str:
-        """For logs and for `down` in the health answer."""
-        return "router" if self.kind == "router" else f"worker[{self.shard}]"
-
-    @property
-    def alive(self) -> bool:
-        """Whether its process runs."""
-        return self.child is not None and not self.child.ended.is_set()
-
-    def put(self, child: Child) -> None:
-        """This process has the place from now on."""
-        before, self.child = self.child, child
-        if before is not None:
-            before.relieved.set()
 
 
 class Supervisor:
@@ -103,7 +71,7 @@ class Supervisor:
         self.started = time.monotonic()
         self.stopping = trio.Event()
         self.ready = False
-        self.reload: Reload | None = None
+        self._reload: Reload | None = None
         self.reloads = ReloadFile(Path(settings.get(Data).dir))
         self.silences = Silences()
         self._turns = Turns()
@@ -117,6 +85,11 @@ class Supervisor:
     def slots(self) -> list[Slot]:
         """The router and the workers."""
         return [self.router, *self.workers]
+
+    @property
+    def reloading(self) -> bool:
+        """Whether a reload is under way."""
+        return self._reload is not None
 
     async def run(self) -> int:
         """Run the farm until it is told to stop. Returns: exit code."""
@@ -344,15 +317,15 @@ class Supervisor:
 
     def _asked_to_reload(self) -> None:
         """Begin a reload, or say why not."""
-        if self.reload is not None:
+        if self._reload is not None:
             logs.warning("reload.refused", why="a reload is under way")
         elif self.stopping.is_set():
             self.reloads.refused("the farm is about to stop")
         elif not self.ready:
             self.reloads.refused("the farm has not started yet: wait until GET /health answers 200")
         else:
-            self.reload = Reload(self)
-            self._nursery.start_soon(self._run_reload, self.reload)
+            self._reload = Reload(self)
+            self._nursery.start_soon(self._run_reload, self._reload)
 
     async def _run_reload(self, reload: Reload) -> None:
         try:
@@ -361,7 +334,7 @@ class Supervisor:
             logs.error("reload.failed", error)
             self.reloads.ended(FAILED, f"{type(error).__name__}: {error}")
         finally:
-            self.reload = None
+            self._reload = None
 
     # ------------------------------------------------------------------ the end
 
