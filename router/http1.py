@@ -172,7 +172,7 @@ class HttpConnection:
                     self._seen = 0
                     if at == end:
                         break
-                if len(ready) >= most or len(self._pending) >= self._options.max_pipelined:
+                if len(ready) >= most or self.full:
                     self.more = True
                     break
                 found = self._head(data, at)
@@ -317,8 +317,9 @@ class HttpConnection:
 
     @property
     def full(self) -> bool:
-        """Whether as many requests are in work as may be: read no more until some are answered."""
-        return len(self._pending) >= self._options.max_pipelined
+        """Whether as much is in work, or waits to be sent, as may be: read no more until some of it is away."""
+        options = self._options
+        return len(self._pending) >= options.max_pipelined or self._waiting_bytes > options.max_write_bytes
 
     @property
     def in_request(self) -> bool:

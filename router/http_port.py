@@ -291,7 +291,7 @@ class HttpPort:
 
     def _next_turn(self, client: _Client) -> bool:
         client.queued = False
-        if self._clients.get(client.fd) is client:
+        if self._clients.get(client.fd) is client and not client.out:  # else when its answers are taken
             try:
                 self._received(client, b"")
             except Exception as error:
@@ -349,10 +349,9 @@ class HttpPort:
             except OSError:
                 self._close(client)
                 return
-            del out[:sent]
-            if len(out) > self._options.max_write_bytes:
-                self._close(client)
-                return
+            if sent:
+                del out[:sent]
+                client.since = self._now  # whoever takes something is not idle
         self._written(client)
 
     def _written(self, client: _Client) -> None:

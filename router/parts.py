@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from router import logs
 from router.turns import Turns
 
 _AT_ONCE: Final = 8
@@ -50,7 +51,7 @@ class Parts:
         self._queued = False  # for a turn, or having it
 
     def add(self, connection: object, begin: Begin, count: int) -> Callable[[], None]:
-        """Have `begin` called with each of `range(count)`, in order. It must not raise.
+        """Have `begin` called with each of `range(count)`, in order.
 
         Returns: what is to be called each time that one of these parts has been decided.
         """
@@ -107,5 +108,8 @@ class Parts:
         self._in_work += last - index
         connection.in_work += last - index
         for part in range(index, last):
-            begin(part)
+            try:
+                begin(part)
+            except Exception as error:  # a defect of one part must not end the turn of all
+                logs.limited("part.failed", at="error", per=repr(error), exc=error)
         return last - index

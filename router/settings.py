@@ -164,7 +164,10 @@ class EndpointOptions(Section):
         ge=1_048_576,
     )
     max_write_bytes: int = option(
-        4_194_304, "answers that wait for a slow app server before it is cut off", unit="bytes", ge=1024
+        4_194_304,
+        "bodies in work and unsent answers of one connection; beyond, its next request waits until some are sent",
+        unit="bytes",
+        ge=1024,
     )
     request_timeout: float = option(15.0, "from the first byte of a request to its last", unit="s", ge=0.1)
     idle_timeout: float = option(75.0, "a kept-alive connection without a request is closed", unit="s", ge=0.1)

@@ -4,6 +4,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -335,6 +336,29 @@ def test_the_largest_of_all_that_waits_is_given_up(rig: Rig) -> None:
     small.close()
     rig.settle()
     assert (rig.counters.http_buffered, rig.counters.http_connections) == (0, 0)
+
+
+@limits(max_buffered_bytes=20_000_000, max_body_bytes=10_000_000, max_write_bytes=1024, idle_timeout=10)
+def test_an_answer_of_any_size_is_sent_as_it_is_read(rig: Rig) -> None:
+    client = rig.client()
+    client.setblocking(False)
+    body = b"x" * 9_000_000
+    unsent = POST % len(body) + body + GET * 3
+    got = bytearray()
+    while got.count(b"HTTP/1.1 200 ") < 4:
+        if unsent:
+            with suppress(BlockingIOError):
+                unsent = unsent[client.send(unsent) :]
+        rig.clock.pass_by(0.1 if got else 0)  # to read it takes longer than idle_timeout
+        rig.turn()
+        rig.port.tick()
+        with suppress(BlockingIOError):
+            part = client.recv(65_536)
+            assert part
+            got += part
+        assert len(rig.asked) <= 1 or len(got) > 1_000_000  # the next ones wait until it is nearly sent
+    assert len(got) > len(body)
+    assert rig.counters.http_buffered == 0
 
 
 @limits(max_buffered_bytes=1_048_576, max_body_bytes=1_000_000, max_write_bytes=100_000_000)

@@ -36,6 +36,7 @@ from router.dialects.pusher import (
 from router.http1 import Request, Response
 from router.pusher_apps import AppsError
 from router.token import Tokens
+from router.turns import Turns
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"
 APP = {"id": "3", "name": "three", "key": KEY, "secret": SECRET}
@@ -62,7 +63,9 @@ class App:
         path = tmp_path / "apps.json"
         path.write_text(json.dumps({"applications": list(apps)}))
         settings = settings_with((PusherOptions, {"apps": str(path)} | options))
-        self.router = Router(routes(Context(rig.hub, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict)))
+        self.turns = Turns()
+        context = Context(rig.hub, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns)
+        self.router = Router(routes(context))
 
     def ask(self, method: str, path: str, query: str = "", body: bytes = b"") -> list[Response]:
         """Returns: a list that gets the answer when it comes."""
@@ -98,6 +101,7 @@ class App:
         """Status and body; of an error its text."""
         for worker in self._workers:
             worker.tell_counts()
+        self.turns.run()
         await self.rig.settle()
         (answer,) = answers
         assert answer.content_type == "application/json"
@@ -885,6 +889,19 @@ async def test_channels(rig: Rig, tmp_path: Path) -> None:
         assert (await app.get(path, **wrong))[0] == 400
     listener.worker.say((v.UNSUBSCRIBE, channel_address("3", "presence-c")))
     assert "presence-c" not in (await app.get(path))[1]["channels"]
+
+
+@in_rig()
+async def test_of_lists_of_channels_one_is_made_in_a_turn(rig: Rig, tmp_path: Path) -> None:
+    app = App(rig, tmp_path)
+    app.subscribe("a")
+    answers = [app.call("GET", "/apps/3/channels") for _ in range(3)]
+    made = []
+    while app.turns.waiting:
+        app.turns.run()
+        made.append(sum(map(len, answers)))
+    assert made == [1, 2, 3]
+    assert {json.loads(answer.body)["channels"].popitem()[0] for (answer,) in answers} == {"a"}
 
 
 @in_rig()

@@ -25,6 +25,7 @@ from router.http1 import Request, Response
 from router.keeping import Kept
 from router.option_texts import path_or_none
 from router.options import Section, Settings, option
+from router.parts import Parts
 from router.percent import unquote
 from router.pusher_apps import App, load, request_signature, same
 
@@ -229,6 +230,7 @@ _NO_ROUTE: Final = _error(404, "There is no such path")
 _NO_APP: Final = _error(404, "There is no such application")
 _DISABLED: Final = _error(403, "The application is disabled")
 _NOT_KEPT: Final = _error(503, "The event was sent, but the store could not keep it", _WAIT)
+_FAILED: Final = _error(500, "Internal Server Error")
 _NOT_READ: Final = _error(503, "The store could not read it", _WAIT)
 _ONLY: Final = {
     method: _error(405, f"This path takes {method.decode()}", ("Allow", method.decode()))
@@ -274,6 +276,7 @@ class _Call:
     parameters: Mapping[str, str]
     body: bytes
     reply: Reply
+    connection: object
 
 
 def kept(settings: Settings) -> Iterable[Kept]:
@@ -316,6 +319,7 @@ class _AppSide:
         self._hub = context.hub
         self._journal = context.hub.journal
         self._unix_time = context.unix_time
+        self._listings = Parts(context.turns, 1, 1)
         self._apps = load(options.apps, options.unsigned)
         # Libraries' own tests look for these words, and for those of a batch.
         self._too_long = f"The data content of this event exceeds the allowed maximum ({options.max_data_bytes} bytes)"
@@ -400,7 +404,7 @@ class _AppSide:
             if not app.enabled:
                 reply(_DISABLED)
                 return
-            handler(_Call(app, parameters, request.body, reply))
+            handler(_Call(app, parameters, request.body, reply, request.connection))
         except _Refused as refused:
             self._count_refusal(refused.response.status)
             reply(refused.response)
@@ -584,7 +588,7 @@ class _AppSide:
         if "user_count" in wanted and not is_presence(prefix):
             raise _Refused(400, "user_count needs a filter_by_prefix that begins with presence-")
 
-        def counted() -> None:
+        def listing() -> None:
             found = {
                 name: _attributes(name, self._there(call.app, name), wanted) if wanted else {}
                 for name in self._hub.channels.names(NAME, call.app.id, prefix)
@@ -592,7 +596,7 @@ class _AppSide:
             }
             call.reply(Response(200, _encode({"channels": found})))
 
-        self._when_counted(call, wanted, None, counted)
+        self._when_counted(call, wanted, None, lambda: self._in_turn(call, listing))
 
     def _channel(self, call: _Call, channel: str) -> None:
         """`GET .../channels/{name}`: whether it has subscribers, and what else is asked for."""
@@ -642,6 +646,20 @@ class _AppSide:
             raise _Refused(400, f"The id of a user has 1 to {self._options.max_user_id} characters")
         self._hub.dismiss(channel_address(call.app.id, SERVER_TO_USER + user), *_TERMINATED)
         call.reply(_EMPTY)
+
+    def _in_turn(self, call: _Call, then: Callable[[], None]) -> None:
+        """Do it when this connection has its turn: it takes long, and no two are done before others are heard."""
+
+        def begin(_: int) -> None:
+            try:
+                then()
+            except Exception:  # a defect, which `Parts` logs
+                call.reply(_FAILED)
+                raise
+            finally:
+                decided()
+
+        decided = self._listings.add(call.connection, begin, 1)
 
     def _when_counted(
         self, call: _Call, wanted: frozenset[str], channels: Iterable[str] | None, then: Callable[[], None]

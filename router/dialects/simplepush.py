@@ -80,6 +80,7 @@ SECTIONS: tuple[type[Section], ...] = (SimplePushOptions,)
 
 _EMPTY = Response(200, b"{}")
 _STORED = Response(202, b"{}")
+_FAILED_LINE = Response(500, b'"Internal Server Error"')
 _BAD_VERSION = Response(400, b'"Invalid Version"')
 _BAD_TOKEN = Response(404, b'"Invalid Token"')
 _BAD_METHOD = Response(405, b'"Method Not Allowed"', headers=(("Allow", "PUT, OPTIONS"),))
@@ -304,9 +305,15 @@ class _Batch:
 
     def _begin(self, index: int) -> None:
         line, self._lines[index] = self._lines[index], b""
-        self._push(line, lambda response: self._answer(index, response))
+        try:
+            self._push(line, lambda response: self._answer(index, response))
+        except Exception:  # a defect, which `Parts` logs: the other lines have their answers
+            self._answer(index, _FAILED_LINE)
+            raise
 
     def _answer(self, index: int, response: Response) -> None:
+        if self._answers[index]:
+            return
         self._answers[index] = _line(response)
         self._undecided -= 1
         if not self._undecided:
