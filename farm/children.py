@@ -29,6 +29,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _WHY_BYTES: Final = 4096
 _COLLECT_TRIES: Final = 100
 _COLLECT_WAIT_S: Final = 0.02
+_END_S: Final = 1.0  # from the end of its socket to its own
 _OTHER_LINK: Final = (
     "this version needs a restart (farm drain, then farm start): its processes speak version {new} of the link between "
     "workers and router, those that run version {ours}"
@@ -177,7 +178,13 @@ class Forker:
         """
         forker = cls(settings, nursery, timeout)
         try:
-            told, _ = await forker._answer(patience)
+            try:
+                told, _ = await forker._answer(patience)
+            except ForkerFailed as error:
+                with trio.move_on_after(_END_S):
+                    await forker.process.ended.wait()
+                    raise ForkerFailed(f"{error}, with exit status {forker.process.status}") from None
+                raise
             if "ready" not in told:
                 raise ForkerFailed(str(told.get("failed", told)))
             if told.get("link") != PROTOCOL:

@@ -61,7 +61,7 @@ def main(fd: int) -> int:
         setproctitle.setproctitle("farm: forker")
         settings = from_mapping(all_sections(), msgspec.json.decode(first)["settings"])
         runners = _import_all()
-    except Exception as error:
+    except BaseException as error:  # new code may do anything while it is imported
         tell_failure(control, error)
         return 1
     gc.collect()
@@ -106,6 +106,8 @@ def tell_failure(control: socket.socket, error: BaseException) -> None:
 
 def _in_one_line(error: BaseException) -> str:
     """The exception, and the place in the code that it came from."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError) or not frames:  # whose text has the place

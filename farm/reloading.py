@@ -161,8 +161,9 @@ class Reload:
         async with slot.turn:
             new = await self._spawn(forker, slot.kind, slot)
             if not await farm.joined(new):
+                why = _failure(slot.name, new) + ", and has not joined the router"
                 await farm.end([new], _END_S)
-                raise _Failed(_failure(slot.name, new) + ", and has not joined the router")
+                raise _Failed(why)
             if not undoing:
                 await self._watch(new)
                 if new.ended.is_set():
@@ -205,9 +206,10 @@ class Reload:
                     await trio.sleep(POLL_S)
             if farm.stopping.is_set():
                 raise _Stopping
+            why = _failure(slot.name, new)
             new.signal(signal.SIGKILL)
             await new.ended.wait()
-            raise _Failed(_failure(slot.name, new) + ", or not every worker has joined it")
+            raise _Failed(why)
 
     async def _give_up(self, why: str) -> None:
         farm = self._farm
@@ -261,4 +263,4 @@ async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
 def _failure(name: str, child: Child) -> str:
     if child.why:
         return f"{name}: {child.why}"
-    return f"{name}: it {'ended with ' + str(child.status) if child.ended.is_set() else 'does not serve'}"
+    return f"{name}: it {f'ended with {child.status}' if child.ended.is_set() else 'does not serve'}"

@@ -169,6 +169,7 @@ def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
     [
         ("farm/worker/main.py", "import gc", "this is no python (", "refused", "SyntaxError"),
         ("farm/forker.py", "import gc", "import no_such_module", "refused", "no_such_module"),
+        ("router/process.py", "import sys", "import os; os._exit(7)", "refused", "exit status 7"),
         (
             "router/process.py",
             "    options = settings.get(StoreOptions)",
@@ -179,7 +180,7 @@ def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
         (
             "farm/worker/main.py",
             "nursery.start_soon(self._serve)",
-            "nursery.start_soon(self._serve); await trio.sleep(0.1); raise OSError('for long')",
+            "nursery.start_soon(self._serve); await trio.sleep(0.1); raise KeyError('for long')",
             "refused",
             "for long",
         ),
