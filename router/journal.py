@@ -146,6 +146,11 @@ class Journal:
         return self._pushes >= self._queue_limit or self._chars >= self._queue_bytes or self.over
 
     @property
+    def crowded(self) -> bool:
+        """Whether as much waits as may wait: then even what needs no room in the store is refused."""
+        return self._pushes >= self._queue_limit or self._chars >= self._queue_bytes
+
+    @property
     def over(self) -> bool:
         """Whether as much is stored as may be. What removes is welcome."""
         return 0 < self._max_bytes <= self._store.used

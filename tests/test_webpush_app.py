@@ -672,6 +672,16 @@ async def test_messages_that_are_none(rig: Rig, name: str) -> None:
     assert await app.outcome(app.ask("/m/" + endpoints, method=b"DELETE")) == (400, 102)
 
 
+@in_rig(store={"kind": "memory", "max_bytes": 2000})
+async def test_a_full_store_takes_what_it_need_not_keep(rig: Rig) -> None:
+    app = App(rig)
+    while (status := await app.outcome(app.post(b"x" * 300, **AES128GCM))) == (201, None):
+        message = headers_of(await app.settled(app.post(ttl="0")))["Location"].removeprefix(URL)
+    assert status == (503, 201)
+    assert await app.outcome(app.post(ttl="0")) == (201, None)
+    assert await app.outcome(app.ask(message, method=b"DELETE")) == (204, None)
+
+
 @in_rig()
 async def test_503_when_a_deletion_is_not_kept(rig: Rig) -> None:
     app = App(rig)

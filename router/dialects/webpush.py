@@ -329,7 +329,7 @@ class _AppSide:
             if len(request.body) > self._max_body:
                 self._counters.pushes_too_long += 1
                 reply(self._too_long)
-            elif self._journal.full:
+            elif self._journal.full and (message.ttl or self._journal.crowded):  # TTL 0: it is not kept
                 reply(_NO_ROOM if self.hub.refuse() == REFUSED_OVER else _BUSY)
             else:
                 self._journal.look_up(DEVICES, message.device, message.looked_up)
@@ -405,7 +405,7 @@ class _AppSide:
         except TokenError:
             reply(_BAD_MESSAGE)
             return
-        if self._journal.full and not self._journal.over:
+        if self._journal.crowded:
             reply(_BUSY)
             return
         device = opened[:16]
@@ -425,9 +425,9 @@ class _Message:
         "_slot",
         "_tail",
         "_topic",
-        "_ttl",
         "_urgency",
         "device",
+        "ttl",
     )
 
     def __init__(
@@ -445,7 +445,7 @@ class _Message:
         self._app = app
         self._reply = reply
         self._member = address[16:32]
-        self._ttl = ttl
+        self.ttl = ttl
         self._topic = topic
         self._urgency = urgency
         self._body = body
@@ -472,7 +472,7 @@ class _Message:
             slot,
             number,
             self._pushed,
-            ttl=self._ttl,
+            ttl=self.ttl,
             urgency=self._urgency,
             body=body,
             sequence=number,
@@ -485,7 +485,7 @@ class _Message:
             return
         app = self._app
         name = app.tokens.seal(MESSAGE_PURPOSE, self.device + _NUMBER.pack(self._number) + self._slot.encode())
-        self._reply(Response(201, headers=(("Location", app.location + name), ("TTL", str(self._ttl)), *_CORS)))
+        self._reply(Response(201, headers=(("Location", app.location + name), ("TTL", str(self.ttl)), *_CORS)))
 
 
 def _kept(text: bytes, needed: bytes, room: int, refusal: Response) -> str:
