@@ -19,6 +19,7 @@ import click
 
 from farm import early
 from farm.config import ConfigError, Resolved
+from farm.flag_types import seconds, whole
 from farm.flags import with_settings
 from router.options import Settings
 
@@ -183,9 +184,7 @@ def start(resolved: Resolved) -> int:
 
 
 @cli.command(short_help="Run one worker alone.")
-@click.option(
-    "--shard", type=click.IntRange(0, 9999), required=True, metavar="K", help="Number of this worker, from 0."
-)
+@click.option("--shard", type=whole(0, 9999), required=True, metavar="K", help="Number of this worker, from 0.")
 @with_settings("--host", "--device-port", "--data", applications=True)
 def worker(shard: int, resolved: Resolved) -> int:
     """Run one worker alone, for a set-up that has its own supervisor.
@@ -247,7 +246,7 @@ def status(as_json: bool, url: str | None, resolved: Resolved) -> int:
 @cli.command(short_help="Check what this machine allows.")
 @click.option(
     "--connections",
-    type=click.IntRange(min=1),
+    type=whole(1, 10**9),
     metavar="N",
     help="How many are to be held. Default: what there is room for.",
 )
@@ -272,7 +271,7 @@ def doctor(connections: int | None, as_json: bool, resolved: Resolved) -> int:
 
 
 @cli.command(short_help="Let the devices go and stop the farm.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long to wait. Default: for ever.")
+@click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: for ever.")
 @with_settings("--admin-port", "--data")
 def drain(timeout: float | None, resolved: Resolved) -> int:
     """Let the devices of a running farm go, spread over drain.seconds, and stop it. Waits until it has gone.
@@ -300,7 +299,7 @@ def drain(timeout: float | None, resolved: Resolved) -> int:
 
 
 @cli.command(name="reload", short_help="Replace the workers and the router one by one.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long to wait. Default: for ever.")
+@click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: for ever.")
 @with_settings("--data")
 def reload_workers(timeout: float | None, resolved: Resolved) -> int:
     """Replace the workers of a running farm one by one, then its router (SIGHUP). Waits until that is done.
@@ -391,7 +390,7 @@ def token_key() -> int:
 @cli.command(short_help="Serve a page that tries WebPush with Firefox.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=whole(0, 65535),
     default=8083,
     metavar="PORT",
     help="Where the page is served, on loopback (0 to 65535; 0 takes a free port). Default: 8083.",

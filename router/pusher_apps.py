@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from router import option_texts as texts
 from router.files import FileError, read_at_most
 
 WEBHOOK_EVENTS: Final = (
@@ -220,19 +221,29 @@ def _app(entry: Any, unsigned: bool) -> App:
 
 
 def _webhook(number: int, hook: _WebhookEntry) -> Webhook:
-    try:
-        parts = urlsplit(hook.url)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        fine = False
-    if not fine:
-        raise AppsError([f"expected a URL with http or https - at `$.webhooks[{number}].url`"])
+    if not _is_url(hook.url):
+        raise AppsError([f"expected a URL with http or https, without blanks - at `$.webhooks[{number}].url`"])
     unknown = sorted(set(hook.events) - set(WEBHOOK_EVENTS))
     if unknown:
         raise AppsError(
             [f"no such event {unknown[0]!r}, there are {', '.join(WEBHOOK_EVENTS)} - at `$.webhooks[{number}].events`"]
         )
     return Webhook(hook.url, frozenset(hook.events or WEBHOOK_EVENTS))
+
+
+def _is_url(text: str) -> bool:
+    """Whether something can be posted there. Characters beyond ASCII are encoded when it is asked for."""
+    if " " in text or not text.isprintable():
+        return False
+    try:
+        parts = urlsplit(text)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            return False
+        if parts.hostname.isascii():
+            texts.host(parts.hostname)
+    except ValueError:
+        return False
+    return True
 
 
 def _in_words(entry: str, message: str) -> str:

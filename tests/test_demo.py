@@ -125,7 +125,18 @@ def test_a_farm_below_a_path_is_not_its_whole_host(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:8081", "ftp://host", "http://", "http://host:x", "http://u@host", "http://h?q"]
+    "url",
+    [
+        "",
+        "127.0.0.1:8081",
+        "ftp://host",
+        "http://",
+        "http://host:x",
+        "http://u@host",
+        "http://h?q",
+        "http://a b",
+        "http://a/b c",
+    ],
 )
 def test_a_base_that_is_none(url: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
@@ -282,6 +293,8 @@ def test_help_teaches() -> None:
     [
         (["--router-url", "push.example.org"], "--router-url: expected http://HOST:PORT or https://HOST"),
         (["--device-url", "http://127.0.0.1:8080/"], "--device-url: expected ws://HOST:PORT/ or wss://HOST/"),
+        (["--device-url", "ws://a b"], "--device-url: expected ws://HOST:PORT/ or wss://HOST/"),
+        (["--device-url", "ws://a:65536"], "--device-url: expected ws://HOST:PORT/ or wss://HOST/"),
         (["--device-port", "0"], "--device-url: is needed, since listen.device_port is 0"),
         (["--router-port", "0"], "--router-url: is needed, since listen.router_port is 0"),
         (["--port", "70000"], "--port"),

@@ -204,11 +204,25 @@ def test_every_problem_is_told_at_once() -> None:
     assert found[3] == "applications[2]: Object contains unknown field `client_mesages`"
     assert found[4] == "applications[3].key: Expected `str`, got `int`"
     assert found[5].startswith("applications[4].name: ")
-    assert found[6] == "applications[5].webhooks[0].url: expected a URL with http or https"
+    assert found[6] == "applications[5].webhooks[0].url: expected a URL with http or https, without blanks"
     assert found[7].startswith("applications[6].webhooks[1].events: no such event 'occupied'")
     assert found[8].startswith("applications[7].webhooks[0].url: ")
     assert set(found[9:11]) == {"applications: two have the id 'shop'", f"applications: two have the key {KEY!r}"}
     assert found[11:] == ["host: expected text", "port: expected a whole number from 0 to 65535"]
+
+
+@pytest.mark.parametrize(
+    "end", ["a b", "a/b c", "a/\n", "a\t", "a..b", "-a", "a:0", "a:65536", "", "1.2.3.4.5", "a\x7f"]
+)
+def test_a_webhook_goes_to_a_url(end: str) -> None:
+    (problem,) = problems({"applications": [PLAIN | {"webhooks": [{"url": f"https://{end}"}]}]})
+    assert problem.startswith("applications[0].webhooks[0].url: ")
+
+
+def test_a_webhook_may_have_a_user_a_query_and_letters_beyond_ascii() -> None:
+    url = "https://u:p@m\u00fcnchen.example:8443/h\u00f6ren?key=a%20b"
+    (app,) = parse(json.dumps({"applications": [PLAIN | {"webhooks": [{"url": url}]}]}).encode(), "apps.json").apps
+    assert app.webhooks[0].url == url
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"5", b"\xff", b"[" * 100_000, b'{"applications": {}}'])

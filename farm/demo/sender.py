@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid02, VapidException
 
+from router import option_texts as texts
+
 MAX_PLAIN_BYTES: Final = 3993
 """RFC 8291, section 4: what fits into one record of 4096 bytes beside its header, the padding delimiter and the tag."""
 VAPID_LIFE_S: Final = 12 * 3600
@@ -48,12 +50,14 @@ class Base:
     @classmethod
     def parse(cls, url: str) -> Base:
         """Raises: ValueError with one line about what is wrong."""
-        url = url.rstrip("/")
+        try:
+            url = texts.base_url(url)
+        except ValueError:
+            raise ValueError(
+                "expected http://HOST:PORT or https://HOST, without blanks, user, query and fragment"
+            ) from None
         parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname:
-            raise ValueError("expected http://HOST:PORT or https://HOST")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ValueError("expected neither a user nor a query nor a fragment")
+        assert parts.hostname is not None
         return cls(url, parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme], parts.path)
 
     def path_of(self, endpoint: str) -> str:

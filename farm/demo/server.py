@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from farm.demo import page
 from farm.demo.sender import Base, Order, Push, Refused, Sender, hint
+from router import option_texts as texts
 
 HOST: Final = "127.0.0.1"
 MAX_ORDER_BYTES: Final = 32_768
@@ -74,11 +75,14 @@ class Answer:
 
 def checked_device_url(url: str) -> str:
     """Raises: ValueError with one line about what is wrong."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError("expected ws://HOST:PORT/ or wss://HOST/")
-    _ = parts.port  # raises for what is none
-    return url if parts.path else f"{url}/"
+    scheme, colon, rest = url.partition(":")
+    try:
+        if scheme.lower() not in ("ws", "wss"):
+            raise ValueError(url)
+        texts.base_url(f"http{colon}{rest}")
+    except ValueError:
+        raise ValueError("expected ws://HOST:PORT/ or wss://HOST/") from None
+    return url if urlsplit(url).path else f"{url}/"
 
 
 def post(base: Base, push: Push) -> Answer:

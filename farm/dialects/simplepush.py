@@ -92,7 +92,7 @@ class SimplePushDialect:
         self.counters = context.counters
         self.unix_time = context.unix_time
         self._tokens = context.tokens
-        self._endpoint = context.settings.get(EndpointOptions).url.rstrip("/") + "/update/"
+        self._endpoint = context.settings.get(EndpointOptions).url + "/update/"
 
     def subprotocol(self, offered: list[str]) -> str | None:
         return SUBPROTOCOL if SUBPROTOCOL in offered else None

@@ -149,7 +149,7 @@ def channel_of(slot: str) -> str:
 def base_url(settings: Settings) -> str:
     """What every endpoint begins with, without a slash at its end."""
     listen = settings.get(Listen)
-    return settings.get(EndpointOptions).url.rstrip("/") or f"http://{listen.host}:{listen.router_port}"
+    return settings.get(EndpointOptions).url or f"http://{listen.host}:{listen.router_port}"
 
 
 def endpoint(base: str, tokens: Tokens, device: bytes, member: bytes, digest: bytes = b"") -> str:
