@@ -130,6 +130,10 @@ class ForkerFailed(Exception):
     """The forker does not start, has died or does not answer; the text says which. Another is needed."""
 
 
+class ForkerClosed(ForkerFailed):
+    """The forker was closed here while it was asked: another has taken its place."""
+
+
 class SpawnRefused(Exception):
     """The machine does not allow another process now; the text says why."""
 
@@ -242,6 +246,8 @@ class Forker:
             except OSError as error:
                 self.close()
                 raise ForkerFailed(f"has gone: {error.strerror or error}") from None
+            except trio.ClosedResourceError:
+                raise ForkerClosed("was closed meanwhile") from None
             except BaseException:  # whatever it says from now on would be the answer to something else
                 self.close()
                 raise

@@ -25,7 +25,7 @@ import trio
 import zmq
 
 from farm import admin, capacity, data_folder, health
-from farm.children import Child, Forker, ForkerFailed, SpawnRefused, become_subreaper, collect_strangers
+from farm.children import Child, Forker, ForkerClosed, ForkerFailed, SpawnRefused, become_subreaper, collect_strangers
 from farm.hangs import Silences, Turns
 from farm.listeners import Listeners
 from farm.reload_file import FAILED, ReloadFile
@@ -170,6 +170,8 @@ class Supervisor:
     async def _tell_if_lost(self, forker: Forker, question: Awaitable[T]) -> T:
         try:
             return await question
+        except ForkerClosed:
+            raise
         except ForkerFailed as error:
             logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
             raise
