@@ -28,10 +28,12 @@ from router.turns import Turns
 _READ_BYTES = 16_384
 _WRITE_BYTES = 262_144
 _SMALL = 512  # bytes; less of one connection is not counted: a usual request would be added and subtracted again
-_ACCEPT_BATCH = 64
+_ACCEPT_BATCH = 256
 _LINGER_S = 2.0
 _RESERVE: Final = 64
 """Descriptors that connections never take: the store, the link and the logs need some."""
+_AT_WORK: Final = 32
+"""So many connections may have their whole share of requests in a turn; where there are more, each has less."""
 _NOT_FOUND = Response(404, b'"Not Found"')
 _INTERNAL = Response(500, b'"Internal Server Error"')
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
@@ -83,6 +85,8 @@ class HttpPort:
         self._monotonic = monotonic
         self._now = monotonic()  # as of the last flush
         self._turns = turns
+        self._at_work = 0  # connections that had requests handled since the last flush
+        self._share = options.requests_a_turn
         self._clients: dict[int, _Client] = {}
         self._answered: set[_Client] = set()
         self._told: dict[_Client, None] = {}  # those that linger, but for the refused ones, which take nobody's place
@@ -263,7 +267,9 @@ class HttpPort:
     def _received(self, client: _Client, data: bytes) -> None:
         http = client.http
         begun, in_request = http.begun, http.in_request
-        ready = http.receive(data, self._options.requests_a_turn)
+        ready = http.receive(data, self._share)
+        if ready:
+            self._at_work += 1
         for request, place in ready:
             self._dispatch(request, place)
         if ready and http.drained and client.mask == READ:  # the usual: whole requests, and nothing behind them
@@ -316,6 +322,9 @@ class HttpPort:
         """End of a turn: write the answers that have come since the last call."""
         self._now = self._monotonic()
         self._looked_for_idle = False
+        whole = self._options.requests_a_turn
+        self._share = whole if self._at_work <= _AT_WORK else max(1, whole * _AT_WORK // self._at_work)
+        self._at_work = 0
         while self._answered:
             client = self._answered.pop()
             if self._clients.get(client.fd) is client:

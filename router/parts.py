@@ -33,6 +33,24 @@ class _Connection:
         self.in_work = 0
 
 
+def one_a_turn(parts: Parts, connection: object, make: Callable[[], None], failed: Callable[[], None]) -> None:
+    """Have something made that takes long, such as a page about everything, when this connection has its turn.
+
+    failed: answers if `make` raises.
+    """
+
+    def begin(_: int) -> None:
+        try:
+            make()
+        except Exception:  # a defect, which the queue logs
+            failed()
+            raise
+        finally:
+            decided()
+
+    decided = parts.add(connection, begin, 1)
+
+
 class Parts:
     """The queue of all parts that are not begun yet.
 

@@ -145,7 +145,10 @@ class EndpointOptions(Section):
     max_batch: int = option(10_000, "pushes in one /v1/push request", unit="pushes", ge=1)
     max_pipelined: int = option(128, "requests of one connection in work at once", unit="requests", ge=1)
     requests_a_turn: int = option(
-        32, "requests of one connection handled before others have their turn", unit="requests", ge=1
+        32,
+        "requests of one connection handled before others have their turn; fewer where more than 32 are at work",
+        unit="requests",
+        ge=1,
     )
     lines_a_turn: int = option(
         64, "lines of /v1/push requests handled before other requests have their turn", unit="lines", ge=1

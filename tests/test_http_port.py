@@ -182,6 +182,21 @@ def test_one_connection_has_so_many_requests_in_a_turn(rig: Rig) -> None:
         answers += greedy.recv(65_536)
 
 
+@limits(requests_a_turn=8)
+def test_where_many_are_at_work_each_has_less_of_a_turn(rig: Rig) -> None:
+    clients = [rig.client() for _ in range(128)]
+    for client in clients:
+        client.sendall(GET * 20)
+    handled = []
+    while rig.lot.ready_now() or rig.turns.waiting:
+        before = len(rig.asked)
+        rig.turn()
+        handled.append(len(rig.asked) - before)
+    assert sum(handled) == 128 * 20
+    assert handled[0] >= 128 * 8  # nobody knew how many there are
+    assert max(handled[1:]) <= 128 * 2
+
+
 @limits(max_pipelined=3, requests_a_turn=2)
 def test_what_is_behind_as_many_as_may_be_in_work_waits(rig: Rig) -> None:
     client = rig.client(LATER * 8)

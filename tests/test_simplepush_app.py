@@ -59,6 +59,7 @@ class App:
 
     async def settled(self, answers: list[Response]) -> tuple[int, Any]:
         """Status and body of the one answer."""
+        self.turns.run()
         await self.rig.settle()
         (answer,) = answers
         assert answer.content_type == "application/json"

@@ -25,7 +25,7 @@ from router.http1 import Request, Response
 from router.keeping import Kept
 from router.option_texts import path_or_none
 from router.options import Section, Settings, option
-from router.parts import Parts
+from router.parts import Parts, one_a_turn
 from router.percent import unquote
 from router.pusher_apps import App, load, request_signature, same
 
@@ -293,21 +293,26 @@ def routes(context: Context) -> Iterable[Route]:
         Route(b"/users/", app_side.user, exact=False),
     ]
     if context.settings.get(PusherOptions).one_port:
-        found.append(Route(b"/metrics", _metrics(context.status)))
+        found.append(Route(b"/metrics", _metrics(context)))
     return found
 
 
-def _metrics(status: Callable[[], dict[str, Any]]) -> Handler:
+def _metrics(context: Context) -> Handler:
     """`GET /metrics`, which MicroNotifier has on its one port. On the admin port it is there in any case."""
     from router.exposition import CONTENT_TYPE, exposition, families  # which costs megabytes
 
+    pages = Parts(context.turns, 1, 1)
+
     def metrics(request: Request, reply: Reply) -> None:
+        def page() -> None:
+            found = context.status()
+            numbers = families(found["router"] | {"memory": found["memory"]}, found["workers"])
+            reply(Response(200, exposition(numbers), CONTENT_TYPE))
+
         if request.method not in (b"GET", b"HEAD"):
             reply(_ONLY[b"GET"])
-            return
-        found = status()
-        numbers = families(found["router"] | {"memory": found["memory"]}, found["workers"])
-        reply(Response(200, exposition(numbers), CONTENT_TYPE))
+        else:
+            one_a_turn(pages, request.connection, page, lambda: reply(_FAILED))
 
     return metrics
 
@@ -649,17 +654,7 @@ class _AppSide:
 
     def _in_turn(self, call: _Call, then: Callable[[], None]) -> None:
         """Do it when this connection has its turn: it takes long, and no two are done before others are heard."""
-
-        def begin(_: int) -> None:
-            try:
-                then()
-            except Exception:  # a defect, which `Parts` logs
-                call.reply(_FAILED)
-                raise
-            finally:
-                decided()
-
-        decided = self._listings.add(call.connection, begin, 1)
+        one_a_turn(self._listings, call.connection, then, lambda: call.reply(_FAILED))
 
     def _when_counted(
         self, call: _Call, wanted: frozenset[str], channels: Iterable[str] | None, then: Callable[[], None]

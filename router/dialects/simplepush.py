@@ -19,7 +19,7 @@ from router.http1 import Request, Response
 from router.keeping import Kept
 from router.metrics import ROUTER_METRICS, WORKER_METRICS
 from router.options import Section, Settings, option
-from router.parts import Parts
+from router.parts import Parts, one_a_turn
 from router.percent import fields as urlencoded
 from router.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.settings import EndpointOptions
@@ -80,7 +80,7 @@ SECTIONS: tuple[type[Section], ...] = (SimplePushOptions,)
 
 _EMPTY = Response(200, b"{}")
 _STORED = Response(202, b"{}")
-_FAILED_LINE = Response(500, b'"Internal Server Error"')
+_FAILED = Response(500, b'"Internal Server Error"')
 _BAD_VERSION = Response(400, b'"Invalid Version"')
 _BAD_TOKEN = Response(404, b'"Invalid Token"')
 _BAD_METHOD = Response(405, b'"Method Not Allowed"', headers=(("Allow", "PUT, OPTIONS"),))
@@ -137,6 +137,7 @@ class _AppSide:
         self._max_data = options.max_data_bytes
         self._max_form = 3 * self._max_data + _FORM_ROOM  # %XX makes three bytes of one
         self._parts = Parts(context.turns, endpoint.lines_a_turn, endpoint.max_lines_in_work)
+        self._pages = Parts(context.turns, 1, 1)
         self._max_batch = endpoint.max_batch
         self._too_many_lines = Response(
             413, msgspec.json.encode(f"More lines in one request than endpoint.max_batch allows, {self._max_batch}")
@@ -245,6 +246,9 @@ class _AppSide:
 
     def real_status(self, request: Request, reply: Reply) -> None:
         """`GET /realstatus/`: 503 if any part is not well."""
+        self._page(request, reply, self._real_status)
+
+    def _real_status(self) -> Response:
         state = self._context.status()
         parts = [
             {"name": "store", "ok": state["router"]["store_ok"]},
@@ -260,10 +264,13 @@ class _AppSide:
             "goroutines": 0,
             "version": __version__,
         }
-        self._page(request, reply, body, 200 if well else 503)
+        return Response(200 if well else 503, msgspec.json.encode(body))
 
     def metrics(self, request: Request, reply: Reply) -> None:
         """`GET /metrics/`: flat JSON under PushGo's names."""
+        self._page(request, reply, self._metrics)
+
+    def _metrics(self) -> Response:
         state = self._context.status()
         body: dict[str, Any] = {"server.age": int(state["age"])}
         for metric in ROUTER_METRICS:
@@ -273,16 +280,17 @@ class _AppSide:
             if metric.pushgo:
                 total = sum(worker.get(metric.name, 0) for worker in state["workers"])
                 body[f"{metric.kind}.{metric.pushgo}"] = total
-        self._page(request, reply, body)
+        return Response(200, msgspec.json.encode(body))
 
     def _clients(self) -> int:
         return sum(peer.lease.devices for peer in self._context.hub.peers.values())
 
-    def _page(self, request: Request, reply: Reply, body: dict[str, Any], status: int = 200) -> None:
+    def _page(self, request: Request, reply: Reply, make: Callable[[], Response]) -> None:
+        """All numbers of the farm are asked for: so one page a turn."""
         if request.method not in (b"GET", b"HEAD"):
             reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
         else:
-            reply(Response(status, msgspec.json.encode(body)))
+            one_a_turn(self._pages, request.connection, lambda: reply(make()), lambda: reply(_FAILED))
 
 
 class _Batch:
@@ -308,7 +316,7 @@ class _Batch:
         try:
             self._push(line, lambda response: self._answer(index, response))
         except Exception:  # a defect, which `Parts` logs: the other lines have their answers
-            self._answer(index, _FAILED_LINE)
+            self._answer(index, _FAILED)
             raise
 
     def _answer(self, index: int, response: Response) -> None:
