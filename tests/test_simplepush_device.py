@@ -46,7 +46,7 @@ class Device:
         self.clock = Clock()
         self.counters = WorkerCounters()
         self.tokens = Tokens([b"k" * 32])
-        settings = settings_with((SimplePushOptions, options), (EndpointOptions, {"url": "https://push.example.org/"}))
+        settings = settings_with((SimplePushOptions, options), (EndpointOptions, {"url": "https://push.example.org"}))
         self.dialect: SimplePushDialect = dialect(Context(settings, self.tokens, self.counters, self.clock.unix))
         request = Request(b"GET", "/", "", {}, (1, 1))
         self.session: SimplePushSession = self.dialect.opened(request)

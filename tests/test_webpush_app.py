@@ -54,7 +54,7 @@ class App:
     def __init__(self, rig: Rig, keys: tuple[bytes, ...] = (KEY,), **options: Any) -> None:
         self.rig = rig
         self.tokens = Tokens(keys)
-        settings = settings_with((WebPushOptions, options), (EndpointOptions, {"url": URL + "/"}))
+        settings = settings_with((WebPushOptions, options), (EndpointOptions, {"url": URL}))
         self.router = Router(routes(Context(rig.hub, self.tokens, settings, rig.clock.unix, dict)))
         self.register(MEMBER)
 
@@ -820,9 +820,7 @@ def test_channel_ids_are_uuids(chid: Any) -> None:
 
 
 def test_endpoints_begin_with_the_public_base() -> None:
-    assert (
-        base_url(settings_with((EndpointOptions, {"url": "https://push.example.org/"}))) == "https://push.example.org"
-    )
+    assert base_url(settings_with((EndpointOptions, {"url": URL}))) == URL
     listen = {"host": "127.0.0.1", "router_port": 4711}
     assert base_url(settings_with((Listen, listen))) == "http://127.0.0.1:4711"
     assert NAME == "webpush"

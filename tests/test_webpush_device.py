@@ -58,7 +58,7 @@ class Device:
     def __init__(self, dialect_: WebPushDialect | None = None, **options: Any) -> None:
         self.clock = Clock()
         self.tokens = Tokens([b"k" * 32])
-        settings = settings_with((WebPushOptions, options), (EndpointOptions, {"url": "https://push.example.org/"}))
+        settings = settings_with((WebPushOptions, options), (EndpointOptions, {"url": "https://push.example.org"}))
         made = dialect(Context(settings, self.tokens, WorkerCounters(), self.clock.unix))
         self.dialect: WebPushDialect = dialect_ or made
         self.counters = self.dialect.counters
