@@ -591,6 +591,14 @@ def test_an_ack_without_a_version_is_one_of_version_0() -> None:
     assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 0)])]
 
 
+def test_an_ack_of_a_version_below_0_takes_no_other_with_it() -> None:
+    device = Device().greeted()
+    acks = [update(CHANNEL, 7), update(OTHER, -1)]
+    device.send({"messageType": "ack", "updates": acks[1:]})
+    device.send({"messageType": "ack", "updates": acks})
+    assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 7)])]
+
+
 def test_an_ack_of_expired_channels_alone() -> None:
     device = Device().greeted()
     assert device.send({"messageType": "ack", "updates": [], "expired": [CHANNEL]}) == []

@@ -257,7 +257,8 @@ class SimplePushSession:
                     del unacked[channel]
             if not unacked:
                 self._unacked = None
-        effects: list[Effect] = [(v.ACK, key, acks)] if acks else []
+        real = [ack for ack in acks if ack[1] >= 0]  # none is below 0: the router would refuse all that are with it
+        effects: list[Effect] = [(v.ACK, key, real)] if real else []
         if self._dialect.options.resend_on_ack:
             effects.append(Ask((v.FETCH, 0, key, v.EVERYTHING), ("resend", None)))
         elif self._has & _MORE and len(self._unacked or ()) <= self._dialect.options.max_unacked // 2:
