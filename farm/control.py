@@ -7,6 +7,7 @@ there, the lock not.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import json
@@ -56,12 +57,26 @@ def running_pid(path: Path) -> int | None:
                 text = file.read(32).strip()
                 if not text.isdigit():
                     raise ControlError(f"{path}: is held, but has no pid in it; is the farm just starting?") from None
+                holder = _holder(os.fstat(file.fileno()), Path("/proc/locks"))
+                if holder not in (0, int(text)):
+                    raise ControlError(f"{path}: names process {int(text)}, but {holder} holds it") from None
                 return int(text)
             return None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
         raise ControlError(f"{path}: {exc.strerror}") from None
+
+
+def _holder(file: os.stat_result, locks: Path) -> int:
+    """The pid that holds an exclusive flock(2) on this file, from proc_locks(5); 0 if that cannot be seen."""
+    name = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    with contextlib.suppress(OSError, ValueError):
+        for line in locks.read_text().splitlines():
+            fields = line.split()
+            if fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5] == name:
+                return max(0, int(fields[4]))
+    return 0
 
 
 class Supervisor:

@@ -106,6 +106,7 @@ class FrameReader:
         "_size",
         "error",
         "more",
+        "taken",
     )
 
     def __init__(self, max_message: int, max_fragments: int) -> None:
@@ -119,6 +120,8 @@ class FrameReader:
         self.error: FrameError | None = None
         self.more = False
         """Whether `feed` has stopped at its limit: call it again, perhaps with nothing."""
+        self.taken = 0
+        """Frames that the last `feed` took."""
 
     @property
     def idle(self) -> bool:
@@ -152,17 +155,19 @@ class FrameReader:
         messages: list[tuple[int, bytes]] = []
         self._buffer += data
         self.more = False
+        left = most
         try:
             while (length := self._whole_frame()) is not None:
-                if not most:
+                if not left:
                     self.more = True
                     break
-                most -= 1
+                left -= 1
                 frame = bytes(self._buffer[:length])
                 del self._buffer[:length]
                 self._take(frame, messages)
         except FrameError as error:
             self.error = error
+        self.taken = most - left
         return messages
 
     def _whole_frame(self) -> int | None:

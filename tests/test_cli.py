@@ -488,7 +488,7 @@ def test_no_farm_runs(farm: Farm, command: str) -> None:
     assert farm.fails(1, command) == [said]
 
 
-@pytest.mark.parametrize(("pid", "said"), [("-", "has no pid in it"), ("4194305", "cannot be reached")])
+@pytest.mark.parametrize(("pid", "said"), [("-", "has no pid in it"), ("4194305", "names process 4194305, but")])
 def test_a_held_file_without_a_process_to_signal(farm: Farm, pid: str, said: str) -> None:
     with stand_in(farm.cwd / "farm-data", pid=pid):
         (line,) = farm.fails(1, "reload")

@@ -308,6 +308,42 @@ def test_an_ack_counts_as_often_as_it_names_updates() -> None:
         shard.close()
 
 
+def test_fragments_count_too() -> None:
+    shard = Shard({"frames_a_turn": 4}, limits={"commands_per_second": 10, "burst_seconds": 1})
+    try:
+        client = Raw(shard)
+        client.send(frame(1, b"a", final=False) + frame(0, b"b", final=False) * 60)
+        while shard.sockets.waiting:
+            shard.sockets.turn()
+        assert shard.counters.rested == 1
+    finally:
+        shard.close()
+
+
+def test_while_nothing_may_be_heard_what_waits_goes_out_and_who_is_closing_ends(shard: Shard) -> None:
+    open_one, closing = Raw(shard), Raw(shard)
+    shard.sockets.close(shard.sockets._connections[closing.fd], 1001, "bye")
+    assert closing.frame()[0] == CLOSE
+    closing.socket.sendall(frame(8, b"\x03\xe9"))
+    open_one.socket.sendall(frame(1, b"x"))
+    for client in (closing, open_one):
+        shard.sockets.ready_but_not_read(client.fd, READ)
+    assert closing.socket.recv(10) == b""
+    assert open_one.come() == b""
+    shard.sockets.ready(open_one.fd, READ)
+    assert open_one.frame() == (1, b"x")
+
+
+def test_a_message_behind_a_question_is_not_late_while_the_answer_is_awaited(shard: Shard) -> None:
+    client = Raw(shard)
+    client.send(frame(1, b"read") + frame(1, b"x" * 300)[:-1])
+    shard.clock.pass_by(100)
+    shard.sockets.tick()
+    shard.answer(b"value")
+    client.send(b"!")
+    assert [client.frame()[0] for _ in range(2)] == [1, 1]
+
+
 # ---------------------------------------------------------------------- defects
 
 

@@ -156,6 +156,9 @@ class Worker:
                 # The router does not keep up: devices wait in the kernel, only the link is heard.
                 with trio.move_on_after(_SATURATED_WAIT_S):
                     await trio.lowlevel.wait_readable(link.fileno)
+                sockets.now = time.monotonic()
+                for fd, mask in lot.ready_now():
+                    sockets.ready_but_not_read(fd, mask)
             else:
                 if link.behind or sockets.waiting:  # no descriptor tells of what is there already
                     await trio.lowlevel.checkpoint()

@@ -166,6 +166,12 @@ class Sockets:
         except Exception as error:
             self._broke(connection, error)
 
+    def ready_but_not_read(self, fd: int, events: int) -> None:
+        """The same where nothing more may be heard of devices: what waits for them goes out, who is closing ends."""
+        connection = self._connections.get(fd)
+        if connection is not None:
+            self.ready(fd, events if connection.phase == CLOSING else events & ~READ)
+
     def _broke(self, connection: Connection, error: Exception) -> None:
         """Whatever goes wrong with a connection is the end of that connection, and of nothing else."""
         self._counters.connections_failed += 1
@@ -354,9 +360,9 @@ class Sockets:
         messages = reader.feed(data, self._options.frames_a_turn)
         self._dispatch(connection, messages)
         whole = any(opcode in (TEXT, BINARY) for opcode, _ in messages)
-        self._settle(connection, len(messages), whole or (bool(messages) and not reader.fragmented))
+        self._settle(connection, reader.taken, whole or (bool(messages) and not reader.fragmented))
 
-    def _settle(self, connection: Connection, messages: int, progress: bool) -> None:
+    def _settle(self, connection: Connection, frames: int, progress: bool) -> None:
         """Some of its input was handled: see what of it is left, when that has its turn, and how long it may take.
 
         progress: whether what is incomplete now has begun just now."""
@@ -372,7 +378,7 @@ class Sockets:
         self._count(connection)
         if connection.phase != OPEN:
             return
-        if not self._commands.spend(connection.fd, messages):
+        if not self._commands.spend(connection.fd, frames):
             self._rest(connection)
         elif not connection.ask and (connection.held is not None or (isinstance(reader, FrameReader) and reader.more)):
             self._later[connection] = None
@@ -910,7 +916,7 @@ class Sockets:
         for connection, deadline in list(self._unfinished.items()):
             if deadline > now:
                 break
-            if connection.mask & READ:
+            if connection.mask & READ and not connection.ask:
                 found.append(connection)
             else:
                 del self._unfinished[connection]
