@@ -528,7 +528,7 @@ def test_what_goes_wrong_with_events_is_told(fault: str, counts: dict[str, int])
 @pytest.mark.parametrize("fault", ["split", "fragmented", "ping", "other event", "together", "stale"])
 @pytest.mark.parametrize("size", [20, 120])
 def test_what_a_server_may_do(fault: str, size: int) -> None:
-    rules = Rules(push=every(10, fault), delay=1.0)
+    rules = Rules(push=every(5, fault), delay=1.0)
     with misbehaving(rules) as server:
         run = run_of(fan_out(server, rate=100, seconds=0.25, payload=size, grace=WAIT_SECONDS), server)
     assert server.faults[fault] > 0
