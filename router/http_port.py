@@ -9,12 +9,14 @@ whatever an event of it raises is its own end.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 import socket
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 from router import logs
@@ -27,6 +29,7 @@ from router.turns import Turns
 
 _READ_BYTES = 16_384
 _WRITE_BYTES = 262_144
+_SLOW_S = 1.0  # that a request is unfinished until its connection may have to make room
 _SMALL = 512  # bytes; less of one connection is not counted: a usual request would be added and subtracted again
 _ACCEPT_BATCH = 256
 _LINGER_S = 2.0
@@ -38,6 +41,9 @@ _NOT_FOUND = Response(404, b'"Not Found"')
 _INTERNAL = Response(500, b'"Internal Server Error"')
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 _SOON = ("Retry-After", "5")
+
+
+_by_since = attrgetter("since")
 
 
 class _Client:
@@ -216,7 +222,8 @@ class HttpPort:
         return len(self._clients) - self._refusals < self.limit or self._evict()
 
     def _evict(self) -> bool:
-        """Close a connection that is told all, or else the one idle for longest. Returns: whether there was one."""
+        """Close a connection that is told all, or else the one idle for longest, or else the one that has been at an
+        unfinished request for longest. Returns: whether there was one."""
         if self._told:
             self._close(next(iter(self._told)))
             return True
@@ -224,18 +231,29 @@ class HttpPort:
             if self._looked_for_idle:
                 return False
             self._looked_for_idle = True
-            idle = [client for client in self._clients.values() if client.idle]
-            idle.sort(key=lambda client: client.since)
-            self._longest_idle = deque((client.since, client) for client in idle)
+            clients = self._clients.values()
+            idle = sorted((client for client in clients if client.idle), key=_by_since)
+            slow = sorted((client for client in clients if self._is_slow(client)), key=_by_since)
+            self._longest_idle = deque((client.since, client) for client in (*idle, *slow))
         while self._longest_idle:
             since, client = self._longest_idle.popleft()
-            if self._clients.get(client.fd) is client and client.since == since and client.idle:
-                if _has_input(client.fd):
-                    continue
+            if self._clients.get(client.fd) is not client or client.since != since:
+                continue
+            slow_one = self._is_slow(client)
+            if (client.idle or slow_one) and not _has_input(client.fd):
                 self._counters.http_evicted += 1
+                if slow_one:
+                    client.http.give_up(408, "Request Timeout")
+                    with contextlib.suppress(OSError):
+                        os.write(client.fd, client.http.take())
                 self._close(client)
                 return True
         return False
+
+    def _is_slow(self, client: _Client) -> bool:
+        """Whether it is at a request that it could have finished, and waits for nothing of ours."""
+        http = client.http
+        return http.in_request and not http.waiting and not client.out and self._now - client.since > _SLOW_S
 
     # ------------------------------------------------------------------ requests
 

@@ -290,6 +290,20 @@ def test_who_has_said_something_or_waits_for_something_is_not_idle(rig: Rig) -> 
     assert (rig.counters.http_refused, rig.counters.http_bad_requests) == (4, 0)
 
 
+@limits(max_connections=2)
+def test_who_does_not_finish_a_request_makes_room_where_nobody_is_idle(rig: Rig) -> None:
+    slow = rig.client(GET[:9])
+    rig.clock.pass_by(1.5)
+    rig.turn()
+    quick = rig.client(GET[:9])
+    rig.clock.pass_by(0.5)
+    rig.turn()
+    assert rig.ask(rig.client()).startswith(b"HTTP/1.1 200 ")
+    assert slow.recv(65_536).startswith(b"HTTP/1.1 408 ")
+    assert slow.recv(10) == b""
+    assert rig.ask(quick, GET[9:]).startswith(b"HTTP/1.1 200 ")
+
+
 @limits(max_connections=3)
 def test_who_has_been_told_all_makes_room_before_anybody_else(rig: Rig) -> None:
     idle, begun = rig.client(), rig.client(GET[:9])
