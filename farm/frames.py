@@ -247,12 +247,14 @@ class CloseFinder:
     """Looks for the close frame in what a peer still sends once ours is out. It keeps no payload, and less than a
     frame's header between two reads."""
 
-    __slots__ = ("_found", "_head", "_skip")
+    __slots__ = ("_found", "_head", "_skip", "frames")
 
     def __init__(self) -> None:
         self._head = b""
         self._skip = 0  # bytes of the current frame's payload that have not come
         self._found = False
+        self.frames = 0
+        """That were looked at; for the caller to set back."""
 
     @property
     def skips(self) -> int:
@@ -286,6 +288,7 @@ class CloseFinder:
             if start > end:
                 break
             position = start
+            self.frames += 1
             self._skip = 4 + length
             self._found = opcode == CLOSE
         self._head = data[position:]

@@ -130,6 +130,22 @@ def test_a_close_behind_a_flood_is_found(shard: Shard) -> None:
     assert [client.frame()[0] for _ in range(10)] == [*[1] * 9, CLOSE]
 
 
+def test_a_flood_behind_our_close_frame_is_looked_at_a_part_a_tick(shard: Shard) -> None:
+    client = Raw(shard)
+    connection = shard.sockets._connections[client.fd]
+    shard.sockets.close(connection, 1001, "bye")
+    assert client.frame()[0] == CLOSE
+    client.send(frame(1, b"x") * 3000 + frame(8, b"\x03\xe9"))
+    assert not connection.mask & READ
+    ticks = 0
+    while connection.reader is not None:
+        shard.sockets.tick()
+        ticks += 1
+        shard.sockets.ready(client.fd, READ)
+    assert ticks >= 2
+    assert client.socket.recv(10) == b""  # its close frame was found
+
+
 # ---------------------------------------------------------------------- memory
 
 

@@ -66,6 +66,7 @@ from router.store.base import Item
 _READ_BYTES: Final = 8192
 _PING: Final = encode_frame(PING, b"")
 _TICK_S: Final = 0.25
+_DISCARDED: Final = 512  # frames of a connection that is being closed that are looked at in a tick
 _WHEEL_SLOTS: Final = 4096
 _COUNT_TICKS: Final = 4  # subscribers are counted once a second
 _FD_BITS: Final = 24  # of the number in a socket id; its rest counts connections
@@ -116,6 +117,7 @@ class Sockets:
         # Whose input is here and waits for its next turn, and who has asked for too much and is read again later.
         self._later: dict[Connection, None] = {}
         self._resting: dict[Connection, None] = {}
+        self._discarding: list[Connection] = []  # closing, and not read until the next tick
         self._unfinished: dict[Connection, float] = {}  # when a message has to be whole, the earliest first
         self._ticks = 0
         self._wheel = Wheel(_WHEEL_SLOTS, _TICK_S)
@@ -836,8 +838,14 @@ class Sockets:
     def _discard(self, connection: Connection, data: bytes) -> None:
         """Something came on a connection that is being closed."""
         finder = connection.reader
-        if isinstance(finder, CloseFinder) and finder.feed(data):
+        if not isinstance(finder, CloseFinder):
+            return
+        if finder.feed(data):
             self._peer_closed(connection)
+        elif finder.frames >= _DISCARDED:  # a flood of small ones: the rest is looked at in the next tick
+            finder.frames = 0
+            self._discarding.append(connection)
+            self._set_mask(connection, connection.mask & ~READ)
 
     def _peer_closed(self, connection: Connection) -> None:
         """The peer's close frame has come, and ours is out or on its way."""
@@ -894,6 +902,9 @@ class Sockets:
                     self._drop(connection)
                 else:
                     self._too_slow(connection)
+        discarding, self._discarding = self._discarding, []
+        for connection in discarding:
+            self._set_mask(connection, connection.mask | READ)
         for connection in self._overdue(now):
             self._counters.timeouts += 1
             self.close(connection, POLICY, "a message took too long")
