@@ -242,6 +242,46 @@ def test_a_last_event_that_came_before_the_answer_is_the_answer(shard: Shard) ->
     assert first.hear() == "read the last"
 
 
+def test_after_a_lease_that_ended_the_answer_may_be_newer_than_the_event(shard: Shard) -> None:
+    stale, current, gone = (joined(shard) for _ in range(3))
+    for talker in (stale, gone):
+        talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("sent in the old lease", offset=v.LAST)
+    for talker in (stale, gone):
+        assert [talker.hear(), talker.hear()] == ["sent in the old lease", "heard"]
+    assert current.hear() == "sent in the old lease"
+    gone.go()
+    list(shard.sockets.welcomed())
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"published meanwhile"), (v.ANSWER, number, v.OK, b"said twice")])
+    assert stale.hear() == "read published meanwhile"
+    assert stale.hears_nothing()
+    assert current.hears_nothing()  # it has not asked
+
+
+def test_in_the_new_lease_an_event_is_as_new_as_the_answer_again(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("read one", offset=v.LAST)
+    list(shard.sockets.welcomed())
+    shard.event("newer", offset=v.LAST)
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"one")])
+    assert [talker.hear() for _ in range(3)] == ["read one", "heard", "newer"]
+    assert talker.hears_nothing()
+
+
+def test_what_was_heard_is_not_said_again_after_the_link_was_renewed(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("read one", offset=v.LAST)
+    list(shard.sockets.welcomed())
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"one")])
+    assert [talker.hear() for _ in range(2)] == ["read one", "heard"]
+    assert talker.hears_nothing()
+
+
 def test_an_event_that_is_not_the_last_leaves_the_question_open(shard: Shard) -> None:
     talker = joined(shard)
     talker.say("read")

@@ -22,6 +22,18 @@ class _Reads:
         self.next: list[int] = []
 
 
+class Overheard:
+    """Questions that an event of the channel made needless, until the router's answer to them has come."""
+
+    __slots__ = ("asks", "body", "channel", "renewed")
+
+    def __init__(self, channel: bytes, asks: list[tuple[Connection, Ask]], body: str) -> None:
+        self.channel = channel
+        self.asks = asks
+        self.body = body  # of the last event that was heard
+        self.renewed = False  # the link is another one since, so that later events may have been missed
+
+
 class Attachments:
     """Which connection holds which device, and which questions to the router are open.
 
@@ -38,6 +50,7 @@ class Attachments:
         self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
         self._asks: dict[int, tuple[Connection, Ask, int]] = {}  # and when it was asked, in ms
         self._reads: dict[bytes, _Reads] = {}  # by channel
+        self._overheard: dict[int, Overheard] = {}  # by the number of the question that was put
         self._number = 0
 
     def number(self) -> int:
@@ -88,13 +101,34 @@ class Attachments:
             del self._reads[channel]
         return numbers
 
-    def heard_last(self, channel: bytes) -> Sequence[int]:
+    def heard_last(self, channel: bytes, body: str) -> Sequence[int]:
         """An event came that is the channel's last. Returns: the questions for it, which need no other answer.
 
-        The answer on its way is this event or an older one: it would come twice, or after what has replaced it.
+        The answer on its way is this event or an older one: it would come twice, or after what has replaced it. Unless
+        the event was sent in a lease that has ended since: what was published then is only in the answer.
         """
+        for number, one in list(self._overheard.items()):
+            if one.channel == channel:
+                one.body = body
+                if one.renewed:
+                    del self._overheard[number]
         reads = self._reads.pop(channel, None)
-        return () if reads is None else (reads.asked, *reads.with_it, *reads.next)
+        if reads is None:
+            return ()
+        numbers = (reads.asked, *reads.with_it, *reads.next)
+        asks = [self._asks[number][:2] for number in numbers if number in self._asks]
+        self._overheard[reads.asked] = Overheard(channel, asks, body)
+        return numbers
+
+    def renewed(self) -> None:
+        """The link is new: its lease began just now."""
+        for one in self._overheard.values():
+            one.renewed = True
+
+    def overheard(self, number: int) -> Overheard | None:
+        """An answer has come. Returns: whom it may concern all the same, though they have been answered."""
+        one = self._overheard.pop(number, None)
+        return one if one is not None and one.renewed else None
 
     def answered(self, number: int, status: int) -> tuple[Connection, Ask, Connection | None] | None:
         """An answer has come.

@@ -49,7 +49,7 @@ from farm.round import Round
 from farm.settings import LimitOptions, WorkerOptions
 from farm.wheel import Bucket, Wheel
 from farm.whose import ENOUGH, for_app_servers
-from farm.worker.attachments import Attachments
+from farm.worker.attachments import Attachments, Overheard
 from farm.worker.budget import Budget
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
 from farm.worker.health import Health
@@ -505,6 +505,7 @@ class Sockets:
     def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         """The link is new. Returns: the devices that are here, as the words HOLD have them."""
         self._news.renewed()
+        self._attachments.renewed()
         if self._health is not None:
             self._health.refusing = ""
         return self._attachments.held()
@@ -581,8 +582,23 @@ class Sockets:
             for connection, join, outcome, result in completed.joins:
                 self._answer(connection, number, join, outcome, result)
             return
+        if (overheard := self._attachments.overheard(number)) is not None:
+            if status == v.OK and payload is not None:
+                self._catch_up(overheard, payload)
+            return
         for asked in self._attachments.readers(number):
             self._answer_one(asked, status, payload)
+
+    def _catch_up(self, overheard: Overheard, payload: Any) -> None:
+        """While the link was away a channel's last event may have become another than those subscribers have heard."""
+        room = self.rooms.get(overheard.channel)
+        for connection, ask in overheard.asks:
+            session = connection.session
+            if room is None or session is None or connection not in room.subscribers:
+                continue
+            effects = list(_effects(session.answered, ask.question, v.OK, payload, self.now))
+            if effects != [overheard.body.encode()]:
+                self._perform(connection, effects)
 
     def _answer_one(self, number: int, status: int, payload: Any) -> None:
         found = self._attachments.answered(number, status)
@@ -638,7 +654,7 @@ class Sockets:
             audience = [connection for connection in audience if connection is not left_out]
         self._fan_out(audience, encode_text(body.encode()))
         if offset == v.LAST:
-            for number in self._attachments.heard_last(key):
+            for number in self._attachments.heard_last(key, body):
                 self._answer_one(number, v.HEARD, None)
 
     def _fan_out(self, audience: Collection[Connection], frame: bytes) -> None:
