@@ -35,13 +35,15 @@ LOG_LINES: Final = 5
 @dataclass(frozen=True, slots=True)
 class Status:
     """What `GET /status` on the admin port says, as far as the bench needs it. Shards by their number as text.
-    `capacity`: connections that the workers take in all, None if they do not say."""
+    `capacity`: connections that the workers take in all, None if they do not say. `python`: the interpreter, and how it
+    was built (`router.interpreter`), empty if it does not say."""
 
     routers: list[int]
     workers: dict[str, int]
     connections: dict[str, int]
     gc_pause_max_ms: float | None
     capacity: int | None = None
+    python: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -92,6 +94,7 @@ def read_status(body: dict[str, Any]) -> Status:
         {str(row["shard"]): int(row.get("connections") or 0) for row in rows},
         max(pauses, default=None),
         sum(capacities) if len(capacities) == len(rows) else None,
+        {str(key): str(value) for key, value in body.get("python", {}).items()},
     )
 
 

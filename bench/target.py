@@ -24,5 +24,8 @@ class Target:
           BenchError: it is not there, or did not come up.
         """
         if self.url:
-            return attach(self.url, self.admin)
+            farm = attach(self.url, self.admin)
+            if (status := farm.status()) is not None and status.python:
+                farm.settings["python"] = status.python  # not ours
+            return farm
         return stack.enter_context(started(self.workers, self.store, interrupt, self.settings))

@@ -28,6 +28,7 @@ from farm.capacity import (
 )
 from farm.control import ControlError, pid_file, running_pid
 from farm.machine import Machine
+from router.interpreter import Interpreter
 from router.options import Settings
 from router.settings import Data, Listen, StoreOptions
 
@@ -53,6 +54,10 @@ TCP_PAGES_PER_CONNECTION: Final = 1  # an idle socket holds none, one that is be
 DEFAULT_RMEM: Final = 131_072  # the kernel's own default of the middle value, and so of the one below
 DEFAULT_WMEM: Final = 16_384
 MIN_PORTS: Final = 16_000  # source ports of one address, for the load generator
+COSTS: Final = "a push costs about a quarter more CPU"
+FASTER_PYTHON: Final = (
+    "the distribution's: make clean, make PYTHON=/usr/bin/python3; or one that uv or python.org has built"
+)
 NETWORK_FILESYSTEMS: Final = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs"))
 PASSING_FILESYSTEMS: Final = frozenset(("tmpfs", "ramfs"))
 
@@ -219,9 +224,10 @@ def processors(s: Subject) -> Iterator[Check]:
 
 
 def versions(s: Subject) -> Iterator[Check]:
-    """The interpreter and the SQLite library it was built with."""
+    """The interpreter, how it was built, and the SQLite library it was built with."""
     python, sqlite = s.machine.python_version(), s.machine.sqlite_version()
     yield _version("Python", python, MIN_PYTHON)
+    yield _build(s.machine.interpreter())
     if s.settings.get(StoreOptions).kind == "sqlite":
         yield _version("SQLite", sqlite, MIN_SQLITE)
 
@@ -231,6 +237,14 @@ def _version(name: str, found: tuple[int, ...], needed: tuple[int, ...]) -> Chec
     dotted = [".".join(map(str, version)) for version in (found, needed)]
     remedy = f"a Python with {name} {dotted[1]} or later" if old else ""
     return Check(name, "fail" if old else "ok", dotted[0], f"{dotted[1]} or later", remedy)
+
+
+def _build(python: Interpreter) -> Check:
+    missing = " and ".join(python.missing)
+    found = f"{python.implementation}, PGO {python.pgo}, LTO {python.lto}"
+    if not missing:
+        return Check("Python's build", "ok", found, "PGO and LTO")
+    return Check("Python's build", "warn", found, f"PGO and LTO: without {missing} {COSTS}", FASTER_PYTHON)
 
 
 def ports(s: Subject) -> Iterator[Check]:

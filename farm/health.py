@@ -9,6 +9,7 @@ from typing import Any
 from farm.slot import RunningFarm, Slot
 from router import __version__
 from router.health import LEAVING, NO_ROOM, NO_ROUTER
+from router.interpreter import interpreter
 from router.memory import resident_bytes
 from router.settings import Listen
 
@@ -64,6 +65,7 @@ def _status(farm: RunningFarm, told: dict[str, Any] | None) -> dict[str, Any]:
         "status": state,
         "down": down,
         "version": __version__,
+        "python": interpreter().fields(),
         "pid": os.getpid(),
         "memory": resident_bytes(),
         "uptime": round(time.monotonic() - farm.started, 1),

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from router.interpreter import Interpreter, interpreter
+
 UNLIMITED: Final = 2**63 - 1
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -55,6 +57,10 @@ class Machine:
 
     def python_version(self) -> tuple[int, ...]:
         return tuple(sys.version_info[:3])
+
+    def interpreter(self) -> Interpreter:
+        """The Python that runs this, and how it was built."""
+        return interpreter()
 
     def sqlite_version(self) -> tuple[int, ...]:
         return sqlite3.sqlite_version_info

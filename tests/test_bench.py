@@ -468,6 +468,8 @@ def test_status_of_a_farm() -> None:
         ],
     }
     assert read_status(body) == Status([7], {"0": 8, "1": 9}, {"0": 5, "1": 0}, 0.5)
+    python = {"implementation": "CPython", "version": "3.11.2", "pgo": "yes", "lto": "yes"}
+    assert read_status(body | {"python": python}).python == python
 
 
 def test_processes_for_devices() -> None:

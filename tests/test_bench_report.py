@@ -26,6 +26,7 @@ from bench.figures.results import COMMANDS, document, read, shown
 from bench.figures.tables import Chart, Series, Table
 from bench.render import html, markdown, pictures, terminal
 from bench.render.columns import text_columns
+from router.interpreter import interpreter
 
 RECORDED = Path(__file__).parent / "data" / "bench"
 COMMANDS_RECORDED = ("connect", "push", "instances")
@@ -60,6 +61,7 @@ def test_a_document_says_where_it_comes_from() -> None:
     assert body == json.loads(json.dumps(body)) == results.checked(body)
     assert body["statuses"] == {"200": 3} and body["share"] is None and body["interrupted"]
     assert body["machine"]["kernel"] and body["machine"]["sysctl"].keys() >= {"fs/file-max", "net/core/somaxconn"}
+    assert body["machine"]["interpreter"] == interpreter().fields()
     assert re.fullmatch(r"[0-9a-f]{7,}( with changes)?|version .+", body["commit"])
 
 
@@ -147,6 +149,29 @@ def test_terminal_markdown_and_html_have_the_figures_of_the_document(name: str) 
         assert [figure for figure in wanted if figure not in text] == []
         assert body["machine"]["kernel"] in text and body["machine"]["python"] in text
         assert body["commit"].split()[0] in text
+
+
+SLOW = {"implementation": "CPython", "version": "3.12.1", "pgo": "no", "lto": "no"}
+FAST = SLOW | {"pgo": "yes", "lto": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "of_the_farm", "named"),
+    [
+        (SLOW, {}, "CPython 3.12.1 (PGO no, LTO no)"),
+        (FAST, {}, "CPython 3.12.1 (PGO yes, LTO yes)"),
+        (FAST, {"python": SLOW}, "CPython 3.12.1 (PGO no, LTO no)"),  # of a farm that ran already
+    ],
+)
+def test_the_interpreter_is_shown_and_a_slow_one_warned_of(
+    ours: dict[str, str], of_the_farm: dict[str, Any], named: str
+) -> None:
+    body = recorded("push")
+    body["machine"]["interpreter"] = ours
+    body["farm"] = body.get("farm", {}) | of_the_farm
+    for text in (on_terminal(body), as_markdown(body), as_html(body)):
+        assert named in text
+        assert ("without PGO and LTO" in text) == ("PGO no" in named)
 
 
 def test_failures_and_an_interruption_are_shown() -> None:

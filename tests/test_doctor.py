@@ -14,6 +14,7 @@ from farm.capacity import count, describe, limits, raise_descriptor_limit, size
 from farm.doctor import Check, examine
 from farm.machine import UNLIMITED, Machine, nearest_folder
 from farm.settings import OWN_SECTIONS, WorkerOptions
+from router.interpreter import Interpreter
 from router.options import Settings, defaults
 from router.settings import SECTIONS, Data, Listen, StoreOptions
 
@@ -31,6 +32,7 @@ class MadeUp(Machine):
         self.descriptors = (1024, 1_048_576)
         self.cores = 2
         self.python: tuple[int, ...] = (3, 11, 7)
+        self.built = Interpreter("CPython", "3.11.7", "yes", "yes")
         self.sqlite: tuple[int, ...] = (3, 40, 1)
         self.taken: dict[int, int] = {}
         self.unwritable: OSError | None = None
@@ -66,6 +68,9 @@ class MadeUp(Machine):
 
     def python_version(self) -> tuple[int, ...]:
         return self.python
+
+    def interpreter(self) -> Interpreter:
+        return self.built
 
     def sqlite_version(self) -> tuple[int, ...]:
         return self.sqlite
@@ -225,6 +230,16 @@ def test_workers_and_versions(machine: MadeUp, settings: Settings) -> None:
     assert (row(rows, "SQLite").status, row(rows, "SQLite").found) == ("fail", "3.31.1")
     rows = examine(settings.replace(StoreOptions, kind="memory"), 2, 100, machine)
     assert "SQLite" not in {r.name for r in rows}
+
+
+def test_a_python_without_pgo_and_lto_is_told_with_what_to_use_instead(machine: MadeUp, settings: Settings) -> None:
+    assert row(examine(settings, 2, 100, machine), "Python's build").status == "ok"
+    machine.built = Interpreter("CPython", "3.11.7", "no", "no")
+    found = row(examine(settings, 2, 100, machine), "Python's build")
+    assert (found.status, found.found) == ("warn", "CPython, PGO no, LTO no")
+    assert "without PGO and LTO" in found.needed and "PYTHON=/usr/bin/python3" in found.remedy
+    machine.built = Interpreter("CPython", "3.11.7", "unknown", "unknown")
+    assert row(examine(settings, 2, 100, machine), "Python's build").status == "ok"
 
 
 def test_ports(machine: MadeUp, settings: Settings) -> None:

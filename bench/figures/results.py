@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import BenchError
+from bench.figures.interpreters import python_of, warning_of
 from bench.figures.tables import Chart, Table
 from bench.machine.procfs import machine
 
@@ -42,13 +43,14 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A document as it is drawn."""
+    """A document as it is drawn. `warning`: what makes its figures worse than they could be; empty if nothing does."""
 
     title: str
     headline: str
     tables: list[Table]
     charts: list[Chart]
     foot: str
+    warning: str = ""
 
 
 def document(command: str, options: dict[str, Any], result: dict[str, Any], interrupted: bool) -> Document:
@@ -113,12 +115,13 @@ def shown(body: Document) -> Shown:
         raise BenchError(f"there is nothing that shows results of {command!r}")
     facts = body["machine"]
     try:
-        foot = f"{facts['cores']} cores, {facts['cpu']}, Linux {facts['kernel']}, Python {facts['python']}"
+        foot = f"{facts['cores']} cores, {facts['cpu']}, Linux {facts['kernel']}, {python_of(body)}"
         tables: Callable[[Document], list[Table]] = view.tables
         charts: Callable[[Document], list[Chart]] = view.charts
         drawn = tables(body)
         headline = view.headline(body) if hasattr(view, "headline") else first_figures(drawn)
-        found = Shown(f"farm bench {command}", headline, drawn, charts(body), foot + _commit_of(body))
+        foot += _commit_of(body)
+        found = Shown(f"farm bench {command}", headline, drawn, charts(body), foot, warning_of(body))
     except KeyError as error:
         raise BenchError(f"a result of {command!r} without the field {error.args[0]!r}") from None
     except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:

@@ -3,12 +3,13 @@
 import os
 import platform
 import resource
-import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
+
+from router.interpreter import interpreter
 
 CPUCLOCK_SCHED: Final = 2
 """The low bits of a process's clock id: all the time that its threads ran, in nanoseconds."""
@@ -143,7 +144,8 @@ def machine() -> dict[str, object]:
         "cores": cores(),
         "memory_bytes": int(memory.split()[1]) * 1024,
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
-        "python": sys.version.split()[0],
+        "python": platform.python_version(),
+        "interpreter": interpreter().fields(),
         "sysctl": {
             name: sysctl(name) for name in ("net/core/somaxconn", "net/ipv4/ip_local_port_range", "fs/file-max")
         },

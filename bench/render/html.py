@@ -111,6 +111,8 @@ def _section(number: int, entry: Entry) -> list[str]:
     parts.append(
         f'<p class="faint">{_text(entry.found.title)}, {_text(_moment(body))} UTC; {_text(entry.found.foot)}</p>'
     )
+    if entry.found.warning:
+        parts.append(f'<p class="bad">{_text(entry.found.warning)}.</p>')
     if body["interrupted"]:
         parts.append('<p class="bad">Interrupted: these are the figures until then.</p>')
     parts += [part for chart in entry.found.charts for part in _picture(chart)]

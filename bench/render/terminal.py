@@ -15,6 +15,8 @@ ASIDE = "dim"
 def show(console: Console, body: Document, found: Shown) -> None:
     """Print all tables of a document, and what they were measured on."""
     console.print(Group(*(part for table in found.tables for part in _parts(table)), Text(found.foot, style=ASIDE)))
+    if found.warning:
+        console.print(Text(f"{found.warning}."))
     if body["interrupted"]:
         console.print("interrupted: these are the figures until then")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from bench.figures.interpreters import python_of
 from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, percent, size
 
 MIB: Final = 1 << 20
@@ -73,9 +74,7 @@ def _overview(body: dict[str, Any]) -> Table:
     table.notes += [f"Note: {note}." for note in body["notes"]]
     machine = body["machine"]
     sysctls = ", ".join(f"{name.replace('/', '.')} {value}" for name, value in machine["sysctl"].items())
-    table.notes.append(
-        f"Linux {machine['kernel']}, Python {machine['python']}, commit {body.get('commit', '-')}; {sysctls}."
-    )
+    table.notes.append(f"Linux {machine['kernel']}, {python_of(body)}, commit {body.get('commit', '-')}; {sysctls}.")
     return table
 
 
