@@ -7,7 +7,9 @@ of this: the path is served by a `SharedPath`, whose sessions become a session o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+import msgspec
 
 from farm.dialects import Become, Close, Dialect, Effects, Session
 from farm.frames import NORMAL
@@ -15,15 +17,12 @@ from farm.upgrade import Request
 from router.store.base import Item
 
 
-class Undecided:
+class Undecided(msgspec.Struct, gc=False, eq=False):
     """A connection that has not said anything yet."""
 
-    __slots__ = ("_dialects", "_request")
-    key: bytes | None = None
-
-    def __init__(self, dialects: Sequence[Dialect], request: Request) -> None:
-        self._dialects = dialects
-        self._request = request
+    _dialects: Sequence[Dialect]
+    _request: Request
+    key: ClassVar[bytes | None] = None
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         for dialect in self._dialects:

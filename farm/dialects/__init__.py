@@ -105,10 +105,15 @@ Effects = Iterable[Effect]
 
 
 class Session(Protocol):
-    """One connection, as its dialect sees it. Times are seconds of a monotonic clock."""
+    """One connection, as its dialect sees it. Times are seconds of a monotonic clock.
 
-    key: bytes | None
-    """The address of the device once it is attached."""
+    There is one for each connection that is held, so it is best a `msgspec.Struct` with `gc=False, eq=False`: without
+    a dict and a collector's header. Then nothing that it refers to may refer back to it: it would never be freed.
+    """
+
+    @property
+    def key(self) -> bytes | None:
+        """The address of the device once it is attached: the object that was in the word ATTACH, not one like it."""
 
     # Besides, a session may have
     #     rooms: Collection[bytes]         channels it has joined, from giving the Join until Part or a refusal: they

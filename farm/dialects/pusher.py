@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -284,20 +284,19 @@ class _More:
         return next((user for room, user in self.members if room == key), None)
 
 
-class PusherSession:
+class PusherSession(msgspec.Struct, gc=False, eq=False):
     """One connection of an application."""
 
-    __slots__ = ("_home", "_more", "_vouched", "rooms", "socket_id")
-    key: bytes | None = None
-    farewell = (GO_AND_RETURN, "the server goes away: connect again")
+    _home: Home
+    socket_id: str
+    _more: _More | None = None
+    _vouched: bool = False  # the application's own server has vouched for it
+    rooms: tuple[bytes, ...] = ()
+    key: ClassVar[bytes | None] = None
+    farewell: ClassVar[tuple[int, str]] = (GO_AND_RETURN, "the server goes away: connect again")
 
-    def __init__(self, home: Home, socket_id: str) -> None:
-        home.connections += 1
-        self._home = home
-        self._more: _More | None = None
-        self._vouched = False  # the application's own server has vouched for it
-        self.rooms: tuple[bytes, ...] = ()
-        self.socket_id = socket_id
+    def __post_init__(self) -> None:
+        self._home.connections += 1
 
     def __del__(self) -> None:
         self._home.connections -= 1  # nothing else is told when a connection has gone

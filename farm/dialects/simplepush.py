@@ -112,20 +112,17 @@ class SimplePushDialect:
         return stamp(self.unix_time(), self.options.timeout_uaid)
 
 
-class SimplePushSession:
+class SimplePushSession(msgspec.Struct, gc=False, eq=False):
     """One device. Without `key` it has not said hello."""
 
-    __slots__ = ("_dialect", "_has", "_last_ping", "_spelling", "_unacked", "key")
-
-    def __init__(self, dialect: SimplePushDialect) -> None:
-        self._dialect = dialect
-        self.key: bytes | None = None
-        self._spelling: str | None = None  # the uaid, where it is not the key's plain digits
-        self._last_ping = _NEVER
-        # _RECORDED, _MORE if the store may hold what was not sent, and _CHANNEL for each channel of its hello and each
-        # register; a slot less
-        self._has = 0
-        self._unacked: dict[str, int] | None = None  # what was sent on this connection and not acknowledged
+    _dialect: SimplePushDialect
+    key: bytes | None = None
+    _spelling: str | None = None  # the uaid, where it is not the key's plain digits
+    _last_ping: float = _NEVER
+    # _RECORDED, _MORE if the store may hold what was not sent, and _CHANNEL for each channel of its hello and each
+    # register; a slot less
+    _has: int = 0
+    _unacked: dict[str, int] | None = None  # what was sent on this connection and not acknowledged
 
     # ------------------------------------------------------------------ from the device
 
@@ -204,12 +201,14 @@ class SimplePushSession:
         if len(channels) > self._dialect.options.max_channels:
             return self._fresh()
         needs = DEVICES if channels else ""
-        return (Ask((v.ATTACH, 0, device_key(uaid), needs, v.EVERYTHING), ("hello", (uaid, len(channels)))),)
+        key = device_key(uaid)
+        return (Ask((v.ATTACH, 0, key, needs, v.EVERYTHING), ("hello", (uaid, key, len(channels)))),)
 
     def _fresh(self) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
-        return (Ask((v.ATTACH, 0, device_key(uaid), "", 0), ("hello", (uaid, 0))),)
+        key = device_key(uaid)
+        return (Ask((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, 0))),)
 
     def _register(self, command: dict[str, Any], now: float) -> Effects:
         key = self._attached()
@@ -303,8 +302,8 @@ class SimplePushSession:
             return self.stored(items, now)
         return self._notify(items)
 
-    def _hello_answered(self, subject: tuple[str, int], status: int, payload: Any) -> Effects:
-        uaid, channels = subject
+    def _hello_answered(self, subject: tuple[str, bytes, int], status: int, payload: Any) -> Effects:
+        uaid, key, channels = subject
         if status == v.UNKNOWN:
             return self._fresh()
         if status == v.MOVED:
@@ -312,7 +311,7 @@ class SimplePushSession:
         if status != v.OK:
             return self._failed("hello")
         items, record = payload
-        self.key = key = device_key(uaid)
+        self.key = key  # the very object that the worker knows the device by: to make it again would cost its memory
         if uaid != key.hex():
             self._spelling = uaid
         self._has = channels * _CHANNEL + (record is not None) * _RECORDED

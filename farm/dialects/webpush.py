@@ -262,18 +262,15 @@ class _Flow:
         self.more = False  # the store may hold something that was not sent
 
 
-class WebPushSession:
+class WebPushSession(msgspec.Struct, gc=False, eq=False):
     """One device. Without `key` it has not said hello."""
 
-    __slots__ = ("_dialect", "_flow", "_follows", "_last_ping", "_told", "key")
-
-    def __init__(self, dialect: WebPushDialect) -> None:
-        self._dialect = dialect
-        self.key: bytes | None = None
-        self._flow: _Flow | None = None  # only while something is under way
-        self._follows: Following | None = None
-        self._told = 0  # the change up to which it knows of its broadcasts
-        self._last_ping = _NEVER
+    _dialect: WebPushDialect
+    key: bytes | None = None
+    _flow: _Flow | None = None  # only while something is under way
+    _follows: Following | None = None
+    _told: int = 0  # the change up to which it knows of its broadcasts
+    _last_ping: float = _NEVER
 
     # ------------------------------------------------------------------ from the device
 
@@ -307,12 +304,14 @@ class WebPushSession:
         if _UAID.fullmatch(uaid) is None:
             return self._fresh(broadcasts)
         batch = self._dialect.options.batch
-        return (Ask((v.ATTACH, 0, device_address(uaid), DEVICES, batch), ("hello", (uaid, broadcasts))),)
+        key = device_address(uaid)
+        return (Ask((v.ATTACH, 0, key, DEVICES, batch), ("hello", (uaid, key, broadcasts))),)
 
     def _fresh(self, broadcasts: dict[str, str]) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
-        return (Ask((v.ATTACH, 0, device_address(uaid), "", 0), ("hello", (uaid, broadcasts))),)
+        key = device_address(uaid)
+        return (Ask((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, broadcasts))),)
 
     def _hello_again(self, key: bytes, command: _Hello, now: float) -> Effects:
         return self._refuse("hello has been said")
@@ -406,8 +405,8 @@ class WebPushSession:
         items = [Item(*item) for item in payload]
         return [*self._take(items, len(items), self._full(items)), *self._next(self.key)]
 
-    def _hello_answered(self, subject: tuple[str, dict[str, str]], status: int, payload: Any) -> Effects:
-        uaid, broadcasts = subject
+    def _hello_answered(self, subject: tuple[str, bytes, dict[str, str]], status: int, payload: Any) -> Effects:
+        uaid, key, broadcasts = subject
         if status == v.UNKNOWN:
             return self._fresh(broadcasts)
         if status == v.MOVED:
@@ -417,7 +416,7 @@ class WebPushSession:
             return (Close(TRY_LATER, "the store failed"),)
         found, record = payload
         items = [Item(*item) for item in found]
-        self.key = key = device_address(uaid)
+        self.key = key  # the very object that the worker knows the device by: to make it again would cost its memory
         self._told = self._dialect.broadcasts.changes
         reply = {
             "messageType": "hello",

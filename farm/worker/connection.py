@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from farm.dialects import Session
 from farm.frames import CloseFinder, FrameReader
 from farm.wheel import Bucket
@@ -15,20 +17,21 @@ CLOSING: Final = 2
 frame, `reader` looks for that. Then the peer ends the connection."""
 
 
-class Connection:
-    """One device connection."""
+class Connection(msgspec.Struct, gc=False, eq=False):
+    """One device connection.
 
-    __slots__ = ("ask", "bucket", "fd", "held", "mask", "out", "phase", "reader", "session", "since")
+    The garbage collector does not see it, nor a session (`farm.dialects.Session`): nothing that one of them refers to
+    may refer back to it. What is to be found by connection lies in a table of the worker, from which closing takes it.
+    """
 
-    def __init__(self, fd: int, mask: int, now: float) -> None:
-        self.fd = fd
-        self.phase = HANDSHAKE
-        self.mask = mask  # what epoll watches
-        self.since = now  # accepted; once open, last read
-        self.session: Session | None = None
-        # An incomplete request, an incomplete message, or what looks for the peer's close frame.
-        self.reader: bytearray | FrameReader | CloseFinder | None = None
-        self.out: bytearray | None = None  # what the kernel did not take
-        self.bucket: Bucket | None = None
-        self.ask = 0  # the question whose answer is waited for
-        self.held: list[tuple[int, bytes]] | None = None  # messages that came behind that question
+    fd: int
+    mask: int  # what epoll watches
+    since: float  # accepted; once open, last read
+    phase: int = HANDSHAKE
+    session: Session | None = None
+    # An incomplete request, an incomplete message, or what looks for the peer's close frame.
+    reader: bytearray | FrameReader | CloseFinder | None = None
+    out: bytearray | None = None  # what the kernel did not take
+    bucket: Bucket | None = None
+    ask: int = 0  # the question whose answer is waited for
+    held: list[tuple[int, bytes]] | None = None  # messages that came behind that question
