@@ -21,7 +21,7 @@ from bench.figures.dialects import CONNECT_FIGURES, PUSH_FIGURES, ratios
 from bench.figures.evidence import evidence
 from bench.figures.profiles import PROFILES
 from bench.figures.results import shown
-from bench.load.http_bytes import head_of_push, payload_of, push_request
+from bench.load.http_bytes import batch_request, head_of_batch, head_of_push, payload_of, push_request
 from bench.load.samples import (
     DATA_MISSING,
     DATA_RIGHT,
@@ -33,6 +33,7 @@ from bench.load.samples import (
     newest_accepted,
 )
 from bench.load.sockets import Address, source_of, sources_in
+from bench.load.wires import WIRES
 from bench.machine import machine_memory
 from bench.machine.machine_memory import Cache, Reading, growth, parse_slabinfo, reading_of
 from bench.machine.procfs import Kernel
@@ -51,6 +52,23 @@ def test_the_data_of_a_push_is_its_versions_own(version: int, size: int) -> None
     assert b"\r\nContent-Length: %d" % len(body) in head
     assert parse_qsl(body.decode()) == [("version", str(version)), ("data", data.decode())]
     assert json.loads(b'"%b"' % data).encode() == data
+
+
+def test_a_batch_is_a_line_for_each_push_and_answered_so() -> None:
+    paths = [b"/update/a-_b", b"/update/c"]
+    head, _, body = batch_request(paths, head_of_batch("farm:8081"), [7, 9], 20).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/push HTTP/1.1\r\n") and b"\r\nContent-Length: %d" % len(body) in head
+    assert [json.loads(line) for line in body.splitlines()] == [
+        {"token": "a-_b", "version": 7, "data": payload_of(7, 20).decode()},
+        {"token": "c", "version": 9, "data": payload_of(9, 20).decode()},
+    ]
+    assert json.loads(batch_request(paths[1:], b"", [9]).partition(b"\r\n\r\n")[2]) == {"token": "c", "version": 9}
+    lines = b'{"status":200}\n{"status":503,"error":"{\\"status\\":200"}\n{"status":202}\n'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(lines), lines)
+    assert WIRES["batch"]("farm").response(answer[:-1]) is None
+    assert WIRES["batch"]("farm").response(answer) == (200, len(answer), False, (200, 503, 202))
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    assert WIRES["batch"]("farm").response(refused) == (413, len(refused), False, ())
 
 
 # ---- books
@@ -234,6 +252,7 @@ def test_the_page_cache_is_not_in_use_but_shared_memory_is() -> None:
         (["push", "--dialect", "carrier pigeon"], "--dialect"),
         (["push", "--dialect", "webpush", "--payload", "8"], "9 bytes"),
         (["push", "--dialect", "both", "--payload", "0"], "9 bytes"),
+        (["push", "--dialect", "both", "--batch", "5"], "--batch"),
         (["connect", "--dialect", "webpush", "--bare"], "--bare"),
         (["connect", "--source", "10.0.0.0/8"], "65,536"),
         (["connect", "--source", "10.0.0.5/24"], "host bits"),
@@ -288,6 +307,25 @@ def test_two_runs_with_many_processes_and_devices_that_are_away(tmp_path: Path) 
         assert run["usage"]["groups"]["load pushers"]["processes"] == 3
     away = body["away"]
     assert away["clean"] and max(run["stored"] for run in body["runs"]) <= away["arrived"] <= 100
+
+
+def test_many_pushes_in_a_request(tmp_path: Path) -> None:
+    arguments = ("push", "--devices", "200", "--store", "memory", "--seconds", "0.5", "--pushers", "2", "--half")
+    mix = ("--batch", "30", "--connections", "4", "--payload", "40", "--online", "0.5")
+    body = bench(*arguments, *mix, file=tmp_path / "push.json")
+    for run in body["runs"]:
+        assert run["clean"] and balanced(run) and run["delivered"] > 0 and run["stored"] > 0
+        assert run["pushes"] % 30 == 0 and run["wrong_data"] == 0
+    assert body["away"]["clean"] and body["away"]["arrived"] > 0
+    assert "30 in a request" in shown(body).tables[0].title
+
+
+def test_lines_that_a_farm_refuses(tmp_path: Path) -> None:
+    refusing = ("--set", "endpoint.max_batch=5", "--batch", "6")
+    (run,) = bench("push", "--devices", "20", "--seconds", "0.2", *refusing, file=tmp_path / "push.json", code=1)[
+        "runs"
+    ]
+    assert run["statuses"] == {"413": run["pushes"]} and run["refused"] == run["pushes"] > 0
 
 
 def test_data_that_a_farm_refuses(tmp_path: Path) -> None:

@@ -58,6 +58,14 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
     metavar="SHARE",
     help="Share of the devices that is connected. The others register and leave: what is pushed to them is stored.",
 )
+@click.option(
+    "--batch",
+    type=click.IntRange(0),
+    default=0,
+    metavar="PUSHES",
+    help="Pushes in each request, by POST /v1/push; a farm takes 10000 (endpoint.max_batch). SimplePush only. By "
+    "default each push is a request of its own.",
+)
 @channels_option
 @source_option
 @click.option(
@@ -81,6 +89,7 @@ def push(
     grace: float,
     payload: int | None,
     online: float,
+    batch: int,
     channels: int,
     sources: tuple[str, ...],
     endpoint: str,
@@ -103,12 +112,15 @@ def push(
     farm bench push --devices 15000 --half
     farm bench push --store memory --connections 256 --seconds 30
     farm bench push --rate 5000 --json pushed.json
+    farm bench push --batch 100 --connections 16
     farm bench push --dialect both --seconds 20
     farm bench push --rate 2000 --pushers 2 --channels 3 --payload 200 --online 0.8
     """
     least = max(one.least for one in chosen(dialect))
     if payload is not None and payload < least:
         raise click.BadParameter(f"a push of WebPush has {least} bytes at least, to be told by", param_hint="--payload")
+    if batch and any(not one.batches for one in chosen(dialect)):
+        raise click.BadParameter("only SimplePush takes several pushes in a request", param_hint="--batch")
     load = Load(
         devices,
         processes=processes,
@@ -117,7 +129,7 @@ def push(
         channels=channels,
         sources=sources,
     )
-    plan = pushing.Plan(connections, pushers, seconds, rate, half, grace, endpoint, online=online)
+    plan = pushing.Plan(connections, pushers, seconds, rate, half, grace, endpoint, online=online, batch=batch)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         def one(spoken: Dialect) -> dict[str, Any]:
@@ -129,6 +141,7 @@ def push(
     options: dict[str, Any] = {"devices": devices, "dialect": dialect, "processes": processes}
     options |= {"connections": connections}
     options |= {"pushers": pushers, "seconds": seconds, "rate": rate, "half": half, "grace": grace}
+    options |= {"batch": batch}
     options |= {"channels": channels, "payload": payload, "online": online, "sources": len(sources)}
     body = perform("push", options | farm, run)
     sys.exit(body["interrupted"] or not all(map(_as_it_should_be, parts_of(body))))

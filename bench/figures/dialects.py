@@ -15,7 +15,7 @@ class Dialect:
     """`name`: also that of the devices' speech; `wire`: of the push port, see `bench.load.wires`. `payload`: bytes of
     data that a push carries if nobody says another size, `least`: with fewer a device can't tell which push it is.
     `keeps_all`: every message is delivered, not only the newest of a channel. `signs`: app servers have a key that
-    devices register with."""
+    devices register with. `batches`: one request may carry several pushes."""
 
     name: str
     title: str
@@ -24,9 +24,10 @@ class Dialect:
     least: int = 0
     keeps_all: bool = False
     signs: bool = False
+    batches: bool = False
 
 
-SIMPLEPUSH: Final = Dialect("simplepush", "SimplePush", "farm")
+SIMPLEPUSH: Final = Dialect("simplepush", "SimplePush", "farm", batches=True)
 WEBPUSH: Final = Dialect("webpush", "WebPush", "webpush", payload=1024, least=STAMP_BYTES, keeps_all=True, signs=True)
 DIALECTS: Final = {dialect.name: dialect for dialect in (SIMPLEPUSH, WEBPUSH)}
 COMPARISON: Final = f"{WEBPUSH.title} : {SIMPLEPUSH.title}"

@@ -13,6 +13,7 @@ from bench.load.samples import DATA_RIGHT, DATA_WRONG
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CLOSE: Final = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
+_LINE_STATUS: Final = re.compile(rb'^\{"status":(\d{3})', re.MULTILINE)
 _BODILESS: Final = frozenset({204, 304})
 PLAIN_SCHEMES: Final = ("http", "nats")
 
@@ -26,11 +27,13 @@ _MOST_VERSION: Final = (1 << 63) - 1
 
 
 class Response(NamedTuple):
-    """A response: its status, the bytes it takes on the wire, and whether the server closes after it."""
+    """A response: its status, the bytes it takes on the wire, and whether the server closes after it. `statuses`: of
+    each push, where one request had several."""
 
     status: int
     size: int
     closes: bool
+    statuses: tuple[int, ...] = ()
 
 
 def head_of_push(host: str) -> bytes:
@@ -67,6 +70,29 @@ def push_request(path: bytes, head: bytes, version: int, payload: int = 0) -> by
     if payload:
         body += b"&data=" + payload_of(version, payload)
     return b"PUT %b%b%d\r\n\r\n%b" % (path, head, len(body), body)
+
+
+def head_of_batch(host: str) -> bytes:
+    """A request of many pushes, up to the Content-Length's value."""
+    return (
+        f"POST /v1/push HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-ndjson\r\nContent-Length: "
+    ).encode()
+
+
+def batch_request(paths: list[bytes], head: bytes, versions: list[int], payload: int = 0) -> bytes:
+    """One `POST` of many pushes, a line each, with `payload` bytes of data if not 0. `head` is from `head_of_batch`."""
+    lines = [
+        b'{"token":"%b","version":%d%b}\n'
+        % (path.rpartition(b"/")[2], version, b',"data":"%b"' % payload_of(version, payload) if payload else b"")
+        for path, version in zip(paths, versions, strict=True)
+    ]
+    body = b"".join(lines)
+    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+
+def statuses_of(data: bytes) -> tuple[int, ...]:
+    """What each line of the answer to such a request says."""
+    return tuple(int(status) for status in _LINE_STATUS.findall(data))
 
 
 def head_of_webpush(host: str, authorization: str) -> bytes:

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Final
 
+from bench.load.http_bytes import Response
 from bench.load.link import Link, LinkClosedError, Word
 from bench.load.pushers import Connection, Pushers
 from bench.load.samples import ACCEPTED
@@ -42,10 +43,10 @@ class Posters(Pushers):
         self.sent += self.subscribers[channel]
         return channel
 
-    def _record(self, connection: Connection, status: int) -> None:
-        if status not in ACCEPTED:
+    def _record(self, connection: Connection, response: Response) -> None:
+        if response.status not in ACCEPTED:
             self.sent -= self.subscribers[connection.channel]
-        super()._record(connection, status)
+        super()._record(connection, response)
 
     def _has_room(self) -> bool:
         arrived = sum(self.arrivals)

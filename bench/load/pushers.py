@@ -28,7 +28,9 @@ from collections import Counter
 from typing import Final
 
 from bench.load.frames import PeerError
+from bench.load.http_bytes import Response
 from bench.load.link import Link, LinkClosedError, Word
+from bench.load.samples import NO_ANSWER
 from bench.load.sockets import Address, Outbox, error_name, open_connection
 from bench.load.wires import WIRES
 
@@ -37,7 +39,7 @@ EVENTS: Final = 256
 PROGRESS_SECONDS: Final = 0.2
 KNOWN_RESPONSES: Final = 256
 ROOM_SECONDS: Final = 0.002
-NO_ANSWER: Final = 0
+UNANSWERED: Final = Response(NO_ANSWER, 0, closes=True)
 NEVER: Final = 1 << 62
 
 
@@ -73,7 +75,7 @@ class Pushers:
         self.connections: dict[int, Connection] = {}
         self.idle: list[Connection] = []
         self.busy: set[int] = set()
-        self.known: dict[bytes, tuple[int, bool]] = {}
+        self.known: dict[bytes, Response] = {}
         self.last_version = 0
         self.next_progress = 0.0
         self.stopped = False
@@ -194,17 +196,21 @@ class Pushers:
                 break
 
     def _push(self, connection: Connection, version: int) -> None:
+        connection.channel, connection.version = channel, version = self._begun(version)
+        self._send(connection, self.wire.request(self.paths[channel], version, self.payload))
+
+    def _begun(self, version: int) -> tuple[int, int]:
+        """The position of a channel to push to, busy from now on, and the version of the push: this one, or later."""
         self.count += 1
         channel = self._chosen()
-        if version <= self.last_version:
-            version = self.last_version + 1
-        self.last_version = version
         self.busy.add(channel)
-        connection.channel = channel
-        connection.version = version
+        self.last_version = version = max(version, self.last_version + 1)
+        return channel, version
+
+    def _send(self, connection: Connection, request: bytes) -> None:
         connection.sent = _now()
         try:
-            self.outbox.send(connection.descriptor, self.wire.request(self.paths[channel], version, self.payload))
+            self.outbox.send(connection.descriptor, request)
         except OSError as error:
             self._lose(connection, error_name(error))
 
@@ -249,32 +255,36 @@ class Pushers:
             if response.size != len(data) or connection.channel < 0:
                 self._lose(connection, "more than one answer")
                 return
-            known = response.status, response.closes
+            known = response
             if len(self.known) >= KNOWN_RESPONSES:
                 self.known.clear()
             self.known[data] = known
-        self._answered(connection, *known)
+        self._answered(connection, known)
 
-    def _answered(self, connection: Connection, status: int, closes: bool) -> None:
+    def _answered(self, connection: Connection, response: Response) -> None:
         if connection.channel < 0:
             self._lose(connection, "an answer to nothing")
             return
-        self._record(connection, status)
+        self._record(connection, response)
         self.fruitless = 0
-        if closes:
+        if response.closes:
             self._close(connection)
         elif self.going and not self.step and self.count < self.quota and self._has_room():
             self._push(connection, _now())
         else:
             self.idle.append(connection)
 
-    def _record(self, connection: Connection, status: int) -> None:
-        self.pushed_channels.append(self.channels[connection.channel])
-        self.pushed_versions.append(connection.version)
-        self.statuses.append(status)
-        self.times.append(max(0, min(_now() - connection.version, 0xFFFF_FFFF)))
-        self.busy.discard(connection.channel)
+    def _record(self, connection: Connection, response: Response) -> None:
+        self._note(connection.channel, connection.version, response.status)
         connection.channel = -1
+
+    def _note(self, channel: int, version: int, status: int) -> None:
+        """Take one push down."""
+        self.pushed_channels.append(self.channels[channel])
+        self.pushed_versions.append(version)
+        self.statuses.append(status)
+        self.times.append(max(0, min(_now() - version, 0xFFFF_FFFF)))
+        self.busy.discard(channel)
 
     # ---- connections
 
@@ -301,7 +311,7 @@ class Pushers:
         self.errors[why] += 1
         self.fruitless += 1
         if connection.channel >= 0:
-            self._record(connection, NO_ANSWER)
+            self._record(connection, UNANSWERED)
         self._close(connection)
 
     def _close(self, connection: Connection) -> None:

@@ -14,11 +14,14 @@ from typing import Final
 from bench.load.frames import PeerError
 from bench.load.http_bytes import (
     Response,
+    batch_request,
+    head_of_batch,
     head_of_push,
     head_of_webpush,
     payload_of,
     push_request,
     response_of,
+    statuses_of,
     webpush_request,
 )
 
@@ -54,6 +57,24 @@ class Wire:
           PeerError: not an answer.
         """
         return response_of(data)
+
+
+class Batch(Wire):
+    """A farm's push port for many pushes in one request: `POST /v1/push`, see `bench.load.batchers`."""
+
+    def __init__(self, host: str, authorization: str = "") -> None:
+        super().__init__(host)
+        self._head = head_of_batch(host)
+
+    def requests(self, paths: list[bytes], versions: list[int], payload: int) -> bytes:
+        """One request of a push to each of these paths."""
+        return batch_request(paths, self._head, versions, payload)
+
+    def response(self, data: bytes) -> Response | None:
+        response = response_of(data)
+        if response is None or response.status != 200:
+            return response
+        return response._replace(statuses=statuses_of(data))
 
 
 class WebPush(Wire):
@@ -172,6 +193,7 @@ def nats_connect() -> bytes:
 
 WIRES: Final[dict[str, type[Wire]]] = {
     "farm": Wire,
+    "batch": Batch,
     "webpush": WebPush,
     "put": Plain,
     "post": Post,

@@ -35,7 +35,8 @@ class Plan:
     """How to push. `rate` 0 is flat out; `grace` is how long an accepted push may take to arrive before it is lost.
     A run ends after `seconds`, or earlier after `count` pushes; 0: no limit by it. `payload`: bytes of data that a
     push carries. `online`: the share of the devices that is connected. A push has `answer_timeout` s to be answered.
-    `wire`: the kind of push port, see `bench.load.wires`. `keeps_all`: no message takes the place of another. `signer`:
+    `wire`: the kind of push port, see `bench.load.wires`. `batch`: pushes in one request, 0: each has its own, with a
+    route of its own. `keeps_all`: no message takes the place of another. `signer`:
     whose header every push has; None: it has none."""
 
     connections: int = 64
@@ -52,6 +53,7 @@ class Plan:
     wire: str = "farm"
     keeps_all: bool = False
     signer: Signer | None = None
+    batch: int = 0
 
 
 def speaking(dialect: Dialect, load: Load, plan: Plan, payload: int | None = None) -> tuple[Load, Plan]:
@@ -59,7 +61,8 @@ def speaking(dialect: Dialect, load: Load, plan: Plan, payload: int | None = Non
     size = dialect.payload if payload is None else payload
     signer = Signer() if dialect.signs else None
     load = replace(load, speech=dialect.name, arguments={"key": signer.public} if signer else {})
-    return load, replace(plan, wire=dialect.wire, payload=size, keeps_all=dialect.keeps_all, signer=signer)
+    wire = "batch" if plan.batch else dialect.wire
+    return load, replace(plan, wire=wire, payload=size, keeps_all=dialect.keeps_all, signer=signer)
 
 
 def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     Raises:
       BenchError: the farm, or a load process, is not there, or no device could be set up.
     """
-    result: dict[str, Any] = {"dialect": load.speech, "payload": plan.payload}
+    result: dict[str, Any] = {"dialect": load.speech, "payload": plan.payload, "batch": plan.batch}
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)
@@ -162,7 +165,7 @@ def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[C
     share, rest = divmod(plan.connections, count)
     children = [
         crew.start(
-            "bench.load.pushers",
+            "bench.load.batchers" if plan.batch else "bench.load.pushers",
             "a load process of app servers",
             channels[number::count].tobytes(),
             b"\n".join(paths[number::count]),
@@ -173,6 +176,7 @@ def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[C
             payload=plan.payload,
             wire=plan.wire,
             authorization=authorization,
+            batch=plan.batch,
         )
         for number in range(count)
     ]

@@ -50,11 +50,16 @@ def ready(setup: dict[str, Any]) -> str:
 
 
 def spoken(part: dict[str, Any]) -> str:
-    """` (WebPush, 1,024 bytes each)`, to stand behind the devices; nothing for results that do not say it."""
+    """` (WebPush, 1,024 bytes each)`, ` (SimplePush, 100 in a request)`: stands behind the devices; nothing for results
+    that do not say it."""
     if "dialect" not in part:
         return ""
-    payload = part.get("payload")
-    return f" ({dialect_of(part).title}" + (f", {payload:,} bytes each)" if payload else ")")
+    told = [dialect_of(part).title]
+    if batch := part.get("batch"):
+        told.append(f"{batch:,} in a request")
+    if payload := part.get("payload"):
+        told.append(f"{payload:,} bytes each")
+    return f" ({', '.join(told)})"
 
 
 def comparison(body: dict[str, Any], figures: Iterable[Figure]) -> list[Table]:
