@@ -26,7 +26,7 @@ class Connection(msgspec.Struct, gc=False, eq=False):
 
     fd: int
     mask: int  # what epoll watches
-    since: float  # accepted; once open, last read
+    since: float  # accepted; once open, the last tick before it was read
     phase: int = HANDSHAKE
     session: Session | None = None
     # An incomplete request, an incomplete message, or what looks for the peer's close frame.

@@ -56,10 +56,11 @@ from farm.worker.health import Health
 from farm.worker.news import News
 from farm.worker.rates import Rates
 from farm.worker.rooms import Change, Rooms
+from farm.worker.table import Table
 from router import logs
 from router import vocabulary as v
 from router.health import PAGES
-from router.lot import BROKEN, READ, WRITE, Lot, half_close
+from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
 from router.metrics import WorkerCounters
 from router.store.base import Item
 
@@ -71,6 +72,7 @@ _WHEEL_SLOTS: Final = 4096
 _COUNT_TICKS: Final = 4  # subscribers are counted once a second
 _FD_BITS: Final = 24  # of the number in a socket id; its rest counts connections
 _MAX_SOCKET_ID: Final = 40
+_MASKS: Final = {mask: mask for mask in (NOTHING, READ, WRITE, READ | WRITE)}  # one object for all connections
 _FAREWELL: Final = (GOING_AWAY, "the server goes away: connect again")
 
 
@@ -100,7 +102,7 @@ class Sockets:
         self._counters = counters
         self._tell = tell
         self._monotonic = monotonic
-        self._connections: dict[int, Connection] = {}
+        self._connections = Table()
         self._attachments = Attachments(tell, monotonic)
         self.devices = self._attachments.devices
         self.rooms = Rooms(tell, self._attachments.number)
@@ -126,7 +128,7 @@ class Sockets:
         self._listening = False
         self.max_connections = max_connections
         self.draining = False
-        self.now = monotonic()
+        self.now = self._stamp = monotonic()  # the other is that of the last tick: one object for all connections
         self._wheel_due = self.now
         self._round = Round(options.keepalive / 2)
         self._news = News(boards or {})
@@ -151,7 +153,8 @@ class Sockets:
 
     def ready(self, fd: int, events: int) -> None:
         """Deal with what epoll said of one descriptor."""
-        connection = self._connections.get(fd)
+        rows = self._connections.rows
+        connection = rows[fd] if fd < len(rows) else None
         if connection is None:
             if self._listener is not None and fd == self._listener.fileno():
                 self._accept()
@@ -250,7 +253,7 @@ class Sockets:
             self._drop(connection)
             return
         if connection.phase == OPEN:
-            connection.since = self.now
+            connection.since = self._stamp
             self._frames(connection, data)
         elif connection.phase == HANDSHAKE:
             self._handshake(connection, data)
@@ -304,7 +307,7 @@ class Sockets:
         self._counters.upgrades += 1
         first = dialect.first_tick
         connection.bucket = self._wheel.arm(connection.fd, first - (self.now - connection.since)) if first > 0 else None
-        connection.since = self.now
+        connection.since = self._stamp
         head = upgrade.switching(accepted, protocol)
         if hasattr(session, "begun"):
             self._perform(connection, _effects(session.begun, self.now), head)
@@ -807,7 +810,7 @@ class Sockets:
 
     def _set_mask(self, connection: Connection, mask: int) -> None:
         if connection.mask != mask and connection.fd >= 0:
-            connection.mask = mask
+            connection.mask = _MASKS[mask]
             self._lot.change(connection.fd, mask)
 
     # ------------------------------------------------------------------ close
@@ -908,7 +911,7 @@ class Sockets:
 
     def tick(self) -> None:
         """To be called several times a second."""
-        self.now = now = self._monotonic()
+        self.now = self._stamp = now = self._monotonic()
         while self._wheel_due <= now:
             self._wheel_due += _TICK_S
             self._wheel.advance(self._fire)
