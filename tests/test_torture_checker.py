@@ -142,6 +142,28 @@ def one_more_webpush(sent: float) -> Change:
     return change
 
 
+def fault(*touches: str, begin: float, end: float) -> Fault:
+    return Fault("any", begin, end, frozenset(touches))
+
+
+def both(*changes: Change) -> Change:
+    def change(history: History) -> None:
+        for one in changes:
+            one(history)
+
+    return change
+
+
+def during(*touches: str, begin: float, end: float) -> Change:
+    return lambda history: history.faults.append(fault(*touches, begin=begin, end=end))
+
+
+def late_event(history: History) -> None:
+    """Connection 13 hears first what was sent long before it came."""
+    history.subscribed[1] = Subscribed(13, ROOM, 60.2, 60.3, 1)
+    add(arrival(PUSHER, 13, 1, 60.3))(history)
+
+
 BROKEN: list[tuple[str, Change]] = [
     ("answers", replace_push(SIMPLEPUSH, 2, status=404)),
     ("answers", replace_push(WEBPUSH, 2, status=410)),
@@ -170,6 +192,16 @@ BROKEN: list[tuple[str, Change]] = [
     ("event lost", drop(PUSHER, 1)),
     ("stale cache", lambda history: history.subscribed.append(Subscribed(13, ROOM, 60.2, 60.3, 1))),
     ("stale cache", lambda history: history.subscribed.append(Subscribed(13, ROOM, 60.2, 60.3, -1))),
+    (
+        "stale cache",
+        both(
+            late_event,
+            during(STOPPED, begin=58, end=61),
+            drop(PUSHER, 2),
+            add(arrival(PUSHER, 3, 2, 20.1)),
+        ),
+    ),
+    ("stale cache", both(late_event, during(LINK, begin=58, end=61))),
     ("member twice", lambda history: history.members.append(MemberChange(3, "presence-a", "u2", False, 3.0))),
     ("presence", lambda history: history.settled.append(Settled("presence-a", "u2", frozenset("ab"), frozenset("a")))),
     ("presence", lambda history: history.settled.append(Settled("presence-a", "u2", frozenset("a"), frozenset("ab")))),
@@ -199,22 +231,6 @@ def test_every_rule_can_fail() -> None:
                 assert set(found) <= set(violations)
                 can_fail.add(rule)
     assert can_fail == set(RULES)
-
-
-def fault(*touches: str, begin: float, end: float) -> Fault:
-    return Fault("any", begin, end, frozenset(touches))
-
-
-def both(*changes: Change) -> Change:
-    def change(history: History) -> None:
-        for one in changes:
-            one(history)
-
-    return change
-
-
-def during(*touches: str, begin: float, end: float) -> Change:
-    return lambda history: history.faults.append(fault(*touches, begin=begin, end=end))
 
 
 def connection(number: int, **fields: object) -> Change:
@@ -252,6 +268,17 @@ EXCUSED: list[tuple[str, Change]] = [
     (
         "a cache miss while the disk failed",
         both(subscribed(Subscribed(13, ROOM, 60.2, 60.3, -1)), during(STORE, begin=60, end=61)),
+    ),
+    ("an event from before a standstill, the newest behind it", both(late_event, during(STOPPED, begin=58, end=61))),
+    (
+        "a connection that did not wait for the newest",
+        both(
+            late_event,
+            during(STOPPED, begin=58, end=61),
+            drop(PUSHER, 2),
+            add(arrival(PUSHER, 3, 2, 20.1)),
+            connection(13, ended=61.0),
+        ),
     ),
     ("what has not come back yet", both(drop(SIMPLEPUSH, 3), unfinished)),
     ("a message that has expired", both(drop(WEBPUSH, 2), replace_push(WEBPUSH, 2, ttl=4))),

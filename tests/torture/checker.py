@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, TypeVar
 
-from torture.history import CLOCK, LINK, PUSHER, SIMPLEPUSH, STOPPED, STORE, WEBPUSH, Arrival, History, Push
+from torture.history import CLOCK, LINK, PUSHER, SIMPLEPUSH, STOPPED, STORE, WEBPUSH, Arrival, History, Push, Subscribed
 
 _NEAR_S: Final = 1.0
 """A connection that lasted so much longer than an answer was there when the answer was sent."""
@@ -363,18 +363,35 @@ def events_reach_subscribers(index: Index) -> Iterator[Violation]:
 
 def cache_is_fresh(index: Index) -> Iterator[Violation]:
     """Pusher: who subscribes to a cache channel hears at once the last event that was accepted before, or a newer.
-    While the store cannot read, a cache miss sends the client to its application, which is as good."""
+    While the store cannot read, a cache miss sends the client to its application, which is as good. Behind a worker
+    that stood still for longer than its lease an event from before may come first, and the newest right after it."""
     asked = defaultdict(list)
     for one in index.history.subscribed:
         if one.cached is not None:
             asked[one.channel].append((one.asked, one))
     for (_, channel), pushes, _ in index.of(PUSHER):
         for one, (number, since) in _newest_before(_accepted(pushes), asked[channel]):
-            miss_for_want_of_disk = one.cached == -1 and index.touched(STORE, one.asked - _NEAR_S, one.at + _NEAR_S)
-            if one.cached is not None and one.cached < number and not miss_for_want_of_disk:
-                got = "cache_miss" if one.cached < 0 else str(one.cached)
-                text = f"connection {one.connection} got {got}, but {number} had been accepted at {since:.3f}"
-                yield Violation("stale cache", text, one.at, "", channel)
+            if one.cached is None or one.cached >= number:
+                continue
+            if one.cached == -1 and index.touched(STORE, one.asked - _NEAR_S, one.at + _NEAR_S):
+                continue
+            if index.touched(STOPPED, one.asked - _NEAR_S, one.asked + _SETTLED_S):
+                if _soon_newest(index, one, number):
+                    continue
+                but = " and nothing newer came after it"
+            else:
+                but = ""
+            got = "cache_miss" if one.cached < 0 else str(one.cached)
+            text = f"connection {one.connection} got {got}{but}, but {number} had been accepted at {since:.3f}"
+            yield Violation("stale cache", f"{text} (it asked at {one.asked:.3f})", one.at, "", channel)
+
+
+def _soon_newest(index: Index, one: Subscribed, number: int) -> bool:
+    """Whether a subscriber has the newest event a moment later, if it listened for so long."""
+    if index.history.connections[one.connection].listened_until() <= one.at + _SETTLED_S:
+        return True
+    came = index.by_connection[one.connection, one.channel]
+    return any(arrival.number >= number and arrival.at <= one.at + _SETTLED_S for arrival in came)
 
 
 def members_once(index: Index) -> Iterator[Violation]:
