@@ -30,6 +30,7 @@ from router.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, P
 from router.recount import Recount
 from router.settings import LinkOptions
 from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
+from router.unread import Unread
 
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
 _HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the largest message is not sent
@@ -47,7 +48,6 @@ class Peer:
         "lease",
         "open",
         "pid",
-        "reading",
         "seen",
         "snapshot",
         "stored_bytes",
@@ -68,9 +68,7 @@ class Peer:
         self.told = 0  # up to where it has been told that its batches are confirmed
         self.unkept: list[int] = []  # batches with acks that the store failed, and that it has not been told of
         self.open: deque[list[int]] = deque()  # [sequence, what it waits for] of batches after `confirmed`, in order
-        # Devices it announced, whose inboxes are still to be read, and what to call when those of one word have been.
-        self.unread: deque[tuple[list[bytes], Callable[[], None] | None]] = deque()
-        self.reading = False  # whether some of them are being read
+        self.unread = Unread()
         self.stored_bytes = 0  # of bodies read for it and perhaps not sent yet
         self.event_chars = 0  # of events that may not have been sent yet
         self.snapshot: dict[str, Any] = {}
@@ -203,8 +201,14 @@ class Hub:
     def _deliver_or_hold(self, lease: Lease, device: bytes, push: Push) -> None:
         held = self._attaching.get(device)
         if held is None:
-            self._deliver(self._peer_of[lease], device, push)
-        elif push.durable == PENDING or self._held < self._options.max_held:  # the store bounds what is to be kept
+            peer = self._peer_of[lease]
+            if device not in peer.unread.devices:
+                self._deliver(peer, device, push)
+                return
+            self._attaching[device] = held = []
+            peer.unread.urge(device)
+            self._read_held(peer)
+        if push.durable == PENDING or self._held < self._options.max_held:  # the store bounds what is to be kept
             held.append(push)
             self._held += 1
 
@@ -364,7 +368,8 @@ class Hub:
         peer.lease.alive = False
         self.channels.lost(peer.lease)
         peer.words.clear()
-        peer.unread.clear()
+        for device in peer.unread.clear():
+            self._let_go(device)
         del self.peers[peer.identity]
         del self._peer_of[peer.lease]
         self.dirty.pop(peer.identity, None)
@@ -497,6 +502,7 @@ class Hub:
                 answered()
             return
         # What an older attachment of this device held back goes with the newest one.
+        peer.unread.drop(device)
         held = self._attaching.pop(device, [])[:]
         self._attaching[device] = held
 
@@ -533,7 +539,9 @@ class Hub:
             return False
         before = self.map.attach(device, peer.lease, since)
         if before is not None:
-            self._say(self._peer_of[before], (v.SHED, device))
+            other = self._peer_of[before]
+            other.unread.drop(device)
+            self._say(other, (v.SHED, device))
             self.counters.devices_moved += 1
         return True
 
@@ -542,18 +550,31 @@ class Hub:
         holder = self.map.device(device)
         peer = None if holder is None else self._peer_of.get(holder)
         if holder is not None and peer is not None:
-            self.map.leave(device, holder)
+            self._left(peer, device)
             self._say(peer, (v.SHED, device))
             self.counters.devices_moved += 1
 
     def _leave(self, peer: Peer, word: list[Any]) -> None:
-        self.map.leave(word[1], peer.lease)
+        self._left(peer, word[1])
+
+    def _left(self, peer: Peer, device: bytes) -> None:
+        self.map.leave(device, peer.lease)
+        if peer.unread.drop(device):
+            self._let_go(device)
+
+    def _let_go(self, device: bytes) -> None:
+        """Nobody is there for what is held back for a device: it is stored, or it has expired."""
+        held = self._attaching.pop(device, ())
+        self._held -= len(held)
+        for push in held:
+            self._pushes.forget(push.number)
+            push.resulted(v.NOT_HERE)
 
     def _hold(self, peer: Peer, word: list[Any]) -> None:
         _, devices, runs = word
         if sum(several for several, _ in runs) != len(devices):
             raise v.VocabularyError("HOLD does not say since when all of its devices are held")
-        if len(peer.unread) * self._options.hold_read >= self._options.max_announced:
+        if len(peer.unread.devices) >= self._options.max_announced:
             raise v.VocabularyError("HOLD of more devices than link.max_announced")
         mine: list[bytes] = []
         at = 0
@@ -565,47 +586,58 @@ class Hub:
                     self._say(peer, (v.SHED, device))
                     continue
                 self._take(peer, device, max(since, self.map.since(device)))
-                mine.append(device)
                 if holder is not peer.lease:
-                    held = self._attaching.pop(device, ())  # for the older one, which was not answered yet
-                    self._held -= len(held)
-                    for push in held:
-                        if push.durable in (PENDING, v.OK):
-                            self._deliver(peer, device, push)
+                    if (held := self._attaching.pop(device, None)) is not None:  # for the older one
+                        self._attaching[device] = held[:]
+                        peer.unread.urge(device)
+                elif device in self._attaching:
+                    continue  # its inbox is being read
+                mine.append(device)
             at += several
         if not peer.lease.alive:
             return
         if not mine:
             return
-        step = self._options.hold_read
-        parts: list[tuple[list[bytes], Callable[[], None] | None]]
-        parts = [(mine[at : at + step], None) for at in range(0, len(mine), step)]
-        parts[-1] = (parts[-1][0], self._slow(peer))
-        peer.unread.extend(parts)
+        peer.unread.announce(mine, self._options.hold_read, self._slow(peer))
         self._read_held(peer)
 
     def _read_held(self, peer: Peer) -> None:
         """Read the inboxes of some of the devices that were announced: all at once, they might be gigabytes."""
-        if peer.reading or not peer.unread or peer.stored_bytes > self._options.max_message_bytes // _HOLD_SHARE:
+        unread = peer.unread
+        if unread.reading or not unread.waiting:
             return
-        devices, done = peer.unread.popleft()
-        peer.reading = True
+        if peer.stored_bytes > self._options.max_message_bytes // _HOLD_SHARE:
+            return
+        devices, done = unread.next_part(self._options.hold_read)
+        unread.reading = True
 
         def fetched(status: int, inboxes: dict[bytes, list[Item]]) -> None:
-            peer.reading = False
-            for device, items in inboxes.items():
-                current = self._current(device, items)
-                if current and self.map.device(device) is peer.lease:
-                    peer.stored_bytes += sum(len(item.body) for item in current if item.body is not None)
-                    self._say(peer, (v.DELIVER_STORED, device, current))
+            unread.reading = False
+            if status == v.OK:
+                for device in devices:
+                    if unread.drop(device):  # nobody else has read it meanwhile
+                        self._say_unread(peer, device, inboxes.get(device, []))
             if done is not None:
                 done()
             if status == v.OK:
                 self._read_held(peer)
             elif peer.lease.alive:
-                peer.unread.append((devices, None))  # at the next tick once more, and nobody waits for it
+                unread.failed(devices)  # at the next tick once more, and nobody waits for it
 
         self.journal.read_inboxes(devices, fetched)
+
+    def _say_unread(self, peer: Peer, device: bytes, items: list[Item]) -> None:
+        """What waits for a device that was announced, and then what was pushed to it while that was read."""
+        waited = self._attaching.pop(device, ())
+        self._held -= len(waited)
+        held = [push for push in waited if push.durable in (PENDING, v.OK)]
+        live = {(push.slot, push.version) for push in held}
+        current = [item for item in self._current(device, items) if (item.slot, item.version) not in live]
+        if current:
+            peer.stored_bytes += sum(len(item.body) for item in current if item.body is not None)
+            self._say(peer, (v.DELIVER_STORED, device, current))
+        for push in held:
+            self._deliver(peer, device, push)
 
     def _subscribe(self, peer: Peer, word: list[Any]) -> None:
         _, ask, channel, since, label = word
@@ -768,7 +800,7 @@ class Hub:
                 self.dirty[peer.identity] = peer  # to say anything finds out whether it is there
             if peer.stored_bytes and not peer.words:
                 peer.stored_bytes = 0
-            if peer.unread:
+            if peer.unread.waiting:
                 self._read_held(peer)
         for tick in (self.notices.tick, self.channels.tick, self.recount.tick):
             try:

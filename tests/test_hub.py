@@ -944,10 +944,12 @@ async def test_a_younger_connection_gets_what_was_held_for_an_older_one_that_att
     older.say(attach(since=5000))
     outcome = rig.push(DEVICE, "a", 1)
     younger.say(hold(DEVICE, since=6000))
+    assert younger.take() == []  # what its inbox holds comes first
+    rig.store.release()
+    await rig.settle()
     ((_, number, *rest),) = younger.take()
     assert rest == [DEVICE, "a", 1, None]
     younger.say((v.RESULT, number, v.WRITTEN))
-    rig.store.release()
     await rig.settle()
     assert outcome == [DELIVERED]
     assert older.take() == [[v.SHED, DEVICE], [v.ANSWER, 1, v.MOVED, None]]
@@ -978,70 +980,6 @@ async def test_a_worker_whose_queue_is_full_loses_its_lease_and_nothing_else(rig
     worker.say(hold(DEVICE))
     await rig.settle()
     assert slots(worker.take()[0][2]) == [(f"slot-{number}", 1) for number in range(5)]
-
-
-# ---- inboxes of devices that are announced
-
-
-@in_rig(link={"hold_read": 2})
-async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_confirmed(rig: Rig) -> None:
-    devices = [bytes([number]) * 16 for number in range(5)]
-    for device in devices:
-        rig.push(device, "a", 1)
-    await rig.settle()
-    worker = rig.worker()
-    rig.store.hold()
-    number = worker.say(hold(*devices), hold(DEVICE))
-    worker.say((v.LEAVE, devices[4]))
-    await rig.settle()
-    assert worker.peer.confirmed == 0
-    commits = rig.journal.commits
-    rig.store.release()
-    await rig.settle()
-    assert [word[:2] for word in worker.take()] == [[v.DELIVER_STORED, device] for device in devices[:4]]
-    assert rig.journal.commits - commits == 4
-    assert worker.peer.confirmed == number + 1
-
-
-@in_rig(link={"hold_read": 1, "max_message_bytes": 65_536})
-async def test_announced_inboxes_wait_while_much_is_not_sent(rig: Rig) -> None:
-    devices = [bytes([number]) * 16 for number in range(3)]
-    for device in devices:
-        rig.push(device, "a", 1, body="x" * 5000)
-    await rig.settle()
-    worker = rig.worker()
-    number = worker.say(hold(*devices))
-    for device in devices:
-        for _ in range(3):
-            await rig.settle()
-            rig.hub.tick()  # it has not been sent yet
-        assert worker.peer.confirmed == (number if device is devices[-1] else 0)
-        ((kind, stored, items),) = worker.take()
-        assert (kind, stored, slots(items)) == (v.DELIVER_STORED, device, [("a", 1)])
-        rig.hub.tick()
-    assert not worker.peer.unread
-
-
-@in_rig()
-async def test_announced_inboxes_that_could_not_be_read_are_read_when_they_can(rig: Rig) -> None:
-    rig.push(DEVICE, "a", 1)
-    await rig.settle()
-    worker = rig.worker()
-    rig.store.failing = True
-    number = worker.say(hold(DEVICE, OTHER))
-    await rig.settle()
-    assert worker.peer.confirmed == number  # its devices need not wait for the store
-    rig.hub.tick()
-    await rig.settle()
-    assert worker.take() == []
-    rig.store.failing = False
-    rig.hub.tick()
-    await rig.settle()
-    ((kind, device, items),) = worker.take()
-    assert (kind, device, slots(items)) == (v.DELIVER_STORED, DEVICE, [("a", 1)])
-    rig.hub.tick()
-    await rig.settle()
-    assert worker.take() == []
 
 
 # ---- channels
