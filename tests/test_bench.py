@@ -14,6 +14,7 @@ from base64 import urlsafe_b64decode
 from pathlib import Path
 from typing import Any
 
+import click
 import h11
 import pytest
 from click.testing import CliRunner
@@ -698,3 +699,22 @@ def test_ports_that_are_taken_are_passed_over(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(ports, "FIRST", taken)
         (found,) = ports.free_ports(1)  # one of the kernel's, as no other is left
         assert found != taken
+
+
+def options_with_numbers() -> list[tuple[str, str]]:
+    """Every option of every command whose type is a float's."""
+    return [
+        (name, option.opts[0])
+        for name, command in sorted(main.commands.items())
+        for option in command.params
+        if isinstance(option.type, click.types.FloatParamType)
+    ]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400"])
+def test_no_option_takes_what_is_no_number(value: str) -> None:
+    options = options_with_numbers()
+    assert len(options) > 30
+    for name, option in options:
+        refused = CliRunner().invoke(main, [name, option, value])
+        assert (refused.exit_code, f"'{option}'" in refused.output) == (2, True), (name, option, refused.output)

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
+from bench.commands.numbers import Number
 from bench.errors import BenchError
 from bench.figures.dialects import BOTH, DIALECTS, SIMPLEPUSH, Dialect, Figure, ratios
 from bench.figures.profiles import workers_for
@@ -106,7 +107,7 @@ def load_options(devices: int) -> Callable[[Command], Command]:
                 ),
                 click.option(
                     "--timeout",
-                    type=click.FloatRange(0.1),
+                    type=Number(0.1),
                     default=30.0,
                     show_default=True,
                     metavar="SECONDS",
@@ -146,7 +147,7 @@ def grace_option(seconds: float) -> Callable[[Command], Command]:
     """`--grace`: for commands that keep the books of what they push."""
     return click.option(
         "--grace",
-        type=click.FloatRange(0),
+        type=Number(0),
         default=seconds,
         show_default=True,
         metavar="SECONDS",

@@ -12,6 +12,7 @@ from bench.commands.common import (
     output_options,
     perform,
 )
+from bench.commands.numbers import Number
 from bench.interrupt import Interrupt
 from bench.peers import PEERS
 from bench.peers.base import Tools
@@ -30,13 +31,13 @@ from bench.runs import compare as comparing
 @click.option("--devices", type=click.IntRange(1), default=10_000, show_default=True, help="Devices held, by each.")
 @click.option(
     "--hold",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
     help="Silence before memory is read.",
 )
-@click.option("--seconds", type=click.FloatRange(0.1), default=5.0, show_default=True, help="How long to push.")
+@click.option("--seconds", type=Number(0.1), default=5.0, show_default=True, help="How long to push.")
 @click.option(
     "--subscribers",
     type=click.IntRange(0),
@@ -61,7 +62,7 @@ from bench.runs import compare as comparing
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1),
+    type=Number(0.1),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -16,6 +16,7 @@ from bench.commands.common import (
     source_option,
     target_of,
 )
+from bench.commands.numbers import Number
 from bench.figures.dialects import CONNECT_FIGURES, SIMPLEPUSH, Dialect, parts_of
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -38,13 +39,13 @@ PUSH_SECONDS: Final = 600.0
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     help="Set-ups begun a second; by default as fast as they go.",
 )
 @click.option(
     "--hold",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -52,7 +53,7 @@ PUSH_SECONDS: Final = 600.0
 )
 @click.option(
     "--ping",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     metavar="SECONDS",
     help="Each device pings so often, and every ping must be answered. By default never. A farm closes devices that "
@@ -68,7 +69,7 @@ PUSH_SECONDS: Final = 600.0
 )
 @click.option(
     "--push-rate",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     help="Those a second, due at even steps; by default flat out.",
 )

@@ -13,6 +13,7 @@ from bench.commands.common import (
     source_option,
     target_of,
 )
+from bench.commands.numbers import Number
 from bench.commands.push import MOST_PAYLOAD_BYTES
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -39,10 +40,10 @@ from bench.runs.fleet import Load
     metavar="BYTES",
     help="Data of an event. A farm takes pusher.max_data_bytes.",
 )
-@click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of a run.")
+@click.option("--seconds", type=Number(0.1), default=10.0, show_default=True, help="Length of a run.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     help="A further run, with so many events a second, due at even steps; latency counts from when one was due.",
 )
@@ -58,7 +59,7 @@ from bench.runs.fleet import Load
 @connections_option
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -67,7 +68,7 @@ from bench.runs.fleet import Load
 @click.option("--processes", type=click.IntRange(0), default=0, help="Load processes of subscribers.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1),
+    type=Number(0.1),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

@@ -10,6 +10,7 @@ from bench.commands.common import (
     output_options,
     perform,
 )
+from bench.commands.numbers import Number
 from bench.figures.profiles import GIB, PROFILES, PUBLISHED, Profile, parse_memory
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -59,16 +60,14 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
     callback=_memory,
     help=f"A profile of your own, called {OWN}: 4GiB, 300MiB.",
 )
-@click.option(
-    "--cpus", type=click.FloatRange(0.05, 1024), default=1.0, show_default=True, help="Cores of that profile."
-)
+@click.option("--cpus", type=Number(0.05, 1024), default=1.0, show_default=True, help="Cores of that profile.")
 @click.option("--devices", type=click.IntRange(0), default=0, help="Held first where there is no figure to reproduce.")
 @click.option("--max-devices", type=click.IntRange(0), default=0, help="Never more than that; by default no bound.")
 @click.option("--only-reproduce", "--no-climb", is_flag=True, help="Hold the published figure, and leave it at that.")
 @click.option("--only-climb", is_flag=True, help="Go for the ceiling at once.")
 @click.option(
     "--hold",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=120.0,
     show_default=True,
     metavar="SECONDS",
@@ -76,7 +75,7 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
 )
 @click.option(
     "--ping",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -84,7 +83,7 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
 )
 @click.option(
     "--ceiling-hold",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -92,7 +91,7 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
 )
 @click.option(
     "--climb-ping",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
@@ -100,7 +99,7 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
 )
 @click.option(
     "--ecu-per-core",
-    type=click.FloatRange(0.1, 1000),
+    type=Number(0.1, 1000),
     default=None,
     help="ECU that a core of this machine has; by default its measured clock x 3.0 / 1.1 GHz (see the report).",
 )
@@ -113,16 +112,12 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
     help="What an instance costs a month; repeatable. Adds dollars a month for a million devices.",
 )
 @click.option("--sample", type=click.IntRange(1), default=20_000, show_default=True, help="Devices that are pushed to.")
-@click.option(
-    "--push-seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of a push run."
-)
-@click.option(
-    "--push-rate", type=click.FloatRange(0), default=0.0, help="Pushes a second; by default flat out, then half."
-)
+@click.option("--push-seconds", type=Number(0.1), default=10.0, show_default=True, help="Length of a push run.")
+@click.option("--push-rate", type=Number(0), default=0.0, help="Pushes a second; by default flat out, then half.")
 @connections_option
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1),
+    type=Number(0.1),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from bench.commands.common import output_options, perform
+from bench.commands.numbers import Number
 from bench.figures import plan as planning
 from bench.figures.profiles import MOST_A_WORKER, PROFILES, Profile, parse_memory
 from bench.figures.results import read
@@ -42,7 +43,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
 )
 @click.option("--profile", type=click.Choice([*PROFILES]), default=None, help="The instance.")
 @click.option("--memory", default="", callback=_size, metavar="SIZE", help="Or one of your own: 4GiB, 300MiB.")
-@click.option("--cpus", type=click.FloatRange(0.05, 1024), default=1.0, help="Virtual CPUs of that one.")
+@click.option("--cpus", type=Number(0.05, 1024), default=1.0, help="Virtual CPUs of that one.")
 @click.option(
     "--result",
     "files",
@@ -50,12 +51,10 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
     metavar="FILE",
     help="A result of connect, push or instances (their --json); repeatable.",
 )
-@click.option(
-    "--price", type=click.FloatRange(0, 1e9), default=None, metavar="DOLLARS_A_MONTH", help="What an instance costs."
-)
+@click.option("--price", type=Number(0, 1e9), default=None, metavar="DOLLARS_A_MONTH", help="What an instance costs.")
 @click.option(
     "--headroom",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=planning.HEADROOM,
     show_default=True,
     metavar="SHARE",

@@ -19,6 +19,7 @@ from bench.commands.common import (
     source_option,
     target_of,
 )
+from bench.commands.numbers import Number
 from bench.figures.dialects import PUSH_FIGURES, Dialect, parts_of
 from bench.interrupt import Interrupt
 from bench.progress import Progress
@@ -33,10 +34,10 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
 @dialect_option
 @connections_option
 @click.option("--pushers", type=click.IntRange(1), default=1, show_default=True, help="Load processes of app servers.")
-@click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of a run.")
+@click.option("--seconds", type=Number(0.1), default=10.0, show_default=True, help="Length of a run.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     help="Pushes a second, due at even steps; latency counts from when a push was due. By default flat out.",
 )
@@ -52,7 +53,7 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
 )
 @click.option(
     "--online",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     metavar="SHARE",

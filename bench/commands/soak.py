@@ -14,6 +14,7 @@ from bench.commands.common import (
     perform,
     target_of,
 )
+from bench.commands.numbers import Number
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import soak as soaking
@@ -22,18 +23,18 @@ from bench.runs.fleet import Load
 
 @click.command()
 @load_options(10_000)
-@click.option("--hours", type=click.FloatRange(0), default=8.0, show_default=True, help="How long.")
-@click.option("--seconds", type=click.FloatRange(0), default=0.0, help="How long, for a short one: instead of --hours.")
+@click.option("--hours", type=Number(0), default=8.0, show_default=True, help="How long.")
+@click.option("--seconds", type=Number(0), default=0.0, help="How long, for a short one: instead of --hours.")
 @click.option(
     "--churn",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=20.0,
     show_default=True,
     help="Devices a second that lose their connection, at random; each comes back after --backoff.",
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=100.0,
     show_default=True,
     help="Pushes a second to random devices, due at even steps. 0: none.",
@@ -41,7 +42,7 @@ from bench.runs.fleet import Load
 @connections_option
 @click.option(
     "--every",
-    type=click.FloatRange(0.1),
+    type=Number(0.1),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -49,14 +50,14 @@ from bench.runs.fleet import Load
 )
 @click.option(
     "--ping",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     metavar="SECONDS",
     help="Each device pings so often; a farm closes those that ping more often than every 20 s. By default never.",
 )
 @click.option(
     "--backoff",
-    type=click.FloatRange(0.01),
+    type=Number(0.01),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -65,7 +66,7 @@ from bench.runs.fleet import Load
 @grace_option(10.0)
 @click.option(
     "--max-slope",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=2.0,
     show_default=True,
     metavar="MIB",

@@ -14,6 +14,7 @@ from bench.commands.common import (
     perform,
     target_of,
 )
+from bench.commands.numbers import Number
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import storm as storming
@@ -33,7 +34,7 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 )
 @click.option(
     "--backoff",
-    type=click.FloatRange(0.01),
+    type=Number(0.01),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -41,7 +42,7 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 )
 @click.option(
     "--backoff-cap",
-    type=click.FloatRange(0.01),
+    type=Number(0.01),
     default=1800.0,
     show_default=True,
     metavar="SECONDS",
@@ -49,7 +50,7 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=200.0,
     show_default=True,
     help="Pushes a second, all the time, due at even steps. 0: none.",
@@ -57,7 +58,7 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 @connections_option
 @click.option(
     "--calm",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -65,7 +66,7 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 )
 @click.option(
     "--limit",
-    type=click.FloatRange(1),
+    type=Number(1),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
