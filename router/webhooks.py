@@ -16,7 +16,6 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -30,6 +29,7 @@ from router.journal import Journal
 from router.options import Settings
 from router.pusher_apps import App, Webhook, body_signature, load
 from router.store.base import LogSlice
+from router.subscription_counts import SubscriptionCounts
 
 SPACE: Final = "pusher.webhook"
 """Space of the records that hold how far a webhook has heard, and the dialect in the addresses of their logs."""
@@ -38,8 +38,6 @@ _POSITION: Final = struct.Struct(">Q")
 _POSITION_GRACE_S: Final = 3600
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
-_COUNT_INTERVAL_S: Final = 1.0
-_COUNT_DELAY_S: Final = 0.1
 _TICK_S: Final = 0.1
 _MAX_ANSWER_BYTES: Final = 65_536
 _encode = msgspec.json.Encoder().encode
@@ -211,9 +209,7 @@ class Webhooks:
         # first is always the next.
         self._held: dict[tuple[str, str, str | None], float] = {}
         self._missed: dict[tuple[str, str], float] = {}  # cache misses told, until when no other is
-        self._told: set[tuple[str, str]] = set()  # counts told a moment ago, so that no other is
-        self._told_until: list[tuple[float, tuple[str, str]]] = []  # a heap: when the next may be
-        self._counts: dict[tuple[str, str], int] = {}  # counts that wait for that
+        self._counts = SubscriptionCounts(options, self._tell_count)
 
     # ------------------------------------------------------------------ what happens
 
@@ -228,7 +224,7 @@ class Webhooks:
         app, channel = self._channel(label)
         if app:
             self._hold("channel_vacated", (app, channel, None))
-            self._counts.pop((app, channel), None)
+            self._counts.vacated((app, channel))
 
     def entered(self, label: str, user: str) -> None:
         """The user's first socket is in the presence channel."""
@@ -243,16 +239,11 @@ class Webhooks:
             self._hold("member_removed", (app, channel, user))
 
     def counted(self, label: str, subscribers: int) -> None:
-        """So many subscribe to the channel now. What is told, soon, is the newest count, not each."""
+        """So many subscribe to the channel now."""
         app, channel = self._channel(label)
         if not app or not self._apps[app].subscription_count or is_presence(channel):
             return
-        name = (app, channel)
-        self._counts[name] = subscribers
-        if name not in self._told:
-            # Not at once: who has just subscribed hears of that first.
-            self._told.add(name)
-            heappush(self._told_until, (self._monotonic() + _COUNT_DELAY_S, name))
+        self._counts.counted((app, channel), subscribers, self._monotonic())
 
     def published(self, label: str, body: str, besides: str) -> None:
         """A device with this socket id has published this frame. Raises: VocabularyError if it is none."""
@@ -317,11 +308,7 @@ class Webhooks:
         else:
             self._tell(app, "member_removed", {"channel": channel, "user_id": user})
 
-    def _tell_count(self, name: tuple[str, str], subscribers: int, now: float) -> None:
-        options = self._options
-        many = subscribers > options.subscription_count_many
-        self._told.add(name)
-        heappush(self._told_until, (now + (options.subscription_count_interval if many else _COUNT_INTERVAL_S), name))
+    def _tell_count(self, name: tuple[str, str], subscribers: int) -> None:
         app, channel = name
         self._tell(app, "subscription_count", {"channel": channel, "subscription_count": subscribers})
         data = _encode({"subscription_count": subscribers}).decode()
@@ -350,12 +337,7 @@ class Webhooks:
             self._release(who)
         while self._missed and self._missed[name := next(iter(self._missed))] <= now:
             del self._missed[name]
-        while self._told_until and self._told_until[0][0] <= now:
-            _, name = heappop(self._told_until)
-            self._told.discard(name)
-            subscribers = self._counts.pop(name, None)
-            if subscribers is not None:
-                self._tell_count(name, subscribers, now)
+        self._counts.tick(now)
 
     def release(self) -> None:
         """The router ends: what was held back is told now, into the store at least."""

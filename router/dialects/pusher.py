@@ -92,6 +92,13 @@ class PusherOptions(Section):
     subscription_count_interval: float = option(
         5.0, "time between two counts told of a channel with many subscribers", unit="s", ge=0.1
     )
+    subscription_count_queue: int = option(
+        20_000,
+        "channels whose count was told in that time, or soon is; for more, the one told longest ago is forgotten, and "
+        "a count of it that waits is told at once",
+        unit="channels",
+        ge=1,
+    )
     webhook_hold: float = option(
         3.0, "how long channel_vacated and member_removed wait for who left to be back", unit="s", ge=0
     )
