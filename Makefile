@@ -12,7 +12,7 @@ TEST_PROCESSES ?= 2
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test lint bench fuzz torture lock clean
+.PHONY: help install start test lint bench docs fuzz torture lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
+	@echo "make docs     install, then make the reference pages from the code and the site in build/docs"
 	@echo "make fuzz     install, then inputs made by chance for all that reads what others wrote; FUZZ='--seconds 600 --target http'"
 	@echo "make torture  install, then kill, stop, fill and reload a farm under traffic; TORTURE='--seconds 3600', or --help"
 	@echo "make lock     resolve the dependencies anew and write the lock files; with UPGRADE= only what is missing"
@@ -50,6 +51,10 @@ lint: $(DEV)
 
 bench: $(RUNTIME)
 	$(BIN)/farm bench $(BENCH)
+
+docs: $(DEV)
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --quiet
 
 # Ends with 1 if an input broke a promise; the input is then in tests/fuzz/corpus, as short as it can be.
 fuzz: $(DEV)

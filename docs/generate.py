@@ -1,0 +1,166 @@
+"""Writes docs/reference/: pages made from the code, so that they cannot say anything else than it does.
+
+`make docs` runs it; a test fails where a page in the tree is not what this makes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from farm.configtext import toml_value
+from farm.optionvalue import expected, options_of
+from farm.settings import all_sections
+from router.log_events import LOG_EVENTS
+from router.metrics import ROUTER_METRICS, WORKER_METRICS, Metric
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+FOLDER: Final = ROOT / "docs" / "reference"
+_NOTE: Final = "<!-- Made by docs/generate.py from the code: run `make docs` after a change. -->\n"
+_LOGGING: Final = {"debug": "debug", "event": "info", "warning": "warning", "error": "error", "limited": "warning"}
+_GUARDS: Final = ("guarded", "_failed")
+_EVENT_NAME: Final = re.compile(r"[a-z]+\.[a-z_]+|limits")
+_PASSED_ON: Final = ("at", "per", "rate", "exc")
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    return _row(*names) + _row(*["---"] * len(names)) + "".join(_row(*row) for row in rows)
+
+
+def settings_page() -> str:
+    """Every option: its name, default, what it takes, and what it is for."""
+    parts = [
+        "# Settings\n\n",
+        _NOTE,
+        "\nAn option can be given in `farm.toml` (`[section]`, `key = value`), as a variable of the environment "
+        "(`FARM_SECTION_KEY`) and as a flag (`--set section.key=value`). A flag wins over a variable, a variable over "
+        "the file. `farm default-config` prints a `farm.toml` with all of them, `farm check-config` what is in force.\n"
+        "\nOptions with an asterisk need a restart; `farm reload` applies the others.\n",
+    ]
+    for section in all_sections():
+        parts.append(f"\n## {section.SECTION}\n\n{section.HELP}\n\n")
+        rows = (
+            (
+                f"`{option.key}`" + (" *" if option.name in section.AT_START else ""),
+                f"`{toml_value(option.default)}`",
+                expected(option),
+                option.spec.help,
+            )
+            for option in options_of(section)
+        )
+        parts.append(_table(("option", "default", "takes", "what it is for"), rows))
+    return "".join(parts)
+
+
+def _metric_rows(prefix: str, metrics: Iterable[Metric]) -> Iterator[tuple[str, str, str]]:
+    for metric in metrics:
+        name = f"{prefix}{metric.name}" + ("_total" if metric.kind == "counter" else "")
+        yield f"`{name}`", metric.kind, metric.help
+
+
+def metrics_page() -> str:
+    """Every number of `GET /metrics` on the admin port."""
+    head = ("metric", "kind", "what it counts")
+    return (
+        "# Metrics\n\n"
+        + _NOTE
+        + "\n`GET /metrics` on the admin port, in Prometheus' text format. The numbers of a worker carry its `shard`. "
+        "`farm_memory_bytes` is the resident memory of each process.\n\n## Router\n\n"
+        + _table(head, _metric_rows("farm_router_", ROUTER_METRICS))
+        + "\n## Workers\n\n"
+        + _table(head, _metric_rows("farm_worker_", WORKER_METRICS))
+    )
+
+
+@dataclass
+class Logged:
+    """How one event is logged: at which levels, with which fields."""
+
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+
+
+def log_events() -> Mapping[str, Logged]:
+    """Every event that the code logs, by name."""
+    found: dict[str, Logged] = defaultdict(Logged)
+    for folder in ("farm", "router"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call):
+                    _look_at(node, found)
+    return found
+
+
+def _look_at(call: ast.Call, found: dict[str, Logged]) -> None:
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    of_logs = isinstance(function, ast.Attribute) and getattr(function.value, "id", "") == "logs"
+    if not call.args or not ((of_logs and name in _LOGGING) or name in _GUARDS):
+        return
+    first: Any = call.args[0]
+    if isinstance(first, ast.JoinedStr):  # f"{name}.failed" of a process
+        names = [f"{process}.failed" for process in ("router", "worker")]
+    elif isinstance(first, ast.Constant) and isinstance(first.value, str) and _EVENT_NAME.fullmatch(first.value):
+        names = [first.value]
+    else:
+        return
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    at = given.get("at")
+    level = at.value if isinstance(at, ast.Constant) else "error" if name in _GUARDS else _LOGGING[name]
+    for event in names:
+        found[event].levels.add(str(level))
+        found[event].fields.update(key for key in given if key and key not in _PASSED_ON)
+
+
+def log_events_page() -> str:
+    """Every event that is logged."""
+    logged = log_events()
+    rows = (
+        (
+            f"`{name}`",
+            ", ".join(sorted(logged[name].levels)),
+            ", ".join(f"`{key}`" for key in sorted(logged[name].fields)),
+            text,
+        )
+        for name, text in sorted(LOG_EVENTS.items())
+        if name in logged
+    )
+    return (
+        "# Log events\n\n"
+        + _NOTE
+        + "\nOne line an event on stderr, as text or as JSON (`log.format`). Every line has the time, the level, the "
+        "process and the event; the fields below are its own. An event that could come in a flood is logged once in "
+        "a while, with `repeats`: how many were left out. `hint` says what to do.\n\n"
+        + _table(("event", "level", "fields", "meaning"), rows)
+    )
+
+
+def files_named(text: str) -> list[str]:
+    """Files and folders of the project that a page names, as `farm/wheel.py` or `router/store/`."""
+    return re.findall(r"`((?:farm|router|bench|docs|deploy|tests)/[a-z0-9_/.-]*[a-z0-9/])`", text)
+
+
+PAGES: Final = {"settings.md": settings_page, "metrics.md": metrics_page, "log-events.md": log_events_page}
+
+
+def main() -> int:
+    """Write every page. Returns: an exit code."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
