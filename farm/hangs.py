@@ -1,8 +1,9 @@
-"""Which processes hang: those that have given no sign of life for too long, counted only while we run ourselves."""
+"""Which processes hang: those that have given no sign of life for too long, or do not begin to serve; time is counted
+only while we run ourselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -48,22 +49,17 @@ class Silences:
         return self._silent.get(pid, 0.0)
 
 
-class Turns:
-    """Whether a process has had the CPU: the only sign of life of one that starts, and does not speak yet."""
+class _Moves:
+    """Whether a number that the kernel keeps of a process has moved."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
         self._seen: dict[int, int] = {}
 
     def taken(self, pid: int) -> bool | None:
-        """Whether any of its threads has run since it was last asked about; None if that cannot be read."""
-        count = 0
+        """Whether it has since it was last asked about; None if that cannot be read."""
         try:
-            for thread in (self._proc / str(pid) / "task").iterdir():
-                for line in (thread / "status").read_text(errors="replace").splitlines():
-                    name, _, value = line.partition(":")
-                    if name in _SWITCHES:
-                        count += int(value)
+            count = self._count(self._proc / str(pid))
         except (OSError, ValueError):
             return None
         before, self._seen[pid] = self._seen.get(pid), count
@@ -72,3 +68,28 @@ class Turns:
     def forget_all_but(self, pids: set[int]) -> None:
         """Keep only these."""
         self._seen = {pid: count for pid, count in self._seen.items() if pid in pids}
+
+    def _count(self, process: Path) -> int:
+        raise NotImplementedError
+
+
+class Turns(_Moves):
+    """Whether any thread of a process has had the CPU: the only sign of life of one that starts, and does not speak
+    yet."""
+
+    def _count(self, process: Path) -> int:
+        return sum(_number(thread / "status", _SWITCHES) for thread in (process / "task").iterdir())
+
+
+class Reads(_Moves):
+    """Whether a process has read anything: the sign that one gets on with opening what takes long, such as a large
+    store, and does not only turn in a circle."""
+
+    def _count(self, process: Path) -> int:
+        return _number(process / "io", ("rchar",))
+
+
+def _number(file: Path, names: Collection[str]) -> int:
+    """The sum of these of a file's lines, each a name, a colon and a number."""
+    lines = (line.partition(":") for line in file.read_text(errors="replace").splitlines())
+    return sum(int(value) for name, _, value in lines if name in names)

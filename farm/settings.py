@@ -30,7 +30,11 @@ class FarmOptions(Section):
         2.0, "longest such wait; it doubles from restart_min and falls back after a minute of peace", unit="s", ge=0.1
     )
     start_timeout: float = option(
-        60.0, "how long a new process may take until it serves, before a reload gives it up", unit="s", ge=1
+        60.0,
+        "how long a new process may take until it serves, before a reload gives it up or it is killed and replaced; "
+        "while a router reads its store no time is counted",
+        unit="s",
+        ge=1,
     )
     reload_watch: float = option(
         2.0, "a reload goes on to the next process, or ends, when the new one has lived so long", unit="s", ge=0

@@ -26,7 +26,7 @@ import zmq
 
 from farm import admin, capacity, data_folder, health
 from farm.children import Child, Forker, ForkerClosed, ForkerFailed, SpawnRefused, become_subreaper, collect_strangers
-from farm.hangs import Silences, Turns
+from farm.hangs import Reads, Silences, Turns
 from farm.listeners import Listeners
 from farm.reload_file import FAILED, ReloadFile
 from farm.reloading import Reload
@@ -74,7 +74,9 @@ class Supervisor:
         self._reload: Reload | None = None
         self.reloads = ReloadFile(Path(settings.get(Data).dir))
         self.silences = Silences()
+        self._starting = Silences()  # of those that have not served yet: without progress
         self._turns = Turns()
+        self._reads = Reads()
         self._children: set[Child] = set()  # all that run
         self._skip_notice = trio.Event()
         self._hurry = trio.Event()
@@ -268,38 +270,54 @@ class Supervisor:
 
     async def _look_for_hangs(self) -> None:
         """The router lives if it answers; a worker if the router has heard it, so that nothing is known of workers
-        while the router is silent. What starts, and has not spoken yet, lives if it has had the CPU."""
+        while the router is silent. What starts, and has not spoken yet, lives if it has had the CPU; but only for
+        `farm.start_timeout`, while there is a router to join and, of a router, while it reads nothing."""
         told = await self.link.ask()
         if self.stopping.is_set():
             return
         heard = {row["pid"]: row["heard_s"] for row in told["workers"]} if told is not None else {}
         recent = self._look_interval + 2 * self.settings.get(LinkOptions).heartbeat
         signs: dict[int, bool | None] = {}
+        progress: dict[int, bool | None] = {}
         for slot in self.slots:
             if slot.child is None or slot.child.ended.is_set():
                 continue
             pid = slot.child.pid
             if slot.turn.locked():  # it is being replaced, which has an end of its own
-                signs[pid] = None
+                signs[pid] = progress[pid] = None
                 continue
             by_router = told["pid"] if told is not None else None
             spoken = by_router == pid if slot is self.router else heard.get(pid, recent) < recent
+            progress[pid] = True
             if spoken:
                 slot.served = pid
                 signs[pid] = True
             elif slot.served != pid:
                 signs[pid] = self._turns.taken(pid)
+                if slot is self.router:
+                    progress[pid] = self._reads.taken(pid)
+                else:
+                    progress[pid] = None if told is None else False
             elif slot is not self.router and told is None:
                 signs[pid] = None
             else:
                 signs[pid] = False
         self._turns.forget_all_but(set(signs))
-        self.silences.look(time.monotonic(), self._look_interval + ASK_TIMEOUT_S, signs)
-        for pid in self.silences.longer_than(self.settings.get(FarmOptions).hang_timeout):
-            for slot in self.slots:
-                if slot.child is not None and slot.child.pid == pid:
-                    logs.error("process.hangs", name=slot.name, pid=pid, silent=round(self.silences.of(pid), 1))
-                    slot.child.signal(signal.SIGKILL)  # one that is stopped does not hear of a SIGTERM
+        self._reads.forget_all_but(set(signs))
+        now, interval, options = time.monotonic(), self._look_interval + ASK_TIMEOUT_S, self.settings.get(FarmOptions)
+        self.silences.look(now, interval, signs)
+        self._starting.look(now, interval, progress)
+        silent = set(self.silences.longer_than(options.hang_timeout))
+        late = set(self._starting.longer_than(options.start_timeout)) - silent
+        for slot in self.slots:
+            if slot.child is None or (pid := slot.child.pid) not in silent | late:
+                continue
+            if pid in silent:
+                logs.error("process.hangs", name=slot.name, pid=pid, silent=round(self.silences.of(pid), 1))
+            else:
+                took = round(self._starting.of(pid), 1)
+                logs.error("process.does_not_serve", name=slot.name, pid=pid, after=took, hint="farm.start_timeout")
+            slot.child.signal(signal.SIGKILL)  # one that is stopped does not hear of a SIGTERM
 
     # ------------------------------------------------------------------ signals
 

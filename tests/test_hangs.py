@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from farm_fixture import until
 
-from farm.hangs import Silences, Turns
+from farm.hangs import Reads, Silences, Turns
 
 
 def test_silence_is_summed_up_and_ended_by_a_sign_of_life() -> None:
@@ -79,3 +79,21 @@ def test_a_process_whose_threads_run_lives_and_one_that_is_stopped_does_not(tick
 
 def test_of_a_process_that_has_gone_nothing_can_be_said() -> None:
     assert Turns().taken(2**22 + 1) is None
+    assert Reads().taken(2**22 + 1) is None
+
+
+def test_a_process_that_turns_in_a_circle_reads_nothing() -> None:
+    code = "import sys\nprint('on', flush=True)\nopen('/proc/self/stat').read()\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"on\n"
+        reads, turns = Reads(), Turns()
+        until(lambda: reads.taken(process.pid) is False, "it has read all that it will")
+        turns.taken(process.pid)
+        until(lambda: turns.taken(process.pid), "it runs")
+        assert reads.taken(process.pid) is False
+        process.kill()
+    reads.taken(os.getpid())
+    with open("/proc/self/stat", "rb") as file:
+        file.read()
+    assert reads.taken(os.getpid())
