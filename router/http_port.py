@@ -21,6 +21,7 @@ from typing import Final
 
 from router import logs
 from router.dialects import Router
+from router.gathering import Senders
 from router.http1 import HttpConnection, Place, Request, Response
 from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
 from router.metrics import RouterCounters
@@ -91,6 +92,7 @@ class HttpPort:
         self._monotonic = monotonic
         self._now = monotonic()  # as of the last flush
         self._turns = turns
+        self.senders = Senders()
         self._at_work = 0  # connections that had requests handled since the last flush
         self._share = options.requests_a_turn
         self._clients: dict[int, _Client] = {}
@@ -288,6 +290,7 @@ class HttpPort:
         ready = http.receive(data, self._share)
         if ready:
             self._at_work += 1
+            self.senders.sent(client)
         for request, place in ready:
             self._dispatch(request, place)
         if ready and http.drained and client.mask == READ:  # the usual: whole requests, and nothing behind them
@@ -456,6 +459,7 @@ class HttpPort:
         client.out.clear()
         self._refusals -= client.refused
         self._told.pop(client, None)
+        self.senders.gone(client)
         self._resume_accepting()
 
     # ------------------------------------------------------------------ time

@@ -106,6 +106,7 @@ class Journal:
         """Devices that have had their share of some, and the last that holds something of theirs."""
         self._waiting = 0
         self._pushes = 0
+        self._pushes_done = 0
         self._chars = 0
         self._unremoved: dict[SlotName, int] = {}  # removals that failed
         self._mark = 0
@@ -172,6 +173,16 @@ class Journal:
     def waiting(self) -> int:
         """Writes and reads that wait for a commit."""
         return self._waiting
+
+    @property
+    def pushes_waiting(self) -> int:
+        """Of those, what app servers sent."""
+        return self._pushes
+
+    @property
+    def pushes_taken(self) -> int:
+        """What app servers have sent for the store since the start."""
+        return self._pushes_done + self._pushes
 
     @property
     def unremoved(self) -> int:
@@ -411,6 +422,7 @@ class Journal:
             self._busy_since = None
             self._waiting -= batch.size
             self._pushes -= batch.pushes
+            self._pushes_done += batch.pushes
             self._chars -= batch.chars
         if batch.reads.inboxes:
             self._weigh_inboxes(len(batch.reads.inboxes), outcome.results.inboxes)

@@ -17,6 +17,7 @@ import zmq
 import router.dialects
 from router import health, lifecycle, logs, webhooks
 from router.dialects import Context, Reply, Route, Router, is_on, modules, pusher
+from router.gathering import Gathering
 from router.guard import guarded
 from router.handover import Handovers, is_wanted
 from router.http1 import Request, Response
@@ -77,6 +78,7 @@ class RouterProcess:
         self.link = RouterLink(context, address(data), self.hub, link)
         self.hub.on_full(self.link.send)
         self.lot.park(self.link.fileno, READ)
+        self.gathering = Gathering(endpoint.gather_ms / 1000)
         self.handovers = Handovers(data, self.lot, self.port.adopt) if is_wanted(settings) else None
         self._started = time.monotonic()
 
@@ -129,10 +131,21 @@ class RouterProcess:
     async def _serve(self) -> None:
         ready = self.port.ready if self.handovers is None else self._ready
         while True:
+            await self._gather()
             for fd, events in await self.lot.ready(wait=not self.turns.waiting):
                 guarded("router.event_failed", ready, fd, events)  # nothing for the link's: flush hears it
             self.turns.run()
             guarded("router.flush_failed", self.flush)
+
+    async def _gather(self) -> None:
+        """Let more come before the next turn, where that is worth it. What is here already goes to the store first."""
+        now = time.monotonic()
+        waiting = max(self.journal.pushes_waiting, self.hub.in_work)
+        free = self.port.senders.count(now) - waiting
+        rest = 0.0 if self.turns.waiting else self.gathering.rest(now, self.journal.pushes_taken, free)
+        if rest > 0:
+            await trio.lowlevel.checkpoint()
+            time.sleep(rest)  # noqa: ASYNC251 - trio would wake for the commit, and sleeps for whole milliseconds
 
     def _ready(self, fd: int, events: int) -> None:
         assert self.handovers is not None
