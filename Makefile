@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
+TOOLS := $(VENV)/.tools-installed
 DEV := $(VENV)/.dev-installed
 MISSING := $(VENV)/.missing-for-tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -12,11 +13,12 @@ TEST_PROCESSES ?= 2
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test lint bench docs fuzz torture lock clean
+.PHONY: help install tools start test lint bench docs fuzz torture lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
-	@echo "make install  only install, into $(VENV)"
+	@echo "make install  only install what a farm needs, into $(VENV)"
+	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
@@ -27,6 +29,8 @@ help:
 	@echo "make clean    remove everything that make made; ./farm-data stays"
 
 install: $(RUNTIME)
+
+tools: $(TOOLS)
 
 start: $(RUNTIME)
 	exec $(BIN)/farm start --workers $(WORKERS)
@@ -49,7 +53,7 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy --strict farm router bench
 
-bench: $(RUNTIME)
+bench: $(TOOLS)
 	$(BIN)/farm bench $(BENCH)
 
 docs: $(DEV)
@@ -82,7 +86,11 @@ $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/pip
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-$(DEV): requirements-dev.lock $(RUNTIME)
+$(TOOLS): requirements-tools.lock $(RUNTIME)
+	$(PIP) install --quiet --require-hashes -r requirements-tools.lock
+	touch $@
+
+$(DEV): requirements-dev.lock $(TOOLS)
 	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	touch $@
 
@@ -96,7 +104,8 @@ lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet 'pip-tools>=7.5'
 	$(VENV)-lock/bin/pip-compile $(COMPILE) -o requirements.lock pyproject.toml
-	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra bench --extra demo -c requirements.lock -o requirements-tools.lock pyproject.toml
+	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra dev --extra bench --extra demo -c requirements-tools.lock -o requirements-dev.lock pyproject.toml
 	rm -rf $(VENV)-lock
 
 # `make lock` takes the newest of everything; `make lock UPGRADE=` keeps every version that is locked and only adds and

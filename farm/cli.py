@@ -10,6 +10,7 @@ imported inside it, so that `farm --help` and shell completion are quick.
 from __future__ import annotations
 
 import errno
+import importlib.util
 import sys
 import time
 from collections.abc import Sequence
@@ -76,6 +77,15 @@ def run(args: Sequence[str] | None = None) -> int:
         place = f"{exc.filename}: " if exc.filename else ""
         return _complain(f"farm: {place}{exc.strerror or exc}")
     return code if isinstance(code, int) else DONE
+
+
+def _missing(*modules: str) -> list[str]:
+    """Those that are not installed: a farm runs without them."""
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+def _install(command: str, extra: str, missing: list[str]) -> str:
+    return f"{command}: {', '.join(missing)} not installed: `make tools`, or pip install 'connection-farm[{extra}]'"
 
 
 def _complain(*lines: str, code: int = FAILED) -> int:
@@ -418,6 +428,8 @@ def demo(port: int, router_url: str | None, device_url: str | None, resolved: Re
     It posts to that farm's push endpoints and nowhere else. Its VAPID key lives as long as it runs:
     after a restart of the demo, subscribe again. Ctrl-C ends it.
     """
+    if missing := _missing("http_ece", "py_vapid", "trio_websocket"):
+        return _complain(_install("farm demo", "demo", missing))
     from farm.demo import server
     from farm.demo.addresses import default_device_url, default_router_url
     from farm.demo.sender import Base
@@ -450,6 +462,8 @@ def demo(port: int, router_url: str | None, device_url: str | None, resolved: Re
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def bench(args: tuple[str, ...]) -> int:
     """Measure a farm (farm bench --help)."""
+    if missing := _missing("matplotlib", "trio_websocket"):
+        return _complain(_install("farm bench", "bench", missing))
     from bench.cli import main as bench_main
 
     code = bench_main.main(args=list(args), prog_name="farm bench", standalone_mode=False)
