@@ -7,6 +7,7 @@ RUNTIME := $(VENV)/.runtime-installed
 TOOLS := $(VENV)/.tools-installed
 DEV := $(VENV)/.dev-installed
 MISSING := $(VENV)/.missing-for-tests
+SERVERS := $(VENV)/servers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 WORKERS ?= 2
 TEST_PROCESSES ?= 2
@@ -38,10 +39,12 @@ start: $(RUNTIME)
 # -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards. Most of
 # them wait for something most of the time, so several files of them run side by side: TEST_PROCESSES=0 runs one test
 # after the other, for a debugger.
-# curl, Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root;
+# curl, Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root,
+# nats-server and nginx with nchan are fetched into $(SERVERS);
 # what is missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
 test: $(DEV)
 	tests/install-browsers $(MISSING)
+	tests/install-servers $(SERVERS) $(MISSING)
 	tests/install-libfaketime
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)

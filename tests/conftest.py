@@ -1,5 +1,6 @@
 """What holds for every test: the same examples on a slow machine as on a fast one, and nothing left in the tree."""
 
+import os
 from collections.abc import Generator
 
 import farm_fixture
@@ -8,6 +9,9 @@ from hypothesis import settings
 
 settings.register_profile("farm", deadline=None, database=None)
 settings.load_profile("farm")
+
+# What tests/install-servers has fetched.
+os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / "usr" / "sbin")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from installed import missing
 
 from bench import peers
 from bench.cli import main
@@ -49,12 +50,12 @@ def tools() -> Tools:
 
 
 def installed(name: str) -> Peer:
-    """The peer, or the test is skipped."""
+    """The peer; without it the test is skipped, or with CI=true fails."""
     peer = peers.PEERS[name]
     try:
         peer.find(tools())
     except NotInstalledError as error:
-        pytest.skip(f"{peer.hint} ({error})")
+        missing(f"{peer.title}, {error},")
     return peer
 
 
@@ -313,7 +314,7 @@ def test_node_modules_are_looked_for_where_they_may_be(tmp_path: Path, monkeypat
     try:
         program("node")
     except NotInstalledError:
-        pytest.skip("no node")
+        missing("node")
     with pytest.raises(NotInstalledError, match="no ws in NODE_PATH"):
         peer.find(Tools(node_modules=str(tmp_path)))
 

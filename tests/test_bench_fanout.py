@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from installed import missing
 from misbehaving import FRAME_FAULTS, Misbehaving, Peer, Rules, every
 from rich.console import Console
 from support import deaf_port
@@ -682,7 +683,7 @@ def test_a_peer_fans_out(name: str) -> None:
     try:
         peers.PEERS[name].find(tools)
     except NotInstalledError as error:
-        pytest.skip(str(error))
+        missing(f"{peers.PEERS[name].title}, {error},")
     plan = comparing.Plan((name,), 30, 0, 0.3, 4, subscribers=30, tools=tools, grace=WAIT_SECONDS)
     contestant = comparing.Contestant(name, peers.PEERS[name].title, 30, peers.PEERS[name])
     found = comparing._round(contestant, plan, tools, Interrupt(), Progress(Console(file=io.StringIO())))

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import resource
 from pathlib import Path
 from typing import Final
@@ -71,9 +72,13 @@ class Nchan(Peer):
     fans_out = True
 
     def find(self, tools: Tools) -> str:
-        module = _module()
-        version = ask([program("nginx"), "-v"], "nginx does not run").rpartition("/")[2].split()[0]
-        return f"of nginx {version}" if module else ""
+        _module()
+        about = ask([program("nginx"), "-V"], "nginx does not run")
+        # nchan has nginx make its folders where it was built to have them, whatever the configuration says.
+        built = re.search(r"--http-client-body-temp-path=(/\S+)", about)
+        if built is not None and not (folder := Path(built[1]).parent).is_dir():
+            raise NotInstalledError(f"nginx has no folder {folder}: mkdir -p {folder}")
+        return f"of nginx {about.partition('/')[2].split()[0]}"
 
     def command(self, tools: Tools, ports: Ports, folder: Path) -> list[str]:
         text = _CONFIGURATION.format(
@@ -95,7 +100,8 @@ class Nchan(Peer):
 
 
 def _module() -> str:
-    for folder in MODULE_FOLDERS:
+    own = Path(program("nginx")).resolve().parent.parent / "lib/nginx/modules"
+    for folder in (own, *MODULE_FOLDERS):
         path = Path(folder, MODULE)
         if path.exists():
             return str(path)
