@@ -30,16 +30,16 @@ class Changes:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def make(self, name: _Name, change: Change, answer: Answer) -> None:
-        """Change a record after all that was asked for before."""
+    def make(self, name: _Name, change: Change, answer: Answer, new: bool = False) -> None:
+        """Change a record after all that was asked for before. new: there is none yet, so none has to be read."""
         waiting = self._waiting.get(name)
         if waiting is not None:
             waiting.append((change, answer))
         else:
             self._waiting[name] = [(change, answer)]
-            self._turn(name)
+            self._turn(name, new)
 
-    def _turn(self, name: _Name) -> None:
+    def _turn(self, name: _Name, new: bool = False) -> None:
         """All changes of a record that wait when it has been read are made in one write."""
         outcomes: list[tuple[int, Answer]] = []
 
@@ -66,4 +66,7 @@ class Changes:
             else:
                 del self._waiting[name]
 
-        self._journal.read_record(*name, looked_up)
+        if new:
+            looked_up(v.OK, None)
+        else:
+            self._journal.read_record(*name, looked_up)

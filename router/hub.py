@@ -25,6 +25,7 @@ from router.channels import Channels
 from router.journal import Journal
 from router.members import added, count, has, removed
 from router.metrics import RouterCounters
+from router.newcomers import Newcomers
 from router.notices import Notices
 from router.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.recount import Recount
@@ -110,6 +111,7 @@ class Hub:
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
         self._sequence = 0
         self._ahead = int(unix_time() * 1e6) - int(monotonic() * 1e6)  # of the one clock before the other, at most
+        self._newcomers = Newcomers(options.max_new, int(monotonic() * 1000))
         self._attaching: dict[bytes, list[Push]] = {}
         self._held = 0  # pushes in all of those
         self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in Peer.open
@@ -467,6 +469,8 @@ class Hub:
 
     def _attach(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, needs, fetch, since = word
+        if needs or fetch:
+            self._newcomers.known(device)
         if needs:
             answered = self._slow(peer)
 
@@ -496,6 +500,8 @@ class Hub:
         if not peer.lease.alive:
             return
         taken = self._take(peer, device, since)
+        if taken and not fetch and record is None:
+            self._newcomers.came(device, since, int(self._monotonic() * 1000))
         if not taken or not fetch:
             self._say(peer, (v.ANSWER, ask, v.OK, ((), record)) if taken else (v.ANSWER, ask, v.MOVED, None))
             if answered is not None:
@@ -725,7 +731,7 @@ class Hub:
                 return v.FAILED, value, expires
             return v.OK, added(value, head, member), expires
 
-        self._change(peer, ask, (space, key), change)
+        self._change(peer, ask, (space, key), change, self._newcomers.taken(key))
 
     def _delist(self, peer: Peer, word: list[Any]) -> None:
         _, ask, space, key, member = word
@@ -735,7 +741,7 @@ class Hub:
 
         self._change(peer, ask, (space, key), change)
 
-    def _change(self, peer: Peer, ask: int, name: tuple[str, bytes], change: Change) -> None:
+    def _change(self, peer: Peer, ask: int, name: tuple[str, bytes], change: Change, new: bool = False) -> None:
         done = self._slow(peer)
 
         def answer(status: int) -> None:
@@ -743,7 +749,7 @@ class Hub:
                 self._say(peer, (v.ANSWER, ask, status, None))
             done()
 
-        self.changes.make(name, change, answer)
+        self.changes.make(name, change, answer, new)
 
     def _drop(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, slot = word

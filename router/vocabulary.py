@@ -49,10 +49,10 @@ STATUS = 14
 # --- words, worker to router
 ATTACH = 20
 """(ask, device key, needs, fetch, since) This shard holds the device, since this time in ms of the machine's monotonic
-clock. needs: "" or the space in which the device must have a
-record; fetch: how much of its inbox the answer brings: 0 nothing, EVERYTHING, or at most so many items, the first by
-slot. Answered with [items, record or None]: everything in order of arrival, a part in order of slot. A part that is
-shorter than was asked for is the whole inbox."""
+clock. needs: "" or the space in which the device must have a record; fetch: how much of its inbox the answer brings: 0
+nothing, EVERYTHING, or at most so many items, the first by slot. Neither of them: its address has just been made, and
+nothing is stored of it. Answered with [items, record or None]: everything in order of arrival, a part in order of slot.
+A part that is shorter than was asked for is the whole inbox."""
 LEAVE = 21
 """(device key) Its connection here has gone."""
 HOLD = 22
