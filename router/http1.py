@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -32,8 +32,13 @@ class Request:
     query: bytes
     headers: dict[bytes, bytes]
     body: bytes
-    connection: object = field(default=None, repr=False, compare=False)
-    """Stands for the connection that it came by: each connection has a share of what is done at once."""
+    place: Place | None = field(default=None, repr=False, compare=False)
+    """Of its answer among those of its connection."""
+
+    @property
+    def connection(self) -> object:
+        """Stands for the connection that it came by: each connection has a share of what is done at once."""
+        return None if self.place is None else self.place.connection
 
 
 @dataclass(slots=True)
@@ -84,7 +89,7 @@ def encode(response: Response, keep_alive: bool, head_only: bool = False) -> byt
 class Place:
     """The place of one request in the order of answers. Called with the answer, once."""
 
-    __slots__ = ("_http", "data", "head_only", "keep_alive", "size")
+    __slots__ = ("connection", "data", "head_only", "keep_alive", "size")
 
     def __init__(self, http: HttpConnection, keep_alive: bool, head_only: bool, size: int) -> None:
         self.keep_alive = keep_alive
@@ -92,7 +97,7 @@ class Place:
         self.data: bytes | None = None
         self.size = size
         """Bytes that wait here: the body until there is an answer, then the answer."""
-        self._http = http
+        self.connection = http
 
     def __call__(self, response: Response) -> None:
         if self.data is not None:
@@ -105,7 +110,7 @@ class Place:
         except ValueError:  # what cannot stand in a header: a defect of the route, and the end of one request
             data = encode(_INTERNAL, self.keep_alive, self.head_only)
         self.data = data
-        self._http.answer(self, len(data))
+        self.connection.answer(self, len(data))
 
 
 class HttpConnection:
@@ -119,6 +124,10 @@ class HttpConnection:
     def __init__(self, options: EndpointOptions, answered: Callable[[], None] = lambda: None) -> None:
         self._options = options
         self._answered = answered
+        self.out: Sized = b""
+        """What was taken and could not be written yet: its owner's."""
+        self.deferred: dict[Place, Callable[[], None]] = {}
+        """What is to be made when there is room: `make_deferred`."""
         self._pending: deque[Place] = deque()
         self._waiting_bytes = 0  # of places
         self._rest = b""  # bytes that were received and not yet parsed
@@ -288,7 +297,7 @@ class HttpConnection:
         place = Place(self, keep_alive, self._method == b"HEAD", size)
         self._pending.append(place)
         self._waiting_bytes += size
-        request = Request(self._method, self._path, self._query, self._headers, body, self)
+        request = Request(self._method, self._path, self._query, self._headers, body, place)
         self._method = self._path = self._query = b""
         self._headers = {}
         if len(self._fields.raw) > _REMEMBERED:
@@ -372,3 +381,25 @@ class HttpConnection:
     def waiting(self) -> bool:
         """Whether a request is without its answer."""
         return bool(self._pending)
+
+    # ------------------------------------------------------------------ answers that are large
+
+    def defer(self, place: Place, make: Callable[[], None]) -> bool:
+        """Whether a large answer is not to be made yet, since too much waits to be sent before it. Then `make` is
+        called when there is room; of several one after the other."""
+        crowded = self._crowded(place)
+        if crowded:
+            self.deferred[place] = make
+        return crowded
+
+    def make_deferred(self) -> None:
+        """Something has been written, or taken: one large answer may be made, if there is room for it now."""
+        first = self._pending[0]
+        place = first if first in self.deferred else next(iter(self.deferred))
+        if not self._crowded(place):
+            self.deferred.pop(place)()
+
+    def _crowded(self, place: Place) -> bool:
+        """What waits behind the first answer waits for that: it is not in its way."""
+        before = 0 if place is self._pending[0] else self._waiting_bytes
+        return len(self.out) + before > self._options.max_write_bytes

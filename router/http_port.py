@@ -203,6 +203,7 @@ class HttpPort:
             fd = connection.detach()
         self._clients[fd] = client = _Client(fd, self._now)
         client.http = HttpConnection(self._options, lambda: self._answered.add(client))
+        client.http.out = client.out
         self._counters.http_connects += 1
         self._counters.http_connections += 1
         if refused:
@@ -389,6 +390,8 @@ class HttpPort:
         if not self._count(client):
             return
         http = client.http
+        if http.deferred:
+            http.make_deferred()
         if client.out:
             self._set_mask(client, WRITE)
         elif http.finished and not http.waiting:

@@ -51,6 +51,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "parent.gone": "The supervisor has ended without a word: this process ends, too.",
     "part.failed": "A line of a batch request raised an error; the trace follows.",
     "process.died": "A worker or the router ended; another is started in `restart_in` s.",
+    "process.does_not_serve": "A process has not served within farm.start_timeout: it is killed and started again.",
     "process.hangs": "A process has given no sign of life for farm.hang_timeout: it is killed and started again.",
     "process.killed": "A process did not end in time after it was told to.",
     "process.not_started": "A process could not be started; it is tried again.",

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from router import logs
+from router.http1 import Place
 from router.turns import Turns
 
 _AT_ONCE: Final = 8
@@ -33,20 +34,26 @@ class _Connection:
         self.in_work = 0
 
 
-def one_a_turn(parts: Parts, connection: object, make: Callable[[], None], failed: Callable[[], None]) -> None:
-    """Have something made that takes long, such as a page about everything, when this connection has its turn.
+def one_a_turn(parts: Parts, place: Place | None, make: Callable[[], None], failed: Callable[[], None]) -> None:
+    """Have something made that takes long and may be large, such as a page about everything, when the connection of
+    this place has its turn, and has room for it.
 
     failed: answers if `make` raises.
     """
+    connection = None if place is None else place.connection
 
     def begin(_: int) -> None:
         try:
-            make()
+            if place is None or not place.connection.defer(place, again):
+                make()
         except Exception:  # a defect, which the queue logs
             failed()
             raise
         finally:
             decided()
+
+    def again() -> None:
+        one_a_turn(parts, place, make, failed)
 
     decided = parts.add(connection, begin, 1)
 

@@ -15,6 +15,7 @@ from router.http1 import Request, Response
 from router.http_port import HttpPort
 from router.lot import Lot
 from router.metrics import RouterCounters
+from router.parts import Parts, one_a_turn
 from router.settings import EndpointOptions
 from router.turns import Turns
 
@@ -24,6 +25,9 @@ POST = b"POST /echo HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n"
 BAD = b"GET /bad HTTP/1.1\r\nHost: push\r\n\r\n"
 WORSE = b"GET /worse HTTP/1.1\r\nHost: push\r\n\r\n"
 LATER = b"GET /later HTTP/1.1\r\nHost: push\r\n\r\n"
+PAGE = b"GET /large?%d HTTP/1.1\r\nHost: push\r\n\r\n"
+LARGE = 6_000_000
+"""Bytes of its answer: more than sockets take, and a dozen of them more than may wait in all."""
 
 
 class Faulty(Router):
@@ -45,6 +49,8 @@ class Rig:
         self.turns = Turns()
         self.asked: list[bytes] = []
         self.later: list[Reply] = []
+        self.made = 0
+        self.pages = Parts(self.turns, 1, 1)
         self.clients: list[socket.socket] = []
         listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.address = listener.getsockname()
@@ -53,6 +59,7 @@ class Rig:
                 Route(b"/echo", self._echo),
                 Route(b"/bad", self._bad),
                 Route(b"/later", lambda request, reply: self.later.append(reply)),
+                Route(b"/large", self._large),
             ]
         )
         options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
@@ -61,6 +68,13 @@ class Rig:
     def _echo(self, request: Request, reply: Reply) -> None:
         self.asked.append(request.query)
         reply(Response(200, request.body, "text/plain"))
+
+    def _large(self, request: Request, reply: Reply) -> None:
+        def make() -> None:
+            self.made += 1
+            reply(Response(200, request.query.rjust(7) + bytes(LARGE), "text/plain"))
+
+        one_a_turn(self.pages, request.place, make, lambda: reply(Response(500)))
 
     def _bad(self, request: Request, reply: Reply) -> None:
         raise ZeroDivisionError
@@ -415,3 +429,51 @@ def test_answers_that_nobody_takes_are_counted_too(rig: Rig) -> None:
             assert rig.counters.http_buffered <= 1_048_576
         assert len(deaf) < 100
     assert rig.ask(rig.client()).startswith(b"HTTP/1.1 200 ")
+
+
+def pages(rig: Rig, client: socket.socket, count: int) -> list[int]:
+    """Read so many large answers. Returns: the numbers in their requests."""
+    client.setblocking(False)
+    data = bytearray()
+    numbers: list[int] = []
+    while len(numbers) < count:
+        rig.turn()
+        # One that is sent, one that is made, and endpoint.max_write_bytes.
+        assert rig.counters.http_buffered < 2 * LARGE + (4 << 20)
+        with suppress(BlockingIOError):
+            part = client.recv(1 << 20)
+            assert part, "it was cut off"
+            data += part
+        head, end, body = data.partition(b"\r\n\r\n")
+        if end and len(body) >= 7 + LARGE:
+            assert head.startswith(b"HTTP/1.1 200 ")
+            numbers.append(int(body[:7]))
+            del data[: len(head) + len(end) + 7 + LARGE]
+    return numbers
+
+
+def test_of_many_large_answers_the_next_is_made_when_there_is_room_for_it(rig: Rig) -> None:
+    client = rig.client(b"".join(PAGE % number for number in range(20)))
+    assert rig.made < 10  # some are in the kernel's buffers
+    assert rig.ask(rig.client()).startswith(b"HTTP/1.1 200")  # nobody else waits for that
+    assert pages(rig, client, 20) == list(range(20))
+    assert rig.counters.http_given_up == 0
+    assert rig.ask(client).startswith(b"HTTP/1.1 200")
+
+
+def test_large_answers_wait_for_one_that_comes_before_them(rig: Rig) -> None:
+    client = rig.client(LATER + b"".join(PAGE % number for number in range(6)))
+    assert rig.made == 1  # which is more than may wait behind it
+    rig.later[0](Response(200, b"%7d" % 9 + bytes(LARGE)))
+    assert pages(rig, client, 7) == [9, 0, 1, 2, 3, 4, 5]
+    assert rig.counters.http_given_up == 0
+
+
+def test_a_connection_that_goes_leaves_no_large_answer_to_be_made(rig: Rig) -> None:
+    client = rig.client(3 * (PAGE % 1))
+    client.close()
+    rig.settle()
+    made = rig.made
+    assert pages(rig, rig.client(PAGE % 2), 1) == [2]
+    assert rig.made == made + 1
+    assert rig.counters.http_connections == 1

@@ -21,7 +21,7 @@ import msgspec
 from router import vocabulary as v
 from router.channels import Channel
 from router.dialects import Context, Handler, Reply, Route
-from router.http1 import Request, Response
+from router.http1 import Place, Request, Response
 from router.keeping import Kept
 from router.option_texts import path_or_none
 from router.options import Section, Settings, option
@@ -283,7 +283,7 @@ class _Call:
     parameters: Mapping[str, str]
     body: bytes
     reply: Reply
-    connection: object
+    place: Place | None
 
 
 def kept(settings: Settings) -> Iterable[Kept]:
@@ -319,7 +319,7 @@ def _metrics(context: Context) -> Handler:
         if request.method not in (b"GET", b"HEAD"):
             reply(_ONLY[b"GET"])
         else:
-            one_a_turn(pages, request.connection, page, lambda: reply(_FAILED))
+            one_a_turn(pages, request.place, page, lambda: reply(_FAILED))
 
     return metrics
 
@@ -416,7 +416,7 @@ class _AppSide:
             if not app.enabled:
                 reply(_DISABLED)
                 return
-            handler(_Call(app, parameters, request.body, reply, request.connection))
+            handler(_Call(app, parameters, request.body, reply, request.place))
         except _Refused as refused:
             self._count_refusal(refused.response.status)
             reply(refused.response)
@@ -661,7 +661,7 @@ class _AppSide:
 
     def _in_turn(self, call: _Call, then: Callable[[], None]) -> None:
         """Do it when this connection has its turn: it takes long, and no two are done before others are heard."""
-        one_a_turn(self._listings, call.connection, then, lambda: call.reply(_FAILED))
+        one_a_turn(self._listings, call.place, then, lambda: call.reply(_FAILED))
 
     def _when_counted(
         self, call: _Call, wanted: frozenset[str], channels: Iterable[str] | None, then: Callable[[], None]

@@ -290,7 +290,7 @@ class _AppSide:
         if request.method not in (b"GET", b"HEAD"):
             reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
         else:
-            one_a_turn(self._pages, request.connection, lambda: reply(make()), lambda: reply(_FAILED))
+            one_a_turn(self._pages, request.place, lambda: reply(make()), lambda: reply(_FAILED))
 
 
 class _Batch:
