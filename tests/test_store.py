@@ -425,6 +425,20 @@ def test_a_part_is_the_first_by_slot(run_roomy: Run) -> None:
     run_roomy(test)
 
 
+@pytest.mark.parametrize("urgency", [0, 2])
+def test_bodies_of_a_batch_keep_their_bounds(run: Run, urgency: int) -> None:
+    bodies = ["x" * 9000, None, "", "é€\U0001f600", None, "\0", "a\0b", '"\\u0000"', "", "last"]
+
+    async def test(store: Store) -> None:
+        for some in (bodies, ["", ""], [None, ""]):
+            items = {bytes([n]) * 16: item("slot", n, body=body, urgency=urgency) for n, body in enumerate(some)}
+            writes = Writes(puts={(device, "slot"): one for device, one in items.items()})
+            results = await store.apply(writes, Reads(inboxes=everything(*items)), NOW)
+            assert results.inboxes == {device: [one] for device, one in items.items()}
+
+    run(test)
+
+
 # --- table
 
 
@@ -1002,7 +1016,7 @@ def test_closed_store_says_so_and_closes_again(path: Path) -> None:
     trio.run(main)
 
 
-@pytest.mark.parametrize(("statement", "values"), [(WRITE, 5), (WRITE_NUL, 6), (READ, 6)])
+@pytest.mark.parametrize(("statement", "values"), [(WRITE, 6), (WRITE_NUL, 7), (READ, 6)])
 def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, values: int) -> None:
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)

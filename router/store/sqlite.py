@@ -38,7 +38,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -330,17 +330,18 @@ class SqliteStore:
             db.execute("DELETE FROM refused")
             db.execute("DELETE FROM evicted")
             self._refusals = False
+        puts, bodies = _apart(writes.puts)
         rows = (
             _encode(list(writes.removals.items())),
-            _encode(list(writes.puts.items())),
+            _encode(puts),
             _encode(list(writes.records.items())),
             _encode(writes.events),
         )
         if any(b"\\u0000" in part for part in rows):
             stand_in = b"\\1" + self._nul.encode()
-            db.execute(WRITE_NUL, (*(_NUL.sub(stand_in, part) for part in rows), now, self._nul))
+            db.execute(WRITE_NUL, (*(_NUL.sub(stand_in, part) for part in rows), now, bodies, self._nul))
         else:
-            db.execute(WRITE, (*rows, now))
+            db.execute(WRITE, (*rows, now, bodies))
         if self._refusals:
             refused, results.evicted = db.execute(
                 "SELECT (SELECT json_group_array(json_array(device, slot)) FROM refused),"
@@ -453,3 +454,21 @@ class SqliteStore:
         if db.execute(f"DELETE FROM head WHERE {condition}", values).rowcount:
             (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
             db.execute("UPDATE meta SET epoch = ?", (next_epoch(epoch),))
+
+
+def _apart(puts: dict[tuple[bytes, str], Item]) -> tuple[list[Any], bytes]:
+    """The rows of items with, instead of the body, where it begins in the blob of all bodies (from 1 on), and its
+    length in bytes."""
+    rows: list[Any] = []
+    bodies = [b" "]  # not nothing: of that, a part would be NULL
+    at = 2
+    for key, item in puts.items():
+        body = item.body
+        if body is None:
+            rows.append((key, item))
+        else:
+            data = body.encode()
+            rows.append((key, (*item[:5], at, len(data))))
+            bodies.append(data)
+            at += len(data)
+    return rows, b"".join(bodies)

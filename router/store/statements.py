@@ -33,9 +33,10 @@ COMMIT;
 """
 
 # The temporary half of the schema, made anew by each start, so that it may hold limits and call into Python.
-# Of the two triggers for a put, the second is for an item that may take the place of others. What it lacks, if it
-# lacks room, goes to a table whose triggers refuse the item or make the room. Mostly a few have to go: those are found
-# in one pass, without sorting all of the inbox; only if these were not enough everything is looked at.
+# Of the three triggers for a put, the last is for an item that may take the place of others where there may be no room:
+# the second tells that at less cost, and if its own item makes the difference, the last one puts it once more. What an
+# item lacks, if it lacks room, goes to a table whose triggers refuse it or make the room. Mostly a few have to go:
+# those are found in one pass, without sorting all of the inbox; only if these were not enough all is looked at.
 _BATCH: Final = """
 CREATE TEMP TABLE refused (device TEXT NOT NULL, slot TEXT NOT NULL);
 CREATE TEMP TABLE evicted (number INTEGER NOT NULL);
@@ -60,12 +61,18 @@ CREATE TEMP TRIGGER put INSTEAD OF INSERT ON batch WHEN NEW.kind = 1 AND NEW.urg
     {put}
 END;
 
-CREATE TEMP TRIGGER put_for_others INSTEAD OF INSERT ON batch WHEN NEW.kind = 1 AND NEW.urgency > 0 BEGIN
+CREATE TEMP TRIGGER put_with_room INSTEAD OF INSERT ON batch
+WHEN NEW.kind = 1 AND NEW.urgency > 0 AND NOT {crowded} BEGIN
+    {put}
+END;
+
+CREATE TEMP TRIGGER put_for_others INSTEAD OF INSERT ON batch
+WHEN NEW.kind = 1 AND NEW.urgency > 0 AND {crowded} BEGIN
     INSERT OR REPLACE INTO lack SELECT 1, NEW.key, NEW.name, NEW.urgency, NEW.now, {size}, * FROM (
             SELECT count(*) + 1 - {inbox_limit} AS items, total(urgency >> 3) + {size} - {inbox_bytes} AS bytes,
                 count(*) FILTER (WHERE (urgency & 7) BETWEEN 1 AND NEW.urgency) AS items_to_go,
                 total(urgency >> 3) FILTER (WHERE (urgency & 7) BETWEEN 1 AND NEW.urgency) AS bytes_to_go
-            FROM (SELECT 1 WHERE {crowded}) CROSS JOIN main.inbox
+            FROM main.inbox
             WHERE device = NEW.key AND slot <> NEW.name AND expires > NEW.now)
         WHERE items > 0 OR bytes > 0;
     SELECT RAISE(IGNORE) WHERE changes() > 0
@@ -147,7 +154,8 @@ def batch_sql(options: StoreOptions) -> str:
 
 
 def _write_sql(text: str) -> str:
-    """The one statement of a batch. `text` wraps whatever may hold U+0000."""
+    """The one statement of a batch. `text` wraps whatever may hold U+0000. The bodies of items stand one after the
+    other in a blob, ?6, and an item's row says where: so SQLite reads a long text once and not at each step."""
 
     def taken(path: str) -> str:
         return text.format(f"value ->> '{path}'")
@@ -158,7 +166,8 @@ def _write_sql(text: str) -> str:
         FROM json_each(CAST(?1 AS TEXT))
     UNION ALL
     SELECT 1, value ->> '$[0][0]', {taken("$[0][1]")}, value ->> '$[1][1]', value ->> '$[1][2]',
-        value ->> '$[1][3]', value ->> '$[1][4]', {taken("$[1][5]")}, ?5 FROM json_each(CAST(?2 AS TEXT))
+        value ->> '$[1][3]', value ->> '$[1][4]',
+        CAST(substr(?6, value ->> '$[1][5]', value ->> '$[1][6]') AS TEXT), ?5 FROM json_each(CAST(?2 AS TEXT))
     UNION ALL
     SELECT 2, value ->> '$[0][1]', {taken("$[0][0]")}, 0, 0, value ->> '$[1][1]', 0, value ->> '$[1][0]', ?5
         FROM json_each(CAST(?3 AS TEXT))
@@ -169,7 +178,7 @@ def _write_sql(text: str) -> str:
 
 
 WRITE: Final = _write_sql("{}")
-WRITE_NUL: Final = _write_sql("replace({}, ?6, char(0))")
+WRITE_NUL: Final = _write_sql("replace({}, ?7, char(0))")
 
 # As blobs, so that the texts are not decoded into a str only to be encoded again. CROSS JOIN fixes the order:
 # from the few keys asked for into the tables, never the other way. A part of an inbox ends with the slot that ?6 items
