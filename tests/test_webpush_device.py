@@ -342,12 +342,29 @@ def test_register_without_a_key() -> None:
     assert device.counters.registers == 1
 
 
+def raw_key() -> bytes:
+    return (
+        ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    )
+
+
+def test_keys_that_are_remembered_are_not_mixed_up() -> None:
+    device = Device(key_cache=4).greeted()
+    keys = [
+        (base64.urlsafe_b64encode(raw).decode().rstrip("="), key_digest(raw)) for raw in (raw_key() for _ in range(9))
+    ]
+    for _ in range(2):
+        for key, digest in keys + keys[-2:]:
+            assert device.send({"messageType": "register", "channelID": CHANNEL, "key": key}) == []
+            (reply,) = device.answer()
+            token = reply["pushEndpoint"].rpartition("/")[2]
+            assert device.tokens.open(PURPOSE, token.encode())[32:] == digest
+
+
 @pytest.mark.parametrize("padding", ["", "="])
 def test_register_with_a_key(padding: str) -> None:
     device = Device().greeted()
-    raw = (
-        ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    )
+    raw = raw_key()
     key = base64.urlsafe_b64encode(raw).decode().rstrip("=") + padding
     assert device.send({"messageType": "register", "channelID": CHANNEL, "key": key}) == []
     (reply,) = device.answer()

@@ -35,7 +35,7 @@ from router.members import HEAD_BYTES, members
 from router.options import Section
 from router.store.base import Item
 from router.uuids import is_id, new_uaid
-from router.vapid import VapidError, key_digest, public_key
+from router.vapid import Recent, VapidError, key_digest, public_key
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
 
@@ -208,6 +208,7 @@ class WebPushDialect:
         self.unix_time = context.unix_time
         self.broadcasts = Broadcasts(options)
         self.session_type: type = WebPushSession
+        self._keys: Recent[str, bytes] = Recent(options.key_cache)
         self._tokens = context.tokens
         self._base = base_url(context.settings)
 
@@ -246,6 +247,14 @@ class WebPushDialect:
     def endpoint(self, device: bytes, channel: str, digest: bytes) -> str:
         """A push endpoint for this channel, with a fresh token; with a key's digest only its owner can push."""
         return endpoint(self._base, self._tokens, device, _member(channel), digest)
+
+    def digest_of(self, key: str) -> bytes:
+        """The digest of an app server's key. Nearly all devices register with one of a few. Raises: VapidError."""
+        digest = self._keys.get(key)
+        if digest is None:
+            digest = key_digest(public_key(key.encode()))
+            self._keys.put(key, digest)
+        return digest
 
     def today(self) -> bytes:
         """What stands at the head of the record of a device that says hello now. Once it is another, it is renewed."""
@@ -320,7 +329,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
         channel, digest = command.channelID, b""
         if command.key is not None:
             try:
-                digest = key_digest(public_key(command.key.encode()))
+                digest = self._dialect.digest_of(command.key)
             except VapidError as error:
                 return (_registered(channel, 400, str(error)),)
         word = self._enlist(key, _member(channel), self._dialect.options.max_channels)

@@ -82,6 +82,9 @@ class WebPushOptions(Section):
     vapid_cache: int = option(
         10_000, "verified Authorization headers that are remembered: a signature is checked once", unit="headers", ge=2
     )
+    key_cache: int = option(
+        1000, "keys of app servers that a worker remembers, so that each is checked once", unit="keys", ge=2
+    )
     max_vapid_age: int = option(86_400, "how far ahead the exp of a VAPID token may lie", unit="s", ge=1)
     vapid_leeway: int = option(
         10, "by so much a sender's clock may differ from ours: exp may be past, or too far ahead", unit="s", ge=0
