@@ -74,16 +74,16 @@ def refusal(status: int, text: str, *headers: tuple[str, str]) -> Response:
 
 def encode(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
     """The bytes of an answer."""
-    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Unknown')}", f"Date: {http_date()}"]
-    if response.body or response.status not in (204, 304):
-        lines.append(f"Content-Length: {len(response.body)}")
-    if response.body:
-        lines.append(f"Content-Type: {response.content_type}")
-    lines.extend(f"{name}: {value}" for name, value in response.headers)
-    if not keep_alive:
-        lines.append("Connection: close")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-    return head if head_only else head + response.body
+    status, body = response.status, response.body
+    text = f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\nDate: {http_date()}\r\n"
+    if body:
+        text += f"Content-Length: {len(body)}\r\nContent-Type: {response.content_type}\r\n"
+    elif status not in (204, 304):
+        text += "Content-Length: 0\r\n"
+    for name, value in response.headers:
+        text += f"{name}: {value}\r\n"
+    head = (text + ("\r\n" if keep_alive else "Connection: close\r\n\r\n")).encode("latin-1")
+    return head if head_only or not body else head + body
 
 
 class Place:

@@ -24,6 +24,7 @@ _NONCES_DRAWN = 256
 
 _PADDING = (b"", b"===", b"==", b"=")
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 
 
 class TokenError(ValueError):
@@ -95,7 +96,7 @@ class Tokens:
         """A token for this payload; every call gives another one."""
         nonce = _nonces.next()
         sealed = self._seal_hint + nonce + self._seal.encrypt(nonce, payload, purpose)
-        return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+        return binascii.b2a_base64(sealed, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
 
     def open(self, purpose: bytes, token: bytes) -> bytes:
         """The payload of a token.
