@@ -149,33 +149,6 @@ def test_a_process_that_hangs_is_replaced_and_the_others_are_not(farm: Farm, whi
 # ---------------------------------------------------------------------- reloads
 
 
-_LOOP_ONCE = """    import pathlib
-    with __import__("contextlib").suppress(FileExistsError):
-        pathlib.Path({marker!r}).touch(exist_ok=False)
-        while True:
-            pass
-"""
-
-
-def test_a_process_that_loops_before_it_serves_is_replaced(tmp_path: Path) -> None:
-    root = tmp_path / "source"
-    for package in ("farm", "router", "bench"):
-        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "farm.toml").write_text("")
-    markers = []
-    for file in ("router/process.py", "farm/worker/main.py"):
-        text = (root / file).read_text()
-        run = text.index("\ndef run(")
-        at = text.index('"""\n', text.index('"""', run) + 3) + 4  # behind the docstring
-        markers.append(tmp_path / file.replace("/", "-"))
-        (root / file).write_text(text[:at] + _LOOP_ONCE.format(marker=str(markers[-1])) + text[at:])
-    with running_farm(tmp_path / "data", SETTINGS | {"farm.start_timeout": 1}, root=root) as farm:
-        assert all(marker.exists() for marker in markers)
-        late = [event["name"] for event in farm.events("process.does_not_serve")]
-        assert late[0] == "router" and len(late) == 2 and late[1].startswith("worker")
-        assert not list(farm.events("process.hangs"))
-
-
 def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
     before, old = pids(farm), forker(farm)
     os.kill(farm.pid, signal.SIGHUP)
