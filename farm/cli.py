@@ -113,15 +113,6 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
-def worker_count(settings: Settings) -> int:
-    """farm.workers as a number; auto is one a core."""
-    from farm.machine import Machine
-    from farm.settings import FarmOptions
-
-    wanted = settings.get(FarmOptions).workers
-    return Machine().cpus() if wanted == "auto" else int(wanted)
-
-
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -274,8 +265,9 @@ def doctor(connections: int | None, as_json: bool, resolved: Resolved) -> int:
     """
     from farm import report
     from farm.doctor import examine
+    from farm.settings import FarmOptions
 
-    rows = examine(resolved.settings, worker_count(resolved.settings), connections)
+    rows = examine(resolved.settings, resolved.settings.get(FarmOptions).count, connections)
     report.print_checks_json(rows) if as_json else report.print_checks(rows)
     return FAILED if any(row.status == "fail" for row in rows) else DONE
 

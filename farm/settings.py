@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +50,11 @@ class FarmOptions(Section):
         5.0, "time after drain.seconds until a process that has not ended is killed", unit="s", ge=0.1
     )
 
+    @property
+    def count(self) -> int:
+        """`workers` as a number."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else int(self.workers)
+
 
 @dataclass(frozen=True)
 class AdminOptions(Section):
@@ -90,6 +96,14 @@ class WorkerOptions(Section):
         "such output and unfinished input of all devices of a worker; beyond, those with most of it are closed",
         unit="bytes",
         ge=65_536,
+    )
+    wakeup_interval: float = option(
+        0.001,
+        "under load a worker looks at its devices once in so long times farm.workers, in 0.1 s at most, where there "
+        "are 8 or more of these; 0: as often as there is anything",
+        unit="s",
+        ge=0,
+        le=0.1,
     )
     frames_a_turn: int = option(
         16, "frames of one device that are handled before the others have their turn", unit="frames", ge=1

@@ -417,14 +417,6 @@ class Supervisor:
         return False
 
 
-def worker_count(settings: Settings) -> int:
-    """How many workers `farm.workers` means: auto is one a core."""
-    wanted = settings.get(FarmOptions).workers
-    if wanted == "auto":
-        return len(os.sched_getaffinity(0))
-    return int(wanted)
-
-
 def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     """Run a farm in the foreground. Returns: exit code.
 
@@ -433,7 +425,7 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     """
     log = settings.get(Log)
     logs.setup(log.format, log.level, process="farm")
-    workers = worker_count(settings)
+    workers = settings.get(FarmOptions).count
     capacity.raise_descriptor_limit()
     for line in capacity.describe(capacity.limits(settings, workers)):
         name, _, text = line.partition(": ")

@@ -15,6 +15,8 @@ import time
 
 import trio
 
+from router.pace import Pace
+
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 NOTHING = 0
@@ -30,10 +32,18 @@ class Lot:
 
     linger: seconds to wait for more in the epoll itself before trio is asked to: under load the next batch is there
     by then. Meanwhile no other task of this process runs, so it is only for those that have none in a hurry.
+    pace, urgent: how long to let events gather before a look, and a descriptor in the epoll that ends such a wait. No
+    other task runs then, either.
     """
 
-    def __init__(self, linger: float = 0.0) -> None:
+    def __init__(self, linger: float = 0.0, pace: Pace | None = None, urgent: int = -1) -> None:
         self._linger = linger
+        self._pace = pace if pace is not None and pace.interval else None
+        self._urgent = select.poll()
+        if urgent >= 0:
+            self._urgent.register(urgent, select.POLLIN)
+        self.waits = 0
+        """How often `pace` made it wait."""
         self._epoll = select.epoll()
         self._yielded = 0.0
         self.park = self._epoll.register
@@ -42,19 +52,29 @@ class Lot:
 
     async def ready(self, wait: bool = True) -> list[tuple[int, int]]:
         """Wait until something is ready; (descriptor, epoll event mask) pairs. wait: False if there is other work, then
-        there may be none.
+        there may be none; nor are there any when the urgent one has ended a wait.
 
         A turn of trio's loop costs as much as a small batch, so while there is more it is only taken once in a while:
         other tasks run at the latest after `_TURN_S` or a few times `linger`, and the batch then at hand.
         """
+        pace = self._pace
+        if pace is not None and wait and (rest := pace.rest(time.monotonic())) > 0:
+            self.waits += 1
+            if self._urgent.poll(rest * 1000):
+                return []
         events = self._epoll.poll(self._linger if wait else 0, _MAX_EVENTS)
+        if pace is not None:
+            pace.looked(time.monotonic(), len(events))
         if (events or not wait) and time.monotonic() - self._yielded < max(_TURN_S, 4 * self._linger):
             return events
         if events or not wait:
             await trio.lowlevel.checkpoint()
-        while wait and not events:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            events = self._epoll.poll(0, _MAX_EVENTS)
+        if wait and not events:
+            while not events:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                events = self._epoll.poll(0, _MAX_EVENTS)
+            if pace is not None:
+                pace.looked(time.monotonic(), len(events))
         self._yielded = time.monotonic()
         return events
 

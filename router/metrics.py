@@ -112,6 +112,7 @@ WORKER_METRICS = (
     Metric("buffered", "gauge", "Bytes that wait: input that is not complete or not handled, output for slow devices."),
     Metric("given_up", "counter", "Devices closed because of worker.max_buffered_bytes."),
     Metric("rested", "counter", "Times that a device asked for more than limits allow, and was read again later."),
+    Metric("waits", "counter", "Times that input of devices was let gather: worker.wakeup_interval."),
     Metric("connections_failed", "counter", "Devices closed because of an error of the worker."),
     Metric("words_failed", "counter", "Words of the router that could not be acted on, because of an error."),
     Metric("protocol_errors", "counter", "Devices closed for breaking RFC 6455."),
@@ -198,6 +199,7 @@ class WorkerCounters:
     buffered: int
     given_up: int
     rested: int
+    waits: int
     connections_failed: int
     words_failed: int
     protocol_errors: int

@@ -18,7 +18,7 @@ import zmq
 import farm.dialects
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
 from farm.dialects import Context
-from farm.settings import LimitOptions, WorkerOptions
+from farm.settings import FarmOptions, LimitOptions, WorkerOptions
 from farm.shared_path import by_path
 from farm.worker.handover import Handover
 from farm.worker.health import Health
@@ -35,6 +35,7 @@ from router.lot import READ, Lot
 from router.memory import resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
+from router.pace import Pace
 from router.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
 from router.token import Tokens
 
@@ -86,7 +87,6 @@ class Worker:
         dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
         presences = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "member_added")}
         boards = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "noticed")}
-        self.lot = Lot(_LINGER_S)
         self.limit = connection_limit(options)
         self.link = WorkerLink(
             context,
@@ -99,6 +99,8 @@ class Worker:
             self._welcomed,
             self._held_channels,
         )
+        pace = Pace(options.wakeup_interval, settings.get(FarmOptions).count)
+        self.lot = Lot(_LINGER_S, pace, self.link.fileno)
         self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
         self._handover = Handover(data) if is_wanted(settings) else None
         self.sockets = Sockets(
@@ -206,6 +208,7 @@ class Worker:
         self.counters.link_unconfirmed = self.link.unconfirmed
         self.counters.link_refused = self.link.refused
         self.counters.link_dropped = self.link.dropped
+        self.counters.waits = self.lot.waits
         numbers = self.counters.snapshot()
         numbers["memory"] = resident_bytes()
         numbers["max_connections"] = self.limit
