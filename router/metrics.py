@@ -56,6 +56,7 @@ ROUTER_METRICS = (
     Metric("http_failed", "counter", "Connections of app servers closed because of an error of the router."),
     Metric("http_connects", "counter", "Connections of app servers accepted.", "endpoint.socket.connect"),
     Metric("http_disconnects", "counter", "Connections of app servers closed.", "endpoint.socket.disconnect"),
+    Metric("waits", "counter", "Times that pushes were let gather before the router looked: endpoint.gather_ms."),
     Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
     Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
     Metric("words_too_long", "counter", "Words for workers that were dropped: longer than link.max_message_bytes."),
@@ -149,6 +150,7 @@ class RouterCounters:
     http_failed: int
     http_connects: int
     http_disconnects: int
+    waits: int
     deliveries_late: int
     leases_lost: int
     words_too_long: int

@@ -144,6 +144,7 @@ class RouterProcess:
         free = self.port.senders.count(now) - waiting
         rest = 0.0 if self.turns.waiting else self.gathering.rest(now, self.journal.pushes_taken, free)
         if rest > 0:
+            self.hub.counters.waits += 1
             await trio.lowlevel.checkpoint()
             time.sleep(rest)  # noqa: ASYNC251 - trio would wake for the commit, and sleeps for whole milliseconds
 

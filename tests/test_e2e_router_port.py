@@ -36,6 +36,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "endpoint.max_connections": CONNECTIONS,
         "endpoint.max_refusals": REFUSALS,
         "endpoint.max_buffered_bytes": BUFFERED,
+        "endpoint.gather_ms": 10,
     }
     with running_farm(tmp_path_factory.mktemp("farm") / "data", settings, workers=1) as farm:
         yield farm
@@ -58,6 +59,37 @@ def router(farm: Farm) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- requests
+
+
+def test_pushes_one_after_another_are_let_gather_and_a_single_one_is_not(farm: Farm) -> None:
+    def push(connection: Raw, version: int) -> None:
+        body = b"version=%d" % version
+        path = endpoint[endpoint.index("/update/") :].encode()
+        connection.send(b"PUT %b HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n%b" % (path, len(body), body))
+
+    with Device(farm) as device, ExitStack() as open_:
+        device.hello()
+        _, endpoint = device.register()
+        senders = [open_.enter_context(Raw(farm.router_port)) for _ in range(CONNECTIONS - 4)]
+        version = 0
+
+        def gathered() -> bool:
+            nonlocal version
+            for _ in range(5):
+                for sender in senders:
+                    version += 1
+                    push(sender, version)
+                    time.sleep(0.001)
+                assert all(sender.answers(1)[0].status in (200, 202) for sender in senders)
+            return int(router(farm)["waits"]) > 0
+
+        until(gathered, "pushes share a turn")
+        time.sleep(0.3)  # nobody has sent anything lately
+        before = router(farm)["waits"]
+        for number in range(1, 21):
+            push(senders[0], version + number)
+            assert senders[0].answers(1)[0].status in (200, 202)
+        assert router(farm)["waits"] == before
 
 
 def test_clients_that_offer_http_2(farm: Farm) -> None:
