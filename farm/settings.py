@@ -105,6 +105,18 @@ class WorkerOptions(Section):
         ge=0,
         le=0.1,
     )
+    fanout_slice: int = option(
+        256,
+        "subscribers of a channel that events are written to before other devices have their turn",
+        unit="subscribers",
+        ge=1,
+    )
+    max_fanout_bytes: int = option(
+        33_554_432,
+        "events that wait for that, and the lists of who is to get them; beyond, they are written at once",
+        unit="bytes",
+        ge=65_536,
+    )
     frames_a_turn: int = option(
         16, "frames of one device that are handled before the others have their turn", unit="frames", ge=1
     )

@@ -110,6 +110,16 @@ WORKER_METRICS = (
     Metric("rooms", "gauge", "Channels that have subscribers on this worker."),
     Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),
     Metric("events_sent", "counter", "Copies of them for subscribers: written, or buffered for one that is slow."),
+    Metric(
+        "fanout_waiting", "gauge", "Bytes of events that wait to be written, and of the lists of who is to get them."
+    ),
+    Metric("fanout_lag_ms", "gauge", "From an event to its last subscriber, in ms: the longest of the last second."),
+    Metric(
+        "fanouts_hurried",
+        "counter",
+        "Events written without a turn for other devices: more waited than worker.max_fanout_bytes, or for one channel "
+        "than half of worker.write_buffer_bytes.",
+    ),
     Metric("buffered", "gauge", "Bytes that wait: input that is not complete or not handled, output for slow devices."),
     Metric("given_up", "counter", "Devices closed because of worker.max_buffered_bytes."),
     Metric("rested", "counter", "Times that a device asked for more than limits allow, and was read again later."),
@@ -198,6 +208,9 @@ class WorkerCounters:
     rooms: int
     events_heard: int
     events_sent: int
+    fanout_waiting: int
+    fanout_lag_ms: float
+    fanouts_hurried: int
     buffered: int
     given_up: int
     rested: int

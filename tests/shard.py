@@ -38,9 +38,11 @@ class TalkSession:
     key: bytes | None = None
     farewell = (4100, "come back later")
 
-    def __init__(self, socket_id: str, where: str) -> None:
+    def __init__(self, socket_id: str, where: str, members: int) -> None:
         self.socket_id = socket_id
         self.where = where
+        self.members = members
+        self.reads = False  # behind the answer to a join
         self.rooms: tuple[bytes, ...] = ()
 
     def begun(self, now: float) -> Effects:
@@ -52,7 +54,7 @@ class TalkSession:
 
     def join(self, user: str | None, hidden: bool = False) -> Effects:
         self.rooms = (ROOM,)
-        return (Join(ROOM, "" if hidden else LABEL, user, f"info of {user}", 2, hidden),)
+        return (Join(ROOM, "" if hidden else LABEL, user, f"info of {user}", self.members, hidden),)
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         command, _, user = message.decode().partition(" ")
@@ -74,7 +76,8 @@ class TalkSession:
             return (b"heard" if status == v.HEARD else b"read " + payload,)
         if status != v.OK:
             self.rooms = ()
-        return (f"joined {status} {json.dumps(payload)}".encode(),)
+        joined = f"joined {status} {json.dumps(payload)}".encode()
+        return (joined, *self.received(b"read", False, now)) if self.reads else (joined,)
 
     def delivered(self, slot: str, version: int, body: str | None) -> bytes:
         raise AssertionError
@@ -91,6 +94,9 @@ class Talk:
 
     first_tick = 0.0
 
+    def __init__(self, members: int) -> None:
+        self._members = members  # that a channel may have
+
     def subprotocol(self, offered: list[str]) -> str | None:
         return None
 
@@ -98,7 +104,7 @@ class Talk:
         return True
 
     def opened(self, request: Request) -> TalkSession:
-        return TalkSession(request.socket_id, request.path)
+        return TalkSession(request.socket_id, request.path, self._members)
 
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         return f"{channel} + {user} ({info})".encode()
@@ -111,7 +117,11 @@ class Shard:
     """One worker's sockets without its process: the test says what epoll would say."""
 
     def __init__(
-        self, worker: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **options: Any
+        self,
+        worker: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        members: int = 2,
+        **options: Any,
     ) -> None:
         self.words: list[Any] = []
         self.clock = Clock()
@@ -119,7 +129,7 @@ class Shard:
         counters = WorkerCounters()
         self.counters = counters
         made: WebPushDialect = dialect(Context(settings, Tokens([b"k" * 32]), counters, self.clock.unix))
-        talk = Talk()
+        talk = Talk(members)
         self._lot = Lot()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the supervisor's
@@ -192,6 +202,7 @@ class Shard:
 
     def event(self, body: str, besides: str = "", offset: int = 0) -> None:
         self.sockets.heard([(v.EVENT, ROOM, offset, body, besides)])
+        self.sockets.speak()  # as the worker's loop, each time
 
     def said(self) -> list[Any]:
         """What was said to the router since the last time."""

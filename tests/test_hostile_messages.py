@@ -18,6 +18,7 @@ from farm.dialects import (
     Context,
     Effects,
     Join,
+    Members,
     Part,
     Registered,
     Session,
@@ -171,7 +172,7 @@ class Listener:
                 assert effect.code != INTERNAL, effect.reason
                 self.closed = effect
             elif isinstance(effect, Join):
-                members = None if effect.user is None else {effect.user: effect.info}
+                members = None if effect.user is None else Members([(effect.user, effect.info)])
                 v.pack([effect.key, effect.label, effect.user, effect.info])
                 self._take(self.session.answered(effect, v.OK, members, 1000.0))
             elif isinstance(effect, Ask):

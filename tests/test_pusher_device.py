@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import Clock, settings_with
 
-from farm.dialects import Ask, Close, Context, Effects, Join, Part, Tick
+from farm.dialects import Ask, Close, Context, Effects, Join, Members, Part, Tick
 from farm.dialects.pusher import PusherDialect, PusherSession, Turned, _shared_address, dialect
 from farm.upgrade import Request
 from router import vocabulary as v
@@ -110,7 +110,7 @@ class Device:
         if self.open is None:
             return events
         assert events == []
-        return self.answer(v.OK, dict.fromkeys(members, ""))
+        return self.answer(v.OK, Members((user, "") for user in members))
 
     def enter(self, channel: str, user: Any, *members: str, **info: Any) -> list[Any]:
         """Subscribe to a presence channel."""
@@ -439,7 +439,7 @@ def test_a_presence_channel(plain: PusherDialect) -> None:
     assert device.open == Join(
         address("presence-foobar"), label("3", "presence-foobar"), "10", '#{"name":"Mr. Pusher"}', 100
     )
-    (told,) = device.answer(v.OK, {"10": '#{"name":"Mr. Pusher"}', "eve": ""})
+    (told,) = device.answer(v.OK, Members([("10", '#{"name":"Mr. Pusher"}'), ("eve", "")]))
     presence = {"ids": [10, "eve"], "hash": {"10": {"name": "Mr. Pusher"}, "eve": None}, "count": 2}
     assert told == succeeded("presence-foobar", {"presence": presence})
 
@@ -483,7 +483,7 @@ def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any
     join = device.open
     assert isinstance(join, Join)
     assert join.user == str(user)  # by which 7 and "7" are one member
-    presence = device.answer(v.OK, {join.user: join.info})[0]["data"]["presence"]
+    presence = device.answer(v.OK, Members([(join.user, join.info)]))[0]["data"]["presence"]
     assert presence == {"ids": [shown], "hash": {str(user): None}, "count": 1}
     assert event(talkative.member_added("presence-a", join.user, join.info))["data"] == {"user_id": shown}
     assert event(talkative.member_removed("presence-a", join.user, join.info))["data"] == {"user_id": shown}

@@ -1,13 +1,14 @@
 """The rooms of a worker: what the router is told of them, and who of a room's connections is told what."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from farm.dialects import Join
 from farm.worker.connection import OPEN, Connection
-from farm.worker.rooms import Change, Completed, Rooms
+from farm.worker.fanout import FanOuts
+from farm.worker.rooms import Change, Rooms
 from router import vocabulary as v
 
 NAME = "presence-room"
@@ -21,12 +22,21 @@ def present(user: str, most: int = 100) -> Join:
     return Join(KEY, LABEL, user, f'"{user}"', most)
 
 
+class Answered(NamedTuple):
+    """What came of an answer."""
+
+    joins: list[tuple[Connection, Join]]
+    change: Change | None
+    audience: list[Connection]
+    """Who is told of the change."""
+
+
 class Worker:
     """Rooms, and what they said to the router."""
 
     def __init__(self) -> None:
         self.words: list[Any] = []
-        self.rooms = Rooms(self.words.append, itertools.count(1).__next__)
+        self.rooms = Rooms(self.words.append, itertools.count(1).__next__, FanOuts(1000))
         self._fd = 100
 
     def connection(self) -> Connection:
@@ -40,12 +50,21 @@ class Worker:
         self.words.clear()
         return words
 
-    def answer(self, number: int, status: int = v.OK, payload: Any = None) -> Completed:
+    def answer(self, number: int, status: int = v.OK, payload: Any = None) -> Answered:
         completed = self.rooms.answered(number, status, payload)
         assert completed is not None
-        for connection, *_ in completed.joins:
+        audience = list(completed.room.subscribers)
+        joins = self.rooms.admit(completed)
+        for connection, _ in joins:
             connection.ask = 0
-        return completed
+        return Answered(joins, completed.change, audience)
+
+    @property
+    def members(self) -> dict[str, str]:
+        room = self.rooms.get(KEY)
+        assert room is not None
+        assert room.presence is not None
+        return room.presence.members
 
     def member(self, user: str, *others: str) -> Connection:
         """A connection that is in the presence channel, with these others known there too."""
@@ -73,7 +92,7 @@ def test_the_router_is_asked_once_and_everybody_waits_for_its_answer() -> None:
     ((kind, number, *rest),) = worker.said()
     assert (kind, rest) == (v.SUBSCRIBE, [KEY, -1, LABEL])
     assert first.ask == second.ask == number
-    assert worker.answer(number).joins == [(first, PLAIN, v.OK, None), (second, PLAIN, v.OK, None)]
+    assert worker.answer(number).joins == [(first, PLAIN), (second, PLAIN)]
     assert worker.rooms.join(third, PLAIN) == (v.OK, None)
     room = worker.rooms.get(KEY)
     assert room is not None
@@ -109,7 +128,7 @@ def test_who_goes_while_he_waits_takes_nobody_with_him() -> None:
     ((_, number, *_),) = worker.said()
     worker.rooms.leave(first, KEY)
     assert worker.said() == []
-    assert worker.answer(number).joins == [(second, PLAIN, v.OK, None)]
+    assert worker.answer(number).joins == [(second, PLAIN)]
 
 
 def test_an_answer_for_those_who_have_all_gone_changes_nothing() -> None:
@@ -122,7 +141,7 @@ def test_an_answer_for_those_who_have_all_gone_changes_nothing() -> None:
     worker.rooms.join(second, PLAIN)
     ((_, again, *_),) = worker.said()
     assert worker.rooms.answered(number, v.OK, None) is None
-    assert worker.answer(again).joins == [(second, PLAIN, v.OK, None)]
+    assert worker.answer(again).joins == [(second, PLAIN)]
 
 
 def test_a_refused_room_is_no_room() -> None:
@@ -130,7 +149,7 @@ def test_a_refused_room_is_no_room() -> None:
     connection = worker.connection()
     worker.rooms.join(connection, PLAIN)
     ((_, number, *_),) = worker.said()
-    assert worker.answer(number, v.FAILED).joins == [(connection, PLAIN, v.FAILED, None)]
+    assert worker.answer(number, v.FAILED).joins == [(connection, PLAIN)]
     assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
     assert len(worker.rooms) == 0
 
@@ -236,8 +255,9 @@ def test_the_first_connection_of_a_user_enters_and_the_others_know_the_members()
     assert second.ask == first.ask
     completed = worker.answer(first.ask, payload={"eve": '"eve"', "ann": '"ann"'})
     members = {"eve": '"eve"', "ann": '"ann"'}
-    assert completed.joins == [(c, present("ann"), v.OK, members) for c in (first, second)]
-    assert completed.change is None
+    assert completed.joins == [(c, present("ann")) for c in (first, second)]
+    assert worker.members == members
+    assert completed.audience == []
     assert worker.rooms.join(third, present("ann")) == (v.OK, members)
     for connection in (first, second):
         worker.rooms.leave(connection, KEY)
@@ -255,14 +275,14 @@ def test_members_are_told_once_and_never_to_the_user_himself() -> None:
     change = worker.rooms.members([v.MEMBERS, KEY, False, [["bob", '"bob"']], []])
     assert told(change) == (["bob"], [])
     assert change is not None
-    assert (change.label, dict(change.audience)) == (LABEL, {ann: "ann"})
+    assert (change.room.label, change.room.subscribers) == (LABEL, {ann: "ann"})
     assert worker.rooms.members([v.MEMBERS, KEY, False, [["bob", '"bob"']], ["nobody"]]) is None
     completed = worker.answer(number, payload={"ann": '"ann"', "eve": '"eve"', "bob": '"bob"'})
     assert (completed.change, len(completed.joins)) == (None, 1)
     change = worker.rooms.members([v.MEMBERS, KEY, False, [], ["eve"]])
     assert told(change) == ([], ["eve"])
     assert change is not None
-    assert dict(change.audience) == {ann: "ann", bob: "bob"}
+    assert change.room.subscribers == {ann: "ann", bob: "bob"}
     assert worker.rooms.members([v.MEMBERS, KEY, False, [], ["eve"]]) is None
 
 
@@ -283,9 +303,9 @@ def test_what_an_answer_brings_is_told_to_those_who_were_there_before() -> None:
     ((_, number, *_),) = worker.said()
     completed = worker.answer(number, payload={"ann": "", "bob": "", "eve": ""})
     assert told(completed.change) == (["bob", "eve"], [])
-    assert completed.change is not None
-    assert dict(completed.change.audience) == {ann: "ann"}
-    assert completed.joins[0][3] == {"ann": '"ann"', "bob": "", "eve": ""}
+    assert completed.audience == [ann]
+    assert completed.joins == [(bob, present("bob"))]
+    assert worker.members == {"ann": '"ann"', "bob": "", "eve": ""}
 
 
 def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
@@ -296,10 +316,7 @@ def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
         worker.rooms.join(connection, present("bob", 1))
     ((_, number, *_),) = worker.said()
     completed = worker.answer(number, v.FULL)
-    assert [(c, status, payload) for c, _, status, payload in completed.joins] == [
-        (first, v.FULL, None),
-        (second, v.FULL, None),
-    ]
+    assert [c for c, _ in completed.joins] == [first, second]
     room = worker.rooms.get(KEY)
     assert room is not None
     assert list(room.subscribers) == [ann]
@@ -351,8 +368,7 @@ def test_a_user_who_came_back_too_late_is_told_to_have_gone() -> None:
     assert worker.rooms.members([v.MEMBERS, KEY, False, [], ["bob"]]) is None
     completed = worker.answer(number, v.FULL)
     assert told(completed.change) == ([], ["bob"])
-    assert completed.change is not None
-    assert dict(completed.change.audience) == {ann: "ann"}
+    assert completed.audience == [ann]
 
 
 # ---- for a router that knows nothing

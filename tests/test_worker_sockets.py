@@ -359,7 +359,7 @@ def test_who_makes_room_for_another_of_its_room_is_gone_and_leaves_nothing() -> 
         shard.answer()
         last.say("join")
         while buffered(shard) < 310_000:
-            shard.sockets._fan_out([shard.sockets._connections[first.fd]], b"x" * 10_000)
+            shard.sockets._put(shard.sockets._connections[first.fd], b"x" * 10_000)
         while last.here:
             shard.event("y" * 50_000)
         assert first.here

@@ -52,7 +52,7 @@ class Ask(NamedTuple):
 
 class Join(NamedTuple):
     """Effect: subscribe the connection to a channel. `answered` is called with this Join as the question once events
-    reach it: OK, and for presence all members as {user id: info}; FULL beyond `most` members; FAILED.
+    reach it: OK, and for presence all `Members`; FULL beyond `most` members; FAILED.
 
     As with an Ask the session hears nothing else until then, and one of the two at a time may be open. To join a
     channel again only changes whether it is hidden.
@@ -69,6 +69,17 @@ class Join(NamedTuple):
     """Members that the channel may have."""
     hidden: bool = False
     """Events do not reach it; it only belongs to the address, for DISMISS. Not counted, either."""
+
+
+class Members(dict[str, str]):
+    """All members of a presence channel as a worker knows them: {user id: info}."""
+
+    __slots__ = ("made",)
+
+    def __init__(self, members: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(members)
+        self.made: Any = None
+        """What a dialect has made of them, for as long as they are these."""
 
 
 class Part(NamedTuple):

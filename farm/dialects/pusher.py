@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from farm.dialects import Ask, Close, Context, Effect, Effects, Join, Part, Session, Tick
+from farm.dialects import Ask, Close, Context, Effect, Effects, Join, Members, Part, Session, Tick
 from farm.upgrade import Request
 from router import vocabulary as v
 from router.dialects.pusher import (
@@ -630,18 +630,20 @@ def _name(user: str | int) -> str:
     return user if isinstance(user, str) else str(user)
 
 
-def _succeeded(channel: str, members: dict[str, str] | None) -> bytes:
-    """members: all of a presence channel, with what is shown of them as JSON."""
+def _succeeded(channel: str, members: Members | None) -> bytes:
+    """members: all of a presence channel, with what is shown of them as JSON. Many may come before they change."""
     if members is None:
-        data = b"{}"
-    else:
+        return _event("pusher_internal:subscription_succeeded", b"{}", channel)
+    if members.made is None:
         ids, shown = [], {}
         for user, info in members.items():
             user_id, user_info = shown_member(user, info)
             ids.append(msgspec.Raw(user_id))
             shown[user] = msgspec.Raw(user_info or b"null")
         data = _encode({"presence": {"ids": ids, "hash": shown, "count": len(members)}})
-    return _event("pusher_internal:subscription_succeeded", data, channel)
+        members.made = _event("pusher_internal:subscription_succeeded", data, channel)
+    made: bytes = members.made
+    return made
 
 
 def _watched(online: list[str], offline: list[str]) -> bytes:

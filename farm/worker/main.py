@@ -156,22 +156,20 @@ class Worker:
         while True:
             if link.saturated:
                 # The router does not keep up: devices wait in the kernel, only the link is heard.
-                with trio.move_on_after(_SATURATED_WAIT_S):
+                with trio.move_on_after(0 if sockets.speaking else _SATURATED_WAIT_S):
                     await trio.lowlevel.wait_readable(link.fileno)
                 sockets.now = time.monotonic()
                 for fd, mask in lot.ready_now():
                     sockets.ready_but_not_read(fd, mask)
             else:
-                if link.behind or sockets.waiting:  # no descriptor tells of what is there already
-                    await trio.lowlevel.checkpoint()
-                    events = lot.ready_now()
-                else:
-                    events = await lot.ready()
+                # No descriptor tells of what is there already.
+                events = await lot.ready(not (link.behind or sockets.waiting or sockets.speaking))
                 sockets.now = time.monotonic()
                 if not link.saturated:  # while we waited; the lot will report these again
                     for fd, mask in events:
                         ready(fd, mask)
                     sockets.turn()
+            guarded("worker.events_failed", sockets.speak)
             guarded("worker.link_failed", link.pump)
 
     async def _tick(self) -> None:
@@ -184,6 +182,7 @@ class Worker:
                 await trio.lowlevel.checkpoint()
                 if not self.link.saturated:
                     self.sockets.turn()
+                guarded("worker.events_failed", self.sockets.speak)
                 guarded("worker.link_failed", self.link.pump)
             await trio.sleep(max(0.0, next_tick - time.monotonic()))
             guarded("worker.tick_failed", self.sockets.tick)
@@ -201,7 +200,7 @@ class Worker:
     @property
     def _pending(self) -> bool:
         """Whether something is here already that no descriptor tells of."""
-        return self.link.behind or (self.sockets.waiting and not self.link.saturated)
+        return self.link.behind or self.sockets.speaking or (self.sockets.waiting and not self.link.saturated)
 
     def snapshot(self) -> dict[str, float]:
         """The worker's numbers, for its beat."""

@@ -10,11 +10,12 @@ heard first, and the answer finds its question gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from farm.dialects import Join
+from farm.dialects import Join, Members
 from farm.worker.connection import Connection
+from farm.worker.fanout import FanOuts
 from router import vocabulary as v
 
 _FEW: Final = 16
@@ -26,7 +27,7 @@ class Presence:
     __slots__ = ("entering", "members", "own")
 
     def __init__(self) -> None:
-        self.members: dict[str, str] = {}  # user id -> info, as far as the router has told
+        self.members = Members()  # user id -> info, as far as the router has told
         self.own: dict[str, int] = {}  # user id -> his connections here, those that wait too
         self.entering: dict[str, int] | None = None  # user id -> the question whether he may
 
@@ -72,34 +73,48 @@ class Room:
 
 
 class Change(NamedTuple):
-    """What the subscribers of a presence channel are to be told."""
+    """What the subscribers of a presence channel are to be told, all who are in it now."""
 
-    label: str
-    audience: Mapping[Connection, str | None]
-    """Who is to be told, each with the user id he has there; not of himself."""
+    room: Room
     added: list[tuple[str, str]]
-    """User id and info."""
+    """User id and info. None of these users is among the subscribers."""
     removed: list[tuple[str, str]]
     """The same."""
 
 
 class Completed(NamedTuple):
-    """An answer of the router, and for whom it is."""
+    """An answer of the router. Once the change is told, `admit` has those in who waited for it."""
 
-    joins: list[tuple[Connection, Join, int, Any]]
-    """Who waited, for what, and what `answered` is to be told: status and payload."""
+    room: Room
+    number: int
+    status: int
+    asked: list[Connection]
+    """Who has asked; some may have gone."""
+    refused: list[tuple[Connection, Join]] | None
+    """They and what they asked for, if the answer is not OK."""
     change: Change | None
 
 
-class Rooms:
-    """All of a worker's. `tell` takes words for the router, `number` gives numbers for questions to it."""
+class _Question(NamedTuple):
+    room: Room
+    user: str | None
+    """Who wants to enter it; None: it is to be opened."""
+    asked: list[Connection]
 
-    def __init__(self, tell: Callable[[Any], None], number: Callable[[], int]) -> None:
+
+class Rooms:
+    """All of a worker's. `tell` takes words for the router, `number` gives numbers for questions to it. What is being
+    said to a room, `fan_outs`, hears at once who comes and who goes."""
+
+    def __init__(
+        self, tell: Callable[[Any], None], number: Callable[[], int], fan_outs: FanOuts[Room, Connection]
+    ) -> None:
         self._tell = tell
         self._number = number
+        self._fan_outs = fan_outs
         self._rooms: dict[bytes, Room] = {}
         self.get = self._rooms.get
-        self._asks: dict[int, tuple[Room, str | None]] = {}  # the room to be opened, or who wants to enter it
+        self._asks: dict[int, _Question] = {}
         self._uncounted: dict[Room, None] = {}
 
     def __len__(self) -> int:
@@ -128,7 +143,7 @@ class Rooms:
             if not room.ask:
                 room.ask = self._ask(room, None)
                 self._say_subscribe(room, room.ask, "" if join.hidden else join.label)
-            connection.ask = room.ask
+            ask = room.ask
         else:
             if presence is None:
                 presence = room.presence = Presence()
@@ -147,7 +162,8 @@ class Rooms:
                 if not room.open and not room.counted and not room.ask:
                     self._say_subscribe(room, 0, join.label)
                 self._tell((v.ENTER, ask, room.key, user, join.info, join.most))
-            connection.ask = ask
+        connection.ask = ask
+        self._asks[ask].asked.append(connection)
         if room.waiting is None:
             room.waiting = {}
         room.waiting[connection] = join
@@ -158,7 +174,7 @@ class Rooms:
 
     def _ask(self, room: Room, user: str | None) -> int:
         number = self._number()
-        self._asks[number] = (room, user)
+        self._asks[number] = _Question(room, user, [])
         return number
 
     def _say_subscribe(self, room: Room, ask: int, label: str) -> None:
@@ -174,6 +190,7 @@ class Rooms:
             room.hidden[connection] = None
             return
         room.add(connection, join.user)
+        self._fan_outs.join(room, connection)
         if not room.counted and (join.label or room.label):
             self._say_subscribe(room, 0, join.label or room.label)
         self._check_count(room)
@@ -195,6 +212,7 @@ class Rooms:
 
     def _remove_subscriber(self, room: Room, connection: Connection) -> None:
         user = room.remove(connection)
+        self._fan_outs.leave(room, connection)
         if user is not None:
             self._user_left(room, user)
 
@@ -248,46 +266,55 @@ class Rooms:
     # ------------------------------------------------------------------ what the router says
 
     def answered(self, number: int, status: int, payload: Any) -> Completed | None:
-        """An answer has come. Returns: for whom; None: the question is not one of ours that is open."""
-        found = self._asks.pop(number, None)
-        if found is None:
+        """An answer has come. Returns: for whom; None: the question is not one of ours that is open.
+
+        Those are not in the room yet: what changes by it is for who was there before. They must be given to `admit`.
+        """
+        question = self._asks.pop(number, None)
+        if question is None:
             return None
-        room, user = found
-        waiting = room.waiting
-        mine = [] if waiting is None else [(c, join) for c, join in waiting.items() if c.ask == number]
-        for connection, _ in mine:
-            assert waiting is not None
-            del waiting[connection]
-        if not waiting:
-            room.waiting = None
+        room, user, asked = question
         change: Change | None = None
-        result: Any = None
-        presence = room.presence
         if user is None:
             room.ask = 0
         else:
+            presence = room.presence
             assert presence is not None
             if presence.entering is not None:
                 presence.entering.pop(user, None)
                 if not presence.entering:
                     presence.entering = None
-            result = presence.members
             if status == v.OK:
                 change = self._merge(room, payload.items(), ())
-                if change is not None:  # for those who were there before
-                    change = change._replace(audience=dict(room.audience())) if room.subscribers else None
             else:
-                result = None
                 del presence.own[user]
                 if (info := presence.members.pop(user, None)) is not None:
-                    change = Change(room.label, room.audience(), [], [(user, info)])
-        if status == v.OK:
-            room.open = True
-            for connection, join in mine:
-                self._add(room, connection, join)
-        else:
+                    presence.members.made = None
+                    change = Change(room, [], [(user, info)])
+        refused = None if status == v.OK else self._take(room, number, asked)
+        return Completed(room, number, status, asked, refused, change)
+
+    def _take(self, room: Room, number: int, asked: list[Connection]) -> list[tuple[Connection, Join]]:
+        """Those who still wait for this answer wait no more."""
+        found = []
+        for connection in asked:
+            if room.waiting is not None and connection in room.waiting and connection.ask == number:
+                found.append((connection, room.waiting.pop(connection)))
+                if not room.waiting:
+                    room.waiting = None
+        return found
+
+    def admit(self, completed: Completed) -> list[tuple[Connection, Join]]:
+        """Have those in who have been answered OK. Returns: who was answered, and what it asked for."""
+        room = completed.room
+        if completed.refused is not None:
             self._close_if_empty(room)
-        return Completed([(connection, join, status, result) for connection, join in mine], change)
+            return completed.refused
+        room.open = True
+        found = self._take(room, completed.number, completed.asked)
+        for connection, join in found:
+            self._add(room, connection, join)
+        return found
 
     def members(self, word: list[Any]) -> Change | None:
         """MEMBERS was heard. Returns: what that changes."""
@@ -307,8 +334,11 @@ class Rooms:
         # Who is here stays, whatever the router knew when it said this: it hears, or has heard, of him.
         gone = [(user, members.pop(user)) for user in removed if user in members and user not in own]
         new = [(user, info) for user, info in added if user not in members]
+        if not new and not gone:
+            return None
         members.update(new)
-        return Change(room.label, room.audience(), new, gone) if new or gone else None
+        members.made = None
+        return Change(room, new, gone)
 
     def counts(self) -> None:
         """To be called once a second and when the router asks: tell it of subscribers that are more or fewer now."""

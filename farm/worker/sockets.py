@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from farm import upgrade
@@ -52,10 +52,12 @@ from farm.whose import ENOUGH, for_app_servers
 from farm.worker.attachments import Attachments, Overheard
 from farm.worker.budget import Budget
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
+from farm.worker.events import Events
+from farm.worker.fanout import FanOuts
 from farm.worker.health import Health
 from farm.worker.news import News
 from farm.worker.rates import Rates
-from farm.worker.rooms import Change, Rooms
+from farm.worker.rooms import Room, Rooms
 from farm.worker.table import Table
 from router import logs
 from router import vocabulary as v
@@ -73,6 +75,8 @@ _COUNT_TICKS: Final = 4  # subscribers are counted once a second
 _FD_BITS: Final = 24  # of the number in a socket id; its rest counts connections
 _MAX_SOCKET_ID: Final = 40
 _MASKS: Final = {mask: mask for mask in (NOTHING, READ, WRITE, READ | WRITE)}  # one object for all connections
+_JOINED_PART: Final = 4
+"""Of the buffer of a device that does not read, this part may be one write of events that have waited."""
 _FAREWELL: Final = (GOING_AWAY, "the server goes away: connect again")
 
 
@@ -105,8 +109,20 @@ class Sockets:
         self._connections = Table()
         self._attachments = Attachments(tell, monotonic)
         self.devices = self._attachments.devices
-        self.rooms = Rooms(tell, self._attachments.number)
-        self._presences = presences or {}
+        fan_outs: FanOuts[Room, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART)
+        self._fan_outs = fan_outs.going
+        self.rooms = Rooms(tell, self._attachments.number, fan_outs)
+        self._events = Events(
+            self.rooms,
+            fan_outs,
+            options,
+            counters,
+            presences or {},
+            self._drop,
+            self._put,
+            self._buffer,
+            self._answer,
+        )
         self._hand_over = hand_over
         self._health = health
         self._origin = str(int.from_bytes(os.urandom(4), "big"))  # of all socket ids here
@@ -410,6 +426,15 @@ class Sockets:
         """Whether somebody's input waits for its turn: then nobody should sleep before `turn`."""
         return bool(self._later)
 
+    @property
+    def speaking(self) -> bool:
+        """Whether events wait for their turn: then nobody should sleep before `speak`."""
+        return bool(self._fan_outs)
+
+    def speak(self) -> None:
+        """Write the next slice of the events that wait."""
+        self._events.turn(self.now)
+
     def turn(self) -> None:
         """Let each connection whose input is here already have its next turn."""
         later = self._later
@@ -486,6 +511,8 @@ class Sockets:
                     more = _effects(connection.session.answered, effect, *done, self.now)
                     closing = self._collect(connection, more, frames) or closing
             elif isinstance(effect, Part):
+                if self._fan_outs and (due := self._events.due(connection, (effect.key,))):
+                    frames.insert(0, due)
                 self.rooms.leave(connection, effect.key)
             elif isinstance(effect, Tick):
                 connection.bucket = self._wheel.arm(connection.fd, effect.seconds)
@@ -537,7 +564,7 @@ class Sockets:
         elif kind == v.SHED:
             self._shed(self._attachments.shed(word[1]))
         elif kind == v.MEMBERS:
-            self._changed(self.rooms.members(word))
+            self._events.changed(self.rooms.members(word), self.now)
         elif kind == v.DISMISS:
             self._dismiss(word)
         elif kind == v.TELL_COUNTS:
@@ -581,9 +608,8 @@ class Sockets:
     def _answered(self, number: int, status: int, payload: Any) -> None:
         completed = self.rooms.answered(number, status, payload)
         if completed is not None:
-            self._changed(completed.change)
-            for connection, join, outcome, result in completed.joins:
-                self._answer(connection, number, join, outcome, result)
+            self._events.changed(completed.change, self.now)
+            self._events.admit(completed, self.now)
             return
         if (overheard := self._attachments.overheard(number)) is not None:
             if status == v.OK and payload is not None:
@@ -612,7 +638,16 @@ class Sockets:
             self._shed(older)
         self._answer(connection, number, ask.question, status, payload)
 
-    def _answer(self, connection: Connection, number: int, question: Any, status: int, payload: Any) -> None:
+    def _answer(
+        self,
+        connection: Connection,
+        number: int,
+        question: Any,
+        status: int,
+        payload: Any,
+        behind: Callable[[bool], bytes] | None = None,
+    ) -> None:
+        """behind: gives what is to be written behind the answer; with False without those that a record holds."""
         if connection.ask != number:
             return
         connection.ask = 0
@@ -620,6 +655,8 @@ class Sockets:
             return
         assert connection.session is not None
         self._perform(connection, _effects(connection.session.answered, question, status, payload, self.now))
+        if behind is not None and connection.phase == OPEN and (events := behind(not connection.ask)):
+            self._put(connection, events)
         self._go_on(connection)
 
     def _go_on(self, connection: Connection) -> None:
@@ -651,43 +688,11 @@ class Sockets:
         room = self.rooms.get(key)
         if room is None:
             return
-        self._counters.events_heard += 1
-        audience: Collection[Connection] = room.subscribers
-        if besides and (left_out := self._by_socket_id(besides)) in room.subscribers:
-            audience = [connection for connection in audience if connection is not left_out]
-        self._fan_out(audience, encode_text(body.encode()))
+        left_out = self._by_socket_id(besides) if besides else None
+        self._events.event(room, body, offset == v.LAST, left_out, self.now)
         if offset == v.LAST:
             for number in self._attachments.heard_last(key, body):
                 self._answer_one(number, v.HEARD, None)
-
-    def _fan_out(self, audience: Collection[Connection], frame: bytes) -> None:
-        """Write one frame to many connections, which is all that this loop does.
-
-        Nobody goes while it runs, so that the audience may be a room's own table; who can't take all of the frame now
-        has his turn behind all others.
-        """
-        write, size = os.write, len(frame)
-        late: list[tuple[Connection, int]] = []
-        for connection in audience:
-            sent = 0
-            if connection.out is None:
-                try:
-                    sent = write(connection.fd, frame)
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    sent = -1
-                if sent == size:
-                    continue
-                if sent >= 0:
-                    connection.out = bytearray()
-            late.append((connection, sent))
-        self._counters.events_sent += len(audience)
-        for connection, sent in late:
-            if sent < 0:
-                self._drop(connection)
-            elif connection.out is not None:  # else it had to make room for those before it
-                self._buffer(connection, frame[sent:])
 
     def _by_socket_id(self, socket_id: str) -> Connection | None:
         """The connection of this name, if it is one of this worker."""
@@ -699,24 +704,6 @@ class Sockets:
             return None
         return connection
 
-    def _changed(self, change: Change | None) -> None:
-        """Tell the subscribers of a presence channel who has come and who has gone."""
-        if change is None or not change.audience or not change.label:
-            return
-        name, _, channel = v.label_parts(change.label)
-        dialect = self._presences.get(name)
-        if dialect is None:
-            return
-        users = set(change.audience.values())
-        for user, info in change.added:
-            frame = encode_text(dialect.member_added(channel, user, info))
-            if user in users:
-                self._fan_out([connection for connection, who in change.audience.items() if who != user], frame)
-            else:
-                self._fan_out(change.audience, frame)
-        for user, info in change.removed:
-            self._fan_out(change.audience, encode_text(dialect.member_removed(channel, user, info)))
-
     def _dismiss(self, word: list[Any]) -> None:
         _, key, code, reason = word
         room = self.rooms.get(key)
@@ -727,6 +714,12 @@ class Sockets:
     # ------------------------------------------------------------------ write
 
     def _write(self, connection: Connection, data: bytes) -> bool:
+        """Write, or buffer what the kernel does not take, behind what waits. Returns: whether the kernel has all."""
+        if self._fan_outs and (due := self._events.due(connection)):
+            data = due + data
+        return self._put(connection, data)
+
+    def _put(self, connection: Connection, data: bytes) -> bool:
         """Write, or buffer what the kernel does not take. Returns: whether the kernel has all of it."""
         if connection.out is not None:
             self._buffer(connection, data)
@@ -827,7 +820,8 @@ class Sockets:
             isinstance(reader, FrameReader) and finder.feed(reader.rest)
         ):
             finder = None
-        self._finish(connection, b"".join((*(before or ()), encode_close(code, reason))), finder)
+        due = self._events.due(connection) if self._fan_outs else b""
+        self._finish(connection, b"".join((due, *(before or ()), encode_close(code, reason))), finder)
 
     def _finish(self, connection: Connection, last: bytes, finder: CloseFinder | None = None) -> None:
         """Send the last bytes. finder: looks for the peer's close frame, and no more is said until it has come.
@@ -934,6 +928,7 @@ class Sockets:
         self._ticks += 1
         if self._ticks % _COUNT_TICKS == 0:
             self.rooms.counts()
+            self._events.count(now)
             self._rested()
         self._resume_accepting()
         self._counters.connections = len(self._connections)

@@ -18,7 +18,7 @@ from support import Clock, settings_with
 import farm.dialects.pusher
 import farm.dialects.simplepush
 import farm.dialects.webpush
-from farm.dialects import REGISTERED, Ask, Become, Binary, Close, Context, Effects, Join, Part, Tick
+from farm.dialects import REGISTERED, Ask, Become, Binary, Close, Context, Effects, Join, Members, Part, Tick
 from farm.frames import INTERNAL
 from farm.upgrade import Request
 from fuzz.engine import Target
@@ -106,7 +106,8 @@ class Driver:
             return status, None
         items = [list(item) for item in self._items[: number // 8 % 6]]
         if isinstance(asked, Join):
-            return v.OK, {asked.user: asked.info, "other": ""} if asked.user is not None else None
+            members = None if asked.user is None else Members([(asked.user, asked.info), ("other", "")])
+            return v.OK, members
         if kind == v.ATTACH:
             record = b"\0\0\x4c\xe0" + bytes.fromhex(CHANNEL.replace("-", ""))
             return v.OK, [items, record if number % 3 or asked.word[3] else None]

@@ -1,0 +1,235 @@
+"""Events and changes of members, written to the subscribers of a worker's channels.
+
+What is for few is written at once. What is for many goes out a slice a turn (`farm.worker.fanout`), and what waits for
+the same subscriber meanwhile is one write with it. So other devices have their turns in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from farm.dialects import Join, Presence
+from farm.frames import encode_text
+from farm.settings import WorkerOptions
+from farm.worker.connection import Connection
+from farm.worker.fanout import EVENT, LAST, MEMBERS, WRITE_BYTES, Batch, FanOut, FanOuts
+from farm.worker.rooms import Change, Completed, Room, Rooms
+from router import logs
+from router import vocabulary as v
+from router.metrics import WorkerCounters
+
+_MEMBER_BYTES: Final = 64
+"""Of a member, about, in what a new subscriber is told."""
+
+Answer = Callable[[Connection, int, Join, int, Any, Callable[[bool], bytes] | None], None]
+
+
+class Events:
+    """What is said to rooms. `drop`, `put`, `buffer` and `answer` do to a connection what their names say:
+
+    put(connection, data)      write it, or buffer what the kernel does not take
+    buffer(connection, data)   the kernel has not taken this
+    answer(connection, number, join, status, payload, behind)   what was asked by this number is answered;
+                               behind(last): the events that are to be written behind that
+    """
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        fan_outs: FanOuts[Room, Connection],
+        options: WorkerOptions,
+        counters: WorkerCounters,
+        presences: Mapping[str, Presence],
+        drop: Callable[[Connection], None],
+        put: Callable[[Connection, bytes], bool],
+        buffer: Callable[[Connection, bytes], None],
+        answer: Answer,
+    ) -> None:
+        self._rooms = rooms
+        self._fan_outs = fan_outs
+        self._counters = counters
+        self._presences = presences
+        self._drop = drop
+        self._put = put
+        self._buffer = buffer
+        self._answer = answer
+        self._slice = options.fanout_slice
+        self._most_memory = options.max_fanout_bytes
+        self._most_a_room = options.write_buffer_bytes // 2  # so that none who reads is too slow for what waits
+        self._left = options.fanout_slice  # writes that may be made at once in this turn
+
+    # ------------------------------------------------------------------ what the router says
+
+    def event(self, room: Room, body: str, last: bool, left_out: Connection | None, now: float) -> None:
+        """An event of a room, for all but one."""
+        self._counters.events_heard += 1
+        self._say(room, encode_text(body.encode()), LAST if last else EVENT, now, left_out)
+
+    def changed(self, change: Change | None, now: float) -> None:
+        """Tell the subscribers of a presence channel who has come and who has gone."""
+        if change is None or not change.room.subscribers or not change.room.label:
+            return
+        room = change.room
+        name, _, channel = v.label_parts(room.label)
+        dialect = self._presences.get(name)
+        if dialect is None:
+            return
+        for told, users in ((dialect.member_added, change.added), (dialect.member_removed, change.removed)):
+            for user, info in users:
+                try:
+                    frame = encode_text(told(channel, user, info))
+                except Exception as error:  # the others are told of, and who waits for this gets in
+                    logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
+                else:
+                    self._say(room, frame, MEMBERS, now)
+
+    def admit(self, completed: Completed, now: float) -> None:
+        """Have those in who have been answered, once what changes by that is told to the others."""
+        room, number = completed.room, completed.number
+        for connection, join in self._rooms.admit(completed):
+            if completed.refused is not None:
+                self._answer(connection, number, join, completed.status, None, None)
+                continue
+            members = room.presence.members if join.user is not None and room.presence is not None else None
+            cost = self._cost(members)
+            if join.hidden or cost <= self._left:
+                self._left -= cost
+                self._answer(connection, number, join, v.OK, members, None)
+            else:
+                fan_out = self._fan_outs.get(room) or self._fan_outs.begin(room, room.subscribers)
+                fan_out.answer_first(connection, (number, join))
+
+    def _cost(self, members: Any) -> int:
+        """Of an answer, in writes."""
+        return 1 if members is None else 1 + len(members) * _MEMBER_BYTES // WRITE_BYTES
+
+    # ------------------------------------------------------------------ writing
+
+    def _say(self, room: Room, frame: bytes, kind: int, now: float, left_out: Connection | None = None) -> None:
+        fan_outs = self._fan_outs
+        fan_out = fan_outs.going.get(room)
+        if fan_out is None:
+            audience: Collection[Connection] = room.subscribers
+            cost = len(audience) * (1 + len(frame) // WRITE_BYTES)
+            if cost <= self._left:
+                self._left -= cost
+                if left_out is not None and left_out in audience:
+                    audience = [connection for connection in audience if connection is not left_out]
+                self._write(audience, frame, 1)
+                return
+        if fan_outs.memory > self._most_memory or (fan_out is not None and not self._fits(fan_out, frame)):
+            self._hurry(room, frame, now)
+            fan_out = fan_outs.get(room)
+        if fan_out is None:
+            fan_out = fan_outs.begin(room, room.subscribers)
+        if left_out is not None:
+            if (first := fan_out.first_answer(left_out)) is not None:
+                self._let_in(room, fan_out, first)
+            due, frames = fan_out.due(left_out)
+            self._counters.events_sent += frames
+            if due:
+                self._put(left_out, due)
+        fan_outs.say(room, frame, kind, now)
+        if left_out is not None:
+            fan_out.leave_out(left_out)
+
+    def _fits(self, fan_out: FanOut[Connection], frame: bytes) -> bool:
+        return not fan_out.size or fan_out.size + len(frame) <= self._most_a_room
+
+    def _hurry(self, room: Room, frame: bytes, now: float) -> None:
+        """More waits than may: write it at once."""
+        self._counters.fanouts_hurried += 1
+        logs.limited("worker.fanout_behind", hint="events come faster than they can be written to their subscribers")
+        fan_outs = self._fan_outs
+        while fan_outs.going and fan_outs.memory > self._most_memory:
+            self._step(self._slice, now)
+        while (fan_out := fan_outs.get(room)) is not None and not self._fits(fan_out, frame):
+            self._step(self._slice, now)
+
+    def turn(self, now: float) -> None:
+        """Write the next slice, if anything waits."""
+        self._left = self._slice
+        if self._fan_outs.going:
+            self._step(self._slice, now)
+
+    def _step(self, budget: int, now: float) -> None:
+        fan_outs = self._fan_outs
+        while budget > 0 and fan_outs.going:
+            room, fan_out = fan_outs.next()
+            try:
+                budget -= self._serve(room, fan_out, budget)
+            finally:
+                fan_outs.took_turn(now)
+
+    def _serve(self, room: Room, fan_out: FanOut[Connection], budget: int) -> int:
+        """Returns: what was spent of the budget."""
+        spent = 0
+        while spent < budget:
+            batch, cost = fan_out.take(budget - spent)
+            spent += cost
+            if batch is None:
+                break
+            if batch.waiting is None:
+                self._write(batch.subscribers, batch.data, batch.frames)
+                continue
+            spent += self._let_in(room, fan_out, batch) - 1
+        return spent
+
+    def _let_in(self, room: Room, fan_out: FanOut[Connection], batch: Batch[Connection]) -> int:
+        """Answer one that has joined. Returns: what that cost, in writes."""
+        number, join = batch.waiting
+        members = room.presence.members if join.user is not None and room.presence is not None else None
+        behind = partial(fan_out.behind, batch.level)
+        self._answer(batch.subscribers[0], number, join, v.OK, members, behind)
+        return self._cost(members)
+
+    def _write(self, audience: Collection[Connection], data: bytes, frames: int) -> None:
+        """Write the same to many connections, which is all that this loop does.
+
+        Nobody goes while it runs, so that the audience may be a room's own table; who can't take all of it now has
+        his turn behind all others.
+        """
+        write, size = os.write, len(data)
+        late: list[tuple[Connection, int]] = []
+        for connection in audience:
+            sent = 0
+            if connection.out is None:
+                try:
+                    sent = write(connection.fd, data)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    sent = -1
+                if sent == size:
+                    continue
+                if sent >= 0:
+                    connection.out = bytearray()
+            late.append((connection, sent))
+        self._counters.events_sent += len(audience) * frames
+        for connection, sent in late:
+            if sent < 0:
+                self._drop(connection)
+            elif connection.out is not None:  # else it had to make room for those before it
+                self._buffer(connection, data[sent:])
+
+    def due(self, connection: Connection, keys: Iterable[bytes] | None = None) -> bytes:
+        """What was said to rooms of this connection and waits for its turn there: it goes out before anything else
+        that is written now. keys: of those rooms, if it is not all that it has joined."""
+        found = []
+        for key in getattr(connection.session, "rooms", ()) if keys is None else keys:
+            room = self._rooms.get(key)
+            fan_out = self._fan_outs.get(room) if room is not None else None
+            if fan_out is not None:
+                data, frames = fan_out.due(connection)
+                if frames:
+                    self._counters.events_sent += frames
+                    found.append(data)
+        return b"".join(found)
+
+    def count(self, now: float) -> None:
+        """To be called once a second: what the metrics say of this."""
+        self._counters.fanout_waiting = self._fan_outs.memory
+        self._counters.fanout_lag_ms = round(self._fan_outs.lag(now) * 1000, 1)

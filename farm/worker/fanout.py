@@ -1,0 +1,309 @@
+"""Events on their way to the subscribers of a channel, a slice of them at a time. Pure.
+
+The rules:
+
+1. Each subscriber gets what was said while it was subscribed, once and in order: what it hears is what it would hear
+   if all were written at once.
+2. What waits for a subscriber is one write. So the further a worker falls behind, the fewer writes an event costs.
+3. A subscriber is visited once a sweep, in a fixed order; who comes is visited last.
+4. Nothing is kept of a subscriber that has gone.
+
+How: frames are numbered, and for each subscriber stands the number of the next frame that is due to it, its level. To
+say something to a channel is to append one frame, however many subscribers there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+Subscriber = TypeVar("Subscriber")
+Channel = TypeVar("Channel")
+
+EVENT: Final = 0
+LAST: Final = 1
+"""An event that a channel's record holds now: who reads that record needs it from nowhere else."""
+MEMBERS: Final = 2
+"""A change of members: who is told all of them later than this needs it no more."""
+
+WRITE_BYTES: Final = 16_384
+"""To write so many bytes more costs about as much as one write more."""
+_SUBSCRIBER_BYTES: Final = 120
+"""Of a subscriber in a fan-out: its place in a list, and its level in a table."""
+_FRAME_BYTES: Final = 150
+"""Of a frame that waits, beside its bytes."""
+_LOOK: Final = 8
+"""To look at so many subscribers to which nothing is due costs as much as a write."""
+_NOBODY: Final = 1 << 62
+
+
+class Frame(NamedTuple):
+    """Something that was said."""
+
+    data: bytes
+    kind: int
+    at: float
+
+
+class Batch(NamedTuple, Generic[Subscriber]):
+    """Whose turn it is."""
+
+    subscribers: list[Subscriber]
+    data: bytes
+    """What is due to each of them."""
+    frames: int
+    """How many frames that is."""
+    waiting: Any = None
+    """Not None: the one subscriber has to be answered first, and this was given with it."""
+    level: int = 0
+    """From where on `since` gives what is due behind that answer."""
+
+
+class FanOut(Generic[Subscriber]):
+    """What is being said to the subscribers of one channel.
+
+    most: bytes that are joined into one write; a longer frame is a write by itself.
+    """
+
+    __slots__ = (
+        "_at",
+        "_end",
+        "_first",
+        "_floor",
+        "_frames",
+        "_joined",
+        "_levels",
+        "_most",
+        "_ring",
+        "_waiting",
+        "counted",
+        "size",
+    )
+
+    def __init__(self, subscribers: Iterable[Subscriber], most: int) -> None:
+        self._ring = list(subscribers)
+        self._levels = dict.fromkeys(self._ring, 0)  # below 0: ~level of one that has not been answered
+        self._at = 0  # the place in the ring of whose turn it is
+        self._floor = _NOBODY  # no level given in this sweep is lower
+        self._frames: list[Frame] = []
+        self._first = self._end = 0  # numbers: of the first of them, and of the next that is said
+        self._joined: dict[int, tuple[bytes, int]] = {}  # level -> what is due from there, and up to where
+        self._waiting: dict[Subscriber, Any] = {}
+        self._most = most
+        self.size = 0
+        """Bytes of the frames that wait."""
+        self.counted = 0
+        """What FanOuts has counted of it."""
+
+    @property
+    def memory(self) -> int:
+        """About what it takes, in bytes."""
+        return self.size + _SUBSCRIBER_BYTES * len(self._ring) + _FRAME_BYTES * len(self._frames)
+
+    @property
+    def since(self) -> float:
+        """When the oldest frame was said that may not have reached all."""
+        return self._frames[0].at if self._frames else float("inf")
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is due to anybody."""
+        return self._at >= len(self._ring) and self._floor >= self._end
+
+    # ------------------------------------------------------------------ who is in
+
+    def join(self, subscriber: Subscriber) -> None:
+        """One more subscriber: what is said from here on is for it."""
+        self._levels[subscriber] = self._end
+        self._ring.append(subscriber)
+        self._floor = min(self._floor, self._end)
+
+    def answer_first(self, subscriber: Subscriber, waiting: Any) -> None:
+        """It has just joined and does not know yet: it hears nothing before its turn, which begins with its answer."""
+        self._levels[subscriber] = ~self._end
+        self._waiting[subscriber] = waiting
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """The subscriber has gone: whatever was due to it is not any more."""
+        self._levels.pop(subscriber, None)
+        self._waiting.pop(subscriber, None)
+
+    # ------------------------------------------------------------------ what is said
+
+    def say(self, data: bytes, kind: int, at: float) -> None:
+        """One more frame, for all who are in."""
+        self._frames.append(Frame(data, kind, at))
+        self._end += 1
+        self._joined.clear()
+        self.size += len(data)
+
+    def leave_out(self, subscriber: Subscriber) -> None:
+        """The last frame is not for this one, which has been given what was due to it before."""
+        if self._levels.get(subscriber, -1) == self._end - 1:
+            self._levels[subscriber] = self._end
+
+    # ------------------------------------------------------------------ whose turn it is
+
+    def due(self, subscriber: Subscriber) -> tuple[bytes, int]:
+        """All that is due to this subscriber, out of turn, and how many frames that is. It counts as given."""
+        level = self._levels.get(subscriber, -1)
+        if level < 0 or level == self._end:
+            return b"", 0
+        self._levels[subscriber] = self._end
+        return b"".join(frame.data for frame in self._frames[level - self._first :]), self._end - level
+
+    def first_answer(self, subscriber: Subscriber) -> Batch[Subscriber] | None:
+        """The same for one that has not been answered; None: it has been, or is not in."""
+        level = self._levels.get(subscriber, 0)
+        if level >= 0:
+            return None
+        self._levels[subscriber] = self._end
+        return Batch([subscriber], b"", 0, self._waiting.pop(subscriber), ~level)
+
+    def behind(self, level: int, last: bool) -> bytes:
+        """Events since this level: what one that was answered just now gets behind its answer. last: those that the
+        channel's record holds, too."""
+        unwanted = MEMBERS if last else MEMBERS | LAST
+        return b"".join(frame.data for frame in self._frames[level - self._first :] if not frame.kind & unwanted)
+
+    def take(self, most: int) -> tuple[Batch[Subscriber] | None, int]:
+        """The next subscribers to whom the same is due. They count as having got it.
+
+        most: writes that may be spent. Returns: them, and what that costs, as a number of writes. No batch: this
+        sweep, or what may be looked at in one go, is at its end.
+        """
+        ring, levels, end = self._ring, self._levels, self._end
+        at = first = self._at
+        stop = min(len(ring), at + most * _LOOK)
+        taken: list[Subscriber] = []
+        due, data, upto, weight = _NOBODY, b"", end, 1
+        while at < stop:
+            subscriber = ring[at]
+            level = levels.get(subscriber)
+            if level == due:
+                taken.append(subscriber)
+                levels[subscriber] = upto
+                at += 1
+                if len(taken) * weight >= most:
+                    break
+            elif level is None or level == end:
+                at += 1
+            elif taken:
+                break  # something else is due to it
+            elif level < 0:
+                self._went_on(at + 1, end)
+                return self.first_answer(subscriber), 1
+            else:
+                due = level
+                data, upto = self._join_up(level)
+                weight += len(data) // WRITE_BYTES
+        self._went_on(at, upto)
+        cost = max(len(taken) * weight, (at - first) // _LOOK)
+        return (Batch(taken, data, upto - due) if taken else None), cost
+
+    def _went_on(self, at: int, upto: int) -> None:
+        self._at = at
+        self._floor = min(self._floor, upto)
+
+    def _join_up(self, level: int) -> tuple[bytes, int]:
+        """What is due from a level on, as one write, and the level after it."""
+        found = self._joined.get(level)
+        if found is None:
+            frames = self._frames[level - self._first :]
+            size, many = 0, 0
+            for frame in frames:
+                size += len(frame.data)
+                if many and size > self._most:
+                    break
+                many += 1
+            found = self._joined[level] = (b"".join(frame.data for frame in frames[:many]), level + many)
+        return found
+
+    def sweep_again(self) -> float:
+        """If the sweep is at its end, forget what all have got and begin the next one.
+
+        Returns: when the oldest frame was said that all have got now; infinity if there is none."""
+        if self._at < len(self._ring):
+            return float("inf")
+        given = min(self._floor, self._end) - self._first
+        oldest = self._frames[0].at if given else float("inf")
+        self.size -= sum(len(frame.data) for frame in self._frames[:given])
+        del self._frames[:given]
+        self._first += given
+        self._joined.clear()
+        if not self.finished:
+            if len(self._ring) > 2 * len(self._levels):  # who has gone, and who came again
+                self._ring = list(self._levels)
+            self._at = 0
+            self._floor = _NOBODY
+        return oldest
+
+
+class FanOuts(Generic[Channel, Subscriber]):
+    """All that go on in a worker. They take turns.
+
+    most: bytes that are joined into one write."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.going: dict[Channel, FanOut[Subscriber]] = {}
+        self._order: deque[Channel] = deque()  # whose turn is next
+        self.get = self.going.get
+        self.memory = 0
+        """About what all take, in bytes."""
+        self._slowest = 0.0  # s from a frame to its last subscriber, since `lag` was asked
+
+    def begin(self, channel: Channel, subscribers: Iterable[Subscriber]) -> FanOut[Subscriber]:
+        """A fan-out to these, to whom nothing is due so far. There must be none that goes on."""
+        fan_out = self.going[channel] = FanOut(subscribers, self._most)
+        self._order.append(channel)
+        self._count(fan_out)
+        return fan_out
+
+    def say(self, channel: Channel, data: bytes, kind: int, at: float) -> None:
+        """Say one more frame in a fan-out that goes on."""
+        fan_out = self.going[channel]
+        fan_out.say(data, kind, at)
+        self._count(fan_out)
+
+    def join(self, channel: Channel, subscriber: Subscriber) -> None:
+        """The channel has one more subscriber."""
+        fan_out = self.going.get(channel)
+        if fan_out is not None:
+            fan_out.join(subscriber)
+            self._count(fan_out)
+
+    def leave(self, channel: Channel, subscriber: Subscriber) -> None:
+        """The channel has one less."""
+        fan_out = self.going.get(channel)
+        if fan_out is not None:
+            fan_out.leave(subscriber)
+
+    def next(self) -> tuple[Channel, FanOut[Subscriber]]:
+        """Whose turn it is. There must be one; `took_turn` is to be called afterwards."""
+        channel = self._order[0]
+        return channel, self.going[channel]
+
+    def took_turn(self, now: float) -> None:
+        """Who was next is the last now, or nothing is left of it."""
+        channel = self._order.popleft()
+        fan_out = self.going[channel]
+        self._slowest = max(self._slowest, now - fan_out.sweep_again())
+        if fan_out.finished:
+            del self.going[channel]
+            self.memory -= fan_out.counted
+        else:
+            self._order.append(channel)
+            self._count(fan_out)
+
+    def _count(self, fan_out: FanOut[Subscriber]) -> None:
+        memory = fan_out.memory
+        self.memory += memory - fan_out.counted
+        fan_out.counted = memory
+
+    def lag(self, now: float) -> float:
+        """Seconds from a frame to its last subscriber: the most since this was asked, or since one that is on its way
+        was said."""
+        slowest, self._slowest = self._slowest, 0.0
+        return max(slowest, now - min((fan_out.since for fan_out in self.going.values()), default=now))
