@@ -110,7 +110,14 @@ class StoreOptions(Section):
     )
     sweep_interval: float = option(30.0, "time between two looks for expired entries", unit="s", ge=0.1)
     sweep_batch: int = option(5000, "entries looked at in one sweep", unit="entries", ge=1)
-    cache_mib: int = option(64, "sqlite page cache", unit="MiB", ge=1, le=1_048_576)
+    cache_mib: int = option(
+        1,
+        "sqlite page cache; what is not in it is read from the kernel's. More helps where many messages with bodies "
+        "wait for devices that are away",
+        unit="MiB",
+        ge=1,
+        le=1_048_576,
+    )
     record_cache: int = option(
         50_000, "registrations of up to 256 bytes that the router remembers for a minute", unit="records", ge=0
     )
