@@ -95,7 +95,9 @@ def test_a_folder_that_a_group_of_others_may_write_is_refused(tmp_path: Path) ->
 
 
 def test_a_group_that_nobody_else_is_in_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pwd, "getpwall", lambda: [pwd.getpwuid(os.geteuid())])
+    # In a container the user that runs may stand in no list of users.
+    me = pwd.struct_passwd(("me", "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [me])
     tmp_path.chmod(0o770)
     if os.geteuid() == 0:
         os.chown(tmp_path, -1, 54_321)
