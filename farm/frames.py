@@ -166,7 +166,8 @@ class FrameReader:
                 del self._buffer[:length]
                 self._take(frame, messages)
         except FrameError as error:
-            self.error = error
+            # One like it: its own trace refers to this reader, so that neither would be freed, nor who called.
+            self.error = FrameError(error.code, error.reason)
         self.taken = most - left
         return messages
 
