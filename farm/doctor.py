@@ -54,7 +54,7 @@ TCP_PAGES_PER_CONNECTION: Final = 1  # an idle socket holds none, one that is be
 DEFAULT_RMEM: Final = 131_072  # the kernel's own default of the middle value, and so of the one below
 DEFAULT_WMEM: Final = 16_384
 MIN_PORTS: Final = 16_000  # source ports of one address, for the load generator
-COSTS: Final = "a push costs about a quarter more CPU"
+COSTS: Final = "Python code takes about a quarter more CPU"
 FASTER_PYTHON: Final = (
     "the distribution's: make clean, make PYTHON=/usr/bin/python3; or one that uv or python.org has built"
 )

@@ -1,4 +1,4 @@
-"""Which Python runs this, and whether it was built with PGO and LTO: without, everything costs about a quarter more.
+"""Which Python runs this, and whether it was built with PGO and LTO: without, its code takes about a quarter more CPU.
 
 A build writes how it was configured into `sysconfig`. Debian and Ubuntu build twice and keep the record of the wrong
 one: their interpreter is linked statically, built with both (debian/rules, `with_pgo` and `with_lto`) on the

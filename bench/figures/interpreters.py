@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 SLOW: Final = (
-    "Python was built without {missing}, so that everything costs about a quarter more CPU: "
+    "Python was built without {missing}, so that its code takes about a quarter more CPU: "
     "do not compare with figures of a build that has both"
 )
 
