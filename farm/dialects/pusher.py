@@ -7,6 +7,7 @@ second; 4201, come back at once. There is no 43xx among them, since pusher-js ta
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar, Final
@@ -83,6 +84,12 @@ _shared_address = lru_cache(_SHARED)(channel_address)
 def _address(app: str, name: str) -> bytes:
     """The address of a channel. A device may name anything: what is too long to be a channel is not remembered."""
     return _shared_address(app, name) if len(name) <= _SHARED_CHARS else channel_address(app, name)
+
+
+@lru_cache(_SHARED)
+def _alone(key: bytes) -> tuple[bytes, ...]:
+    """The rooms of who is in this one only, which is the usual: one object for all of them."""
+    return (key,)
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False):
@@ -183,7 +190,8 @@ class PusherDialect:
             return Turned(DISABLED, "The app is not enabled")
         if home.connections >= home.app.connections_a_worker > 0:
             return Turned(OVER_QUOTA, "The app is over its connection quota")
-        return PusherSession(home, request.socket_id)
+        origin, _, number = request.socket_id.partition(".")
+        return PusherSession(home, sys.intern(origin), int(number))
 
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         if channel.startswith(WATCH):
@@ -288,7 +296,8 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
     """One connection of an application."""
 
     _home: Home
-    socket_id: str
+    _origin: str  # of its socket ID; one object for all
+    _number: int  # the rest of it
     _more: _More | None = None
     _vouched: bool = False  # the application's own server has vouched for it
     rooms: tuple[bytes, ...] = ()
@@ -297,6 +306,10 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
 
     def __post_init__(self) -> None:
         self._home.connections += 1
+
+    @property
+    def socket_id(self) -> str:
+        return f"{self._origin}.{self._number}"
 
     def __del__(self) -> None:
         self._home.connections -= 1  # nothing else is told when a connection has gone
@@ -383,7 +396,7 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
             user, info = self._presence(asked)
         elif is_private(name):
             self._check(asked, asked.channel_data, None)
-        self.rooms = (*self.rooms, key)
+        self.rooms = (*self.rooms, key) if self.rooms else _alone(key)
         if user is None:
             return (Join(key, label(app.id, name)),)
         more = self._needs_more()

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from farm.coarse_time import CoarseTime
 from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects, Tick
 from farm.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.upgrade import Request
@@ -91,6 +92,7 @@ class SimplePushDialect:
         self.first_tick = options.hello_timeout
         self.counters = context.counters
         self.unix_time = context.unix_time
+        self.coarse_time = CoarseTime()
         self._tokens = context.tokens
         self._endpoint = context.settings.get(EndpointOptions).url + "/update/"
 
@@ -270,7 +272,7 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         if now - self._last_ping < options.min_ping_interval:
             self._dialect.counters.pings_too_many += 1
             raise CommandError(203)
-        self._last_ping = now
+        self._last_ping = self._dialect.coarse_time.of(now)
         self._dialect.counters.pings += 1
         return (b'{"messageType":"ping","status":200}' if options.long_pongs else b"{}",)
 

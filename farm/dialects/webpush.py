@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from farm.coarse_time import CoarseTime
 from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects
 from farm.frames import GOING_AWAY, POLICY, TRY_LATER
 from farm.upgrade import Request
@@ -206,6 +207,7 @@ class WebPushDialect:
         self.first_tick = options.hello_timeout
         self.counters = context.counters
         self.unix_time = context.unix_time
+        self.coarse_time = CoarseTime()
         self.broadcasts = Broadcasts(options)
         self.session_type: type = WebPushSession
         self._keys: Recent[str, bytes] = Recent(options.key_cache)
@@ -389,7 +391,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
         if now - self._last_ping < self._dialect.options.min_ping_interval:
             self._dialect.counters.pings_too_many += 1
             return self._refuse("too many pings")
-        self._last_ping = now
+        self._last_ping = self._dialect.coarse_time.of(now)
         self._dialect.counters.pings += 1
         return (b"{}",)
 
