@@ -2,7 +2,8 @@
 
 At half of the rate that a farm reaches, a push costs more than twice the CPU: each turn finds one or two, and a turn
 costs the same whatever it finds - a commit, a message to each worker and what they answer, and all those wake-ups. So
-while pushes come one after another it is waited until a dozen have come, for a few milliseconds at most. Not waited is
+while pushes come one after another, the router waits until some sixteen have come, for a few milliseconds at most. It
+does not wait
 
 - when pushes are rare, so that a single one is answered at once;
 - for more than what is likely to come: pushes come from connections that wait for no answer. Where all who send wait
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-ENOUGH: Final = 12
+ENOUGH: Final = 16
 """Pushes in one turn: with more of them a push costs hardly less."""
 LIKELY: Final = 2.0
 """So many pushes must be expected in the longest wait: then that one comes is nearly certain."""

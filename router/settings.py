@@ -185,7 +185,7 @@ class EndpointOptions(Section):
         2.0, "how long a push waits for the worker before it is answered as stored", unit="s", ge=0.01
     )
     gather_ms: float = option(
-        2.0,
+        3.0,
         "while pushes come one after another, so long from one look for more to the next at most: a push costs less "
         "CPU and is answered later; a single push does not wait; 0: nobody waits",
         unit="ms",
