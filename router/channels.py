@@ -67,7 +67,7 @@ class Member:
 class Channel:
     """A channel with subscribers. There may be very many, nearly all of them on one shard."""
 
-    __slots__ = ("_counts", "announced", "application", "key", "leases", "members", "name", "unsaid")
+    __slots__ = ("_counts", "announced", "application", "key", "leases", "members", "name", "told", "unsaid")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -76,6 +76,7 @@ class Channel:
         self.leases: tuple[Lease, ...] = ()
         self._counts: tuple[int, ...] = ()  # subscribers on each
         self.members: dict[str, Member] | None = None  # for presence
+        self.told: tuple[Lease, ...] = ()  # who was given all members, and hears every change since
         self.announced = False  # in the time after a restart, so that others may hold it of whom we don't know yet
         self.unsaid: set[str] | None = None  # who has left in that time, as far as we know
 
@@ -106,6 +107,8 @@ class Channel:
         at = self.leases.index(lease)
         self.leases = self.leases[:at] + self.leases[at + 1 :]
         self._counts = self._counts[:at] + self._counts[at + 1 :]
+        if self.told:
+            self.told = tuple(other for other in self.told if other is not lease)
 
 
 class Channels:
@@ -213,7 +216,11 @@ class Channels:
     # ------------------------------------------------------------------ presence
 
     def enter(self, key: bytes, user: str, info: str, most: int, lease: Lease) -> dict[str, str] | None:
-        """The user's first socket on this lease. Returns: all members; None: there are `most` already."""
+        """The user's first socket on this lease. Returns: all members, or himself if the lease has been given all and
+        hears of every change since; None: there are `most` already.
+
+        To give all to everyone who comes would cost the square of their number when very many come at once.
+        """
         channel = self._channel(key, "")
         if lease not in channel.leases:  # said again to another router, before the channel is announced
             self._hold(channel, lease, 1)
@@ -224,6 +231,9 @@ class Channels:
             return None
         if self._add(channel, user, info, lease):
             self._entered(channel, [(user, info)])
+        if lease in channel.told:
+            return {user: members[user].info}
+        channel.told = (*channel.told, lease)
         return self.members(key)
 
     def exit(self, key: bytes, user: str, lease: Lease) -> None:

@@ -90,7 +90,8 @@ COUNT = 34
 """(channel key, subscribers) So many are on this shard now; only for channels with a label, and once in a while."""
 ENTER = 35
 """(ask or 0, channel key, user id, info, most) The first socket of this user in this presence channel on this shard.
-info: the dialect's text. Answered with all members, {user id: info}; FULL if there are `most` and he is new."""
+info: the dialect's text. Answered with members, {user id: info}: all, or just him where this shard was given all before
+and has held the channel since; FULL if there are `most` and he is new."""
 EXIT = 36
 """(channel key, user id) His last socket on this shard has gone."""
 READ = 37

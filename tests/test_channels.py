@@ -184,7 +184,7 @@ def test_a_user_is_told_to_every_shard_once_however_many_shards_he_is_on() -> No
     one, two = registry.room(1, 2)
     assert enter(registry, one, "ann") == [{"ann": '"ann"'}]
     assert registry.take() == [(1, joined("ann")), (2, joined("ann"))]
-    assert enter(registry, two, "ann", "bob") == [{"ann": '"ann"'}, {"ann": '"ann"', "bob": '"bob"'}]
+    assert enter(registry, two, "ann", "bob") == [{"ann": '"ann"'}, {"bob": '"bob"'}]
     assert registry.take() == [(1, joined("bob")), (2, joined("bob"))]
     registry.channels.exit(KEY, "ann", one)
     registry.channels.exit(KEY, "ann", one)
@@ -195,6 +195,19 @@ def test_a_user_is_told_to_every_shard_once_however_many_shards_he_is_on() -> No
     assert registry.channels.members(KEY) == {"bob": '"bob"'}
     assert registry.watcher.take() == [("entered", "ann"), ("entered", "bob"), ("left", "ann")]
     assert registry.channels.member_count == 1
+
+
+def test_a_shard_is_given_all_members_once_for_as_long_as_it_holds_the_channel() -> None:
+    registry = Registry()
+    one, two = registry.room(1, 2)
+    all_three = {"ann": '"ann"', "bob": '"bob"', "eve": '"eve"'}
+    enter(registry, one, "ann", "bob")
+    assert enter(registry, two, "eve", "joe") == [all_three, {"joe": '"joe"'}]
+    registry.channels.exit(KEY, "joe", two)
+    registry.channels.unsubscribe(KEY, two)
+    registry.channels.subscribe(KEY, LABEL, two)
+    assert enter(registry, two, "eve") == [all_three]
+    assert enter(registry, two, "eve") == [{"eve": '"eve"'}]
 
 
 def test_a_full_channel_takes_no_more_users_but_more_shards_of_those_it_has() -> None:
