@@ -7,6 +7,7 @@ one place that touches the socket, and it goes on until receiving would block an
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import zmq
@@ -18,6 +19,8 @@ from router.settings import LinkOptions
 
 SOCKET_NAME = "router.sock"
 _SUN_PATH_MAX = 107
+_PUMP_S = 0.02
+"""So long workers are heard without end, while they say much: then app servers and the clock have a turn."""
 # As plain integers: pyzmq's flags are enums, and combining them costs more than sending.
 _NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS = int(zmq.EVENTS)
@@ -50,6 +53,8 @@ class RouterLink:
         self._hub = hub
         self._limit = options.max_message_bytes
         self._sending = False
+        self.behind = False
+        """Whether there may be more to hear. The descriptor does not tell of what came before."""
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -64,13 +69,16 @@ class RouterLink:
         self.fileno: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
 
     def pump(self) -> None:
-        """Send what there is, then hear what there is, until neither is left."""
+        """Send what there is, then hear what there is, until neither is left or time is up: then it is `behind`."""
         self.send()
-        while self._receive():
+        until = monotonic() + _PUMP_S
+        while self._receive(until):
             self.send()
+            if self.behind:
+                return
 
-    def _receive(self) -> bool:
-        heard = False
+    def _receive(self, until: float) -> bool:
+        heard = self.behind = False
         receive, get, hub = self._socket.recv, self._socket.get, self._hub
         # Asked before each receive, because an exception for "nothing there" costs more than the question.
         while get(_EVENTS) & _POLLIN:  # type: ignore[operator]
@@ -91,6 +99,9 @@ class RouterLink:
             except Exception as error:  # one message's defect must not take the router down
                 hub.counters.link_refused += 1
                 logs.limited("link.failed", at="error", per=repr(error), peer=identity.hex(), exc=error)
+            if monotonic() > until:
+                self.behind = True
+                break
         return heard
 
     def send(self) -> None:

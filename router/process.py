@@ -78,6 +78,9 @@ class RouterProcess:
         self.link = RouterLink(context, address(data), self.hub, link)
         self.hub.on_full(self.link.send)
         self.lot.park(self.link.fileno, READ)
+        self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not tell
+        self._told_more = False
+        self.lot.park(self._more, READ)
         self.gathering = Gathering(endpoint.gather_ms / 1000)
         self.handovers = Handovers(data, self.lot, self.port.adopt) if is_wanted(settings) else None
         self._started = time.monotonic()
@@ -86,6 +89,9 @@ class RouterProcess:
         """Send what the last events have produced: words first, their answers may be there already."""
         self.link.pump()
         self.port.flush()
+        if self.link.behind != self._told_more:
+            self._told_more = self.link.behind
+            os.eventfd_write(self._more, 1) if self._told_more else os.eventfd_read(self._more)
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
@@ -118,6 +124,7 @@ class RouterProcess:
             self.port.close()
             self.link.close()
             self.lot.close()
+            os.close(self._more)
             with trio.CancelScope(shield=True):
                 await self._close_store()
 
@@ -142,7 +149,9 @@ class RouterProcess:
         now = time.monotonic()
         waiting = max(self.journal.pushes_waiting, self.hub.in_work)
         free = self.port.senders.count(now) - waiting
-        rest = 0.0 if self.turns.waiting else self.gathering.rest(now, self.journal.pushes_taken, free)
+        rest = (
+            0.0 if self.turns.waiting or self.link.behind else self.gathering.rest(now, self.journal.pushes_taken, free)
+        )
         if rest > 0:
             self.hub.counters.waits += 1
             await trio.lowlevel.checkpoint()
