@@ -29,7 +29,7 @@ from router.key_file import load_or_make_keys
 from router.link import RouterLink, address
 from router.listener import open_listener
 from router.lot import READ, Lot
-from router.memory import resident_bytes
+from router.memory import Bursts, give_back, resident_bytes
 from router.options import Settings
 from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions
 from router.store.base import StoreError
@@ -165,6 +165,7 @@ class RouterProcess:
     async def _tick(self) -> None:
         options = self.settings.get(StoreOptions)
         next_port = next_sweep = time.monotonic()
+        bursts = Bursts()
         while True:
             await trio.sleep(_TICK_S)
             guarded("router.tick_failed", self.hub.tick)
@@ -174,6 +175,8 @@ class RouterProcess:
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 guarded("router.tick_failed", self.port.tick)
+                if bursts.over(self.journal.written):
+                    give_back()
                 if self.handovers is not None:
                     guarded("router.tick_failed", self.handovers.tick)
             if now >= next_sweep:

@@ -3,7 +3,7 @@
 import os
 import resource
 
-from router.memory import resident_bytes
+from router.memory import Bursts, give_back, resident_bytes
 
 
 def test_without_a_descriptor_left_the_last_figure_stands() -> None:
@@ -18,3 +18,10 @@ def test_without_a_descriptor_left_the_last_figure_stands() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert resident_bytes() > 1_000_000
+
+
+def test_a_burst_is_over_once_there_was_much_and_then_nearly_nothing() -> None:
+    bursts = Bursts()
+    done = [0, 40, 80, 500, 1500, 1560, 1600, 1640, 1640, 2640, 2640, 2640]
+    assert [bursts.over(number) for number in done] == [False] * 6 + [True] + [False] * 3 + [True, False]
+    give_back()

@@ -32,7 +32,7 @@ from router.key_file import load_or_make_keys
 from router.link import address
 from router.listener import base_url, open_listener
 from router.lot import READ, Lot
-from router.memory import resident_bytes
+from router.memory import Bursts, give_back, resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
 from router.pace import Pace
@@ -176,6 +176,7 @@ class Worker:
         options = self.settings.get(LinkOptions)
         next_beat = 0.0
         frozen_at = 0
+        bursts = Bursts()
         while True:
             next_tick = time.monotonic() + _TICK_S
             while self._pending and time.monotonic() < next_tick:  # nothing else would wake the task that serves
@@ -192,6 +193,8 @@ class Worker:
                 if len(self.sockets) - frozen_at > _FREEZE_EVERY:
                     frozen_at = len(self.sockets)
                     gc.freeze()
+                if bursts.over(self.counters.connects + self.counters.disconnects):
+                    give_back()
             guarded("worker.link_failed", self.link.pump)
 
     def _beat(self) -> None:
