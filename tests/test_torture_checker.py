@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from torture.checker import RULES, Index, check, longest_gap
+from torture.checker import RULES, Index, Violation, check, longest_gap
 from torture.history import (
     CLOCK,
     LINK,
@@ -26,6 +26,7 @@ from torture.history import (
     Subscribed,
     Told,
 )
+from torture.report import chosen_first, rest
 
 SP, WP, ROOM = "sp-channel", "wp-channel", "cache-room"
 DAY = 86_400
@@ -296,3 +297,13 @@ def test_the_longest_time_without_an_accepted_push() -> None:
     history = good()
     assert longest_gap(history, SIMPLEPUSH) == pytest.approx(45.0)
     assert longest_gap(history, PUSHER) == 0.0
+
+
+def test_some_of_every_rule_are_explained() -> None:
+    found = [Violation("event lost", "", float(at)) for at in range(30)] + [Violation("twice", "", 31.0)]
+    first, others = chosen_first(found, 5)
+    assert [(one.rule, one.at) for one in first] == [("event lost", at) for at in (0, 1, 2, 3)] + [("twice", 31.0)]
+    assert [one.at for one in others] == list(range(4, 30))
+    lines = rest(others).splitlines()
+    assert lines[0] == "and 26 more: {'event lost': 26}"
+    assert len(lines) == 27

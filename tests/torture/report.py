@@ -17,6 +17,7 @@ _LOG_LINES: Final = 20_000
 _AROUND_S: Final = 4.0
 _NEAR_S: Final = 30.0
 _SHOWN: Final = 80
+_REST: Final = 500
 
 
 class Log:
@@ -76,9 +77,10 @@ def table(history: History, dialects: Sequence[str], faults: Mapping[str, int]) 
 def explain(violation: Violation, history: History, log: Log) -> str:
     """One violation, with the faults, pushes, arrivals and connections around it, and what the farm said then."""
     at = min(violation.at, max((line[0] for line in log.lines), default=0.0))
-    seen = [*_faults(at, history), *_traffic(violation, at, history), *_connections(violation, at, history)]
+    traffic = [*_traffic(violation, at, history), *_connections(violation, at, history)]
+    nearest = sorted(traffic, key=lambda one: abs(one[0] - at))[:_SHOWN]
     lines = [f"VIOLATION {violation.rule}: {violation.client} {violation.channel}: {violation.text}"]
-    lines += [f"  {when:9.3f} {text}" for when, text in sorted(seen)[-_SHOWN:]]
+    lines += [f"  {when:9.3f} {text}" for when, text in sorted([*_faults(at, history), *nearest])]
     lines += [f"  log {line}" for line in log.around(at)[-_SHOWN:]]
     return "\n".join(lines)
 
@@ -122,6 +124,24 @@ def _time(at: float | None) -> str:
     return "never" if at is None else f"{at:.3f}"
 
 
+def chosen_first(violations: Sequence[Violation], most: int) -> tuple[list[Violation], list[Violation]]:
+    """Those to be explained, some of every rule that was broken, and the others. Both in the order of time."""
+    place: Counter[str] = Counter()
+    ranked = []
+    for violation in violations:
+        place[violation.rule] += 1
+        ranked.append((place[violation.rule], violation))
+    chosen = [violation for _, violation in sorted(ranked, key=lambda pair: pair[0])]
+    first, others = chosen[:most], chosen[most:]
+    return sorted(first, key=_at), sorted(others, key=_at)
+
+
+def _at(violation: Violation) -> float:
+    return violation.at
+
+
 def rest(violations: Sequence[Violation]) -> str:
-    """Those for which there is no room."""
-    return f"and {len(violations)} more: {dict(Counter(violation.rule for violation in violations))}"
+    """Those for which there is no room, a line each, and how many of each rule."""
+    lines = [f"  {one.at:9.3f} {one.rule}: {one.client} {one.channel}: {one.text}" for one in violations[:_REST]]
+    counts = dict(Counter(violation.rule for violation in violations))
+    return "\n".join([f"and {len(violations)} more: {counts}", *lines])

@@ -19,8 +19,19 @@ from vapid_signer import Sender as VapidKey
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
 from torture.faults import LEASE_S, NAMES, Faults, Machine
-from torture.history import DIALECTS, PUSHER, SIMPLEPUSH, WEBPUSH, Occupancy, Settled
-from torture.report import Log, explain, rest, table
+from torture.history import (
+    DIALECTS,
+    LINK,
+    PUSHER,
+    SIMPLEPUSH,
+    STOPPED,
+    STORE,
+    WEBPUSH,
+    Fault,
+    Occupancy,
+    Settled,
+)
+from torture.report import Log, chosen_first, explain, rest, table
 from torture.senders import PusherSender, Sender, SimplePushSender, WebhookSite, WebPushSender, users
 from torture.wire import Http
 from torture.world import World
@@ -57,6 +68,8 @@ _STILL_S: Final = 2.0
 _SETTLE_S: Final = 60.0
 _PRESENCE_S: Final = 20.0
 _SHOWN: Final = 20
+_LOOK_S: Final = 0.05
+_STARVED_S: Final = 0.5
 
 
 class Run:
@@ -70,6 +83,8 @@ class Run:
         self._folder = folder
         self.clients: list[Client] = []
         self.senders: list[Sender] = []
+        self.starved = 0.0
+        """Seconds in which the machine gave us no CPU."""
 
     async def go(self) -> list[Violation]:
         """Everything. Returns: what was wrong."""
@@ -87,6 +102,7 @@ class Run:
         tasks = [asyncio.create_task(client.live()) for client in self.clients]
         tasks += [asyncio.create_task(sender.run()) for sender in self.senders]
         tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._report()), reading]
+        tasks.append(asyncio.create_task(self._starved()))
         try:
             await self._torture()
             self._say("faults are over; everybody comes back")
@@ -180,6 +196,19 @@ class Run:
                 await asyncio.to_thread(self.farm.kill)
                 await asyncio.to_thread(self.farm.start)
                 self.faults.expected_to_run = True
+
+    async def _starved(self) -> None:
+        """The machine gives us no CPU for a while, and perhaps none to the farm: leases end, faults take longer. That
+        is a standstill of everything, seen by the one thing that must not depend on the farm: our own clock."""
+        last = self.world.now()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now = self.world.now()
+            if now - last - _LOOK_S > _STARVED_S:
+                self.starved += now - last
+                touches = frozenset({LINK, STORE, STOPPED})
+                self.world.history.faults.append(Fault("starved", last, now, touches, "by the machine"))
+            last = now
 
     # ------------------------------------------------------------------ the end
 
@@ -323,12 +352,15 @@ def main(arguments: list[str]) -> int:
         print(f"seed {chosen.seed}, {chosen.seconds:g} s, {', '.join(chosen.dialects)}", flush=True)
         try:
             violations = asyncio.run(run.go())
-            for violation in violations[:_SHOWN]:
+            first, others = chosen_first(violations, _SHOWN)
+            for violation in first:
                 print(explain(violation, run.world.history, run.log), flush=True)
-            if len(violations) > _SHOWN:
-                print(rest(violations[_SHOWN:]))
+            if others:
+                print(rest(others))
             print(table(run.world.history, chosen.dialects, run.faults.done))
             ends = ", ".join(f"{why} ({count})" for why, count in run.world.counts.most_common(12))
+            if run.starved:
+                print(f"the machine gave no CPU for {run.starved:.1f} s in all, which counts as a standstill")
             print(f"connections ended: {ends or 'as their clients wished'}")
             print(f"violations: {len(violations)}, seed {chosen.seed}")
         finally:
