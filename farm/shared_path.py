@@ -59,7 +59,9 @@ class SharedPath:
         return any(dialect.claims(first) for dialect in self._dialects)
 
     def opened(self, request: Request) -> Session:
-        return Undecided(self._dialects, request)
+        # Without its headers, which are 1 KB: they have said what there was to say.
+        slim = Request(request.method, request.path, request.query, {}, request.version, socket_id=request.socket_id)
+        return Undecided(self._dialects, slim)
 
 
 def by_path(served: Sequence[tuple[int, Sequence[str], Dialect]]) -> dict[str, Dialect]:

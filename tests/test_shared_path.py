@@ -53,6 +53,19 @@ def test_the_rest_goes_to_the_one_that_takes_everything() -> None:
     assert effect.message == message
 
 
+def test_a_session_knows_the_request_but_for_its_headers() -> None:
+    opened: list[Request] = []
+
+    class Curious(EchoDialect):
+        def opened(self, request: Request) -> EchoSession:
+            opened.append(request)
+            return super().opened(request)
+
+    asked = Request(b"GET", "/", "a=1", {b"host": b"push"}, (1, 1), 0, "12.34")
+    list(SharedPath([Curious(), ShyEcho()]).opened(asked).received(b"hi", False, 0.0))
+    assert opened == [Request(b"GET", "/", "a=1", {}, (1, 1), 0, "12.34")]
+
+
 def test_what_nobody_claims_is_closed() -> None:
     (effect,) = SharedPath([ShyEcho()]).opened(REQUEST).received(b"?", False, 0.0)
     assert isinstance(effect, Close)

@@ -165,7 +165,11 @@ class Dialect(Protocol):
         """Whether a connection whose first message is this speaks the dialect. Asked only where a path is shared."""
 
     def opened(self, request: Request) -> Session:
-        """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead."""
+        """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead.
+
+        Where the path is shared this comes with the first message, too late for a Refusal, and the request has no
+        headers.
+        """
 
 
 class Presence(Protocol):
