@@ -1,7 +1,7 @@
 """The device sockets of a worker: accept, upgrade, park, read, write, close.
 
-A parked connection is one slotted object, its session, a descriptor in the lot's epoll and an entry in the table of
-devices: no task, no parser, no buffer, no timer of its own. Buffers exist only while something is incomplete.
+A parked connection is one struct, its session, a descriptor in the lot's epoll and its places in two tables: no task,
+no parser, no buffer, no timer of its own. Buffers exist only while something is incomplete.
 """
 
 from __future__ import annotations
