@@ -282,6 +282,18 @@ def test_what_was_heard_is_not_said_again_after_the_link_was_renewed(shard: Shar
     assert talker.hears_nothing()
 
 
+def test_an_event_that_the_store_refused_does_not_have_the_one_before_said_again(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("read kept", offset=v.LAST)
+    shard.event("read refused", offset=v.LAST)
+    list(shard.sockets.welcomed())
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"kept")])
+    assert [talker.hear() for _ in range(3)] == ["read kept", "heard", "read refused"]
+    assert talker.hears_nothing()
+
+
 def test_an_event_that_is_not_the_last_leaves_the_question_open(shard: Shard) -> None:
     talker = joined(shard)
     talker.say("read")

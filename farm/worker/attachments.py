@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from farm.dialects import Ask
 from farm.worker.ages import Ages
 from farm.worker.connection import OPEN, Connection
 from router import vocabulary as v
+
+_EVENTS: Final = 16
+"""So many of the last events are remembered while an answer is on its way."""
 
 
 class _Reads:
@@ -25,12 +29,13 @@ class _Reads:
 class Overheard:
     """Questions that an event of the channel made needless, until the router's answer to them has come."""
 
-    __slots__ = ("asks", "body", "channel", "renewed")
+    __slots__ = ("asks", "channel", "heard", "renewed")
 
     def __init__(self, channel: bytes, asks: list[tuple[Connection, Ask]], body: str) -> None:
         self.channel = channel
         self.asks = asks
-        self.body = body  # of the last event that was heard
+        # Hashes of the events heard. The record may hold an older one than the last, if the store refused that.
+        self.heard: deque[int] = deque((hash(body.encode()),), _EVENTS)
         self.renewed = False  # the link is another one since, so that later events may have been missed
 
 
@@ -109,7 +114,7 @@ class Attachments:
         """
         for number, one in list(self._overheard.items()):
             if one.channel == channel:
-                one.body = body
+                one.heard.append(hash(body.encode()))
                 if one.renewed:
                     del self._overheard[number]
         reads = self._reads.pop(channel, None)

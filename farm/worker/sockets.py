@@ -626,7 +626,7 @@ class Sockets:
             if room is None or session is None or connection not in room.subscribers:
                 continue
             effects = list(_effects(session.answered, ask.question, v.OK, payload, self.now))
-            if effects != [overheard.body.encode()]:
+            if not (len(effects) == 1 and type(effects[0]) is bytes and hash(effects[0]) in overheard.heard):
                 self._perform(connection, effects)
 
     def _answer_one(self, number: int, status: int, payload: Any) -> None:
