@@ -448,6 +448,11 @@ RULES: Final[tuple[Rule, ...]] = (
 def longest_gap(history: History, dialect: str) -> float:
     """The longest time without an accepted push, while there was at least one that was not accepted."""
     good = sorted(p.answered for p in history.pushes if p.dialect == dialect and p.accepted and p.answered is not None)
-    bad = [push.sent for push in history.pushes if push.dialect == dialect and not push.accepted]
-    gaps = [(end - begin, begin, end) for begin, end in pairwise(good)]
-    return max((gap for gap, begin, end in gaps if any(begin <= at <= end for at in bad)), default=0.0)
+    bad = sorted(push.sent for push in history.pushes if push.dialect == dialect and not push.accepted)
+    longest = 0.0
+    for begin, end in pairwise(good):
+        if end - begin > longest:
+            first = bisect_left(bad, begin)
+            if first < len(bad) and bad[first] <= end:
+                longest = end - begin
+    return longest
