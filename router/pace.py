@@ -6,8 +6,8 @@ wake-up finds plenty. With 60 of them the same load reaches each in crumbs, and 
 under load a worker lets events gather before it looks. Where there are few it does not: that would save little, and
 whoever waits for an answer would wait longer.
 
-The router's own turns need no such rule: with workers that send less often it has fewer by itself (measured: to pace
-it too saved 2 % of the CPU of a set-up).
+The router's own turns need no such rule: with workers that send less often it has fewer by itself. To pace it too saved
+about 2 % of the CPU of a set-up at 60 workers, within the noise of three rounds.
 """
 
 from __future__ import annotations
