@@ -1,4 +1,4 @@
-"""Device side of the dialects: one module each, found by being here. See README.md beside this file.
+"""Device side of the dialects: one module each, found by being here. See docs/write-a-dialect.md.
 
 A dialect module has
 

@@ -1,7 +1,8 @@
 """What must hold of every run, whatever was done to the farm in it. A history goes in, violations come out.
 
-The rules are those of "What an answer means" in the README. Where the promise itself has an exception (nobody keeps
-events of channels; an ack sent just before its connection died may be lost), so has the rule, and no wider one.
+The rules are those of "What it promises" in the README, and of "What an answer means" on each dialect's page. Where
+the promise itself has an exception (nobody keeps events of channels; an ack sent just before its connection died may be
+lost), so has the rule, and no wider one.
 """
 
 from __future__ import annotations
