@@ -323,9 +323,7 @@ def living() -> Counter[str]:
 
 @pytest.fixture
 def shard(monkeypatch: pytest.MonkeyPatch, living: Counter[str]) -> Iterator[Shard]:
-    monkeypatch.setattr(
-        logging.root.manager, "disable", logging.CRITICAL
-    )  # pytest keeps what is logged, with its frames
+    logging.disable()  # pytest keeps what is logged, with its frames
     for module, name in ((farm.worker.sockets, "Connection"), (farm.dialects.webpush, "WebPushSession")):
         monkeypatch.setattr(module, name, counted(getattr(module, name), living))
     shard = Shard(worker={"frames_a_turn": 8}, limits={"commands_per_second": 20})
@@ -333,6 +331,7 @@ def shard(monkeypatch: pytest.MonkeyPatch, living: Counter[str]) -> Iterator[Sha
     gc.disable()
     yield shard
     gc.enable()
+    logging.disable(logging.NOTSET)
     shard.close()
 
 
