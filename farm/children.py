@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -35,10 +36,14 @@ _OTHER_LINK: Final = (
     "workers and router, those that run version {ours}"
 )
 
-# Everything that can fail while modules are imported is told to the supervisor, this module's import too.
+_HOME: Final = str(Path(__file__).resolve().parents[1])
+# Everything that can fail while modules are imported is told to the supervisor, this module's import too. It runs the
+# code that the supervisor runs, and none of the folder in which that was started: Python would look there first.
 _FORKER: Final = """
 import sys
-fd = int(sys.argv[1])
+fd, home = int(sys.argv[1]), sys.argv[2]
+if home not in sys.path:
+    sys.path.insert(0, home)
 try:
     import farm.forker
 except BaseException as error:
@@ -155,7 +160,7 @@ class Forker:
         try:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES)
-            command = [sys.executable, "-c", _FORKER, str(theirs.fileno())]
+            command = [sys.executable, "-P", "-c", _FORKER, str(theirs.fileno()), _HOME]
             # Until it has said that it ignores them, a signal to the whole process group must not end it.
             masked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
