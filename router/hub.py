@@ -260,7 +260,7 @@ class Hub:
     def dismiss(self, channel: bytes, code: int, reason: str) -> None:
         """Have every connection that is subscribed to this address closed."""
         for lease in self.map.channel(channel):
-            self._tell(lease, (v.DISMISS, channel, code, reason))
+            self._tell(lease, (v.TERMINATE, channel, code, reason))
 
     def _tell(self, lease: Lease, word: Sequence[Any], chars: int = 0) -> None:
         """A word that nobody asked for, with an event of so many characters. The lease may have ended meanwhile: to
@@ -310,7 +310,7 @@ class Hub:
             self._say_direct(identity, [v.STATUS, message[1], self._status()])
         elif kind == v.SET_NOTICE:
             self._set_notice(identity, message)
-        elif kind == v.JOIN:
+        elif kind == v.READY:
             self._join(identity, message)
         elif (peer := self._known(identity)) is not None:
             peer.snapshot = {name: value for name, value in message[1].items() if isfinite(value)}
@@ -547,7 +547,7 @@ class Hub:
         if before is not None:
             other = self._peer_of[before]
             other.unread.drop(device)
-            self._say(other, (v.SHED, device))
+            self._say(other, (v.DISCONNECT, device))
             self.counters.devices_moved += 1
         return True
 
@@ -557,10 +557,10 @@ class Hub:
         peer = None if holder is None else self._peer_of.get(holder)
         if holder is not None and peer is not None:
             self._left(peer, device)
-            self._say(peer, (v.SHED, device))
+            self._say(peer, (v.DISCONNECT, device))
             self.counters.devices_moved += 1
 
-    def _leave(self, peer: Peer, word: list[Any]) -> None:
+    def _detach(self, peer: Peer, word: list[Any]) -> None:
         self._left(peer, word[1])
 
     def _left(self, peer: Peer, device: bytes) -> None:
@@ -576,7 +576,7 @@ class Hub:
             self._pushes.forget(push.number)
             push.resulted(v.NOT_HERE)
 
-    def _hold(self, peer: Peer, word: list[Any]) -> None:
+    def _announce(self, peer: Peer, word: list[Any]) -> None:
         _, devices, runs = word
         if sum(several for several, _ in runs) != len(devices):
             raise v.VocabularyError("HOLD does not say since when all of its devices are held")
@@ -589,7 +589,7 @@ class Hub:
                 holder = self.map.device(device)
                 if holder is not None and holder is not peer.lease and self.map.since(device) >= since:
                     # Somebody attached it afresh while this worker was away: the newer one wins.
-                    self._say(peer, (v.SHED, device))
+                    self._say(peer, (v.DISCONNECT, device))
                     continue
                 self._take(peer, device, max(since, self.map.since(device)))
                 if holder is not peer.lease:
@@ -667,7 +667,7 @@ class Hub:
         self.map.unsubscribe(word[1], peer.lease)
         self.channels.unsubscribe(word[1], peer.lease)
 
-    def _hold_channels(self, peer: Peer, word: list[Any]) -> None:
+    def _announce_channels(self, peer: Peer, word: list[Any]) -> None:
         for _, label, _, _ in word[1]:
             if label:
                 v.label_parts(label)
@@ -682,13 +682,13 @@ class Hub:
     def _counts_told(self, peer: Peer, word: list[Any]) -> None:
         self.recount.told(word[1], peer.lease)
 
-    def _enter(self, peer: Peer, word: list[Any]) -> None:
+    def _presence_join(self, peer: Peer, word: list[Any]) -> None:
         _, ask, channel, user, info, most = word
         members = self.channels.enter(channel, user, info, most, peer.lease)
         if ask:
             self._say(peer, (v.ANSWER, ask, v.FULL if members is None else v.OK, members))
 
-    def _exit(self, peer: Peer, word: list[Any]) -> None:
+    def _presence_leave(self, peer: Peer, word: list[Any]) -> None:
         self.channels.exit(word[1], word[2], peer.lease)
 
     def _happened(self, peer: Peer, word: list[Any]) -> None:
@@ -838,11 +838,11 @@ class Hub:
 
 _HANDLERS: dict[int, Callable[[Hub, Peer, list[Any]], None]] = {
     v.ATTACH: Hub._attach,
-    v.LEAVE: Hub._leave,
-    v.HOLD: Hub._hold,
+    v.DETACH: Hub._detach,
+    v.ANNOUNCE: Hub._announce,
     v.SUBSCRIBE: Hub._subscribe,
     v.UNSUBSCRIBE: Hub._unsubscribe,
-    v.HOLD_CHANNELS: Hub._hold_channels,
+    v.ANNOUNCE_CHANNELS: Hub._announce_channels,
     v.RECORD: Hub._record,
     v.FETCH: Hub._fetch,
     v.DROP: Hub._drop,
@@ -851,8 +851,8 @@ _HANDLERS: dict[int, Callable[[Hub, Peer, list[Any]], None]] = {
     v.DELIST: Hub._delist,
     v.COUNT: Hub._count,
     v.COUNTS_TOLD: Hub._counts_told,
-    v.ENTER: Hub._enter,
-    v.EXIT: Hub._exit,
+    v.PRESENCE_JOIN: Hub._presence_join,
+    v.PRESENCE_LEAVE: Hub._presence_leave,
     v.READ: Hub._read_back,
     v.HAPPENED: Hub._happened,
 }

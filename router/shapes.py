@@ -77,7 +77,7 @@ class _Key(_Shape):
 
 
 class _Hold(_Shape):
-    devices: Annotated[list[Key], Meta(max_length=v.HOLD_CHUNK)]
+    devices: Annotated[list[Key], Meta(max_length=v.ANNOUNCE_CHUNK)]
     runs: list[tuple[Count, Number]]
 
 
@@ -89,7 +89,7 @@ class _Subscribe(_Shape):
 
 
 class _HoldChannels(_Shape):
-    channels: Annotated[list[HeldChannel], Meta(max_length=v.HOLD_CHUNK)]
+    channels: Annotated[list[HeldChannel], Meta(max_length=v.ANNOUNCE_CHUNK)]
 
 
 class _Record(_Shape):
@@ -257,7 +257,7 @@ class _StoreState(_Shape):
 
 
 TO_ROUTER: Final[dict[int, type[_Shape]]] = {
-    v.JOIN: _Join,
+    v.READY: _Join,
     v.BATCH: _Batch,
     v.BEAT: _Beat,
     v.ASK_STATUS: _AskStatus,
@@ -275,11 +275,11 @@ OF_ROUTER: Final[dict[int, type[_Shape]]] = {
 
 WORDS_TO_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.ATTACH: _Attach,
-    v.LEAVE: _Key,
-    v.HOLD: _Hold,
+    v.DETACH: _Key,
+    v.ANNOUNCE: _Hold,
     v.SUBSCRIBE: _Subscribe,
     v.UNSUBSCRIBE: _Key,
-    v.HOLD_CHANNELS: _HoldChannels,
+    v.ANNOUNCE_CHANNELS: _HoldChannels,
     v.RECORD: _Record,
     v.FETCH: _Fetch,
     v.ACK: _Ack,
@@ -290,8 +290,8 @@ WORDS_TO_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.DELIST: _Delist,
     v.COUNT: _Count,
     v.COUNTS_TOLD: _Number,
-    v.ENTER: _Enter,
-    v.EXIT: _Exit,
+    v.PRESENCE_JOIN: _Enter,
+    v.PRESENCE_LEAVE: _Exit,
     v.READ: _Read,
     v.HAPPENED: _Happened,
 }
@@ -300,11 +300,11 @@ WORDS_OF_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.ANSWER: _Answer,
     v.DELIVER: _Deliver,
     v.DELIVER_STORED: _DeliverStored,
-    v.SHED: _Key,
+    v.DISCONNECT: _Key,
     v.EVENT: _Event,
     v.NOTICE: _Notice,
     v.MEMBERS: _Members,
-    v.DISMISS: _Dismiss,
+    v.TERMINATE: _Dismiss,
     v.NOTICES_TOLD: _NoticesTold,
     v.TELL_COUNTS: _Number,
     v.STORE_STATE: _StoreState,

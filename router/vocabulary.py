@@ -2,13 +2,13 @@
 
 One ZeroMQ message is one msgpack array. A worker sends
 
-    [JOIN, PROTOCOL, shard, incarnation, pid]        first, and again when the router says REJOIN or is another one
+    [READY, PROTOCOL, shard, incarnation, pid]       first, and again when the router says REJOIN or is another one
     [BATCH, sequence, words]                         words of many connections; sequence counts up from 1
     [BEAT, snapshot]                                 the worker's counters, a map; also keeps its lease
 
 and the router sends
 
-    [WELCOME, router incarnation]                    JOIN was accepted: announce, and repeat what is not confirmed
+    [WELCOME, router incarnation]                    READY was accepted: announce, and repeat what is not confirmed
     [REJOIN]                                         I do not know you (any more): join and announce
     [WORDS, confirmed, words, unkept]                batches up to `confirmed` are done with; of those in `unkept` the
                                                      store may not have kept the acks
@@ -19,7 +19,7 @@ value of that space}}], once that is durable. With "" as key it only reads.
 
 A word is an array too; its first element says which. An *ask* is the worker's number for a question; exactly one
 ANSWER with that number comes back. Device and channel keys are 16 bytes. The link is ordered in each direction, and
-much rests on that: an ANSWER to ATTACH comes before any DELIVER of that attachment, and a SHED always means an
+much rests on that: an ANSWER to ATTACH comes before any DELIVER of that attachment, and a DISCONNECT always means an
 attachment that has been answered.
 
 Batches that are not confirmed when a router goes are sent again to the next one, so every word may be heard twice.
@@ -35,7 +35,7 @@ import msgpack
 PROTOCOL = 4
 
 # --- messages, worker or supervisor to router
-JOIN = 1
+READY = 1
 BATCH = 2
 BEAT = 3
 ASK_STATUS = 4
@@ -53,21 +53,21 @@ clock. needs: "" or the space in which the device must have a record; fetch: how
 nothing, EVERYTHING, or at most so many items, the first by slot. Neither of them: its address has just been made, and
 nothing is stored of it. Answered with [items, record or None]: everything in order of arrival, a part in order of slot.
 A part that is shorter than was asked for is the whole inbox."""
-LEAVE = 21
+DETACH = 21
 """(device key) Its connection here has gone."""
-HOLD = 22
-"""(at most HOLD_CHUNK device keys, [[how many of them, since], ...]) Held since before this JOIN. since: as for ATTACH,
-or 0 for long ago. DELIVER_STORED follows for those with something. Of two shards that claim a device the one has it
-that holds it since later; the other hears SHED."""
+ANNOUNCE = 22
+"""(at most ANNOUNCE_CHUNK device keys, [[how many of them, since], ...]) Held since before this READY. since: as for
+ATTACH, or 0 for long ago. DELIVER_STORED follows for those with something. Of two shards that claim a device the one
+has it that holds it since later; the other hears DISCONNECT."""
 SUBSCRIBE = 23
 """(ask or 0, channel key, offset or -1, label) This shard has a subscriber, so far one; answered with the log after
 that offset, or None. label: what `channel_label` gives, for channels that app servers may list and count; else ""."""
 UNSUBSCRIBE = 24
 """(channel key) The last subscriber of this shard has gone."""
-HOLD_CHANNELS = 25
-"""([[channel key, label, subscribers, [[user id, info], ...]], ...], at most HOLD_CHUNK of them, and of their members)
-Subscribed since before this JOIN, with the members of presence that are here. A channel with more members than that
-comes in several words, each with its number of subscribers."""
+ANNOUNCE_CHANNELS = 25
+"""([[channel key, label, subscribers, [[user id, info], ...]], ...], at most ANNOUNCE_CHUNK of them, and of their
+members) Subscribed since before this READY, with the members of presence that are here. A channel with more members
+than that comes in several words, each with its number of subscribers."""
 RECORD = 26
 """(ask or 0, space, key, value, ttl in s or 0) Put a record; answered when it is durable."""
 FETCH = 27
@@ -88,17 +88,17 @@ DELIST = 33
 """(ask, space, key, member) Remove a member from a record. OK when that is durable, and if it was not there."""
 COUNT = 34
 """(channel key, subscribers) So many are on this shard now; only for channels with a label, and once in a while."""
-ENTER = 35
+PRESENCE_JOIN = 35
 """(ask or 0, channel key, user id, info, most) The first socket of this user in this presence channel on this shard.
 info: the dialect's text. Answered with members, {user id: info}: all, or just him where this shard was given all before
 and has held the channel since; FULL if there are `most` and he is new."""
-EXIT = 36
+PRESENCE_LEAVE = 36
 """(channel key, user id) His last socket on this shard has gone."""
 READ = 37
 """(ask, space, channel key) Answered with the value of the record that holds the channel's last event, or None."""
 HAPPENED = 38
 """(label, what, detail) Something that only an app server may want to hear of (a webhook): texts of the dialect."""
-ASKING = frozenset((ATTACH, SUBSCRIBE, RECORD, FETCH, DROP, PUBLISH, ENLIST, DELIST, ENTER, READ))
+ASKING = frozenset((ATTACH, SUBSCRIBE, RECORD, FETCH, DROP, PUBLISH, ENLIST, DELIST, PRESENCE_JOIN, READ))
 """Words that begin with a question's number, or 0."""
 COUNTS_TOLD = 39
 """(number) Every COUNT that there was to say when TELL_COUNTS was heard has been said."""
@@ -109,7 +109,7 @@ DELIVER = 41
 """(push number or 0, device key, slot, version, body or None) Answered by RESULT if it has a number."""
 DELIVER_STORED = 42
 """(device key, items) What waits in its store; some may have been sent on this connection before."""
-SHED = 43
+DISCONNECT = 43
 """(device key) A newer connection of this device is elsewhere."""
 EVENT = 44
 """(channel key, offset, body, besides) To every subscriber of the channel on this shard, but the connection with the
@@ -121,7 +121,7 @@ change, and all that there are after WELCOME."""
 MEMBERS = 46
 """(channel key, whole, [[user id, info], ...], [user id, ...]) Who has come into a presence channel and who has gone;
 if whole, all who are there: whoever else a worker knows of has gone. What it knows already changes nothing."""
-DISMISS = 47
+TERMINATE = 47
 """(channel key, code, reason) Close every connection that is subscribed to this address, in sight or hidden."""
 TELL_COUNTS = 49
 """(number) Say every COUNT that is put off, and then COUNTS_TOLD with this number."""
@@ -133,7 +133,7 @@ does."""
 
 # --- status of an ANSWER
 OK = 0
-UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, and who held the device is SHED
+UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, and who held the device hears DISCONNECT
 FAILED = 2  # the store could not do it
 FULL = 3
 MOVED = 4  # ATTACH only: there is a newer connection of the device
@@ -152,8 +152,8 @@ MAX_NOTICE_KEY = 256
 MAX_NOTICE_VALUE = 1024
 """Characters of a notice. Its space may be as long as its key."""
 
-HOLD_CHUNK = 2000
-"""Keys in one HOLD or HOLD_CHANNELS."""
+ANNOUNCE_CHUNK = 2000
+"""Keys in one ANNOUNCE or ANNOUNCE_CHANNELS."""
 
 MAX_LABEL = 1024
 """Characters of a label."""

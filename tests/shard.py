@@ -197,7 +197,7 @@ class Shard:
 
     def answer(self, payload: Any = None, status: int = v.OK) -> None:
         """Answer the one question that was put."""
-        (ask,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.ENTER, v.READ) and word[1]]
+        (ask,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ) and word[1]]
         self.sockets.heard([(v.ANSWER, ask, status, payload)])
 
     def event(self, body: str, besides: str = "", offset: int = 0) -> None:

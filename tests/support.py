@@ -176,7 +176,7 @@ class FakeWorker:
 
     def join(self) -> None:
         self._sequence = 0
-        self.send([v.JOIN, v.PROTOCOL, self.shard, self.incarnation, 4711])
+        self.send([v.READY, v.PROTOCOL, self.shard, self.incarnation, 4711])
 
     def say(self, *words: Any) -> int:
         """One batch. Returns: its number."""
@@ -216,13 +216,13 @@ class FakeWorker:
 
 def hold(*devices: bytes, since: int = 0) -> tuple[Any, ...]:
     """The word that announces these, all held since then."""
-    return (v.HOLD, list(devices), [[len(devices), since]])
+    return (v.ANNOUNCE, list(devices), [[len(devices), since]])
 
 
 def held_as_words(devices: list[bytes]) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
     """What a worker gives its link to announce."""
-    for at in range(0, len(devices), v.HOLD_CHUNK):
-        part = devices[at : at + v.HOLD_CHUNK]
+    for at in range(0, len(devices), v.ANNOUNCE_CHUNK):
+        part = devices[at : at + v.ANNOUNCE_CHUNK]
         yield part, [(len(part), 0)]
 
 

@@ -425,7 +425,7 @@ async def test_what_was_held_for_a_connection_that_went_is_stored(rig: Rig, gone
         if gone != "left":
             rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
             rig.hub.tick()
-        worker.say((v.LEAVE, DEVICE))
+        worker.say((v.DETACH, DEVICE))
     rig.store.release()
     await rig.settle()
     assert outcome == [STORED]
@@ -447,7 +447,7 @@ async def test_what_was_held_and_refused_is_answered_once(rig: Rig, then: str, w
     worker.say(attach())
     outcomes = [rig.push(DEVICE, "refused", 1), rig.push(DEVICE, "refused too", 1)]
     if then == "leaves":
-        worker.say((v.LEAVE, DEVICE))
+        worker.say((v.DETACH, DEVICE))
     elif then == "is lost":
         rig.hub.lose(worker.peer, "test")
     elif then == "has a full queue":
@@ -492,13 +492,13 @@ async def test_a_device_without_the_record_that_its_newer_connection_needs_is_sh
     second = first if same else rig.worker(1)
     second.say(attach(ask=2, needs=DEVICES))
     await rig.settle()
-    assert first.take()[0] == [v.SHED, DEVICE]
+    assert first.take()[0] == [v.DISCONNECT, DEVICE]
     outcome = rig.push(DEVICE, "a", 7)
     await rig.settle()
     assert outcome == [STORED]
     if not same:
         assert second.take() == [[v.ANSWER, 2, v.UNKNOWN, None]]
-    second.say((v.LEAVE, DEVICE), attach(ask=3))
+    second.say((v.DETACH, DEVICE), attach(ask=3))
     await rig.settle()
     assert slots(second.take()[-1][3][0]) == [("a", 7)]
 
@@ -507,9 +507,9 @@ async def test_a_device_without_the_record_that_its_newer_connection_needs_is_sh
 async def test_a_second_connection_elsewhere_wins_and_the_first_is_told(rig: Rig) -> None:
     first = await attached(rig, 0)
     second = await attached(rig, 1)
-    assert first.take() == [[v.SHED, DEVICE]]
+    assert first.take() == [[v.DISCONNECT, DEVICE]]
     assert rig.hub.counters.devices_moved == 1
-    first.say((v.LEAVE, DEVICE))
+    first.say((v.DETACH, DEVICE))
     rig.push(DEVICE, "a", 1)
     assert first.take() == []
     assert [word[0] for word in second.take()] == [v.DELIVER]
@@ -527,7 +527,7 @@ async def test_of_two_that_attach_at_once_the_later_gets_everything(rig: Rig) ->
     late = rig.push(DEVICE, "late", 3)
     rig.store.release()
     await rig.settle()
-    assert first.take() == [[v.SHED, DEVICE], [v.ANSWER, 11, v.MOVED, None]]
+    assert first.take() == [[v.DISCONNECT, DEVICE], [v.ANSWER, 11, v.MOVED, None]]
     answer, *delivers = second.take()
     assert (answer[:3], slots(answer[3][0])) == ([v.ANSWER, 22, v.OK], [("waiting", 1)])
     assert [tuple(word[3:5]) for word in delivers] == [("early", 2), ("late", 3)]
@@ -553,7 +553,7 @@ async def test_two_connections_of_one_device_on_one_shard(rig: Rig) -> None:
 @in_rig()
 async def test_a_device_that_left_is_nobodys(rig: Rig) -> None:
     worker = await attached(rig)
-    worker.say((v.LEAVE, DEVICE))
+    worker.say((v.DETACH, DEVICE))
     outcome = rig.push(DEVICE, "a", 1)
     await rig.settle()
     assert outcome == [STORED]
@@ -717,7 +717,7 @@ async def test_a_worker_is_told_which_acks_the_store_could_not_keep(rig: Rig) ->
     await rig.settle()
     rig.store.failing = True
     failed = worker.say((v.ACK, DEVICE, [["a", 1]]))
-    worker.say((v.LEAVE, DEVICE))
+    worker.say((v.DETACH, DEVICE))
     await rig.settle()
     rig.store.failing = False
     well = worker.say((v.ACK, DEVICE, [["a", 1]]))
@@ -889,7 +889,7 @@ async def test_who_held_a_device_before_somebody_else_attached_it_is_shed(rig: R
     first.join()
     first.say(hold(DEVICE, OTHER))
     await rig.settle()
-    assert first.take() == [[v.SHED, DEVICE]]
+    assert first.take() == [[v.DISCONNECT, DEVICE]]
     assert rig.hub.map.device(DEVICE) is second.peer.lease
     assert rig.hub.map.device(OTHER) is first.peer.lease
 
@@ -906,7 +906,7 @@ async def test_of_two_that_announce_a_device_to_a_new_router_the_younger_has_it(
     await rig.settle()
     assert rig.hub.map.device(DEVICE) is younger.peer.lease
     assert rig.hub.map.device(OTHER) is older.peer.lease
-    assert [word[:2] for word in older.take() if word[0] != v.DELIVER_STORED] == [[v.SHED, DEVICE]]
+    assert [word[:2] for word in older.take() if word[0] != v.DELIVER_STORED] == [[v.DISCONNECT, DEVICE]]
     ((kind, _, items),) = younger.take()
     assert (kind, slots(items)) == (v.DELIVER_STORED, [("a", 1)])
     rig.push(DEVICE, "b", 1)
@@ -930,11 +930,11 @@ async def test_an_older_connection_that_is_said_again_does_not_take_the_device_o
     older.say(attach(ask=5, since=7000))
     await rig.settle()
     assert older.take()[-1][:3] == [v.ANSWER, 5, v.OK]
-    assert younger.take() == [[v.SHED, DEVICE]]
+    assert younger.take() == [[v.DISCONNECT, DEVICE]]
     younger.join()
     younger.say(hold(DEVICE, since=6000))
     await rig.settle()
-    assert younger.take() == [[v.SHED, DEVICE]]
+    assert younger.take() == [[v.DISCONNECT, DEVICE]]
 
 
 @in_rig()
@@ -952,7 +952,7 @@ async def test_a_younger_connection_gets_what_was_held_for_an_older_one_that_att
     younger.say((v.RESULT, number, v.WRITTEN))
     await rig.settle()
     assert outcome == [DELIVERED]
-    assert older.take() == [[v.SHED, DEVICE], [v.ANSWER, 1, v.MOVED, None]]
+    assert older.take() == [[v.DISCONNECT, DEVICE], [v.ANSWER, 1, v.MOVED, None]]
 
 
 @in_rig()
@@ -1062,7 +1062,7 @@ async def test_subscriptions_are_announced_again(rig: Rig) -> None:
     rig.router_restarts()
     worker.join()
     rig.hub.publish(CHANNEL, "missed", 0)
-    worker.say((v.HOLD_CHANNELS, [[CHANNEL, "", 1, []]]))
+    worker.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, "", 1, []]]))
     rig.hub.publish(CHANNEL, "heard", 0)
     assert worker.take() == [[v.EVENT, CHANNEL, 0, "heard", ""]]
 
@@ -1104,7 +1104,7 @@ LABEL = v.channel_label("pusher", "app", NAME)
 
 
 def enter(user: str, ask: int = 0, most: int = 10) -> tuple[Any, ...]:
-    return (v.ENTER, ask, CHANNEL, user, "{}", most)
+    return (v.PRESENCE_JOIN, ask, CHANNEL, user, "{}", most)
 
 
 @in_rig()
@@ -1129,8 +1129,8 @@ async def test_members_are_told_before_the_answer_and_until_the_channel_is_full(
     assert one.take() == [joined, [v.ANSWER, 1, v.OK, {"ann": "{}"}]]
     two.say(subscribe(0, label=LABEL), enter("ann", 1, 1), enter("bob", 2, 1))
     assert two.take() == [[v.ANSWER, 1, v.OK, {"ann": "{}"}], [v.ANSWER, 2, v.FULL, None]]
-    one.say((v.EXIT, CHANNEL, "ann"))
-    two.say((v.EXIT, CHANNEL, "ann"))
+    one.say((v.PRESENCE_LEAVE, CHANNEL, "ann"))
+    two.say((v.PRESENCE_LEAVE, CHANNEL, "ann"))
     left = [v.MEMBERS, CHANNEL, False, [], ["ann"]]
     assert [one.take(), two.take()] == [[left], [left]]
     assert rig.hub.channels.members(CHANNEL) == {}
@@ -1159,9 +1159,9 @@ async def test_presence_is_rebuilt_by_what_workers_announce(rig: Rig) -> None:
     rig.router_restarts()
     one.join()
     two.join()
-    one.say((v.HOLD_CHANNELS, [[CHANNEL, LABEL, 7, [["ann", "{}"]]]]))
-    two.say((v.HOLD_CHANNELS, [[CHANNEL, LABEL, 2, [["ann", "{}"], ["bob", ""]]]]))
-    one.say((v.EXIT, CHANNEL, "ann"))
+    one.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, LABEL, 7, [["ann", "{}"]]]]))
+    two.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, LABEL, 2, [["ann", "{}"], ["bob", ""]]]]))
+    one.say((v.PRESENCE_LEAVE, CHANNEL, "ann"))
     assert rig.hub.channels.count(CHANNEL) == 9
     assert [one.take(), two.take()] == [[], []]
     rig.clock.pass_by(rig.link.lease + rig.link.member_grace)
@@ -1179,7 +1179,7 @@ async def test_a_worker_that_joins_again_is_one_shard(rig: Rig) -> None:
     one.say(subscribe(0, label=LABEL), enter("ann"))
     two.take()
     one.join()
-    one.say((v.HOLD_CHANNELS, [[CHANNEL, LABEL, 3, [["ann", "{}"]]]]))
+    one.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, LABEL, 3, [["ann", "{}"]]]]))
     assert rig.hub.channels.count(CHANNEL) == 4
     rig.clock.pass_by(rig.link.member_grace)
     rig.hub.tick()
@@ -1194,7 +1194,7 @@ async def test_connections_of_an_address_are_dismissed_on_every_shard(rig: Rig) 
     for worker in workers[:2]:
         worker.say(subscribe(0))
     rig.hub.dismiss(CHANNEL, 4009, "gone")
-    assert [worker.take() for worker in workers] == [[[v.DISMISS, CHANNEL, 4009, "gone"]]] * 2 + [[]]
+    assert [worker.take() for worker in workers] == [[[v.TERMINATE, CHANNEL, 4009, "gone"]]] * 2 + [[]]
 
 
 @in_rig()
@@ -1253,13 +1253,13 @@ async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
         [v.WORDS, 0, []],
         ["1"],
         [None],
-        [v.JOIN],
-        [v.JOIN, v.PROTOCOL + 1, 0, b"i", 1],
-        [v.JOIN, [], 0, b"i", 1],
-        [v.JOIN, v.PROTOCOL, "0", b"i", 1],
-        [v.JOIN, v.PROTOCOL, 0, "text", 1],
-        [v.JOIN, v.PROTOCOL, 0, b"i" * 65, 1],
-        [v.JOIN, v.PROTOCOL, 0, b"i", {}],
+        [v.READY],
+        [v.READY, v.PROTOCOL + 1, 0, b"i", 1],
+        [v.READY, [], 0, b"i", 1],
+        [v.READY, v.PROTOCOL, "0", b"i", 1],
+        [v.READY, v.PROTOCOL, 0, "text", 1],
+        [v.READY, v.PROTOCOL, 0, b"i" * 65, 1],
+        [v.READY, v.PROTOCOL, 0, b"i", {}],
         [v.BATCH],
         [v.BATCH, 1],
         [v.BATCH, "1", []],
@@ -1309,25 +1309,25 @@ REFUSED_WORDS: list[Any] = [
     [v.ACK, DEVICE, [["kept", 1], ["a", float("nan")]]],
     [v.ACK, DEVICE, [["kept", 1], ["a", 2**63]]],
     [v.ACK, DEVICE, [["kept", 1], ["a", -1]]],
-    [v.LEAVE],
-    [v.LEAVE, []],
-    [v.HOLD, DEVICE, [[1, 0]]],
-    [v.HOLD, [OTHER]],
-    [v.HOLD, [OTHER, "text"], [[2, 0]]],
-    [v.HOLD, [OTHER, b"short"], [[2, 0]]],
-    [v.HOLD, [OTHER] * (v.HOLD_CHUNK + 1), [[v.HOLD_CHUNK + 1, 0]]],
-    [v.HOLD, [b"f" * 16, b"g" * 16], [[1, 0]]],
-    [v.HOLD, [b"f" * 16], [[1, -1]]],
-    [v.HOLD, [b"f" * 16], [[1, 0, 0]]],
+    [v.DETACH],
+    [v.DETACH, []],
+    [v.ANNOUNCE, DEVICE, [[1, 0]]],
+    [v.ANNOUNCE, [OTHER]],
+    [v.ANNOUNCE, [OTHER, "text"], [[2, 0]]],
+    [v.ANNOUNCE, [OTHER, b"short"], [[2, 0]]],
+    [v.ANNOUNCE, [OTHER] * (v.ANNOUNCE_CHUNK + 1), [[v.ANNOUNCE_CHUNK + 1, 0]]],
+    [v.ANNOUNCE, [b"f" * 16, b"g" * 16], [[1, 0]]],
+    [v.ANNOUNCE, [b"f" * 16], [[1, -1]]],
+    [v.ANNOUNCE, [b"f" * 16], [[1, 0, 0]]],
     [v.SUBSCRIBE, 1, CHANNEL, -2, ""],
     [v.SUBSCRIBE, 1, CHANNEL, -1, "no label"],
     [v.SUBSCRIBE, 1, CHANNEL, -1, "a\0b\0" + "x" * v.MAX_LABEL],
     [v.SUBSCRIBE, 1, CHANNEL, 2**63, ""],
     [v.UNSUBSCRIBE, {}],
-    [v.HOLD_CHANNELS, [[CHANNEL, "", 1]]],
-    [v.HOLD_CHANNELS, [[CHANNEL, "", 1, []], [b"f" * 16, "no label", 1, []]]],
-    [v.HOLD_CHANNELS, [[CHANNEL, "a\0b\0c", 1, [["ann", "{}"], ["bob"]]]]],
-    [v.HOLD_CHANNELS, [[CHANNEL, "a\0b\0c", "1", []]]],
+    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "", 1]]],
+    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "", 1, []], [b"f" * 16, "no label", 1, []]]],
+    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "a\0b\0c", 1, [["ann", "{}"], ["bob"]]]]],
+    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "a\0b\0c", "1", []]]],
     [v.RECORD, 1, "s", OTHER, "text", 60],
     [v.RECORD, 1, "s", OTHER, b"x", 2**62],
     [v.RECORD, 1, ["s"], OTHER, b"x", 60],
@@ -1348,10 +1348,10 @@ REFUSED_WORDS: list[Any] = [
     [v.ENLIST, 1, "s", OTHER, OTHER, b"head", 0, None],
     [v.DELIST, 1, "s", OTHER, b""],
     [v.COUNT, CHANNEL, "5"],
-    [v.ENTER, 1, CHANNEL, "x" * (v.MAX_USER_ID + 1), "", 1],
-    [v.ENTER, 1, CHANNEL, 7, "", 1],
-    [v.ENTER, 1, CHANNEL, "ann", "", None],
-    [v.EXIT, CHANNEL, []],
+    [v.PRESENCE_JOIN, 1, CHANNEL, "x" * (v.MAX_USER_ID + 1), "", 1],
+    [v.PRESENCE_JOIN, 1, CHANNEL, 7, "", 1],
+    [v.PRESENCE_JOIN, 1, CHANNEL, "ann", "", None],
+    [v.PRESENCE_LEAVE, CHANNEL, []],
     [v.READ, 1, {}, CHANNEL],
     [v.HAPPENED, 1, 2, 3],
 ]
@@ -1469,7 +1469,7 @@ async def test_an_event_that_finds_a_worker_gone_reaches_the_others(rig: Rig) ->
     await rig.settle()
     assert outcomes == [[STORED], []]
     rig.hub.dismiss(CHANNEL, 4009, "")
-    assert [word[0] for word in workers[3].take()] == [v.DISMISS]
+    assert [word[0] for word in workers[3].take()] == [v.TERMINATE]
 
 
 @pytest.mark.parametrize("who", ["itself", "the other"])
@@ -1492,7 +1492,7 @@ async def test_a_delivery_that_finds_a_worker_gone_is_stored(rig: Rig, who: str)
 async def test_a_worker_that_is_lost_in_its_own_batch_says_all_of_it_again(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(subscribe(0), (v.PUBLISH, 0, CHANNEL, "1", 0, ""), (v.PUBLISH, 0, CHANNEL, "2", 0, ""))
-    worker.say((v.PUBLISH, 0, CHANNEL, "3", 0, ""), subscribe(0, label=LABEL), (v.LEAVE, DEVICE))
+    worker.say((v.PUBLISH, 0, CHANNEL, "3", 0, ""), subscribe(0, label=LABEL), (v.DETACH, DEVICE))
     await rig.settle()
     assert (rig.hub.peers, rig.hub.dirty) == ({}, {})
     rig.clock.pass_by(rig.link.member_grace + 1)
@@ -1574,7 +1574,7 @@ class Shard:
 
     def leave(self, device: bytes) -> None:
         if self.held.pop(device, None) is not None and device not in self.asking.values():
-            self.say((v.LEAVE, device))
+            self.say((v.DETACH, device))
 
     def hear(self) -> None:
         """Take what the router has for us; if it has forgotten us, join again."""
@@ -1598,7 +1598,7 @@ class Shard:
                     self.say((v.RESULT, word[1], v.NOT_HERE if told is None else v.WRITTEN))
             elif word[0] == v.DELIVER_STORED and word[1] in self.held:
                 self.held[word[1]].update(slots(word[2]))
-            elif word[0] == v.SHED:
+            elif word[0] == v.DISCONNECT:
                 self.held.pop(word[1], None)
 
     def _answered(self, ask: int, status: int, payload: Any) -> None:
@@ -1608,7 +1608,7 @@ class Shard:
         if status == v.OK:
             self.held[device] = dict(slots(payload[0]))
         elif device not in self.held and device not in self.asking.values():
-            self.say((v.LEAVE, device))
+            self.say((v.DETACH, device))
 
 
 _devices = st.sampled_from([DEVICE, OTHER])

@@ -33,7 +33,7 @@ def told(words: list[Any]) -> list[tuple[bytes, list[tuple[str, int]]]]:
         elif word[0] == v.DELIVER:
             heard.append((word[2], [(word[3], word[4])]))
         else:
-            assert word[0] in (v.SHED, v.ANSWER)
+            assert word[0] in (v.DISCONNECT, v.ANSWER)
     return heard
 
 
@@ -57,7 +57,7 @@ async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_c
     worker = rig.worker()
     rig.store.hold()
     number = worker.say(hold(*devices), hold(DEVICE))
-    worker.say((v.LEAVE, devices[4]))
+    worker.say((v.DETACH, devices[4]))
     await rig.settle()
     assert worker.peer.confirmed == 0
     commits = rig.journal.commits
@@ -179,7 +179,7 @@ async def test_a_push_to_a_device_that_goes_meanwhile_is_stored(rig: Rig, gone: 
     worker = await announced(rig, DEVICE)
     outcome = rig.push(DEVICE, "new", 2)
     if gone == "left":
-        worker.say((v.LEAVE, DEVICE))
+        worker.say((v.DETACH, DEVICE))
     elif gone == "lost":
         rig.hub.lose(worker.peer, "test")
     else:
@@ -208,7 +208,7 @@ async def test_a_connection_that_attaches_meanwhile_gets_all_of_it_once(rig: Rig
     # A part of an inbox is in the order of its slots.
     assert came == ([("old", 1), ("new", 2)] if fetch == v.EVERYTHING else [("new", 2), ("old", 1)])
     if shard:
-        assert worker.take() == [[v.SHED, DEVICE]]
+        assert worker.take() == [[v.DISCONNECT, DEVICE]]
     if fetch == v.EVERYTHING:
         newer.say((v.RESULT, words[-1][1], v.WRITTEN))
         assert outcome == [DELIVERED]
@@ -228,7 +228,7 @@ async def test_a_younger_announcement_takes_what_is_held_back_with_it(rig: Rig) 
     await rig.settle()
     words = younger.take()
     assert told(words) == [(DEVICE, [("old", 1)]), (DEVICE, [("new", 2)])]
-    assert [word[:2] for word in older.take()] == [[v.SHED, DEVICE], [v.DELIVER_STORED, OTHER]]
+    assert [word[:2] for word in older.take()] == [[v.DISCONNECT, DEVICE], [v.DELIVER_STORED, OTHER]]
     younger.say((v.RESULT, words[-1][1], v.WRITTEN))
     assert outcome == [DELIVERED]
 
@@ -243,7 +243,7 @@ async def test_what_is_held_back_is_counted_and_let_go(rig: Rig) -> None:
     assert told(worker.take()) == [(DEVICE, [("old", 1)]), (DEVICE, [("unkept-0", 1)])]
     again = await announced(rig, OTHER)
     rig.push(OTHER, "unkept", 1, ttl=0, wait=False)
-    again.say((v.LEAVE, OTHER))
+    again.say((v.DETACH, OTHER))
     rig.store.release()
     await rig.settle()
     third = await announced(rig, THIRD)

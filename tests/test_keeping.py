@@ -46,11 +46,11 @@ async def test_who_is_connected_is_known_for_as_long_as_that_lasts(rig: Rig, ttl
         write(rig, "a", key, ttl)
     write(rig, "b", KNOWN, 1000 * ttl)
     await rig.settle()
-    worker.say((v.LEAVE, GONE))
+    worker.say((v.DETACH, GONE))
     await live(rig, keep, 5 * ttl, 0.25)
     assert await there(rig, "a", KNOWN, OTHER, GONE) == {KNOWN, OTHER}
     assert await there(rig, "b", KNOWN) == {KNOWN}
-    worker.say((v.LEAVE, OTHER))
+    worker.say((v.DETACH, OTHER))
     await live(rig, keep, 2 * ttl, 0.25)
     assert await there(rig, "a", KNOWN, OTHER) == {KNOWN}
     rig.hub.lose(worker.peer, "it is tested")

@@ -78,7 +78,7 @@ async def test_what_a_worker_repeats_makes_no_device_new_again(rig: Rig) -> None
     worker.say(fresh(1), enlist(2, ONE))
     await rig.settle()
     # Meanwhile it is elsewhere, registers more, and goes; the first worker has not heard that it was confirmed.
-    other.say(known(1, NOW_MS + 1), enlist(2, TWO), (v.LEAVE, DEVICE))
+    other.say(known(1, NOW_MS + 1), enlist(2, TWO), (v.DETACH, DEVICE))
     await rig.settle()
     worker.join()
     worker.say(fresh(1), enlist(2, ONE))

@@ -137,7 +137,7 @@ class Listener:
         self._app = app
 
     def enter(self, channel: str, user: str, info: str = "") -> None:
-        self.worker.say((v.ENTER, 1, channel_address(self._app, channel), user, info, 100))
+        self.worker.say((v.PRESENCE_JOIN, 1, channel_address(self._app, channel), user, info, 100))
         self.worker.take()
 
     def count(self, channel: str, subscribers: int) -> None:
@@ -955,7 +955,7 @@ async def test_terminate_and_its_alias(rig: Rig, tmp_path: Path) -> None:
         assert await app.post({}, path) == (200, {})
         for listener in (first, second):
             ((word, key, code, reason),) = listener.worker.take()
-            assert (word, key, code) == (v.DISMISS, channel_address("3", "#server-to-user-jim"), 4009)
+            assert (word, key, code) == (v.TERMINATE, channel_address("3", "#server-to-user-jim"), 4009)
             assert reason
         assert other.worker.take() == []
     assert await app.post({}, "/users/nobody/terminate_connections") == (200, {})

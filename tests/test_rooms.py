@@ -251,7 +251,7 @@ def test_the_first_connection_of_a_user_enters_and_the_others_know_the_members()
     assert worker.rooms.join(second, present("ann")) is None
     subscribe, enter = worker.said()
     assert subscribe == (v.SUBSCRIBE, 0, KEY, -1, LABEL)
-    assert enter == (v.ENTER, first.ask, KEY, "ann", '"ann"', 100)
+    assert enter == (v.PRESENCE_JOIN, first.ask, KEY, "ann", '"ann"', 100)
     assert second.ask == first.ask
     completed = worker.answer(first.ask, payload={"eve": '"eve"', "ann": '"ann"'})
     members = {"eve": '"eve"', "ann": '"ann"'}
@@ -263,7 +263,7 @@ def test_the_first_connection_of_a_user_enters_and_the_others_know_the_members()
         worker.rooms.leave(connection, KEY)
     assert worker.said() == []
     worker.rooms.leave(third, KEY)
-    assert worker.said() == [(v.EXIT, KEY, "ann"), (v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [(v.PRESENCE_LEAVE, KEY, "ann"), (v.UNSUBSCRIBE, KEY)]
 
 
 def test_members_are_told_once_and_never_to_the_user_himself() -> None:
@@ -322,7 +322,7 @@ def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
     assert list(room.subscribers) == [ann]
     for connection in (first, second, ann):
         worker.rooms.leave(connection, KEY)
-    assert worker.said() == [(v.EXIT, KEY, "ann"), (v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [(v.PRESENCE_LEAVE, KEY, "ann"), (v.UNSUBSCRIBE, KEY)]
 
 
 def test_the_first_of_a_channel_that_is_full_closes_the_room() -> None:
@@ -342,7 +342,7 @@ def test_a_user_who_goes_and_comes_while_he_is_asked_for() -> None:
     worker.rooms.join(first, present("bob"))
     ((_, number, *_),) = worker.said()
     worker.rooms.leave(first, KEY)
-    assert worker.said() == [(v.EXIT, KEY, "bob")]
+    assert worker.said() == [(v.PRESENCE_LEAVE, KEY, "bob")]
     worker.rooms.join(second, present("bob"))
     ((_, again, *_),) = worker.said()
     assert worker.rooms.answered(number, v.OK, {"ann": "", "bob": ""}) is None
@@ -393,7 +393,7 @@ def test_everything_that_is_held_is_announced_with_its_members() -> None:
 
 
 def test_very_much_is_announced_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v, "HOLD_CHUNK", 4)
+    monkeypatch.setattr(v, "ANNOUNCE_CHUNK", 4)
     worker = Worker()
     for number in range(6):
         worker.member(f"u{number}")

@@ -70,11 +70,11 @@ def unsubscribe(worker: FakeWorker, channel: str) -> None:
 
 
 def enter(worker: FakeWorker, channel: str, user: str) -> None:
-    worker.say((v.ENTER, 0, channel_address("3", channel), user, "", 100))
+    worker.say((v.PRESENCE_JOIN, 0, channel_address("3", channel), user, "", 100))
 
 
 def leave(worker: FakeWorker, channel: str, user: str) -> None:
-    worker.say((v.EXIT, channel_address("3", channel), user))
+    worker.say((v.PRESENCE_LEAVE, channel_address("3", channel), user))
 
 
 # ---- what happens

@@ -118,9 +118,9 @@ def test_unconfirmed_words_are_bounded_whatever_batches_they_are_in(tmp_path: Pa
 )
 def test_a_word_that_cannot_be_said_costs_that_word_and_whoever_asked_is_told(tmp_path: Path, word: Any) -> None:
     with alone(tmp_path, max_message_bytes=65_536) as ends:
-        ends.say((v.LEAVE, DEVICE), word, (v.LEAVE, OTHER))
+        ends.say((v.DETACH, DEVICE), word, (v.DETACH, OTHER))
         words = [said for _, batch in ends.said(2) for said in batch]
-        assert words == [[v.LEAVE, DEVICE], [v.LEAVE, OTHER]]
+        assert words == [[v.DETACH, DEVICE], [v.DETACH, OTHER]]
         assert ends.heard == [[v.ANSWER, 7, v.FAILED, None]]
         assert ends.link.dropped == 1
 
@@ -133,7 +133,7 @@ def test_more_than_a_message_may_hold_is_said_in_several(tmp_path: Path) -> None
         assert [sequence for sequence, _ in batches] == [*range(1, len(batches) + 1)]
         assert [word for _, batch in batches for word in batch] == words
         entries = [[number.to_bytes(16, "big"), "x" * 500, 1, []] for number in range(300)]
-        ends.say((v.HOLD_CHANNELS, entries))
+        ends.say((v.ANNOUNCE_CHANNELS, entries))
         more = ends.said(ends.link.unconfirmed - len(batches))
         assert [entry for _, batch in more for word in batch for entry in word[1]] == entries
         assert ends.link.dropped == 0
@@ -154,15 +154,15 @@ def test_more_than_a_message_may_hold_is_said_in_several(tmp_path: Path) -> None
         [v.WELCOME],
         [v.WELCOME, "text"],
         [v.REJOIN, 1],
-        [v.JOIN, v.PROTOCOL, 0, b"i", 1],
+        [v.READY, v.PROTOCOL, 0, b"i", 1],
     ],
 )
 def test_a_message_of_a_router_that_is_none_is_passed_over(tmp_path: Path, message: Any) -> None:
     with alone(tmp_path) as ends:
-        ends.say((v.LEAVE, DEVICE))
+        ends.say((v.DETACH, DEVICE))
         ends.tell(message)
-        ends.words((v.SHED, DEVICE))
-        assert ends.heard == [[v.SHED, DEVICE]]
+        ends.words((v.DISCONNECT, DEVICE))
+        assert ends.heard == [[v.DISCONNECT, DEVICE]]
         assert (ends.link.refused, ends.link.unconfirmed, ends.link.joined) == (1, 1, True)
 
 
@@ -178,26 +178,26 @@ def test_a_message_of_a_router_that_is_none_is_passed_over(tmp_path: Path, messa
         [v.DELIVER, 1, DEVICE],
         [v.ANSWER, [], v.OK, None],
         [v.ANSWER, 1],
-        [v.SHED, {}],
-        [v.SHED, b"short"],
+        [v.DISCONNECT, {}],
+        [v.DISCONNECT, b"short"],
         [v.DELIVER_STORED, DEVICE, [["a"]]],
         [v.EVENT, DEVICE, 0, b"no text", ""],
         [v.NOTICE, "space", 1, None],
         [v.MEMBERS, DEVICE, True, [["ann"]], []],
-        [v.DISMISS, DEVICE, "4009", ""],
+        [v.TERMINATE, DEVICE, "4009", ""],
     ],
 )
 def test_a_word_of_a_router_that_is_none_costs_that_word(tmp_path: Path, word: Any) -> None:
     with alone(tmp_path) as ends:
-        ends.words((v.SHED, DEVICE), word, (v.SHED, OTHER))
-        assert ends.heard == [[v.SHED, DEVICE], [v.SHED, OTHER]]
+        ends.words((v.DISCONNECT, DEVICE), word, (v.DISCONNECT, OTHER))
+        assert ends.heard == [[v.DISCONNECT, DEVICE], [v.DISCONNECT, OTHER]]
         assert ends.link.refused == 1
 
 
 def test_acks_that_the_store_could_not_keep_are_said_until_it_can(tmp_path: Path) -> None:
     with alone(tmp_path) as ends:
         item = ["a", 5, 1, 2**40, 0, None]
-        ends.say((v.ACK, DEVICE, [["a", 5], ["b", 1]]), (v.LEAVE, OTHER))
+        ends.say((v.ACK, DEVICE, [["a", 5], ["b", 1]]), (v.DETACH, OTHER))
         ends.said(1)
         ends.words((v.DELIVER_STORED, DEVICE, [item]), confirmed=1, unkept=(1,))
         assert ends.heard.pop() == [v.DELIVER_STORED, DEVICE, []]  # the device has had it
@@ -226,4 +226,4 @@ def test_acks_that_an_old_router_could_not_keep_are_said_before_the_devices_are_
         ends.welcome()
         acks, held = ends.said(2)
         assert acks[1] == [[v.ACK, DEVICE, [["b", 5], ["c", 5]]]]
-        assert held[1][0][:2] == [v.HOLD, [DEVICE]]
+        assert held[1][0][:2] == [v.ANNOUNCE, [DEVICE]]

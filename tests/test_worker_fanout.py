@@ -37,11 +37,11 @@ class Router:
                     self.words.append((v.ANSWER, word[1], v.OK, None))
             elif kind == v.UNSUBSCRIBE:
                 self.channels.unsubscribe(word[1], self.lease)
-            elif kind == v.ENTER:
+            elif kind == v.PRESENCE_JOIN:
                 _, ask, key, user, info, most = word
                 members = self.channels.enter(key, user, info, most, self.lease)
                 self.words.append((v.ANSWER, ask, v.FULL if members is None else v.OK, members))
-            elif kind == v.EXIT:
+            elif kind == v.PRESENCE_LEAVE:
                 self.channels.exit(word[1], word[2], self.lease)
             else:
                 assert kind == v.COUNT

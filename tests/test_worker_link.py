@@ -171,13 +171,13 @@ async def test_who_lost_its_lease_joins_again_at_its_next_beat(rig: Rig, tmp_pat
 @in_rig()
 async def test_very_many_devices_are_announced_in_parts(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        ends.held = [number.to_bytes(16, "big") for number in range(2 * v.HOLD_CHUNK + 1)]
+        ends.held = [number.to_bytes(16, "big") for number in range(2 * v.ANNOUNCE_CHUNK + 1)]
         (peer,) = rig.hub.peers.values()
         rig.hub.lose(peer, "test")
         await ends.until(lambda: len(rig.hub.map) == len(ends.held))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
         (peer,) = rig.hub.peers.values()
-        assert peer.lease.devices == 2 * v.HOLD_CHUNK + 1
+        assert peer.lease.devices == 2 * v.ANNOUNCE_CHUNK + 1
         assert peer.seen >= 3
 
 
@@ -206,7 +206,7 @@ async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
         monkeypatch.setattr("farm.worker.link._PUMP_S", 0.0)
         (peer,) = rig.hub.peers.values()
         for number in range(20):  # a message each
-            peer.words.append((v.DISMISS, DEVICE, number, ""))
+            peer.words.append((v.TERMINATE, DEVICE, number, ""))
             rig.hub.dirty[peer.identity] = peer
             assert ends.router is not None
             ends.router.pump()
@@ -272,8 +272,8 @@ async def hear(socket: zmq.Socket[bytes]) -> Any:
         b"",
         b"\xc1",
         v.pack([99]),
-        v.pack([v.JOIN]),
-        v.pack([v.JOIN, 99, 0, b"", 0]),
+        v.pack([v.READY]),
+        v.pack([v.READY, 99, 0, b"", 0]),
         v.pack([v.ASK_STATUS]),
         v.pack({"a": 1}),
         b"\x91\x81\x90\x01",
@@ -341,7 +341,7 @@ async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: 
                 await trio.sleep(0.001)
 
     try:
-        worker.send(v.pack([v.JOIN, v.PROTOCOL, 0, b"incarnat", 1]))
+        worker.send(v.pack([v.READY, v.PROTOCOL, 0, b"incarnat", 1]))
         await hears(1)
         rig.hub.heard(b"w0", [v.BATCH, 1, [[v.ATTACH, 1, DEVICE, "", 0, 0]]])
         await rig.settle()
@@ -374,14 +374,14 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
 
     try:
         for number in range(2):
-            worker.words.append((v.LEAVE, bytes([number]) * 16))
+            worker.words.append((v.DETACH, bytes([number]) * 16))
             worker.pump()
-            worker.beat({})  # JOIN once more: the first may have gone with a router
+            worker.beat({})  # READY once more: the first may have gone with a router
         worker.pump()
         identity, first = next_message()
-        assert [first[0], next_message()[1][0]] == [v.JOIN, v.JOIN]
+        assert [first[0], next_message()[1][0]] == [v.READY, v.READY]
         while router.poll(100):
-            assert next_message()[1][0] == v.JOIN
+            assert next_message()[1][0] == v.READY
         assert worker.unconfirmed == 2
         router.send_multipart([identity, v.pack([v.WELCOME, b"router-1"])])
         deadline = time.monotonic() + HANG_S

@@ -50,7 +50,7 @@ def kinds() -> Counter[str]:
     return Counter(kind.__qualname__ for kind in found if str(kind.__module__).startswith(("farm.", "router.")))
 
 
-ASKING = (v.ATTACH, v.SUBSCRIBE, v.ENTER, v.READ, v.ENLIST)
+ASKING = (v.ATTACH, v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ, v.ENLIST)
 
 
 class Bench:
@@ -157,7 +157,7 @@ def replaced_here(bench: Bench) -> None:
 
 def replaced_elsewhere(bench: Bench) -> None:
     attached(bench)
-    bench.shard.sockets.heard([(v.SHED, KEY)])
+    bench.shard.sockets.heard([(v.DISCONNECT, KEY)])
 
 
 def asks_too_much(bench: Bench) -> None:
@@ -211,7 +211,7 @@ def heard_what_it_reads(bench: Bench) -> None:
 
 def dismissed(bench: Bench) -> None:
     in_a_room(bench)
-    bench.shard.sockets.heard([(v.DISMISS, ROOM, 4009, "out")])
+    bench.shard.sockets.heard([(v.TERMINATE, ROOM, 4009, "out")])
 
 
 def takes_nothing(bench: Bench) -> None:

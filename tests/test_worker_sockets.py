@@ -162,7 +162,7 @@ def test_members_are_told_to_all_but_themselves(shard: Shard) -> None:
         assert [talker.hear(), talker.hear()] == [f"{NAME} + eve (E)", f"{NAME} - eve"]
     bob.go()
     twin.go()
-    assert shard.said() == [(v.EXIT, ROOM, "bob")]
+    assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "bob")]
     full = shard.talker("join joe")
     shard.answer(status=v.FULL)
     assert [full.hear(), full.hear()] == ["asked", "joined 3 null"]
@@ -176,7 +176,7 @@ def test_who_goes_while_it_waits_is_forgotten(shard: Shard) -> None:
     # It is read again only when the answer is here; but a reset is seen at once.
     if talker.here:
         shard.sockets._drop(shard.sockets._connections[talker.fd])
-    assert shard.said() == [(v.EXIT, ROOM, "ann"), (v.UNSUBSCRIBE, ROOM)]
+    assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "ann"), (v.UNSUBSCRIBE, ROOM)]
     shard.sockets.heard([(v.ANSWER, number, v.OK, {"ann": "A"})])
     assert len(shard.sockets.rooms) == 0
 
@@ -190,7 +190,7 @@ def test_all_of_an_address_are_dismissed_those_in_sight_and_the_hidden(shard: Sh
     assert hidden.hears_nothing()
     assert [seen.hear(), seen.hear(), seen.hear()] == ["asked", "joined 0 null", "not for the hidden"]
     shard.said()
-    shard.sockets.heard([(v.DISMISS, ROOM, 4009, "terminated"), (v.DISMISS, OTHER, 4009, "nobody")])
+    shard.sockets.heard([(v.TERMINATE, ROOM, 4009, "terminated"), (v.TERMINATE, OTHER, 4009, "nobody")])
     for talker in (hidden, seen):
         assert talker.frame() == (CLOSE, (4009).to_bytes(2, "big") + b"terminated")
     assert other.hears_nothing()

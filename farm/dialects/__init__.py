@@ -68,7 +68,7 @@ class Join(NamedTuple):
     most: int = 0
     """Members that the channel may have."""
     hidden: bool = False
-    """Events do not reach it; it only belongs to the address, for DISMISS. Not counted, either."""
+    """Events do not reach it; it only belongs to the address, for TERMINATE. Not counted, either."""
 
 
 class Members(dict[str, str]):

@@ -62,7 +62,7 @@ class Ages:
         return len(self.devices) - len(self._marks)
 
     def held(self) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
-        """What HOLD says: keys, and for each stretch of them how many attached at which time."""
+        """What ANNOUNCE says: keys, and for each stretch of them how many attached at which time."""
         keys: list[bytes] = []
         runs: list[tuple[int, int]] = []
         since = run = 0
@@ -74,7 +74,7 @@ class Ages:
                 continue
             keys.append(key)
             run += 1
-            if len(keys) == v.HOLD_CHUNK:
+            if len(keys) == v.ANNOUNCE_CHUNK:
                 yield keys, [*runs, (run, since)]
                 keys, runs, run = [], [], 0
         if keys:

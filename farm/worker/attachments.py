@@ -42,7 +42,7 @@ class Overheard:
 class Attachments:
     """Which connection holds which device, and which questions to the router are open.
 
-    The router hears LEAVE for a device only when nobody here holds it or is about to: a LEAVE on its way would
+    The router hears DETACH for a device only when nobody here holds it or is about to: a DETACH on its way would
     otherwise take the attachment of a newer connection with it.
     """
 
@@ -174,4 +174,4 @@ class Attachments:
 
     def _leave(self, key: bytes) -> None:
         if key not in self.devices and key not in self._attaching:
-            self._tell((v.LEAVE, key))
+            self._tell((v.DETACH, key))

@@ -37,7 +37,7 @@ class WorkerLink:
     """Collects words, sends them as batches, hands over the words of the router.
 
     `heard` is called with the words of each message. When the router has said WELCOME, `held` gives the devices that
-    are attached and answered, as the words HOLD have them, and then `channels` what HOLD_CHANNELS is to announce.
+    are attached and answered, as ANNOUNCE has them, and then `channels` what ANNOUNCE_CHANNELS is to announce.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class WorkerLink:
         channels: Callable[[], Iterable[list[list[Any]]]] = tuple,
     ) -> None:
         self._options = options
-        self._join_message = v.pack([v.JOIN, v.PROTOCOL, shard, incarnation, pid])
+        self._join_message = v.pack([v.READY, v.PROTOCOL, shard, incarnation, pid])
         self._heard = heard
         self._held = held
         self._channels = channels
@@ -64,7 +64,7 @@ class WorkerLink:
         self.last_heard = monotonic()
         self._joining = False
         self._sequence = 0
-        self._announced = 0  # the batch with the last HOLD
+        self._announced = 0  # the batch with the last ANNOUNCE
         self._unconfirmed: deque[tuple[int, bytes, int]] = deque()  # sequence, batch, words in it
         self._unconfirmed_words = 0
         self._unconfirmed_bytes = 0
@@ -148,9 +148,9 @@ class WorkerLink:
             if half:
                 self._enqueue(words[:half])
                 self._enqueue(words[half:])
-            elif words[0][0] == v.HOLD_CHANNELS and (half := len(words[0][1]) // 2):
-                self._enqueue([(v.HOLD_CHANNELS, words[0][1][:half])])
-                self._enqueue([(v.HOLD_CHANNELS, words[0][1][half:])])
+            elif words[0][0] == v.ANNOUNCE_CHANNELS and (half := len(words[0][1]) // 2):
+                self._enqueue([(v.ANNOUNCE_CHANNELS, words[0][1][:half])])
+                self._enqueue([(v.ANNOUNCE_CHANNELS, words[0][1][half:])])
             else:
                 self._drop(words[0], f"longer than link.max_message_bytes = {self._options.max_message_bytes}")
             return
@@ -158,7 +158,7 @@ class WorkerLink:
         self._unconfirmed.append((sequence, batch, len(words)))
         self._unconfirmed_words += len(words)
         self._unconfirmed_bytes += len(batch)
-        # Until WELCOME there goes nothing but JOIN, perhaps twice: a batch between the two would be heard in a lease
+        # Until WELCOME there goes nothing but READY, perhaps twice: a batch between the two would be heard in a lease
         # that ends with the second, and make the older ones that are repeated after it look like old news.
         if self.joined:
             self._unsent.append(batch)
@@ -209,7 +209,7 @@ class WorkerLink:
         if kind == v.REJOIN:
             if not self._joining:
                 self._join()
-        elif kind == v.WELCOME and self._joining:  # a JOIN that was said twice is answered twice
+        elif kind == v.WELCOME and self._joining:  # a READY that was said twice is answered twice
             self._welcome()
 
     def _confirm(self, confirmed: int) -> None:
@@ -302,9 +302,9 @@ class WorkerLink:
             self._acks_again(len(self._unkept))
         held = self._held()
         for channels in self._channels():  # first, because that is done at once
-            self._enqueue([(v.HOLD_CHANNELS, channels)])
+            self._enqueue([(v.ANNOUNCE_CHANNELS, channels)])
         for keys, runs in held:
-            self._enqueue([(v.HOLD, keys, runs)])
+            self._enqueue([(v.ANNOUNCE, keys, runs)])
             self._announced = self._sequence
 
     def beat(self, snapshot: dict[str, float]) -> None:
@@ -314,7 +314,7 @@ class WorkerLink:
         if not self._unsent and not self._joining:
             self._unsent.append(v.pack([v.BEAT, snapshot]))
         elif self._joining and not self._unsent:
-            # The JOIN, or its answer, was lost with a router.
+            # The READY, or its answer, was lost with a router.
             self._unsent.append(self._join_message)
 
     def close(self) -> None:

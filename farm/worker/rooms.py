@@ -161,7 +161,7 @@ class Rooms:
                 presence.entering[user] = ask
                 if not room.open and not room.counted and not room.ask:
                     self._say_subscribe(room, 0, join.label)
-                self._tell((v.ENTER, ask, room.key, user, join.info, join.most))
+                self._tell((v.PRESENCE_JOIN, ask, room.key, user, join.info, join.most))
         connection.ask = ask
         self._asks[ask].asked.append(connection)
         if room.waiting is None:
@@ -261,7 +261,7 @@ class Rooms:
         del presence.own[user]
         if presence.entering is not None and (ask := presence.entering.pop(user, 0)):
             del self._asks[ask]
-        self._tell((v.EXIT, room.key, user))
+        self._tell((v.PRESENCE_LEAVE, room.key, user))
 
     # ------------------------------------------------------------------ what the router says
 
@@ -351,7 +351,7 @@ class Rooms:
                 self._tell((v.COUNT, room.key, room.counted))
 
     def held(self) -> Iterator[list[list[Any]]]:
-        """Everything that is held, as the words HOLD_CHANNELS have it, for a router that does not know it."""
+        """Everything that is held, as the words ANNOUNCE_CHANNELS have it, for a router that does not know it."""
         entries: list[list[Any]] = []
         size = 0
         for room in self._rooms.values():
@@ -364,13 +364,13 @@ class Rooms:
             for user in presence.own if presence is not None else ():
                 if (info := presence.members.get(user)) is None:  # type: ignore[union-attr]
                     continue
-                if size >= v.HOLD_CHUNK:
+                if size >= v.ANNOUNCE_CHUNK:
                     yield entries
                     members = []
                     entries, size = [[room.key, label, room.counted, members]], 1
                 members.append([user, info])
                 size += 1
-            if size >= v.HOLD_CHUNK:
+            if size >= v.ANNOUNCE_CHUNK:
                 yield entries
                 entries, size = [], 0
         if entries:

@@ -529,11 +529,11 @@ class Sockets:
             self._rest(connection)
 
     def held_channels(self) -> Iterable[list[list[Any]]]:
-        """The channels that are here, as the words HOLD_CHANNELS have them."""
+        """The channels that are here, as the words ANNOUNCE_CHANNELS have them."""
         return self.rooms.held()
 
     def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
-        """The link is new. Returns: the devices that are here, as the words HOLD have them."""
+        """The link is new. Returns: the devices that are here, as the words ANNOUNCE have them."""
         self._news.renewed()
         self._attachments.renewed()
         if self._health is not None:
@@ -561,11 +561,11 @@ class Sockets:
             self._answered(word[1], word[2], word[3])
         elif kind == v.DELIVER_STORED:
             self._deliver_stored(word[1], word[2])
-        elif kind == v.SHED:
+        elif kind == v.DISCONNECT:
             self._shed(self._attachments.shed(word[1]))
         elif kind == v.MEMBERS:
             self._events.changed(self.rooms.members(word), self.now)
-        elif kind == v.DISMISS:
+        elif kind == v.TERMINATE:
             self._dismiss(word)
         elif kind == v.TELL_COUNTS:
             self.rooms.counts()

@@ -37,7 +37,7 @@ UAID: Final = "0123456789abcdef0123456789abcdef"
 _SOCKET: Final = "1234.1234"
 _REASON_BYTES: Final = 123
 _STATUSES: Final = (v.OK, v.OK, v.OK, v.FAILED, v.UNKNOWN, v.FULL, v.MOVED, v.HEARD)
-_MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.ENLIST: (v.FULL,), v.ENTER: (v.FULL,), v.READ: (v.HEARD,)}
+_MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.ENLIST: (v.FULL,), v.PRESENCE_JOIN: (v.FULL,), v.READ: (v.HEARD,)}
 
 
 class Driver:
@@ -98,7 +98,7 @@ class Driver:
 
     def _answer(self, asked: Ask | Join, number: int) -> tuple[int, Any]:
         """An answer that the router may give to this."""
-        kind = v.ENTER if isinstance(asked, Join) else asked.word[0]
+        kind = v.PRESENCE_JOIN if isinstance(asked, Join) else asked.word[0]
         status = _STATUSES[number % len(_STATUSES)]
         if status not in (v.OK, v.FAILED, *_MAY.get(kind, ())):
             status = v.FAILED
@@ -151,7 +151,7 @@ class Driver:
         if not join.hidden:
             self._word((v.SUBSCRIBE, 1, join.key, -1, join.label))
         if join.user is not None:
-            self._word((v.ENTER, 1, join.key, join.user, join.info, join.most))
+            self._word((v.PRESENCE_JOIN, 1, join.key, join.user, join.info, join.most))
 
     def _word(self, word: tuple[Any, ...]) -> None:
         """It is what the router takes, as the link carries it."""
