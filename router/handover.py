@@ -15,8 +15,8 @@ from typing import Final
 
 from router import logs
 from router.dialects import is_on, pusher
-from router.lot import READ, Lot
 from router.options import Settings
+from router.poller import READ, Poller
 
 SOCKET_NAME: Final = "adopt.sock"
 _PACKET_BYTES: Final = 4096  # a worker passes far less: what it had to read to know whose the connection is
@@ -37,18 +37,18 @@ def socket_path(folder: Path) -> str:
 class Handovers:
     """Listens for workers, and calls `adopt` with each descriptor they pass and the bytes that were read from it."""
 
-    def __init__(self, folder: Path, lot: Lot, adopt: Callable[[int, bytes], None]) -> None:
+    def __init__(self, folder: Path, poller: Poller, adopt: Callable[[int, bytes], None]) -> None:
         path = socket_path(folder)
         Path(path).unlink(missing_ok=True)  # of a router that was killed
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(path)
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
-        self._lot = lot
+        self._poller = poller
         self._adopt = adopt
         self._workers: dict[int, socket.socket] = {}
         self._accepting = True
-        lot.park(self._listener.fileno(), READ)
+        poller.register(self._listener.fileno(), READ)
 
     def ready(self, fd: int) -> bool:
         """Deal with what epoll said of a descriptor. Returns: whether it is one of ours."""
@@ -69,18 +69,18 @@ class Handovers:
         except OSError as error:
             # Out of descriptors or memory: the worker waits in the queue, and we do not try again and again.
             logs.limited("handover.accept_failed", error=str(error))
-            self._lot.unpark(self._listener.fileno())
+            self._poller.unregister(self._listener.fileno())
             self._accepting = False
             return
         worker.setblocking(False)
         self._workers[worker.fileno()] = worker
-        self._lot.park(worker.fileno(), READ)
+        self._poller.register(worker.fileno(), READ)
 
     def tick(self) -> None:
         """To be called about once a second: accepting is tried again if it had failed."""
         if not self._accepting and self._listener.fileno() >= 0:
             self._accepting = True
-            self._lot.park(self._listener.fileno(), READ)
+            self._poller.register(self._listener.fileno(), READ)
 
     def _receive(self, worker: socket.socket) -> None:
         for _ in range(_BATCH):
@@ -100,7 +100,7 @@ class Handovers:
 
     def _forget(self, worker: socket.socket) -> None:
         del self._workers[worker.fileno()]
-        self._lot.unpark(worker.fileno())
+        self._poller.unregister(worker.fileno())
         worker.close()
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Handovers:
         if self._listener.fileno() < 0:
             return
         if self._accepting:
-            self._lot.unpark(self._listener.fileno())
+            self._poller.unregister(self._listener.fileno())
         self._listener.close()
         for worker in list(self._workers.values()):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The app servers' port: connections in the router's parking lot, driven by the pure `HttpConnection`.
+"""The app servers' port: connections in the router's poller, driven by the pure `HttpConnection`.
 
 Connections are accepted here, or adopted from a worker on whose port they came in (`router.handover`).
 
@@ -23,8 +23,8 @@ from router import logs
 from router.dialects import Router
 from router.gathering import Senders
 from router.http1 import HttpConnection, Place, Request, Response
-from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
 from router.metrics import RouterCounters
+from router.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.settings import EndpointOptions
 from router.turns import Turns
 
@@ -76,7 +76,7 @@ class HttpPort:
     def __init__(
         self,
         listener: socket.socket,
-        lot: Lot,
+        poller: Poller,
         routes: Router,
         options: EndpointOptions,
         counters: RouterCounters,
@@ -85,7 +85,7 @@ class HttpPort:
     ) -> None:
         listener.setblocking(False)
         self._listener: socket.socket | None = listener
-        self._lot = lot
+        self._poller = poller
         self._routes = routes
         self._options = options
         self._counters = counters
@@ -110,7 +110,7 @@ class HttpPort:
                 wanted=options.max_connections,
                 hint="raise the limit of open files (ulimit -n, LimitNOFILE), or lower endpoint.max_connections",
             )
-        lot.park(listener.fileno(), READ)
+        poller.register(listener.fileno(), READ)
 
     # ------------------------------------------------------------------ events
 
@@ -165,12 +165,12 @@ class HttpPort:
         """Leave them in the queue until something has been closed, or the next tick."""
         if self._accepting and self._listener is not None:
             self._accepting = False
-            self._lot.unpark(self._listener.fileno())
+            self._poller.unregister(self._listener.fileno())
 
     def _resume_accepting(self) -> None:
         if not self._accepting and self._listener is not None:
             self._accepting = True
-            self._lot.park(self._listener.fileno(), READ)
+            self._poller.register(self._listener.fileno(), READ)
 
     def adopt(self, fd: int, data: bytes) -> None:
         """Serve a connection that somebody else has accepted, and has read these bytes from. It is ours to close."""
@@ -196,7 +196,7 @@ class HttpPort:
             try:
                 connection.setblocking(False)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._lot.park(connection.fileno(), READ)
+                self._poller.register(connection.fileno(), READ)
             except OSError as error:
                 logs.limited("http.accept_failed", error=str(error))
                 return None
@@ -436,7 +436,7 @@ class HttpPort:
     def _set_mask(self, client: _Client, mask: int) -> None:
         if client.mask != mask:
             client.mask = mask
-            self._lot.change(client.fd, mask)
+            self._poller.change(client.fd, mask)
 
     def _linger(self, client: _Client) -> None:
         """Everything is said: tell the peer so, and read on until it closes, lest a reset swallow the answer."""
@@ -453,7 +453,7 @@ class HttpPort:
     def _close(self, client: _Client) -> None:
         if self._clients.pop(client.fd, None) is None:
             return
-        self._lot.unpark(client.fd)
+        self._poller.unregister(client.fd)
         os.close(client.fd)
         self._counters.http_disconnects += 1
         self._counters.http_connections -= 1

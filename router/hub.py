@@ -20,14 +20,14 @@ from typing import Any
 from router import logs, shapes
 from router import vocabulary as v
 from router.addressmap import AddressMap, Lease
-from router.changes import Change, Changes
 from router.channels import Channels
+from router.id_set import added, count, has, removed
 from router.journal import Journal
-from router.members import added, count, has, removed
 from router.metrics import RouterCounters
 from router.newcomers import Newcomers
 from router.notices import Notices
 from router.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
+from router.read_modify_write import Change, ReadModifyWrite
 from router.recount import Recount
 from router.settings import LinkOptions
 from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
@@ -106,7 +106,7 @@ class Hub:
         self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
         first = int.from_bytes(incarnation[-5:], "big") << 20
         self.recount = Recount(self._tell, first, options.max_recounts, delivery_timeout, monotonic)
-        self.changes = Changes(journal)
+        self.read_modify_write = ReadModifyWrite(journal)
         self.notices = Notices(journal, options.max_notices, options.max_notice_changes, self._tell_all)
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
         self._sequence = 0
@@ -579,9 +579,9 @@ class Hub:
     def _announce(self, peer: Peer, word: list[Any]) -> None:
         _, devices, runs = word
         if sum(several for several, _ in runs) != len(devices):
-            raise v.VocabularyError("HOLD does not say since when all of its devices are held")
+            raise v.VocabularyError("ANNOUNCE does not say since when all of its devices are held")
         if len(peer.unread.devices) >= self._options.max_announced:
-            raise v.VocabularyError("HOLD of more devices than link.max_announced")
+            raise v.VocabularyError("ANNOUNCE of more devices than link.max_announced")
         mine: list[bytes] = []
         at = 0
         for several, since in runs:
@@ -712,14 +712,14 @@ class Hub:
             self._say(peer, (v.ANSWER, ask, v.FAILED, None))
             return
         expires = int(self._unix_time()) + ttl if ttl else 0
-        if (space, key) in self.changes:  # it comes after what was asked for before
+        if (space, key) in self.read_modify_write:  # it comes after what was asked for before
             self._change(peer, ask, (space, key), lambda before: (v.OK, value, expires))
             return
         self.journal.record(space, key, value, expires)
         if ask:
             self._answer_when_durable(peer, ask)
 
-    def _enlist(self, peer: Peer, word: list[Any]) -> None:
+    def _set_add(self, peer: Peer, word: list[Any]) -> None:
         _, ask, space, key, member, head, ttl, most = word
         expires = int(self._unix_time()) + ttl if ttl else 0
 
@@ -733,7 +733,7 @@ class Hub:
 
         self._change(peer, ask, (space, key), change, self._newcomers.taken(key))
 
-    def _delist(self, peer: Peer, word: list[Any]) -> None:
+    def _set_remove(self, peer: Peer, word: list[Any]) -> None:
         _, ask, space, key, member = word
 
         def change(value: bytes | None) -> tuple[int, bytes | None, int]:
@@ -749,7 +749,7 @@ class Hub:
                 self._say(peer, (v.ANSWER, ask, status, None))
             done()
 
-        self.changes.make(name, change, answer, new)
+        self.read_modify_write.make(name, change, answer, new)
 
     def _drop(self, peer: Peer, word: list[Any]) -> None:
         _, ask, device, slot = word
@@ -847,8 +847,8 @@ _HANDLERS: dict[int, Callable[[Hub, Peer, list[Any]], None]] = {
     v.FETCH: Hub._fetch,
     v.DROP: Hub._drop,
     v.PUBLISH: Hub._publish,
-    v.ENLIST: Hub._enlist,
-    v.DELIST: Hub._delist,
+    v.SET_ADD: Hub._set_add,
+    v.SET_REMOVE: Hub._set_remove,
     v.COUNT: Hub._count,
     v.COUNTS_TOLD: Hub._counts_told,
     v.PRESENCE_JOIN: Hub._presence_join,

@@ -16,8 +16,8 @@ import zmq
 from router import logs
 from router.files import FileError, take_folder
 from router.link import LinkError
-from router.lot import prefer_batches
 from router.options import Settings
+from router.poller import prefer_batches
 from router.pusher_apps import AppsError
 from router.settings import Data, DrainOptions, Log
 from router.store.base import StoreError

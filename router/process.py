@@ -29,9 +29,9 @@ from router.keeping import Keeper
 from router.key_file import load_or_make_keys
 from router.link import RouterLink, address
 from router.listener import open_listener
-from router.lot import READ, Lot
 from router.memory import Bursts, give_back, resident_bytes
 from router.options import Settings
+from router.poller import READ, Poller
 from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions
 from router.store.base import StoreError
 from router.store.select import open_store
@@ -74,16 +74,16 @@ class RouterProcess:
         kept = [records for module in found for records in module.kept(settings)]
         self.keeper = Keeper(self.journal, self.hub.map, kept, time.time, time.monotonic)
         self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, pusher) else None
-        self.lot = Lot()
-        self.port = HttpPort(listener, self.lot, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
+        self.poller = Poller()
+        self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
         self.link = RouterLink(context, address(data), self.hub, link)
         self.hub.on_full(self.link.send)
-        self.lot.park(self.link.fileno, READ)
+        self.poller.register(self.link.fileno, READ)
         self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not tell
         self._told_more = False
-        self.lot.park(self._more, READ)
+        self.poller.register(self._more, READ)
         self.gathering = Gathering(endpoint.gather_ms / 1000)
-        self.handovers = Handovers(data, self.lot, self.port.adopt) if is_wanted(settings) else None
+        self.handovers = Handovers(data, self.poller, self.port.adopt) if is_wanted(settings) else None
         self._started = time.monotonic()
 
     def flush(self) -> None:
@@ -124,7 +124,7 @@ class RouterProcess:
             self.flush()
             self.port.close()
             self.link.close()
-            self.lot.close()
+            self.poller.close()
             os.close(self._more)
             with trio.CancelScope(shield=True):
                 await self._close_store()
@@ -140,7 +140,7 @@ class RouterProcess:
         ready = self.port.ready if self.handovers is None else self._ready
         while True:
             await self._gather()
-            for fd, events in await self.lot.ready(wait=not self.turns.waiting):
+            for fd, events in await self.poller.ready(wait=not self.turns.waiting):
                 guarded("router.event_failed", ready, fd, events)  # nothing for the link's: flush hears it
             self.turns.run()
             guarded("router.flush_failed", self.flush)

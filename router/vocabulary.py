@@ -81,10 +81,10 @@ PUBLISH = 30
 `besides` ("": to all); with keep, first into the channel's log."""
 RESULT = 31
 """(push number, outcome) What became of a DELIVER."""
-ENLIST = 32
-"""(ask, space, key, member, head, ttl in s or 0, most) Add a member to a record (`router.members`), which is made if
+SET_ADD = 32
+"""(ask, space, key, member, head, ttl in s or 0, most) Add a member to a record (`router.id_set`), which is made if
 it is missing, and write its head anew. OK when it is durable; FULL if it has `most` members already."""
-DELIST = 33
+SET_REMOVE = 33
 """(ask, space, key, member) Remove a member from a record. OK when that is durable, and if it was not there."""
 COUNT = 34
 """(channel key, subscribers) So many are on this shard now; only for channels with a label, and once in a while."""
@@ -98,7 +98,7 @@ READ = 37
 """(ask, space, channel key) Answered with the value of the record that holds the channel's last event, or None."""
 HAPPENED = 38
 """(label, what, detail) Something that only an app server may want to hear of (a webhook): texts of the dialect."""
-ASKING = frozenset((ATTACH, SUBSCRIBE, RECORD, FETCH, DROP, PUBLISH, ENLIST, DELIST, PRESENCE_JOIN, READ))
+ASKING = frozenset((ATTACH, SUBSCRIBE, RECORD, FETCH, DROP, PUBLISH, SET_ADD, SET_REMOVE, PRESENCE_JOIN, READ))
 """Words that begin with a question's number, or 0."""
 COUNTS_TOLD = 39
 """(number) Every COUNT that there was to say when TELL_COUNTS was heard has been said."""

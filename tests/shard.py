@@ -14,8 +14,8 @@ from farm.upgrade import Request
 from farm.worker.sockets import Sockets
 from router import vocabulary as v
 from router.dialects.webpush import WebPushOptions, device_address
-from router.lot import READ, Lot
 from router.metrics import WorkerCounters
+from router.poller import READ, Poller
 from router.store.base import Item
 from router.token import Tokens
 
@@ -130,12 +130,12 @@ class Shard:
         self.counters = counters
         made: WebPushDialect = dialect(Context(settings, Tokens([b"k" * 32]), counters, self.clock.unix))
         talk = Talk(members)
-        self._lot = Lot()
+        self._poller = Poller()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the supervisor's
         self._port: int = self._listener.getsockname()[1]
         self.sockets = Sockets(
-            self._lot,
+            self._poller,
             settings.get(WorkerOptions),
             {"/": made, "/talk/*": talk, "/talk/exactly": made},
             counters,
@@ -151,7 +151,7 @@ class Shard:
 
     def close(self) -> None:
         self.sockets.drop_all()
-        self._lot.close()
+        self._poller.close()
         for client in self._clients:
             client.close()
 

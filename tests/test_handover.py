@@ -13,7 +13,7 @@ import pytest
 from support import Clock, settings_with
 
 from farm.settings import WorkerOptions, all_sections
-from farm.whose import ENOUGH
+from farm.sniff import ENOUGH
 from farm.worker.handover import Handover
 from farm.worker.sockets import Sockets
 from router import handover
@@ -22,9 +22,9 @@ from router.dialects.pusher import PusherOptions
 from router.handover import Handovers, is_wanted
 from router.http1 import Request, Response
 from router.http_port import HttpPort
-from router.lot import Lot
 from router.metrics import RouterCounters, WorkerCounters
 from router.options import defaults
+from router.poller import Poller
 from router.settings import EndpointOptions
 from router.turns import Turns
 
@@ -54,17 +54,17 @@ class RouterEnd:
     """The router's port and its socket for workers."""
 
     def __init__(self, folder: Path, **endpoint: Any) -> None:
-        self.lot = Lot()
+        self.poller = Poller()
         self.counters = RouterCounters()
         listener = socket.create_server(("127.0.0.1", 0))
         routes = Router([Route(b"/echo", echo), Route(b"/apps/echo", echo)])
         options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
-        self.port = HttpPort(listener, self.lot, routes, options, self.counters, Clock().monotonic, Turns())
-        self.handovers = Handovers(folder, self.lot, self.port.adopt)
+        self.port = HttpPort(listener, self.poller, routes, options, self.counters, Clock().monotonic, Turns())
+        self.handovers = Handovers(folder, self.poller, self.port.adopt)
 
     def turn(self) -> None:
         """Deal with everything that is there."""
-        while events := self.lot.ready_now():
+        while events := self.poller.ready_now():
             for fd, mask in events:
                 if not self.handovers.ready(fd):
                     self.port.ready(fd, mask)
@@ -73,14 +73,14 @@ class RouterEnd:
     def close(self) -> None:
         self.handovers.close()
         self.port.close()
-        self.lot.close()
+        self.poller.close()
 
 
 class WorkerEnd:
     """A worker's sockets."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.lot = Lot()
+        self.poller = Poller()
         self.clock = Clock()
         self.counters = WorkerCounters()
         self.handover = Handover(folder)
@@ -88,19 +88,19 @@ class WorkerEnd:
         self.port: int = self.listener.getsockname()[1]
         worker = settings_with((WorkerOptions, options)).get(WorkerOptions)
         self.sockets = Sockets(
-            self.lot, worker, {}, self.counters, 100, [].append, self.clock.monotonic, hand_over=self.handover.give
+            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, hand_over=self.handover.give
         )
         self.sockets.listen(self.listener)
 
     def turn(self) -> None:
-        while events := self.lot.ready_now():
+        while events := self.poller.ready_now():
             for fd, mask in events:
                 self.sockets.ready(fd, mask)
 
     def close(self) -> None:
         self.sockets.drop_all()
         self.handover.close()
-        self.lot.close()
+        self.poller.close()
 
 
 class Client:
@@ -323,7 +323,7 @@ def test_what_a_dead_router_had_not_taken_is_closed(rig: Rig) -> None:
     rig.worker.turn()
     assert rig.worker.counters.handed_over == 1
     assert rig.router is not None
-    rig.router.handovers._lot.unpark(rig.router.handovers._listener.fileno())
+    rig.router.handovers._poller.unregister(rig.router.handovers._listener.fileno())
     rig.router.handovers._listener.close()  # as the kernel does it
     assert client.answer() == b""
 

@@ -14,9 +14,9 @@ from support import Clock, settings_with
 from router.dialects import Handler, Reply, Route, Router
 from router.http1 import Request, Response
 from router.http_port import HttpPort
-from router.lot import Lot
 from router.metrics import RouterCounters
 from router.parts import Parts, one_a_turn
+from router.poller import Poller
 from router.settings import EndpointOptions
 from router.turns import Turns
 
@@ -44,7 +44,7 @@ class Rig:
     """The port and its clients."""
 
     def __init__(self, **endpoint: Any) -> None:
-        self.lot = Lot()
+        self.poller = Poller()
         self.clock = Clock()
         self.counters = RouterCounters()
         self.turns = Turns()
@@ -64,7 +64,7 @@ class Rig:
             ]
         )
         options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
-        self.port = HttpPort(listener, self.lot, routes, options, self.counters, self.clock.monotonic, self.turns)
+        self.port = HttpPort(listener, self.poller, routes, options, self.counters, self.clock.monotonic, self.turns)
 
     def _echo(self, request: Request, reply: Reply) -> None:
         self.asked.append(request.query)
@@ -82,14 +82,14 @@ class Rig:
 
     def turn(self) -> None:
         """One turn, as the router takes it."""
-        for fd, mask in self.lot.ready_now():
+        for fd, mask in self.poller.ready_now():
             self.port.ready(fd, mask)
         self.turns.run()
         self.port.flush()
 
     def settle(self) -> None:
         """Turns until nothing more happens."""
-        while self.lot.ready_now() or self.turns.waiting:
+        while self.poller.ready_now() or self.turns.waiting:
             self.turn()
 
     def client(self, data: bytes = b"") -> socket.socket:
@@ -114,7 +114,7 @@ class Rig:
         for client in self.clients:
             client.close()
         self.port.close()
-        self.lot.close()
+        self.poller.close()
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_where_many_are_at_work_each_has_less_of_a_turn(rig: Rig) -> None:
     for client in clients:
         client.sendall(GET * 20)
     handled = []
-    while rig.lot.ready_now() or rig.turns.waiting:
+    while rig.poller.ready_now() or rig.turns.waiting:
         before = len(rig.asked)
         rig.turn()
         handled.append(len(rig.asked) - before)

@@ -225,7 +225,7 @@ async def test_a_store_that_holds_what_it_may_takes_no_more_until_something_has_
 async def test_registrations_need_room_and_renewals_do_not(rig: Rig) -> None:
     worker = rig.worker()
     member, other = b"m" * 16, b"n" * 16
-    worker.say((v.ENLIST, 1, "space", DEVICE, member, b"head", 60, 10))
+    worker.say((v.SET_ADD, 1, "space", DEVICE, member, b"head", 60, 10))
     await rig.settle()
     rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 1000, lambda status, offset: None)
     await rig.settle()
@@ -233,9 +233,9 @@ async def test_registrations_need_room_and_renewals_do_not(rig: Rig) -> None:
     worker.take()
     worker.say(
         (v.RECORD, 1, "space", OTHER, b"new", 60),
-        (v.ENLIST, 2, "space", DEVICE, other, b"head", 60, 10),
-        (v.ENLIST, 3, "space", DEVICE, member, b"HEAD", 60, 10),
-        (v.DELIST, 4, "space", DEVICE, other),
+        (v.SET_ADD, 2, "space", DEVICE, other, b"head", 60, 10),
+        (v.SET_ADD, 3, "space", DEVICE, member, b"HEAD", 60, 10),
+        (v.SET_REMOVE, 4, "space", DEVICE, other),
     )
     await rig.settle()
     answers = {word[1]: word[2] for word in worker.take() if word[0] == v.ANSWER}

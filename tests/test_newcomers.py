@@ -16,7 +16,7 @@ NOW_MS = 1_000_000  # of the rig's clock
 
 
 def enlist(ask: int, member: bytes) -> tuple[Any, ...]:
-    return (v.ENLIST, ask, SPACE, DEVICE, member, HEAD, 60, 10)
+    return (v.SET_ADD, ask, SPACE, DEVICE, member, HEAD, 60, 10)
 
 
 def fresh(ask: int, since: int = NOW_MS) -> tuple[Any, ...]:

@@ -9,8 +9,8 @@ import pytest
 import trio
 from farm_fixture import Device, Farm, new_channel, put, running_farm, until
 
-from router.lot import READ, Lot
 from router.pace import BUSY_EVENTS, FEWEST_WORKERS, Pace
+from router.poller import READ, Poller
 
 MS = 0.001
 
@@ -96,28 +96,28 @@ def test_a_wait_ends_for_what_is_urgent(pair: tuple[socket.socket, socket.socket
     near, far = pair
     urgent, teller = socket.socketpair()
     pace = Pace(MS, FEWEST_WORKERS)
-    lot = Lot(0.0, pace, urgent.fileno())
-    lot.park(near.fileno(), READ)
-    lot.park(urgent.fileno(), READ)
+    poller = Poller(0.0, pace, urgent.fileno())
+    poller.register(near.fileno(), READ)
+    poller.register(urgent.fileno(), READ)
 
     async def scenario() -> None:
         far.send(b"x")
         pace.looked(monotonic(), 0)
         seen = []
-        while not lot.waits:
-            seen.append(await lot.ready())
+        while not poller.waits:
+            seen.append(await poller.ready())
         assert {fd for events in seen for fd, _ in events} == {near.fileno()}
-        assert [fd for fd, _ in await lot.ready()] == [near.fileno()]
-        waits = lot.waits
+        assert [fd for fd, _ in await poller.ready()] == [near.fileno()]
+        waits = poller.waits
         teller.send(b"x")
-        while lot.waits == waits:
-            found = await lot.ready()
+        while poller.waits == waits:
+            found = await poller.ready()
         assert found == []
-        assert await lot.ready(wait=False) != []  # whoever has other work to do does not wait
+        assert await poller.ready(wait=False) != []  # whoever has other work to do does not wait
 
     with urgent, teller:
         trio.run(scenario)
-    lot.close()
+    poller.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import FakeWorker, Rig, in_rig, settings_with
 from vapid_signer import Sender, b64
 
-from router import members
+from router import id_set
 from router import vocabulary as v
 from router.dialects import Context, Router
 from router.dialects.webpush import (
@@ -62,7 +62,7 @@ class App:
         """The device has these channels and no others."""
         record = HEAD
         for channel in channels:
-            record = members.added(record, HEAD, channel)
+            record = id_set.added(record, HEAD, channel)
         self.rig.journal.record(DEVICES, device, record, 0)
 
     def path(self, sender: Sender | None = None, device: bytes = DEVICE, member: bytes = MEMBER) -> str:
@@ -578,10 +578,10 @@ async def test_a_channel_that_a_device_enlists_and_delists(rig: Rig) -> None:
     app = App(rig)
     worker = rig.worker()
     path = app.path(device=ABSENT)
-    worker.say((v.ENLIST, 1, DEVICES, ABSENT, MEMBER, HEAD, 1000, 10))
+    worker.say((v.SET_ADD, 1, DEVICES, ABSENT, MEMBER, HEAD, 1000, 10))
     await rig.settle()
     assert await app.outcome(app.post(path=path)) == (201, None)
-    worker.say((v.DELIST, 2, DEVICES, ABSENT, MEMBER))
+    worker.say((v.SET_REMOVE, 2, DEVICES, ABSENT, MEMBER))
     await rig.settle()
     assert await app.outcome(app.post(path=path)) == (410, 106)
 

@@ -305,7 +305,7 @@ def test_the_record_of_a_known_device_is_written_anew_once_a_day() -> None:
     late = Device(timeout_uaid=77)
     late.clock.pass_by(86_400)
     late.greeted(record=today + member(CHANNEL) + member(OTHER))
-    assert late.words == [(v.ENLIST, 0, DEVICES, KEY, member(CHANNEL), late.dialect.today(), 77, 0)]
+    assert late.words == [(v.SET_ADD, 0, DEVICES, KEY, member(CHANNEL), late.dialect.today(), 77, 0)]
 
 
 def test_a_device_that_attached_elsewhere_meanwhile_is_let_go() -> None:
@@ -332,7 +332,7 @@ def test_a_hello_that_the_store_failed() -> None:
 def test_register_without_a_key() -> None:
     device = Device(timeout_uaid=99, max_channels=5).greeted()
     assert device.send({"messageType": "register", "channelID": CHANNEL}) == []
-    assert device.word() == (v.ENLIST, 0, DEVICES, KEY, member(CHANNEL), device.dialect.today(), 99, 5)
+    assert device.word() == (v.SET_ADD, 0, DEVICES, KEY, member(CHANNEL), device.dialect.today(), 99, 5)
     (reply,) = device.answer()
     endpoint = reply.pop("pushEndpoint")
     assert reply == {"messageType": "register", "channelID": CHANNEL, "status": 200}
@@ -422,7 +422,7 @@ def test_unregister(fields: dict[str, Any]) -> None:
     device.delivered(*item(3)[:2])
     command = {"messageType": "unregister", "channelID": CHANNEL, **fields}
     assert device.send(command) == []
-    assert device.word() == (v.DELIST, 0, DEVICES, KEY, member(CHANNEL))
+    assert device.word() == (v.SET_REMOVE, 0, DEVICES, KEY, member(CHANNEL))
     assert device.answer() == []
     assert device.word() == (v.FETCH, 0, KEY, v.EVERYTHING)
     waiting = [item(9, CHANNEL, "t"), item(1), item(2, OTHER), item(3)]

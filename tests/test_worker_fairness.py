@@ -15,7 +15,7 @@ from farm.settings import WorkerOptions
 from farm.worker.main import connection_limit
 from farm.worker.rates import Rates
 from router import vocabulary as v
-from router.lot import READ
+from router.poller import READ
 from router.store.base import Item
 
 MASK = b"\0\0\0\0"
@@ -293,7 +293,7 @@ def test_registrations_have_a_rate_of_their_own() -> None:
             if shard.sockets._connections[fd].mask & READ:
                 shard.sockets.ready(fd, READ)
             for word in shard.said():
-                if word[0] == v.ENLIST:
+                if word[0] == v.SET_ADD:
                     shard.sockets.heard([(v.ANSWER, word[1], v.OK, None)])
         device.sock.setblocking(False)
         assert device.sock.recv(65536).count(b'"status":200') == 5

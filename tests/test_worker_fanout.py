@@ -13,7 +13,7 @@ from farm.frames import CLOSE
 from router import vocabulary as v
 from router.addressmap import Lease
 from router.channels import Channels
-from router.lot import READ
+from router.poller import READ
 
 
 class Router:

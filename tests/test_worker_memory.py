@@ -22,7 +22,7 @@ import farm.worker.sockets
 from farm.frames import BINARY, CLOSE, PING, TEXT
 from router import vocabulary as v
 from router.dialects.webpush import plain_slot
-from router.lot import READ
+from router.poller import READ
 
 
 def counted(kind: type[Any], living: Counter[str]) -> type[Any]:
@@ -50,7 +50,7 @@ def kinds() -> Counter[str]:
     return Counter(kind.__qualname__ for kind in found if str(kind.__module__).startswith(("farm.", "router.")))
 
 
-ASKING = (v.ATTACH, v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ, v.ENLIST)
+ASKING = (v.ATTACH, v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ, v.SET_ADD)
 
 
 class Bench:
@@ -84,7 +84,7 @@ class Bench:
     def look(self) -> None:
         """All that epoll would tell."""
         sockets = self.shard.sockets
-        for fd, events in self.shard._lot.ready_now():
+        for fd, events in self.shard._poller.ready_now():
             if fd in sockets._connections:
                 sockets.ready(fd, events)
 

@@ -11,7 +11,7 @@ from shard import CHANNEL, KEY, NAME, OTHER, PATIENCE_S, ROOM, Shard, Talker
 from farm.frames import CLOSE, PING, TEXT
 from router import vocabulary as v
 from router.dialects.webpush import plain_slot
-from router.lot import READ, WRITE
+from router.poller import READ, WRITE
 
 
 @pytest.fixture

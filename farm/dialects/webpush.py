@@ -31,8 +31,8 @@ from router.dialects.webpush import (
     parse_wire,
     wire_version,
 )
+from router.id_set import HEAD_BYTES, ids
 from router.keeping import stamp
-from router.members import HEAD_BYTES, members
 from router.options import Section
 from router.store.base import Item
 from router.uuids import is_id, new_uaid
@@ -334,16 +334,16 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
                 digest = self._dialect.digest_of(command.key)
             except VapidError as error:
                 return (_registered(channel, 400, str(error)),)
-        word = self._enlist(key, _member(channel), self._dialect.options.max_channels)
+        word = self._set_add(key, _member(channel), self._dialect.options.max_channels)
         return (Ask(word, ("register", (channel, digest))),)
 
-    def _enlist(self, key: bytes, member: bytes, most: int) -> tuple[Any, ...]:
+    def _set_add(self, key: bytes, member: bytes, most: int) -> tuple[Any, ...]:
         """Writes the device's record, with this channel in it, and keeps it for a while from now on."""
-        return (v.ENLIST, 0, DEVICES, key, member, self._dialect.today(), self._dialect.options.timeout_uaid, most)
+        return (v.SET_ADD, 0, DEVICES, key, member, self._dialect.today(), self._dialect.options.timeout_uaid, most)
 
     def _unregister(self, key: bytes, command: _Unregister, now: float) -> Effects:
         channel = command.channelID
-        return (Ask((v.DELIST, 0, DEVICES, key, _member(channel)), ("unregister", channel)),)
+        return (Ask((v.SET_REMOVE, 0, DEVICES, key, _member(channel)), ("unregister", channel)),)
 
     def _ack(self, key: bytes, command: _Ack, now: float) -> Effects:
         options = self._dialect.options
@@ -444,7 +444,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
         today = self._dialect.today()
         if record is not None and record[:HEAD_BYTES] != today:
             # Not written as it was read: an older connection of the device may be about to change it.
-            effects += (self._enlist(key, member, 0) for member in members(record)[:1])
+            effects += (self._set_add(key, member, 0) for member in ids(record)[:1])
         return effects
 
     def _register_answered(self, key: bytes, subject: tuple[str, bytes], status: int) -> Effects:

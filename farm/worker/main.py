@@ -31,11 +31,11 @@ from router.handover import is_wanted
 from router.key_file import load_or_make_keys
 from router.link import address
 from router.listener import base_url, open_listener
-from router.lot import READ, Lot
 from router.memory import Bursts, give_back, resident_bytes
 from router.metrics import WorkerCounters
 from router.options import Settings
 from router.pace import Pace
+from router.poller import READ, Poller
 from router.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
 from router.token import Tokens
 
@@ -100,11 +100,11 @@ class Worker:
             self._held_channels,
         )
         pace = Pace(options.wakeup_interval, settings.get(FarmOptions).count)
-        self.lot = Lot(_LINGER_S, pace, self.link.fileno)
+        self.poller = Poller(_LINGER_S, pace, self.link.fileno)
         self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
         self._handover = Handover(data) if is_wanted(settings) else None
         self.sockets = Sockets(
-            self.lot,
+            self.poller,
             options,
             dialects,
             self.counters,
@@ -117,7 +117,7 @@ class Worker:
             self.health,
             settings.get(LimitOptions),
         )
-        self.lot.park(self.link.fileno, READ)
+        self.poller.register(self.link.fileno, READ)
         self.sockets.listen(listener)
         self._pauses = GarbagePauses(self.counters)
 
@@ -148,10 +148,10 @@ class Worker:
             if self._handover is not None:
                 self._handover.close()
             self.link.close()
-            self.lot.close()
+            self.poller.close()
 
     async def _serve(self) -> None:
-        link, sockets, lot = self.link, self.sockets, self.lot
+        link, sockets, poller = self.link, self.sockets, self.poller
         ready = sockets.ready
         while True:
             if link.saturated:
@@ -159,13 +159,13 @@ class Worker:
                 with trio.move_on_after(0 if sockets.speaking else _SATURATED_WAIT_S):
                     await trio.lowlevel.wait_readable(link.fileno)
                 sockets.now = time.monotonic()
-                for fd, mask in lot.ready_now():
+                for fd, mask in poller.ready_now():
                     sockets.ready_but_not_read(fd, mask)
             else:
                 # No descriptor tells of what is there already.
-                events = await lot.ready(not (link.behind or sockets.waiting or sockets.speaking))
+                events = await poller.ready(not (link.behind or sockets.waiting or sockets.speaking))
                 sockets.now = time.monotonic()
-                if not link.saturated:  # while we waited; the lot will report these again
+                if not link.saturated:  # while we waited; the poller will report these again
                     for fd, mask in events:
                         ready(fd, mask)
                     sockets.turn()
@@ -210,7 +210,7 @@ class Worker:
         self.counters.link_unconfirmed = self.link.unconfirmed
         self.counters.link_refused = self.link.refused
         self.counters.link_dropped = self.link.dropped
-        self.counters.waits = self.lot.waits
+        self.counters.waits = self.poller.waits
         numbers = self.counters.snapshot()
         numbers["memory"] = resident_bytes()
         numbers["max_connections"] = self.limit

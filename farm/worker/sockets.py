@@ -1,7 +1,7 @@
 """The device sockets of a worker: accept, upgrade, park, read, write, close.
 
-A parked connection is one struct, its session, a descriptor in the lot's epoll and its places in two tables: no task,
-no parser, no buffer, no timer of its own. Buffers exist only while something is incomplete.
+A parked connection is one struct, its session, a descriptor in the poller's epoll and its places in two tables: no
+task, no parser, no buffer, no timer of its own. Buffers exist only while something is incomplete.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from farm.frames import (
     encode_text,
     short_texts,
 )
-from farm.round import Round
+from farm.keepalive_scan import KeepaliveScan
 from farm.settings import LimitOptions, WorkerOptions
+from farm.sniff import ENOUGH, for_app_servers
 from farm.wheel import Bucket, Wheel
-from farm.whose import ENOUGH, for_app_servers
 from farm.worker.attachments import Attachments, Overheard
 from farm.worker.budget import Budget
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
@@ -62,8 +62,8 @@ from farm.worker.table import Table
 from router import logs
 from router import vocabulary as v
 from router.health import PAGES
-from router.lot import BROKEN, NOTHING, READ, WRITE, Lot, half_close
 from router.metrics import WorkerCounters
+from router.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.store.base import Item
 
 _READ_BYTES: Final = 8192
@@ -85,7 +85,7 @@ class Sockets:
 
     def __init__(
         self,
-        lot: Lot,
+        poller: Poller,
         options: WorkerOptions,
         dialects: dict[str, Dialect],
         counters: WorkerCounters,
@@ -100,7 +100,7 @@ class Sockets:
     ) -> None:
         """hand_over: passes a connection of an app server on, with what was read of it; None: there are only devices.
         It returns whether that was possible; the descriptor is closed here in any case."""
-        self._lot = lot
+        self._poller = poller
         self._options = options
         self._dialects = dialects
         self._counters = counters
@@ -146,7 +146,7 @@ class Sockets:
         self.draining = False
         self.now = self._stamp = monotonic()  # the other is that of the last tick: one object for all connections
         self._wheel_due = self.now
-        self._round = Round(options.keepalive / 2)
+        self._keepalive = KeepaliveScan(options.keepalive / 2)
         self._news = News(boards or {})
 
     # ------------------------------------------------------------------ accept
@@ -156,13 +156,13 @@ class Sockets:
         listener.setblocking(False)
         self._listener = listener
         self._listening = True
-        self._lot.park(listener.fileno(), READ)
+        self._poller.register(listener.fileno(), READ)
 
     def stop_listening(self) -> None:
         """Accept no more. Who is in the queue stays there for another worker on the same listener."""
         if self._listener is not None:
             if self._listening:
-                self._lot.unpark(self._listener.fileno())
+                self._poller.unregister(self._listener.fileno())
             self._listener.close()
             self._listener = None
             self._listening = False
@@ -216,14 +216,14 @@ class Sockets:
                 return
             try:
                 os.set_blocking(fd, False)
-                self._lot.park(fd, READ)
+                self._poller.register(fd, READ)
             except OSError as error:
                 os.close(fd)
                 self._cannot_accept(error)
                 return
             connection = Connection(fd, READ, self.now)
             self._connections[fd] = connection
-            self._round.meet(fd)
+            self._keepalive.meet(fd)
             connection.bucket = self._wheel.arm(fd, self._options.handshake_timeout)
             self._counters.connects += 1
         if room <= self._options.accept_batch:
@@ -236,12 +236,12 @@ class Sockets:
     def _pause_accepting(self) -> None:
         if self._listener is not None and self._listening:
             self._listening = False
-            self._lot.unpark(self._listener.fileno())
+            self._poller.unregister(self._listener.fileno())
 
     def _resume_accepting(self) -> None:
         if self._listener is not None and not self._listening and len(self._connections) < self.max_connections:
             try:
-                self._lot.park(self._listener.fileno(), READ)
+                self._poller.register(self._listener.fileno(), READ)
             except OSError as error:  # no memory for it: tried again at the next tick
                 logs.limited("device.accept_failed", error=str(error))
                 return
@@ -804,7 +804,7 @@ class Sockets:
     def _set_mask(self, connection: Connection, mask: int) -> None:
         if connection.mask != mask and connection.fd >= 0:
             connection.mask = _MASKS[mask]
-            self._lot.change(connection.fd, mask)
+            self._poller.change(connection.fd, mask)
 
     # ------------------------------------------------------------------ close
 
@@ -897,7 +897,7 @@ class Sockets:
             self._budget.forget(connection)
             self._commands.forget(fd)
             self._registrations.forget(fd)
-            self._lot.unpark(fd)
+            self._poller.unregister(fd)
             os.close(fd)
             self._counters.disconnects += 1
 
@@ -921,7 +921,7 @@ class Sockets:
         for connection in self._overdue(now):
             self._counters.timeouts += 1
             self.close(connection, POLICY, "a message took too long")
-        for fd in self._round.due(now):
+        for fd in self._keepalive.due(now):
             self._keep_alive(fd)
         for connection, effects in self._news.step(self._connections):
             self._perform(connection, effects)

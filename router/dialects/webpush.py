@@ -31,8 +31,8 @@ import msgspec
 from router import vocabulary as v
 from router.dialects import Context, Reply, Route
 from router.http1 import Request, Response
+from router.id_set import has
 from router.keeping import Kept
-from router.members import has
 from router.options import Section, Settings, option
 from router.pushes import REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.settings import EndpointOptions, Listen

@@ -30,7 +30,7 @@ from farm.status_link import StatusLink
 from fuzz.engine import Target
 from fuzz.structures import changed, json_lines
 from fuzz.targets.sessions import CHANNEL, _apps
-from router import members
+from router import id_set
 from router import vocabulary as v
 from router.dialects import Context, Router
 from router.dialects.pusher import PusherOptions
@@ -143,8 +143,8 @@ _WORDS: Final[tuple[list[Any], ...]] = (
     [v.DROP, 12, "b:d", "slot"],
     [v.PUBLISH, 13, "b:c", "body", 60, ""],
     [v.RESULT, 1, v.WRITTEN],
-    [v.ENLIST, 14, "webpush.device", "b:d", "b:m", "b:\0\0\0\1", 60, 3],
-    [v.DELIST, 15, "webpush.device", "b:d", "b:m"],
+    [v.SET_ADD, 14, "webpush.device", "b:d", "b:m", "b:\0\0\0\1", 60, 3],
+    [v.SET_REMOVE, 15, "webpush.device", "b:d", "b:m"],
     [v.COUNT, "b:c", 3],
     [v.PRESENCE_JOIN, 16, "b:c", "u", "{}", 5],
     [v.PRESENCE_LEAVE, "b:c", "u"],
@@ -239,7 +239,7 @@ def routes(data: bytes) -> None:
         )
         table = Router(route for module in _DIALECTS for route in module.routes(context))
         device, member = b"d" * 16, bytes.fromhex(CHANNEL.replace("-", ""))
-        rig.journal.record(WEBPUSH_DEVICES, device, members.added(b"\0" * 4, b"\0" * 4, member), 0)
+        rig.journal.record(WEBPUSH_DEVICES, device, id_set.added(b"\0" * 4, b"\0" * 4, member), 0)
         simple = keys.seal(b"simplepush", device + CHANNEL.encode())
         web = endpoint("", keys, device, member).rpartition("/")[2]
         for line in data.split(b"\n")[:10]:

@@ -37,7 +37,7 @@ UAID: Final = "0123456789abcdef0123456789abcdef"
 _SOCKET: Final = "1234.1234"
 _REASON_BYTES: Final = 123
 _STATUSES: Final = (v.OK, v.OK, v.OK, v.FAILED, v.UNKNOWN, v.FULL, v.MOVED, v.HEARD)
-_MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.ENLIST: (v.FULL,), v.PRESENCE_JOIN: (v.FULL,), v.READ: (v.HEARD,)}
+_MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.SET_ADD: (v.FULL,), v.PRESENCE_JOIN: (v.FULL,), v.READ: (v.HEARD,)}
 
 
 class Driver:

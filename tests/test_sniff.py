@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm import upgrade
-from farm.whose import ENOUGH, for_app_servers
+from farm.sniff import ENOUGH, for_app_servers
 
 THEIRS = [
     b"POST /apps/3/events HTTP/1.1\r\n",

@@ -9,7 +9,7 @@ quarter of an hour.)
 from __future__ import annotations
 
 
-class Round:
+class KeepaliveScan:
     """period: seconds for a round over all descriptors met so far; 0: there are no rounds."""
 
     def __init__(self, period: float) -> None:

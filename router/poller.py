@@ -1,4 +1,4 @@
-"""The parking lot: very many file descriptors in one epoll, and one trio task that waits on it.
+"""Very many file descriptors in one epoll, and one trio task that waits on it.
 
 trio's own epoll is oneshot and wants a task for each waiter: 3 KB and two system calls a wake-up. An epoll of our own
 is itself a descriptor that becomes readable when anything in it is ready, so trio watches a single descriptor
@@ -27,7 +27,7 @@ _MAX_EVENTS = 1024
 _TURN_S = 0.001
 
 
-class Lot:
+class Poller:
     """An epoll instance that one task drives. Level-triggered: what is not dealt with is reported again.
 
     linger: seconds to wait for more in the epoll itself before trio is asked to: under load the next batch is there
@@ -46,9 +46,9 @@ class Lot:
         """How often `pace` made it wait."""
         self._epoll = select.epoll()
         self._yielded = 0.0
-        self.park = self._epoll.register
+        self.register = self._epoll.register
         self.change = self._epoll.modify
-        self.unpark = self._epoll.unregister
+        self.unregister = self._epoll.unregister
 
     async def ready(self, wait: bool = True) -> list[tuple[int, int]]:
         """Wait until something is ready; (descriptor, epoll event mask) pairs. wait: False if there is other work, then

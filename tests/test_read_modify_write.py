@@ -17,11 +17,11 @@ HEAD, LATER = b"day1", b"day2"
 
 
 def enlist(ask: int, member: bytes, *, head: bytes = HEAD, ttl: int = 60, most: int = 10) -> tuple[Any, ...]:
-    return (v.ENLIST, ask, SPACE, DEVICE, member, head, ttl, most)
+    return (v.SET_ADD, ask, SPACE, DEVICE, member, head, ttl, most)
 
 
 def delist(ask: int, member: bytes) -> tuple[Any, ...]:
-    return (v.DELIST, ask, SPACE, DEVICE, member)
+    return (v.SET_REMOVE, ask, SPACE, DEVICE, member)
 
 
 def attach(device: bytes, ask: int, needs: str) -> tuple[Any, ...]:
@@ -70,7 +70,7 @@ def test_many_changes_of_one_record_at_once_lose_nothing(limit: int) -> None:
         assert answers(first) == dict.fromkeys(range(1, 8), v.OK)
         assert answers(second) == dict.fromkeys(range(1, 4), v.OK)
         assert await members_of(rig) == HEAD + THREE + b"4" * 16 + ONE + b"6" * 16
-        assert not len(rig.hub.changes)
+        assert not len(rig.hub.read_modify_write)
 
     scenario()
 
@@ -93,7 +93,7 @@ async def test_a_change_that_comes_at_whatever_moment_of_another_is_made(rig: Ri
     assert answers(worker) == dict.fromkeys(range(1, 11), v.OK)
     assert await members_of(rig) == HEAD + b"".join(members)
     assert worker.peer.confirmed == 10
-    assert not len(rig.hub.changes)
+    assert not len(rig.hub.read_modify_write)
 
 
 @in_rig()
@@ -101,7 +101,7 @@ async def test_a_record_has_only_so_many_members(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(enlist(1, ONE, most=2), enlist(2, TWO, most=2), enlist(3, THREE, most=2))
     worker.say(enlist(4, ONE, head=LATER, most=2), delist(5, TWO), enlist(6, THREE, most=2))
-    worker.say((v.ENLIST, 7, SPACE, OTHER, ONE, HEAD, 0, 0))
+    worker.say((v.SET_ADD, 7, SPACE, OTHER, ONE, HEAD, 0, 0))
     await rig.settle()
     assert answers(worker) == {1: v.OK, 2: v.OK, 3: v.FULL, 4: v.OK, 5: v.OK, 6: v.OK, 7: v.FULL}
     assert await members_of(rig) == HEAD + ONE + THREE
@@ -247,6 +247,6 @@ def test_changes_are_as_if_made_one_after_the_other(steps: list[tuple[str, int, 
         await rig.settle()
         assert [answers(worker) for worker in workers] == expected
         assert await members_of(rig) == (HEAD + b"".join(model) if written else None)
-        assert not len(rig.hub.changes)
+        assert not len(rig.hub.read_modify_write)
 
     scenario()

@@ -16,7 +16,7 @@ Answer = Callable[[int], None]
 _Name = tuple[str, bytes]  # space, key
 
 
-class Changes:
+class ReadModifyWrite:
     """The records that are being changed, each with what waits for its turn."""
 
     def __init__(self, journal: Journal) -> None:

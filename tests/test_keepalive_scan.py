@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.round import Round
+from farm.keepalive_scan import KeepaliveScan
 
 
 def test_a_round_visits_each_descriptor_once_in_its_period() -> None:
-    tour = Round(10.0)
+    tour = KeepaliveScan(10.0)
     for fd in range(1000):
         tour.meet(fd)
     seen: Counter[int] = Counter()
@@ -25,7 +25,7 @@ def test_a_round_visits_each_descriptor_once_in_its_period() -> None:
 
 @given(st.floats(0.1, 1000), st.integers(1, 5000), st.lists(st.floats(0, 500), max_size=60))
 def test_it_never_leaves_the_descriptors_met(period: float, descriptors: int, steps: list[float]) -> None:
-    tour = Round(period)
+    tour = KeepaliveScan(period)
     tour.meet(descriptors - 1)
     now = 0.0
     for step in steps:
@@ -35,7 +35,7 @@ def test_it_never_leaves_the_descriptors_met(period: float, descriptors: int, st
 
 
 def test_no_period_no_rounds_and_nothing_met_nothing_due() -> None:
-    assert not Round(0).due(1.0)
-    tour = Round(1.0)
+    assert not KeepaliveScan(0).due(1.0)
+    tour = KeepaliveScan(1.0)
     tour.due(0.0)
     assert not tour.due(5.0)

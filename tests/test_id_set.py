@@ -1,10 +1,10 @@
-"""Records that list members: bytes in, bytes out."""
+"""Records that list ids: bytes in, bytes out."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.members import HEAD_BYTES, MEMBER_BYTES, added, count, has, members, removed
+from router.id_set import HEAD_BYTES, ID_BYTES, added, count, has, ids, removed
 
 HEAD, LATER = b"day1", b"day2"
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
@@ -16,12 +16,12 @@ def test_members_come_and_go() -> None:
     value = added(value, LATER, TWO)
     assert value == LATER + ONE + TWO
     assert added(value, HEAD, ONE) == HEAD + ONE + TWO
-    assert (members(value), count(value)) == ([ONE, TWO], 2)
+    assert (ids(value), count(value)) == ([ONE, TWO], 2)
     assert (has(value, ONE), has(value, TWO), has(value, THREE)) == (True, True, False)
     assert removed(value, THREE) == value
     assert removed(value, ONE) == LATER + TWO
     assert removed(removed(value, ONE), TWO) == LATER
-    assert (members(LATER), count(LATER), has(LATER, ONE)) == ([], 0, False)
+    assert (ids(LATER), count(LATER), has(LATER, ONE)) == ([], 0, False)
 
 
 def test_the_end_of_one_and_the_beginning_of_the_next_are_no_member() -> None:
@@ -37,37 +37,37 @@ def test_the_end_of_one_and_the_beginning_of_the_next_are_no_member() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"d", HEAD, HEAD + ONE[:15]])
-def test_a_record_that_was_cut_has_no_members(value: bytes) -> None:
-    assert (members(value), count(value)) == ([], 0)
+def test_a_record_that_was_cut_has_no_ids(value: bytes) -> None:
+    assert (ids(value), count(value)) == ([], 0)
     assert not has(value, ONE)
     assert removed(value, ONE) == value
     assert added(value, LATER, ONE) == LATER + ONE
 
 
-@pytest.mark.parametrize(("head", "member"), [(b"", ONE), (b"12345", ONE), (HEAD, b""), (HEAD, b"1" * 15)])
-def test_what_has_the_wrong_length_is_not_added(head: bytes, member: bytes) -> None:
-    with pytest.raises(ValueError, match="member"):
-        added(None, head, member)
-    assert not has(HEAD + ONE, member) or len(member) == MEMBER_BYTES
+@pytest.mark.parametrize(("head", "one"), [(b"", ONE), (b"12345", ONE), (HEAD, b""), (HEAD, b"1" * 15)])
+def test_what_has_the_wrong_length_is_not_added(head: bytes, one: bytes) -> None:
+    with pytest.raises(ValueError, match="an id of"):
+        added(None, head, one)
+    assert not has(HEAD + ONE, one) or len(one) == ID_BYTES
 
 
-# Members that overlap each other in every way.
-_members = st.sampled_from([bytes([0] * n + [1] + [0] * (15 - n)) for n in range(16)] + [bytes(16)])
+# IDs that overlap each other in every way.
+_ids = st.sampled_from([bytes([0] * n + [1] + [0] * (15 - n)) for n in range(16)] + [bytes(16)])
 _heads = st.binary(min_size=HEAD_BYTES, max_size=HEAD_BYTES)
 
 
-@given(st.lists(st.tuples(st.booleans(), _members, _heads), max_size=40))
+@given(st.lists(st.tuples(st.booleans(), _ids, _heads), max_size=40))
 def test_it_is_a_list_without_duplicates(steps: list[tuple[bool, bytes, bytes]]) -> None:
     value: bytes | None = None
     model: list[bytes] = []
-    for adds, member, head in steps:
+    for adds, one, head in steps:
         if adds:
-            value = added(value, head, member)
-            model += [] if member in model else [member]
+            value = added(value, head, one)
+            model += [] if one in model else [one]
             assert value[:HEAD_BYTES] == head
         elif value is not None:
-            value = removed(value, member)
-            model = [other for other in model if other != member]
+            value = removed(value, one)
+            model = [other for other in model if other != one]
         if value is not None:
-            assert (members(value), count(value)) == (model, len(model))
-            assert has(value, member) is (member in model)
+            assert (ids(value), count(value)) == (model, len(model))
+            assert has(value, one) is (one in model)
