@@ -47,7 +47,7 @@ class Observer(Protocol):
     def left(self, label: str, user: str) -> None:
         """He is not any more."""
 
-    def published(self, label: str, body: str, besides: str) -> None:
+    def published(self, label: str, body: str, exclude: str) -> None:
         """A device has published this."""
 
     def happened(self, label: str, what: str, detail: str) -> None:

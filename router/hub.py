@@ -38,7 +38,7 @@ _HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the lar
 _SILENT_BEATS = 2  # a worker that owes so many is spoken to: the link tells at once if its process has gone
 
 
-class Peer:
+class WorkerSession:
     """A worker that has joined: its lease, what is to be said to it, and how far its batches have come."""
 
     __slots__ = (
@@ -95,13 +95,13 @@ class Hub:
         self.map = AddressMap()
         self.counters = RouterCounters()
         self.incarnation = incarnation
-        self.peers: dict[bytes, Peer] = {}
-        self.dirty: dict[bytes, Peer] = {}  # peers with something to send
+        self.peers: dict[bytes, WorkerSession] = {}
+        self.dirty: dict[bytes, WorkerSession] = {}  # peers with something to send
         self.direct: deque[tuple[bytes, list[Any]]] = deque()  # messages to those who are no peers
         self._options = options
         self._monotonic = monotonic
         self._unix_time = unix_time
-        self._peer_of: dict[Lease, Peer] = {}
+        self._peer_of: dict[Lease, WorkerSession] = {}
         grace = options.member_grace
         self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
         first = int.from_bytes(incarnation[-5:], "big") << 20
@@ -114,7 +114,7 @@ class Hub:
         self._newcomers = Newcomers(options.max_new, int(monotonic() * 1000))
         self._attaching: dict[bytes, list[Push]] = {}
         self._held = 0  # pushes in all of those
-        self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in Peer.open
+        self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in WorkerSession.open
         self._status: Callable[[], dict[str, Any]] = dict
         self._refusing = ""
         self._relieve: Callable[[], None] = _nothing
@@ -214,7 +214,7 @@ class Hub:
             held.append(push)
             self._held += 1
 
-    def _deliver(self, peer: Peer, device: bytes, push: Push) -> None:
+    def _deliver(self, peer: WorkerSession, device: bytes, push: Push) -> None:
         if not self._has_room(peer):
             self._pushes.forget(push.number)
             push.resulted(v.NOT_HERE)
@@ -229,31 +229,31 @@ class Hub:
         body: str,
         keep: int,
         done: Callable[[int, int], None] | None = None,
-        besides: str = "",
+        exclude: str = "",
         last: bool = False,
     ) -> None:
         """Say an event to every subscriber of a channel; with `keep` > 0 (seconds) only once its log holds it.
 
-        besides: the socket id of a connection that it is not for. last: the caller keeps it as the channel's last
+        exclude: the socket id of a connection that it is not for. last: the caller keeps it as the channel's last
         event, in a record that he writes after this.
         """
         self.counters.events += 1
         if keep <= 0:
-            self._fan_out(channel, v.LAST if last else 0, body, besides)
+            self._fan_out(channel, v.LAST if last else 0, body, exclude)
             if done is not None:
                 done(v.OK, 0)
             return
 
         def logged(status: int, offset: int) -> None:
             if status == v.OK:
-                self._fan_out(channel, offset, body, besides)
+                self._fan_out(channel, offset, body, exclude)
             if done is not None:
                 done(status, offset)
 
         self.journal.event(channel, int(self._unix_time()) + keep, body, logged)
 
-    def _fan_out(self, channel: bytes, offset: int, body: str, besides: str) -> None:
-        word = (v.EVENT, channel, offset, body, besides)
+    def _fan_out(self, channel: bytes, offset: int, body: str, exclude: str) -> None:
+        word = (v.EVENT, channel, offset, body, exclude)
         for lease in self.map.channel(channel):
             self._tell(lease, word, len(body))
 
@@ -273,7 +273,7 @@ class Hub:
         for lease in list(self._peer_of):
             self._tell(lease, word)
 
-    def _has_room(self, peer: Peer, chars: int = 0) -> bool:
+    def _has_room(self, peer: WorkerSession, chars: int = 0) -> bool:
         """Whether one more word may wait, and an event of so many characters. If even sending what waits does not
         make room, the lease ends; when the worker hears of it, it announces itself anew. Any lease may have ended
         when this returns, this one too: then it has no room."""
@@ -316,7 +316,7 @@ class Hub:
             peer.snapshot = {name: value for name, value in message[1].items() if isfinite(value)}
             self.dirty[identity] = peer  # the answer to a beat is our beat
 
-    def _known(self, identity: bytes) -> Peer | None:
+    def _known(self, identity: bytes) -> WorkerSession | None:
         """Who speaks; if it is nobody's lease, it is told to join."""
         peer = self.peers.get(identity)
         if peer is None:
@@ -348,7 +348,7 @@ class Hub:
         elif len(self.peers) >= self._options.max_workers:
             raise v.VocabularyError(f"worker {shard} is one more than link.max_workers")
         lease = Lease(shard, incarnation)
-        peer = Peer(identity, lease, pid, self._monotonic())
+        peer = WorkerSession(identity, lease, pid, self._monotonic())
         self.peers[identity] = peer
         self._peer_of[lease] = peer
         self._say_direct(identity, [v.WELCOME, self.incarnation])
@@ -358,7 +358,7 @@ class Hub:
             self._say(peer, word)
         logs.event("worker.joined", shard=shard, pid=pid)
 
-    def lose(self, peer: Peer, why: str) -> None:
+    def lose(self, peer: WorkerSession, why: str) -> None:
         """The peer's lease ends: its devices are nobody's until it joins again."""
         if self.peers.get(peer.identity) is not peer:
             return
@@ -366,7 +366,7 @@ class Hub:
         self.counters.leases_lost += 1
         logs.warning("worker.lost", shard=peer.lease.shard, pid=peer.pid, why=why)
 
-    def _forget_peer(self, peer: Peer) -> None:
+    def _forget_peer(self, peer: WorkerSession) -> None:
         peer.lease.alive = False
         self.channels.lost(peer.lease)
         peer.words.clear()
@@ -377,7 +377,7 @@ class Hub:
         self.dirty.pop(peer.identity, None)
         self._pushes.lost(peer.lease)
 
-    def _batch(self, peer: Peer, sequence: int, words: list[Any]) -> None:
+    def _batch(self, peer: WorkerSession, sequence: int, words: list[Any]) -> None:
         if sequence <= peer.seen:
             return
         peer.seen = sequence
@@ -420,7 +420,7 @@ class Hub:
             self.journal.when_durable(done, device)
         self.journal.when_durable(done)
 
-    def _refuse(self, peer: Peer, word: Any, error: Exception) -> None:
+    def _refuse(self, peer: WorkerSession, word: Any, error: Exception) -> None:
         """A word that cannot be acted on costs that word: whoever waits for an answer to it is told."""
         self.counters.words_refused += 1
         shard = peer.lease.shard
@@ -444,7 +444,7 @@ class Hub:
         self.counters.acks += len(updates)
         return self.journal.acknowledged(device, updates)
 
-    def _batch_done(self, peer: Peer, entry: list[int]) -> None:
+    def _batch_done(self, peer: WorkerSession, entry: list[int]) -> None:
         """One thing that this batch waits for has happened."""
         entry[1] -= 1
         while peer.open and peer.open[0][1] <= 0:
@@ -452,7 +452,7 @@ class Hub:
         if peer.lease.alive:
             self.dirty[peer.identity] = peer
 
-    def _slow(self, peer: Peer) -> Callable[[], None]:
+    def _slow(self, peer: WorkerSession) -> Callable[[], None]:
         """For a word that needs more than one step: its batch waits until what this returns has been called.
 
         Confirmed before it is answered, it would not be repeated to the next router if this one died in between, and
@@ -462,12 +462,12 @@ class Hub:
         entry[1] += 1
         return lambda: self._batch_done(peer, entry)
 
-    def _say(self, peer: Peer, word: Sequence[Any]) -> None:
+    def _say(self, peer: WorkerSession, word: Sequence[Any]) -> None:
         if peer.lease.alive:
             peer.words.append(word)
             self.dirty[peer.identity] = peer
 
-    def _attach(self, peer: Peer, word: list[Any]) -> None:
+    def _attach(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, device, needs, fetch, since = word
         if needs or fetch:
             self._newcomers.known(device)
@@ -489,7 +489,7 @@ class Hub:
 
     def _attach_known(
         self,
-        peer: Peer,
+        peer: WorkerSession,
         ask: int,
         device: bytes,
         fetch: int,
@@ -539,7 +539,7 @@ class Hub:
 
         self.journal.read_inbox(device, fetched, fetch)
 
-    def _take(self, peer: Peer, device: bytes, since: int) -> bool:
+    def _take(self, peer: WorkerSession, device: bytes, since: int) -> bool:
         """The device is this peer's now, since then, and whoever held it is told; unless that is the younger one."""
         if self.map.device(device) is not None and self.map.since(device) > since:
             return False
@@ -560,10 +560,10 @@ class Hub:
             self._say(peer, (v.DISCONNECT, device))
             self.counters.devices_moved += 1
 
-    def _detach(self, peer: Peer, word: list[Any]) -> None:
+    def _detach(self, peer: WorkerSession, word: list[Any]) -> None:
         self._left(peer, word[1])
 
-    def _left(self, peer: Peer, device: bytes) -> None:
+    def _left(self, peer: WorkerSession, device: bytes) -> None:
         self.map.leave(device, peer.lease)
         if peer.unread.drop(device):
             self._let_go(device)
@@ -576,7 +576,7 @@ class Hub:
             self._pushes.forget(push.number)
             push.resulted(v.NOT_HERE)
 
-    def _announce(self, peer: Peer, word: list[Any]) -> None:
+    def _announce(self, peer: WorkerSession, word: list[Any]) -> None:
         _, devices, runs = word
         if sum(several for several, _ in runs) != len(devices):
             raise v.VocabularyError("ANNOUNCE does not say since when all of its devices are held")
@@ -607,7 +607,7 @@ class Hub:
         peer.unread.announce(mine, self._options.hold_read, self._slow(peer))
         self._read_held(peer)
 
-    def _read_held(self, peer: Peer) -> None:
+    def _read_held(self, peer: WorkerSession) -> None:
         """Read the inboxes of some of the devices that were announced: all at once, they might be gigabytes."""
         unread = peer.unread
         if unread.reading or not unread.waiting:
@@ -632,7 +632,7 @@ class Hub:
 
         self.journal.read_inboxes(devices, fetched)
 
-    def _say_unread(self, peer: Peer, device: bytes, items: list[Item]) -> None:
+    def _say_unread(self, peer: WorkerSession, device: bytes, items: list[Item]) -> None:
         """What waits for a device that was announced, and then what was pushed to it while that was read."""
         waited = self._attaching.pop(device, ())
         self._held -= len(waited)
@@ -645,7 +645,7 @@ class Hub:
         for push in held:
             self._deliver(peer, device, push)
 
-    def _subscribe(self, peer: Peer, word: list[Any]) -> None:
+    def _subscribe(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, channel, since, label = word
         if label:
             v.label_parts(label)
@@ -663,11 +663,11 @@ class Hub:
 
         self.journal.read_log(channel, since, read)
 
-    def _unsubscribe(self, peer: Peer, word: list[Any]) -> None:
+    def _unsubscribe(self, peer: WorkerSession, word: list[Any]) -> None:
         self.map.unsubscribe(word[1], peer.lease)
         self.channels.unsubscribe(word[1], peer.lease)
 
-    def _announce_channels(self, peer: Peer, word: list[Any]) -> None:
+    def _announce_channels(self, peer: WorkerSession, word: list[Any]) -> None:
         for _, label, _, _ in word[1]:
             if label:
                 v.label_parts(label)
@@ -676,27 +676,27 @@ class Hub:
             if label:
                 self.channels.hold(channel, label, subscribers, members, peer.lease)
 
-    def _count(self, peer: Peer, word: list[Any]) -> None:
+    def _count(self, peer: WorkerSession, word: list[Any]) -> None:
         self.channels.counted(word[1], word[2], peer.lease)
 
-    def _counts_told(self, peer: Peer, word: list[Any]) -> None:
+    def _counts_told(self, peer: WorkerSession, word: list[Any]) -> None:
         self.recount.told(word[1], peer.lease)
 
-    def _presence_join(self, peer: Peer, word: list[Any]) -> None:
+    def _presence_join(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, channel, user, info, most = word
         members = self.channels.enter(channel, user, info, most, peer.lease)
         if ask:
             self._say(peer, (v.ANSWER, ask, v.FULL if members is None else v.OK, members))
 
-    def _presence_leave(self, peer: Peer, word: list[Any]) -> None:
+    def _presence_leave(self, peer: WorkerSession, word: list[Any]) -> None:
         self.channels.exit(word[1], word[2], peer.lease)
 
-    def _happened(self, peer: Peer, word: list[Any]) -> None:
+    def _happened(self, peer: WorkerSession, word: list[Any]) -> None:
         _, label, what, detail = word
         if (observer := self.channels.observer(label)) is not None:
             observer.happened(label, what, detail)
 
-    def _read_back(self, peer: Peer, word: list[Any]) -> None:
+    def _read_back(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, space, key = word
         answered = self._slow(peer)
 
@@ -706,7 +706,7 @@ class Hub:
 
         self.journal.read_record(space, key, read)
 
-    def _record(self, peer: Peer, word: list[Any]) -> None:
+    def _record(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, space, key, value, ttl = word
         if ask and value is not None and self.journal.over:
             self._say(peer, (v.ANSWER, ask, v.FAILED, None))
@@ -719,7 +719,7 @@ class Hub:
         if ask:
             self._answer_when_durable(peer, ask)
 
-    def _set_add(self, peer: Peer, word: list[Any]) -> None:
+    def _set_add(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, space, key, member, head, ttl, most = word
         expires = int(self._unix_time()) + ttl if ttl else 0
 
@@ -733,7 +733,7 @@ class Hub:
 
         self._change(peer, ask, (space, key), change, self._newcomers.taken(key))
 
-    def _set_remove(self, peer: Peer, word: list[Any]) -> None:
+    def _set_remove(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, space, key, member = word
 
         def change(value: bytes | None) -> tuple[int, bytes | None, int]:
@@ -741,7 +741,9 @@ class Hub:
 
         self._change(peer, ask, (space, key), change)
 
-    def _change(self, peer: Peer, ask: int, name: tuple[str, bytes], change: Change, new: bool = False) -> None:
+    def _change(
+        self, peer: WorkerSession, ask: int, name: tuple[str, bytes], change: Change, new: bool = False
+    ) -> None:
         done = self._slow(peer)
 
         def answer(status: int) -> None:
@@ -751,15 +753,15 @@ class Hub:
 
         self.read_modify_write.make(name, change, answer, new)
 
-    def _drop(self, peer: Peer, word: list[Any]) -> None:
+    def _drop(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, device, slot = word
         self.journal.remove(device, slot)
         self._answer_when_durable(peer, ask, device)
 
-    def _answer_when_durable(self, peer: Peer, ask: int, device: bytes = b"") -> None:
+    def _answer_when_durable(self, peer: WorkerSession, ask: int, device: bytes = b"") -> None:
         self.journal.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)), device)
 
-    def _fetch(self, peer: Peer, word: list[Any]) -> None:
+    def _fetch(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, device, most = word
         answered = self._slow(peer)
         again = _FETCH_AGAIN
@@ -783,13 +785,13 @@ class Hub:
         """Without what has been replaced since it was read: the newer item has been said to the device already."""
         return [item for item in items if not self.journal.overtaken(device, item)]
 
-    def _publish(self, peer: Peer, word: list[Any]) -> None:
-        _, ask, channel, body, keep, besides = word
+    def _publish(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, channel, body, keep, exclude = word
         known = self.channels.get(channel)
         if known is not None and (observer := self.channels.observer(known.label)) is not None:
-            observer.published(known.label, body, besides)
+            observer.published(known.label, body, exclude)
         done = (lambda s, o: self._say(peer, (v.ANSWER, ask, s, o))) if ask else None
-        self.publish(channel, body, keep, done, besides)
+        self.publish(channel, body, keep, done, exclude)
 
     # ------------------------------------------------------------------ time and state
 
@@ -836,7 +838,7 @@ class Hub:
         return len(self._pushes)
 
 
-_HANDLERS: dict[int, Callable[[Hub, Peer, list[Any]], None]] = {
+_HANDLERS: dict[int, Callable[[Hub, WorkerSession, list[Any]], None]] = {
     v.ATTACH: Hub._attach,
     v.DETACH: Hub._detach,
     v.ANNOUNCE: Hub._announce,

@@ -14,7 +14,7 @@ import zmq
 
 from router import logs
 from router import vocabulary as v
-from router.hub import Hub, Peer
+from router.hub import Hub, WorkerSession
 from router.settings import LinkOptions
 
 SOCKET_NAME = "router.sock"
@@ -137,7 +137,7 @@ class RouterLink:
             elif outcome:
                 del hub.dirty[identity]
 
-    def _send_words(self, identity: bytes, peer: Peer) -> bool | None:
+    def _send_words(self, identity: bytes, peer: WorkerSession) -> bool | None:
         """Send all that is to be said to a peer, in more than one message where it has to be; what is not sent stays.
 
         What is confirmed is said with the last part, because it must not be known before the answers that go with it.

@@ -122,7 +122,7 @@ class _Publish(_Shape):
     channel: Key
     body: str
     keep: Seconds
-    besides: Annotated[str, Meta(max_length=256)]
+    exclude: Annotated[str, Meta(max_length=256)]
 
 
 class _Result(_Shape):
@@ -226,7 +226,7 @@ class _Event(_Shape):
     channel: Key
     offset: Annotated[int, Meta(ge=v.LAST, le=2**63 - 1)]
     body: str
-    besides: str
+    exclude: str
 
 
 class _Notice(_Shape):

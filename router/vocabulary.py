@@ -77,8 +77,8 @@ ACK = 28
 DROP = 29
 """(ask, device key, slot) Forget the slot whatever its version; answered when that is durable."""
 PUBLISH = 30
-"""(ask or 0, channel key, body, keep in s or 0, besides) To every subscriber but the connection with the socket id
-`besides` ("": to all); with keep, first into the channel's log."""
+"""(ask or 0, channel key, body, keep in s or 0, exclude) To every subscriber but the connection with the socket id
+`exclude` ("": to all); with keep, first into the channel's log."""
 RESULT = 31
 """(push number, outcome) What became of a DELIVER."""
 SET_ADD = 32
@@ -112,8 +112,8 @@ DELIVER_STORED = 42
 DISCONNECT = 43
 """(device key) A newer connection of this device is elsewhere."""
 EVENT = 44
-"""(channel key, offset, body, besides) To every subscriber of the channel on this shard, but the connection with the
-socket id `besides` ("": to all). offset: its place in the channel's log; LAST: it is now the event that READ gives; 0:
+"""(channel key, offset, body, exclude) To every subscriber of the channel on this shard, but the connection with the
+socket id `exclude` ("": to all). offset: its place in the channel's log; LAST: it is now the event that READ gives; 0:
 it is kept nowhere."""
 NOTICE = 45
 """(space, key, value or None) A small text of which every worker keeps a copy, or that there is none any more. At each

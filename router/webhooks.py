@@ -245,7 +245,7 @@ class Webhooks:
             return
         self._counts.counted((app, channel), subscribers, self._monotonic())
 
-    def published(self, label: str, body: str, besides: str) -> None:
+    def published(self, label: str, body: str, exclude: str) -> None:
         """A device with this socket id has published this frame. Raises: VocabularyError if it is none."""
         app, channel = self._channel(label)
         if (app, "client_event") not in self._wanted:
@@ -257,7 +257,7 @@ class Webhooks:
             text = msgspec.json.decode(data, type=str) if data.startswith(b'"') else data.decode()
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise v.VocabularyError(f"a client event is a frame: {error}") from error
-        told = {"channel": channel, "event": frame.event, "data": text, "socket_id": besides}
+        told = {"channel": channel, "event": frame.event, "data": text, "socket_id": exclude}
         self._tell(app, "client_event", told if frame.user_id is None else told | {"user_id": str(frame.user_id)})
 
     def happened(self, label: str, what: str, detail: str) -> None:

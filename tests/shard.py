@@ -200,8 +200,8 @@ class Shard:
         (ask,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ) and word[1]]
         self.sockets.heard([(v.ANSWER, ask, status, payload)])
 
-    def event(self, body: str, besides: str = "", offset: int = 0) -> None:
-        self.sockets.heard([(v.EVENT, ROOM, offset, body, besides)])
+    def event(self, body: str, exclude: str = "", offset: int = 0) -> None:
+        self.sockets.heard([(v.EVENT, ROOM, offset, body, exclude)])
         self.sockets.speak()  # as the worker's loop, each time
 
     def said(self) -> list[Any]:

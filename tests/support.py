@@ -13,7 +13,7 @@ import trio.testing
 
 from farm.settings import all_sections
 from router import vocabulary as v
-from router.hub import Hub, Peer
+from router.hub import Hub, WorkerSession
 from router.journal import Journal
 from router.options import Settings, defaults
 from router.settings import LinkOptions, StoreOptions
@@ -185,7 +185,7 @@ class FakeWorker:
         return self._sequence
 
     @property
-    def peer(self) -> Peer:
+    def peer(self) -> WorkerSession:
         return self._rig.hub.peers[self.identity]
 
     def take(self) -> list[Any]:

@@ -39,8 +39,8 @@ class Watcher:
     def left(self, label: str, user: str) -> None:
         self.seen.append(("left", user))
 
-    def published(self, label: str, body: str, besides: str) -> None:
-        self.seen.append(("published", body, besides))
+    def published(self, label: str, body: str, exclude: str) -> None:
+        self.seen.append(("published", body, exclude))
 
     def happened(self, label: str, what: str, detail: str) -> None:
         self.seen.append((what, detail))

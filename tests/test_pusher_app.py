@@ -150,7 +150,7 @@ class Listener:
             channel = json.loads(body)["channel"]
             assert key == channel_address(self._app, channel)
             assert offset == (v.LAST if is_cache(channel) else 0)
-        return [(json.loads(body), besides) for _, _, _, body, besides in words]
+        return [(json.loads(body), exclude) for _, _, _, body, exclude in words]
 
 
 def signed(app: Json, method: str, path: str, parameters: dict[str, str]) -> str:

@@ -51,8 +51,8 @@ class Router:
         # As the link has it: nothing is shared with the worker.
         self.shard.sockets.heard([v.unpack(v.pack(list(word)), 1 << 20) for word in words])
 
-    def event(self, besides: str = "") -> None:
-        self.words.append((v.EVENT, ROOM, 0, f"event {self.events}", besides))
+    def event(self, exclude: str = "") -> None:
+        self.words.append((v.EVENT, ROOM, 0, f"event {self.events}", exclude))
         self.events += 1
 
 

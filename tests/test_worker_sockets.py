@@ -99,7 +99,7 @@ def test_events_reach_subscribers_once_they_have_been_answered(shard: Shard) -> 
     second.say("part")
     assert second.hear() == "parted"
     first.go()
-    shard.event("again", besides=second.socket_id)
+    shard.event("again", exclude=second.socket_id)
     assert second.hears_nothing()
     assert third.hear() == "again"
     third.say("part")

@@ -129,7 +129,7 @@ class Session(Protocol):
     # Besides, a session may have
     #     rooms: Collection[bytes]         channels it has joined, from giving the Join until Part or a refusal: they
     #                                      are left when the connection goes
-    #     socket_id: str                   `request.socket_id`, by which events leave it out ("besides")
+    #     socket_id: str                   `request.socket_id`, by which events leave it out (`exclude`)
     #     farewell: tuple[int, str]        close code and reason if the server goes away, instead of 1001
     #     begun(now: float) -> Effects     called once, when the upgrade has been answered
 

@@ -684,11 +684,11 @@ class Sockets:
     # ------------------------------------------------------------------ channels
 
     def _event(self, word: list[Any]) -> None:
-        _, key, offset, body, besides = word
+        _, key, offset, body, exclude = word
         room = self.rooms.get(key)
         if room is None:
             return
-        left_out = self._by_socket_id(besides) if besides else None
+        left_out = self._by_socket_id(exclude) if exclude else None
         self._events.event(room, body, offset == v.LAST, left_out, self.now)
         if offset == v.LAST:
             for number in self._attachments.heard_last(key, body):

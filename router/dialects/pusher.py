@@ -572,13 +572,13 @@ class _AppSide:
         """To the shards, and into the store for cache channels. What channels have in common is encoded once."""
         app = call.app.id
         publish = self._hub.publish
-        besides = event.socket_id or ""
+        exclude = event.socket_id or ""
         start, end = event_start(event.name), event_end(event.data)
         for channel in channels:
             key = channel_address(app, channel)
             frame = f"{start}{_encode(channel).decode()}{end}"
             kept = is_cache(channel)
-            publish(key, frame, 0, None, besides, kept)
+            publish(key, frame, 0, None, exclude, kept)
             if kept:
                 expires = int(self._unix_time()) + self._options.cache_ttl
                 self._journal.record(CACHE, key, cache_record(frame, expires), expires, push=True)
