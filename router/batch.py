@@ -1,4 +1,4 @@
-"""One batch of the journal: what it writes and reads, and who waits for that. Part of the router's pure core."""
+"""One batch of the committer: what it writes and reads, and who waits for that. Part of the router's pure core."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _tell(done: Callable[..., None], *heard: Any) -> None:
 
 
 def _defect(error: Exception) -> None:
-    logs.limited("journal.callback_failed", at="error", per=type(error).__name__, exc=error)
+    logs.limited("committer.callback_failed", at="error", per=type(error).__name__, exc=error)
 
 
 def _left(device: bytes, items: list[Item], gone: dict[SlotName, int]) -> list[Item]:

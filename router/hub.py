@@ -2,7 +2,7 @@
 
 It rests on three rules:
 
-1. A push is answered once two things are known: whether it is durable (the journal's callback) and whether a worker
+1. A push is answered once two things are known: whether it is durable (the committer's callback) and whether a worker
    wrote it to the device's socket (RESULT, or no worker holds the device, or the worker did not say in time).
 2. While a device attaches, deliveries to it are held back until the ANSWER has gone, which carries what waited for
    it. So nothing is sent before the hello is answered, nothing falls between store and socket, nothing goes twice.
@@ -21,8 +21,8 @@ from router import logs, shapes
 from router import vocabulary as v
 from router.addressmap import AddressMap, Lease
 from router.channels import Channels
+from router.committer import GroupCommitter
 from router.id_set import added, count, has, removed
-from router.journal import Journal
 from router.metrics import RouterCounters
 from router.newcomers import Newcomers
 from router.notices import Notices
@@ -84,14 +84,14 @@ class Hub:
 
     def __init__(
         self,
-        journal: Journal,
+        committer: GroupCommitter,
         options: LinkOptions,
         delivery_timeout: float,
         incarnation: bytes,
         monotonic: Callable[[], float],
         unix_time: Callable[[], float],
     ) -> None:
-        self.journal = journal
+        self.committer = committer
         self.map = AddressMap()
         self.counters = RouterCounters()
         self.incarnation = incarnation
@@ -106,8 +106,8 @@ class Hub:
         self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
         first = int.from_bytes(incarnation[-5:], "big") << 20
         self.recount = Recount(self._tell, first, options.max_recounts, delivery_timeout, monotonic)
-        self.read_modify_write = ReadModifyWrite(journal)
-        self.notices = Notices(journal, options.max_notices, options.max_notice_changes, self._tell_all)
+        self.read_modify_write = ReadModifyWrite(committer)
+        self.notices = Notices(committer, options.max_notices, options.max_notice_changes, self._tell_all)
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
         self._sequence = 0
         self._ahead = int(unix_time() * 1e6) - int(monotonic() * 1e6)  # of the one clock before the other, at most
@@ -153,7 +153,7 @@ class Hub:
                 self._deliver_or_hold(lease, device, push)
             done(STORED)
             return
-        if self.journal.full:
+        if self.committer.full:
             done(self.refuse())
             return
         pushes = self._pushes
@@ -161,7 +161,7 @@ class Hub:
         expires = int(self._unix_time()) + ttl
         item = Item(slot, version, sequence or self.sequence(), expires, urgency, body if keep_body else None)
         push = Push(pushes, pushes.number() if wait else 0, slot, version, body, done)
-        self.journal.put(device, item, push.committed)
+        self.committer.put(device, item, push.committed)
         if wait:
             pushes.wait(push, self._monotonic())
         else:
@@ -170,9 +170,9 @@ class Hub:
             self._deliver_or_hold(lease, device, push)
 
     def refuse(self) -> int:
-        """Count a push that must not even wait, because the journal is full. Returns: its outcome."""
+        """Count a push that must not even wait, because the committer is full. Returns: its outcome."""
         self.counters.pushes_refused += 1
-        if self.journal.over:
+        if self.committer.over:
             self.counters.pushes_over += 1
             return REFUSED_OVER
         return REFUSED_FAILED
@@ -250,7 +250,7 @@ class Hub:
             if done is not None:
                 done(status, offset)
 
-        self.journal.event(channel, int(self._unix_time()) + keep, body, logged)
+        self.committer.event(channel, int(self._unix_time()) + keep, body, logged)
 
     def _fan_out(self, channel: bytes, offset: int, body: str, exclude: str) -> None:
         word = (v.EVENT, channel, offset, body, exclude)
@@ -383,7 +383,7 @@ class Hub:
         peer.seen = sequence
         self._handled = entry = [sequence, 1]
         lease, heard = peer.lease, self._pushes.heard
-        failures = self.journal.failures
+        failures = self.committer.failures
         acks = False
         late: set[bytes] = set()  # devices whose acks take more than one commit
         for word in words:
@@ -410,15 +410,15 @@ class Hub:
         def done(status: int) -> None:
             # A batch that the store failed is confirmed too: its asks were answered with FAILED, and its acks are the
             # worker's to say again when the store may be well.
-            failed = status != v.OK or self.journal.failures != failures
+            failed = status != v.OK or self.committer.failures != failures
             if acks and failed and sequence not in peer.unkept:
                 peer.unkept.append(sequence)
             self._batch_done(peer, entry)
 
         for device in late:
             entry[1] += 1
-            self.journal.when_durable(done, device)
-        self.journal.when_durable(done)
+            self.committer.when_durable(done, device)
+        self.committer.when_durable(done)
 
     def _refuse(self, peer: WorkerSession, word: Any, error: Exception) -> None:
         """A word that cannot be acted on costs that word: whoever waits for an answer to it is told."""
@@ -442,7 +442,7 @@ class Hub:
             if type(slot) is not str or type(version) is not int or not 0 <= version <= ANY_VERSION:
                 raise v.VocabularyError("ACK of no version")
         self.counters.acks += len(updates)
-        return self.journal.acknowledged(device, updates)
+        return self.committer.acknowledged(device, updates)
 
     def _batch_done(self, peer: WorkerSession, entry: list[int]) -> None:
         """One thing that this batch waits for has happened."""
@@ -483,7 +483,7 @@ class Hub:
                 self._say(peer, (v.ANSWER, ask, v.FAILED if status != v.OK else v.UNKNOWN, None))
                 answered()
 
-            self.journal.read_record(needs, device, looked_up)
+            self.committer.read_record(needs, device, looked_up)
         else:
             self._attach_known(peer, ask, device, fetch, since, None, None)
 
@@ -537,7 +537,7 @@ class Hub:
                     self._pushes.forget(push.number)
                     push.resulted(v.NOT_HERE)
 
-        self.journal.read_inbox(device, fetched, fetch)
+        self.committer.read_inbox(device, fetched, fetch)
 
     def _take(self, peer: WorkerSession, device: bytes, since: int) -> bool:
         """The device is this peer's now, since then, and whoever held it is told; unless that is the younger one."""
@@ -630,7 +630,7 @@ class Hub:
             elif peer.lease.alive:
                 unread.failed(devices)  # at the next tick once more, and nobody waits for it
 
-        self.journal.read_inboxes(devices, fetched)
+        self.committer.read_inboxes(devices, fetched)
 
     def _say_unread(self, peer: WorkerSession, device: bytes, items: list[Item]) -> None:
         """What waits for a device that was announced, and then what was pushed to it while that was read."""
@@ -661,7 +661,7 @@ class Hub:
             self._say(peer, (v.ANSWER, ask, status, part))
             answered()
 
-        self.journal.read_log(channel, since, read)
+        self.committer.read_log(channel, since, read)
 
     def _unsubscribe(self, peer: WorkerSession, word: list[Any]) -> None:
         self.map.unsubscribe(word[1], peer.lease)
@@ -704,18 +704,18 @@ class Hub:
             self._say(peer, (v.ANSWER, ask, status, value))
             answered()
 
-        self.journal.read_record(space, key, read)
+        self.committer.read_record(space, key, read)
 
     def _record(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, space, key, value, ttl = word
-        if ask and value is not None and self.journal.over:
+        if ask and value is not None and self.committer.over:
             self._say(peer, (v.ANSWER, ask, v.FAILED, None))
             return
         expires = int(self._unix_time()) + ttl if ttl else 0
         if (space, key) in self.read_modify_write:  # it comes after what was asked for before
             self._change(peer, ask, (space, key), lambda before: (v.OK, value, expires))
             return
-        self.journal.record(space, key, value, expires)
+        self.committer.record(space, key, value, expires)
         if ask:
             self._answer_when_durable(peer, ask)
 
@@ -727,7 +727,7 @@ class Hub:
             there = value is not None and has(value, member)
             if not there and (0 if value is None else count(value)) >= most:
                 return v.FULL, value, expires
-            if not there and self.journal.over:
+            if not there and self.committer.over:
                 return v.FAILED, value, expires
             return v.OK, added(value, head, member), expires
 
@@ -755,11 +755,11 @@ class Hub:
 
     def _drop(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, device, slot = word
-        self.journal.remove(device, slot)
+        self.committer.remove(device, slot)
         self._answer_when_durable(peer, ask, device)
 
     def _answer_when_durable(self, peer: WorkerSession, ask: int, device: bytes = b"") -> None:
-        self.journal.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)), device)
+        self.committer.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)), device)
 
     def _fetch(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, device, most = word
@@ -773,17 +773,17 @@ class Hub:
                 # The length of a part says whether there is more, so nothing may be taken out of it.
                 if again:
                     again -= 1
-                    self.journal.read_inbox(device, fetched, most)
+                    self.committer.read_inbox(device, fetched, most)
                     return
                 current = items
             self._say(peer, (v.ANSWER, ask, status, current))
             answered()
 
-        self.journal.read_inbox(device, fetched, most)
+        self.committer.read_inbox(device, fetched, most)
 
     def _current(self, device: bytes, items: list[Item]) -> list[Item]:
         """Without what has been replaced since it was read: the newer item has been said to the device already."""
-        return [item for item in items if not self.journal.overtaken(device, item)]
+        return [item for item in items if not self.committer.overtaken(device, item)]
 
     def _publish(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, channel, body, keep, exclude = word

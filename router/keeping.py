@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from router.addressmap import AddressMap
-from router.journal import Journal
+from router.committer import GroupCommitter
 
 _ROUNDS: Final = 3
 """In the time that a record lives."""
@@ -44,13 +44,13 @@ class Keeper:
 
     def __init__(
         self,
-        journal: Journal,
+        committer: GroupCommitter,
         addresses: AddressMap,
         kept: Iterable[Kept],
         unix_time: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._journal = journal
+        self._committer = committer
         self._addresses = addresses
         self._kept = [(space, ttl) for space, ttl in kept if ttl]
         self._unix_time = unix_time
@@ -64,7 +64,7 @@ class Keeper:
     def tick(self) -> None:
         """Renew what is due."""
         now = self._monotonic()
-        if not self._kept or not self._journal.healthy:  # a store that cannot write gets it when it can
+        if not self._kept or not self._committer.healthy:  # a store that cannot write gets it when it can
             return
         if not self._keys:
             if now < self._next_round:
@@ -85,4 +85,4 @@ class Keeper:
             return
         now = int(self._unix_time())
         for space, ttl in self._kept:
-            self._journal.renew(space, keys, now + ttl, now + ttl - ttl // _ROUNDS)
+            self._committer.renew(space, keys, now + ttl, now + ttl - ttl // _ROUNDS)

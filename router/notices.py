@@ -12,7 +12,7 @@ import msgspec
 
 from router import logs
 from router import vocabulary as v
-from router.journal import Journal
+from router.committer import GroupCommitter
 
 SPACE: Final = "notice"
 """Space of the one record that holds them."""
@@ -33,9 +33,9 @@ class Notices:
     may wait for their turn, more are answered with FAILED."""
 
     def __init__(
-        self, journal: Journal, most: int, most_changes: int, tell_all: Callable[[Sequence[Any]], None]
+        self, committer: GroupCommitter, most: int, most_changes: int, tell_all: Callable[[Sequence[Any]], None]
     ) -> None:
-        self._journal = journal
+        self._committer = committer
         self._most = most
         self._most_changes = most_changes
         self._tell_all = tell_all
@@ -45,7 +45,7 @@ class Notices:
 
     def load(self) -> None:
         """Read them; until they are known none can be set. To be called once; a failure is tried again by `tick`."""
-        self._journal.read_record(SPACE, KEY, self._loaded)
+        self._committer.read_record(SPACE, KEY, self._loaded)
 
     def _loaded(self, status: int, value: bytes | None) -> None:
         if status != v.OK:
@@ -103,8 +103,8 @@ class Notices:
                 status = v.FAILED if self._notices is None else v.FULL if changed is None else v.OK
                 self._answer(space, status, answer)
                 continue
-            self._journal.record(SPACE, KEY, _out.encode(changed), 0)
-            self._journal.when_durable(partial(self._written, changed))
+            self._committer.record(SPACE, KEY, _out.encode(changed), 0)
+            self._committer.when_durable(partial(self._written, changed))
             return
 
     def _with(self, space: str, key: str, value: str | None) -> _Notices | None:

@@ -1,4 +1,4 @@
-"""The router process: one trio program around the hub, the journal, the link and the HTTP port."""
+"""The router process: one trio program around the hub, the committer, the link and the HTTP port."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import zmq
 
 import router.dialects
 from router import health, lifecycle, logs, webhooks
+from router.committer import GroupCommitter
 from router.dialects import Context, Reply, Route, Router, is_on, modules, pusher
 from router.gathering import Gathering
 from router.guard import guarded
@@ -24,7 +25,6 @@ from router.handover import Handovers, is_wanted
 from router.http1 import Request, Response
 from router.http_port import HttpPort
 from router.hub import Hub
-from router.journal import Journal
 from router.keeping import Keeper
 from router.key_file import load_or_make_keys
 from router.link import RouterLink, address
@@ -59,8 +59,8 @@ class RouterProcess:
         tokens = Tokens(load_or_make_keys(settings))
         self.settings = settings
         self.store = open_store(settings)
-        self.journal = Journal(self.store, store_options, time.time, time.monotonic)
-        self.hub = Hub(self.journal, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
+        self.committer = GroupCommitter(self.store, store_options, time.time, time.monotonic)
+        self.hub = Hub(self.committer, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
         self.hub.on_status(self.status)
         self._leaving = False
         self.turns = Turns()
@@ -72,7 +72,7 @@ class RouterProcess:
             )
         )
         kept = [records for module in found for records in module.kept(settings)]
-        self.keeper = Keeper(self.journal, self.hub.map, kept, time.time, time.monotonic)
+        self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
         self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, pusher) else None
         self.poller = Poller()
         self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
@@ -96,12 +96,12 @@ class RouterProcess:
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
-        await self.journal.open()
-        self.hub.begin_after(self.journal.newest)
+        await self.committer.open()
+        self.hub.begin_after(self.committer.newest)
         self.hub.notices.load()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.journal.run, self.flush)
+                nursery.start_soon(self.committer.run, self.flush)
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
                 if self.webhooks is not None:
@@ -115,7 +115,7 @@ class RouterProcess:
                 if self.webhooks is not None:
                     self.webhooks.close()
                 with trio.move_on_after(_STOP_S):
-                    while self.port.waiting or self.hub.in_work or not self.journal.settled:
+                    while self.port.waiting or self.hub.in_work or not self.committer.settled:
                         await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
         finally:
@@ -148,10 +148,12 @@ class RouterProcess:
     async def _gather(self) -> None:
         """Let more come before the next turn, where that is worth it. What is here already goes to the store first."""
         now = time.monotonic()
-        waiting = max(self.journal.pushes_waiting, self.hub.in_work)
+        waiting = max(self.committer.pushes_waiting, self.hub.in_work)
         free = self.port.senders.count(now) - waiting
         rest = (
-            0.0 if self.turns.waiting or self.link.behind else self.gathering.rest(now, self.journal.pushes_taken, free)
+            0.0
+            if self.turns.waiting or self.link.behind
+            else self.gathering.rest(now, self.committer.pushes_taken, free)
         )
         if rest > 0:
             self.hub.counters.waits += 1
@@ -178,13 +180,13 @@ class RouterProcess:
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 guarded("router.tick_failed", self.port.tick)
-                if bursts.over(self.journal.written):
+                if bursts.over(self.committer.written):
                     give_back()
                 if self.handovers is not None:
                     guarded("router.tick_failed", self.handovers.tick)
             if now >= next_sweep:
                 next_sweep = now + options.sweep_interval
-                self.journal.sweep_soon(options.sweep_batch)
+                self.committer.sweep_soon(options.sweep_batch)
                 self.hub.map.sweep(options.sweep_batch, int((now - _LONG_AGO_S) * 1000))
             guarded("router.flush_failed", self.flush)
 
@@ -193,7 +195,7 @@ class RouterProcess:
         self._leaving = True
 
     def _store_refuses(self) -> str:
-        return health.STORE_REFUSES if self.journal.refusing else ""
+        return health.STORE_REFUSES if self.committer.refusing else ""
 
     def _unready(self) -> list[str]:
         found = [health.LEAVING] if self._leaving else []
@@ -217,16 +219,16 @@ class RouterProcess:
         counters["addresses"] = len(self.hub.map)
         if self.webhooks is not None:
             counters |= self.webhooks.counts()
-        counters["store_commits"] = self.journal.commits
-        counters["store_writes"] = self.journal.written
-        counters["store_waiting"] = self.journal.waiting
-        counters["store_failures"] = self.journal.failures
-        counters["store_ok"] = self.journal.healthy
-        counters["store_unwritable"] = self.journal.unwritable
-        counters["store_bytes"] = self.journal.used
-        counters["store_unremoved"] = self.journal.unremoved
-        counters["store_expired"] = self.journal.expired
-        counters["messages_evicted"] = self.journal.evicted
+        counters["store_commits"] = self.committer.commits
+        counters["store_writes"] = self.committer.written
+        counters["store_waiting"] = self.committer.waiting
+        counters["store_failures"] = self.committer.failures
+        counters["store_ok"] = self.committer.healthy
+        counters["store_unwritable"] = self.committer.unwritable
+        counters["store_bytes"] = self.committer.used
+        counters["store_unremoved"] = self.committer.unremoved
+        counters["store_expired"] = self.committer.expired
+        counters["messages_evicted"] = self.committer.evicted
         now = time.monotonic()
         workers = [
             {
@@ -242,7 +244,7 @@ class RouterProcess:
             "pid": os.getpid(),
             "age": round(now - self._started, 1),
             "memory": resident_bytes(),
-            "refusing": self.journal.refusing,
+            "refusing": self.committer.refusing,
             "router": counters,
             "unready": self._unready(),
             "workers": workers,
@@ -263,9 +265,9 @@ def check(settings: Settings) -> None:
     tokens = Tokens(load_or_make_keys(settings))
     store = open_store(settings)
     store.check()
-    journal = Journal(store, options, time.time, time.monotonic)
+    committer = GroupCommitter(store, options, time.time, time.monotonic)
     delay = settings.get(EndpointOptions).delivery_timeout
-    hub = Hub(journal, settings.get(LinkOptions), delay, bytes(8), time.monotonic, time.time)
+    hub = Hub(committer, settings.get(LinkOptions), delay, bytes(8), time.monotonic, time.time)
     found = [module for module in modules(router.dialects) if is_on(settings, module)]
     Router(_routes(found, Context(hub, tokens, settings, time.time, dict, Turns())))
 

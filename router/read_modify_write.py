@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router import vocabulary as v
-from router.journal import Journal
+from router.committer import GroupCommitter
 from router.store.base import KEEP_EXPIRY
 
 Change = Callable[[bytes | None], tuple[int, bytes | None, int]]
@@ -19,8 +19,8 @@ _Name = tuple[str, bytes]  # space, key
 class ReadModifyWrite:
     """The records that are being changed, each with what waits for its turn."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, committer: GroupCommitter) -> None:
+        self._committer = committer
         self._waiting: dict[_Name, list[tuple[Change, Answer]]] = {}
 
     def __contains__(self, name: _Name) -> bool:
@@ -55,8 +55,8 @@ class ReadModifyWrite:
                     value = changed
                     until = until if expires == KEEP_EXPIRY else expires
             if write:
-                self._journal.record(*name, value, until)
-            self._journal.when_durable(durable)
+                self._committer.record(*name, value, until)
+            self._committer.when_durable(durable)
 
         def durable(status: int) -> None:
             for outcome, answer in outcomes:
@@ -69,4 +69,4 @@ class ReadModifyWrite:
         if new:
             looked_up(v.OK, None)
         else:
-            self._journal.read_record(*name, looked_up)
+            self._committer.read_record(*name, looked_up)

@@ -23,9 +23,9 @@ import trio
 
 from router import __version__, logs
 from router import vocabulary as v
+from router.committer import GroupCommitter
 from router.dialects.pusher import CACHE_MISS, NAME, PusherOptions, channel_address, event_frame, is_presence
 from router.hub import Hub
-from router.journal import Journal
 from router.options import Settings
 from router.pusher_apps import App, Webhook, body_signature, load
 from router.store.base import LogSlice
@@ -180,13 +180,13 @@ class Webhooks:
         self,
         apps: Iterable[App],
         options: PusherOptions,
-        journal: Journal,
+        committer: GroupCommitter,
         monotonic: Callable[[], float] = time.monotonic,
         unix_time: Callable[[], float] = time.time,
         publish: Callable[[bytes, str], None] = lambda channel, frame: None,
     ) -> None:
         self._options = options
-        self._journal = journal
+        self._committer = committer
         self._publish = publish
         self._monotonic = monotonic
         self._unix_time = unix_time
@@ -322,10 +322,10 @@ class Webhooks:
         text = _encode({"name": event, **fields}).decode()
         expires = int(self._unix_time()) + max(1, self._options.webhook_retry)
         for outbox in outboxes:
-            if self._journal.full:
+            if self._committer.full:
                 outbox.put(0, text)
             else:
-                self._journal.event(outbox.log, expires, text, _Kept(outbox, text))
+                self._committer.event(outbox.log, expires, text, _Kept(outbox, text))
 
     # ------------------------------------------------------------------ time
 
@@ -363,15 +363,15 @@ class Webhooks:
             if part is not None:
                 outbox.restore(position, part)
 
-        self._journal.read_record(SPACE, outbox.log, record)
-        self._journal.read_log(outbox.log, 0, read)
+        self._committer.read_record(SPACE, outbox.log, record)
+        self._committer.read_log(outbox.log, 0, read)
 
     def heard(self, outbox: Outbox, offset: int) -> None:
         """A webhook has heard everything up to this place, or it was given up."""
         if offset:
             # An event that is not told yet came later than this, so the record outlives what it says was told.
             expires = int(self._unix_time()) + self._options.webhook_retry + _POSITION_GRACE_S
-            self._journal.record(SPACE, outbox.log, _POSITION.pack(offset), expires)
+            self._committer.record(SPACE, outbox.log, _POSITION.pack(offset), expires)
 
 
 class _Kept:
@@ -398,7 +398,7 @@ def start(settings: Settings, hub: Hub) -> Sender:
     """
     options = settings.get(PusherOptions)
     apps = load(options.apps, options.unsigned)
-    webhooks = Webhooks(apps, options, hub.journal, publish=lambda channel, frame: hub.publish(channel, frame, 0))
+    webhooks = Webhooks(apps, options, hub.committer, publish=lambda channel, frame: hub.publish(channel, frame, 0))
     if webhooks.needed:
         hub.channels.observe(NAME, webhooks)
         webhooks.restore()

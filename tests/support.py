@@ -1,4 +1,4 @@
-"""What several tests share: the effective settings, clocks that stand still, and a hub with a real journal and store,
+"""What several tests share: the effective settings, clocks that stand still, and a hub with a real committer and store,
 spoken to by workers in the words of the link."""
 
 import inspect
@@ -13,8 +13,8 @@ import trio.testing
 
 from farm.settings import all_sections
 from router import vocabulary as v
+from router.committer import GroupCommitter
 from router.hub import Hub, WorkerSession
-from router.journal import Journal
 from router.options import Settings, defaults
 from router.settings import LinkOptions, StoreOptions
 from router.store.base import Reads, Results, StoreError, Writes
@@ -108,34 +108,34 @@ class GatedStore(MemoryStore):
 
 
 class Rig:
-    """A hub with its journal and store, and the clocks they go by."""
+    """A hub with its committer and store, and the clocks they go by."""
 
     def __init__(self, store: dict[str, Any] | None = None, link: dict[str, Any] | None = None) -> None:
         settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
         options = self._store_options = settings.get(StoreOptions)
         self.clock = Clock()
         self.store = GatedStore(options)
-        self.journal = Journal(self.store, options, self.clock.unix, self.clock.monotonic)
+        self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
         self.link = settings.get(LinkOptions)
-        self.hub = self._hub(self.journal, b"router-1")
+        self.hub = self._hub(self.committer, b"router-1")
         self.flush: Callable[[], None] = lambda: None
         """Called after each commit, as the router's shell has it."""
 
-    def _hub(self, journal: Journal, incarnation: bytes) -> Hub:
-        return Hub(journal, self.link, DELIVERY_TIMEOUT_S, incarnation, self.clock.monotonic, self.clock.unix)
+    def _hub(self, committer: GroupCommitter, incarnation: bytes) -> Hub:
+        return Hub(committer, self.link, DELIVERY_TIMEOUT_S, incarnation, self.clock.monotonic, self.clock.unix)
 
     def flushed(self) -> None:
         self.flush()
 
     def router_restarts(self) -> None:
         """Another hub on the same store: it knows nobody."""
-        self.hub = self._hub(self.journal, b"router-2")
+        self.hub = self._hub(self.committer, b"router-2")
 
-    async def journal_restarts(self) -> None:
-        """Another journal on the same store. It is opened, but nothing runs it."""
+    async def committer_restarts(self) -> None:
+        """Another committer on the same store. It is opened, but nothing runs it."""
         options = self._store_options
-        self.journal = Journal(self.store, options, self.clock.unix, self.clock.monotonic)
-        await self.journal.open()
+        self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
+        await self.committer.open()
 
     def worker(self, shard: int = 0) -> "FakeWorker":
         """A worker that has joined."""
@@ -150,7 +150,7 @@ class Rig:
         return outcomes
 
     async def settle(self) -> None:
-        """Until the journal has nothing left that it can do."""
+        """Until the committer has nothing left that it can do."""
         await trio.testing.wait_all_tasks_blocked()
 
     async def inbox(self, device: bytes) -> list[tuple[str, int]]:
@@ -227,14 +227,14 @@ def held_as_words(devices: list[bytes]) -> Iterator[tuple[list[bytes], list[tupl
 
 
 def in_rig(**options: Any) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
-    """Make a test of a coroutine function: its first parameter is a `Rig` with these options, its journal running."""
+    """Make a test of a coroutine function: its first parameter is a `Rig` with these options, its committer running."""
 
     def decorate(scenario: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         def test(**parameters: Any) -> None:
             async def main() -> None:
                 rig = Rig(**options)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(rig.journal.run, rig.flushed)
+                    nursery.start_soon(rig.committer.run, rig.flushed)
                     await scenario(rig, **parameters)
                     nursery.cancel_scope.cancel()
 

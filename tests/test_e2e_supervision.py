@@ -185,7 +185,7 @@ def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
             "for long",
         ),
         ("router/vocabulary.py", "PROTOCOL = ", "PROTOCOL = 1", "refused", "needs a restart"),
-        ("router/process.py", "await self.journal.open()", "raise OSError('enough')", "rolled back", "enough"),
+        ("router/process.py", "await self.committer.open()", "raise OSError('enough')", "rolled back", "enough"),
     ],
 )
 def test_new_code_that_does_not_run_changes_nothing(

@@ -1,4 +1,4 @@
-"""The hub over a real journal and store: words and pushes in, words and outcomes out."""
+"""The hub over a real committer and store: words and pushes in, words and outcomes out."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -311,12 +311,12 @@ async def test_what_was_held_back_and_refused_is_not_said(rig: Rig) -> None:
 async def test_what_has_no_time_to_live_is_never_stored(rig: Rig, there: bool) -> None:
     worker = await attached(rig) if there else rig.worker()
     worker.take()
-    writes = rig.journal.written
+    writes = rig.committer.written
     assert rig.push(DEVICE, "a", 1, body="now", ttl=0, wait=False) == [STORED]
     assert worker.take() == ([[v.DELIVER, 0, DEVICE, "a", 1, "now"]] if there else [])
     await rig.settle()
     assert await rig.inbox(DEVICE) == []
-    assert rig.journal.written == writes
+    assert rig.committer.written == writes
     counters = rig.hub.counters
     assert (counters.pushes, counters.pushes_unkept, counters.pushes_stored) == (1, 1, 0)
 
@@ -918,7 +918,7 @@ async def test_of_two_that_announce_a_device_to_a_new_router_the_younger_has_it(
 async def test_an_older_connection_that_is_said_again_does_not_take_the_device_of_a_younger(
     rig: Rig, needs: str
 ) -> None:
-    rig.journal.record(DEVICES, DEVICE, b"today", 0)
+    rig.committer.record(DEVICES, DEVICE, b"today", 0)
     older, younger = rig.worker(0), rig.worker(1)
     younger.say(hold(DEVICE, since=6000))
     number = older.say(attach(ask=4, needs=needs, since=5000))  # not confirmed by the last router
@@ -957,7 +957,7 @@ async def test_a_younger_connection_gets_what_was_held_for_an_older_one_that_att
 
 @in_rig()
 async def test_of_two_on_one_shard_the_younger_has_the_device_though_its_answer_came_first(rig: Rig) -> None:
-    rig.journal.record(DEVICES, DEVICE, b"today", 0)
+    rig.committer.record(DEVICES, DEVICE, b"today", 0)
     worker = rig.worker()
     rig.store.hold()
     worker.say(attach(ask=1, needs=DEVICES, since=5000), attach(ask=2, fetch=0, since=6000))
@@ -1200,7 +1200,7 @@ async def test_connections_of_an_address_are_dismissed_on_every_shard(rig: Rig) 
 @in_rig()
 async def test_a_record_is_read_with_all_that_was_written_before(rig: Rig) -> None:
     worker = rig.worker()
-    rig.hub.journal.record("pusher.cache", CHANNEL, b"last", 0)
+    rig.hub.committer.record("pusher.cache", CHANNEL, b"last", 0)
     worker.say((v.READ, 1, "pusher.cache", CHANNEL), (v.READ, 2, "pusher.cache", DEVICE))
     await rig.settle()
     assert worker.take() == [[v.ANSWER, 1, v.OK, b"last"], [v.ANSWER, 2, v.OK, None]]
@@ -1374,7 +1374,7 @@ async def test_a_word_that_is_not_our_vocabulary_costs_that_word_only(rig: Rig, 
     # Nothing of it has been acted on.
     assert await rig.inbox(DEVICE) == [("kept", 1)]
     assert (len(rig.hub.map), len(rig.hub.channels)) == (2, 0)
-    assert rig.journal.failures == 0
+    assert rig.committer.failures == 0
 
 
 _values = st.recursive(
@@ -1689,7 +1689,7 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
                 if device in shard.held and rig.hub.map.device(device) is shard.worker.peer.lease:
                     assert shard.held[device].get(slot, 0) >= at
         assert rig.hub.in_work == 0
-        assert rig.journal.waiting == 0
+        assert rig.committer.waiting == 0
 
     scenario()
 

@@ -60,11 +60,11 @@ async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_c
     worker.say((v.DETACH, devices[4]))
     await rig.settle()
     assert worker.peer.confirmed == 0
-    commits = rig.journal.commits
+    commits = rig.committer.commits
     rig.store.release()
     await rig.settle()
     assert [word[:2] for word in worker.take()] == [[v.DELIVER_STORED, device] for device in devices[:4]]
-    assert rig.journal.commits - commits == 4
+    assert rig.committer.commits - commits == 4
     assert worker.peer.confirmed == number + 1
 
 

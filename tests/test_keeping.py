@@ -17,11 +17,11 @@ KNOWN, OTHER, GONE = b"k" * 16, b"o" * 16, b"g" * 16
 
 
 def keeper(rig: Rig, *kept: tuple[str, int]) -> Keeper:
-    return Keeper(rig.journal, rig.hub.map, kept, rig.clock.unix, rig.clock.monotonic)
+    return Keeper(rig.committer, rig.hub.map, kept, rig.clock.unix, rig.clock.monotonic)
 
 
 def write(rig: Rig, space: str, key: bytes, ttl: int, value: bytes = b"x") -> None:
-    rig.journal.record(space, key, value, int(rig.clock.unix()) + ttl if ttl else 0)
+    rig.committer.record(space, key, value, int(rig.clock.unix()) + ttl if ttl else 0)
 
 
 async def there(rig: Rig, space: str, *keys: bytes) -> set[bytes]:
@@ -100,7 +100,7 @@ async def test_a_store_that_cannot_write_gets_it_when_it_can(rig: Rig) -> None:
     write(rig, "a", OTHER, TTL)
     await live(rig, keep, 30)
     rig.store.failing = False
-    rig.journal.sweep_soon(1)
+    rig.committer.sweep_soon(1)
     await live(rig, keep, 60)
     assert await there(rig, "a", KNOWN) == {KNOWN}
 

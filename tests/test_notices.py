@@ -1,4 +1,4 @@
-"""Notices: set through the hub, kept by a real journal and store, said to every worker."""
+"""Notices: set through the hub, kept by a real committer and store, said to every worker."""
 
 import pytest
 from support import Rig, in_rig
@@ -60,7 +60,7 @@ async def test_what_changes_nothing_is_not_written_nor_said(rig: Rig) -> None:
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {"a": "1"})] * 3
     assert worker.take() == [[v.NOTICES_TOLD], [v.NOTICE, "webpush", "a", "1"]]
-    assert rig.journal.written == 1
+    assert rig.committer.written == 1
 
 
 @in_rig()
@@ -160,7 +160,7 @@ async def test_a_notice_that_the_store_failed_is_not_said(rig: Rig) -> None:
 
 @in_rig()
 async def test_notices_that_could_not_be_read_are_read_again(rig: Rig) -> None:
-    rig.journal.record(notices.SPACE, notices.KEY, b'{"webpush":{"a":"1"}}', 0)
+    rig.committer.record(notices.SPACE, notices.KEY, b'{"webpush":{"a":"1"}}', 0)
     await rig.settle()
     worker = rig.worker()
     rig.store.failing = True
@@ -178,7 +178,7 @@ async def test_notices_that_could_not_be_read_are_read_again(rig: Rig) -> None:
 @pytest.mark.parametrize("value", [b"", b"no", b"[]", b'{"webpush": {"a": 1}}', b'{"\xff": {}}'])
 @in_rig()
 async def test_notices_that_nobody_understands_are_as_none(rig: Rig, value: bytes) -> None:
-    rig.journal.record(notices.SPACE, notices.KEY, value, 0)
+    rig.committer.record(notices.SPACE, notices.KEY, value, 0)
     rig.hub.notices.load()
     await rig.settle()
     set_notice(rig, "a", "1")

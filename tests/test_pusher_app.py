@@ -819,7 +819,7 @@ async def test_a_cache_channel_keeps_its_last_event(rig: Rig, tmp_path: Path) ->
         {"occupied": True, "subscription_count": 1, "cache": {"data": "2\u00fc", "ttl": 1700}},
     )
     found: list[bytes | None] = []
-    rig.journal.read_record(CACHE, channel_address("3", "cache-a"), lambda status, value: found.append(value))
+    rig.committer.read_record(CACHE, channel_address("3", "cache-a"), lambda status, value: found.append(value))
     await rig.settle()
     assert found[0] is not None
     assert json.loads(cached_frame(found[0])) == {"event": "greet", "channel": "cache-a", "data": "2\u00fc"}
@@ -851,7 +851,7 @@ async def test_a_store_that_cannot(rig: Rig, tmp_path: Path) -> None:
     listener.hear()
     rig.store.hold()
     app.call("POST", "/apps/3/events", event("cache-a"))
-    assert rig.journal.full
+    assert rig.committer.full
     listener.hear()
     batch = {"batch": [{"name": "x", "data": "", "channel": name} for name in ("a", "cache-a")]}
     assert (await app.post(event(channels=["a", "cache-a"])))[0] == 503

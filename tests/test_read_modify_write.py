@@ -142,7 +142,7 @@ async def test_a_change_that_the_store_failed_is_answered_so_and_the_next_may_su
     await rig.settle()
     worker.take()
     known: list[Any] = []
-    rig.journal.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
+    rig.committer.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
     await rig.settle()
 
     def fail() -> None:
@@ -158,7 +158,7 @@ async def test_a_change_that_the_store_failed_is_answered_so_and_the_next_may_su
     assert worker.peer.confirmed == number
     rig.flush = lambda: None
     rig.store.failing = False
-    rig.journal.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
+    rig.committer.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
     worker.say(enlist(4, THREE))
     await rig.settle()
     assert answers(worker) == {4: v.OK}
@@ -173,7 +173,7 @@ async def test_a_push_sees_a_change_at_once(rig: Rig) -> None:
     known: list[bytes | None] = []
 
     async def look_up() -> bytes | None:
-        rig.journal.look_up(SPACE, DEVICE, lambda _, value: known.append(value))
+        rig.committer.look_up(SPACE, DEVICE, lambda _, value: known.append(value))
         await rig.settle()
         return known[-1]
 

@@ -37,7 +37,7 @@ class App:
         self.router = Router(routes(context))
 
     def status(self) -> dict[str, Any]:
-        counters = self.rig.hub.counters.snapshot() | {"store_ok": self.rig.journal.healthy}
+        counters = self.rig.hub.counters.snapshot() | {"store_ok": self.rig.committer.healthy}
         return {**self.state, "router": counters}
 
     def token(self, channel: str = CHANNEL, device: bytes = DEVICE) -> str:
@@ -560,7 +560,7 @@ async def test_realstatus(rig: Rig, store: bool, workers: int, well: bool) -> No
     app = App(rig)
     app.state.update(workers=[{"max_connections": 100}] * workers)
     rig.store.failing = not store
-    rig.journal.record("space", DEVICE, b"x", 0)
+    rig.committer.record("space", DEVICE, b"x", 0)
     await rig.settle()
     status, page = await app.settled(app.ask("/realstatus/", method=b"GET"))
     assert (status, page["ok"]) == (200 if well else 503, well)

@@ -1,4 +1,4 @@
-"""Webhooks: what happens in channels through a real hub and journal; requests to a real HTTP server out."""
+"""Webhooks: what happens in channels through a real hub and committer; requests to a real HTTP server out."""
 
 import http.server
 import json
@@ -39,7 +39,7 @@ class World:
     def start(self) -> None:
         """As a router does that has just begun."""
         rig = self.rig
-        self.hooks = Webhooks(self.apps, self.options, rig.journal, rig.clock.monotonic, rig.clock.unix)
+        self.hooks = Webhooks(self.apps, self.options, rig.committer, rig.clock.monotonic, rig.clock.unix)
         rig.hub.channels.observe("pusher", self.hooks)
         self.hooks.restore()
 

@@ -63,7 +63,7 @@ class App:
         record = HEAD
         for channel in channels:
             record = id_set.added(record, HEAD, channel)
-        self.rig.journal.record(DEVICES, device, record, 0)
+        self.rig.committer.record(DEVICES, device, record, 0)
 
     def path(self, sender: Sender | None = None, device: bytes = DEVICE, member: bytes = MEMBER) -> str:
         """Of an endpoint; with a sender, of one that is bound to its key."""
@@ -116,7 +116,7 @@ class App:
         """What the store has for a device, in the order of delivery."""
         await self.rig.settle()
         found: list[list[Item]] = []
-        self.rig.journal.read_inbox(device, lambda status, items: found.append(items), most=1000)
+        self.rig.committer.read_inbox(device, lambda status, items: found.append(items), most=1000)
         await self.rig.settle()
         return found[0]
 
@@ -569,7 +569,7 @@ async def test_it_is_seen_at_once_that_a_channel_comes_or_goes(rig: Rig) -> None
     assert await app.outcome(app.post(path=path)) == (201, None)
     app.register(OTHER_MEMBER)
     assert await app.outcome(app.post()) == (410, 106)
-    rig.journal.record(DEVICES, DEVICE, None, 0)
+    rig.committer.record(DEVICES, DEVICE, None, 0)
     assert await app.outcome(app.post(path=path)) == (410, 103)
 
 

@@ -436,13 +436,13 @@ async def test_what_was_acknowledged_while_the_disk_was_full_does_not_come_again
         ends.say((v.ACK, DEVICE, [["a", 1], ["b", 1]]))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
         ends.router_goes()
-        rig.journal._unremoved.clear()  # it died with its router
+        rig.committer._unremoved.clear()  # it died with its router
         ends.heard.clear()
         ends.held = [DEVICE]
         ends.router_comes()
         await ends.until(lambda: rig.hub.tick() is None and ends.heard)  # a read that failed is made once more
         assert [(word[0], [item[0] for item in word[2]]) for word in ends.heard] == [(v.DELIVER_STORED, ["c"])]
-        rig.journal._unremoved.clear()
+        rig.committer._unremoved.clear()
         full = False
         await ends.until(lambda: not ends.worker._unkept)
         assert await rig.inbox(DEVICE) == [("c", 1)]

@@ -329,7 +329,7 @@ class _AppSide:
         options = context.settings.get(PusherOptions)
         self._options = options
         self._hub = context.hub
-        self._journal = context.hub.journal
+        self._committer = context.hub.committer
         self._unix_time = context.unix_time
         self._listings = Parts(context.turns, 1, 1)
         self._apps = load(options.apps, options.unsigned)
@@ -564,8 +564,8 @@ class _AppSide:
         )
 
     def _check_room(self, kept: bool) -> None:
-        if kept and self._journal.full:
-            why = "The store is full (store.max_bytes)" if self._journal.over else "Too much waits for the store"
+        if kept and self._committer.full:
+            why = "The store is full (store.max_bytes)" if self._committer.over else "Too much waits for the store"
             raise _Refused(503, why, _WAIT)
 
     def _say(self, call: _Call, event: _Event, channels: list[str]) -> None:
@@ -581,12 +581,12 @@ class _AppSide:
             publish(key, frame, 0, None, exclude, kept)
             if kept:
                 expires = int(self._unix_time()) + self._options.cache_ttl
-                self._journal.record(CACHE, key, cache_record(frame, expires), expires, push=True)
+                self._committer.record(CACHE, key, cache_record(frame, expires), expires, push=True)
 
     def _answer(self, call: _Call, answer: Response, kept: bool) -> None:
         reply = call.reply
         if kept:
-            self._journal.when_durable(lambda status: reply(answer if status == v.OK else _NOT_KEPT))
+            self._committer.when_durable(lambda status: reply(answer if status == v.OK else _NOT_KEPT))
         else:
             reply(answer)
 
@@ -630,7 +630,7 @@ class _AppSide:
             found["cache"] = None if record is None else self._cached(record)
             call.reply(Response(200, _encode(found)))
 
-        self._journal.read_record(CACHE, channel_address(call.app.id, channel), read)
+        self._committer.read_record(CACHE, channel_address(call.app.id, channel), read)
 
     def _cached(self, record: bytes) -> _Attributes:
         data = msgspec.json.decode(cached_frame(record))["data"]

@@ -280,7 +280,7 @@ class _AppSide:
         self.tokens = context.tokens
         self.location = url + "/m/"
         self._counters = context.hub.counters
-        self._journal = context.hub.journal
+        self._committer = context.hub.committer
         self._options = options
         self._max_body = options.max_body_bytes
         self._too_long = _error(413, 104, f"The body is longer than {self._max_body} bytes")
@@ -332,10 +332,10 @@ class _AppSide:
             if len(request.body) > self._max_body:
                 self._counters.pushes_too_long += 1
                 reply(self._too_long)
-            elif self._journal.full and (message.ttl or self._journal.crowded):  # TTL 0: it is not kept
+            elif self._committer.full and (message.ttl or self._committer.crowded):  # TTL 0: it is not kept
                 reply(_NO_ROOM if self.hub.refuse() == REFUSED_OVER else _BUSY)
             else:
-                self._journal.look_up(DEVICES, message.device, message.looked_up)
+                self._committer.look_up(DEVICES, message.device, message.looked_up)
 
     def _check_sender(self, headers: dict[bytes, bytes], bound_to: bytes) -> None:
         authorization = headers.get(b"authorization")
@@ -408,12 +408,12 @@ class _AppSide:
         except TokenError:
             reply(_BAD_MESSAGE)
             return
-        if self._journal.crowded:
+        if self._committer.crowded:
             reply(_BUSY)
             return
         device = opened[:16]
-        self._journal.remove(device, opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0], push=True)
-        self._journal.when_durable(lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT), device)
+        self._committer.remove(device, opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0], push=True)
+        self._committer.when_durable(lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT), device)
 
 
 class _Message:

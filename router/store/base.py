@@ -6,7 +6,7 @@
 | log of a channel | events with an offset, kept by count and age | gopush2, push stream, Pusher cache channels |
 | table | small records by (space, key) with an expiry | registrations, one-time tokens, broadcast versions |
 
-A store is driven by one owner (`router.journal`), which never has two `apply` calls under way. `apply` is a group
+A store is driven by one owner (`router.committer`), which never has two `apply` calls under way. `apply` is a group
 commit: everything in `Writes` becomes durable together, then the reads are answered and see those writes. That form
 suits SQLite (one transaction), Redis (one pipeline) and memcached (multi-set, multi-get) alike.
 
@@ -78,7 +78,7 @@ class Renewal(NamedTuple):
 
 @dataclass(slots=True)
 class Writes:
-    """One batch. Within it each (device, slot) and each (space, key) occurs once: the journal has merged them."""
+    """One batch. Within it each (device, slot) and each (space, key) occurs once: the committer has merged them."""
 
     puts: dict[tuple[bytes, str], Item] = field(default_factory=dict)
     # Remove the item of this slot if its stored version is at most the number (ANY_VERSION: always).

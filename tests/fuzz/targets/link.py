@@ -59,7 +59,7 @@ def _in_rig(scenario: Callable[[Rig], Awaitable[None]]) -> None:
     async def main() -> None:
         rig = Rig(store={"queue_limit": 1000}, link={"max_notices": 5, "max_notice_changes": 5})
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.journal.run, rig.flushed)
+            nursery.start_soon(rig.committer.run, rig.flushed)
             await scenario(rig)
             nursery.cancel_scope.cancel()
 
@@ -239,7 +239,7 @@ def routes(data: bytes) -> None:
         )
         table = Router(route for module in _DIALECTS for route in module.routes(context))
         device, member = b"d" * 16, bytes.fromhex(CHANNEL.replace("-", ""))
-        rig.journal.record(WEBPUSH_DEVICES, device, id_set.added(b"\0" * 4, b"\0" * 4, member), 0)
+        rig.committer.record(WEBPUSH_DEVICES, device, id_set.added(b"\0" * 4, b"\0" * 4, member), 0)
         simple = keys.seal(b"simplepush", device + CHANNEL.encode())
         web = endpoint("", keys, device, member).rpartition("/")[2]
         for line in data.split(b"\n")[:10]:

@@ -1,4 +1,4 @@
-"""The journal over a real store: batching must change nothing but the number of commits."""
+"""The committer over a real store: batching must change nothing but the number of commits."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import Clock, GatedStore, Rig, in_rig
 
 from router import vocabulary as v
-from router.journal import Journal
+from router.committer import GroupCommitter
 from router.pushes import REFUSED_OVER, STORED
 from router.settings import StoreOptions
 from router.store.base import (
@@ -41,27 +41,27 @@ def item(rig: Rig, slot: str, version: int, ttl: int = 60, seq: int = 1) -> Item
 async def test_nothing_is_called_back_before_the_commit(rig: Rig) -> None:
     rig.store.hold()
     heard: list[Any] = []
-    rig.journal.put(DEVICE, item(rig, "a", 1), lambda status: heard.append(("put", status)))
-    rig.journal.when_durable(lambda status: heard.append(("durable", status)))
+    rig.committer.put(DEVICE, item(rig, "a", 1), lambda status: heard.append(("put", status)))
+    rig.committer.when_durable(lambda status: heard.append(("durable", status)))
     await rig.settle()
     assert heard == []
-    assert not rig.journal.settled
+    assert not rig.committer.settled
     rig.store.release()
     await rig.settle()
     assert heard == [("put", OK), ("durable", OK)]
-    assert rig.journal.settled
+    assert rig.committer.settled
     # Written besides: up to where places in the order of arrival may be given out.
-    assert (rig.journal.commits, rig.journal.written, rig.journal.waiting) == (1, 2, 0)
+    assert (rig.committer.commits, rig.committer.written, rig.committer.waiting) == (1, 2, 0)
 
 
 @in_rig()
 async def test_what_comes_during_a_commit_goes_with_the_next_in_one(rig: Rig) -> None:
     rig.store.hold()
     statuses: list[int] = []
-    rig.journal.put(DEVICE, item(rig, "first", 1), statuses.append)
+    rig.committer.put(DEVICE, item(rig, "first", 1), statuses.append)
     await rig.settle()
     for number in range(50):
-        rig.journal.put(DEVICE, item(rig, f"slot-{number}", 1), statuses.append)
+        rig.committer.put(DEVICE, item(rig, f"slot-{number}", 1), statuses.append)
     rig.store.release()
     await rig.settle()
     assert statuses == [OK] * 51
@@ -72,7 +72,7 @@ async def test_what_comes_during_a_commit_goes_with_the_next_in_one(rig: Rig) ->
 async def test_a_batch_has_a_limit(rig: Rig) -> None:
     order: list[int] = []
     for number in range(25):
-        rig.journal.put(DEVICE, item(rig, f"slot-{number}", 1), lambda _, n=number: order.append(n))
+        rig.committer.put(DEVICE, item(rig, f"slot-{number}", 1), lambda _, n=number: order.append(n))
     await rig.settle()
     assert [len(writes.puts) for writes in rig.store.batches] == [10, 10, 5]
     assert order == list(range(25))
@@ -82,62 +82,62 @@ async def test_a_batch_has_a_limit(rig: Rig) -> None:
 async def test_it_is_full_until_a_commit_has_made_room(rig: Rig) -> None:
     rig.store.hold()
     for number in range(3):
-        assert not rig.journal.full
-        rig.journal.put(DEVICE, item(rig, f"slot-{number}", 1), lambda status: None)
-    assert rig.journal.full
-    assert "queue_limit" in rig.journal.refusing
-    assert rig.journal.waiting == 3
+        assert not rig.committer.full
+        rig.committer.put(DEVICE, item(rig, f"slot-{number}", 1), lambda status: None)
+    assert rig.committer.full
+    assert "queue_limit" in rig.committer.refusing
+    assert rig.committer.waiting == 3
     rig.store.release()
     await rig.settle()
-    assert not rig.journal.full
-    assert rig.journal.refusing == ""
+    assert not rig.committer.full
+    assert rig.committer.refusing == ""
 
 
 @in_rig(store={"queue_bytes": 65_536})
 async def test_bodies_that_wait_are_counted_too(rig: Rig) -> None:
     rig.store.hold()
-    rig.journal.put(DEVICE, item(rig, "a", 1)._replace(body="x" * 65_000), lambda status: None)
-    rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 535, lambda status, offset: None)
-    assert not rig.journal.full
-    rig.journal.record("space", DEVICE, b"x", 0, push=True)
-    assert rig.journal.full
+    rig.committer.put(DEVICE, item(rig, "a", 1)._replace(body="x" * 65_000), lambda status: None)
+    rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 535, lambda status, offset: None)
+    assert not rig.committer.full
+    rig.committer.record("space", DEVICE, b"x", 0, push=True)
+    assert rig.committer.full
     rig.store.release()
     await rig.settle()
-    assert not rig.journal.full
+    assert not rig.committer.full
 
 
 @in_rig(store={"queue_limit": 10, "batch_limit": 100})
 async def test_what_devices_say_refuses_no_pushes(rig: Rig) -> None:
     rig.store.hold()
     for number in range(500):
-        rig.journal.remove(DEVICE, f"slot-{number}", 1)
-        rig.journal.record("space", DEVICE, b"", 0)
-        rig.journal.read_inbox(OTHER, lambda status, items: None)
-    assert rig.journal.waiting >= 1500
-    assert not rig.journal.full
+        rig.committer.remove(DEVICE, f"slot-{number}", 1)
+        rig.committer.record("space", DEVICE, b"", 0)
+        rig.committer.read_inbox(OTHER, lambda status, items: None)
+    assert rig.committer.waiting >= 1500
+    assert not rig.committer.full
     for _ in range(10):  # what an app server wants removed is his
-        rig.journal.remove(OTHER, "a", push=True)
-    assert rig.journal.full
+        rig.committer.remove(OTHER, "a", push=True)
+    assert rig.committer.full
     rig.store.release()
     await rig.settle()
-    assert rig.journal.waiting == 0
+    assert rig.committer.waiting == 0
 
 
 @in_rig(store={"batch_limit": 80})
 async def test_a_device_that_acknowledges_without_end_lets_others_pass(rig: Rig) -> None:
     rig.store.hold()
-    rig.journal.when_durable(lambda status: None)
+    rig.committer.when_durable(lambda status: None)
     await rig.settle()
     done: list[str] = []
-    assert not rig.journal.acknowledged(OTHER, [("a", 1)] * 5)
-    assert rig.journal.acknowledged(DEVICE, [(f"slot-{number}", 1) for number in range(95)])
-    rig.journal.when_durable(lambda status: done.append("acks"), DEVICE)
-    rig.journal.put(OTHER, item(rig, "a", 1), lambda status: done.append("other"))
-    rig.journal.put(DEVICE, item(rig, "slot-94", 2), lambda status: done.append("own"))
+    assert not rig.committer.acknowledged(OTHER, [("a", 1)] * 5)
+    assert rig.committer.acknowledged(DEVICE, [(f"slot-{number}", 1) for number in range(95)])
+    rig.committer.when_durable(lambda status: done.append("acks"), DEVICE)
+    rig.committer.put(OTHER, item(rig, "a", 1), lambda status: done.append("other"))
+    rig.committer.put(DEVICE, item(rig, "slot-94", 2), lambda status: done.append("own"))
     heard: list[Any] = []
-    rig.journal.read_inbox(DEVICE, lambda status, items: heard.append([i.version for i in items]))
-    rig.journal.read_inboxes([DEVICE, OTHER], lambda status, found: heard.append(set(found)))
-    rig.journal.when_durable(lambda status: done.append("others"))
+    rig.committer.read_inbox(DEVICE, lambda status, items: heard.append([i.version for i in items]))
+    rig.committer.read_inboxes([DEVICE, OTHER], lambda status, found: heard.append(set(found)))
+    rig.committer.when_durable(lambda status: done.append("others"))
     rig.store.release()
     await rig.settle()
     batches = rig.store.batches[1:]
@@ -146,8 +146,8 @@ async def test_a_device_that_acknowledges_without_end_lets_others_pass(rig: Rig)
     assert done[:2] == ["other", "others"] and set(done[2:]) == {"own", "acks"}
     assert heard == [[2], {DEVICE, OTHER}]
     # Afterwards it is one like all others.
-    assert not rig.journal.acknowledged(DEVICE, [("a", 1)])
-    rig.journal.put(DEVICE, item(rig, "b", 1), lambda status: None)
+    assert not rig.committer.acknowledged(DEVICE, [("a", 1)])
+    rig.committer.put(DEVICE, item(rig, "b", 1), lambda status: None)
     await rig.settle()
     assert len(rig.store.batches) == 1 + len(batches) + 1
 
@@ -167,10 +167,10 @@ async def test_large_inboxes_are_read_a_few_at_a_time(rig: Rig) -> None:
     async def storm() -> list[int]:
         read.clear()
         rig.store.hold()
-        rig.journal.when_durable(lambda status: None)
+        rig.committer.when_durable(lambda status: None)
         await rig.settle()
         for device in devices:
-            rig.journal.read_inbox(device, lambda status, items: None)
+            rig.committer.read_inbox(device, lambda status, items: None)
         rig.store.release()
         await rig.settle()
         return [count for count in read if count]
@@ -179,12 +179,12 @@ async def test_large_inboxes_are_read_a_few_at_a_time(rig: Rig) -> None:
     assert await storm() == [400]  # they were empty
     body = "x" * 1_000_000
     for device in devices:
-        rig.journal.put(device, item(rig, "a", 1)._replace(body=body), lambda status: None)
+        rig.committer.put(device, item(rig, "a", 1)._replace(body=body), lambda status: None)
     await rig.settle()
     await storm()
     assert max(await storm()) <= 40
     for device in devices:
-        rig.journal.remove(device, "a")
+        rig.committer.remove(device, "a")
     await storm()
     await storm()
     assert await storm() == [400]
@@ -193,11 +193,11 @@ async def test_large_inboxes_are_read_a_few_at_a_time(rig: Rig) -> None:
 @in_rig()
 async def test_a_removal_that_is_said_again_is_one(rig: Rig) -> None:
     rig.store.hold()
-    rig.journal.when_durable(lambda status: None)
+    rig.committer.when_durable(lambda status: None)
     await rig.settle()
     for version in (3, 1, 4, 1, 5, 5):
-        rig.journal.remove(DEVICE, "a", version)
-    assert rig.journal.waiting == 1
+        rig.committer.remove(DEVICE, "a", version)
+    assert rig.committer.waiting == 1
     rig.store.release()
     await rig.settle()
     assert rig.store.batches[1].removals == {(DEVICE, "a"): 5}
@@ -206,16 +206,16 @@ async def test_a_removal_that_is_said_again_is_one(rig: Rig) -> None:
 @in_rig(store={"kind": "memory", "max_bytes": 2000})
 async def test_a_store_that_holds_what_it_may_takes_no_more_until_something_has_gone(rig: Rig) -> None:
     for number in range(3):
-        assert not rig.journal.full
-        rig.journal.put(DEVICE, item(rig, f"{number}", 1)._replace(body="x" * 600), lambda status: None)
+        assert not rig.committer.full
+        rig.committer.put(DEVICE, item(rig, f"{number}", 1)._replace(body="x" * 600), lambda status: None)
         await rig.settle()
-    assert rig.journal.full and rig.journal.over
-    assert "store.max_bytes" in rig.journal.refusing
+    assert rig.committer.full and rig.committer.over
+    assert "store.max_bytes" in rig.committer.refusing
     assert rig.push(DEVICE, "3", 1) == [REFUSED_OVER]
     assert (rig.hub.counters.pushes_refused, rig.hub.counters.pushes_over) == (1, 1)
-    rig.journal.remove(DEVICE, "1")
+    rig.committer.remove(DEVICE, "1")
     await rig.settle()
-    assert not rig.journal.full
+    assert not rig.committer.full
     outcomes = rig.push(DEVICE, "3", 1)
     await rig.settle()
     assert outcomes == [STORED]
@@ -227,9 +227,9 @@ async def test_registrations_need_room_and_renewals_do_not(rig: Rig) -> None:
     member, other = b"m" * 16, b"n" * 16
     worker.say((v.SET_ADD, 1, "space", DEVICE, member, b"head", 60, 10))
     await rig.settle()
-    rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 1000, lambda status, offset: None)
+    rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 1000, lambda status, offset: None)
     await rig.settle()
-    assert rig.journal.over
+    assert rig.committer.over
     worker.take()
     worker.say(
         (v.RECORD, 1, "space", OTHER, b"new", 60),
@@ -247,31 +247,33 @@ def test_a_store_on_disk_that_holds_what_it_may_is_of_use_again_when_something_h
     clock = Clock()
 
     async def main() -> None:
-        journal = Journal(SqliteStore(options, tmp_path / "store.sqlite3"), options, clock.unix, clock.monotonic)
-        await journal.open()
+        committer = GroupCommitter(
+            SqliteStore(options, tmp_path / "store.sqlite3"), options, clock.unix, clock.monotonic
+        )
+        await committer.open()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(journal.run, lambda: None)
+            nursery.start_soon(committer.run, lambda: None)
 
             async def durable() -> int:
                 statuses: list[int] = []
                 done = trio.Event()
-                journal.when_durable(lambda status: (statuses.append(status), done.set()))
+                committer.when_durable(lambda status: (statuses.append(status), done.set()))
                 await done.wait()
                 return statuses[0]
 
             for turn in range(2):
                 number = 0
-                while not journal.full:
+                while not committer.full:
                     assert number < 200
                     new = Item(f"{turn}-{number}", 1, 0, int(clock.unix()) + 60, 0, "x" * 4000)
-                    journal.put(DEVICE, new, lambda status: None)
+                    committer.put(DEVICE, new, lambda status: None)
                     assert await durable() == OK
                     number += 1
                 assert number > 50
-                assert journal.used >= options.max_bytes and "store.max_bytes" in journal.refusing
-                journal.acknowledged(DEVICE, [(f"{turn}-{n}", 1) for n in range(number)])
+                assert committer.used >= options.max_bytes and "store.max_bytes" in committer.refusing
+                committer.acknowledged(DEVICE, [(f"{turn}-{n}", 1) for n in range(number)])
                 assert await durable() == OK
-                assert not journal.full and journal.used < options.max_bytes / 4
+                assert not committer.full and committer.used < options.max_bytes / 4
             nursery.cancel_scope.cancel()
 
     trio.run(main)
@@ -290,16 +292,16 @@ async def test_a_callback_that_raises_costs_nobody_else_his(rig: Rig) -> None:
 
     rig.flush = note("flush")
     for _ in range(2):
-        rig.journal.put(DEVICE, item(rig, "a", 1), note("put"))
-        rig.journal.event(CHANNEL, 0, "x", note("event"))
-        rig.journal.read_inbox(DEVICE, note("inbox"))
-        rig.journal.read_inboxes([DEVICE], note("inboxes"))
-        rig.journal.read_record("space", DEVICE, note("record"))
-        rig.journal.read_log(CHANNEL, 0, note("log"))
-        rig.journal.when_durable(note("durable"))
+        rig.committer.put(DEVICE, item(rig, "a", 1), note("put"))
+        rig.committer.event(CHANNEL, 0, "x", note("event"))
+        rig.committer.read_inbox(DEVICE, note("inbox"))
+        rig.committer.read_inboxes([DEVICE], note("inboxes"))
+        rig.committer.read_record("space", DEVICE, note("record"))
+        rig.committer.read_log(CHANNEL, 0, note("log"))
+        rig.committer.when_durable(note("durable"))
         await rig.settle()
     assert heard == ["put", "inbox", "inboxes", "record", "log", "event", "durable", "flush"] * 2
-    assert rig.journal.settled and rig.journal.waiting == 0
+    assert rig.committer.settled and rig.committer.waiting == 0
 
 
 class Unknown(Exception):
@@ -316,17 +318,17 @@ async def test_whatever_the_store_raises_is_survived(rig: Rig, error: Exception)
     apply, sweep = rig.store.apply, rig.store.sweep
     rig.store.apply, rig.store.sweep = fail, fail  # type: ignore[method-assign, assignment]
     for _ in range(2):
-        rig.journal.put(DEVICE, item(rig, "a", 1), statuses.append)
-        rig.journal.when_durable(statuses.append)
-        rig.journal.sweep_soon(10)
+        rig.committer.put(DEVICE, item(rig, "a", 1), statuses.append)
+        rig.committer.when_durable(statuses.append)
+        rig.committer.sweep_soon(10)
         await rig.settle()
     assert statuses == [FAILED] * 4
-    assert not rig.journal.healthy
-    assert rig.journal.refusing == (str(error) or "MemoryError")
+    assert not rig.committer.healthy
+    assert rig.committer.refusing == (str(error) or "MemoryError")
     rig.store.apply, rig.store.sweep = apply, sweep  # type: ignore[method-assign]
-    rig.journal.sweep_soon(10)
+    rig.committer.sweep_soon(10)
     await rig.settle()
-    assert rig.journal.healthy and rig.journal.refusing == ""
+    assert rig.committer.healthy and rig.committer.refusing == ""
 
 
 # ---- what no store can hold
@@ -353,20 +355,20 @@ async def test_what_cannot_be_written_fails_alone(rig: Rig, at: int, bad_record:
     rest: list[Any] = []
     for number in range(10):
         body = "bad" if number == at else "good"
-        rig.journal.put(DEVICE, item(rig, f"{number}", 1, seq=number)._replace(body=body), puts.append)
-        rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, body, lambda *heard: events.append(heard))
-    rig.journal.record("bad" if bad_record else "good", DEVICE, b"value", 0)
-    rig.journal.read_inbox(DEVICE, lambda status, items: rest.append((status, len(items))))
-    rig.journal.read_record("good", DEVICE, lambda *heard: rest.append(heard))
-    rig.journal.when_durable(rest.append)
+        rig.committer.put(DEVICE, item(rig, f"{number}", 1, seq=number)._replace(body=body), puts.append)
+        rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, body, lambda *heard: events.append(heard))
+    rig.committer.record("bad" if bad_record else "good", DEVICE, b"value", 0)
+    rig.committer.read_inbox(DEVICE, lambda status, items: rest.append((status, len(items))))
+    rig.committer.read_record("good", DEVICE, lambda *heard: rest.append(heard))
+    rig.committer.when_durable(rest.append)
     await rig.settle()
     assert puts == [FAILED if number == at else OK for number in range(10)]
     assert [status for status, _ in events] == puts
     assert [offset for status, offset in events if status == OK] == list(range(1, 10))
     value = None if bad_record else b"value"
     assert rest == [(OK, 9), (OK, value), FAILED if bad_record else OK]
-    assert rig.journal.unwritable == 2 + bad_record
-    assert rig.journal.healthy
+    assert rig.committer.unwritable == 2 + bad_record
+    assert rig.committer.healthy
 
 
 # ---- removals that failed
@@ -375,25 +377,25 @@ async def test_what_cannot_be_written_fails_alone(rig: Rig, at: int, bad_record:
 @in_rig()
 async def test_a_removal_that_failed_is_made_when_the_store_is_well_again(rig: Rig) -> None:
     for slot in "abc":
-        rig.journal.put(DEVICE, item(rig, slot, 5), lambda status: None)
+        rig.committer.put(DEVICE, item(rig, slot, 5), lambda status: None)
     await rig.settle()
     rig.store.failing = True
-    rig.journal.remove(DEVICE, "a", 5)
-    rig.journal.remove(DEVICE, "b", 4)
+    rig.committer.remove(DEVICE, "a", 5)
+    rig.committer.remove(DEVICE, "b", 4)
     await rig.settle()
-    assert rig.journal.unremoved == 2
+    assert rig.committer.unremoved == 2
     rig.store.failing = False
     heard: list[Any] = []
     for most in (EVERYTHING, 2, 1):
-        rig.journal.read_inbox(DEVICE, lambda _, items: heard.append([i.slot for i in items]), most)
-    rig.journal.read_inboxes([DEVICE], lambda _, found: heard.append(sorted(i.slot for i in found[DEVICE])))
+        rig.committer.read_inbox(DEVICE, lambda _, items: heard.append([i.slot for i in items]), most)
+    rig.committer.read_inboxes([DEVICE], lambda _, found: heard.append(sorted(i.slot for i in found[DEVICE])))
     await rig.settle()
     # Nobody is given what was acknowledged, and the length of a part is right all the same.
     assert [sorted(slots) for slots in heard] == [["b", "c"], ["b", "c"], ["b"], ["b", "c"]]
     assert dict(await rig.inbox(DEVICE)) == {"a": 5, "b": 5, "c": 5}
-    rig.journal.sweep_soon(1)
+    rig.committer.sweep_soon(1)
     await rig.settle()
-    assert rig.journal.unremoved == 0
+    assert rig.committer.unremoved == 0
     assert dict(await rig.inbox(DEVICE)) == {"b": 5, "c": 5}
 
 
@@ -401,7 +403,7 @@ async def test_a_removal_that_failed_is_made_when_the_store_is_well_again(rig: R
 @in_rig(store={"batch_limit": 2})
 async def test_a_removal_that_failed_spares_what_came_after_it(rig: Rig, when: str) -> None:
     def put(version: int) -> None:
-        rig.journal.put(DEVICE, item(rig, "a", version), lambda status: None)
+        rig.committer.put(DEVICE, item(rig, "a", version), lambda status: None)
 
     put(5)
     await rig.settle()
@@ -414,27 +416,27 @@ async def test_a_removal_that_failed_spares_what_came_after_it(rig: Rig, when: s
 
     rig.store.apply = fail_once  # type: ignore[method-assign]
     rig.store.hold()
-    rig.journal.remove(DEVICE, "a")
+    rig.committer.remove(DEVICE, "a")
     if when == "same batch":
         put(4)
     await rig.settle()
-    rig.journal.remove(OTHER, "b")
+    rig.committer.remove(OTHER, "b")
     if when == "waiting":
         put(4)
     if when == "later":
-        rig.flush = lambda: put(4) if rig.journal.failures and not rig.journal.healthy else None
+        rig.flush = lambda: put(4) if rig.committer.failures and not rig.committer.healthy else None
     rig.store.release()
     await rig.settle()
     if when == "afterwards":
-        rig.journal.sweep_soon(1)
+        rig.committer.sweep_soon(1)
         await rig.settle()
         put(4)
         await rig.settle()
-    rig.journal.sweep_soon(1)
-    rig.journal.record("space", DEVICE, b"", 0)
+    rig.committer.sweep_soon(1)
+    rig.committer.record("space", DEVICE, b"", 0)
     await rig.settle()
-    assert rig.journal.failures == 1
-    assert rig.journal.unremoved == 0
+    assert rig.committer.failures == 1
+    assert rig.committer.unremoved == 0
     assert dict(await rig.inbox(DEVICE)) == ({} if when == "same batch" else {"a": 4})
 
 
@@ -442,9 +444,9 @@ async def test_a_removal_that_failed_spares_what_came_after_it(rig: Rig, when: s
 async def test_no_more_failed_removals_are_kept_than_may_wait(rig: Rig) -> None:
     rig.store.failing = True
     for number in range(10):
-        rig.journal.remove(DEVICE, f"{number}")
+        rig.committer.remove(DEVICE, f"{number}")
     await rig.settle()
-    assert rig.journal.unremoved == 3
+    assert rig.committer.unremoved == 3
 
 
 # ---- numbers and clocks
@@ -460,15 +462,15 @@ async def test_after_a_restart_places_are_later_than_all_before_whatever_the_clo
     versions = [rig.hub.version()]
     await rig.settle()
     rig.clock.unix_s += step
-    await rig.journal_restarts()
+    await rig.committer_restarts()
     rig.router_restarts()
-    rig.hub.begin_after(rig.journal.newest)
-    assert rig.journal.newest >= max(places)
+    rig.hub.begin_after(rig.committer.newest)
+    assert rig.committer.newest >= max(places)
     assert rig.hub.sequence() > max(places)
     versions.append(rig.hub.version())
     assert versions == sorted(versions)
     # It goes ahead of the clock by no more than seconds.
-    assert rig.journal.newest < max(places) + 2e6
+    assert rig.committer.newest < max(places) + 2e6
     # And every second has a version of its own.
     for _ in range(3):
         rig.clock.pass_by(1)
@@ -493,30 +495,30 @@ async def test_a_clock_that_is_set_while_it_serves_changes_no_order(rig: Rig, st
 @in_rig()
 async def test_a_store_without_a_mark_is_looked_through(rig: Rig) -> None:
     await rig.store.apply(Writes(puts={(DEVICE, "a"): item(rig, "a", 1, seq=77)}), Reads(), 0)
-    await rig.journal_restarts()
-    assert rig.journal.newest == 77
+    await rig.committer_restarts()
+    assert rig.committer.newest == 77
 
 
 @in_rig()
 async def test_a_mark_that_failed_is_made_with_the_next_item(rig: Rig) -> None:
     rig.store.failing = True
-    rig.journal.put(DEVICE, item(rig, "a", 1, seq=100), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "a", 1, seq=100), lambda status: None)
     await rig.settle()
     rig.store.failing = False
-    rig.journal.put(DEVICE, item(rig, "a", 1, seq=101), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "a", 1, seq=101), lambda status: None)
     await rig.settle()
-    await rig.journal_restarts()
-    assert rig.journal.newest > 101
+    await rig.committer_restarts()
+    assert rig.committer.newest > 101
 
 
 @in_rig()
 async def test_a_clock_that_is_set_forward_deletes_nothing_for_a_while(rig: Rig) -> None:
     async def sweep() -> int:
-        rig.journal.sweep_soon(100)
+        rig.committer.sweep_soon(100)
         await rig.settle()
-        return rig.journal.expired
+        return rig.committer.expired
 
-    rig.journal.put(DEVICE, item(rig, "a", 1, ttl=600), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "a", 1, ttl=600), lambda status: None)
     await rig.settle()
     rig.clock.unix_s += 3600
     assert await sweep() == 0
@@ -527,7 +529,7 @@ async def test_a_clock_that_is_set_forward_deletes_nothing_for_a_while(rig: Rig)
     assert await rig.inbox(DEVICE) == [("a", 1)]
     rig.clock.pass_by(600)
     assert await sweep() == 1
-    rig.journal.put(DEVICE, item(rig, "a", 1, ttl=600), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "a", 1, ttl=600), lambda status: None)
     await rig.settle()
     rig.clock.unix_s += 3600  # it was none
     assert await sweep() == 1
@@ -538,12 +540,12 @@ async def test_a_clock_that_is_set_forward_deletes_nothing_for_a_while(rig: Rig)
 @in_rig()
 async def test_a_read_sees_what_was_asked_before_it_and_only_its_own(rig: Rig) -> None:
     heard: dict[str, Any] = {}
-    rig.journal.put(DEVICE, item(rig, "b", 1, seq=2), lambda status: None)
-    rig.journal.put(DEVICE, item(rig, "a", 2, seq=1), lambda status: None)
-    rig.journal.put(OTHER, item(rig, "c", 3), lambda status: None)
-    rig.journal.read_inbox(DEVICE, lambda status, items: heard.update(one=(status, [i.slot for i in items])))
-    rig.journal.read_inbox(b"n" * 16, lambda status, items: heard.update(none=(status, items)))
-    rig.journal.read_inboxes([OTHER, b"n" * 16], lambda status, found: heard.update(many=(status, set(found))))
+    rig.committer.put(DEVICE, item(rig, "b", 1, seq=2), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "a", 2, seq=1), lambda status: None)
+    rig.committer.put(OTHER, item(rig, "c", 3), lambda status: None)
+    rig.committer.read_inbox(DEVICE, lambda status, items: heard.update(one=(status, [i.slot for i in items])))
+    rig.committer.read_inbox(b"n" * 16, lambda status, items: heard.update(none=(status, items)))
+    rig.committer.read_inboxes([OTHER, b"n" * 16], lambda status, found: heard.update(many=(status, set(found))))
     await rig.settle()
     assert heard == {"one": (OK, ["a", "b"]), "none": (OK, []), "many": (OK, {OTHER})}
 
@@ -551,11 +553,11 @@ async def test_a_read_sees_what_was_asked_before_it_and_only_its_own(rig: Rig) -
 @in_rig()
 async def test_what_is_acknowledged_before_its_commit_never_reaches_the_store(rig: Rig) -> None:
     rig.store.hold()
-    rig.journal.put(DEVICE, item(rig, "other", 1), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "other", 1), lambda status: None)
     await rig.settle()
     statuses: list[int] = []
-    rig.journal.put(DEVICE, item(rig, "a", 5), statuses.append)
-    rig.journal.remove(DEVICE, "a", 5)
+    rig.committer.put(DEVICE, item(rig, "a", 5), statuses.append)
+    rig.committer.remove(DEVICE, "a", 5)
     rig.store.release()
     await rig.settle()
     assert statuses == [OK]
@@ -566,9 +568,9 @@ async def test_what_is_acknowledged_before_its_commit_never_reaches_the_store(ri
 @pytest.mark.parametrize("acked", [4, 5, 6])
 @in_rig()
 async def test_an_ack_of_an_older_version_removes_nothing(rig: Rig, acked: int) -> None:
-    rig.journal.put(DEVICE, item(rig, "a", 5), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "a", 5), lambda status: None)
     await rig.settle()
-    rig.journal.remove(DEVICE, "a", acked)
+    rig.committer.remove(DEVICE, "a", acked)
     await rig.settle()
     assert await rig.inbox(DEVICE) == ([("a", 5)] if acked < 5 else [])
 
@@ -577,7 +579,7 @@ async def test_an_ack_of_an_older_version_removes_nothing(rig: Rig, acked: int) 
 async def test_a_full_inbox_refuses_its_own_puts_alone(rig: Rig) -> None:
     heard: list[tuple[str, int]] = []
     for device, slot in ((DEVICE, "a"), (DEVICE, "b"), (DEVICE, "c"), (OTHER, "d"), (DEVICE, "a")):
-        rig.journal.put(device, item(rig, slot, 1), lambda status, slot=slot: heard.append((slot, status)))
+        rig.committer.put(device, item(rig, slot, 1), lambda status, slot=slot: heard.append((slot, status)))
     await rig.settle()
     assert sorted(heard) == [("a", OK), ("a", OK), ("b", OK), ("c", FULL), ("d", OK)]
 
@@ -587,61 +589,61 @@ async def test_a_failed_commit_fails_everything_in_it_and_the_next_may_succeed(r
     heard: list[Any] = []
 
     def everything() -> None:
-        rig.journal.put(DEVICE, item(rig, "a", 1), heard.append)
-        rig.journal.event(CHANNEL, int(rig.clock.unix()) + 60, "x", lambda *result: heard.append(result))
-        rig.journal.read_inbox(DEVICE, lambda status, items: heard.append((status, len(items))))
-        rig.journal.read_inboxes([DEVICE], lambda status, found: heard.append((status, len(found))))
-        rig.journal.read_record("space", DEVICE, lambda *result: heard.append(result))
-        rig.journal.when_durable(heard.append)
+        rig.committer.put(DEVICE, item(rig, "a", 1), heard.append)
+        rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, "x", lambda *result: heard.append(result))
+        rig.committer.read_inbox(DEVICE, lambda status, items: heard.append((status, len(items))))
+        rig.committer.read_inboxes([DEVICE], lambda status, found: heard.append((status, len(found))))
+        rig.committer.read_record("space", DEVICE, lambda *result: heard.append(result))
+        rig.committer.when_durable(heard.append)
 
     rig.store.failing = True
     everything()
     await rig.settle()
     assert heard == [FAILED, (FAILED, 0), (FAILED, 0), (FAILED, None), (FAILED, 0), FAILED]
-    assert not rig.journal.healthy
-    assert rig.journal.commits == 0
+    assert not rig.committer.healthy
+    assert rig.committer.commits == 0
     heard.clear()
     rig.store.failing = False
     everything()
     await rig.settle()
     assert heard == [OK, (OK, 1), (OK, 1), (OK, None), (OK, 1), OK]
-    assert rig.journal.healthy
-    assert rig.journal.failures == 1
+    assert rig.committer.healthy
+    assert rig.committer.failures == 1
 
 
 @in_rig()
 async def test_a_store_that_failed_is_well_again_once_it_has_written(rig: Rig) -> None:
     rig.store.failing = True
-    rig.journal.put(DEVICE, item(rig, "a", 1), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "a", 1), lambda status: None)
     await rig.settle()
     rig.store.failing = False
-    rig.journal.read_inbox(DEVICE, lambda status, items: None)
+    rig.committer.read_inbox(DEVICE, lambda status, items: None)
     await rig.settle()
-    assert not rig.journal.healthy
-    rig.journal.sweep_soon(10)
+    assert not rig.committer.healthy
+    rig.committer.sweep_soon(10)
     await rig.settle()
-    assert rig.journal.healthy
+    assert rig.committer.healthy
 
 
 @in_rig()
 async def test_records_are_kept_until_they_expire_or_are_deleted(rig: Rig) -> None:
     async def read(key: bytes) -> bytes | None:
         found: list[bytes | None] = []
-        rig.journal.read_record("space", key, lambda status, value: found.append(value))
+        rig.committer.read_record("space", key, lambda status, value: found.append(value))
         await rig.settle()
         return found[0]
 
     now = int(rig.clock.unix())
-    rig.journal.record("space", DEVICE, b"old", now + 10)
-    rig.journal.record("space", DEVICE, b"new", now + 10)
-    rig.journal.record("space", OTHER, b"for ever", 0)
-    rig.journal.record("elsewhere", DEVICE, b"elsewhere", 0)
+    rig.committer.record("space", DEVICE, b"old", now + 10)
+    rig.committer.record("space", DEVICE, b"new", now + 10)
+    rig.committer.record("space", OTHER, b"for ever", 0)
+    rig.committer.record("elsewhere", DEVICE, b"elsewhere", 0)
     assert await read(DEVICE) == b"new"
     rig.clock.pass_by(10)
     assert await read(DEVICE) is None
     rig.clock.pass_by(10**9)
     assert await read(OTHER) == b"for ever"
-    rig.journal.record("space", OTHER, None, 0)
+    rig.committer.record("space", OTHER, None, 0)
     assert await read(OTHER) is None
 
 
@@ -649,12 +651,12 @@ async def test_records_are_kept_until_they_expire_or_are_deleted(rig: Rig) -> No
 async def test_a_log_counts_and_each_reader_gets_what_is_after_its_own_position(rig: Rig) -> None:
     offsets: list[int] = []
     for number in range(5):
-        rig.journal.event(
+        rig.committer.event(
             CHANNEL, int(rig.clock.unix()) + 60, f"e{number + 1}", lambda _, offset: offsets.append(offset)
         )
     slices: dict[int, LogSlice | None] = {}
     for since in (3, 0, 5, 4):
-        rig.journal.read_log(CHANNEL, since, lambda status, part, since=since: slices.update({since: part}))
+        rig.committer.read_log(CHANNEL, since, lambda status, part, since=since: slices.update({since: part}))
     await rig.settle()
     assert offsets == [1, 2, 3, 4, 5]
     for since, part in slices.items():
@@ -665,28 +667,28 @@ async def test_a_log_counts_and_each_reader_gets_what_is_after_its_own_position(
 
 @in_rig()
 async def test_a_sweep_runs_between_commits(rig: Rig) -> None:
-    rig.journal.put(DEVICE, item(rig, "short", 1, ttl=5), lambda status: None)
-    rig.journal.put(DEVICE, item(rig, "long", 1, ttl=50), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "short", 1, ttl=5), lambda status: None)
+    rig.committer.put(DEVICE, item(rig, "long", 1, ttl=50), lambda status: None)
     await rig.settle()
     rig.clock.pass_by(5)
-    rig.journal.sweep_soon(100)
+    rig.committer.sweep_soon(100)
     await rig.settle()
-    assert rig.journal.expired == 1
+    assert rig.committer.expired == 1
     assert dict(rig.store.sizes())["inbox"] == 1
 
 
 @in_rig()
 async def test_readers_of_one_inbox_get_each_what_they_asked_for(rig: Rig) -> None:
     for seq, slot in enumerate("cadb"):
-        rig.journal.put(DEVICE, item(rig, slot, 1, seq=seq), lambda status: None)
+        rig.committer.put(DEVICE, item(rig, slot, 1, seq=seq), lambda status: None)
     heard: list[str] = []
     for most in (2, None, 3, 10):
         more = {} if most is None else {"most": most}
-        rig.journal.read_inbox(DEVICE, lambda _, items: heard.append("".join(i.slot for i in items)), **more)
-    rig.journal.read_inboxes([DEVICE], lambda _, found: heard.append("".join(i.slot for i in found[DEVICE])))
+        rig.committer.read_inbox(DEVICE, lambda _, items: heard.append("".join(i.slot for i in items)), **more)
+    rig.committer.read_inboxes([DEVICE], lambda _, found: heard.append("".join(i.slot for i in found[DEVICE])))
     await rig.settle()
     assert heard == ["ab", "cadb", "abc", "abcd", "cadb"]
-    rig.journal.read_inbox(DEVICE, lambda _, items: heard.append("".join(i.slot for i in items)), 1)
+    rig.committer.read_inbox(DEVICE, lambda _, items: heard.append("".join(i.slot for i in items)), 1)
     await rig.settle()
     assert heard[5:] == ["a"]
 
@@ -695,9 +697,9 @@ async def test_readers_of_one_inbox_get_each_what_they_asked_for(rig: Rig) -> No
 async def test_it_counts_what_gave_its_place_to_others(rig: Rig) -> None:
     statuses: list[int] = []
     for number in range(5):
-        rig.journal.put(DEVICE, item(rig, f"{number}", 1, seq=number)._replace(urgency=3), statuses.append)
+        rig.committer.put(DEVICE, item(rig, f"{number}", 1, seq=number)._replace(urgency=3), statuses.append)
     await rig.settle()
-    assert (statuses, rig.journal.evicted) == ([OK] * 5, 3)
+    assert (statuses, rig.committer.evicted) == ([OK] * 5, 3)
     assert await rig.inbox(DEVICE) == [("3", 1), ("4", 1)]
 
 
@@ -713,7 +715,7 @@ class Lookups:
 
     async def __call__(self) -> tuple[int, bytes | None, bool]:
         heard: list[tuple[int, bytes | None]] = []
-        self.rig.journal.look_up("space", self.key, lambda status, value: heard.append((status, value)))
+        self.rig.committer.look_up("space", self.key, lambda status, value: heard.append((status, value)))
         at_once = bool(heard)
         await self.rig.settle()
         ((status, value),) = heard
@@ -725,20 +727,20 @@ async def test_what_was_looked_up_is_remembered_for_a_minute_and_what_is_not_the
     look_up = Lookups(rig)
     assert await look_up() == (OK, None, False)
     assert await look_up() == (OK, None, False)
-    rig.journal.record("space", DEVICE, b"1", 0)
+    rig.committer.record("space", DEVICE, b"1", 0)
     assert await look_up() == (OK, b"1", False)
     assert await look_up() == (OK, b"1", True)
-    commits = rig.journal.commits
+    commits = rig.committer.commits
     rig.clock.pass_by(19)
     assert await look_up() == (OK, b"1", True)
-    assert rig.journal.commits == commits
+    assert rig.committer.commits == commits
     rig.clock.pass_by(60)
     assert await look_up() == (OK, b"1", False)
 
 
 @in_rig(store={"record_cache": 0})
 async def test_nothing_is_remembered_without_room(rig: Rig) -> None:
-    rig.journal.record("space", DEVICE, b"1", 0)
+    rig.committer.record("space", DEVICE, b"1", 0)
     look_up = Lookups(rig)
     for _ in range(2):
         assert await look_up() == (OK, b"1", False)
@@ -747,11 +749,11 @@ async def test_nothing_is_remembered_without_room(rig: Rig) -> None:
 @in_rig()
 async def test_a_write_is_seen_at_once(rig: Rig) -> None:
     look_up = Lookups(rig)
-    rig.journal.record("space", DEVICE, b"1", 0)
+    rig.committer.record("space", DEVICE, b"1", 0)
     await look_up()
-    rig.journal.record("space", DEVICE, b"2", 0)
+    rig.committer.record("space", DEVICE, b"2", 0)
     assert await look_up() == (OK, b"2", True)
-    rig.journal.record("space", DEVICE, None, 0)
+    rig.committer.record("space", DEVICE, None, 0)
     assert await look_up() == (OK, None, False)
 
 
@@ -759,13 +761,13 @@ async def test_a_write_is_seen_at_once(rig: Rig) -> None:
 @in_rig()
 async def test_a_write_that_crosses_with_the_look_up_is_seen_by_the_next(rig: Rig, value: bytes | None) -> None:
     look_up = Lookups(rig)
-    rig.journal.record("space", DEVICE, b"old", 0)
+    rig.committer.record("space", DEVICE, b"old", 0)
     await rig.settle()
     rig.store.hold()
     crossed: list[Any] = []
-    rig.journal.look_up("space", DEVICE, lambda *heard: crossed.append(heard))
+    rig.committer.look_up("space", DEVICE, lambda *heard: crossed.append(heard))
     await rig.settle()  # the read is under way
-    rig.journal.record("space", DEVICE, value, 0)
+    rig.committer.record("space", DEVICE, value, 0)
     rig.store.release()
     await rig.settle()
     assert crossed == [(OK, b"old")]
@@ -775,10 +777,10 @@ async def test_a_write_that_crosses_with_the_look_up_is_seen_by_the_next(rig: Ri
 @in_rig()
 async def test_a_write_that_failed_is_forgotten(rig: Rig) -> None:
     look_up = Lookups(rig)
-    rig.journal.record("space", DEVICE, b"1", 0)
+    rig.committer.record("space", DEVICE, b"1", 0)
     await look_up()
     rig.store.failing = True
-    rig.journal.record("space", DEVICE, b"2", 0)
+    rig.committer.record("space", DEVICE, b"2", 0)
     await rig.settle()
     assert await look_up() == (FAILED, None, False)
     rig.store.failing = False
@@ -790,12 +792,12 @@ async def test_a_write_that_failed_is_forgotten(rig: Rig) -> None:
 async def test_a_record_written_without_an_expiry_keeps_its_own_in_the_same_batch_too(rig: Rig) -> None:
     now = int(rig.clock.unix())
     look_up, other = Lookups(rig), Lookups(rig, OTHER)
-    rig.journal.record("space", OTHER, b"there", 0)
+    rig.committer.record("space", OTHER, b"there", 0)
     await rig.settle()
-    rig.journal.record("space", DEVICE, b"1", now + 100)
-    rig.journal.record("space", DEVICE, b"2", KEEP_EXPIRY)
-    rig.journal.record("space", OTHER, None, 0)
-    rig.journal.record("space", OTHER, b"gone", KEEP_EXPIRY)
+    rig.committer.record("space", DEVICE, b"1", now + 100)
+    rig.committer.record("space", DEVICE, b"2", KEEP_EXPIRY)
+    rig.committer.record("space", OTHER, None, 0)
+    rig.committer.record("space", OTHER, b"gone", KEEP_EXPIRY)
     assert await look_up() == (OK, b"2", False)
     assert await other() == (OK, None, False)
     rig.clock.pass_by(100)
@@ -826,18 +828,18 @@ def test_merging_is_as_if_each_word_had_a_commit_of_its_own(steps: list[tuple[st
         model: dict[str, int] = {}
         for step, slot, version in steps:
             if step == "put":
-                rig.journal.put(DEVICE, item(rig, slot, version), lambda status: None)
+                rig.committer.put(DEVICE, item(rig, slot, version), lambda status: None)
                 model[slot] = version
             elif step == "ack":
-                rig.journal.remove(DEVICE, slot, version)
+                rig.committer.remove(DEVICE, slot, version)
                 if model.get(slot, ANY_VERSION) <= version:
                     del model[slot]
             elif step == "acks":
-                rig.journal.acknowledged(DEVICE, [("x", 1), (slot, version), ("y", 1), ("z", version)])
+                rig.committer.acknowledged(DEVICE, [("x", 1), (slot, version), ("y", 1), ("z", version)])
                 if model.get(slot, ANY_VERSION) <= version:
                     del model[slot]
             elif step == "drop":
-                rig.journal.remove(DEVICE, slot)
+                rig.committer.remove(DEVICE, slot)
                 model.pop(slot, None)
             elif step == "commit":
                 await rig.settle()

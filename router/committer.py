@@ -1,6 +1,6 @@
-"""The journal: many small writes and reads become one group commit after another.
+"""The committer: many small writes and reads become one group commit after another.
 
-Whoever wants something kept says so without waiting and gives a callback; the journal merges what concerns the same
+Whoever wants something kept says so without waiting and gives a callback; the committer merges what concerns the same
 slot, hands the whole batch to the store, and calls back when it is durable. While one commit is under way the next
 batch fills. Order is kept: a read sees every write asked for before it.
 
@@ -77,7 +77,7 @@ _STEP_PAUSE_S: Final = 3600.0
 """So long after it was set forward nothing is deleted for its age: perhaps it is set back."""
 
 
-class Journal:
+class GroupCommitter:
     """Owner of the store. Callbacks get OK, FULL (the inbox has no room) or FAILED (the store could not).
 
     unix_time: the clock by which entries expire. monotonic: the one that measures. Both in seconds.
@@ -399,7 +399,7 @@ class Journal:
             try:
                 await self._turn(flush)
             except Exception as error:  # whatever it was, the others want their commits
-                logs.limited("journal.failed", at="error", per=type(error).__name__, exc=error)
+                logs.limited("committer.failed", at="error", per=type(error).__name__, exc=error)
                 await trio.lowlevel.checkpoint()
 
     async def _turn(self, flush: Callable[[], None]) -> None:
