@@ -363,9 +363,10 @@ def events_reach_subscribers(index: Index) -> Iterator[Violation]:
 
 
 def cache_is_fresh(index: Index) -> Iterator[Violation]:
-    """Pusher: who subscribes to a cache channel hears at once the last event that was accepted before, or a newer.
-    While the store cannot read, a cache miss sends the client to its application, which is as good. Behind a worker
-    that stood still for longer than its lease an event from before may come first, and the newest right after it."""
+    """Pusher: who subscribes to a cache channel hears at once the last event that was accepted before, or a newer; or
+    one that was still on its way to its worker, and right behind it the others up to that last one. Behind a worker
+    that stood still for longer than its lease those may be missing, and the newest follows.
+    While the store cannot read, a cache miss sends the client to its application, which is as good."""
     asked = defaultdict(list)
     for one in index.history.subscribed:
         if one.cached is not None:
@@ -374,25 +375,24 @@ def cache_is_fresh(index: Index) -> Iterator[Violation]:
         for one, (number, since) in _newest_before(_accepted(pushes), asked[channel]):
             if one.cached is None or one.cached >= number:
                 continue
-            if one.cached == -1 and index.touched(STORE, one.asked - _NEAR_S, one.at + _NEAR_S):
-                continue
-            if index.touched(STOPPED, one.asked - _NEAR_S, one.asked + _SETTLED_S):
-                if _soon_newest(index, one, number):
-                    continue
-                but = " and nothing newer came after it"
+            if one.cached < 0:
+                excused = index.touched(STORE, one.asked - _NEAR_S, one.at + _NEAR_S)
+            elif index.touched(STOPPED, one.asked - _NEAR_S, one.asked + _SETTLED_S):
+                excused = _follows(index, one, _SETTLED_S, lambda later, last=number: later >= last)
             else:
-                but = ""
-            got = "cache_miss" if one.cached < 0 else str(one.cached)
-            text = f"connection {one.connection} got {got}{but}, but {number} had been accepted at {since:.3f}"
-            yield Violation("stale cache", f"{text} (it asked at {one.asked:.3f})", one.at, "", channel)
+                excused = _follows(index, one, _NEAR_S, lambda later, last=number: later == last)
+            if not excused:
+                got = "cache_miss" if one.cached < 0 else f"{one.cached}, and not what was newer right behind it"
+                text = f"connection {one.connection} got {got}, but {number} had been accepted at {since:.3f}"
+                yield Violation("stale cache", f"{text} (it asked at {one.asked:.3f})", one.at, "", channel)
 
 
-def _soon_newest(index: Index, one: Subscribed, number: int) -> bool:
-    """Whether a subscriber has the newest event a moment later, if it listened for so long."""
-    if index.history.connections[one.connection].listened_until() <= one.at + _SETTLED_S:
+def _follows(index: Index, one: Subscribed, seconds: float, wanted: Callable[[int], bool]) -> bool:
+    """Whether such an event came to a subscriber soon after its first, if it listened for so long."""
+    if index.history.connections[one.connection].listened_until() <= one.at + seconds:
         return True
     came = index.by_connection[one.connection, one.channel]
-    return any(arrival.number >= number and arrival.at <= one.at + _SETTLED_S for arrival in came)
+    return any(wanted(arrival.number) and arrival.at <= one.at + seconds for arrival in came)
 
 
 def members_once(index: Index) -> Iterator[Violation]:
