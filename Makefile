@@ -14,13 +14,14 @@ TEST_PROCESSES ?= 2
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test lint bench docs fuzz torture lock clean
+.PHONY: help install tools start test test-unit lint bench docs fuzz torture lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
 	@echo "make install  only install what a farm needs, into $(VENV)"
 	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
+	@echo "make test-unit  install, then only the tests that start no farm, in less than a minute"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
 	@echo "make docs     install, then make the reference pages from the code and the site in build/docs"
@@ -51,6 +52,9 @@ test: $(DEV)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR)
 	@cat $(MISSING)
+
+test-unit: $(DEV)
+	$(BIN)/python -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile -q tests/unit $(PYTEST_ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ LOG_LINES: Final = 5
 class Status:
     """What `GET /status` on the admin port says, as far as the bench needs it. Shards by their number as text.
     `capacity`: connections that the workers take in all, None if they do not say. `python`: the interpreter, and how it
-    was built (`router.interpreter`), empty if it does not say."""
+    was built (`router.common.interpreter`), empty if it does not say."""
 
     routers: list[int]
     workers: dict[str, int]

@@ -17,8 +17,8 @@ from typing import Any, Final
 from farm.configtext import toml_value
 from farm.optionvalue import expected, options_of
 from farm.settings import all_sections
-from router.log_events import LOG_EVENTS
-from router.metrics import ROUTER_METRICS, WORKER_METRICS, Metric
+from router.common.log_events import LOG_EVENTS
+from router.common.metrics import ROUTER_METRICS, WORKER_METRICS, Metric
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -147,7 +147,7 @@ def log_events_page() -> str:
 
 
 def files_named(text: str) -> list[str]:
-    """Files and folders of the project that a page names, as `farm/wheel.py` or `router/store/`."""
+    """Files and folders of the project that a page names, as `farm/worker/wheel.py` or `router/store/`."""
     return re.findall(r"`((?:farm|router|bench|docs|deploy|tests)/[a-z0-9_/.-]*[a-z0-9/])`", text)
 
 

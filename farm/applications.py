@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from farm.config import ConfigError
-from router.options import Settings
+from router.common.options import Settings
 
 FLAG: Final = "--micronotifier-config"
 DEFAULT_PORT: Final = 8111
@@ -19,7 +19,7 @@ def settings_of(file: Path) -> Iterator[tuple[str, str, object]]:
 
     Raises: ConfigError with every problem, among them what the farm does not have.
     """
-    from router.pusher_apps import AppsError, read
+    from router.dialects.pusher.applications import AppsError, read
 
     try:
         found = read(file)
@@ -39,7 +39,7 @@ def check(settings: Settings) -> None:
     Raises: ConfigError with every problem.
     """
     from router.dialects import is_on, pusher
-    from router.pusher_apps import AppsError, load
+    from router.dialects.pusher.applications import AppsError, load
 
     options = settings.get(pusher.PusherOptions)
     if not is_on(settings, pusher):

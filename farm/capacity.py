@@ -13,8 +13,8 @@ from typing import Final
 
 from farm.machine import UNLIMITED, Machine
 from farm.settings import WorkerOptions
-from router.options import Settings
-from router.settings import Listen
+from router.common.options import Settings
+from router.common.settings import Listen
 
 KERNEL_BYTES_PER_CONNECTION: Final = 4096
 USER_BYTES_PER_CONNECTION: Final = 512

@@ -1,6 +1,6 @@
 """Reads the settings tree: defaults, then `farm.toml`, then the environment, then flags; the later wins.
 
-Every source is read against the same declarations (`router.options`), and all of it is read before anything
+Every source is read against the same declarations (`router.common.options`), and all of it is read before anything
 is said, so that one run names every problem: where it stands, what was expected, what was found, and for a
 name that does not exist the nearest one that does.
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from farm.optionvalue import PREFIX, WrongValue, checked, expected, from_text, options_of, show
-from router.options import Section, Settings
+from router.common.options import Section, Settings
 
 DEFAULT_FILE: Final = Path("farm.toml")
 NEAR: Final = 0.8  # difflib's ratio from which an unknown FARM_ variable counts as a misspelt option

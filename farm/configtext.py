@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from farm.config import Resolved
 from farm.optionvalue import Option, expected, options_of
-from router.options import Section
+from router.common.options import Section
 
 _HEAD: Final = """\
 # farm.toml: every option of the connection farm, with its default.

@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from router.options import Settings
-from router.settings import Data, Listen
+from router.common.options import Settings
+from router.common.settings import Data, Listen
 
 PID_FILE: Final = "farm.pid"
 RELOAD_FILE: Final = "reload.json"

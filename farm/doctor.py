@@ -28,9 +28,9 @@ from farm.capacity import (
 )
 from farm.control import ControlError, pid_file, running_pid
 from farm.machine import Machine
-from router.interpreter import Interpreter
-from router.options import Settings
-from router.settings import Data, Listen, StoreOptions
+from router.common.interpreter import Interpreter
+from router.common.options import Settings
+from router.common.settings import Data, Listen, StoreOptions
 
 __all__ = [
     "CHECKS",

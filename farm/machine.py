@@ -15,7 +15,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from router.interpreter import Interpreter, interpreter
+from router.common.interpreter import Interpreter, interpreter
 
 UNLIMITED: Final = 2**63 - 1
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, get_origin, get_type_hints
 
-from router.options import OptionSpec, Section, spec_of
+from router.common.options import OptionSpec, Section, spec_of
 
 PREFIX: Final = "FARM_"
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import farm.dialects
+import router.common.settings
 import router.dialects
-import router.settings
-from router import option_texts as texts
+from router.common import option_texts as texts
+from router.common.options import Section, option
 from router.dialects import modules, switches
-from router.options import Section, option
 
 
 @dataclass(frozen=True)
@@ -168,4 +168,4 @@ def all_sections() -> tuple[type[Section], ...]:
     """The whole tree: the router's sections, ours, the dialects' and the dialects' switches."""
     found = modules(router.dialects) + modules(farm.dialects)
     own = [section for module in found for section in module.SECTIONS]
-    return (*router.settings.SECTIONS, *OWN_SECTIONS, *dict.fromkeys(own), switches(found))
+    return (*router.common.settings.SECTIONS, *OWN_SECTIONS, *dict.fromkeys(own), switches(found))

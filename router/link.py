@@ -6,19 +6,17 @@ one place that touches the socket, and it goes on until receiving would block an
 
 from __future__ import annotations
 
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import zmq
 
-from router import logs
-from router import vocabulary as v
-from router.hub import Hub, WorkerSession
-from router.settings import LinkOptions
+from router.common import logs
+from router.common import messages as v
+from router.common.link_address import LinkError
+from router.common.settings import LinkOptions
+from router.core.hub import Hub, WorkerSession
 
-SOCKET_NAME = "router.sock"
-_SUN_PATH_MAX = 107
 _PUMP_S = 0.02
 """So long workers are heard without end, while they say much: then app servers and the clock have a turn."""
 # As plain integers: pyzmq's flags are enums, and combining them costs more than sending.
@@ -27,23 +25,6 @@ _EVENTS = int(zmq.EVENTS)
 _RCVMORE = int(zmq.RCVMORE)
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-
-
-class LinkError(Exception):
-    """The link's address cannot be used."""
-
-
-def address(folder: Path) -> str:
-    """The link's address in this control folder.
-
-    Raises: LinkError if the path is too long for a Unix socket.
-    """
-    path = str(folder.resolve() / SOCKET_NAME)
-    if len(path.encode()) > _SUN_PATH_MAX:
-        raise LinkError(
-            f"{path} is longer than the {_SUN_PATH_MAX} bytes a Unix socket may have: choose a shorter data.dir"
-        )
-    return f"ipc://{path}"
 
 
 class RouterLink:

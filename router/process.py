@@ -16,27 +16,29 @@ import trio
 import zmq
 
 import router.dialects
-from router import health, lifecycle, logs, webhooks
-from router.committer import GroupCommitter
+from router.common import health, lifecycle, logs
+from router.common.fd_passing import Handovers, is_wanted
+from router.common.guard import guarded
+from router.common.key_file import load_or_make_keys
+from router.common.link_address import address
+from router.common.listener import open_listener
+from router.common.memory import Bursts, give_back, resident_bytes
+from router.common.options import Settings
+from router.common.poller import READ, Poller
+from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions
+from router.common.token import Tokens
+from router.core.committer import GroupCommitter
+from router.core.gathering import Gathering
+from router.core.hub import Hub
+from router.core.keeping import Keeper
 from router.dialects import Context, Reply, Route, Router, is_on, modules, pusher
-from router.gathering import Gathering
-from router.guard import guarded
-from router.handover import Handovers, is_wanted
-from router.http1 import Request, Response
-from router.http_port import HttpPort
-from router.hub import Hub
-from router.keeping import Keeper
-from router.key_file import load_or_make_keys
-from router.link import RouterLink, address
-from router.listener import open_listener
-from router.memory import Bursts, give_back, resident_bytes
-from router.options import Settings
-from router.poller import READ, Poller
-from router.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions
+from router.dialects.pusher import webhooks
+from router.http.http1 import Request, Response
+from router.http.http_port import HttpPort
+from router.http.turns import Turns
+from router.link import RouterLink
 from router.store.base import StoreError
 from router.store.select import open_store
-from router.token import Tokens
-from router.turns import Turns
 
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0

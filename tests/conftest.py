@@ -3,9 +3,9 @@
 import os
 from collections.abc import Generator
 
-import farm_fixture
 import pytest
 from hypothesis import settings
+from support import farm_fixture
 
 settings.register_profile("farm", deadline=None, database=None)
 settings.load_profile("farm")

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
-from misbehaving import Rules, every, misbehaving
 from rich.console import Console
+from support.misbehaving import Rules, every, misbehaving
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,

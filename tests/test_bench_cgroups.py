@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from control_groups import MIB, needs_groups
+from support.control_groups import MIB, needs_groups
 
 from bench.machine import cgroups, leftovers
 from bench.machine.cgroups import (

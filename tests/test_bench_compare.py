@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from installed import missing
+from support.installed import missing
 
 from bench import peers
 from bench.cli import main

@@ -23,10 +23,10 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from installed import missing
-from misbehaving import FRAME_FAULTS, Misbehaving, Peer, Rules, every
 from rich.console import Console
-from support import deaf_port
+from support.common import deaf_port
+from support.installed import missing
+from support.misbehaving import FRAME_FAULTS, Misbehaving, Peer, Rules, every
 from wsproto import WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, Request, TextMessage
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from control_groups import MIB, needs_groups
+from support.control_groups import MIB, needs_groups
 
 from bench.cli import main
 from bench.farm_process import Status, read_status

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from misbehaving import FRAME_FAULTS, OPENING_FAULTS, Misbehaving, Rules, every, misbehaving
 from rich.console import Console
-from support import deaf_port
+from support.common import deaf_port
+from support.misbehaving import FRAME_FAULTS, OPENING_FAULTS, Misbehaving, Rules, every, misbehaving
 
 from bench.cli import main
 from bench.errors import BenchError

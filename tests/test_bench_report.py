@@ -26,7 +26,7 @@ from bench.figures.results import COMMANDS, document, read, shown
 from bench.figures.tables import Chart, Series, Table
 from bench.render import html, markdown, pictures, terminal
 from bench.render.columns import text_columns
-from router.interpreter import interpreter
+from router.common.interpreter import interpreter
 
 RECORDED = Path(__file__).parent / "data" / "bench"
 COMMANDS_RECORDED = ("connect", "push", "instances")

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from misbehaving import Rules, every, misbehaving
 from rich.console import Console
+from support.misbehaving import Rules, every, misbehaving
 
 from bench.cli import main
 from bench.figures import slope

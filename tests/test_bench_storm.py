@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from misbehaving import Misbehaving, Rules, misbehaving
 from rich.console import Console
+from support.misbehaving import Misbehaving, Rules, misbehaving
 
 from bench.cli import main
 from bench.errors import BenchError

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from router.interpreter import interpreter
+from router.common.interpreter import interpreter
 
 CPUCLOCK_SCHED: Final = 2
 """The low bits of a process's clock id: all the time that its threads ran, in nanoseconds."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from router.options import Settings
-from router.settings import EndpointOptions, Listen
+from router.common.options import Settings
+from router.common.settings import EndpointOptions, Listen
 
 
 def default_router_url(settings: Settings) -> str:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid02, VapidException
 
-from router import option_texts as texts
+from router.common import option_texts as texts
 
 MAX_PLAIN_BYTES: Final = 3993
 """RFC 8291, section 4: what fits into one record of 4096 bytes beside its header, the padding delimiter and the tag."""

@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from farm.demo import page
 from farm.demo.sender import Base, Order, Push, Refused, Sender, hint
-from router import option_texts as texts
+from router.common import option_texts as texts
 
 HOST: Final = "127.0.0.1"
 MAX_ORDER_BYTES: Final = 32_768

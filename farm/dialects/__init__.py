@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from farm.upgrade import Request
-from router.metrics import WorkerCounters
-from router.options import Settings
+from farm.worker.upgrade import Request
+from router.common.metrics import WorkerCounters
+from router.common.options import Settings
+from router.common.token import Tokens
 from router.store.base import Item
-from router.token import Tokens
 
 
 class Binary(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from farm.dialects import Binary, Context, Effects
-from farm.upgrade import Request
-from router.options import Section
+from farm.worker.upgrade import Request
+from router.common.options import Section
 from router.store.base import Item
 
 NAME = "echo"

@@ -16,8 +16,9 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from farm.dialects import Ask, Close, Context, Effect, Effects, Join, Members, Part, Session, Tick
-from farm.upgrade import Request
-from router import vocabulary as v
+from farm.worker.upgrade import Request
+from router.common import messages as v
+from router.common.options import Section
 from router.dialects.pusher import (
     CACHE,
     CACHE_MISS,
@@ -35,8 +36,7 @@ from router.dialects.pusher import (
     member_info,
     shown_member,
 )
-from router.options import Section
-from router.pusher_apps import App, load, socket_signature, user_signature
+from router.dialects.pusher.applications import App, load, socket_signature, user_signature
 from router.store.base import Item
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]

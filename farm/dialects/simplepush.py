@@ -15,15 +15,15 @@ import msgspec
 
 from farm.coarse_time import CoarseTime
 from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects, Tick
-from farm.frames import GOING_AWAY, NORMAL, TRY_LATER
-from farm.upgrade import Request
-from router import vocabulary as v
+from farm.worker.frames import GOING_AWAY, NORMAL, TRY_LATER
+from farm.worker.upgrade import Request
+from router.common import messages as v
+from router.common.options import Section
+from router.common.settings import EndpointOptions
+from router.common.uuids import device_key, is_id, new_uaid
+from router.core.keeping import stamp
 from router.dialects.simplepush import DEVICES, FRESH, NAME, PURPOSE, SimplePushOptions
-from router.keeping import stamp
-from router.options import Section
-from router.settings import EndpointOptions
 from router.store.base import Item
-from router.uuids import device_key, is_id, new_uaid
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
 

@@ -17,9 +17,13 @@ import msgspec
 
 from farm.coarse_time import CoarseTime
 from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects
-from farm.frames import GOING_AWAY, POLICY, TRY_LATER
-from farm.upgrade import Request
-from router import vocabulary as v
+from farm.worker.frames import GOING_AWAY, POLICY, TRY_LATER
+from farm.worker.upgrade import Request
+from router.common import messages as v
+from router.common.id_set import HEAD_BYTES, ids
+from router.common.options import Section
+from router.common.uuids import is_id, new_uaid
+from router.core.keeping import stamp
 from router.dialects.webpush import (
     DEVICES,
     NAME,
@@ -31,12 +35,8 @@ from router.dialects.webpush import (
     parse_wire,
     wire_version,
 )
-from router.id_set import HEAD_BYTES, ids
-from router.keeping import stamp
-from router.options import Section
+from router.dialects.webpush.vapid import Recent, VapidError, key_digest, public_key
 from router.store.base import Item
-from router.uuids import is_id, new_uaid
-from router.vapid import Recent, VapidError, key_digest, public_key
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
 

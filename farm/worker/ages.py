@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from farm.worker.connection import Connection
-from router import vocabulary as v
+from router.common import messages as v
 
 STRETCH_MS: Final = 50
 """Devices that attached within this time have one mark."""

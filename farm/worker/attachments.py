@@ -9,7 +9,7 @@ from typing import Any, Final
 from farm.dialects import Ask
 from farm.worker.ages import Ages
 from farm.worker.connection import OPEN, Connection
-from router import vocabulary as v
+from router.common import messages as v
 
 _EVENTS: Final = 16
 """So many of the last events are remembered while an answer is on its way."""

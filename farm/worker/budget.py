@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
-from farm.frames import FrameReader
 from farm.worker.connection import Connection
+from farm.worker.frames import FrameReader
 
 _MESSAGE_BYTES: Final = 100
 """Of a message that waits, beside its payload."""

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from farm.dialects import Session
-from farm.frames import CloseFinder, FrameReader
-from farm.wheel import Bucket
+from farm.worker.frames import CloseFinder, FrameReader
+from farm.worker.wheel import Bucket
 
 HANDSHAKE: Final = 0
 OPEN: Final = 1

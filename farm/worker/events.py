@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any, Final
 
 from farm.dialects import Join, Presence
-from farm.frames import encode_text
 from farm.settings import WorkerOptions
 from farm.worker.connection import Connection
 from farm.worker.fanout import EVENT, LAST, MEMBERS, WRITE_BYTES, Batch, FanOut, FanOuts
-from farm.worker.rooms import Change, Completed, Room, Rooms
-from router import logs
-from router import vocabulary as v
-from router.metrics import WorkerCounters
+from farm.worker.frames import encode_text
+from farm.worker.subscriptions import Change, Completed, Room, Rooms
+from router.common import logs
+from router.common import messages as v
+from router.common.metrics import WorkerCounters
 
 _MEMBER_BYTES: Final = 64
 """Of a member, about, in what a new subscriber is told."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-from farm.upgrade import Refusal, Request
 from farm.worker.link import WorkerLink
-from router import health
-from router.settings import LinkOptions
+from farm.worker.upgrade import Refusal, Request
+from router.common import health
+from router.common.settings import LinkOptions
 
 _MISSED_BEATS: Final = 4
 """A router that owes so many answers to beats does not answer."""
@@ -40,7 +40,7 @@ class Health:
         return found
 
     def answer(self, request: Request, full: bool, clients: int) -> bytes:
-        """The whole answer to a request for one of `router.health.PAGES`.
+        """The whole answer to a request for one of `router.common.health.PAGES`.
 
         Raises: Refusal.
         """

@@ -17,9 +17,9 @@ from typing import Any
 
 import zmq
 
-from router import logs, shapes
-from router import vocabulary as v
-from router.settings import LinkOptions
+from router.common import logs, shapes
+from router.common import messages as v
+from router.common.settings import LinkOptions
 
 _NOBLOCK = int(zmq.NOBLOCK)  # a plain integer: pyzmq's enum costs more than the call
 _EVENTS = int(zmq.EVENTS)

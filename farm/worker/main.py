@@ -19,25 +19,25 @@ import farm.dialects
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
 from farm.dialects import Context
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
-from farm.shared_path import by_path
-from farm.worker.handover import Handover
+from farm.worker.fd_passing import Handover
 from farm.worker.health import Health
 from farm.worker.link import WorkerLink
+from farm.worker.shared_path import by_path
 from farm.worker.sockets import Sockets
-from router import lifecycle, logs
+from router.common import lifecycle, logs
+from router.common.fd_passing import is_wanted
+from router.common.guard import guarded
+from router.common.key_file import load_or_make_keys
+from router.common.link_address import address
+from router.common.listener import base_url, open_listener
+from router.common.memory import Bursts, give_back, resident_bytes
+from router.common.metrics import WorkerCounters
+from router.common.options import Settings
+from router.common.pace import Pace
+from router.common.poller import READ, Poller
+from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
+from router.common.token import Tokens
 from router.dialects import is_on, modules
-from router.guard import guarded
-from router.handover import is_wanted
-from router.key_file import load_or_make_keys
-from router.link import address
-from router.listener import base_url, open_listener
-from router.memory import Bursts, give_back, resident_bytes
-from router.metrics import WorkerCounters
-from router.options import Settings
-from router.pace import Pace
-from router.poller import READ, Poller
-from router.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
-from router.token import Tokens
 
 _TICK_S = 0.25
 _DRAIN_STEP_S = 0.05

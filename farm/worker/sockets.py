@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from farm import upgrade
 from farm.capacity import REFUSAL_ROOM
 from farm.dialects import (
     REGISTERED,
@@ -28,7 +27,15 @@ from farm.dialects import (
     Presence,
     Tick,
 )
-from farm.frames import (
+from farm.settings import LimitOptions, WorkerOptions
+from farm.worker import upgrade
+from farm.worker.attachments import Attachments, Overheard
+from farm.worker.broadcasts import News
+from farm.worker.budget import Budget
+from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
+from farm.worker.events import Events
+from farm.worker.fanout import FanOuts
+from farm.worker.frames import (
     BINARY,
     CLOSE,
     GOING_AWAY,
@@ -45,25 +52,18 @@ from farm.frames import (
     encode_text,
     short_texts,
 )
-from farm.keepalive_scan import KeepaliveScan
-from farm.settings import LimitOptions, WorkerOptions
-from farm.sniff import ENOUGH, for_app_servers
-from farm.wheel import Bucket, Wheel
-from farm.worker.attachments import Attachments, Overheard
-from farm.worker.budget import Budget
-from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
-from farm.worker.events import Events
-from farm.worker.fanout import FanOuts
 from farm.worker.health import Health
-from farm.worker.news import News
+from farm.worker.keepalive_scan import KeepaliveScan
 from farm.worker.rates import Rates
-from farm.worker.rooms import Room, Rooms
+from farm.worker.sniff import ENOUGH, for_app_servers
+from farm.worker.subscriptions import Room, Rooms
 from farm.worker.table import Table
-from router import logs
-from router import vocabulary as v
-from router.health import PAGES
-from router.metrics import WorkerCounters
-from router.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
+from farm.worker.wheel import Bucket, Wheel
+from router.common import logs
+from router.common import messages as v
+from router.common.health import PAGES
+from router.common.metrics import WorkerCounters
+from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.store.base import Item
 
 _READ_BYTES: Final = 8192

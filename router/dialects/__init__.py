@@ -8,7 +8,7 @@ A dialect module has
     routes(context) -> Iterable[Route]
     kept(settings) -> Iterable[Kept]    records that are renewed while the device of their key is connected
 
-`router.keeping` says what `kept` means. A route turns a request into words for the hub and their outcome into a
+`router.core.keeping` says what `kept` means. A route turns a request into words for the hub and their outcome into a
 status and a body. It must call its `reply` exactly once, at once or later. Nothing here does I/O.
 """
 
@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from router.http1 import Request, Response
-from router.hub import Hub
-from router.options import Section, Settings, option
-from router.token import Tokens
-from router.turns import Turns
+from router.common.options import Section, Settings, option
+from router.common.token import Tokens
+from router.core.hub import Hub
+from router.http.http1 import Request, Response
+from router.http.turns import Turns
 
 Reply = Callable[[Response], None]
 Handler = Callable[[Request, Reply], None]

@@ -6,9 +6,9 @@
 | log of a channel | events with an offset, kept by count and age | gopush2, push stream, Pusher cache channels |
 | table | small records by (space, key) with an expiry | registrations, one-time tokens, broadcast versions |
 
-A store is driven by one owner (`router.committer`), which never has two `apply` calls under way. `apply` is a group
-commit: everything in `Writes` becomes durable together, then the reads are answered and see those writes. That form
-suits SQLite (one transaction), Redis (one pipeline) and memcached (multi-set, multi-get) alike.
+A store is driven by one owner (`router.core.committer`), which never has two `apply` calls under way. `apply` is a
+group commit: everything in `Writes` becomes durable together, then the reads are answered and see those writes. That
+form suits SQLite (one transaction), Redis (one pipeline) and memcached (multi-set, multi-get) alike.
 
 Times are integers of unix seconds. Device keys and channel keys are 16 bytes. Slots, spaces and bodies are text.
 """

@@ -9,7 +9,7 @@ from operator import attrgetter, itemgetter
 
 import trio
 
-from router.settings import StoreOptions
+from router.common.settings import StoreOptions
 from router.store.base import KEEP_EXPIRY, LARGE_BODY, Event, Item, LogSlice, Reads, Renewal, Results, Writes
 
 HEAD_GRACE = 86_400

@@ -7,8 +7,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from router.options import Settings
-from router.settings import Data, StoreOptions
+from router.common.options import Settings
+from router.common.settings import Data, StoreOptions
 from router.store.base import Store
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore

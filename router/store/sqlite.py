@@ -43,13 +43,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 import trio
 
-from router.files import FileError, open_own, take_folder
-from router.settings import StoreOptions
+from router.common.files import FileError, open_own, take_folder
+from router.common.messages import EVERYTHING
+from router.common.settings import StoreOptions
 from router.store.base import BadBatchError, Item, LogSlice, Reads, Renewal, Results, StoreError, Writes
 from router.store.memory import next_epoch
 from router.store.statements import READ, RENEW, SCHEMA, SCHEMA_VERSION, SWEPT, USED, WRITE, WRITE_NUL, batch_sql
 from router.store.thread import StoreThread
-from router.vocabulary import EVERYTHING
 
 BUSY_TIMEOUT_S: Final = 5.0
 # Measured with 200,000 items waiting: a checkpoint holds up one commit for 25 ms; at 16,000 pages that is 65 ms,

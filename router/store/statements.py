@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from router.settings import StoreOptions
+from router.common.messages import EVERYTHING
+from router.common.settings import StoreOptions
 from router.store.base import KEEP_EXPIRY, LARGE_BODY
 from router.store.memory import HEAD_GRACE, crowd
-from router.vocabulary import EVERYTHING
 
 SCHEMA_VERSION: Final = 1
 

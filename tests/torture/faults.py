@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from eio import FailingDisk
-from farm_fixture import Farm
+from support.eio import FailingDisk
+from support.farm_fixture import Farm
 
 from torture.clients import Client
 from torture.history import CLOCK, LINK, STOPPED, STORE, Fault

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from farm_fixture import Farm
+from support.farm_fixture import Farm
 
 from torture.checker import Violation, longest_gap
 from torture.history import History

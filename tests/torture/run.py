@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from farm_fixture import Farm
-from vapid_signer import Sender as VapidKey
+from support.farm_fixture import Farm
+from support.vapid_signer import Sender as VapidKey
 
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice

@@ -16,30 +16,30 @@ from typing import Any, Final
 import trio
 import trio.testing
 import zmq
-from support import LIMIT, Rig, settings_with
+from support.common import LIMIT, Rig, settings_with
 
-import farm.status_link
-import router.channels
+import farm.supervisor.status_link
+import router.common.messages
+import router.common.shapes
+import router.core.channels
+import router.core.hub
 import router.dialects.pusher
 import router.dialects.simplepush
 import router.dialects.webpush
-import router.hub
-import router.shapes
-import router.vocabulary
-from farm.status_link import StatusLink
+from farm.supervisor.status_link import StatusLink
 from fuzz.engine import Target
 from fuzz.structures import changed, json_lines
 from fuzz.targets.sessions import CHANNEL, _apps
-from router import id_set
-from router import vocabulary as v
+from router.common import id_set
+from router.common import messages as v
+from router.common.settings import EndpointOptions
+from router.common.token import Tokens
+from router.core.pushes import DELIVERED
 from router.dialects import Context, Router
 from router.dialects.pusher import PusherOptions
 from router.dialects.webpush import DEVICES as WEBPUSH_DEVICES
 from router.dialects.webpush import endpoint
-from router.http1 import Request, Response, encode
-from router.pushes import DELIVERED
-from router.settings import EndpointOptions
-from router.token import Tokens
+from router.http.http1 import Request, Response, encode
 
 _OTHER: Final = b"o" * 16
 
@@ -346,11 +346,17 @@ TARGETS = (
     Target(
         "link",
         hub,
-        (router.hub, router.channels, router.shapes, router.vocabulary),
+        (router.core.hub, router.core.channels, router.common.shapes, router.common.messages),
         tuple(line.encode() for line in _LINES),
         mutate=json_lines(_LINES),
     ),
-    Target("status", status, (farm.status_link,), tuple(line.encode() for line in _STATUS), mutate=json_lines(_STATUS)),
+    Target(
+        "status",
+        status,
+        (farm.supervisor.status_link,),
+        tuple(line.encode() for line in _STATUS),
+        mutate=json_lines(_STATUS),
+    ),
     Target(
         "routes",
         routes,

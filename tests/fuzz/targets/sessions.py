@@ -13,24 +13,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from support import Clock, settings_with
+from support.common import Clock, settings_with
 
 import farm.dialects.pusher
 import farm.dialects.simplepush
 import farm.dialects.webpush
 from farm.dialects import REGISTERED, Ask, Become, Binary, Close, Context, Effects, Join, Members, Part, Tick
-from farm.frames import INTERNAL
-from farm.upgrade import Request
+from farm.worker.frames import INTERNAL
+from farm.worker.upgrade import Request
 from fuzz.engine import Target
 from fuzz.structures import json_lines
-from router import shapes
-from router import vocabulary as v
+from router.common import messages as v
+from router.common import shapes
+from router.common.metrics import WorkerCounters
+from router.common.token import Tokens
 from router.dialects.pusher import PusherOptions
+from router.dialects.pusher.applications import socket_signature, user_signature
 from router.dialects.webpush import plain_slot, topic_slot, wire_version
-from router.metrics import WorkerCounters
-from router.pusher_apps import socket_signature, user_signature
 from router.store.base import Item
-from router.token import Tokens
 
 CHANNEL: Final = "0a1b2c3d-2222-3333-4444-555555555555"
 UAID: Final = "0123456789abcdef0123456789abcdef"

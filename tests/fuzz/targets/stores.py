@@ -17,11 +17,11 @@ import trio
 import router.store.memory
 import router.store.sqlite
 from fuzz.engine import Target
-from router.settings import StoreOptions
+from router.common.messages import EVERYTHING
+from router.common.settings import StoreOptions
 from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, Reads, Results, StoreError, Writes
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
-from router.vocabulary import EVERYTHING
 
 _OPTIONS: Final = StoreOptions(inbox_limit=4, log_limit=3, inbox_bytes=65_536)
 _NOW: Final = 1_000_000

@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from vapid_signer import Sender
+from support.vapid_signer import Sender
 
 import farm.config
 import farm.optionvalue
-import router.pusher_apps
-import router.token
-import router.vapid
+import router.common.token
+import router.dialects.pusher.applications
+import router.dialects.webpush.vapid
 from farm.config import ConfigError, resolve
 from farm.optionvalue import options_of
 from farm.settings import all_sections
 from fuzz.engine import Target
 from fuzz.structures import json_lines
-from router.pusher_apps import AppsError
-from router.token import KeyFormatError, TokenError, Tokens, parse_keys
-from router.vapid import Vapid, VapidError
+from router.common.token import KeyFormatError, TokenError, Tokens, parse_keys
+from router.dialects.pusher.applications import AppsError
+from router.dialects.webpush.vapid import Vapid, VapidError
 
 # ---------------------------------------------------------------------- tokens
 
@@ -77,7 +77,7 @@ def settings(data: bytes) -> None:
 def apps(data: bytes) -> None:
     """A file of applications."""
     try:
-        found = router.pusher_apps.parse(data, "apps.json")
+        found = router.dialects.pusher.applications.parse(data, "apps.json")
     except AppsError as error:
         _told(error.problems)
     else:
@@ -140,13 +140,15 @@ _PARTS: Final = (*(name.encode() for name in _NAMES[::3]), *_SIGNS)
 
 
 TARGETS = (
-    Target("tokens", tokens, (router.token,), (_TOKEN, _TOKEN + b"==", b"k" * 43, b"")),
+    Target("tokens", tokens, (router.common.token,), (_TOKEN, _TOKEN + b"==", b"k" * 43, b"")),
     Target("settings", settings, (farm.config, farm.optionvalue), _SETTINGS, _PARTS),
-    Target("apps", apps, (router.pusher_apps,), _APPS, (b"applications", b"null", b'"id"'), json_lines()),
+    Target(
+        "apps", apps, (router.dialects.pusher.applications,), _APPS, (b"applications", b"null", b'"id"'), json_lines()
+    ),
     Target(
         "vapid",
         vapid,
-        (router.vapid,),
+        (router.dialects.webpush.vapid,),
         (_SIGNED, _BEARER + b"\n" + _CRYPTO_KEY, b"vapid t=a.b.c,k=d"),
         (b"vapid", b"t=", b"k=", b", ", b"=", b'"', b".", b";", _CRYPTO_KEY),
     ),

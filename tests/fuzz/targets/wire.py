@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import h11
-from support import settings_with
+from support.common import settings_with
 from test_frames import MAX_MESSAGE, by_oracle, read
 
-import farm.frames
-import farm.upgrade
-import router.http1
-import router.http_head
-from farm.frames import CLOSE, TEXT, TOO_BIG, CloseFinder, short_texts
-from farm.upgrade import Refusal
+import farm.worker.frames
+import farm.worker.upgrade
+import router.common.http_head
+import router.http.http1
+from farm.worker.frames import CLOSE, TEXT, TOO_BIG, CloseFinder, short_texts
+from farm.worker.upgrade import Refusal
 from fuzz.engine import Target
-from router.http1 import HttpConnection, Response
-from router.settings import EndpointOptions
+from router.common.settings import EndpointOptions
+from router.http.http1 import HttpConnection, Response
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
@@ -108,15 +108,15 @@ def upgrade(data: bytes) -> None:
 
 def _upgrade(data: bytes, seen: int = 0) -> dict[str, Any] | None:
     try:
-        parsed = farm.upgrade.parse(data, _SMALL, 16, seen)
+        parsed = farm.worker.upgrade.parse(data, _SMALL, 16, seen)
         if parsed is None:
             return None
         request = parsed[0]
         try:
-            farm.upgrade.check_plain(request)
-            farm.upgrade.offered_subprotocols(request)
-            accept = farm.upgrade.accept(request, ())
-            assert farm.upgrade.switching(accept, None).startswith(b"HTTP/1.1 101 ")
+            farm.worker.upgrade.check_plain(request)
+            farm.worker.upgrade.offered_subprotocols(request)
+            accept = farm.worker.upgrade.accept(request, ())
+            assert farm.worker.upgrade.switching(accept, None).startswith(b"HTTP/1.1 101 ")
         except Refusal as refusal:
             assert refusal.encode().startswith(b"HTTP/1.1 ")
     except Refusal as refusal:
@@ -257,9 +257,13 @@ _REQUESTS = (
 )
 
 TARGETS = (
-    Target("frames", frames, (farm.frames,), _FRAMES, words=_FRAMES),
+    Target("frames", frames, (farm.worker.frames,), _FRAMES, words=_FRAMES),
     Target(
-        "upgrade", upgrade, (farm.upgrade, router.http_head), (_UPGRADE, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), _HEADERS
+        "upgrade",
+        upgrade,
+        (farm.worker.upgrade, router.common.http_head),
+        (_UPGRADE, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        _HEADERS,
     ),
-    Target("http", http, (router.http1, router.http_head), _REQUESTS, words=_HEADERS),
+    Target("http", http, (router.http.http1, router.common.http_head), _REQUESTS, words=_HEADERS),
 )

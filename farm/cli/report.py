@@ -1,0 +1,155 @@
+"""What the commands show on a terminal, by rich. No process of a farm imports this."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from farm.capacity import size
+from farm.control import ControlError, Supervisor, fetch_status, status_url
+from farm.doctor import Check
+from router.common.options import Settings
+
+# The columns of the table, as far as the farm tells them; for the rest there is --json.
+_COLUMNS: Final = ("pid", "state", "connections", "memory", "age", "uptime", "restarts")
+_RIGHT: Final = frozenset(("pid", "connections", "memory", "age", "uptime", "restarts"))
+_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def print_json(value: object) -> None:
+    """A value as JSON on stdout, indented."""
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def print_status(status: Mapping[str, Any]) -> None:
+    """The status of a farm: its own values in a line, a table with a row a process, and what the router counted.
+
+    `status["router"]` is the router's row, `status["workers"]` holds the workers'. A key that is `memory` or ends in
+    `_bytes` is in bytes; `age`, `uptime` or `_seconds` in seconds. What is missing or not known here is no error.
+    """
+    console = Console()
+    found = status.get("workers")
+    workers = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    router = status.get("router")
+    rows = [(f"worker {_cell('shard', row.get('shard'))}", row) for row in workers]
+    if isinstance(router, dict):
+        rows.insert(0, ("router", router))
+    _print_pairs(console, "farm", status)
+    if isinstance(last := status.get("last_reload"), dict):
+        reload_told = {name: last[name] for name in ("outcome", "why", "when") if last.get(name)}
+        _print_pairs(console, "last reload", reload_told)
+    if not workers:
+        console.print("no workers")
+    names = [name for name in _COLUMNS if any(name in row for _, row in rows)]
+    if names:
+        table = Table()
+        table.add_column("process")
+        for name in names:
+            table.add_column(name, justify="right" if name in _RIGHT else "left")
+        for title, row in rows:
+            table.add_row(escape(title), *(escape(_cell(name, row.get(name))) for name in names))
+        console.print(table)
+    if isinstance(router, dict):
+        told = ((name, value) for name, value in router.items() if name not in _COLUMNS)
+        counted = {name: value for name, value in told if value is False or value not in (0, None)}
+        _print_pairs(console, "router", counted)
+
+
+def _print_pairs(console: Console, title: str, pairs: Mapping[str, Any]) -> None:
+    words = [f"{name.replace('_', ' ')} {_cell(name, value)}" for name, value in pairs.items() if _is_plain(value)]
+    if words:
+        console.print(f"{title}: {', '.join(words)}", markup=False, highlight=False)
+
+
+def print_checks(rows: Sequence[Check]) -> None:
+    """The doctor's rows as a table, what to change below it, and a closing line."""
+    console = Console()
+    table = Table()
+    for title in ("check", "", "found", "needed"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("check", ""))
+    for row in rows:
+        colour = _COLOURS[row.status]
+        table.add_row(escape(row.name), f"[{colour}]{row.status}[/]", escape(row.found), escape(row.needed))
+    console.print(table)
+    for row in rows:
+        if row.remedy:
+            # Not in the table: a line to be copied must not be broken.
+            console.print(f"{row.status}  {row.name}: {row.remedy}", markup=False, highlight=False, soft_wrap=True)
+    counted = {status: sum(row.status == status for row in rows) for status in _COLOURS}
+    console.print(", ".join(f"{number} {status}" for status, number in counted.items()), highlight=False)
+
+
+def print_checks_json(rows: Iterable[Check]) -> None:
+    """The doctor's rows as a JSON list of objects."""
+    print_json([dataclasses.asdict(row) for row in rows])
+
+
+def drain(supervisor: Supervisor, settings: Settings, timeout: float | None) -> bool:
+    """Send SIGTERM and wait, on a terminal with the number of connections that are left.
+
+    Returns: whether the supervisor has ended in time.
+    Raises: ControlError if it could not be told.
+    """
+    console = Console(stderr=True)
+    with console.status("draining") as line:
+
+        def progress() -> None:
+            left = _connections(settings)
+            line.update("draining" if left is None else f"draining: {left:,} connections left")
+
+        supervisor.send(signal.SIGTERM)
+        return supervisor.wait(timeout, progress)
+
+
+def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
+    """Ask for a reload and wait for its outcome, on a terminal with what it is at.
+
+    Returns: what the supervisor tells of it.
+    Raises: ControlError if it could not be asked, or does not tell.
+    """
+    with Console(stderr=True).status("reloading") as line:
+
+        def progress(step: str) -> None:
+            line.update(escape(f"reloading: {step}"))
+
+        return supervisor.reload(timeout, progress)
+
+
+def _connections(settings: Settings) -> int | None:
+    """Connections of the whole farm; None if it does not say (any more)."""
+    try:
+        rows = fetch_status(status_url(settings)).get("workers", ())
+    except ControlError:
+        return None
+    numbers = [row.get("connections") for row in rows if isinstance(row, dict)]
+    return sum(number for number in numbers if isinstance(number, int))
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _cell(name: str, value: Any) -> str:
+    """A value as people read it. No control character of what a farm answers reaches the terminal."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        if name == "memory" or name.endswith("_bytes"):
+            return size(int(value))
+        if name in ("age", "uptime") or name.endswith("_seconds"):
+            return f"{value:.1f} s"
+        if name in ("pid", "shard", "incarnation"):
+            return str(value)
+        return f"{value:,}"
+    return "".join(c if c.isprintable() else "?" for c in str(value))

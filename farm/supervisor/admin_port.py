@@ -1,0 +1,177 @@
+"""Serves the admin port's pages: hypercorn's HTTP/1.1 on connections of ours, so that each of them has its limits.
+
+hypercorn's own server takes any number of connections, gives a request no deadline, and waits without end, even at the
+farm's, for a client that does not read its answer. A connection here is idle or has a request, and has a deadline in
+both states; past it, it is closed, whatever it waits for. Beyond `admin.max_connections` the longest idle one makes
+room.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import h11
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from farm.settings import AdminOptions
+from router.common import logs
+
+_READ_BYTES: Final = 65_536
+_ACCEPT_AGAIN_S: Final = 0.1
+_STOP_S: Final = 0.2  # what a request that is answered may still take
+_FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class _Http1(H11Protocol):
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Nothing but HTTP/1.1: an Upgrade to h2c is ignored (RFC 9110, 7.8)."""
+
+
+class _Connection:
+    def __init__(self, port: AdminPort, stream: trio.SocketStream) -> None:
+        self._port = port
+        self._stream = stream
+        self._sending = trio.Lock()
+        self._protocol: _Http1 | None = None
+        self.scope = trio.CancelScope()
+        self.idle = True
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        options = self._port.options
+        self.scope.deadline = trio.current_time() + (options.idle_timeout if self.idle else options.request_timeout)
+
+    async def run(self) -> None:
+        """Serve it until it ends; whatever that is, it is the end of this connection only."""
+        try:
+            with self.scope:
+                await self._serve()
+        except* _GONE:
+            pass
+        except* Exception as group:
+            if not self.scope.cancel_called:  # otherwise it is hypercorn's surprise that nothing can be sent any more
+                logs.limited("admin.connection_failed", at="error", exc=group)
+        finally:
+            self._port.forget(self)
+            await trio.aclose_forcefully(self._stream)
+
+    async def _serve(self) -> None:
+        plain = self._stream.socket
+        client = parse_socket_addr(plain.family, plain.getpeername())
+        server = parse_socket_addr(plain.family, plain.getsockname())
+        port = self._port
+        async with TaskGroup() as tasks:
+            self._protocol = protocol = _Http1(
+                port.app, port.config, port.context, tasks, ConnectionState({}), False, client, server, self._send
+            )
+            data = b"-"
+            while data:
+                data = bytes(await self._stream.receive_some(_READ_BYTES))
+                await protocol.handle(RawData(data))
+            await protocol.handle(Closed())
+
+    async def _send(self, event: Event) -> None:
+        assert self._protocol is not None
+        if isinstance(event, RawData | Closed):
+            try:
+                if isinstance(event, RawData):
+                    async with self._sending:
+                        await self._stream.send_all(event.data)
+                    return
+                await self._stream.send_eof()
+            except _GONE:  # raised, it would look like a defect of the page that answers
+                pass
+            self.scope.cancel()
+        elif isinstance(event, Updated):
+            self.idle = event.idle
+            self._port.moved(self)
+            self._set_deadline()
+
+
+class AdminPort:
+    """The connections of the admin port."""
+
+    def __init__(self, app: Any, options: AdminOptions) -> None:
+        self.app = ASGIWrapper(app)
+        self.options = options
+        self.context = WorkerContext(None)
+        self.config = Config()
+        self.config.accesslog = None
+        self.config.h11_max_incomplete_size = options.max_header_bytes
+        self._connections: dict[_Connection, None] = {}  # the one whose state is oldest comes first
+
+    async def run(self, handle: int, stop: Callable[[], Awaitable[Any]]) -> None:
+        """Serve on an open listener's descriptor, which is closed at the end, until `stop` returns."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=handle)))
+        async with listener, trio.open_nursery() as nursery:
+            accepting = await nursery.start(self._accept, listener, nursery)
+            await stop()
+            accepting.cancel()
+            await self.context.terminated.set()
+            nursery.cancel_scope.deadline = trio.current_time() + _STOP_S
+            for connection in self._connections:
+                if connection.idle:
+                    connection.scope.cancel()
+
+    def moved(self, connection: _Connection) -> None:
+        """It has begun or ended a request."""
+        if self._connections.pop(connection, self) is None:
+            self._connections[connection] = None
+
+    def forget(self, connection: _Connection) -> None:
+        """It has ended."""
+        self._connections.pop(connection, None)
+
+    async def _accept(
+        self,
+        listener: trio.SocketListener,
+        nursery: trio.Nursery,
+        task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:  # no descriptor left, say
+                    logs.limited("admin.accept_failed", error=str(error))
+                    await trio.sleep(_ACCEPT_AGAIN_S)
+                    continue
+                if len(self._connections) >= self.options.max_connections and not self._make_room():
+                    logs.limited("admin.full", limit="admin.max_connections")
+                    nursery.start_soon(self._refuse, stream)
+                    continue
+                connection = _Connection(self, stream)
+                self._connections[connection] = None
+                nursery.start_soon(connection.run)
+
+    def _make_room(self) -> bool:
+        """Close the longest idle connection. Returns: whether there is one."""
+        for connection in self._connections:
+            if connection.idle:
+                del self._connections[connection]
+                connection.scope.cancel()
+                return True
+        return False
+
+    async def _refuse(self, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(_STOP_S):
+            try:
+                await stream.send_all(_FULL)
+                await stream.send_eof()
+                while await stream.receive_some(_READ_BYTES):  # closed with its request unread it would be reset
+                    pass
+            except _GONE:
+                pass
+        await trio.aclose_forcefully(stream)

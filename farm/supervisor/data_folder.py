@@ -1,0 +1,56 @@
+"""The data folder of a farm that has a supervisor: made, checked, and held for as long as the farm runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from farm.control import pid_file
+from router.common import fd_passing as handover
+from router.common.files import FileError, check_place, open_own, take_folder
+from router.common.key_file import load_or_make_keys
+from router.common.link_address import SOCKET_NAME, address
+from router.common.options import Settings
+from router.common.settings import Data
+
+
+@contextlib.contextmanager
+def held(settings: Settings) -> Iterator[None]:
+    """Make the data folder, hold it (flock on the pid file), and leave no control socket behind.
+
+    Raises: FileError, KeyFormatError, LinkError.
+    """
+    folder = Path(settings.get(Data).dir)
+    sockets = [folder / name for name in (SOCKET_NAME, handover.SOCKET_NAME)]
+    path = pid_file(settings)
+    take_folder(folder)
+    try:
+        handle = open_own(path, os.O_RDWR | os.O_CREAT)
+    except FileNotFoundError:  # in a file system that takes no files, such as procfs
+        raise FileError(f"{path}: cannot be made there") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileError(
+                f"data.dir: another farm runs on {folder}; stop it (farm drain) or choose another"
+            ) from None
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
+        load_or_make_keys(settings)
+        address(folder)
+        for place in sockets:
+            check_place(place)
+        yield
+        with contextlib.suppress(OSError):
+            for place in sockets:
+                place.unlink(missing_ok=True)
+            os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)

@@ -1,0 +1,57 @@
+"""Every listening socket of the farm, and the settings as they are once those are open."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from router.common import logs
+from router.common.listener import ListenError, base_url, open_listener
+from router.common.options import Settings
+from router.common.settings import EndpointOptions, Listen
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+class Listeners:
+    """Opened by the supervisor, and kept for as long as it runs."""
+
+    def __init__(self, options: Listen, workers: int) -> None:
+        """Raises: ListenError."""
+        self.devices: list[socket.socket] = []
+        port = options.device_port
+        try:
+            # SO_REUSEPORT would let us share the port with a stranger: see first that nobody has it.
+            open_listener(options.host, port, options.backlog, "listen.device_port").close()
+            for _ in range(workers):
+                listener = open_listener(options.host, port, options.backlog, "listen.device_port", reuse_port=True)
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.devices.append(listener)
+                port = listener.getsockname()[1]
+            self.router = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
+            self.admin = open_listener(options.admin_host, options.admin_port, 128, "listen.admin_port")
+        except ListenError:
+            for listener in self.devices:
+                listener.close()
+            raise
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for listener in (*self.devices, self.router, self.admin):
+            listener.close()
+
+    def with_ports(self, settings: Settings) -> Settings:
+        """The settings with the ports that were really opened, and the endpoints' base."""
+        options = settings.get(Listen)
+        settings = settings.replace(
+            Listen,
+            device_port=self.devices[0].getsockname()[1],
+            router_port=self.router.getsockname()[1],
+            admin_port=self.admin.getsockname()[1],
+        )
+        if not settings.get(EndpointOptions).url:
+            url = base_url(options.host, settings.get(Listen).router_port)
+            if options.host not in _LOOPBACK:
+                logs.warning("endpoint.url_not_set", endpoints=url, hint="set endpoint.url to the public base")
+            settings = settings.replace(EndpointOptions, url=url)
+        return settings

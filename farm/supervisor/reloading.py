@@ -1,0 +1,266 @@
+"""A reload (SIGHUP): new code and new settings take over, or nothing changes.
+
+The new forker shows that all modules can be imported, and a process of it that everything can be made from the new
+settings, before any process is replaced. Then the workers are replaced one at a time: the new one accepts beside the
+old one before that is told to drain. The router is last: there is but one at a time, so the old one has to end first.
+It finishes what it accepted; connections that come meanwhile wait in the listener. If a new process does not come to
+serve, or dies within `farm.reload_watch`, those that were replaced are replaced once more, from the old forker with the
+old settings.
+
+How far it is, and what became of the last one, stands in a file (`farm.supervisor.reload_file`).
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+import trio
+
+from farm.config import ConfigError
+from farm.control import DONE
+from farm.settings import FarmOptions, WorkerOptions
+from farm.supervisor import health
+from farm.supervisor.children import Child, Forker, ForkerFailed, SpawnRefused
+from farm.supervisor.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
+from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, RunningFarm, Slot
+from router.common import logs
+from router.common.options import Settings, as_mapping
+from router.common.settings import DrainOptions, Log
+
+_FORKERS: Final = 5  # that may be lost while one process is put back
+_END_S: Final = 1.0  # for a process that has no connections yet
+_SOON: Final = ", soon after it had begun to serve"
+
+
+class _Failed(Exception):
+    """The reload cannot go on; the text says why."""
+
+
+class _ForkerLost(_Failed):
+    """A forker has died or does not answer."""
+
+
+class _Stopping(Exception):
+    """The farm is told to stop meanwhile."""
+
+
+class Reload:
+    """One reload."""
+
+    def __init__(self, farm: RunningFarm) -> None:
+        self._farm = farm
+        self._replaced: list[Slot] = []
+        self._new: Forker | None = None
+        self._new_children: list[tuple[str, Child]] = []
+
+    async def run(self) -> None:
+        """Reload. What becomes of it is in the log, in the status and in the file."""
+        farm = self._farm
+        farm.reloads.began()
+        loser: Forker | None = None
+        try:
+            given, needs_restart = self._settings()
+            settings = farm.listeners.with_ports(given)
+            farm.reloads.step("starting the new code")
+            self._new = await self._started(settings)
+            await self._check(self._new)
+            logs.event("reload.began", workers=len(farm.workers), version=self._new.version)
+            await self._replace_all(self._new)
+            loser, farm.forker = farm.forker, self._new
+            self._new = None
+            farm.given, farm.settings = given, settings
+            for slot in farm.slots:
+                slot.forker = None
+            log = settings.get(Log)
+            logs.setup(log.format, log.level, process="farm")
+            logs.event("reload.done", needs_restart=needs_restart)
+            farm.reloads.ended(DONE, needs_restart=needs_restart)
+        except _Failed as error:
+            await self._give_up(str(error))
+        except _Stopping:
+            farm.reloads.ended(CUT_SHORT, "the farm is told to stop")
+        finally:
+            for forker in (loser, self._new):
+                if forker is not None:
+                    forker.close()
+
+    def _settings(self) -> tuple[Settings, list[str]]:
+        """The settings as they are now, but for what a running farm cannot change; and what that would have been."""
+        try:
+            found = self._farm.read_again()
+        except ConfigError as error:
+            raise _Failed("; ".join(error.problems)) from None
+        kept = []
+        before = as_mapping(self._farm.given)
+        for section in found:
+            for name in sorted(section.AT_START):
+                old = before[section.SECTION][name]
+                if getattr(section, name) != old:
+                    kept.append(f"{section.SECTION}.{name}")
+                    found = found.replace(type(section), **{name: old})
+        return found, kept
+
+    async def _started(self, settings: Settings) -> Forker:
+        try:
+            return await self._farm.start_forker(settings)
+        except ForkerFailed as error:
+            raise _Failed(f"the new code does not start: {error}") from None
+
+    async def _check(self, forker: Forker) -> None:
+        """Have everything made once, in a process that owns nothing."""
+        checker = await self._spawn(forker, "check")
+        with trio.move_on_after(self._farm.settings.get(FarmOptions).start_timeout):
+            await checker.ended.wait()
+        if checker.ended.is_set():
+            if checker.status != 0:
+                raise _Failed(_failure("the check of the new code", checker))
+        else:
+            checker.signal(signal.SIGKILL)
+            raise _Failed("the check of the new code does not end")
+
+    async def _spawn(self, forker: Forker, kind: str, slot: Slot | None = None) -> Child:
+        if self._farm.stopping.is_set():
+            raise _Stopping
+        shard, listener = (-1, None) if slot is None else (slot.shard, slot.listener)
+        try:
+            return await self._farm.spawn(kind, shard, listener, forker)
+        except ForkerFailed as error:
+            raise _ForkerLost(f"{slot.name if slot else kind}: the fork server {error}") from None
+        except SpawnRefused as error:
+            raise _Failed(f"{slot.name if slot else kind}: {error}") from None
+
+    async def _replace_all(self, forker: Forker) -> None:
+        for slot in self._farm.workers:
+            await self._replace_worker(slot, forker)
+            self._look_for_deaths()
+        await self._replace_router(self._farm.router, forker)
+        await self._watch(self._farm.router.child)
+        self._look_for_deaths()
+
+    async def _watch(self, child: Child | None) -> None:
+        """Wait for `farm.reload_watch`, or until this process ends or the farm is told to stop."""
+        farm = self._farm
+        with trio.move_on_after(farm.settings.get(FarmOptions).reload_watch):
+            async with trio.open_nursery() as nursery:
+                for event in (farm.stopping, *([] if child is None else [child.ended])):
+                    nursery.start_soon(_cancel_at, event, nursery.cancel_scope)
+
+    def _look_for_deaths(self) -> None:
+        """Code may start well and fail soon. A SIGKILL is not its fault: it comes from outside.
+
+        Raises: _Failed.
+        """
+        for name, child in self._new_children:
+            if child.ended.is_set() and child.status not in (None, -signal.SIGKILL):
+                raise _Failed(_failure(name, child) + _SOON)
+
+    async def _replace_worker(self, slot: Slot, forker: Forker, undoing: bool = False) -> None:
+        farm = self._farm
+        farm.reloads.step(slot.name)
+        async with slot.turn:
+            new = await self._spawn(forker, slot.kind, slot)
+            if not await farm.joined(new):
+                why = _failure(slot.name, new) + ", and has not joined the router"
+                await farm.end([new], _END_S)
+                raise _Failed(why)
+            if not undoing:
+                await self._watch(new)
+                if new.ended.is_set():
+                    raise _Failed(_failure(slot.name, new) + _SOON)
+            old = slot.child
+            slot.put(new)
+            slot.forker = forker
+            self._replaced.append(slot)
+            self._new_children.append((slot.name, new))
+        if farm.stopping.is_set():
+            raise _Stopping
+        if old is not None:
+            seconds = farm.settings.get(DrainOptions).seconds + farm.settings.get(WorkerOptions).close_timeout
+            await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
+        logs.event("reload.replaced", process=slot.name, pid=new.pid)
+
+    async def _replace_router(self, slot: Slot, forker: Forker, undoing: bool = False) -> None:
+        """undoing: the workers may be some that never join."""
+        farm = self._farm
+        farm.reloads.step(slot.name)
+        async with slot.turn:
+            if farm.stopping.is_set():
+                raise _Stopping
+            if slot.child is not None:
+                grace = farm.settings.get(FarmOptions).drain_grace
+                await farm.end([slot.child], grace + ROUTER_STOP_S, may_hurry=False)
+            self._replaced.append(slot)
+            new = await self._spawn(forker, slot.kind, slot)
+            slot.put(new)
+            slot.forker = forker
+            with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
+                while not farm.stopping.is_set() and not new.ended.is_set():
+                    down = (await health.status(farm))["down"]
+                    if not down or (undoing and slot.name not in down):
+                        self._new_children.append((slot.name, new))
+                        logs.event("reload.replaced", process=slot.name, pid=new.pid)
+                        return
+                    if not undoing:
+                        self._look_for_deaths()
+                    await trio.sleep(POLL_S)
+            if farm.stopping.is_set():
+                raise _Stopping
+            why = _failure(slot.name, new)
+            new.signal(signal.SIGKILL)
+            await new.ended.wait()
+            raise _Failed(why)
+
+    async def _give_up(self, why: str) -> None:
+        farm = self._farm
+        if not self._replaced:
+            logs.error("reload.refused", why=why)
+            farm.reloads.ended(REFUSED, why)
+            return
+        logs.error("reload.failed", why=why, hint="what was replaced is replaced once more, by what there was before")
+        again = self._replaced
+        self._replaced, self._new_children = [], []
+        for slot in again:
+            slot.forker = None
+        for slot in sorted(again, key=lambda slot: slot is not farm.router):  # so that the workers have one to join
+            try:
+                await self._restore(slot)
+            except (_Failed, _Stopping) as error:
+                logs.error("reload.not_rolled_back", process=slot.name, why=str(error) or "the farm is told to stop")
+                why = f"{why}; and {slot.name} is not what it was: {error}"
+        farm.reloads.ended(ROLLED_BACK, why)
+
+    async def _restore(self, slot: Slot) -> None:
+        """Put a process of the old code in this place again."""
+        replace = self._replace_router if slot is self._farm.router else self._replace_worker
+        for _ in range(_FORKERS):
+            forker = await self._old_forker()
+            try:
+                await replace(slot, forker, undoing=True)
+                return
+            except _ForkerLost as error:
+                logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
+            finally:
+                slot.forker = None
+        raise _Failed("no fork server answers")
+
+    async def _old_forker(self) -> Forker:
+        """The farm's own; if that has died meanwhile, the one that is started in its place."""
+        farm = self._farm
+        with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
+            while not farm.stopping.is_set():
+                if farm.forker is not None and farm.forker.alive:
+                    return farm.forker
+                await trio.sleep(POLL_S)
+        raise _Failed("there is no fork server")
+
+
+async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _failure(name: str, child: Child) -> str:
+    if child.why:
+        return f"{name}: {child.why}"
+    return f"{name}: it {f'ended with {child.status}' if child.ended.is_set() else 'does not serve'}"

@@ -1,0 +1,88 @@
+"""A process that must run, and what of the farm around it a reload and the status need."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from farm.supervisor.children import Child, Forker
+from farm.supervisor.listeners import Listeners
+from farm.supervisor.reload_file import ReloadFile
+from farm.supervisor.status_link import StatusLink
+from router.common.options import Settings
+
+POLL_S: Final = 0.05
+ROUTER_STOP_S: Final = 5.0
+"""What a router gives its own work at its end, at most."""
+
+
+class Slot:
+    """One process that must run: the router, or the worker of one shard."""
+
+    def __init__(self, kind: str, shard: int, listener: socket.socket) -> None:
+        self.kind = kind
+        self.shard = shard
+        self.listener = listener
+        self.child: Child | None = None
+        self.forker: Forker | None = None  # where the next one comes from; None: from the farm's
+        self.turn = trio.Lock()
+        """Held by who puts another process in its place."""
+        self.served = 0
+        """The pid that has been seen to serve."""
+        self.restarts = 0
+
+    @property
+    def name(self) -> str:
+        """For logs and for `down` in the health answer."""
+        return "router" if self.kind == "router" else f"worker[{self.shard}]"
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.child is not None and not self.child.ended.is_set()
+
+    def put(self, child: Child) -> None:
+        """This process has the place from now on."""
+        before, self.child = self.child, child
+        if before is not None:
+            before.relieved.set()
+
+
+class RunningFarm(Protocol):
+    """The supervisor, as a reload and the status see it."""
+
+    given: Settings
+    settings: Settings
+    listeners: Listeners
+    read_again: Callable[[], Settings]
+    router: Slot
+    workers: list[Slot]
+    forker: Forker | None
+    link: StatusLink
+    reloads: ReloadFile
+    started: float
+    stopping: trio.Event
+    ready: bool
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The router and the workers."""
+
+    @property
+    def reloading(self) -> bool:
+        """Whether a reload is under way."""
+
+    async def start_forker(self, settings: Settings) -> Forker:
+        """A forker that has imported everything. Raises: ForkerFailed."""
+
+    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, forker: Forker) -> Child:
+        """Fork a process from this forker. Raises: ForkerFailed, SpawnRefused."""
+
+    async def joined(self, child: Child) -> bool:
+        """Wait until the router has heard of this worker. Returns: False if it has ended, or takes too long."""
+
+    async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
+        """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""

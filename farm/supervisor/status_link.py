@@ -1,0 +1,114 @@
+"""The supervisor's line to the router: asks for its status and the workers' snapshots, and sets notices."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+import trio
+import zmq
+
+from router.common import logs, shapes
+from router.common import messages as v
+
+ASK_TIMEOUT_S: Final = 1.0
+_DURABLE_S: Final = 5.0
+_MAX_BYTES: Final = 64 * 2**20
+_QUESTIONS: Final = 64
+_ANSWERS: Final = {v.STATUS: shapes.OF_ROUTER[v.STATUS]}
+
+
+class StatusLink:
+    """One DEALER socket with one owner task; a question without an answer in a second means that there is no router."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, _QUESTIONS)
+        self._socket.setsockopt(zmq.RCVHWM, _QUESTIONS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        self._socket.connect(where)
+        self._number = 0
+        self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
+        self._questions: deque[list[Any]] = deque()  # not sent yet
+        self._wake = trio.Event()
+
+    async def ask(self) -> dict[str, Any] | None:
+        """The router's status; None if it does not answer."""
+        return await self._question(v.ASK_STATUS, (), ASK_TIMEOUT_S)
+
+    async def set_notice(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
+        """Have the router set a notice, remove it (None), or only tell what there are (an empty key).
+
+        Returns: `outcome` and `notices` of the space, once that is durable; None if it does not answer: whether it was
+        set is not known then.
+        """
+        return await self._question(v.SET_NOTICE, (space, key, value), _DURABLE_S if key else ASK_TIMEOUT_S)
+
+    async def _question(self, kind: int, about: tuple[Any, ...], timeout: float) -> dict[str, Any] | None:
+        if len(self._waiting) >= _QUESTIONS:
+            return None
+        self._number = number = self._number + 1
+        answered, answer = trio.Event(), list[dict[str, Any]]()
+        self._waiting[number] = (answered, answer)
+        self._questions.append([kind, number, *about])
+        self._wake.set()
+        with trio.move_on_after(timeout):
+            await answered.wait()
+        del self._waiting[number]
+        return answer[0] if answer else None
+
+    async def run(self) -> None:
+        """Own the socket: send questions, hear answers."""
+        fd: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        while True:
+            self._drain()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_readable, fd, nursery.cancel_scope)
+                nursery.start_soon(self._until_asked, nursery.cancel_scope)
+
+    async def _until_readable(self, fd: int, scope: trio.CancelScope) -> None:
+        await trio.lowlevel.wait_readable(fd)
+        scope.cancel()
+
+    async def _until_asked(self, scope: trio.CancelScope) -> None:
+        await self._wake.wait()
+        scope.cancel()
+
+    def _drain(self) -> None:
+        self._wake = trio.Event()
+        while self._questions:
+            question = self._questions.popleft()
+            try:
+                data = v.pack(question)
+            except Exception as error:  # half a character in a notice, say
+                logs.limited("status.not_packed", error=repr(error))
+                if (asked := self._waiting.get(question[1])) is not None:
+                    asked[0].set()
+                continue
+            try:
+                self._socket.send(data, zmq.NOBLOCK)
+            except zmq.Again:
+                self._questions.clear()  # no router for long: whoever asked hears nothing, and that is the answer
+        while True:
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = v.unpack(parts[0] if len(parts) == 1 else b"", _MAX_BYTES)
+                shapes.check(_ANSWERS, message)
+            except v.VocabularyError as error:
+                logs.limited("status.not_understood", error=str(error))
+                continue
+            _, number, answer = message
+            if number in self._waiting:
+                answered, answers = self._waiting[number]
+                answers.append(answer)
+                answered.set()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

@@ -1,0 +1,447 @@
+"""The supervisor: opens every listener and keeps it, starts one router and N workers, and starts again what dies.
+
+A listener outlives the process that accepts from it: connections in the queue of a worker that died wait for the
+next one instead of being reset. On SIGTERM the farm is not ready for `drain.notice`, then the workers let their devices
+go over `drain.seconds`, then the router finishes what it accepted. On SIGHUP all processes are replaced
+(`farm.supervisor.reloading`).
+
+Whatever goes wrong beside the router and the workers (the forker, the admin port, a reload) is mended here or tried
+again, and they go on meanwhile. There is no wait without an end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+import zmq
+
+from farm import capacity
+from farm.settings import AdminOptions, FarmOptions, WorkerOptions
+from farm.supervisor import admin, data_folder, health
+from farm.supervisor.children import (
+    Child,
+    Forker,
+    ForkerClosed,
+    ForkerFailed,
+    SpawnRefused,
+    become_subreaper,
+    collect_strangers,
+)
+from farm.supervisor.hangs import Reads, Silences, Turns
+from farm.supervisor.listeners import Listeners
+from farm.supervisor.reload_file import FAILED, ReloadFile
+from farm.supervisor.reloading import Reload
+from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
+from farm.supervisor.status_link import ASK_TIMEOUT_S, StatusLink
+from router.common import logs
+from router.common.files import FileError
+from router.common.lifecycle import PRIVATE
+from router.common.link_address import LinkError, address
+from router.common.listener import ListenError
+from router.common.options import Settings
+from router.common.settings import Data, DrainOptions, LinkOptions, Listen, Log
+from router.common.token import KeyFormatError
+
+_KILLED_S: Final = 5.0  # how long a process may take to go after SIGKILL
+_PEACE_S: Final = 60.0
+_AGAIN_S: Final = 1.0
+_LOOKS: Final = 10  # for hangs, in `farm.hang_timeout`
+
+
+T = TypeVar("T")
+
+
+class StartError(Exception):
+    """The farm cannot start; the text says why and what to do, in one line."""
+
+
+class Supervisor:
+    """Everything that runs in the supervisor."""
+
+    def __init__(self, settings: Settings, workers: int, read_again: Callable[[], Settings]) -> None:
+        """read_again: reads the settings anew from where they came from. Raises: ListenError."""
+        self.listeners = Listeners(settings.get(Listen), workers)
+        self.given = settings  # as they were read
+        self.settings = self.listeners.with_ports(settings)
+        self.read_again = read_again
+        self.router = Slot("router", -1, self.listeners.router)
+        self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
+        self.forker: Forker | None = None
+        self.link = StatusLink(zmq.Context(), address(Path(settings.get(Data).dir)))
+        self.started = time.monotonic()
+        self.stopping = trio.Event()
+        self.ready = False
+        self._reload: Reload | None = None
+        self.reloads = ReloadFile(Path(settings.get(Data).dir))
+        self.silences = Silences()
+        self._starting = Silences()  # of those that have not served yet: without progress
+        self._turns = Turns()
+        self._reads = Reads()
+        self._children: set[Child] = set()  # all that run
+        self._skip_notice = trio.Event()
+        self._hurry = trio.Event()
+        self._failed = False
+        self._over = False  # everything has ended, and the fork server is not needed any more
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The router and the workers."""
+        return [self.router, *self.workers]
+
+    @property
+    def reloading(self) -> bool:
+        """Whether a reload is under way."""
+        return self._reload is not None
+
+    async def run(self) -> int:
+        """Run the farm until it is told to stop. Returns: exit code."""
+        become_subreaper()
+        admin_stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self._signals)
+            nursery.start_soon(self._persist, "forker", self._keep_forker)
+            nursery.start_soon(self._persist, "status_link", self.link.run)
+            nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
+            nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
+            for slot in self.slots:
+                nursery.start_soon(self._persist, slot.name, partial(self._keep, slot))
+            nursery.start_soon(self._persist, "announce", self._announce)
+            await self.stopping.wait()
+            await self._shut_down()
+            admin_stop.set()
+            nursery.cancel_scope.cancel()
+        self.link.close()
+        self.listeners.close()
+        return 1 if self._failed else 0
+
+    async def _persist(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task that the farm can do without for a while: if it fails it is begun again."""
+        while True:
+            try:
+                await task()
+                return
+            except Exception as error:
+                logs.limited("supervisor.task_failed", at="error", per=name, exc=error, task=name)
+                await trio.sleep(_AGAIN_S)
+
+    async def _serve_admin(self, stop: trio.Event) -> None:
+        handle = os.dup(self.listeners.admin.fileno())  # it closes what it is given
+        options = self.settings.get(AdminOptions)
+        status, unready = partial(health.status, self), partial(health.unready, self)
+        await admin.run(handle, options, status, unready, self.link.set_notice, stop)
+
+    # ------------------------------------------------------------------ processes
+
+    async def start_forker(self, settings: Settings) -> Forker:
+        """A forker that has imported everything. Raises: ForkerFailed."""
+        options = settings.get(FarmOptions)
+        return await Forker.start(settings, self._nursery, options.spawn_timeout, options.start_timeout)
+
+    async def _keep_forker(self) -> None:
+        """There is a forker; another one if it dies, or does not answer for too long."""
+        options = self.settings.get(FarmOptions)
+        wait = options.restart_min
+        while not self._over:
+            forker = self.forker
+            if forker is None or not forker.alive:
+                try:
+                    self.forker = await self.start_forker(self.settings)
+                except ForkerFailed as error:
+                    logs.limited("forker.failed", at="error", why=str(error))
+                    if not self.ready and forker is None:
+                        self._fail_start("forker", str(error))
+                        return
+                    await trio.sleep(wait)
+                    wait = min(wait * 2, options.restart_max)
+                    continue
+                wait = options.restart_min
+                if forker is not None:
+                    logs.warning("forker.replaced", pid=self.forker.process.pid)
+                continue
+            with trio.move_on_after(options.hang_timeout / 2):
+                await forker.process.ended.wait()
+                if forker is self.forker and not self._over:
+                    logs.warning("forker.died", pid=forker.process.pid, status=forker.process.status)
+            known = [child.pid for child in self._children]
+            collect_strangers([forker.process.pid, *known])
+            if forker.alive:
+                with contextlib.suppress(ForkerFailed):
+                    await self._tell_if_lost(forker, forker.check_alive())
+
+    async def _tell_if_lost(self, forker: Forker, question: Awaitable[T]) -> T:
+        try:
+            return await question
+        except ForkerClosed:
+            raise
+        except ForkerFailed as error:
+            logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
+            raise
+
+    def _fail_start(self, process: str, why: str) -> None:
+        if not self.stopping.is_set():
+            logs.error("farm.start_failed", process=process, why=why or "its own lines above say why")
+            self._failed = True
+            self.stopping.set()
+
+    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, forker: Forker) -> Child:
+        """Fork a process from this forker. Raises: ForkerFailed, SpawnRefused."""
+        child = await forker.spawn(kind, shard, listener)
+        self._children.add(child)
+        self._nursery.start_soon(self._forget_ended, child)
+        logs.debug("process.started", kind=kind, shard=shard, pid=child.pid)
+        return child
+
+    async def _forget_ended(self, child: Child) -> None:
+        await child.ended.wait()
+        self._children.discard(child)
+
+    async def _spawn_for(self, slot: Slot) -> Child:
+        """A process for this slot, from whichever forker there is, when there is one."""
+        while True:
+            forker = slot.forker if slot.forker is not None and slot.forker.alive else self.forker
+            if forker is not None and forker.alive:
+                try:
+                    spawned = self.spawn(slot.kind, slot.shard, slot.listener, forker)
+                    return await self._tell_if_lost(forker, spawned)
+                except ForkerFailed:
+                    pass  # there will be another one
+                except SpawnRefused as error:
+                    logs.limited("process.not_started", at="error", per=slot.name, name=slot.name, why=str(error))
+                    await trio.sleep(self.settings.get(FarmOptions).restart_max)
+            await trio.sleep(POLL_S)
+
+    async def _keep(self, slot: Slot) -> None:
+        options = self.settings.get(FarmOptions)
+        wait = options.restart_min
+        while not self.stopping.is_set():
+            async with slot.turn:  # a reload that is about to put one there comes first
+                if not slot.alive:
+                    slot.put(await self._spawn_for(slot))
+            child = slot.child
+            assert child is not None
+            if self.stopping.is_set():
+                child.signal(signal.SIGTERM)
+            began = time.monotonic()
+            await child.relieved.wait()
+            async with slot.turn:
+                pass
+            if self.stopping.is_set():
+                return
+            if slot.child is not child:
+                continue
+            if not self.ready and child.status == 1:
+                self._fail_start(slot.name, child.why)
+                return
+            if time.monotonic() - began > _PEACE_S:
+                wait = options.restart_min
+            logs.warning("process.died", name=slot.name, pid=child.pid, status=child.status, restart_in=wait)
+            with trio.move_on_after(wait):
+                await self.stopping.wait()
+            wait = min(wait * 2, options.restart_max)
+            slot.restarts += 1
+
+    async def _announce(self) -> None:
+        while not self.ready:
+            if (await health.status(self))["status"] == "ok":
+                self.ready = True
+            else:
+                await trio.sleep(POLL_S)
+        listen = self.settings.get(Listen)
+        logs.event(
+            "farm.ready",
+            devices=f"{listen.host}:{listen.device_port}",
+            app_servers=f"{listen.host}:{listen.router_port}",
+            admin=f"{listen.admin_host}:{listen.admin_port}",
+            workers=len(self.workers),
+            pid=os.getpid(),
+        )
+
+    # ------------------------------------------------------------------ hangs
+
+    @property
+    def _look_interval(self) -> float:
+        return self.settings.get(FarmOptions).hang_timeout / _LOOKS
+
+    async def _watch_for_hangs(self) -> None:
+        while not self.stopping.is_set():
+            await trio.sleep(self._look_interval)
+            await self._look_for_hangs()
+
+    async def _look_for_hangs(self) -> None:
+        """The router lives if it answers; a worker if the router has heard it, so that nothing is known of workers
+        while the router is silent. What starts, and has not spoken yet, lives if it has had the CPU; but only for
+        `farm.start_timeout`, while there is a router to join and, of a router, while it reads nothing."""
+        told = await self.link.ask()
+        if self.stopping.is_set():
+            return
+        heard = {row["pid"]: row["heard_s"] for row in told["workers"]} if told is not None else {}
+        recent = self._look_interval + 2 * self.settings.get(LinkOptions).heartbeat
+        signs: dict[int, bool | None] = {}
+        progress: dict[int, bool | None] = {}
+        for slot in self.slots:
+            if slot.child is None or slot.child.ended.is_set():
+                continue
+            pid = slot.child.pid
+            if slot.turn.locked():  # it is being replaced, which has an end of its own
+                signs[pid] = progress[pid] = None
+                continue
+            by_router = told["pid"] if told is not None else None
+            spoken = by_router == pid if slot is self.router else heard.get(pid, recent) < recent
+            progress[pid] = True
+            if spoken:
+                slot.served = pid
+                signs[pid] = True
+            elif slot.served != pid:
+                signs[pid] = self._turns.taken(pid)
+                if slot is self.router:
+                    progress[pid] = self._reads.taken(pid)
+                else:
+                    progress[pid] = None if told is None else False
+            elif slot is not self.router and told is None:
+                signs[pid] = None
+            else:
+                signs[pid] = False
+        self._turns.forget_all_but(set(signs))
+        self._reads.forget_all_but(set(signs))
+        now, interval, options = time.monotonic(), self._look_interval + ASK_TIMEOUT_S, self.settings.get(FarmOptions)
+        self.silences.look(now, interval, signs)
+        self._starting.look(now, interval, progress)
+        silent = set(self.silences.longer_than(options.hang_timeout))
+        late = set(self._starting.longer_than(options.start_timeout)) - silent
+        for slot in self.slots:
+            if slot.child is None or (pid := slot.child.pid) not in silent | late:
+                continue
+            if pid in silent:
+                logs.error("process.hangs", name=slot.name, pid=pid, silent=round(self.silences.of(pid), 1))
+            else:
+                took = round(self._starting.of(pid), 1)
+                logs.error("process.does_not_serve", name=slot.name, pid=pid, after=took, hint="farm.start_timeout")
+            slot.child.signal(signal.SIGKILL)  # one that is stopped does not hear of a SIGTERM
+
+    # ------------------------------------------------------------------ signals
+
+    async def _signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._asked_to_reload()
+                elif not self.stopping.is_set():
+                    self.stopping.set()
+                elif not self._skip_notice.is_set():
+                    self._skip_notice.set()
+                else:
+                    logs.warning("drain.cut_short")
+                    self._hurry.set()
+
+    def _asked_to_reload(self) -> None:
+        """Begin a reload, or say why not."""
+        if self._reload is not None:
+            logs.warning("reload.refused", why="a reload is under way")
+        elif self.stopping.is_set():
+            self.reloads.refused("the farm is about to stop")
+        elif not self.ready:
+            self.reloads.refused("the farm has not started yet: wait until GET /health answers 200")
+        else:
+            self._reload = Reload(self)
+            self._nursery.start_soon(self._run_reload, self._reload)
+
+    async def _run_reload(self, reload: Reload) -> None:
+        try:
+            await reload.run()
+        except Exception as error:
+            logs.error("reload.failed", error)
+            self.reloads.ended(FAILED, f"{type(error).__name__}: {error}")
+        finally:
+            self._reload = None
+
+    # ------------------------------------------------------------------ the end
+
+    async def _shut_down(self) -> None:
+        drain, grace = self.settings.get(DrainOptions), self.settings.get(FarmOptions).drain_grace
+        logs.event("farm.draining", notice=drain.notice, seconds=drain.seconds)
+        if self.ready and drain.notice and not self._failed:
+            for child in self._children:
+                child.notice()
+            with trio.move_on_after(drain.notice):
+                await self._skip_notice.wait()
+        else:
+            for child in self._children:
+                child.notice()
+        self._skip_notice.set()
+        for slot in self.workers:
+            slot.listener.close()
+        router = self.router.child
+        workers = [child for child in self._children if child is not router]
+        await self.end(workers, drain.seconds + self.settings.get(WorkerOptions).close_timeout + grace)
+        await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
+        self._over = True
+        if self.forker is not None:
+            self.forker.close()
+            with trio.move_on_after(_KILLED_S):  # whoever waits for us to end finds nothing of us left
+                await self.forker.process.ended.wait()
+        logs.event("farm.stopped")
+
+    async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
+        """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""
+        for child in children:
+            child.signal(signal.SIGTERM)
+        with trio.move_on_after(patience):
+            async with trio.open_nursery() as nursery:
+                if may_hurry:
+                    nursery.start_soon(self._cancel_when_hurried, nursery.cancel_scope)
+                for child in children:
+                    await child.ended.wait()
+                nursery.cancel_scope.cancel()
+        for child in children:
+            if not child.ended.is_set():
+                logs.warning("process.killed", pid=child.pid)
+                child.signal(signal.SIGKILL)
+        for child in children:
+            with trio.move_on_after(_KILLED_S):
+                await child.ended.wait()
+
+    async def _cancel_when_hurried(self, scope: trio.CancelScope) -> None:
+        await self._hurry.wait()
+        scope.cancel()
+
+    async def joined(self, child: Child) -> bool:
+        """Wait until the router has heard of this worker. Returns: False if it has ended, or takes too long."""
+        with trio.move_on_after(self.settings.get(FarmOptions).start_timeout):
+            while not child.ended.is_set():
+                told = await self.link.ask()
+                if told is not None and any(worker["pid"] == child.pid for worker in told["workers"]):
+                    return True
+                await trio.sleep(POLL_S)
+        return False
+
+
+def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
+    """Run a farm in the foreground. Returns: exit code.
+
+    read_again: reads the settings anew, for a reload; raises ConfigError.
+    Raises: StartError.
+    """
+    log = settings.get(Log)
+    logs.setup(log.format, log.level, process="farm")
+    workers = settings.get(FarmOptions).count
+    capacity.raise_descriptor_limit()
+    for line in capacity.describe(capacity.limits(settings, workers)):
+        name, _, text = line.partition(": ")
+        logs.event("limits", **{name.replace(" ", "_"): text or line})
+    os.umask(PRIVATE)
+    try:
+        with data_folder.held(settings):
+            return trio.run(Supervisor(settings, workers, read_again).run)
+    except (FileError, KeyFormatError, LinkError, ListenError) as error:
+        raise StartError(str(error)) from None

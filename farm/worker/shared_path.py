@@ -1,0 +1,76 @@
+"""A path that several dialects serve: the first message of a device says which one it speaks.
+
+SimplePush and WebPush both live on `/`, and only the hello tells them apart. Nothing of the dialects themselves knows
+of this: the path is served by a `SharedPath`, whose sessions become a session of the dialect that claims them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from farm.dialects import Become, Close, Dialect, Effects, Session
+from farm.worker.frames import NORMAL
+from farm.worker.upgrade import Request
+from router.store.base import Item
+
+
+class Undecided(msgspec.Struct, gc=False, eq=False):
+    """A connection that has not said anything yet."""
+
+    _dialects: Sequence[Dialect]
+    _request: Request
+    key: ClassVar[bytes | None] = None
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        for dialect in self._dialects:
+            if dialect.claims(message):
+                return (Become(dialect.opened(self._request), message, binary),)
+        return (Close(NORMAL, "no dialect on this path knows this message"),)
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        return ()
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
+        raise AssertionError("an undecided connection has no address")
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        return ()
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        return (Close(NORMAL, "nothing was said in time"),), 0
+
+
+class SharedPath:
+    """Dialects on one path, asked in order: the more particular first."""
+
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
+        self._dialects = tuple(dialects)
+        # Who says nothing may be of any of them: so it has the time of the most patient, and 0 is without end.
+        deadlines = [dialect.first_tick for dialect in dialects]
+        self.first_tick = max(deadlines) if all(deadlines) else 0.0
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        return next((taken for d in self._dialects if (taken := d.subprotocol(offered)) is not None), None)
+
+    def claims(self, first: bytes) -> bool:
+        return any(dialect.claims(first) for dialect in self._dialects)
+
+    def opened(self, request: Request) -> Session:
+        # Without its headers, which are 1 KB: they have said what there was to say.
+        slim = Request(request.method, request.path, request.query, {}, request.version, socket_id=request.socket_id)
+        return Undecided(self._dialects, slim)
+
+
+def by_path(served: Sequence[tuple[int, Sequence[str], Dialect]]) -> dict[str, Dialect]:
+    """Which dialect answers on which path.
+
+    served: for each dialect its rank (the lower is asked first where a path is shared), its paths and itself.
+    """
+    found: dict[str, list[Dialect]] = {}
+    for _, paths, dialect in sorted(served, key=lambda entry: entry[0]):
+        for path in paths:
+            found.setdefault(path, []).append(dialect)
+    return {path: all_of[0] if len(all_of) == 1 else SharedPath(all_of) for path, all_of in found.items()}

@@ -1,0 +1,54 @@
+"""The numbers of a router and its workers in Prometheus' text format: `farm_router_*`, and `farm_worker_*` by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from router.common.metrics import ROUTER_METRICS, WORKER_METRICS
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+class _Given(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def exposition(families: Iterable[Metric]) -> bytes:
+    """These as text, of `CONTENT_TYPE`."""
+    registry = CollectorRegistry()
+    registry.register(_Given(families))
+    return generate_latest(registry)
+
+
+def families(router: dict[str, Any], workers: list[dict[str, Any]]) -> Iterator[Metric]:
+    """What the router counts, and what its workers have told it last."""
+    for metric in ROUTER_METRICS:
+        value = router.get(metric.name)
+        if value is not None:
+            yield family(metric.kind, f"farm_router_{metric.name}", metric.help, [], [([], value)])
+    memory = [(["router", ""], router["memory"])] if "memory" in router else []
+    memory += [(["worker", str(w["shard"])], w["memory"]) for w in workers if "memory" in w]
+    yield family("gauge", "farm_memory_bytes", "Resident memory.", ["process", "shard"], memory)
+    for metric in WORKER_METRICS:
+        rows = [([str(w["shard"])], w[metric.name]) for w in workers if metric.name in w]
+        yield family(metric.kind, f"farm_worker_{metric.name}", metric.help, ["shard"], rows)
+
+
+def family(kind: str, name: str, text: str, labels: list[str], rows: list[tuple[list[str], float]]) -> Metric:
+    """One metric, a row for each of its label values."""
+    make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+    made = make(name, text, labels=labels)
+    for values, number in rows:
+        made.add_metric(values, float(number))
+    assert isinstance(made, Metric)
+    return made

@@ -1,0 +1,117 @@
+"""The router's end of the handover: takes connections of app servers that came in on the device port.
+
+A worker that finds one passes the descriptor itself (SCM_RIGHTS) with the bytes it has read, one packet a connection,
+over a Unix socket in the data folder; from then on no worker has to do with it. Only the user of the farm can come to
+that socket, because the folder is for nobody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from router.common import logs
+from router.common.options import Settings
+from router.common.poller import READ, Poller
+from router.dialects import is_on, pusher
+
+SOCKET_NAME: Final = "adopt.sock"
+_PACKET_BYTES: Final = 4096  # a worker passes far less: what it had to read to know whose the connection is
+_BATCH: Final = 64
+_BACKLOG: Final = 1024
+
+
+def is_wanted(settings: Settings) -> bool:
+    """Whether app servers may come to the device port."""
+    return is_on(settings, pusher) and settings.get(pusher.PusherOptions).one_port
+
+
+def socket_path(folder: Path) -> str:
+    """Where the router takes connections over, in this control folder."""
+    return str(folder.resolve() / SOCKET_NAME)
+
+
+class Handovers:
+    """Listens for workers, and calls `adopt` with each descriptor they pass and the bytes that were read from it."""
+
+    def __init__(self, folder: Path, poller: Poller, adopt: Callable[[int, bytes], None]) -> None:
+        path = socket_path(folder)
+        Path(path).unlink(missing_ok=True)  # of a router that was killed
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(path)
+        self._listener.listen(_BACKLOG)
+        self._listener.setblocking(False)
+        self._poller = poller
+        self._adopt = adopt
+        self._workers: dict[int, socket.socket] = {}
+        self._accepting = True
+        poller.register(self._listener.fileno(), READ)
+
+    def ready(self, fd: int) -> bool:
+        """Deal with what epoll said of a descriptor. Returns: whether it is one of ours."""
+        worker = self._workers.get(fd)
+        if worker is not None:
+            self._receive(worker)
+        elif fd == self._listener.fileno():
+            self._accept()
+        else:
+            return False
+        return True
+
+    def _accept(self) -> None:
+        try:
+            worker, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # Out of descriptors or memory: the worker waits in the queue, and we do not try again and again.
+            logs.limited("handover.accept_failed", error=str(error))
+            self._poller.unregister(self._listener.fileno())
+            self._accepting = False
+            return
+        worker.setblocking(False)
+        self._workers[worker.fileno()] = worker
+        self._poller.register(worker.fileno(), READ)
+
+    def tick(self) -> None:
+        """To be called about once a second: accepting is tried again if it had failed."""
+        if not self._accepting and self._listener.fileno() >= 0:
+            self._accepting = True
+            self._poller.register(self._listener.fileno(), READ)
+
+    def _receive(self, worker: socket.socket) -> None:
+        for _ in range(_BATCH):
+            try:
+                data, descriptors, _, _ = socket.recv_fds(worker, _PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data and not descriptors:
+                self._forget(worker)
+                return
+            if descriptors:
+                self._adopt(descriptors[0], data)
+            else:  # the kernel has closed it
+                logs.limited("handover.lost", hint="the router is out of descriptors")
+
+    def _forget(self, worker: socket.socket) -> None:
+        del self._workers[worker.fileno()]
+        self._poller.unregister(worker.fileno())
+        worker.close()
+
+    def close(self) -> None:
+        """Take what has been passed, and no more: workers turn app servers away from now on."""
+        if self._listener.fileno() < 0:
+            return
+        if self._accepting:
+            self._poller.unregister(self._listener.fileno())
+        self._listener.close()
+        for worker in list(self._workers.values()):
+            with contextlib.suppress(OSError):
+                worker.shutdown(socket.SHUT_RD)  # so that there is an end to what can be received
+            while worker.fileno() >= 0:
+                self._receive(worker)

@@ -1,0 +1,1 @@
+"""The router's pure core: no socket, no clock of its own."""

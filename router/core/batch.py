@@ -1,0 +1,114 @@
+"""One batch of the committer: what it writes and reads, and who waits for that. Part of the router's pure core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from router.common import logs
+from router.common.messages import EVERYTHING, FAILED, FULL, OK
+from router.store.base import Item, LogSlice, Reads, Results, Writes
+
+PutDone = Callable[[int], None]
+InboxDone = Callable[[int, list[Item]], None]
+InboxesDone = Callable[[int, dict[bytes, list[Item]]], None]
+RecordDone = Callable[[int, bytes | None], None]
+LogDone = Callable[[int, LogSlice | None], None]
+OffsetDone = Callable[[int, int], None]
+
+SlotName = tuple[bytes, str]  # device, slot
+RecordName = tuple[str, bytes]  # space, key
+
+_by_seq = attrgetter("seq")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What goes to the store in one commit, and what is called afterwards."""
+
+    number: int
+    writes: Writes = field(default_factory=Writes)
+    reads: Reads = field(default_factory=Reads)
+    size: int = 0  # writes and reads
+    pushes: int = 0  # of those, what app servers sent
+    chars: int = 0  # of their bodies
+    acks: dict[bytes, int] = field(default_factory=dict)
+    """How many removals of it are acknowledgements of a device."""
+    displaced: dict[SlotName, int] = field(default_factory=dict)
+    """Removals that a put made needless: unless the batch fails."""
+    puts: list[tuple[SlotName, PutDone]] = field(default_factory=list)
+    commits: list[PutDone] = field(default_factory=list)
+    inboxes: list[tuple[bytes, int, InboxDone]] = field(default_factory=list)
+    many: list[tuple[list[bytes], InboxesDone]] = field(default_factory=list)
+    records: list[tuple[RecordName, RecordDone]] = field(default_factory=list)
+    logs: list[tuple[bytes, int, LogDone]] = field(default_factory=list)
+    offsets: list[OffsetDone] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch. `bad` names what could not be written though the rest of the batch was: puts by
+    (device, slot), events by their place in the batch; `commits` is the status of all else."""
+
+    status: int
+    results: Results
+    bad: set[SlotName | int] = field(default_factory=set)
+    commits: int = OK
+
+
+def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None:
+    """Tell everybody. One who raises is logged; the others hear all the same.
+
+    gone: removals that are still to be made, so what they name is given to nobody.
+    """
+    status, results, bad = outcome.status, outcome.results, outcome.bad
+    refused, unreadable = results.refused, results.unreadable
+    for key, put_done in batch.puts:  # the hot ones
+        try:
+            put_done(FULL if key in refused else FAILED if key in bad else status)
+        except Exception as error:
+            _defect(error)
+    for device, most, inbox_done in batch.inboxes:
+        items = _part(_left(device, results.inboxes.get(device, []), gone), most)
+        _tell(inbox_done, FAILED if device in unreadable else status, items)
+    for devices, many_done in batch.many:
+        found = {
+            device: _left(device, results.inboxes[device], gone) for device in devices if device in results.inboxes
+        }
+        _tell(many_done, status, {device: _part(items, EVERYTHING) for device, items in found.items() if items})
+    for record_key, record_done in batch.records:
+        _tell(record_done, FAILED if record_key in unreadable else status, results.records.get(record_key))
+    for channel, since, log_done in batch.logs:
+        part = results.logs.get(channel)
+        if part is not None:  # it was read from where the reader that is furthest behind stands
+            part = part._replace(events=[event for event in part.events if event.offset > since])
+        _tell(log_done, FAILED if channel in unreadable else status, part)
+    offsets = results.offsets or [0] * len(batch.offsets)
+    for place, (offset, offset_done) in enumerate(zip(offsets, batch.offsets, strict=True)):
+        _tell(offset_done, FAILED if place in bad else status, offset)
+    for commit_done in batch.commits:
+        _tell(commit_done, status if status != OK else outcome.commits)
+
+
+def _tell(done: Callable[..., None], *heard: Any) -> None:
+    try:
+        done(*heard)
+    except Exception as error:
+        _defect(error)
+
+
+def _defect(error: Exception) -> None:
+    logs.limited("committer.callback_failed", at="error", per=type(error).__name__, exc=error)
+
+
+def _left(device: bytes, items: list[Item], gone: dict[SlotName, int]) -> list[Item]:
+    if not gone:
+        return items
+    return [item for item in items if gone.get((device, item.slot), item.version - 1) < item.version]
+
+
+def _part(items: list[Item], most: int) -> list[Item]:
+    """What one reader asked for, of what was read for all who asked for this inbox."""
+    return sorted(items, key=_by_seq) if most >= EVERYTHING else items[:most]

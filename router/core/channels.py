@@ -1,0 +1,415 @@
+"""The registry of channels that app servers may list and count: who subscribes where, and who is present. Pure.
+
+The map of addresses says to which shards an event goes, and knows no names. This knows the names, for channels that
+workers announce with a label, and for each the leases that hold it: how many subscribers they have, and which users.
+Two rules keep presence right:
+
+1. A user is a member as long as some lease holds him. What a dead lease held goes `member_grace` after its death,
+   a part at each tick, so that who comes back at once, on whatever shard, has never gone.
+2. After a restart this is rebuilt by what workers announce. Until all of them have had the time for it, nobody is said
+   to have left a channel that was announced; then everyone is told who is there, and finds out by himself.
+
+Workers know the members of their rooms, and compare: to tell them something twice does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from router.common import messages as v
+from router.core.address_map import Lease
+
+_REAP_STEP = 10_000
+"""Channels of dead leases that are looked at in one tick."""
+_WHOLE_STEP = 5_000
+"""Members that are told in one tick to those who have to compare."""
+
+Tell = Callable[[Lease, tuple[Any, ...]], None]
+
+
+class Observer(Protocol):
+    """Who wants to know of what happens in a dialect's channels, for webhooks say. `label` is the channel's."""
+
+    def occupied(self, label: str) -> None:
+        """It has its first subscriber."""
+
+    def vacated(self, label: str) -> None:
+        """Its last one has gone."""
+
+    def counted(self, label: str, subscribers: int) -> None:
+        """It has so many, more or fewer than before; while many come and go said about once a second a shard."""
+
+    def entered(self, label: str, user: str) -> None:
+        """The user is a member now."""
+
+    def left(self, label: str, user: str) -> None:
+        """He is not any more."""
+
+    def published(self, label: str, body: str, exclude: str) -> None:
+        """A device has published this."""
+
+    def happened(self, label: str, what: str, detail: str) -> None:
+        """A session told it by HAPPENED."""
+
+
+class Member:
+    """A user in a channel."""
+
+    __slots__ = ("info", "leases")
+
+    def __init__(self, info: str, lease: Lease) -> None:
+        self.info = info
+        self.leases: tuple[Lease, ...] = (lease,)
+
+
+class Channel:
+    """A channel with subscribers. There may be very many, nearly all of them on one shard."""
+
+    __slots__ = ("_counts", "announced", "application", "key", "leases", "members", "name", "told", "unsaid")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.application = ""  # "dialect\0application"; "": there is no label yet
+        self.name = ""
+        self.leases: tuple[Lease, ...] = ()
+        self._counts: tuple[int, ...] = ()  # subscribers on each
+        self.members: dict[str, Member] | None = None  # for presence
+        self.told: tuple[Lease, ...] = ()  # who was given all members, and hears every change since
+        self.announced = False  # in the time after a restart, so that others may hold it of whom we don't know yet
+        self.unsaid: set[str] | None = None  # who has left in that time, as far as we know
+
+    @property
+    def label(self) -> str:
+        """What workers call it by."""
+        return f"{self.application}\0{self.name}" if self.application else ""
+
+    @property
+    def count(self) -> int:
+        """Subscribers on living leases."""
+        return sum(count for lease, count in zip(self.leases, self._counts, strict=True) if lease.alive)
+
+    def hold(self, lease: Lease, subscribers: int) -> bool:
+        """The lease has so many subscribers. Returns: whether it had another number of them, or none."""
+        if lease not in self.leases:
+            self.leases = (*self.leases, lease)
+            self._counts = (*self._counts, subscribers)
+            return True
+        at = self.leases.index(lease)
+        if self._counts[at] == subscribers:
+            return False
+        self._counts = (*self._counts[:at], subscribers, *self._counts[at + 1 :])
+        return True
+
+    def let_go(self, lease: Lease) -> None:
+        """The lease has none any more."""
+        at = self.leases.index(lease)
+        self.leases = self.leases[:at] + self.leases[at + 1 :]
+        self._counts = self._counts[:at] + self._counts[at + 1 :]
+        if self.told:
+            self.told = tuple(other for other in self.told if other is not lease)
+
+
+class Channels:
+    """All of them. `tell` is given words for leases; `grace` and `settled` (when all must have announced) in s."""
+
+    def __init__(self, tell: Tell, grace: float, settled: float, monotonic: Callable[[], float]) -> None:
+        self._tell = tell
+        self._grace = grace
+        self._settled = settled
+        self._settling = True
+        self._monotonic = monotonic
+        self._channels: dict[bytes, Channel] = {}
+        self._names: dict[str, dict[str, Channel]] = {}  # "dialect\0application" -> name -> channel
+        self._applications: dict[str, str] = {}  # the same texts, each by itself
+        self._held: dict[Lease, set[Channel]] = {}
+        self._dead: deque[tuple[float, Lease]] = deque()
+        self._announced: list[Channel] = []
+        self._whole: deque[tuple[Channel, Lease | None]] = deque()  # whom to tell all members; None: every lease
+        self._observers: dict[str, Observer] = {}
+        self.member_count = 0
+
+    # ------------------------------------------------------------------ questions
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def get(self, key: bytes) -> Channel | None:
+        """The channel of this address, if it has subscribers (or had, on a shard that has just been lost)."""
+        return self._channels.get(key)
+
+    def count(self, key: bytes) -> int:
+        """Subscribers of a channel, in all; 0: it is not occupied."""
+        channel = self._channels.get(key)
+        return 0 if channel is None else channel.count
+
+    def members(self, key: bytes) -> dict[str, str]:
+        """The members of a presence channel, with what the others are shown of them: {user id: info}."""
+        channel = self._channels.get(key)
+        if channel is None or channel.members is None:
+            return {}
+        return {user: member.info for user, member in channel.members.items()}
+
+    def names(self, dialect: str, application: str, prefix: str = "") -> Iterator[str]:
+        """The occupied channels of an application whose names begin so. Not to be kept while words are heard."""
+        for name, channel in self._names.get(f"{dialect}\0{application}", {}).items():
+            if name.startswith(prefix) and channel.count:
+                yield name
+
+    def observe(self, dialect: str, observer: Observer) -> None:
+        """Have this one told of the channels of a dialect."""
+        self._observers[dialect] = observer
+
+    def observer(self, label: str) -> Observer | None:
+        """Who observes a channel."""
+        return self._observers.get(label.partition("\0")[0]) if self._observers else None
+
+    # ------------------------------------------------------------------ subscribers
+
+    def subscribe(self, key: bytes, label: str, lease: Lease) -> None:
+        """This lease has a subscriber of the channel, so far one."""
+        channel = self._channel(key, label)
+        if lease not in channel.leases:
+            self._hold(channel, lease, 1)
+            self._occupied(channel)
+
+    def unsubscribe(self, key: bytes, lease: Lease) -> None:
+        """The last subscriber of the channel on this lease has gone."""
+        channel = self._channels.get(key)
+        if channel is not None and lease in channel.leases:
+            self._held[lease].discard(channel)
+            self._let_go(channel, lease)
+
+    def counted(self, key: bytes, subscribers: int, lease: Lease) -> None:
+        """So many subscribers are on this lease."""
+        if subscribers < 1:
+            self.unsubscribe(key, lease)
+            return
+        channel = self._channels.get(key)
+        if channel is not None and lease in channel.leases and channel.hold(lease, subscribers):
+            self._counted(channel)
+
+    def hold(self, key: bytes, label: str, subscribers: int, members: Iterable[tuple[str, str]], lease: Lease) -> None:
+        """The lease held the channel before it joined."""
+        if subscribers < 1:
+            return
+        channel = self._channel(key, label)
+        self._hold(channel, lease, subscribers)
+        new: list[tuple[str, str]] = []
+        present = False
+        for user, info in members:
+            present = True
+            if self._add(channel, user, info, lease):
+                new.append((user, info))
+        if self._settling:
+            if not channel.announced:
+                channel.announced = True
+                self._announced.append(channel)
+            return
+        self._occupied(channel)
+        if present:
+            if new:
+                self._entered(channel, new)
+            self._whole.append((channel, lease))  # what it was not told while it was lost
+
+    # ------------------------------------------------------------------ presence
+
+    def enter(self, key: bytes, user: str, info: str, most: int, lease: Lease) -> dict[str, str] | None:
+        """The user's first socket on this lease. Returns: all members, or himself if the lease has been given all and
+        hears of every change since; None: there are `most` already.
+
+        To give all to everyone who comes would cost the square of their number when very many come at once.
+        """
+        channel = self._channel(key, "")
+        if lease not in channel.leases:  # said again to another router, before the channel is announced
+            self._hold(channel, lease, 1)
+        members = channel.members
+        if members is None:
+            members = channel.members = {}
+        if user not in members and len(members) >= most:
+            return None
+        if self._add(channel, user, info, lease):
+            self._entered(channel, [(user, info)])
+        if lease in channel.told:
+            return {user: members[user].info}
+        channel.told = (*channel.told, lease)
+        return self.members(key)
+
+    def exit(self, key: bytes, user: str, lease: Lease) -> None:
+        """The user's last socket on this lease has gone."""
+        channel = self._channels.get(key)
+        if channel is not None and self._remove(channel, user, lease):
+            self._left(channel, [user])
+
+    def _add(self, channel: Channel, user: str, info: str, lease: Lease) -> bool:
+        """Returns: whether he was no member before."""
+        if channel.members is None:
+            channel.members = {}
+        member = channel.members.get(user)
+        if member is None:
+            channel.members[user] = Member(info, lease)
+            self.member_count += 1
+            return True
+        if lease not in member.leases:
+            member.leases = (*member.leases, lease)
+        return False
+
+    def _remove(self, channel: Channel, user: str, lease: Lease) -> bool:
+        """Returns: whether he is no member any more."""
+        member = channel.members.get(user) if channel.members is not None else None
+        if member is None or lease not in member.leases:
+            return False
+        member.leases = tuple(other for other in member.leases if other is not lease)
+        if member.leases:
+            return False
+        assert channel.members is not None
+        del channel.members[user]
+        self.member_count -= 1
+        return True
+
+    def _entered(self, channel: Channel, new: list[tuple[str, str]]) -> None:
+        if channel.unsaid:
+            # Of those nobody has been told that they had gone.
+            known = channel.unsaid.intersection(user for user, _ in new)
+            channel.unsaid -= known
+            new = [(user, info) for user, info in new if user not in known]
+            if not new:
+                return
+        self._say(channel, (v.MEMBERS, channel.key, False, new, ()))
+        if (observer := self.observer(channel.label)) is not None:
+            for user, _ in new:
+                observer.entered(channel.label, user)
+
+    def _left(self, channel: Channel, gone: list[str]) -> None:
+        if self._settling and channel.announced:
+            channel.unsaid = (channel.unsaid or set()).union(gone)
+            return
+        self._say(channel, (v.MEMBERS, channel.key, False, (), gone))
+        if (observer := self.observer(channel.label)) is not None:
+            for user in gone:
+                observer.left(channel.label, user)
+
+    def _say(self, channel: Channel, word: tuple[Any, ...]) -> None:
+        for lease in channel.leases:
+            if lease.alive:
+                self._tell(lease, word)
+
+    # ------------------------------------------------------------------ the table
+
+    def _channel(self, key: bytes, label: str) -> Channel:
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = Channel(key)
+            if label:
+                self._name(channel, label)
+            self._channels[key] = channel
+        elif label and not channel.application:
+            self._name(channel, label)
+        return channel
+
+    def _name(self, channel: Channel, label: str) -> None:
+        dialect, application, name = v.label_parts(label)
+        whose = f"{dialect}\0{application}"
+        names = self._names.setdefault(whose, {})
+        names[name] = channel
+        channel.name = name
+        channel.application = self._applications.setdefault(whose, whose)  # one text for all channels
+
+    def _hold(self, channel: Channel, lease: Lease, subscribers: int) -> None:
+        channel.hold(lease, subscribers)
+        held = self._held.get(lease)
+        if held is None:
+            held = self._held[lease] = set()
+        held.add(channel)
+
+    def _let_go(self, channel: Channel, lease: Lease) -> None:
+        """The channel is not this lease's any more, and its members there neither."""
+        channel.let_go(lease)
+        if channel.members:
+            gone = [user for user in list(channel.members) if self._remove(channel, user, lease)]
+            if gone:
+                self._left(channel, gone)
+        if channel.leases:
+            self._counted(channel)
+            return
+        del self._channels[channel.key]
+        if whose := channel.application:
+            names = self._names.get(whose, {})
+            if names.get(channel.name) is channel:  # and not another that was announced by the same name
+                del names[channel.name]
+                if not names:
+                    del self._names[whose]
+                    del self._applications[whose]
+        if (observer := self.observer(channel.label)) is not None:
+            for user in channel.unsaid or ():
+                observer.left(channel.label, user)
+            observer.vacated(channel.label)
+
+    def _occupied(self, channel: Channel) -> None:
+        """A lease more holds it."""
+        if (observer := self.observer(channel.label)) is not None:
+            if len(channel.leases) == 1:
+                observer.occupied(channel.label)
+            observer.counted(channel.label, channel.count)
+
+    def _counted(self, channel: Channel) -> None:
+        if (observer := self.observer(channel.label)) is not None:
+            observer.counted(channel.label, channel.count)
+
+    # ------------------------------------------------------------------ leases and time
+
+    def lost(self, lease: Lease) -> None:
+        """The lease is dead. What it held goes later."""
+        if lease in self._held:
+            self._dead.append((self._monotonic() + self._grace, lease))
+
+    def tick(self) -> None:
+        """To be called a few times a second."""
+        now = self._monotonic()
+        if self._settling and now >= self._settled:
+            self._settle()
+        self._reap(now)
+        budget = _WHOLE_STEP
+        while self._whole and budget > 0:
+            budget -= self._say_whole(*self._whole.popleft())
+
+    def _settle(self) -> None:
+        """All workers have announced what they hold: from now on, who is not known is not there."""
+        self._settling = False
+        for channel in self._announced:
+            channel.announced = False
+            if self._channels.get(channel.key) is not channel:
+                continue
+            gone, channel.unsaid = channel.unsaid, None
+            if channel.members is not None:
+                self._whole.append((channel, None))
+            if gone and (observer := self.observer(channel.label)) is not None:
+                for user in gone.difference(channel.members or ()):
+                    observer.left(channel.label, user)
+        self._announced = []
+
+    def _reap(self, now: float) -> None:
+        budget = _REAP_STEP
+        while self._dead and self._dead[0][0] <= now and budget > 0:
+            lease = self._dead[0][1]
+            held = self._held[lease]
+            while held and budget > 0:
+                budget -= 1
+                self._let_go(held.pop(), lease)
+            if not held:
+                del self._held[lease]
+                self._dead.popleft()
+
+    def _say_whole(self, channel: Channel, lease: Lease | None) -> int:
+        """Returns: how much of a tick that was."""
+        if self._channels.get(channel.key) is not channel:
+            return 1
+        members = [(user, member.info) for user, member in (channel.members or {}).items()]
+        word = (v.MEMBERS, channel.key, True, members, ())
+        if lease is None:
+            self._say(channel, word)
+            return 1 + len(members) * len(channel.leases)
+        if lease.alive and lease in channel.leases:
+            self._tell(lease, word)
+        return 1 + len(members)

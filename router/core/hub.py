@@ -1,0 +1,864 @@
+"""The hub: the router's pure core. Words and pushes in; words, answers and outcomes out. No I/O, no clock of its own.
+
+It rests on three rules:
+
+1. A push is answered once two things are known: whether it is durable (the committer's callback) and whether a worker
+   wrote it to the device's socket (RESULT, or no worker holds the device, or the worker did not say in time).
+2. While a device attaches, deliveries to it are held back until the ANSWER has gone, which carries what waited for
+   it. So nothing is sent before the hello is answered, nothing falls between store and socket, nothing goes twice.
+3. What cannot be said to a worker (its queue is full, its lease has run out) is not lost, it is only not said: the
+   item is in the store, and when the worker announces its devices again, their inboxes are read again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any
+
+from router.common import logs, shapes
+from router.common import messages as v
+from router.common.id_set import added, count, has, removed
+from router.common.metrics import RouterCounters
+from router.common.settings import LinkOptions
+from router.core.address_map import AddressMap, Lease
+from router.core.broadcasts import Notices
+from router.core.channels import Channels
+from router.core.committer import GroupCommitter
+from router.core.newcomers import Newcomers
+from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
+from router.core.read_modify_write import Change, ReadModifyWrite
+from router.core.recount import Recount
+from router.core.unread import Unread
+from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
+
+_FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
+_HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the largest message is not sent
+_SILENT_BEATS = 2  # a worker that owes so many is spoken to: the link tells at once if its process has gone
+
+
+class WorkerSession:
+    """A worker that has joined: its lease, what is to be said to it, and how far its batches have come."""
+
+    __slots__ = (
+        "confirmed",
+        "event_chars",
+        "heard",
+        "identity",
+        "lease",
+        "open",
+        "pid",
+        "seen",
+        "snapshot",
+        "stored_bytes",
+        "told",
+        "unkept",
+        "unread",
+        "words",
+    )
+
+    def __init__(self, identity: bytes, lease: Lease, pid: int, now: float) -> None:
+        self.identity = identity
+        self.lease = lease
+        self.pid = pid
+        self.heard = now
+        self.words: list[Any] = []
+        self.seen = 0
+        self.confirmed = 0
+        self.told = 0  # up to where it has been told that its batches are confirmed
+        self.unkept: list[int] = []  # batches with acks that the store failed, and that it has not been told of
+        self.open: deque[list[int]] = deque()  # [sequence, what it waits for] of batches after `confirmed`, in order
+        self.unread = Unread()
+        self.stored_bytes = 0  # of bodies read for it and perhaps not sent yet
+        self.event_chars = 0  # of events that may not have been sent yet
+        self.snapshot: dict[str, Any] = {}
+
+
+class Hub:
+    """Map, attachments, pushes in work and the peers' outboxes.
+
+    The shell feeds `heard` and `tick` and sends what `dirty` and `direct` hold. `monotonic` and `unix_time` are
+    clocks in seconds.
+    """
+
+    def __init__(
+        self,
+        committer: GroupCommitter,
+        options: LinkOptions,
+        delivery_timeout: float,
+        incarnation: bytes,
+        monotonic: Callable[[], float],
+        unix_time: Callable[[], float],
+    ) -> None:
+        self.committer = committer
+        self.map = AddressMap()
+        self.counters = RouterCounters()
+        self.incarnation = incarnation
+        self.peers: dict[bytes, WorkerSession] = {}
+        self.dirty: dict[bytes, WorkerSession] = {}  # peers with something to send
+        self.direct: deque[tuple[bytes, list[Any]]] = deque()  # messages to those who are no peers
+        self._options = options
+        self._monotonic = monotonic
+        self._unix_time = unix_time
+        self._peer_of: dict[Lease, WorkerSession] = {}
+        grace = options.member_grace
+        self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
+        first = int.from_bytes(incarnation[-5:], "big") << 20
+        self.recount = Recount(self._tell, first, options.max_recounts, delivery_timeout, monotonic)
+        self.read_modify_write = ReadModifyWrite(committer)
+        self.notices = Notices(committer, options.max_notices, options.max_notice_changes, self._tell_all)
+        self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
+        self._sequence = 0
+        self._ahead = int(unix_time() * 1e6) - int(monotonic() * 1e6)  # of the one clock before the other, at most
+        self._newcomers = Newcomers(options.max_new, int(monotonic() * 1000))
+        self._attaching: dict[bytes, list[Push]] = {}
+        self._held = 0  # pushes in all of those
+        self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in WorkerSession.open
+        self._status: Callable[[], dict[str, Any]] = dict
+        self._refusing = ""
+        self._relieve: Callable[[], None] = _nothing
+
+    # ------------------------------------------------------------------ app servers
+
+    def push(
+        self,
+        device: bytes,
+        slot: str,
+        version: int,
+        done: PushDone,
+        *,
+        ttl: int,
+        urgency: int = 0,
+        body: str | None = None,
+        keep_body: bool = True,
+        sequence: int = 0,
+        wait: bool = True,
+    ) -> None:
+        """Keep a message in the device's inbox and say it to the device; `done` is called once with the outcome.
+
+        ttl: seconds until it is not worth delivering. keep_body: whether the store keeps the body too, or only the
+        live delivery carries it. sequence: its place in the order of arrival, from `sequence()`; 0: the next one.
+        wait: whether the outcome waits for the worker too. If not it is STORED as soon as the message is durable,
+        and at once for a message with a TTL of 0, which is not stored at all.
+        """
+        self.counters.pushes += 1
+        lease = self.map.device(device)
+        if not wait and ttl <= 0:
+            self.counters.pushes_unkept += 1
+            if lease is not None:
+                push = Push(self._pushes, 0, slot, version, body, done)
+                push.durable = v.OK
+                push.result = v.NOT_HERE
+                self._deliver_or_hold(lease, device, push)
+            done(STORED)
+            return
+        if self.committer.full:
+            done(self.refuse())
+            return
+        pushes = self._pushes
+        wait = wait and lease is not None and not pushes.full
+        expires = int(self._unix_time()) + ttl
+        item = Item(slot, version, sequence or self.sequence(), expires, urgency, body if keep_body else None)
+        push = Push(pushes, pushes.number() if wait else 0, slot, version, body, done)
+        self.committer.put(device, item, push.committed)
+        if wait:
+            pushes.wait(push, self._monotonic())
+        else:
+            push.result = v.NOT_HERE  # nobody will say what became of it
+        if lease is not None:
+            self._deliver_or_hold(lease, device, push)
+
+    def refuse(self) -> int:
+        """Count a push that must not even wait, because the committer is full. Returns: its outcome."""
+        self.counters.pushes_refused += 1
+        if self.committer.over:
+            self.counters.pushes_over += 1
+            return REFUSED_OVER
+        return REFUSED_FAILED
+
+    def begin_after(self, sequence: int) -> None:
+        """The store may hold items up to this place in the order of arrival."""
+        self._sequence = max(self._sequence, sequence)
+        self._ahead = max(self._ahead, sequence - int(self._monotonic() * 1e6))
+
+    def sequence(self) -> int:
+        """The next place in the order of arrival: strictly growing, and later than any before a restart."""
+        now = int(self._unix_time() * 1e6)
+        # The usual, as nearly every push asks; how far the clock is ahead is seen at the next tick.
+        self._sequence = now if now > self._sequence else max(self._sequence + 1, self._steady())
+        return self._sequence
+
+    def version(self) -> int:
+        """The time in unix seconds as the version of a push that names none: never less than that of one before."""
+        return self._steady() // 1_000_000
+
+    def _steady(self) -> int:
+        """Unix time in microseconds. Where the clock is set back it goes on as if it had not been."""
+        monotonic = int(self._monotonic() * 1e6)
+        ahead = int(self._unix_time() * 1e6) - monotonic
+        self._ahead = max(self._ahead, ahead)
+        return monotonic + self._ahead
+
+    def _deliver_or_hold(self, lease: Lease, device: bytes, push: Push) -> None:
+        held = self._attaching.get(device)
+        if held is None:
+            peer = self._peer_of[lease]
+            if device not in peer.unread.devices:
+                self._deliver(peer, device, push)
+                return
+            self._attaching[device] = held = []
+            peer.unread.urge(device)
+            self._read_held(peer)
+        if push.durable == PENDING or self._held < self._options.max_held:  # the store bounds what is to be kept
+            held.append(push)
+            self._held += 1
+
+    def _deliver(self, peer: WorkerSession, device: bytes, push: Push) -> None:
+        if not self._has_room(peer):
+            self._pushes.forget(push.number)
+            push.resulted(v.NOT_HERE)
+            return
+        push.lease = peer.lease
+        peer.words.append((v.DELIVER, push.number, device, push.slot, push.version, push.body))
+        self.dirty[peer.identity] = peer
+
+    def publish(
+        self,
+        channel: bytes,
+        body: str,
+        keep: int,
+        done: Callable[[int, int], None] | None = None,
+        exclude: str = "",
+        last: bool = False,
+    ) -> None:
+        """Say an event to every subscriber of a channel; with `keep` > 0 (seconds) only once its log holds it.
+
+        exclude: the socket id of a connection that it is not for. last: the caller keeps it as the channel's last
+        event, in a record that he writes after this.
+        """
+        self.counters.events += 1
+        if keep <= 0:
+            self._fan_out(channel, v.LAST if last else 0, body, exclude)
+            if done is not None:
+                done(v.OK, 0)
+            return
+
+        def logged(status: int, offset: int) -> None:
+            if status == v.OK:
+                self._fan_out(channel, offset, body, exclude)
+            if done is not None:
+                done(status, offset)
+
+        self.committer.event(channel, int(self._unix_time()) + keep, body, logged)
+
+    def _fan_out(self, channel: bytes, offset: int, body: str, exclude: str) -> None:
+        word = (v.EVENT, channel, offset, body, exclude)
+        for lease in self.map.channel(channel):
+            self._tell(lease, word, len(body))
+
+    def dismiss(self, channel: bytes, code: int, reason: str) -> None:
+        """Have every connection that is subscribed to this address closed."""
+        for lease in self.map.channel(channel):
+            self._tell(lease, (v.TERMINATE, channel, code, reason))
+
+    def _tell(self, lease: Lease, word: Sequence[Any], chars: int = 0) -> None:
+        """A word that nobody asked for, with an event of so many characters. The lease may have ended meanwhile: to
+        make room for one worker is to find out that others have gone."""
+        peer = self._peer_of.get(lease)
+        if peer is not None and self._has_room(peer, chars):
+            self._say(peer, word)
+
+    def _tell_all(self, word: Sequence[Any]) -> None:
+        for lease in list(self._peer_of):
+            self._tell(lease, word)
+
+    def _has_room(self, peer: WorkerSession, chars: int = 0) -> bool:
+        """Whether one more word may wait, and an event of so many characters. If even sending what waits does not
+        make room, the lease ends; when the worker hears of it, it announces itself anew. Any lease may have ended
+        when this returns, this one too: then it has no room."""
+        options = self._options
+        for attempt in (1, 2):
+            if not peer.lease.alive:
+                return False
+            if not peer.words:
+                peer.event_chars = 0
+            if len(peer.words) < options.queue_limit and peer.event_chars + chars <= options.max_message_bytes:
+                peer.event_chars += chars
+                return True
+            if attempt == 1:
+                self._relieve()
+        self.lose(peer, "its queue is full")
+        return False
+
+    # ------------------------------------------------------------------ workers
+
+    def heard(self, identity: bytes, message: list[Any]) -> None:
+        """One message of a worker or of the supervisor.
+
+        Raises: VocabularyError if it is none of ours; nothing of it has been acted on. A word that is none of ours is
+        passed over, and the others of its message are not.
+        """
+        kind = message[0]
+        if kind == v.BATCH and len(message) == 3 and type(message[1]) is int and type(message[2]) is list:
+            peer = self._known(identity)
+            if peer is not None:
+                self._batch(peer, message[1], message[2])
+            return
+        shapes.check(shapes.TO_ROUTER, message)
+        if kind == v.ASK_STATUS:
+            self._say_direct(identity, [v.STATUS, message[1], self._status()])
+        elif kind == v.SET_NOTICE:
+            self._set_notice(identity, message)
+        elif kind == v.READY:
+            self._join(identity, message)
+        elif (peer := self._known(identity)) is not None:
+            peer.snapshot = {name: value for name, value in message[1].items() if isfinite(value)}
+            self.dirty[identity] = peer  # the answer to a beat is our beat
+
+    def _known(self, identity: bytes) -> WorkerSession | None:
+        """Who speaks; if it is nobody's lease, it is told to join."""
+        peer = self.peers.get(identity)
+        if peer is None:
+            self._say_direct(identity, [v.REJOIN])
+        else:
+            peer.heard = self._monotonic()
+        return peer
+
+    def _say_direct(self, identity: bytes, message: list[Any]) -> None:
+        if len(self.direct) >= self._options.max_direct:
+            self.direct.popleft()
+            self.counters.link_dropped += 1
+        self.direct.append((identity, message))
+
+    def _set_notice(self, identity: bytes, message: list[Any]) -> None:
+        _, number, space, key, value = message
+
+        def answer(status: int, notices: dict[str, str]) -> None:
+            self._say_direct(identity, [v.STATUS, number, {"outcome": status, "notices": notices}])
+
+        self.notices.set(space, key, value, answer)
+
+    def _join(self, identity: bytes, message: list[Any]) -> None:
+        _, protocol, shard, incarnation, pid = message
+        if protocol != v.PROTOCOL:
+            raise v.VocabularyError(f"worker {shard} speaks version {protocol!r}, this router {v.PROTOCOL}")
+        if (before := self.peers.get(identity)) is not None:
+            self._forget_peer(before)
+        elif len(self.peers) >= self._options.max_workers:
+            raise v.VocabularyError(f"worker {shard} is one more than link.max_workers")
+        lease = Lease(shard, incarnation)
+        peer = WorkerSession(identity, lease, pid, self._monotonic())
+        self.peers[identity] = peer
+        self._peer_of[lease] = peer
+        self._say_direct(identity, [v.WELCOME, self.incarnation])
+        if self._refusing:
+            self._say(peer, (v.STORE_STATE, self._refusing))
+        for word in self.notices.words():
+            self._say(peer, word)
+        logs.event("worker.joined", shard=shard, pid=pid)
+
+    def lose(self, peer: WorkerSession, why: str) -> None:
+        """The peer's lease ends: its devices are nobody's until it joins again."""
+        if self.peers.get(peer.identity) is not peer:
+            return
+        self._forget_peer(peer)
+        self.counters.leases_lost += 1
+        logs.warning("worker.lost", shard=peer.lease.shard, pid=peer.pid, why=why)
+
+    def _forget_peer(self, peer: WorkerSession) -> None:
+        peer.lease.alive = False
+        self.channels.lost(peer.lease)
+        peer.words.clear()
+        for device in peer.unread.clear():
+            self._let_go(device)
+        del self.peers[peer.identity]
+        del self._peer_of[peer.lease]
+        self.dirty.pop(peer.identity, None)
+        self._pushes.lost(peer.lease)
+
+    def _batch(self, peer: WorkerSession, sequence: int, words: list[Any]) -> None:
+        if sequence <= peer.seen:
+            return
+        peer.seen = sequence
+        self._handled = entry = [sequence, 1]
+        lease, heard = peer.lease, self._pushes.heard
+        failures = self.committer.failures
+        acks = False
+        late: set[bytes] = set()  # devices whose acks take more than one commit
+        for word in words:
+            waits = entry[1]
+            try:
+                kind = word[0]
+                if kind == v.RESULT:
+                    _, number, outcome = word
+                    heard(number, outcome, lease)
+                elif kind == v.ACK:
+                    acks = True
+                    if self._ack(word):
+                        late.add(word[1])
+                else:
+                    shapes.check(shapes.WORDS_TO_ROUTER, word)
+                    _HANDLERS[kind](self, peer, word)
+                    if not lease.alive:
+                        return  # not confirmed, so the worker says all of it again when it has joined
+            except Exception as error:
+                entry[1] = waits
+                self._refuse(peer, word, error)
+        peer.open.append(entry)
+
+        def done(status: int) -> None:
+            # A batch that the store failed is confirmed too: its asks were answered with FAILED, and its acks are the
+            # worker's to say again when the store may be well.
+            failed = status != v.OK or self.committer.failures != failures
+            if acks and failed and sequence not in peer.unkept:
+                peer.unkept.append(sequence)
+            self._batch_done(peer, entry)
+
+        for device in late:
+            entry[1] += 1
+            self.committer.when_durable(done, device)
+        self.committer.when_durable(done)
+
+    def _refuse(self, peer: WorkerSession, word: Any, error: Exception) -> None:
+        """A word that cannot be acted on costs that word: whoever waits for an answer to it is told."""
+        self.counters.words_refused += 1
+        shard = peer.lease.shard
+        if isinstance(error, v.VocabularyError):
+            logs.limited("link.word_refused", at="error", per=str(shard), shard=shard, error=str(error))
+        else:
+            logs.limited("link.word_failed", at="error", per=repr(error), shard=shard, exc=error)
+        if type(word) is list and len(word) > 1 and type(word[0]) is int and word[0] in v.ASKING:
+            ask = word[1]
+            if type(ask) is int and 0 < ask < 2**63:
+                self._say(peer, (v.ANSWER, ask, v.FAILED, None))
+
+    def _ack(self, word: list[Any]) -> bool:
+        """Returns: whether the store takes several commits for it."""
+        _, device, updates = word
+        if type(device) is not bytes or len(device) != 16 or type(updates) is not list:
+            raise v.VocabularyError("ACK of no device")
+        for slot, version in updates:
+            if type(slot) is not str or type(version) is not int or not 0 <= version <= ANY_VERSION:
+                raise v.VocabularyError("ACK of no version")
+        self.counters.acks += len(updates)
+        return self.committer.acknowledged(device, updates)
+
+    def _batch_done(self, peer: WorkerSession, entry: list[int]) -> None:
+        """One thing that this batch waits for has happened."""
+        entry[1] -= 1
+        while peer.open and peer.open[0][1] <= 0:
+            peer.confirmed = peer.open.popleft()[0]
+        if peer.lease.alive:
+            self.dirty[peer.identity] = peer
+
+    def _slow(self, peer: WorkerSession) -> Callable[[], None]:
+        """For a word that needs more than one step: its batch waits until what this returns has been called.
+
+        Confirmed before it is answered, it would not be repeated to the next router if this one died in between, and
+        the device would wait for ever.
+        """
+        entry = self._handled
+        entry[1] += 1
+        return lambda: self._batch_done(peer, entry)
+
+    def _say(self, peer: WorkerSession, word: Sequence[Any]) -> None:
+        if peer.lease.alive:
+            peer.words.append(word)
+            self.dirty[peer.identity] = peer
+
+    def _attach(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, device, needs, fetch, since = word
+        if needs or fetch:
+            self._newcomers.known(device)
+        if needs:
+            answered = self._slow(peer)
+
+            def looked_up(status: int, value: bytes | None) -> None:
+                if status == v.OK and value is not None:
+                    self._attach_known(peer, ask, device, fetch, since, value, answered)
+                    return
+                if status == v.OK:
+                    self._give_up(device)
+                self._say(peer, (v.ANSWER, ask, v.FAILED if status != v.OK else v.UNKNOWN, None))
+                answered()
+
+            self.committer.read_record(needs, device, looked_up)
+        else:
+            self._attach_known(peer, ask, device, fetch, since, None, None)
+
+    def _attach_known(
+        self,
+        peer: WorkerSession,
+        ask: int,
+        device: bytes,
+        fetch: int,
+        since: int,
+        record: bytes | None,
+        answered: Callable[[], None] | None,
+    ) -> None:
+        if not peer.lease.alive:
+            return
+        taken = self._take(peer, device, since)
+        if taken and not fetch and record is None:
+            self._newcomers.came(device, since, int(self._monotonic() * 1000))
+        if not taken or not fetch:
+            self._say(peer, (v.ANSWER, ask, v.OK, ((), record)) if taken else (v.ANSWER, ask, v.MOVED, None))
+            if answered is not None:
+                answered()
+            return
+        # What an older attachment of this device held back goes with the newest one.
+        peer.unread.drop(device)
+        held = self._attaching.pop(device, [])[:]
+        self._attaching[device] = held
+
+        def fetched(status: int, items: list[Item]) -> None:
+            if answered is not None:
+                answered()  # this and the ANSWER leave together
+            if self._attaching.get(device) is not held:
+                self._say(peer, (v.ANSWER, ask, v.MOVED, None))
+                return
+            del self._attaching[device]
+            self._held -= len(held)
+            kept = [push for push in held if push.durable in (PENDING, v.OK)]
+            here = peer.lease.alive and self.map.device(device) is peer.lease
+            in_answer: set[tuple[str, int]] = set()
+            if fetch >= v.EVERYTHING:
+                live = {(push.slot, push.version) for push in kept}
+                items = [item for item in items if (item.slot, item.version) not in live]
+            else:
+                # The length of a part says whether there is more, so nothing may be taken out of it.
+                in_answer = {(item.slot, item.version) for item in items}
+            self._say(peer, (v.ANSWER, ask, status, (items, record)) if here else (v.ANSWER, ask, v.MOVED, None))
+            for push in kept:
+                if here and (push.slot, push.version) not in in_answer:
+                    self._deliver(peer, device, push)
+                else:
+                    self._pushes.forget(push.number)
+                    push.resulted(v.NOT_HERE)
+
+        self.committer.read_inbox(device, fetched, fetch)
+
+    def _take(self, peer: WorkerSession, device: bytes, since: int) -> bool:
+        """The device is this peer's now, since then, and whoever held it is told; unless that is the younger one."""
+        if self.map.device(device) is not None and self.map.since(device) > since:
+            return False
+        before = self.map.attach(device, peer.lease, since)
+        if before is not None:
+            other = self._peer_of[before]
+            other.unread.drop(device)
+            self._say(other, (v.DISCONNECT, device))
+            self.counters.devices_moved += 1
+        return True
+
+    def _give_up(self, device: bytes) -> None:
+        """A newer connection of the device came, and is to be another device: the older one ends all the same."""
+        holder = self.map.device(device)
+        peer = None if holder is None else self._peer_of.get(holder)
+        if holder is not None and peer is not None:
+            self._left(peer, device)
+            self._say(peer, (v.DISCONNECT, device))
+            self.counters.devices_moved += 1
+
+    def _detach(self, peer: WorkerSession, word: list[Any]) -> None:
+        self._left(peer, word[1])
+
+    def _left(self, peer: WorkerSession, device: bytes) -> None:
+        self.map.leave(device, peer.lease)
+        if peer.unread.drop(device):
+            self._let_go(device)
+
+    def _let_go(self, device: bytes) -> None:
+        """Nobody is there for what is held back for a device: it is stored, or it has expired."""
+        held = self._attaching.pop(device, ())
+        self._held -= len(held)
+        for push in held:
+            self._pushes.forget(push.number)
+            push.resulted(v.NOT_HERE)
+
+    def _announce(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, devices, runs = word
+        if sum(several for several, _ in runs) != len(devices):
+            raise v.VocabularyError("ANNOUNCE does not say since when all of its devices are held")
+        if len(peer.unread.devices) >= self._options.max_announced:
+            raise v.VocabularyError("ANNOUNCE of more devices than link.max_announced")
+        mine: list[bytes] = []
+        at = 0
+        for several, since in runs:
+            for device in devices[at : at + several]:
+                holder = self.map.device(device)
+                if holder is not None and holder is not peer.lease and self.map.since(device) >= since:
+                    # Somebody attached it afresh while this worker was away: the newer one wins.
+                    self._say(peer, (v.DISCONNECT, device))
+                    continue
+                self._take(peer, device, max(since, self.map.since(device)))
+                if holder is not peer.lease:
+                    if (held := self._attaching.pop(device, None)) is not None:  # for the older one
+                        self._attaching[device] = held[:]
+                        peer.unread.urge(device)
+                elif device in self._attaching:
+                    continue  # its inbox is being read
+                mine.append(device)
+            at += several
+        if not peer.lease.alive:
+            return
+        if not mine:
+            return
+        peer.unread.announce(mine, self._options.hold_read, self._slow(peer))
+        self._read_held(peer)
+
+    def _read_held(self, peer: WorkerSession) -> None:
+        """Read the inboxes of some of the devices that were announced: all at once, they might be gigabytes."""
+        unread = peer.unread
+        if unread.reading or not unread.waiting:
+            return
+        if peer.stored_bytes > self._options.max_message_bytes // _HOLD_SHARE:
+            return
+        devices, done = unread.next_part(self._options.hold_read)
+        unread.reading = True
+
+        def fetched(status: int, inboxes: dict[bytes, list[Item]]) -> None:
+            unread.reading = False
+            if status == v.OK:
+                for device in devices:
+                    if unread.drop(device):  # nobody else has read it meanwhile
+                        self._say_unread(peer, device, inboxes.get(device, []))
+            if done is not None:
+                done()
+            if status == v.OK:
+                self._read_held(peer)
+            elif peer.lease.alive:
+                unread.failed(devices)  # at the next tick once more, and nobody waits for it
+
+        self.committer.read_inboxes(devices, fetched)
+
+    def _say_unread(self, peer: WorkerSession, device: bytes, items: list[Item]) -> None:
+        """What waits for a device that was announced, and then what was pushed to it while that was read."""
+        waited = self._attaching.pop(device, ())
+        self._held -= len(waited)
+        held = [push for push in waited if push.durable in (PENDING, v.OK)]
+        live = {(push.slot, push.version) for push in held}
+        current = [item for item in self._current(device, items) if (item.slot, item.version) not in live]
+        if current:
+            peer.stored_bytes += sum(len(item.body) for item in current if item.body is not None)
+            self._say(peer, (v.DELIVER_STORED, device, current))
+        for push in held:
+            self._deliver(peer, device, push)
+
+    def _subscribe(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, channel, since, label = word
+        if label:
+            v.label_parts(label)
+            self.channels.subscribe(channel, label, peer.lease)
+        self.map.subscribe(channel, peer.lease)
+        if since < 0:
+            if ask:
+                self._say(peer, (v.ANSWER, ask, v.OK, None))
+            return
+        answered = self._slow(peer)
+
+        def read(status: int, part: LogSlice | None) -> None:
+            self._say(peer, (v.ANSWER, ask, status, part))
+            answered()
+
+        self.committer.read_log(channel, since, read)
+
+    def _unsubscribe(self, peer: WorkerSession, word: list[Any]) -> None:
+        self.map.unsubscribe(word[1], peer.lease)
+        self.channels.unsubscribe(word[1], peer.lease)
+
+    def _announce_channels(self, peer: WorkerSession, word: list[Any]) -> None:
+        for _, label, _, _ in word[1]:
+            if label:
+                v.label_parts(label)
+        for channel, label, subscribers, members in word[1]:
+            self.map.subscribe(channel, peer.lease)
+            if label:
+                self.channels.hold(channel, label, subscribers, members, peer.lease)
+
+    def _count(self, peer: WorkerSession, word: list[Any]) -> None:
+        self.channels.counted(word[1], word[2], peer.lease)
+
+    def _counts_told(self, peer: WorkerSession, word: list[Any]) -> None:
+        self.recount.told(word[1], peer.lease)
+
+    def _presence_join(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, channel, user, info, most = word
+        members = self.channels.enter(channel, user, info, most, peer.lease)
+        if ask:
+            self._say(peer, (v.ANSWER, ask, v.FULL if members is None else v.OK, members))
+
+    def _presence_leave(self, peer: WorkerSession, word: list[Any]) -> None:
+        self.channels.exit(word[1], word[2], peer.lease)
+
+    def _happened(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, label, what, detail = word
+        if (observer := self.channels.observer(label)) is not None:
+            observer.happened(label, what, detail)
+
+    def _read_back(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, space, key = word
+        answered = self._slow(peer)
+
+        def read(status: int, value: bytes | None) -> None:
+            self._say(peer, (v.ANSWER, ask, status, value))
+            answered()
+
+        self.committer.read_record(space, key, read)
+
+    def _record(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, space, key, value, ttl = word
+        if ask and value is not None and self.committer.over:
+            self._say(peer, (v.ANSWER, ask, v.FAILED, None))
+            return
+        expires = int(self._unix_time()) + ttl if ttl else 0
+        if (space, key) in self.read_modify_write:  # it comes after what was asked for before
+            self._change(peer, ask, (space, key), lambda before: (v.OK, value, expires))
+            return
+        self.committer.record(space, key, value, expires)
+        if ask:
+            self._answer_when_durable(peer, ask)
+
+    def _set_add(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, space, key, member, head, ttl, most = word
+        expires = int(self._unix_time()) + ttl if ttl else 0
+
+        def change(value: bytes | None) -> tuple[int, bytes | None, int]:
+            there = value is not None and has(value, member)
+            if not there and (0 if value is None else count(value)) >= most:
+                return v.FULL, value, expires
+            if not there and self.committer.over:
+                return v.FAILED, value, expires
+            return v.OK, added(value, head, member), expires
+
+        self._change(peer, ask, (space, key), change, self._newcomers.taken(key))
+
+    def _set_remove(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, space, key, member = word
+
+        def change(value: bytes | None) -> tuple[int, bytes | None, int]:
+            return v.OK, None if value is None else removed(value, member), KEEP_EXPIRY
+
+        self._change(peer, ask, (space, key), change)
+
+    def _change(
+        self, peer: WorkerSession, ask: int, name: tuple[str, bytes], change: Change, new: bool = False
+    ) -> None:
+        done = self._slow(peer)
+
+        def answer(status: int) -> None:
+            if ask:
+                self._say(peer, (v.ANSWER, ask, status, None))
+            done()
+
+        self.read_modify_write.make(name, change, answer, new)
+
+    def _drop(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, device, slot = word
+        self.committer.remove(device, slot)
+        self._answer_when_durable(peer, ask, device)
+
+    def _answer_when_durable(self, peer: WorkerSession, ask: int, device: bytes = b"") -> None:
+        self.committer.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)), device)
+
+    def _fetch(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, device, most = word
+        answered = self._slow(peer)
+        again = _FETCH_AGAIN
+
+        def fetched(status: int, items: list[Item]) -> None:
+            nonlocal again
+            current = self._current(device, items)
+            if len(current) < len(items) == most:
+                # The length of a part says whether there is more, so nothing may be taken out of it.
+                if again:
+                    again -= 1
+                    self.committer.read_inbox(device, fetched, most)
+                    return
+                current = items
+            self._say(peer, (v.ANSWER, ask, status, current))
+            answered()
+
+        self.committer.read_inbox(device, fetched, most)
+
+    def _current(self, device: bytes, items: list[Item]) -> list[Item]:
+        """Without what has been replaced since it was read: the newer item has been said to the device already."""
+        return [item for item in items if not self.committer.overtaken(device, item)]
+
+    def _publish(self, peer: WorkerSession, word: list[Any]) -> None:
+        _, ask, channel, body, keep, exclude = word
+        known = self.channels.get(channel)
+        if known is not None and (observer := self.channels.observer(known.label)) is not None:
+            observer.published(known.label, body, exclude)
+        done = (lambda s, o: self._say(peer, (v.ANSWER, ask, s, o))) if ask else None
+        self.publish(channel, body, keep, done, exclude)
+
+    # ------------------------------------------------------------------ time and state
+
+    def tick(self) -> None:
+        """To be called a few times a second: late deliveries, leases that have run out, what has been put off."""
+        now = self._monotonic()
+        self._steady()
+        self._pushes.tick(now)
+        for peer in list(self.peers.values()):
+            if now - peer.heard > self._options.lease:
+                self.lose(peer, "it has been silent for longer than link.lease")
+                continue
+            if now - peer.heard > _SILENT_BEATS * self._options.heartbeat:
+                self.dirty[peer.identity] = peer  # to say anything finds out whether it is there
+            if peer.stored_bytes and not peer.words:
+                peer.stored_bytes = 0
+            if peer.unread.waiting:
+                self._read_held(peer)
+        for tick in (self.notices.tick, self.channels.tick, self.recount.tick):
+            try:
+                tick()
+            except Exception as error:  # one channel's or observer's defect
+                logs.limited("hub.tick_failed", at="error", per=repr(error), exc=error)
+        self.counters.channels = len(self.channels)
+        self.counters.members = self.channels.member_count
+
+    def on_status(self, status: Callable[[], dict[str, Any]]) -> None:
+        """What to answer the supervisor with."""
+        self._status = status
+
+    def store_state(self, refusing: str) -> None:
+        """Tell the workers why the store refuses what is to be kept; "": it does not. Only a change is told."""
+        if refusing != self._refusing:
+            self._refusing = refusing
+            self._tell_all((v.STORE_STATE, refusing))
+
+    def on_full(self, relieve: Callable[[], None]) -> None:
+        """What to call to have the words sent that wait, while there is no end of new ones."""
+        self._relieve = relieve
+
+    @property
+    def in_work(self) -> int:
+        """Pushes that are not answered because a worker has not said what became of them."""
+        return len(self._pushes)
+
+
+_HANDLERS: dict[int, Callable[[Hub, WorkerSession, list[Any]], None]] = {
+    v.ATTACH: Hub._attach,
+    v.DETACH: Hub._detach,
+    v.ANNOUNCE: Hub._announce,
+    v.SUBSCRIBE: Hub._subscribe,
+    v.UNSUBSCRIBE: Hub._unsubscribe,
+    v.ANNOUNCE_CHANNELS: Hub._announce_channels,
+    v.RECORD: Hub._record,
+    v.FETCH: Hub._fetch,
+    v.DROP: Hub._drop,
+    v.PUBLISH: Hub._publish,
+    v.SET_ADD: Hub._set_add,
+    v.SET_REMOVE: Hub._set_remove,
+    v.COUNT: Hub._count,
+    v.COUNTS_TOLD: Hub._counts_told,
+    v.PRESENCE_JOIN: Hub._presence_join,
+    v.PRESENCE_LEAVE: Hub._presence_leave,
+    v.READ: Hub._read_back,
+    v.HAPPENED: Hub._happened,
+}
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,88 @@
+"""Records of devices that are connected: whoever is connected is being seen, so they are renewed while he is.
+
+A device's record expires when the device has not been seen for its dialect's `timeout_uaid`. It is written when the
+device says hello, and a connection may outlast it. So the router goes through its map in rounds, three in the shortest
+such time, and raises the expiry of what has less than two thirds of it left. What is not there stays so. The keys of
+the map are all it needs to know: those of channels find no record.
+
+The store's share of this is one statement for a thousand devices: for a million of them and 60 days about one in half
+an hour.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from router.core.address_map import AddressMap
+from router.core.committer import GroupCommitter
+
+_ROUNDS: Final = 3
+"""In the time that a record lives."""
+_CHUNK: Final = 1000
+_SPREAD_S: Final = 3600.0
+"""The longest time over which the writes of one round are spread, and for which its keys are kept."""
+_FIRST_S: Final = 30.0
+"""From the start to the first round at the latest: how long ago the one before was is not known."""
+_DAY_S: Final = 86_400
+_stamp: Final = struct.Struct(">I")
+
+Kept = tuple[str, int]
+"""A space of records by device key, and the seconds that one lives after its device was seen; 0: for ever."""
+
+
+def stamp(unix_time: float, ttl: int) -> bytes:
+    """When a device said hello, as its record tells it, 4 bytes: the record is written anew when this has changed. That
+    is once a day, or as often as a round where records live for less than three days."""
+    unit = min(_DAY_S, max(1, ttl // _ROUNDS)) if ttl else _DAY_S
+    return _stamp.pack(int(unix_time) // unit & 0xFFFF_FFFF)
+
+
+class Keeper:
+    """Renews what the devices of the map depend on. `tick` is to be called a few times a second."""
+
+    def __init__(
+        self,
+        committer: GroupCommitter,
+        addresses: AddressMap,
+        kept: Iterable[Kept],
+        unix_time: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._committer = committer
+        self._addresses = addresses
+        self._kept = [(space, ttl) for space, ttl in kept if ttl]
+        self._unix_time = unix_time
+        self._monotonic = monotonic
+        self._period = min((ttl for _, ttl in self._kept), default=0) / _ROUNDS
+        self._next_round = monotonic() + min(self._period, _FIRST_S)
+        self._keys: list[bytes] = []  # of this round, not renewed yet
+        self._next_chunk = 0.0
+        self._pace = 0.0
+
+    def tick(self) -> None:
+        """Renew what is due."""
+        now = self._monotonic()
+        if not self._kept or not self._committer.healthy:  # a store that cannot write gets it when it can
+            return
+        if not self._keys:
+            if now < self._next_round:
+                return
+            self._next_round = now + self._period
+            self._keys = self._addresses.keys()
+            chunks = -(-len(self._keys) // _CHUNK)
+            self._pace = min(self._period / 2, _SPREAD_S) / max(1, chunks)
+            self._next_chunk = now
+        while self._keys and self._next_chunk <= now:
+            self._next_chunk += self._pace
+            chunk = self._keys[-_CHUNK:]
+            del self._keys[-_CHUNK:]
+            self._renew([key for key in chunk if self._addresses.device(key) is not None])
+
+    def _renew(self, keys: list[bytes]) -> None:
+        if not keys:
+            return
+        now = int(self._unix_time())
+        for space, ttl in self._kept:
+            self._committer.renew(space, keys, now + ttl, now + ttl - ttl // _ROUNDS)

@@ -1,0 +1,40 @@
+"""Work that is done a piece a turn, so that what one connection asks for does not make the others wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from router.common import logs
+
+Job = Callable[[], bool]
+"""Does one piece. Returns: whether it wants another turn."""
+
+
+class Turns:
+    """Jobs that wait for their next turn, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is work: then nobody should sleep before `run`."""
+        return bool(self._jobs)
+
+    def add(self, job: Job) -> None:
+        """Have a job called once in the next turn, and so on for as long as it says so."""
+        self._jobs.append(job)
+
+    def run(self) -> None:
+        """One turn: every job that waits now does a piece."""
+        jobs = self._jobs
+        for _ in range(len(jobs)):
+            job = jobs.popleft()
+            try:
+                again = job()
+            except Exception as error:  # a defect of one job must not take the router down
+                logs.limited("turn.failed", at="error", per=repr(error), exc=error)
+                continue
+            if again:
+                jobs.append(job)

@@ -1,0 +1,52 @@
+"""The documentation: made pages are up to date, links and named files exist, every log event has a meaning."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from router.common.log_events import LOG_EVENTS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATOR = _generator()
+
+
+@pytest.mark.parametrize("name", sorted(GENERATOR.PAGES))
+def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
+    stands = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    assert stands == GENERATOR.PAGES[name](), f"{name} is stale: run `make docs` and commit docs/reference"
+
+
+def test_every_log_event_has_a_meaning_and_every_meaning_an_event() -> None:
+    assert set(GENERATOR.log_events()) == set(LOG_EVENTS)
+    assert list(LOG_EVENTS) == sorted(LOG_EVENTS)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    ran = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "site" / "architecture" / "index.html").exists()
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for name in GENERATOR.files_named(page.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), f"{page.name} names {name}, which is not there"

@@ -1,0 +1,1 @@
+"""What tests share: farms, clients, servers and places that are not themselves tests."""

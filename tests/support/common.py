@@ -1,0 +1,261 @@
+"""What several tests share: the effective settings, clocks that stand still, and a hub with a real committer and store,
+spoken to by workers in the words of the link."""
+
+import inspect
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+import trio.testing
+
+from farm.settings import all_sections
+from router.common import messages as v
+from router.common.options import Settings, defaults
+from router.common.settings import LinkOptions, StoreOptions
+from router.core.committer import GroupCommitter
+from router.core.hub import Hub, WorkerSession
+from router.store.base import Reads, Results, StoreError, Writes
+from router.store.memory import MemoryStore
+
+DELIVERY_TIMEOUT_S = 2.0
+LIMIT = 2**20
+
+
+class Clock:
+    """Both clocks of the farm; they stand still until a test moves them."""
+
+    def __init__(self) -> None:
+        self.monotonic_s = 1000.0
+        self.unix_s = 1_700_000_000.0
+
+    def monotonic(self) -> float:
+        return self.monotonic_s
+
+    def unix(self) -> float:
+        return self.unix_s
+
+    def pass_by(self, seconds: float) -> None:
+        self.monotonic_s += seconds
+        self.unix_s += seconds
+
+
+def settings_with(*changes: tuple[type[Any], dict[str, Any]]) -> Settings:
+    """All defaults, but for the options given as (section, {key: value})."""
+    settings = defaults(all_sections())
+    for section, values in changes:
+        settings = settings.replace(section, **values)
+    return settings
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port of loopback where connections are refused, and that nobody else gets meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every way to have these bytes come in two reads."""
+    for cut in range(1, len(data)):
+        yield data[:cut], data[cut:]
+
+
+def growth(act: Callable[[int], object], size: int) -> float:
+    """How many times as long it takes with four times the size: 4 is linear, 16 quadratic. CPU time of the best of
+    several runs, so that other processes do not count."""
+
+    def best(size: int) -> float:
+        took = []
+        for _ in range(7):
+            begun = time.thread_time()
+            for _ in range(3):
+                act(size)
+            took.append(time.thread_time() - begun)
+        return min(took)
+
+    small = best(size)
+    return best(4 * size) / max(small, 1e-4)
+
+
+class GatedStore(MemoryStore):
+    """A memory store whose commits can be held back or made to fail, as a disk's can."""
+
+    def __init__(self, options: StoreOptions) -> None:
+        super().__init__(options)
+        self.failing = False
+        self.batches: list[Writes] = []
+        self._open_gate = trio.Event()
+        self._open_gate.set()
+
+    def hold(self) -> None:
+        """Commits begin, but do not end before `release`."""
+        if self._open_gate.is_set():
+            self._open_gate = trio.Event()
+
+    def release(self) -> None:
+        self._open_gate.set()
+
+    async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
+        await self._open_gate.wait()
+        if self.failing:
+            raise StoreError("the disk is full")
+        self.batches.append(writes)
+        return await super().apply(writes, reads, now)
+
+
+class Rig:
+    """A hub with its committer and store, and the clocks they go by."""
+
+    def __init__(self, store: dict[str, Any] | None = None, link: dict[str, Any] | None = None) -> None:
+        settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
+        options = self._store_options = settings.get(StoreOptions)
+        self.clock = Clock()
+        self.store = GatedStore(options)
+        self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
+        self.link = settings.get(LinkOptions)
+        self.hub = self._hub(self.committer, b"router-1")
+        self.flush: Callable[[], None] = lambda: None
+        """Called after each commit, as the router's shell has it."""
+
+    def _hub(self, committer: GroupCommitter, incarnation: bytes) -> Hub:
+        return Hub(committer, self.link, DELIVERY_TIMEOUT_S, incarnation, self.clock.monotonic, self.clock.unix)
+
+    def flushed(self) -> None:
+        self.flush()
+
+    def router_restarts(self) -> None:
+        """Another hub on the same store: it knows nobody."""
+        self.hub = self._hub(self.committer, b"router-2")
+
+    async def committer_restarts(self) -> None:
+        """Another committer on the same store. It is opened, but nothing runs it."""
+        options = self._store_options
+        self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
+        await self.committer.open()
+
+    def worker(self, shard: int = 0) -> "FakeWorker":
+        """A worker that has joined."""
+        worker = FakeWorker(self, shard)
+        worker.join()
+        return worker
+
+    def push(self, device: bytes, slot: str, version: int, **more: Any) -> list[int]:
+        """Push; the list gets the outcome when there is one."""
+        outcomes: list[int] = []
+        self.hub.push(device, slot, version, outcomes.append, **{"ttl": 60, **more})
+        return outcomes
+
+    async def settle(self) -> None:
+        """Until the committer has nothing left that it can do."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def inbox(self, device: bytes) -> list[tuple[str, int]]:
+        """What waits for a device: (slot, version) in order of arrival."""
+        reads = Reads(inboxes={device: v.EVERYTHING})
+        items = (await self.store.apply(Writes(), reads, int(self.clock.unix()))).inboxes.get(device, [])
+        return [(item.slot, item.version) for item in sorted(items, key=lambda item: item.seq)]
+
+
+class FakeWorker:
+    """Speaks as a worker does on the link: packed messages, counted batches."""
+
+    def __init__(self, rig: Rig, shard: int) -> None:
+        self._rig = rig
+        self._sequence = 0
+        self.shard = shard
+        self.identity = b"w%d" % shard
+        self.incarnation = b"i%d" % shard
+
+    def send(self, message: Any) -> None:
+        """One message on the link."""
+        self._rig.hub.heard(self.identity, v.unpack(v.pack(message), LIMIT))
+
+    def join(self) -> None:
+        self._sequence = 0
+        self.send([v.READY, v.PROTOCOL, self.shard, self.incarnation, 4711])
+
+    def say(self, *words: Any) -> int:
+        """One batch. Returns: its number."""
+        self._sequence += 1
+        self.send([v.BATCH, self._sequence, words])
+        return self._sequence
+
+    @property
+    def peer(self) -> WorkerSession:
+        return self._rig.hub.peers[self.identity]
+
+    def take(self) -> list[Any]:
+        """The words that the router has for us, taken as its link takes them."""
+        peer = self._rig.hub.dirty.pop(self.identity, None)
+        if peer is None:
+            return []
+        words, peer.words = peer.words, []
+        unpacked = v.unpack(v.pack([v.WORDS, peer.confirmed, words, peer.unkept]), LIMIT)
+        return list(unpacked[2])
+
+    def tell_counts(self, *late: Any) -> int:
+        """Answer what was asked of counts, with these words before it. Returns: how often that was."""
+        peer = self._rig.hub.peers.get(self.identity)
+        asked = [] if peer is None else [word for word in peer.words if word[0] == v.TELL_COUNTS]
+        for word in asked:
+            assert peer is not None
+            peer.words.remove(word)
+            self.say(*late, (v.COUNTS_TOLD, word[1]))
+        return len(asked)
+
+    def direct(self) -> list[Any]:
+        """Messages outside of any batch: WELCOME, REJOIN, STATUS."""
+        mine = [message for identity, message in self._rig.hub.direct if identity == self.identity]
+        self._rig.hub.direct.clear()
+        return mine
+
+
+def hold(*devices: bytes, since: int = 0) -> tuple[Any, ...]:
+    """The word that announces these, all held since then."""
+    return (v.ANNOUNCE, list(devices), [[len(devices), since]])
+
+
+def held_as_words(devices: list[bytes]) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
+    """What a worker gives its link to announce."""
+    for at in range(0, len(devices), v.ANNOUNCE_CHUNK):
+        part = devices[at : at + v.ANNOUNCE_CHUNK]
+        yield part, [(len(part), 0)]
+
+
+def in_rig(**options: Any) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
+    """Make a test of a coroutine function: its first parameter is a `Rig` with these options, its committer running."""
+
+    def decorate(scenario: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+        def test(**parameters: Any) -> None:
+            async def main() -> None:
+                rig = Rig(**options)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(rig.committer.run, rig.flushed)
+                    await scenario(rig, **parameters)
+                    nursery.cancel_scope.cancel()
+
+            trio.run(main)
+
+        signature = inspect.signature(scenario)
+        test.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=list(signature.parameters.values())[1:]
+        )
+        test.__name__, test.__doc__, test.__module__ = scenario.__name__, scenario.__doc__, scenario.__module__
+        return test
+
+    return decorate
+
+
+def during_each_commit(rig: Rig, act: Callable[[], None]) -> None:
+    """Have something happen while the store is at work on a batch."""
+    apply = rig.store.apply
+
+    async def act_and_apply(writes: Writes, reads: Reads, now: int) -> Results:
+        act()
+        return await apply(writes, reads, now)
+
+    rig.store.apply = act_and_apply  # type: ignore[method-assign]

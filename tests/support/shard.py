@@ -1,0 +1,247 @@
+"""One worker's sockets without its process, and a dialect as small as it can be, for the tests of the worker."""
+
+import json
+import socket
+from typing import Any
+
+import websocket
+
+from farm.dialects import Ask, Close, Context, Effects, Join, Part
+from farm.dialects.webpush import WebPushDialect, dialect
+from farm.settings import LimitOptions, WorkerOptions
+from farm.worker.sockets import Sockets
+from farm.worker.upgrade import Request
+from router.common import messages as v
+from router.common.metrics import WorkerCounters
+from router.common.poller import READ, Poller
+from router.common.token import Tokens
+from router.dialects.webpush import WebPushOptions, device_address
+from router.store.base import Item
+from support.common import Clock, settings_with
+
+UAID = "0123456789abcdef0123456789abcdef"
+KEY = device_address(UAID)
+CHANNEL = "11111111-2222-3333-4444-555555555555"
+HELLO = {"messageType": "hello", "uaid": UAID, "use_webpush": True, "broadcasts": {"a": "1"}}
+PATIENCE_S = 20
+
+
+NAME = "presence-room"
+ROOM = v.channel_key("talk", "app", NAME)
+LABEL = v.channel_label("talk", "app", NAME)
+OTHER = b"o" * 16
+
+
+class TalkSession:
+    """Does what its messages say: "join user", "join", "hide", "part", "read", "die"."""
+
+    key: bytes | None = None
+    farewell = (4100, "come back later")
+
+    def __init__(self, socket_id: str, where: str, members: int) -> None:
+        self.socket_id = socket_id
+        self.where = where
+        self.members = members
+        self.reads = False  # behind the answer to a join
+        self.rooms: tuple[bytes, ...] = ()
+
+    def begun(self, now: float) -> Effects:
+        yield self.socket_id.encode()
+        if self.where == "/talk/join":
+            yield from self.join(None)
+        if self.where == "/talk/refused":
+            yield Close(4001, "no such application")
+
+    def join(self, user: str | None, hidden: bool = False) -> Effects:
+        self.rooms = (ROOM,)
+        return (Join(ROOM, "" if hidden else LABEL, user, f"info of {user}", self.members, hidden),)
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        command, _, user = message.decode().partition(" ")
+        if command == "join":
+            return (b"asked", *self.join(user or None))
+        if command == "hide":
+            return self.join(None, True)
+        if command == "part":
+            self.rooms = ()
+            return (Part(ROOM), b"parted")
+        if command == "break":
+            return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
+        if command == "read":
+            return (Ask((v.READ, 0, "space", ROOM), "read"),)
+        return (message,)
+
+    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+        if question == "read":
+            return (b"heard" if status == v.HEARD else b"read " + payload,)
+        if status != v.OK:
+            self.rooms = ()
+        joined = f"joined {status} {json.dumps(payload)}".encode()
+        return (joined, *self.received(b"read", False, now)) if self.reads else (joined,)
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
+        raise AssertionError
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        raise AssertionError
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        return (), 0
+
+
+class Talk:
+    """A dialect with channels and members, as small as it can be."""
+
+    first_tick = 0.0
+
+    def __init__(self, members: int) -> None:
+        self._members = members  # that a channel may have
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        return None
+
+    def claims(self, first: bytes) -> bool:
+        return True
+
+    def opened(self, request: Request) -> TalkSession:
+        return TalkSession(request.socket_id, request.path, self._members)
+
+    def member_added(self, channel: str, user: str, info: str) -> bytes:
+        return f"{channel} + {user} ({info})".encode()
+
+    def member_removed(self, channel: str, user: str, info: str) -> bytes:
+        return f"{channel} - {user}".encode()
+
+
+class Shard:
+    """One worker's sockets without its process: the test says what epoll would say."""
+
+    def __init__(
+        self,
+        worker: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        members: int = 2,
+        **options: Any,
+    ) -> None:
+        self.words: list[Any] = []
+        self.clock = Clock()
+        settings = settings_with((WebPushOptions, options), (WorkerOptions, worker or {}), (LimitOptions, limits or {}))
+        counters = WorkerCounters()
+        self.counters = counters
+        made: WebPushDialect = dialect(Context(settings, Tokens([b"k" * 32]), counters, self.clock.unix))
+        talk = Talk(members)
+        self._poller = Poller()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the supervisor's
+        self._port: int = self._listener.getsockname()[1]
+        self.sockets = Sockets(
+            self._poller,
+            settings.get(WorkerOptions),
+            {"/": made, "/talk/*": talk, "/talk/exactly": made},
+            counters,
+            100,
+            self.words.append,
+            self.clock.monotonic,
+            {"webpush": made},
+            {"talk": talk},
+            limits=settings.get(LimitOptions),
+        )
+        self.sockets.listen(self._listener)
+        self._clients: list[socket.socket] = []
+
+    def close(self) -> None:
+        self.sockets.drop_all()
+        self._poller.close()
+        for client in self._clients:
+            client.close()
+
+    def open(self, path: str, receive_buffer: int = 0) -> tuple[int, websocket.WebSocket]:
+        """An upgraded connection on a path: its descriptor here, and the client."""
+        client = socket.socket()
+        client.settimeout(PATIENCE_S)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that what it sends is here at once
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(("127.0.0.1", self._port))
+        self._clients.append(client)
+        client.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: push\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
+            + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        known = set(self.sockets._connections)
+        self.sockets.ready(self._listener.fileno(), READ)
+        (fd,) = set(self.sockets._connections) - known
+        self.sockets.ready(fd, READ)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += client.recv(1)
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            raise ConnectionError(answer.decode())
+        device = websocket.WebSocket()
+        device.sock = client
+        device.connected = True
+        return fd, device
+
+    def talker(self, command: str = "", path: str = "/talk/x", **more: Any) -> "Talker":
+        return Talker(self, *self.open(path, **more), command)
+
+    def device(self) -> websocket.WebSocket:
+        """A device that has said hello to a router that knows it."""
+        fd, device = self.open("/")
+        device.send(json.dumps(HELLO))
+        self.sockets.ready(fd, READ)
+        (attach,) = self.said()
+        self.sockets.heard([(v.ANSWER, attach[1], v.OK, [[], None])])
+        assert json.loads(device.recv())["status"] == 200
+        return device
+
+    def answer(self, payload: Any = None, status: int = v.OK) -> None:
+        """Answer the one question that was put."""
+        (ask,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ) and word[1]]
+        self.sockets.heard([(v.ANSWER, ask, status, payload)])
+
+    def event(self, body: str, exclude: str = "", offset: int = 0) -> None:
+        self.sockets.heard([(v.EVENT, ROOM, offset, body, exclude)])
+        self.sockets.speak()  # as the worker's loop, each time
+
+    def said(self) -> list[Any]:
+        """What was said to the router since the last time."""
+        found = self.words[:]
+        self.words.clear()
+        return found
+
+
+class Talker:
+    """A connection of the talk dialect, from both sides."""
+
+    def __init__(self, shard: Shard, fd: int, client: websocket.WebSocket, command: str) -> None:
+        self._shard = shard
+        self.fd = fd
+        self._client = client
+        self.socket_id: str = client.recv()
+        if command:
+            self.say(command)
+
+    def say(self, command: str) -> None:
+        self._client.send(command)
+        self._shard.sockets.ready(self.fd, READ)
+
+    def hear(self) -> str:
+        return str(self._client.recv())
+
+    def hears_nothing(self) -> bool:
+        """Whether nothing has come; what is told to it next is the next that it hears."""
+        self.say("echo")
+        return self.hear() == "echo"
+
+    def frame(self) -> tuple[int, bytes]:
+        frame = self._client.recv_frame()
+        return frame.opcode, frame.data
+
+    def go(self) -> None:
+        self._client.sock.close()
+        self._shard.sockets.ready(self.fd, READ)
+
+    @property
+    def here(self) -> bool:
+        return self.fd in self._shard.sockets._connections

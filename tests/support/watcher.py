@@ -1,0 +1,37 @@
+"""An observer of channels."""
+
+from typing import Any
+
+from router.common import messages as v
+
+
+class Watcher:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def occupied(self, label: str) -> None:
+        self.seen.append(("occupied", v.label_parts(label)[2]))
+
+    def vacated(self, label: str) -> None:
+        self.seen.append(("vacated", v.label_parts(label)[2]))
+
+    def counted(self, label: str, subscribers: int) -> None:
+        self.seen.append(("counted", v.label_parts(label)[2], subscribers))
+
+    def entered(self, label: str, user: str) -> None:
+        self.seen.append(("entered", user))
+
+    def left(self, label: str, user: str) -> None:
+        self.seen.append(("left", user))
+
+    def published(self, label: str, body: str, exclude: str) -> None:
+        self.seen.append(("published", body, exclude))
+
+    def happened(self, label: str, what: str, detail: str) -> None:
+        self.seen.append((what, detail))
+
+    def take(self) -> list[tuple[Any, ...]]:
+        seen, self.seen = self.seen, []
+        return seen

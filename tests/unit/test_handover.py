@@ -1,0 +1,399 @@
+"""Connections of app servers on their way from a worker to the router's port, in one process: both ends are real."""
+
+import gc
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.common import Clock, settings_with
+
+from farm.settings import WorkerOptions, all_sections
+from farm.worker.fd_passing import Handover
+from farm.worker.sniff import ENOUGH
+from farm.worker.sockets import Sockets
+from router.common import fd_passing as handover
+from router.common.fd_passing import Handovers, is_wanted
+from router.common.metrics import RouterCounters, WorkerCounters
+from router.common.options import defaults
+from router.common.poller import Poller
+from router.common.settings import EndpointOptions
+from router.dialects import Reply, Route, Router
+from router.dialects.pusher import PusherOptions
+from router.http.http1 import Request, Response
+from router.http.http_port import HttpPort
+from router.http.turns import Turns
+
+PATIENCE_S = 20
+HEAD = b"POST /echo HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n"
+GET = b"GET /apps/echo HTTP/1.1\r\nHost: push\r\n\r\n"
+DEVICE = b"GET /app/key HTTP/1.1\r\nHost: push\r\n\r\n"
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_descriptor() -> Iterator[None]:
+    gc.collect()  # what other tests have left
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+def echo(request: Request, reply: Reply) -> None:
+    reply(Response(200, request.method + b" " + request.body, "text/plain"))
+
+
+class RouterEnd:
+    """The router's port and its socket for workers."""
+
+    def __init__(self, folder: Path, **endpoint: Any) -> None:
+        self.poller = Poller()
+        self.counters = RouterCounters()
+        listener = socket.create_server(("127.0.0.1", 0))
+        routes = Router([Route(b"/echo", echo), Route(b"/apps/echo", echo)])
+        options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
+        self.port = HttpPort(listener, self.poller, routes, options, self.counters, Clock().monotonic, Turns())
+        self.handovers = Handovers(folder, self.poller, self.port.adopt)
+
+    def turn(self) -> None:
+        """Deal with everything that is there."""
+        while events := self.poller.ready_now():
+            for fd, mask in events:
+                if not self.handovers.ready(fd):
+                    self.port.ready(fd, mask)
+            self.port.flush()
+
+    def close(self) -> None:
+        self.handovers.close()
+        self.port.close()
+        self.poller.close()
+
+
+class WorkerEnd:
+    """A worker's sockets."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.poller = Poller()
+        self.clock = Clock()
+        self.counters = WorkerCounters()
+        self.handover = Handover(folder)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        worker = settings_with((WorkerOptions, options)).get(WorkerOptions)
+        self.sockets = Sockets(
+            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, hand_over=self.handover.give
+        )
+        self.sockets.listen(self.listener)
+
+    def turn(self) -> None:
+        while events := self.poller.ready_now():
+            for fd, mask in events:
+                self.sockets.ready(fd, mask)
+
+    def close(self) -> None:
+        self.sockets.drop_all()
+        self.handover.close()
+        self.poller.close()
+
+
+class Client:
+    """An app server."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self) -> bytes:
+        return self.socket.recv(65_536)
+
+    def silent(self) -> bool:
+        """Whether the connection is open and nothing has come."""
+        self.socket.setblocking(False)
+        try:
+            self.socket.recv(1)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            self.socket.settimeout(PATIENCE_S)
+
+
+class Rig:
+    """Both ends and their clients."""
+
+    def __init__(self, folder: Path, worker: dict[str, Any] | None = None, **endpoint: Any) -> None:
+        self.folder = folder
+        self.worker = WorkerEnd(folder, **worker or {})
+        self.router: RouterEnd | None = RouterEnd(folder, **endpoint)
+        self._clients: list[Client] = []
+
+    def __enter__(self) -> "Rig":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.socket.close()
+        self.worker.close()
+        self.router_goes()
+
+    def client(self, data: bytes = b"") -> Client:
+        client = Client(self.worker.port)
+        self._clients.append(client)
+        if data:
+            client.send(data)
+        self.turn()
+        return client
+
+    def turn(self) -> None:
+        self.worker.turn()
+        if self.router is not None:
+            self.router.turn()
+            self.worker.turn()
+
+    def router_goes(self) -> None:
+        if self.router is not None:
+            self.router.close()
+            self.router = None
+
+    def router_comes(self) -> None:
+        self.router = RouterEnd(self.folder)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Handed over, open at the worker, open at the router."""
+        assert self.router is not None
+        counters = self.router.counters
+        return self.worker.counters.handed_over, len(self.worker.sockets), counters.http_connections
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with Rig(tmp_path) as rig:
+        yield rig
+
+
+def test_the_router_goes_on_with_the_connection(rig: Rig) -> None:
+    client = rig.client(HEAD % 5 + b"he")
+    assert rig.counts == (1, 0, 1)
+    assert client.silent()
+    client.send(b"llo")
+    rig.turn()
+    assert client.answer().endswith(b"\r\n\r\nPOST hello")
+    for request in (GET, HEAD % 2 + b"hi"):  # on the same connection
+        client.send(request)
+        rig.turn()
+        assert client.answer().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert rig.counts == (1, 0, 1)
+    client.socket.close()
+    rig.turn()
+    assert rig.counts == (1, 0, 0)
+
+
+def test_it_waits_for_what_decides(rig: Rig) -> None:
+    client = rig.client()
+    for byte in GET[:9]:
+        client.send(bytes([byte]))
+        rig.turn()
+        assert rig.counts == (0, 1, 0)
+    client.send(GET[9:])
+    rig.turn()
+    assert rig.counts == (1, 0, 1)
+    assert client.answer().endswith(b"\r\n\r\nGET ")
+
+
+def test_who_does_not_decide_has_as_long_as_a_handshake(rig: Rig) -> None:
+    client = rig.client(b"PO")
+    rig.worker.clock.pass_by(11)
+    rig.worker.sockets.tick()
+    assert client.answer().startswith(b"HTTP/1.1 408 ")
+    assert rig.worker.counters.handed_over == 0
+
+
+def test_a_device_stays_with_the_worker(rig: Rig) -> None:
+    assert rig.client(DEVICE).answer().startswith(b"HTTP/1.1 404 ")
+    for cut in range(1, len(DEVICE)):
+        client = rig.client(DEVICE[:cut])
+        client.send(DEVICE[cut:])
+        rig.turn()
+        assert client.answer().startswith(b"HTTP/1.1 404 ")
+    assert rig.counts[0] == rig.counts[2] == 0
+
+
+def test_a_body_longer_than_all_reads(rig: Rig) -> None:
+    body = os.urandom(300_000).hex().encode()
+    client = rig.client()
+    client.socket.setblocking(False)
+    rest, answer = HEAD % len(body) + body, b""
+    while not answer.endswith(body):
+        if rest:
+            with suppress(BlockingIOError):
+                rest = rest[client.socket.send(rest) :]
+        rig.turn()
+        with suppress(BlockingIOError):
+            answer += client.socket.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert rig.counts == (1, 0, 1)
+
+
+def test_what_is_passed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[int] = []
+    give = Handover.give
+
+    def measured(self: Handover, fd: int, data: bytes) -> bool:
+        passed.append(len(data))
+        return give(self, fd, data)
+
+    monkeypatch.setattr(Handover, "give", measured)
+    with Rig(tmp_path) as rig:
+        first, second = rig.client(HEAD % 1000 + b"x" * 1000), rig.client(b"POS")
+        second.send((HEAD % 1000)[3:] + b"y" * 1000)
+        rig.turn()
+        assert first.answer().endswith(b"POST " + b"x" * 1000)
+        assert second.answer().endswith(b"POST " + b"y" * 1000)
+    assert passed == [ENOUGH, ENOUGH]  # the rest the router reads itself
+
+
+def test_while_the_router_is_away_app_servers_are_told_to_come_back(rig: Rig) -> None:
+    stays = rig.client(GET)
+    stays.answer()
+    rig.router_goes()
+    assert stays.answer() == b""
+    for request in (GET, HEAD % 100_000 + b"x" * 100_000):
+        client = rig.client(request)
+        answer = client.answer()
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: 30\r\n" in answer
+        assert b"\r\nConnection: close\r\n" in answer
+        client.socket.shutdown(socket.SHUT_WR)
+        rig.turn()
+        assert client.answer() == b""
+    assert rig.worker.counters.upgrades_refused == 2
+    rig.router_comes()
+    assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+    assert rig.counts == (2, 0, 1)
+
+
+def test_a_router_that_takes_nothing_costs_a_503_and_never_a_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farm.worker.fd_passing._SEND_BUFFER_BYTES", 65_536)
+    assert rig.router is not None
+    body = b"x" * 7000
+    clients: list[Client] = []
+    while not rig.worker.counters.upgrades_refused:
+        client = Client(rig.worker.port)
+        rig._clients.append(client)
+        client.send(HEAD % len(body) + body)
+        rig.worker.turn()
+        clients.append(client)
+        assert len(clients) < 1000
+    assert clients.pop().answer().startswith(b"HTTP/1.1 503 ")
+    assert len(clients) > 10
+    rig.turn()
+    for client in clients:
+        assert client.answer().startswith(b"HTTP/1.1 200 ")
+    assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_was_passed_to_a_router_that_stops_is_answered(rig: Rig) -> None:
+    rig.client(GET)  # so that the router knows the worker
+    client = Client(rig.worker.port)
+    rig._clients.append(client)
+    client.send(GET)
+    rig.worker.turn()
+    assert rig.router is not None
+    rig.router.port.stop_listening()
+    rig.router.handovers.close()
+    rig.router.port.flush()
+    assert client.answer().startswith(b"HTTP/1.1 200 ")
+    assert rig.client(GET).answer().startswith(b"HTTP/1.1 503 ")
+
+
+def test_what_a_dead_router_had_not_taken_is_closed(rig: Rig) -> None:
+    client = Client(rig.worker.port)
+    rig._clients.append(client)
+    client.send(GET)
+    rig.worker.turn()
+    assert rig.worker.counters.handed_over == 1
+    assert rig.router is not None
+    rig.router.handovers._poller.unregister(rig.router.handovers._listener.fileno())
+    rig.router.handovers._listener.close()  # as the kernel does it
+    assert client.answer() == b""
+
+
+def test_there_is_one_limit_for_all_app_servers(tmp_path: Path) -> None:
+    with Rig(tmp_path, max_connections=2) as rig:
+        for _ in range(2):
+            rig.client(HEAD % 1)  # which is not idle
+        assert rig.client(GET).answer().startswith(b"HTTP/1.1 503 ")
+        assert rig.counts == (3, 0, 3)
+
+
+def test_of_something_else_nothing_is_left(tmp_path: Path, rig: Rig) -> None:
+    assert rig.router is not None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        other.connect(handover.socket_path(tmp_path))
+        read, write = os.pipe()
+        socket.send_fds(other, [GET], [read])
+        socket.send_fds(other, [GET], [read, read])
+        other.send(GET)
+        os.close(read)
+        rig.turn()
+        with pytest.raises(BrokenPipeError):
+            os.write(write, b"x")
+        os.close(write)
+    rig.turn()
+    assert rig.counts == (0, 0, 0)
+
+
+def test_a_worker_without_a_descriptor_for_the_router_says_503(rig: Rig) -> None:
+    client = rig.client()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open("/dev/null", os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
+    try:
+        client.send(GET)
+        rig.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert client.answer().startswith(b"HTTP/1.1 503 ")
+    assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+
+
+def test_out_of_descriptors_a_worker_waits(rig: Rig) -> None:
+    assert rig.router is not None
+    kept = rig.client()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
+        spare = os.open("/dev/null", os.O_RDONLY)
+        worker.connect(handover.socket_path(rig.folder))
+        socket.send_fds(worker, [GET], [kept.socket.fileno()])
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
+        try:
+            rig.router.turn()  # which ends: the listener is not asked again
+            assert rig.router.counters.http_connections == 0
+            rig.router.handovers.tick()
+            rig.router.turn()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        rig.router.handovers.tick()
+        rig.router.turn()
+        assert rig.router.counters.http_connections == 1
+
+
+def test_it_is_wanted_where_the_dialect_is_on() -> None:
+    sections = all_sections()
+    (switches,) = (section for section in sections if section.SECTION == "dialects")
+    assert not is_wanted(defaults(sections))
+    on = defaults(sections).replace(PusherOptions, one_port=True)
+    assert is_wanted(on)
+    assert not is_wanted(on.replace(switches, pusher=False))

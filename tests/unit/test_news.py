@@ -1,0 +1,42 @@
+"""Walks over the connections of a worker that tell of notices."""
+
+from typing import Any
+
+from farm.dialects import Close, Effects
+from farm.dialects.echo import EchoSession
+from farm.worker.broadcasts import News
+from farm.worker.connection import OPEN, Connection
+
+
+class Board:
+    """Fails for the sessions that it is told to."""
+
+    session_type = EchoSession
+
+    def __init__(self, failing: EchoSession) -> None:
+        self._failing = failing
+
+    def noticed(self, key: str, value: str | None) -> bool:
+        return True
+
+    def renewed(self) -> None: ...
+
+    def complete(self) -> None: ...
+
+    def tell(self, session: Any) -> Effects:
+        if session is self._failing:
+            raise LookupError("a defect")
+        return (b"news",)
+
+
+def test_a_defect_for_one_session_costs_its_connection_and_no_other_is_passed_over() -> None:
+    connections = {}
+    for fd in (3, 4, 5):
+        connections[fd] = connection = Connection(fd, 0, 0.0)
+        connection.phase, connection.session = OPEN, EchoSession()
+    failing = connections[4].session
+    assert isinstance(failing, EchoSession)
+    news = News({"board": Board(failing)})
+    news.noticed("board", "key", "value")
+    told = {connection.fd: list(effects) for connection, effects in news.step(connections)}
+    assert told == {3: [b"news"], 4: [Close(1011, "internal error")], 5: [b"news"]}

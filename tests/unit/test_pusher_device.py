@@ -1,0 +1,843 @@
+"""Pusher, device side: what a device says in, events and effects for the worker out."""
+
+import gc
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.common import Clock, settings_with
+
+from farm.dialects import Ask, Close, Context, Effects, Join, Members, Part, Tick
+from farm.dialects.pusher import PusherDialect, PusherSession, Turned, _shared_address, dialect
+from farm.worker.upgrade import Request
+from router.common import messages as v
+from router.common.metrics import WorkerCounters
+from router.common.token import Tokens
+from router.dialects.pusher import (
+    CACHE,
+    PusherOptions,
+    cache_record,
+    channel_address,
+    label,
+)
+from router.dialects.pusher.applications import socket_signature, user_signature
+
+KEY = "278d425bdf160c739803"
+SECRET = "7ad3773142a6692b25b8"
+SOCKET = "1234.1234"
+APP = {"id": "3", "name": "shop", "key": KEY, "secret": SECRET}
+QUERY = "protocol=7&client=js&version=8.6.0&flash=false"
+
+
+def request(path: str = f"/app/{KEY}", query: str = QUERY, socket_id: str = SOCKET) -> Request:
+    return Request(b"GET", path, query, {}, (1, 1), socket_id=socket_id)
+
+
+def made(folder: Path, app: dict[str, Any] | None = None, **options: Any) -> PusherDialect:
+    """The dialect with one application."""
+    file = folder / "apps.json"
+    file.write_text(json.dumps({"applications": [APP | (app or {})]}))
+    settings = settings_with((PusherOptions, {"apps": str(file)} | options))
+    return dialect(Context(settings, Tokens([b"k" * 32]), WorkerCounters(), Clock().unix))
+
+
+def auth(channel: str, data: str | None = None, secret: str = SECRET) -> str:
+    return f"{KEY}:{socket_signature(secret, SOCKET, channel, data)}"
+
+
+def address(channel: str) -> bytes:
+    return channel_address("3", channel)
+
+
+class Device:
+    """One session, and what came of it: events for the device, words for the router, the question that is open."""
+
+    def __init__(self, of: PusherDialect, begin: bool = True, **how: Any) -> None:
+        self.clock = Clock()
+        self.dialect = of
+        session = of.opened(request(**how))
+        assert isinstance(session, PusherSession | Turned)
+        self.session = session
+        self.words: list[tuple[Any, ...]] = []
+        self.parted: list[bytes] = []
+        self.open: Join | Ask | None = None
+        self.closed: Close | None = None
+        self.ticks: list[float] = []
+        self.greeting = self.take(session.begun(self.clock.monotonic())) if begin else []
+
+    def take(self, effects: Effects) -> list[Any]:
+        """Carry the effects out. Returns: the events for the device, their data decoded."""
+        events = []
+        for effect in effects:
+            assert self.closed is None
+            if isinstance(effect, bytes):
+                events.append(event(effect))
+            elif isinstance(effect, Join | Ask):
+                assert self.open is None
+                self.open = effect
+            elif isinstance(effect, Part):
+                self.parted.append(effect.key)
+            elif isinstance(effect, Close):
+                self.closed = effect
+            elif isinstance(effect, Tick):
+                self.ticks.append(effect.seconds)
+            else:
+                assert type(effect) is tuple
+                self.words.append(effect)
+        return events
+
+    def raw(self, message: bytes, binary: bool = False) -> list[Any]:
+        assert self.open is None
+        return self.take(self.session.received(message, binary, self.clock.monotonic()))
+
+    def send(self, name: str, data: Any = None, **more: Any) -> list[Any]:
+        return self.raw(json.dumps({"event": name, "data": data, **more}).encode())
+
+    def answer(self, status: int = v.OK, payload: Any = None) -> list[Any]:
+        """The answer to what is open."""
+        assert self.open is not None
+        asked, self.open = self.open, None
+        question = asked if isinstance(asked, Join) else asked.question
+        return self.take(self.session.answered(question, status, payload, self.clock.monotonic()))
+
+    def subscribe(self, channel: str, *members: str, **data: Any) -> list[Any]:
+        """A subscription that the router agrees to, or one that does not get so far."""
+        events = self.send("pusher:subscribe", {"channel": channel} | data)
+        if self.open is None:
+            return events
+        assert events == []
+        return self.answer(v.OK, Members((user, "") for user in members))
+
+    def enter(self, channel: str, user: Any, *members: str, **info: Any) -> list[Any]:
+        """Subscribe to a presence channel."""
+        data = json.dumps({"user_id": user} | info)
+        return self.subscribe(channel, *members, auth=auth(channel, data), channel_data=data)
+
+    def sign_in(self, user: Any, **more: Any) -> list[Any]:
+        data = json.dumps({"id": user} | more)
+        return self.send("pusher:signin", {"auth": f"{KEY}:{user_signature(SECRET, SOCKET, data)}", "user_data": data})
+
+    def signed_in(self, user: Any, **more: Any) -> "Device":
+        assert self.sign_in(user, **more) == []
+        (told,) = self.answer()
+        assert told["event"] == "pusher:signin_success"
+        return self
+
+    def rooms(self) -> set[bytes]:
+        assert isinstance(self.session, PusherSession)
+        return set(self.session.rooms)
+
+
+def event(text: bytes | str) -> Any:
+    """An event; data that is a text holds JSON."""
+    found = json.loads(text)
+    if isinstance(found.get("data"), str):
+        found["data"] = json.loads(found["data"])
+    return found
+
+
+def succeeded(channel: str, data: Any = None) -> dict[str, Any]:
+    return {"event": "pusher_internal:subscription_succeeded", "channel": channel, "data": data or {}}
+
+
+def error(events: list[Any]) -> tuple[int | None, str]:
+    """Code and message of the one pusher:error."""
+    (told,) = events
+    assert told["event"] == "pusher:error"
+    return told["data"]["code"], told["data"]["message"]
+
+
+def denied(events: list[Any]) -> tuple[str, str, int]:
+    """Channel, type and status of the one pusher:subscription_error."""
+    (told,) = events
+    assert told["event"] == "pusher:subscription_error"
+    assert isinstance(told["data"]["error"], str)
+    return told["channel"], told["data"]["type"], told["data"]["status"]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> PusherDialect:
+    return made(tmp_path)
+
+
+@pytest.fixture
+def talkative(tmp_path: Path) -> PusherDialect:
+    """Client events are on, and a webhook hears of what is not in a cache."""
+    hook = {"url": "http://127.0.0.1:9/", "events": ["cache_miss"]}
+    return made(tmp_path, {"client_messages": True, "webhooks": [hook]})
+
+
+# ---------------------------------------------------------------------- connection
+
+
+def test_the_greeting_is_what_pusher_js_wants(plain: PusherDialect) -> None:
+    session = plain.opened(request())
+    assert isinstance(session, PusherSession)
+    (greeting,) = session.begun(0.0)
+    assert isinstance(greeting, bytes)
+    found = json.loads(greeting)
+    assert found["event"] == "pusher:connection_established"
+    assert json.loads(found["data"]) == {"socket_id": SOCKET, "activity_timeout": 120}
+    assert session.socket_id == SOCKET
+    assert session.farewell[0] == 4100
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"path": "/app/nobody"}, 4001),
+        ({"path": "/app/"}, 4005),
+        ({"path": f"/app/{KEY}/more"}, 4005),
+        ({"path": f"/app/{KEY}%2Fmore"}, 4005),
+        ({"query": ""}, 4008),
+        ({"query": "client=js"}, 4008),
+        ({"query": "protocol="}, 4008),
+        ({"query": "protocol=seven"}, 4006),
+        ({"query": "protocol=-7"}, 4006),
+        ({"query": "protocol=%C2%B2"}, 4006),
+        ({"query": "protocol=" + "7" * 5000}, 4006),
+        ({"query": "protocol=4"}, 4007),
+        ({"query": "protocol=8"}, 4007),
+    ],
+)
+def test_who_cannot_be_served_is_told_and_closed(plain: PusherDialect, how: dict[str, str], code: int) -> None:
+    device = Device(plain, **how)
+    assert error(device.greeting)[0] == code
+    assert device.closed is not None
+    assert device.closed.code == code
+    session = device.session
+    assert isinstance(session, Turned)
+    assert session.received(b"{}", False, 0.0) == ()
+    assert session.tick(1000.0) == ((), 0)
+
+
+@pytest.mark.parametrize("protocol", [5, 6, 7])
+def test_older_protocols_are_spoken_too(plain: PusherDialect, protocol: int) -> None:
+    assert Device(plain, query=f"protocol={protocol}").closed is None
+
+
+def test_a_key_may_stand_in_the_path_as_browsers_write_it(tmp_path: Path) -> None:
+    assert Device(made(tmp_path, {"key": "ä b"}), path="/app/%C3%A4%20b").closed is None
+
+
+def test_an_application_that_is_off(tmp_path: Path) -> None:
+    device = Device(made(tmp_path, {"enabled": False}))
+    assert error(device.greeting)[0] == 4003
+
+
+def test_an_application_has_its_quota(tmp_path: Path) -> None:
+    of = made(tmp_path, {"connections_a_worker": 2})
+    devices = [Device(of), Device(of)]
+    full = Device(of)
+    assert (error(full.greeting)[0], full.closed.code if full.closed else 0) == (4004, 4004)
+    devices.pop()
+    assert Device(of).closed is None
+
+
+@pytest.mark.parametrize("where", [{}, {"channel": None}, {"data": None}, {"data": None, "channel": None}])
+def test_null_is_as_good_as_nothing(plain: PusherDialect, where: dict[str, Any]) -> None:
+    device = Device(plain)
+    assert device.raw(json.dumps({"event": "pusher:ping", **where}).encode()) == [{"event": "pusher:pong", "data": {}}]
+    assert device.raw(json.dumps({"event": "pusher:pong", **where}).encode()) == []
+    said = {"channel": "a", "auth": None, "channel_data": None, "more": None}
+    assert device.send("pusher:subscribe", said, channel=None, user_id=None) == []
+    assert device.answer() == [succeeded("a")]
+    assert error(device.send("client-a", None, channel=None))[0] == 4301
+    assert device.send("pusher:unsubscribe", {"channel": "a"}, channel=None) == []
+    assert device.parted == [address("a")]
+
+
+def test_names_too_long_for_a_channel_are_not_remembered(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.send("pusher:unsubscribe", {"channel": "a"})
+    before = _shared_address.cache_info()
+    for number in range(10):
+        name = "private-" + f"{number:d}" * 200_000
+        assert device.send("pusher:unsubscribe", {"channel": name}) == []
+        device.subscribe(name)
+        device.send("client-a", 1, channel=name)
+    assert _shared_address.cache_info() == before
+
+
+def test_ping_is_answered_at_once(plain: PusherDialect) -> None:
+    device = Device(plain)
+    assert device.send("pusher:ping", {}) == [{"event": "pusher:pong", "data": {}}]
+    assert device.raw(b'{"event":"pusher:ping"}') == [{"event": "pusher:pong", "data": {}}]
+    assert device.send("pusher:pong", {}) == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"event":5}',
+        b'{"event":"pusher:sub"}',
+        b'{"event":"pusher:subscribe"}',
+        b'{"event":"pusher:subscribe","data":5}',
+        b'{"event":"pusher:subscribe","data":"{"}',
+        b'{"event":"pusher:subscribe","data":{"channel":5}}',
+        b'{"event":"pusher:subscribe","data":{"channel":"a","auth":{}}}',
+        b'{"event":"pusher:unsubscribe","data":{"channel":[]}}',
+        b'{"event":"pusher:signin","data":{"auth":"x"}}',
+        b'{"event":"a","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"event":"\xff"}',
+    ],
+)
+def test_what_is_not_understood_costs_nothing_but_an_error(plain: PusherDialect, message: bytes) -> None:
+    device = Device(plain)
+    assert error(device.raw(message))[0] is None
+    assert device.subscribe("a") == [succeeded("a")]
+
+
+def test_binary_is_not_understood(plain: PusherDialect) -> None:
+    assert error(Device(plain).raw(b'{"event":"pusher:ping"}', binary=True))[0] is None
+
+
+def test_silence_is_asked_about_once_and_then_ends_the_connection(plain: PusherDialect) -> None:
+    session = Device(plain).session
+    assert session.tick(20.0) == ((), 130.0)
+    effects, again = session.tick(150.2)
+    assert [event(e)["event"] for e in effects if isinstance(e, bytes)] == ["pusher:ping"]
+    assert again == pytest.approx(29.8)
+    (close,), again = session.tick(179.9)  # the wheel may be a little early
+    assert isinstance(close, Close)
+    assert (close.code, again) == (4201, 0)
+
+
+def test_who_answers_the_ping_stays(plain: PusherDialect) -> None:
+    session = Device(plain).session
+    session.tick(150.0)
+    assert session.tick(29.0) == ((), 121.0)
+
+
+def test_an_application_may_want_authorized_connections(tmp_path: Path) -> None:
+    of = made(tmp_path, {"authorized_connections": True})
+    stranger = Device(of)
+    assert stranger.ticks == [30]
+    stranger.subscribe("public")
+    effects, _ = stranger.session.tick(1.0)
+    assert error(stranger.take(effects))[0] == 4009
+    assert stranger.closed is not None
+    assert stranger.closed.code == 4009
+    for let_in in (Device(of).signed_in("7"), Device(of), Device(of)):
+        if isinstance(let_in.session, PusherSession) and not let_in.rooms():
+            let_in.subscribe("private-a", auth=auth("private-a"))
+        assert let_in.session.tick(1.0) == ((), 149.0)
+
+
+# ---------------------------------------------------------------------- channels
+
+
+def test_a_public_channel(plain: PusherDialect) -> None:
+    device = Device(plain)
+    assert device.send("pusher:subscribe", {"channel": "news", "auth": ""}) == []
+    assert device.open == Join(address("news"), label("3", "news"))
+    assert device.rooms() == {address("news")}
+    assert device.answer() == [succeeded("news")]
+    assert device.send("pusher:unsubscribe", {"channel": "news"}) == []
+    assert (device.parted, device.rooms()) == ([address("news")], set())
+    assert device.send("pusher:unsubscribe", {"channel": "news"}) == []
+    assert device.parted == [address("news")]
+
+
+def test_data_may_be_a_text_that_holds_json(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.send("pusher:subscribe", json.dumps({"channel": "news"}))
+    assert device.answer() == [succeeded("news")]
+
+
+def test_subscribers_of_a_channel_share_its_address(plain: PusherDialect) -> None:
+    keys = []
+    for _ in range(2):
+        device = Device(plain)
+        device.subscribe("news")
+        assert isinstance(device.session, PusherSession)
+        keys.append(device.session.rooms[0])
+    assert keys[0] is keys[1]
+
+
+def test_the_same_channel_twice(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.subscribe("news")
+    assert error(device.subscribe("news")) == (None, "Existing subscription to channel news")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "a\n", "#a", "#server-to-user", "a" * 201, "a" * 5000])
+def test_a_name_that_no_channel_has(plain: PusherDialect, name: str) -> None:
+    assert denied(Device(plain).subscribe(name)) == (name[:200], "InvalidChannel", 400)
+
+
+def test_a_name_of_every_character(plain: PusherDialect) -> None:
+    name = "azAZ09_-=@,.;".ljust(200, "x")
+    assert Device(plain).subscribe(name) == [succeeded(name)]
+
+
+def test_a_connection_has_so_many_channels(tmp_path: Path) -> None:
+    device = Device(made(tmp_path, max_channels_a_connection=2))
+    device.subscribe("a")
+    device.subscribe("b")
+    assert denied(device.subscribe("c")) == ("c", "LimitReached", 403)
+    device.send("pusher:unsubscribe", {"channel": "a"})
+    assert device.subscribe("c") == [succeeded("c")]
+
+
+@pytest.mark.parametrize("name", ["private-a", "private-encrypted-a", "private-cache-a", "private-"])
+def test_a_private_channel_needs_its_signature(plain: PusherDialect, name: str) -> None:
+    device = Device(plain)
+    for wrong in (None, "", "x", auth("private-b"), auth(name, secret="x"), auth(name, data="{}"), auth(name)[:-1]):
+        assert denied(device.subscribe(name, auth=wrong)) == (name, "AuthError", 401)
+    assert denied(device.subscribe(name)) == (name, "AuthError", 401)
+    assert device.rooms() == set()
+    device.send("pusher:subscribe", {"channel": name, "auth": auth(name)})
+    assert device.open == Join(address(name), label("3", name))
+
+
+@pytest.mark.parametrize("name", ["private-a", "private-encrypted-a", "private-cache-a"])
+def test_the_signature_of_a_private_channel_may_cover_data(plain: PusherDialect, name: str) -> None:
+    data = '{"user_id":"u1"}'
+    for signed, said in ((data, data), (None, data), (None, None), (None, ""), ("", "")):
+        device = Device(plain)
+        device.send("pusher:subscribe", {"channel": name, "auth": auth(name, signed), "channel_data": said})
+        assert device.open == Join(address(name), label("3", name))  # and it makes no member of it
+    for signed, said in ((data, '{"user_id":"u2"}'), (data, None), (data, ""), ("", None)):
+        told = Device(plain).subscribe(name, auth=auth(name, signed), channel_data=said)
+        assert denied(told) == (name, "AuthError", 401)
+
+
+def test_the_vector_of_the_documentation_is_accepted(plain: PusherDialect) -> None:
+    vector = "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
+    device = Device(plain)
+    assert device.subscribe("private-foobar", auth=f"{KEY}:{vector}") == [succeeded("private-foobar")]
+
+
+def test_when_the_router_cannot_the_device_comes_back(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.send("pusher:subscribe", {"channel": "a"})
+    device.answer(v.FAILED)
+    assert device.closed is not None
+    assert device.closed.code == 4100
+    assert device.rooms() == set()
+
+
+# ---------------------------------------------------------------------- presence
+
+
+def test_a_presence_channel(plain: PusherDialect) -> None:
+    device = Device(plain)
+    data = '{"user_id":10,"user_info":{"name":"Mr. Pusher"}}'
+    vector = f"{KEY}:afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c"
+    said = {"channel": "presence-foobar", "auth": vector, "channel_data": data}
+    assert device.send("pusher:subscribe", said) == []
+    assert device.open == Join(
+        address("presence-foobar"), label("3", "presence-foobar"), "10", '#{"name":"Mr. Pusher"}', 100
+    )
+    (told,) = device.answer(v.OK, Members([("10", '#{"name":"Mr. Pusher"}'), ("eve", "")]))
+    presence = {"ids": [10, "eve"], "hash": {"10": {"name": "Mr. Pusher"}, "eve": None}, "count": 2}
+    assert told == succeeded("presence-foobar", {"presence": presence})
+
+
+def test_a_presence_channel_that_is_full(plain: PusherDialect) -> None:
+    device = Device(plain)
+    data = '{"user_id":"a"}'
+    device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
+    assert denied(device.answer(v.FULL)) == ("presence-a", "LimitReached", 403)
+    assert device.rooms() == set()
+    assert device.enter("presence-a", "a", "a")[0]["event"] == "pusher_internal:subscription_succeeded"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (None, "AuthError"),
+        ("", "InvalidData"),
+        ("[]", "InvalidData"),
+        ("{}", "InvalidData"),
+        ('{"user_id":null}', "InvalidData"),
+        ('{"user_id":true}', "InvalidData"),
+        ('{"user_id":[1]}', "InvalidData"),
+        ('{"user_id":""}', "InvalidData"),
+        (json.dumps({"user_id": "x" * 129}), "InvalidData"),
+        (json.dumps({"user_id": 1, "user_info": "x" * 1023}), "LimitReached"),
+    ],
+)
+def test_a_member_that_cannot_be(plain: PusherDialect, data: str | None, kind: str) -> None:
+    device = Device(plain)
+    told = device.subscribe("presence-a", auth=auth("presence-a", data), channel_data=data)
+    assert denied(told)[:2] == ("presence-a", kind)
+    assert device.rooms() == set()
+
+
+@pytest.mark.parametrize(("user", "shown"), [(7, 7), ("7", "7"), (0, 0), (-7, -7), (2**64, 2**64)])
+def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any, shown: Any) -> None:
+    device = Device(talkative)
+    data = json.dumps({"user_id": user})
+    device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
+    join = device.open
+    assert isinstance(join, Join)
+    assert join.user == str(user)  # by which 7 and "7" are one member
+    presence = device.answer(v.OK, Members([(join.user, join.info)]))[0]["data"]["presence"]
+    assert presence == {"ids": [shown], "hash": {str(user): None}, "count": 1}
+    assert event(talkative.member_added("presence-a", join.user, join.info))["data"] == {"user_id": shown}
+    assert event(talkative.member_removed("presence-a", join.user, join.info))["data"] == {"user_id": shown}
+    device.send("client-a", 1, channel="presence-a")
+    assert json.loads(device.words[0][3])["user_id"] == shown
+    signed_in = Device(talkative).signed_in(user)
+    signed_in.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
+    assert isinstance(signed_in.open, Join)
+    assert signed_in.open[2:4] == (join.user, join.info)
+
+
+def test_user_info_of_null_is_none(plain: PusherDialect) -> None:
+    device = Device(plain)
+    data = '{"user_id":"a","user_info":null}'
+    device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
+    assert isinstance(device.open, Join)
+    assert device.open.info == ""
+
+
+def test_the_signature_covers_the_member(plain: PusherDialect) -> None:
+    signed = auth("presence-a", '{"user_id":"a"}')
+    told = Device(plain).subscribe("presence-a", auth=signed, channel_data='{"user_id":"b"}')
+    assert denied(told) == ("presence-a", "AuthError", 401)
+
+
+def test_who_is_signed_in_needs_no_channel_data(plain: PusherDialect) -> None:
+    device = Device(plain).signed_in("7", user_info={"name": "Eve"})
+    device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
+    assert isinstance(device.open, Join)
+    assert device.open[2:4] == ("7", '{"name": "Eve"}')
+
+
+def test_members_come_and_go(plain: PusherDialect) -> None:
+    added = event(plain.member_added("presence-a", "7", '{"name":"Eve"}'))
+    data = {"user_id": "7", "user_info": {"name": "Eve"}}
+    assert added == {"event": "pusher_internal:member_added", "channel": "presence-a", "data": data}
+    assert event(plain.member_added("presence-a", 'a"', ""))["data"] == {"user_id": 'a"'}
+    removed = event(plain.member_removed("presence-a", "7", ""))
+    assert removed == {"event": "pusher_internal:member_removed", "channel": "presence-a", "data": {"user_id": "7"}}
+
+
+# ---------------------------------------------------------------------- cache channels
+
+
+def test_a_cache_channel_gives_its_last_event(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    assert device.subscribe("cache-a") == [succeeded("cache-a")]
+    assert device.open == Ask((v.READ, 0, CACHE, address("cache-a")), "cache-a")
+    frame = '{"event":"price","channel":"cache-a","data":"{\\"is\\":5}"}'
+    assert device.answer(v.OK, cache_record(frame, 2_000_000_000)) == [event(frame)]
+    assert device.words == []
+
+
+@pytest.mark.parametrize("name", ["cache-a", "private-cache-a", "private-encrypted-cache-a"])
+def test_a_cache_channel_without_event_is_missed(talkative: PusherDialect, name: str) -> None:
+    device = Device(talkative)
+    assert device.subscribe(name, auth=auth(name)) == [succeeded(name)]
+    assert device.answer() == [{"event": "pusher:cache_miss", "channel": name, "data": {}}]
+    assert device.words == [(v.HAPPENED, label("3", name), "cache_miss", "")]
+
+
+def test_what_was_heard_meanwhile_is_not_said_again(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    assert device.subscribe("cache-a") == [succeeded("cache-a")]
+    assert device.answer(v.HEARD) == []
+    assert device.words == []
+
+
+def test_presence_and_cache_together(plain: PusherDialect) -> None:
+    device = Device(plain)
+    assert device.enter("presence-cache-a", "7", "7")[0]["data"]["presence"]["ids"] == ["7"]
+    assert device.answer()[0]["event"] == "pusher:cache_miss"
+    assert device.words == []  # nobody wants to hear of it
+
+
+def test_a_store_that_fails_is_a_miss_that_nobody_is_told_of(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    device.subscribe("cache-a")
+    assert device.answer(v.FAILED)[0]["event"] == "pusher:cache_miss"
+    assert device.words == []
+
+
+# ---------------------------------------------------------------------- client events
+
+
+def test_a_client_event_goes_to_the_others(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    device.subscribe("private-a", auth=auth("private-a"))
+    assert device.send("client-moved", {"x": 1.5}, channel="private-a") == []
+    (published,) = device.words
+    assert published[:3] == (v.PUBLISH, 0, address("private-a"))
+    assert json.loads(published[3]) == {"event": "client-moved", "channel": "private-a", "data": {"x": 1.5}}
+    assert published[4:] == (0, SOCKET)
+
+
+def test_a_client_event_in_a_presence_channel_says_whose_it_is(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    device.enter("presence-a", 7, "7")
+    device.send("client-moved", "north", channel="presence-a")
+    (published,) = device.words
+    assert json.loads(published[3]) == {
+        "event": "client-moved",
+        "channel": "presence-a",
+        "data": "north",
+        "user_id": 7,
+    }
+
+
+def test_a_client_event_without_data(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    device.subscribe("private-a", auth=auth("private-a"))
+    assert device.raw(b'{"event":"client-a","channel":"private-a"}') == []
+    assert json.loads(device.words[0][3])["data"] is None
+
+
+def test_client_events_that_are_rejected(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    for name in ("private-a", "private-encrypted-a"):
+        device.subscribe(name, auth=auth(name))
+    device.subscribe("public")
+    for channel in ("public", "private-encrypted-a", "private-b", "presence-a", "", "#server-to-user-7"):
+        assert error(device.send("client-a", 1, channel=channel))[0] == 4301
+    assert error(device.send("client-" + "a" * 194, 1, channel="private-a"))[0] == 4301
+    assert error(device.send("client-a", "x" * 10_239, channel="private-a"))[0] == 4301
+    assert device.words == []
+    assert device.send("client-" + "a" * 193, "x" * 10_238, channel="private-a") == []
+    device.send("pusher:unsubscribe", {"channel": "private-a"})
+    assert error(device.send("client-a", 1, channel="private-a"))[0] == 4301
+
+
+def test_client_events_are_off_by_default(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.subscribe("private-a", auth=auth("private-a"))
+    code, message = error(device.send("client-a", 1, channel="private-a"))
+    assert code == 4301
+    assert "not enabled" in message
+
+
+def test_so_many_client_events_a_second(talkative: PusherDialect) -> None:
+    device = Device(talkative)
+    device.subscribe("private-a", auth=auth("private-a"))
+    for _ in range(10):
+        assert device.send("client-a", 1, channel="private-a") == []
+    assert error(device.send("client-a", 1, channel="private-a")) == (4301, "At most 10 client events a second")
+    device.clock.pass_by(1)
+    assert device.send("client-a", 1, channel="private-a") == []
+
+
+# ---------------------------------------------------------------------- signing in
+
+
+def test_signing_in(plain: PusherDialect) -> None:
+    device = Device(plain)
+    data = '{"id":"12345"}'
+    vector = f"{KEY}:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"
+    assert device.send("pusher:signin", {"auth": vector, "user_data": data}) == []
+    assert device.open == Join(address("#server-to-user-12345"), hidden=True)
+    assert device.rooms() == {address("#server-to-user-12345")}
+    assert device.answer() == [{"event": "pusher:signin_success", "data": {"user_data": data}}]
+
+
+def test_the_channel_of_a_user(plain: PusherDialect) -> None:
+    name = "#server-to-user-ä 7"
+    device = Device(plain)
+    assert denied(device.subscribe(name)) == (name, "AuthError", 401)
+    device.signed_in("ä 7")
+    assert denied(device.subscribe("#server-to-user-8"))[1:] == ("AuthError", 401)
+    device.send("pusher:subscribe", {"channel": name, "auth": ""})
+    assert device.open == Join(address(name))
+    assert device.answer() == [succeeded(name)]
+    device.send("pusher:unsubscribe", {"channel": name})
+    assert device.open == Join(address(name), hidden=True)  # its connections can still be closed
+    assert device.answer() == []
+    assert (device.rooms(), device.parted) == ({address(name)}, [])
+
+
+def test_signing_in_again(plain: PusherDialect) -> None:
+    device = Device(plain).signed_in("7")
+    assert [told["event"] for told in device.sign_in("7")] == ["pusher:signin_success"]
+    assert device.open is None
+    assert error(device.sign_in("8"))[0] == 4009
+
+
+@pytest.mark.parametrize("user", ["", "x" * 129])
+def test_a_user_id_has_its_length(plain: PusherDialect, user: str) -> None:
+    assert error(Device(plain).sign_in(user))[0] == 4009
+
+
+@pytest.mark.parametrize("user", [None, True, 7.5, [7], {"id": 7}])
+def test_a_user_id_is_a_text_or_a_whole_number(plain: PusherDialect, user: Any) -> None:
+    assert error(Device(plain).sign_in(user))[0] is None
+
+
+def test_who_signs_in_with_a_number_is_the_same_as_with_its_digits(plain: PusherDialect) -> None:
+    device = Device(plain)
+    assert device.sign_in(7) == []
+    assert isinstance(device.open, Join)
+    assert device.open.key == address("#server-to-user-7")
+    assert device.answer() == [{"event": "pusher:signin_success", "data": {"user_data": '{"id": 7}'}}]
+    assert device.sign_in("7")[0]["event"] == "pusher:signin_success"
+    assert error(device.sign_in(8))[0] == 4009
+
+
+def test_a_sign_in_needs_its_signature(plain: PusherDialect) -> None:
+    device = Device(plain)
+    told = device.send("pusher:signin", {"auth": f"{KEY}:{'0' * 64}", "user_data": '{"id":"7"}'})
+    assert error(told)[0] == 4009
+    assert device.closed is None
+    assert device.rooms() == set()
+
+
+def test_a_sign_in_that_the_router_cannot_do(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.sign_in("7")
+    device.answer(v.FAILED)
+    assert device.closed is not None
+    assert device.closed.code == 4100
+
+
+# ---------------------------------------------------------------------- watchlists
+
+
+def watch(user: str, who: str) -> Join:
+    name = f"#watch-{user}"
+    return Join(address(name), label("3", name), who, "", 2)
+
+
+def watched(**users: list[str]) -> dict[str, Any]:
+    events = [{"name": name, "user_ids": ids} for name, ids in users.items()]
+    return {"event": "pusher_internal:watchlist_events", "data": {"events": events}}
+
+
+def test_a_watchlist_is_told_who_is_there(tmp_path: Path) -> None:
+    device = Device(made(tmp_path, {"watchlists": True}, max_channels_a_connection=1))
+    device.sign_in("7", watchlist=["a", "b", "a", "7", "", "x" * 129, "c"])
+    assert [told["event"] for told in device.answer()] == ["pusher:signin_success"]
+    assert device.open == watch("7", "7")
+    assert device.answer(v.OK, {"7": ""}) == []
+    for user, members in (("a", {"": "", "a": ""}), ("b", {"": ""})):
+        assert device.open == watch(user, "")
+        assert device.answer(v.OK, members) == []
+    assert device.open == watch("c", "")
+    assert device.answer(v.OK, {"": "", "c": ""}) == [watched(online=["a", "c"], offline=["b"])]
+    rooms = {address(name) for name in ("#server-to-user-7", "#watch-7", "#watch-a", "#watch-b", "#watch-c")}
+    assert device.rooms() == rooms
+    assert device.subscribe("news") == [succeeded("news")]  # those are no channels that it has subscribed to
+    assert denied(device.subscribe("more")) == ("more", "LimitReached", 403)
+
+
+def test_who_watches_hears_of_coming_and_going(plain: PusherDialect) -> None:
+    assert event(plain.member_added("#watch-a", "a", "")) == watched(online=["a"])
+    assert event(plain.member_removed("#watch-a", "a", "")) == watched(offline=["a"])
+    assert event(plain.member_added("#watch-a", "", "")) == watched()
+    assert event(plain.member_removed("#watch-a", "", "")) == watched()
+
+
+def test_a_watchlist_that_is_too_long(tmp_path: Path) -> None:
+    device = Device(made(tmp_path, {"watchlists": True}, max_watchlist=1))
+    device.sign_in("7", watchlist=["a", "b"])
+    _, told = device.answer()
+    assert error([told])[0] == 4302
+    device.answer(v.OK, {"7": ""})
+    assert device.answer(v.OK, {"": ""}) == [watched(offline=["a"])]
+    assert device.open is None
+
+
+def test_a_watchlist_of_nobody(tmp_path: Path) -> None:
+    device = Device(made(tmp_path, {"watchlists": True})).signed_in("7")
+    assert device.open == watch("7", "7")
+    assert device.answer(v.FAILED) == []
+    assert (device.open, device.rooms()) == (None, {address("#server-to-user-7")})
+
+
+def test_watchlists_are_off_by_default(plain: PusherDialect) -> None:
+    device = Device(plain)
+    device.sign_in("7", watchlist=["a"])
+    device.answer()
+    assert device.open is None
+
+
+def test_a_watchlist_may_be_null_and_may_hold_numbers(tmp_path: Path) -> None:
+    of = made(tmp_path, {"watchlists": True})
+    device = Device(of).signed_in(7, watchlist=None)
+    assert isinstance(device.open, Join)
+    assert device.open.key == address("#watch-7")
+    assert device.answer(v.OK, {"7": ""}) == []
+    device = Device(of).signed_in("7", watchlist=[8, "8", 7])
+    device.answer(v.OK, {"7": ""})
+    assert isinstance(device.open, Join)
+    assert device.open.key == address("#watch-8")
+    assert device.answer(v.OK, {}) == [watched(offline=["8"])]
+
+
+@pytest.mark.parametrize("watchlist", ["a", {"a": 1}, [1.5], [None], [[]]])
+def test_a_watchlist_is_a_list_of_ids(plain: PusherDialect, watchlist: Any) -> None:
+    assert error(Device(plain).sign_in("7", watchlist=watchlist))[0] is None
+
+
+# ---------------------------------------------------------------------- all of it
+
+
+@given(st.lists(st.binary(max_size=60) | st.text(max_size=60).map(str.encode), max_size=5))
+def test_no_message_breaks_a_session(tmp_path_factory: pytest.TempPathFactory, messages: list[bytes]) -> None:
+    device = Device(_shared(tmp_path_factory))
+    for message in messages:
+        device.raw(message)
+    assert device.closed is None
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["private-a", "presence-a", KEY]),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["channel", "auth", "channel_data", "user_data", "event", "id"]), inside, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+_EVENTS = st.sampled_from(
+    ["pusher:subscribe", "pusher:unsubscribe", "pusher:signin", "pusher:ping", "client-a", "pusher:pong", "x"]
+)
+
+
+@given(st.lists(st.tuples(_EVENTS, _JSON, _JSON), max_size=6))
+def test_no_json_breaks_a_session(tmp_path_factory: pytest.TempPathFactory, said: list[tuple[str, Any, Any]]) -> None:
+    device = Device(_shared(tmp_path_factory))
+    for name, channel, data in said:
+        device.send(name, data, channel=channel)
+        if device.open is not None:
+            device.answer(v.OK, {})
+        device.open = None
+    assert device.closed is None
+
+
+_MADE: list[PusherDialect] = []
+
+
+def _shared(folders: pytest.TempPathFactory) -> PusherDialect:
+    if not _MADE:
+        _MADE.append(made(folders.mktemp("apps"), {"client_messages": True}))
+    return _MADE[0]
+
+
+def test_a_subscribed_session_is_small(plain: PusherDialect) -> None:
+    def subscribed(number: int) -> Any:
+        session = plain.opened(request(socket_id=f"4294967295.{number}"))
+        assert isinstance(session, PusherSession)
+        session.begun(0.0)
+        session.received(b'{"event":"pusher:subscribe","data":{"channel":"news"}}', False, 0.0)
+        return session
+
+    session = subscribed(0)
+    parts = [session, session.rooms, session.socket_id]
+    assert all(part is None or part in parts for part in (session._more,))
+    assert sum(map(sys.getsizeof, parts)) <= 260
+    gc.collect()

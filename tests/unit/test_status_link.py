@@ -1,0 +1,66 @@
+"""The supervisor's line to the router, with a router that answers anything."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import zmq
+
+from farm.supervisor.status_link import StatusLink
+from router.common import messages as v
+
+GOOD = {"router": {}, "workers": []}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [b""],
+        [b"\xc1"],
+        [b"\x93\x0e\x81\x90\x01\x80"],
+        [v.pack([v.STATUS])],
+        [v.pack([v.STATUS, 1])],
+        [v.pack([v.STATUS, 1, [], 2])],
+        [v.pack([v.STATUS, [], {}])],
+        [v.pack([v.STATUS, {}, {}])],
+        [v.pack([v.STATUS, 1, "text"])],
+        [v.pack([v.STATUS, 1, {1: 2}])],
+        [v.pack([v.STATUS, 1, GOOD]), b"one part too many"],
+        [v.pack([v.WELCOME, b"router"])],
+    ],
+)
+def test_an_answer_that_is_none_is_passed_over(tmp_path: Path, answer: list[bytes]) -> None:
+    async def main() -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        router = context.socket(zmq.ROUTER)
+        router.bind(f"ipc://{tmp_path}/r")
+        link = StatusLink(context, f"ipc://{tmp_path}/r")
+        heard: list[Any] = []
+
+        async def asks() -> None:
+            heard.append(await link.set_notice("space", "key", "half a character: \ud83d"))
+            heard.append(await link.ask())
+
+        try:
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(link.run)
+                    nursery.start_soon(asks)
+                    while not router.poll(0):
+                        await trio.sleep(0.001)
+                    identity, question = router.recv_multipart()
+                    assert v.unpack(question, 100) == [v.ASK_STATUS, 2]
+                    router.send_multipart([identity, *answer])
+                    router.send_multipart([identity, v.pack([v.STATUS, 2, GOOD])])
+                    while len(heard) < 2:
+                        await trio.sleep(0.001)
+                    nursery.cancel_scope.cancel()
+        finally:
+            link.close()
+            router.close(linger=0)
+            context.destroy(linger=0)
+        assert heard == [None, GOOD]
+
+    trio.run(main)

@@ -1,0 +1,450 @@
+"""Both ends of the link over a real socket: a worker's end, and the router's end with its hub and store."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import zmq
+from support.common import Rig, held_as_words, in_rig
+
+from farm.worker.link import WorkerLink
+from router.common import messages as v
+from router.common.link_address import LinkError, address
+from router.common.settings import LinkOptions
+from router.link import RouterLink
+from router.store.base import Reads, Results, StoreError, Writes
+
+DEVICE = b"d" * 16
+HANG_S = 20
+BEAT_S = 0.05
+
+
+class Ends:
+    """The two ends, each driven as its process drives it: pumped when its descriptor is ready, and at each beat."""
+
+    def __init__(self, rig: Rig, where: str, options: LinkOptions) -> None:
+        self.rig = rig
+        self.where = where
+        self.options = options
+        self.zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.held: list[bytes] = []
+        self.channels: list[list[Any]] = []
+        self.heard: list[Any] = []
+        self.router: RouterLink | None = RouterLink(self.zmq, where, rig.hub, options)
+        self.worker = WorkerLink(
+            self.zmq,
+            where,
+            options,
+            3,
+            b"incarnat",
+            4711,
+            self.heard.extend,
+            lambda: held_as_words(self.held),
+            lambda: list(self.channels),
+        )
+        rig.flush = self.pump
+        self._changed = trio.Event()
+
+    def pump(self) -> None:
+        if self.router is not None:
+            self.router.pump()
+        self.worker.pump()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def say(self, *words: Any) -> None:
+        """One batch."""
+        self.worker.words.extend(words)
+        self.worker.pump()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for the condition; a hang is a failure."""
+        with trio.fail_after(HANG_S):
+            while not condition():
+                await self._changed.wait()
+
+    def router_goes(self) -> None:
+        assert self.router is not None
+        self.router.close()
+        self.router = None
+
+    def router_comes(self) -> None:
+        """Another router, which knows nobody."""
+        self.rig.router_restarts()
+        self.router = RouterLink(self.zmq, self.where, self.rig.hub, self.options)
+
+    async def beats(self) -> None:
+        while True:
+            self.worker.beat({"connections": len(self.held)})
+            self.pump()
+            await trio.sleep(BEAT_S)
+
+    async def worker_hears(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self.worker.fileno)
+            self.pump()
+
+    async def router_hears(self) -> None:
+        while True:
+            if self.router is None:
+                await self._changed.wait()
+                continue
+            with trio.move_on_after(BEAT_S):  # by then it may be another router's descriptor
+                await trio.lowlevel.wait_readable(self.router.fileno)
+            self.pump()
+
+
+@asynccontextmanager
+async def linked(rig: Rig, folder: Path, **options: Any) -> AsyncIterator[Ends]:
+    ends = Ends(rig, address(folder), LinkOptions(**options))
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ends.beats)
+            nursery.start_soon(ends.worker_hears)
+            nursery.start_soon(ends.router_hears)
+            await ends.until(lambda: ends.worker.joined)
+            yield ends
+            nursery.cancel_scope.cancel()
+    finally:
+        ends.worker.close()
+        if ends.router is not None:
+            ends.router.close()
+        ends.zmq.destroy(linger=0)
+
+
+@in_rig()
+async def test_a_worker_joins_and_is_heard_and_told(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        (peer,) = rig.hub.peers.values()
+        assert (peer.lease.shard, peer.lease.incarnation, peer.pid) == (3, b"incarnat", 4711)
+        await ends.until(lambda: peer.snapshot == {"connections": 0})
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        await ends.until(lambda: ends.heard)
+        assert ends.heard == [[v.ANSWER, 1, v.OK, [[], None]]]
+        outcome = rig.push(DEVICE, "a", 1, body="\N{PUSHPIN}\0")
+        await ends.until(lambda: len(ends.heard) == 2)
+        kind, number, *rest = ends.heard[1]
+        assert (kind, rest) == (v.DELIVER, [DEVICE, "a", 1, "\N{PUSHPIN}\0"])
+        ends.say((v.RESULT, number, v.WRITTEN))
+        await ends.until(lambda: outcome)
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+
+
+@in_rig()
+async def test_what_is_not_durable_is_said_again_to_another_router(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        ends.say((v.ACK, DEVICE, [["confirmed", 1]]))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        rig.store.hold()
+        ends.say((v.ACK, DEVICE, [["heard", 1]]))
+        await ends.until(lambda: rig.hub.counters.acks == 2)
+        ends.router_goes()
+        ends.say((v.ACK, DEVICE, [["never heard", 1]]))
+        ends.held = [bytes([number]) * 16 for number in range(5)]
+        assert ends.worker.unconfirmed == 2
+        rig.store.release()
+        await rig.settle()
+        assert ends.worker.unconfirmed == 2
+        ends.router_comes()
+        await ends.until(lambda: rig.hub.counters.acks == 2 and ends.worker.unconfirmed == 0)
+        (peer,) = rig.hub.peers.values()
+        assert [rig.hub.map.device(key) for key in ends.held] == [peer.lease] * 5
+        assert ends.worker.joined
+
+
+@in_rig()
+async def test_who_lost_its_lease_joins_again_at_its_next_beat(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        (peer,) = rig.hub.peers.values()
+        ends.held = [DEVICE]
+        rig.hub.lose(peer, "test")
+        rig.push(DEVICE, "missed", 1)
+        await ends.until(lambda: ends.heard)
+        assert {tuple(word[:2]) for word in ends.heard} == {(v.DELIVER_STORED, DEVICE)}
+        assert rig.hub.map.device(DEVICE) is not None
+        assert rig.hub.map.device(DEVICE) is not peer.lease
+
+
+@in_rig()
+async def test_very_many_devices_are_announced_in_parts(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        ends.held = [number.to_bytes(16, "big") for number in range(2 * v.ANNOUNCE_CHUNK + 1)]
+        (peer,) = rig.hub.peers.values()
+        rig.hub.lose(peer, "test")
+        await ends.until(lambda: len(rig.hub.map) == len(ends.held))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        (peer,) = rig.hub.peers.values()
+        assert peer.lease.devices == 2 * v.ANNOUNCE_CHUNK + 1
+        assert peer.seen >= 3
+
+
+@in_rig()
+async def test_channels_are_announced_with_their_members_to_who_does_not_know_them(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        label = v.channel_label("pusher", "app", "presence-room")
+        ends.channels = [[[DEVICE, label, 2, [["ann", "{}"]]]], [[DEVICE, label, 2, [["bob", ""]]]]]
+        ends.held = [b"e" * 16]
+        (peer,) = rig.hub.peers.values()
+        rig.hub.lose(peer, "test")
+        await ends.until(lambda: rig.hub.map.device(b"e" * 16) is not None)
+        assert rig.hub.channels.count(DEVICE) == 2
+        assert rig.hub.channels.members(DEVICE) == {"ann": "{}", "bob": ""}
+        rig.hub.publish(DEVICE, "event", 0)
+        ends.pump()
+        await ends.until(lambda: ends.heard)
+        assert ends.heard == [[v.EVENT, DEVICE, 0, "event", ""]]
+
+
+@in_rig()
+async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(rig, tmp_path) as ends:
+        monkeypatch.setattr("farm.worker.link._PUMP_S", 0.0)
+        (peer,) = rig.hub.peers.values()
+        for number in range(20):  # a message each
+            peer.words.append((v.TERMINATE, DEVICE, number, ""))
+            rig.hub.dirty[peer.identity] = peer
+            assert ends.router is not None
+            ends.router.pump()
+        with trio.fail_after(HANG_S):
+            while len(ends.heard) < 20:
+                before = len(ends.heard)
+                ends.worker.pump()
+                assert len(ends.heard) <= before + 1
+                assert ends.worker.behind == (len(ends.heard) > before)
+                await trio.lowlevel.checkpoint()
+        assert [word[2] for word in ends.heard] == list(range(20))
+
+
+@in_rig()
+async def test_a_worker_is_saturated_until_what_it_said_is_durable(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path, max_unconfirmed=3) as ends:
+        rig.store.hold()
+        for number in range(3):
+            assert not ends.worker.saturated
+            ends.say((v.ACK, DEVICE, [["a", number]]))
+        assert ends.worker.saturated
+        rig.store.release()
+        await ends.until(lambda: not ends.worker.saturated)
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+
+
+@in_rig()
+async def test_a_worker_that_has_gone_is_found_out_by_what_is_said_to_it(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        other = WorkerLink(
+            ends.zmq, ends.where, ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: held_as_words([DEVICE])
+        )
+        ends.held = []
+        with trio.fail_after(HANG_S):
+            while rig.hub.map.device(DEVICE) is None:
+                other.pump()
+                await trio.lowlevel.wait_readable(other.fileno)
+        other.close()
+        outcomes: list[list[int]] = []
+
+        def gone() -> bool:
+            if rig.hub.map.device(DEVICE) is not None:
+                outcomes.append(rig.push(DEVICE, "a", 1))
+            return len(rig.hub.peers) == 1
+
+        await ends.until(gone)
+        assert rig.hub.map.device(DEVICE) is None
+        (left,) = rig.hub.peers.values()
+        assert left.lease.shard == 3
+
+
+async def hear(socket: zmq.Socket[bytes]) -> Any:
+    """The next message of the router on a bare socket."""
+    with trio.fail_after(HANG_S):
+        while not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            await trio.lowlevel.wait_readable(socket.getsockopt(zmq.FD))
+    return v.unpack(socket.recv(), 10_000)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xc1",
+        v.pack([99]),
+        v.pack([v.READY]),
+        v.pack([v.READY, 99, 0, b"", 0]),
+        v.pack([v.ASK_STATUS]),
+        v.pack({"a": 1}),
+        b"\x91\x81\x90\x01",
+        b"\x91" * 100_000,
+        [b"", v.pack([v.ASK_STATUS, 6])],
+        [v.pack([v.ASK_STATUS, 6]), b"one part", b"too many"],
+    ],
+)
+@in_rig()
+async def test_nonsense_on_the_link_harms_nobody_else(rig: Rig, tmp_path: Path, message: bytes | list[bytes]) -> None:
+    async with linked(rig, tmp_path) as ends:
+        stranger = ends.zmq.socket(zmq.DEALER)
+        stranger.connect(ends.where)
+        stranger.send_multipart(message if isinstance(message, list) else [message])
+        stranger.send(v.pack([v.ASK_STATUS, 7]))
+        answers = [await hear(stranger)]
+        if answers[0] == [v.REJOIN]:  # it spoke before it joined
+            answers.append(await hear(stranger))
+        assert answers[-1] == [v.STATUS, 7, {}]
+        stranger.close(linger=0)
+        ends.say((v.ACK, DEVICE, [["a", 1]]))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        assert len(rig.hub.peers) == 1
+        assert rig.hub.counters.acks == 1
+
+
+def test_an_address_that_no_unix_socket_can_have_is_told(tmp_path: Path) -> None:
+    assert address(tmp_path) == f"ipc://{tmp_path}/router.sock"
+    with pytest.raises(LinkError, match=r"data\.dir"):
+        address(tmp_path / ("x" * 100))
+
+
+@in_rig()
+async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path, max_message_bytes=65_536) as ends:
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        await ends.until(lambda: ends.heard)
+        ends.heard.clear()
+        for number in range(40):
+            rig.push(DEVICE, f"slot-{number}", 1, body="x" * 5000, wait=False)
+        rig.push(DEVICE, "longer than any message", 1, body="x" * 70_000, wait=False)
+        rig.push(DEVICE, "last", 1, wait=False)
+        await ends.until(lambda: len(ends.heard) == 41)
+        assert [word[3] for word in ends.heard] == [*(f"slot-{number}" for number in range(40)), "last"]
+        assert rig.hub.counters.words_too_long == 1
+        assert rig.hub.counters.leases_lost == 0
+        assert ends.worker.joined
+
+
+@in_rig()
+async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    link = RouterLink(context, address(tmp_path), rig.hub, LinkOptions(max_message_bytes=65_536))
+    worker = context.socket(zmq.DEALER)
+    worker.setsockopt(zmq.ROUTING_ID, b"w0")
+    worker.connect(address(tmp_path))
+    heard: list[Any] = []
+
+    async def hears(count: int) -> None:
+        with trio.fail_after(HANG_S):
+            while len(heard) < count:
+                link.pump()
+                while worker.poll(0):
+                    heard.append(v.unpack(worker.recv(), 65_536))
+                await trio.sleep(0.001)
+
+    try:
+        worker.send(v.pack([v.READY, v.PROTOCOL, 0, b"incarnat", 1]))
+        await hears(1)
+        rig.hub.heard(b"w0", [v.BATCH, 1, [[v.ATTACH, 1, DEVICE, "", 0, 0]]])
+        await rig.settle()
+        await hears(2)
+        heard.clear()
+        for number in range(40):
+            rig.push(DEVICE, f"slot-{number}", 1, body="x" * 5000, wait=False)
+        rig.hub.heard(b"w0", [v.BATCH, 2, [[v.ACK, DEVICE, [["slot-0", 1]]]]])
+        await rig.settle()
+        while sum(len(message[2]) for message in heard) < 40:
+            await hears(len(heard) + 1)
+        assert len(heard) > 3
+        assert [message[1] for message in heard] == [1] * (len(heard) - 1) + [2]
+    finally:
+        link.close()
+        worker.close(linger=0)
+        context.destroy(linger=0)
+
+
+def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.bind(address(tmp_path))
+    worker = WorkerLink(context, address(tmp_path), LinkOptions(), 3, b"incarnat", 4711, lambda words: None, tuple)
+
+    def next_message() -> tuple[bytes, list[Any]]:
+        assert router.poll(HANG_S * 1000)
+        identity, data = router.recv_multipart()
+        return identity, v.unpack(data, 1000)
+
+    try:
+        for number in range(2):
+            worker.words.append((v.DETACH, bytes([number]) * 16))
+            worker.pump()
+            worker.beat({})  # READY once more: the first may have gone with a router
+        worker.pump()
+        identity, first = next_message()
+        assert [first[0], next_message()[1][0]] == [v.READY, v.READY]
+        while router.poll(100):
+            assert next_message()[1][0] == v.READY
+        assert worker.unconfirmed == 2
+        router.send_multipart([identity, v.pack([v.WELCOME, b"router-1"])])
+        deadline = time.monotonic() + HANG_S
+        while not worker.joined and time.monotonic() < deadline:
+            worker.pump()
+            time.sleep(0.01)
+        worker.pump()
+        assert [next_message()[1][:2] for _ in range(2)] == [[v.BATCH, 1], [v.BATCH, 2]]
+    finally:
+        worker.close()
+        context.destroy(linger=0)
+
+
+@in_rig()
+async def test_what_cannot_be_packed_is_dropped_and_the_rest_is_said(rig: Rig, tmp_path: Path) -> None:
+    async with linked(rig, tmp_path) as ends:
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        await ends.until(lambda: ends.heard)
+        ends.heard.clear()
+        for number, body in enumerate(("first", "half a character: \ud83d", "last")):
+            rig.push(DEVICE, f"slot-{number}", 1, body=body, wait=False, ttl=0)
+        rig.push(DEVICE, "version", 2**64, wait=False, ttl=0)
+        rig.hub.on_status(lambda: {"well": object()})
+        rig.hub.heard(b"supervisor", [v.ASK_STATUS, 1])
+        await ends.until(lambda: len(ends.heard) == 2)
+        assert [word[5] for word in ends.heard] == ["first", "last"]
+        assert rig.hub.counters.words_dropped == 2
+        assert rig.hub.counters.leases_lost == 0
+
+
+@in_rig()
+async def test_what_was_acknowledged_while_the_disk_was_full_does_not_come_again_from_another_router(
+    rig: Rig, tmp_path: Path
+) -> None:
+    full = False
+    apply = rig.store.apply
+
+    async def apply_unless_full(writes: Writes, reads: Reads, now: int) -> Results:
+        if full and len(writes):
+            raise StoreError("the disk is full")
+        return await apply(writes, reads, now)
+
+    rig.store.apply = apply_unless_full  # type: ignore[method-assign]
+    async with linked(rig, tmp_path) as ends:
+        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        await ends.until(lambda: bool(ends.heard))
+        for slot in "abc":
+            rig.push(DEVICE, slot, 1, wait=False)
+        await ends.until(lambda: len(ends.heard) == 4)
+        await rig.settle()
+        full = True
+        ends.say((v.ACK, DEVICE, [["a", 1], ["b", 1]]))
+        await ends.until(lambda: ends.worker.unconfirmed == 0)
+        ends.router_goes()
+        rig.committer._unremoved.clear()  # it died with its router
+        ends.heard.clear()
+        ends.held = [DEVICE]
+        ends.router_comes()
+        await ends.until(lambda: rig.hub.tick() is None and ends.heard)  # a read that failed is made once more
+        assert [(word[0], [item[0] for item in word[2]]) for word in ends.heard] == [(v.DELIVER_STORED, ["c"])]
+        rig.committer._unremoved.clear()
+        full = False
+        await ends.until(lambda: not ends.worker._unkept)
+        assert await rig.inbox(DEVICE) == [("c", 1)]
+        assert ends.worker.unconfirmed == 0

@@ -1,0 +1,516 @@
+"""The device sockets of a worker, with a real device and a router that the test plays."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from support.shard import CHANNEL, KEY, NAME, OTHER, PATIENCE_S, ROOM, Shard, Talker
+
+from farm.worker.frames import CLOSE, PING, TEXT
+from router.common import messages as v
+from router.common.poller import READ, WRITE
+from router.dialects.webpush import plain_slot
+
+
+@pytest.fixture
+def shard() -> Iterator[Shard]:
+    shard = Shard(max_unacked=2)
+    yield shard
+    shard.close()
+
+
+def test_a_delivery_without_a_number_has_no_result(shard: Shard) -> None:
+    device = shard.device()
+    shard.sockets.heard([(v.DELIVER, 0, KEY, plain_slot(1, CHANNEL), 1, None), (v.DELIVER, 0, b"x" * 16, ":", 1, None)])
+    assert json.loads(device.recv())["channelID"] == CHANNEL
+    assert shard.said() == []
+
+
+def test_a_delivery_with_a_number_has_one_also_where_the_device_cannot_take_it_now(shard: Shard) -> None:
+    device = shard.device()
+    shard.sockets.heard([(v.DELIVER, number, KEY, plain_slot(number, CHANNEL), number, None) for number in (1, 2, 3)])
+    shard.sockets.heard([(v.DELIVER, 4, b"x" * 16, ":", 1, None)])
+    assert [json.loads(device.recv())["version"] for _ in range(2)] == [f"{number:016x}" for number in (1, 2)]
+    assert shard.said() == [
+        (v.RESULT, 1, v.WRITTEN),
+        (v.RESULT, 2, v.WRITTEN),
+        (v.RESULT, 3, v.NOT_HERE),
+        (v.RESULT, 4, v.NOT_HERE),
+    ]
+
+
+def test_notices_are_told_at_the_next_tick_and_compared_when_the_link_is_new(shard: Shard) -> None:
+    device = shard.device()
+    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2"), (v.NOTICE, "nobody's", "a", "3")])
+    shard.sockets.tick()
+    assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
+    assert [keys for keys, _ in shard.sockets.welcomed()] == [[KEY]]
+    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2")])
+    shard.sockets.tick()
+    shard.sockets.heard([(v.NOTICE, "webpush", "a", "3"), (v.NOTICES_TOLD,)])
+    shard.sockets.tick()
+    assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "3"}}
+    assert shard.said() == []
+
+
+def test_a_notice_that_the_router_does_not_tell_again_is_no_more(shard: Shard) -> None:
+    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2"), (v.NOTICES_TOLD,)])
+    shard.sockets.welcomed()
+    shard.sockets.heard([(v.NOTICES_TOLD,)])
+    device = shard.device()
+    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2")])  # new again: so it is told, though the version is the same
+    shard.sockets.tick()
+    assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
+
+
+# ---- channels
+
+
+def test_a_path_may_have_a_part_that_is_any(shard: Shard) -> None:
+    first, second = shard.talker(), shard.talker(path="/talk/y?protocol=7")
+    assert first.socket_id != second.socket_id
+    assert first.socket_id.split(".")[0] == second.socket_id.split(".")[0]
+    assert all(part.isdecimal() for part in f"{first.socket_id}.{second.socket_id}".split("."))
+    for path in ("/talk", "/talk/x/y", "/nothing/x"):
+        with pytest.raises(ConnectionError, match="404"):
+            shard.open(path)
+    shard.open("/talk/exactly")
+
+
+def test_a_session_may_begin_before_anything_is_said(shard: Shard) -> None:
+    joining = shard.talker(path="/talk/join")
+    shard.answer()
+    assert joining.hear() == "joined 0 null"
+    refused = shard.talker(path="/talk/refused")
+    opcode, data = refused.frame()
+    assert (opcode, data) == (CLOSE, (4001).to_bytes(2, "big") + b"no such application")
+
+
+def test_events_reach_subscribers_once_they_have_been_answered(shard: Shard) -> None:
+    first, second = shard.talker("join"), shard.talker("join")
+    shard.event("too early")
+    shard.answer()
+    third = shard.talker("join")
+    shard.event("h\u00e9llo")
+    for talker in (first, second, third):
+        assert [talker.hear(), talker.hear(), talker.hear()] == ["asked", "joined 0 null", "h\u00e9llo"]
+    second.say("part")
+    assert second.hear() == "parted"
+    first.go()
+    shard.event("again", exclude=second.socket_id)
+    assert second.hears_nothing()
+    assert third.hear() == "again"
+    third.say("part")
+    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+    shard.event("to nobody")
+    assert third.hear() == "parted"
+    assert third.hears_nothing()
+    assert (shard.counters.events_heard, shard.counters.events_sent) == (3, 4)
+
+
+def test_what_is_said_behind_a_join_waits_for_its_answer(shard: Shard) -> None:
+    talker = shard.talker("join")
+    assert talker.hear() == "asked"
+    talker.say("one")
+    shard.answer()
+    shard.sockets.ready(talker.fd, READ)
+    assert [talker.hear(), talker.hear()] == ["joined 0 null", "one"]
+
+
+def test_an_event_leaves_out_the_one_it_came_from(shard: Shard) -> None:
+    talkers = [shard.talker("join") for _ in range(3)]
+    shard.answer()
+    for talker in talkers:
+        assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+    origin, number = talkers[1].socket_id.split(".")
+    for wrong in (
+        f"{origin}1.{number}",
+        f"{origin}.{int(number) + (1 << 24)}",
+        f"{origin}.",
+        f"{origin}.1{'0' * 5000}",
+    ):
+        shard.event("to all", wrong)
+        assert [talker.hear() for talker in talkers] == ["to all"] * 3
+    shard.event("to two", talkers[1].socket_id)
+    shard.event("to all", "junk")
+    assert [talkers[0].hear(), talkers[2].hear()] == ["to two"] * 2
+    assert [talker.hear() for talker in talkers] == ["to all"] * 3
+
+
+def test_members_are_told_to_all_but_themselves(shard: Shard) -> None:
+    ann = shard.talker("join ann")
+    shard.answer({"ann": "A"})
+    assert [ann.hear(), ann.hear()] == ["asked", 'joined 0 {"ann": "A"}']
+    bob = shard.talker("join bob")
+    ((_, number, *enter),) = shard.said()
+    assert enter == [ROOM, "bob", "info of bob", 2]
+    shard.sockets.heard(
+        [
+            (v.MEMBERS, ROOM, False, [["bob", "B"]], []),
+            (v.ANSWER, number, v.OK, {"ann": "A", "bob": "B"}),
+        ]
+    )
+    assert ann.hear() == f"{NAME} + bob (B)"
+    assert [bob.hear(), bob.hear()] == ["asked", 'joined 0 {"ann": "A", "bob": "B"}']
+    twin = shard.talker("join bob")
+    assert [twin.hear(), twin.hear()] == ["asked", 'joined 0 {"ann": "A", "bob": "B"}']
+    shard.sockets.heard([(v.MEMBERS, ROOM, True, [["ann", "A"], ["bob", "B"], ["eve", "E"]], [])])
+    shard.sockets.heard([(v.MEMBERS, ROOM, True, [["ann", "A"], ["bob", "B"]], [])])
+    for talker in (ann, bob, twin):
+        assert [talker.hear(), talker.hear()] == [f"{NAME} + eve (E)", f"{NAME} - eve"]
+    bob.go()
+    twin.go()
+    assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "bob")]
+    full = shard.talker("join joe")
+    shard.answer(status=v.FULL)
+    assert [full.hear(), full.hear()] == ["asked", "joined 3 null"]
+    assert ann.hears_nothing()
+
+
+def test_who_goes_while_it_waits_is_forgotten(shard: Shard) -> None:
+    talker = shard.talker("join ann")
+    _, (_, number, *_) = shard.said()
+    talker.go()
+    # It is read again only when the answer is here; but a reset is seen at once.
+    if talker.here:
+        shard.sockets._drop(shard.sockets._connections[talker.fd])
+    assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "ann"), (v.UNSUBSCRIBE, ROOM)]
+    shard.sockets.heard([(v.ANSWER, number, v.OK, {"ann": "A"})])
+    assert len(shard.sockets.rooms) == 0
+
+
+def test_all_of_an_address_are_dismissed_those_in_sight_and_the_hidden(shard: Shard) -> None:
+    hidden = shard.talker("hide")
+    shard.answer()
+    seen, other = shard.talker("join"), shard.talker()
+    shard.event("not for the hidden")
+    assert hidden.hear() == "joined 0 null"
+    assert hidden.hears_nothing()
+    assert [seen.hear(), seen.hear(), seen.hear()] == ["asked", "joined 0 null", "not for the hidden"]
+    shard.said()
+    shard.sockets.heard([(v.TERMINATE, ROOM, 4009, "terminated"), (v.TERMINATE, OTHER, 4009, "nobody")])
+    for talker in (hidden, seen):
+        assert talker.frame() == (CLOSE, (4009).to_bytes(2, "big") + b"terminated")
+    assert other.hears_nothing()
+    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+
+
+def test_of_many_readers_of_a_record_one_asks_and_who_comes_later_asks_anew(shard: Shard) -> None:
+    first, *later = talkers = [shard.talker("read") for _ in range(3)]
+    ((kind, number, *rest),) = shard.said()
+    assert (kind, rest) == (v.READ, ["space", ROOM])
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"old")])
+    assert first.hear() == "read old"
+    ((_, again, *_),) = shard.said()
+    later[0].go()
+    shard.sockets.heard([(v.ANSWER, again, v.OK, b"new"), (v.ANSWER, number, v.OK, b"said twice")])
+    assert later[1].hear() == "read new"
+    assert shard.said() == []
+    talkers[0].say("read")
+    shard.answer(b"newest")
+    assert talkers[0].hear() == "read newest"
+
+
+def joined(shard: Shard) -> Talker:
+    """A talker that events reach."""
+    talker = shard.talker("join")
+    if any(word[0] == v.SUBSCRIBE for word in shard.words):
+        shard.answer()
+    assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+    return talker
+
+
+def test_a_last_event_that_came_before_the_answer_is_the_answer(shard: Shard) -> None:
+    first, second, third, idle = (joined(shard) for _ in range(4))
+    for talker in (first, second, third):
+        talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("kept nowhere")
+    shard.event("the last", offset=v.LAST)
+    for talker in (first, second, third):
+        assert [talker.hear() for _ in range(3)] == ["kept nowhere", "the last", "heard"]
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"the last, or older")])
+    assert shard.said() == []
+    assert [idle.hear(), idle.hear()] == ["kept nowhere", "the last"]
+    assert all(talker.hears_nothing() for talker in (first, second, third, idle))
+    first.say("read")
+    ((_, again, *_),) = shard.said()
+    assert again != number
+    shard.sockets.heard([(v.ANSWER, again, v.OK, b"the last")])
+    assert first.hear() == "read the last"
+
+
+def test_after_a_lease_that_ended_the_answer_may_be_newer_than_the_event(shard: Shard) -> None:
+    stale, current, gone = (joined(shard) for _ in range(3))
+    for talker in (stale, gone):
+        talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("sent in the old lease", offset=v.LAST)
+    for talker in (stale, gone):
+        assert [talker.hear(), talker.hear()] == ["sent in the old lease", "heard"]
+    assert current.hear() == "sent in the old lease"
+    gone.go()
+    list(shard.sockets.welcomed())
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"published meanwhile"), (v.ANSWER, number, v.OK, b"said twice")])
+    assert stale.hear() == "read published meanwhile"
+    assert stale.hears_nothing()
+    assert current.hears_nothing()  # it has not asked
+
+
+def test_in_the_new_lease_an_event_is_as_new_as_the_answer_again(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("read one", offset=v.LAST)
+    list(shard.sockets.welcomed())
+    shard.event("newer", offset=v.LAST)
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"one")])
+    assert [talker.hear() for _ in range(3)] == ["read one", "heard", "newer"]
+    assert talker.hears_nothing()
+
+
+def test_what_was_heard_is_not_said_again_after_the_link_was_renewed(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("read one", offset=v.LAST)
+    list(shard.sockets.welcomed())
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"one")])
+    assert [talker.hear() for _ in range(2)] == ["read one", "heard"]
+    assert talker.hears_nothing()
+
+
+def test_an_event_that_the_store_refused_does_not_have_the_one_before_said_again(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    ((_, number, *_),) = shard.said()
+    shard.event("read kept", offset=v.LAST)
+    shard.event("read refused", offset=v.LAST)
+    list(shard.sockets.welcomed())
+    shard.sockets.heard([(v.ANSWER, number, v.OK, b"kept")])
+    assert [talker.hear() for _ in range(3)] == ["read kept", "heard", "read refused"]
+    assert talker.hears_nothing()
+
+
+def test_an_event_that_is_not_the_last_leaves_the_question_open(shard: Shard) -> None:
+    talker = joined(shard)
+    talker.say("read")
+    shard.event("of a device")
+    shard.event("of a log", offset=3)
+    shard.answer(b"the last")
+    assert [talker.hear() for _ in range(3)] == ["of a device", "of a log", "read the last"]
+
+
+def test_who_is_let_go_hears_the_farewell_of_its_dialect(shard: Shard) -> None:
+    talker, device = shard.talker(), shard.device()
+    for connection in shard.sockets.open_connections():
+        shard.sockets.let_go(connection)
+    assert talker.frame() == (CLOSE, (4100).to_bytes(2, "big") + b"come back later")
+    assert device.recv_frame().data[:2] == (1001).to_bytes(2, "big")
+
+
+def buffered(shard: Shard) -> int:
+    return sum(len(c.out or b"") for c in shard.sockets._connections.values())
+
+
+def test_a_slow_subscriber_is_dropped_and_the_others_hear_everything() -> None:
+    shard = Shard({"write_buffer_bytes": 300_000})
+    try:
+        slow = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        quick = shard.talker("join")
+        assert [quick.hear(), quick.hear()] == ["asked", "joined 0 null"]
+        body, events = "x" * 60_000, 0
+        while slow.here:
+            shard.event(body)
+            events += 1
+            assert quick.hear() == body
+            assert buffered(shard) <= 300_000
+            assert events < 1000
+        shard.event("last")
+        assert quick.hear() == "last"
+        assert shard.counters.slow_closed == 1
+        assert (buffered(shard), shard.sockets._budget.total) == (0, 0)
+        room = shard.sockets.rooms.get(ROOM)
+        assert room is not None
+        assert len(room.subscribers) == 1
+    finally:
+        shard.close()
+
+
+def test_what_waits_for_all_slow_subscribers_together_is_bounded() -> None:
+    shard = Shard({"write_buffer_bytes": 300_000, "max_buffered_bytes": 400_000})
+    try:
+        talkers = [shard.talker("join", receive_buffer=4096)]
+        shard.answer()
+        talkers += [shard.talker("join", receive_buffer=4096) for _ in range(4)]
+        for _ in range(1000):
+            shard.event("x" * 60_000)
+            assert buffered(shard) == shard.sockets._budget.total <= 400_000
+            if not any(talker.here for talker in talkers):
+                break
+        shard.sockets.tick()
+        assert shard.counters.slow_closed == 5
+        assert shard.counters.buffered == 0
+        assert shard.said()[-1] == (v.UNSUBSCRIBE, ROOM)
+    finally:
+        shard.close()
+
+
+def test_who_makes_room_for_another_of_its_room_is_gone_and_leaves_nothing() -> None:
+    shard = Shard({"write_buffer_bytes": 300_000, "max_buffered_bytes": 350_000})
+    try:
+        last = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        while buffered(shard) < 200_000:
+            shard.event("x" * 50_000)
+        last.say("part")
+        first = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        last.say("join")
+        while buffered(shard) < 310_000:
+            shard.sockets._put(shard.sockets._connections[first.fd], b"x" * 10_000)
+        while last.here:
+            shard.event("y" * 50_000)
+        assert first.here
+        assert buffered(shard) == shard.sockets._budget.total
+        assert [connection.fd for connection in shard.sockets._deadlines] == [first.fd]
+    finally:
+        shard.close()
+
+
+def test_a_subscriber_that_reads_again_in_time_has_lost_nothing() -> None:
+    shard = Shard({"write_buffer_bytes": 1_000_000})
+    try:
+        talker = shard.talker("join", receive_buffer=4096)
+        shard.answer()
+        events = 0
+        while not buffered(shard):
+            shard.event(f"{events} " + "x" * 50_000)
+            events += 1
+        shard.event(f"{events} behind it")
+        assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+        heard: list[str] = []
+        listener = threading.Thread(target=lambda: heard.extend(talker.hear() for _ in range(events + 1)))
+        listener.start()
+        while listener.is_alive():
+            shard.sockets.ready(talker.fd, WRITE)
+        assert [text.split()[0] for text in heard] == [str(number) for number in range(events + 1)]
+        assert (buffered(shard), shard.sockets._budget.total, shard.counters.slow_closed) == (0, 0, 0)
+    finally:
+        shard.close()
+
+
+@pytest.mark.parametrize("command", ["break", "break later"])
+def test_a_defect_of_a_dialect_costs_one_connection(shard: Shard, command: str) -> None:
+    talker, other = shard.talker("join"), shard.talker("join")
+    shard.answer()
+    talker.say(command)
+    assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
+    assert talker.frame()[1][:2] == (1011).to_bytes(2, "big")
+    shard.event("on it goes")
+    assert [other.hear(), other.hear(), other.hear()] == ["asked", "joined 0 null", "on it goes"]
+
+
+# ---- the end of a connection
+
+
+def closed(talker: "Talker", code: int) -> socket.socket:
+    """The farm has closed with this code. Returns: the client's socket, from which nothing more can be read yet."""
+    opcode, data = talker.frame()
+    assert (opcode, data[:2]) == (CLOSE, code.to_bytes(2, "big"))
+    client: socket.socket = talker._client.sock
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    client.settimeout(PATIENCE_S)
+    return client
+
+
+def masked(opcode: int, payload: bytes = b"") -> bytes:
+    return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+def test_tcp_is_open_until_the_peer_has_closed_too(shard: Shard) -> None:
+    talker = shard.talker()
+    shard.sockets.let_go(shard.sockets._connections[talker.fd])
+    client = closed(talker, 4100)
+    for part in (masked(TEXT, b"late"), masked(PING), masked(CLOSE, b"\x10\x04")[:3]):
+        client.sendall(part)
+        shard.sockets.ready(talker.fd, READ)
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    client.settimeout(PATIENCE_S)
+    client.sendall(masked(CLOSE, b"\x10\x04")[3:])
+    shard.sockets.ready(talker.fd, READ)
+    assert client.recv(1) == b""
+    assert talker.here  # it is the client's turn; nothing that was sent can be lost by a reset
+    talker.go()
+    assert not talker.here
+
+
+def test_a_close_frame_that_came_before_ours_is_the_peer_s(shard: Shard) -> None:
+    """It waited behind a question, or stood behind the message for which the connection is closed."""
+    waiting = shard.talker("join")
+    waiting._client.sock.sendall(masked(TEXT, b"later") + masked(CLOSE))
+    shard.sockets.ready(waiting.fd, READ)
+    defect = shard.talker()
+    defect._client.sock.sendall(masked(TEXT, b"break") + masked(PING) + masked(CLOSE))
+    shard.sockets.ready(defect.fd, READ)
+    shard.sockets.let_go(shard.sockets._connections[waiting.fd])
+    assert waiting.hear() == "asked"
+    for talker, code in ((waiting, 4100), (defect, 1011)):
+        assert talker.frame()[1][:2] == code.to_bytes(2, "big")
+        shard.sockets.ready(talker.fd, READ)
+        assert talker._client.sock.recv(1) == b""
+
+
+def test_a_close_of_the_peer_is_answered_and_tcp_is_shut_by_us(shard: Shard) -> None:
+    talker = shard.talker()
+    talker._client.sock.sendall(masked(CLOSE, b"\x03\xe8"))
+    shard.sockets.ready(talker.fd, READ)
+    assert talker.frame() == (CLOSE, b"\x03\xe8")
+    assert talker._client.sock.recv(1) == b""
+
+
+def test_who_does_not_answer_a_close_is_cut_off_in_time(shard: Shard) -> None:
+    talker = shard.talker()
+    shard.sockets.let_go(shard.sockets._connections[talker.fd])
+    client = closed(talker, 4100)
+    for _ in range(3):  # what it goes on to say does not keep it
+        shard.clock.pass_by(4.9 / 3)
+        client.sendall(masked(TEXT, b"more") * 100)
+        shard.sockets.ready(talker.fd, READ)
+        shard.sockets.tick()
+    assert talker.here
+    shard.clock.pass_by(0.2)
+    shard.sockets.tick()
+    assert not talker.here
+    assert client.recv(1) == b""
+
+
+def test_a_message_too_long_is_passed_over_until_the_close_frame_behind_it(shard: Shard) -> None:
+    talker = shard.talker()
+    client: socket.socket = talker._client.sock
+    client.sendall(b"\x82\xff" + (300_000).to_bytes(8, "big") + bytes(4))
+    shard.sockets.ready(talker.fd, READ)
+    closed(talker, 1009)
+    for _ in range(50):
+        client.sendall(b"x" * 6000)
+        shard.sockets.ready(talker.fd, READ)
+    client.sendall(masked(CLOSE))
+    for _ in range(100):
+        shard.sockets.ready(talker.fd, READ)
+    assert client.recv(1) == b""
+
+
+def test_where_no_more_frames_can_be_told_apart_tcp_is_shut_at_once(shard: Shard) -> None:
+    talker = shard.talker()
+    client: socket.socket = talker._client.sock
+    client.sendall(b"\x83\x80\0\0\0\0")
+    shard.sockets.ready(talker.fd, READ)
+    assert talker.frame()[1][:2] == (1002).to_bytes(2, "big")
+    assert client.recv(1) == b""
