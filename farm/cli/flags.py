@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from farm.applications import FLAG as MICRONOTIFIER
-from farm.applications import check, settings_of
 from farm.config import DEFAULT_FILE, Resolved, resolve
+from farm.foreign import ForeignConfig, check, foreign_configs
 from farm.optionvalue import expected, options_of
 
 # Flag, the option that it is short for, what stands for its value in the help.
@@ -49,24 +48,39 @@ class _ShortFlag(click.Option):
         return super().get_help_record(ctx)
 
 
-def with_settings(
-    *short: str, micronotifier: bool = False, applications: bool = False
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
+class SettingsCommand(click.Command):
+    """A command of `with_settings` that takes other servers' configuration files too, by the flags of the dialects.
+
+    They are looked up when the command is, as those of `_ShortFlag` are.
+    """
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The flags of the dialects stand after --config."""
+        params = list(super().get_params(ctx))
+        after = 1 + next(at for at, param in enumerate(params) if param.name == "config")
+        params[after:after] = [
+            click.Option([config.flag], type=click.Path(path_type=Path), metavar="FILE", help=config.help)
+            for config in foreign_configs()
+        ]
+        return params
+
+
+def with_settings(*short: str, checked: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Gives a command --config, --set and these short flags; it gets the tree as its argument `resolved`.
 
-    micronotifier: whether it takes MicroNotifier's configuration file too. applications: whether it wants the file
-    of the Pusher dialect's applications to be good.
+    checked: whether what the settings refer to must be good, for the dialects that are on.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(command)
         def wrapped(config: Path | None, assignments: tuple[str, ...], **rest: Any) -> int:
             given = {flag: rest.pop(_parameter(flag)) for flag in short}
-            foreign = rest.pop(_parameter(MICRONOTIFIER)) if micronotifier else None
+            paths = [(kind, rest.pop(_parameter(kind.flag), None)) for kind in foreign_configs()]
+            files = [(kind, path) for kind, path in paths if path is not None]
 
             def read() -> Resolved:
-                resolved = _resolve(config, assignments, given, foreign)
-                if applications:
+                resolved = _resolve(config, assignments, given, files)
+                if checked:
                     check(resolved.settings)
                 return resolved
 
@@ -82,15 +96,6 @@ def with_settings(
         for flag, key, metavar in reversed(_SHORT_FLAGS):
             if flag in short:
                 decorated = click.option(flag, cls=_ShortFlag, key=key, metavar=metavar)(decorated)
-        if micronotifier:
-            decorated = click.option(
-                MICRONOTIFIER,
-                type=click.Path(path_type=Path),
-                metavar="FILE",
-                help="MicroNotifier's configuration: its applications, and its host and port, to which app servers "
-                "may come like devices (pusher.one_port). Counts more than the settings file, and less than variables "
-                "and flags.",
-            )(decorated)
         return click.option(
             "--config",
             type=click.Path(path_type=Path),
@@ -107,9 +112,12 @@ def _parameter(flag: str) -> str:
 
 
 def _resolve(
-    config: Path | None, assignments: Sequence[str], short: Mapping[str, str | None], foreign: Path | None
+    config: Path | None,
+    assignments: Sequence[str],
+    short: Mapping[str, str | None],
+    files: Iterable[tuple[ForeignConfig, Path]],
 ) -> Resolved:
-    """The settings tree from the file, MicroNotifier's if it is given, the environment and the flags.
+    """The settings tree from the file, those of other servers, the environment and the flags.
 
     Raises: ConfigError with every problem.
     """
@@ -130,5 +138,5 @@ def _resolve(
         file=config,
         environ=os.environ,
         assignments=pairs,
-        foreign=() if foreign is None else settings_of(foreign),
+        foreign=[setting for kind, file in files for setting in kind.read(file)],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -20,8 +21,12 @@ from pathlib import Path
 import pytest
 from support.common import deaf_port
 
+from farm.cli import commands
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60  # a command that hangs fails its test; none is expected to take a tenth of it
+
+COMMANDS = sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(commands.__path__))
 
 STATUS = {
     "pid": 7,
@@ -84,22 +89,7 @@ def test_help_teaches(farm: Farm) -> None:
     assert farm().stdout == done.stdout
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "start",
-        "worker",
-        "router",
-        "status",
-        "doctor",
-        "drain",
-        "reload",
-        "check-config",
-        "default-config",
-        "token-key",
-        "demo",
-    ],
-)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "bench"])
 def test_every_command_has_help_with_an_example(farm: Farm, command: str) -> None:
     done = farm(command, "--help")
     assert done.returncode == 0

@@ -1,0 +1,33 @@
+"""`farm status`: what a running farm says of itself."""
+
+from __future__ import annotations
+
+import click
+
+from farm.cli.flags import with_settings
+from farm.cli.outcome import DONE, complain
+from farm.config import Resolved
+
+
+@click.command("status", short_help="Show a running farm.")
+@click.option("--json", "as_json", is_flag=True, help="Print what the farm answered, for scripts.")
+@click.option("--url", metavar="URL", help="Where it answers. Default: http://<admin host>:<admin port>/status.")
+@with_settings("--admin-port")
+def command(as_json: bool, url: str | None, resolved: Resolved) -> int:
+    """Show a running farm: a row a worker, with its pid, state, connections and memory.
+
+    \b
+    Examples:
+      farm status
+      farm status --json | jq .workers[].connections
+      farm status --url http://10.0.0.7:8082/status
+    """
+    from farm import control
+    from farm.cli import report
+
+    try:
+        found = control.fetch_status(url or control.status_url(resolved.settings))
+    except control.ControlError as exc:
+        return complain(f"farm status: {exc}")
+    report.print_json(found) if as_json else report.print_status(found)
+    return DONE
