@@ -70,12 +70,12 @@ class RouterProcess:
         routes = Router(
             (
                 *(Route(path.encode(), self._health_page) for path in health.PAGES),
-                *_routes(found, Context(self.hub, tokens, settings, time.time, self.status, self.turns)),
+                *_routes(found, Context(self.hub.core, tokens, settings, time.time, self.status, self.turns)),
             )
         )
         kept = [records for module in found for records in module.kept(settings)]
         self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
-        self.webhooks = webhooks.start(settings, self.hub) if is_on(settings, pusher) else None
+        self.webhooks = webhooks.start(settings, self.hub.core) if is_on(settings, pusher) else None
         self.poller = Poller()
         self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
         self.link = RouterLink(context, address(data), self.hub, link)
@@ -271,7 +271,7 @@ def check(settings: Settings) -> None:
     delay = settings.get(EndpointOptions).delivery_timeout
     hub = Hub(committer, settings.get(LinkOptions), delay, bytes(8), time.monotonic, time.time)
     found = [module for module in modules(router.dialects) if is_on(settings, module)]
-    Router(_routes(found, Context(hub, tokens, settings, time.time, dict, Turns())))
+    Router(_routes(found, Context(hub.core, tokens, settings, time.time, dict, Turns())))
 
 
 def run(settings: Settings, listener: socket.socket, line: int | None) -> int:

@@ -26,6 +26,7 @@ from router.core.address_map import AddressMap, Lease
 from router.core.broadcasts import Notices
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
+from router.core.facades import ChannelDirectory, Core, Logs, Messages, Records
 from router.core.newcomers import Newcomers
 from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.core.read_modify_write import Change, ReadModifyWrite
@@ -118,6 +119,10 @@ class Hub:
         self._status: Callable[[], dict[str, Any]] = dict
         self._refusing = ""
         self._relieve: Callable[[], None] = _nothing
+        self.core = Core(
+            Messages(self, committer), Records(committer), Logs(committer), ChannelDirectory(self), self.counters
+        )
+        """What dialects see."""
 
     # ------------------------------------------------------------------ app servers
 

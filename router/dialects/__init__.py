@@ -8,8 +8,8 @@ A dialect module has
     routes(context) -> Iterable[Route]
     kept(settings) -> Iterable[Kept]    records that are renewed while the device of their key is connected
 
-`router.core.keeping` says what `kept` means. A route turns a request into words for the hub and their outcome into a
-status and a body. It must call its `reply` exactly once, at once or later. Nothing here does I/O.
+`router.core.keeping` says what `kept` means. A route turns a request into calls of the core (`router.core.facades`) and
+their outcome into a status and a body. It must call its `reply` exactly once, at once or later. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from router.common.options import Section, Settings, option
 from router.common.token import Tokens
-from router.core.hub import Hub
+from router.core.facades import Core
 from router.http.http1 import Request, Response
 from router.http.turns import Turns
 
@@ -36,7 +36,7 @@ Handler = Callable[[Request, Reply], None]
 class Context:
     """What a dialect's routes may use."""
 
-    hub: Hub
+    core: Core
     tokens: Tokens
     settings: Settings
     unix_time: Callable[[], float]

@@ -64,7 +64,7 @@ class App:
         path.write_text(json.dumps({"applications": list(apps)}))
         settings = settings_with((PusherOptions, {"apps": str(path)} | options))
         self.turns = Turns()
-        context = Context(rig.hub, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns)
+        context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns)
         self.router = Router(routes(context))
 
     def ask(self, method: str, path: str, query: str = "", body: bytes = b"") -> list[Response]:
@@ -407,7 +407,7 @@ async def test_without_a_file_there_is_no_application(rig: Rig, tmp_path: Path) 
     assert (await app.post(event()))[0] == 404
     settings = settings_with((PusherOptions, {"apps": str(tmp_path / "missing.json")}))
     with pytest.raises(AppsError, match=r"missing\.json: cannot be read"):
-        routes(Context(rig.hub, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict))
+        routes(Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict))
 
 
 # ---- paths
@@ -996,4 +996,4 @@ def _anything() -> Router:
         file.flush()
         settings = settings_with((PusherOptions, {"apps": file.name}))
         rig = Rig()
-        return Router(routes(Context(rig.hub, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict)))
+        return Router(routes(Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict)))

@@ -33,7 +33,7 @@ class App:
         self.state: dict[str, Any] = {"workers": [], "age": 12.5}
         settings = settings_with((SimplePushOptions, options), (EndpointOptions, endpoint or {}))
         self.turns = Turns()
-        context = Context(rig.hub, self.tokens, settings, rig.clock.unix, self.status, self.turns)
+        context = Context(rig.hub.core, self.tokens, settings, rig.clock.unix, self.status, self.turns)
         self.router = Router(routes(context))
 
     def status(self) -> dict[str, Any]:
@@ -602,7 +602,7 @@ async def test_paths_that_nobody_serves(rig: Rig, path: bytes) -> None:
 
 @in_rig()
 async def test_two_dialects_may_not_claim_one_path(rig: Rig) -> None:
-    made = list(routes(Context(rig.hub, Tokens([KEY]), settings_with(), rig.clock.unix, dict)))
+    made = list(routes(Context(rig.hub.core, Tokens([KEY]), settings_with(), rig.clock.unix, dict)))
     with pytest.raises(ValueError, match="/update/"):
         Router(made + made)
     assert NAME == "simplepush"

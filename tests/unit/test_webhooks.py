@@ -37,7 +37,7 @@ class World:
     def start(self) -> None:
         """As a router does that has just begun."""
         rig = self.rig
-        self.hooks = Webhooks(self.apps, self.options, rig.committer, rig.clock.monotonic, rig.clock.unix)
+        self.hooks = Webhooks(self.apps, self.options, rig.hub.core, rig.clock.monotonic, rig.clock.unix)
         rig.hub.channels.observe("pusher", self.hooks)
         self.hooks.restore()
 

@@ -55,7 +55,7 @@ class App:
         self.rig = rig
         self.tokens = Tokens(keys)
         settings = settings_with((WebPushOptions, options), (EndpointOptions, {"url": URL}))
-        self.router = Router(routes(Context(rig.hub, self.tokens, settings, rig.clock.unix, dict)))
+        self.router = Router(routes(Context(rig.hub.core, self.tokens, settings, rig.clock.unix, dict)))
         self.register(MEMBER)
 
     def register(self, *channels: bytes, device: bytes = DEVICE) -> None:

@@ -328,8 +328,9 @@ class _AppSide:
     def __init__(self, context: Context) -> None:
         options = context.settings.get(PusherOptions)
         self._options = options
-        self._hub = context.hub
-        self._committer = context.hub.committer
+        self._core = context.core
+        self._messages = context.core.messages
+        self._records = context.core.records
         self._unix_time = context.unix_time
         self._listings = Parts(context.turns, 1, 1)
         self._apps = load(options.apps, options.unsigned)
@@ -422,7 +423,7 @@ class _AppSide:
             reply(refused.response)
 
     def _count_refusal(self, status: int) -> None:
-        counters = self._hub.counters
+        counters = self._core.counters
         if status == 401:
             counters.pushes_rejected += 1
         elif status == 413:
@@ -564,14 +565,14 @@ class _AppSide:
         )
 
     def _check_room(self, kept: bool) -> None:
-        if kept and self._committer.full:
-            why = "The store is full (store.max_bytes)" if self._committer.over else "Too much waits for the store"
+        if kept and self._messages.full:
+            why = "The store is full (store.max_bytes)" if self._messages.over else "Too much waits for the store"
             raise _Refused(503, why, _WAIT)
 
     def _say(self, call: _Call, event: _Event, channels: list[str]) -> None:
         """To the shards, and into the store for cache channels. What channels have in common is encoded once."""
         app = call.app.id
-        publish = self._hub.publish
+        publish = self._messages.publish
         exclude = event.socket_id or ""
         start, end = event_start(event.name), event_end(event.data)
         for channel in channels:
@@ -581,12 +582,12 @@ class _AppSide:
             publish(key, frame, 0, None, exclude, kept)
             if kept:
                 expires = int(self._unix_time()) + self._options.cache_ttl
-                self._committer.record(CACHE, key, cache_record(frame, expires), expires, push=True)
+                self._records.put(CACHE, key, cache_record(frame, expires), expires)
 
     def _answer(self, call: _Call, answer: Response, kept: bool) -> None:
         reply = call.reply
         if kept:
-            self._committer.when_durable(lambda status: reply(answer if status == v.OK else _NOT_KEPT))
+            self._records.when_durable(lambda status: reply(answer if status == v.OK else _NOT_KEPT))
         else:
             reply(answer)
 
@@ -603,7 +604,7 @@ class _AppSide:
         def listing() -> None:
             found = {
                 name: _attributes(name, self._there(call.app, name), wanted) if wanted else {}
-                for name in self._hub.channels.names(NAME, call.app.id, prefix)
+                for name in self._core.channels.names(NAME, call.app.id, prefix)
                 if not name.startswith("#")
             }
             call.reply(Response(200, _encode({"channels": found})))
@@ -630,7 +631,7 @@ class _AppSide:
             found["cache"] = None if record is None else self._cached(record)
             call.reply(Response(200, _encode(found)))
 
-        self._committer.read_record(CACHE, channel_address(call.app.id, channel), read)
+        self._records.read(CACHE, channel_address(call.app.id, channel), read)
 
     def _cached(self, record: bytes) -> _Attributes:
         data = msgspec.json.decode(cached_frame(record))["data"]
@@ -656,7 +657,7 @@ class _AppSide:
         """`POST .../users/{id}/terminate_connections`: closes the sockets that are signed in as this user."""
         if not 0 < len(user) <= self._options.max_user_id:
             raise _Refused(400, f"The id of a user has 1 to {self._options.max_user_id} characters")
-        self._hub.dismiss(channel_address(call.app.id, SERVER_TO_USER + user), *_TERMINATED)
+        self._messages.terminate(channel_address(call.app.id, SERVER_TO_USER + user), *_TERMINATED)
         call.reply(_EMPTY)
 
     def _in_turn(self, call: _Call, then: Callable[[], None]) -> None:
@@ -667,17 +668,14 @@ class _AppSide:
         self, call: _Call, wanted: frozenset[str], channels: Iterable[str] | None, then: Callable[[], None]
     ) -> None:
         """Do it when the numbers of subscribers, if they are wanted, are right. channels: None for all there are."""
-        hub = self._hub
         if "subscription_count" not in wanted:
             then()
-        elif channels is None:
-            hub.recount.ask([peer.lease for peer in hub.peers.values()], then)
         else:
-            found = (self._there(call.app, name) for name in channels)
-            hub.recount.ask([lease for channel in found if channel is not None for lease in channel.leases], then)
+            keys = None if channels is None else [channel_address(call.app.id, name) for name in channels]
+            self._core.channels.when_counted(keys, then)
 
     def _there(self, app: App, channel: str) -> Channel | None:
-        return self._hub.channels.get(channel_address(app.id, channel))
+        return self._core.channels.get(channel_address(app.id, channel))
 
 
 def _attributes(name: str, channel: Channel | None, wanted: frozenset[str]) -> _Attributes:

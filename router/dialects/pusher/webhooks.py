@@ -25,8 +25,7 @@ from router import __version__
 from router.common import logs
 from router.common import messages as v
 from router.common.options import Settings
-from router.core.committer import GroupCommitter
-from router.core.hub import Hub
+from router.core.facades import Core
 from router.dialects.pusher import CACHE_MISS, NAME, PusherOptions, channel_address, event_frame, is_presence
 from router.dialects.pusher.applications import App, Webhook, body_signature, load
 from router.dialects.pusher.subscription_counts import SubscriptionCounts
@@ -181,14 +180,14 @@ class Webhooks:
         self,
         apps: Iterable[App],
         options: PusherOptions,
-        committer: GroupCommitter,
+        core: Core,
         monotonic: Callable[[], float] = time.monotonic,
         unix_time: Callable[[], float] = time.time,
-        publish: Callable[[bytes, str], None] = lambda channel, frame: None,
     ) -> None:
         self._options = options
-        self._committer = committer
-        self._publish = publish
+        self._messages = core.messages
+        self._records = core.records
+        self._logs = core.logs
         self._monotonic = monotonic
         self._unix_time = unix_time
         self._apps = {app.id: app for app in apps}
@@ -314,7 +313,7 @@ class Webhooks:
         self._tell(app, "subscription_count", {"channel": channel, "subscription_count": subscribers})
         data = _encode({"subscription_count": subscribers}).decode()
         frame = event_frame("pusher_internal:subscription_count", channel, data)
-        self._publish(channel_address(app, channel), frame)
+        self._messages.publish(channel_address(app, channel), frame, 0)
 
     def _tell(self, app: str, event: str, fields: dict[str, Any]) -> None:
         outboxes = self._wanted.get((app, event))
@@ -323,10 +322,10 @@ class Webhooks:
         text = _encode({"name": event, **fields}).decode()
         expires = int(self._unix_time()) + max(1, self._options.webhook_retry)
         for outbox in outboxes:
-            if self._committer.full:
+            if self._messages.full:
                 outbox.put(0, text)
             else:
-                self._committer.event(outbox.log, expires, text, _Kept(outbox, text))
+                self._logs.append(outbox.log, expires, text, _Kept(outbox, text))
 
     # ------------------------------------------------------------------ time
 
@@ -364,15 +363,15 @@ class Webhooks:
             if part is not None:
                 outbox.restore(position, part)
 
-        self._committer.read_record(SPACE, outbox.log, record)
-        self._committer.read_log(outbox.log, 0, read)
+        self._records.read(SPACE, outbox.log, record)
+        self._logs.read(outbox.log, 0, read)
 
     def heard(self, outbox: Outbox, offset: int) -> None:
         """A webhook has heard everything up to this place, or it was given up."""
         if offset:
             # An event that is not told yet came later than this, so the record outlives what it says was told.
             expires = int(self._unix_time()) + self._options.webhook_retry + _POSITION_GRACE_S
-            self._committer.record(SPACE, outbox.log, _POSITION.pack(offset), expires)
+            self._records.put(SPACE, outbox.log, _POSITION.pack(offset), expires, own=True)
 
 
 class _Kept:
@@ -392,16 +391,16 @@ class _Kept:
 # ---------------------------------------------------------------------- shell
 
 
-def start(settings: Settings, hub: Hub) -> Sender:
-    """Have the hub tell of the dialect's channels, and read what still waits; sent is it by the sender's `run`.
+def start(settings: Settings, core: Core) -> Sender:
+    """Observe the dialect's channels, and read what still waits; it is sent by the sender's `run`.
 
-    To be called once, before the hub hears of any worker. Raises: AppsError.
+    To be called once, before any worker joins. Raises: AppsError.
     """
     options = settings.get(PusherOptions)
     apps = load(options.apps, options.unsigned)
-    webhooks = Webhooks(apps, options, hub.committer, publish=lambda channel, frame: hub.publish(channel, frame, 0))
+    webhooks = Webhooks(apps, options, core)
     if webhooks.needed:
-        hub.channels.observe(NAME, webhooks)
+        core.channels.observe(NAME, webhooks)
         webhooks.restore()
     return Sender(webhooks, options)
 

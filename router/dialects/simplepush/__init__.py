@@ -132,7 +132,8 @@ class _AppSide:
         options = context.settings.get(SimplePushOptions)
         endpoint = context.settings.get(EndpointOptions)
         self._context = context
-        self._counters = context.hub.counters
+        self._messages = context.core.messages
+        self._counters = context.core.counters
         self._ttl = options.timeout_live
         self._max_data = options.max_data_bytes
         self._max_form = 3 * self._max_data + _FORM_ROOM  # %XX makes three bytes of one
@@ -165,7 +166,7 @@ class _AppSide:
 
     def _push(self, device: bytes, channel: str, version: int, data: str | None, done: Callable[[int], None]) -> None:
         # The data of an update is never stored (PushGo: privacy): only a device that is there gets it.
-        self._context.hub.push(device, channel, version, done, ttl=self._ttl, body=data, keep_body=False)
+        self._messages.push(device, channel, version, done, ttl=self._ttl, body=data, keep_body=False)
 
     def _parameters(self, request: Request) -> tuple[int, str | None]:
         body = request.body
@@ -188,7 +189,7 @@ class _AppSide:
         return urlencoded(request.body) if kind == _FORM else _multipart(request.body, content_type)
 
     def _check(self, version: str, data: str) -> tuple[int, str | None]:
-        number = self._context.hub.version()
+        number = self._messages.version()
         if version:
             text = version.encode("utf-8", "replace")
             if not _NUMBER.fullmatch(text) or (number := int(text)) > _MAX_VERSION:
@@ -283,7 +284,7 @@ class _AppSide:
         return Response(200, msgspec.json.encode(body))
 
     def _clients(self) -> int:
-        return sum(peer.lease.devices for peer in self._context.hub.peers.values())
+        return self._messages.devices
 
     def _page(self, request: Request, reply: Reply, make: Callable[[], Response]) -> None:
         """All numbers of the farm are asked for: so one page a turn."""

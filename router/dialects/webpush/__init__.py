@@ -276,11 +276,11 @@ class _AppSide:
     def __init__(self, context: Context) -> None:
         options = context.settings.get(WebPushOptions)
         url = base_url(context.settings)
-        self.hub = context.hub
+        self.messages = context.core.messages
+        self._records = context.core.records
         self.tokens = context.tokens
         self.location = url + "/m/"
-        self._counters = context.hub.counters
-        self._committer = context.hub.committer
+        self.counters = context.core.counters
         self._options = options
         self._max_body = options.max_body_bytes
         self._too_long = _error(413, 104, f"The body is longer than {self._max_body} bytes")
@@ -320,22 +320,22 @@ class _AppSide:
             self._check_sender(headers, address[_PLAIN_TOKEN:])
             message = self._message(headers, request.body, address, reply)
         except _Refused as refused:
-            self._counters.pushes_invalid += 1
+            self.counters.pushes_invalid += 1
             reply(refused.response)
         except TokenError:
-            self._counters.pushes_rejected += 1
+            self.counters.pushes_rejected += 1
             reply(_BAD_TOKEN)
         except VapidError as error:
-            self._counters.pushes_rejected += 1
+            self.counters.pushes_rejected += 1
             reply(_unauthorized(str(error)))
         else:
             if len(request.body) > self._max_body:
-                self._counters.pushes_too_long += 1
+                self.counters.pushes_too_long += 1
                 reply(self._too_long)
-            elif self._committer.full and (message.ttl or self._committer.crowded):  # TTL 0: it is not kept
-                reply(_NO_ROOM if self.hub.refuse() == REFUSED_OVER else _BUSY)
+            elif self.messages.full and (message.ttl or self.messages.crowded):  # TTL 0: it is not kept
+                reply(_NO_ROOM if self.messages.refuse() == REFUSED_OVER else _BUSY)
             else:
-                self._committer.look_up(DEVICES, message.device, message.looked_up)
+                self._records.look_up(DEVICES, message.device, message.looked_up)
 
     def _check_sender(self, headers: dict[bytes, bytes], bound_to: bytes) -> None:
         authorization = headers.get(b"authorization")
@@ -408,12 +408,12 @@ class _AppSide:
         except TokenError:
             reply(_BAD_MESSAGE)
             return
-        if self._committer.crowded:
+        if self.messages.crowded:
             reply(_BUSY)
             return
         device = opened[:16]
-        self._committer.remove(device, opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0], push=True)
-        self._committer.when_durable(lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT), device)
+        slot, version = opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0]
+        self.messages.withdraw(device, slot, version, lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT))
 
 
 class _Message:
@@ -458,19 +458,19 @@ class _Message:
         """The device's record is there: keep the message if it has this channel."""
         app = self._app
         if status != v.OK:
-            app.hub.counters.pushes_refused += 1
+            app.counters.pushes_refused += 1
             self._reply(_NOT_KEPT)
             return
         if record is None or not has(record, self._member):
-            app.hub.counters.pushes_rejected += 1
+            app.counters.pushes_rejected += 1
             self._reply(_NO_DEVICE if record is None else _NO_CHANNEL)
             return
         chid = channel_id(self._member)
-        self._number = number = app.hub.sequence()
+        self._number = number = app.messages.sequence()
         topic = self._topic
         self._slot = slot = plain_slot(number, chid) if topic is None else topic_slot(chid, topic.decode())
         body = f'"data":"{encode_base64url(self._body).decode()}{self._tail}' if self._tail else None
-        app.hub.push(
+        app.messages.push(
             self.device,
             slot,
             number,
