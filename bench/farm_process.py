@@ -173,7 +173,7 @@ def started(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # not a session, see bench.runs.crew
+                process_group=0,  # not a session, see bench.runs.load_processes
                 cwd=folder,
                 env=environment(),
                 preexec_fn=before_exec(join),  # noqa: PLW1509  it makes system calls only

@@ -72,8 +72,8 @@ from bench.load.vapid import Signer
 from bench.machine import ports, procfs
 from bench.machine.usage import Usage, Use
 from bench.progress import Progress
-from bench.runs.crew import Crew
-from bench.runs.fleet import Load, processes_for
+from bench.runs.load_processes import LoadProcesses
+from bench.runs.virtual_users import Load, processes_for
 
 CHANNEL = b"0f9e8d7c-6b5a-4433-8221-100f0e0d0c0b"
 NOTE = b'{"messageType":"notification","updates":[{"channelID":"%b","version":%d}]}'
@@ -520,20 +520,20 @@ IDLE_PUSHERS: dict[str, Any] = {
 
 
 def test_a_child_that_dies_is_named() -> None:
-    with pytest.raises(BenchError, match=r"a server .* code -9"), Crew() as crew:
-        child = crew.start("bench.load.pushers", "a server", b"", b"", **IDLE_PUSHERS)
-        crew.gather([child], "up")
+    with pytest.raises(BenchError, match=r"a server .* code -9"), LoadProcesses() as processes:
+        child = processes.start("bench.load.pushers", "a server", b"", b"", **IDLE_PUSHERS)
+        processes.gather([child], "up")
         os.kill(child.pid, signal.SIGKILL)
-        crew.gather([child], "never")
+        processes.gather([child], "never")
 
 
 def test_children_do_not_outlive_a_bench_that_is_killed() -> None:
     code = (
         "import sys\n"
-        "from bench.runs.crew import Crew\n"
-        "with Crew() as crew:\n"
-        f"    child = crew.start('bench.load.pushers', 'a server', b'', b'', **{IDLE_PUSHERS})\n"
-        "    crew.gather([child], 'up')\n"
+        "from bench.runs.load_processes import LoadProcesses\n"
+        "with LoadProcesses() as processes:\n"
+        f"    child = processes.start('bench.load.pushers', 'a server', b'', b'', **{IDLE_PUSHERS})\n"
+        "    processes.gather([child], 'up')\n"
         "    print(child.pid, flush=True)\n"
         "    sys.stdin.read()\n"
     )

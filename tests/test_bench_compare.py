@@ -33,8 +33,8 @@ from bench.progress import Progress
 from bench.runs import compare as comparing
 from bench.runs import push as pushing
 from bench.runs.compare import clean, counted, figures, medians, ratios
-from bench.runs.crew import Crew
-from bench.runs.fleet import Fleet, Load, Ramp, most_a_process
+from bench.runs.load_processes import LoadProcesses
+from bench.runs.virtual_users import Load, Ramp, VirtualUsers, most_a_process
 from bench.views.compare import charts, tables, times
 
 DEVICES = 200
@@ -226,15 +226,15 @@ def test_every_peer_says_what_a_reader_has_to_know(name: str) -> None:
 def test_a_peer_takes_the_load(name: str) -> None:
     peer = installed(name)
     interrupt = Interrupt()
-    with started(peer, tools(), interrupt) as server, Crew(interrupt) as crew, Progress() as progress:
+    with started(peer, tools(), interrupt) as server, LoadProcesses(interrupt) as processes, Progress() as progress:
         assert server.supervisor is not None
         load = Load(DEVICES, speech=peer.speech, arguments=peer.arguments(server.ports), endpoints_every=1)
-        fleet = Fleet.of(crew, load, server)
-        ramp = fleet.bring_up(progress, "up")
+        users = VirtualUsers.of(processes, load, server)
+        ramp = users.bring_up(progress, "up")
         assert (ramp.ready, dict(ramp.failures)) == (DEVICES, {})
         assert len(ramp.endpoints) == DEVICES
         plan = pushing.Plan(connections=8, seconds=0.3, wire=peer.wire, grace=WAIT_SECONDS)
-        (run,) = pushing.measure(crew, server, fleet, ramp, plan=plan, progress=progress)
+        (run,) = pushing.measure(processes, server, users, ramp, plan=plan, progress=progress)
         assert run["delivered"] == run["pushes"] > 0
         assert run["statuses"] == {200: run["pushes"]}
         assert run["clean"]

@@ -49,8 +49,8 @@ from bench.progress import Progress
 from bench.runs import compare as comparing
 from bench.runs import fanout as fanning
 from bench.runs.fanout import OURS, Plan, Tally, application_in, books_of, cpu_a_million
-from bench.runs.fleet import Load
 from bench.runs.push import Outcome
+from bench.runs.virtual_users import Load
 from bench.target import Target
 from bench.views import compare as compare_view
 

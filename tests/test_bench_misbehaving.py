@@ -20,9 +20,9 @@ from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
-from bench.runs.crew import Crew
-from bench.runs.fleet import Fleet, Load
+from bench.runs.load_processes import LoadProcesses
 from bench.runs.push import Plan
+from bench.runs.virtual_users import Load, VirtualUsers
 from bench.target import Target
 
 
@@ -405,9 +405,9 @@ def test_pushes_while_all_are_held() -> None:
 
 
 def test_devices_come_from_several_addresses() -> None:
-    with misbehaving(Rules()) as server, Crew() as crew:
+    with misbehaving(Rules()) as server, LoadProcesses() as processes:
         farm = attach(server.url, "")
-        Fleet.of(crew, Load(20, processes=2), farm, first=3_995).bring_up(quiet(), "setting up")
+        VirtualUsers.of(processes, Load(20, processes=2), farm, first=3_995).bring_up(quiet(), "setting up")
     assert server.sources == {"127.0.0.1": 5, "127.1.0.1": 15}
 
 

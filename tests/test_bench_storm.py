@@ -30,9 +30,9 @@ from bench.load.speech import speech_of
 from bench.load.speech.base import DONE, PONG, Manner, Speech
 from bench.progress import Progress
 from bench.runs import storm
-from bench.runs.crew import Crew
-from bench.runs.fleet import Absences, Backoff, Fleet, Load
 from bench.runs.ledger import MEMORY_SECONDS, Ledger
+from bench.runs.load_processes import LoadProcesses
+from bench.runs.virtual_users import Absences, Backoff, Load, VirtualUsers
 from bench.target import Target
 from bench.views import storm as view
 
@@ -179,9 +179,9 @@ def test_a_device_that_subscribes() -> None:
 def test_speeches_that_can_not_be(name: str, manner: Manner, arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         speech_of(name, manner, arguments)
-    with Crew() as crew, pytest.raises(BenchError, match=text):
+    with LoadProcesses() as processes, pytest.raises(BenchError, match=text):
         load = Load(1, speech=name, arguments=arguments, channels=manner.channels)
-        Fleet.of(crew, load, attach("ws://127.0.0.1:1/", ""))
+        VirtualUsers.of(processes, load, attach("ws://127.0.0.1:1/", ""))
 
 
 def test_a_backoff_doubles_up_to_its_cap() -> None:
@@ -368,38 +368,38 @@ def quiet() -> Progress:
 
 
 @contextmanager
-def fleet_of(server: Misbehaving, load: Load) -> Iterator[Fleet]:
-    with Crew(Interrupt()) as crew:
-        yield Fleet.of(crew, load, attach(server.url, ""))
+def users_of(server: Misbehaving, load: Load) -> Iterator[VirtualUsers]:
+    with LoadProcesses(Interrupt()) as processes:
+        yield VirtualUsers.of(processes, load, attach(server.url, ""))
 
 
-def until(fleet: Fleet, what: str, count: int) -> None:
+def until(users: VirtualUsers, what: str, count: int) -> None:
     """Wait until a counter is there; the test's own limit is that of pytest."""
     deadline = time.monotonic() + 60
-    while fleet.count_anew(what) != count:
-        assert time.monotonic() < deadline, f"{what}: {fleet.count(what)}, not {count}"
-        fleet.crew.hear(0.05)
+    while users.count_anew(what) != count:
+        assert time.monotonic() < deadline, f"{what}: {users.count(what)}, not {count}"
+        users.processes.hear(0.05)
 
 
-def test_a_fleet_grows_and_keeps_its_numbers() -> None:
+def test_virtual_users_grow_and_keep_their_numbers() -> None:
     with (
         misbehaving(Rules()) as server,
-        fleet_of(server, Load(10, processes=2, channels=2, endpoints_every=1)) as fleet,
+        users_of(server, Load(10, processes=2, channels=2, endpoints_every=1)) as users,
     ):
-        first = fleet.bring_up(quiet(), "")
-        fleet.grow(5)
-        second = fleet.bring_up(quiet(), "")
+        first = users.bring_up(quiet(), "")
+        users.grow(5)
+        second = users.bring_up(quiet(), "")
         assert (first.ready, first.wanted, second.ready, second.wanted) == (10, 10, 5, 5)
         assert sorted(first.channels) == list(range(20)) and sorted(second.channels) == list(range(20, 30))
         assert len(first.durations) == 10 and len(second.durations) == 5
-        assert fleet.collect().devices == 15 and len(fleet.children) == 2
+        assert users.collect().devices == 15 and len(users.children) == 2
 
 
 def test_devices_that_are_cut_without_a_backoff_are_gone() -> None:
-    with misbehaving(Rules()) as server, fleet_of(server, Load(10)) as fleet:
-        fleet.bring_up(quiet(), "")
-        fleet.cut()
-        held = fleet.collect()
+    with misbehaving(Rules()) as server, users_of(server, Load(10)) as users:
+        users.bring_up(quiet(), "")
+        users.cut()
+        held = users.collect()
         assert held.devices == 0 and sorted(held.arrivals.gone) == list(range(10)) and not held.drops
 
 
@@ -408,11 +408,11 @@ def test_devices_come_back_as_themselves_until_they_succeed() -> None:
         return "refuse" if 10 <= number < 15 else "silent hello" if number == 15 else ""
 
     load = Load(10, timeout=0.5, backoff=Backoff(0.1))
-    with misbehaving(Rules(device=refuse_the_first_returns)) as server, fleet_of(server, load) as fleet:
-        fleet.bring_up(quiet(), "")
-        fleet.cut()
-        until(fleet, "back", 10)
-        held = fleet.collect()
+    with misbehaving(Rules(device=refuse_the_first_returns)) as server, users_of(server, load) as users:
+        users.bring_up(quiet(), "")
+        users.cut()
+        until(users, "back", 10)
+        held = users.collect()
         assert server.faults == {"refuse": 5, "silent hello": 1} and server.returns == 10
     assert held.devices == 10 and held.reassigned == 0
     assert held.return_failures == {"upgrade: HTTP 503": 5, "hello: no answer in time": 1}
@@ -420,35 +420,35 @@ def test_devices_come_back_as_themselves_until_they_succeed() -> None:
 
 
 def test_devices_that_a_server_does_not_know_again_are_told() -> None:
-    with misbehaving(Rules()) as server, fleet_of(server, Load(10, backoff=Backoff(0.1))) as fleet:
-        fleet.bring_up(quiet(), "")
+    with misbehaving(Rules()) as server, users_of(server, Load(10, backoff=Backoff(0.1))) as users:
+        users.bring_up(quiet(), "")
         server.stored.clear()
-        fleet.cut()
-        until(fleet, "back", 10)
-        assert fleet.collect().reassigned == 10
+        users.cut()
+        until(users, "back", 10)
+        assert users.collect().reassigned == 10
 
 
 def test_devices_that_a_server_drops_come_back_too() -> None:
     rules = Rules(device=lambda number: "reset later" if number < 4 else "", hold=0.1)
-    with misbehaving(rules) as server, fleet_of(server, Load(8, backoff=Backoff(0.1))) as fleet:
-        fleet.bring_up(quiet(), "")
-        until(fleet, "back", 4)
-        held = fleet.collect()
+    with misbehaving(rules) as server, users_of(server, Load(8, backoff=Backoff(0.1))) as users:
+        users.bring_up(quiet(), "")
+        until(users, "back", 4)
+        held = users.collect()
     assert held.devices == 8 and sum(held.drops.values()) == 4
 
 
 def test_churn_cuts_some_and_stops() -> None:
-    with misbehaving(Rules()) as server, fleet_of(server, Load(50, backoff=Backoff(0.05))) as fleet:
-        fleet.bring_up(quiet(), "")
-        fleet.churn(200)
-        while fleet.count_anew("back") < 20:
+    with misbehaving(Rules()) as server, users_of(server, Load(50, backoff=Backoff(0.05))) as users:
+        users.bring_up(quiet(), "")
+        users.churn(200)
+        while users.count_anew("back") < 20:
             pass
-        fleet.churn(0)
-        until(fleet, "away", 0)
-        held = fleet.collect()
+        users.churn(0)
+        until(users, "away", 0)
+        held = users.collect()
         assert len(held.absences.gone) == len(held.absences.back) >= 20 and not held.drops
-        fleet.crew.hear(0.3)
-        assert not fleet.collect().absences.gone
+        users.processes.hear(0.3)
+        assert not users.collect().absences.gone
 
 
 # ---- storms

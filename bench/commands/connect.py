@@ -22,8 +22,8 @@ from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
-from bench.runs.fleet import Load
 from bench.runs.push import Plan
+from bench.runs.virtual_users import Load
 
 PUSH_SECONDS: Final = 600.0
 """Pushes that are not sent by then are not, and the run has failed."""

@@ -18,7 +18,7 @@ from bench.commands.push import MOST_PAYLOAD_BYTES
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import fanout as fanning
-from bench.runs.fleet import Load
+from bench.runs.virtual_users import Load
 
 
 @click.command()

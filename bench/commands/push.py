@@ -24,7 +24,7 @@ from bench.figures.dialects import PUSH_FIGURES, Dialect, parts_of
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import push as pushing
-from bench.runs.fleet import Load
+from bench.runs.virtual_users import Load
 
 MOST_PAYLOAD_BYTES: Final = 1 << 20
 

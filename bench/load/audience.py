@@ -58,7 +58,7 @@ _NOTHING.frame, _NOTHING.next, _NOTHING.version = None, _NOTHING, 0
 """What comes after the last event: no bytes are equal to its frame."""
 
 
-class Audience(devices.Fleet):
+class Audience(devices.VirtualUsers):
     """The subscribers of this process and their loop."""
 
     def __init__(self, link: Link, order: dict[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 It shares the machine with the farm that it measures, so it does what a device does and no more: no task, no
 parser and no object per connection. What it is at is a number in an array by its descriptor; all that
-it says and hears is the business of a `bench.load.speech`. One process is started by `bench.runs.crew` and talks over
-a descriptor:
+it sends and receives is the business of a `bench.load.speech`. One process is started by `bench.runs.load_processes`
+and talks over a descriptor:
 
     <- begin    what to connect to, how many       -> up
     <- go       connect those that never were      -> progress ..., ready with the samples of their set-ups
@@ -73,7 +73,7 @@ class Backoff:
         return delay * random.uniform(1 - JITTER, 1 + JITTER) if self.jitter else delay
 
 
-class Fleet:
+class VirtualUsers:
     """The devices of this process and their loop. Their numbers here begin at 0; `first` is added for the world."""
 
     def __init__(self, link: Link, order: dict[str, Any]) -> None:
@@ -527,7 +527,7 @@ def main(descriptor: int) -> None:
     gc.disable()  # nothing here is cyclic, and a collection would show as latency of the farm
     link = Link(socket.socket(fileno=descriptor))
     try:
-        Fleet(link, link.wait().fields).run()
+        VirtualUsers(link, link.wait().fields).run()
     except LinkClosedError:
         return
 

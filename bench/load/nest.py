@@ -1,7 +1,7 @@
 """The process that load processes are forked from: it has imported what they run, so that a hundred of them share it.
 
 A load process that starts as `python -m` costs 8 MB before it holds a device; forked, about 2. Started by
-`bench.runs.crew` as `python -m bench.load.nest FD`; both speak over one SOCK_SEQPACKET socket pair, one JSON
+`bench.runs.load_processes` as `python -m bench.load.nest FD`; both speak over one SOCK_SEQPACKET socket pair, one JSON
 object a packet, a request and its answer:
 
     {"fork": module}  with the descriptor of the child's link   -> {"pid": n}
@@ -46,7 +46,7 @@ def _fork(control: socket.socket, module: str, link: int) -> dict[str, Any]:
         code = 1
         try:
             control.close()
-            # a group of its own, so that Ctrl-C is the bench's alone; not a session, see bench.runs.crew
+            # a group of its own, so that Ctrl-C is the bench's alone; not a session, see bench.runs.load_processes
             os.setpgid(0, 0)
             importlib.import_module(module).main(link)
             code = 0

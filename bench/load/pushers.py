@@ -7,8 +7,8 @@ each is a step of the whole behind the one before it.
 
 The version of a push is the microsecond of CLOCK_MONOTONIC at which it was sent, or due: the device
 process, on the same machine, has the latency from the frame alone. Versions rise, and a channel is not
-pushed to again before its push is answered, so channel and version name one push. Started by `bench.runs.crew`
-as `python -m bench.load.pushers FD`:
+pushed to again before its push is answered, so channel and version name one push. Started by
+`bench.runs.load_processes`, with which it talks over a descriptor:
 
     <- begin    with the channels and their paths    -> up
     <- go       start, seconds, rate, phase, count   -> progress ..., pushed with every push

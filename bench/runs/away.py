@@ -7,8 +7,8 @@ from typing import Any, Final
 from bench.farm_process import Farm
 from bench.load.samples import Pushes, account_returned, owed
 from bench.progress import Progress
-from bench.runs.crew import Crew
-from bench.runs.fleet import Backoff, Fleet, Load, Ramp
+from bench.runs.load_processes import LoadProcesses
+from bench.runs.virtual_users import Backoff, Load, Ramp, VirtualUsers
 
 STAY_AWAY: Final = Backoff(1e9, 1e9)
 COME_BACK: Final = Backoff(0.2, 2.0, jitter=True)
@@ -23,42 +23,42 @@ class Away:
     """Devices that are registered and not connected. `devices`: their numbers; `runs`: what was pushed since they
     left, to whichever device."""
 
-    fleet: Fleet
+    users: VirtualUsers
     ramp: Ramp
     devices: range
     runs: list[Pushes] = field(default_factory=list)
 
     @classmethod
-    def of(cls, crew: Crew, load: Load, farm: Farm, first: int, progress: Progress) -> "Away":
+    def of(cls, processes: LoadProcesses, load: Load, farm: Farm, first: int, progress: Progress) -> "Away":
         """Bring them up, with the numbers from `first` on, and let them leave."""
         before = _connected(farm)
-        fleet = Fleet.of(crew, replace(load, backoff=STAY_AWAY), farm, first=first)
-        ramp = fleet.bring_up(progress, "setting up devices that leave")
-        fleet.cut()
-        fleet.collect()
+        users = VirtualUsers.of(processes, replace(load, backoff=STAY_AWAY), farm, first=first)
+        ramp = users.bring_up(progress, "setting up devices that leave")
+        users.cut()
+        users.collect()
         progress.step("waiting until they have left")
         deadline = time.monotonic() + LEAVE_SECONDS
-        while _connected(farm) > before and time.monotonic() < deadline and not crew.interrupt.requested:
-            crew.hear(LOOK_SECONDS)
-        return cls(fleet, ramp, range(first, first + load.devices))
+        while _connected(farm) > before and time.monotonic() < deadline and not processes.interrupt.requested:
+            processes.hear(LOOK_SECONDS)
+        return cls(users, ramp, range(first, first + load.devices))
 
     def bring_back(self, progress: Progress, grace: float, keeps_all: bool = False) -> dict[str, Any]:
         """Let those come back that were pushed to, or an even sample of them, and see what they get; for JSON. `grace`:
         s that they have for it once they are back; `keeps_all`: see `bench.load.samples.owed`."""
-        fleet, channels = self.fleet, self.fleet.load.channels
+        users, channels = self.users, self.users.load.channels
         waiting = owed(self.runs, channels, self.devices, keeps_all)
         pushed_to = sorted({channel // channels for channel, _ in waiting})
         sample = pushed_to[:: -(-len(pushed_to) // SAMPLE) or 1]
-        if fleet.crew.interrupt.requested:
+        if users.processes.interrupt.requested:
             sample = []
         chosen = frozenset(sample)
         expected = sum(channel // channels in chosen for channel, _ in waiting)
         progress.step("bringing back devices that were away", len(sample))
         began = time.monotonic()
-        fleet.bring_back(sample, len(sample) / RETURNS_A_SECOND, COME_BACK)
+        users.bring_back(sample, len(sample) / RETURNS_A_SECOND, COME_BACK)
         self._wait(progress, sample=len(sample), expected=expected, grace=grace)
         seconds = time.monotonic() - began
-        held = fleet.collect()
+        held = users.collect()
         returned = account_returned(self.runs, held.arrivals, channels=channels, devices=chosen, keeps_all=keeps_all)
         back = len(set(held.absences.back))
         return {
@@ -77,15 +77,15 @@ class Away:
 
     def _wait(self, progress: Progress, *, sample: int, expected: int, grace: float) -> None:
         """Until they are back and have all of it, or the time is over."""
-        fleet = self.fleet
+        users = self.users
         back = arrived = 0
-        deadline = time.monotonic() + sample / RETURNS_A_SECOND + fleet.load.timeout
+        deadline = time.monotonic() + sample / RETURNS_A_SECOND + users.load.timeout
         while (back < sample or arrived < expected) and time.monotonic() < deadline:
-            if fleet.crew.interrupt.requested:
+            if users.processes.interrupt.requested:
                 return
-            fleet.crew.hear(LOOK_SECONDS)
+            users.processes.hear(LOOK_SECONDS)
             all_back = back >= sample
-            arrived, back = fleet.count_anew("arrived"), fleet.count("back")
+            arrived, back = users.count_anew("arrived"), users.count("back")
             if back >= sample and not all_back:
                 deadline = time.monotonic() + grace
             progress.update(back, arrived, "updates/s")

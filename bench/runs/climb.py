@@ -1,7 +1,7 @@
 """The climb to a farm's first real limit: what is looked at while devices come up, and the limit's name.
 
-`first_limit` is pure: a rule for each limit, in the order in which they are believed. `Watch` feeds it while a fleet is
-brought up, and keeps the points of the memory curve.
+`first_limit` is pure: a rule for each limit, in the order in which they are believed. `Watch` feeds it while devices
+are brought up, and keeps the points of the memory curve.
 """
 
 import time

@@ -19,8 +19,8 @@ from bench.peers.base import started as started_peer
 from bench.progress import Progress
 from bench.runs import fanout
 from bench.runs import push as pushing
-from bench.runs.crew import Crew
-from bench.runs.fleet import Fleet, Load, Ramp, most_a_process, processes_for
+from bench.runs.load_processes import LoadProcesses
+from bench.runs.virtual_users import Load, Ramp, VirtualUsers, most_a_process, processes_for
 
 WARM_UP_DEVICES: Final = 200
 WARM_UP_SHARE: Final = 0.02
@@ -201,22 +201,24 @@ def _round(
             events = replace(
                 events, wire=peer.wire, router=f"http://127.0.0.1:{server.ports.push}", path=peer.event_path()
             )
-        crew = stack.enter_context(Crew(interrupt))
-        found = _measure(crew, server, load, plan=plan, push=push, title=contestant.title, progress=progress)
+        processes = stack.enter_context(LoadProcesses(interrupt))
+        found = _measure(processes, server, load, plan=plan, push=push, title=contestant.title, progress=progress)
         if audience.devices and (contestant.peer is None or contestant.peer.fans_out) and not interrupt.requested:
-            found["fanout"] = _fan_out(crew, server, audience, events, contestant.title, progress)
+            found["fanout"] = _fan_out(processes, server, audience, events, contestant.title, progress)
             found["figures"] |= fanout_figures(found["fanout"])
         return found
 
 
-def _fan_out(crew: Crew, server: Farm, load: Load, plan: fanout.Plan, title: str, progress: Progress) -> dict[str, Any]:
+def _fan_out(
+    processes: LoadProcesses, server: Farm, load: Load, plan: fanout.Plan, title: str, progress: Progress
+) -> dict[str, Any]:
     """Events to the subscribers of one channel."""
     with SharedCounts(processes_for(load)) as counts:
-        audience = fanout.Audience.listening(crew, load, server, counts)
+        audience = fanout.Audience.listening(processes, load, server, counts)
         ramp = audience.bring_up(progress, f"{title}: setting up subscribers")
         found: dict[str, Any] = {"setup": ramp.fields(), "run": None}
         for seconds in (min(WARM_UP_PUSH_SECONDS, plan.seconds), plan.seconds):
-            if ramp.ready and not crew.interrupt.requested:
+            if ramp.ready and not processes.interrupt.requested:
                 groups = {"server": processes_of(server)}
                 runs = fanout.measure(audience, replace(plan, seconds=seconds), groups, progress)
                 found["run"] = runs[0] if runs else None
@@ -241,28 +243,35 @@ def _speaking(load: Load, peer: Peer, server: PeerServer) -> Load:
 
 
 def _measure(
-    crew: Crew, server: Farm, load: Load, *, plan: Plan, push: pushing.Plan, title: str, progress: Progress
+    processes: LoadProcesses,
+    server: Farm,
+    load: Load,
+    *,
+    plan: Plan,
+    push: pushing.Plan,
+    title: str,
+    progress: Progress,
 ) -> dict[str, Any]:
-    _warm_up(crew, server, load, title, progress)
-    fleet = Fleet.of(crew, load, server)
+    _warm_up(processes, server, load, title, progress)
+    users = VirtualUsers.of(processes, load, server)
     pids = processes_of(server)
     base = _memory(pids)
-    meter = Meter({"server": pids, "load devices": [child.pid for child in fleet.children]})
-    ramp = fleet.bring_up(progress, f"{title}: setting up devices")
+    meter = Meter({"server": pids, "load devices": [child.pid for child in users.children]})
+    ramp = users.bring_up(progress, f"{title}: setting up devices")
     usage = meter.stop(procfs.cores())
-    fleet.hold(plan.hold, progress)
+    users.hold(plan.hold, progress)
     held = _memory(processes_of(server))
-    if not ramp.endpoints and not crew.interrupt.requested:
+    if not ramp.endpoints and not processes.interrupt.requested:
         failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
         raise BenchError(f"no device could be set up ({failures})")
     pushed: dict[str, Any] | None = None
-    if not crew.interrupt.requested:
+    if not processes.interrupt.requested:
         short = replace(push, seconds=min(WARM_UP_PUSH_SECONDS, push.seconds))
-        pushing.measure(crew, server, fleet, ramp, plan=short, progress=progress)
-    if not crew.interrupt.requested:
-        runs = pushing.measure(crew, server, fleet, ramp, plan=push, progress=progress)
+        pushing.measure(processes, server, users, ramp, plan=short, progress=progress)
+    if not processes.interrupt.requested:
+        runs = pushing.measure(processes, server, users, ramp, plan=push, progress=progress)
         pushed = runs[0] if runs else None
-    fleet.dismiss()
+    users.dismiss()
     return {
         "figures": figures(ramp, usage, base, held, pushed),
         "setup": ramp.fields(),
@@ -274,16 +283,16 @@ def _measure(
     }
 
 
-def _warm_up(crew: Crew, server: Farm, load: Load, title: str, progress: Progress) -> None:
+def _warm_up(processes: LoadProcesses, server: Farm, load: Load, title: str, progress: Progress) -> None:
     """A few devices come and go, so that what a server does once is done."""
     pids = processes_of(server)
     before = sum(procfs.descriptors(pid) or 0 for pid in pids)
     devices = min(WARM_UP_DEVICES, max(1, int(load.devices * WARM_UP_SHARE)))
-    fleet = Fleet.of(crew, replace(load, devices=devices), server)
-    fleet.bring_up(progress, f"{title}: warming up")
-    fleet.dismiss()
+    users = VirtualUsers.of(processes, replace(load, devices=devices), server)
+    users.bring_up(progress, f"{title}: warming up")
+    users.dismiss()
     deadline = time.monotonic() + GOODBYE_SECONDS
-    while time.monotonic() < deadline and not crew.interrupt.requested:
+    while time.monotonic() < deadline and not processes.interrupt.requested:
         if sum(procfs.descriptors(pid) or 0 for pid in pids) <= before:
             break
         time.sleep(POLL_SECONDS)

@@ -16,9 +16,9 @@ from bench.peers import PEERS
 from bench.peers.base import Tools, started
 from bench.progress import Progress
 from bench.runs import push as pushing
-from bench.runs.crew import Crew
-from bench.runs.fleet import Fleet, Load
+from bench.runs.load_processes import LoadProcesses
 from bench.runs.push import Plan
+from bench.runs.virtual_users import Load, VirtualUsers
 from bench.target import Target
 
 WARM_UP_DEVICES: Final = 200
@@ -54,16 +54,16 @@ def run(
             check_sources(load.sources, farm.address)
         except OSError as error:
             raise BenchError(f"--source {error.filename}: {error.strerror}") from None
-        crew = stack.enter_context(Crew(interrupt))
+        processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
-        result["connect"] = _measure(crew, farm, load, hold=hold, plan=plan, memory=memory, progress=progress)
+        result["connect"] = _measure(processes, farm, load, hold=hold, plan=plan, memory=memory, progress=progress)
         if baseline and not interrupt.requested:
-            result["baseline"] = _baseline(crew, min(load.devices, BASELINE_DEVICES), progress)
+            result["baseline"] = _baseline(processes, min(load.devices, BASELINE_DEVICES), progress)
     return result
 
 
 def _measure(
-    crew: Crew,
+    processes: LoadProcesses,
     farm: Farm,
     load: Load,
     *,
@@ -81,31 +81,31 @@ def _measure(
         arguments=load.arguments,
         sources=load.sources,
     )
-    warm_up = Fleet.of(crew, few, farm)
+    warm_up = VirtualUsers.of(processes, few, farm)
     warm_up.bring_up(progress, "warming up")
     warm_up.dismiss()
     _wait_until(lambda: idle is None or _connections(farm) <= connected)
 
-    fleet = Fleet.of(crew, load, farm)
+    users = VirtualUsers.of(processes, load, farm)
     before = farm.status()
     memory_before = _memory(before)
     machine_before = machine_memory.read()
-    meter = Meter(farm.groups(before) | {"load devices": [child.pid for child in fleet.children]})
-    ramp = fleet.bring_up(progress, "setting up devices")
+    meter = Meter(farm.groups(before) | {"load devices": [child.pid for child in users.children]})
+    ramp = users.bring_up(progress, "setting up devices")
     usage = meter.stop(procfs.cores())
-    fleet.hold(hold, progress)
+    users.hold(hold, progress)
     machine_after = machine_memory.read()
     after = farm.status()
     memory_after = _memory(after)
-    held = fleet.collect()
+    held = users.collect()
     pushed = None
-    if plan is not None and ramp.endpoints and not crew.interrupt.requested:
-        runs = pushing.measure(crew, farm, fleet, ramp, plan=plan, progress=progress)
+    if plan is not None and ramp.endpoints and not processes.interrupt.requested:
+        runs = pushing.measure(processes, farm, users, ramp, plan=plan, progress=progress)
         pushed = runs[0] if runs else None
-    fleet.dismiss()
+    users.dismiss()
     return {
         "setup": ramp.fields(),
-        "load_processes": len(fleet.children),
+        "load_processes": len(users.children),
         "hold_seconds": hold,
         "held": held.devices,
         "drops": dict(held.drops),
@@ -121,23 +121,23 @@ def _measure(
     }
 
 
-def _baseline(crew: Crew, devices: int, progress: Progress) -> dict[str, Any]:
+def _baseline(processes: LoadProcesses, devices: int, progress: Progress) -> dict[str, Any]:
     peer = PEERS["trio-websocket"]
-    with started(peer, Tools(devices=devices), crew.interrupt) as server:
+    with started(peer, Tools(devices=devices), processes.interrupt) as server:
         assert server.supervisor is not None
         load = Load(devices, speech=peer.speech, arguments=peer.arguments(server.ports))
-        warm_up = Fleet.of(crew, replace(load, devices=min(WARM_UP_DEVICES, devices)), server)
+        warm_up = VirtualUsers.of(processes, replace(load, devices=min(WARM_UP_DEVICES, devices)), server)
         warm_up.bring_up(progress, "warming up the baseline")
         warm_up.dismiss()
-        fleet = Fleet.of(crew, load, server)
+        users = VirtualUsers.of(processes, load, server)
         before = procfs.private_memory(server.supervisor)
-        load_pids = [child.pid for child in fleet.children]
+        load_pids = [child.pid for child in users.children]
         meter = Meter({"baseline server": [server.supervisor], "load devices": load_pids})
-        ramp = fleet.bring_up(progress, "setting up baseline connections")
+        ramp = users.bring_up(progress, "setting up baseline connections")
         usage = meter.stop(procfs.cores())
-        fleet.hold(BASELINE_HOLD_SECONDS, progress)
+        users.hold(BASELINE_HOLD_SECONDS, progress)
         after = procfs.private_memory(server.supervisor)
-        fleet.dismiss()
+        users.dismiss()
     grown = None if before is None or after is None or not ramp.ready else (after - before) / ramp.ready
     return {
         "server": "trio-websocket serve_websocket, one process, upgrade only",

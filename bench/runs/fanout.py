@@ -22,9 +22,9 @@ from bench.load.sockets import Address, resolve
 from bench.machine import leftovers, procfs
 from bench.machine.usage import Meter, Usage
 from bench.progress import Progress
-from bench.runs.crew import Child, Crew
-from bench.runs.fleet import Fleet, Load, Ramp, processes_for
+from bench.runs.load_processes import Child, LoadProcesses
 from bench.runs.push import START_SECONDS, Outcome, wait_for_pushers
+from bench.runs.virtual_users import Load, Ramp, VirtualUsers, processes_for
 from bench.target import Target
 
 CHANNEL: Final = "{channel}"
@@ -102,21 +102,23 @@ def speaking(load: Load, plan: Plan, application: Application) -> tuple[Load, Pl
     return load, replace(plan, wire="pusher", authorization=f"{application.key}:{application.secret}", path=path)
 
 
-class Audience(Fleet):
+class Audience(VirtualUsers):
     """The subscribers of a run. `counts` has a number for each of their processes."""
 
     module = "bench.load.audience"
 
-    def __init__(self, crew: Crew, load: Load, address: Address, *, counts: SharedCounts, **where: Any) -> None:
+    def __init__(
+        self, processes: LoadProcesses, load: Load, address: Address, *, counts: SharedCounts, **where: Any
+    ) -> None:
         self.counts = counts
-        super().__init__(crew, load, address, **where)
+        super().__init__(processes, load, address, **where)
 
     @classmethod
-    def listening(cls, crew: Crew, load: Load, farm: Farm, counts: SharedCounts) -> "Audience":
+    def listening(cls, processes: LoadProcesses, load: Load, farm: Farm, counts: SharedCounts) -> "Audience":
         """Subscribers of a farm."""
         status = farm.status()
         listeners = len(status.workers) if status else 1
-        return cls(crew, load, farm.address, counts=counts, host=farm.host, path=farm.path, listeners=listeners)
+        return cls(processes, load, farm.address, counts=counts, host=farm.host, path=farm.path, listeners=listeners)
 
     def _more(self, number: int) -> dict[str, Any]:
         return {"counts": self.counts.path, "slot": number}
@@ -127,9 +129,9 @@ class Audience(Fleet):
 
     def tally(self) -> "Tally":
         """What arrived since the last call."""
-        self.crew.tell(self.children, "tally")
+        self.processes.tell(self.children, "tally")
         tally = Tally(array("I", bytes(4 * self.load.shared)))
-        for word in self.crew.gather(self.children, "tallied"):
+        for word in self.processes.gather(self.children, "tallied"):
             tally.add(word.blobs, word.fields)
         return tally
 
@@ -250,12 +252,12 @@ def run(
         if not target.url:
             target = replace(target, settings=(*target.settings, *settings_for(stack)))
         farm = target.open(stack, interrupt)
-        crew = stack.enter_context(Crew(interrupt))
+        processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         load, plan = speaking(load, plan, application)
         plan = replace(plan, router=plan.router or farm.router)
         counts = stack.enter_context(SharedCounts(processes_for(load)))
-        audience = Audience.listening(crew, load, farm, counts)
+        audience = Audience.listening(processes, load, farm, counts)
         before = _memory(farm)
         ramp = audience.bring_up(progress, "setting up subscribers")
         result["setup"] = ramp.fields()
@@ -286,13 +288,13 @@ def measure(audience: Audience, plan: Plan, groups: dict[str, list[int]], progre
     Raises:
       BenchError: events can't be posted to that address, or a load process ended.
     """
-    crew = audience.crew
+    processes = audience.processes
     poster = _hire(audience, plan)
     runs = []
     for rate in (*((0.0,) if plan.flat_out else ()), *((plan.rate,) if plan.rate else ())):
-        if not crew.interrupt.requested:
+        if not processes.interrupt.requested:
             runs.append(_run(audience, poster, plan, rate, groups, progress))
-    crew.dismiss([poster])
+    processes.dismiss([poster])
     return runs
 
 
@@ -304,7 +306,7 @@ def _hire(audience: Audience, plan: Plan) -> Child:
     except (OSError, ValueError) as error:
         raise BenchError(f"can't post events to {plan.router!r}: {error}") from None
     listening = audience.tally().listening
-    poster = audience.crew.start(
+    poster = audience.processes.start(
         "bench.load.posters",
         "the load process of app servers",
         array("I", range(plan.channels)).tobytes(),
@@ -320,14 +322,14 @@ def _hire(audience: Audience, plan: Plan) -> Child:
         counts=audience.counts.path,
         window=plan.in_flight * sum(listening),
     )
-    audience.crew.gather([poster], "up")
+    audience.processes.gather([poster], "up")
     return poster
 
 
 def _run(
     audience: Audience, poster: Child, plan: Plan, rate: float, groups: dict[str, list[int]], progress: Progress
 ) -> dict[str, Any]:
-    crew = audience.crew
+    processes = audience.processes
     progress.step(f"sending {rate:g} events /s" if rate else "sending events flat out", plan.seconds)
     audience.collect()
     listening = audience.tally().listening  # what came before this run is not its concern
@@ -335,8 +337,8 @@ def _run(
     load = {"load subscribers": [child.pid for child in audience.children], "load app servers": [poster.pid]}
     meter = Meter(groups | load)
     start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
-    crew.tell([poster], "go", start=start, seconds=plan.seconds, rate=rate, phase=0.0, count=0)
-    outcome = wait_for_pushers(crew, [poster], progress)
+    processes.tell([poster], "go", start=start, seconds=plan.seconds, rate=rate, phase=0.0, count=0)
+    outcome = wait_for_pushers(processes, [poster], progress)
     accepted = zip(outcome.pushes.channels, outcome.pushes.statuses, strict=True)
     expected = sum(listening[channel] for channel, status in accepted if status in ACCEPTED)
     _wait_for_arrivals(audience, before, expected, plan.grace, progress)
@@ -376,12 +378,12 @@ def _wait_for_arrivals(audience: Audience, before: int, expected: int, grace: fl
     """Until all is there that was accepted, or nothing has come for the time of grace."""
     progress.step("waiting for the last to arrive", expected)
     last, since = -1, time.monotonic()
-    while (now := audience.arrived() - before) < expected and not audience.crew.interrupt.requested:
+    while (now := audience.arrived() - before) < expected and not audience.processes.interrupt.requested:
         if now != last:
             last, since = now, time.monotonic()
         elif time.monotonic() - since > grace:
             break
-        audience.crew.keep(audience.crew.hear(LOOK_SECONDS))
+        audience.processes.keep(audience.processes.hear(LOOK_SECONDS))
         progress.update(now)
 
 

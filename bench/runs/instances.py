@@ -31,7 +31,7 @@ from bench.machine.socket_charge import SOCKET_BYTES, SocketCharge, expected_soc
 from bench.machine.yardstick import clock_ghz
 from bench.progress import Progress
 from bench.runs.climb import Account, Gauge
-from bench.runs.crew import Crew
+from bench.runs.load_processes import LoadProcesses
 from bench.runs.stages import Plan, Scene, climb, idle_of, prepared, reproduce
 
 EXPECTED_MARGIN: Final = 1.06
@@ -220,14 +220,14 @@ def _scene(
             )
         )
         account.supervisor = farm.supervisor
-        crew = stack.enter_context(Crew(interrupt))
+        processes = stack.enter_context(LoadProcesses(interrupt))
         if group is not None:
             stack.callback(group.cap, None)  # what is measured is over: to let go of all that need not take long
         yield Scene(
             profile,
             cpus,
             farm,
-            crew,
+            processes,
             account if group is None or charge is None else Gauge(group, charge.missing),
             workers,
             time.monotonic() - began,

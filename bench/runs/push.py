@@ -21,8 +21,8 @@ from bench.machine.procfs import cores
 from bench.machine.usage import Meter, Usage
 from bench.progress import Progress
 from bench.runs.away import Away
-from bench.runs.crew import Child, Crew
-from bench.runs.fleet import HEAR_SECONDS, Fleet, Held, Load, Ramp
+from bench.runs.load_processes import Child, LoadProcesses
+from bench.runs.virtual_users import HEAR_SECONDS, Held, Load, Ramp, VirtualUsers
 from bench.target import Target
 
 ANSWER_SECONDS: Final = 10.0
@@ -75,29 +75,29 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)
-        crew = stack.enter_context(Crew(interrupt))
+        processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         load = replace(load, payload=plan.payload)
         online = min(load.devices, max(1, round(load.devices * plan.online)))
         away = None
         if online < load.devices:
-            away = Away.of(crew, replace(load, devices=load.devices - online), farm, online, progress)
-        fleet = Fleet.of(crew, replace(load, devices=online), farm)
-        ramp = fleet.bring_up(progress, "setting up devices")
+            away = Away.of(processes, replace(load, devices=load.devices - online), farm, online, progress)
+        users = VirtualUsers.of(processes, replace(load, devices=online), farm)
+        ramp = users.bring_up(progress, "setting up devices")
         result["setup"] = ramp.fields()
         if not ramp.endpoints:
             failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
             raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
-        result["runs"] = measure(crew, farm, fleet, ramp, plan=plan, progress=progress, away=away)
+        result["runs"] = measure(processes, farm, users, ramp, plan=plan, progress=progress, away=away)
         if away is not None:
             result["away"] = away.bring_back(progress, plan.grace, plan.keeps_all)
     return result
 
 
 def measure(
-    crew: Crew,
+    processes: LoadProcesses,
     farm: Farm,
-    fleet: Fleet,
+    users: VirtualUsers,
     ramp: Ramp,
     *,
     plan: Plan,
@@ -110,15 +110,15 @@ def measure(
     Raises:
       BenchError: an endpoint is not one that can be pushed to, or a load process ended.
     """
-    if crew.interrupt.requested:
+    if processes.interrupt.requested:
         return []
-    scene = _Scene(crew, farm, fleet, hire(crew, ramp, plan, away), plan, progress, away)
+    scene = _Scene(processes, farm, users, hire(processes, ramp, plan, away), plan, progress, away)
     runs = [_push(scene, plan.rate)]
-    if plan.half and not crew.interrupt.requested:
+    if plan.half and not processes.interrupt.requested:
         reached = runs[0]["pushes_a_second" if away else "notifications_a_second"] / 2
         if reached >= 1:
             runs.append(_push(scene, reached))
-    crew.dismiss(scene.pushers)
+    processes.dismiss(scene.pushers)
     return runs
 
 
@@ -126,9 +126,9 @@ def measure(
 class _Scene:
     """Who takes part in a run."""
 
-    crew: Crew
+    processes: LoadProcesses
     farm: Farm
-    fleet: Fleet
+    users: VirtualUsers
     pushers: list[Child]
     plan: Plan
     progress: Progress
@@ -136,14 +136,14 @@ class _Scene:
 
     @property
     def channels(self) -> int:
-        return self.fleet.load.channels
+        return self.users.load.channels
 
     @property
     def absent(self) -> range:
         return self.away.devices if self.away is not None else range(0)
 
 
-def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[Child]:
+def hire(processes: LoadProcesses, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[Child]:
     """Start the app servers, for all endpoints that devices reported; `go` makes them push."""
     endpoints, channels = ramp.endpoints, ramp.channels
     if away is not None:
@@ -164,7 +164,7 @@ def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[C
     count = min(plan.processes, plan.connections, len(paths))
     share, rest = divmod(plan.connections, count)
     children = [
-        crew.start(
+        processes.start(
             "bench.load.batchers" if plan.batch else "bench.load.pushers",
             "a load process of app servers",
             channels[number::count].tobytes(),
@@ -180,25 +180,25 @@ def hire(crew: Crew, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[C
         )
         for number in range(count)
     ]
-    crew.gather(children, "up")
+    processes.gather(children, "up")
     return children
 
 
 def _push(scene: _Scene, rate: float) -> dict[str, Any]:
-    crew, fleet, plan, progress = scene.crew, scene.fleet, scene.plan, scene.progress
+    processes, users, plan, progress = scene.processes, scene.users, scene.plan, scene.progress
     pushers = scene.pushers[: plan.count] if plan.count else scene.pushers
     title = f"pushing at {rate:,.0f} /s" if rate else "pushing flat out"
     progress.step(title, plan.count or plan.seconds)
-    fleet.collect()  # what came before this run is not its concern
+    users.collect()  # what came before this run is not its concern
     load = {
-        "load devices": [child.pid for child in fleet.children],
+        "load devices": [child.pid for child in users.children],
         "load pushers": [child.pid for child in pushers],
     }
     meter = Meter(scene.farm.groups(scene.farm.status()) | load)
     start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
     share, rest = divmod(plan.count, len(pushers))
     for number, child in enumerate(pushers):
-        crew.tell(
+        processes.tell(
             [child],
             "go",
             start=start,
@@ -207,7 +207,7 @@ def _push(scene: _Scene, rate: float) -> dict[str, Any]:
             phase=number * 1e6 / rate if rate else 0.0,
             count=share + (number < rest),
         )
-    outcome = wait_for_pushers(crew, pushers, progress, plan.count)
+    outcome = wait_for_pushers(processes, pushers, progress, plan.count)
     usage = meter.stop(cores())
     held = _wait_for_arrivals(scene, outcome.pushes)
     if scene.away is not None:
@@ -246,7 +246,7 @@ class Outcome:
         self.connections += word.fields["connections"]
 
 
-def wait_for_pushers(crew: Crew, pushers: list[Child], progress: Progress, count: int = 0) -> Outcome:
+def wait_for_pushers(processes: LoadProcesses, pushers: list[Child], progress: Progress, count: int = 0) -> Outcome:
     """Until all of them have said what they did; `count` pushes were asked for, 0: as many as fit in the time."""
     outcome = Outcome()
     waiting = {child.pid for child in pushers}
@@ -255,10 +255,10 @@ def wait_for_pushers(crew: Crew, pushers: list[Child], progress: Progress, count
     for child in pushers:
         child.progress = {}
     while waiting:
-        if crew.interrupt.requested and not halted:
+        if processes.interrupt.requested and not halted:
             halted = True
-            crew.tell(pushers, "halt")
-        for child, word in crew.hear(HEAR_SECONDS):
+            processes.tell(pushers, "halt")
+        for child, word in processes.hear(HEAR_SECONDS):
             if word.kind == "pushed":
                 waiting.discard(child.pid)
                 outcome.add(word)
@@ -270,25 +270,25 @@ def wait_for_pushers(crew: Crew, pushers: list[Child], progress: Progress, count
 def _wait_for_arrivals(scene: _Scene, pushes: Pushes) -> Held:
     """Collect, once nothing more comes; while something accepted for a device that is there has not arrived, go on
     for the time of grace."""
-    fleet, progress = scene.fleet, scene.progress
+    users, progress = scene.users, scene.progress
     expected = sum(
         status in ACCEPTED and channel // scene.channels not in scene.absent
         for channel, status in zip(pushes.channels, pushes.statuses, strict=True)
     )
     deadline = time.monotonic() + scene.plan.grace
     progress.step("waiting for the last to arrive", expected)
-    before, now = -1, fleet.count_anew("arrived")
+    before, now = -1, users.count_anew("arrived")
     while before < 0 or ((now < expected or now != before) and time.monotonic() < deadline):
-        if fleet.crew.interrupt.requested:
+        if users.processes.interrupt.requested:
             break
-        before, now = now, fleet.count_anew("arrived")
+        before, now = now, users.count_anew("arrived")
         progress.update(now)
-    held = fleet.collect()
+    held = users.collect()
     while _account(scene, pushes, held).lost and (left := deadline - time.monotonic()) > 0:
-        if fleet.crew.interrupt.requested:
+        if users.processes.interrupt.requested:
             break
-        fleet.crew.hear(min(left, 0.5))
-        merge(held, fleet.collect())
+        users.processes.hear(min(left, 0.5))
+        merge(held, users.collect())
     return held
 
 
@@ -298,7 +298,7 @@ def _account(scene: _Scene, pushes: Pushes, held: Held) -> Account:
         held.arrivals,
         channels=scene.channels,
         away=scene.absent,
-        gone=scene.fleet.gone,
+        gone=scene.users.gone,
         keeps_all=scene.plan.keeps_all,
     )
 

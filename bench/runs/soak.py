@@ -14,11 +14,11 @@ from bench.load.samples import percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter
 from bench.progress import Progress
-from bench.runs.crew import Crew
-from bench.runs.fleet import Backoff, Fleet, Load
 from bench.runs.ledger import Ledger
+from bench.runs.load_processes import LoadProcesses
 from bench.runs.push import Plan as PushPlan
 from bench.runs.traffic import Traffic
+from bench.runs.virtual_users import Backoff, Load, VirtualUsers
 from bench.target import Target
 
 MOST_SAMPLES: Final = 720
@@ -55,16 +55,16 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)
-        crew = stack.enter_context(Crew(interrupt))
+        processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
-        fleet = Fleet.of(crew, replace(load, backoff=Backoff(plan.backoff, plan.cap, plan.jitter)), farm)
-        ramp = fleet.bring_up(progress, "setting up devices")
+        users = VirtualUsers.of(processes, replace(load, backoff=Backoff(plan.backoff, plan.cap, plan.jitter)), farm)
+        ramp = users.bring_up(progress, "setting up devices")
         result["setup"] = ramp.fields()
         if not ramp.ready or (plan.rate and not ramp.endpoints):
             failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
             raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
-        traffic = Traffic(crew, ramp, PushPlan(connections=plan.connections)) if plan.rate else None
-        soak = _Soak(farm, fleet, traffic, plan, progress)
+        traffic = Traffic(processes, ramp, PushPlan(connections=plan.connections)) if plan.rate else None
+        soak = _Soak(farm, users, traffic, plan, progress)
         result["soak"] = soak.run()
     return result
 
@@ -72,7 +72,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
 @dataclass(slots=True)
 class _Soak:
     farm: Farm
-    fleet: Fleet
+    users: VirtualUsers
     traffic: Traffic | None
     plan: Plan
     progress: Progress
@@ -90,16 +90,16 @@ class _Soak:
     unsent: int = 0
 
     def run(self) -> dict[str, Any]:
-        fleet, plan, interrupt = self.fleet, self.plan, self.fleet.crew.interrupt
-        fleet.collect()
+        users, plan, interrupt = self.users, self.plan, self.users.processes.interrupt
+        users.collect()
         self.began = time.monotonic()
-        ledger = Ledger(fleet.load.channels, plan.grace, since=_now())
-        load = {"load devices": [child.pid for child in fleet.children]}
+        ledger = Ledger(users.load.channels, plan.grace, since=_now())
+        load = {"load devices": [child.pid for child in users.children]}
         if self.traffic is not None:
             load["load pushers"] = [child.pid for child in self.traffic.children]
         groups = self.farm.groups(self._status()) | load
         meter = Meter(groups)
-        fleet.churn(plan.churn)
+        users.churn(plan.churn)
         self.progress.step("soaking", round(plan.seconds))
         pending: list[dict[str, Any]] = []
         while (left := plan.seconds - self._passed()) > 0 and not interrupt.requested:
@@ -113,16 +113,16 @@ class _Soak:
         if pending:
             self.samples.append(joined(pending))
         usage = meter.stop(procfs.cores())
-        fleet.churn(0)
+        users.churn(0)
         self._let_settle(ledger)
         counts = {name: len(pids) for name, pids in groups.items()}
         growth = grown(self.samples, counts, plan.max_slope)
         sent = ledger.counts["sent"]
-        held = fleet.count_anew("ready")
+        held = users.count_anew("ready")
         lost = not ledger.clean or bool(self.strays or self.reassigned)
         return {
             "seconds": self._passed(),
-            "devices": fleet.devices,
+            "devices": users.devices,
             "held": held,
             "samples": self.samples,
             "growth": growth,
@@ -153,17 +153,17 @@ class _Soak:
 
     def _round(self, ledger: Ledger, seconds: float) -> dict[str, Any]:
         """Push for so long, and see where everything stands then."""
-        crew = self.fleet.crew
+        processes = self.users.processes
         start = time.monotonic()
         if self.traffic is not None:
             self.traffic.go(self.plan.rate, seconds)
-        while time.monotonic() - start < seconds and not crew.interrupt.requested:
+        while time.monotonic() - start < seconds and not processes.interrupt.requested:
             wait = min(LOOK_SECONDS, max(0.0, seconds - (time.monotonic() - start)))
             if self.traffic is not None:
                 self.traffic.hear(wait)
             else:
-                crew.hear(wait)
-            note = f"{self.fleet.count('ready'):,} connected, {ledger.counts['lost']:,} lost"
+                processes.hear(wait)
+            note = f"{self.users.count('ready'):,} connected, {ledger.counts['lost']:,} lost"
             self.progress.update(round(self._passed(), 1), note=note)
         sent = None
         if self.traffic is not None:
@@ -181,8 +181,8 @@ class _Soak:
         sample = {
             "at": round(self._passed(), 3),
             **self._measures(),
-            "devices": self.fleet.count("ready"),
-            "away": self.fleet.count("away"),
+            "devices": self.users.count("ready"),
+            "away": self.users.count("away"),
             "pushes": 0 if sent is None else len(sent.pushes.statuses),
             "refused": ledger.counts["refused"],
             "unanswered": ledger.counts["unanswered"],
@@ -202,12 +202,12 @@ class _Soak:
             self.traffic is not None
             and self.traffic.going
             and time.monotonic() < deadline
-            and not self.fleet.crew.interrupt.requested
+            and not self.users.processes.interrupt.requested
         ):
             self.traffic.hear(LOOK_SECONDS)
 
     def _collect(self, ledger: Ledger) -> None:
-        held = self.fleet.collect()
+        held = self.users.collect()
         ledger.absences(held.absences)
         ledger.arrived(held.arrivals)
         ledger.settle(_now())
@@ -223,11 +223,11 @@ class _Soak:
 
     def _let_settle(self, ledger: Ledger) -> None:
         """Until those that are away are back, one backoff later, and what was accepted has arrived."""
-        crew, plan = self.fleet.crew, self.plan
+        processes, plan = self.users.processes, self.plan
         self.progress.step("waiting for the last to arrive")
         deadline = time.monotonic() + 2 * plan.backoff + plan.grace + 1
-        while (ledger.open or ledger.away) and time.monotonic() < deadline and not crew.interrupt.requested:
-            crew.hear(LOOK_SECONDS)
+        while (ledger.open or ledger.away) and time.monotonic() < deadline and not processes.interrupt.requested:
+            processes.hear(LOOK_SECONDS)
             self._collect(ledger)
 
     def _measures(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from bench.machine.group_files import Cpu, Memory
 from bench.progress import Progress
 from bench.runs import push
 from bench.runs.climb import Gauge, Limit, Watch, Wave, first_limit, first_wave, next_wave, opening_for, per_connection
-from bench.runs.crew import Crew
-from bench.runs.fleet import DEVICES_A_PROCESS, Fleet, Load, Ramp
+from bench.runs.load_processes import LoadProcesses
+from bench.runs.virtual_users import DEVICES_A_PROCESS, Load, Ramp, VirtualUsers
 
 EMPTY_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
@@ -66,18 +66,18 @@ class Crowd:
     """Devices that come in waves, all of them held until the end. `ramp`: of all waves together; `seconds`: that they
     took, without what was between them."""
 
-    def __init__(self, crew: Crew, farm: Farm, load: Load) -> None:
+    def __init__(self, processes: LoadProcesses, farm: Farm, load: Load) -> None:
         self.load = load
         self.ramp = Ramp(0)
         self.seconds = 0.0
-        self._crew, self._farm = crew, farm
-        self._fleet: Fleet | None = None
+        self._processes, self._farm = processes, farm
+        self._users: VirtualUsers | None = None
 
     @property
-    def fleet(self) -> Fleet:
+    def users(self) -> VirtualUsers:
         """Its load processes; there are some after the first wave."""
-        assert self._fleet is not None
-        return self._fleet
+        assert self._users is not None
+        return self._users
 
     def set_up(self) -> dict[str, Any]:
         """The ramp for JSON; rates are of the waves alone."""
@@ -87,20 +87,20 @@ class Crowd:
 
     def count(self, what: str) -> int:
         """The sum of a counter over the load processes."""
-        return self._fleet.count(what) if self._fleet is not None else 0
+        return self._users.count(what) if self._users is not None else 0
 
     def grow(self, size: Wave, progress: Progress, title: str, watch: Watch) -> Ramp:
         """Bring up one wave more; its ramp."""
         devices = size.devices
         watch.wave(devices)
-        if self._fleet is None:
+        if self._users is None:
             processes = min(devices, max(math.ceil(devices / DEVICES_A_PROCESS), procfs.cores()))
             load = replace(self.load, devices=devices, processes=processes)
-            self._fleet = Fleet.of(self._crew, load, self._farm)
+            self._users = VirtualUsers.of(self._processes, load, self._farm)
         else:
-            self._fleet.grow(devices)
-        self._fleet.load = replace(self._fleet.load, rate=size.rate)
-        wave = self._fleet.bring_up(progress, title, watch.look)
+            self._users.grow(devices)
+        self._users.load = replace(self._users.load, rate=size.rate)
+        wave = self._users.bring_up(progress, title, watch.look)
         self.seconds += max(wave.completions, default=wave.started) - wave.started
         self.ramp.started = self.ramp.started or wave.started
         self.ramp.wanted += wave.wanted
@@ -121,7 +121,7 @@ class Scene:
     profile: Profile
     cpus: float | None
     farm: Farm
-    crew: Crew
+    processes: LoadProcesses
     gauge: Gauge
     workers: int
     seconds: float
@@ -147,7 +147,7 @@ def prepared(plan: Plan, scene: Scene, ping: float, expected: int) -> tuple[Watc
         endpoints_every=max(1, expected // plan.sample),
         ping=ping,
     )
-    crowd = Crowd(scene.crew, scene.farm, load)
+    crowd = Crowd(scene.processes, scene.farm, load)
     return Watch(scene.gauge, scene.profile.memory, crowd.count), crowd
 
 
@@ -163,7 +163,7 @@ def reproduce(
     limit = watch.limit or first_limit(watch.state(failures))
     done["limit"] = limit.fields() if limit is not None else None
     _occupy(plan, scene, crowd, watch, done, idle, plan.hold, progress)
-    if limit is None and not scene.crew.interrupt.requested:
+    if limit is None and not scene.processes.interrupt.requested:
         drops, overdue = sum(done["drops"].values()), done["pings"].get("overdue", 0)
         limit = first_limit(watch.state(failures, drops, overdue))
     done["limit"] = limit.fields() if limit is not None else None
@@ -180,7 +180,7 @@ def climb(
 ) -> None:
     """Waves, until there is a limit; then what is held is held for a while, and pushed to. `idle`: the farm before its
     first device, if it has some by now."""
-    profile, interrupt = scene.profile, scene.crew.interrupt
+    profile, interrupt = scene.profile, scene.processes.interrupt
     idle = idle or idle_of(scene)
     steps: list[dict[str, Any]] = []
     done |= {"steps": steps, "held": crowd.ramp.ready}
@@ -207,10 +207,10 @@ def climb(
 
 def _judge(scene: Scene, crowd: Crowd, watch: Watch, ramp: Ramp) -> tuple[Limit | None, dict[str, Any]]:
     """What a wave of the climb has come to: a limit, if there is one, and the step for the report."""
-    held = crowd.fleet.collect()
+    held = crowd.users.collect()
     if watch.capacity is None and (status := _status(scene.farm)) is not None:
         watch.capacity = status.capacity
-    crowd.fleet.count_anew("ready")  # the last progress may be a moment old
+    crowd.users.count_anew("ready")  # the last progress may be a moment old
     state = watch.state(dict(ramp.failures), sum(held.drops.values()), held.pings["overdue"])
     limit = first_limit(state)
     if watch.limit is not None and (limit is None or watch.limit.kind == "memory"):
@@ -232,7 +232,7 @@ def _judge(scene: Scene, crowd: Crowd, watch: Watch, ramp: Ramp) -> tuple[Limit 
 def idle_of(scene: Scene) -> Idle:
     """The farm as it is now: call it before the first device."""
     began, before = time.monotonic(), scene.gauge.cpu()
-    select.select([scene.crew.interrupt.wake], [], [], EMPTY_SECONDS)  # a signal ends it
+    select.select([scene.processes.interrupt.wake], [], [], EMPTY_SECONDS)  # a signal ends it
     cpu = _cpu(before, scene.gauge.cpu(), time.monotonic() - began)
     return Idle(scene.gauge.memory(0), _parts(_status(scene.farm)), cpu)
 
@@ -252,15 +252,15 @@ def _occupy(
     done |= {"workers": scene.workers, "start_seconds": round(scene.seconds, 2), "notes": scene.notes}
     done["cpu_empty"] = idle.cpu
     done["idle"] = {name: getattr(idle.memory, name) for name in idle.memory.__slots__}
-    done["load_processes"] = len(crowd.fleet.children)
-    crowd.fleet.hold(SETTLE_SECONDS, progress)
-    crowd.fleet.collect()  # what came while devices were still coming up is no part of the hold
+    done["load_processes"] = len(crowd.users.children)
+    crowd.users.hold(SETTLE_SECONDS, progress)
+    crowd.users.collect()  # what came while devices were still coming up is no part of the hold
     began, before = time.monotonic(), gauge.cpu()
-    crowd.fleet.hold(seconds, progress)
+    crowd.users.hold(seconds, progress)
     done["hold_seconds"] = round(time.monotonic() - began, 2)
     done["ping_seconds"] = crowd.load.ping
     done["cpu_idle"] = _cpu(before, gauge.cpu(), done["hold_seconds"])
-    held = crowd.fleet.collect()
+    held = crowd.users.collect()
     done |= {"held": held.devices, "drops": dict(held.drops), "pings": dict(held.pings)}
     memory = gauge.memory(held.devices)
     done["memory"] = {name: getattr(memory, name) for name in memory.__slots__}
@@ -272,14 +272,14 @@ def _occupy(
         done["connection"][name] = grown / held.devices if grown is not None and held.devices else None
     if status is not None:
         done |= {"shards": status.connections, "gc_pause_max_ms": status.gc_pause_max_ms}
-    if held.devices and crowd.ramp.endpoints and not scene.crew.interrupt.requested:
-        runs = push.measure(scene.crew, scene.farm, crowd.fleet, crowd.ramp, plan=plan.pushing, progress=progress)
+    if held.devices and crowd.ramp.endpoints and not scene.processes.interrupt.requested:
+        runs = push.measure(scene.processes, scene.farm, crowd.users, crowd.ramp, plan=plan.pushing, progress=progress)
         done["push"] = [{**one, "farm_cores": _farm_cores(one)} for one in runs]
     memory = gauge.memory(held.devices)
     done["peak"] = max(filter(None, (memory.peak, watch.peak, memory.used)))
     done["oom_kills"] = memory.oom_kills
     done["share_of_memory"] = memory.used / profile.memory
-    done["after_push"] = crowd.fleet.count_anew("ready")
+    done["after_push"] = crowd.users.count_anew("ready")
 
 
 def _cpu(before: Cpu, after: Cpu, seconds: float) -> dict[str, float | None]:

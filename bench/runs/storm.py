@@ -17,12 +17,12 @@ from bench.load.samples import ACCEPTED, NO_ANSWER, Pushes, percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter, Usage, Use
 from bench.progress import Progress
-from bench.runs.crew import Crew
-from bench.runs.fleet import Absences, Backoff, Fleet, Held, Load, Ramp
 from bench.runs.ledger import Ledger
+from bench.runs.load_processes import LoadProcesses
 from bench.runs.push import Outcome, merge
 from bench.runs.push import Plan as PushPlan
 from bench.runs.traffic import Traffic
+from bench.runs.virtual_users import Absences, Backoff, Held, Load, Ramp, VirtualUsers
 from bench.target import Target
 
 SHARES: Final = (0.5, 0.95, 0.99, 1.0)
@@ -61,15 +61,15 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)
-        crew = stack.enter_context(Crew(interrupt))
+        processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
-        fleet = Fleet.of(crew, replace(load, backoff=Backoff(plan.backoff, plan.cap)), farm)
-        ramp = fleet.bring_up(progress, "setting up devices")
+        users = VirtualUsers.of(processes, replace(load, backoff=Backoff(plan.backoff, plan.cap)), farm)
+        ramp = users.bring_up(progress, "setting up devices")
         result["setup"] = ramp.fields()
         if not ramp.ready:
             failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
             raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
-        scene = _Scene(farm, fleet, _traffic(crew, ramp, plan), plan, progress)
+        scene = _Scene(farm, users, _traffic(processes, ramp, plan), plan, progress)
         for jitter in plan.jitters:
             if interrupt.requested:
                 break
@@ -77,16 +77,16 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     return result
 
 
-def _traffic(crew: Crew, ramp: Ramp, plan: Plan) -> Traffic | None:
+def _traffic(processes: LoadProcesses, ramp: Ramp, plan: Plan) -> Traffic | None:
     if not plan.rate or not ramp.endpoints:
         return None
-    return Traffic(crew, ramp, PushPlan(connections=plan.connections))
+    return Traffic(processes, ramp, PushPlan(connections=plan.connections))
 
 
 @dataclass(slots=True)
 class _Scene:
     farm: Farm
-    fleet: Fleet
+    users: VirtualUsers
     traffic: Traffic | None
     plan: Plan
     progress: Progress
@@ -98,27 +98,27 @@ class _Scene:
     def storm(self, jitter: bool) -> dict[str, Any]:
         """One storm, from a quiet farm to a quiet farm."""
         name = "with jitter" if jitter else "without jitter"
-        fleet, plan = self.fleet, self.plan
+        users, plan = self.users, self.plan
         self._wait_until_up()
-        fleet.back_off(Backoff(plan.backoff, plan.cap, jitter))
-        fleet.collect()
+        users.back_off(Backoff(plan.backoff, plan.cap, jitter))
+        users.collect()
         self.start = _now()
         if self.traffic is not None:
             self.traffic.go(plan.rate)
         self._let_pass(plan.calm, f"storm {name}: calm before")
         before = self.farm.status()
-        load = {"load devices": [child.pid for child in fleet.children]}
+        load = {"load devices": [child.pid for child in users.children]}
         if self.traffic is not None:
             load["load pushers"] = [child.pid for child in self.traffic.children]
         meter = Meter(self.farm.groups(before) | load)
-        devices = fleet.count_anew("ready")
+        devices = users.count_anew("ready")
         self.cut = _now()
         if plan.restart and before is not None:
             for pid in before.workers.values():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         else:
-            fleet.cut()
+            users.cut()
         self._wait_until_back(devices, f"storm {name}: coming back")
         self.end = _now()
         usage = meter.stop(procfs.cores())
@@ -158,7 +158,7 @@ class _Scene:
         """The status once every worker in it is another one than before: it lags behind the workers themselves."""
         killed = set(before.workers.values())
         deadline = time.monotonic() + HEALTHY_SECONDS
-        while time.monotonic() < deadline and not self.fleet.crew.interrupt.requested:
+        while time.monotonic() < deadline and not self.users.processes.interrupt.requested:
             status = self._status()
             pids = set(status.workers.values()) if status is not None else set()
             if len(pids) == len(before.workers) and not killed & pids:
@@ -169,7 +169,7 @@ class _Scene:
     def _wait_until_up(self) -> None:
         """After a storm that killed workers: until each shard has its worker again."""
         deadline = time.monotonic() + HEALTHY_SECONDS
-        while self.plan.restart and time.monotonic() < deadline and not self.fleet.crew.interrupt.requested:
+        while self.plan.restart and time.monotonic() < deadline and not self.users.processes.interrupt.requested:
             status = self._status()
             if status is not None and len(status.workers) == len(status.connections):
                 return
@@ -179,43 +179,43 @@ class _Scene:
         if self.traffic is not None:
             self.traffic.hear(seconds)
         else:
-            self.fleet.crew.hear(seconds)
+            self.users.processes.hear(seconds)
 
     def _let_pass(self, seconds: float, title: str) -> None:
         self.progress.step(title, seconds)
         start = time.monotonic()
-        while (passed := time.monotonic() - start) < seconds and not self.fleet.crew.interrupt.requested:
+        while (passed := time.monotonic() - start) < seconds and not self.users.processes.interrupt.requested:
             self._hear(min(LOOK_SECONDS, seconds - passed))
-            self.progress.update(round(passed, 1), note=f"{self.fleet.count('ready'):,} connected")
+            self.progress.update(round(passed, 1), note=f"{self.users.count('ready'):,} connected")
 
     def _wait_until_back(self, devices: int, title: str) -> None:
-        fleet, progress = self.fleet, self.progress
+        users, progress = self.users, self.progress
         progress.step(title, devices)
         deadline = time.monotonic() + self.plan.limit
         left = False
-        while time.monotonic() < deadline and not fleet.crew.interrupt.requested:
+        while time.monotonic() < deadline and not users.processes.interrupt.requested:
             self._hear(LOOK_SECONDS)
-            ready = fleet.count_anew("ready")
-            away = fleet.count("away")
-            left = left or away > 0 or ready < devices or fleet.count("back") > 0
+            ready = users.count_anew("ready")
+            away = users.count("away")
+            left = left or away > 0 or ready < devices or users.count("back") > 0
             progress.update(ready, note=f"{away:,} away")
             if left and not away:
                 return
 
     def _books(self) -> tuple[Ledger, Held]:
         """Collect until everything accepted is accounted for, or has had its time."""
-        fleet, plan = self.fleet, self.plan
+        users, plan = self.users, self.plan
         self.progress.step("waiting for the last to arrive")
-        ledger = Ledger(fleet.load.channels, plan.grace, since=self.start)
-        held = fleet.collect()
+        ledger = Ledger(users.load.channels, plan.grace, since=self.start)
+        held = users.collect()
         ledger.absences(held.absences)
         ledger.pushed(self.sent.pushes)
         ledger.arrived(held.arrivals)
         ledger.settle(_now())
         deadline = time.monotonic() + plan.grace + 1
-        while ledger.open and time.monotonic() < deadline and not fleet.crew.interrupt.requested:
-            fleet.crew.hear(LOOK_SECONDS)
-            more = fleet.collect()
+        while ledger.open and time.monotonic() < deadline and not users.processes.interrupt.requested:
+            users.processes.hear(LOOK_SECONDS)
+            more = users.collect()
             ledger.absences(more.absences)
             ledger.arrived(more.arrivals)
             ledger.settle(_now())

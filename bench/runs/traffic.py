@@ -5,9 +5,9 @@ from typing import Final
 
 from bench.errors import BenchError
 from bench.load.link import Word
-from bench.runs.crew import Child, Crew
-from bench.runs.fleet import HEAR_SECONDS, Ramp
+from bench.runs.load_processes import Child, LoadProcesses
 from bench.runs.push import Outcome, Plan, hire
+from bench.runs.virtual_users import HEAR_SECONDS, Ramp
 
 START_SECONDS: Final = 0.1
 END_SECONDS: Final = 60.0
@@ -16,9 +16,9 @@ END_SECONDS: Final = 60.0
 class Traffic:
     """Open loop: pushes are due at even steps whatever the answers do."""
 
-    def __init__(self, crew: Crew, ramp: Ramp, plan: Plan) -> None:
-        self.crew = crew
-        self.children = hire(crew, ramp, plan)
+    def __init__(self, processes: LoadProcesses, ramp: Ramp, plan: Plan) -> None:
+        self.processes = processes
+        self.children = hire(processes, ramp, plan)
         self._outcome = Outcome()
         self._waiting: set[int] = set()
 
@@ -30,11 +30,11 @@ class Traffic:
         for number, child in enumerate(self.children):
             share = rate / len(self.children)
             phase = number * 1e6 / rate
-            self.crew.tell([child], "go", start=start, seconds=seconds, rate=share, phase=phase, count=0)
+            self.processes.tell([child], "go", start=start, seconds=seconds, rate=share, phase=phase, count=0)
 
     def hear(self, seconds: float = HEAR_SECONDS) -> None:
         """Let this much time pass, less if something happened."""
-        for child, word in self.crew.hear(seconds):
+        for child, word in self.processes.hear(seconds):
             self._take(child, word)
 
     def _take(self, child: Child, word: Word) -> None:
@@ -53,7 +53,7 @@ class Traffic:
           BenchError: the processes did not say what they sent.
         """
         if self._waiting:
-            self.crew.tell([child for child in self.children if child.pid in self._waiting], "halt")
+            self.processes.tell([child for child in self.children if child.pid in self._waiting], "halt")
         deadline = time.monotonic() + END_SECONDS
         while self._waiting:
             if time.monotonic() > deadline:
@@ -62,4 +62,4 @@ class Traffic:
         return self._outcome
 
     def dismiss(self) -> None:
-        self.crew.dismiss(self.children)
+        self.processes.dismiss(self.children)

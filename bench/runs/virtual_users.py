@@ -16,7 +16,7 @@ from bench.load.sockets import Address
 from bench.load.speech import speech_of
 from bench.load.speech.base import Manner
 from bench.progress import Progress
-from bench.runs.crew import Child, Crew
+from bench.runs.load_processes import Child, LoadProcesses
 
 DEVICES_A_PROCESS: Final = 18_000
 SPARE_DESCRIPTORS: Final = 200
@@ -148,15 +148,16 @@ def processes_for(load: Load) -> int:
     return min(load.processes or needed, load.devices)
 
 
-class Fleet:
-    """The device processes of a run. Several fleets share a crew if their numbers, from `first` on, don't overlap."""
+class VirtualUsers:
+    """Devices, over the load processes that hold them. Several groups of devices may be under way in one run, if their
+    numbers, from `first` on, don't overlap."""
 
     module = "bench.load.devices"
     """What its processes run."""
 
     def __init__(
         self,
-        crew: Crew,
+        processes: LoadProcesses,
         load: Load,
         address: Address,
         *,
@@ -165,7 +166,7 @@ class Fleet:
         first: int = 0,
         listeners: int = 1,
     ) -> None:
-        self.crew = crew
+        self.processes = processes
         self.load = load
         self._listeners = listeners
         self.children: list[Child] = []
@@ -199,23 +200,23 @@ class Fleet:
         self._start([share + (number < rest) for number in range(count)])
 
     @classmethod
-    def of(cls, crew: Crew, load: Load, farm: Farm, first: int = 0) -> "Fleet":
+    def of(cls, processes: LoadProcesses, load: Load, farm: Farm, first: int = 0) -> "VirtualUsers":
         """Devices for a farm."""
         status = farm.status()
         listeners = len(status.workers) if status else 1
-        return cls(crew, load, farm.address, host=farm.host, path=farm.path, first=first, listeners=listeners)
+        return cls(processes, load, farm.address, host=farm.host, path=farm.path, first=first, listeners=listeners)
 
     def _start(self, sizes: list[int]) -> None:
         started: list[Child] = []
         for size in sizes:
             name = "a load process of devices"
             more = self._more(len(self.children) + len(started))
-            child = self.crew.start(self.module, name, first=self._next, devices=size, **self._order, **more)
+            child = self.processes.start(self.module, name, first=self._next, devices=size, **self._order, **more)
             self._next += size
             self._sizes[child.pid] = self._new[child.pid] = size
             started.append(child)
         self.children += started
-        self.crew.gather(started, "up")
+        self.processes.gather(started, "up")
 
     def _more(self, number: int) -> dict[str, Any]:
         """What the process with this number is told beside what all are told."""
@@ -226,8 +227,8 @@ class Fleet:
         self.devices += devices
         last, most = self.children[-1], most_a_process()
         if (room := min(devices, most - self._sizes[last.pid])) > 0:
-            self.crew.tell([last], "more", devices=room)
-            self.crew.gather([last], "up")
+            self.processes.tell([last], "more", devices=room)
+            self.processes.gather([last], "up")
             self._sizes[last.pid] += room
             self._new[last.pid] = self._new.get(last.pid, 0) + room
             self._next += room
@@ -252,20 +253,20 @@ class Fleet:
 
         def go() -> None:
             child = queue.popleft()
-            self.crew.tell([child], "go", rate=self.load.rate * new[child.pid] / max(1, wanted), opening=opening)
+            self.processes.tell([child], "go", rate=self.load.rate * new[child.pid] / max(1, wanted), opening=opening)
 
         for _ in range(at_once):
             go()
         waiting = set(new)
         halted = False
         while waiting:
-            if not halted and (self.crew.interrupt.requested or (watch is not None and watch())):
+            if not halted and (self.processes.interrupt.requested or (watch is not None and watch())):
                 halted = True
                 for child in queue:  # these never began
                     waiting.discard(child.pid)
                     self._new[child.pid] = new[child.pid]
-                self.crew.tell([child for child in children if child.pid in waiting], "halt")
-            for child, word in self.crew.hear(HEAR_SECONDS):
+                self.processes.tell([child for child in children if child.pid in waiting], "halt")
+            for child, word in self.processes.hear(HEAR_SECONDS):
                 if word.kind != "ready":
                     continue
                 waiting.discard(child.pid)
@@ -298,14 +299,14 @@ class Fleet:
         """
         for child in self.children:
             child.progress = {}
-        self.crew.tell(self.children, "count")
+        self.processes.tell(self.children, "count")
         others = []
         deadline = time.monotonic() + COUNT_SECONDS
         while not all(child.progress for child in self.children):
             if time.monotonic() > deadline:
                 raise BenchError(f"the load processes did not say how far they are within {COUNT_SECONDS:g} s")
-            others += self.crew.hear(HEAR_SECONDS)
-        self.crew.keep(others)
+            others += self.processes.hear(HEAR_SECONDS)
+        self.processes.keep(others)
         return self.count(what)
 
     def hold(self, seconds: float, progress: Progress) -> None:
@@ -314,8 +315,8 @@ class Fleet:
             return
         progress.step("holding", round(seconds))
         start = time.monotonic()
-        while (passed := time.monotonic() - start) < seconds and not self.crew.interrupt.requested:
-            self.crew.hear(min(HEAR_SECONDS, seconds - passed))
+        while (passed := time.monotonic() - start) < seconds and not self.processes.interrupt.requested:
+            self.processes.hear(min(HEAR_SECONDS, seconds - passed))
             note = f"{self.count('ready'):,} connected"
             if self.load.ping:
                 note += f", {self.count('pings_answered'):,} of {self.count('pings_sent'):,} pings answered"
@@ -326,13 +327,13 @@ class Fleet:
     def back_off(self, backoff: Backoff) -> None:
         """From now on devices come back by this; needs `Load.backoff`."""
         assert self.load.backoff is not None
-        self.crew.tell(self.children, "backoff", **asdict(backoff))
-        self.crew.gather(self.children, "noted")
+        self.processes.tell(self.children, "backoff", **asdict(backoff))
+        self.processes.gather(self.children, "noted")
 
     def cut(self) -> None:
         """Reset all connections at once. With `Load.backoff` the devices come back, otherwise they are gone."""
-        self.crew.tell(self.children, "cut")
-        self.crew.gather(self.children, "cut")
+        self.processes.tell(self.children, "cut")
+        self.processes.gather(self.children, "cut")
 
     def bring_back(self, devices: list[int], seconds: float, backoff: Backoff) -> None:
         """Of the devices that are away (`Load.backoff` has to be set) let only these come back, evenly over so many
@@ -341,22 +342,22 @@ class Fleet:
         for child in self.children:
             size = self._sizes[child.pid]
             mine = [device for device in devices if first <= device < first + size]
-            self.crew.tell([child], "return", devices=mine, seconds=seconds, backoff=asdict(backoff))
+            self.processes.tell([child], "return", devices=mine, seconds=seconds, backoff=asdict(backoff))
             first += size
-        self.crew.gather(self.children, "returning")
+        self.processes.gather(self.children, "returning")
 
     def churn(self, rate: float) -> None:
         """From now on, reset so many random connections a second, over all processes; 0: none."""
         for child in self.children:
-            self.crew.tell([child], "churn", rate=rate * self._sizes[child.pid] / self.devices)
-        self.crew.gather(self.children, "churning")
+            self.processes.tell([child], "churn", rate=rate * self._sizes[child.pid] / self.devices)
+        self.processes.gather(self.children, "churning")
 
     def collect(self) -> Held:
         """What arrived, and who lost its connection and came back, since the last call."""
-        self.crew.tell(self.children, "collect")
+        self.processes.tell(self.children, "collect")
         held = Held()
         arrivals, absences = held.arrivals, held.absences
-        for word in self.crew.gather(self.children, "collected"):
+        for word in self.processes.gather(self.children, "collected"):
             arrivals.channels.extend(word.numbers(0, "I"))
             arrivals.versions.extend(word.numbers(1, "q"))
             arrivals.times.extend(word.numbers(2, "q"))
@@ -379,4 +380,4 @@ class Fleet:
 
     def dismiss(self) -> None:
         """Reset the connections and end the processes."""
-        self.crew.dismiss(self.children)
+        self.processes.dismiss(self.children)

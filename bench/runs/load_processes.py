@@ -102,7 +102,7 @@ class Child:
             self.wait(END_SECONDS)
 
 
-class Crew:
+class LoadProcesses:
     """A context manager that owns the children of a run. They end with the block, and with this process
     however it dies."""
 
@@ -114,7 +114,7 @@ class Crew:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.interrupt.wake, selectors.EVENT_READ)
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "LoadProcesses":
         return self
 
     def __exit__(
