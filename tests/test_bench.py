@@ -53,6 +53,9 @@ from bench.load.http_bytes import (
     webpush_request,
 )
 from bench.load.link import Words, encode
+from bench.load.protocols import registering, simplepush, webpush
+from bench.load.protocols.base import DONE, PONG, Heard, Scenario, Step
+from bench.load.protocols.simplepush import Update
 from bench.load.samples import (
     DATA_MISSING,
     DATA_RIGHT,
@@ -65,9 +68,6 @@ from bench.load.samples import (
     rates,
 )
 from bench.load.sockets import Address, source_of
-from bench.load.speech import registering, simplepush, webpush
-from bench.load.speech.base import DONE, PONG, Heard, Manner, Step
-from bench.load.speech.simplepush import Update
 from bench.load.vapid import Signer
 from bench.machine import ports, procfs
 from bench.machine.usage import Usage, Use
@@ -195,10 +195,10 @@ def test_notifications_in_every_shape() -> None:
 
 
 def test_webpush_messages_in_every_shape() -> None:
-    manner = Manner("farm:8080", channels=2, payload=50)
-    speech = webpush.WebPush(manner, key="BK")
-    channel = speech.channel_id(11).decode()
-    assert json.loads(speech.registration(channel.encode())) == {
+    scenario = Scenario("farm:8080", channels=2, payload=50)
+    protocol = webpush.WebPush(scenario, key="BK")
+    channel = protocol.channel_id(11).decode()
+    assert json.loads(protocol.registration(channel.encode())) == {
         "messageType": "register",
         "channelID": channel,
         "key": "BK",
@@ -207,7 +207,7 @@ def test_webpush_messages_in_every_shape() -> None:
     note |= {"data": base64_of(opaque_of(1234567890123, 50)), "headers": {"encoding": "aes128gcm"}}
 
     def heard(**fields: Any) -> Heard:
-        found = speech.heard(5, json.dumps(note | fields, indent=1).encode())
+        found = protocol.heard(5, json.dumps(note | fields, indent=1).encode())
         assert found is not None
         return found
 
@@ -230,33 +230,33 @@ def test_webpush_messages_in_every_shape() -> None:
     assert heard(data=None).updates == heard(data="").updates == ((11, 0, DATA_MISSING),)
     for text in ("A" * 11, "\u00e4" * 12, "!" * 70, "_" * 70):  # no version, or one of 72 bits
         assert heard(data=text).updates == ((11, 0, DATA_WRONG),)
-    assert heard(channelID=str(CHANNEL)) == heard(channelID=speech.channel_id(12).decode()) == Heard(strays=1)
-    assert speech.heard(5, b"{}") == speech.heard(5, b'{"messageType":"ping"}') == PONG
-    assert speech.heard(5, b'{"messageType":"broadcast","broadcasts":{"a":"1"}}') is None
+    assert heard(channelID=str(CHANNEL)) == heard(channelID=protocol.channel_id(12).decode()) == Heard(strays=1)
+    assert protocol.heard(5, b"{}") == protocol.heard(5, b'{"messageType":"ping"}') == PONG
+    assert protocol.heard(5, b'{"messageType":"broadcast","broadcasts":{"a":"1"}}') is None
     for bad in (b"nonsense", b"[]", b'{"messageType":"notification","channelID":"b"}', b'{"messageType":7}'):
         with pytest.raises(PeerError):
-            speech.heard(5, bad)
+            protocol.heard(5, bad)
 
 
 def test_a_webpush_device_is_set_up_and_comes_back() -> None:
-    speech = webpush.WebPush(Manner("farm:8080", channels=2), key="BK")
+    protocol = webpush.WebPush(Scenario("farm:8080", channels=2), key="BK")
     uaid = "0123456789abcdef" * 2
     hello = json.dumps({"messageType": "hello", "uaid": uaid, "status": 200, "use_webpush": True}).encode()
-    assert speech.answered(0, 0, b"{}", b"") is None
-    first = speech.answered(0, 0, hello, b"")
+    assert protocol.answered(0, 0, b"{}", b"") is None
+    first = protocol.answered(0, 0, hello, b"")
     assert first is not None and first.identity.hex() == uaid and first.send and first.step == 1
     answer = b'{"messageType":"register","channelID":"c","status":200,"pushEndpoint":"http://h/wpush/v2/%d"}'
-    second = speech.answered(0, 1, answer % 0, b"")
+    second = protocol.answered(0, 1, answer % 0, b"")
     assert second is not None and (second.channel, second.endpoint) == (0, b"http://h/wpush/v2/0") and second.send
-    assert speech.answered(0, 2, answer % 1, b"") == Step(b"", DONE, 1, b"http://h/wpush/v2/1")
-    assert speech.answered(0, 0, hello, first.identity) == Step(b"", DONE, identity=first.identity)
-    other = speech.answered(0, 0, hello, bytes(16))  # it was given another identity, and registers anew
+    assert protocol.answered(0, 2, answer % 1, b"") == Step(b"", DONE, 1, b"http://h/wpush/v2/1")
+    assert protocol.answered(0, 0, hello, first.identity) == Step(b"", DONE, identity=first.identity)
+    other = protocol.answered(0, 0, hello, bytes(16))  # it was given another identity, and registers anew
     assert other is not None and other.step == 1
     for bad in (b'{"messageType":"hello","uaid":"a","status":200}', hello.replace(b"true", b"false")):
         with pytest.raises(PeerError, match="not WebPush"):
-            speech.answered(0, 0, bad, b"")
+            protocol.answered(0, 0, bad, b"")
     with pytest.raises(PeerError, match="status 400"):
-        speech.answered(0, 1, b'{"messageType":"register","status":400,"pushEndpoint":"bad key"}', b"")
+        protocol.answered(0, 1, b'{"messageType":"register","status":400,"pushEndpoint":"bad key"}', b"")
 
 
 def test_answers_to_hello_and_register() -> None:

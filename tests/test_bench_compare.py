@@ -22,8 +22,8 @@ from bench.interrupt import Interrupt
 from bench.load import frames
 from bench.load.frames import PeerError
 from bench.load.http_bytes import response_of, split_endpoint
-from bench.load.speech import speech_of
-from bench.load.speech.base import DONE, PONG, Heard, Manner
+from bench.load.protocols import protocol_of
+from bench.load.protocols.base import DONE, PONG, Heard, Scenario
 from bench.load.wires import WIRES, Nats, Plain, Post, Wire
 from bench.machine import procfs
 from bench.machine.usage import Usage, Use
@@ -39,7 +39,7 @@ from bench.views.compare import charts, tables, times
 
 DEVICES = 200
 NODE_MODULES = Path(__file__).parent / "npm" / "node_modules"
-MANNER = Manner("peer:80")
+SCENARIO = Scenario("peer:80")
 WAIT_SECONDS = 60.0
 
 
@@ -101,24 +101,24 @@ def test_what_is_no_flush_of_nats() -> None:
 
 
 def test_a_nats_device() -> None:
-    speech = speech_of("nats", MANNER, {"endpoint": "nats://h:1/d."})
-    assert speech.request(5).startswith(b"GET / HTTP/1.1\r\n")
-    opened = speech.opened(5, b"")
+    protocol = protocol_of("nats", SCENARIO, {"endpoint": "nats://h:1/d."})
+    assert protocol.request(5).startswith(b"GET / HTTP/1.1\r\n")
+    opened = protocol.opened(5, b"")
     assert opened.step != DONE
     lines = b'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"1","protocol":0}\r\n'
     lines += b"SUB d.5 1\r\nPING\r\n"
     assert opened.send == frames.client_frame(lines, frames.BINARY)
     pong = frames.client_frame(b"PONG\r\n", frames.BINARY)
-    assert speech.answered(5, opened.step, b'INFO {"a":1}\r\n', b"") is None
-    waiting = speech.answered(5, opened.step, b"PING\r\n", b"")
+    assert protocol.answered(5, opened.step, b'INFO {"a":1}\r\n', b"") is None
+    waiting = protocol.answered(5, opened.step, b"PING\r\n", b"")
     assert waiting is not None
     assert (waiting.send, waiting.step) == (pong, opened.step)
-    done = speech.answered(5, opened.step, b"PING\r\nPONG\r\n", b"")
+    done = protocol.answered(5, opened.step, b"PING\r\nPONG\r\n", b"")
     assert done is not None
     assert (done.step, done.send, done.channel, done.endpoint) == (DONE, pong, 5, b"nats://h:1/d.5")
-    assert speech.heard(5, b"PONG\r\n") == PONG
+    assert protocol.heard(5, b"PONG\r\n") == PONG
     several = b"MSG d.5 1 3\r\n101\r\nPING\r\nMSG d.5 1 4\r\n1024\r\nMSG d.6 1 1\r\n7\r\n+OK\r\n"
-    assert speech.heard(5, several) == Heard(((5, 101, 0), (5, 1024, 0)), pong, 1)
+    assert protocol.heard(5, several) == Heard(((5, 101, 0), (5, 1024, 0)), pong, 1)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_a_nats_device() -> None:
 )
 def test_what_a_nats_device_refuses(payload: bytes) -> None:
     with pytest.raises(PeerError):
-        speech_of("nats", MANNER, {}).heard(5, payload)
+        protocol_of("nats", SCENARIO, {}).heard(5, payload)
 
 
 def test_a_nats_device_has_one_channel() -> None:
     with pytest.raises(ValueError, match="one channel"):
-        speech_of("nats", Manner("h", channels=2), {})
+        protocol_of("nats", Scenario("h", channels=2), {})
 
 
 def test_put_requests_at_every_boundary() -> None:
@@ -219,7 +219,7 @@ def test_every_peer_says_what_a_reader_has_to_know(name: str) -> None:
     assert peer.name == name
     assert all((peer.title, peer.hint, peer.processes, peer.set_up, peer.push, peer.durability))
     assert peer.wire in WIRES
-    speech_of(peer.speech, MANNER, peer.arguments(Ports(1, 2)))
+    protocol_of(peer.protocol, SCENARIO, peer.arguments(Ports(1, 2)))
 
 
 @pytest.mark.parametrize("name", list(peers.PEERS))
@@ -228,7 +228,7 @@ def test_a_peer_takes_the_load(name: str) -> None:
     interrupt = Interrupt()
     with started(peer, tools(), interrupt) as server, LoadProcesses(interrupt) as processes, Progress() as progress:
         assert server.supervisor is not None
-        load = Load(DEVICES, speech=peer.speech, arguments=peer.arguments(server.ports), endpoints_every=1)
+        load = Load(DEVICES, protocol=peer.protocol, arguments=peer.arguments(server.ports), endpoints_every=1)
         users = VirtualUsers.of(processes, load, server)
         ramp = users.bring_up(progress, "up")
         assert (ramp.ready, dict(ramp.failures)) == (DEVICES, {})

@@ -38,10 +38,10 @@ from bench.interrupt import Interrupt
 from bench.load import frames
 from bench.load.frames import PeerError
 from bench.load.http_bytes import judged, payload_of
+from bench.load.protocols import protocol_of
+from bench.load.protocols.base import DONE, PONG, Heard, Scenario
 from bench.load.samples import DATA_RIGHT, DATA_WRONG
 from bench.load.shared_counts import SharedCounts, numbers_in
-from bench.load.speech import speech_of
-from bench.load.speech.base import DONE, PONG, Heard, Manner
 from bench.load.wires import Nats, Plain, Pusher
 from bench.machine.usage import Usage, Use
 from bench.peers.base import NotInstalledError, Tools
@@ -56,7 +56,7 @@ from bench.views import compare as compare_view
 
 SUBSCRIBERS = 6
 WAIT_SECONDS = 60.0
-MANNER = Manner("h:1", payload=60, shared=4)
+SCENARIO = Scenario("h:1", payload=60, shared=4)
 CHANNEL = "fanout-1"
 
 
@@ -127,29 +127,29 @@ def test_events_for_other_servers() -> None:
 
 
 def test_a_device_of_pusher() -> None:
-    speech = speech_of("pusher", MANNER, {"key": "k"})
-    assert speech.request(5).startswith(b"GET /app/k?protocol=7&")
-    step = speech.opened(5, b"")
+    protocol = protocol_of("pusher", SCENARIO, {"key": "k"})
+    assert protocol.request(5).startswith(b"GET /app/k?protocol=7&")
+    step = protocol.opened(5, b"")
     assert step.step != DONE and not step.send
-    assert speech.answered(5, step.step, b'{"event":"other"}', b"") is None
-    pinged = speech.answered(5, step.step, b'{"event":"pusher:ping","data":{}}', b"")
+    assert protocol.answered(5, step.step, b'{"event":"other"}', b"") is None
+    pinged = protocol.answered(5, step.step, b'{"event":"pusher:ping","data":{}}', b"")
     assert pinged is not None and pinged.step == step.step and pinged.send
     hello = b'{"event":"pusher:connection_established","data":"{}"}'
-    subscribe = speech.answered(5, step.step, hello, b"")
+    subscribe = protocol.answered(5, step.step, hello, b"")
     assert subscribe is not None and subscribe.step != DONE
     wanted = b'{"event":"pusher:subscribe","data":{"auth":"","channel":"fanout-1"}}'
     assert subscribe.send == frames.client_frame(wanted)
     done = b'{"event":"pusher_internal:subscription_succeeded","channel":"fanout-%d","data":"{}"}'
-    assert speech.answered(5, subscribe.step, done % 2, b"") is None
-    last = speech.answered(5, subscribe.step, done % 1, b"")
+    assert protocol.answered(5, subscribe.step, done % 2, b"") is None
+    last = protocol.answered(5, subscribe.step, done % 1, b"")
     assert last is not None and last.step == DONE and not last.send
-    assert speech.heard(5, event()) == Heard(((1, 7, DATA_RIGHT),))
-    assert speech.heard(5, event(size=59)) == Heard(((1, 7, DATA_WRONG),))
-    assert speech.heard(5, event(user_id="3")) == Heard(((1, 7, DATA_WRONG),))
-    assert speech.heard(5, event("fanout-2")) == Heard(strays=1)
-    assert speech.heard(5, event(name="other")) is None
-    assert speech.heard(5, b'{"event":"pusher:pong"}') is PONG
-    pong = speech.heard(5, b'{"event":"pusher:ping"}')
+    assert protocol.heard(5, event()) == Heard(((1, 7, DATA_RIGHT),))
+    assert protocol.heard(5, event(size=59)) == Heard(((1, 7, DATA_WRONG),))
+    assert protocol.heard(5, event(user_id="3")) == Heard(((1, 7, DATA_WRONG),))
+    assert protocol.heard(5, event("fanout-2")) == Heard(strays=1)
+    assert protocol.heard(5, event(name="other")) is None
+    assert protocol.heard(5, b'{"event":"pusher:pong"}') is PONG
+    pong = protocol.heard(5, b'{"event":"pusher:ping"}')
     assert pong is not None and pong.reply and not pong.updates
 
 
@@ -169,11 +169,11 @@ def test_a_device_of_pusher() -> None:
 )
 def test_what_a_device_of_pusher_refuses(payload: bytes, text: str) -> None:
     with pytest.raises(PeerError, match=text):
-        speech_of("pusher", MANNER, {}).heard(5, payload)
+        protocol_of("pusher", SCENARIO, {}).heard(5, payload)
 
 
 def test_devices_that_share_channels_of_other_servers() -> None:
-    nats = speech_of("nats", MANNER, {})
+    nats = protocol_of("nats", SCENARIO, {})
     subscribe = frames.client_frame(
         b'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"1",'
         b'"protocol":0}\r\nSUB d.1 1\r\nPING\r\n',
@@ -182,12 +182,12 @@ def test_devices_that_share_channels_of_other_servers() -> None:
     assert nats.opened(5, b"").send == subscribe
     assert nats.heard(5, b"MSG d.1 1 60\r\n%b\r\n" % payload_of(9, 60)) == Heard(((1, 9, DATA_RIGHT),))
     assert nats.heard(5, b"MSG d.1 1 2\r\n9.\r\n") == Heard(((1, 9, DATA_WRONG),))
-    plain = speech_of("subscribe", MANNER, {"path": "/sub/{channel}", "first": "{index} {channel}"})
+    plain = protocol_of("subscribe", SCENARIO, {"path": "/sub/{channel}", "first": "{index} {channel}"})
     assert plain.request(6).startswith(b"GET /sub/2 ") and plain.opened(6, b"").send == frames.client_frame(b"6 2")
     assert plain.heard(6, payload_of(9, 60)) == Heard(((2, 9, DATA_RIGHT),))
     assert plain.heard(6, payload_of(9, 60)[:-1] + b"x") == Heard(((2, 9, DATA_WRONG),))
     with pytest.raises(ValueError, match="one channel"):
-        speech_of("pusher", Manner("h", channels=2), {})
+        protocol_of("pusher", Scenario("h", channels=2), {})
 
 
 # ---- books

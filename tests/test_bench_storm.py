@@ -1,4 +1,4 @@
-"""`farm bench storm`, and what it stands on: speeches, devices that come back, and the books of pushes to them."""
+"""`farm bench storm`, and what it stands on: protocols, devices that come back, and the books of pushes to them."""
 
 import io
 import json
@@ -25,9 +25,9 @@ from bench.load import frames
 from bench.load.devices import JITTER
 from bench.load.devices import Backoff as Delays
 from bench.load.http_bytes import payload_of
+from bench.load.protocols import protocol_of
+from bench.load.protocols.base import DONE, PONG, Protocol, Scenario
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG, Arrivals, Pushes
-from bench.load.speech import speech_of
-from bench.load.speech.base import DONE, PONG, Manner, Speech
 from bench.progress import Progress
 from bench.runs import storm
 from bench.runs.ledger import MEMORY_SECONDS, Ledger
@@ -40,7 +40,7 @@ SECOND = 1_000_000
 UAID = bytes(range(16))
 
 
-# ---- speeches
+# ---- protocols
 
 
 def unmasked(data: bytes) -> list[bytes]:
@@ -60,21 +60,21 @@ def said(data: bytes) -> list[Any]:
     return [json.loads(payload) for payload in unmasked(data)]
 
 
-def simplepush(channels: int = 1, payload: int = 0, seed: bytes = b"123456789") -> Speech:
-    return speech_of("simplepush", Manner("h", channels=channels, payload=payload, seed=seed), {})
+def simplepush(channels: int = 1, payload: int = 0, seed: bytes = b"123456789") -> Protocol:
+    return protocol_of("simplepush", Scenario("h", channels=channels, payload=payload, seed=seed), {})
 
 
 def note(*updates: dict[str, Any]) -> bytes:
     return json.dumps({"messageType": "notification", "updates": updates}, separators=(",", ":")).encode()
 
 
-def channel_of(speech: Speech, device: int, number: int) -> str:
+def channel_of(protocol: Protocol, device: int, number: int) -> str:
     """The channel that a device registers as its `number`-th."""
-    step = speech.answered(device, 0, b'{"messageType":"hello","uaid":"a","status":200}', b"")
+    step = protocol.answered(device, 0, b'{"messageType":"hello","uaid":"a","status":200}', b"")
     for _ in range(number):
         assert step is not None
         answer = b'{"messageType":"register","status":200,"pushEndpoint":"http://h/u"}'
-        step = speech.answered(device, step.step, answer, b"")
+        step = protocol.answered(device, step.step, answer, b"")
     assert step is not None
     (message,) = said(step.send)
     assert message["messageType"] == "register"
@@ -82,18 +82,18 @@ def channel_of(speech: Speech, device: int, number: int) -> str:
 
 
 def test_a_simplepush_device_registers_all_its_channels() -> None:
-    speech = simplepush(channels=3)
-    step = speech.opened(7, b"")
+    protocol = simplepush(channels=3)
+    step = protocol.opened(7, b"")
     assert said(step.send) == [{"messageType": "hello", "uaid": "", "channelIDs": []}]
-    assert speech.answered(7, step.step, b"{}", b"") is None
+    assert protocol.answered(7, step.step, b"{}", b"") is None
     hello = {"messageType": "hello", "uaid": UAID.hex(), "status": 200}
-    answered = speech.answered(7, step.step, json.dumps(hello).encode(), b"")
+    answered = protocol.answered(7, step.step, json.dumps(hello).encode(), b"")
     endpoints, channels = {}, []
     while answered is not None and answered.step != DONE:
         (message,) = said(answered.send)
         channels.append(message["channelID"])
         reply = {"messageType": "register", "status": 200, "pushEndpoint": f"http://h/{len(channels)}"}
-        answered = speech.answered(7, answered.step, json.dumps(reply).encode(), b"")
+        answered = protocol.answered(7, answered.step, json.dumps(reply).encode(), b"")
         assert answered is not None
         endpoints[answered.channel] = answered.endpoint
     assert endpoints == {21: b"http://h/1", 22: b"http://h/2", 23: b"http://h/3"}
@@ -101,86 +101,86 @@ def test_a_simplepush_device_registers_all_its_channels() -> None:
 
 
 def test_channels_of_a_simplepush_device_are_known_again() -> None:
-    speech = simplepush(channels=2)
-    mine, other = channel_of(speech, 5, 1), channel_of(speech, 6, 0)
+    protocol = simplepush(channels=2)
+    mine, other = channel_of(protocol, 5, 1), channel_of(protocol, 6, 0)
     alien = channel_of(simplepush(channels=2, seed=b"987654321"), 5, 1)
-    heard = speech.heard(5, note({"channelID": mine, "version": 9}))
+    heard = protocol.heard(5, note({"channelID": mine, "version": 9}))
     assert heard is not None and heard.updates == ((11, 9, DATA_RIGHT),) and not heard.strays
     assert said(heard.reply) == [{"messageType": "ack", "updates": [{"channelID": mine, "version": 9}]}]
     for wrong in (other, alien, "x", mine[:-1] + "x"):
-        heard = speech.heard(5, note({"channelID": wrong, "version": 9}))
+        heard = protocol.heard(5, note({"channelID": wrong, "version": 9}))
         assert heard is not None and heard.strays == 1 and not heard.updates and not heard.reply
-    both = speech.heard(5, note({"channelID": mine, "version": 1}, {"channelID": other, "version": 2}))
+    both = protocol.heard(5, note({"channelID": mine, "version": 1}, {"channelID": other, "version": 2}))
     assert both is not None and (len(both.updates), both.strays) == (1, 1)
-    assert speech.heard(5, b"{}") is speech.heard(5, b'{"messageType":"ping","status":200}') is PONG
-    assert speech.heard(5, b'{"messageType":"unregister","status":200}') is None
+    assert protocol.heard(5, b"{}") is protocol.heard(5, b'{"messageType":"ping","status":200}') is PONG
+    assert protocol.heard(5, b'{"messageType":"unregister","status":200}') is None
 
 
 def test_the_data_of_an_update_is_looked_at() -> None:
-    speech = simplepush(payload=30)
-    channel = channel_of(speech, 3, 0)
+    protocol = simplepush(payload=30)
+    channel = channel_of(protocol, 3, 0)
     right = payload_of(77, 30).decode()
     for data, code in ((right, DATA_RIGHT), (right[:-1], DATA_WRONG), ("", DATA_MISSING), (None, DATA_MISSING)):
         update = {"channelID": channel, "version": 77} | ({} if data is None else {"data": data})
-        heard = speech.heard(3, note(update))
+        heard = protocol.heard(3, note(update))
         assert heard is not None and heard.updates == ((3, 77, code),)
 
 
 @pytest.mark.parametrize("uaid", [UAID.hex(), "00010203-0405-0607-0809-0a0b0c0d0e0f"])
 def test_a_simplepush_device_comes_back_as_itself(uaid: str) -> None:
-    speech = simplepush(channels=2)
+    protocol = simplepush(channels=2)
     hello = json.dumps({"messageType": "hello", "uaid": uaid, "status": 200}).encode()
-    first = speech.answered(4, 0, hello, b"")
+    first = protocol.answered(4, 0, hello, b"")
     assert first is not None and first.identity == UAID
-    (again,) = said(speech.opened(4, UAID).send)
+    (again,) = said(protocol.opened(4, UAID).send)
     assert again == {
         "messageType": "hello",
         "uaid": uaid,
-        "channelIDs": [channel_of(speech, 4, 0), channel_of(speech, 4, 1)],
+        "channelIDs": [channel_of(protocol, 4, 0), channel_of(protocol, 4, 1)],
     }
     # asking for the channels above was one more hello, with a uaid that is none
-    speech.answered(4, 0, hello, b"")
-    back = speech.answered(4, 0, hello, UAID)
+    protocol.answered(4, 0, hello, b"")
+    back = protocol.answered(4, 0, hello, UAID)
     assert back is not None and back.step == DONE and not back.send
-    other = speech.answered(4, 0, hello, bytes(16))
+    other = protocol.answered(4, 0, hello, bytes(16))
     assert other is not None and other.step != DONE and other.identity == UAID
 
 
 def test_a_device_that_subscribes() -> None:
     arguments = {"path": "/sub/{index}", "first": "SUB {index}", "answer": "+OK", "endpoint": "http://h/pub/{index}"}
-    speech = speech_of("subscribe", Manner("h"), {**arguments, "after": "\r\n", "replies": {"PING": "PONG"}})
-    assert speech.request(8).startswith(b"GET /sub/8 HTTP/1.1\r\n")
-    assert b"Sec-WebSocket-Protocol" not in speech.request(8)
-    step = speech.opened(8, b"")
+    protocol = protocol_of("subscribe", Scenario("h"), {**arguments, "after": "\r\n", "replies": {"PING": "PONG"}})
+    assert protocol.request(8).startswith(b"GET /sub/8 HTTP/1.1\r\n")
+    assert b"Sec-WebSocket-Protocol" not in protocol.request(8)
+    step = protocol.opened(8, b"")
     assert step.step != DONE and unmasked(step.send) == [b"SUB 8"]
-    assert speech.answered(8, 0, b"INFO", b"") is None
-    pinged = speech.answered(8, 0, b"PING", b"")
+    assert protocol.answered(8, 0, b"INFO", b"") is None
+    pinged = protocol.answered(8, 0, b"PING", b"")
     assert pinged is not None and pinged.step == 0 and unmasked(pinged.send) == [b"PONG"]
-    done = speech.answered(8, 0, b"...+OK", b"")
+    done = protocol.answered(8, 0, b"...+OK", b"")
     assert done is not None and (done.step, done.channel, done.endpoint) == (DONE, 8, b"http://h/pub/8")
-    heard = speech.heard(8, b"MSG a 9\r\n1234.5")
+    heard = protocol.heard(8, b"MSG a 9\r\n1234.5")
     assert heard is not None and heard.updates == ((8, 1234, DATA_RIGHT),) and not heard.reply
-    assert speech.heard(8, b"1234") is None
-    plain = speech_of("subscribe", Manner("h", "/x"), {"ping": "p", "pong": "q"})
+    assert protocol.heard(8, b"1234") is None
+    plain = protocol_of("subscribe", Scenario("h", "/x"), {"ping": "p", "pong": "q"})
     assert plain.request(1).startswith(b"GET /x ") and plain.opened(1, b"").step == DONE
     assert plain.heard(1, b"q") is PONG and plain.heard(1, b"word") is None
     assert plain.ping == frames.client_frame(b"p")
 
 
 @pytest.mark.parametrize(
-    ("name", "manner", "arguments", "text"),
+    ("name", "scenario", "arguments", "text"),
     [
-        ("morse", Manner("h"), {}, "no speech 'morse'"),
-        ("subscribe", Manner("h"), {"colour": "red"}, "colour"),
-        ("subscribe", Manner("h", channels=2), {}, "one channel"),
-        ("simplepush", Manner("h", channels=0), {}, "channels"),
+        ("morse", Scenario("h"), {}, "no protocol 'morse'"),
+        ("subscribe", Scenario("h"), {"colour": "red"}, "colour"),
+        ("subscribe", Scenario("h", channels=2), {}, "one channel"),
+        ("simplepush", Scenario("h", channels=0), {}, "channels"),
     ],
 )
-def test_speeches_that_can_not_be(name: str, manner: Manner, arguments: dict[str, Any], text: str) -> None:
+def test_protocols_that_can_not_be(name: str, scenario: Scenario, arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        speech_of(name, manner, arguments)
+        protocol_of(name, scenario, arguments)
     with LoadProcesses() as processes, pytest.raises(BenchError, match=text):
-        load = Load(1, speech=name, arguments=arguments, channels=manner.channels)
+        load = Load(1, protocol=name, arguments=arguments, channels=scenario.channels)
         VirtualUsers.of(processes, load, attach("ws://127.0.0.1:1/", ""))
 
 

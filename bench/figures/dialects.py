@@ -12,7 +12,7 @@ BOTH: Final = "both"
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`name`: also that of the devices' speech; `wire`: of the push port, see `bench.load.wires`. `payload`: bytes of
+    """`name`: also that of the devices' protocol; `wire`: of the push port, see `bench.load.wires`. `payload`: bytes of
     data that a push carries if nobody says another size, `least`: with fewer a device can't tell which push it is.
     `keeps_all`: every message is delivered, not only the newest of a channel. `signs`: app servers have a key that
     devices register with. `batches`: one request may carry several pushes."""

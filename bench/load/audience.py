@@ -86,7 +86,7 @@ class Audience(devices.VirtualUsers):
                 self.places[descriptor] = self.heads[self._channel_of(number)]
 
     def _channel_of(self, number: int) -> int:
-        return self.speech.manner.channel_of(self.first + number)
+        return self.protocol.scenario.channel_of(self.first + number)
 
     # ---- the loop
 
@@ -215,7 +215,7 @@ class Audience(devices.VirtualUsers):
         if self.stages[descriptor] != READY:
             super()._message(descriptor, payload)
             return
-        heard = self.speech.heard(self.first + self.numbers[descriptor], payload)
+        heard = self.protocol.heard(self.first + self.numbers[descriptor], payload)
         if heard is None:
             return
         updates, reply, strays, pong = heard

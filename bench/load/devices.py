@@ -2,7 +2,7 @@
 
 It shares the machine with the farm that it measures, so it does what a device does and no more: no task, no
 parser and no object per connection. What it is at is a number in an array by its descriptor; all that
-it sends and receives is the business of a `bench.load.speech`. One process is started by `bench.runs.load_processes`
+it sends and receives is the business of a `bench.load.protocols`. One process is started by `bench.runs.load_processes`
 and talks over a descriptor:
 
     <- begin    what to connect to, how many       -> up
@@ -34,9 +34,9 @@ from typing import Any, Final
 from bench.load import frames
 from bench.load.frames import PeerError
 from bench.load.link import Link, LinkClosedError
+from bench.load.protocols import protocol_of
+from bench.load.protocols.base import DONE, SEED_BYTES, Scenario, Step
 from bench.load.sockets import Address, Outbox, error_name, open_connection, reset_on_close, source_of
-from bench.load.speech import speech_of
-from bench.load.speech.base import DONE, SEED_BYTES, Manner, Step
 from bench.load.tally import Pings, Seen, SetUps
 
 READ_BYTES: Final = 4096
@@ -85,10 +85,10 @@ class VirtualUsers:
         self.endpoints_every: int = order["endpoints_every"]
         self.ping_interval: float = order["ping"]
         self.backoff = Backoff(**order["backoff"]) if order["backoff"] else None
-        manner = Manner(
+        scenario = Scenario(
             order["host"], order["path"], order["channels"], order["payload"], os.urandom(SEED_BYTES), order["shared"]
         )
-        self.speech = speech_of(order["speech"], manner, order["arguments"])
+        self.protocol = protocol_of(order["protocol"], scenario, order["arguments"])
         self.epoll = select.epoll()
         self.outbox = Outbox(self.epoll)
 
@@ -272,7 +272,7 @@ class VirtualUsers:
         self.descriptors[number] = descriptor
         self.opening[descriptor] = due
         self.epoll.register(descriptor, select.EPOLLIN)
-        self._send(descriptor, self.speech.request(index))
+        self._send(descriptor, self.protocol.request(index))
 
     def _setting_up(self) -> bool:
         """Whether devices are under way for the first time."""
@@ -388,7 +388,7 @@ class VirtualUsers:
                 continue
             self.pings.sent += 1
             self.awaited[self.pointer] = now
-            self._send(descriptor, self.speech.ping)
+            self._send(descriptor, self.protocol.ping)
 
     def _pong(self, descriptor: int) -> None:
         if self.awaited and self.awaited.pop(self.numbers[descriptor], None) is not None:
@@ -437,7 +437,7 @@ class VirtualUsers:
             data = data[end:]
             number = self.numbers[descriptor]
             identity = self._identity(number) if self.away and number in self.away else b""
-            self._step(descriptor, self.speech.opened(self.first + number, identity))
+            self._step(descriptor, self.protocol.opened(self.first + number, identity))
             if self.stages[descriptor] == GONE:
                 return
         messages, rest = frames.split_frames(data, parts)
@@ -461,11 +461,11 @@ class VirtualUsers:
         number = self.numbers[descriptor]
         if stage != READY:
             identity = self._identity(number) if self.away and number in self.away else b""
-            step = self.speech.answered(self.first + number, stage - FIRST_STEP, payload, identity)
+            step = self.protocol.answered(self.first + number, stage - FIRST_STEP, payload, identity)
             if step is not None:
                 self._step(descriptor, step)
             return
-        heard = self.speech.heard(self.first + number, payload)
+        heard = self.protocol.heard(self.first + number, payload)
         if heard is None:
             return
         updates, reply, strays, pong = heard
@@ -515,7 +515,7 @@ class VirtualUsers:
     def _stage_name(self, stage: int) -> str:
         if stage == UPGRADE:
             return "upgrade"
-        steps = self.speech.steps
+        steps = self.protocol.steps
         return steps[min(stage - FIRST_STEP, len(steps) - 1)]
 
 

@@ -1,5 +1,5 @@
 """The WebSocket bytes of a device: its upgrade and its frames, and how it reads a server's. Pure: bytes in, bytes
-out. What stands in the frames is the business of `bench.load.speech`."""
+out. What stands in the frames is the business of `bench.load.protocols`."""
 
 from typing import Final, NamedTuple
 

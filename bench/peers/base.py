@@ -65,8 +65,8 @@ class Peer(ABC):
     `hint`: how it is installed. `processes`: what it runs as, with `{workers}` where it has as many as it is told to.
     `set_up`: what a device does until it is set up. `push`: how an app server pushes, and what the answer means.
     `many`: it can have several processes. `one_port`: for devices and pushes alike.
-    `wire`: of its push port, see `bench.load.wires`. `speech`: of its devices, see `bench.load.speech`. `fans_out`: one
-    push reaches all devices that listen to the same thing.
+    `wire`: of its push port, see `bench.load.wires`. `protocol`: of its devices, see `bench.load.protocols`.
+    `fans_out`: one push reaches all devices that listen to the same thing.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Peer(ABC):
     many: bool = False
     one_port: bool = False
     wire: str = "put"
-    speech: str = "subscribe"
+    protocol: str = "subscribe"
     fans_out: bool = False
 
     @abstractmethod
@@ -99,14 +99,14 @@ class Peer(ABC):
         return {}
 
     def arguments(self, ports: Ports) -> dict[str, Any]:
-        """For the devices' speech."""
+        """For the devices' protocol."""
         return {
             "path": "/sub/{index}",
             "endpoint": f"http://127.0.0.1:{ports.push}/push/{{index}}",
         }
 
     def listening(self, ports: Ports) -> dict[str, Any]:
-        """For the speech of devices that share channels."""
+        """For the protocol of devices that share channels."""
         return {"path": "/sub/{channel}"}
 
     def event_path(self) -> str:

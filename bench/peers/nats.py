@@ -31,7 +31,7 @@ class Nats(Peer):
     set_up = "upgrade, connect, subscribe, ping answered"
     push = "PUB and PING over TCP; PONG once the message was taken (a client's flush)"
     wire = "nats"
-    speech = "nats"
+    protocol = "nats"
     fans_out = True
 
     def find(self, tools: Tools) -> str:

@@ -197,7 +197,7 @@ def _round(
             server = stack.enter_context(started_peer(peer, tools, interrupt))
             load = _speaking(load, peer, server)
             push = replace(push, wire=peer.wire)
-            audience = replace(audience, speech=peer.speech, arguments=peer.listening(server.ports))
+            audience = replace(audience, protocol=peer.protocol, arguments=peer.listening(server.ports))
             events = replace(
                 events, wire=peer.wire, router=f"http://127.0.0.1:{server.ports.push}", path=peer.event_path()
             )
@@ -239,7 +239,7 @@ def fanout_figures(found: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _speaking(load: Load, peer: Peer, server: PeerServer) -> Load:
-    return replace(load, speech=peer.speech, arguments=peer.arguments(server.ports))
+    return replace(load, protocol=peer.protocol, arguments=peer.arguments(server.ports))
 
 
 def _measure(

@@ -43,7 +43,7 @@ def run(
     Raises:
       BenchError: the farm, or a load process, is not there, or no connection can come from one of the sources.
     """
-    result: dict[str, Any] = {} if load.bare else {"dialect": load.speech}
+    result: dict[str, Any] = {} if load.bare else {"dialect": load.protocol}
     if plan is not None:
         load = replace(load, payload=plan.payload)
     memory = machine_memory.read()  # before any process of the run: their base memory is part of what devices cost
@@ -77,7 +77,7 @@ def _measure(
     few = Load(
         min(WARM_UP_DEVICES, load.devices),
         load.bare,
-        speech=load.speech,
+        protocol=load.protocol,
         arguments=load.arguments,
         sources=load.sources,
     )
@@ -125,7 +125,7 @@ def _baseline(processes: LoadProcesses, devices: int, progress: Progress) -> dic
     peer = PEERS["trio-websocket"]
     with started(peer, Tools(devices=devices), processes.interrupt) as server:
         assert server.supervisor is not None
-        load = Load(devices, speech=peer.speech, arguments=peer.arguments(server.ports))
+        load = Load(devices, protocol=peer.protocol, arguments=peer.arguments(server.ports))
         warm_up = VirtualUsers.of(processes, replace(load, devices=min(WARM_UP_DEVICES, devices)), server)
         warm_up.bring_up(progress, "warming up the baseline")
         warm_up.dismiss()

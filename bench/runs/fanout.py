@@ -97,7 +97,7 @@ def speaking(load: Load, plan: Plan, application: Application) -> tuple[Load, Pl
     """The same load in the Pusher dialect, with the plan's channels and payload."""
     prefix = f"fanout-{time.time_ns():x}-"  # of this run alone: a farm that runs may have other subscribers
     arguments = {"key": application.key, "channel": prefix}
-    load = replace(load, speech="pusher", arguments=arguments, shared=plan.channels, payload=plan.payload)
+    load = replace(load, protocol="pusher", arguments=arguments, shared=plan.channels, payload=plan.payload)
     path = f"/apps/{application.id}/events?{prefix}{CHANNEL}"
     return load, replace(plan, wire="pusher", authorization=f"{application.key}:{application.secret}", path=path)
 

@@ -60,7 +60,7 @@ def speaking(dialect: Dialect, load: Load, plan: Plan, payload: int | None = Non
     """The same load in a dialect, which says how large a `payload` of None is."""
     size = dialect.payload if payload is None else payload
     signer = Signer() if dialect.signs else None
-    load = replace(load, speech=dialect.name, arguments={"key": signer.public} if signer else {})
+    load = replace(load, protocol=dialect.name, arguments={"key": signer.public} if signer else {})
     wire = "batch" if plan.batch else dialect.wire
     return load, replace(plan, wire=wire, payload=size, keeps_all=dialect.keeps_all, signer=signer)
 
@@ -71,7 +71,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     Raises:
       BenchError: the farm, or a load process, is not there, or no device could be set up.
     """
-    result: dict[str, Any] = {"dialect": load.speech, "payload": plan.payload, "batch": plan.batch}
+    result: dict[str, Any] = {"dialect": load.protocol, "payload": plan.payload, "batch": plan.batch}
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)

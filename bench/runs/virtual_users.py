@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.farm_process import Farm
+from bench.load.protocols import protocol_of
+from bench.load.protocols.base import Scenario
 from bench.load.samples import Arrivals, percentiles, rates
 from bench.load.sockets import Address
-from bench.load.speech import speech_of
-from bench.load.speech.base import Manner
 from bench.progress import Progress
 from bench.runs.load_processes import Child, LoadProcesses
 
@@ -47,8 +47,8 @@ class Backoff:
 @dataclass(frozen=True, slots=True)
 class Load:
     """How devices are brought up. `opening`: set-ups under way at once in all; 0: by the farm's listeners. `timeout`: s
-    for one. Every `endpoints_every`-th device reports its push endpoints; 0: none. `speech` and `arguments`: what
-    devices say, see `bench.load.speech`; `bare`: the speech of that name. Each has `channels` channels, with the
+    for one. Every `endpoints_every`-th device reports its push endpoints; 0: none. `protocol` and `arguments`: what
+    devices say, see `bench.load.protocols`; `bare`: the protocol of that name. Each has `channels` channels, with the
     numbers from device * channels; or, with `shared`, only the one channel device % shared. `ping`: s between two pings
     of a device; 0: none. `payload`: bytes of data in every push that devices check; 0: they don't look. `backoff`:
     devices that lose their connection come back; None: they don't. `sources`: addresses that they connect from in turn,
@@ -61,7 +61,7 @@ class Load:
     opening: int = 0
     timeout: float = 30.0
     endpoints_every: int = 0
-    speech: str = "simplepush"
+    protocol: str = "simplepush"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     channels: int = 1
     ping: float = 0.0
@@ -175,9 +175,11 @@ class VirtualUsers:
         self.first = self._next = first
         self._sizes: dict[int, int] = {}  # devices by the process's pid
         self._new: dict[int, int] = {}  # those of them that were not told to connect yet
-        speech = "bare" if load.bare else load.speech
+        protocol = "bare" if load.bare else load.protocol
         try:
-            speech_of(speech, Manner(host, path, load.channels, load.payload, shared=load.shared), dict(load.arguments))
+            protocol_of(
+                protocol, Scenario(host, path, load.channels, load.payload, shared=load.shared), dict(load.arguments)
+            )
         except ValueError as error:
             raise BenchError(str(error)) from None
         self._order: dict[str, Any] = {
@@ -186,7 +188,7 @@ class VirtualUsers:
             "path": path,
             "timeout": load.timeout,
             "endpoints_every": load.endpoints_every,
-            "speech": speech,
+            "protocol": protocol,
             "arguments": dict(load.arguments),
             "channels": load.channels,
             "shared": load.shared,

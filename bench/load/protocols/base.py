@@ -1,4 +1,4 @@
-"""What every speech has: the words between it and the load process."""
+"""What every protocol has: the words between it and the load process."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ SEED_BYTES: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class Scenario:
     """What the devices of a load process have in common. `host`: the Host header's value. `channels`: how many each
     device has; channel k of a device has the number `device * channels + k`. `shared`: there are so many channels in
     all, each with many subscribers, and device d has only the one with the number d % shared; 0: no channel is shared.
@@ -57,21 +57,21 @@ class Heard(NamedTuple):
 PONG: Final = Heard(pong=True)
 
 
-class Speech:
+class Protocol:
     """One kind of device. `steps` name what it waits for, in order, once it is upgraded; the last name also stands
     for all later steps. `ping` is the frame of its ping; a pong frame always answers one."""
 
     steps: tuple[str, ...] = ()
     ping: bytes = frames.client_frame(b"", frames.PING)
 
-    def __init__(self, manner: Manner) -> None:
-        if not 1 <= manner.channels <= LAST_STEP - len(self.steps):
+    def __init__(self, scenario: Scenario) -> None:
+        if not 1 <= scenario.channels <= LAST_STEP - len(self.steps):
             raise ValueError(f"a device can have 1 to {LAST_STEP - len(self.steps)} channels")
-        self.manner = manner
+        self.scenario = scenario
 
     def request(self, device: int) -> bytes:
         """The upgrade request of a device."""
-        return frames.upgrade_request(self.manner.host, self.manner.path)
+        return frames.upgrade_request(self.scenario.host, self.scenario.path)
 
     def opened(self, device: int, identity: bytes) -> Step:
         """Its upgrade was accepted. `identity` is empty unless it was set up before."""

@@ -4,9 +4,9 @@ from typing import Any, Final, NamedTuple
 
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import payload_of
+from bench.load.protocols.base import PONG, Heard
+from bench.load.protocols.registering import Registering, object_of
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
-from bench.load.speech.base import PONG, Heard
-from bench.load.speech.registering import Registering, object_of
 
 _NOTE_HEAD: Final = b'{"messageType":"notification","updates":[{"channelID":"'
 _NOTE_CHANNEL: Final = len(_NOTE_HEAD)

@@ -1,7 +1,7 @@
 """Devices that upgrade and then say nothing: what a connection costs by itself."""
 
-from bench.load.speech.base import Speech
+from bench.load.protocols.base import Protocol
 
 
-class Bare(Speech):
+class Bare(Protocol):
     """Set up as soon as it is upgraded."""

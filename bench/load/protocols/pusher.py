@@ -6,8 +6,8 @@ from typing import Any, Final
 from bench.load import frames
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import judged
+from bench.load.protocols.base import DONE, PONG, Heard, Protocol, Scenario, Step
 from bench.load.samples import DATA_WRONG
-from bench.load.speech.base import DONE, PONG, Heard, Manner, Speech, Step
 from bench.load.wires import EVENT
 
 CONNECTED: Final = "pusher:connection_established"
@@ -19,7 +19,7 @@ _CONNECT: Final = 0
 _SUBSCRIBE: Final = 1
 
 
-class Pusher(Speech):
+class Pusher(Protocol):
     """Upgrade, wait for the socket's ID, subscribe; set up when the subscription has succeeded.
 
     Args:
@@ -30,13 +30,13 @@ class Pusher(Speech):
     steps = ("connection_established", "subscription_succeeded")
     ping = client_frame(b'{"event":"pusher:ping","data":{}}')
 
-    def __init__(self, manner: Manner, *, key: str = "", channel: str = "fanout-") -> None:
-        super().__init__(manner)
-        if manner.channels != 1:
+    def __init__(self, scenario: Scenario, *, key: str = "", channel: str = "fanout-") -> None:
+        super().__init__(scenario)
+        if scenario.channels != 1:
             raise ValueError("such a device has one channel")
         self._channel = channel
         path = f"/app/{key}?protocol=7&client=bench&version=1.0&flash=false"
-        self._request = frames.upgrade_request(manner.host, path, "")
+        self._request = frames.upgrade_request(scenario.host, path, "")
 
     def request(self, device: int) -> bytes:
         return self._request
@@ -68,15 +68,15 @@ class Pusher(Speech):
             return None
         if message.get("channel") != self.channel_name(device):
             return Heard(strays=1)
-        size = self.manner.payload
+        size = self.scenario.payload
         data = message.get("data")
         version, state = judged(data.encode() if isinstance(data, str) else b"", size)
         # an event of an app server has these three members and no other
-        return Heard(((self.manner.channel_of(device), version, state if len(message) == 3 else DATA_WRONG),))
+        return Heard(((self.scenario.channel_of(device), version, state if len(message) == 3 else DATA_WRONG),))
 
     def channel_name(self, device: int) -> str:
         """The channel that a device subscribes to."""
-        return f"{self._channel}{self.manner.channel_of(device)}"
+        return f"{self._channel}{self.scenario.channel_of(device)}"
 
 
 def message_of(payload: bytes) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import msgspec
 
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import ENCODING, base64_of, opaque_of, version_in
+from bench.load.protocols.base import PONG, Heard, Scenario
+from bench.load.protocols.registering import Registering, object_of, uaid_of
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
-from bench.load.speech.base import PONG, Heard, Manner
-from bench.load.speech.registering import Registering, object_of, uaid_of
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -38,8 +38,8 @@ class WebPush(Registering):
 
     first_hello = b'{"messageType":"hello","broadcasts":{},"use_webpush":true}'
 
-    def __init__(self, manner: Manner, *, key: str = "") -> None:
-        super().__init__(manner)
+    def __init__(self, scenario: Scenario, *, key: str = "") -> None:
+        super().__init__(scenario)
         self._key = f',"key":"{key}"'.encode() if key else b""
 
     def hello(self, device: int, uaid: bytes) -> bytes:

@@ -11,7 +11,7 @@ import json
 from typing import Any, Final
 
 from bench.load.frames import PeerError, client_frame
-from bench.load.speech.base import DONE, Manner, Speech, Step
+from bench.load.protocols.base import DONE, Protocol, Scenario, Step
 
 _UAID: Final = b'"uaid":"'
 _PREFIX_CHARS: Final = 24
@@ -20,7 +20,7 @@ _HELLO: Final = 0
 _REGISTER: Final = 1
 
 
-class Registering(Speech):
+class Registering(Protocol):
     """A device that registers. It comes back with its uaid, and then has nothing to register, unless it gets another.
 
     A dialect has `first_hello`, the hello of a device that never was there, and says the other messages."""
@@ -29,11 +29,11 @@ class Registering(Speech):
     ping = client_frame(b"{}")
     first_hello: bytes
 
-    def __init__(self, manner: Manner) -> None:
-        super().__init__(manner)
-        self.channels = manner.channels
-        self.payload = manner.payload
-        digits = manner.seed.hex()
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        self.channels = scenario.channels
+        self.payload = scenario.payload
+        digits = scenario.seed.hex()
         self._prefix = f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-8{digits[15:18]}-".encode()
         self._first = client_frame(self.first_hello)
         self._hyphens = False  # a server gives all its uaids one spelling

@@ -7,13 +7,13 @@ from typing import Final
 from bench.load import frames
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import judged
-from bench.load.speech.base import DONE, Heard, Manner, Speech, Step
+from bench.load.protocols.base import DONE, Heard, Protocol, Scenario, Step
 
 CONNECT: Final = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 0}
 _PONG: Final = client_frame(b"PONG\r\n", frames.BINARY)
 
 
-class Nats(Speech):
+class Nats(Protocol):
     """Upgrade, then CONNECT, SUB and PING in one frame, as the server allows; set up by its PONG. A frame of the server
     holds whole lines, often several.
 
@@ -25,35 +25,35 @@ class Nats(Speech):
     steps = ("subscribe",)
     ping = client_frame(b"PING\r\n", frames.BINARY)
 
-    def __init__(self, manner: Manner, *, subject: str = "d.", endpoint: str = "") -> None:
-        super().__init__(manner)
-        if manner.channels != 1:
+    def __init__(self, scenario: Scenario, *, subject: str = "d.", endpoint: str = "") -> None:
+        super().__init__(scenario)
+        if scenario.channels != 1:
             raise ValueError("such a device has one channel")
         self._subject = subject
         self._endpoint = endpoint
         self._connect = f"CONNECT {json.dumps(CONNECT, separators=(',', ':'))}\r\n"
-        self._request = frames.upgrade_request(manner.host, manner.path, "")
+        self._request = frames.upgrade_request(scenario.host, scenario.path, "")
 
     def request(self, device: int) -> bytes:
         return self._request
 
     def opened(self, device: int, identity: bytes) -> Step:
-        lines = f"{self._connect}SUB {self._subject}{self.manner.channel_of(device)} 1\r\nPING\r\n"
+        lines = f"{self._connect}SUB {self._subject}{self.scenario.channel_of(device)} 1\r\nPING\r\n"
         return Step(client_frame(lines.encode(), frames.BINARY), 0)
 
     def answered(self, device: int, step: int, payload: bytes, identity: bytes) -> Step | None:
         _, pings, pongs = _lines(payload)
         if pongs:
-            channel = self.manner.channel_of(device)
+            channel = self.scenario.channel_of(device)
             endpoint = f"{self._endpoint}{channel}".encode() if self._endpoint else b""
             return Step(_PONG * pings, DONE, channel, endpoint)
         return Step(_PONG * pings, step) if pings else None
 
     def heard(self, device: int, payload: bytes) -> Heard | None:
         messages, pings, pongs = _lines(payload)
-        channel = self.manner.channel_of(device)
+        channel = self.scenario.channel_of(device)
         mine = f"{self._subject}{channel}".encode()
-        size = self.manner.payload
+        size = self.scenario.payload
         updates = tuple((channel, *judged(carried, size)) for subject, carried in messages if subject == mine)
         return Heard(updates, _PONG * pings, len(messages) - len(updates), pong=pongs > 0)
 

@@ -7,15 +7,15 @@ from typing import Final
 
 from bench.load import frames
 from bench.load.http_bytes import judged
+from bench.load.protocols.base import DONE, PONG, Heard, Protocol, Scenario, Step
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
-from bench.load.speech.base import DONE, PONG, Heard, Manner, Speech, Step
 
 INDEX: Final = "{index}"
 CHANNEL: Final = "{channel}"
 _DIGITS: Final = re.compile(rb"\d+")
 
 
-class Subscribe(Speech):
+class Subscribe(Protocol):
     """One channel a device; every text may have the device's number in it as `{index}`, and its channel's as
     `{channel}`.
 
@@ -36,7 +36,7 @@ class Subscribe(Speech):
 
     def __init__(
         self,
-        manner: Manner,
+        scenario: Scenario,
         *,
         path: str = "",
         subprotocol: str = "",
@@ -49,10 +49,10 @@ class Subscribe(Speech):
         ping: str = "",
         pong: str = "",
     ) -> None:
-        super().__init__(manner)
-        if manner.channels != 1:
+        super().__init__(scenario)
+        if scenario.channels != 1:
             raise ValueError("such a device has one channel")
-        self._path = path or manner.path
+        self._path = path or scenario.path
         self._subprotocol = subprotocol
         self._first = first
         self._answer = answer.encode()
@@ -66,12 +66,12 @@ class Subscribe(Speech):
         if ping:
             self.ping = frames.client_frame(ping.encode(), self._opcode)
         same = INDEX not in self._path and CHANNEL not in self._path
-        self._request = frames.upgrade_request(manner.host, self._path, subprotocol) if same else None
+        self._request = frames.upgrade_request(scenario.host, self._path, subprotocol) if same else None
 
     def request(self, device: int) -> bytes:
         if self._request is not None:
             return self._request
-        return frames.upgrade_request(self.manner.host, self._filled(self._path, device), self._subprotocol)
+        return frames.upgrade_request(self.scenario.host, self._filled(self._path, device), self._subprotocol)
 
     def opened(self, device: int, identity: bytes) -> Step:
         send = frames.client_frame(self._filled(self._first, device).encode(), self._opcode) if self._first else b""
@@ -84,10 +84,10 @@ class Subscribe(Speech):
         return None if reply is None else Step(reply, step)
 
     def _done(self, device: int, send: bytes) -> Step:
-        return Step(send, DONE, self.manner.channel_of(device), self._filled(self._endpoint, device).encode())
+        return Step(send, DONE, self.scenario.channel_of(device), self._filled(self._endpoint, device).encode())
 
     def _filled(self, text: str, device: int) -> str:
-        return text.replace(INDEX, str(device)).replace(CHANNEL, str(self.manner.channel_of(device)))
+        return text.replace(INDEX, str(device)).replace(CHANNEL, str(self.scenario.channel_of(device)))
 
     def heard(self, device: int, payload: bytes) -> Heard | None:
         if self._pong and payload == self._pong:
@@ -103,11 +103,11 @@ class Subscribe(Speech):
         version = _DIGITS.match(payload, start)
         if version is None:
             return None
-        size = self.manner.payload
+        size = self.scenario.payload
         data = DATA_RIGHT
-        if size and self.manner.shared:  # only such pushes repeat their version, so that all of it can be checked
+        if size and self.scenario.shared:  # only such pushes repeat their version, so that all of it can be checked
             _, data = judged(payload[start:], size)
         elif size:
             carried = len(payload) - start
             data = DATA_RIGHT if carried >= size else DATA_WRONG if carried > len(version[0]) else DATA_MISSING
-        return Heard(((self.manner.channel_of(device), int(version[0]), data),))
+        return Heard(((self.scenario.channel_of(device), int(version[0]), data),))
