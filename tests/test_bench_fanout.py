@@ -235,7 +235,7 @@ def test_what_went_to_those_who_left_is_not_lost() -> None:
     assert (books.expected, books.delivered, books.undelivered, books.lost) == (11, 6, 5, 0)
 
 
-def test_several_processes_are_one_audience() -> None:
+def test_the_tallies_of_several_processes_are_one() -> None:
     both = tally((0, 10, 2, 12, 15))
     other = tally((0, 10, 1, 11, 14), (0, 20, 1, 21, 21))
     columns = [array(code) for code in "IqIqqIIq"]

@@ -22,7 +22,7 @@ import traceback
 from typing import Any, Final
 
 PACKET_BYTES: Final = 4096
-IMPORTED: Final = ("bench.load.devices", "bench.load.pushers", "bench.load.audience", "bench.load.posters")
+IMPORTED: Final = ("bench.load.devices", "bench.load.pushers", "bench.load.subscribers", "bench.load.publishers")
 
 
 def main(descriptor: int) -> None:

@@ -182,29 +182,29 @@ def _round(
         push = pushing.Plan(plan.connections, plan.pushers, plan.seconds, grace=plan.grace)
         # a server that is one process holds no more than one may
         many = contestant.peer is None or contestant.peer.many
-        subscribers = plan.subscribers if many else min(plan.subscribers, most_a_process())
-        audience = Load(subscribers, opening=OPENING, timeout=plan.timeout)
+        count = plan.subscribers if many else min(plan.subscribers, most_a_process())
+        subscribers = Load(count, opening=OPENING, timeout=plan.timeout)
         events = fanout.Plan(seconds=plan.seconds, connections=plan.connections, grace=plan.grace)
-        audience = replace(audience, shared=events.channels, payload=events.payload)
+        subscribers = replace(subscribers, shared=events.channels, payload=events.payload)
         server: Farm
         if contestant.peer is None:
             settings = (*plan.settings, *(fanout.settings_for(stack) if plan.subscribers else ()))
             server = stack.enter_context(farm_process.started(tools.workers, contestant.store, interrupt, settings))
-            audience, events = fanout.speaking(audience, events, fanout.OURS)
+            subscribers, events = fanout.speaking(subscribers, events, fanout.OURS)
             events = replace(events, router=server.router)
         else:
             peer = contestant.peer
             server = stack.enter_context(started_peer(peer, tools, interrupt))
             load = _speaking(load, peer, server)
             push = replace(push, wire=peer.wire)
-            audience = replace(audience, protocol=peer.protocol, arguments=peer.listening(server.ports))
+            subscribers = replace(subscribers, protocol=peer.protocol, arguments=peer.listening(server.ports))
             events = replace(
                 events, wire=peer.wire, router=f"http://127.0.0.1:{server.ports.push}", path=peer.event_path()
             )
         processes = stack.enter_context(LoadProcesses(interrupt))
         found = _measure(processes, server, load, plan=plan, push=push, title=contestant.title, progress=progress)
-        if audience.devices and (contestant.peer is None or contestant.peer.fans_out) and not interrupt.requested:
-            found["fanout"] = _fan_out(processes, server, audience, events, contestant.title, progress)
+        if subscribers.devices and (contestant.peer is None or contestant.peer.fans_out) and not interrupt.requested:
+            found["fanout"] = _fan_out(processes, server, subscribers, events, contestant.title, progress)
             found["figures"] |= fanout_figures(found["fanout"])
         return found
 
@@ -214,15 +214,15 @@ def _fan_out(
 ) -> dict[str, Any]:
     """Events to the subscribers of one channel."""
     with SharedCounts(processes_for(load)) as counts:
-        audience = fanout.Audience.listening(processes, load, server, counts)
-        ramp = audience.bring_up(progress, f"{title}: setting up subscribers")
+        subscribers = fanout.Subscribers.listening(processes, load, server, counts)
+        ramp = subscribers.bring_up(progress, f"{title}: setting up subscribers")
         found: dict[str, Any] = {"setup": ramp.fields(), "run": None}
         for seconds in (min(WARM_UP_PUSH_SECONDS, plan.seconds), plan.seconds):
             if ramp.ready and not processes.interrupt.requested:
                 groups = {"server": processes_of(server)}
-                runs = fanout.measure(audience, replace(plan, seconds=seconds), groups, progress)
+                runs = fanout.measure(subscribers, replace(plan, seconds=seconds), groups, progress)
                 found["run"] = runs[0] if runs else None
-        audience.dismiss()
+        subscribers.dismiss()
     return found
 
 

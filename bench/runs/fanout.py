@@ -102,10 +102,10 @@ def speaking(load: Load, plan: Plan, application: Application) -> tuple[Load, Pl
     return load, replace(plan, wire="pusher", authorization=f"{application.key}:{application.secret}", path=path)
 
 
-class Audience(VirtualUsers):
+class Subscribers(VirtualUsers):
     """The subscribers of a run. `counts` has a number for each of their processes."""
 
-    module = "bench.load.audience"
+    module = "bench.load.subscribers"
 
     def __init__(
         self, processes: LoadProcesses, load: Load, address: Address, *, counts: SharedCounts, **where: Any
@@ -114,7 +114,7 @@ class Audience(VirtualUsers):
         super().__init__(processes, load, address, **where)
 
     @classmethod
-    def listening(cls, processes: LoadProcesses, load: Load, farm: Farm, counts: SharedCounts) -> "Audience":
+    def listening(cls, processes: LoadProcesses, load: Load, farm: Farm, counts: SharedCounts) -> "Subscribers":
         """Subscribers of a farm."""
         status = farm.status()
         listeners = len(status.workers) if status else 1
@@ -156,7 +156,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, blobs: Sequence[bytes], faults: dict[str, int]) -> None:
-        """One process's part, as `bench.load.audience` says it."""
+        """One process's part, as `bench.load.subscribers` says it."""
         columns = [array(code) for code in "IqIqqIIq"]
         for column, blob in zip(columns, blobs, strict=True):
             column.frombytes(blob)
@@ -257,14 +257,14 @@ def run(
         load, plan = speaking(load, plan, application)
         plan = replace(plan, router=plan.router or farm.router)
         counts = stack.enter_context(SharedCounts(processes_for(load)))
-        audience = Audience.listening(processes, load, farm, counts)
+        subscribers = Subscribers.listening(processes, load, farm, counts)
         before = _memory(farm)
-        ramp = audience.bring_up(progress, "setting up subscribers")
+        ramp = subscribers.bring_up(progress, "setting up subscribers")
         result["setup"] = ramp.fields()
         check(ramp)
         after = _memory(farm)
         result["memory_a_subscriber"] = {group: (after[group] - before[group]) / ramp.ready for group in after}
-        result["runs"] = measure(audience, plan, farm.groups(farm.status()), progress)
+        result["runs"] = measure(subscribers, plan, farm.groups(farm.status()), progress)
     return result
 
 
@@ -281,33 +281,35 @@ def check(ramp: Ramp) -> None:
         raise BenchError(f"no subscriber could be set up ({failures or 'interrupted'})")
 
 
-def measure(audience: Audience, plan: Plan, groups: dict[str, list[int]], progress: Progress) -> list[dict[str, Any]]:
+def measure(
+    subscribers: Subscribers, plan: Plan, groups: dict[str, list[int]], progress: Progress
+) -> list[dict[str, Any]]:
     """Events to subscribers that are up: flat out, and at the plan's rate. `groups`: the server's processes, by what
     they are.
 
     Raises:
       BenchError: events can't be posted to that address, or a load process ended.
     """
-    processes = audience.processes
-    poster = _hire(audience, plan)
+    processes = subscribers.processes
+    publisher = _hire(subscribers, plan)
     runs = []
     for rate in (*((0.0,) if plan.flat_out else ()), *((plan.rate,) if plan.rate else ())):
         if not processes.interrupt.requested:
-            runs.append(_run(audience, poster, plan, rate, groups, progress))
-    processes.dismiss([poster])
+            runs.append(_run(subscribers, publisher, plan, rate, groups, progress))
+    processes.dismiss([publisher])
     return runs
 
 
-def _hire(audience: Audience, plan: Plan) -> Child:
+def _hire(subscribers: Subscribers, plan: Plan) -> Child:
     """Start the app servers."""
     parts = urlsplit(plan.router)
     try:
         address = resolve(parts.hostname or "", parts.port or 80)
     except (OSError, ValueError) as error:
         raise BenchError(f"can't post events to {plan.router!r}: {error}") from None
-    listening = audience.tally().listening
-    poster = audience.processes.start(
-        "bench.load.posters",
+    listening = subscribers.tally().listening
+    publisher = subscribers.processes.start(
+        "bench.load.publishers",
         "the load process of app servers",
         array("I", range(plan.channels)).tobytes(),
         "\n".join(plan.path.replace(CHANNEL, str(number)) for number in range(plan.channels)).encode(),
@@ -319,32 +321,37 @@ def _hire(audience: Audience, plan: Plan) -> Child:
         payload=plan.payload,
         wire=plan.wire,
         authorization=plan.authorization,
-        counts=audience.counts.path,
+        counts=subscribers.counts.path,
         window=plan.in_flight * sum(listening),
     )
-    audience.processes.gather([poster], "up")
-    return poster
+    subscribers.processes.gather([publisher], "up")
+    return publisher
 
 
 def _run(
-    audience: Audience, poster: Child, plan: Plan, rate: float, groups: dict[str, list[int]], progress: Progress
+    subscribers: Subscribers,
+    publisher: Child,
+    plan: Plan,
+    rate: float,
+    groups: dict[str, list[int]],
+    progress: Progress,
 ) -> dict[str, Any]:
-    processes = audience.processes
+    processes = subscribers.processes
     progress.step(f"sending {rate:g} events /s" if rate else "sending events flat out", plan.seconds)
-    audience.collect()
-    listening = audience.tally().listening  # what came before this run is not its concern
-    before = audience.arrived()
-    load = {"load subscribers": [child.pid for child in audience.children], "load app servers": [poster.pid]}
+    subscribers.collect()
+    listening = subscribers.tally().listening  # what came before this run is not its concern
+    before = subscribers.arrived()
+    load = {"load subscribers": [child.pid for child in subscribers.children], "load app servers": [publisher.pid]}
     meter = Meter(groups | load)
     start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
-    processes.tell([poster], "go", start=start, seconds=plan.seconds, rate=rate, phase=0.0, count=0)
-    outcome = wait_for_pushers(processes, [poster], progress)
+    processes.tell([publisher], "go", start=start, seconds=plan.seconds, rate=rate, phase=0.0, count=0)
+    outcome = wait_for_pushers(processes, [publisher], progress)
     accepted = zip(outcome.pushes.channels, outcome.pushes.statuses, strict=True)
     expected = sum(listening[channel] for channel, status in accepted if status in ACCEPTED)
-    _wait_for_arrivals(audience, before, expected, plan.grace, progress)
+    _wait_for_arrivals(subscribers, before, expected, plan.grace, progress)
     usage = meter.stop(procfs.cores())
-    tally = audience.tally()
-    held = audience.collect()
+    tally = subscribers.tally()
+    held = subscribers.collect()
     books = books_of(outcome, listening, tally)
     seconds = max((books.last - outcome.start) / 1e6, 1e-6) if books.delivered else plan.seconds
     faults = {name: tally.faults[name] for name in ("duplicates", "reordered", "wrong_data")}
@@ -374,16 +381,16 @@ def _run(
     }
 
 
-def _wait_for_arrivals(audience: Audience, before: int, expected: int, grace: float, progress: Progress) -> None:
+def _wait_for_arrivals(subscribers: Subscribers, before: int, expected: int, grace: float, progress: Progress) -> None:
     """Until all is there that was accepted, or nothing has come for the time of grace."""
     progress.step("waiting for the last to arrive", expected)
     last, since = -1, time.monotonic()
-    while (now := audience.arrived() - before) < expected and not audience.processes.interrupt.requested:
+    while (now := subscribers.arrived() - before) < expected and not subscribers.processes.interrupt.requested:
         if now != last:
             last, since = now, time.monotonic()
         elif time.monotonic() - since > grace:
             break
-        audience.processes.keep(audience.processes.hear(LOOK_SECONDS))
+        subscribers.processes.keep(subscribers.processes.hear(LOOK_SECONDS))
         progress.update(now)
 
 

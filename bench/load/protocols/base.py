@@ -1,4 +1,4 @@
-"""What every protocol has: the words between it and the load process."""
+"""What every protocol has: the types between it and the load process."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple

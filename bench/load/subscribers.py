@@ -58,7 +58,7 @@ _NOTHING.frame, _NOTHING.next, _NOTHING.version = None, _NOTHING, 0
 """What comes after the last event: no bytes are equal to its frame."""
 
 
-class Audience(devices.VirtualUsers):
+class Subscribers(devices.VirtualUsers):
     """The subscribers of this process and their loop."""
 
     def __init__(self, link: Link, order: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ def main(descriptor: int) -> None:
     gc.disable()  # a collection would show as latency of the server; a run is too short for its few cycles
     link = Link(socket.socket(fileno=descriptor))
     try:
-        Audience(link, link.wait().fields).run()
+        Subscribers(link, link.wait().fields).run()
     except LinkClosedError:
         return
 

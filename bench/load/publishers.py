@@ -22,12 +22,12 @@ STALL_SECONDS: Final = 2.0
 """What is still under way when nothing has arrived for so long is taken as lost, and waited for no more."""
 
 
-class Posters(Pushers):
+class Publishers(Pushers):
     """Beside what a pusher is told: `window`, the deliveries that may be under way, `counts`, where the arrivals are
     counted, and as a third blob how many subscribers each channel has."""
 
     def __init__(self, link: Link, begin: Word) -> None:
-        self.subscribers = begin.numbers(2, "I")
+        self.subscriber_count = begin.numbers(2, "I")
         self.window: int = begin.fields["window"]
         self.arrivals = numbers_in(begin.fields["counts"])
         self.sent = self.arrived = self.moved = 0
@@ -40,12 +40,12 @@ class Posters(Pushers):
 
     def _chosen(self) -> int:
         channel = super()._chosen()
-        self.sent += self.subscribers[channel]
+        self.sent += self.subscriber_count[channel]
         return channel
 
     def _record(self, connection: Connection, response: Response) -> None:
         if response.status not in ACCEPTED:
-            self.sent -= self.subscribers[connection.channel]
+            self.sent -= self.subscriber_count[connection.channel]
         super()._record(connection, response)
 
     def _has_room(self) -> bool:
@@ -61,7 +61,7 @@ def main(descriptor: int) -> None:
     gc.disable()
     link = Link(socket.socket(fileno=descriptor))
     try:
-        Posters(link, link.wait()).run()
+        Publishers(link, link.wait()).run()
     except LinkClosedError:
         return
 
