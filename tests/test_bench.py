@@ -1,4 +1,4 @@
-"""The bench: its bytes, its books, its processes, and its commands from their arguments to their exit codes."""
+"""The bench: its bytes, its accounts, its processes, and its commands from their arguments to their exit codes."""
 
 import io
 import json
@@ -373,7 +373,7 @@ def test_rates_overall_and_in_the_middle() -> None:
     assert rates([], 0.0) == rates([1.0], 1.0) == (0.0, 0.0)
 
 
-def books(pushes: list[tuple[int, int, int]], arrivals: list[tuple[int, int]], gone: list[int]) -> Account:
+def accounted(pushes: list[tuple[int, int, int]], arrivals: list[tuple[int, int]], gone: list[int]) -> Account:
     """Pushes as (channel, version, status), arrivals as (channel, version); all take 5 microseconds."""
     sent, got = Pushes(), Arrivals(gone=array("I", gone))
     for channel, version, status in pushes:
@@ -390,7 +390,7 @@ def books(pushes: list[tuple[int, int, int]], arrivals: list[tuple[int, int]], g
 def test_every_push_is_accounted_for() -> None:
     pushes = [(1, 10, 200), (1, 11, 202), (1, 12, 200), (2, 13, 200), (3, 14, 202), (4, 15, 503), (5, 16, 0)]
     arrivals = [(1, 12), (1, 10), (1, 10), (4, 15), (9, 99)]
-    result = books(pushes, arrivals, gone=[3])
+    result = accounted(pushes, arrivals, gone=[3])
     assert result.fields() == {
         "sent": 7,
         "statuses": {0: 1, 200: 3, 202: 2, 503: 1},
@@ -409,12 +409,12 @@ def test_every_push_is_accounted_for() -> None:
     }
     assert list(result.latencies) == [5, 5, 5]
     assert not result.clean
-    assert books([(1, 10, 200)], [(1, 10)], gone=[]).clean
+    assert accounted([(1, 10, 200)], [(1, 10)], gone=[]).clean
 
 
 def test_an_accepted_push_that_was_never_overtaken_is_lost() -> None:
-    assert books([(1, 10, 200), (1, 11, 200)], [(1, 11)], gone=[]).lost == 1
-    assert books([(1, 10, 202)], [], gone=[]).lost == 1
+    assert accounted([(1, 10, 200), (1, 11, 200)], [(1, 11)], gone=[]).lost == 1
+    assert accounted([(1, 10, 202)], [], gone=[]).lost == 1
 
 
 def test_sources_change_every_4000_connections() -> None:

@@ -1,4 +1,4 @@
-"""`farm bench fanout`: its bytes and books, a real farm, and servers that misbehave in known ways."""
+"""`farm bench fanout`: its bytes and sums, a real farm, and servers that misbehave in known ways."""
 
 import contextlib
 import hashlib
@@ -48,7 +48,7 @@ from bench.peers.base import NotInstalledError, Tools
 from bench.progress import Progress
 from bench.runs import compare as comparing
 from bench.runs import fanout as fanning
-from bench.runs.fanout import OURS, Plan, Tally, application_in, books_of, cpu_a_million
+from bench.runs.fanout import OURS, Plan, Tally, application_in, cpu_a_million, deliveries_of
 from bench.runs.push import Outcome
 from bench.runs.virtual_users import Load
 from bench.target import Target
@@ -190,7 +190,7 @@ def test_devices_that_share_channels_of_other_servers() -> None:
         protocol_of("pusher", Scenario("h", channels=2), {})
 
 
-# ---- books
+# ---- deliveries
 
 
 def outcome(*rows: tuple[int, int, int]) -> Outcome:
@@ -217,22 +217,23 @@ def tally(*rows: tuple[int, int, int, int, int], gone: tuple[tuple[int, int], ..
     return found
 
 
-def test_the_books_of_events() -> None:
+def test_the_deliveries_of_events() -> None:
     sent = outcome((0, 10, 200), (1, 20, 200), (0, 30, 200), (0, 40, 401), (1, 50, 0), (0, 60, 200))
     got = tally((0, 10, 3, 12, 15), (1, 20, 1, 22, 23), (0, 30, 2, 33, 36), (1, 50, 2, 51, 52), (0, 99, 3, 100, 101))
-    books = books_of(sent, [3, 2], got)
-    assert (books.events, books.expected, books.delivered, books.lost) == (6, 11, 6, 5)
-    assert (books.refused, books.unanswered, books.refused_but_arrived, books.unexpected) == (1, 1, 2, 3)
-    assert list(books.to_first) == [2] and list(books.to_last) == [5] and books.last == 36
-    assert books.fields()["statuses"] == {200: 4, 401: 1, 0: 1}
+    deliveries = deliveries_of(sent, [3, 2], got)
+    assert (deliveries.events, deliveries.expected, deliveries.delivered, deliveries.lost) == (6, 11, 6, 5)
+    assert (deliveries.refused, deliveries.unanswered) == (1, 1)
+    assert (deliveries.refused_but_arrived, deliveries.unexpected) == (2, 3)
+    assert list(deliveries.to_first) == [2] and list(deliveries.to_last) == [5] and deliveries.last == 36
+    assert deliveries.fields()["statuses"] == {200: 4, 401: 1, 0: 1}
 
 
 def test_what_went_to_those_who_left_is_not_lost() -> None:
     sent = outcome((0, 10, 200), (0, 20, 200), (1, 25, 200), (0, 30, 200))
     # of three subscribers one left after the first event, and one before
     got = tally((0, 10, 2, 11, 12), (0, 20, 1, 21, 22), (1, 25, 2, 26, 27), (0, 30, 1, 31, 32), gone=((0, 10), (0, 0)))
-    books = books_of(sent, [3, 2], got)
-    assert (books.expected, books.delivered, books.undelivered, books.lost) == (11, 6, 5, 0)
+    deliveries = deliveries_of(sent, [3, 2], got)
+    assert (deliveries.expected, deliveries.delivered, deliveries.undelivered, deliveries.lost) == (11, 6, 5, 0)
 
 
 def test_the_tallies_of_several_processes_are_one() -> None:
@@ -472,7 +473,7 @@ def fan_out(
 
 
 def run_of(body: dict[str, Any], server: MisbehavingPusher) -> dict[str, Any]:
-    """Its run, whose books have to balance."""
+    """Its run, whose sums have to balance."""
     (run,) = body["runs"]
     assert not server.faults["bad request"]
     assert run["events"] == server.pushes > 0

@@ -1,4 +1,4 @@
-"""`farm bench push` and `connect --push`: the books of a mixed load, and every option on a real farm."""
+"""`farm bench push` and `connect --push`: the account of a mixed load, and every option on a real farm."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_a_batch_is_a_line_for_each_push_and_answered_so() -> None:
     assert WIRES["batch"]("farm").response(refused) == (413, len(refused), False, ())
 
 
-# ---- books
+# ---- accounts
 
 
 def pushed(*rows: tuple[int, int, int]) -> Pushes:
@@ -96,18 +96,18 @@ def arrived(*rows: tuple[int, int, int]) -> Arrivals:
 def test_what_is_stored_for_devices_that_are_away() -> None:
     # two channels a device; devices 2 and 3 (channels 4 to 7) are away
     pushes = pushed((0, 10, 200), (5, 11, 202), (5, 12, 202), (5, 13, 503), (6, 14, 200), (7, 15, 0), (3, 16, 202))
-    books = account(pushes, arrived((0, 10, DATA_RIGHT), (3, 16, DATA_MISSING)), channels=2, away=range(2, 4))
-    assert (books.sent, books.delivered, books.stored, books.superseded) == (7, 2, 2, 1)
-    assert (books.refused, books.unanswered, books.lost, books.undelivered) == (1, 1, 0, 0)
-    assert books.clean
+    found = account(pushes, arrived((0, 10, DATA_RIGHT), (3, 16, DATA_MISSING)), channels=2, away=range(2, 4))
+    assert (found.sent, found.delivered, found.stored, found.superseded) == (7, 2, 2, 1)
+    assert (found.refused, found.unanswered, found.lost, found.undelivered) == (1, 1, 0, 0)
+    assert found.clean
 
 
 def test_a_device_that_is_gone_has_all_its_channels_gone() -> None:
     pushes = pushed((4, 10, 200), (5, 11, 200), (6, 12, 200))
     arrivals = arrived()
     arrivals.gone.append(2)
-    books = account(pushes, arrivals, channels=2)
-    assert (books.undelivered, books.lost) == (2, 1)
+    found = account(pushes, arrivals, channels=2)
+    assert (found.undelivered, found.lost) == (2, 1)
 
 
 def test_data_that_is_wrong_or_not_there() -> None:
@@ -115,8 +115,8 @@ def test_data_that_is_wrong_or_not_there() -> None:
     arrivals = arrived(
         (0, 10, DATA_RIGHT), (1, 11, DATA_MISSING), (2, 12, DATA_MISSING), (3, 13, DATA_WRONG), (4, 14, DATA_WRONG)
     )
-    books = account(pushes, arrivals)
-    assert books.wrong_data == 3 and books.delivered == 5 and not books.clean
+    found = account(pushes, arrivals)
+    assert found.wrong_data == 3 and found.delivered == 5 and not found.clean
 
 
 def test_what_devices_get_when_they_come_back() -> None:
@@ -148,9 +148,9 @@ def test_webpush_keeps_every_message() -> None:
     # devices 2 and 3 are away; 201 says only that a message was taken
     pushes = pushed((0, 10, 201), (0, 11, 201), (2, 12, 201), (2, 13, 201), (3, 14, 503), (1, 15, 201))
     arrivals = arrived((0, 11, DATA_RIGHT), (1, 15, DATA_MISSING))
-    books = account(pushes, arrivals, away=range(2, 4), keeps_all=True)
-    assert (books.sent, books.delivered, books.stored, books.superseded) == (6, 2, 2, 0)
-    assert (books.lost, books.refused, books.wrong_data) == (1, 1, 1)
+    found = account(pushes, arrivals, away=range(2, 4), keeps_all=True)
+    assert (found.sent, found.delivered, found.stored, found.superseded) == (6, 2, 2, 0)
+    assert (found.lost, found.refused, found.wrong_data) == (1, 1, 1)
     devices = frozenset({2, 3})
 
     def back(*arrivals: tuple[int, int]) -> dict[str, int]:

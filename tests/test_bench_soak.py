@@ -145,16 +145,16 @@ def test_a_soak_of_a_farm(tmp_path: Path) -> None:
     assert done["clean"] and not done["grows"] and done["held"] == 200
     assert done["left"] == done["returned"] > 100
     assert done["pings"]["sent"] > 0 and done["pings"]["overdue"] == 0
-    assert done["books"]["sent"] == sum(point["pushes"] for point in done["samples"]) > 1000
-    assert done["books"]["lost"] == 0 and done["books"]["statuses"]["202"] > 0
+    assert done["deliveries"]["sent"] == sum(point["pushes"] for point in done["samples"]) > 1000
+    assert done["deliveries"]["lost"] == 0 and done["deliveries"]["statuses"]["202"] > 0
     for point in done["samples"]:
         assert point["memory"]["router"] > 0 and point["descriptors"]["workers"] > 0
         assert point["connections"] > 0 and point["to_frame_ms"]["p99"] > 0
     # no claim is made of what so short a run can't show, and it says so
     assert {verdict["verdict"] for verdict in done["growth"].values()} == {"too short to tell"}
-    books, growth = view.tables(body)[:2]
+    deliveries, growth = view.tables(body)[:2]
     assert any("too short to tell" in row for row in growth.rows) and "neither" in growth.notes[-1]
-    assert ["lost (accepted, never arrived)", "0"] in books.rows
+    assert ["lost (accepted, never arrived)", "0"] in deliveries.rows
     charts = view.charts(body)
     assert [chart.title for chart in charts][:2] == ["Memory", "Descriptors"]
     assert all(len(line.x) == len(line.y) == len(done["samples"]) for chart in charts for line in chart.series)
@@ -168,7 +168,7 @@ def test_a_long_soak_is_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
         load = Load(10, endpoints_every=1)
         done = soak.run(target, load, plan, interrupt=Interrupt(), progress=quiet())["soak"]
     assert 2 <= len(done["samples"]) <= 4
-    assert sum(point["pushes"] for point in done["samples"]) == server.pushes == done["books"]["sent"]
+    assert sum(point["pushes"] for point in done["samples"]) == server.pushes == done["deliveries"]["sent"]
     assert done["clean"] and done["growth"] == {}
 
 
@@ -178,7 +178,7 @@ def test_a_soak_finds_what_was_lost() -> None:
         target = Target(url=server.url, admin="")
         load = Load(10, endpoints_every=1)
         done = soak.run(target, load, plan, interrupt=Interrupt(), progress=quiet())["soak"]
-    assert done["books"]["lost"] == server.faults["lose"] > 0 and not done["clean"]
+    assert done["deliveries"]["lost"] == server.faults["lose"] > 0 and not done["clean"]
 
 
 def test_an_interrupt_ends_a_soak_with_what_was_measured(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`farm bench storm`, and what it stands on: protocols, devices that come back, and the books of pushes to them."""
+"""`farm bench storm`, and what it stands on: protocols, devices that come back, and the check of pushes to them."""
 
 import io
 import json
@@ -30,7 +30,7 @@ from bench.load.protocols.base import DONE, PONG, Protocol, Scenario
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG, Arrivals, Pushes
 from bench.progress import Progress
 from bench.runs import storm
-from bench.runs.ledger import MEMORY_SECONDS, Ledger
+from bench.runs.delivery_checker import MEMORY_SECONDS, DeliveryChecker
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.virtual_users import Absences, Backoff, Load, VirtualUsers
 from bench.target import Target
@@ -192,7 +192,7 @@ def test_a_backoff_doubles_up_to_its_cap() -> None:
     assert max(delays) - min(delays) > 4
 
 
-# ---- books
+# ---- the delivery checker
 
 
 def pushes(*rows: tuple[int, int, int]) -> Pushes:
@@ -250,21 +250,21 @@ def absences(*rows: tuple[int, int, int | None]) -> Absences:
         ([(1, 10, 503), (2, 11, 0)], [], [], {"refused": 1, "unanswered": 1}),
         ([(1, 10, 0)], [(1, 10, 11)], [], {"unanswered": 1, "refused_but_arrived": 1}),
         ([], [(1, 10, 11)], [], {"unexpected": 1}),
-        ([], [(1, 3, 11)], [], {"resent": 1}),  # from before the books began
+        ([], [(1, 3, 11)], [], {"resent": 1}),  # from before the check began
     ],
 )
-def test_the_books_of_devices_that_come_back(
+def test_the_checker_judges_devices_that_come_back(
     sent: list[tuple[int, int, int]],
     came: list[tuple[int, int, int]],
     away: list[tuple[int, int, int | None]],
     counts: dict[str, int],
 ) -> None:
-    ledger = Ledger(grace=5, since=5 * SECOND)
-    ledger.absences(absences(*away))
-    ledger.pushed(pushes(*sent))
-    ledger.arrived(arrivals(*came))
-    ledger.settle(100 * SECOND)
-    fields = ledger.fields()
+    checker = DeliveryChecker(grace=5, since=5 * SECOND)
+    checker.absences(absences(*away))
+    checker.pushed(pushes(*sent))
+    checker.arrived(arrivals(*came))
+    checker.settle(100 * SECOND)
+    fields = checker.fields()
     assert fields.pop("statuses") == {str(status): [row[2] for row in sent].count(status) for _, _, status in sent}
     bad = {"lost", "duplicates", "unexpected", "wrong_data"}
     assert fields.pop("clean") == (not bad & counts.keys())
@@ -273,46 +273,46 @@ def test_the_books_of_devices_that_come_back(
     assert total == fields["sent"]
 
 
-def test_the_books_wait_for_the_time_of_grace() -> None:
-    ledger = Ledger(channels=2, grace=5)
-    ledger.absences(absences((1, 10, 30)))
-    ledger.pushed(pushes((3, 20, 202)))
-    ledger.settle(34 * SECOND)
-    assert ledger.open == 1 and ledger.owed() == {1} and ledger.clean
-    ledger.settle(36 * SECOND)
-    assert ledger.counts["lost"] == 1 and ledger.owed() == {1} and not ledger.clean
+def test_the_checker_waits_for_the_time_of_grace() -> None:
+    checker = DeliveryChecker(channels=2, grace=5)
+    checker.absences(absences((1, 10, 30)))
+    checker.pushed(pushes((3, 20, 202)))
+    checker.settle(34 * SECOND)
+    assert checker.open == 1 and checker.owed() == {1} and checker.clean
+    checker.settle(36 * SECOND)
+    assert checker.counts["lost"] == 1 and checker.owed() == {1} and not checker.clean
 
 
-def test_the_books_tell_missed_messages_from_live_ones() -> None:
-    ledger = Ledger()
-    ledger.absences(absences((1, 10, 30)))
-    ledger.pushed(pushes((1, 9, 200), (1, 20, 202), (2, 20, 200), (1, 31, 200)))
-    ledger.arrived(arrivals((1, 9, 9), (2, 20, 21), (1, 20, 33), (1, 31, 33)))
-    assert list(ledger.live) == [0, 1 * SECOND, 2 * SECOND]
-    assert list(ledger.waited) == [3 * SECOND] and ledger.complete == {1: 33 * SECOND}
+def test_the_checker_tells_missed_messages_from_live_ones() -> None:
+    checker = DeliveryChecker()
+    checker.absences(absences((1, 10, 30)))
+    checker.pushed(pushes((1, 9, 200), (1, 20, 202), (2, 20, 200), (1, 31, 200)))
+    checker.arrived(arrivals((1, 9, 9), (2, 20, 21), (1, 20, 33), (1, 31, 33)))
+    assert list(checker.live) == [0, 1 * SECOND, 2 * SECOND]
+    assert list(checker.waited) == [3 * SECOND] and checker.complete == {1: 33 * SECOND}
 
 
-def test_the_books_forget_what_is_old() -> None:
-    ledger = Ledger()
+def test_the_checker_forgets_what_is_old() -> None:
+    checker = DeliveryChecker()
     for second in range(1, 4000, 10):
-        ledger.absences(absences((1, second, second + 1)))
-        ledger.pushed(pushes((1, second + 2, 200), (2, second + 2, 503)))
-        ledger.arrived(arrivals((1, second + 2, second + 3)))
-        ledger.settle((second + 5) * SECOND)
+        checker.absences(absences((1, second, second + 1)))
+        checker.pushed(pushes((1, second + 2, 200), (2, second + 2, 503)))
+        checker.arrived(arrivals((1, second + 2, second + 3)))
+        checker.settle((second + 5) * SECOND)
     kept = 2 * MEMORY_SECONDS // 10 + 2
-    assert len(ledger._arrived) <= kept and len(ledger._refused) <= kept and len(ledger._backs[1]) <= kept
-    ledger.arrived(arrivals((1, 3, 5000)))
-    assert ledger.counts["resent"] == 1 and ledger.clean
+    assert len(checker._arrived) <= kept and len(checker._refused) <= kept and len(checker._backs[1]) <= kept
+    checker.arrived(arrivals((1, 3, 5000)))
+    assert checker.counts["resent"] == 1 and checker.clean
 
 
 def test_wrong_data_is_wrong_unless_it_was_stored() -> None:
-    ledger = Ledger()
-    ledger.absences(absences((2, 5, 20)))
-    ledger.pushed(pushes((1, 10, 200), (1, 11, 200), (2, 10, 202), (1, 12, 200)))
+    checker = DeliveryChecker()
+    checker.absences(absences((2, 5, 20)))
+    checker.pushed(pushes((1, 10, 200), (1, 11, 200), (2, 10, 202), (1, 12, 200)))
     came = arrivals((1, 10, 11), (1, 11, 12), (2, 10, 21), (1, 12, 13))
     came.data.extend([DATA_WRONG, DATA_MISSING, DATA_MISSING, DATA_RIGHT])
-    ledger.arrived(came)
-    assert ledger.counts["wrong_data"] == 2 and ledger.counts["delivered"] == 4
+    checker.arrived(came)
+    assert checker.counts["wrong_data"] == 2 and checker.counts["delivered"] == 4
 
 
 # ---- figures
@@ -329,12 +329,12 @@ def test_when_a_share_was_back() -> None:
 def test_returns_by_device() -> None:
     gone = absences((1, 100, 105), (2, 100, 110), (3, 100, None), (2, 112, 120))
     gone.attempts = array("H", [1, 2, 1])
-    ledger = Ledger(grace=5)
-    ledger.absences(gone)
-    ledger.pushed(pushes((1, 101, 202), (2, 101, 202), (3, 101, 202)))
-    ledger.arrived(arrivals((1, 101, 107)))
-    ledger.settle(130 * SECOND)
-    figures = storm.returns(100 * SECOND, 3, gone, ledger)
+    checker = DeliveryChecker(grace=5)
+    checker.absences(gone)
+    checker.pushed(pushes((1, 101, 202), (2, 101, 202), (3, 101, 202)))
+    checker.arrived(arrivals((1, 101, 107)))
+    checker.settle(130 * SECOND)
+    figures = storm.returns(100 * SECOND, 3, gone, checker)
     assert (figures["cut_off"], figures["cut_again"], figures["back"]) == (3, 1, 2)
     assert figures["back_seconds"] == {"50%": 20.0, "95%": None, "99%": None, "100%": None}
     assert figures["whole_seconds"]["50%"] is None  # only device 1 has all: 2 lost its message
@@ -471,14 +471,14 @@ def test_messages_that_a_server_forgets_while_devices_are_away_are_lost() -> Non
     with misbehaving(Rules(back=lambda number: "forget")) as server:
         (result,) = storms_of(server, backoff=1.5)  # time for some pushes on a busy machine, too
     assert result["back"] == result["held"] == 40
-    assert result["books"]["lost"] > 0 and not result["clean"]
+    assert result["deliveries"]["lost"] > 0 and not result["clean"]
     assert result["whole_seconds"]["100%"] is None and result["back_seconds"]["100%"] is not None
 
 
 def test_messages_that_a_server_brings_twice_are_duplicates() -> None:
     with misbehaving(Rules(back=lambda number: "twice")) as server:
         (result,) = storms_of(server)
-    assert result["books"]["duplicates"] > 0 and not result["clean"]
+    assert result["deliveries"]["duplicates"] > 0 and not result["clean"]
 
 
 def test_devices_that_never_come_back() -> None:
@@ -487,7 +487,7 @@ def test_devices_that_never_come_back() -> None:
     assert result["back"] == result["held"] == 0 and not result["clean"]
     assert result["back_seconds"]["50%"] is None
     assert result["attempt_failures"] == {"upgrade: HTTP 503": server.faults["refuse"]}
-    assert server.faults["refuse"] >= 40 and result["books"]["sent"] == 0
+    assert server.faults["refuse"] >= 40 and result["deliveries"]["sent"] == 0
 
 
 def farm_bench(*arguments: str, file: Path, code: int = 0) -> dict[str, Any]:
@@ -505,13 +505,13 @@ def test_a_storm_on_a_farm_loses_nothing(restart: bool, tmp_path: Path) -> None:
     body = farm_bench(*arguments, *(["--restart"] if restart else []), file=tmp_path / "storm.json")
     assert [result["jitter"] for result in body["storms"]] == [False, True]
     for result in body["storms"]:
-        books = result["books"]
+        deliveries = result["deliveries"]
         assert result["cut_off"] >= 300 and result["back"] == result["held"] == 300
-        assert result["clean"] and books["lost"] == 0
+        assert result["clean"] and deliveries["lost"] == 0
         assert result["back_seconds"]["50%"] <= result["back_seconds"]["100%"] <= result["whole_seconds"]["100%"]
         assert result["back_seconds"]["50%"] >= 0.25
-        assert books["sent"] == sum(phase["pushes"] for phase in result["pushes"]["phases"].values())
-        assert books["statuses"]["202"] > 0
+        assert deliveries["sent"] == sum(phase["pushes"] for phase in result["pushes"]["phases"].values())
+        assert deliveries["statuses"]["202"] > 0
         assert sum(int(tries) * count for tries, count in result["attempts"].items()) >= 300
         assert result["usage"]["groups"]["workers"]["cpu_seconds"] > 0
     tables = view.tables(body)
@@ -554,4 +554,4 @@ def test_an_interrupt_ends_a_storm_with_what_was_measured(tmp_path: Path) -> Non
     body = json.loads(file.read_text())
     (result,) = body["storms"]  # the second storm never began
     assert body["interrupted"] and (result["cut_off"], result["back"]) == (20, 0)
-    assert result["books"]["stored"] > 0 and result["books"]["lost"] == 0
+    assert result["deliveries"]["stored"] > 0 and result["deliveries"]["lost"] == 0

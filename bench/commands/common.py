@@ -144,7 +144,7 @@ def connections_option(command: Command) -> Command:
 
 
 def grace_option(seconds: float) -> Callable[[Command], Command]:
-    """`--grace`: for commands that keep the books of what they push."""
+    """`--grace`: for commands that check what became of each push."""
     return click.option(
         "--grace",
         type=Number(0),

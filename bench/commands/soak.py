@@ -92,7 +92,7 @@ def soak(
 ) -> None:
     """Let devices leave and return and push to them, for hours.
 
-    Samples memory, descriptors, latency and connections over time and keeps the books of every push. Fails
+    Samples memory, descriptors, latency and connections over time and checks what became of each push. Fails
     (exit code 1) if one was lost, or if the memory of the router, the workers or the supervisor grows by
     more than --max-slope over the second half of the time; the first half is warm-up. 2 MiB an hour are
     1.4 GiB in a month: about what a machine of 8 GiB can spare until its next restart for a kernel update.

@@ -1,1 +1,1 @@
-"""One module for each measurement, and what they share: load processes, the devices of a run, its books."""
+"""One module for each measurement, and what they share: load processes, devices, what became of pushes."""

@@ -174,7 +174,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Books:
+class Deliveries:
     """What became of the events of a run, in deliveries. `expected` = delivered + undelivered + lost, of what was
     accepted: `undelivered` to subscribers that lost their connection, `lost`: to those that did not. `unexpected`:
     arrived and never sent. `to_first` and `to_last`: us from the moment at which an event was sent or due until the
@@ -200,39 +200,39 @@ class Books:
         return {name: getattr(self, name) for name in self.__slots__ if name not in samples}
 
 
-def books_of(outcome: Outcome, listening: Sequence[int], tally: Tally) -> Books:
+def deliveries_of(outcome: Outcome, listening: Sequence[int], tally: Tally) -> Deliveries:
     """Match every event with its arrivals. `listening`: subscribers of each channel when the run began."""
-    books = Books()
+    deliveries = Deliveries()
     events = dict(tally.events)
     accepted: dict[int, list[int]] = {}
     for channel, version, status in zip(
         outcome.pushes.channels, outcome.pushes.versions, outcome.pushes.statuses, strict=True
     ):
-        books.events += 1
-        books.statuses[status] += 1
+        deliveries.events += 1
+        deliveries.statuses[status] += 1
         arrived = events.pop((channel, version), None)
         if status not in ACCEPTED:
-            books.refused += status != NO_ANSWER
-            books.unanswered += status == NO_ANSWER
-            books.refused_but_arrived += arrived.count if arrived else 0
+            deliveries.refused += status != NO_ANSWER
+            deliveries.unanswered += status == NO_ANSWER
+            deliveries.refused_but_arrived += arrived.count if arrived else 0
             continue
         accepted.setdefault(channel, []).append(version)
-        books.expected += listening[channel]
+        deliveries.expected += listening[channel]
         if arrived is None:
             continue
-        books.delivered += arrived.count
-        books.last = max(books.last, arrived.last)
+        deliveries.delivered += arrived.count
+        deliveries.last = max(deliveries.last, arrived.last)
         if arrived.count == listening[channel]:
-            books.to_first.append(arrived.first - version)
-            books.to_last.append(arrived.last - version)
-    books.unexpected = sum(arrived.count for arrived in events.values())
+            deliveries.to_first.append(arrived.first - version)
+            deliveries.to_last.append(arrived.last - version)
+    deliveries.unexpected = sum(arrived.count for arrived in events.values())
     for versions in accepted.values():
         versions.sort()
     for channel, newest in tally.gone:
         versions = accepted.get(channel, [])
-        books.undelivered += len(versions) - bisect_right(versions, newest)
-    books.lost = max(0, books.expected - books.delivered - books.undelivered)
-    return books
+        deliveries.undelivered += len(versions) - bisect_right(versions, newest)
+    deliveries.lost = max(0, deliveries.expected - deliveries.delivered - deliveries.undelivered)
+    return deliveries
 
 
 # ---- a run
@@ -352,22 +352,22 @@ def _run(
     usage = meter.stop(procfs.cores())
     tally = subscribers.tally()
     held = subscribers.collect()
-    books = books_of(outcome, listening, tally)
-    seconds = max((books.last - outcome.start) / 1e6, 1e-6) if books.delivered else plan.seconds
+    deliveries = deliveries_of(outcome, listening, tally)
+    seconds = max((deliveries.last - outcome.start) / 1e6, 1e-6) if deliveries.delivered else plan.seconds
     faults = {name: tally.faults[name] for name in ("duplicates", "reordered", "wrong_data")}
-    bad = [*faults.values(), books.lost, books.unexpected, held.strays]
+    bad = [*faults.values(), deliveries.lost, deliveries.unexpected, held.strays]
     return {
         "mode": "open loop" if rate else "flat out",
         "rate": rate or None,
         "seconds": seconds,
-        "deliveries_a_second": books.delivered / seconds,
-        "events_a_second": books.events / seconds,
-        "to_last_ms": percentiles(books.to_last, 0.001),
-        "to_first_ms": percentiles(books.to_first, 0.001),
+        "deliveries_a_second": deliveries.delivered / seconds,
+        "events_a_second": deliveries.events / seconds,
+        "to_last_ms": percentiles(deliveries.to_last, 0.001),
+        "to_first_ms": percentiles(deliveries.to_first, 0.001),
         "to_response_ms": percentiles(
             (took for took, status in zip(outcome.pushes.times, outcome.pushes.statuses, strict=True) if status), 0.001
         ),
-        **books.fields(),
+        **deliveries.fields(),
         **faults,
         "strays": held.strays,
         "clean": not any(bad),
@@ -375,8 +375,8 @@ def _run(
         "held": held.devices,
         "drops": dict(held.drops),
         "errors": dict(outcome.errors),
-        "cpu_a_million": cpu_a_million(usage, books.delivered),
-        "usage": usage.fields(books.delivered),
+        "cpu_a_million": cpu_a_million(usage, deliveries.delivered),
+        "usage": usage.fields(deliveries.delivered),
         "limit": usage.limit(),
     }
 

@@ -315,7 +315,7 @@ def merge(held: Held, more: Held) -> None:
 
 def _figures(scene: _Scene, outcome: Outcome, held: Held, usage: Usage) -> dict[str, Any]:
     pushes, start, end = outcome.pushes, outcome.start, outcome.end
-    books = _account(scene, pushes, held)
+    found = _account(scene, pushes, held)
     seconds = max((end - start) / 1e6, 1e-6)
     in_time = sum(start <= time_ <= end for time_ in held.arrivals.times)
     answers = [time_ for time_, status in zip(pushes.times, pushes.statuses, strict=True) if status]
@@ -328,11 +328,11 @@ def _figures(scene: _Scene, outcome: Outcome, held: Held, usage: Usage) -> dict[
         "pushes": len(pushes.statuses),
         "pushes_a_second": answered_in_time / seconds,
         "notifications_a_second": in_time / seconds,
-        "to_frame_ms": percentiles(books.latencies, 0.001),
+        "to_frame_ms": percentiles(found.latencies, 0.001),
         "to_response_ms": percentiles(answers, 0.001),
-        **books.fields(),
+        **found.fields(),
         "strays": held.strays,
-        "clean": books.clean and not held.strays,
+        "clean": found.clean and not held.strays,
         "held": held.devices,
         "drops": dict(held.drops),
         "usage": usage.fields(len(pushes.statuses)),

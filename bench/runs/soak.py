@@ -14,7 +14,7 @@ from bench.load.samples import percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter
 from bench.progress import Progress
-from bench.runs.ledger import Ledger
+from bench.runs.delivery_checker import DeliveryChecker
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.push import Plan as PushPlan
 from bench.runs.traffic import Traffic
@@ -93,7 +93,7 @@ class _Soak:
         users, plan, interrupt = self.users, self.plan, self.users.processes.interrupt
         users.collect()
         self.began = time.monotonic()
-        ledger = Ledger(users.load.channels, plan.grace, since=_now())
+        checker = DeliveryChecker(users.load.channels, plan.grace, since=_now())
         load = {"load devices": [child.pid for child in users.children]}
         if self.traffic is not None:
             load["load pushers"] = [child.pid for child in self.traffic.children]
@@ -103,7 +103,7 @@ class _Soak:
         self.progress.step("soaking", round(plan.seconds))
         pending: list[dict[str, Any]] = []
         while (left := plan.seconds - self._passed()) > 0 and not interrupt.requested:
-            pending.append(self._round(ledger, min(left, plan.every)))
+            pending.append(self._round(checker, min(left, plan.every)))
             if len(pending) == self.stride:
                 self.samples.append(joined(pending))
                 pending = []
@@ -114,12 +114,12 @@ class _Soak:
             self.samples.append(joined(pending))
         usage = meter.stop(procfs.cores())
         users.churn(0)
-        self._let_settle(ledger)
+        self._let_settle(checker)
         counts = {name: len(pids) for name, pids in groups.items()}
         growth = grown(self.samples, counts, plan.max_slope)
-        sent = ledger.counts["sent"]
+        sent = checker.counts["sent"]
         held = users.count_anew("ready")
-        lost = not ledger.clean or bool(self.strays or self.reassigned)
+        lost = not checker.clean or bool(self.strays or self.reassigned)
         return {
             "seconds": self._passed(),
             "devices": users.devices,
@@ -127,12 +127,12 @@ class _Soak:
             "samples": self.samples,
             "growth": growth,
             "grows": [name for name, verdict in growth.items() if verdict["verdict"] == "grows"],
-            "books": ledger.fields(),
+            "deliveries": checker.fields(),
             "strays": self.strays,
             "reassigned": self.reassigned,
             "left": self.gone,
             "returned": self.back,
-            "away": ledger.away,
+            "away": checker.away,
             "return_failures": dict(self.failures),
             "drops": dict(self.drops),
             "errors": dict(self.errors),
@@ -151,7 +151,7 @@ class _Soak:
             return self.farm.status()
         return None
 
-    def _round(self, ledger: Ledger, seconds: float) -> dict[str, Any]:
+    def _round(self, checker: DeliveryChecker, seconds: float) -> dict[str, Any]:
         """Push for so long, and see where everything stands then."""
         processes = self.users.processes
         start = time.monotonic()
@@ -163,16 +163,16 @@ class _Soak:
                 self.traffic.hear(wait)
             else:
                 processes.hear(wait)
-            note = f"{self.users.count('ready'):,} connected, {ledger.counts['lost']:,} lost"
+            note = f"{self.users.count('ready'):,} connected, {checker.counts['lost']:,} lost"
             self.progress.update(round(self._passed(), 1), note=note)
         sent = None
         if self.traffic is not None:
             self._wait_for_answers()
             sent = self.traffic.end()
-            ledger.pushed(sent.pushes)
+            checker.pushed(sent.pushes)
             self.errors.update(sent.errors)
             self.unsent += sent.unsent
-        self._collect(ledger)
+        self._collect(checker)
         answers = (
             []
             if sent is None
@@ -184,15 +184,15 @@ class _Soak:
             "devices": self.users.count("ready"),
             "away": self.users.count("away"),
             "pushes": 0 if sent is None else len(sent.pushes.statuses),
-            "refused": ledger.counts["refused"],
-            "unanswered": ledger.counts["unanswered"],
-            "lost": ledger.counts["lost"],
-            "stored": ledger.open,
-            "to_frame_ms": _points(percentiles(ledger.live, 0.001)),
+            "refused": checker.counts["refused"],
+            "unanswered": checker.counts["unanswered"],
+            "lost": checker.counts["lost"],
+            "stored": checker.open,
+            "to_frame_ms": _points(percentiles(checker.live, 0.001)),
             "to_response_ms": _points(percentiles(answers, 0.001)),
         }
-        del ledger.live[:], ledger.waited[:]
-        ledger.complete.clear()
+        del checker.live[:], checker.waited[:]
+        checker.complete.clear()
         return sample
 
     def _wait_for_answers(self) -> None:
@@ -206,11 +206,11 @@ class _Soak:
         ):
             self.traffic.hear(LOOK_SECONDS)
 
-    def _collect(self, ledger: Ledger) -> None:
+    def _collect(self, checker: DeliveryChecker) -> None:
         held = self.users.collect()
-        ledger.absences(held.absences)
-        ledger.arrived(held.arrivals)
-        ledger.settle(_now())
+        checker.absences(held.absences)
+        checker.arrived(held.arrivals)
+        checker.settle(_now())
         self.gone += len(held.absences.gone)
         self.back += len(held.absences.back)
         self.strays += held.strays
@@ -221,14 +221,14 @@ class _Soak:
         self.pings.update(held.pings)
         self.pings["outstanding"] = outstanding
 
-    def _let_settle(self, ledger: Ledger) -> None:
+    def _let_settle(self, checker: DeliveryChecker) -> None:
         """Until those that are away are back, one backoff later, and what was accepted has arrived."""
         processes, plan = self.users.processes, self.plan
         self.progress.step("waiting for the last to arrive")
         deadline = time.monotonic() + 2 * plan.backoff + plan.grace + 1
-        while (ledger.open or ledger.away) and time.monotonic() < deadline and not processes.interrupt.requested:
+        while (checker.open or checker.away) and time.monotonic() < deadline and not processes.interrupt.requested:
             processes.hear(LOOK_SECONDS)
-            self._collect(ledger)
+            self._collect(checker)
 
     def _measures(self) -> dict[str, Any]:
         """Memory, descriptors and connections now; None where the farm does not say."""

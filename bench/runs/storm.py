@@ -17,7 +17,7 @@ from bench.load.samples import ACCEPTED, NO_ANSWER, Pushes, percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter, Usage, Use
 from bench.progress import Progress
-from bench.runs.ledger import Ledger
+from bench.runs.delivery_checker import DeliveryChecker
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.push import Outcome, merge
 from bench.runs.push import Plan as PushPlan
@@ -126,24 +126,24 @@ class _Scene:
             usage = _with_newcomers(usage, before, self._newcomers(before))
         self._let_pass(plan.calm, f"storm {name}: calm after")
         self.sent = self.traffic.end() if self.traffic is not None else Outcome()
-        ledger, held = self._books()
+        checker, held = self._check_deliveries()
         return {
             "jitter": jitter,
             "cut": "the farm's workers were killed" if plan.restart else "the devices reset their connections",
             "devices": devices,
             "held": held.devices,
-            **returns(self.cut, devices, held.absences, ledger),
+            **returns(self.cut, devices, held.absences, checker),
             "attempt_failures": dict(held.return_failures),
             "reassigned": held.reassigned,
             "drops": dict(held.drops),
             "pushes": seen_by_app_servers(self.sent.pushes, self.start, self.cut, self.end),
             "errors": dict(self.sent.errors),
             "unsent": self.sent.unsent,
-            "books": ledger.fields(),
-            "missed_wait_ms": percentiles(ledger.waited, 0.001),
-            "to_frame_ms": percentiles(ledger.live, 0.001),
+            "deliveries": checker.fields(),
+            "missed_wait_ms": percentiles(checker.waited, 0.001),
+            "to_frame_ms": percentiles(checker.live, 0.001),
             "strays": held.strays,
-            "clean": ledger.clean and not held.strays and not held.reassigned and held.devices >= devices,
+            "clean": checker.clean and not held.strays and not held.reassigned and held.devices >= devices,
             "usage": usage.fields(devices),
             "limit": usage.limit(),
         }
@@ -202,25 +202,25 @@ class _Scene:
             if left and not away:
                 return
 
-    def _books(self) -> tuple[Ledger, Held]:
+    def _check_deliveries(self) -> tuple[DeliveryChecker, Held]:
         """Collect until everything accepted is accounted for, or has had its time."""
         users, plan = self.users, self.plan
         self.progress.step("waiting for the last to arrive")
-        ledger = Ledger(users.load.channels, plan.grace, since=self.start)
+        checker = DeliveryChecker(users.load.channels, plan.grace, since=self.start)
         held = users.collect()
-        ledger.absences(held.absences)
-        ledger.pushed(self.sent.pushes)
-        ledger.arrived(held.arrivals)
-        ledger.settle(_now())
+        checker.absences(held.absences)
+        checker.pushed(self.sent.pushes)
+        checker.arrived(held.arrivals)
+        checker.settle(_now())
         deadline = time.monotonic() + plan.grace + 1
-        while ledger.open and time.monotonic() < deadline and not users.processes.interrupt.requested:
+        while checker.open and time.monotonic() < deadline and not users.processes.interrupt.requested:
             users.processes.hear(LOOK_SECONDS)
             more = users.collect()
-            ledger.absences(more.absences)
-            ledger.arrived(more.arrivals)
-            ledger.settle(_now())
+            checker.absences(more.absences)
+            checker.arrived(more.arrivals)
+            checker.settle(_now())
             _add(held, more)
-        return ledger, held
+        return checker, held
 
 
 def _add(held: Held, more: Held) -> None:
@@ -256,7 +256,7 @@ def _now() -> int:
 # ---- figures; pure
 
 
-def returns(cut: int, devices: int, absences: Absences, ledger: Ledger) -> dict[str, Any]:
+def returns(cut: int, devices: int, absences: Absences, checker: DeliveryChecker) -> dict[str, Any]:
     """How the devices came back. Seconds count from the cut; None where too few ever did."""
     last_back: dict[int, int] = {}
     attempts: Counter[int] = Counter()
@@ -264,13 +264,13 @@ def returns(cut: int, devices: int, absences: Absences, ledger: Ledger) -> dict[
         last_back[device] = max(time_, last_back.get(device, 0))
         attempts[tries] += 1
     gone = Counter(absences.gone)
-    owed = ledger.owed()
+    owed = checker.owed()
     last_gone: dict[int, int] = {}
     for device, time_ in zip(absences.gone, absences.gone_times, strict=True):
         last_gone[device] = max(time_, last_gone.get(device, 0))
     back = sorted((time_ - cut) / 1e6 for device, time_ in last_back.items() if time_ >= last_gone.get(device, 0))
     whole = sorted(
-        (max(time_, ledger.complete.get(device, 0)) - cut) / 1e6
+        (max(time_, checker.complete.get(device, 0)) - cut) / 1e6
         for device, time_ in last_back.items()
         if time_ >= last_gone.get(device, 0) and device not in owed
     )

@@ -132,7 +132,7 @@ def _pushes(add: Callable[[str, Callable[[Stage], str]], None], at: int) -> None
     name = ("push", "push at half of that", "push again")[min(at, 2)]
     add(f"{name}: notifications/s", lambda stage: number(run(stage)["notifications_a_second"]))
     add("   PUT to frame, p50/p99/p99.9/max", lambda stage: _points(run(stage)["to_frame_ms"]))
-    add("   sent = delivered + stored + refused", lambda stage: _books(run(stage)))
+    add("   sent = delivered + stored + refused", lambda stage: _sums(run(stage)))
     add("   lost", lambda stage: number(run(stage)["lost"]))
     add("   cores used", lambda stage: _cores(run(stage)["farm_cores"]))
 
@@ -182,7 +182,7 @@ def _cores(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _books(run: dict[str, Any]) -> str:
+def _sums(run: dict[str, Any]) -> str:
     sent = sum(run["statuses"].values())
     refused = sum(count for status, count in run["statuses"].items() if str(status) not in ("200", "202"))
     stored = run["superseded"] + run["undelivered"]

@@ -9,17 +9,17 @@ MIB = 1024 * 1024
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """The books, and whether memory grows."""
+    """What became of the pushes, and whether memory grows."""
     soak = body["soak"]
-    return [_books(body, soak), _growth(soak), *_troubles(body, soak)]
+    return [_deliveries(body, soak), _growth(soak), *_troubles(body, soak)]
 
 
-def _books(body: dict[str, Any], soak: dict[str, Any]) -> Table:
-    options, books = body["options"], soak["books"]
+def _deliveries(body: dict[str, Any], soak: dict[str, Any]) -> Table:
+    options, deliveries = body["options"], soak["deliveries"]
     table = Table(f"{soak['devices']:,} devices for {_time(soak['seconds'])}", ["soak"])
     table.row("devices that left and came back", f"{soak['left']:,} and {soak['returned']:,}")
     table.row("connected at the end", f"{soak['held']:,} of {soak['devices']:,}")
-    table.row("pushes", number(books["sent"]))
+    table.row("pushes", number(deliveries["sent"]))
     for key, name in (
         ("delivered", "delivered"),
         ("superseded", "stored, then replaced by a newer one"),
@@ -32,7 +32,7 @@ def _books(body: dict[str, Any], soak: dict[str, Any]) -> Table:
         ("wrong_data", "with wrong data"),
         ("resent", "once more after coming back"),
     ):
-        table.row(name, number(books[key]))
+        table.row(name, number(deliveries[key]))
     table.row("due but never sent", number(soak["unsent"]))
     samples = soak["samples"]
     for key, name in (("to_frame_ms", "PUT to frame"), ("to_response_ms", "PUT to answer")):

@@ -19,7 +19,7 @@ def _name(storm: dict[str, Any]) -> str:
 
 
 def _pushed(storm: dict[str, Any]) -> bool:
-    return bool(storm["books"]["sent"])
+    return bool(storm["deliveries"]["sent"])
 
 
 def _returns(body: dict[str, Any], storms: list[dict[str, Any]]) -> Table:
@@ -40,7 +40,7 @@ def _returns(body: dict[str, Any], storms: list[dict[str, Any]]) -> Table:
     row("most attempts", [max(storm["attempts"], key=int, default="-") for storm in storms])
     row("attempts that failed", [number(sum(storm["attempt_failures"].values())) for storm in storms])
     row("cut off once more on the way", [number(storm["cut_again"]) for storm in storms])
-    row("pushes", [number(storm["books"]["sent"]) for storm in storms])
+    row("pushes", [number(storm["deliveries"]["sent"]) for storm in storms])
     for key, name in (
         ("delivered", "delivered"),
         ("superseded", "stored, then replaced by a newer one"),
@@ -51,7 +51,7 @@ def _returns(body: dict[str, Any], storms: list[dict[str, Any]]) -> Table:
         ("duplicates", "twice in one connection"),
         ("resent", "once more after coming back"),
     ):
-        row(name, [number(storm["books"][key]) for storm in storms])
+        row(name, [number(storm["deliveries"][key]) for storm in storms])
     for point in POINTS:
         cells = [milliseconds(storm["missed_wait_ms"].get(point)) for storm in storms]
         row(f"back to missed message, {point}", cells)

@@ -1,4 +1,5 @@
-"""The protocols that devices speak. Each kind of device is one module here and a `Protocol`; `protocol_of` makes one by its name.
+"""The protocols that devices speak. Each kind of device is one module here and a `Protocol`; `protocol_of` makes one by
+its name.
 
 A protocol is pure: the load process hands it a device's number and a payload, and it says what that means and what to
 send. It keeps nothing for a device, so a device costs the load process a few bytes whatever it speaks.

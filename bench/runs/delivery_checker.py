@@ -1,4 +1,4 @@
-"""The books of a run in which devices lose their connection and come back: which push arrived, perhaps later. Pure.
+"""Checks a run in which devices lose their connection and come back: which push arrived, perhaps later. Pure.
 
 What SimplePush promises is that a device gets the newest accepted version of each channel, now or when it is back.
 So a version may be left out only if a newer one of its channel arrived and the device was away in between; and one
@@ -35,7 +35,7 @@ _CHANNEL_BITS: Final = 32
 _MEMORY: Final = MEMORY_SECONDS * 1_000_000
 
 
-class Ledger:
+class DeliveryChecker:
     """All times in microseconds of CLOCK_MONOTONIC; a version is the time at which its push was due.
 
     sent = delivered + superseded + refused + unanswered + lost + stored. `lost`: accepted, its device was connected
@@ -45,7 +45,7 @@ class Ledger:
     """
 
     def __init__(self, channels: int = 1, grace: float = 5.0, since: int = 0) -> None:
-        """`since`: what was pushed before is not the ledger's concern; it may still come again."""
+        """`since`: what was pushed before is not checked; it may still come again."""
         self._channels = channels
         self._since = since
         self._grace = int(grace * 1e6)
