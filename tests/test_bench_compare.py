@@ -34,7 +34,7 @@ from bench.runs import compare as comparing
 from bench.runs import push as pushing
 from bench.runs.compare import clean, counted, figures, medians, ratios
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Load, Ramp, VirtualUsers, most_a_process
+from bench.runs.virtual_users import Load, Setup, VirtualUsers, most_a_process
 from bench.views.compare import charts, tables, times
 
 DEVICES = 200
@@ -170,9 +170,9 @@ def test_medians_ratios_and_words() -> None:
 
 
 def test_figures_of_a_round() -> None:
-    ramp = Ramp(100, ready=100, started=0.0)
-    ramp.completions.extend([1.0, 2.0])
-    ramp.durations.extend([0.010, 0.030])
+    setup = Setup(100, ready=100, started=0.0)
+    setup.completions.extend([1.0, 2.0])
+    setup.durations.extend([0.010, 0.030])
     usage = Usage(4.0, [Use("server", 1, 1.5, 0, 0), Use("server", 2, 0.5, 0, 0), Use("load devices", 3, 9, 0, 0)], 1.0)
     pushed = {
         "delivered": 10,
@@ -182,14 +182,14 @@ def test_figures_of_a_round() -> None:
         "to_frame_ms": {"p50": 1.0, "p99": 3.0},
         "usage": {"groups": {"router": {"cpu_seconds": 0.25}, "load pushers": {"cpu_seconds": 7.0}}},
     }
-    found = figures(ramp, usage, 1000, 3000, pushed)
+    found = figures(setup, usage, 1000, 3000, pushed)
     assert found["memory_a_connection"] == 20
     assert found["setup_rate"] == 1.0
     assert (found["setup_cpu_a_1000"], found["setup_cores"]) == (20.0, 0.5)
     assert (found["push_rate"], found["push_p99_ms"]) == (5.0, 3.0)
     assert (found["push_cpu_a_1000"], found["push_cores"]) == (25.0, 0.125)
-    assert figures(ramp, usage, 1000, 3000, None)["push_rate"] is None
-    assert figures(Ramp(100), usage, 1000, 3000, pushed | {"delivered": 0})["memory_a_connection"] is None
+    assert figures(setup, usage, 1000, 3000, None)["push_rate"] is None
+    assert figures(Setup(100), usage, 1000, 3000, pushed | {"delivered": 0})["memory_a_connection"] is None
 
 
 def test_descendants_of_a_process() -> None:
@@ -230,11 +230,11 @@ def test_a_peer_takes_the_load(name: str) -> None:
         assert server.supervisor is not None
         load = Load(DEVICES, protocol=peer.protocol, arguments=peer.arguments(server.ports), endpoints_every=1)
         users = VirtualUsers.of(processes, load, server)
-        ramp = users.bring_up(progress, "up")
-        assert (ramp.ready, dict(ramp.failures)) == (DEVICES, {})
-        assert len(ramp.endpoints) == DEVICES
+        setup = users.bring_up(progress, "up")
+        assert (setup.ready, dict(setup.failures)) == (DEVICES, {})
+        assert len(setup.endpoints) == DEVICES
         plan = pushing.Plan(connections=8, seconds=0.3, wire=peer.wire, grace=WAIT_SECONDS)
-        (run,) = pushing.measure(processes, server, users, ramp, plan=plan, progress=progress)
+        (run,) = pushing.measure(processes, server, users, setup, plan=plan, progress=progress)
         assert run["delivered"] == run["pushes"] > 0
         assert run["statuses"] == {200: run["pushes"]}
         assert run["clean"]

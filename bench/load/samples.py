@@ -1,4 +1,4 @@
-"""From raw samples to figures: percentiles, the steady middle of a ramp, and which push arrived. Pure."""
+"""From raw samples to figures: percentiles, the steady middle of a run, and which push arrived. Pure."""
 
 import math
 from array import array

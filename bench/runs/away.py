@@ -8,7 +8,7 @@ from bench.farm_process import Farm
 from bench.load.samples import Pushes, account_returned, owed
 from bench.progress import Progress
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Backoff, Load, Ramp, VirtualUsers
+from bench.runs.virtual_users import Backoff, Load, Setup, VirtualUsers
 
 STAY_AWAY: Final = Backoff(1e9, 1e9)
 COME_BACK: Final = Backoff(0.2, 2.0, jitter=True)
@@ -24,7 +24,7 @@ class Away:
     left, to whichever device."""
 
     users: VirtualUsers
-    ramp: Ramp
+    setup: Setup
     devices: range
     runs: list[Pushes] = field(default_factory=list)
 
@@ -33,14 +33,14 @@ class Away:
         """Bring them up, with the numbers from `first` on, and let them leave."""
         before = _connected(farm)
         users = VirtualUsers.of(processes, replace(load, backoff=STAY_AWAY), farm, first=first)
-        ramp = users.bring_up(progress, "setting up devices that leave")
+        setup = users.bring_up(progress, "setting up devices that leave")
         users.cut()
         users.collect()
         progress.step("waiting until they have left")
         deadline = time.monotonic() + LEAVE_SECONDS
         while _connected(farm) > before and time.monotonic() < deadline and not processes.interrupt.requested:
             processes.hear(LOOK_SECONDS)
-        return cls(users, ramp, range(first, first + load.devices))
+        return cls(users, setup, range(first, first + load.devices))
 
     def bring_back(self, progress: Progress, grace: float, keeps_all: bool = False) -> dict[str, Any]:
         """Let those come back that were pushed to, or an even sample of them, and see what they get; for JSON. `grace`:
@@ -62,7 +62,7 @@ class Away:
         returned = account_returned(self.runs, held.arrivals, channels=channels, devices=chosen, keeps_all=keeps_all)
         back = len(set(held.absences.back))
         return {
-            "setup": self.ramp.fields(),
+            "setup": self.setup.fields(),
             "devices": len(self.devices),
             "stored": len(waiting),
             "sample": len(sample),

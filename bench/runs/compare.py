@@ -20,7 +20,7 @@ from bench.progress import Progress
 from bench.runs import fanout
 from bench.runs import push as pushing
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Load, Ramp, VirtualUsers, most_a_process, processes_for
+from bench.runs.virtual_users import Load, Setup, VirtualUsers, most_a_process, processes_for
 
 WARM_UP_DEVICES: Final = 200
 WARM_UP_SHARE: Final = 0.02
@@ -215,10 +215,10 @@ def _fan_out(
     """Events to the subscribers of one channel."""
     with SharedCounts(processes_for(load)) as counts:
         subscribers = fanout.Subscribers.listening(processes, load, server, counts)
-        ramp = subscribers.bring_up(progress, f"{title}: setting up subscribers")
-        found: dict[str, Any] = {"setup": ramp.fields(), "run": None}
+        setup = subscribers.bring_up(progress, f"{title}: setting up subscribers")
+        found: dict[str, Any] = {"setup": setup.fields(), "run": None}
         for seconds in (min(WARM_UP_PUSH_SECONDS, plan.seconds), plan.seconds):
-            if ramp.ready and not processes.interrupt.requested:
+            if setup.ready and not processes.interrupt.requested:
                 groups = {"server": processes_of(server)}
                 runs = fanout.measure(subscribers, replace(plan, seconds=seconds), groups, progress)
                 found["run"] = runs[0] if runs else None
@@ -257,25 +257,25 @@ def _measure(
     pids = processes_of(server)
     base = _memory(pids)
     meter = Meter({"server": pids, "load devices": [child.pid for child in users.children]})
-    ramp = users.bring_up(progress, f"{title}: setting up devices")
+    setup = users.bring_up(progress, f"{title}: setting up devices")
     usage = meter.stop(procfs.cores())
     users.hold(plan.hold, progress)
     held = _memory(processes_of(server))
-    if not ramp.endpoints and not processes.interrupt.requested:
-        failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+    if not setup.endpoints and not processes.interrupt.requested:
+        failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
         raise BenchError(f"no device could be set up ({failures})")
     pushed: dict[str, Any] | None = None
     if not processes.interrupt.requested:
         short = replace(push, seconds=min(WARM_UP_PUSH_SECONDS, push.seconds))
-        pushing.measure(processes, server, users, ramp, plan=short, progress=progress)
+        pushing.measure(processes, server, users, setup, plan=short, progress=progress)
     if not processes.interrupt.requested:
-        runs = pushing.measure(processes, server, users, ramp, plan=push, progress=progress)
+        runs = pushing.measure(processes, server, users, setup, plan=push, progress=progress)
         pushed = runs[0] if runs else None
     users.dismiss()
     return {
-        "figures": figures(ramp, usage, base, held, pushed),
-        "setup": ramp.fields(),
-        "setup_usage": usage.fields(ramp.ready),
+        "figures": figures(setup, usage, base, held, pushed),
+        "setup": setup.fields(),
+        "setup_usage": usage.fields(setup.ready),
         "setup_limit": usage.limit(),
         "server_processes": len(pids),
         "memory": {"base": base, "held": held},
@@ -308,19 +308,19 @@ def _memory(pids: Sequence[int]) -> int:
     return sum(procfs.private_memory(pid) or 0 for pid in pids)
 
 
-def figures(ramp: Ramp, usage: Usage, base: int, held: int, pushed: dict[str, Any] | None) -> dict[str, float | None]:
+def figures(setup: Setup, usage: Usage, base: int, held: int, pushed: dict[str, Any] | None) -> dict[str, float | None]:
     """The figures of a round: memory in bytes, rates a second, times in ms, CPU in s for 1000 events, and how many
     cores the server used while that was measured. Those of pushing are None where nothing was pushed."""
-    setup = ramp.fields()
+    times = setup.fields()
     cpu = sum(use.cpu for use in usage.uses if use.group == "server")
     found: dict[str, float | None] = {
-        "ready": ramp.ready,
+        "ready": setup.ready,
         "memory_base": base,
-        "memory_a_connection": (held - base) / ramp.ready if ramp.ready else None,
-        "setup_rate": setup["rate"] or None,
-        "setup_p50_ms": setup["time_ms"].get("p50"),
-        "setup_p99_ms": setup["time_ms"].get("p99"),
-        "setup_cpu_a_1000": cpu / ramp.ready * 1000 if ramp.ready else None,
+        "memory_a_connection": (held - base) / setup.ready if setup.ready else None,
+        "setup_rate": times["rate"] or None,
+        "setup_p50_ms": times["time_ms"].get("p50"),
+        "setup_p99_ms": times["time_ms"].get("p99"),
+        "setup_cpu_a_1000": cpu / setup.ready * 1000 if setup.ready else None,
         "setup_cores": cpu / usage.seconds,
     }
     push = pushed if pushed is not None and pushed["delivered"] else None

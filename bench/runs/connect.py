@@ -91,7 +91,7 @@ def _measure(
     memory_before = _memory(before)
     machine_before = machine_memory.read()
     meter = Meter(farm.groups(before) | {"load devices": [child.pid for child in users.children]})
-    ramp = users.bring_up(progress, "setting up devices")
+    setup = users.bring_up(progress, "setting up devices")
     usage = meter.stop(procfs.cores())
     users.hold(hold, progress)
     machine_after = machine_memory.read()
@@ -99,22 +99,22 @@ def _measure(
     memory_after = _memory(after)
     held = users.collect()
     pushed = None
-    if plan is not None and ramp.endpoints and not processes.interrupt.requested:
-        runs = pushing.measure(processes, farm, users, ramp, plan=plan, progress=progress)
+    if plan is not None and setup.endpoints and not processes.interrupt.requested:
+        runs = pushing.measure(processes, farm, users, setup, plan=plan, progress=progress)
         pushed = runs[0] if runs else None
     users.dismiss()
     return {
-        "setup": ramp.fields(),
+        "setup": setup.fields(),
         "load_processes": len(users.children),
         "hold_seconds": hold,
         "held": held.devices,
         "drops": dict(held.drops),
         "pings": {name: held.pings[name] for name in PINGS},
-        "usage": usage.fields(ramp.ready),
+        "usage": usage.fields(setup.ready),
         "limit": usage.limit(),
-        "user_memory": _growth(memory_before, memory_after, ramp.ready),
-        "kernel_memory": _kernel_growth(machine_before, machine_after, ramp.ready),
-        "machine_memory": machine_memory.growth(memory, machine_after, ramp.ready),
+        "user_memory": _growth(memory_before, memory_after, setup.ready),
+        "kernel_memory": _kernel_growth(machine_before, machine_after, setup.ready),
+        "machine_memory": machine_memory.growth(memory, machine_after, setup.ready),
         "shards": _spread(before, after),
         "gc_pause_max_ms": after.gc_pause_max_ms if after else None,
         "push": pushed,
@@ -133,16 +133,16 @@ def _baseline(processes: LoadProcesses, devices: int, progress: Progress) -> dic
         before = procfs.private_memory(server.supervisor)
         load_pids = [child.pid for child in users.children]
         meter = Meter({"baseline server": [server.supervisor], "load devices": load_pids})
-        ramp = users.bring_up(progress, "setting up baseline connections")
+        setup = users.bring_up(progress, "setting up baseline connections")
         usage = meter.stop(procfs.cores())
         users.hold(BASELINE_HOLD_SECONDS, progress)
         after = procfs.private_memory(server.supervisor)
         users.dismiss()
-    grown = None if before is None or after is None or not ramp.ready else (after - before) / ramp.ready
+    grown = None if before is None or after is None or not setup.ready else (after - before) / setup.ready
     return {
         "server": "trio-websocket serve_websocket, one process, upgrade only",
-        "setup": ramp.fields(),
-        "usage": usage.fields(ramp.ready),
+        "setup": setup.fields(),
+        "usage": usage.fields(setup.ready),
         "limit": usage.limit(),
         "user_memory_a_connection": grown,
     }

@@ -24,7 +24,7 @@ from bench.machine.usage import Meter, Usage
 from bench.progress import Progress
 from bench.runs.load_processes import Child, LoadProcesses
 from bench.runs.push import START_SECONDS, Outcome, wait_for_pushers
-from bench.runs.virtual_users import Load, Ramp, VirtualUsers, processes_for
+from bench.runs.virtual_users import Load, Setup, VirtualUsers, processes_for
 from bench.target import Target
 
 CHANNEL: Final = "{channel}"
@@ -259,11 +259,11 @@ def run(
         counts = stack.enter_context(SharedCounts(processes_for(load)))
         subscribers = Subscribers.listening(processes, load, farm, counts)
         before = _memory(farm)
-        ramp = subscribers.bring_up(progress, "setting up subscribers")
-        result["setup"] = ramp.fields()
-        check(ramp)
+        setup = subscribers.bring_up(progress, "setting up subscribers")
+        result["setup"] = setup.fields()
+        check(setup)
         after = _memory(farm)
-        result["memory_a_subscriber"] = {group: (after[group] - before[group]) / ramp.ready for group in after}
+        result["memory_a_subscriber"] = {group: (after[group] - before[group]) / setup.ready for group in after}
         result["runs"] = measure(subscribers, plan, farm.groups(farm.status()), progress)
     return result
 
@@ -274,10 +274,10 @@ def _memory(farm: Farm) -> dict[str, int]:
     return {group: sum(procfs.private_memory(pid) or 0 for pid in pids) for group, pids in groups.items()}
 
 
-def check(ramp: Ramp) -> None:
+def check(setup: Setup) -> None:
     """Raises BenchError if no subscriber is there."""
-    if not ramp.ready:
-        failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+    if not setup.ready:
+        failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
         raise BenchError(f"no subscriber could be set up ({failures or 'interrupted'})")
 
 

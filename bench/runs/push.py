@@ -22,7 +22,7 @@ from bench.machine.usage import Meter, Usage
 from bench.progress import Progress
 from bench.runs.away import Away
 from bench.runs.load_processes import Child, LoadProcesses
-from bench.runs.virtual_users import HEAR_SECONDS, Held, Load, Ramp, VirtualUsers
+from bench.runs.virtual_users import HEAR_SECONDS, Held, Load, Setup, VirtualUsers
 from bench.target import Target
 
 ANSWER_SECONDS: Final = 10.0
@@ -83,12 +83,12 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
         if online < load.devices:
             away = Away.of(processes, replace(load, devices=load.devices - online), farm, online, progress)
         users = VirtualUsers.of(processes, replace(load, devices=online), farm)
-        ramp = users.bring_up(progress, "setting up devices")
-        result["setup"] = ramp.fields()
-        if not ramp.endpoints:
-            failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+        setup = users.bring_up(progress, "setting up devices")
+        result["setup"] = setup.fields()
+        if not setup.endpoints:
+            failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
             raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
-        result["runs"] = measure(processes, farm, users, ramp, plan=plan, progress=progress, away=away)
+        result["runs"] = measure(processes, farm, users, setup, plan=plan, progress=progress, away=away)
         if away is not None:
             result["away"] = away.bring_back(progress, plan.grace, plan.keeps_all)
     return result
@@ -98,7 +98,7 @@ def measure(
     processes: LoadProcesses,
     farm: Farm,
     users: VirtualUsers,
-    ramp: Ramp,
+    setup: Setup,
     *,
     plan: Plan,
     progress: Progress,
@@ -112,7 +112,7 @@ def measure(
     """
     if processes.interrupt.requested:
         return []
-    scene = _Scene(processes, farm, users, hire(processes, ramp, plan, away), plan, progress, away)
+    scene = _Scene(processes, farm, users, hire(processes, setup, plan, away), plan, progress, away)
     runs = [_push(scene, plan.rate)]
     if plan.half and not processes.interrupt.requested:
         reached = runs[0]["pushes_a_second" if away else "notifications_a_second"] / 2
@@ -143,11 +143,11 @@ class _Scene:
         return self.away.devices if self.away is not None else range(0)
 
 
-def hire(processes: LoadProcesses, ramp: Ramp, plan: Plan, away: Away | None = None) -> list[Child]:
+def hire(processes: LoadProcesses, setup: Setup, plan: Plan, away: Away | None = None) -> list[Child]:
     """Start the app servers, for all endpoints that devices reported; `go` makes them push."""
-    endpoints, channels = ramp.endpoints, ramp.channels
+    endpoints, channels = setup.endpoints, setup.channels
     if away is not None:
-        endpoints, channels = endpoints + away.ramp.endpoints, channels + away.ramp.channels
+        endpoints, channels = endpoints + away.setup.endpoints, channels + away.setup.channels
     try:
         host, port, header, _ = split_endpoint(endpoints[0])
         paths = [split_endpoint(endpoint)[3] for endpoint in endpoints]

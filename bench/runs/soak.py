@@ -58,12 +58,12 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         users = VirtualUsers.of(processes, replace(load, backoff=Backoff(plan.backoff, plan.cap, plan.jitter)), farm)
-        ramp = users.bring_up(progress, "setting up devices")
-        result["setup"] = ramp.fields()
-        if not ramp.ready or (plan.rate and not ramp.endpoints):
-            failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+        setup = users.bring_up(progress, "setting up devices")
+        result["setup"] = setup.fields()
+        if not setup.ready or (plan.rate and not setup.endpoints):
+            failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
             raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
-        traffic = Traffic(processes, ramp, PushPlan(connections=plan.connections)) if plan.rate else None
+        traffic = Traffic(processes, setup, PushPlan(connections=plan.connections)) if plan.rate else None
         soak = _Soak(farm, users, traffic, plan, progress)
         result["soak"] = soak.run()
     return result

@@ -17,7 +17,7 @@ from bench.progress import Progress
 from bench.runs import push
 from bench.runs.climb import Gauge, Limit, Watch, Wave, first_limit, first_wave, next_wave, opening_for, per_connection
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import DEVICES_A_PROCESS, Load, Ramp, VirtualUsers
+from bench.runs.virtual_users import DEVICES_A_PROCESS, Load, Setup, VirtualUsers
 
 EMPTY_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
@@ -63,12 +63,12 @@ class Plan:
 
 
 class Crowd:
-    """Devices that come in waves, all of them held until the end. `ramp`: of all waves together; `seconds`: that they
+    """Devices that come in waves, all of them held until the end. `setup`: of all waves together; `seconds`: that they
     took, without what was between them."""
 
     def __init__(self, processes: LoadProcesses, farm: Farm, load: Load) -> None:
         self.load = load
-        self.ramp = Ramp(0)
+        self.setup = Setup(0)
         self.seconds = 0.0
         self._processes, self._farm = processes, farm
         self._users: VirtualUsers | None = None
@@ -79,18 +79,18 @@ class Crowd:
         assert self._users is not None
         return self._users
 
-    def set_up(self) -> dict[str, Any]:
-        """The ramp for JSON; rates are of the waves alone."""
-        fields = self.ramp.fields()
-        rate = self.ramp.ready / self.seconds if self.seconds else 0.0
+    def setup_fields(self) -> dict[str, Any]:
+        """`setup` for JSON; rates are of the waves alone."""
+        fields = self.setup.fields()
+        rate = self.setup.ready / self.seconds if self.seconds else 0.0
         return fields | {"seconds": self.seconds, "rate": rate}
 
     def count(self, what: str) -> int:
         """The sum of a counter over the load processes."""
         return self._users.count(what) if self._users is not None else 0
 
-    def grow(self, size: Wave, progress: Progress, title: str, watch: Watch) -> Ramp:
-        """Bring up one wave more; its ramp."""
+    def grow(self, size: Wave, progress: Progress, title: str, watch: Watch) -> Setup:
+        """Bring up one wave more."""
         devices = size.devices
         watch.wave(devices)
         if self._users is None:
@@ -102,14 +102,14 @@ class Crowd:
         self._users.load = replace(self._users.load, rate=size.rate)
         wave = self._users.bring_up(progress, title, watch.look)
         self.seconds += max(wave.completions, default=wave.started) - wave.started
-        self.ramp.started = self.ramp.started or wave.started
-        self.ramp.wanted += wave.wanted
-        self.ramp.ready += wave.ready
-        self.ramp.failures.update(wave.failures)
-        self.ramp.durations.extend(wave.durations)
-        self.ramp.completions.extend(wave.completions)
-        self.ramp.channels.extend(wave.channels)
-        self.ramp.endpoints.extend(wave.endpoints)
+        self.setup.started = self.setup.started or wave.started
+        self.setup.wanted += wave.wanted
+        self.setup.ready += wave.ready
+        self.setup.failures.update(wave.failures)
+        self.setup.durations.extend(wave.durations)
+        self.setup.completions.extend(wave.completions)
+        self.setup.channels.extend(wave.channels)
+        self.setup.endpoints.extend(wave.endpoints)
         return wave
 
 
@@ -158,8 +158,8 @@ def reproduce(
     target = done["target"]
     wave = first_wave(target, idle.memory.used, scene.profile.memory)
     crowd.grow(wave, progress, f"{scene.profile.name}: setting up devices", watch)
-    done["setup"] = crowd.set_up()
-    failures = dict(crowd.ramp.failures)
+    done["setup"] = crowd.setup_fields()
+    failures = dict(crowd.setup.failures)
     limit = watch.limit or first_limit(watch.state(failures))
     done["limit"] = limit.fields() if limit is not None else None
     _occupy(plan, scene, crowd, watch, done, idle, plan.hold, progress)
@@ -183,43 +183,43 @@ def climb(
     profile, interrupt = scene.profile, scene.processes.interrupt
     idle = idle or idle_of(scene)
     steps: list[dict[str, Any]] = []
-    done |= {"steps": steps, "held": crowd.ramp.ready}
+    done |= {"steps": steps, "held": crowd.setup.ready}
     limit = first_limit(watch.state())
     while limit is None and not interrupt.requested and len(steps) < STEPS:
-        devices, used = crowd.ramp.ready, scene.gauge.memory(crowd.ramp.ready).used
-        most = plan.most - crowd.ramp.wanted if plan.most else 1 << 30
+        devices, used = crowd.setup.ready, scene.gauge.memory(crowd.setup.ready).used
+        most = plan.most - crowd.setup.wanted if plan.most else 1 << 30
         size = next_wave(devices, used, idle.memory.used, profile.memory, most)
         if not size.devices:
             limit = Limit("none", f"the bound of {plan.most:,} devices was reached (--max-devices)")
             break
-        ramp = crowd.grow(size, progress, f"{profile.name}: climbing from {devices:,} devices", watch)
-        limit, step = _judge(scene, crowd, watch, ramp)
+        setup = crowd.grow(size, progress, f"{profile.name}: climbing from {devices:,} devices", watch)
+        limit, step = _judge(scene, crowd, watch, setup)
         steps.append(step)
-        done["setup"] = crowd.set_up()
+        done["setup"] = crowd.setup_fields()
         done["points"] = watch.points
     if limit is None and not interrupt.requested:
         limit = Limit("none", f"stopped after {STEPS} steps")
     done["limit"] = limit.fields() if limit is not None else None
-    if crowd.ramp.ready:
+    if crowd.setup.ready:
         _occupy(plan, scene, crowd, watch, done, idle, plan.ceiling_hold, progress)
     done["points"] = watch.points
 
 
-def _judge(scene: Scene, crowd: Crowd, watch: Watch, ramp: Ramp) -> tuple[Limit | None, dict[str, Any]]:
+def _judge(scene: Scene, crowd: Crowd, watch: Watch, setup: Setup) -> tuple[Limit | None, dict[str, Any]]:
     """What a wave of the climb has come to: a limit, if there is one, and the step for the report."""
     held = crowd.users.collect()
     if watch.capacity is None and (status := _status(scene.farm)) is not None:
         watch.capacity = status.capacity
     crowd.users.count_anew("ready")  # the last progress may be a moment old
-    state = watch.state(dict(ramp.failures), sum(held.drops.values()), held.pings["overdue"])
+    state = watch.state(dict(setup.failures), sum(held.drops.values()), held.pings["overdue"])
     limit = first_limit(state)
     if watch.limit is not None and (limit is None or watch.limit.kind == "memory"):
         limit = watch.limit
-    fields = ramp.fields()
+    fields = setup.fields()
     return limit, {
         "devices": held.devices,
-        "wanted": ramp.wanted,
-        "ready": ramp.ready,
+        "wanted": setup.wanted,
+        "ready": setup.ready,
         "rate": fields["rate"],
         "time_ms": fields["time_ms"],
         "used": state.used,
@@ -272,8 +272,8 @@ def _occupy(
         done["connection"][name] = grown / held.devices if grown is not None and held.devices else None
     if status is not None:
         done |= {"shards": status.connections, "gc_pause_max_ms": status.gc_pause_max_ms}
-    if held.devices and crowd.ramp.endpoints and not scene.processes.interrupt.requested:
-        runs = push.measure(scene.processes, scene.farm, crowd.users, crowd.ramp, plan=plan.pushing, progress=progress)
+    if held.devices and crowd.setup.endpoints and not scene.processes.interrupt.requested:
+        runs = push.measure(scene.processes, scene.farm, crowd.users, crowd.setup, plan=plan.pushing, progress=progress)
         done["push"] = [{**one, "farm_cores": _farm_cores(one)} for one in runs]
     memory = gauge.memory(held.devices)
     done["peak"] = max(filter(None, (memory.peak, watch.peak, memory.used)))

@@ -22,7 +22,7 @@ from bench.runs.load_processes import LoadProcesses
 from bench.runs.push import Outcome, merge
 from bench.runs.push import Plan as PushPlan
 from bench.runs.traffic import Traffic
-from bench.runs.virtual_users import Absences, Backoff, Held, Load, Ramp, VirtualUsers
+from bench.runs.virtual_users import Absences, Backoff, Held, Load, Setup, VirtualUsers
 from bench.target import Target
 
 SHARES: Final = (0.5, 0.95, 0.99, 1.0)
@@ -64,12 +64,12 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         users = VirtualUsers.of(processes, replace(load, backoff=Backoff(plan.backoff, plan.cap)), farm)
-        ramp = users.bring_up(progress, "setting up devices")
-        result["setup"] = ramp.fields()
-        if not ramp.ready:
-            failures = ", ".join(f"{count} x {kind}" for kind, count in ramp.failures.most_common(3))
+        setup = users.bring_up(progress, "setting up devices")
+        result["setup"] = setup.fields()
+        if not setup.ready:
+            failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
             raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
-        scene = _Scene(farm, users, _traffic(processes, ramp, plan), plan, progress)
+        scene = _Scene(farm, users, _traffic(processes, setup, plan), plan, progress)
         for jitter in plan.jitters:
             if interrupt.requested:
                 break
@@ -77,10 +77,10 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     return result
 
 
-def _traffic(processes: LoadProcesses, ramp: Ramp, plan: Plan) -> Traffic | None:
-    if not plan.rate or not ramp.endpoints:
+def _traffic(processes: LoadProcesses, setup: Setup, plan: Plan) -> Traffic | None:
+    if not plan.rate or not setup.endpoints:
         return None
-    return Traffic(processes, ramp, PushPlan(connections=plan.connections))
+    return Traffic(processes, setup, PushPlan(connections=plan.connections))
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from bench.errors import BenchError
 from bench.load.link import Word
 from bench.runs.load_processes import Child, LoadProcesses
 from bench.runs.push import Outcome, Plan, hire
-from bench.runs.virtual_users import HEAR_SECONDS, Ramp
+from bench.runs.virtual_users import HEAR_SECONDS, Setup
 
 START_SECONDS: Final = 0.1
 END_SECONDS: Final = 60.0
@@ -16,9 +16,9 @@ END_SECONDS: Final = 60.0
 class Traffic:
     """Open loop: pushes are due at even steps whatever the answers do."""
 
-    def __init__(self, processes: LoadProcesses, ramp: Ramp, plan: Plan) -> None:
+    def __init__(self, processes: LoadProcesses, setup: Setup, plan: Plan) -> None:
         self.processes = processes
-        self.children = hire(processes, ramp, plan)
+        self.children = hire(processes, setup, plan)
         self._outcome = Outcome()
         self._waiting: set[int] = set()
 

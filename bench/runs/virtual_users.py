@@ -72,7 +72,7 @@ class Load:
 
 
 @dataclass(slots=True)
-class Ramp:
+class Setup:
     """How the devices came up. `endpoints`: those that devices reported; `channels`: the devices' numbers."""
 
     wanted: int
@@ -240,14 +240,14 @@ class VirtualUsers:
             share, rest = divmod(devices, count)
             self._start([share + (number < rest) for number in range(count)])
 
-    def bring_up(self, progress: Progress, title: str, watch: Callable[[], bool] | None = None) -> Ramp:
+    def bring_up(self, progress: Progress, title: str, watch: Callable[[], bool] | None = None) -> Setup:
         """Connect all that were not connected before; returns early with what there is when the run is interrupted,
         or as soon as `watch`, which is asked at every look, says that it is enough."""
         new, self._new = self._new, {}
         wanted = sum(new.values())
         before = self.count("ready") + self.count("failed")
         progress.step(title, wanted)
-        ramp = Ramp(wanted, started=time.monotonic())
+        setup = Setup(wanted, started=time.monotonic())
         children = [child for child in self.children if child.pid in new]
         at_once = len(children) if self.load.rate else min(CONNECTING, len(children))
         opening = max(1, (self.load.opening or self._opening_for(len(children))) // max(1, at_once))
@@ -274,15 +274,15 @@ class VirtualUsers:
                 waiting.discard(child.pid)
                 if queue and not halted:
                     go()
-                ramp.ready += word.fields["ready"]
-                ramp.failures.update(word.fields["failures"])
-                ramp.durations.extend(word.numbers(0, "d"))
-                ramp.completions.extend(word.numbers(1, "d"))
-                ramp.channels.extend(word.numbers(2, "I"))
-                ramp.endpoints.extend(word.blobs[3].split(b"\n") if word.blobs[3] else ())
+                setup.ready += word.fields["ready"]
+                setup.failures.update(word.fields["failures"])
+                setup.durations.extend(word.numbers(0, "d"))
+                setup.completions.extend(word.numbers(1, "d"))
+                setup.channels.extend(word.numbers(2, "I"))
+                setup.endpoints.extend(word.blobs[3].split(b"\n") if word.blobs[3] else ())
             ready = self.count("ready")
             progress.update(max(0, ready + self.count("failed") - before), unit="set-ups/s")
-        return ramp
+        return setup
 
     def _opening_for(self, processes: int) -> int:
         """How many set-ups are under way at once, over so many load processes."""
