@@ -29,10 +29,10 @@ from bench.figures.profiles import (
     workers_for,
 )
 from bench.figures.results import checked
-from bench.machine import procfs, yardstick
+from bench.machine import calibration, procfs
 from bench.machine.cgroups import here
 from bench.machine.group_files import Cpu, Memory
-from bench.runs.climb import (
+from bench.runs.ramp import (
     MOST_A_WAVE,
     POINTS,
     STOP_AT,
@@ -101,7 +101,7 @@ def test_dollars_for_a_million() -> None:
 
 
 def test_the_clock_is_one_of_a_real_core() -> None:
-    assert 0.1 < yardstick.clock_ghz() < 20
+    assert 0.1 < calibration.clock_ghz() < 20
 
 
 # ---- the limit's name
@@ -222,7 +222,7 @@ def test_a_status_tells_the_room_once_all_workers_do() -> None:
         (["--price", "small"], "NAME=DOLLARS_A_MONTH"),
         (["--price", "other=3"], "no profile of that name"),
         (["--price", "small=nan"], "not below 0"),
-        (["--only-reproduce", "--only-climb"], "exclude each other"),
+        (["--only-reproduce", "--only-ramp"], "exclude each other"),
         (["--memory", "300MiB", "--only-reproduce"], "needs --devices"),
         (["--ping", "5"], "simplepush.min_ping_interval=0"),
     ],
@@ -261,7 +261,7 @@ def groups_left(pid: int) -> list[Path]:
 
 def stages(body: dict[str, Any], at: int = 0) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     row = body["profiles"][at]
-    return row, row.get("reproduce", {}), row.get("climb", {})
+    return row, row.get("reproduce", {}), row.get("ramp", {})
 
 
 def lines_of(body: dict[str, Any]) -> list[str]:
@@ -274,7 +274,7 @@ def lines_of(body: dict[str, Any]) -> list[str]:
 
 
 @needs_groups
-def test_a_figure_is_held_and_a_climb_goes_on_from_there(tmp_path: Path) -> None:
+def test_a_figure_is_held_and_a_ramp_goes_on_from_there(tmp_path: Path) -> None:
     arguments = ("--memory", "300MiB", "--cpus", "1", "--devices", "150", "--max-devices", "300")
     code, body, printed = bench(tmp_path, *arguments, "--price", "custom=3")
     row, figure, ceiling = stages(body)
@@ -300,7 +300,7 @@ def test_a_figure_is_held_and_a_climb_goes_on_from_there(tmp_path: Path) -> None
 
 @needs_groups
 def test_the_memory_limit_is_reached_and_named(tmp_path: Path) -> None:
-    code, body, printed = bench(tmp_path, "--memory", "128MiB", "--cpus", "2", "--only-climb", "--store", "memory")
+    code, body, printed = bench(tmp_path, "--memory", "128MiB", "--cpus", "2", "--only-ramp", "--store", "memory")
     row, _, ceiling = stages(body)
     assert row["limit"]["kind"] == "memory", printed
     assert ceiling["memory"]["used"] > 0.9 * 128 * MIB
@@ -311,7 +311,7 @@ def test_the_memory_limit_is_reached_and_named(tmp_path: Path) -> None:
 
 @needs_groups
 def test_full_workers_are_named(tmp_path: Path) -> None:
-    arguments = ("--memory", "300MiB", "--cpus", "2", "--only-climb", "--max-devices", "4000")
+    arguments = ("--memory", "300MiB", "--cpus", "2", "--only-ramp", "--max-devices", "4000")
     code, body, printed = bench(tmp_path, *arguments, "--workers", "1", "--set", "worker.max_connections=1500")
     row, _, ceiling = stages(body)
     assert row["limit"]["kind"] == "descriptors", printed
@@ -332,8 +332,8 @@ def test_without_a_group_every_output_says_so(tmp_path: Path) -> None:
     assert "NO CONTROL GROUP" in (out / "instances.md").read_text()
 
 
-def test_accounted_memory_ends_a_climb(tmp_path: Path) -> None:
-    code, body, printed = bench(tmp_path, "--no-cgroup", "--only-climb", "--memory", "128MiB", "--store", "memory")
+def test_accounted_memory_ends_a_ramp(tmp_path: Path) -> None:
+    code, body, printed = bench(tmp_path, "--no-cgroup", "--only-ramp", "--memory", "128MiB", "--store", "memory")
     row, _, ceiling = stages(body)
     assert row["limit"]["kind"] == "memory", printed
     assert 1000 < ceiling["held"] < 20_000
@@ -357,7 +357,7 @@ def test_an_interrupted_run_can_be_shown() -> None:
     body = {
         "profiles": [row],
         "accounting": {"kind": "cgroup", "text": "charged"},
-        "yardstick": {"text": "an ECU"},
+        "calibration": {"text": "an ECU"},
         "notes": [],
         "machine": {"kernel": "6", "python": "3", "sysctl": {}},
     }

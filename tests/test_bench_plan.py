@@ -136,7 +136,7 @@ def test_the_run_with_the_most_devices_counts() -> None:
 
 def test_a_ceiling_that_was_none_is_not_taken() -> None:
     body = recorded("instances")
-    body["profiles"][0]["climb"]["limit"] = {"kind": "load generator", "text": "no more"}
+    body["profiles"][0]["ramp"]["limit"] = {"kind": "load generator", "text": "no more"}
     found = evidence(SMALL, [("i.json", body)])
     assert not found.ceilings and any("no ceiling: no real limit met (load generator)" in text for text in found.unused)
     body = recorded("instances")

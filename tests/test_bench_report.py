@@ -136,7 +136,7 @@ def figures_of(body: dict[str, Any]) -> list[str]:
         found += [f"{run['to_frame_ms'][point]:.2f} ms" for run in runs for point in ("p50", "p99.9", "max")]
         return [*found, f"{runs[0]['statuses']['202']:,}", f"{body['away']['arrived']:,}"]
     row = body["profiles"][0]
-    return [f"{row['ceiling']:,}", row["limit"]["kind"], f"{row['climb']['connection']['all'] / 1024:.2f} KiB"]
+    return [f"{row['ceiling']:,}", row["limit"]["kind"], f"{row['ramp']['connection']['all'] / 1024:.2f} KiB"]
 
 
 @pytest.mark.parametrize("name", COMMANDS_RECORDED)

@@ -63,8 +63,8 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--cpus", type=Number(0.05, 1024), default=1.0, show_default=True, help="Cores of that profile.")
 @click.option("--devices", type=click.IntRange(0), default=0, help="Held first where there is no figure to reproduce.")
 @click.option("--max-devices", type=click.IntRange(0), default=0, help="Never more than that; by default no bound.")
-@click.option("--only-reproduce", "--no-climb", is_flag=True, help="Hold the published figure, and leave it at that.")
-@click.option("--only-climb", is_flag=True, help="Go for the ceiling at once.")
+@click.option("--only-reproduce", "--no-ramp", is_flag=True, help="Hold the published figure, and leave it at that.")
+@click.option("--only-ramp", is_flag=True, help="Go for the ceiling at once.")
 @click.option(
     "--hold",
     type=Number(0),
@@ -90,12 +90,12 @@ def _prices(context: click.Context, parameter: click.Parameter, values: tuple[st
     help="How long the ceiling is held.",
 )
 @click.option(
-    "--climb-ping",
+    "--ramp-ping",
     type=Number(0),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="The same for a climb that begins on a farm of its own, with more workers.",
+    help="The same for a ramp that begins on a farm of its own, with more workers.",
 )
 @click.option(
     "--ecu-per-core",
@@ -138,11 +138,11 @@ def instances(
     devices: int,
     max_devices: int,
     only_reproduce: bool,
-    only_climb: bool,
+    only_ramp: bool,
     hold: float,
     ping: float,
     ceiling_hold: float,
-    climb_ping: float,
+    ramp_ping: float,
     ecu_per_core: float | None,
     prices: dict[str, float],
     sample: int,
@@ -173,9 +173,9 @@ def instances(
     farm bench instances --memory 4GiB --cpus 2 --devices 100000
     farm bench instances t4g.nano --max-devices 50000
     """
-    if only_reproduce and only_climb:
-        raise click.UsageError("--only-reproduce and --only-climb exclude each other")
-    quick = min((interval for interval in (ping, climb_ping) if interval), default=LEAST_PING)
+    if only_reproduce and only_ramp:
+        raise click.UsageError("--only-reproduce and --only-ramp exclude each other")
+    quick = min((interval for interval in (ping, ramp_ping) if interval), default=LEAST_PING)
     if quick < LEAST_PING and not any(setting.startswith(PING_SETTING) for setting in settings):
         raise click.UsageError(f"a farm closes devices that ping so often: needs --set {PING_SETTING}0")
     profiles = [PROFILES[name] for name in dict.fromkeys(names or (() if memory else PUBLISHED))]
@@ -186,10 +186,10 @@ def instances(
     plan = Plan(
         hold=hold,
         ping=ping,
-        reproduce=not only_climb,
-        climb=not only_reproduce,
+        reproduce=not only_ramp,
+        ramp=not only_reproduce,
         ceiling_hold=ceiling_hold,
-        climb_ping=climb_ping,
+        ramp_ping=ramp_ping,
         devices=devices,
         most=max_devices,
         sample=sample,

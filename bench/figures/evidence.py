@@ -15,7 +15,7 @@ from bench.figures.dialects import SIMPLEPUSH, dialect_of, parts_of
 from bench.figures.profiles import FARM_BYTES, WORKER_BYTES, Profile
 
 REAL_LIMITS: Final = ("memory", "CPU", "failures")
-"""Limits of a climb that are the instance's own: not the load's, nor that of descriptors, which can be raised."""
+"""Limits of a ramp that are the instance's own: not the load's, nor that of descriptors, which can be raised."""
 PLAUSIBLE_KERNEL: Final = (2 << 10, 12 << 10)
 """Bytes of the kernel for one idle connection (3.5 to 5 KiB are usual). Its growth is read off the whole machine: what
 lies outside of this was mostly something else that came or went in the meantime."""
@@ -155,19 +155,19 @@ def _of_instances(name: str, body: dict[str, Any], profile: Profile, found: Evid
         where = f"{name}: {row['name']}" + ("" if limited else " (no control group)")
         if own and row["price"] is not None:
             found.prices.append((row["price"], where))
-        for stage in (row.get("reproduce") or {}, row.get("climb") or {}):
+        for stage in (row.get("reproduce") or {}, row.get("ramp") or {}):
             held = stage.get("held")
             if not held:
                 continue
             _of_stage(stage, held, f"{where} with {held:,} devices", own and limited, found)
-        climb = row.get("climb") or {}
-        limit = climb.get("limit") or {}
-        if own and climb.get("held"):
+        ramp = row.get("ramp") or {}
+        limit = ramp.get("limit") or {}
+        if own and ramp.get("held"):
             if limited and limit.get("kind") in REAL_LIMITS:
-                found.ceilings.append(Ceiling(climb["held"], limit["kind"], where))
+                found.ceilings.append(Ceiling(ramp["held"], limit["kind"], where))
             else:
                 why = f"no real limit met ({limit.get('kind', 'interrupted')})" if limited else "no control group"
-                found.unused.append(f"{where}: its {climb['held']:,} devices are no ceiling: {why}")
+                found.unused.append(f"{where}: its {ramp['held']:,} devices are no ceiling: {why}")
 
 
 def _of_stage(stage: dict[str, Any], held: int, source: str, own: bool, found: Evidence) -> None:

@@ -3,7 +3,7 @@
 One ECU (EC2 compute unit) is, in the words of 2013, "the equivalent CPU capacity of a 1.0-1.2 GHz 2007 Opteron". What
 part of a core of here that is follows from two figures:
 
-- the clock of this core, measured (`bench.machine.yardstick`), in GHz
+- the clock of this core, measured (`bench.machine.calibration`), in GHz
 - work a clock, against that Opteron: `WORK_PER_CLOCK`. By AWS's own rating, c5.large of 2017 (one core of about
   3.5 GHz, as two threads) has 10 ECU, of which one thread alone gets some 8 when the other is idle: 8 x 1.1 GHz / 3.5
   GHz = 2.5. Cores of 2022 do 30 to 45 % more a clock than those of 2017: 3.3 to 3.6. We take 3.0.

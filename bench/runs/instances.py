@@ -26,13 +26,13 @@ from bench.figures.profiles import (
 )
 from bench.interrupt import Interrupt
 from bench.machine import procfs
+from bench.machine.calibration import clock_ghz
 from bench.machine.cgroups import CgroupError, Group, prune
 from bench.machine.socket_charge import SOCKET_BYTES, SocketCharge, expected_socket_bytes, socket_charge
-from bench.machine.yardstick import clock_ghz
 from bench.progress import Progress
-from bench.runs.climb import Account, Gauge
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.stages import Plan, Scene, climb, idle_of, prepared, reproduce
+from bench.runs.ramp import Account, Gauge
+from bench.runs.stages import Plan, Scene, idle_of, prepared, ramp, reproduce
 
 EXPECTED_MARGIN: Final = 1.06
 """So many times the devices that are expected to fit, the workers are chosen for: they are not to be the limit."""
@@ -45,17 +45,17 @@ LOOPBACK_NOTE: Final = (
 def run(plan: Plan, profiles: list[Profile], *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
     """The whole of a run; returns the fields of its JSON. Memory in bytes, `_seconds` in s, `_ms` in ms.
 
-    - `accounting`: `kind` (cgroup, accounted), `text`, `socket_charge`; `yardstick`: how ECU became a share of a core;
-      `notes`
+    - `accounting`: `kind` (cgroup, accounted), `text`, `socket_charge`; `calibration`: how ECU became a share of a
+      core; `notes`
     - `profiles`: of each its facts; `held` and `ceiling`, connections; `reproduced` (the figure, with nothing lost,
       dropped or overdue), `clean` (the same of all that was held), `limit` (`kind`, `text`), `dollars_a_million`,
-      `error` if it ended early; and the stages `reproduce` and `climb`
+      `error` if it ended early; and the stages `reproduce` and `ramp`
     - a stage: `setup` (as in connect), `workers`, `load_processes`, `start_seconds`, `hold_seconds`, `ping_seconds`,
       `held`, `drops`, `pings`, `idle` and `memory` (the farm without and with its devices), `connection` (of one:
       `user`, `kernel`, `all`; `workers` and `router`, private), `peak`, `share_of_memory`, `oom_kills`, `cpu_empty` and
       `cpu_idle` (without and with devices: `cores`, `throttled`: part of the periods), `push` (as the runs of push,
       with `farm_cores`), `after_push` (connected then), `shards`, `gc_pause_max_ms`, `limit`, `notes`
-    - `reproduce` also `target`; `climb` also `steps` (one a wave) and `points` (of the curve: `seconds`, `devices`,
+    - `reproduce` also `target`; `ramp` also `steps` (one a wave) and `points` (of the curve: `seconds`, `devices`,
       `used`, `user`, `kernel`)
 
     Raises:
@@ -67,7 +67,7 @@ def run(plan: Plan, profiles: list[Profile], *, interrupt: Interrupt, progress: 
     result["accounting"] = _accounting(charge, reason)
     clock = clock_ghz()
     ecu = plan.ecu or ecu_per_core(clock)
-    result["yardstick"] = {
+    result["calibration"] = {
         "clock_ghz": round(clock, 3),
         "ecu_per_core": round(ecu, 3),
         "given": bool(plan.ecu),
@@ -92,7 +92,7 @@ def run(plan: Plan, profiles: list[Profile], *, interrupt: Interrupt, progress: 
             if not interrupt.requested:
                 row["error"] = str(error)
         _sum_up(plan, profile, row)
-    if rows and all("error" in row and "reproduce" not in row and "climb" not in row for row in rows):
+    if rows and all("error" in row and "reproduce" not in row and "ramp" not in row for row in rows):
         raise BenchError(f"{rows[0]['name']}: {rows[0]['error']}")
     return result
 
@@ -155,38 +155,38 @@ def _try_profile(
     interrupt: Interrupt,
     progress: Progress,
 ) -> None:
-    """Reproduce, then climb, on the same farm if its workers can hold all that the memory may."""
+    """Reproduce, then ramp, on the same farm if its workers can hold all that the memory may."""
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     target = (profile.pushgo or plan.devices) if plan.reproduce else 0
     target = min(target, plan.most) if plan.most else target
     expected = int(devices_in(profile.memory, descriptors) * EXPECTED_MARGIN)
     expected = min(expected, plan.most) if plan.most else expected
-    climbing = plan.climb and not (target and target == plan.most)
+    ramping = plan.ramp and not (target and target == plan.most)
     connection = None
     if target:
         workers = plan.workers or workers_for(target, profile.vcpus, descriptors)
         enough = plan.workers or workers >= workers_for(expected, profile.vcpus, descriptors)
         with _scene(plan, row, profile, workers, charge, interrupt, progress) as scene:
-            watch, crowd = prepared(plan, scene, plan.ping, max(target, expected // 10 if enough and climbing else 0))
+            watch, waves = prepared(plan, scene, plan.ping, max(target, expected // 10 if enough and ramping else 0))
             done: dict[str, Any] = {"target": target}
             row["reproduce"] = done
             idle = idle_of(scene)
-            reproduce(plan, scene, crowd, watch, done, idle, progress)
+            reproduce(plan, scene, waves, watch, done, idle, progress)
             connection = done.get("connection", {}).get("all")
-            if climbing and enough and not interrupt.requested and done.get("limit") is None:
-                row["climb"] = {}
-                climb(plan, scene, crowd, watch, row["climb"], progress, idle)
+            if ramping and enough and not interrupt.requested and done.get("limit") is None:
+                row["ramp"] = {}
+                ramp(plan, scene, waves, watch, row["ramp"], progress, idle)
                 return
-    if not climbing or interrupt.requested or row.get("reproduce", {}).get("limit") is not None:
+    if not ramping or interrupt.requested or row.get("reproduce", {}).get("limit") is not None:
         return
     if connection:
         measured = int(devices_in(profile.memory, descriptors, connection) * EXPECTED_MARGIN)
         expected = min(measured, plan.most) if plan.most else measured
     workers = plan.workers or workers_for(expected, profile.vcpus, descriptors)
     with _scene(plan, row, profile, workers, charge, interrupt, progress) as scene:
-        watch, crowd = prepared(plan, scene, plan.climb_ping, expected)
-        row["climb"] = {}
-        climb(plan, scene, crowd, watch, row["climb"], progress)
+        watch, waves = prepared(plan, scene, plan.ramp_ping, expected)
+        row["ramp"] = {}
+        ramp(plan, scene, waves, watch, row["ramp"], progress)
 
 
 @contextmanager
@@ -237,14 +237,14 @@ def _scene(
 
 def _sum_up(plan: Plan, profile: Profile, row: dict[str, Any]) -> None:
     """What the comparison shows: devices held for the figure, the ceiling and its limit, and what they cost."""
-    figure, climb = row.get("reproduce", {}), row.get("climb", {})
+    figure, ramp = row.get("reproduce", {}), row.get("ramp", {})
     row["held"] = figure.get("held")
-    row["ceiling"] = climb.get("held")
+    row["ceiling"] = ramp.get("held")
     most = max(filter(None, (row["held"], row["ceiling"])), default=0)
     row["dollars_a_million"] = dollars_a_million(row["price"], most)
     row["reproduced"] = _clean(figure) and figure["held"] >= figure["target"] if figure else None
-    row["clean"] = all(_clean(stage) for stage in (figure, climb) if stage) and "error" not in row
-    row["limit"] = climb.get("limit") or figure.get("limit")
+    row["clean"] = all(_clean(stage) for stage in (figure, ramp) if stage) and "error" not in row
+    row["limit"] = ramp.get("limit") or figure.get("limit")
 
 
 def _clean(stage: dict[str, Any]) -> bool:

@@ -15,8 +15,8 @@ from bench.machine import procfs
 from bench.machine.group_files import Cpu, Memory
 from bench.progress import Progress
 from bench.runs import push
-from bench.runs.climb import Gauge, Limit, Watch, Wave, first_limit, first_wave, next_wave, opening_for, per_connection
 from bench.runs.load_processes import LoadProcesses
+from bench.runs.ramp import Gauge, Limit, Watch, Wave, first_limit, first_wave, next_wave, opening_for, per_connection
 from bench.runs.virtual_users import DEVICES_A_PROCESS, Load, Setup, VirtualUsers
 
 EMPTY_SECONDS: Final = 1.0
@@ -32,7 +32,7 @@ STEPS: Final = 200
 class Plan:
     """What is done in each profile; times in s.
 
-    `hold`, `ping`: at the figure that is reproduced; `ceiling_hold`, `climb_ping`: in the climb. `devices`: held first
+    `hold`, `ping`: at the figure that is reproduced; `ceiling_hold`, `ramp_ping`: in the ramp. `devices`: held first
     where a profile has no published figure, 0: none. `most`: never more devices than that, 0: no bound. `sample`: of so
     many devices the push endpoints are kept. `workers`: 0 is by need. `ecu`: of a core, 0: measured.
     """
@@ -40,9 +40,9 @@ class Plan:
     hold: float = 120.0
     ping: float = 60.0
     reproduce: bool = True
-    climb: bool = True
+    ramp: bool = True
     ceiling_hold: float = 30.0
-    climb_ping: float = 300.0
+    ramp_ping: float = 300.0
     devices: int = 0
     most: int = 0
     sample: int = 20_000
@@ -62,7 +62,7 @@ class Plan:
         return push.Plan(self.push_connections, 1, self.push_seconds, self.push_rate, half=not self.push_rate)
 
 
-class Crowd:
+class Waves:
     """Devices that come in waves, all of them held until the end. `setup`: of all waves together; `seconds`: that they
     took, without what was between them."""
 
@@ -137,7 +137,7 @@ class Idle:
     cpu: dict[str, float | None]
 
 
-def prepared(plan: Plan, scene: Scene, ping: float, expected: int) -> tuple[Watch, Crowd]:
+def prepared(plan: Plan, scene: Scene, ping: float, expected: int) -> tuple[Watch, Waves]:
     """No devices yet, and who watches them come. `expected`: how many to choose the sample that is pushed to from."""
     opening = opening_for(scene.profile.memory)
     load = Load(
@@ -147,32 +147,32 @@ def prepared(plan: Plan, scene: Scene, ping: float, expected: int) -> tuple[Watc
         endpoints_every=max(1, expected // plan.sample),
         ping=ping,
     )
-    crowd = Crowd(scene.processes, scene.farm, load)
-    return Watch(scene.gauge, scene.profile.memory, crowd.count), crowd
+    waves = Waves(scene.processes, scene.farm, load)
+    return Watch(scene.gauge, scene.profile.memory, waves.count), waves
 
 
 def reproduce(
-    plan: Plan, scene: Scene, crowd: Crowd, watch: Watch, done: dict[str, Any], idle: Idle, progress: Progress
+    plan: Plan, scene: Scene, waves: Waves, watch: Watch, done: dict[str, Any], idle: Idle, progress: Progress
 ) -> None:
     """The figure in one wave, held and pushed to. `idle`: the farm before its first device."""
     target = done["target"]
     wave = first_wave(target, idle.memory.used, scene.profile.memory)
-    crowd.grow(wave, progress, f"{scene.profile.name}: setting up devices", watch)
-    done["setup"] = crowd.setup_fields()
-    failures = dict(crowd.setup.failures)
+    waves.grow(wave, progress, f"{scene.profile.name}: setting up devices", watch)
+    done["setup"] = waves.setup_fields()
+    failures = dict(waves.setup.failures)
     limit = watch.limit or first_limit(watch.state(failures))
     done["limit"] = limit.fields() if limit is not None else None
-    _occupy(plan, scene, crowd, watch, done, idle, plan.hold, progress)
+    _occupy(plan, scene, waves, watch, done, idle, plan.hold, progress)
     if limit is None and not scene.processes.interrupt.requested:
         drops, overdue = sum(done["drops"].values()), done["pings"].get("overdue", 0)
         limit = first_limit(watch.state(failures, drops, overdue))
     done["limit"] = limit.fields() if limit is not None else None
 
 
-def climb(
+def ramp(
     plan: Plan,
     scene: Scene,
-    crowd: Crowd,
+    waves: Waves,
     watch: Watch,
     done: dict[str, Any],
     progress: Progress,
@@ -183,34 +183,34 @@ def climb(
     profile, interrupt = scene.profile, scene.processes.interrupt
     idle = idle or idle_of(scene)
     steps: list[dict[str, Any]] = []
-    done |= {"steps": steps, "held": crowd.setup.ready}
+    done |= {"steps": steps, "held": waves.setup.ready}
     limit = first_limit(watch.state())
     while limit is None and not interrupt.requested and len(steps) < STEPS:
-        devices, used = crowd.setup.ready, scene.gauge.memory(crowd.setup.ready).used
-        most = plan.most - crowd.setup.wanted if plan.most else 1 << 30
+        devices, used = waves.setup.ready, scene.gauge.memory(waves.setup.ready).used
+        most = plan.most - waves.setup.wanted if plan.most else 1 << 30
         size = next_wave(devices, used, idle.memory.used, profile.memory, most)
         if not size.devices:
             limit = Limit("none", f"the bound of {plan.most:,} devices was reached (--max-devices)")
             break
-        setup = crowd.grow(size, progress, f"{profile.name}: climbing from {devices:,} devices", watch)
-        limit, step = _judge(scene, crowd, watch, setup)
+        setup = waves.grow(size, progress, f"{profile.name}: ramping up from {devices:,} devices", watch)
+        limit, step = _judge(scene, waves, watch, setup)
         steps.append(step)
-        done["setup"] = crowd.setup_fields()
+        done["setup"] = waves.setup_fields()
         done["points"] = watch.points
     if limit is None and not interrupt.requested:
         limit = Limit("none", f"stopped after {STEPS} steps")
     done["limit"] = limit.fields() if limit is not None else None
-    if crowd.setup.ready:
-        _occupy(plan, scene, crowd, watch, done, idle, plan.ceiling_hold, progress)
+    if waves.setup.ready:
+        _occupy(plan, scene, waves, watch, done, idle, plan.ceiling_hold, progress)
     done["points"] = watch.points
 
 
-def _judge(scene: Scene, crowd: Crowd, watch: Watch, setup: Setup) -> tuple[Limit | None, dict[str, Any]]:
-    """What a wave of the climb has come to: a limit, if there is one, and the step for the report."""
-    held = crowd.users.collect()
+def _judge(scene: Scene, waves: Waves, watch: Watch, setup: Setup) -> tuple[Limit | None, dict[str, Any]]:
+    """What a wave of the ramp has come to: a limit, if there is one, and the step for the report."""
+    held = waves.users.collect()
     if watch.capacity is None and (status := _status(scene.farm)) is not None:
         watch.capacity = status.capacity
-    crowd.users.count_anew("ready")  # the last progress may be a moment old
+    waves.users.count_anew("ready")  # the last progress may be a moment old
     state = watch.state(dict(setup.failures), sum(held.drops.values()), held.pings["overdue"])
     limit = first_limit(state)
     if watch.limit is not None and (limit is None or watch.limit.kind == "memory"):
@@ -240,7 +240,7 @@ def idle_of(scene: Scene) -> Idle:
 def _occupy(
     plan: Plan,
     scene: Scene,
-    crowd: Crowd,
+    waves: Waves,
     watch: Watch,
     done: dict[str, Any],
     idle: Idle,
@@ -252,15 +252,15 @@ def _occupy(
     done |= {"workers": scene.workers, "start_seconds": round(scene.seconds, 2), "notes": scene.notes}
     done["cpu_empty"] = idle.cpu
     done["idle"] = {name: getattr(idle.memory, name) for name in idle.memory.__slots__}
-    done["load_processes"] = len(crowd.users.children)
-    crowd.users.hold(SETTLE_SECONDS, progress)
-    crowd.users.collect()  # what came while devices were still coming up is no part of the hold
+    done["load_processes"] = len(waves.users.children)
+    waves.users.hold(SETTLE_SECONDS, progress)
+    waves.users.collect()  # what came while devices were still coming up is no part of the hold
     began, before = time.monotonic(), gauge.cpu()
-    crowd.users.hold(seconds, progress)
+    waves.users.hold(seconds, progress)
     done["hold_seconds"] = round(time.monotonic() - began, 2)
-    done["ping_seconds"] = crowd.load.ping
+    done["ping_seconds"] = waves.load.ping
     done["cpu_idle"] = _cpu(before, gauge.cpu(), done["hold_seconds"])
-    held = crowd.users.collect()
+    held = waves.users.collect()
     done |= {"held": held.devices, "drops": dict(held.drops), "pings": dict(held.pings)}
     memory = gauge.memory(held.devices)
     done["memory"] = {name: getattr(memory, name) for name in memory.__slots__}
@@ -272,14 +272,14 @@ def _occupy(
         done["connection"][name] = grown / held.devices if grown is not None and held.devices else None
     if status is not None:
         done |= {"shards": status.connections, "gc_pause_max_ms": status.gc_pause_max_ms}
-    if held.devices and crowd.setup.endpoints and not scene.processes.interrupt.requested:
-        runs = push.measure(scene.processes, scene.farm, crowd.users, crowd.setup, plan=plan.pushing, progress=progress)
+    if held.devices and waves.setup.endpoints and not scene.processes.interrupt.requested:
+        runs = push.measure(scene.processes, scene.farm, waves.users, waves.setup, plan=plan.pushing, progress=progress)
         done["push"] = [{**one, "farm_cores": _farm_cores(one)} for one in runs]
     memory = gauge.memory(held.devices)
     done["peak"] = max(filter(None, (memory.peak, watch.peak, memory.used)))
     done["oom_kills"] = memory.oom_kills
     done["share_of_memory"] = memory.used / profile.memory
-    done["after_push"] = crowd.users.count_anew("ready")
+    done["after_push"] = waves.users.count_anew("ready")
 
 
 def _cpu(before: Cpu, after: Cpu, seconds: float) -> dict[str, float | None]:

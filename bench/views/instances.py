@@ -12,11 +12,11 @@ Stage = dict[str, Any]
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """One table that compares the profiles, one for each of them, and the steps of each climb."""
+    """One table that compares the profiles, one for each of them, and the steps of each ramp."""
     found = [_overview(body)]
     for row in body["profiles"]:
         found.append(_details(body, row))
-        if row.get("climb", {}).get("steps"):
+        if row.get("ramp", {}).get("steps"):
             found.append(_steps(body, row))
     return found
 
@@ -31,7 +31,7 @@ def headline(body: dict[str, Any]) -> str:
 
 
 def charts(body: dict[str, Any]) -> list[Chart]:
-    """Connections held against PushGo's, and memory against devices while each climb went on."""
+    """Connections held against PushGo's, and memory against devices while each ramp went on."""
     rows = body["profiles"]
     names = [row["name"] for row in rows]
     bars = Chart("Connections held", "bar", "instance", "connections", note=_marked(body, ""))
@@ -45,7 +45,7 @@ def charts(body: dict[str, Any]) -> list[Chart]:
     curves = Chart("Memory of the farm while devices come up", "line", "connections", "MiB")
     curves.note = _marked(body, "Kernel memory of the farm's sockets is included.")
     for row in rows:
-        points = row.get("climb", {}).get("points", [])
+        points = row.get("ramp", {}).get("points", [])
         if len(points) > 1:
             xs = [point["devices"] for point in points]
             curves.series.append(Series(row["name"], xs, [point["used"] / MIB for point in points]))
@@ -67,8 +67,8 @@ def _overview(body: dict[str, Any]) -> Table:
             dollars = row["dollars_a_million"]
             cells.append("-" if dollars is None else f"{dollars:,.2f}")
         table.row(row["name"], *cells)
-    accounting, yardstick = body["accounting"], body["yardstick"]
-    table.notes = [f"Memory: {accounting['text']}.", f"CPU: {yardstick['text']}."]
+    accounting, calibration = body["accounting"], body["calibration"]
+    table.notes = [f"Memory: {accounting['text']}.", f"CPU: {calibration['text']}."]
     table.notes += [f"{row['name']}: {row['cpus_text']}." for row in body["profiles"]]
     table.notes += [f"{row['name']}: {row['error']}" for row in body["profiles"] if "error" in row]
     table.notes += [f"Note: {note}." for note in body["notes"]]
@@ -80,7 +80,7 @@ def _overview(body: dict[str, Any]) -> Table:
 
 def _details(body: dict[str, Any], row: dict[str, Any]) -> Table:
     first = "published figure" if row["pushgo"] else "first hold"
-    stages = [(row[key], name) for key, name in (("reproduce", first), ("climb", "ceiling")) if row.get(key)]
+    stages = [(row[key], name) for key, name in (("reproduce", first), ("ramp", "ceiling")) if row.get(key)]
     title = f"{row['name']}: {size(row['memory'])}, {row['cpus_text']}"
     table = Table(title, [name for _, name in stages])
 
@@ -139,8 +139,8 @@ def _pushes(add: Callable[[str, Callable[[Stage], str]], None], at: int) -> None
 
 def _steps(body: dict[str, Any], row: dict[str, Any]) -> Table:
     columns = ["came up", "set-ups/s", "p99", "memory used", "throttled", "failed", "dropped"]
-    table = Table(f"{row['name']}: the climb", columns)
-    for step in row["climb"]["steps"]:
+    table = Table(f"{row['name']}: the ramp", columns)
+    for step in row["ramp"]["steps"]:
         table.row(
             number(step["devices"]),
             number(step["ready"]),

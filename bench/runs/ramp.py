@@ -1,4 +1,4 @@
-"""The climb to a farm's first real limit: what is looked at while devices come up, and the limit's name.
+"""The ramp to a farm's first real limit: what is looked at while devices come up, and the limit's name.
 
 `first_limit` is pure: a rule for each limit, in the order in which they are believed. `Watch` feeds it while devices
 are brought up, and keeps the points of the memory curve.
@@ -16,7 +16,7 @@ from bench.machine.group_files import Cpu, Memory
 from bench.machine.procfs import available_memory, cpu_seconds, descendants, free_files, proportional_memory
 
 STOP_AT: Final = 0.97
-"""The climb stops here, so that the kernel's OOM killer never has a reason to strike."""
+"""It stops here, so that the kernel's OOM killer never has a reason to strike."""
 MACHINE_SPARE_BYTES: Final = 700 << 20
 """Memory of the whole machine that is left alone."""
 FILES_SPARE: Final = 5_000
@@ -28,7 +28,7 @@ DROPS: Final = 0.001
 THROTTLED: Final = 0.5
 """From this part of the periods on in which the farm wanted more than its share, CPU is what it lacks."""
 FINE_PART: Final = 0.1
-"""With this part of the memory left, the climb goes slowly: `FILL_A_SECOND` of the memory in a second at most."""
+"""With this part of the memory left, devices come slowly: `FILL_A_SECOND` of the memory in a second at most."""
 FILL_A_SECOND: Final = 0.02
 LAST_STEP: Final = 500
 LEAST_OPENING: Final = 64
@@ -41,7 +41,7 @@ OWN_ERRORS: Final = ("EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM", "
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What ended a climb. `kind`: memory, descriptors, CPU, load generator, failures, none."""
+    """What ended a ramp. `kind`: memory, descriptors, CPU, load generator, failures, none."""
 
     kind: str
     text: str
@@ -53,7 +53,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A climb at one moment; memory in bytes. `rate`: set-ups a second lately, None while it can't be said. `failed`
+    """A ramp at one moment; memory in bytes. `rate`: set-ups a second lately, None while it can't be said. `failed`
     and `wanted` count since the wave began, `failures` says their kinds once the load has told them. `throttled`: part
     of the periods lately. `capacity`: connections that the workers take in all. `free_files`: that the machine may
     still open."""
@@ -262,7 +262,7 @@ def per_connection(before: Memory, after: Memory, devices: int) -> dict[str, Any
 
 
 def opening_for(memory: int) -> int:
-    """Set-ups that are under way at once: those go on when the climb is stopped, and must not take more
+    """Set-ups that are under way at once: those go on when the ramp is stopped, and must not take more
     than a small part of what is left then."""
     return max(LEAST_OPENING, min(MOST_OPENING, int(memory * (1 - STOP_AT) / 3 / CONNECTION_BYTES)))
 
@@ -276,7 +276,7 @@ class Wave:
 
 
 def next_wave(devices: int, used: int, base: int, memory: int, most: int) -> Wave:
-    """The next wave of a climb: half of what still fits, by what a device took so far; near the end a little more than
+    """The next wave of a ramp: half of what still fits, by what a device took so far; near the end a little more than
     fits, so that the limit is really met, and slowly, so that it is not overrun. Never more than `most` devices."""
     connection = max(1.0, (used - base) / devices) if devices else float(CONNECTION_BYTES)
     room = STOP_AT * memory - used
