@@ -52,9 +52,9 @@ from bench.load.http_bytes import (
     version_in,
     webpush_request,
 )
-from bench.load.link import Words, encode
+from bench.load.link import MessageReader, encode
 from bench.load.protocols import registering, simplepush, webpush
-from bench.load.protocols.base import DONE, PONG, Heard, Scenario, Step
+from bench.load.protocols.base import DONE, PONG, Received, Scenario, Step
 from bench.load.protocols.simplepush import Update
 from bench.load.samples import (
     DATA_MISSING,
@@ -206,12 +206,12 @@ def test_webpush_messages_in_every_shape() -> None:
     note: dict[str, Any] = {"messageType": "notification", "channelID": channel, "version": 'a"\\#'}
     note |= {"data": base64_of(opaque_of(1234567890123, 50)), "headers": {"encoding": "aes128gcm"}}
 
-    def heard(**fields: Any) -> Heard:
-        found = protocol.heard(5, json.dumps(note | fields, indent=1).encode())
+    def received(**fields: Any) -> Received:
+        found = protocol.received(5, json.dumps(note | fields, indent=1).encode())
         assert found is not None
         return found
 
-    good = heard()
+    good = received()
     assert good.updates == ((11, 1234567890123, DATA_RIGHT),) and not good.strays
     server = WSConnection(ConnectionType.SERVER)
     server.receive_data(frames.upgrade_request("farm:8080", "/"))
@@ -224,18 +224,19 @@ def test_webpush_messages_in_every_shape() -> None:
         "messageType": "ack",
         "updates": [{"channelID": channel, "version": note["version"], "code": 100}],
     }
-    assert heard(data=base64_of(opaque_of(1234567890123, 51))).updates == ((11, 1234567890123, DATA_WRONG),)
-    assert heard(headers={"encoding": "aesgcm"}).updates[0][2] == DATA_WRONG
-    assert heard(headers=None).updates[0][2] == DATA_WRONG
-    assert heard(data=None).updates == heard(data="").updates == ((11, 0, DATA_MISSING),)
+    assert received(data=base64_of(opaque_of(1234567890123, 51))).updates == ((11, 1234567890123, DATA_WRONG),)
+    assert received(headers={"encoding": "aesgcm"}).updates[0][2] == DATA_WRONG
+    assert received(headers=None).updates[0][2] == DATA_WRONG
+    assert received(data=None).updates == received(data="").updates == ((11, 0, DATA_MISSING),)
     for text in ("A" * 11, "\u00e4" * 12, "!" * 70, "_" * 70):  # no version, or one of 72 bits
-        assert heard(data=text).updates == ((11, 0, DATA_WRONG),)
-    assert heard(channelID=str(CHANNEL)) == heard(channelID=protocol.channel_id(12).decode()) == Heard(strays=1)
-    assert protocol.heard(5, b"{}") == protocol.heard(5, b'{"messageType":"ping"}') == PONG
-    assert protocol.heard(5, b'{"messageType":"broadcast","broadcasts":{"a":"1"}}') is None
+        assert received(data=text).updates == ((11, 0, DATA_WRONG),)
+    for other in (str(CHANNEL), protocol.channel_id(12).decode()):
+        assert received(channelID=other) == Received(strays=1)
+    assert protocol.received(5, b"{}") == protocol.received(5, b'{"messageType":"ping"}') == PONG
+    assert protocol.received(5, b'{"messageType":"broadcast","broadcasts":{"a":"1"}}') is None
     for bad in (b"nonsense", b"[]", b'{"messageType":"notification","channelID":"b"}', b'{"messageType":7}'):
         with pytest.raises(PeerError):
-            protocol.heard(5, bad)
+            protocol.received(5, bad)
 
 
 def test_a_webpush_device_is_set_up_and_comes_back() -> None:
@@ -349,8 +350,8 @@ def test_words_at_every_boundary() -> None:
     numbers = array("q", [1, -2, 10])
     data = encode("ready", {"up": 3}, (numbers.tobytes(), b"")) + encode("stop", {}, ())
     for cut in range(len(data) + 1):
-        words = Words()
-        ready, stop = words.feed(data[:cut]) + words.feed(data[cut:])
+        reader = MessageReader()
+        ready, stop = reader.feed(data[:cut]) + reader.feed(data[cut:])
         assert (ready.kind, ready.fields, ready.blobs[1], stop.kind) == ("ready", {"up": 3}, b"", "stop")
         assert ready.numbers(0, "q") == numbers
 

@@ -23,7 +23,7 @@ from bench.load import frames
 from bench.load.frames import PeerError
 from bench.load.http_bytes import response_of, split_endpoint
 from bench.load.protocols import protocol_of
-from bench.load.protocols.base import DONE, PONG, Heard, Scenario
+from bench.load.protocols.base import DONE, PONG, Received, Scenario
 from bench.load.wires import WIRES, Nats, Plain, Post, Wire
 from bench.machine import procfs
 from bench.machine.usage import Usage, Use
@@ -116,9 +116,9 @@ def test_a_nats_device() -> None:
     done = protocol.answered(5, opened.step, b"PING\r\nPONG\r\n", b"")
     assert done is not None
     assert (done.step, done.send, done.channel, done.endpoint) == (DONE, pong, 5, b"nats://h:1/d.5")
-    assert protocol.heard(5, b"PONG\r\n") == PONG
+    assert protocol.received(5, b"PONG\r\n") == PONG
     several = b"MSG d.5 1 3\r\n101\r\nPING\r\nMSG d.5 1 4\r\n1024\r\nMSG d.6 1 1\r\n7\r\n+OK\r\n"
-    assert protocol.heard(5, several) == Heard(((5, 101, 0), (5, 1024, 0)), pong, 1)
+    assert protocol.received(5, several) == Received(((5, 101, 0), (5, 1024, 0)), pong, 1)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_nats_device() -> None:
 )
 def test_what_a_nats_device_refuses(payload: bytes) -> None:
     with pytest.raises(PeerError):
-        protocol_of("nats", SCENARIO, {}).heard(5, payload)
+        protocol_of("nats", SCENARIO, {}).received(5, payload)
 
 
 def test_a_nats_device_has_one_channel() -> None:

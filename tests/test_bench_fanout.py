@@ -39,7 +39,7 @@ from bench.load import frames
 from bench.load.frames import PeerError
 from bench.load.http_bytes import judged, payload_of
 from bench.load.protocols import protocol_of
-from bench.load.protocols.base import DONE, PONG, Heard, Scenario
+from bench.load.protocols.base import DONE, PONG, Received, Scenario
 from bench.load.samples import DATA_RIGHT, DATA_WRONG
 from bench.load.shared_counts import SharedCounts, numbers_in
 from bench.load.wires import Nats, Plain, Pusher
@@ -143,13 +143,13 @@ def test_a_device_of_pusher() -> None:
     assert protocol.answered(5, subscribe.step, done % 2, b"") is None
     last = protocol.answered(5, subscribe.step, done % 1, b"")
     assert last is not None and last.step == DONE and not last.send
-    assert protocol.heard(5, event()) == Heard(((1, 7, DATA_RIGHT),))
-    assert protocol.heard(5, event(size=59)) == Heard(((1, 7, DATA_WRONG),))
-    assert protocol.heard(5, event(user_id="3")) == Heard(((1, 7, DATA_WRONG),))
-    assert protocol.heard(5, event("fanout-2")) == Heard(strays=1)
-    assert protocol.heard(5, event(name="other")) is None
-    assert protocol.heard(5, b'{"event":"pusher:pong"}') is PONG
-    pong = protocol.heard(5, b'{"event":"pusher:ping"}')
+    assert protocol.received(5, event()) == Received(((1, 7, DATA_RIGHT),))
+    assert protocol.received(5, event(size=59)) == Received(((1, 7, DATA_WRONG),))
+    assert protocol.received(5, event(user_id="3")) == Received(((1, 7, DATA_WRONG),))
+    assert protocol.received(5, event("fanout-2")) == Received(strays=1)
+    assert protocol.received(5, event(name="other")) is None
+    assert protocol.received(5, b'{"event":"pusher:pong"}') is PONG
+    pong = protocol.received(5, b'{"event":"pusher:ping"}')
     assert pong is not None and pong.reply and not pong.updates
 
 
@@ -169,7 +169,7 @@ def test_a_device_of_pusher() -> None:
 )
 def test_what_a_device_of_pusher_refuses(payload: bytes, text: str) -> None:
     with pytest.raises(PeerError, match=text):
-        protocol_of("pusher", SCENARIO, {}).heard(5, payload)
+        protocol_of("pusher", SCENARIO, {}).received(5, payload)
 
 
 def test_devices_that_share_channels_of_other_servers() -> None:
@@ -180,12 +180,12 @@ def test_devices_that_share_channels_of_other_servers() -> None:
         frames.BINARY,
     )
     assert nats.opened(5, b"").send == subscribe
-    assert nats.heard(5, b"MSG d.1 1 60\r\n%b\r\n" % payload_of(9, 60)) == Heard(((1, 9, DATA_RIGHT),))
-    assert nats.heard(5, b"MSG d.1 1 2\r\n9.\r\n") == Heard(((1, 9, DATA_WRONG),))
+    assert nats.received(5, b"MSG d.1 1 60\r\n%b\r\n" % payload_of(9, 60)) == Received(((1, 9, DATA_RIGHT),))
+    assert nats.received(5, b"MSG d.1 1 2\r\n9.\r\n") == Received(((1, 9, DATA_WRONG),))
     plain = protocol_of("subscribe", SCENARIO, {"path": "/sub/{channel}", "first": "{index} {channel}"})
     assert plain.request(6).startswith(b"GET /sub/2 ") and plain.opened(6, b"").send == frames.client_frame(b"6 2")
-    assert plain.heard(6, payload_of(9, 60)) == Heard(((2, 9, DATA_RIGHT),))
-    assert plain.heard(6, payload_of(9, 60)[:-1] + b"x") == Heard(((2, 9, DATA_WRONG),))
+    assert plain.received(6, payload_of(9, 60)) == Received(((2, 9, DATA_RIGHT),))
+    assert plain.received(6, payload_of(9, 60)[:-1] + b"x") == Received(((2, 9, DATA_WRONG),))
     with pytest.raises(ValueError, match="one channel"):
         protocol_of("pusher", Scenario("h", channels=2), {})
 

@@ -104,16 +104,16 @@ def test_channels_of_a_simplepush_device_are_known_again() -> None:
     protocol = simplepush(channels=2)
     mine, other = channel_of(protocol, 5, 1), channel_of(protocol, 6, 0)
     alien = channel_of(simplepush(channels=2, seed=b"987654321"), 5, 1)
-    heard = protocol.heard(5, note({"channelID": mine, "version": 9}))
-    assert heard is not None and heard.updates == ((11, 9, DATA_RIGHT),) and not heard.strays
-    assert said(heard.reply) == [{"messageType": "ack", "updates": [{"channelID": mine, "version": 9}]}]
+    received = protocol.received(5, note({"channelID": mine, "version": 9}))
+    assert received is not None and received.updates == ((11, 9, DATA_RIGHT),) and not received.strays
+    assert said(received.reply) == [{"messageType": "ack", "updates": [{"channelID": mine, "version": 9}]}]
     for wrong in (other, alien, "x", mine[:-1] + "x"):
-        heard = protocol.heard(5, note({"channelID": wrong, "version": 9}))
-        assert heard is not None and heard.strays == 1 and not heard.updates and not heard.reply
-    both = protocol.heard(5, note({"channelID": mine, "version": 1}, {"channelID": other, "version": 2}))
+        received = protocol.received(5, note({"channelID": wrong, "version": 9}))
+        assert received is not None and received.strays == 1 and not received.updates and not received.reply
+    both = protocol.received(5, note({"channelID": mine, "version": 1}, {"channelID": other, "version": 2}))
     assert both is not None and (len(both.updates), both.strays) == (1, 1)
-    assert protocol.heard(5, b"{}") is protocol.heard(5, b'{"messageType":"ping","status":200}') is PONG
-    assert protocol.heard(5, b'{"messageType":"unregister","status":200}') is None
+    assert protocol.received(5, b"{}") is protocol.received(5, b'{"messageType":"ping","status":200}') is PONG
+    assert protocol.received(5, b'{"messageType":"unregister","status":200}') is None
 
 
 def test_the_data_of_an_update_is_looked_at() -> None:
@@ -122,8 +122,8 @@ def test_the_data_of_an_update_is_looked_at() -> None:
     right = payload_of(77, 30).decode()
     for data, code in ((right, DATA_RIGHT), (right[:-1], DATA_WRONG), ("", DATA_MISSING), (None, DATA_MISSING)):
         update = {"channelID": channel, "version": 77} | ({} if data is None else {"data": data})
-        heard = protocol.heard(3, note(update))
-        assert heard is not None and heard.updates == ((3, 77, code),)
+        received = protocol.received(3, note(update))
+        assert received is not None and received.updates == ((3, 77, code),)
 
 
 @pytest.mark.parametrize("uaid", [UAID.hex(), "00010203-0405-0607-0809-0a0b0c0d0e0f"])
@@ -158,12 +158,12 @@ def test_a_device_that_subscribes() -> None:
     assert pinged is not None and pinged.step == 0 and unmasked(pinged.send) == [b"PONG"]
     done = protocol.answered(8, 0, b"...+OK", b"")
     assert done is not None and (done.step, done.channel, done.endpoint) == (DONE, 8, b"http://h/pub/8")
-    heard = protocol.heard(8, b"MSG a 9\r\n1234.5")
-    assert heard is not None and heard.updates == ((8, 1234, DATA_RIGHT),) and not heard.reply
-    assert protocol.heard(8, b"1234") is None
+    received = protocol.received(8, b"MSG a 9\r\n1234.5")
+    assert received is not None and received.updates == ((8, 1234, DATA_RIGHT),) and not received.reply
+    assert protocol.received(8, b"1234") is None
     plain = protocol_of("subscribe", Scenario("h", "/x"), {"ping": "p", "pong": "q"})
     assert plain.request(1).startswith(b"GET /x ") and plain.opened(1, b"").step == DONE
-    assert plain.heard(1, b"q") is PONG and plain.heard(1, b"word") is None
+    assert plain.received(1, b"q") is PONG and plain.received(1, b"word") is None
     assert plain.ping == frames.client_frame(b"p")
 
 
@@ -378,7 +378,7 @@ def until(users: VirtualUsers, what: str, count: int) -> None:
     deadline = time.monotonic() + 60
     while users.count_anew(what) != count:
         assert time.monotonic() < deadline, f"{what}: {users.count(what)}, not {count}"
-        users.processes.hear(0.05)
+        users.processes.receive(0.05)
 
 
 def test_virtual_users_grow_and_keep_their_numbers() -> None:
@@ -447,7 +447,7 @@ def test_churn_cuts_some_and_stops() -> None:
         until(users, "away", 0)
         held = users.collect()
         assert len(held.absences.gone) == len(held.absences.back) >= 20 and not held.drops
-        users.processes.hear(0.3)
+        users.processes.receive(0.3)
         assert not users.collect().absences.gone
 
 

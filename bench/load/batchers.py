@@ -10,7 +10,7 @@ import sys
 from typing import Final
 
 from bench.load.http_bytes import Response
-from bench.load.link import Link, LinkClosedError, Word
+from bench.load.link import Link, LinkClosedError, Message
 from bench.load.pushers import Connection, Pushers
 from bench.load.wires import Batch
 
@@ -19,11 +19,11 @@ FREE_SHARE: Final = 2
 
 
 class Batchers(Pushers):
-    """Beside what a pusher is told: `batch`, the pushes of a request."""
+    """Beside what a pusher gets in its `begin`: `batch`, the pushes of a request."""
 
     wire: Batch
 
-    def __init__(self, link: Link, begin: Word) -> None:
+    def __init__(self, link: Link, begin: Message) -> None:
         super().__init__(link, begin)
         self.batch = max(1, min(begin.fields["batch"], len(self.paths) // FREE_SHARE))
         self.wanted = min(self.wanted, max(1, len(self.paths) // (FREE_SHARE * self.batch)))

@@ -9,7 +9,7 @@ and talks over a descriptor:
     <- go       connect those that never were      -> progress ..., ready with the samples of their set-ups
     <- halt     connect no more                    -> ready
     <- more     there are so many devices more     -> up
-    <- count    say how far you are                -> progress
+    <- count    report your progress               -> progress
     <- cut      reset all connections at once      -> cut
     <- return   of those away, let only these come -> returning
     <- backoff  from now on come back by this      -> noted
@@ -109,7 +109,7 @@ class VirtualUsers:
         self.opening_limit = 0
         self.going = self.stopped = False
         self.next_progress = 0.0
-        self.told: dict[str, int] = {}
+        self.progress_sent: dict[str, int] = {}
         self.set_ups = SetUps()
         self.seen = Seen(judge=bool(order["payload"]))
 
@@ -167,35 +167,35 @@ class VirtualUsers:
         return max(wait, 0.0)
 
     def _commands(self) -> None:
-        for word in self.link.read():
-            if word.kind == "go":
-                self._go(**word.fields)
-            elif word.kind == "halt":
+        for message in self.link.read():
+            if message.kind == "go":
+                self._go(**message.fields)
+            elif message.kind == "halt":
                 self._report_ready()
-            elif word.kind == "more":
-                self.more(word.fields["devices"])
+            elif message.kind == "more":
+                self.more(message.fields["devices"])
                 self.link.send("up")
-            elif word.kind == "count":
-                self._say(self._counts())
-            elif word.kind == "cut":
+            elif message.kind == "count":
+                self._send_progress(self._counts())
+            elif message.kind == "cut":
                 self._cut_all()
-            elif word.kind == "backoff":
-                self.backoff = Backoff(**word.fields)
+            elif message.kind == "backoff":
+                self.backoff = Backoff(**message.fields)
                 self.link.send("noted")
-            elif word.kind == "return":
-                self._return(**word.fields)
-            elif word.kind == "churn":
-                self.churn_rate, self.churned_at = word.fields["rate"], time.monotonic()
+            elif message.kind == "return":
+                self._return(**message.fields)
+            elif message.kind == "churn":
+                self.churn_rate, self.churned_at = message.fields["rate"], time.monotonic()
                 self.link.send("churning")
-            elif word.kind == "collect":
+            elif message.kind == "collect":
                 self._report_seen()
-            elif word.kind == "stop":
+            elif message.kind == "stop":
                 self.stopped = True
             else:
-                self._command(word.kind)
+                self._command(message.kind)
 
     def _command(self, kind: str) -> None:
-        """A word that only some load processes of devices know."""
+        """A message that only some load processes of devices know."""
 
     def _look_around(self) -> None:
         now = time.monotonic()
@@ -218,8 +218,8 @@ class VirtualUsers:
             self._report_ready()
         if now >= self.next_progress:
             self.next_progress = now + PROGRESS_SECONDS
-            if (counts := self._counts()) != self.told:
-                self._say(counts)
+            if (counts := self._counts()) != self.progress_sent:
+                self._send_progress(counts)
 
     def _counts(self) -> dict[str, int]:
         pings = self.pings
@@ -234,8 +234,8 @@ class VirtualUsers:
             "pings_overdue": pings.overdue,
         }
 
-    def _say(self, counts: dict[str, int]) -> None:
-        self.told = counts
+    def _send_progress(self, counts: dict[str, int]) -> None:
+        self.progress_sent = counts
         self.link.send("progress", **counts)
 
     # ---- setting up
@@ -465,10 +465,10 @@ class VirtualUsers:
             if step is not None:
                 self._step(descriptor, step)
             return
-        heard = self.protocol.heard(self.first + number, payload)
-        if heard is None:
+        received = self.protocol.received(self.first + number, payload)
+        if received is None:
             return
-        updates, reply, strays, pong = heard
+        updates, reply, strays, pong = received
         if updates:
             now = _now()
             for channel, version, data in updates:

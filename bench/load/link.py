@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 READ_BYTES: Final = 262_144
 
 
-class Word(NamedTuple):
+class Message(NamedTuple):
     """One message on a link."""
 
     kind: str
@@ -32,20 +32,20 @@ class LinkClosedError(Exception):
     """The process at the other end is gone."""
 
 
-class Words:
-    """Bytes in, words out; pure."""
+class MessageReader:
+    """Bytes in, messages out; pure."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def feed(self, data: bytes) -> list[Word]:
+    def feed(self, data: bytes) -> list[Message]:
         self._data += data
-        words = []
-        while (word := self._take()) is not None:
-            words.append(word)
-        return words
+        messages = []
+        while (message := self._take()) is not None:
+            messages.append(message)
+        return messages
 
-    def _take(self) -> Word | None:
+    def _take(self) -> Message | None:
         end = self._data.find(b"\n")
         if end < 0:
             return None
@@ -59,7 +59,7 @@ class Words:
             blobs.append(bytes(self._data[at : at + size]))
             at += size
         del self._data[:at]
-        return Word(fields.pop("kind"), fields, blobs)
+        return Message(fields.pop("kind"), fields, blobs)
 
 
 def encode(kind: str, fields: dict[str, Any], blobs: tuple[bytes, ...]) -> bytes:
@@ -72,11 +72,11 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._words = Words()
-        self._waiting: list[Word] = []
+        self._reader = MessageReader()
+        self._waiting: list[Message] = []
 
     def send(self, kind: str, *blobs: bytes, **fields: Any) -> None:
-        """Send one word.
+        """Send one message.
 
         Raises:
           LinkClosedError: the other end is gone.
@@ -86,7 +86,7 @@ class Link:
         except OSError:
             raise LinkClosedError from None
 
-    def read(self) -> list[Word]:
+    def read(self) -> list[Message]:
         """What one read brings; call it when the socket is readable.
 
         Raises:
@@ -98,11 +98,11 @@ class Link:
             data = b""
         if not data:
             raise LinkClosedError
-        words, self._waiting = self._waiting + self._words.feed(data), []
-        return words
+        messages, self._waiting = self._waiting + self._reader.feed(data), []
+        return messages
 
-    def wait(self) -> Word:
-        """The next word, however long it takes. For the child's side, before its own loop runs.
+    def wait(self) -> Message:
+        """The next message, however long it takes. For the child's side, before its own loop runs.
 
         Raises:
           LinkClosedError: the other end is gone.

@@ -13,7 +13,7 @@ import time
 from typing import Final
 
 from bench.load.http_bytes import Response
-from bench.load.link import Link, LinkClosedError, Word
+from bench.load.link import Link, LinkClosedError, Message
 from bench.load.pushers import Connection, Pushers
 from bench.load.samples import ACCEPTED
 from bench.load.shared_counts import numbers_in
@@ -23,10 +23,10 @@ STALL_SECONDS: Final = 2.0
 
 
 class Publishers(Pushers):
-    """Beside what a pusher is told: `window`, the deliveries that may be under way, `counts`, where the arrivals are
+    """Beside what a pusher gets: `window`, the deliveries that may be under way, `counts`, where the arrivals are
     counted, and as a third blob how many subscribers each channel has."""
 
-    def __init__(self, link: Link, begin: Word) -> None:
+    def __init__(self, link: Link, begin: Message) -> None:
         self.subscriber_count = begin.numbers(2, "I")
         self.window: int = begin.fields["window"]
         self.arrivals = numbers_in(begin.fields["counts"])

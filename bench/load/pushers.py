@@ -29,7 +29,7 @@ from typing import Final
 
 from bench.load.frames import PeerError
 from bench.load.http_bytes import Response
-from bench.load.link import Link, LinkClosedError, Word
+from bench.load.link import Link, LinkClosedError, Message
 from bench.load.samples import NO_ANSWER
 from bench.load.sockets import Address, Outbox, error_name, open_connection
 from bench.load.wires import WIRES
@@ -60,7 +60,7 @@ class Connection:
 class Pushers:
     """The connections of this process and their loop."""
 
-    def __init__(self, link: Link, begin: Word) -> None:
+    def __init__(self, link: Link, begin: Message) -> None:
         order = begin.fields
         self.link = link
         self.address = Address(*order["address"])
@@ -130,16 +130,16 @@ class Pushers:
         return min(max(wait / 1e6, 0.0), PROGRESS_SECONDS)
 
     def _commands(self) -> None:
-        for word in self.link.read():
-            if word.kind == "go":
+        for message in self.link.read():
+            if message.kind == "go":
                 self._forget_run()
                 while len(self.connections) < self.wanted and self._connect():
                     pass
                 self.going = True
-                self._go(**word.fields)
-            elif word.kind == "halt" and self.start:
+                self._go(**message.fields)
+            elif message.kind == "halt" and self.start:
                 self.end = min(self.end, _now())
-            elif word.kind == "stop":
+            elif message.kind == "stop":
                 self.stopped = True
 
     def _go(self, start: int, seconds: float, rate: float, phase: float, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Counts that the processes of a run read from each other's memory, without a word: one number each, written by one
+"""Counts that the processes of a run read from each other's memory, without a message: one number each, written by one
 process and read by all."""
 
 import mmap

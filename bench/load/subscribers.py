@@ -8,7 +8,7 @@ and its place moves on by one. Whatever else it reads goes the long way: the fir
 frames in one read, and all that a server may do wrong.
 
 An event is told by its channel and version, the microsecond of CLOCK_MONOTONIC at which it was sent or due. An arrival
-counts as of the moment at which epoll said that it was there. The words of `bench.load.devices`, and:
+counts as of the moment at which epoll said that it was there. The messages of `bench.load.devices`, and:
 
     <- tally    what arrived since the last time, and begin anew -> tallied
 """
@@ -215,10 +215,10 @@ class Subscribers(devices.VirtualUsers):
         if self.stages[descriptor] != READY:
             super()._message(descriptor, payload)
             return
-        heard = self.protocol.heard(self.first + self.numbers[descriptor], payload)
-        if heard is None:
+        received = self.protocol.received(self.first + self.numbers[descriptor], payload)
+        if received is None:
             return
-        updates, reply, strays, pong = heard
+        updates, reply, strays, pong = received
         if reply:
             self.replies.append((descriptor, reply))
         self.seen.strays += strays

@@ -39,7 +39,7 @@ class Away:
         progress.step("waiting until they have left")
         deadline = time.monotonic() + LEAVE_SECONDS
         while _connected(farm) > before and time.monotonic() < deadline and not processes.interrupt.requested:
-            processes.hear(LOOK_SECONDS)
+            processes.receive(LOOK_SECONDS)
         return cls(users, setup, range(first, first + load.devices))
 
     def bring_back(self, progress: Progress, grace: float, keeps_all: bool = False) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Away:
         while (back < sample or arrived < expected) and time.monotonic() < deadline:
             if users.processes.interrupt.requested:
                 return
-            users.processes.hear(LOOK_SECONDS)
+            users.processes.receive(LOOK_SECONDS)
             all_back = back >= sample
             arrived, back = users.count_anew("arrived"), users.count("back")
             if back >= sample and not all_back:

@@ -129,10 +129,10 @@ class Subscribers(VirtualUsers):
 
     def tally(self) -> "Tally":
         """What arrived since the last call."""
-        self.processes.tell(self.children, "tally")
+        self.processes.send(self.children, "tally")
         tally = Tally(array("I", bytes(4 * self.load.shared)))
-        for word in self.processes.gather(self.children, "tallied"):
-            tally.add(word.blobs, word.fields)
+        for message in self.processes.gather(self.children, "tallied"):
+            tally.add(message.blobs, message.fields)
         return tally
 
 
@@ -344,7 +344,7 @@ def _run(
     load = {"load subscribers": [child.pid for child in subscribers.children], "load app servers": [publisher.pid]}
     meter = Meter(groups | load)
     start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
-    processes.tell([publisher], "go", start=start, seconds=plan.seconds, rate=rate, phase=0.0, count=0)
+    processes.send([publisher], "go", start=start, seconds=plan.seconds, rate=rate, phase=0.0, count=0)
     outcome = wait_for_pushers(processes, [publisher], progress)
     accepted = zip(outcome.pushes.channels, outcome.pushes.statuses, strict=True)
     expected = sum(listening[channel] for channel, status in accepted if status in ACCEPTED)
@@ -390,7 +390,7 @@ def _wait_for_arrivals(subscribers: Subscribers, before: int, expected: int, gra
             last, since = now, time.monotonic()
         elif time.monotonic() - since > grace:
             break
-        subscribers.processes.keep(subscribers.processes.hear(LOOK_SECONDS))
+        subscribers.processes.keep(subscribers.processes.receive(LOOK_SECONDS))
         progress.update(now)
 
 

@@ -1,4 +1,4 @@
-"""The processes of a run: started here, heard here, and gone when the block ends."""
+"""The load processes of a run: started here, spoken with over their links, and gone when the block ends."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
-from bench.load.link import Link, LinkClosedError, Word
+from bench.load.link import Link, LinkClosedError, Message
 from bench.load.nest import PACKET_BYTES
 
 END_SECONDS: Final = 5.0
@@ -110,7 +110,7 @@ class LoadProcesses:
         self.interrupt = interrupt or Interrupt()
         self.children: list[Child] = []
         self._nest: Nest | None = None
-        self._kept: list[tuple[Child, Word]] = []
+        self._kept: list[tuple[Child, Message]] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.interrupt.wake, selectors.EVENT_READ)
 
@@ -132,69 +132,69 @@ class LoadProcesses:
         child = Child(self._nest, module, name)
         self.children.append(child)
         self._selector.register(child.link.sock, selectors.EVENT_READ, child)
-        self._tell(child, "begin", *blobs, **fields)
+        self._send(child, "begin", *blobs, **fields)
         return child
 
-    def tell(self, children: list[Child], kind: str, **fields: Any) -> None:
-        """Send one word to each."""
+    def send(self, children: list[Child], kind: str, **fields: Any) -> None:
+        """Send one message to each."""
         for child in children:
-            self._tell(child, kind, **fields)
+            self._send(child, kind, **fields)
 
-    def _tell(self, child: Child, kind: str, *blobs: bytes, **fields: Any) -> None:
+    def _send(self, child: Child, kind: str, *blobs: bytes, **fields: Any) -> None:
         try:
             child.link.send(kind, *blobs, **fields)
         except LinkClosedError:
             raise self._ended(child) from None
 
-    def hear(self, timeout: float) -> list[tuple[Child, Word]]:
-        """What the children said; progress is kept in `child.progress` and not returned.
+    def receive(self, timeout: float) -> list[tuple[Child, Message]]:
+        """What the children sent; progress is kept in `child.progress` and not returned.
 
         Returns early, perhaps with nothing, when a progress came or the run was interrupted.
 
         Raises:
           BenchError: a child ended that should not have.
         """
-        heard, self._kept = self._kept, []
-        for key, _ in self._selector.select(0 if heard else timeout):
+        received, self._kept = self._kept, []
+        for key, _ in self._selector.select(0 if received else timeout):
             child = key.data
             if child is None:
                 self._selector.unregister(self.interrupt.wake)
                 continue
             try:
-                words = child.link.read()
+                messages = child.link.read()
             except LinkClosedError:
                 raise self._ended(child) from None
-            for word in words:
-                if word.kind == "progress":
-                    child.progress = word.fields
+            for message in messages:
+                if message.kind == "progress":
+                    child.progress = message.fields
                 else:
-                    heard.append((child, word))
-        return heard
+                    received.append((child, message))
+        return received
 
-    def keep(self, heard: list[tuple[Child, Word]]) -> None:
-        """Words that are for somebody else: the next `hear` returns them."""
-        self._kept += heard
+    def keep(self, received: list[tuple[Child, Message]]) -> None:
+        """Messages that are for another caller: the next `receive` returns them."""
+        self._kept += received
 
-    def gather(self, children: list[Child], kind: str, seconds: float = 60.0) -> list[Word]:
-        """Wait until each of the children said this; their words in the children's order.
+    def gather(self, children: list[Child], kind: str, seconds: float = 60.0) -> list[Message]:
+        """Wait until each of the children sent this; their messages in the children's order.
 
         Raises:
           BenchError: a child ended, or did not answer in this time.
         """
-        words: dict[int, Word] = {}
+        messages: dict[int, Message] = {}
         pids = {child.pid for child in children}
         others = []
         deadline = time.monotonic() + seconds
-        while len(words) < len(children):
+        while len(messages) < len(children):
             if time.monotonic() > deadline:
                 raise BenchError(f"the load processes did not answer within {seconds:g} s")
-            for child, word in self.hear(1.0):
-                if word.kind == kind and child.pid in pids:
-                    words[child.pid] = word
+            for child, message in self.receive(1.0):
+                if message.kind == kind and child.pid in pids:
+                    messages[child.pid] = message
                 else:
-                    others.append((child, word))
+                    others.append((child, message))
         self.keep(others)
-        return [words[child.pid] for child in children]
+        return [messages[child.pid] for child in children]
 
     def dismiss(self, children: list[Child]) -> None:
         """Tell them to stop, and kill those that do not."""

@@ -13,7 +13,7 @@ from bench.figures.dialects import Dialect
 from bench.interrupt import Interrupt
 from bench.load.frames import PeerError
 from bench.load.http_bytes import origin_of, split_endpoint
-from bench.load.link import Word
+from bench.load.link import Message
 from bench.load.samples import ACCEPTED, Account, Pushes, account, percentiles
 from bench.load.sockets import resolve
 from bench.load.vapid import Signer
@@ -22,12 +22,12 @@ from bench.machine.usage import Meter, Usage
 from bench.progress import Progress
 from bench.runs.away import Away
 from bench.runs.load_processes import Child, LoadProcesses
-from bench.runs.virtual_users import HEAR_SECONDS, Held, Load, Setup, VirtualUsers
+from bench.runs.virtual_users import RECEIVE_SECONDS, Held, Load, Setup, VirtualUsers
 from bench.target import Target
 
 ANSWER_SECONDS: Final = 10.0
 START_SECONDS: Final = 0.1
-"""From the word to the first push: all processes have their connections by then, and begin together."""
+"""From `go` to the first push: all processes have their connections by then, and begin together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def _push(scene: _Scene, rate: float) -> dict[str, Any]:
     start = time.monotonic_ns() // 1000 + int(START_SECONDS * 1e6)
     share, rest = divmod(plan.count, len(pushers))
     for number, child in enumerate(pushers):
-        processes.tell(
+        processes.send(
             [child],
             "go",
             start=start,
@@ -224,7 +224,7 @@ def _push(scene: _Scene, rate: float) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the pushers said of a run; times in microseconds. `unsent`: due and never sent."""
+    """What the pushers reported of a run; times in microseconds. `unsent`: due and never sent."""
 
     pushes: Pushes = field(default_factory=Pushes)
     errors: Counter[str] = field(default_factory=Counter)
@@ -233,21 +233,21 @@ class Outcome:
     unsent: int = 0
     connections: int = 0
 
-    def add(self, word: Word) -> None:
+    def add(self, message: Message) -> None:
         """One pusher's part."""
-        self.pushes.channels.extend(word.numbers(0, "I"))
-        self.pushes.versions.extend(word.numbers(1, "q"))
-        self.pushes.statuses.extend(word.numbers(2, "H"))
-        self.pushes.times.extend(word.numbers(3, "I"))
-        self.errors.update(word.fields["errors"])
-        self.start = min(self.start or word.fields["start"], word.fields["start"])
-        self.end = max(self.end, word.fields["end"])
-        self.unsent += word.fields["unsent"]
-        self.connections += word.fields["connections"]
+        self.pushes.channels.extend(message.numbers(0, "I"))
+        self.pushes.versions.extend(message.numbers(1, "q"))
+        self.pushes.statuses.extend(message.numbers(2, "H"))
+        self.pushes.times.extend(message.numbers(3, "I"))
+        self.errors.update(message.fields["errors"])
+        self.start = min(self.start or message.fields["start"], message.fields["start"])
+        self.end = max(self.end, message.fields["end"])
+        self.unsent += message.fields["unsent"]
+        self.connections += message.fields["connections"]
 
 
 def wait_for_pushers(processes: LoadProcesses, pushers: list[Child], progress: Progress, count: int = 0) -> Outcome:
-    """Until all of them have said what they did; `count` pushes were asked for, 0: as many as fit in the time."""
+    """Until all of them have reported what they did; `count` pushes were asked for, 0: as many as fit in the time."""
     outcome = Outcome()
     waiting = {child.pid for child in pushers}
     began = time.monotonic()
@@ -257,11 +257,11 @@ def wait_for_pushers(processes: LoadProcesses, pushers: list[Child], progress: P
     while waiting:
         if processes.interrupt.requested and not halted:
             halted = True
-            processes.tell(pushers, "halt")
-        for child, word in processes.hear(HEAR_SECONDS):
-            if word.kind == "pushed":
+            processes.send(pushers, "halt")
+        for child, message in processes.receive(RECEIVE_SECONDS):
+            if message.kind == "pushed":
                 waiting.discard(child.pid)
-                outcome.add(word)
+                outcome.add(message)
         pushed = sum(child.progress.get("pushed", 0) for child in pushers)
         progress.update(pushed if count else round(time.monotonic() - began, 1), pushed, "pushes/s")
     return outcome
@@ -287,7 +287,7 @@ def _wait_for_arrivals(scene: _Scene, pushes: Pushes) -> Held:
     while _account(scene, pushes, held).lost and (left := deadline - time.monotonic()) > 0:
         if users.processes.interrupt.requested:
             break
-        users.processes.hear(min(left, 0.5))
+        users.processes.receive(min(left, 0.5))
         merge(held, users.collect())
     return held
 

@@ -160,9 +160,9 @@ class _Soak:
         while time.monotonic() - start < seconds and not processes.interrupt.requested:
             wait = min(LOOK_SECONDS, max(0.0, seconds - (time.monotonic() - start)))
             if self.traffic is not None:
-                self.traffic.hear(wait)
+                self.traffic.receive(wait)
             else:
-                processes.hear(wait)
+                processes.receive(wait)
             note = f"{self.users.count('ready'):,} connected, {checker.counts['lost']:,} lost"
             self.progress.update(round(self._passed(), 1), note=note)
         sent = None
@@ -204,7 +204,7 @@ class _Soak:
             and time.monotonic() < deadline
             and not self.users.processes.interrupt.requested
         ):
-            self.traffic.hear(LOOK_SECONDS)
+            self.traffic.receive(LOOK_SECONDS)
 
     def _collect(self, checker: DeliveryChecker) -> None:
         held = self.users.collect()
@@ -227,7 +227,7 @@ class _Soak:
         self.progress.step("waiting for the last to arrive")
         deadline = time.monotonic() + 2 * plan.backoff + plan.grace + 1
         while (checker.open or checker.away) and time.monotonic() < deadline and not processes.interrupt.requested:
-            processes.hear(LOOK_SECONDS)
+            processes.receive(LOOK_SECONDS)
             self._collect(checker)
 
     def _measures(self) -> dict[str, Any]:

@@ -177,9 +177,9 @@ class _Scene:
 
     def _hear(self, seconds: float) -> None:
         if self.traffic is not None:
-            self.traffic.hear(seconds)
+            self.traffic.receive(seconds)
         else:
-            self.users.processes.hear(seconds)
+            self.users.processes.receive(seconds)
 
     def _let_pass(self, seconds: float, title: str) -> None:
         self.progress.step(title, seconds)
@@ -214,7 +214,7 @@ class _Scene:
         checker.settle(_now())
         deadline = time.monotonic() + plan.grace + 1
         while checker.open and time.monotonic() < deadline and not users.processes.interrupt.requested:
-            users.processes.hear(LOOK_SECONDS)
+            users.processes.receive(LOOK_SECONDS)
             more = users.collect()
             checker.absences(more.absences)
             checker.arrived(more.arrivals)

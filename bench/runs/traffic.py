@@ -4,10 +4,10 @@ import time
 from typing import Final
 
 from bench.errors import BenchError
-from bench.load.link import Word
+from bench.load.link import Message
 from bench.runs.load_processes import Child, LoadProcesses
 from bench.runs.push import Outcome, Plan, hire
-from bench.runs.virtual_users import HEAR_SECONDS, Setup
+from bench.runs.virtual_users import RECEIVE_SECONDS, Setup
 
 START_SECONDS: Final = 0.1
 END_SECONDS: Final = 60.0
@@ -30,17 +30,17 @@ class Traffic:
         for number, child in enumerate(self.children):
             share = rate / len(self.children)
             phase = number * 1e6 / rate
-            self.processes.tell([child], "go", start=start, seconds=seconds, rate=share, phase=phase, count=0)
+            self.processes.send([child], "go", start=start, seconds=seconds, rate=share, phase=phase, count=0)
 
-    def hear(self, seconds: float = HEAR_SECONDS) -> None:
+    def receive(self, seconds: float = RECEIVE_SECONDS) -> None:
         """Let this much time pass, less if something happened."""
-        for child, word in self.processes.hear(seconds):
-            self._take(child, word)
+        for child, message in self.processes.receive(seconds):
+            self._take(child, message)
 
-    def _take(self, child: Child, word: Word) -> None:
-        if word.kind == "pushed" and child.pid in self._waiting:
+    def _take(self, child: Child, message: Message) -> None:
+        if message.kind == "pushed" and child.pid in self._waiting:
             self._waiting.discard(child.pid)
-            self._outcome.add(word)
+            self._outcome.add(message)
 
     @property
     def going(self) -> bool:
@@ -50,15 +50,15 @@ class Traffic:
         """Push no more, and wait for the last answers.
 
         Raises:
-          BenchError: the processes did not say what they sent.
+          BenchError: the processes did not report what they sent.
         """
         if self._waiting:
-            self.processes.tell([child for child in self.children if child.pid in self._waiting], "halt")
+            self.processes.send([child for child in self.children if child.pid in self._waiting], "halt")
         deadline = time.monotonic() + END_SECONDS
         while self._waiting:
             if time.monotonic() > deadline:
                 raise BenchError(f"the app servers did not end within {END_SECONDS:g} s")
-            self.hear()
+            self.receive()
         return self._outcome
 
     def dismiss(self) -> None:

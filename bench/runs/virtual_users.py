@@ -1,4 +1,4 @@
-"""The devices of a run over all their processes: bring them up, hear what they received, let them go."""
+"""The devices of a run over all their processes: bring them up, collect what they received, let them go."""
 
 import math
 import resource
@@ -29,7 +29,7 @@ the workers 241 and the load 138 microseconds of CPU a set-up, 256 for each list
 or a machine that stalls for seconds lets set-ups run into the farm's timeouts (10 s for the upgrade)."""
 CONNECTING: Final = 8
 """Flat out, so many processes connect at a time: more would have less to do at each wake-up, and share two cores."""
-HEAR_SECONDS: Final = 0.5
+RECEIVE_SECONDS: Final = 0.5
 COUNT_SECONDS: Final = 60.0
 
 
@@ -170,11 +170,11 @@ class VirtualUsers:
         self.load = load
         self._listeners = listeners
         self.children: list[Child] = []
-        self.gone: set[int] = set()  # devices that lost their connection, as far as heard, and do not come back
+        self.gone: set[int] = set()  # devices that lost their connection, as far as reported, and do not come back
         self.devices = load.devices
         self.first = self._next = first
         self._sizes: dict[int, int] = {}  # devices by the process's pid
-        self._new: dict[int, int] = {}  # those of them that were not told to connect yet
+        self._new: dict[int, int] = {}  # those of them that have not been sent `go` yet
         protocol = "bare" if load.bare else load.protocol
         try:
             protocol_of(
@@ -221,7 +221,7 @@ class VirtualUsers:
         self.processes.gather(started, "up")
 
     def _more(self, number: int) -> dict[str, Any]:
-        """What the process with this number is told beside what all are told."""
+        """What the process with this number gets in its `begin` beside what all get."""
         return {}
 
     def grow(self, devices: int) -> None:
@@ -229,7 +229,7 @@ class VirtualUsers:
         self.devices += devices
         last, most = self.children[-1], most_a_process()
         if (room := min(devices, most - self._sizes[last.pid])) > 0:
-            self.processes.tell([last], "more", devices=room)
+            self.processes.send([last], "more", devices=room)
             self.processes.gather([last], "up")
             self._sizes[last.pid] += room
             self._new[last.pid] = self._new.get(last.pid, 0) + room
@@ -255,7 +255,7 @@ class VirtualUsers:
 
         def go() -> None:
             child = queue.popleft()
-            self.processes.tell([child], "go", rate=self.load.rate * new[child.pid] / max(1, wanted), opening=opening)
+            self.processes.send([child], "go", rate=self.load.rate * new[child.pid] / max(1, wanted), opening=opening)
 
         for _ in range(at_once):
             go()
@@ -267,19 +267,19 @@ class VirtualUsers:
                 for child in queue:  # these never began
                     waiting.discard(child.pid)
                     self._new[child.pid] = new[child.pid]
-                self.processes.tell([child for child in children if child.pid in waiting], "halt")
-            for child, word in self.processes.hear(HEAR_SECONDS):
-                if word.kind != "ready":
+                self.processes.send([child for child in children if child.pid in waiting], "halt")
+            for child, message in self.processes.receive(RECEIVE_SECONDS):
+                if message.kind != "ready":
                     continue
                 waiting.discard(child.pid)
                 if queue and not halted:
                     go()
-                setup.ready += word.fields["ready"]
-                setup.failures.update(word.fields["failures"])
-                setup.durations.extend(word.numbers(0, "d"))
-                setup.completions.extend(word.numbers(1, "d"))
-                setup.channels.extend(word.numbers(2, "I"))
-                setup.endpoints.extend(word.blobs[3].split(b"\n") if word.blobs[3] else ())
+                setup.ready += message.fields["ready"]
+                setup.failures.update(message.fields["failures"])
+                setup.durations.extend(message.numbers(0, "d"))
+                setup.completions.extend(message.numbers(1, "d"))
+                setup.channels.extend(message.numbers(2, "I"))
+                setup.endpoints.extend(message.blobs[3].split(b"\n") if message.blobs[3] else ())
             ready = self.count("ready")
             progress.update(max(0, ready + self.count("failed") - before), unit="set-ups/s")
         return setup
@@ -294,20 +294,20 @@ class VirtualUsers:
         return sum(child.progress.get(what, 0) for child in self.children)
 
     def count_anew(self, what: str) -> int:
-        """The same, after each process has said how far it is once more.
+        """The same, after each process has reported its progress once more.
 
         Raises:
-          BenchError: one ended, or did not say it in time.
+          BenchError: one ended, or did not report in time.
         """
         for child in self.children:
             child.progress = {}
-        self.processes.tell(self.children, "count")
+        self.processes.send(self.children, "count")
         others = []
         deadline = time.monotonic() + COUNT_SECONDS
         while not all(child.progress for child in self.children):
             if time.monotonic() > deadline:
-                raise BenchError(f"the load processes did not say how far they are within {COUNT_SECONDS:g} s")
-            others += self.processes.hear(HEAR_SECONDS)
+                raise BenchError(f"the load processes did not report their progress within {COUNT_SECONDS:g} s")
+            others += self.processes.receive(RECEIVE_SECONDS)
         self.processes.keep(others)
         return self.count(what)
 
@@ -318,7 +318,7 @@ class VirtualUsers:
         progress.step("holding", round(seconds))
         start = time.monotonic()
         while (passed := time.monotonic() - start) < seconds and not self.processes.interrupt.requested:
-            self.processes.hear(min(HEAR_SECONDS, seconds - passed))
+            self.processes.receive(min(RECEIVE_SECONDS, seconds - passed))
             note = f"{self.count('ready'):,} connected"
             if self.load.ping:
                 note += f", {self.count('pings_answered'):,} of {self.count('pings_sent'):,} pings answered"
@@ -329,12 +329,12 @@ class VirtualUsers:
     def back_off(self, backoff: Backoff) -> None:
         """From now on devices come back by this; needs `Load.backoff`."""
         assert self.load.backoff is not None
-        self.processes.tell(self.children, "backoff", **asdict(backoff))
+        self.processes.send(self.children, "backoff", **asdict(backoff))
         self.processes.gather(self.children, "noted")
 
     def cut(self) -> None:
         """Reset all connections at once. With `Load.backoff` the devices come back, otherwise they are gone."""
-        self.processes.tell(self.children, "cut")
+        self.processes.send(self.children, "cut")
         self.processes.gather(self.children, "cut")
 
     def bring_back(self, devices: list[int], seconds: float, backoff: Backoff) -> None:
@@ -344,37 +344,37 @@ class VirtualUsers:
         for child in self.children:
             size = self._sizes[child.pid]
             mine = [device for device in devices if first <= device < first + size]
-            self.processes.tell([child], "return", devices=mine, seconds=seconds, backoff=asdict(backoff))
+            self.processes.send([child], "return", devices=mine, seconds=seconds, backoff=asdict(backoff))
             first += size
         self.processes.gather(self.children, "returning")
 
     def churn(self, rate: float) -> None:
         """From now on, reset so many random connections a second, over all processes; 0: none."""
         for child in self.children:
-            self.processes.tell([child], "churn", rate=rate * self._sizes[child.pid] / self.devices)
+            self.processes.send([child], "churn", rate=rate * self._sizes[child.pid] / self.devices)
         self.processes.gather(self.children, "churning")
 
     def collect(self) -> Held:
         """What arrived, and who lost its connection and came back, since the last call."""
-        self.processes.tell(self.children, "collect")
+        self.processes.send(self.children, "collect")
         held = Held()
         arrivals, absences = held.arrivals, held.absences
-        for word in self.processes.gather(self.children, "collected"):
-            arrivals.channels.extend(word.numbers(0, "I"))
-            arrivals.versions.extend(word.numbers(1, "q"))
-            arrivals.times.extend(word.numbers(2, "q"))
-            arrivals.gone.extend(word.numbers(3, "I"))
-            arrivals.data.extend(word.numbers(4, "B"))
-            absences.gone_times.extend(word.numbers(5, "q"))
-            absences.back.extend(word.numbers(6, "I"))
-            absences.back_times.extend(word.numbers(7, "q"))
-            absences.attempts.extend(word.numbers(8, "H"))
-            held.devices += word.fields["held"]
-            held.drops.update(word.fields["drops"])
-            held.return_failures.update(word.fields["return_failures"])
-            held.strays += word.fields["strays"]
-            held.reassigned += word.fields["reassigned"]
-            held.pings.update(word.fields["pings"])
+        for message in self.processes.gather(self.children, "collected"):
+            arrivals.channels.extend(message.numbers(0, "I"))
+            arrivals.versions.extend(message.numbers(1, "q"))
+            arrivals.times.extend(message.numbers(2, "q"))
+            arrivals.gone.extend(message.numbers(3, "I"))
+            arrivals.data.extend(message.numbers(4, "B"))
+            absences.gone_times.extend(message.numbers(5, "q"))
+            absences.back.extend(message.numbers(6, "I"))
+            absences.back_times.extend(message.numbers(7, "q"))
+            absences.attempts.extend(message.numbers(8, "H"))
+            held.devices += message.fields["held"]
+            held.drops.update(message.fields["drops"])
+            held.return_failures.update(message.fields["return_failures"])
+            held.strays += message.fields["strays"]
+            held.reassigned += message.fields["reassigned"]
+            held.pings.update(message.fields["pings"])
         absences.gone = arrivals.gone
         if self.load.backoff is None:
             self.gone.update(arrivals.gone)

@@ -43,7 +43,7 @@ class Step(NamedTuple):
     identity: bytes = b""
 
 
-class Heard(NamedTuple):
+class Received(NamedTuple):
     """What a message to a device that is set up means: (channel number, version, DATA_... of `bench.load.samples`) of
     each update, whole frames to answer with, updates for channels that are not this device's, and whether it answers
     a ping."""
@@ -54,7 +54,7 @@ class Heard(NamedTuple):
     pong: bool = False
 
 
-PONG: Final = Heard(pong=True)
+PONG: Final = Received(pong=True)
 
 
 class Protocol:
@@ -85,7 +85,7 @@ class Protocol:
         """
         return None
 
-    def heard(self, device: int, payload: bytes) -> Heard | None:
+    def received(self, device: int, payload: bytes) -> Received | None:
         """A message came to a device that is set up; None: it means nothing.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import Final
 from bench.load import frames
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import judged
-from bench.load.protocols.base import DONE, Heard, Protocol, Scenario, Step
+from bench.load.protocols.base import DONE, Protocol, Received, Scenario, Step
 
 CONNECT: Final = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 0}
 _PONG: Final = client_frame(b"PONG\r\n", frames.BINARY)
@@ -49,13 +49,13 @@ class Nats(Protocol):
             return Step(_PONG * pings, DONE, channel, endpoint)
         return Step(_PONG * pings, step) if pings else None
 
-    def heard(self, device: int, payload: bytes) -> Heard | None:
+    def received(self, device: int, payload: bytes) -> Received | None:
         messages, pings, pongs = _lines(payload)
         channel = self.scenario.channel_of(device)
         mine = f"{self._subject}{channel}".encode()
         size = self.scenario.payload
         updates = tuple((channel, *judged(carried, size)) for subject, carried in messages if subject == mine)
-        return Heard(updates, _PONG * pings, len(messages) - len(updates), pong=pongs > 0)
+        return Received(updates, _PONG * pings, len(messages) - len(updates), pong=pongs > 0)
 
 
 def _lines(payload: bytes) -> tuple[list[tuple[bytes, bytes]], int, int]:

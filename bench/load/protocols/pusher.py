@@ -6,7 +6,7 @@ from typing import Any, Final
 from bench.load import frames
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import judged
-from bench.load.protocols.base import DONE, PONG, Heard, Protocol, Scenario, Step
+from bench.load.protocols.base import DONE, PONG, Protocol, Received, Scenario, Step
 from bench.load.samples import DATA_WRONG
 from bench.load.wires import EVENT
 
@@ -57,22 +57,22 @@ class Pusher(Protocol):
             return Step(b"", DONE)
         return None
 
-    def heard(self, device: int, payload: bytes) -> Heard | None:
+    def received(self, device: int, payload: bytes) -> Received | None:
         message = message_of(payload)
         event = message.get("event")
         if event == "pusher:ping":
-            return Heard(reply=_PONG)
+            return Received(reply=_PONG)
         if event == "pusher:pong":
             return PONG
         if event != _EVENT:
             return None
         if message.get("channel") != self.channel_name(device):
-            return Heard(strays=1)
+            return Received(strays=1)
         size = self.scenario.payload
         data = message.get("data")
         version, state = judged(data.encode() if isinstance(data, str) else b"", size)
         # an event of an app server has these three members and no other
-        return Heard(((self.scenario.channel_of(device), version, state if len(message) == 3 else DATA_WRONG),))
+        return Received(((self.scenario.channel_of(device), version, state if len(message) == 3 else DATA_WRONG),))
 
     def channel_name(self, device: int) -> str:
         """The channel that a device subscribes to."""

@@ -4,7 +4,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import payload_of
-from bench.load.protocols.base import PONG, Heard
+from bench.load.protocols.base import PONG, Received
 from bench.load.protocols.registering import Registering, object_of
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
 
@@ -35,7 +35,7 @@ class SimplePush(Registering):
     def registration(self, channel: bytes) -> bytes:
         return b'{"messageType":"register","channelID":"%b"}' % channel
 
-    def heard(self, device: int, payload: bytes) -> Heard | None:
+    def received(self, device: int, payload: bytes) -> Received | None:
         if payload == b"{}":
             return PONG
         updates = updates_of(payload)
@@ -49,7 +49,7 @@ class SimplePush(Registering):
                 continue
             mine.append((number, version, self._judged(version, data) if self.payload else DATA_RIGHT))
             reply += ack(channel, version)
-        return Heard(tuple(mine), reply, len(updates) - len(mine))
+        return Received(tuple(mine), reply, len(updates) - len(mine))
 
     def _judged(self, version: int, data: bytes | None) -> int:
         if not data:

@@ -7,7 +7,7 @@ from typing import Final
 
 from bench.load import frames
 from bench.load.http_bytes import judged
-from bench.load.protocols.base import DONE, PONG, Heard, Protocol, Scenario, Step
+from bench.load.protocols.base import DONE, PONG, Protocol, Received, Scenario, Step
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
 
 INDEX: Final = "{index}"
@@ -60,7 +60,8 @@ class Subscribe(Protocol):
         self._endpoint = endpoint
         self._opcode = frames.BINARY if binary else frames.TEXT
         self._replies = {
-            heard.encode(): frames.client_frame(said.encode(), self._opcode) for heard, said in (replies or {}).items()
+            message.encode(): frames.client_frame(reply.encode(), self._opcode)
+            for message, reply in (replies or {}).items()
         }
         self._pong = pong.encode()
         if ping:
@@ -89,12 +90,12 @@ class Subscribe(Protocol):
     def _filled(self, text: str, device: int) -> str:
         return text.replace(INDEX, str(device)).replace(CHANNEL, str(self.scenario.channel_of(device)))
 
-    def heard(self, device: int, payload: bytes) -> Heard | None:
+    def received(self, device: int, payload: bytes) -> Received | None:
         if self._pong and payload == self._pong:
             return PONG
         reply = self._replies.get(payload)
         if reply is not None:
-            return Heard(reply=reply)
+            return Received(reply=reply)
         start = 0
         if self._after:
             start = payload.find(self._after) + len(self._after)
@@ -110,4 +111,4 @@ class Subscribe(Protocol):
         elif size:
             carried = len(payload) - start
             data = DATA_RIGHT if carried >= size else DATA_WRONG if carried > len(version[0]) else DATA_MISSING
-        return Heard(((self.scenario.channel_of(device), int(version[0]), data),))
+        return Received(((self.scenario.channel_of(device), int(version[0]), data),))

@@ -10,7 +10,7 @@ import msgspec
 
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import ENCODING, base64_of, opaque_of, version_in
-from bench.load.protocols.base import PONG, Heard, Scenario
+from bench.load.protocols.base import PONG, Received, Scenario
 from bench.load.protocols.registering import Registering, object_of, uaid_of
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
 
@@ -58,7 +58,7 @@ class WebPush(Registering):
             raise PeerError("not WebPush")
         return uaid
 
-    def heard(self, device: int, payload: bytes) -> Heard | None:
+    def received(self, device: int, payload: bytes) -> Received | None:
         if payload == b"{}":
             return PONG
         message = message_of(payload)
@@ -66,10 +66,10 @@ class WebPush(Registering):
             return PONG if message.messageType == "ping" else None
         number = self.number_of(message.channelID.encode())
         if number // self.channels != device:
-            return Heard(strays=1)
+            return Received(strays=1)
         version = version_in(message.data or "")
         update = number, version, self._judged(version, message) if self.payload else DATA_RIGHT
-        return Heard((update,), ack(message.channelID, message.version))
+        return Received((update,), ack(message.channelID, message.version))
 
     def _judged(self, version: int, message: Message) -> int:
         if not message.data:
