@@ -72,8 +72,8 @@ from bench.load.vapid import Signer
 from bench.machine import ports, procfs
 from bench.machine.usage import Usage, Use
 from bench.progress import Progress
+from bench.runs.load import Load, processes_for
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Load, processes_for
 
 CHANNEL = b"0f9e8d7c-6b5a-4433-8221-100f0e0d0c0b"
 NOTE = b'{"messageType":"notification","updates":[{"channelID":"%b","version":%d}]}'

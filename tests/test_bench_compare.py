@@ -32,9 +32,13 @@ from bench.peers.servers.put_requests import PutRequests
 from bench.progress import Progress
 from bench.runs import compare as comparing
 from bench.runs import push as pushing
-from bench.runs.compare import clean, counted, figures, medians, ratios
+from bench.runs.app_servers import PushPlan
+from bench.runs.collected import Setup
+from bench.runs.compare_figures import clean, figures, medians, ratios
+from bench.runs.contestants import counted, find_all
+from bench.runs.load import Load, most_a_process
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Load, Setup, VirtualUsers, most_a_process
+from bench.runs.virtual_users import VirtualUsers
 from bench.views.compare import charts, tables, times
 
 DEVICES = 200
@@ -233,7 +237,7 @@ def test_a_peer_takes_the_load(name: str) -> None:
         setup = users.bring_up(progress, "up")
         assert (setup.ready, dict(setup.failures)) == (DEVICES, {})
         assert len(setup.endpoints) == DEVICES
-        plan = pushing.Plan(connections=8, seconds=0.3, wire=peer.wire, grace=WAIT_SECONDS)
+        plan = PushPlan(connections=8, seconds=0.3, wire=peer.wire, grace=WAIT_SECONDS)
         (run,) = pushing.measure(processes, server, users, setup, plan=plan, progress=progress)
         assert run["delivered"] == run["pushes"] > 0
         assert run["statuses"] == {200: run["pushes"]}
@@ -397,10 +401,10 @@ def test_arguments_and_exit_codes(arguments: tuple[str, ...], code: int, text: s
 
 
 def test_a_peer_of_one_process_gets_as_many_devices_as_that_holds() -> None:
-    plan = comparing.Plan(("trio-websocket", "nchan"), devices=2 * most_a_process(), tools=Tools(workers=2))
-    found = comparing._contestants(plan, plan.tools, most_a_process(), Progress())
+    devices = 2 * most_a_process()
+    found = find_all(("trio-websocket", "nchan"), devices, Tools(workers=2), most_a_process(), Progress())
     by_name = {contestant.name: contestant for contestant in found}
-    assert by_name["farm"].devices == by_name["nchan"].devices == plan.devices
+    assert by_name["farm"].devices == by_name["nchan"].devices == devices
     assert by_name["trio-websocket"].devices == most_a_process()
     assert f"{most_a_process():,} devices" in by_name["trio-websocket"].note
 

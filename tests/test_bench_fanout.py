@@ -48,9 +48,14 @@ from bench.peers.base import NotInstalledError, Tools
 from bench.progress import Progress
 from bench.runs import compare as comparing
 from bench.runs import fanout as fanning
-from bench.runs.fanout import OURS, Plan, Tally, application_in, cpu_a_million, deliveries_of
-from bench.runs.push import Outcome
-from bench.runs.virtual_users import Load
+from bench.runs.app_servers import Outcome
+from bench.runs.compare_figures import FIGURES, fanout_figures
+from bench.runs.contestants import Contestant
+from bench.runs.deliveries import clean, cpu_a_million, deliveries_of
+from bench.runs.fanout import Plan
+from bench.runs.load import Load
+from bench.runs.pusher_application import OURS, application_in
+from bench.runs.subscribers import Tally
 from bench.target import Target
 from bench.views import compare as compare_view
 
@@ -488,7 +493,7 @@ def test_a_good_server_gets_a_clean_report(rate: float, channels: int) -> None:
     with misbehaving(Rules()) as server:
         body = fan_out(server, rate=rate, channels=channels, grace=WAIT_SECONDS)
         run = run_of(body, server)
-    assert fanning.clean(run) and run["held"] == SUBSCRIBERS and not run["errors"]
+    assert clean(run) and run["held"] == SUBSCRIBERS and not run["errors"]
     assert run["delivered"] == run["expected"] == run["events"] * SUBSCRIBERS // channels
     assert run["statuses"] == {200: run["events"]}
     assert run["mode"] == ("open loop" if rate else "flat out")
@@ -524,7 +529,7 @@ def test_what_goes_wrong_with_events_is_told(fault: str, counts: dict[str, int])
     names = ("lost", "duplicates", "reordered", "wrong_data", "strays", "unexpected", "refused", "unanswered")
     names += ("refused_but_arrived", "undelivered")
     assert {name: run[name] for name in names if run[name]} == {name: count * times for name, count in counts.items()}
-    assert run["held"] == SUBSCRIBERS and not fanning.clean(run)
+    assert run["held"] == SUBSCRIBERS and not clean(run)
 
 
 @pytest.mark.parametrize("fault", ["split", "fragmented", "ping", "other event", "together", "stale"])
@@ -534,7 +539,7 @@ def test_what_a_server_may_do(fault: str, size: int) -> None:
     with misbehaving(rules) as server:
         run = run_of(fan_out(server, rate=100, seconds=0.25, payload=size, grace=WAIT_SECONDS), server)
     assert server.faults[fault] > 0
-    assert fanning.clean(run), run
+    assert clean(run), run
     if fault == "ping":
         assert server.pongs == 2 * server.faults[fault]
 
@@ -553,7 +558,7 @@ def test_subscribers_that_are_cut_off(fault: str, why: str) -> None:
         run = run_of(fan_out(server, rate=100, seconds=0.25), server)
     assert run["drops"] == {why: server.faults[fault]}
     assert run["held"] == SUBSCRIBERS - server.faults[fault]
-    assert run["undelivered"] > 0 and run["lost"] == 0 and not fanning.clean(run)
+    assert run["undelivered"] > 0 and run["lost"] == 0 and not clean(run)
 
 
 def test_subscribers_that_fail() -> None:
@@ -562,7 +567,7 @@ def test_subscribers_that_fail() -> None:
     with misbehaving(Rules(lambda number: faults[number % len(faults)])) as server:
         body = fan_out(server, subscribers=20, timeout=1.0, rate=20.0)
         run = run_of(body, server)
-    assert body["setup"]["ready"] == run["held"] == 4 and fanning.clean(run)
+    assert body["setup"]["ready"] == run["held"] == 4 and clean(run)
     assert run["expected"] == 4 * run["events"]
     assert body["setup"]["failures"] == {
         "connection_established: pusher:error 4001": 2,
@@ -590,7 +595,7 @@ def test_flat_out_does_not_run_ahead_of_the_subscribers(channels: int, in_flight
     with misbehaving(Rules(push=lambda number: "late", delay=0.02)) as server:
         body = fan_out(server, channels=channels, in_flight=in_flight, connections=16, grace=WAIT_SECONDS)
         run = run_of(body, server)
-    assert fanning.clean(run) and run["events"] > channels * in_flight
+    assert clean(run) and run["events"] > channels * in_flight
     assert 0 < server.most_under_way <= channels * in_flight
 
 
@@ -604,7 +609,7 @@ def test_events_that_can_not_be_posted() -> None:
     with misbehaving(Rules()) as server, deaf_port() as port:
         (run,) = fan_out(server, router=f"http://127.0.0.1:{port}")["runs"]
         assert run["events"] == run["unanswered"] or not run["events"]
-        assert not fanning.clean(run) and "ECONNREFUSED" in run["errors"]
+        assert not clean(run) and "ECONNREFUSED" in run["errors"]
         with pytest.raises(BenchError, match="can't post events"):
             fan_out(server, router="http://no.such.host.invalid:1")
 
@@ -656,7 +661,7 @@ def test_a_farm_end_to_end(tmp_path: Path) -> None:
     assert body["setup"]["ready"] == 90
     flat, paced = body["runs"]
     for run in (flat, paced):
-        assert fanning.clean(run), run
+        assert clean(run), run
         assert run["delivered"] == 90 * run["events"] > 0 and run["held"] == 90
         assert set(run["statuses"]) == {"200"}
         assert {"router", "workers", "load subscribers", "load app servers"} <= set(run["usage"]["groups"])
@@ -671,7 +676,7 @@ def test_a_farm_end_to_end(tmp_path: Path) -> None:
 def test_many_channels_of_a_farm(tmp_path: Path) -> None:
     options = ("--subscribers", "60", "--channels", "20", "--seconds", "0.5")
     (run,) = bench("fanout", *options, file=tmp_path / "many.json")["runs"]
-    assert fanning.clean(run), run
+    assert clean(run), run
     assert run["delivered"] == 3 * run["events"] > 0
 
 
@@ -686,10 +691,10 @@ def test_a_peer_fans_out(name: str) -> None:
     except NotInstalledError as error:
         missing(f"{peers.PEERS[name].title}, {error},")
     plan = comparing.Plan((name,), 30, 0, 0.3, 4, subscribers=30, tools=tools, grace=WAIT_SECONDS)
-    contestant = comparing.Contestant(name, peers.PEERS[name].title, 30, peers.PEERS[name])
+    contestant = Contestant(name, peers.PEERS[name].title, 30, peers.PEERS[name])
     found = comparing._round(contestant, plan, tools, Interrupt(), Progress(Console(file=io.StringIO())))
     run = found["fanout"]["run"]
-    assert fanning.clean(run), run
+    assert clean(run), run
     assert run["delivered"] == run["events"] * 30 > 0
     assert found["figures"]["fanout_rate"] > 0 and found["figures"]["fanout_p99_ms"] > 0
 
@@ -713,6 +718,6 @@ def test_the_table_of_fan_outs() -> None:
     ]
     assert table.rows[0][2:] == ["1,000", "1.00 ms", "2.00 ms", "7.50", "4"]
     assert compare_view._fan_outs(servers[1:]) == []
-    assert Counter(comparing.FIGURES)["fanout_cpu_a_million"] == 1
-    nothing = comparing.fanout_figures({"run": None})
-    assert set(nothing.values()) == {None} and set(itertools.chain(nothing)) <= set(comparing.FIGURES)
+    assert Counter(FIGURES)["fanout_cpu_a_million"] == 1
+    nothing = fanout_figures({"run": None})
+    assert set(nothing.values()) == {None} and set(itertools.chain(nothing)) <= set(FIGURES)

@@ -20,9 +20,10 @@ from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
+from bench.runs.app_servers import PushPlan
+from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.push import Plan
-from bench.runs.virtual_users import Load, VirtualUsers
+from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 
 
@@ -31,7 +32,7 @@ def quiet() -> Progress:
 
 
 def push_with(
-    server: Misbehaving, plan: Plan, devices: int = 20, dialect: Dialect = SIMPLEPUSH, **load: Any
+    server: Misbehaving, plan: PushPlan, devices: int = 20, dialect: Dialect = SIMPLEPUSH, **load: Any
 ) -> dict[str, Any]:
     """The document of `push`."""
     payload = max(plan.payload, dialect.least)
@@ -54,7 +55,7 @@ def push_to(
     dialect: Dialect = SIMPLEPUSH,
 ) -> dict[str, Any]:
     """One run of pushes."""
-    plan = Plan(connections=4, seconds=0.3, grace=grace, payload=payload, rate=rate)
+    plan = PushPlan(connections=4, seconds=0.3, grace=grace, payload=payload, rate=rate)
     (run,) = push_with(server, plan, dialect=dialect)["runs"]
     assert run["pushes"] == run["sent"] == server.pushes
     parts = ("delivered", "stored", "superseded", "undelivered", "refused", "unanswered", "lost")
@@ -63,7 +64,7 @@ def push_to(
     return run
 
 
-def connect_to(server: Misbehaving, load: Load, *, hold: float = 0.1, plan: Plan | None = None) -> dict[str, Any]:
+def connect_to(server: Misbehaving, load: Load, *, hold: float = 0.1, plan: PushPlan | None = None) -> dict[str, Any]:
     """What `connect` measured."""
     body = connecting.run(
         Target(url=server.url, admin=""),
@@ -200,7 +201,7 @@ def test_a_push_that_is_never_answered() -> None:
         return "never answer" if number == 2 else ""
 
     with misbehaving(Rules(push=the_third)) as server:
-        plan = Plan(connections=1, seconds=0, count=5, grace=5, answer_timeout=2.0)
+        plan = PushPlan(connections=1, seconds=0, count=5, grace=5, answer_timeout=2.0)
         (run,) = push_with(server, plan)["runs"]
     assert run["statuses"] == {0: 1, 200: 4} and run["unanswered"] == 1
     assert run["errors"] == {"no answer in time": 1}
@@ -210,7 +211,7 @@ def test_a_push_that_is_never_answered() -> None:
 
 def test_a_router_that_is_not_there() -> None:
     with misbehaving(Rules()) as server, deaf_port() as port:
-        plan = Plan(connections=4, seconds=60, endpoint=f"http://127.0.0.1:{port}")
+        plan = PushPlan(connections=4, seconds=60, endpoint=f"http://127.0.0.1:{port}")
         (run,) = push_with(server, plan, devices=5)["runs"]
     assert run["statuses"].keys() <= {0} and run["delivered"] == 0
     assert run["errors"].keys() == {"ECONNREFUSED"}
@@ -232,7 +233,7 @@ def test_a_device_that_is_cut_off_is_no_loss() -> None:
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_rate_is_even_steps_over_all_processes(processes: int) -> None:
     with misbehaving(Rules()) as server:
-        plan = Plan(connections=6, processes=processes, seconds=0.3, rate=200, grace=5)
+        plan = PushPlan(connections=6, processes=processes, seconds=0.3, rate=200, grace=5)
         (run,) = push_with(server, plan)["runs"]
     assert run["mode"] == "open loop" and run["clean"]
     assert run["pushes"] + run["unsent"] == 60
@@ -245,7 +246,7 @@ def test_a_rate_is_even_steps_over_all_processes(processes: int) -> None:
 def test_latency_counts_from_when_a_push_was_due() -> None:
     """One connection whose answers take 0.1 s, and a push due every 0.02 s: each waits longer than the one before."""
     with misbehaving(Rules(push=lambda number: "slow answer", delay=0.1)) as server:
-        (run,) = push_with(server, Plan(connections=1, seconds=0.5, rate=50, grace=5))["runs"]
+        (run,) = push_with(server, PushPlan(connections=1, seconds=0.5, rate=50, grace=5))["runs"]
     assert run["pushes"] + run["unsent"] == 25 and run["pushes"] < 25
     last = run["pushes"] - 1
     assert run["to_response_ms"]["max"] >= 100 * (last + 1) - 20 * last - 1
@@ -256,7 +257,7 @@ def test_latency_counts_from_when_a_push_was_due() -> None:
 @pytest.mark.parametrize(("count", "rate"), [(50, 0.0), (50, 500.0), (2, 0.0), (2, 100.0)])
 def test_a_count_of_pushes(count: int, rate: float) -> None:
     with misbehaving(Rules()) as server:
-        plan = Plan(connections=6, processes=3, seconds=0, rate=rate, count=count, grace=5)
+        plan = PushPlan(connections=6, processes=3, seconds=0, rate=rate, count=count, grace=5)
         (run,) = push_with(server, plan)["runs"]
     assert run["pushes"] == run["delivered"] == server.pushes == count
     assert run["unsent"] == 0 and run["clean"]
@@ -264,7 +265,7 @@ def test_a_count_of_pushes(count: int, rate: float) -> None:
 
 def test_a_count_that_is_not_reached_in_time() -> None:
     with misbehaving(Rules(push=lambda number: "slow answer", delay=0.1)) as server:
-        (run,) = push_with(server, Plan(connections=1, seconds=0.3, count=1000, grace=5))["runs"]
+        (run,) = push_with(server, PushPlan(connections=1, seconds=0.3, count=1000, grace=5))["runs"]
     assert 0 < run["pushes"] < 1000 and run["unsent"] == 1000 - run["pushes"]
 
 
@@ -277,7 +278,7 @@ def test_a_count_that_is_not_reached_in_time() -> None:
 )
 def test_devices_that_were_away_get_what_was_stored(fault: str, found: dict[str, int]) -> None:
     with misbehaving(Rules(back=every(4, fault))) as server:
-        body = push_with(server, Plan(connections=4, seconds=0, count=400, online=0.6, grace=1))
+        body = push_with(server, PushPlan(connections=4, seconds=0, count=400, online=0.6, grace=1))
     (run,) = body["runs"]
     away = body["away"]
     times = server.faults[fault] if fault else 0
@@ -295,7 +296,7 @@ def test_devices_that_were_away_get_what_was_stored(fault: str, found: dict[str,
 @pytest.mark.parametrize("fault", ["", "forget", "twice"])
 def test_webpush_devices_that_were_away_get_all_that_was_stored(fault: str) -> None:
     with misbehaving(Rules(back=every(4, fault))) as server:
-        body = push_with(server, Plan(connections=4, seconds=0, count=400, online=0.6, grace=1), dialect=WEBPUSH)
+        body = push_with(server, PushPlan(connections=4, seconds=0, count=400, online=0.6, grace=1), dialect=WEBPUSH)
         left = sum(map(len, server.stored.values()))
     (run,) = body["runs"]
     away = body["away"]
@@ -311,7 +312,7 @@ def test_webpush_devices_that_were_away_get_all_that_was_stored(fault: str) -> N
 
 def test_a_refused_push_is_not_stored() -> None:
     with misbehaving(Rules(push=every(2, "refuse"))) as server:
-        body = push_with(server, Plan(connections=4, seconds=0, count=200, online=0.5, grace=1))
+        body = push_with(server, PushPlan(connections=4, seconds=0, count=200, online=0.5, grace=1))
     (run,) = body["runs"]
     assert run["refused"] == 100 and run["clean"]
     assert run["sent"] == run["delivered"] + run["stored"] + run["superseded"] + run["refused"]
@@ -363,7 +364,7 @@ def test_webpush_devices_that_fail_are_counted_by_kind() -> None:
     }
     faults = list(kinds)
     devices = 2 * len(faults)
-    load, _ = pushing.speaking(WEBPUSH, Load(devices, timeout=1.5), Plan())
+    load, _ = pushing.speaking(WEBPUSH, Load(devices, timeout=1.5), PushPlan())
     with misbehaving(Rules(after_warm_up(devices, faults))) as server:
         measured = connect_to(server, load)
     assert server.faults == dict.fromkeys(faults, 2)
@@ -398,7 +399,7 @@ def test_pings_of_a_good_server_are_all_answered() -> None:
 
 def test_pushes_while_all_are_held() -> None:
     with misbehaving(Rules(push=every(10, "lose"))) as server:
-        measured = connect_to(server, Load(10, endpoints_every=1), plan=Plan(seconds=60, count=100, grace=0.2))
+        measured = connect_to(server, Load(10, endpoints_every=1), plan=PushPlan(seconds=60, count=100, grace=0.2))
     run = measured["push"]
     assert run["pushes"] == server.pushes == 100
     assert run["lost"] == server.faults["lose"] == 10 and run["delivered"] == 90
@@ -426,7 +427,7 @@ def test_a_source_that_is_not_ours() -> None:
 def test_a_port_where_nobody_listens() -> None:
     with deaf_port() as port, pytest.raises(BenchError, match="5 x upgrade: ECONNREFUSED"):
         target = Target(url=f"ws://127.0.0.1:{port}", admin="")
-        pushing.run(target, Load(5, endpoints_every=1), Plan(), interrupt=Interrupt(), progress=quiet())
+        pushing.run(target, Load(5, endpoints_every=1), PushPlan(), interrupt=Interrupt(), progress=quiet())
 
 
 # ---- exit codes

@@ -21,7 +21,7 @@ from bench.figures.slope import MIB, fit, judge
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import soak
-from bench.runs.virtual_users import Load
+from bench.runs.load import Load
 from bench.target import Target
 from bench.views import soak as view
 

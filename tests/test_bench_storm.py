@@ -29,10 +29,12 @@ from bench.load.protocols import protocol_of
 from bench.load.protocols.base import DONE, PONG, Protocol, Scenario
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG, Arrivals, Pushes
 from bench.progress import Progress
-from bench.runs import storm
+from bench.runs import storm, storm_figures
+from bench.runs.collected import Absences
 from bench.runs.delivery_checker import MEMORY_SECONDS, DeliveryChecker
+from bench.runs.load import Backoff, Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Absences, Backoff, Load, VirtualUsers
+from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 from bench.views import storm as view
 
@@ -320,10 +322,10 @@ def test_wrong_data_is_wrong_unless_it_was_stored() -> None:
 
 def test_when_a_share_was_back() -> None:
     times = [float(second) for second in range(1, 11)]
-    assert [storm.at_share(times, share, 10) for share in (0.5, 0.95, 1.0)] == [5.0, 10.0, 10.0]
-    assert storm.at_share(times, 0.5, 20) == 10.0 and storm.at_share(times, 0.55, 20) is None
-    assert storm.curve([2.0], 2)[-1] == (2.0, 0.5)
-    assert storm.curve([], 2) == [(0.0, 0.0)]
+    assert [storm_figures.at_share(times, share, 10) for share in (0.5, 0.95, 1.0)] == [5.0, 10.0, 10.0]
+    assert storm_figures.at_share(times, 0.5, 20) == 10.0 and storm_figures.at_share(times, 0.55, 20) is None
+    assert storm_figures.curve([2.0], 2)[-1] == (2.0, 0.5)
+    assert storm_figures.curve([], 2) == [(0.0, 0.0)]
 
 
 def test_returns_by_device() -> None:
@@ -334,7 +336,7 @@ def test_returns_by_device() -> None:
     checker.pushed(pushes((1, 101, 202), (2, 101, 202), (3, 101, 202)))
     checker.arrived(arrivals((1, 101, 107)))
     checker.settle(130 * SECOND)
-    figures = storm.returns(100 * SECOND, 3, gone, checker)
+    figures = storm_figures.returns(100 * SECOND, 3, gone, checker)
     assert (figures["cut_off"], figures["cut_again"], figures["back"]) == (3, 1, 2)
     assert figures["back_seconds"] == {"50%": 20.0, "95%": None, "99%": None, "100%": None}
     assert figures["whole_seconds"]["50%"] is None  # only device 1 has all: 2 lost its message
@@ -344,7 +346,7 @@ def test_returns_by_device() -> None:
 
 def test_what_app_servers_saw_by_phase_and_second() -> None:
     sent = pushes((1, 10, 200), (2, 11, 200), (3, 12, 202), (4, 13, 503), (5, 14, 0), (6, 20, 200))
-    seen = storm.seen_by_app_servers(sent, 10 * SECOND, 12 * SECOND, 15 * SECOND)
+    seen = storm_figures.seen_by_app_servers(sent, 10 * SECOND, 12 * SECOND, 15 * SECOND)
     phases = seen["phases"]
     assert [phases[name]["pushes"] for name in ("before", "during", "after")] == [2, 3, 1]
     assert phases["during"]["statuses"] == {"0": 1, "202": 1, "503": 1}
@@ -355,8 +357,8 @@ def test_what_app_servers_saw_by_phase_and_second() -> None:
     assert bins["statuses"]["200"] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     assert sum(sum(rates) for rates in bins["statuses"].values()) == 6
     long = pushes(*((1, second, 200) for second in range(1000)))
-    bins = storm.seen_by_app_servers(long, 0, 0, SECOND)["a_second"]
-    assert bins["width"] == 9 and len(bins["seconds"]) <= storm.MOST_BINS
+    bins = storm_figures.seen_by_app_servers(long, 0, 0, SECOND)["a_second"]
+    assert bins["width"] == 9 and len(bins["seconds"]) <= storm_figures.MOST_BINS
     assert sum(bins["statuses"]["200"]) * 9 == pytest.approx(1000, abs=0.1)
 
 

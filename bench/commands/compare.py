@@ -18,6 +18,7 @@ from bench.peers import PEERS
 from bench.peers.base import Tools
 from bench.progress import Progress
 from bench.runs import compare as comparing
+from bench.runs.compare_figures import clean
 
 
 @click.command()
@@ -144,5 +145,5 @@ def compare(
     options |= {"timeout": timeout, "set": list(settings), "python": tools.python, "node_modules": node_modules}
     body = perform("compare", options | output, run)
     # a peer that is not installed is no failure, unless it was asked for by name
-    failed = [server for server in body["servers"] if not comparing.clean(server) and (peers or not server["missing"])]
+    failed = [server for server in body["servers"] if not clean(server) and (peers or not server["missing"])]
     sys.exit(bool(body["interrupted"] or failed))

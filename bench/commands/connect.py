@@ -22,8 +22,8 @@ from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
-from bench.runs.push import Plan
-from bench.runs.virtual_users import Load
+from bench.runs.app_servers import PushPlan
+from bench.runs.load import Load
 
 PUSH_SECONDS: Final = 600.0
 """Pushes that are not sent by then are not, and the run has failed."""
@@ -129,7 +129,7 @@ def connect(
         ping=ping,
         sources=sources,
     )
-    plan = Plan(seconds=PUSH_SECONDS, rate=push_rate, count=pushes)
+    plan = PushPlan(seconds=PUSH_SECONDS, rate=push_rate, count=pushes)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         def one(spoken: Dialect) -> dict[str, Any]:

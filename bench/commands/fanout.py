@@ -18,7 +18,9 @@ from bench.commands.push import MOST_PAYLOAD_BYTES
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import fanout as fanning
-from bench.runs.virtual_users import Load
+from bench.runs import pusher_application
+from bench.runs.deliveries import clean
+from bench.runs.load import Load
 
 
 @click.command()
@@ -134,7 +136,7 @@ def fanout(
         plan = replace(plan, router=router)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        application = fanning.application_in(apps) if farm["url"] else fanning.OURS
+        application = pusher_application.application_in(apps) if farm["url"] else pusher_application.OURS
         target = target_of(farm, subscribers)
         return fanning.run(target, load, plan, application, interrupt=interrupt, progress=progress)
 
@@ -148,4 +150,4 @@ def fanout(
 def _as_it_should_be(body: dict[str, Any]) -> bool:
     """Whether all subscribers came up and stayed, and got whatever was accepted."""
     up = body["setup"]["ready"] == body["setup"]["wanted"]
-    return up and all(fanning.clean(run) for run in body["runs"])
+    return up and all(clean(run) for run in body["runs"])

@@ -24,7 +24,8 @@ from bench.figures.dialects import PUSH_FIGURES, Dialect, parts_of
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import push as pushing
-from bench.runs.virtual_users import Load
+from bench.runs.app_servers import PushPlan
+from bench.runs.load import Load
 
 MOST_PAYLOAD_BYTES: Final = 1 << 20
 
@@ -130,7 +131,7 @@ def push(
         channels=channels,
         sources=sources,
     )
-    plan = pushing.Plan(connections, pushers, seconds, rate, half, grace, endpoint, online=online, batch=batch)
+    plan = PushPlan(connections, pushers, seconds, rate, half, grace, endpoint, online=online, batch=batch)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         def one(spoken: Dialect) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bench.commands.numbers import Number
 from bench.interrupt import Interrupt
 from bench.progress import Progress
 from bench.runs import storm as storming
-from bench.runs.virtual_users import Load
+from bench.runs.load import Load
 
 JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 

@@ -7,8 +7,10 @@ from typing import Any, Final
 from bench.farm_process import Farm
 from bench.load.samples import Pushes, account_returned, owed
 from bench.progress import Progress
+from bench.runs.collected import Setup
+from bench.runs.load import Backoff, Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Backoff, Load, Setup, VirtualUsers
+from bench.runs.virtual_users import VirtualUsers
 
 STAY_AWAY: Final = Backoff(1e9, 1e9)
 COME_BACK: Final = Backoff(0.2, 2.0, jitter=True)

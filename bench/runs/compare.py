@@ -1,8 +1,7 @@
 """`farm bench compare`: the same load on a farm and on other servers, all started here, one after the other."""
 
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -13,14 +12,19 @@ from bench.farm_process import Farm
 from bench.interrupt import Interrupt
 from bench.load.shared_counts import SharedCounts
 from bench.machine import procfs
-from bench.machine.usage import Meter, Usage
-from bench.peers.base import NotInstalledError, Peer, PeerServer, Tools
+from bench.machine.usage import Meter
+from bench.peers.base import Peer, PeerServer, Tools
 from bench.peers.base import started as started_peer
 from bench.progress import Progress
-from bench.runs import fanout
+from bench.runs import fanout, pusher_application
 from bench.runs import push as pushing
+from bench.runs.app_servers import PushPlan
+from bench.runs.compare_figures import fanout_figures, figures, ratios
+from bench.runs.contestants import Contestant, find_all
+from bench.runs.load import Load, most_a_process, processes_for
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.virtual_users import Load, Setup, VirtualUsers, most_a_process, processes_for
+from bench.runs.subscribers import Subscribers
+from bench.runs.virtual_users import VirtualUsers
 
 WARM_UP_DEVICES: Final = 200
 WARM_UP_SHARE: Final = 0.02
@@ -31,26 +35,6 @@ OPENING: Final = 256
 comes again after a second: that would measure the queue and not the server."""
 GOODBYE_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
-
-OURS_SET_UP: Final = "upgrade, hello, register a channel"
-OURS_PUSH: Final = "PUT of a SimplePush endpoint; 200 once stored and written to the socket; the device acknowledges"
-OURS_PROCESSES: Final = "supervisor, router, {workers}"
-DURABILITY: Final = {"sqlite": "on disk before the 200 (SQLite FULL)", "memory": "in memory until acknowledged"}
-
-FIGURES: Final = (
-    "memory_a_connection",
-    "setup_rate",
-    "setup_cpu_a_1000",
-    "push_rate",
-    "push_p50_ms",
-    "push_p99_ms",
-    "push_cpu_a_1000",
-    "fanout_rate",
-    "fanout_p50_ms",
-    "fanout_p99_ms",
-    "fanout_cpu_a_million",
-)
-"""What is set in relation to the farm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,44 +58,6 @@ class Plan:
     subscribers: int = 0
 
 
-@dataclass(slots=True)
-class Contestant:
-    """A server in the comparison: a farm with this `store`, or a peer. `missing`: why it can't be measured."""
-
-    name: str
-    title: str
-    devices: int
-    peer: Peer | None = None
-    store: str = ""
-    version: str = ""
-    missing: str = ""
-    note: str = ""
-    error: str = ""
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-
-    def fields(self, workers: int) -> dict[str, Any]:
-        """For JSON."""
-        peer = self.peer
-        return {
-            "name": self.name,
-            "title": self.title,
-            "ours": peer is None,
-            "hint": peer.hint if peer else "",
-            "missing": self.missing,
-            "error": self.error,
-            "note": self.note,
-            "version": self.version,
-            "processes": (peer.processes if peer else OURS_PROCESSES).format(workers=counted(workers, "worker")),
-            "set_up": peer.set_up if peer else OURS_SET_UP,
-            "push": peer.push if peer else OURS_PUSH,
-            "durability": peer.durability if peer else DURABILITY[self.store],
-            "fans_out": peer is None or peer.fans_out,
-            "devices": self.devices,
-            "rounds": self.rounds,
-            "median": medians([round_["figures"] for round_ in self.rounds]),
-        }
-
-
 def run(plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
     """The whole of a run; returns the fields of its JSON.
 
@@ -128,7 +74,7 @@ def run(plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, An
                 f"give --workers {needed}"
             )
     tools = replace(plan.tools, devices=max(plan.devices, plan.subscribers))
-    contestants = _contestants(plan, tools, most, progress)
+    contestants = find_all(plan.peers, plan.devices, tools, most, progress)
     there = [contestant for contestant in contestants if not contestant.missing]
     for number in range(plan.repeat):
         # each round begins with another server: a slow minute of the machine does not always meet the same one
@@ -151,35 +97,13 @@ def run(plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, An
     return {"servers": servers, "reference": servers[0]["name"]}
 
 
-def _contestants(plan: Plan, tools: Tools, most: int, progress: Progress) -> list[Contestant]:
-    progress.step("looking for the servers")
-    version = procfs.machine()["versions"]
-    ours = version.get("connection-farm", "") if isinstance(version, dict) else ""
-    found = [
-        Contestant("farm", "farm (SQLite)", plan.devices, store="sqlite", version=ours),
-        Contestant("farm-memory", "farm (memory)", plan.devices, store="memory", version=ours),
-    ]
-    for name in plan.peers:
-        peer = peers.PEERS[name]
-        devices = plan.devices if peer.many else min(plan.devices, most)
-        contestant = Contestant(name, peer.title, devices, peer)
-        if devices < plan.devices:
-            contestant.note = f"{devices:,} devices: it is one process, and one may not open more descriptors here"
-        try:
-            contestant.version = peer.find(tools)
-        except NotInstalledError as error:
-            contestant.missing = str(error)
-        found.append(contestant)
-    return found
-
-
 def _round(
     contestant: Contestant, plan: Plan, tools: Tools, interrupt: Interrupt, progress: Progress
 ) -> dict[str, Any]:
     """Start the server, load it, stop it."""
     with ExitStack() as stack:
         load = Load(contestant.devices, opening=OPENING, timeout=plan.timeout, endpoints_every=1)
-        push = pushing.Plan(plan.connections, plan.pushers, plan.seconds, grace=plan.grace)
+        push = PushPlan(plan.connections, plan.pushers, plan.seconds, grace=plan.grace)
         # a server that is one process holds no more than one may
         many = contestant.peer is None or contestant.peer.many
         count = plan.subscribers if many else min(plan.subscribers, most_a_process())
@@ -188,9 +112,9 @@ def _round(
         subscribers = replace(subscribers, shared=events.channels, payload=events.payload)
         server: Farm
         if contestant.peer is None:
-            settings = (*plan.settings, *(fanout.settings_for(stack) if plan.subscribers else ()))
+            settings = (*plan.settings, *(pusher_application.settings_for(stack) if plan.subscribers else ()))
             server = stack.enter_context(farm_process.started(tools.workers, contestant.store, interrupt, settings))
-            subscribers, events = fanout.speaking(subscribers, events, fanout.OURS)
+            subscribers, events = fanout.speaking(subscribers, events, pusher_application.OURS)
             events = replace(events, router=server.router)
         else:
             peer = contestant.peer
@@ -214,7 +138,7 @@ def _fan_out(
 ) -> dict[str, Any]:
     """Events to the subscribers of one channel."""
     with SharedCounts(processes_for(load)) as counts:
-        subscribers = fanout.Subscribers.listening(processes, load, server, counts)
+        subscribers = Subscribers.listening(processes, load, server, counts)
         setup = subscribers.bring_up(progress, f"{title}: setting up subscribers")
         found: dict[str, Any] = {"setup": setup.fields(), "run": None}
         for seconds in (min(WARM_UP_PUSH_SECONDS, plan.seconds), plan.seconds):
@@ -224,18 +148,6 @@ def _fan_out(
                 found["run"] = runs[0] if runs else None
         subscribers.dismiss()
     return found
-
-
-def fanout_figures(found: dict[str, Any]) -> dict[str, float | None]:
-    """The figures of a fan-out: deliveries a second, ms to the last subscriber, CPU seconds of the server for a
-    million deliveries; None where nothing arrived."""
-    run = found["run"] if found["run"] is not None and found["run"]["delivered"] else None
-    return {
-        "fanout_rate": run["deliveries_a_second"] if run else None,
-        "fanout_p50_ms": run["to_last_ms"].get("p50") if run else None,
-        "fanout_p99_ms": run["to_last_ms"].get("p99") if run else None,
-        "fanout_cpu_a_million": run["cpu_a_million"]["server"] if run else None,
-    }
 
 
 def _speaking(load: Load, peer: Peer, server: PeerServer) -> Load:
@@ -248,7 +160,7 @@ def _measure(
     load: Load,
     *,
     plan: Plan,
-    push: pushing.Plan,
+    push: PushPlan,
     title: str,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -262,8 +174,7 @@ def _measure(
     users.hold(plan.hold, progress)
     held = _memory(processes_of(server))
     if not setup.endpoints and not processes.interrupt.requested:
-        failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
-        raise BenchError(f"no device could be set up ({failures})")
+        raise BenchError(f"no device could be set up ({setup.why})")
     pushed: dict[str, Any] | None = None
     if not processes.interrupt.requested:
         short = replace(push, seconds=min(WARM_UP_PUSH_SECONDS, push.seconds))
@@ -306,78 +217,3 @@ def processes_of(server: Farm) -> list[int]:
 
 def _memory(pids: Sequence[int]) -> int:
     return sum(procfs.private_memory(pid) or 0 for pid in pids)
-
-
-def figures(setup: Setup, usage: Usage, base: int, held: int, pushed: dict[str, Any] | None) -> dict[str, float | None]:
-    """The figures of a round: memory in bytes, rates a second, times in ms, CPU in s for 1000 events, and how many
-    cores the server used while that was measured. Those of pushing are None where nothing was pushed."""
-    times = setup.fields()
-    cpu = sum(use.cpu for use in usage.uses if use.group == "server")
-    found: dict[str, float | None] = {
-        "ready": setup.ready,
-        "memory_base": base,
-        "memory_a_connection": (held - base) / setup.ready if setup.ready else None,
-        "setup_rate": times["rate"] or None,
-        "setup_p50_ms": times["time_ms"].get("p50"),
-        "setup_p99_ms": times["time_ms"].get("p99"),
-        "setup_cpu_a_1000": cpu / setup.ready * 1000 if setup.ready else None,
-        "setup_cores": cpu / usage.seconds,
-    }
-    push = pushed if pushed is not None and pushed["delivered"] else None
-    cpu = sum(group["cpu_seconds"] for name, group in _groups(push).items() if not name.startswith("load"))
-    return found | {
-        "push_rate": push["notifications_a_second"] if push else None,
-        "push_p50_ms": push["to_frame_ms"].get("p50") if push else None,
-        "push_p99_ms": push["to_frame_ms"].get("p99") if push else None,
-        "push_cpu_a_1000": cpu / push["pushes"] * 1000 if push else None,
-        "push_cores": cpu / push["seconds"] if push else None,
-    }
-
-
-def _groups(pushed: dict[str, Any] | None) -> dict[str, Any]:
-    return dict(pushed["usage"]["groups"]) if pushed else {}
-
-
-def medians(rounds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The median of each figure over the rounds that have it."""
-    found: dict[str, float | None] = {}
-    for name in dict.fromkeys(name for round_ in rounds for name in round_):
-        values = [value for round_ in rounds if (value := round_.get(name)) is not None]
-        found[name] = statistics.median(values) if values else None
-    return found
-
-
-def ratios(figures: Mapping[str, float | None], reference: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Each of `FIGURES` over that of the reference; None where one of the two is not known, or the reference has
-    nothing to divide by."""
-    found: dict[str, float | None] = {}
-    for name in FIGURES:
-        mine, other = figures.get(name), reference.get(name)
-        found[name] = mine / other if mine is not None and other is not None and other > 0 else None
-    return found
-
-
-def counted(count: int, thing: str) -> str:
-    """`1 worker`, `2 workers`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
-def clean(server: dict[str, Any]) -> bool:
-    """Whether a server of the document was measured, and nothing failed in it."""
-    return bool(server["rounds"]) and all(
-        round_["setup"]["ready"] == server["devices"]
-        and round_["push"] is not None
-        and round_["push"]["clean"]
-        and round_["push"]["delivered"]
-        and not round_["push"]["drops"]
-        and _fanned_out(round_.get("fanout"))
-        for round_ in server["rounds"]
-    )
-
-
-def _fanned_out(found: dict[str, Any] | None) -> bool:
-    """Whether all subscribers came up and got all, where that was asked for."""
-    if found is None:
-        return True
-    up = found["setup"]["ready"] == found["setup"]["wanted"]
-    return up and found["run"] is not None and fanout.clean(found["run"])

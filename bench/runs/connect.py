@@ -16,9 +16,10 @@ from bench.peers import PEERS
 from bench.peers.base import Tools, started
 from bench.progress import Progress
 from bench.runs import push as pushing
+from bench.runs.app_servers import PushPlan
+from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.push import Plan
-from bench.runs.virtual_users import Load, VirtualUsers
+from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 
 WARM_UP_DEVICES: Final = 200
@@ -36,7 +37,7 @@ def run(
     baseline: bool,
     interrupt: Interrupt,
     progress: Progress,
-    plan: Plan | None = None,
+    plan: PushPlan | None = None,
 ) -> dict[str, Any]:
     """The whole of a run; returns the fields of its JSON. With a plan, pushes by it once the devices were held.
 
@@ -68,7 +69,7 @@ def _measure(
     load: Load,
     *,
     hold: float,
-    plan: Plan | None,
+    plan: PushPlan | None,
     memory: machine_memory.Reading,
     progress: Progress,
 ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any, Final
 
 from bench.load.samples import ACCEPTED, DATA_WRONG, DELIVERED, NO_ANSWER, STORED, Arrivals, Pushes
-from bench.runs.virtual_users import Absences
+from bench.runs.collected import Absences
 
 MEMORY_SECONDS: Final = 300
 COUNTS: Final = (

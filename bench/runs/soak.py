@@ -14,11 +14,12 @@ from bench.load.samples import percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter
 from bench.progress import Progress
+from bench.runs.app_servers import PushPlan
 from bench.runs.delivery_checker import DeliveryChecker
+from bench.runs.load import Backoff, Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.push import Plan as PushPlan
 from bench.runs.traffic import Traffic
-from bench.runs.virtual_users import Backoff, Load, VirtualUsers
+from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 
 MOST_SAMPLES: Final = 720
@@ -61,8 +62,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
         setup = users.bring_up(progress, "setting up devices")
         result["setup"] = setup.fields()
         if not setup.ready or (plan.rate and not setup.endpoints):
-            failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
-            raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
+            raise BenchError(f"no device could be set up ({setup.why})")
         traffic = Traffic(processes, setup, PushPlan(connections=plan.connections)) if plan.rate else None
         soak = _Soak(farm, users, traffic, plan, progress)
         result["soak"] = soak.run()

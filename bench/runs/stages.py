@@ -15,9 +15,12 @@ from bench.machine import procfs
 from bench.machine.group_files import Cpu, Memory
 from bench.progress import Progress
 from bench.runs import push
+from bench.runs.app_servers import PushPlan
+from bench.runs.collected import Setup
+from bench.runs.load import DEVICES_A_PROCESS, Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.ramp import Gauge, Limit, Watch, Wave, first_limit, first_wave, next_wave, opening_for, per_connection
-from bench.runs.virtual_users import DEVICES_A_PROCESS, Load, Setup, VirtualUsers
+from bench.runs.virtual_users import VirtualUsers
 
 EMPTY_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
@@ -58,8 +61,8 @@ class Plan:
     prices: dict[str, float] = field(default_factory=dict)
 
     @property
-    def pushing(self) -> push.Plan:
-        return push.Plan(self.push_connections, 1, self.push_seconds, self.push_rate, half=not self.push_rate)
+    def pushing(self) -> PushPlan:
+        return PushPlan(self.push_connections, 1, self.push_seconds, self.push_rate, half=not self.push_rate)
 
 
 class Waves:

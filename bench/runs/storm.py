@@ -1,11 +1,8 @@
 """`farm bench storm`: all devices lose their connection at once and come back, while app servers push on."""
 
-import math
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -13,21 +10,20 @@ from typing import Any, Final
 from bench.errors import BenchError
 from bench.farm_process import Farm, Status
 from bench.interrupt import Interrupt
-from bench.load.samples import ACCEPTED, NO_ANSWER, Pushes, percentiles
+from bench.load.samples import percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter, Usage, Use
 from bench.progress import Progress
+from bench.runs.app_servers import Outcome, PushPlan
+from bench.runs.collected import Held, Setup
 from bench.runs.delivery_checker import DeliveryChecker
+from bench.runs.load import Backoff, Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.push import Outcome, merge
-from bench.runs.push import Plan as PushPlan
+from bench.runs.storm_figures import returns, seen_by_app_servers
 from bench.runs.traffic import Traffic
-from bench.runs.virtual_users import Absences, Backoff, Held, Load, Setup, VirtualUsers
+from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 
-SHARES: Final = (0.5, 0.95, 0.99, 1.0)
-MOST_BINS: Final = 120
-CURVE_POINTS: Final = 100
 HEALTHY_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.2
 
@@ -67,8 +63,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
         setup = users.bring_up(progress, "setting up devices")
         result["setup"] = setup.fields()
         if not setup.ready:
-            failures = ", ".join(f"{count} x {kind}" for kind, count in setup.failures.most_common(3))
-            raise BenchError(f"no device could be set up ({failures or 'interrupted'})")
+            raise BenchError(f"no device could be set up ({setup.why})")
         scene = _Scene(farm, users, _traffic(processes, setup, plan), plan, progress)
         for jitter in plan.jitters:
             if interrupt.requested:
@@ -219,21 +214,8 @@ class _Scene:
             checker.absences(more.absences)
             checker.arrived(more.arrivals)
             checker.settle(_now())
-            _add(held, more)
+            held.add(more)
         return checker, held
-
-
-def _add(held: Held, more: Held) -> None:
-    merge(held, more)
-    mine, other = held.absences, more.absences
-    mine.gone = held.arrivals.gone
-    mine.gone_times.extend(other.gone_times)
-    mine.back.extend(other.back)
-    mine.back_times.extend(other.back_times)
-    mine.attempts.extend(other.attempts)
-    held.return_failures.update(more.return_failures)
-    held.reassigned += more.reassigned
-    held.pings.update(more.pings)
 
 
 def _with_newcomers(usage: Usage, before: Status, after: Status | None) -> Usage:
@@ -254,106 +236,3 @@ def _now() -> int:
 
 
 # ---- figures; pure
-
-
-def returns(cut: int, devices: int, absences: Absences, checker: DeliveryChecker) -> dict[str, Any]:
-    """How the devices came back. Seconds count from the cut; None where too few ever did."""
-    last_back: dict[int, int] = {}
-    attempts: Counter[int] = Counter()
-    for device, time_, tries in zip(absences.back, absences.back_times, absences.attempts, strict=True):
-        last_back[device] = max(time_, last_back.get(device, 0))
-        attempts[tries] += 1
-    gone = Counter(absences.gone)
-    owed = checker.owed()
-    last_gone: dict[int, int] = {}
-    for device, time_ in zip(absences.gone, absences.gone_times, strict=True):
-        last_gone[device] = max(time_, last_gone.get(device, 0))
-    back = sorted((time_ - cut) / 1e6 for device, time_ in last_back.items() if time_ >= last_gone.get(device, 0))
-    whole = sorted(
-        (max(time_, checker.complete.get(device, 0)) - cut) / 1e6
-        for device, time_ in last_back.items()
-        if time_ >= last_gone.get(device, 0) and device not in owed
-    )
-    return {
-        "cut_off": len(gone),
-        "cut_again": sum(count > 1 for count in gone.values()),
-        "back": len(back),
-        "back_seconds": {_percent(share): at_share(back, share, devices) for share in SHARES},
-        "whole_seconds": {_percent(share): at_share(whole, share, devices) for share in SHARES},
-        "back_curve": curve(back, devices),
-        "whole_curve": curve(whole, devices),
-        "attempts": {str(tries): count for tries, count in sorted(attempts.items())},
-        "attempts_mean": sum(tries * count for tries, count in attempts.items()) / max(1, attempts.total()),
-    }
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}"
-
-
-def at_share(ordered: list[float], share: float, total: int) -> float | None:
-    """The time by which this share of all had come, None if it never had."""
-    rank = max(1, math.ceil(share * total))
-    return ordered[rank - 1] if rank <= len(ordered) else None
-
-
-def curve(ordered: list[float], total: int) -> list[tuple[float, float]]:
-    """(seconds, share) at every hundredth of the total that was reached, from (0, 0)."""
-    points = [(0.0, 0.0)]
-    for step in range(1, CURVE_POINTS + 1):
-        time_ = at_share(ordered, step / CURVE_POINTS, total)
-        if time_ is None:
-            break
-        points.append((round(time_, 4), step / CURVE_POINTS))
-    return points
-
-
-def seen_by_app_servers(pushes: Pushes, start: int, cut: int, back: int) -> dict[str, Any]:
-    """What app servers saw before the cut, until all were back (or the bench waited no longer), and after."""
-    phases: dict[str, list[tuple[int, int]]] = {"before": [], "during": [], "after": []}
-    for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True):
-        name = "before" if version < cut else "during" if version < back else "after"
-        phases[name].append((status, time_))
-    return {
-        "phases": {name: _phase(answers) for name, answers in phases.items()},
-        "a_second": _bins(pushes, start, cut),
-    }
-
-
-def _phase(answers: list[tuple[int, int]]) -> dict[str, Any]:
-    statuses = Counter(status for status, _ in answers)
-    return {
-        "pushes": len(answers),
-        "statuses": {str(status): count for status, count in sorted(statuses.items())},
-        "refused": sum(count for status, count in statuses.items() if status not in ACCEPTED and status != NO_ANSWER),
-        "unanswered": statuses[NO_ANSWER],
-        "to_response_ms": percentiles((time_ for status, time_ in answers if status != NO_ANSWER), 0.001),
-    }
-
-
-def _bins(pushes: Pushes, start: int, cut: int) -> dict[str, Any]:
-    """Answers a second by status, in at most 120 bins of whole seconds; times in seconds from the cut."""
-    answers = [
-        (version + time_, status)
-        for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True)
-    ]
-    if not answers:
-        return {"width": 1, "seconds": [], "statuses": {}}
-    last = max(time_ for time_, _ in answers)
-    width = max(1, math.ceil((last - start) / 1e6 / MOST_BINS))
-    first = math.floor((start - cut) / 1e6 / width)  # one bin begins with the cut
-    count = math.floor((last - cut) / 1e6 / width) - first + 1
-    rates: dict[int, list[float]] = {}
-    for time_, status in answers:
-        place = max(0, math.floor((time_ - cut) / 1e6 / width) - first)
-        rates.setdefault(status, [0.0] * count)[place] += 1 / width
-    return {
-        "width": width,
-        "seconds": [(number + first) * width for number in range(count)],
-        "statuses": {str(status): [round(rate, 4) for rate in rates[status]] for status in sorted(rates)},
-    }
-
-
-def failed(storms: Iterable[dict[str, Any]]) -> bool:
-    """Whether something was lost, or a device did not come back."""
-    return any(not storm["clean"] for storm in storms)

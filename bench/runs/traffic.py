@@ -5,9 +5,10 @@ from typing import Final
 
 from bench.errors import BenchError
 from bench.load.link import Message
+from bench.runs.app_servers import Outcome, PushPlan, hire
+from bench.runs.collected import Setup
 from bench.runs.load_processes import Child, LoadProcesses
-from bench.runs.push import Outcome, Plan, hire
-from bench.runs.virtual_users import RECEIVE_SECONDS, Setup
+from bench.runs.virtual_users import RECEIVE_SECONDS
 
 START_SECONDS: Final = 0.1
 END_SECONDS: Final = 60.0
@@ -16,7 +17,7 @@ END_SECONDS: Final = 60.0
 class Traffic:
     """Open loop: pushes are due at even steps whatever the answers do."""
 
-    def __init__(self, processes: LoadProcesses, setup: Setup, plan: Plan) -> None:
+    def __init__(self, processes: LoadProcesses, setup: Setup, plan: PushPlan) -> None:
         self.processes = processes
         self.children = hire(processes, setup, plan)
         self._outcome = Outcome()

@@ -1,25 +1,22 @@
 """The devices of a run over all their processes: bring them up, collect what they received, let them go."""
 
 import math
-import resource
 import time
-from array import array
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.load.protocols import protocol_of
 from bench.load.protocols.base import Scenario
-from bench.load.samples import Arrivals, percentiles, rates
 from bench.load.sockets import Address
 from bench.progress import Progress
+from bench.runs.collected import Held, Setup
+from bench.runs.load import Backoff, Load, most_a_process, processes_for
 from bench.runs.load_processes import Child, LoadProcesses
 
-DEVICES_A_PROCESS: Final = 18_000
-SPARE_DESCRIPTORS: Final = 200
 OPENING_A_PROCESS: Final = 256
 OPENING_IN_ALL: Final = 2048
 """Half of the usual somaxconn (4096): a full queue of a listener drops SYNs, and those come again after 1 s."""
@@ -31,121 +28,6 @@ CONNECTING: Final = 8
 """Flat out, so many processes connect at a time: more would have less to do at each wake-up, and share two cores."""
 RECEIVE_SECONDS: Final = 0.5
 COUNT_SECONDS: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """When a device comes back: `first` seconds after it lost its connection, twice as long after every attempt that
-    failed, `cap` at most; with jitter from half of that to half as much again. The defaults are those of Firefox's
-    SimplePush and WebPush clients, which have no jitter."""
-
-    first: float = 5.0
-    cap: float = 1800.0
-    jitter: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How devices are brought up. `opening`: set-ups under way at once in all; 0: by the farm's listeners. `timeout`: s
-    for one. Every `endpoints_every`-th device reports its push endpoints; 0: none. `protocol` and `arguments`: what
-    devices say, see `bench.load.protocols`; `bare`: the protocol of that name. Each has `channels` channels, with the
-    numbers from device * channels; or, with `shared`, only the one channel device % shared. `ping`: s between two pings
-    of a device; 0: none. `payload`: bytes of data in every push that devices check; 0: they don't look. `backoff`:
-    devices that lose their connection come back; None: they don't. `sources`: addresses that they connect from in turn,
-    see `bench.load.sockets`."""
-
-    devices: int
-    bare: bool = False
-    rate: float = 0.0
-    processes: int = 0
-    opening: int = 0
-    timeout: float = 30.0
-    endpoints_every: int = 0
-    protocol: str = "simplepush"
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    channels: int = 1
-    ping: float = 0.0
-    payload: int = 0
-    backoff: Backoff | None = None
-    sources: tuple[str, ...] = ()
-    shared: int = 0
-
-
-@dataclass(slots=True)
-class Setup:
-    """How the devices came up. `endpoints`: those that devices reported; `channels`: the devices' numbers."""
-
-    wanted: int
-    ready: int = 0
-    started: float = 0.0
-    failures: Counter[str] = field(default_factory=Counter)
-    durations: "array[float]" = field(default_factory=lambda: array("d"))
-    completions: "array[float]" = field(default_factory=lambda: array("d"))
-    channels: "array[int]" = field(default_factory=lambda: array("I"))
-    endpoints: list[bytes] = field(default_factory=list)
-
-    def fields(self) -> dict[str, Any]:
-        """For JSON; times in ms."""
-        overall, steady = rates(self.completions, self.started)
-        return {
-            "wanted": self.wanted,
-            "ready": self.ready,
-            "failures": dict(self.failures),
-            "seconds": max(self.completions, default=self.started) - self.started,
-            "rate": overall,
-            "rate_steady": steady,
-            "time_ms": percentiles(self.durations, 1000),
-        }
-
-
-@dataclass(slots=True)
-class Absences:
-    """Who lost its connection, and who was back (its hello answered, the first time or after several attempts), with
-    times in microseconds of CLOCK_MONOTONIC, in the order of time for each device."""
-
-    gone: "array[int]" = field(default_factory=lambda: array("I"))
-    gone_times: "array[int]" = field(default_factory=lambda: array("q"))
-    back: "array[int]" = field(default_factory=lambda: array("I"))
-    back_times: "array[int]" = field(default_factory=lambda: array("q"))
-    attempts: "array[int]" = field(default_factory=lambda: array("H"))
-
-
-@dataclass(slots=True)
-class Held:
-    """What the devices saw since the last look.
-
-    `devices`: connected now. `strays`: updates for a channel that the device does not have. `drops`: why connections
-    ended that the bench did not cut. `pings`: how many were sent, answered and overdue, how many a cut left without an
-    answer, and how many are outstanding now. `return_failures`: attempts to come back that failed. `reassigned`:
-    devices that came back and got another identity.
-    """
-
-    arrivals: Arrivals = field(default_factory=Arrivals)
-    devices: int = 0
-    drops: Counter[str] = field(default_factory=Counter)
-    strays: int = 0
-    absences: Absences = field(default_factory=Absences)
-    return_failures: Counter[str] = field(default_factory=Counter)
-    reassigned: int = 0
-    pings: Counter[str] = field(default_factory=Counter)
-
-
-def most_a_process() -> int:
-    """How many devices one process holds, for the descriptors that it may open."""
-    return min(DEVICES_A_PROCESS, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - SPARE_DESCRIPTORS)
-
-
-def processes_for(load: Load) -> int:
-    """How many processes hold this many devices.
-
-    Raises:
-      BenchError: as many as were asked for can't.
-    """
-    most = most_a_process()
-    needed = math.ceil(load.devices / most)
-    if load.processes and load.processes < needed:
-        raise BenchError(f"{load.devices} devices need {needed} load processes of at most {most} sockets each")
-    return min(load.processes or needed, load.devices)
 
 
 class VirtualUsers:
