@@ -22,17 +22,16 @@ from bench.errors import BenchError
 from bench.farm_process import attach
 from bench.interrupt import Interrupt
 from bench.load import frames
-from bench.load.devices import JITTER
-from bench.load.devices import Backoff as Delays
 from bench.load.http_bytes import payload_of
 from bench.load.protocols import protocol_of
 from bench.load.protocols.base import DONE, PONG, Protocol, Scenario
+from bench.load.reconnect import Backoff
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG, Arrivals, Pushes
 from bench.progress import Progress
 from bench.runs import storm, storm_figures
 from bench.runs.collected import Absences
 from bench.runs.delivery_checker import MEMORY_SECONDS, DeliveryChecker
-from bench.runs.load import Backoff, Load
+from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
@@ -184,14 +183,6 @@ def test_protocols_that_can_not_be(name: str, scenario: Scenario, arguments: dic
     with LoadProcesses() as processes, pytest.raises(BenchError, match=text):
         load = Load(1, protocol=name, arguments=arguments, channels=scenario.channels)
         VirtualUsers.of(processes, load, attach("ws://127.0.0.1:1/", ""))
-
-
-def test_a_backoff_doubles_up_to_its_cap() -> None:
-    assert [Delays(5, 30, False).delay(failed) for failed in range(5)] == [5, 10, 20, 30, 30]
-    assert Delays(5, 1800, False).delay(10_000) == 1800
-    delays = [Delays(4, 30, True).delay(1) for _ in range(300)]
-    assert min(delays) >= 8 * (1 - JITTER) and max(delays) <= 8 * (1 + JITTER)
-    assert max(delays) - min(delays) > 4
 
 
 # ---- the delivery checker

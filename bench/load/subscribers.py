@@ -22,16 +22,15 @@ import time
 from array import array
 from typing import Any, Final
 
-from bench.load import devices, frames
-from bench.load.devices import GONE, NOT_CONNECTED, READY
+from bench.load import frames
+from bench.load.device_sockets import GONE, NOT_CONNECTED, READ_BYTES, READY, microseconds
+from bench.load.devices import EVENTS, VirtualUsers
 from bench.load.frames import PeerError
 from bench.load.link import Link, LinkClosedError
 from bench.load.samples import DATA_RIGHT
 from bench.load.shared_counts import numbers_in
 from bench.load.sockets import error_name
 
-READ_BYTES: Final = 4096
-EVENTS: Final = 512
 MOST_GAPS: Final = 1_000_000
 """Gaps in the events of single subscribers that are remembered; what comes late into a further one is a duplicate."""
 _CHANNEL_BITS: Final = 32
@@ -58,7 +57,7 @@ _NOTHING.frame, _NOTHING.next, _NOTHING.version = None, _NOTHING, 0
 """What comes after the last event: no bytes are equal to its frame."""
 
 
-class Subscribers(devices.VirtualUsers):
+class Subscribers(VirtualUsers):
     """The subscribers of this process and their loop."""
 
     def __init__(self, link: Link, order: dict[str, Any]) -> None:
@@ -73,7 +72,7 @@ class Subscribers(devices.VirtualUsers):
 
     def _begin(self) -> None:
         """Forget what came, and who is gone."""
-        self.since = devices._now()
+        self.since = microseconds()
         self.heads = [Event(channel, 0, 0) for channel in range(self.shared)]
         self.known: dict[int, Event] = {}
         self.gaps: dict[int, list[tuple[int, int]]] = {}
@@ -123,11 +122,9 @@ class Subscribers(devices.VirtualUsers):
                     self._read(descriptor, data)
             self.arrived += len(ready) - others
             self.counts[self.slot] = self.arrived
-            for descriptor, reply in self.replies:
-                self._send(descriptor, reply)
-            self.replies.clear()
+            self.send_replies()
             self._look_around()
-        self._leave()
+        self.leave()
 
     def _other(self, descriptor: int, events: int, control: int) -> None:
         if descriptor == control:
@@ -190,7 +187,7 @@ class Subscribers(devices.VirtualUsers):
     # ---- the long way
 
     def _received(self, descriptor: int, data: bytes) -> None:
-        if self.stages[descriptor] != READY or descriptor in self.unfinished:
+        if self.stages[descriptor] != READY or descriptor in self._unfinished:
             super()._received(descriptor, data)
             return
         at, size = 0, len(data)
@@ -223,7 +220,7 @@ class Subscribers(devices.VirtualUsers):
             self.replies.append((descriptor, reply))
         self.seen.strays += strays
         if pong:
-            self._pong(descriptor)
+            self.pings.pong(self.numbers[descriptor])
         alone = len(updates) == 1 and not reply and not strays
         for channel, version, data in updates:
             self._take(descriptor, channel, version, data, frame if alone else b"")

@@ -47,17 +47,6 @@ class SetUps:
         self._clear()
 
 
-class Pings:
-    """Pings and what became of them. `overdue`: not answered in time, or the connection ended before the answer; `cut`:
-    it was the bench that ended it."""
-
-    def __init__(self) -> None:
-        self.sent = self.answered = self.overdue = self.cut = 0
-
-    def fields(self) -> dict[str, int]:
-        return {"sent": self.sent, "answered": self.answered, "overdue": self.overdue, "cut": self.cut}
-
-
 class Seen:
     """What devices that are up received since the last report, in microseconds of CLOCK_MONOTONIC; which of them were
     cut off, and which came back. `arrived` counts all updates since the beginning, `back` all returns."""

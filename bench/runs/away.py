@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bench.farm_process import Farm
+from bench.load.reconnect import Backoff
 from bench.load.samples import Pushes, account_returned, owed
 from bench.progress import Progress
 from bench.runs.collected import Setup
-from bench.runs.load import Backoff, Load
+from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.virtual_users import VirtualUsers
 

@@ -7,20 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.errors import BenchError
+from bench.load.reconnect import Backoff
 
 DEVICES_A_PROCESS: Final = 18_000
 SPARE_DESCRIPTORS: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """When a device comes back: `first` seconds after it lost its connection, twice as long after every attempt that
-    failed, `cap` at most; with jitter from half of that to half as much again. The defaults are those of Firefox's
-    SimplePush and WebPush clients, which have no jitter."""
-
-    first: float = 5.0
-    cap: float = 1800.0
-    jitter: bool = False
 
 
 @dataclass(frozen=True, slots=True)

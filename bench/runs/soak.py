@@ -10,13 +10,14 @@ from bench.errors import BenchError
 from bench.farm_process import Farm, Status
 from bench.figures import slope
 from bench.interrupt import Interrupt
+from bench.load.reconnect import Backoff
 from bench.load.samples import percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter
 from bench.progress import Progress
 from bench.runs.app_servers import PushPlan
 from bench.runs.delivery_checker import DeliveryChecker
-from bench.runs.load import Backoff, Load
+from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.traffic import Traffic
 from bench.runs.virtual_users import VirtualUsers

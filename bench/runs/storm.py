@@ -10,6 +10,7 @@ from typing import Any, Final
 from bench.errors import BenchError
 from bench.farm_process import Farm, Status
 from bench.interrupt import Interrupt
+from bench.load.reconnect import Backoff
 from bench.load.samples import percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter, Usage, Use
@@ -17,7 +18,7 @@ from bench.progress import Progress
 from bench.runs.app_servers import Outcome, PushPlan
 from bench.runs.collected import Held, Setup
 from bench.runs.delivery_checker import DeliveryChecker
-from bench.runs.load import Backoff, Load
+from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.storm_figures import returns, seen_by_app_servers
 from bench.runs.traffic import Traffic
@@ -233,6 +234,3 @@ def _with_newcomers(usage: Usage, before: Status, after: Status | None) -> Usage
 
 def _now() -> int:
     return time.monotonic_ns() // 1000
-
-
-# ---- figures; pure

@@ -11,10 +11,11 @@ from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.load.protocols import protocol_of
 from bench.load.protocols.base import Scenario
+from bench.load.reconnect import Backoff
 from bench.load.sockets import Address
 from bench.progress import Progress
 from bench.runs.collected import Held, Setup
-from bench.runs.load import Backoff, Load, most_a_process, processes_for
+from bench.runs.load import Load, most_a_process, processes_for
 from bench.runs.load_processes import Child, LoadProcesses
 
 OPENING_A_PROCESS: Final = 256
