@@ -34,7 +34,7 @@ from bench.runs import compare as comparing
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.collected import Setup
-from bench.runs.compare_figures import clean, figures, medians, ratios
+from bench.runs.compare_figures import clean, figures, medians, ratios, summary
 from bench.runs.contestants import counted, find_all
 from bench.runs.load import Load, most_a_process
 from bench.runs.load_processes import LoadProcesses
@@ -352,7 +352,8 @@ def test_compare_end_to_end(tmp_path: Path) -> None:
         assert server["median"]["ready"] == DEVICES
         assert all(server["median"][name] for name in ("setup_rate", "push_rate", "push_p50_ms", "memory_base"))
     assert ours["ratio"]["push_rate"] == 1.0
-    assert trio["ratio"]["push_rate"] == trio["median"]["push_rate"] / ours["median"]["push_rate"]
+    rate = trio["median"]["push_rate"] / ours["median"]["push_rate"]
+    assert trio["ratio"]["push_rate"] == pytest.approx(rate, rel=1e-4)  # figures have six digits
     assert {round_["server_processes"] for round_ in trio["rounds"]} == {1}
     parts = {name for round_ in trio["rounds"] for name in round_["push"]["usage"]["groups"]}
     assert {name for name in parts if not name.startswith("load")} == {"server"}
@@ -485,6 +486,24 @@ def recorded() -> dict[str, Any]:
     servers[1]["note"] = "fewer devices"
     servers[2] |= {"missing": "no b in PATH", "hint": "apt-get install b"}
     return {"servers": servers, "reference": "farm", "options": {"repeat": 3, "connections": 64}}
+
+
+def test_a_result_keeps_of_a_round_what_is_shown() -> None:
+    body = recorded()
+    for server in body["servers"]:
+        for round_ in server["rounds"]:
+            round_["setup"]["wanted"] = 10
+            round_["setup"]["time_ms"] = {"p50": 1.0}
+            for usage in (round_["setup_usage"], round_["push"]["usage"]):
+                usage |= {"machine_busy": 0.9, "groups": {"server": {"cpu_seconds": 1.5, "processes": 1}}}
+            round_["push"]["to_frame_ms"] = {"p50": 1.0}
+    kept = copy.deepcopy(body)
+    for server in kept["servers"]:
+        server["rounds"] = [summary(round_) for round_ in server["rounds"]]
+    assert tables(kept) == tables(body) and charts(kept) == charts(body)
+    assert [clean(server) for server in kept["servers"]] == [clean(server) for server in body["servers"]]
+    push = kept["servers"][0]["rounds"][0]["push"]
+    assert push["usage"]["groups"] == {"server": {"cpu_seconds": 1.5}} and "to_frame_ms" not in push
 
 
 def test_tables_of_a_recorded_run() -> None:

@@ -22,6 +22,7 @@ from bench.cli import main
 from bench.commands.common import perform
 from bench.errors import BenchError
 from bench.figures import results
+from bench.figures.json_text import rounded
 from bench.figures.results import COMMANDS, document, read, shown
 from bench.figures.tables import Chart, Series, Table
 from bench.render import html, markdown, pictures, terminal
@@ -385,7 +386,7 @@ def test_a_folder_with_nothing_to_show(tmp_path: Path, files: dict[str, str] | N
 # ---- what a command writes
 
 
-def perform_recorded(body: dict[str, Any], command: str = "connect", **output: str) -> Any:
+def perform_recorded(body: dict[str, Any], command: str = "connect", **output: str | bool) -> Any:
     """Run `perform` as a command would, with a recorded run in the place of a new one; returns click's result."""
 
     @click.command()
@@ -410,7 +411,7 @@ def test_a_command_writes_json_markdown_and_pictures(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"run.json", "run.md", *pictures_of}
     assert file.read_text() == (folder / "run.json").read_text()
     written = read(folder / "run.json")
-    assert written["connect"] == body["connect"] and "out_folder" not in written["options"]
+    assert written["connect"] == rounded(body["connect"]) and "out_folder" not in written["options"]
     text = (folder / "run.md").read_text()
     assert set(re.findall(r"\]\((run-\d+\.png)\)", text)) == {name for name in pictures_of if name.endswith("png")}
     for name in pictures_of:
@@ -422,6 +423,14 @@ def test_a_command_writes_json_markdown_and_pictures(tmp_path: Path) -> None:
     assert "set-ups/s, middle half" in result.output
 
 
+def test_pictures_are_left_out_where_they_are_not_wanted(tmp_path: Path) -> None:
+    (tmp_path / "run-1.png").write_text("of an earlier run")
+    result = perform_recorded(recorded("connect"), out_folder=str(tmp_path), out_name="run", pictures=False)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "run.md"}
+    assert "![" not in (tmp_path / "run.md").read_text()
+
+
 def test_a_result_that_nothing_can_show_is_written_all_the_same(tmp_path: Path) -> None:
     body = recorded("connect")
     del body["connect"]["usage"]
@@ -430,7 +439,7 @@ def test_a_result_that_nothing_can_show_is_written_all_the_same(tmp_path: Path) 
         assert result.exit_code == 1 and reason in result.stderr
         assert "Traceback" not in result.output
         for name in (f"{command}.json", "also.json"):
-            assert json.loads((tmp_path / name).read_text())["connect"] == body["connect"]
+            assert json.loads((tmp_path / name).read_text())["connect"] == rounded(body["connect"])
 
 
 @pytest.mark.parametrize(

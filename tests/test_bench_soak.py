@@ -114,6 +114,15 @@ def test_joined_samples_keep_the_end_and_the_worst() -> None:
     assert soak.joined([sample(1)]) == sample(1)
 
 
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 250, 719])
+def test_a_result_keeps_few_samples_and_all_of_their_pushes(count: int) -> None:
+    samples = [sample(at, at, float(at)) for at in range(count)]
+    kept = soak.thinned(samples)
+    assert min(count, soak.MOST_KEPT // 2) <= len(kept) <= soak.MOST_KEPT
+    assert sum(point["pushes"] for point in kept) == 10 * count
+    assert kept[:1] == samples[:1] and [point["at"] for point in kept[-1:]] == [point["at"] for point in samples[-1:]]
+
+
 def test_samples_in_which_the_farm_did_not_answer_are_left_out() -> None:
     samples = [sample(at * 60.0, None if at % 3 == 0 else 5 * MIB) for at in range(600)]
     verdict = soak.grown(samples, {"router": 1}, 2.0)["router"]

@@ -349,7 +349,7 @@ def test_what_app_servers_saw_by_phase_and_second() -> None:
     assert sum(sum(rates) for rates in bins["statuses"].values()) == 6
     long = pushes(*((1, second, 200) for second in range(1000)))
     bins = storm_figures.seen_by_app_servers(long, 0, 0, SECOND)["a_second"]
-    assert bins["width"] == 9 and len(bins["seconds"]) <= storm_figures.MOST_BINS
+    assert bins["width"] == 11 and len(bins["seconds"]) <= storm_figures.MOST_BINS
     assert sum(bins["statuses"]["200"]) * 9 == pytest.approx(1000, abs=0.1)
 
 

@@ -70,7 +70,7 @@ def farm_options(command: Command) -> Command:
 
 
 def output_options(command: Command) -> Command:
-    """`--json`, `--out` and `--name`: where `perform` writes the results."""
+    """`--json`, `--out`, `--name` and `--no-pictures`: where `perform` writes the results."""
     for option in reversed(
         (
             click.option("--json", "json_file", default="", metavar="FILE", help="Write everything there, too."),
@@ -82,6 +82,12 @@ def output_options(command: Command) -> Command:
                 help="Write NAME.json, NAME.md and pictures (NAME-1.png, NAME-1.svg, ...) there, too.",
             ),
             click.option("--name", "out_name", default="", help="NAME of those files; by default the command's."),
+            click.option(
+                "--pictures/--no-pictures",
+                "pictures",
+                default=True,
+                help="Whether --out writes pictures, too; `farm bench report` draws them whenever they are wanted.",
+            ),
         )
     ):
         command = option(command)
@@ -233,6 +239,7 @@ def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Pro
     return it. What was measured is written before anything is drawn, and an error of the drawing ends nothing."""
     options = dict(options)
     json_file, folder, name = (options.pop(key, "") for key in ("json_file", "out_folder", "out_name"))
+    pictures = options.pop("pictures", True)
     name = name or command
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -245,14 +252,15 @@ def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Pro
         body = document(command, options, result, interrupt.requested)
         if json_file:
             write_json(json_file, body)
-        publish(body, folder, name)
+        publish(body, folder, name, pictures)
     except BenchError as error:
         raise click.ClickException(str(error)) from None
     return body
 
 
-def publish(body: Document, folder: str, name: str) -> None:
-    """Print a document, and write it with its pictures if a folder is given; what can't be drawn is said on stderr.
+def publish(body: Document, folder: str, name: str, pictures: bool = True) -> None:
+    """Print a document, and write it, perhaps with pictures, if a folder is given; what can't be drawn is said on
+    stderr.
 
     Raises:
       BenchError: the folder can't be written to.
@@ -263,5 +271,5 @@ def publish(body: Document, folder: str, name: str) -> None:
     except BenchError as error:
         click.echo(f"Note: no tables: {error}", err=True)
     if folder:
-        for path in write(folder, name, body):
+        for path in write(folder, name, body, pictures):
             click.echo(f"wrote {path}", err=True)

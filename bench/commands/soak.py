@@ -46,7 +46,7 @@ from bench.runs.load import Load
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two samples; a long run joins them, so that 720 at most are kept.",
+    help="Between two samples; a long run joins them, so that the result has 100 at most.",
 )
 @click.option(
     "--ping",

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.figures.interpreters import python_of, warning_of
+from bench.figures.json_text import laid_out, rounded
 from bench.figures.tables import Chart, Table
 from bench.machine.procfs import machine
 
@@ -65,7 +66,7 @@ def document(command: str, options: dict[str, Any], result: dict[str, Any], inte
         "machine": machine(),
         **result,
     }
-    loaded: Document = json.loads(json.dumps(body), parse_constant=lambda text: None)  # NaN is no JSON
+    loaded: Document = rounded(json.loads(json.dumps(body), parse_constant=lambda text: None))  # NaN is no JSON
     return loaded
 
 
@@ -210,7 +211,7 @@ def write_json(path: str | Path, body: Document, option: str = "--json") -> None
     Raises:
       BenchError: the file can't be written.
     """
-    write_bytes(Path(path), (json.dumps(body, indent=2) + "\n").encode(), option)
+    write_bytes(Path(path), (laid_out(body) + "\n").encode(), option)
 
 
 def write_text(path: str | Path, text: str, option: str) -> None:

@@ -7,9 +7,9 @@ from bench.figures.results import Document, shown, write_bytes, write_json
 from bench.render import markdown, pictures
 
 
-def write(folder: str | Path, name: str, body: Document) -> list[Path]:
-    """Write NAME.json, then the pictures NAME-1.png, NAME-1.svg, ... and NAME.md; pictures of that name that an earlier
-    run left are removed. Returns what was written.
+def write(folder: str | Path, name: str, body: Document, with_pictures: bool = True) -> list[Path]:
+    """Write NAME.json, then, if they are wanted, the pictures NAME-1.png, NAME-1.svg, ... and NAME.md; pictures of that
+    name that an earlier run left are removed. Returns what was written.
 
     Raises:
       BenchError: something can't be written or shown; NAME.json stands then, if it can be written at all.
@@ -19,7 +19,7 @@ def write(folder: str | Path, name: str, body: Document) -> list[Path]:
     write_json(written[0], body, "--out")
     found = shown(body)
     drawn = []
-    for number, chart in enumerate(found.charts, 1):
+    for number, chart in enumerate(found.charts if with_pictures else (), 1):
         for kind, draw in (("png", pictures.png), ("svg", pictures.svg)):
             path = folder / f"{name}-{number}.{kind}"
             write_bytes(path, draw(chart), "--out")

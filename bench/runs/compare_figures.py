@@ -22,6 +22,10 @@ FIGURES: Final = (
     "fanout_cpu_a_million",
 )
 """What is set in relation to the farm."""
+KEPT_OF_RUN: Final = (
+    *("seconds", "events", "pushes", "delivered", "lost", "undelivered", "duplicates", "unexpected", "refused"),
+    *("unanswered", "strays", "clean", "held", "drops", "limit"),
+)
 
 
 def figures(setup: Setup, usage: Usage, base: int, held: int, pushed: dict[str, Any] | None) -> dict[str, float | None]:
@@ -64,6 +68,32 @@ def fanout_figures(found: dict[str, Any]) -> dict[str, float | None]:
 
 def _groups(pushed: dict[str, Any] | None) -> dict[str, Any]:
     return dict(pushed["usage"]["groups"]) if pushed else {}
+
+
+def summary(round_: dict[str, Any]) -> dict[str, Any]:
+    """What a result keeps of a round, beside its figures: whether all came up and arrived, and who used the cores."""
+    fanout = round_.get("fanout")
+    return round_ | {
+        "setup": _setup(round_["setup"]),
+        "setup_usage": _cores(round_["setup_usage"]),
+        "push": _summary(round_["push"]),
+        **({"fanout": fanout | {"setup": _setup(fanout["setup"]), "run": _summary(fanout["run"])}} if fanout else {}),
+    }
+
+
+def _setup(setup: dict[str, Any]) -> dict[str, Any]:
+    return {name: setup[name] for name in ("wanted", "ready", "failures")}
+
+
+def _summary(run: dict[str, Any] | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    return {name: run[name] for name in KEPT_OF_RUN if name in run} | {"usage": _cores(run["usage"])}
+
+
+def _cores(usage: dict[str, Any]) -> dict[str, Any]:
+    groups = {name: {"cpu_seconds": group["cpu_seconds"]} for name, group in usage["groups"].items()}
+    return {name: usage[name] for name in ("machine_busy", "cores_with_others")} | {"groups": groups}
 
 
 def medians(rounds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from bench import peers
 from bench.machine import procfs
 from bench.peers.base import NotInstalledError, Peer, Tools
 from bench.progress import Progress
-from bench.runs.compare_figures import medians
+from bench.runs.compare_figures import medians, summary
 
 OURS_SET_UP: Final = "upgrade, hello, register a channel"
 OURS_PUSH: Final = "PUT of a SimplePush endpoint; 200 once stored and written to the socket; the device acknowledges"
@@ -49,7 +49,7 @@ class Contestant:
             "durability": peer.durability if peer else DURABILITY[self.store],
             "fans_out": peer is None or peer.fans_out,
             "devices": self.devices,
-            "rounds": self.rounds,
+            "rounds": [summary(round_) for round_ in self.rounds],
             "median": medians([round_["figures"] for round_ in self.rounds]),
         }
 

@@ -34,7 +34,7 @@ LAST_STEP: Final = 500
 LEAST_OPENING: Final = 64
 MOST_OPENING: Final = 16_384
 MOST_A_WAVE: Final = 180_000
-POINTS: Final = 400
+POINTS: Final = 100
 OWN_ERRORS: Final = ("EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM", "EADDRINUSE")
 """Errors of the load's own sockets: no descriptor, no file, no port, no memory."""
 

@@ -24,6 +24,8 @@ from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 
 MOST_SAMPLES: Final = 720
+MOST_KEPT: Final = 100
+"""Of the samples in the result; whether memory grows is judged by all of them."""
 JUDGED: Final = ("router", "workers", "supervisor")
 KERNEL: Final = "kernel, whole machine"
 LOOK_SECONDS: Final = 0.5
@@ -125,7 +127,7 @@ class _Soak:
             "seconds": self._passed(),
             "devices": users.devices,
             "held": held,
-            "samples": self.samples,
+            "samples": thinned(self.samples),
             "growth": growth,
             "grows": [name for name, verdict in growth.items() if verdict["verdict"] == "grows"],
             "deliveries": checker.fields(),
@@ -273,6 +275,13 @@ def joined(samples: list[dict[str, Any]]) -> dict[str, Any]:
             if any(point in sample[name] for sample in samples)
         }
     return result
+
+
+def thinned(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """So many samples that follow each other joined that `MOST_KEPT` are left at most; the first stays as it is."""
+    rest = samples[1:]
+    step = -(-len(rest) // (MOST_KEPT - 1)) or 1
+    return samples[:1] + [joined(rest[at : at + step]) for at in range(0, len(rest), step)]
 
 
 def grown(samples: list[dict[str, Any]], processes: dict[str, int], most: float) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from bench.runs.collected import Absences
 from bench.runs.delivery_checker import DeliveryChecker
 
 SHARES: Final = (0.5, 0.95, 0.99, 1.0)
-MOST_BINS: Final = 120
+MOST_BINS: Final = 100
 CURVE_POINTS: Final = 100
 
 
@@ -89,7 +89,7 @@ def _phase(answers: list[tuple[int, int]]) -> dict[str, Any]:
 
 
 def _bins(pushes: Pushes, start: int, cut: int) -> dict[str, Any]:
-    """Answers a second by status, in at most 120 bins of whole seconds; times in seconds from the cut."""
+    """Answers a second by status, in at most 100 bins of whole seconds; times in seconds from the cut."""
     answers = [
         (version + time_, status)
         for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True)
@@ -97,7 +97,7 @@ def _bins(pushes: Pushes, start: int, cut: int) -> dict[str, Any]:
     if not answers:
         return {"width": 1, "seconds": [], "statuses": {}}
     last = max(time_ for time_, _ in answers)
-    width = max(1, math.ceil((last - start) / 1e6 / MOST_BINS))
+    width = max(1, math.ceil((last - start) / 1e6 / (MOST_BINS - 2)))  # the first and the last are seldom whole
     first = math.floor((start - cut) / 1e6 / width)  # one bin begins with the cut
     count = math.floor((last - cut) / 1e6 / width) - first + 1
     rates: dict[int, list[float]] = {}
