@@ -1,4 +1,6 @@
-"""What /proc says about processes and the machine: memory, CPU time, kernel memory. Linux only."""
+"""Processes and the machine: memory, CPU time, kernel memory. From psutil; from /proc what it has not, or less finely.
+
+Linux only."""
 
 import os
 import platform
@@ -8,6 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from router.common.interpreter import interpreter
 
@@ -41,48 +45,34 @@ def kernel_memory() -> Kernel:
 def private_memory(pid: int) -> int | None:
     """Bytes that only this process has (USS: private clean and dirty); None if it is gone or not ours to see."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
+        return int(psutil.Process(pid).memory_full_info().uss)
+    except psutil.Error:
         return None
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+
+
+def proportional_memory(pid: int) -> int:
+    """Bytes of a process, with its part of the pages that it shares (PSS); 0 if it is gone or not ours to see."""
+    try:
+        return int(psutil.Process(pid).memory_full_info().pss)
+    except psutil.Error:
+        return 0
 
 
 def descriptors(pid: int) -> int | None:
     """How many descriptors a process has open; None if it is gone or not ours to see."""
     try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
+        return int(psutil.Process(pid).num_fds())
+    except psutil.Error:
         return None
 
 
 def descendants(pid: int) -> list[int]:
     """The processes that a process started, and those that they started, as of now; not itself. Those that outlived
     who started them are not found."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(entry))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        mine = children.get(waiting.pop(), [])
-        found += mine
-        waiting += mine
-    return sorted(found)
-
-
-def proportional_memory(pid: int) -> int:
-    """Bytes of a process, with its part of the pages that it shares (PSS); 0 if it is gone or not ours to see."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return sorted(child.pid for child in psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return []
 
 
 def cpu_seconds(pid: int) -> float | None:
@@ -105,8 +95,7 @@ def wanted_seconds(pid: int) -> float | None:
 
 def available_memory() -> int:
     """Bytes that the machine could still give."""
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) * 1024
+    return int(psutil.virtual_memory().available)
 
 
 def free_files() -> int:
@@ -137,12 +126,11 @@ def machine() -> dict[str, object]:
         ),
         platform.machine(),
     )
-    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
     return {
         "kernel": platform.release(),
         "cpu": cpu,
         "cores": cores(),
-        "memory_bytes": int(memory.split()[1]) * 1024,
+        "memory_bytes": int(psutil.virtual_memory().total),
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
         "python": platform.python_version(),
         "interpreter": interpreter().fields(),
