@@ -35,6 +35,7 @@ from wsproto.events import (
 from bench.cli import main
 from bench.errors import BenchError
 from bench.farm_process import Status, attach, get, read_status, started
+from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
 from bench.load import frames
 from bench.load.frames import Message, PeerError
@@ -64,7 +65,6 @@ from bench.load.samples import (
     Arrivals,
     Pushes,
     account,
-    percentiles,
     rates,
 )
 from bench.load.sockets import Address, source_of

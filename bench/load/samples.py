@@ -1,6 +1,5 @@
-"""From raw samples to figures: percentiles, the steady middle of a run, and which push arrived. Pure."""
+"""From raw samples to figures: how fast devices came up, and which push arrived. Pure."""
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -18,15 +17,6 @@ DATA_RIGHT: Final = 0
 DATA_MISSING: Final = 1
 DATA_WRONG: Final = 2
 _CHANNEL_BITS: Final = 32
-
-
-def percentiles(values: Iterable[float], factor: float = 1.0) -> dict[str, float]:
-    """Nearest-rank percentiles and the maximum, each times `factor`; empty for no values."""
-    ordered = sorted(values)
-    if not ordered:
-        return {}
-    ranks = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
-    return {name: ordered[max(0, math.ceil(rank * len(ordered)) - 1)] * factor for name, rank in ranks}
 
 
 def rates(completions: Iterable[float], start: float) -> tuple[float, float]:

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.load.samples import Arrivals, percentiles, rates
+from bench.figures.percentiles import percentiles
+from bench.load.samples import Arrivals, rates
 
 
 @dataclass(slots=True)

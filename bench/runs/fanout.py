@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from bench.errors import BenchError
 from bench.farm_process import Farm
+from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
-from bench.load.samples import ACCEPTED, percentiles
+from bench.load.samples import ACCEPTED
 from bench.load.shared_counts import SharedCounts
 from bench.load.sockets import resolve
 from bench.machine import procfs

@@ -8,8 +8,9 @@ from typing import Any
 from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.figures.dialects import Dialect
+from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
-from bench.load.samples import ACCEPTED, Account, Pushes, account, percentiles
+from bench.load.samples import ACCEPTED, Account, Pushes, account
 from bench.load.vapid import Signer
 from bench.machine.procfs import cores
 from bench.machine.usage import Meter, Usage

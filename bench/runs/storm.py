@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.farm_process import Farm, Status
+from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
 from bench.load.reconnect import Backoff
-from bench.load.samples import percentiles
 from bench.machine import procfs
 from bench.machine.usage import Meter, Usage, Use
 from bench.progress import Progress

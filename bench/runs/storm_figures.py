@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from typing import Any, Final
 
-from bench.load.samples import ACCEPTED, NO_ANSWER, Pushes, percentiles
+from bench.figures.percentiles import percentiles
+from bench.load.samples import ACCEPTED, NO_ANSWER, Pushes
 from bench.runs.collected import Absences
 from bench.runs.delivery_checker import DeliveryChecker
 
