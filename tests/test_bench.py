@@ -39,24 +39,19 @@ from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
 from bench.load import frames
 from bench.load.frames import Message, PeerError
-from bench.load.http_bytes import (
-    STAMP_BYTES,
-    Response,
-    base64_of,
-    head_of_push,
-    head_of_webpush,
-    opaque_of,
-    origin_of,
-    push_request,
-    response_of,
-    split_endpoint,
-    version_in,
-    webpush_request,
-)
+from bench.load.http_bytes import Response, origin_of, response_of, split_endpoint
 from bench.load.link import MessageReader, encode
 from bench.load.protocols import registering, simplepush, webpush
 from bench.load.protocols.base import DONE, PONG, Received, Scenario, Step
-from bench.load.protocols.simplepush import Update
+from bench.load.protocols.simplepush import Update, head_of_push, push_request
+from bench.load.protocols.webpush import (
+    STAMP_BYTES,
+    base64_of,
+    head_of_webpush,
+    opaque_of,
+    version_in,
+    webpush_request,
+)
 from bench.load.samples import (
     DATA_MISSING,
     DATA_RIGHT,
@@ -68,7 +63,7 @@ from bench.load.samples import (
     rates,
 )
 from bench.load.sockets import Address, source_of
-from bench.load.vapid import Signer
+from bench.load.vapid import VapidSigner
 from bench.machine import ports, procfs
 from bench.machine.usage import Usage, Use
 from bench.progress import Progress
@@ -308,10 +303,10 @@ def test_webpush_pushes_are_what_h11_reads(version: int, size: int) -> None:
 
 
 def test_a_vapid_header_is_signed() -> None:
-    signer = Signer()
+    signer = VapidSigner()
     scheme, _, fields = signer.authorization("http://farm:8081").partition(" ")
     token, key = (field.strip().partition("=")[2] for field in fields.split(","))
-    assert scheme == "vapid" and key == signer.public != Signer().public
+    assert scheme == "vapid" and key == signer.public != VapidSigner().public
 
     def bytes_of(text: str) -> bytes:
         return urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -512,6 +507,7 @@ def ended(pid: int) -> bool:
 
 
 IDLE_PUSHERS: dict[str, Any] = {
+    "wire": "put",
     "address": (2, "127.0.0.1", 1),
     "host": "",
     "connections": 1,

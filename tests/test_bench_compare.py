@@ -22,9 +22,10 @@ from bench.interrupt import Interrupt
 from bench.load import frames
 from bench.load.frames import PeerError
 from bench.load.http_bytes import response_of, split_endpoint
-from bench.load.protocols import protocol_of
+from bench.load.protocols import WIRES, protocol_of
 from bench.load.protocols.base import DONE, PONG, Received, Scenario
-from bench.load.wires import WIRES, Nats, Plain, Post, Wire
+from bench.load.protocols.nats import Publish
+from bench.load.protocols.subscribe import Plain, Post
 from bench.machine import procfs
 from bench.machine.usage import Usage, Use
 from bench.peers.base import NotInstalledError, Peer, Ports, PythonPeer, Tools, ask, program, started
@@ -67,8 +68,7 @@ def installed(name: str) -> Peer:
 
 
 def test_pushes_of_each_kind() -> None:
-    assert WIRES["farm"] is Wire
-    put, post, nats = Plain("a:1"), Post("a:1"), Nats("")
+    put, post, nats = Plain("a:1"), Post("a:1"), Publish("")
     head = b" HTTP/1.1\r\nHost: a:1\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\n123"
     assert put.request(b"/push/7", 123, 0) == b"PUT /push/7" + head
     assert post.request(b"/push/7", 123, 0) == b"POST /push/7" + head
@@ -88,7 +88,7 @@ def test_created_is_as_good_as_ok(status: int, seen: int) -> None:
 
 @pytest.mark.parametrize("answer", [b"PONG\r\n", b"PING\r\nPONG\r\n", b"PONG\r\nPING\r\n", b"+OK\r\nPONG\r\n"])
 def test_a_flush_of_nats_at_every_boundary(answer: bytes) -> None:
-    wire = Nats("")
+    wire = Publish("")
     response = wire.response(answer)
     assert response is not None
     assert (response.status, response.size, response.closes) == (200, len(answer), False)
@@ -99,9 +99,9 @@ def test_a_flush_of_nats_at_every_boundary(answer: bytes) -> None:
 
 def test_what_is_no_flush_of_nats() -> None:
     with pytest.raises(PeerError, match="Maximum Payload"):
-        Nats("").response(b"-ERR 'Maximum Payload Violation'\r\n")
+        Publish("").response(b"-ERR 'Maximum Payload Violation'\r\n")
     with pytest.raises(PeerError, match="without end"):
-        Nats("").response(b"x" * 70_000)
+        Publish("").response(b"x" * 70_000)
 
 
 def test_a_nats_device() -> None:

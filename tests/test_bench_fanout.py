@@ -38,11 +38,14 @@ from bench.interrupt import Interrupt
 from bench.load import frames
 from bench.load.frames import PeerError
 from bench.load.http_bytes import judged, payload_of
-from bench.load.protocols import protocol_of
+from bench.load.protocols import FAN_OUTS, protocol_of
 from bench.load.protocols.base import DONE, PONG, Received, Scenario
+from bench.load.protocols.nats import Publish
+from bench.load.protocols.pusher import OURS, application_in
+from bench.load.protocols.pusher import Post as Pusher
+from bench.load.protocols.subscribe import Plain
 from bench.load.samples import DATA_RIGHT, DATA_WRONG
 from bench.load.shared_counts import SharedCounts, numbers_in
-from bench.load.wires import Nats, Plain, Pusher
 from bench.machine.usage import Usage, Use
 from bench.peers.base import NotInstalledError, Tools
 from bench.progress import Progress
@@ -54,7 +57,6 @@ from bench.runs.contestants import Contestant
 from bench.runs.deliveries import clean, cpu_a_million, deliveries_of
 from bench.runs.fanout import Plan
 from bench.runs.load import Load
-from bench.runs.pusher_application import OURS, application_in
 from bench.runs.subscribers import Tally
 from bench.target import Target
 from bench.views import compare as compare_view
@@ -128,7 +130,7 @@ def signed(method: str, target: str, body: bytes, secret: str) -> bool:
 
 def test_events_for_other_servers() -> None:
     assert Plain("h").request(b"/push/1", 5, 30).endswith(b"Content-Length: 30\r\n\r\n" + payload_of(5, 30))
-    assert Nats("").request(b"/d.1", 5, 30) == b"PUB d.1 30\r\n%b\r\nPING\r\n" % payload_of(5, 30)
+    assert Publish("").request(b"/d.1", 5, 30) == b"PUB d.1 30\r\n%b\r\nPING\r\n" % payload_of(5, 30)
 
 
 def test_a_device_of_pusher() -> None:
@@ -282,9 +284,9 @@ def test_applications_of_a_farm_that_runs(tmp_path: Path) -> None:
     assert (found.id, found.key, found.secret) == ("shop", "k", "s") and "s'" not in repr(found)
     for text in ("{", "[]", '{"applications":[]}', '{"applications":[{"name":"n"}]}', '{"applications":[3]}'):
         file.write_text(text)
-        with pytest.raises(BenchError, match="no application"):
+        with pytest.raises(ValueError, match="no application"):
             application_in(str(file))
-    with pytest.raises(BenchError, match="No such file"):
+    with pytest.raises(ValueError, match="No such file"):
         application_in(str(tmp_path / "none"))
 
 
@@ -471,7 +473,8 @@ def fan_out(
         Target(url=server.url, admin=""),
         Load(subscribers, timeout=timeout),
         replace(plan, **how),
-        OURS,
+        FAN_OUTS["pusher"],
+        "",
         interrupt=Interrupt(),
         progress=Progress(Console(file=io.StringIO())),
     )

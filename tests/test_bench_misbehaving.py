@@ -15,8 +15,10 @@ from support.misbehaving import FRAME_FAULTS, OPENING_FAULTS, Misbehaving, Rules
 from bench.cli import main
 from bench.errors import BenchError
 from bench.farm_process import attach
-from bench.figures.dialects import SIMPLEPUSH, WEBPUSH, Dialect
 from bench.interrupt import Interrupt
+from bench.load.dialect import Dialect
+from bench.load.protocols.simplepush import DIALECT as SIMPLEPUSH
+from bench.load.protocols.webpush import DIALECT as WEBPUSH
 from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
@@ -441,7 +443,7 @@ def test_a_port_where_nobody_listens() -> None:
         (Rules(push=every(10, "lose")), ["push", "--dialect", "webpush", "--seconds", "0.3", "--grace", "0.1"]),
         (
             Rules(device=lambda number: "refuse" if number == 12 else ""),
-            ["push", "--dialect", "both", "--seconds", "0.3", "--grace", "0.1"],
+            ["push", "--dialect", "all", "--seconds", "0.3", "--grace", "0.1"],
         ),
         (Rules(back=lambda number: "forget"), ["push", "--seconds", "0.3", "--online", "0.5", "--grace", "0.3"]),
         (Rules(push=every(10, "lose")), ["connect", "--no-baseline", "--hold", "0", "--push", "50"]),

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from bench.commands.numbers import Number
 from bench.errors import BenchError
-from bench.figures.dialects import BOTH, DIALECTS, SIMPLEPUSH, Dialect, Figure, ratios
+from bench.figures.dialects import ALL, Figure, ratios
 from bench.figures.profiles import workers_for
 from bench.figures.results import Document, check_output, document, shown, write_json
 from bench.interrupt import Interrupt
+from bench.load.dialect import Dialect
+from bench.load.protocols import DIALECTS, REFERENCE
 from bench.load.sockets import sources_in
 from bench.machine import procfs
 from bench.progress import Progress
@@ -186,24 +188,24 @@ def dialect_option(command: Command) -> Command:
     """`--dialect`: for commands that measure more than one."""
     return click.option(
         "--dialect",
-        type=click.Choice([*DIALECTS, BOTH]),
-        default=SIMPLEPUSH.name,
+        type=click.Choice([*DIALECTS, ALL]),
+        default=REFERENCE.name,
         show_default=True,
-        help="What devices and app servers speak. Both: one after the other, each with a fresh farm unless --url names "
-        "one, and how they compare.",
+        help="What devices and app servers speak. `all`: one after the other, each with a fresh farm unless --url "
+        "names one, and how they compare.",
     )(command)
 
 
 def chosen(dialect: str) -> list[Dialect]:
     """What `--dialect` names."""
-    return list(DIALECTS.values()) if dialect == BOTH else [DIALECTS[dialect]]
+    return list(DIALECTS.values()) if dialect == ALL else [DIALECTS[dialect]]
 
 
 def in_turn(
     dialect: str, figures: tuple[Figure, ...], interrupt: Interrupt, run: Callable[[Dialect], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Run in the dialect that `--dialect` names; or in both of them, and then compare these figures."""
-    if dialect != BOTH:
+    """Run in the dialect that `--dialect` names; or in all of them, and then compare these figures."""
+    if dialect != ALL:
         return run(DIALECTS[dialect])
     parts: list[dict[str, Any]] = []
     for one in chosen(dialect):

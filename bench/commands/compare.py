@@ -107,7 +107,7 @@ def compare(
     Starts each server on this machine, alone: a farm with SQLite, a farm with its store in memory, and the peers that
     are installed (a row with how to install it for the others). Brings up devices, holds them in silence, pushes to
     random ones flat out, and sets all figures in relation to the farm with SQLite. Then, on those that can do that,
-    many subscribers of one channel, and events to all of them flat out (farm: devices of the Pusher dialect).
+    many subscribers of one channel, and events to all of them flat out.
 
     The peers are set up for this load as their manuals advise: no compression, nothing stored, no keepalive of their
     own. What a set-up and a push are differs, and stands in the tables.

@@ -7,6 +7,7 @@ import click
 
 from bench.commands.common import (
     channels_option,
+    chosen,
     dialect_option,
     endpoints_every,
     farm_options,
@@ -17,8 +18,10 @@ from bench.commands.common import (
     target_of,
 )
 from bench.commands.numbers import Number
-from bench.figures.dialects import CONNECT_FIGURES, SIMPLEPUSH, Dialect, parts_of
+from bench.figures.dialects import CONNECT_FIGURES, parts_of
 from bench.interrupt import Interrupt
+from bench.load.dialect import Dialect
+from bench.load.protocols import DIALECTS, REFERENCE
 from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
@@ -57,7 +60,8 @@ PUSH_SECONDS: Final = 600.0
     default=0.0,
     metavar="SECONDS",
     help="Each device pings so often, and every ping must be answered. By default never. A farm closes devices that "
-    "ping more often than every 20 (simplepush.min_ping_interval), with WebPush every 45 (webpush.min_ping_interval).",
+    "ping more often than every "
+    + ", ".join(f"{one.ping_seconds:g} with {one.title} ({one.ping_setting})" for one in DIALECTS.values()),
 )
 @click.option(
     "--push",
@@ -104,19 +108,19 @@ def connect(
     Reports set-ups a second (overall, and in the middle half of them), the time of one set-up, user and
     kernel memory a connection, what the machine holds in all (both ends, kernel, and every process), the
     spread over the workers, and the same for a trio-websocket server as the baseline. With --push also how
-    fast notifications reach devices while all of them are held; with WebPush, messages of 1 KiB.
+    fast notifications reach devices while all of them are held.
 
     \b
     farm bench connect --devices 15000
     farm bench connect --devices 100000 --rate 5000 --hold 120 --json held.json
     farm bench connect --devices 1000000 --no-baseline --push 100000
     farm bench connect --url ws://10.0.0.9:8080/ --admin http://10.0.0.9:8082 --source 10.0.1.0/28
-    farm bench connect --dialect both --devices 15000
+    farm bench connect --dialect all --devices 15000
     farm bench connect --url ws://127.0.0.1:8080/ --admin http://127.0.0.1:8082
     """
     if bare and pushes:
         raise click.UsageError("--push needs devices with channels, and --bare ones have none")
-    if bare and dialect != SIMPLEPUSH.name:
+    if bare and dialect != REFERENCE.name:
         raise click.UsageError("--bare devices say nothing, so they have no --dialect")
     load = Load(
         devices,
@@ -138,7 +142,7 @@ def connect(
                 target_of(farm, devices),
                 mine,
                 hold=hold,
-                baseline=baseline and spoken.name in (dialect, SIMPLEPUSH.name),  # of both, once is enough
+                baseline=baseline and spoken is chosen(dialect)[0],  # of several, once is enough
                 interrupt=interrupt,
                 progress=progress,
                 plan=how if pushes else None,

@@ -16,9 +16,9 @@ from bench.commands.common import (
 from bench.commands.numbers import Number
 from bench.commands.push import MOST_PAYLOAD_BYTES
 from bench.interrupt import Interrupt
+from bench.load.protocols import FAN_OUTS
 from bench.progress import Progress
 from bench.runs import fanout as fanning
-from bench.runs import pusher_application
 from bench.runs.deliveries import clean
 from bench.runs.load import Load
 
@@ -40,7 +40,7 @@ from bench.runs.load import Load
     default=120,
     show_default=True,
     metavar="BYTES",
-    help="Data of an event. A farm takes pusher.max_data_bytes.",
+    help=f"Data of an event. A farm takes {' or '.join(one.most_payload for one in FAN_OUTS.values())}.",
 )
 @click.option("--seconds", type=Number(0.1), default=10.0, show_default=True, help="Length of a run.")
 @click.option(
@@ -88,7 +88,16 @@ from bench.runs.load import Load
     "--apps",
     default="",
     metavar="FILE",
-    help="With --url: the farm's own pusher.apps, of which the first application is used.",
+    help=f"With --url: the farm's own {' or '.join(one.apps_setting for one in FAN_OUTS.values())}, of which the first "
+    "application is used.",
+)
+@click.option(
+    "--dialect",
+    type=click.Choice(list(FAN_OUTS)),
+    default=next(iter(FAN_OUTS), None),
+    required=True,
+    show_default=True,
+    help="What subscribers and app servers speak.",
 )
 @farm_options
 def fanout(
@@ -107,14 +116,15 @@ def fanout(
     sources: tuple[str, ...],
     router: str,
     apps: str,
+    dialect: str,
     **farm: Any,
 ) -> None:
     """Send events to channels with many subscribers and count what arrives at each of them.
 
-    Devices of the Pusher dialect subscribe to public channels; app servers post signed events to
-    /apps/{id}/events. Reports deliveries a second, CPU of a million of them, percentiles from the POST to the moment at
-    which the last subscriber's socket has the event, and what was lost, came twice, or in another order than it was
-    sent. Every byte that comes is compared with what has to come.
+    Devices of a dialect with channels subscribe; app servers post events to the router port. Reports deliveries a
+    second, CPU of a million of them, percentiles from the POST to the moment at which the last subscriber's socket has
+    the event, and what was lost, came twice, or in another order than it was sent. Every byte that comes is compared
+    with what has to come.
 
     Flat out the next event is sent when subscribers have the ones before: an app server is answered long before that.
     With --rate it is sent when it is due, whatever became of the others.
@@ -136,11 +146,11 @@ def fanout(
         plan = replace(plan, router=router)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        application = pusher_application.application_in(apps) if farm["url"] else pusher_application.OURS
         target = target_of(farm, subscribers)
-        return fanning.run(target, load, plan, application, interrupt=interrupt, progress=progress)
+        named = apps if farm["url"] else ""
+        return fanning.run(target, load, plan, FAN_OUTS[dialect], named, interrupt=interrupt, progress=progress)
 
-    options: dict[str, Any] = {"subscribers": subscribers, "channels": channels, "payload": payload}
+    options: dict[str, Any] = {"subscribers": subscribers, "channels": channels, "payload": payload, "dialect": dialect}
     options |= {"seconds": seconds, "rate": rate, "flat_out": flat_out, "in_flight": in_flight}
     options |= {"connections": connections, "grace": grace, "processes": processes, "sources": len(sources)}
     body = perform("fanout", options | farm, run)

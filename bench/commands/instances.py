@@ -13,15 +13,16 @@ from bench.commands.common import (
 from bench.commands.numbers import Number
 from bench.figures.profiles import GIB, PROFILES, PUBLISHED, Profile, parse_memory
 from bench.interrupt import Interrupt
+from bench.load.protocols import REFERENCE
 from bench.progress import Progress
 from bench.runs import instances as trying
 from bench.runs.stages import Plan
 
 OWN: Final = "custom"
 LEAST_BYTES: Final = 128 << 20
-PING_SETTING: Final = "simplepush.min_ping_interval="
-LEAST_PING: Final = 21.0
-"""A farm's default is 20 s; a ping may come a little early."""
+PING_SETTING: Final = f"{REFERENCE.ping_setting}="
+LEAST_PING: Final = REFERENCE.ping_seconds + 1.0
+"""A ping may come a little early."""
 
 
 def _memory(context: click.Context, parameter: click.Parameter, value: str) -> int:

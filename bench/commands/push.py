@@ -20,14 +20,17 @@ from bench.commands.common import (
     target_of,
 )
 from bench.commands.numbers import Number
-from bench.figures.dialects import PUSH_FIGURES, Dialect, parts_of
+from bench.figures.dialects import PUSH_FIGURES, parts_of
 from bench.interrupt import Interrupt
+from bench.load.dialect import Dialect
+from bench.load.protocols import DIALECTS
 from bench.progress import Progress
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.load import Load
 
 MOST_PAYLOAD_BYTES: Final = 1 << 20
+BATCHING: Final = [one.title for one in DIALECTS.values() if one.batch_wire]
 
 
 @click.command()
@@ -49,8 +52,8 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
     type=click.IntRange(0, MOST_PAYLOAD_BYTES),
     default=None,
     metavar="BYTES",
-    help="Data that each push carries; devices check it. By default 0 with SimplePush, of which a farm takes 4096 "
-    "(simplepush.max_data_bytes), and 1024 with WebPush, of which it takes 5630 (webpush.max_body_bytes).",
+    help="Data that each push carries; devices check it. By default "
+    + ", ".join(f"{one.payload} with {one.title} (a farm takes {one.most_payload})" for one in DIALECTS.values()),
 )
 @click.option(
     "--online",
@@ -65,8 +68,8 @@ MOST_PAYLOAD_BYTES: Final = 1 << 20
     type=click.IntRange(0),
     default=0,
     metavar="PUSHES",
-    help="Pushes in each request, by POST /v1/push; a farm takes 10000 (endpoint.max_batch). SimplePush only. By "
-    "default each push is a request of its own.",
+    help="Pushes in each request, by POST /v1/push; a farm takes 10000 (endpoint.max_batch). "
+    f"{', '.join(BATCHING)} only. By default each push is a request of its own.",
 )
 @channels_option
 @source_option
@@ -104,25 +107,25 @@ def push(
     each part used.
 
     With --online below 1 the rest of the devices come back at the end (a sample of them if they are many), and
-    have to get the newest version of every channel of theirs that was pushed to; with WebPush, every message.
-
-    WebPush: devices register with the key of the app server, which signs a VAPID header once a run and sends it with
-    every push; messages are random bytes. The answer is 201 for delivered and stored alike: what arrived is what the
-    devices say.
+    have to get the newest version of every channel of theirs that was pushed to, or every message where the dialect
+    keeps all. Where app servers sign, one header is signed for a run and sent with every push, and messages are random
+    bytes. Where the answer is the same for delivered and stored, what arrived is what the devices say.
 
     \b
     farm bench push --devices 15000 --half
     farm bench push --store memory --connections 256 --seconds 30
     farm bench push --rate 5000 --json pushed.json
     farm bench push --batch 100 --connections 16
-    farm bench push --dialect both --seconds 20
+    farm bench push --dialect all --seconds 20
     farm bench push --rate 2000 --pushers 2 --channels 3 --payload 200 --online 0.8
     """
-    least = max(one.least for one in chosen(dialect))
-    if payload is not None and payload < least:
-        raise click.BadParameter(f"a push of WebPush has {least} bytes at least, to be told by", param_hint="--payload")
-    if batch and any(not one.batches for one in chosen(dialect)):
-        raise click.BadParameter("only SimplePush takes several pushes in a request", param_hint="--batch")
+    for one in chosen(dialect):
+        if payload is not None and payload < one.least:
+            text = f"a push of {one.title} has {one.least} bytes at least, to be told by"
+            raise click.BadParameter(text, param_hint="--payload")
+        if batch and not one.batch_wire:
+            text = f"only {', '.join(BATCHING)} takes several pushes in a request"
+            raise click.BadParameter(text, param_hint="--batch")
     load = Load(
         devices,
         processes=processes,
@@ -134,11 +137,11 @@ def push(
     plan = PushPlan(connections, pushers, seconds, rate, half, grace, endpoint, online=online, batch=batch)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        def one(spoken: Dialect) -> dict[str, Any]:
+        def speak(spoken: Dialect) -> dict[str, Any]:
             mine, how = pushing.speaking(spoken, load, plan, payload)
             return pushing.run(target_of(farm, devices), mine, how, interrupt=interrupt, progress=progress)
 
-        return in_turn(dialect, PUSH_FIGURES, interrupt, one)
+        return in_turn(dialect, PUSH_FIGURES, interrupt, speak)
 
     options: dict[str, Any] = {"devices": devices, "dialect": dialect, "processes": processes}
     options |= {"connections": connections}

@@ -16,6 +16,7 @@ from bench.commands.common import (
 )
 from bench.commands.numbers import Number
 from bench.interrupt import Interrupt
+from bench.load.protocols import REFERENCE
 from bench.progress import Progress
 from bench.runs import soak as soaking
 from bench.runs.load import Load
@@ -53,7 +54,8 @@ from bench.runs.load import Load
     type=Number(0),
     default=0.0,
     metavar="SECONDS",
-    help="Each device pings so often; a farm closes those that ping more often than every 20 s. By default never.",
+    help="Each device pings so often; a farm closes those that ping more often than every "
+    f"{REFERENCE.ping_seconds:g} s. By default never.",
 )
 @click.option(
     "--backoff",

@@ -1,41 +1,18 @@
-"""The dialects that devices and app servers of a run can speak, and what is compared between two of them. Pure."""
+"""The dialect of a result, and what is compared between several. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from bench.load.http_bytes import STAMP_BYTES
+from bench.load.dialect import Dialect
+from bench.load.protocols import DIALECTS, REFERENCE
 
-BOTH: Final = "both"
+ALL: Final = "all"
 """One dialect after the other, with the same load."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """`name`: also that of the devices' protocol; `wire`: of the push port, see `bench.load.wires`. `payload`: bytes of
-    data that a push carries if nobody says another size, `least`: with fewer a device can't tell which push it is.
-    `keeps_all`: every message is delivered, not only the newest of a channel. `signs`: app servers have a key that
-    devices register with. `batches`: one request may carry several pushes."""
-
-    name: str
-    title: str
-    wire: str
-    payload: int = 0
-    least: int = 0
-    keeps_all: bool = False
-    signs: bool = False
-    batches: bool = False
-
-
-SIMPLEPUSH: Final = Dialect("simplepush", "SimplePush", "farm", batches=True)
-WEBPUSH: Final = Dialect("webpush", "WebPush", "webpush", payload=1024, least=STAMP_BYTES, keeps_all=True, signs=True)
-DIALECTS: Final = {dialect.name: dialect for dialect in (SIMPLEPUSH, WEBPUSH)}
-COMPARISON: Final = f"{WEBPUSH.title} : {SIMPLEPUSH.title}"
-
-
 def dialect_of(part: dict[str, Any]) -> Dialect:
-    """What was spoken in a run; results from before there were two do not say it."""
-    return DIALECTS.get(part.get("dialect", ""), SIMPLEPUSH)
+    """What was spoken in a run; results from before there were several do not say it."""
+    return DIALECTS.get(part.get("dialect", ""), REFERENCE)
 
 
 def parts_of(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -104,12 +81,20 @@ def figure_in(part: dict[str, Any], figure: Figure) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def ratios(parts: list[dict[str, Any]], figures: Iterable[Figure]) -> dict[str, float | None]:
-    """Each figure of WebPush over that of SimplePush; None where one of them is missing or not above 0. On a machine
-    that others disturb only the ratios can be believed."""
-    found = {part["dialect"]: part for part in parts}
-    result: dict[str, float | None] = {}
-    for figure in figures:
-        ours, base = (figure_in(found.get(dialect.name, {}), figure) for dialect in (WEBPUSH, SIMPLEPUSH))
-        result[figure.key] = ours / base if ours and base and ours > 0 and base > 0 else None
-    return result
+def ratios(parts: list[dict[str, Any]], figures: Iterable[Figure]) -> dict[str, dict[str, float | None]]:
+    """By the name of each further dialect: each of its figures over that of the first; None where one of them is
+    missing or not above 0. On a machine that others disturb only the ratios can be believed."""
+    first, *others = parts
+    found: dict[str, dict[str, float | None]] = {}
+    for part in others:
+        found[part["dialect"]] = row = {}
+        for figure in figures:
+            mine, base = figure_in(part, figure), figure_in(first, figure)
+            row[figure.key] = mine / base if mine and base and mine > 0 and base > 0 else None
+    return found
+
+
+def relations(body: dict[str, Any], key: str) -> list[tuple[str, float]]:
+    """The title of each further dialect, and the ratio of a figure to that of the first, where it is known."""
+    found = ((dialect_of({"dialect": name}).title, row.get(key)) for name, row in body["ratios"].items())
+    return [(title, ratio) for title, ratio in found if ratio is not None]

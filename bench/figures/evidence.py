@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.errors import BenchError
-from bench.figures.dialects import SIMPLEPUSH, dialect_of, parts_of
+from bench.figures.dialects import dialect_of, parts_of
 from bench.figures.profiles import FARM_BYTES, WORKER_BYTES, Profile
+from bench.load.protocols import REFERENCE
 
 REAL_LIMITS: Final = ("memory", "CPU", "failures")
 """Limits of a ramp that are the instance's own: not the load's, nor that of descriptors, which can be raised."""
@@ -98,7 +99,7 @@ def evidence(profile: Profile, documents: list[tuple[str, dict[str, Any]]]) -> E
         try:
             for part in parts_of(body):
                 dialect = dialect_of(part)
-                read(name if dialect is SIMPLEPUSH else f"{name} ({dialect.title})", part, profile, found)
+                read(name if dialect is REFERENCE else f"{name} ({dialect.title})", part, profile, found)
         except KeyError as error:
             raise BenchError(f"{name}: the field {error.args[0]!r} is missing") from None
         except (TypeError, AttributeError, ZeroDivisionError, ValueError, IndexError) as error:

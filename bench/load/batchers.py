@@ -12,7 +12,7 @@ from typing import Final
 from bench.load.http_bytes import Response
 from bench.load.link import Link, LinkClosedError, Message
 from bench.load.pushers import Connection, Pushers
-from bench.load.wires import Batch
+from bench.load.wires import BatchWire
 
 FREE_SHARE: Final = 2
 """Of so many channels at most one is busy, so that those to push to next are soon found."""
@@ -21,7 +21,7 @@ FREE_SHARE: Final = 2
 class Batchers(Pushers):
     """Beside what a pusher gets in its `begin`: `batch`, the pushes of a request."""
 
-    wire: Batch
+    wire: BatchWire
 
     def __init__(self, link: Link, begin: Message) -> None:
         super().__init__(link, begin)

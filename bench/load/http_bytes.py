@@ -1,9 +1,6 @@
 """The HTTP bytes of an app server that pushes: requests, and the few facts of a response that the bench needs. Pure."""
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from functools import cache
-from random import Random
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,17 +10,8 @@ from bench.load.samples import DATA_RIGHT, DATA_WRONG
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CLOSE: Final = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
-_LINE_STATUS: Final = re.compile(rb'^\{"status":(\d{3})', re.MULTILINE)
 _BODILESS: Final = frozenset({204, 304})
 PLAIN_SCHEMES: Final = ("http", "nats")
-
-ENCODING: Final = "aes128gcm"
-TTL: Final = 86_400
-STAMP_BYTES: Final = 9
-"""What a WebPush body begins with: the version. Whole groups of base64, so that the first characters tell it."""
-_STAMP_CHARS: Final = STAMP_BYTES // 3 * 4
-_NOISE_SPAN: Final = 4096
-_MOST_VERSION: Final = (1 << 63) - 1
 
 
 class Response(NamedTuple):
@@ -34,13 +22,6 @@ class Response(NamedTuple):
     size: int
     closes: bool
     statuses: tuple[int, ...] = ()
-
-
-def head_of_push(host: str) -> bytes:
-    """What stands after the path in every push, up to the Content-Length's value."""
-    return (
-        f" HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: "
-    ).encode()
 
 
 def payload_of(version: int, size: int) -> bytes:
@@ -62,79 +43,6 @@ def judged(carried: bytes, size: int) -> tuple[int, int]:
     except ValueError:
         raise PeerError("bad message") from None
     return version, DATA_WRONG if size and carried != payload_of(version, size) else DATA_RIGHT
-
-
-def push_request(path: bytes, head: bytes, version: int, payload: int = 0) -> bytes:
-    """One `PUT` of a version, with `payload` bytes of data if not 0. `head` is from `head_of_push`."""
-    body = b"version=%d" % version
-    if payload:
-        body += b"&data=" + payload_of(version, payload)
-    return b"PUT %b%b%d\r\n\r\n%b" % (path, head, len(body), body)
-
-
-def head_of_batch(host: str) -> bytes:
-    """A request of many pushes, up to the Content-Length's value."""
-    return (
-        f"POST /v1/push HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-ndjson\r\nContent-Length: "
-    ).encode()
-
-
-def batch_request(paths: list[bytes], head: bytes, versions: list[int], payload: int = 0) -> bytes:
-    """One `POST` of many pushes, a line each, with `payload` bytes of data if not 0. `head` is from `head_of_batch`."""
-    lines = [
-        b'{"token":"%b","version":%d%b}\n'
-        % (path.rpartition(b"/")[2], version, b',"data":"%b"' % payload_of(version, payload) if payload else b"")
-        for path, version in zip(paths, versions, strict=True)
-    ]
-    body = b"".join(lines)
-    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
-
-
-def statuses_of(data: bytes) -> tuple[int, ...]:
-    """What each line of the answer to such a request says."""
-    return tuple(int(status) for status in _LINE_STATUS.findall(data))
-
-
-def head_of_webpush(host: str, authorization: str) -> bytes:
-    """What stands after the path in every WebPush push, up to the Content-Length's value."""
-    return (
-        f" HTTP/1.1\r\nHost: {host}\r\nTTL: {TTL}\r\nContent-Encoding: {ENCODING}\r\n"
-        f"Authorization: {authorization}\r\nContent-Type: application/octet-stream\r\nContent-Length: "
-    ).encode()
-
-
-def opaque_of(version: int, size: int) -> bytes:
-    """The body of a WebPush push of this version: the version, and bytes as random as encrypted ones, which are of
-    this version, too. A server can't look into either; a device of the bench can tell which push it is, and whether
-    it is whole."""
-    start = version % _NOISE_SPAN
-    return version.to_bytes(STAMP_BYTES, "big") + _noise(size)[start : start + size - STAMP_BYTES]
-
-
-@cache
-def _noise(size: int) -> bytes:
-    return Random(size).randbytes(size + _NOISE_SPAN)
-
-
-def base64_of(body: bytes) -> str:
-    """A body as a device gets it: base64url without padding."""
-    return urlsafe_b64encode(body).rstrip(b"=").decode()
-
-
-def version_in(data: str) -> int:
-    """The version that such a text begins with; 0 if there is none."""
-    if len(data) < _STAMP_CHARS:
-        return 0
-    try:
-        version = int.from_bytes(urlsafe_b64decode(data[:_STAMP_CHARS]), "big")
-    except ValueError:
-        return 0
-    return version if version <= _MOST_VERSION else 0
-
-
-def webpush_request(path: bytes, head: bytes, version: int, payload: int) -> bytes:
-    """One `POST` of a message of `payload` bytes, `STAMP_BYTES` at least. `head` is from `head_of_webpush`."""
-    return b"POST %b%b%d\r\n\r\n%b" % (path, head, payload, opaque_of(version, payload))
 
 
 def response_of(data: bytes) -> Response | None:

@@ -30,9 +30,9 @@ from typing import Final
 from bench.load.frames import PeerError
 from bench.load.http_bytes import Response
 from bench.load.link import Link, LinkClosedError, Message
+from bench.load.protocols import WIRES
 from bench.load.samples import NO_ANSWER
 from bench.load.sockets import Address, Outbox, error_name, open_connection
-from bench.load.wires import WIRES
 
 READ_BYTES: Final = 4096
 EVENTS: Final = 256
@@ -64,7 +64,7 @@ class Pushers:
         order = begin.fields
         self.link = link
         self.address = Address(*order["address"])
-        self.wire = WIRES[order.get("wire", "farm")](order["host"], order.get("authorization", ""))
+        self.wire = WIRES[order["wire"]](order["host"], order.get("authorization", ""))
         self.timeout_us = int(order["timeout"] * 1e6)
         self.payload: int = order["payload"]
         self.channels = begin.numbers(0, "I")

@@ -9,7 +9,7 @@ from typing import Any, Final
 STEADY: Final = (0.25, 0.75)
 DELIVERED: Final = 200
 TAKEN: Final = 201
-"""WebPush: delivered or stored, nobody says which."""
+"""Delivered or stored, nobody says which."""
 STORED: Final = 202
 ACCEPTED: Final = frozenset({DELIVERED, TAKEN, STORED})
 NO_ANSWER: Final = 0
@@ -57,13 +57,13 @@ class Account:
     """What became of the pushes of a run: sent = delivered + stored + superseded + undelivered + refused +
     unanswered + lost.
 
-    `delivered`: accepted, and it arrived. `stored`: accepted for a device that is away, and the newest of its
-    channel. `superseded`: it was stored, and a newer version of its channel took its place, as SimplePush
-    promises. `undelivered`: its device lost its connection in the run, so it waits in the store. `lost`:
-    accepted, its device was connected all the time, and neither it nor (after a 202) a newer version of its
-    channel arrived. `refused` had an answer other than 200, 201 or 202, `unanswered` none; `refused_but_arrived` are
-    those of the two that arrived all the same. `unexpected` arrived and were never sent. `wrong_data`: arrived
-    with data that is not what was sent, or without it after a 200 or 201 (what a 202 stored comes without).
+    `delivered`: accepted, and it arrived. `stored`: accepted for a device that is away, and the newest of its channel.
+    `superseded`: it was stored, and a newer version of its channel took its place. `undelivered`: its device lost its
+    connection in the run, so it waits in the store. `lost`: accepted, its device was connected all the time, and
+    neither it nor (after a 202) a newer version of its channel arrived. `refused` had an answer other than 200, 201 or
+    202, `unanswered` none; `refused_but_arrived` are those of the two that arrived all the same. `unexpected` arrived
+    and were never sent. `wrong_data`: arrived with data that is not what was sent, or without it after a 200 or 201
+    (what a 202 stored comes without).
     """
 
     sent: int
@@ -103,7 +103,7 @@ def account(
     """Match every push with its arrival by channel and version. `channels`: how many a device has, so that channel
     number // channels is the device's; `away`: the numbers of the devices that are not connected; `gone`: of those
     that lost their connection before the run, beside those that the arrivals name; `keeps_all`: no message takes the
-    place of another, as in WebPush."""
+    place of another."""
     sent = {
         version << _CHANNEL_BITS | channel: status
         for channel, version, status in zip(pushes.channels, pushes.versions, pushes.statuses, strict=True)

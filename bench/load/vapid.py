@@ -10,12 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from bench.load.dialect import Signer
+
 LIFE_SECONDS: Final = 12 * 3600
 """Of a header: half of what RFC 8292 allows; no run of pushes takes longer."""
 SUBJECT: Final = "mailto:bench@example.org"
 
 
-class Signer:
+class VapidSigner(Signer):
     """A key pair, made for one run. `public`: the point, in base64url without padding, as devices register it."""
 
     def __init__(self) -> None:

@@ -7,12 +7,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bench.errors import BenchError
+from bench.load.dialect import Signer
 from bench.load.frames import PeerError
 from bench.load.http_bytes import origin_of, split_endpoint
 from bench.load.link import Message
+from bench.load.protocols import REFERENCE
 from bench.load.samples import Pushes
 from bench.load.sockets import resolve
-from bench.load.vapid import Signer
 from bench.progress import Progress
 from bench.runs.away import Away
 from bench.runs.collected import Setup
@@ -29,9 +30,9 @@ class PushPlan:
     """How to push. `rate` 0 is flat out; `grace` is how long an accepted push may take to arrive before it is lost.
     A run ends after `seconds`, or earlier after `count` pushes; 0: no limit by it. `payload`: bytes of data that a
     push carries. `online`: the share of the devices that is connected. A push has `answer_timeout` s to be answered.
-    `wire`: the kind of push port, see `bench.load.wires`. `batch`: pushes in one request, 0: each has its own, with a
-    route of its own. `keeps_all`: no message takes the place of another. `signer`:
-    whose header every push has; None: it has none."""
+    `wire`: the kind of push port, see `bench.load.protocols`. `batch`: pushes in one request, 0: each has its own, with
+    a route of its own. `keeps_all`: no message takes the place of another. `signer`: whose header every push has; None:
+    it has none."""
 
     connections: int = 64
     processes: int = 1
@@ -44,7 +45,7 @@ class PushPlan:
     payload: int = 0
     online: float = 1.0
     answer_timeout: float = ANSWER_SECONDS
-    wire: str = "farm"
+    wire: str = REFERENCE.wire
     keeps_all: bool = False
     signer: Signer | None = None
     batch: int = 0

@@ -10,13 +10,14 @@ from bench import farm_process, peers
 from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.interrupt import Interrupt
+from bench.load.protocols import FAN_OUTS
 from bench.load.shared_counts import SharedCounts
 from bench.machine import procfs
 from bench.machine.usage import Meter
 from bench.peers.base import Peer, PeerServer, Tools
 from bench.peers.base import started as started_peer
 from bench.progress import Progress
-from bench.runs import fanout, pusher_application
+from bench.runs import fanout
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.compare_figures import fanout_figures, figures, ratios
@@ -112,10 +113,12 @@ def _round(
         subscribers = replace(subscribers, shared=events.channels, payload=events.payload)
         server: Farm
         if contestant.peer is None:
-            settings = (*plan.settings, *(pusher_application.settings_for(stack) if plan.subscribers else ()))
+            fan_out = next(iter(FAN_OUTS.values()), None) if plan.subscribers else None
+            settings = (*plan.settings, *(fanout.settings_for(fan_out, stack) if fan_out is not None else ()))
             server = stack.enter_context(farm_process.started(tools.workers, contestant.store, interrupt, settings))
-            subscribers, events = fanout.speaking(subscribers, events, pusher_application.OURS)
-            events = replace(events, router=server.router)
+            if fan_out is not None:
+                subscribers, events = fanout.speaking(fan_out, subscribers, events)
+                events = replace(events, router=server.router)
         else:
             peer = contestant.peer
             server = stack.enter_context(started_peer(peer, tools, interrupt))
@@ -127,7 +130,7 @@ def _round(
             )
         processes = stack.enter_context(LoadProcesses(interrupt))
         found = _measure(processes, server, load, plan=plan, push=push, title=contestant.title, progress=progress)
-        if subscribers.devices and (contestant.peer is None or contestant.peer.fans_out) and not interrupt.requested:
+        if subscribers.devices and contestant.fans_out and not interrupt.requested:
             found["fanout"] = _fan_out(processes, server, subscribers, events, contestant.title, progress)
             found["figures"] |= fanout_figures(found["fanout"])
         return found

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench import peers
+from bench.load.protocols import FAN_OUTS, REFERENCE
 from bench.machine import procfs
 from bench.peers.base import NotInstalledError, Peer, Tools
 from bench.progress import Progress
 from bench.runs.compare_figures import medians, summary
 
-OURS_SET_UP: Final = "upgrade, hello, register a channel"
-OURS_PUSH: Final = "PUT of a SimplePush endpoint; 200 once stored and written to the socket; the device acknowledges"
 OURS_PROCESSES: Final = "supervisor, router, {workers}"
 DURABILITY: Final = {"sqlite": "on disk before the 200 (SQLite FULL)", "memory": "in memory until acknowledged"}
 
@@ -31,6 +30,11 @@ class Contestant:
     error: str = ""
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def fans_out(self) -> bool:
+        """Whether one push can reach many subscribers."""
+        return bool(FAN_OUTS) if self.peer is None else self.peer.fans_out
+
     def fields(self, workers: int) -> dict[str, Any]:
         """For JSON."""
         peer = self.peer
@@ -44,10 +48,10 @@ class Contestant:
             "note": self.note,
             "version": self.version,
             "processes": (peer.processes if peer else OURS_PROCESSES).format(workers=counted(workers, "worker")),
-            "set_up": peer.set_up if peer else OURS_SET_UP,
-            "push": peer.push if peer else OURS_PUSH,
+            "set_up": peer.set_up if peer else REFERENCE.set_up,
+            "push": peer.push if peer else REFERENCE.push,
             "durability": peer.durability if peer else DURABILITY[self.store],
-            "fans_out": peer is None or peer.fans_out,
+            "fans_out": self.fans_out,
             "devices": self.devices,
             "rounds": [summary(round_) for round_ in self.rounds],
             "median": medians([round_["figures"] for round_ in self.rounds]),

@@ -1,6 +1,6 @@
 """Checks a run in which devices lose their connection and come back: which push arrived, perhaps later. Pure.
 
-What SimplePush promises is that a device gets the newest accepted version of each channel, now or when it is back.
+The promise is that a device gets the newest accepted version of each channel, now or when it is back.
 So a version may be left out only if a newer one of its channel arrived and the device was away in between; and one
 may come twice only if the device was away in between, for its acknowledgement may have been lost with the connection.
 

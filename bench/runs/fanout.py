@@ -1,9 +1,11 @@
 """`farm bench fanout`: events to channels with many subscribers, counted at every one of them."""
 
+import tempfile
 import time
 from array import array
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,10 +13,11 @@ from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
+from bench.load.dialect import FanOut
 from bench.load.samples import ACCEPTED
 from bench.load.shared_counts import SharedCounts
 from bench.load.sockets import resolve
-from bench.machine import procfs
+from bench.machine import leftovers, procfs
 from bench.machine.usage import Meter
 from bench.progress import Progress
 from bench.runs.app_servers import START_SECONDS, wait_for_pushers
@@ -22,7 +25,6 @@ from bench.runs.collected import Setup
 from bench.runs.deliveries import cpu_a_million, deliveries_of
 from bench.runs.load import Load, processes_for
 from bench.runs.load_processes import Child, LoadProcesses
-from bench.runs.pusher_application import Application, settings_for
 from bench.runs.subscribers import Subscribers
 from bench.target import Target
 
@@ -37,8 +39,8 @@ class Plan:
     """How to send events. `channels`: that the subscribers share evenly; each event goes to one of them, a random one.
     `flat_out`: a run as fast as `in_flight` events a channel under way at once allow; `rate`: and a run at this rate,
     0: none; each of so many `seconds`. Events are posted over so many `connections`, of which each has one unanswered
-    at most, by the `wire` of this name (see `bench.load.wires`), with its `authorization`, to `path` at `router`, where
-    `{channel}` stands for the channel's number. What is missing when nothing has come for `grace` s is lost."""
+    at most, by the `wire` of this name (see `bench.load.protocols`), with its `authorization`, to `path` at `router`,
+    where `{channel}` stands for the channel's number. What is missing when nothing has come for `grace` s is lost."""
 
     channels: int = 1
     flat_out: bool = True
@@ -49,23 +51,35 @@ class Plan:
     payload: int = 120
     grace: float = 5.0
     answer_timeout: float = 10.0
-    wire: str = "pusher"
+    wire: str = ""
     authorization: str = ""
     router: str = ""
     path: str = ""
 
 
-def speaking(load: Load, plan: Plan, application: Application) -> tuple[Load, Plan]:
-    """The same load in the Pusher dialect, with the plan's channels and payload."""
+def speaking(fan_out: FanOut, load: Load, plan: Plan, apps: str = "") -> tuple[Load, Plan]:
+    """The same load in a dialect, with the plan's channels and payload. `apps`: the applications of a farm that runs.
+
+    Raises:
+      BenchError: that file has none.
+    """
     prefix = f"fanout-{time.time_ns():x}-"  # of this run alone: a farm that runs may have other subscribers
-    arguments = {"key": application.key, "channel": prefix}
-    load = replace(load, protocol="pusher", arguments=arguments, shared=plan.channels, payload=plan.payload)
-    path = f"/apps/{application.id}/events?{prefix}{CHANNEL}"
-    return load, replace(plan, wire="pusher", authorization=f"{application.key}:{application.secret}", path=path)
+    try:
+        events = fan_out.events(prefix, apps)
+    except ValueError as error:
+        raise BenchError(f"--apps {error}") from None
+    load = replace(load, protocol=fan_out.name, arguments=events.arguments, shared=plan.channels, payload=plan.payload)
+    return load, replace(plan, wire=fan_out.wire, authorization=events.authorization, path=events.path)
+
+
+def settings_for(fan_out: FanOut, stack: ExitStack) -> tuple[str, ...]:
+    """The settings of a farm that is started for events, whose files are there as long as the stack is open."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=leftovers.name("apps-")))
+    return fan_out.settings(Path(folder))
 
 
 def run(
-    target: Target, load: Load, plan: Plan, application: Application, *, interrupt: Interrupt, progress: Progress
+    target: Target, load: Load, plan: Plan, fan_out: FanOut, apps: str, *, interrupt: Interrupt, progress: Progress
 ) -> dict[str, Any]:
     """The whole of a run; returns the fields of its JSON.
 
@@ -76,11 +90,11 @@ def run(
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         if not target.url:
-            target = replace(target, settings=(*target.settings, *settings_for(stack)))
+            target = replace(target, settings=(*target.settings, *settings_for(fan_out, stack)))
         farm = target.open(stack, interrupt)
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
-        load, plan = speaking(load, plan, application)
+        load, plan = speaking(fan_out, load, plan, apps)
         plan = replace(plan, router=plan.router or farm.router)
         counts = stack.enter_context(SharedCounts(processes_for(load)))
         subscribers = Subscribers.listening(processes, load, farm, counts)

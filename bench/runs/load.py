@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.errors import BenchError
+from bench.load.protocols import REFERENCE
 from bench.load.reconnect import Backoff
 
 DEVICES_A_PROCESS: Final = 18_000
@@ -30,7 +31,7 @@ class Load:
     opening: int = 0
     timeout: float = 30.0
     endpoints_every: int = 0
-    protocol: str = "simplepush"
+    protocol: str = REFERENCE.name
     arguments: Mapping[str, Any] = field(default_factory=dict)
     channels: int = 1
     ping: float = 0.0

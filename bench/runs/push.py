@@ -7,11 +7,10 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.farm_process import Farm
-from bench.figures.dialects import Dialect
 from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
+from bench.load.dialect import Dialect
 from bench.load.samples import ACCEPTED, Account, Pushes, account
-from bench.load.vapid import Signer
 from bench.machine.procfs import cores
 from bench.machine.usage import Meter, Usage
 from bench.progress import Progress
@@ -27,9 +26,9 @@ from bench.target import Target
 def speaking(dialect: Dialect, load: Load, plan: PushPlan, payload: int | None = None) -> tuple[Load, PushPlan]:
     """The same load in a dialect, which says how large a `payload` of None is."""
     size = dialect.payload if payload is None else payload
-    signer = Signer() if dialect.signs else None
+    signer = dialect.signer() if dialect.signer is not None else None
     load = replace(load, protocol=dialect.name, arguments={"key": signer.public} if signer else {})
-    wire = "batch" if plan.batch else dialect.wire
+    wire = dialect.batch_wire if plan.batch else dialect.wire
     return load, replace(plan, wire=wire, payload=size, keeps_all=dialect.keeps_all, signer=signer)
 
 

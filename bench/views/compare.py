@@ -149,8 +149,8 @@ def _fan_outs(servers: list[dict[str, Any]]) -> list[Table]:
             number(sum(run["lost"] for run in runs)),
         )
     table.notes.append(
-        "Flat out: two events under way at once. The farm: signed POSTs to the Pusher dialect's HTTP API; the others: "
-        "as a push."
+        "Flat out: two events under way at once. The farm: by the HTTP API of a dialect with channels; the others: as "
+        "a push."
     )
     return [table]
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bench.figures.dialects import COMPARISON, CONNECT_FIGURES, dialect_of, parts_of
+from bench.figures.dialects import CONNECT_FIGURES, dialect_of, parts_of, relations
 from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, size
 from bench.views import push as pushes
 from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
@@ -11,7 +11,7 @@ POINTS: Final = ("p50", "p90", "p99", "p99.9", "max")
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """How the dialects compare, if there were both; for each what was held and what it cost, beside the baseline if
+    """How the dialects compare, if there were several; for each what was held and what it cost, beside the baseline if
     there is one; failures; pushes; CPU."""
     found = comparison(body, CONNECT_FIGURES)
     for part in parts_of(body):
@@ -37,8 +37,9 @@ def headline(body: dict[str, Any]) -> str:
     """What was held, and what one costs in the farm's processes."""
     if "parts" not in body:
         return _headline(body)
-    memory = body["ratios"].get("workers_memory_a_device")
-    told = [] if memory is None else [f"memory of the workers a device, {COMPARISON}: {memory:.2f}"]
+    first = dialect_of(body["parts"][0]).title
+    others = relations(body, "workers_memory_a_device")
+    told = [f"memory of the workers a device, {title} : {first}: {ratio:.2f}" for title, ratio in others]
     return "; ".join([*told, *(f"{dialect_of(part).title}: {_headline(part)}" for part in body["parts"])])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bench.figures.dialects import COMPARISON, Figure, dialect_of, figure_in
+from bench.figures.dialects import Figure, dialect_of, figure_in
 from bench.figures.tables import Table, kib, milliseconds, number
 
 
@@ -50,7 +50,7 @@ def ready(setup: dict[str, Any]) -> str:
 
 
 def spoken(part: dict[str, Any]) -> str:
-    """` (WebPush, 1,024 bytes each)`, ` (SimplePush, 100 in a request)`: stands behind the devices; nothing for results
+    """` (TITLE, 100 in a request, 1,024 bytes each)`: stands behind the devices; nothing for results
     that do not say it."""
     if "dialect" not in part:
         return ""
@@ -63,16 +63,17 @@ def spoken(part: dict[str, Any]) -> str:
 
 
 def comparison(body: dict[str, Any], figures: Iterable[Figure]) -> list[Table]:
-    """What both dialects came to, side by side, and the ratio; no table for a run in one of them."""
+    """What the dialects came to, side by side, and the ratios; no table for a run in one of them."""
     parts = body.get("parts", ())
     if len(parts) < 2:
         return []
-    table = Table(COMPARISON, [*(dialect_of(part).title for part in parts), "ratio"])
+    first, *others = (dialect_of(part).title for part in parts)
+    table = Table(f"{', '.join(others)} : {first}", [first, *others, *(f"{title} : {first}" for title in others)])
     for figure in figures:
-        ratio = body["ratios"].get(figure.key)
         cells = [_figure(figure_in(part, figure), figure.unit) for part in parts]
-        table.row(figure.label, *cells, "-" if ratio is None else f"{ratio:.2f}")
-    table.notes.append("One after the other on the same machine: what disturbs it moves both, so go by the ratios.")
+        found = [row.get(figure.key) for row in body["ratios"].values()]
+        table.row(figure.label, *cells, *("-" if ratio is None else f"{ratio:.2f}" for ratio in found))
+    table.notes.append("One after the other on the same machine: what disturbs it moves all, so go by the ratios.")
     return [table]
 
 

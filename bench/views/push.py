@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bench.figures.dialects import PUSH_FIGURES, WEBPUSH, dialect_of, parts_of
+from bench.figures.dialects import PUSH_FIGURES, dialect_of, parts_of, relations
 from bench.figures.tables import Chart, Series, Table, milliseconds, number
 from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 
@@ -36,7 +36,7 @@ AWAY: Final = (
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """How the dialects compare, if there were both; for each what was answered and what arrived, how fast, and the
+    """How the dialects compare, if there were several; for each what was answered and what arrived, how fast, and the
     CPU; devices that were away."""
     found = comparison(body, PUSH_FIGURES)
     for part in parts_of(body):
@@ -56,11 +56,10 @@ def _tables(body: dict[str, Any]) -> list[Table]:
 
 
 def headline(body: dict[str, Any]) -> str:
-    """Rate, latency and losses of the first run, of both dialects if both were spoken."""
+    """Rate, latency and losses of the first run, of each dialect that was spoken."""
     if "parts" not in body:
         return headline_of(body["runs"][0]) if body["runs"] else "-"
-    rate = body["ratios"].get("notifications_a_second")
-    told = [] if rate is None else [f"{WEBPUSH.title} at {rate:.0%} of the rate"]
+    told = [f"{title} at {ratio:.0%} of the rate" for title, ratio in relations(body, "notifications_a_second")]
     told += [f"{dialect_of(part).title}: {headline_of(part['runs'][0])}" for part in body["parts"] if part["runs"]]
     return "; ".join(told) or "-"
 

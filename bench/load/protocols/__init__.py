@@ -1,29 +1,30 @@
-"""The protocols that devices speak. Each kind of device is one module here and a `Protocol`; `protocol_of` makes one by
-its name.
+"""The protocols that devices and app servers speak. Each is one module here, which says what it has:
+
+    PROTOCOL  how its devices speak: a `Protocol`
+    WIRES     how its app servers push: a `Wire` for each kind of push port, by name
+    DIALECT   what else there is to know of a dialect of the farm whose pushes go to single devices
+    FAN_OUT   and of one whose events go to many subscribers
+
+The name of a protocol is that of its module. What has no PROTOCOL is shared by several.
 
 A protocol is pure: the load process hands it a device's number and a payload, and it says what that means and what to
 send. It keeps nothing for a device, so a device costs the load process a few bytes whatever it speaks.
 """
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any, Final
 
-from bench.load.protocols.bare import Bare
+from bench.load.dialect import Dialect, FanOut
 from bench.load.protocols.base import Protocol, Scenario
-from bench.load.protocols.nats import Nats
-from bench.load.protocols.pusher import Pusher
-from bench.load.protocols.simplepush import SimplePush
-from bench.load.protocols.subscribe import Subscribe
-from bench.load.protocols.webpush import WebPush
+from bench.load.wires import Wire
 
-PROTOCOLS: Final[dict[str, Callable[..., Protocol]]] = {
-    "simplepush": SimplePush,
-    "webpush": WebPush,
-    "bare": Bare,
-    "subscribe": Subscribe,
-    "nats": Nats,
-    "pusher": Pusher,
-}
+PROTOCOLS: Final[dict[str, Callable[..., Protocol]]] = {}
+WIRES: Final[dict[str, type[Wire]]] = {}
+DIALECTS: Final[dict[str, Dialect]] = {}
+"""The reference first."""
+FAN_OUTS: Final[dict[str, FanOut]] = {}
 
 
 def protocol_of(name: str, scenario: Scenario, arguments: dict[str, Any]) -> Protocol:
@@ -38,3 +39,23 @@ def protocol_of(name: str, scenario: Scenario, arguments: dict[str, Any]) -> Pro
         return PROTOCOLS[name](scenario, **arguments)
     except TypeError as error:
         raise ValueError(f"protocol {name!r}: {error}") from None
+
+
+def _find() -> None:
+    dialects: list[Dialect] = []
+    for name in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+        module = importlib.import_module(f"{__name__}.{name}")
+        if hasattr(module, "PROTOCOL"):
+            PROTOCOLS[name] = module.PROTOCOL
+            WIRES.update(getattr(module, "WIRES", {}))
+        if hasattr(module, "DIALECT"):
+            dialects.append(module.DIALECT)
+        if hasattr(module, "FAN_OUT"):
+            FAN_OUTS[name] = module.FAN_OUT
+    dialects.sort(key=lambda dialect: not dialect.reference)
+    DIALECTS.update((dialect.name, dialect) for dialect in dialects)
+
+
+_find()
+REFERENCE: Final = next(iter(DIALECTS.values()))
+"""What is spoken if nothing else is asked for, and what the other dialects are compared with."""

@@ -2,14 +2,20 @@
 begin with one."""
 
 import json
+import socket
 from typing import Final
 
 from bench.load import frames
 from bench.load.frames import PeerError, client_frame
-from bench.load.http_bytes import judged
+from bench.load.http_bytes import Response, judged
 from bench.load.protocols.base import DONE, Protocol, Received, Scenario, Step
+from bench.load.wires import Wire, body_of
 
 CONNECT: Final = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 0}
+GREETING_SECONDS: Final = 10.0
+GREETING_BYTES: Final = 4096
+MOST_ANSWER_BYTES: Final = 65_536
+_GREETING: Final = b"CONNECT %b\r\n" % json.dumps(CONNECT, separators=(",", ":")).encode()
 _PONG: Final = client_frame(b"PONG\r\n", frames.BINARY)
 
 
@@ -31,7 +37,7 @@ class Nats(Protocol):
             raise ValueError("such a device has one channel")
         self._subject = subject
         self._endpoint = endpoint
-        self._connect = f"CONNECT {json.dumps(CONNECT, separators=(',', ':'))}\r\n"
+        self._connect = _GREETING.decode()
         self._request = frames.upgrade_request(scenario.host, scenario.path, "")
 
     def request(self, device: int) -> bytes:
@@ -92,3 +98,49 @@ def _lines(payload: bytes) -> tuple[list[tuple[bytes, bytes]], int, int]:
         elif not line.startswith((b"INFO ", b"+OK")):
             raise PeerError("bad line")
     return messages, pings, pongs
+
+
+class Publish(Wire):
+    """NATS over TCP: `PUB`, and `PING` after it, whose `PONG` says that the server has taken the message: what client
+    libraries call a flush. The path of a push is a slash and the subject."""
+
+    def greet(self, descriptor: int) -> None:
+        with socket.socket(fileno=descriptor) as sock:
+            try:
+                sock.settimeout(GREETING_SECONDS)
+                info = b""
+                while b"\r\n" not in info:
+                    more = sock.recv(GREETING_BYTES)
+                    if not more or len(info) > MOST_ANSWER_BYTES:
+                        raise ConnectionResetError("no INFO")
+                    info += more
+                sock.sendall(_GREETING + b"PING\r\n")
+                answer = b""
+                while b"PONG\r\n" not in answer:
+                    more = sock.recv(GREETING_BYTES)
+                    if not more or len(answer) > MOST_ANSWER_BYTES:
+                        raise ConnectionResetError("no PONG")
+                    answer += more
+                sock.setblocking(False)
+            finally:
+                sock.detach()
+
+    def request(self, path: bytes, version: int, payload: int) -> bytes:
+        body = body_of(version, payload)
+        return b"PUB %b %d\r\n%b\r\nPING\r\n" % (path[1:], len(body), body)
+
+    def response(self, data: bytes) -> Response | None:
+        # the server's own PING may stand before it or behind it; two may go unanswered, and they are far apart
+        if data.endswith(b"\r\n"):
+            lines = data.split(b"\r\n")
+            if (error := next((line for line in lines if line.startswith(b"-ERR")), None)) is not None:
+                raise PeerError(error.decode("ascii", "replace"))
+            if b"PONG" in lines:
+                return Response(200, len(data), closes=False)
+        if len(data) > MOST_ANSWER_BYTES:
+            raise PeerError("answer without end")
+        return None
+
+
+PROTOCOL: Final = Nats
+WIRES: Final = {"nats": Publish}

@@ -1,18 +1,26 @@
 """Devices of the Pusher dialect, as pusher-js is one: each subscribes to one public channel and listens."""
 
+import hashlib
+import hmac
 import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from bench.load import frames
+from bench.load.dialect import Events, FanOut
 from bench.load.frames import PeerError, client_frame
 from bench.load.http_bytes import judged
 from bench.load.protocols.base import DONE, PONG, Protocol, Received, Scenario, Step
 from bench.load.samples import DATA_WRONG
-from bench.load.wires import EVENT
+from bench.load.wires import Wire, body_of
 
 CONNECTED: Final = "pusher:connection_established"
 SUBSCRIBED: Final = "pusher_internal:subscription_succeeded"
 SUBSCRIBE_ERROR: Final = "pusher:subscription_error"
+EVENT: Final = b"bench"
+"""The name of the events that are pushed to Pusher channels."""
 _EVENT: Final = EVENT.decode()
 _PONG: Final = client_frame(b'{"event":"pusher:pong","data":{}}')
 _CONNECT: Final = 0
@@ -106,3 +114,84 @@ def _code_of(data: Any) -> str:
     if not isinstance(told, dict):
         return "without a code"
     return str(told.get("code") or told.get("status") or "without a code")
+
+
+# ---- app servers
+
+
+class Post(Wire):
+    """The HTTP API of Pusher Channels: a signed `POST` of an event to one channel. The path of a push is that of the
+    application's events, a question mark and the channel's name; `authorization` is the application's key, a colon and
+    its secret."""
+
+    def __init__(self, host: str, authorization: str = "") -> None:
+        super().__init__(host)
+        self._key, _, secret = authorization.partition(":")
+        self._secret = secret.encode()
+        self._between = f" HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: ".encode()
+
+    def request(self, path: bytes, version: int, payload: int) -> bytes:
+        path, _, channel = path.partition(b"?")
+        data = body_of(version, payload)
+        body = b'{"name":"%b","channels":["%b"],"data":"%b"}' % (EVENT, channel, data)
+        # the parameters stand in the order in which they are signed
+        query = (
+            f"auth_key={self._key}&auth_timestamp={int(time.time())}&auth_version=1.0"
+            f"&body_md5={hashlib.md5(body, usedforsecurity=False).hexdigest()}"
+        ).encode()
+        signature = hmac.digest(self._secret, b"POST\n%b\n%b" % (path, query), "sha256").hex().encode()
+        return b"POST %b?%b&auth_signature=%b%b%d\r\n\r\n%b" % (path, query, signature, self._between, len(body), body)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application of the Pusher dialect."""
+
+    id: str
+    key: str
+    secret: str = field(repr=False)
+
+
+OURS: Final = Application("1", "bench-key", "bench-secret")
+"""What a farm that is started here has."""
+
+
+def application_in(path: str) -> Application:
+    """The first application of a file as `pusher.apps` names it.
+
+    Raises:
+      ValueError: there is none.
+    """
+    try:
+        first = json.loads(Path(path).read_bytes())["applications"][0]
+        return Application(str(first.get("id") or first["name"]), str(first["key"]), str(first["secret"]))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(f"{path}: no application with id or name, key and secret") from None
+
+
+class PusherFanOut(FanOut):
+    """Signed `POST`s to the HTTP API, for subscribers of public channels."""
+
+    name = wire = "pusher"
+    title = "Pusher"
+    most_payload = "pusher.max_data_bytes"
+    apps_setting = "pusher.apps"
+
+    def settings(self, folder: Path) -> tuple[str, ...]:
+        file = folder / "apps.json"
+        ours = {"id": OURS.id, "name": "bench", "key": OURS.key, "secret": OURS.secret}
+        file.write_text(json.dumps({"applications": [ours]}))
+        return (f"pusher.apps={file}",)
+
+    def events(self, prefix: str, apps: str = "") -> Events:
+        application = application_in(apps) if apps else OURS
+        path = f"/apps/{application.id}/events?{prefix}{{channel}}"
+        arguments = {"key": application.key, "channel": prefix}
+        return Events(arguments, path, f"{application.key}:{application.secret}")
+
+
+PROTOCOL: Final = Pusher
+WIRES: Final = {"pusher": Post}
+FAN_OUT: Final = PusherFanOut()

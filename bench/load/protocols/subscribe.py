@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench.load import frames
-from bench.load.http_bytes import judged
+from bench.load.http_bytes import Response, judged, response_of
 from bench.load.protocols.base import DONE, PONG, Protocol, Received, Scenario, Step
 from bench.load.samples import DATA_MISSING, DATA_RIGHT, DATA_WRONG
+from bench.load.wires import Wire, body_of
 
 INDEX: Final = "{index}"
 CHANNEL: Final = "{channel}"
@@ -112,3 +113,32 @@ class Subscribe(Protocol):
             carried = len(payload) - start
             data = DATA_RIGHT if carried >= size else DATA_WRONG if carried > len(version[0]) else DATA_MISSING
         return Received(((self.scenario.channel_of(device), int(version[0]), data),))
+
+
+class Plain(Wire):
+    """An HTTP endpoint that takes the version as the body (with a payload, as `payload_of` has it), and answers 200 (or
+    201) once it wrote to the device."""
+
+    method = b"PUT"
+
+    def __init__(self, host: str, authorization: str = "") -> None:
+        super().__init__(host)
+        self._between = f" HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nContent-Length: ".encode()
+
+    def request(self, path: bytes, version: int, payload: int) -> bytes:
+        body = body_of(version, payload)
+        return b"%b %b%b%d\r\n\r\n%b" % (self.method, path, self._between, len(body), body)
+
+    def response(self, data: bytes) -> Response | None:
+        response = response_of(data)
+        return response._replace(status=200) if response is not None and response.status == 201 else response
+
+
+class Post(Plain):
+    """The same with `POST`: nchan, which answers 201 where a subscriber was there, 202 where none was."""
+
+    method = b"POST"
+
+
+PROTOCOL: Final = Subscribe
+WIRES: Final = {"put": Plain, "post": Post}
