@@ -100,7 +100,7 @@ class RouterProcess:
         """Serve until `stop` is set, then finish what was accepted."""
         await self.committer.open()
         self.hub.begin_after(self.committer.newest)
-        self.hub.notices.load()
+        self.hub.broadcasts.load()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.committer.run, self.flush)

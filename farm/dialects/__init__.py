@@ -39,7 +39,7 @@ class Close(NamedTuple):
     reason: str = ""
 
 
-class Ask(NamedTuple):
+class Call(NamedTuple):
     """Effect: a word for the router that has an answer; its second element is left as 0 for the ask number.
 
     Until the answer comes the session hears nothing else of its device: commands are handled strictly in order.
@@ -47,14 +47,14 @@ class Ask(NamedTuple):
     """
 
     word: tuple[Any, ...]
-    question: Any
+    context: Any
 
 
-class Join(NamedTuple):
-    """Effect: subscribe the connection to a channel. `answered` is called with this Join as the question once events
+class Subscribe(NamedTuple):
+    """Effect: subscribe the connection to a channel. `replied` is called with this Subscribe as its context once events
     reach it: OK, and for presence all `Members`; FULL beyond `most` members; FAILED.
 
-    As with an Ask the session hears nothing else until then, and one of the two at a time may be open. To join a
+    As with an Call the session hears nothing else until then, and one of the two at a time may be open. To join a
     channel again only changes whether it is hidden.
     """
 
@@ -82,7 +82,7 @@ class Members(dict[str, str]):
         """What a dialect has made of them, for as long as they are these."""
 
 
-class Part(NamedTuple):
+class Unsubscribe(NamedTuple):
     """Effect: leave a channel. Of one that it is not in: nothing."""
 
     key: bytes
@@ -110,7 +110,7 @@ class Registered:
 
 REGISTERED: Final = Registered()
 
-Effect = bytes | Binary | Close | Ask | Become | Join | Part | Registered | Tick | tuple[Any, ...]
+Effect = bytes | Binary | Close | Call | Become | Subscribe | Unsubscribe | Registered | Tick | tuple[Any, ...]
 """bytes: send a text message. A plain tuple: a word for the router that has no answer."""
 Effects = Iterable[Effect]
 
@@ -127,8 +127,8 @@ class Session(Protocol):
         """The address of the device once it is attached: the object that was in the word ATTACH, not one like it."""
 
     # Besides, a session may have
-    #     rooms: Collection[bytes]         channels it has joined, from giving the Join until Part or a refusal: they
-    #                                      are left when the connection goes
+    #     channels: Collection[bytes]      that it is subscribed to, from giving the Subscribe until Unsubscribe or a
+    #                                      refusal: they are left when the connection goes
     #     socket_id: str                   `request.socket_id`, by which events leave it out (`exclude`)
     #     farewell: tuple[int, str]        close code and reason if the server goes away, instead of 1001
     #     begun(now: float) -> Effects     called once, when the upgrade has been answered
@@ -136,8 +136,8 @@ class Session(Protocol):
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         """A whole message of the device. Text is valid UTF-8."""
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
-        """The router's answer to an Ask."""
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
+        """The router's answer to an Call."""
 
     def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
         """A live message for this device. Returns: the text message to send; None: not now, it stays in the store."""
@@ -182,28 +182,28 @@ class Presence(Protocol):
         """His last one has gone. info: what he was shown with."""
 
 
-class NoticeBoard(Protocol):
-    """What a dialect has besides if the router's notices in the space of its name are for it.
+class BroadcastTracker(Protocol):
+    """What a dialect has besides if the router's broadcasts in the space of its name are for it.
 
-    Notices are small texts by key of which every worker keeps a copy; the dialect holds it.
+    Broadcasts are small texts by key of which every worker keeps a copy; the dialect holds it.
     """
 
     session_type: type
     """The class of its sessions."""
 
-    def noticed(self, key: str, value: str | None) -> bool:
-        """A notice is this now; None: it is no more. Returns: whether sessions are to be told."""
+    def broadcast_changed(self, key: str, value: str | None) -> bool:
+        """A broadcast is this now; None: it is no more. Returns: whether sessions are to be told."""
 
     def renewed(self) -> None:
-        """The link is new: every notice that there is will be said again."""
+        """The link is new: every broadcast that there is will be said again."""
 
     def complete(self) -> None:
         """That has happened: what was not said again is no more."""
 
     def tell(self, session: Any) -> Effects:
-        """What this session has to say of the notices now. Called for each, some time after they changed.
+        """What this session has to say of the broadcasts now. Called for each, some time after they changed.
 
-        There must be no Ask in it: another may be open.
+        There must be no Call in it: another may be open.
         """
 
 

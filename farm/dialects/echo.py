@@ -25,7 +25,7 @@ class EchoSession:
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         return (Binary(message),) if binary else (message,)
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         return ()
 
     def delivered(self, slot: str, version: int, body: str | None) -> bytes:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from farm.dialects import Ask, Close, Context, Effect, Effects, Join, Members, Part, Session, Tick
+from farm.dialects import Call, Close, Context, Effect, Effects, Members, Session, Subscribe, Tick, Unsubscribe
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.options import Section
@@ -88,7 +88,7 @@ def _address(app: str, name: str) -> bytes:
 
 @lru_cache(_SHARED)
 def _alone(key: bytes) -> tuple[bytes, ...]:
-    """The rooms of who is in this one only, which is the usual: one object for all of them."""
+    """The channels of who is in this one only, which is the usual: one object for all of them."""
     return (key,)
 
 
@@ -248,7 +248,7 @@ class Turned:
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         return ()
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         return ()
 
     def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
@@ -282,7 +282,7 @@ class _More:
         self.info = ""
         self.signing: tuple[str, str, _User, str] | None = None  # who is about to be, info, and what was said
         self.watching: _Watching | None = None
-        self.hidden = 0  # rooms that it has not asked for
+        self.hidden = 0  # channels that it has not asked for
         self.members: tuple[tuple[bytes, bytes], ...] = ()  # who this connection is in presence channels, as JSON
         self.second = _NEVER  # when the first client event of the current second came
         self.sent = 0  # client events since
@@ -300,7 +300,7 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
     _number: int  # the rest of it
     _more: _More | None = None
     _vouched: bool = False  # the application's own server has vouched for it
-    rooms: tuple[bytes, ...] = ()
+    channels: tuple[bytes, ...] = ()
     key: ClassVar[bytes | None] = None
     farewell: ClassVar[tuple[int, str]] = (GO_AND_RETURN, "the server goes away: connect again")
 
@@ -376,7 +376,7 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
         if name.startswith(SERVER_TO_USER):
             if self._more is None or not self._more.user or name != SERVER_TO_USER + self._more.user:
                 raise _Refused("AuthError", "Only who is signed in as this user may subscribe to it", 401)
-            return (Join(_address(app.id, name)),)  # which it is in already, hidden
+            return (Subscribe(_address(app.id, name)),)  # which it is in already, hidden
         if not is_channel_name(name, options.max_channel_name):
             raise _Refused(
                 "InvalidChannel",
@@ -384,10 +384,10 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
                 400,
             )
         key = _address(app.id, name)
-        if key in self.rooms:
+        if key in self.channels:
             return self._fault(f"Existing subscription to channel {name}")
         hidden = 0 if self._more is None else self._more.hidden
-        if len(self.rooms) - hidden >= options.max_channels_a_connection:
+        if len(self.channels) - hidden >= options.max_channels_a_connection:
             raise _Refused(
                 "LimitReached", f"A connection has at most {options.max_channels_a_connection} channels", 403
             )
@@ -396,12 +396,12 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
             user, info = self._presence(asked)
         elif is_private(name):
             self._check(asked, asked.channel_data, None)
-        self.rooms = (*self.rooms, key) if self.rooms else _alone(key)
+        self.channels = (*self.channels, key) if self.channels else _alone(key)
         if user is None:
-            return (Join(key, label(app.id, name)),)
+            return (Subscribe(key, label(app.id, name)),)
         more = self._needs_more()
         more.members = (*more.members, (key, shown_member(user, info)[0]))
-        return (Join(key, label(app.id, name), user, info, options.max_members),)
+        return (Subscribe(key, label(app.id, name), user, info, options.max_members),)
 
     def _check(self, asked: _Subscribe, *channel_data: str | None) -> None:
         """Raises: _Refused unless the application's own server has vouched for this, with one of these as data."""
@@ -443,15 +443,15 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
         name = _unsubscribe_in(data).channel
         more = self._more
         key = _address(self._home.app.id, name)
-        if key not in self.rooms:
+        if key not in self.channels:
             return ()
         if more is not None and more.user and name == SERVER_TO_USER + more.user:
-            return (Join(key, hidden=True),)  # the application may still want to close his connections
+            return (Subscribe(key, hidden=True),)  # the application may still want to close his connections
         self._leave(key)
-        return (Part(key),)
+        return (Unsubscribe(key),)
 
     def _leave(self, key: bytes) -> None:
-        self.rooms = tuple(room for room in self.rooms if room != key)
+        self.channels = tuple(room for room in self.channels if room != key)
         if self._more is not None:
             self._more.members = tuple(member for member in self._more.members if member[0] != key)
 
@@ -471,7 +471,7 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
         if not (is_private(channel) or is_presence(channel)) or is_encrypted(channel):
             return self._fault("Client events go to private and presence channels that are not encrypted", REJECTED)
         key = _address(app.id, channel)
-        if key not in self.rooms:
+        if key not in self.channels:
             return self._fault(f"A client event needs a subscription to {channel[:_SHOWN]}", REJECTED)
         data = bytes(said.data) or b"null"
         if len(data) > options.max_data_bytes:
@@ -510,13 +510,13 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
         more.signing = (user, info, read, asked.user_data)
         key = _address(app.id, SERVER_TO_USER + user)
         self._enters_hidden(more, key)
-        return (Join(key, hidden=True),)
+        return (Subscribe(key, hidden=True),)
 
     def _enters_hidden(self, more: _More, key: bytes) -> None:
-        self.rooms = (*self.rooms, key)
+        self.channels = (*self.channels, key)
         more.hidden += 1
 
-    def _sign_in_answered(self, more: _More, join: Join, status: int) -> Effects:
+    def _sign_in_answered(self, more: _More, join: Subscribe, status: int) -> Effects:
         assert more.signing is not None
         (user, info, read, data), more.signing = more.signing, None
         if status != v.OK:
@@ -539,14 +539,14 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
     def _could_be(self, user: str) -> bool:
         return 0 < len(user) <= self._options.max_user_id
 
-    def _watch(self, more: _More, user: str, who: str) -> Join:
+    def _watch(self, more: _More, user: str, who: str) -> Subscribe:
         """Be present where this user's coming and going is told, as himself or as NOBODY."""
         app_id, name = self._home.app.id, WATCH + user
         key = _address(app_id, name)
         self._enters_hidden(more, key)
-        return Join(key, label(app_id, name), who, "", 2)
+        return Subscribe(key, label(app_id, name), who, "", 2)
 
-    def _watch_answered(self, more: _More, join: Join, watched: str, status: int, members: Any) -> Effects:
+    def _watch_answered(self, more: _More, join: Subscribe, watched: str, status: int, members: Any) -> Effects:
         watching = more.watching
         assert watching is not None
         if status != v.OK:
@@ -561,31 +561,31 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
 
     # ------------------------------------------------------------------ from the router
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
-        if type(question) is not Join:
-            return self._cached(question, status, payload)
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
+        if type(context) is not Subscribe:
+            return self._cached(context, status, payload)
         more = self._more
-        if question.hidden:
+        if context.hidden:
             if more is not None and more.signing is not None:
-                return self._sign_in_answered(more, question, status)
+                return self._sign_in_answered(more, context, status)
             return ()
-        if question.label:
-            name = v.label_parts(question.label)[2]
+        if context.label:
+            name = v.label_parts(context.label)[2]
             if name.startswith(WATCH):
                 assert more is not None
-                return self._watch_answered(more, question, name.removeprefix(WATCH), status, payload)
+                return self._watch_answered(more, context, name.removeprefix(WATCH), status, payload)
         else:
             assert more is not None
             name = SERVER_TO_USER + more.user
         if status == v.FULL:
-            self._leave(question.key)
-            return self._refuse(name, _Refused("LimitReached", f"The channel has {question.most} members", 403))
+            self._leave(context.key)
+            return self._refuse(name, _Refused("LimitReached", f"The channel has {context.most} members", 403))
         if status != v.OK:
-            return self._come_back(question.key)
+            return self._come_back(context.key)
         self._home.dialect.counters.registers += 1
-        effects: list[Effect] = [_succeeded(name, payload if question.user is not None else None)]
+        effects: list[Effect] = [_succeeded(name, payload if context.user is not None else None)]
         if is_cache(name):
-            effects.append(Ask((v.READ, 0, CACHE, question.key), name))
+            effects.append(Call((v.READ, 0, CACHE, context.key), name))
         return effects
 
     def _come_back(self, key: bytes) -> Effects:

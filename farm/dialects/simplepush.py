@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from farm.coarse_time import CoarseTime
-from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects, Tick
+from farm.dialects import REGISTERED, Call, Close, Context, Effect, Effects, Tick
 from farm.worker.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
@@ -193,7 +193,7 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         if self.key is not None:
             if uaid and uaid != self._uaid():
                 raise CommandError(202)
-            return (Ask((v.FETCH, 0, self.key, v.EVERYTHING), ("again", None)),)
+            return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("again", None)),)
         if not uaid:
             return self._fresh()
         if not is_id(uaid):
@@ -204,13 +204,13 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
             return self._fresh()
         needs = DEVICES if channels else ""
         key = device_key(uaid)
-        return (Ask((v.ATTACH, 0, key, needs, v.EVERYTHING), ("hello", (uaid, key, len(channels)))),)
+        return (Call((v.ATTACH, 0, key, needs, v.EVERYTHING), ("hello", (uaid, key, len(channels)))),)
 
     def _fresh(self) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
         key = device_key(uaid)
-        return (Ask((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, 0))),)
+        return (Call((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, 0))),)
 
     def _register(self, command: dict[str, Any], now: float) -> Effects:
         key = self._attached()
@@ -224,7 +224,7 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         if self._has & _RECORDED:
             return self._registered(channel)
         ttl = self._dialect.options.timeout_uaid
-        return (Ask((v.RECORD, 0, DEVICES, key, self._dialect.today(), ttl), ("register", channel)),)
+        return (Call((v.RECORD, 0, DEVICES, key, self._dialect.today(), ttl), ("register", channel)),)
 
     def _unregister(self, command: dict[str, Any], now: float) -> Effects:
         key = self._attached()
@@ -237,7 +237,7 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
             return self._unregistered(channel)
         if self._has >= _CHANNEL:
             self._has -= _CHANNEL
-        return (Ask((v.DROP, 0, key, channel), ("unregister", channel)),)
+        return (Call((v.DROP, 0, key, channel), ("unregister", channel)),)
 
     def _ack(self, command: dict[str, Any], now: float) -> Effects:
         key = self._attached()
@@ -261,10 +261,10 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         real = [ack for ack in acks if ack[1] >= 0]  # none is below 0: the router would refuse all that are with it
         effects: list[Effect] = [(v.ACK, key, real)] if real else []
         if self._dialect.options.resend_on_ack:
-            effects.append(Ask((v.FETCH, 0, key, v.EVERYTHING), ("resend", None)))
+            effects.append(Call((v.FETCH, 0, key, v.EVERYTHING), ("resend", None)))
         elif self._has & _MORE and len(self._unacked or ()) <= self._dialect.options.max_unacked // 2:
             self._has &= ~_MORE
-            effects.append(Ask((v.FETCH, 0, key, v.EVERYTHING), ("rest", None)))
+            effects.append(Call((v.FETCH, 0, key, v.EVERYTHING), ("rest", None)))
         return effects
 
     def _ping(self, command: dict[str, Any], now: float) -> Effects:
@@ -286,8 +286,8 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
 
     # ------------------------------------------------------------------ from the router
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
-        kind, subject = question
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
+        kind, subject = context
         if kind == "hello":
             return self._hello_answered(subject, status, payload)
         if kind == "unregister":

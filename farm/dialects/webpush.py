@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from farm.coarse_time import CoarseTime
-from farm.dialects import REGISTERED, Ask, Close, Context, Effect, Effects
+from farm.dialects import REGISTERED, Call, Close, Context, Effect, Effects
 from farm.worker.frames import GOING_AWAY, POLICY, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
@@ -142,7 +142,7 @@ class Broadcasts:
             del self._known[broadcast]
         self._unheard.clear()
 
-    def noticed(self, broadcast: str, version: str | None) -> bool:
+    def broadcast_changed(self, broadcast: str, version: str | None) -> bool:
         """The router has told a version, None for a broadcast that is no more. Returns: whether devices must hear."""
         self._unheard.discard(broadcast)
         if version is None:
@@ -175,7 +175,7 @@ class Broadcasts:
     def fault(self, versions: Mapping[str, str], followed: Following | None) -> str | None:
         """Why these cannot be followed beside those that are, if so."""
         for broadcast, version in versions.items():
-            if not 0 < len(broadcast) <= v.MAX_NOTICE_KEY or len(version) > v.MAX_NOTICE_VALUE:
+            if not 0 < len(broadcast) <= v.MAX_BROADCAST_KEY or len(version) > v.MAX_BROADCAST_VALUE:
                 return "a broadcast's ID or version is too long or empty"
         most = self._options.max_broadcasts
         if len(versions) > most or len(_joined(followed, versions)) > most:
@@ -233,8 +233,8 @@ class WebPushDialect:
     def opened(self, request: Request) -> WebPushSession:
         return WebPushSession(self)
 
-    def noticed(self, key: str, value: str | None) -> bool:
-        return self.broadcasts.noticed(key, value)
+    def broadcast_changed(self, key: str, value: str | None) -> bool:
+        return self.broadcasts.broadcast_changed(key, value)
 
     def renewed(self) -> None:
         self.broadcasts.renewed()
@@ -316,13 +316,13 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             return self._fresh(broadcasts)
         batch = self._dialect.options.batch
         key = device_address(uaid)
-        return (Ask((v.ATTACH, 0, key, DEVICES, batch), ("hello", (uaid, key, broadcasts))),)
+        return (Call((v.ATTACH, 0, key, DEVICES, batch), ("hello", (uaid, key, broadcasts))),)
 
     def _fresh(self, broadcasts: dict[str, str]) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
         key = device_address(uaid)
-        return (Ask((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, broadcasts))),)
+        return (Call((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, broadcasts))),)
 
     def _hello_again(self, key: bytes, command: _Hello, now: float) -> Effects:
         return self._refuse("hello has been said")
@@ -335,7 +335,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             except VapidError as error:
                 return (_registered(channel, 400, str(error)),)
         word = self._set_add(key, _member(channel), self._dialect.options.max_channels)
-        return (Ask(word, ("register", (channel, digest))),)
+        return (Call(word, ("register", (channel, digest))),)
 
     def _set_add(self, key: bytes, member: bytes, most: int) -> tuple[Any, ...]:
         """Writes the device's record, with this channel in it, and keeps it for a while from now on."""
@@ -343,7 +343,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
 
     def _unregister(self, key: bytes, command: _Unregister, now: float) -> Effects:
         channel = command.channelID
-        return (Ask((v.SET_REMOVE, 0, DEVICES, key, _member(channel)), ("unregister", channel)),)
+        return (Call((v.SET_REMOVE, 0, DEVICES, key, _member(channel)), ("unregister", channel)),)
 
     def _ack(self, key: bytes, command: _Ack, now: float) -> Effects:
         options = self._dialect.options
@@ -397,8 +397,8 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
 
     # ------------------------------------------------------------------ from the router
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
-        kind, subject = question
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
+        kind, subject = context
         if kind == "hello":
             return self._hello_answered(subject, status, payload)
         assert self.key is not None
@@ -408,7 +408,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             if status != v.OK:
                 return (_unregistered(subject, 500),)
             # What waits of the channel goes too. Nothing more can come: its endpoint is gone.
-            return (Ask((v.FETCH, 0, self.key, v.EVERYTHING), ("forget", subject)),)
+            return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("forget", subject)),)
         if kind == "forget":
             return self._forget(self.key, subject, status, payload)
         if status != v.OK:
@@ -525,7 +525,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             self._flow = None
             return []
         flow.more = False
-        return [Ask((v.FETCH, 0, key, self._dialect.options.batch), ("batch", None))]
+        return [Call((v.FETCH, 0, key, self._dialect.options.batch), ("batch", None))]
 
     def _rest(self) -> None:
         flow = self._flow

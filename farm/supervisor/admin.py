@@ -21,7 +21,7 @@ from router.dialects.webpush import NAME as BROADCASTS
 
 Status = dict[str, Any]
 Unready = Callable[[], Awaitable[list[str]]]
-SetNotice = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]]
+SetBroadcast = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]]
 _MAX_VERSION_BYTES = 4096
 _RESERVED = "errors"  # stands among the broadcasts that a device is told
 
@@ -47,8 +47,8 @@ class _Refused(Exception):
 class _Broadcasts:
     """`GET /broadcasts`, `PUT` and `DELETE /broadcasts/{id}`: what devices of the WebPush dialect may follow."""
 
-    def __init__(self, set_notice: SetNotice) -> None:
-        self._set_notice = set_notice
+    def __init__(self, set_broadcast: SetBroadcast) -> None:
+        self._set_broadcast = set_broadcast
 
     async def all(self, request: Request) -> Response:
         try:
@@ -68,15 +68,15 @@ class _Broadcasts:
         return Response(status_code=204)
 
     async def _ask(self, key: str, value: str | None) -> dict[str, str]:
-        answer = await self._set_notice(BROADCASTS, key, value)
+        answer = await self._set_broadcast(BROADCASTS, key, value)
         if answer is None:
             raise _Refused(503, "the router does not answer; whether it was set is not known")
         if answer["outcome"] == v.FULL:
-            raise _Refused(400, "ID or version is too long, or there are link.max_notices already")
+            raise _Refused(400, "ID or version is too long, or there are link.max_broadcasts already")
         if answer["outcome"] != v.OK:
-            raise _Refused(503, "the store failed, or link.max_notice_changes wait for it; it was not set")
-        notices: dict[str, str] = answer["notices"]
-        return notices
+            raise _Refused(503, "the store failed, or link.max_broadcast_changes wait for it; it was not set")
+        broadcasts: dict[str, str] = answer["broadcasts"]
+        return broadcasts
 
 
 async def _version(request: Request) -> str:
@@ -94,7 +94,7 @@ async def _version(request: Request) -> str:
     return version
 
 
-def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_notice: SetNotice) -> Starlette:
+def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_broadcast: SetBroadcast) -> Starlette:
     """The admin port's pages. `status` asks the whole farm; its `status` is "ok" when everything serves.
     `unready` tells why the farm should get nothing new."""
 
@@ -117,7 +117,7 @@ def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_n
     async def metrics(request: Request) -> Response:
         return Response(exposition(_families(await status())), media_type=CONTENT_TYPE)
 
-    broadcasts = _Broadcasts(set_notice)
+    broadcasts = _Broadcasts(set_broadcast)
     return Starlette(
         routes=[
             Route("/live", live),
@@ -136,8 +136,8 @@ async def run(
     options: AdminOptions,
     status: Callable[[], Awaitable[Status]],
     unready: Unready,
-    set_notice: SetNotice,
+    set_broadcast: SetBroadcast,
     stop: trio.Event,
 ) -> None:
     """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
-    await AdminPort(application(status, unready, set_notice), options).run(listener, stop.wait)
+    await AdminPort(application(status, unready, set_broadcast), options).run(listener, stop.wait)

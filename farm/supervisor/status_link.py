@@ -1,4 +1,4 @@
-"""The supervisor's line to the router: asks for its status and the workers' snapshots, and sets notices."""
+"""The supervisor's line to the router: asks for its status and the workers' snapshots, and sets broadcasts."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class StatusLink:
         """The router's status; None if it does not answer."""
         return await self._question(v.ASK_STATUS, (), ASK_TIMEOUT_S)
 
-    async def set_notice(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
-        """Have the router set a notice, remove it (None), or only tell what there are (an empty key).
+    async def set_broadcast(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
+        """Have the router set a broadcast, remove it (None), or only tell what there are (an empty key).
 
-        Returns: `outcome` and `notices` of the space, once that is durable; None if it does not answer: whether it was
-        set is not known then.
+        Returns: `outcome` and `broadcasts` of the space, once that is durable; None if it does not answer: whether it
+        was set is not known then.
         """
-        return await self._question(v.SET_NOTICE, (space, key, value), _DURABLE_S if key else ASK_TIMEOUT_S)
+        return await self._question(v.SET_BROADCAST, (space, key, value), _DURABLE_S if key else ASK_TIMEOUT_S)
 
     async def _question(self, kind: int, about: tuple[Any, ...], timeout: float) -> dict[str, Any] | None:
         if len(self._waiting) >= _QUESTIONS:
@@ -83,7 +83,7 @@ class StatusLink:
             question = self._questions.popleft()
             try:
                 data = v.pack(question)
-            except Exception as error:  # half a character in a notice, say
+            except Exception as error:  # half a character in a broadcast, say
                 logs.limited("status.not_packed", error=repr(error))
                 if (asked := self._waiting.get(question[1])) is not None:
                     asked[0].set()

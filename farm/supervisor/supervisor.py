@@ -138,7 +138,7 @@ class Supervisor:
         handle = os.dup(self.listeners.admin.fileno())  # it closes what it is given
         options = self.settings.get(AdminOptions)
         status, unready = partial(health.status, self), partial(health.unready, self)
-        await admin.run(handle, options, status, unready, self.link.set_notice, stop)
+        await admin.run(handle, options, status, unready, self.link.set_broadcast, stop)
 
     # ------------------------------------------------------------------ processes
 

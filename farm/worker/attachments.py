@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from farm.dialects import Ask
+from farm.dialects import Call
 from farm.worker.ages import Ages
 from farm.worker.connection import OPEN, Connection
 from router.common import messages as v
@@ -29,11 +29,11 @@ class _Reads:
 class Overheard:
     """Questions that an event of the channel made needless, until the router's answer to them has come."""
 
-    __slots__ = ("asks", "channel", "heard", "renewed")
+    __slots__ = ("calls", "channel", "heard", "renewed")
 
-    def __init__(self, channel: bytes, asks: list[tuple[Connection, Ask]], body: str) -> None:
+    def __init__(self, channel: bytes, calls: list[tuple[Connection, Call]], body: str) -> None:
         self.channel = channel
-        self.asks = asks
+        self.calls = calls
         # Hashes of the events heard. The record may hold an older one than the last, if the store refused that.
         self.heard: deque[int] = deque((hash(body.encode()),), _EVENTS)
         self.renewed = False  # the link is another one since, so that later events may have been missed
@@ -53,7 +53,7 @@ class Attachments:
         self.devices = self._ages.devices
         self.held = self._ages.held
         self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
-        self._asks: dict[int, tuple[Connection, Ask, int]] = {}  # and when it was asked, in ms
+        self._calls: dict[int, tuple[Connection, Call, int]] = {}  # and when it was asked, in ms
         self._reads: dict[bytes, _Reads] = {}  # by channel
         self._overheard: dict[int, Overheard] = {}  # by the number of the question that was put
         self._number = 0
@@ -63,17 +63,17 @@ class Attachments:
         self._number += 1
         return self._number
 
-    def ask(self, connection: Connection, ask: Ask) -> None:
+    def call(self, connection: Connection, call: Call) -> None:
         """Put a question to the router; the connection waits for its answer."""
-        connection.ask = number = self.number()
-        word = ask.word
+        connection.call = number = self.number()
+        word = call.word
         if word[0] == v.ATTACH:
             since = int(self._monotonic() * 1000)
-            self._asks[number] = (connection, ask, since)
+            self._calls[number] = (connection, call, since)
             self._attaching[word[2]] = self._attaching.get(word[2], 0) + 1
             self._tell((v.ATTACH, number, *word[2:], since))
             return
-        self._asks[number] = (connection, ask, 0)
+        self._calls[number] = (connection, call, 0)
         if word[0] == v.READ:
             self._read(number, word[2], word[3])
             return
@@ -90,7 +90,7 @@ class Attachments:
 
     def readers(self, number: int) -> Sequence[int]:
         """An answer has come. Returns: the questions that it answers."""
-        found = self._asks.get(number)
+        found = self._calls.get(number)
         if found is None or found[1].word[0] != v.READ:
             return (number,)
         _, _, space, channel = found[1].word
@@ -121,8 +121,8 @@ class Attachments:
         if reads is None:
             return ()
         numbers = (reads.asked, *reads.with_it, *reads.next)
-        asks = [self._asks[number][:2] for number in numbers if number in self._asks]
-        self._overheard[reads.asked] = Overheard(channel, asks, body)
+        calls = [self._calls[number][:2] for number in numbers if number in self._calls]
+        self._overheard[reads.asked] = Overheard(channel, calls, body)
         return numbers
 
     def renewed(self) -> None:
@@ -135,18 +135,18 @@ class Attachments:
         one = self._overheard.pop(number, None)
         return one if one is not None and one.renewed else None
 
-    def answered(self, number: int, status: int) -> tuple[Connection, Ask, Connection | None] | None:
+    def replied(self, number: int, status: int) -> tuple[Connection, Call, Connection | None] | None:
         """An answer has come.
 
         Returns: who asked, what, and an older connection of the device that has lost it to this one; None if the
         question is not open any more (said twice, because the link was renewed).
         """
-        found = self._asks.pop(number, None)
+        found = self._calls.pop(number, None)
         if found is None:
             return None
-        connection, ask, since = found
-        older = self._attached(connection, ask.word[2], status, since) if ask.word[0] == v.ATTACH else None
-        return connection, ask, older
+        connection, call, since = found
+        older = self._attached(connection, call.word[2], status, since) if call.word[0] == v.ATTACH else None
+        return connection, call, older
 
     def _attached(self, connection: Connection, key: bytes, status: int, since: int) -> Connection | None:
         left = self._attaching[key] - 1

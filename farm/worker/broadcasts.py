@@ -1,11 +1,11 @@
-"""Notices of the router, and who is to be told of them. Pure."""
+"""Broadcasts of the router, and who is to be told of them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from farm.dialects import Close, Effects, NoticeBoard
+from farm.dialects import BroadcastTracker, Close, Effects
 from farm.worker.connection import OPEN, Connection
 from farm.worker.frames import INTERNAL
 from router.common import logs
@@ -14,52 +14,52 @@ STEP: Final = 2000
 """Descriptors visited in one go: some milliseconds, however many devices there are."""
 
 
-class News:
-    """Walks over all connections when notices of their dialect have changed: a part at a time, one walk at a time.
+class BroadcastScan:
+    """Walks over all connections when broadcasts of their dialect have changed: a part at a time, one walk at a time.
 
     A walk says what is newest when it comes by. What changes behind it begins another walk, in which those who have
     heard everything are told nothing.
     """
 
-    def __init__(self, boards: Mapping[str, NoticeBoard]) -> None:
-        self._boards = boards
-        self._waiting: dict[str, NoticeBoard] = {}
-        self._board: NoticeBoard | None = None
+    def __init__(self, trackers: Mapping[str, BroadcastTracker]) -> None:
+        self._trackers = trackers
+        self._waiting: dict[str, BroadcastTracker] = {}
+        self._tracker: BroadcastTracker | None = None
         self._at = 0
         self._top = 0
 
     def renewed(self) -> None:
         """The link is new: the router says everything again."""
-        for board in self._boards.values():
-            board.renewed()
+        for tracker in self._trackers.values():
+            tracker.renewed()
 
     def told(self) -> None:
         """It has said everything again."""
-        for board in self._boards.values():
-            board.complete()
+        for tracker in self._trackers.values():
+            tracker.complete()
 
-    def noticed(self, space: str, key: str, value: str | None) -> None:
-        """The router has told a notice."""
-        board = self._boards.get(space)
-        if board is not None and board.noticed(key, value):
-            self._waiting[space] = board
+    def broadcast_changed(self, space: str, key: str, value: str | None) -> None:
+        """The router has told a broadcast."""
+        tracker = self._trackers.get(space)
+        if tracker is not None and tracker.broadcast_changed(key, value):
+            self._waiting[space] = tracker
 
     def step(self, connections: Mapping[int, Connection]) -> Iterator[tuple[Connection, Effects]]:
         """The next part of a walk: who is to be told what. The table may change meanwhile."""
         if self._at >= self._top:
             if not self._waiting:
                 return
-            _, self._board = self._waiting.popitem()
+            _, self._tracker = self._waiting.popitem()
             self._at, self._top = 0, max(connections, default=-1) + 1
-        board = self._board
-        assert board is not None
+        tracker = self._tracker
+        assert tracker is not None
         first, self._at = self._at, min(self._at + STEP, self._top)
         for fd in range(first, self._at):
             connection = connections.get(fd)
-            if connection is not None and connection.phase == OPEN and type(connection.session) is board.session_type:
+            if connection is not None and connection.phase == OPEN and type(connection.session) is tracker.session_type:
                 try:
-                    effects = board.tell(connection.session)
-                except Exception as error:  # a defect that costs this connection, and nobody else's notices
+                    effects = tracker.tell(connection.session)
+                except Exception as error:  # a defect that costs this connection, and nobody else's broadcasts
                     logs.limited("dialect.failed", at="error", per=repr(error), exc=error)
                     effects = (Close(INTERNAL, "internal error"),)
                 yield connection, effects

@@ -33,5 +33,5 @@ class Connection(msgspec.Struct, gc=False, eq=False):
     reader: bytearray | FrameReader | CloseFinder | None = None
     out: bytearray | None = None  # what the kernel did not take
     bucket: Bucket | None = None
-    ask: int = 0  # the question whose answer is waited for
+    call: int = 0  # the question whose answer is waited for
     held: list[tuple[int, bytes]] | None = None  # messages that came behind that question

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from farm.dialects import Join, Presence
+from farm.dialects import Presence, Subscribe
 from farm.settings import WorkerOptions
 from farm.worker.connection import Connection
 from farm.worker.fanout import EVENT, LAST, MEMBERS, WRITE_BYTES, Batch, FanOut, FanOuts
 from farm.worker.frames import encode_text
-from farm.worker.subscriptions import Change, Completed, Room, Rooms
+from farm.worker.subscriptions import Change, Completed, LocalChannel, Subscriptions
 from router.common import logs
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
@@ -24,11 +24,11 @@ from router.common.metrics import WorkerCounters
 _MEMBER_BYTES: Final = 64
 """Of a member, about, in what a new subscriber is told."""
 
-Answer = Callable[[Connection, int, Join, int, Any, Callable[[bool], bytes] | None], None]
+Answer = Callable[[Connection, int, Subscribe, int, Any, Callable[[bool], bytes] | None], None]
 
 
 class Events:
-    """What is said to rooms. `drop`, `put`, `buffer` and `answer` do to a connection what their names say:
+    """What is said to channels. `drop`, `put`, `buffer` and `answer` do to a connection what their names say:
 
     put(connection, data)      write it, or buffer what the kernel does not take
     buffer(connection, data)   the kernel has not taken this
@@ -38,8 +38,8 @@ class Events:
 
     def __init__(
         self,
-        rooms: Rooms,
-        fan_outs: FanOuts[Room, Connection],
+        subscriptions: Subscriptions,
+        fan_outs: FanOuts[LocalChannel, Connection],
         options: WorkerOptions,
         counters: WorkerCounters,
         presences: Mapping[str, Presence],
@@ -48,7 +48,7 @@ class Events:
         buffer: Callable[[Connection, bytes], None],
         answer: Answer,
     ) -> None:
-        self._rooms = rooms
+        self._subscriptions = subscriptions
         self._fan_outs = fan_outs
         self._counters = counters
         self._presences = presences
@@ -63,43 +63,43 @@ class Events:
 
     # ------------------------------------------------------------------ what the router says
 
-    def event(self, room: Room, body: str, last: bool, left_out: Connection | None, now: float) -> None:
-        """An event of a room, for all but one."""
+    def event(self, channel: LocalChannel, body: str, last: bool, left_out: Connection | None, now: float) -> None:
+        """An event of a channel, for all but one."""
         self._counters.events_heard += 1
-        self._say(room, encode_text(body.encode()), LAST if last else EVENT, now, left_out)
+        self._say(channel, encode_text(body.encode()), LAST if last else EVENT, now, left_out)
 
     def changed(self, change: Change | None, now: float) -> None:
         """Tell the subscribers of a presence channel who has come and who has gone."""
-        if change is None or not change.room.subscribers or not change.room.label:
+        if change is None or not change.channel.subscribers or not change.channel.label:
             return
-        room = change.room
-        name, _, channel = v.label_parts(room.label)
+        channel = change.channel
+        name, _, label = v.label_parts(channel.label)
         dialect = self._presences.get(name)
         if dialect is None:
             return
         for told, users in ((dialect.member_added, change.added), (dialect.member_removed, change.removed)):
             for user, info in users:
                 try:
-                    frame = encode_text(told(channel, user, info))
+                    frame = encode_text(told(label, user, info))
                 except Exception as error:  # the others are told of, and who waits for this gets in
                     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
                 else:
-                    self._say(room, frame, MEMBERS, now)
+                    self._say(channel, frame, MEMBERS, now)
 
     def admit(self, completed: Completed, now: float) -> None:
         """Have those in who have been answered, once what changes by that is told to the others."""
-        room, number = completed.room, completed.number
-        for connection, join in self._rooms.admit(completed):
+        channel, number = completed.channel, completed.number
+        for connection, join in self._subscriptions.admit(completed):
             if completed.refused is not None:
                 self._answer(connection, number, join, completed.status, None, None)
                 continue
-            members = room.presence.members if join.user is not None and room.presence is not None else None
+            members = channel.presence.members if join.user is not None and channel.presence is not None else None
             cost = self._cost(members)
             if join.hidden or cost <= self._left:
                 self._left -= cost
                 self._answer(connection, number, join, v.OK, members, None)
             else:
-                fan_out = self._fan_outs.get(room) or self._fan_outs.begin(room, room.subscribers)
+                fan_out = self._fan_outs.get(channel) or self._fan_outs.begin(channel, channel.subscribers)
                 fan_out.answer_first(connection, (number, join))
 
     def _cost(self, members: Any) -> int:
@@ -108,11 +108,13 @@ class Events:
 
     # ------------------------------------------------------------------ writing
 
-    def _say(self, room: Room, frame: bytes, kind: int, now: float, left_out: Connection | None = None) -> None:
+    def _say(
+        self, channel: LocalChannel, frame: bytes, kind: int, now: float, left_out: Connection | None = None
+    ) -> None:
         fan_outs = self._fan_outs
-        fan_out = fan_outs.going.get(room)
+        fan_out = fan_outs.going.get(channel)
         if fan_out is None:
-            audience: Collection[Connection] = room.subscribers
+            audience: Collection[Connection] = channel.subscribers
             cost = len(audience) * (1 + len(frame) // WRITE_BYTES)
             if cost <= self._left:
                 self._left -= cost
@@ -121,32 +123,32 @@ class Events:
                 self._write(audience, frame, 1)
                 return
         if fan_outs.memory > self._most_memory or (fan_out is not None and not self._fits(fan_out, frame)):
-            self._hurry(room, frame, now)
-            fan_out = fan_outs.get(room)
+            self._hurry(channel, frame, now)
+            fan_out = fan_outs.get(channel)
         if fan_out is None:
-            fan_out = fan_outs.begin(room, room.subscribers)
+            fan_out = fan_outs.begin(channel, channel.subscribers)
         if left_out is not None:
             if (first := fan_out.first_answer(left_out)) is not None:
-                self._let_in(room, fan_out, first)
+                self._let_in(channel, fan_out, first)
             due, frames = fan_out.due(left_out)
             self._counters.events_sent += frames
             if due:
                 self._put(left_out, due)
-        fan_outs.say(room, frame, kind, now)
+        fan_outs.say(channel, frame, kind, now)
         if left_out is not None:
             fan_out.leave_out(left_out)
 
     def _fits(self, fan_out: FanOut[Connection], frame: bytes) -> bool:
         return not fan_out.size or fan_out.size + len(frame) <= self._most_a_room
 
-    def _hurry(self, room: Room, frame: bytes, now: float) -> None:
+    def _hurry(self, channel: LocalChannel, frame: bytes, now: float) -> None:
         """More waits than may: write it at once."""
         self._counters.fanouts_hurried += 1
         logs.limited("worker.fanout_behind", hint="events come faster than they can be written to their subscribers")
         fan_outs = self._fan_outs
         while fan_outs.going and fan_outs.memory > self._most_memory:
             self._step(self._slice, now)
-        while (fan_out := fan_outs.get(room)) is not None and not self._fits(fan_out, frame):
+        while (fan_out := fan_outs.get(channel)) is not None and not self._fits(fan_out, frame):
             self._step(self._slice, now)
 
     def turn(self, now: float) -> None:
@@ -158,13 +160,13 @@ class Events:
     def _step(self, budget: int, now: float) -> None:
         fan_outs = self._fan_outs
         while budget > 0 and fan_outs.going:
-            room, fan_out = fan_outs.next()
+            channel, fan_out = fan_outs.next()
             try:
-                budget -= self._serve(room, fan_out, budget)
+                budget -= self._serve(channel, fan_out, budget)
             finally:
                 fan_outs.took_turn(now)
 
-    def _serve(self, room: Room, fan_out: FanOut[Connection], budget: int) -> int:
+    def _serve(self, channel: LocalChannel, fan_out: FanOut[Connection], budget: int) -> int:
         """Returns: what was spent of the budget."""
         spent = 0
         while spent < budget:
@@ -175,13 +177,13 @@ class Events:
             if batch.waiting is None:
                 self._write(batch.subscribers, batch.data, batch.frames)
                 continue
-            spent += self._let_in(room, fan_out, batch) - 1
+            spent += self._let_in(channel, fan_out, batch) - 1
         return spent
 
-    def _let_in(self, room: Room, fan_out: FanOut[Connection], batch: Batch[Connection]) -> int:
+    def _let_in(self, channel: LocalChannel, fan_out: FanOut[Connection], batch: Batch[Connection]) -> int:
         """Answer one that has joined. Returns: what that cost, in writes."""
         number, join = batch.waiting
-        members = room.presence.members if join.user is not None and room.presence is not None else None
+        members = channel.presence.members if join.user is not None and channel.presence is not None else None
         behind = partial(fan_out.behind, batch.level)
         self._answer(batch.subscribers[0], number, join, v.OK, members, behind)
         return self._cost(members)
@@ -189,7 +191,7 @@ class Events:
     def _write(self, audience: Collection[Connection], data: bytes, frames: int) -> None:
         """Write the same to many connections, which is all that this loop does.
 
-        Nobody goes while it runs, so that the audience may be a room's own table; who can't take all of it now has
+        Nobody goes while it runs, so that the audience may be a channel's own table; who can't take all of it now has
         his turn behind all others.
         """
         write, size = os.write, len(data)
@@ -216,12 +218,12 @@ class Events:
                 self._buffer(connection, data[sent:])
 
     def due(self, connection: Connection, keys: Iterable[bytes] | None = None) -> bytes:
-        """What was said to rooms of this connection and waits for its turn there: it goes out before anything else
-        that is written now. keys: of those rooms, if it is not all that it has joined."""
+        """What was said to channels of this connection and waits for its turn there: it goes out before anything else
+        that is written now. keys: of those channels, if it is not all that it has joined."""
         found = []
-        for key in getattr(connection.session, "rooms", ()) if keys is None else keys:
-            room = self._rooms.get(key)
-            fan_out = self._fan_outs.get(room) if room is not None else None
+        for key in getattr(connection.session, "channels", ()) if keys is None else keys:
+            channel = self._subscriptions.get(key)
+            fan_out = self._fan_outs.get(channel) if channel is not None else None
             if fan_out is not None:
                 data, frames = fan_out.due(connection)
                 if frames:

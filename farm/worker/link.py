@@ -236,8 +236,8 @@ class WorkerLink:
                     if not (type(device) is bytes and type(number) is type(version) is int and type(slot) is str):
                         raise v.VocabularyError("DELIVER of another shape")
                 elif word[0] == v.ANSWER:
-                    _, ask, status, _ = word
-                    if not type(ask) is type(status) is int:
+                    _, call, status, _ = word
+                    if not type(call) is type(status) is int:
                         raise v.VocabularyError("ANSWER of another shape")
                 else:
                     shapes.check(shapes.WORDS_OF_ROUTER, word)

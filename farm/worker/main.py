@@ -86,7 +86,7 @@ class Worker:
         spoken = _dialects(settings, tokens, self.counters)
         dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
         presences = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "member_added")}
-        boards = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "noticed")}
+        trackers = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "broadcast_changed")}
         self.limit = connection_limit(options)
         self.link = WorkerLink(
             context,
@@ -111,7 +111,7 @@ class Worker:
             self.limit,
             self.link.words.append,
             time.monotonic,
-            boards,
+            trackers,
             presences,
             self._handover.give if self._handover is not None else None,
             self.health,

@@ -30,7 +30,7 @@ class Undecided(msgspec.Struct, gc=False, eq=False):
                 return (Become(dialect.opened(self._request), message, binary),)
         return (Close(NORMAL, "no dialect on this path knows this message"),)
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         return ()
 
     def delivered(self, slot: str, version: int, body: str | None) -> bytes:

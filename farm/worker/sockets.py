@@ -15,22 +15,22 @@ from typing import Any, Final
 from farm.capacity import REFUSAL_ROOM
 from farm.dialects import (
     REGISTERED,
-    Ask,
     Become,
     Binary,
+    BroadcastTracker,
+    Call,
     Close,
     Dialect,
     Effects,
-    Join,
-    NoticeBoard,
-    Part,
     Presence,
+    Subscribe,
     Tick,
+    Unsubscribe,
 )
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker import upgrade
 from farm.worker.attachments import Attachments, Overheard
-from farm.worker.broadcasts import News
+from farm.worker.broadcasts import BroadcastScan
 from farm.worker.budget import Budget
 from farm.worker.connection import CLOSING, HANDSHAKE, OPEN, Connection
 from farm.worker.events import Events
@@ -56,7 +56,7 @@ from farm.worker.health import Health
 from farm.worker.keepalive_scan import KeepaliveScan
 from farm.worker.rates import Rates
 from farm.worker.sniff import ENOUGH, for_app_servers
-from farm.worker.subscriptions import Room, Rooms
+from farm.worker.subscriptions import LocalChannel, Subscriptions
 from farm.worker.table import Table
 from farm.worker.wheel import Bucket, Wheel
 from router.common import logs
@@ -92,7 +92,7 @@ class Sockets:
         max_connections: int,
         tell: Callable[[Any], None],
         monotonic: Callable[[], float],
-        boards: Mapping[str, NoticeBoard] | None = None,
+        trackers: Mapping[str, BroadcastTracker] | None = None,
         presences: Mapping[str, Presence] | None = None,
         hand_over: Callable[[int, bytes], bool] | None = None,
         health: Health | None = None,
@@ -109,11 +109,11 @@ class Sockets:
         self._connections = Table()
         self._attachments = Attachments(tell, monotonic)
         self.devices = self._attachments.devices
-        fan_outs: FanOuts[Room, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART)
+        fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART)
         self._fan_outs = fan_outs.going
-        self.rooms = Rooms(tell, self._attachments.number, fan_outs)
+        self.subscriptions = Subscriptions(tell, self._attachments.number, fan_outs)
         self._events = Events(
-            self.rooms,
+            self.subscriptions,
             fan_outs,
             options,
             counters,
@@ -147,7 +147,7 @@ class Sockets:
         self.now = self._stamp = monotonic()  # the other is that of the last tick: one object for all connections
         self._wheel_due = self.now
         self._keepalive = KeepaliveScan(options.keepalive / 2)
-        self._news = News(boards or {})
+        self._broadcasts = BroadcastScan(trackers or {})
 
     # ------------------------------------------------------------------ accept
 
@@ -202,8 +202,8 @@ class Sockets:
     def _accept(self) -> None:
         assert self._listener is not None
         accept = self._listener._accept  # type: ignore[attr-defined]  # accept() without a socket object a connection
-        room = self.max_connections + REFUSAL_ROOM - len(self._connections)
-        for _ in range(min(self._options.accept_batch, room)):
+        channel = self.max_connections + REFUSAL_ROOM - len(self._connections)
+        for _ in range(min(self._options.accept_batch, channel)):
             try:
                 fd, _ = accept()
             except BlockingIOError:
@@ -226,7 +226,7 @@ class Sockets:
             self._keepalive.meet(fd)
             connection.bucket = self._wheel.arm(fd, self._options.handshake_timeout)
             self._counters.connects += 1
-        if room <= self._options.accept_batch:
+        if channel <= self._options.accept_batch:
             self._pause_accepting()
 
     def _cannot_accept(self, error: OSError) -> None:
@@ -250,7 +250,7 @@ class Sockets:
     # ------------------------------------------------------------------ read
 
     def _read(self, connection: Connection) -> None:
-        if connection.ask:
+        if connection.call:
             # Commands are handled in order; until the answer is here, what follows waits in the kernel.
             self._set_mask(connection, connection.mask & ~READ)
             return
@@ -372,7 +372,7 @@ class Sockets:
         for position, text in enumerate(texts):
             if connection.phase != OPEN:
                 return
-            if connection.ask:
+            if connection.call:
                 connection.held = [(TEXT, held) for held in texts[position:]]
                 return
             self._message(connection, text, False)
@@ -401,7 +401,7 @@ class Sockets:
             return
         if not self._commands.spend(connection.fd, frames):
             self._rest(connection)
-        elif not connection.ask and (connection.held is not None or (isinstance(reader, FrameReader) and reader.more)):
+        elif not connection.call and (connection.held is not None or (isinstance(reader, FrameReader) and reader.more)):
             self._later[connection] = None
             self._set_mask(connection, connection.mask & ~READ)
 
@@ -453,7 +453,7 @@ class Sockets:
                 if any(opcode == CLOSE for opcode, _ in messages[position:]):
                     self._peer_closed(connection)
                 return
-            if connection.ask:
+            if connection.call:
                 connection.held = messages[position:]
                 return
             if opcode in (TEXT, BINARY):
@@ -464,7 +464,7 @@ class Sockets:
                 self._finish(connection, encode_frame(CLOSE, payload))
                 return
         reader = connection.reader
-        if isinstance(reader, FrameReader) and reader.error is not None and not connection.ask:
+        if isinstance(reader, FrameReader) and reader.error is not None and not connection.call:
             self._counters.protocol_errors += 1
             self.close(connection, reader.error.code, reader.error.reason)
 
@@ -495,8 +495,8 @@ class Sockets:
                 frames.append(encode_text(effect))  # type: ignore[arg-type]
             elif kind is tuple:
                 self._said(connection, effect)  # type: ignore[arg-type]
-            elif isinstance(effect, Ask):
-                self._attachments.ask(connection, effect)
+            elif isinstance(effect, Call):
+                self._attachments.call(connection, effect)
             elif isinstance(effect, Close):
                 closing = effect
             elif effect is REGISTERED:
@@ -504,16 +504,16 @@ class Sockets:
                     self._rest(connection)
             elif isinstance(effect, Binary):
                 frames.append(encode_frame(BINARY, effect.payload))
-            elif isinstance(effect, Join):
-                done = self.rooms.join(connection, effect)
+            elif isinstance(effect, Subscribe):
+                done = self.subscriptions.join(connection, effect)
                 if done is not None:
                     assert connection.session is not None
-                    more = _effects(connection.session.answered, effect, *done, self.now)
+                    more = _effects(connection.session.replied, effect, *done, self.now)
                     closing = self._collect(connection, more, frames) or closing
-            elif isinstance(effect, Part):
+            elif isinstance(effect, Unsubscribe):
                 if self._fan_outs and (due := self._events.due(connection, (effect.key,))):
                     frames.insert(0, due)
-                self.rooms.leave(connection, effect.key)
+                self.subscriptions.leave(connection, effect.key)
             elif isinstance(effect, Tick):
                 connection.bucket = self._wheel.arm(connection.fd, effect.seconds)
             elif isinstance(effect, Become):
@@ -530,11 +530,11 @@ class Sockets:
 
     def held_channels(self) -> Iterable[list[list[Any]]]:
         """The channels that are here, as the words ANNOUNCE_CHANNELS have them."""
-        return self.rooms.held()
+        return self.subscriptions.held()
 
     def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         """The link is new. Returns: the devices that are here, as the words ANNOUNCE have them."""
-        self._news.renewed()
+        self._broadcasts.renewed()
         self._attachments.renewed()
         if self._health is not None:
             self._health.refusing = ""
@@ -564,16 +564,16 @@ class Sockets:
         elif kind == v.DISCONNECT:
             self._shed(self._attachments.shed(word[1]))
         elif kind == v.MEMBERS:
-            self._events.changed(self.rooms.members(word), self.now)
+            self._events.changed(self.subscriptions.members(word), self.now)
         elif kind == v.TERMINATE:
             self._dismiss(word)
         elif kind == v.TELL_COUNTS:
-            self.rooms.counts()
+            self.subscriptions.counts()
             self._tell((v.COUNTS_TOLD, word[1]))
-        elif kind == v.NOTICE:
-            self._news.noticed(word[1], word[2], word[3])
-        elif kind == v.NOTICES_TOLD:
-            self._news.told()
+        elif kind == v.BROADCAST:
+            self._broadcasts.broadcast_changed(word[1], word[2], word[3])
+        elif kind == v.BROADCASTS_SENT:
+            self._broadcasts.told()
         elif kind == v.STORE_STATE:
             if self._health is not None:
                 self._health.refusing = str(word[1])
@@ -606,7 +606,7 @@ class Sockets:
             self._perform(connection, _effects(connection.session.stored, stored, self.now))
 
     def _answered(self, number: int, status: int, payload: Any) -> None:
-        completed = self.rooms.answered(number, status, payload)
+        completed = self.subscriptions.replied(number, status, payload)
         if completed is not None:
             self._events.changed(completed.change, self.now)
             self._events.admit(completed, self.now)
@@ -620,48 +620,48 @@ class Sockets:
 
     def _catch_up(self, overheard: Overheard, payload: Any) -> None:
         """While the link was away a channel's last event may have become another than those subscribers have heard."""
-        room = self.rooms.get(overheard.channel)
-        for connection, ask in overheard.asks:
+        channel = self.subscriptions.get(overheard.channel)
+        for connection, call in overheard.calls:
             session = connection.session
-            if room is None or session is None or connection not in room.subscribers:
+            if channel is None or session is None or connection not in channel.subscribers:
                 continue
-            effects = list(_effects(session.answered, ask.question, v.OK, payload, self.now))
+            effects = list(_effects(session.replied, call.context, v.OK, payload, self.now))
             if not (len(effects) == 1 and type(effects[0]) is bytes and hash(effects[0]) in overheard.heard):
                 self._perform(connection, effects)
 
     def _answer_one(self, number: int, status: int, payload: Any) -> None:
-        found = self._attachments.answered(number, status)
+        found = self._attachments.replied(number, status)
         if found is None:
             return
-        connection, ask, older = found
+        connection, call, older = found
         if older is not None:
             self._shed(older)
-        self._answer(connection, number, ask.question, status, payload)
+        self._answer(connection, number, call.context, status, payload)
 
     def _answer(
         self,
         connection: Connection,
         number: int,
-        question: Any,
+        context: Any,
         status: int,
         payload: Any,
         behind: Callable[[bool], bytes] | None = None,
     ) -> None:
         """behind: gives what is to be written behind the answer; with False without those that a record holds."""
-        if connection.ask != number:
+        if connection.call != number:
             return
-        connection.ask = 0
+        connection.call = 0
         if connection.phase != OPEN:
             return
         assert connection.session is not None
-        self._perform(connection, _effects(connection.session.answered, question, status, payload, self.now))
-        if behind is not None and connection.phase == OPEN and (events := behind(not connection.ask)):
+        self._perform(connection, _effects(connection.session.replied, context, status, payload, self.now))
+        if behind is not None and connection.phase == OPEN and (events := behind(not connection.call)):
             self._put(connection, events)
         self._go_on(connection)
 
     def _go_on(self, connection: Connection) -> None:
         """What has come already is next, a turn's worth of it, then what waits in the kernel."""
-        if connection.ask or connection.phase != OPEN or connection in self._resting:
+        if connection.call or connection.phase != OPEN or connection in self._resting:
             return
         reader = connection.reader
         if (held := connection.held) is not None:
@@ -671,7 +671,7 @@ class Sockets:
         elif isinstance(reader, FrameReader):
             self._feed(connection, reader, b"")
         if connection.phase == OPEN and not (
-            connection.ask or connection in self._later or connection in self._resting
+            connection.call or connection in self._later or connection in self._resting
         ):
             self._set_mask(connection, connection.mask | READ)
 
@@ -685,11 +685,11 @@ class Sockets:
 
     def _event(self, word: list[Any]) -> None:
         _, key, offset, body, exclude = word
-        room = self.rooms.get(key)
-        if room is None:
+        channel = self.subscriptions.get(key)
+        if channel is None:
             return
         left_out = self._by_socket_id(exclude) if exclude else None
-        self._events.event(room, body, offset == v.LAST, left_out, self.now)
+        self._events.event(channel, body, offset == v.LAST, left_out, self.now)
         if offset == v.LAST:
             for number in self._attachments.heard_last(key, body):
                 self._answer_one(number, v.HEARD, None)
@@ -706,9 +706,9 @@ class Sockets:
 
     def _dismiss(self, word: list[Any]) -> None:
         _, key, code, reason = word
-        room = self.rooms.get(key)
-        if room is not None:
-            for connection in [*room.subscribers, *(room.hidden or ())]:
+        channel = self.subscriptions.get(key)
+        if channel is not None:
+            for connection in [*channel.subscribers, *(channel.hidden or ())]:
                 self.close(connection, code, reason)
 
     # ------------------------------------------------------------------ write
@@ -834,7 +834,7 @@ class Sockets:
         connection.phase = CLOSING
         connection.reader = finder
         connection.held = None
-        connection.ask = 0
+        connection.call = 0
         self._later.pop(connection, None)
         self._resting.pop(connection, None)
         self._unfinished.pop(connection, None)
@@ -869,8 +869,8 @@ class Sockets:
 
     def _forget(self, connection: Connection) -> None:
         """Nothing that is said from here on is for this connection."""
-        for key in getattr(connection.session, "rooms", ()):
-            self.rooms.leave(connection, key)
+        for key in getattr(connection.session, "channels", ()):
+            self.subscriptions.leave(connection, key)
         self._attachments.forget(connection)
 
     def _shut(self, connection: Connection) -> None:
@@ -889,7 +889,7 @@ class Sockets:
             self._forget(connection)
         finally:
             connection.phase = CLOSING
-            connection.ask = 0
+            connection.call = 0
             connection.held = connection.reader = connection.out = None
             del self._connections[fd]
             for table in (self._deadlines, self._later, self._resting, self._unfinished):
@@ -923,16 +923,16 @@ class Sockets:
             self.close(connection, POLICY, "a message took too long")
         for fd in self._keepalive.due(now):
             self._keep_alive(fd)
-        for connection, effects in self._news.step(self._connections):
+        for connection, effects in self._broadcasts.step(self._connections):
             self._perform(connection, effects)
         self._ticks += 1
         if self._ticks % _COUNT_TICKS == 0:
-            self.rooms.counts()
+            self.subscriptions.counts()
             self._events.count(now)
             self._rested()
         self._resume_accepting()
         self._counters.connections = len(self._connections)
-        self._counters.rooms = len(self.rooms)
+        self._counters.channels = len(self.subscriptions)
         self._counters.buffered = self._budget.total
 
     def _overdue(self, now: float) -> list[Connection]:
@@ -941,7 +941,7 @@ class Sockets:
         for connection, deadline in list(self._unfinished.items()):
             if deadline > now:
                 break
-            if connection.mask & READ and not connection.ask:
+            if connection.mask & READ and not connection.call:
                 found.append(connection)
             else:
                 del self._unfinished[connection]

@@ -14,8 +14,8 @@ and the router sends
                                                      store may not have kept the acks
 
 The supervisor speaks on the same link: [ASK_STATUS, number] is answered with [STATUS, number, map], and
-[SET_NOTICE, number, space, key, value or None] with [STATUS, number, {"outcome": OK, FULL or FAILED, "notices": {key:
-value of that space}}], once that is durable. With "" as key it only reads.
+[SET_BROADCAST, number, space, key, value or None] with [STATUS, number, {"outcome": OK, FULL or FAILED, "broadcasts":
+{key: value of that space}}], once that is durable. With "" as key it only reads.
 
 A word is an array too; its first element says which. An *ask* is the worker's number for a question; exactly one
 ANSWER with that number comes back. Device and channel keys are 16 bytes. The link is ordered in each direction, and
@@ -39,7 +39,7 @@ READY = 1
 BATCH = 2
 BEAT = 3
 ASK_STATUS = 4
-SET_NOTICE = 5
+SET_BROADCAST = 5
 # --- messages, router to worker or supervisor
 WELCOME = 11
 REJOIN = 12
@@ -115,7 +115,7 @@ EVENT = 44
 """(channel key, offset, body, exclude) To every subscriber of the channel on this shard, but the connection with the
 socket id `exclude` ("": to all). offset: its place in the channel's log; LAST: it is now the event that READ gives; 0:
 it is kept nowhere."""
-NOTICE = 45
+BROADCAST = 45
 """(space, key, value or None) A small text of which every worker keeps a copy, or that there is none any more. At each
 change, and all that there are after WELCOME."""
 MEMBERS = 46
@@ -125,8 +125,8 @@ TERMINATE = 47
 """(channel key, code, reason) Close every connection that is subscribed to this address, in sight or hidden."""
 TELL_COUNTS = 49
 """(number) Say every COUNT that is put off, and then COUNTS_TOLD with this number."""
-NOTICES_TOLD = 48
-"""() After WELCOME all notices have been said: what else the worker knows of has gone in the meantime."""
+BROADCASTS_SENT = 48
+"""() After WELCOME all broadcasts have been said: what else the worker knows of has gone in the meantime."""
 STORE_STATE = 50
 """(why) The store refuses what is to be kept, or "": it does not (any more). At each change, and after WELCOME if it
 does."""
@@ -148,9 +148,9 @@ EVERYTHING = 2**31 - 1
 LAST = -1
 """As the offset of an event."""
 
-MAX_NOTICE_KEY = 256
-MAX_NOTICE_VALUE = 1024
-"""Characters of a notice. Its space may be as long as its key."""
+MAX_BROADCAST_KEY = 256
+MAX_BROADCAST_VALUE = 1024
+"""Characters of a broadcast. Its space may be as long as its key."""
 
 ANNOUNCE_CHUNK = 2000
 """Keys in one ANNOUNCE or ANNOUNCE_CHANNELS."""

@@ -107,7 +107,7 @@ WORKER_METRICS = (
     Metric("commands_refused", "counter", "Commands answered with an error and a close."),
     Metric("updates_sent", "counter", "Updates written to devices.", "updates.sent"),
     Metric("deliveries_missed", "counter", "Deliveries for devices that are not here any more, or do not read."),
-    Metric("rooms", "gauge", "Channels that have subscribers on this worker."),
+    Metric("channels", "gauge", "Channels that have subscribers on this worker."),
     Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),
     Metric("events_sent", "counter", "Copies of them for subscribers: written, or buffered for one that is slow."),
     Metric(
@@ -205,7 +205,7 @@ class WorkerCounters:
     commands_refused: int
     updates_sent: int
     deliveries_missed: int
-    rooms: int
+    channels: int
     events_heard: int
     events_sent: int
     fanout_waiting: int

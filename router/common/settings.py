@@ -268,9 +268,11 @@ class LinkOptions(Section):
     hold_read: int = option(
         50, "inboxes read at once for a worker that announces its devices again", unit="devices", ge=1
     )
-    max_notices: int = option(1000, "notices (broadcasts) of which every worker has a copy", unit="notices", ge=1)
-    max_notice_changes: int = option(
-        1000, "changes of notices that may wait for the store; more are refused", unit="changes", ge=1
+    max_broadcasts: int = option(
+        1000, "broadcasts (small texts) of which every worker has a copy", unit="broadcasts", ge=1
+    )
+    max_broadcast_changes: int = option(
+        1000, "changes of broadcasts that may wait for the store; more are refused", unit="changes", ge=1
     )
 
 

@@ -17,7 +17,7 @@ Key = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[int, Meta(ge=0, le=2**40)]
 Count = Annotated[int, Meta(ge=0, le=v.EVERYTHING)]
-Space = Annotated[str, Meta(max_length=v.MAX_NOTICE_KEY)]
+Space = Annotated[str, Meta(max_length=v.MAX_BROADCAST_KEY)]
 Label = Annotated[str, Meta(max_length=v.MAX_LABEL)]
 User = Annotated[str, Meta(max_length=v.MAX_USER_ID)]
 Slot = Annotated[str, Meta(max_length=1024)]
@@ -54,7 +54,7 @@ class _AskStatus(_Shape):
     number: Number
 
 
-class _SetNotice(_Shape):
+class _SetBroadcast(_Shape):
     number: Number
     space: str
     key: str
@@ -229,7 +229,7 @@ class _Event(_Shape):
     exclude: str
 
 
-class _Notice(_Shape):
+class _Broadcast(_Shape):
     space: str
     key: str
     value: str | None
@@ -248,12 +248,12 @@ class _Dismiss(_Shape):
     reason: Annotated[str, Meta(max_length=123)]
 
 
-class _NoticesTold(_Shape):
+class _BroadcastsSent(_Shape):
     pass
 
 
 class _StoreState(_Shape):
-    why: Annotated[str, Meta(max_length=v.MAX_NOTICE_VALUE)]
+    why: Annotated[str, Meta(max_length=v.MAX_BROADCAST_VALUE)]
 
 
 TO_ROUTER: Final[dict[int, type[_Shape]]] = {
@@ -261,7 +261,7 @@ TO_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.BATCH: _Batch,
     v.BEAT: _Beat,
     v.ASK_STATUS: _AskStatus,
-    v.SET_NOTICE: _SetNotice,
+    v.SET_BROADCAST: _SetBroadcast,
 }
 """Messages that a router hears."""
 
@@ -302,10 +302,10 @@ WORDS_OF_ROUTER: Final[dict[int, type[_Shape]]] = {
     v.DELIVER_STORED: _DeliverStored,
     v.DISCONNECT: _Key,
     v.EVENT: _Event,
-    v.NOTICE: _Notice,
+    v.BROADCAST: _Broadcast,
     v.MEMBERS: _Members,
     v.TERMINATE: _Dismiss,
-    v.NOTICES_TOLD: _NoticesTold,
+    v.BROADCASTS_SENT: _BroadcastsSent,
     v.TELL_COUNTS: _Number,
     v.STORE_STATE: _StoreState,
 }

@@ -1,5 +1,6 @@
-"""Notices: small texts of which every worker keeps a copy, such as the versions of WebPush's broadcasts. All of them
-are one record of the store. Part of the router's pure core."""
+"""Broadcasts: small texts by key of which every worker keeps a copy, such as the versions of WebPush's. Pure.
+
+All of them are one record of the store."""
 
 from __future__ import annotations
 
@@ -14,21 +15,21 @@ from router.common import logs
 from router.common import messages as v
 from router.core.committer import GroupCommitter
 
-SPACE: Final = "notice"
+SPACE: Final = "notice"  # as it is in stores that exist
 """Space of the one record that holds them."""
 KEY: Final = b"all"
 """Its key."""
 
 Answer = Callable[[int, dict[str, str]], None]
-"""Called once with OK, FULL or FAILED and the notices of the space that was asked about."""
-_Notices = dict[str, dict[str, str]]
+"""Called once with OK, FULL or FAILED and the broadcasts of the space that was asked about."""
+_Spaces = dict[str, dict[str, str]]
 _Ask = tuple[str, str, str | None, Answer]  # space, key, value
 
-_in = msgspec.json.Decoder(_Notices)
+_in = msgspec.json.Decoder(_Spaces)
 _out = msgspec.json.Encoder(order="sorted")
 
 
-class Notices:
+class Broadcasts:
     """All of them. `tell_all` says a word to every worker. `most` of them there may be, in all spaces; `most_changes`
     may wait for their turn, more are answered with FAILED."""
 
@@ -39,7 +40,7 @@ class Notices:
         self._most = most
         self._most_changes = most_changes
         self._tell_all = tell_all
-        self._notices: _Notices | None = None  # None: not read yet
+        self._broadcasts: _Spaces | None = None  # None: not read yet
         self._failed = False
         self._asks: deque[_Ask] = deque()
 
@@ -51,13 +52,13 @@ class Notices:
         if status != v.OK:
             self._failed = True
             return
-        notices: _Notices = {}
+        broadcasts: _Spaces = {}
         if value is not None:
             try:
-                notices = _in.decode(value)
+                broadcasts = _in.decode(value)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                logs.error("notices.not_understood", error=str(error))
-        self._notices = notices
+                logs.error("broadcasts.not_understood", error=str(error))
+        self._broadcasts = broadcasts
         for word in self.words():
             self._tell_all(word)
 
@@ -69,22 +70,22 @@ class Notices:
 
     def words(self) -> Iterator[Sequence[Any]]:
         """What is said to a worker that has joined: nothing while they are not known, all of them later."""
-        if self._notices is None:
+        if self._broadcasts is None:
             return
-        for space, notices in self._notices.items():
-            for key, value in notices.items():
-                yield (v.NOTICE, space, key, value)
-        yield (v.NOTICES_TOLD,)
+        for space, broadcasts in self._broadcasts.items():
+            for key, value in broadcasts.items():
+                yield (v.BROADCAST, space, key, value)
+        yield (v.BROADCASTS_SENT,)
 
     def set(self, space: str, key: str, value: str | None, answer: Answer) -> None:
-        """Set a notice, or remove it; it is said and answered when that is durable. With "" as key, only read.
+        """Set a broadcast, or remove it; it is said and answered when that is durable. With "" as key, only read.
 
         Raises: VocabularyError for what is no text.
         """
         if type(space) is not str or type(key) is not str or (value is not None and type(value) is not str):
-            raise v.VocabularyError("a notice is made of texts")
+            raise v.VocabularyError("a broadcast is made of texts")
         if not key:
-            self._answer(space, v.FAILED if self._notices is None else v.OK, answer)
+            self._answer(space, v.FAILED if self._broadcasts is None else v.OK, answer)
         elif len(self._asks) >= self._most_changes:
             self._answer(space, v.FAILED, answer)
         else:
@@ -98,27 +99,27 @@ class Notices:
         while asks:
             space, key, value, answer = asks[0]
             changed = self._with(space, key, value)
-            if changed is None or changed is self._notices:
+            if changed is None or changed is self._broadcasts:
                 asks.popleft()
-                status = v.FAILED if self._notices is None else v.FULL if changed is None else v.OK
+                status = v.FAILED if self._broadcasts is None else v.FULL if changed is None else v.OK
                 self._answer(space, status, answer)
                 continue
             self._committer.record(SPACE, KEY, _out.encode(changed), 0)
             self._committer.when_durable(partial(self._written, changed))
             return
 
-    def _with(self, space: str, key: str, value: str | None) -> _Notices | None:
-        """The notices with this one: themselves if it changes nothing, None if that cannot be."""
-        notices = self._notices
-        if notices is None:
+    def _with(self, space: str, key: str, value: str | None) -> _Spaces | None:
+        """The broadcasts with this one: themselves if it changes nothing, None if that cannot be."""
+        broadcasts = self._broadcasts
+        if broadcasts is None:
             return None
-        before = notices.get(space, {})
+        before = broadcasts.get(space, {})
         if before.get(key) == value:
-            return notices
-        changed = {name: there for name, there in notices.items() if name != space}
+            return broadcasts
+        changed = {name: there for name, there in broadcasts.items() if name != space}
         if value is None:
             inside = {name: text for name, text in before.items() if name != key}
-        elif max(len(space), len(key)) > v.MAX_NOTICE_KEY or len(value) > v.MAX_NOTICE_VALUE:
+        elif max(len(space), len(key)) > v.MAX_BROADCAST_KEY or len(value) > v.MAX_BROADCAST_VALUE:
             return None
         else:
             inside = before | {key: value}
@@ -127,13 +128,13 @@ class Notices:
         more = len(inside) > len(before)
         return None if more and sum(map(len, changed.values())) > self._most else changed
 
-    def _written(self, changed: _Notices, status: int) -> None:
+    def _written(self, changed: _Spaces, status: int) -> None:
         space, key, value, answer = self._asks.popleft()
         if status == v.OK:
-            self._notices = changed
-            self._tell_all((v.NOTICE, space, key, value))
+            self._broadcasts = changed
+            self._tell_all((v.BROADCAST, space, key, value))
         self._answer(space, status, answer)
         self._next()
 
     def _answer(self, space: str, status: int, answer: Answer) -> None:
-        answer(status, (self._notices or {}).get(space, {}))
+        answer(status, (self._broadcasts or {}).get(space, {}))

@@ -9,7 +9,7 @@ Two rules keep presence right:
 2. After a restart this is rebuilt by what workers announce. Until all of them have had the time for it, nobody is said
    to have left a channel that was announced; then everyone is told who is there, and finds out by himself.
 
-Workers know the members of their rooms, and compare: to tell them something twice does no harm.
+Workers know the members of their channels, and compare: to tell them something twice does no harm.
 """
 
 from __future__ import annotations

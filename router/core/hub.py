@@ -23,7 +23,7 @@ from router.common.id_set import added, count, has, removed
 from router.common.metrics import RouterCounters
 from router.common.settings import LinkOptions
 from router.core.address_map import AddressMap, Lease
-from router.core.broadcasts import Notices
+from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
 from router.core.facades import ChannelDirectory, Core, Logs, Messages, Records
@@ -108,7 +108,7 @@ class Hub:
         first = int.from_bytes(incarnation[-5:], "big") << 20
         self.recount = Recount(self._tell, first, options.max_recounts, delivery_timeout, monotonic)
         self.read_modify_write = ReadModifyWrite(committer)
-        self.notices = Notices(committer, options.max_notices, options.max_notice_changes, self._tell_all)
+        self.broadcasts = Broadcasts(committer, options.max_broadcasts, options.max_broadcast_changes, self._tell_all)
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
         self._sequence = 0
         self._ahead = int(unix_time() * 1e6) - int(monotonic() * 1e6)  # of the one clock before the other, at most
@@ -313,8 +313,8 @@ class Hub:
         shapes.check(shapes.TO_ROUTER, message)
         if kind == v.ASK_STATUS:
             self._say_direct(identity, [v.STATUS, message[1], self._status()])
-        elif kind == v.SET_NOTICE:
-            self._set_notice(identity, message)
+        elif kind == v.SET_BROADCAST:
+            self._set_broadcast(identity, message)
         elif kind == v.READY:
             self._join(identity, message)
         elif (peer := self._known(identity)) is not None:
@@ -336,13 +336,13 @@ class Hub:
             self.counters.link_dropped += 1
         self.direct.append((identity, message))
 
-    def _set_notice(self, identity: bytes, message: list[Any]) -> None:
+    def _set_broadcast(self, identity: bytes, message: list[Any]) -> None:
         _, number, space, key, value = message
 
-        def answer(status: int, notices: dict[str, str]) -> None:
-            self._say_direct(identity, [v.STATUS, number, {"outcome": status, "notices": notices}])
+        def answer(status: int, broadcasts: dict[str, str]) -> None:
+            self._say_direct(identity, [v.STATUS, number, {"outcome": status, "broadcasts": broadcasts}])
 
-        self.notices.set(space, key, value, answer)
+        self.broadcasts.set(space, key, value, answer)
 
     def _join(self, identity: bytes, message: list[Any]) -> None:
         _, protocol, shard, incarnation, pid = message
@@ -359,7 +359,7 @@ class Hub:
         self._say_direct(identity, [v.WELCOME, self.incarnation])
         if self._refusing:
             self._say(peer, (v.STORE_STATE, self._refusing))
-        for word in self.notices.words():
+        for word in self.broadcasts.words():
             self._say(peer, word)
         logs.event("worker.joined", shard=shard, pid=pid)
 
@@ -815,7 +815,7 @@ class Hub:
                 peer.stored_bytes = 0
             if peer.unread.waiting:
                 self._read_held(peer)
-        for tick in (self.notices.tick, self.channels.tick, self.recount.tick):
+        for tick in (self.broadcasts.tick, self.channels.tick, self.recount.tick):
             try:
                 tick()
             except Exception as error:  # one channel's or observer's defect

@@ -38,13 +38,13 @@ async def serving(options: AdminOptions, wait: trio.Event | None = None) -> Asyn
     async def unready() -> tuple[str, ...]:
         return ()
 
-    async def set_notice(space: str, key: str, value: str | None) -> dict[str, Any] | None:
+    async def set_broadcast(space: str, key: str, value: str | None) -> dict[str, Any] | None:
         raise RuntimeError("a defect of ours")
 
     listener = socket.create_server(("127.0.0.1", 0))
     number = listener.getsockname()[1]
     stop = trio.Event()
-    port = AdminPort(application(status, unready, set_notice), options)  # type: ignore[arg-type]
+    port = AdminPort(application(status, unready, set_broadcast), options)  # type: ignore[arg-type]
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(port.run, listener.detach(), stop.wait)

@@ -61,7 +61,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "webpush.max_unacked": 3,
         "webpush.max_channels": 2,
         "webpush.max_broadcasts": 2,
-        "link.max_notices": 3,
+        "link.max_broadcasts": 3,
     }
     with running_farm(tmp_path_factory.mktemp("narrow") / "data", settings, workers=1) as farm:
         yield farm

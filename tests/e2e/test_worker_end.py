@@ -51,8 +51,8 @@ class Alone:
 
     def words(self, *words: Any, confirmed: int = 0, unkept: tuple[int, ...] = ()) -> None:
         """Have the router say these, and the worker hear them."""
-        self.tell([v.WORDS, confirmed, [*words, (v.NOTICE, "end", "", None)], unkept])
-        self._until(lambda: bool(self.heard) and self.heard[-1][:2] == [v.NOTICE, "end"])
+        self.tell([v.WORDS, confirmed, [*words, (v.BROADCAST, "end", "", None)], unkept])
+        self._until(lambda: bool(self.heard) and self.heard[-1][:2] == [v.BROADCAST, "end"])
         self.heard.pop()
 
     def said(self, count: int) -> list[Any]:
@@ -182,7 +182,7 @@ def test_a_message_of_a_router_that_is_none_is_passed_over(tmp_path: Path, messa
         [v.DISCONNECT, b"short"],
         [v.DELIVER_STORED, DEVICE, [["a"]]],
         [v.EVENT, DEVICE, 0, b"no text", ""],
-        [v.NOTICE, "space", 1, None],
+        [v.BROADCAST, "space", 1, None],
         [v.MEMBERS, DEVICE, True, [["ann"]], []],
         [v.TERMINATE, DEVICE, "4009", ""],
     ],

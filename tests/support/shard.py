@@ -6,7 +6,7 @@ from typing import Any
 
 import websocket
 
-from farm.dialects import Ask, Close, Context, Effects, Join, Part
+from farm.dialects import Call, Close, Context, Effects, Subscribe, Unsubscribe
 from farm.dialects.webpush import WebPushDialect, dialect
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.sockets import Sockets
@@ -43,7 +43,7 @@ class TalkSession:
         self.where = where
         self.members = members
         self.reads = False  # behind the answer to a join
-        self.rooms: tuple[bytes, ...] = ()
+        self.channels: tuple[bytes, ...] = ()
 
     def begun(self, now: float) -> Effects:
         yield self.socket_id.encode()
@@ -53,8 +53,8 @@ class TalkSession:
             yield Close(4001, "no such application")
 
     def join(self, user: str | None, hidden: bool = False) -> Effects:
-        self.rooms = (ROOM,)
-        return (Join(ROOM, "" if hidden else LABEL, user, f"info of {user}", self.members, hidden),)
+        self.channels = (ROOM,)
+        return (Subscribe(ROOM, "" if hidden else LABEL, user, f"info of {user}", self.members, hidden),)
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         command, _, user = message.decode().partition(" ")
@@ -63,19 +63,19 @@ class TalkSession:
         if command == "hide":
             return self.join(None, True)
         if command == "part":
-            self.rooms = ()
-            return (Part(ROOM), b"parted")
+            self.channels = ()
+            return (Unsubscribe(ROOM), b"parted")
         if command == "break":
             return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
         if command == "read":
-            return (Ask((v.READ, 0, "space", ROOM), "read"),)
+            return (Call((v.READ, 0, "space", ROOM), "read"),)
         return (message,)
 
-    def answered(self, question: Any, status: int, payload: Any, now: float) -> Effects:
-        if question == "read":
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
+        if context == "read":
             return (b"heard" if status == v.HEARD else b"read " + payload,)
         if status != v.OK:
-            self.rooms = ()
+            self.channels = ()
         joined = f"joined {status} {json.dumps(payload)}".encode()
         return (joined, *self.received(b"read", False, now)) if self.reads else (joined,)
 
@@ -197,8 +197,8 @@ class Shard:
 
     def answer(self, payload: Any = None, status: int = v.OK) -> None:
         """Answer the one question that was put."""
-        (ask,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ) and word[1]]
-        self.sockets.heard([(v.ANSWER, ask, status, payload)])
+        (call,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ) and word[1]]
+        self.sockets.heard([(v.ANSWER, call, status, payload)])
 
     def event(self, body: str, exclude: str = "", offset: int = 0) -> None:
         self.sockets.heard([(v.EVENT, ROOM, offset, body, exclude)])

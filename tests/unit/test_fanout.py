@@ -11,7 +11,7 @@ from farm.worker.fanout import EVENT, LAST, MEMBERS, Batch, FanOut, FanOuts
 MOST = 12
 
 
-class Room:
+class LocalChannel:
     """A channel whose subscribers are told by a FanOut, and beside it what each of them has to hear."""
 
     def __init__(self) -> None:
@@ -42,14 +42,14 @@ class Room:
         if left_out is not None:
             fan_out.leave_out(left_out)
 
-    def join(self, subscriber: int, answered: bool) -> None:
+    def join(self, subscriber: int, replied: bool) -> None:
         if subscriber in self.subscribers:
             return
         self.subscribers[subscriber] = None
         self.heard[subscriber] = []
         self.due[subscriber] = []
         self.fan_outs.join("room", subscriber)
-        if not answered:
+        if not replied:
             fan_out = self.fan_out or self.fan_outs.begin("room", self.subscribers)
             fan_out.answer_first(subscriber, f"answer {subscriber}")
             self.unanswered[subscriber] = len(self.said)
@@ -130,25 +130,25 @@ step = st.one_of(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(step, max_size=60))
 def test_each_subscriber_hears_what_was_said_while_it_was_in_once_and_in_order(steps: list[tuple[Any, ...]]) -> None:
-    room = Room()
+    channel = LocalChannel()
     for name, *what in steps:
-        getattr(room, name)(*what)
-        for subscriber, heard in room.heard.items():
-            assert heard == room.due[subscriber][: len(heard)]
-    room.finish()
+        getattr(channel, name)(*what)
+        for subscriber, heard in channel.heard.items():
+            assert heard == channel.due[subscriber][: len(heard)]
+    channel.finish()
 
 
 def test_what_waits_is_joined_into_one_write_for_each() -> None:
-    room = Room()
+    channel = LocalChannel()
     for subscriber in range(10):
-        room.join(subscriber, True)
-    room.say(EVENT)
-    room.slice(5)  # half of them have the first
-    room.say(EVENT)
-    room.slice(5)  # the others have both with one write
-    room.say(EVENT)
-    room.finish()
-    assert room.writes == 5 + 5 + 10
+        channel.join(subscriber, True)
+    channel.say(EVENT)
+    channel.slice(5)  # half of them have the first
+    channel.say(EVENT)
+    channel.slice(5)  # the others have both with one write
+    channel.say(EVENT)
+    channel.finish()
+    assert channel.writes == 5 + 5 + 10
 
 
 def test_a_long_frame_is_a_write_by_itself_and_costs_as_many_as_it_takes() -> None:
@@ -195,18 +195,18 @@ def test_they_take_turns() -> None:
 
 
 def test_who_comes_and_goes_without_end_takes_no_memory() -> None:
-    room = Room()
+    channel = LocalChannel()
     for subscriber in range(10):
-        room.join(subscriber, True)
+        channel.join(subscriber, True)
     most = going = 0
     for number in range(2000):
         if number % 2:
-            room.say(EVENT)
-        room.leave(number % 10)
-        room.join(number % 10, True)
-        room.slice(5)
-        most = max(most, room.fan_outs.memory)
-        going += bool(room.fan_outs.going)
+            channel.say(EVENT)
+        channel.leave(number % 10)
+        channel.join(number % 10, True)
+        channel.slice(5)
+        most = max(most, channel.fan_outs.memory)
+        going += bool(channel.fan_outs.going)
     assert going >= 1000
     assert most < 10_000
 

@@ -11,18 +11,18 @@ import pytest
 from support.common import Clock, settings_with
 
 from farm.dialects import (
-    Ask,
     Become,
     Binary,
+    Call,
     Close,
     Context,
     Effects,
-    Join,
     Members,
-    Part,
     Registered,
     Session,
+    Subscribe,
     Tick,
+    Unsubscribe,
     pusher,
     simplepush,
     webpush,
@@ -171,19 +171,19 @@ class Listener:
             elif isinstance(effect, Close):
                 assert effect.code != INTERNAL, effect.reason
                 self.closed = effect
-            elif isinstance(effect, Join):
+            elif isinstance(effect, Subscribe):
                 members = None if effect.user is None else Members([(effect.user, effect.info)])
                 v.pack([effect.key, effect.label, effect.user, effect.info])
-                self._take(self.session.answered(effect, v.OK, members, 1000.0))
-            elif isinstance(effect, Ask):
+                self._take(self.session.replied(effect, v.OK, members, 1000.0))
+            elif isinstance(effect, Call):
                 v.pack(effect.word)
                 payload: Any = {v.ATTACH: ([], None), v.FETCH: []}.get(effect.word[0])
-                self._take(self.session.answered(effect.question, v.OK, payload, 1000.0))
+                self._take(self.session.replied(effect.context, v.OK, payload, 1000.0))
             elif type(effect) is tuple:
                 v.pack(effect)
             else:
                 assert not isinstance(effect, Binary | Become)
-                assert isinstance(effect, Part | Registered | Tick)
+                assert isinstance(effect, Unsubscribe | Registered | Tick)
 
 
 class Speakers:

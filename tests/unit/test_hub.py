@@ -1273,9 +1273,9 @@ async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
         [v.BEAT, {str(number): number for number in range(1001)}],
         [v.ASK_STATUS],
         [v.ASK_STATUS, "1"],
-        [v.SET_NOTICE, 1, "space", b"key", "value"],
-        [v.SET_NOTICE, 1, None, "key", "value"],
-        [v.SET_NOTICE, 1, "space", "key", 1],
+        [v.SET_BROADCAST, 1, "space", b"key", "value"],
+        [v.SET_BROADCAST, 1, None, "key", "value"],
+        [v.SET_BROADCAST, 1, "space", "key", 1],
     ],
 )
 @in_rig()

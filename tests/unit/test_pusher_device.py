@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
-from farm.dialects import Ask, Close, Context, Effects, Join, Members, Part, Tick
+from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Tick, Unsubscribe
 from farm.dialects.pusher import PusherDialect, PusherSession, Turned, _shared_address, dialect
 from farm.worker.upgrade import Request
 from router.common import messages as v
@@ -64,7 +64,7 @@ class Device:
         self.session = session
         self.words: list[tuple[Any, ...]] = []
         self.parted: list[bytes] = []
-        self.open: Join | Ask | None = None
+        self.open: Subscribe | Call | None = None
         self.closed: Close | None = None
         self.ticks: list[float] = []
         self.greeting = self.take(session.begun(self.clock.monotonic())) if begin else []
@@ -76,10 +76,10 @@ class Device:
             assert self.closed is None
             if isinstance(effect, bytes):
                 events.append(event(effect))
-            elif isinstance(effect, Join | Ask):
+            elif isinstance(effect, Subscribe | Call):
                 assert self.open is None
                 self.open = effect
-            elif isinstance(effect, Part):
+            elif isinstance(effect, Unsubscribe):
                 self.parted.append(effect.key)
             elif isinstance(effect, Close):
                 self.closed = effect
@@ -101,8 +101,8 @@ class Device:
         """The answer to what is open."""
         assert self.open is not None
         asked, self.open = self.open, None
-        question = asked if isinstance(asked, Join) else asked.question
-        return self.take(self.session.answered(question, status, payload, self.clock.monotonic()))
+        context = asked if isinstance(asked, Subscribe) else asked.context
+        return self.take(self.session.replied(context, status, payload, self.clock.monotonic()))
 
     def subscribe(self, channel: str, *members: str, **data: Any) -> list[Any]:
         """A subscription that the router agrees to, or one that does not get so far."""
@@ -127,9 +127,9 @@ class Device:
         assert told["event"] == "pusher:signin_success"
         return self
 
-    def rooms(self) -> set[bytes]:
+    def channels(self) -> set[bytes]:
         assert isinstance(self.session, PusherSession)
-        return set(self.session.rooms)
+        return set(self.session.channels)
 
 
 def event(text: bytes | str) -> Any:
@@ -328,7 +328,7 @@ def test_an_application_may_want_authorized_connections(tmp_path: Path) -> None:
     assert stranger.closed is not None
     assert stranger.closed.code == 4009
     for let_in in (Device(of).signed_in("7"), Device(of), Device(of)):
-        if isinstance(let_in.session, PusherSession) and not let_in.rooms():
+        if isinstance(let_in.session, PusherSession) and not let_in.channels():
             let_in.subscribe("private-a", auth=auth("private-a"))
         assert let_in.session.tick(1.0) == ((), 149.0)
 
@@ -339,11 +339,11 @@ def test_an_application_may_want_authorized_connections(tmp_path: Path) -> None:
 def test_a_public_channel(plain: PusherDialect) -> None:
     device = Device(plain)
     assert device.send("pusher:subscribe", {"channel": "news", "auth": ""}) == []
-    assert device.open == Join(address("news"), label("3", "news"))
-    assert device.rooms() == {address("news")}
+    assert device.open == Subscribe(address("news"), label("3", "news"))
+    assert device.channels() == {address("news")}
     assert device.answer() == [succeeded("news")]
     assert device.send("pusher:unsubscribe", {"channel": "news"}) == []
-    assert (device.parted, device.rooms()) == ([address("news")], set())
+    assert (device.parted, device.channels()) == ([address("news")], set())
     assert device.send("pusher:unsubscribe", {"channel": "news"}) == []
     assert device.parted == [address("news")]
 
@@ -360,7 +360,7 @@ def test_subscribers_of_a_channel_share_its_address(plain: PusherDialect) -> Non
         device = Device(plain)
         device.subscribe("news")
         assert isinstance(device.session, PusherSession)
-        keys.append(device.session.rooms[0])
+        keys.append(device.session.channels[0])
     assert keys[0] is keys[1]
 
 
@@ -395,9 +395,9 @@ def test_a_private_channel_needs_its_signature(plain: PusherDialect, name: str) 
     for wrong in (None, "", "x", auth("private-b"), auth(name, secret="x"), auth(name, data="{}"), auth(name)[:-1]):
         assert denied(device.subscribe(name, auth=wrong)) == (name, "AuthError", 401)
     assert denied(device.subscribe(name)) == (name, "AuthError", 401)
-    assert device.rooms() == set()
+    assert device.channels() == set()
     device.send("pusher:subscribe", {"channel": name, "auth": auth(name)})
-    assert device.open == Join(address(name), label("3", name))
+    assert device.open == Subscribe(address(name), label("3", name))
 
 
 @pytest.mark.parametrize("name", ["private-a", "private-encrypted-a", "private-cache-a"])
@@ -406,7 +406,7 @@ def test_the_signature_of_a_private_channel_may_cover_data(plain: PusherDialect,
     for signed, said in ((data, data), (None, data), (None, None), (None, ""), ("", "")):
         device = Device(plain)
         device.send("pusher:subscribe", {"channel": name, "auth": auth(name, signed), "channel_data": said})
-        assert device.open == Join(address(name), label("3", name))  # and it makes no member of it
+        assert device.open == Subscribe(address(name), label("3", name))  # and it makes no member of it
     for signed, said in ((data, '{"user_id":"u2"}'), (data, None), (data, ""), ("", None)):
         told = Device(plain).subscribe(name, auth=auth(name, signed), channel_data=said)
         assert denied(told) == (name, "AuthError", 401)
@@ -424,7 +424,7 @@ def test_when_the_router_cannot_the_device_comes_back(plain: PusherDialect) -> N
     device.answer(v.FAILED)
     assert device.closed is not None
     assert device.closed.code == 4100
-    assert device.rooms() == set()
+    assert device.channels() == set()
 
 
 # ---------------------------------------------------------------------- presence
@@ -436,7 +436,7 @@ def test_a_presence_channel(plain: PusherDialect) -> None:
     vector = f"{KEY}:afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c"
     said = {"channel": "presence-foobar", "auth": vector, "channel_data": data}
     assert device.send("pusher:subscribe", said) == []
-    assert device.open == Join(
+    assert device.open == Subscribe(
         address("presence-foobar"), label("3", "presence-foobar"), "10", '#{"name":"Mr. Pusher"}', 100
     )
     (told,) = device.answer(v.OK, Members([("10", '#{"name":"Mr. Pusher"}'), ("eve", "")]))
@@ -449,7 +449,7 @@ def test_a_presence_channel_that_is_full(plain: PusherDialect) -> None:
     data = '{"user_id":"a"}'
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
     assert denied(device.answer(v.FULL)) == ("presence-a", "LimitReached", 403)
-    assert device.rooms() == set()
+    assert device.channels() == set()
     assert device.enter("presence-a", "a", "a")[0]["event"] == "pusher_internal:subscription_succeeded"
 
 
@@ -472,7 +472,7 @@ def test_a_member_that_cannot_be(plain: PusherDialect, data: str | None, kind: s
     device = Device(plain)
     told = device.subscribe("presence-a", auth=auth("presence-a", data), channel_data=data)
     assert denied(told)[:2] == ("presence-a", kind)
-    assert device.rooms() == set()
+    assert device.channels() == set()
 
 
 @pytest.mark.parametrize(("user", "shown"), [(7, 7), ("7", "7"), (0, 0), (-7, -7), (2**64, 2**64)])
@@ -481,7 +481,7 @@ def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any
     data = json.dumps({"user_id": user})
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
     join = device.open
-    assert isinstance(join, Join)
+    assert isinstance(join, Subscribe)
     assert join.user == str(user)  # by which 7 and "7" are one member
     presence = device.answer(v.OK, Members([(join.user, join.info)]))[0]["data"]["presence"]
     assert presence == {"ids": [shown], "hash": {str(user): None}, "count": 1}
@@ -491,7 +491,7 @@ def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any
     assert json.loads(device.words[0][3])["user_id"] == shown
     signed_in = Device(talkative).signed_in(user)
     signed_in.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
-    assert isinstance(signed_in.open, Join)
+    assert isinstance(signed_in.open, Subscribe)
     assert signed_in.open[2:4] == (join.user, join.info)
 
 
@@ -499,7 +499,7 @@ def test_user_info_of_null_is_none(plain: PusherDialect) -> None:
     device = Device(plain)
     data = '{"user_id":"a","user_info":null}'
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
-    assert isinstance(device.open, Join)
+    assert isinstance(device.open, Subscribe)
     assert device.open.info == ""
 
 
@@ -512,7 +512,7 @@ def test_the_signature_covers_the_member(plain: PusherDialect) -> None:
 def test_who_is_signed_in_needs_no_channel_data(plain: PusherDialect) -> None:
     device = Device(plain).signed_in("7", user_info={"name": "Eve"})
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
-    assert isinstance(device.open, Join)
+    assert isinstance(device.open, Subscribe)
     assert device.open[2:4] == ("7", '{"name": "Eve"}')
 
 
@@ -531,7 +531,7 @@ def test_members_come_and_go(plain: PusherDialect) -> None:
 def test_a_cache_channel_gives_its_last_event(talkative: PusherDialect) -> None:
     device = Device(talkative)
     assert device.subscribe("cache-a") == [succeeded("cache-a")]
-    assert device.open == Ask((v.READ, 0, CACHE, address("cache-a")), "cache-a")
+    assert device.open == Call((v.READ, 0, CACHE, address("cache-a")), "cache-a")
     frame = '{"event":"price","channel":"cache-a","data":"{\\"is\\":5}"}'
     assert device.answer(v.OK, cache_record(frame, 2_000_000_000)) == [event(frame)]
     assert device.words == []
@@ -640,8 +640,8 @@ def test_signing_in(plain: PusherDialect) -> None:
     data = '{"id":"12345"}'
     vector = f"{KEY}:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"
     assert device.send("pusher:signin", {"auth": vector, "user_data": data}) == []
-    assert device.open == Join(address("#server-to-user-12345"), hidden=True)
-    assert device.rooms() == {address("#server-to-user-12345")}
+    assert device.open == Subscribe(address("#server-to-user-12345"), hidden=True)
+    assert device.channels() == {address("#server-to-user-12345")}
     assert device.answer() == [{"event": "pusher:signin_success", "data": {"user_data": data}}]
 
 
@@ -652,12 +652,12 @@ def test_the_channel_of_a_user(plain: PusherDialect) -> None:
     device.signed_in("ä 7")
     assert denied(device.subscribe("#server-to-user-8"))[1:] == ("AuthError", 401)
     device.send("pusher:subscribe", {"channel": name, "auth": ""})
-    assert device.open == Join(address(name))
+    assert device.open == Subscribe(address(name))
     assert device.answer() == [succeeded(name)]
     device.send("pusher:unsubscribe", {"channel": name})
-    assert device.open == Join(address(name), hidden=True)  # its connections can still be closed
+    assert device.open == Subscribe(address(name), hidden=True)  # its connections can still be closed
     assert device.answer() == []
-    assert (device.rooms(), device.parted) == ({address(name)}, [])
+    assert (device.channels(), device.parted) == ({address(name)}, [])
 
 
 def test_signing_in_again(plain: PusherDialect) -> None:
@@ -680,7 +680,7 @@ def test_a_user_id_is_a_text_or_a_whole_number(plain: PusherDialect, user: Any) 
 def test_who_signs_in_with_a_number_is_the_same_as_with_its_digits(plain: PusherDialect) -> None:
     device = Device(plain)
     assert device.sign_in(7) == []
-    assert isinstance(device.open, Join)
+    assert isinstance(device.open, Subscribe)
     assert device.open.key == address("#server-to-user-7")
     assert device.answer() == [{"event": "pusher:signin_success", "data": {"user_data": '{"id": 7}'}}]
     assert device.sign_in("7")[0]["event"] == "pusher:signin_success"
@@ -692,7 +692,7 @@ def test_a_sign_in_needs_its_signature(plain: PusherDialect) -> None:
     told = device.send("pusher:signin", {"auth": f"{KEY}:{'0' * 64}", "user_data": '{"id":"7"}'})
     assert error(told)[0] == 4009
     assert device.closed is None
-    assert device.rooms() == set()
+    assert device.channels() == set()
 
 
 def test_a_sign_in_that_the_router_cannot_do(plain: PusherDialect) -> None:
@@ -706,9 +706,9 @@ def test_a_sign_in_that_the_router_cannot_do(plain: PusherDialect) -> None:
 # ---------------------------------------------------------------------- watchlists
 
 
-def watch(user: str, who: str) -> Join:
+def watch(user: str, who: str) -> Subscribe:
     name = f"#watch-{user}"
-    return Join(address(name), label("3", name), who, "", 2)
+    return Subscribe(address(name), label("3", name), who, "", 2)
 
 
 def watched(**users: list[str]) -> dict[str, Any]:
@@ -727,8 +727,8 @@ def test_a_watchlist_is_told_who_is_there(tmp_path: Path) -> None:
         assert device.answer(v.OK, members) == []
     assert device.open == watch("c", "")
     assert device.answer(v.OK, {"": "", "c": ""}) == [watched(online=["a", "c"], offline=["b"])]
-    rooms = {address(name) for name in ("#server-to-user-7", "#watch-7", "#watch-a", "#watch-b", "#watch-c")}
-    assert device.rooms() == rooms
+    channels = {address(name) for name in ("#server-to-user-7", "#watch-7", "#watch-a", "#watch-b", "#watch-c")}
+    assert device.channels() == channels
     assert device.subscribe("news") == [succeeded("news")]  # those are no channels that it has subscribed to
     assert denied(device.subscribe("more")) == ("more", "LimitReached", 403)
 
@@ -754,7 +754,7 @@ def test_a_watchlist_of_nobody(tmp_path: Path) -> None:
     device = Device(made(tmp_path, {"watchlists": True})).signed_in("7")
     assert device.open == watch("7", "7")
     assert device.answer(v.FAILED) == []
-    assert (device.open, device.rooms()) == (None, {address("#server-to-user-7")})
+    assert (device.open, device.channels()) == (None, {address("#server-to-user-7")})
 
 
 def test_watchlists_are_off_by_default(plain: PusherDialect) -> None:
@@ -767,12 +767,12 @@ def test_watchlists_are_off_by_default(plain: PusherDialect) -> None:
 def test_a_watchlist_may_be_null_and_may_hold_numbers(tmp_path: Path) -> None:
     of = made(tmp_path, {"watchlists": True})
     device = Device(of).signed_in(7, watchlist=None)
-    assert isinstance(device.open, Join)
+    assert isinstance(device.open, Subscribe)
     assert device.open.key == address("#watch-7")
     assert device.answer(v.OK, {"7": ""}) == []
     device = Device(of).signed_in("7", watchlist=[8, "8", 7])
     device.answer(v.OK, {"7": ""})
-    assert isinstance(device.open, Join)
+    assert isinstance(device.open, Subscribe)
     assert device.open.key == address("#watch-8")
     assert device.answer(v.OK, {}) == [watched(offline=["8"])]
 
@@ -837,7 +837,7 @@ def test_a_subscribed_session_is_small(plain: PusherDialect) -> None:
         return session
 
     session = subscribed(0)
-    parts = [session, session.rooms, session.socket_id]
+    parts = [session, session.channels, session.socket_id]
     assert all(part is None or part in parts for part in (session._more,))
     assert sum(map(sys.getsizeof, parts)) <= 260
     gc.collect()

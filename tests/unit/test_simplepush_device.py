@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
-from farm.dialects import REGISTERED, Ask, Binary, Close, Context, Effects, Tick
+from farm.dialects import REGISTERED, Binary, Call, Close, Context, Effects, Tick
 from farm.dialects.simplepush import SimplePushDialect, SimplePushSession, dialect
 from farm.worker.upgrade import Request
 from router.common import messages as v
@@ -51,7 +51,7 @@ class Device:
         request = Request(b"GET", "/", "", {}, (1, 1))
         self.session: SimplePushSession = self.dialect.opened(request)
         self.words: list[tuple[Any, ...]] = []
-        self.ask: Ask | None = None
+        self.call: Call | None = None
         self.closed: Close | None = None
         self.registered = 0
         self.next_tick = self.dialect.first_tick
@@ -62,9 +62,9 @@ class Device:
             assert self.closed is None
             if isinstance(effect, bytes):
                 replies.append(json.loads(effect))
-            elif isinstance(effect, Ask):
-                assert self.ask is None
-                self.ask = effect
+            elif isinstance(effect, Call):
+                assert self.call is None
+                self.call = effect
             elif isinstance(effect, Close):
                 self.closed = effect
             elif isinstance(effect, Tick):
@@ -87,14 +87,14 @@ class Device:
 
     def answer(self, status: int = v.OK, payload: Any = None) -> list[Any]:
         """The router's answer to the open question. Returns: the replies."""
-        assert self.ask is not None
-        ask, self.ask = self.ask, None
-        return self._take(self.session.answered(ask.question, status, payload, self.clock.monotonic()))
+        assert self.call is not None
+        call, self.call = self.call, None
+        return self._take(self.session.replied(call.context, status, payload, self.clock.monotonic()))
 
     def word(self) -> tuple[Any, ...]:
         """The word of the open question."""
-        assert self.ask is not None
-        return self.ask.word
+        assert self.call is not None
+        return self.call.word
 
     def greeted(self, uaid: str = UAID, items: tuple[Any, ...] = (), record: bytes | None = None) -> "Device":
         """After a hello that the router agreed to."""
@@ -130,7 +130,7 @@ def refused(device: Device, command: Any, status: int, text: str) -> dict[str, A
     assert reply["error"] == (INVALID if status == 401 else text)
     assert device.closed is not None
     assert device.closed.code == 1000
-    assert device.ask is None
+    assert device.call is None
     assert device.words == []
     assert device.counters.commands_refused == 1
     return dict(reply)
@@ -223,7 +223,7 @@ def test_any_json_is_answered_or_closed(value: Any) -> None:
     device.send(
         json.dumps({"messageType": "hello", "uaid": value, "channelIDs": value})
     ) if device.closed is None else None
-    assert device.closed is not None or device.ask is not None or value in ({}, "")
+    assert device.closed is not None or device.call is not None or value in ({}, "")
 
 
 # ---- the header
@@ -582,7 +582,7 @@ def test_an_ack_names_versions_and_is_not_answered() -> None:
     }
     assert device.send(command) == []
     assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 5), (OTHER, 6)])]
-    assert device.ask is None
+    assert device.call is None
 
 
 def test_an_ack_without_a_version_is_one_of_version_0() -> None:
@@ -713,7 +713,7 @@ def test_without_an_interval_any_number_of_pings() -> None:
 def test_purge_is_accepted_and_does_nothing() -> None:
     for device in (Device(), Device().greeted()):
         assert device.send({"messageType": "purge"}) == []
-        assert device.closed is device.ask is None
+        assert device.closed is device.call is None
         assert device.words == []
 
 
@@ -761,13 +761,13 @@ def test_what_is_not_acknowledged_is_bounded_and_the_rest_comes_when_there_is_ro
     assert device.delivered(channels[0], 2)["updates"] == [update(channels[0], 2)]  # it has its place
     assert len(device.session._unacked or ()) == 4
     device.send({"messageType": "ack", "updates": [update(channels[1], 1)]})
-    assert device.ask is None
+    assert device.call is None
     device.send({"messageType": "ack", "updates": [update(channels[2], 1)]})
     assert device.word() == (v.FETCH, 0, device.session.key, v.EVERYTHING)
     kept = [item(channels[0], 2), item(channels[3], 1), item(channels[4], 1)]
     assert device.answer(v.OK, kept)[0]["updates"] == [update(channels[4], 1)]
     device.send({"messageType": "ack", "updates": [update(channels[4], 1)]})
-    assert device.ask is None
+    assert device.call is None
 
 
 def test_what_was_acknowledged_is_not_remembered() -> None:

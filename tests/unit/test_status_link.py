@@ -40,7 +40,7 @@ def test_an_answer_that_is_none_is_passed_over(tmp_path: Path, answer: list[byte
         heard: list[Any] = []
 
         async def asks() -> None:
-            heard.append(await link.set_notice("space", "key", "half a character: \ud83d"))
+            heard.append(await link.set_broadcast("space", "key", "half a character: \ud83d"))
             heard.append(await link.ask())
 
         try:

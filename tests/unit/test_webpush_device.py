@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
 import farm.dialects.simplepush
-from farm.dialects import REGISTERED, Ask, Become, Binary, Close, Context, Effects
+from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, Effects
 from farm.dialects.simplepush import SimplePushDialect, SimplePushSession
 from farm.dialects.webpush import NOT_FOLLOWED, NOT_FOUND, WebPushDialect, WebPushSession, dialect
-from farm.worker.broadcasts import STEP, News
+from farm.worker.broadcasts import STEP, BroadcastScan
 from farm.worker.connection import OPEN, Connection
 from farm.worker.shared_path import Undecided, by_path
 from farm.worker.upgrade import Request
@@ -64,7 +64,7 @@ class Device:
         self.counters = self.dialect.counters
         self.session: WebPushSession = self.dialect.opened(REQUEST)
         self.words: list[tuple[Any, ...]] = []
-        self.ask: Ask | None = None
+        self.call: Call | None = None
         self.closed: Close | None = None
         self.registered = 0
 
@@ -74,9 +74,9 @@ class Device:
             assert self.closed is None
             if isinstance(effect, bytes):
                 replies.append(json.loads(effect))
-            elif isinstance(effect, Ask):
-                assert self.ask is None
-                self.ask = effect
+            elif isinstance(effect, Call):
+                assert self.call is None
+                self.call = effect
             elif isinstance(effect, Close):
                 self.closed = effect
             elif effect is REGISTERED:
@@ -89,7 +89,7 @@ class Device:
 
     def send(self, command: Any, binary: bool = False) -> list[Any]:
         """A command as an object, a JSON text or bytes. Returns: the replies."""
-        assert self.ask is None
+        assert self.call is None
         if isinstance(command, (dict, list)):
             command = json.dumps(command)
         if isinstance(command, str):
@@ -98,14 +98,14 @@ class Device:
 
     def answer(self, status: int = v.OK, payload: Any = None) -> list[Any]:
         """The router's answer to the open question. Returns: the replies."""
-        assert self.ask is not None
-        ask, self.ask = self.ask, None
-        return self.take(self.session.answered(ask.question, status, payload, self.clock.monotonic()))
+        assert self.call is not None
+        call, self.call = self.call, None
+        return self.take(self.session.replied(call.context, status, payload, self.clock.monotonic()))
 
     def word(self) -> tuple[Any, ...]:
         """The word of the open question."""
-        assert self.ask is not None
-        return self.ask.word
+        assert self.call is not None
+        return self.call.word
 
     def greeted(self, *items: Any, record: bytes | None = None, broadcasts: Any = None) -> "Device":
         """After a hello that the router agreed to."""
@@ -162,7 +162,7 @@ def refused(device: Device, command: Any, code: int = 1008) -> str:
     assert device.send(command) == []
     assert device.closed is not None
     assert device.closed.code == code
-    assert device.ask is None
+    assert device.call is None
     assert device.words == []
     assert device.counters.commands_refused == 1
     assert device.closed.reason
@@ -271,7 +271,7 @@ def test_a_uaid_that_is_none_of_ours_is_replaced_without_a_word(uaid: str | None
 
 def test_an_unknown_uaid_is_replaced() -> None:
     device = Device()
-    device.dialect.noticed("b", "2")
+    device.dialect.broadcast_changed("b", "2")
     device.send(hello(broadcasts={"b": "1"}))
     assert device.answer(v.UNKNOWN) == []
     assert device.word()[2] != KEY
@@ -380,7 +380,7 @@ def test_register_with_a_bad_key_is_told(key: str) -> None:
     assert (reply["messageType"], reply["channelID"], reply["status"]) == ("register", CHANNEL, 400)
     assert reply["pushEndpoint"]
     assert device.closed is None
-    assert device.ask is None
+    assert device.call is None
 
 
 @pytest.mark.parametrize(("status", "told"), [(v.FAILED, 500), (v.FULL, 400)])
@@ -429,7 +429,7 @@ def test_unregister(fields: dict[str, Any]) -> None:
     reply = {"messageType": "unregister", "channelID": CHANNEL, "status": 200}
     assert device.answer(v.OK, waiting) == [reply]
     assert device.acked() == [tuple(item(9, CHANNEL, "t")[:2]), tuple(item(1)[:2]), tuple(item(3)[:2])]
-    assert device.ask is None
+    assert device.call is None
     assert device.counters.unregisters == 1
 
 
@@ -478,12 +478,12 @@ def test_hello_is_followed_by_the_first_batch_and_each_ack_of_all_by_the_next() 
     device = Device(batch=3).greeted(item(9, CHANNEL, "t"), item(1), item(2, OTHER))
     assert device.notes == [note(9, CHANNEL, "t"), note(1), note(2, OTHER)]
     assert device.ack(note(1)) == device.ack(note(9, CHANNEL, "t")) == []
-    assert device.ask is None
+    assert device.call is None
     assert device.ack(note(2, OTHER)) == []
     assert device.word() == (v.FETCH, 0, KEY, 3)
     assert device.answer(v.OK, [item(3), item(4)]) == [note(3), note(4)]
     assert device.ack(note(3), note(4)) == []
-    assert device.ask is None  # the last part was not full
+    assert device.call is None  # the last part was not full
     pairs = [tuple(item(*what)[:2]) for what in ((1,), (9, CHANNEL, "t"), (2, OTHER), (3,), (4,))]
     assert device.acked() == pairs
 
@@ -492,10 +492,10 @@ def test_a_full_batch_may_have_been_the_last() -> None:
     device = Device(batch=1).greeted(item(1))
     device.ack(note(1))
     assert device.answer(v.OK, []) == []
-    assert device.ask is None
+    assert device.call is None
     assert device.delivered(*item(2)[:2]) == note(2)
     device.ack(note(2))
-    assert device.ask is None
+    assert device.call is None
 
 
 def test_a_batch_that_the_store_failed_ends_the_connection() -> None:
@@ -584,7 +584,7 @@ def test_direct_messages_are_sent_beside_those_that_are_not_acknowledged_up_to_t
     assert device.word() == (v.FETCH, 0, KEY, 2)
     assert device.answer(v.OK, [item(5)]) == [note(5)]
     device.ack(note(5))
-    assert device.ask is None
+    assert device.call is None
 
 
 def test_a_message_that_was_refused_is_fetched_though_the_store_held_no_more() -> None:
@@ -641,8 +641,8 @@ def test_nothing_is_sent_before_hello_is_answered() -> None:
 def test_null_is_as_good_as_nothing_and_unknown_members_are_passed_over() -> None:
     more = {"urgency": "low", "more": [{"x": [None]}], "use_webpush": None, "status": None}
     device = Device(min_ping_interval=0)
-    device.dialect.noticed("b", "2")
-    device.dialect.noticed("c", "2")
+    device.dialect.broadcast_changed("b", "2")
+    device.dialect.broadcast_changed("c", "2")
     device.send({"messageType": "hello", "channelIDs": None, "broadcasts": {"b": "1", "c": None}, "uaid": None, **more})
     assert device.answer(v.OK, [[], None])[0]["broadcasts"] == {"b": "2"}
     assert device.send({"messageType": "register", "channelID": CHANNEL, "key": None, **more}) == []
@@ -665,7 +665,7 @@ def test_null_is_as_good_as_nothing_and_unknown_members_are_passed_over() -> Non
 def test_the_least_urgency_that_is_wanted_changes_nothing(fields: dict[str, Any]) -> None:
     device = Device().greeted()
     assert device.send({"messageType": "urgency", **fields}) == [{"messageType": "urgency", "status": 501}]
-    assert (device.closed, device.words, device.ask) == (None, [], None)
+    assert (device.closed, device.words, device.call) == (None, [], None)
 
 
 @pytest.mark.parametrize(
@@ -712,59 +712,59 @@ def test_without_hello_in_time_it_is_closed() -> None:
 # ---- broadcasts
 
 
-def board(**versions: str) -> WebPushDialect:
+def tracker(**versions: str) -> WebPushDialect:
     """A dialect whose router has told these broadcasts."""
     made = Device().dialect
     for broadcast, version in versions.items():
-        assert made.noticed(broadcast, version)
+        assert made.broadcast_changed(broadcast, version)
     return made
 
 
 def test_hello_tells_what_differs_and_what_is_unknown() -> None:
-    device = Device(board(a="1", b="2", c="3")).greeted(broadcasts={"a": "1", "b": "1", "d": "9"})
+    device = Device(tracker(a="1", b="2", c="3")).greeted(broadcasts={"a": "1", "b": "1", "d": "9"})
     assert device.told == {"b": "2", "errors": {"d": NOT_FOUND}}
 
 
 @pytest.mark.parametrize("broadcasts", [None, {}])
 def test_who_names_no_broadcast_is_told_none(broadcasts: Any) -> None:
-    device = Device(board(a="1")).greeted(broadcasts=broadcasts)
+    device = Device(tracker(a="1")).greeted(broadcasts=broadcasts)
     assert device.told == {}
-    device.dialect.noticed("a", "2")
+    device.dialect.broadcast_changed("a", "2")
     assert device.news() == []
 
 
 def test_followers_are_told_what_changed_and_each_change_once() -> None:
-    made = board(a="1", b="1")
+    made = tracker(a="1", b="1")
     device = Device(made).greeted(broadcasts={"a": "1", "b": "1", "late": "1"})
     assert device.news() == []
-    assert made.noticed("a", "2")
-    assert made.noticed("a", "3")
-    assert made.noticed("other", "1")
+    assert made.broadcast_changed("a", "2")
+    assert made.broadcast_changed("a", "3")
+    assert made.broadcast_changed("other", "1")
     assert device.news() == [{"messageType": "broadcast", "broadcasts": {"a": "3"}}]
     assert device.news() == []
-    assert made.noticed("late", "1")
-    assert made.noticed("b", "2")
+    assert made.broadcast_changed("late", "1")
+    assert made.broadcast_changed("b", "2")
     assert device.news() == [{"messageType": "broadcast", "broadcasts": {"b": "2", "late": "1"}}]
     # Who says hello after a change has heard of it in the reply.
     assert Device(made).greeted(broadcasts={"a": "1"}).news() == []
 
 
 def test_what_the_router_says_again_is_no_news() -> None:
-    made = board(a="1")
-    assert not made.noticed("a", "1")
-    assert not made.noticed("a", None)
-    assert not made.noticed("never", None)
+    made = tracker(a="1")
+    assert not made.broadcast_changed("a", "1")
+    assert not made.broadcast_changed("a", None)
+    assert not made.broadcast_changed("never", None)
     assert Device(made).greeted(broadcasts={"a": "1"}).told == {"errors": {"a": NOT_FOUND}}
-    assert made.noticed("a", "1")
+    assert made.broadcast_changed("a", "1")
 
 
 def test_what_a_router_that_came_back_does_not_tell_has_gone() -> None:
-    made = board(a="1", b="1", c="1")
-    news = News({"webpush": made})
+    made = tracker(a="1", b="1", c="1")
+    news = BroadcastScan({"webpush": made})
     table = connections(made, 1, {"a": "1", "b": "1", "c": "1"})
     news.renewed()
-    news.noticed("webpush", "a", "1")
-    news.noticed("webpush", "c", "2")
+    news.broadcast_changed("webpush", "a", "1")
+    news.broadcast_changed("webpush", "c", "2")
     assert made.broadcasts.compare({"b": "1"}) == ({}, {})
     news.told()
     news.told()
@@ -775,14 +775,14 @@ def test_what_a_router_that_came_back_does_not_tell_has_gone() -> None:
 
 
 def test_broadcast_subscribe() -> None:
-    made = board(a="1", b="2")
+    made = tracker(a="1", b="2")
     device = Device(made).greeted(broadcasts={"a": "1"})
     assert device.send({"messageType": "broadcast_subscribe", "broadcasts": {"b": "2"}}) == []
     (reply,) = device.send({"messageType": "broadcast_subscribe", "broadcasts": {"b": "1", "c": "1"}})
     assert reply == {"messageType": "broadcast", "broadcasts": {"b": "2", "errors": {"c": NOT_FOUND}}}
     assert device.send({"messageType": "broadcast_subscribe", "broadcasts": {}}) == []
     for broadcast in "abc":
-        made.noticed(broadcast, "new")
+        made.broadcast_changed(broadcast, "new")
     assert device.news() == [{"messageType": "broadcast", "broadcasts": {"a": "new", "b": "new", "c": "new"}}]
     refused(device, {"messageType": "broadcast_subscribe", "broadcasts": ["a"]})
 
@@ -799,7 +799,7 @@ def test_a_device_follows_so_many_and_no_more() -> None:
 
 def test_a_set_is_kept_once_and_only_while_somebody_follows_it() -> None:
     made = Device(max_broadcast_sets=2).dialect
-    made.noticed("a", "1")
+    made.broadcast_changed("a", "1")
     first = Device(made).greeted(broadcasts={"a": "1", "b": "1"})
     same = Device(made).greeted(broadcasts={"b": "2", "a": "2"})
     assert first.session._follows is same.session._follows
@@ -824,23 +824,23 @@ def connections(dialect_: WebPushDialect, count: int, broadcasts: dict[str, str]
 
 
 def test_a_walk_tells_everybody_a_part_at_a_time() -> None:
-    made = board(a="1")
+    made = tracker(a="1")
     table = connections(made, STEP + 10, {"a": "1"})
-    news = News({"webpush": made})
+    news = BroadcastScan({"webpush": made})
     assert list(news.step(table)) == []
-    news.noticed("elsewhere", "a", "2")
+    news.broadcast_changed("elsewhere", "a", "2")
     assert list(news.step(table)) == []
-    news.noticed("webpush", "a", "2")
+    news.broadcast_changed("webpush", "a", "2")
     heard = [[connection.fd for connection, effects in news.step(table) if list(effects)] for _ in range(3)]
     assert [len(part) for part in heard] == [STEP - 3, 13, 0]
     assert sorted(heard[0] + heard[1]) == sorted(table)
 
 
 def test_what_changes_behind_a_walk_is_told_by_another() -> None:
-    made = board(a="1")
+    made = tracker(a="1")
     table = connections(made, STEP, {"a": "1"})
-    news = News({"webpush": made})
-    news.noticed("webpush", "a", "2")
+    news = BroadcastScan({"webpush": made})
+    news.broadcast_changed("webpush", "a", "2")
     told: dict[int, list[Any]] = {}
     changed = False
     for _ in range(5):
@@ -848,7 +848,7 @@ def test_what_changes_behind_a_walk_is_told_by_another() -> None:
             told.setdefault(connection.fd, []).extend(json.loads(one)["broadcasts"]["a"] for one in effects)
         if not changed:
             changed = True
-            news.noticed("webpush", "a", "3")
+            news.broadcast_changed("webpush", "a", "3")
             del table[STEP + 2]  # and somebody goes meanwhile
     assert told.pop(3) == ["2", "3"]
     assert told.pop(STEP + 1) == ["3"]
@@ -930,7 +930,7 @@ def own_bytes(make: Callable[[int], Any]) -> int:
 
 
 def test_an_idle_device_costs_no_more_than_one_of_simplepush() -> None:
-    webpush, other = board(a="1"), simplepush()
+    webpush, other = tracker(a="1"), simplepush()
 
     def firefox(number: int) -> WebPushSession:
         device = Device(webpush)
@@ -942,15 +942,15 @@ def test_an_idle_device_costs_no_more_than_one_of_simplepush() -> None:
         device.send("{}")
         device.delivered(*item(3)[:2])
         device.ack(note(1), note(2), note(3))
-        assert device.ask is None
+        assert device.call is None
         return device.session
 
     def simple(number: int) -> SimplePushSession:
         session = other.opened(REQUEST)
         command = {"messageType": "hello", "uaid": number.to_bytes(16, "big").hex(), "channelIDs": []}
-        (ask,) = session.received(json.dumps(command).encode(), False, 0.0)
-        assert isinstance(ask, Ask)
-        session.answered(ask.question, v.OK, [[], other.today()], 0.0)
+        (call,) = session.received(json.dumps(command).encode(), False, 0.0)
+        assert isinstance(call, Call)
+        session.replied(call.context, v.OK, [[], other.today()], 0.0)
         session.received(b"{}", False, number + 0.5)
         return session
 

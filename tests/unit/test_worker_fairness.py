@@ -367,10 +367,10 @@ class Broken:
     """A session whose every method fails, but for the one that opened it."""
 
     key = KEY
-    rooms = ()
+    subscriptions = ()
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("received", "answered", "delivered", "stored", "tick"):
+        if name in ("received", "replied", "delivered", "stored", "tick"):
             return self._fail
         raise AttributeError(name)
 

@@ -38,9 +38,9 @@ class Router:
             elif kind == v.UNSUBSCRIBE:
                 self.channels.unsubscribe(word[1], self.lease)
             elif kind == v.PRESENCE_JOIN:
-                _, ask, key, user, info, most = word
+                _, call, key, user, info, most = word
                 members = self.channels.enter(key, user, info, most, self.lease)
-                self.words.append((v.ANSWER, ask, v.FULL if members is None else v.OK, members))
+                self.words.append((v.ANSWER, call, v.FULL if members is None else v.OK, members))
             elif kind == v.PRESENCE_LEAVE:
                 self.channels.exit(word[1], word[2], self.lease)
             else:
@@ -255,9 +255,9 @@ def test_an_event_s_answer_to_who_reads_comes_behind_it(shard: Shard) -> None:
 
 def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: Shard) -> None:
     talkers = [shard.talker("join") for _ in range(9)]
-    (ask,) = [word[1] for word in shard.said()]
-    shard.sockets.heard([(v.ANSWER, ask, v.OK, None), (v.EVENT, ROOM, 0, "one", "")])
-    assert sum(connection.ask != 0 for connection in shard.sockets._connections.values()) == 7
+    (call,) = [word[1] for word in shard.said()]
+    shard.sockets.heard([(v.ANSWER, call, v.OK, None), (v.EVENT, ROOM, 0, "one", "")])
+    assert sum(connection.call != 0 for connection in shard.sockets._connections.values()) == 7
     talkers[8].say("hello")
     assert run(shard) >= 4
     for talker in talkers:
@@ -268,10 +268,10 @@ def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: 
 
 def test_who_reads_the_last_event_behind_its_answer_does_not_hear_it_twice(shard: Shard) -> None:
     first, second, third = (shard.talker("join") for _ in range(3))
-    (ask,) = [word[1] for word in shard.said()]
-    shard.sockets.heard([(v.ANSWER, ask, v.OK, None)])
+    (call,) = [word[1] for word in shard.said()]
+    shard.sockets.heard([(v.ANSWER, call, v.OK, None)])
     waiting = shard.sockets._connections[third.fd]
-    assert waiting.ask == ask
+    assert waiting.call == call
     for talker in (first, second):
         assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
     waiting.session.reads = True  # type: ignore[union-attr]

@@ -41,26 +41,28 @@ def test_a_delivery_with_a_number_has_one_also_where_the_device_cannot_take_it_n
     ]
 
 
-def test_notices_are_told_at_the_next_tick_and_compared_when_the_link_is_new(shard: Shard) -> None:
+def test_broadcasts_are_told_at_the_next_tick_and_compared_when_the_link_is_new(shard: Shard) -> None:
     device = shard.device()
-    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2"), (v.NOTICE, "nobody's", "a", "3")])
+    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "2"), (v.BROADCAST, "nobody's", "a", "3")])
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
     assert [keys for keys, _ in shard.sockets.welcomed()] == [[KEY]]
-    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2")])
+    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "2")])
     shard.sockets.tick()
-    shard.sockets.heard([(v.NOTICE, "webpush", "a", "3"), (v.NOTICES_TOLD,)])
+    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "3"), (v.BROADCASTS_SENT,)])
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "3"}}
     assert shard.said() == []
 
 
-def test_a_notice_that_the_router_does_not_tell_again_is_no_more(shard: Shard) -> None:
-    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2"), (v.NOTICES_TOLD,)])
+def test_a_broadcasts_that_the_router_does_not_tell_again_is_no_more(shard: Shard) -> None:
+    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "2"), (v.BROADCASTS_SENT,)])
     shard.sockets.welcomed()
-    shard.sockets.heard([(v.NOTICES_TOLD,)])
+    shard.sockets.heard([(v.BROADCASTS_SENT,)])
     device = shard.device()
-    shard.sockets.heard([(v.NOTICE, "webpush", "a", "2")])  # new again: so it is told, though the version is the same
+    shard.sockets.heard(
+        [(v.BROADCAST, "webpush", "a", "2")]
+    )  # new again: so it is told, though the version is the same
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
 
@@ -178,7 +180,7 @@ def test_who_goes_while_it_waits_is_forgotten(shard: Shard) -> None:
         shard.sockets._drop(shard.sockets._connections[talker.fd])
     assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "ann"), (v.UNSUBSCRIBE, ROOM)]
     shard.sockets.heard([(v.ANSWER, number, v.OK, {"ann": "A"})])
-    assert len(shard.sockets.rooms) == 0
+    assert len(shard.sockets.subscriptions) == 0
 
 
 def test_all_of_an_address_are_dismissed_those_in_sight_and_the_hidden(shard: Shard) -> None:
@@ -333,9 +335,9 @@ def test_a_slow_subscriber_is_dropped_and_the_others_hear_everything() -> None:
         assert quick.hear() == "last"
         assert shard.counters.slow_closed == 1
         assert (buffered(shard), shard.sockets._budget.total) == (0, 0)
-        room = shard.sockets.rooms.get(ROOM)
-        assert room is not None
-        assert len(room.subscribers) == 1
+        channel = shard.sockets.subscriptions.get(ROOM)
+        assert channel is not None
+        assert len(channel.subscribers) == 1
     finally:
         shard.close()
 

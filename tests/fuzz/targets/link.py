@@ -57,7 +57,7 @@ def _value(found: Any) -> Any:
 
 def _in_rig(scenario: Callable[[Rig], Awaitable[None]]) -> None:
     async def main() -> None:
-        rig = Rig(store={"queue_limit": 1000}, link={"max_notices": 5, "max_notice_changes": 5})
+        rig = Rig(store={"queue_limit": 1000}, link={"max_broadcasts": 5, "max_broadcast_changes": 5})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rig.committer.run, rig.flushed)
             await scenario(rig)
@@ -161,8 +161,8 @@ _LINES: Final = [
         [v.READY, v.PROTOCOL, 1, "b:i", 4711],
         [v.BEAT, {"connections": 1}],
         [v.ASK_STATUS, 3],
-        [v.SET_NOTICE, 4, "webpush", "key", "1"],
-        [v.SET_NOTICE, 5, "webpush", "", None],
+        [v.SET_BROADCAST, 4, "webpush", "key", "1"],
+        [v.SET_BROADCAST, 5, "webpush", "", None],
     )
 ] + ["!raw 9302", "!raw 82", "!raw c1", "!raw 920381a0c0", "!raw " + "91" * 2000 + "c0"]
 
@@ -235,7 +235,7 @@ def routes(data: bytes) -> None:
             (PusherOptions, {"apps": str(_apps), "unsigned": True}),
         )
         context = Context(
-            rig.hub, keys, settings, rig.clock.unix, lambda: {"router": {"store_ok": True}, "workers": []}
+            rig.hub.core, keys, settings, rig.clock.unix, lambda: {"router": {"store_ok": True}, "workers": []}
         )
         table = Router(route for module in _DIALECTS for route in module.routes(context))
         device, member = b"d" * 16, bytes.fromhex(CHANNEL.replace("-", ""))

@@ -18,7 +18,19 @@ from support.common import Clock, settings_with
 import farm.dialects.pusher
 import farm.dialects.simplepush
 import farm.dialects.webpush
-from farm.dialects import REGISTERED, Ask, Become, Binary, Close, Context, Effects, Join, Members, Part, Tick
+from farm.dialects import (
+    REGISTERED,
+    Become,
+    Binary,
+    Call,
+    Close,
+    Context,
+    Effects,
+    Members,
+    Subscribe,
+    Tick,
+    Unsubscribe,
+)
 from farm.worker.frames import INTERNAL
 from farm.worker.upgrade import Request
 from fuzz.engine import Target
@@ -47,10 +59,10 @@ class Driver:
         self._now = 1000.0
         self._items = items
         self._bodies = bodies
-        self.open: Ask | Join | None = None
+        self.open: Call | Subscribe | None = None
         self.closed = False
         self.session = dialect.opened(Request(b"GET", path, "protocol=7", {}, (1, 1), socket_id=_SOCKET))
-        self.rooms: set[bytes] = set()
+        self.channels: set[bytes] = set()
         if begun := getattr(self.session, "begun", None):
             self._take(begun(self._now), False)
 
@@ -79,14 +91,14 @@ class Driver:
         if what == b"answer" and self.open is not None:
             asked, self.open = self.open, None
             status, payload = self._answer(asked, number)
-            question = asked if isinstance(asked, Join) else asked.question
-            self._take(self.session.answered(question, status, payload, self._now), False)
+            context = asked if isinstance(asked, Subscribe) else asked.context
+            self._take(self.session.replied(context, status, payload, self._now), False)
         elif what == b"deliver" and self.session.key is not None:
             slot, version = self._items[number % len(self._items)][:2]
             message = self.session.delivered(slot, version + number, self._bodies[number % len(self._bodies)])
             if message is not None:
                 json.loads(message)
-        elif what == b"stored" and self.session.key is not None and not isinstance(self.open, Join):
+        elif what == b"stored" and self.session.key is not None and not isinstance(self.open, Subscribe):
             self._take(self.session.stored(self._items[: number % 6], self._now), False)
         elif what == b"tick":
             effects, again = self.session.tick(float(number))
@@ -96,16 +108,16 @@ class Driver:
             with suppress(ValueError):
                 self._take(self.session.received(bytes.fromhex(rest.decode()), True, self._now), True)
 
-    def _answer(self, asked: Ask | Join, number: int) -> tuple[int, Any]:
+    def _answer(self, asked: Call | Subscribe, number: int) -> tuple[int, Any]:
         """An answer that the router may give to this."""
-        kind = v.PRESENCE_JOIN if isinstance(asked, Join) else asked.word[0]
+        kind = v.PRESENCE_JOIN if isinstance(asked, Subscribe) else asked.word[0]
         status = _STATUSES[number % len(_STATUSES)]
         if status not in (v.OK, v.FAILED, *_MAY.get(kind, ())):
             status = v.FAILED
         if status != v.OK:
             return status, None
         items = [list(item) for item in self._items[: number // 8 % 6]]
-        if isinstance(asked, Join):
+        if isinstance(asked, Subscribe):
             members = None if asked.user is None else Members([(asked.user, asked.info), ("other", "")])
             return v.OK, members
         if kind == v.ATTACH:
@@ -129,16 +141,16 @@ class Driver:
                 assert effect.code not in (1004, 1005, 1006, 1015)
                 assert not (said and effect.code == INTERNAL), f"{effect} is no answer to what a device sent"
                 assert len(effect.reason.encode("utf-8", "surrogatepass")) < 100_000
-            elif isinstance(effect, Ask | Join):
+            elif isinstance(effect, Call | Subscribe):
                 assert self.open is None, "two questions at once"
                 self.open = effect
-                if isinstance(effect, Ask):
+                if isinstance(effect, Call):
                     self._word((effect.word[0], 1, *effect.word[2:]))
                 else:
                     self._join(effect)
             elif effect is REGISTERED:
                 pass
-            elif isinstance(effect, Part):
+            elif isinstance(effect, Unsubscribe):
                 assert len(effect.key) == 16
             elif isinstance(effect, Tick):
                 assert effect.seconds > 0
@@ -146,8 +158,8 @@ class Driver:
                 assert type(effect) is tuple and not isinstance(effect, Binary | Become), effect
                 self._word(effect)
 
-    def _join(self, join: Join) -> None:
-        assert join.key in self.session.rooms
+    def _join(self, join: Subscribe) -> None:
+        assert join.key in self.session.channels
         if not join.hidden:
             self._word((v.SUBSCRIBE, 1, join.key, -1, join.label))
         if join.user is not None:
@@ -189,7 +201,7 @@ def _simplepush(data: bytes) -> None:
 
 def _webpush(data: bytes) -> None:
     dialect = farm.dialects.webpush.dialect(_context())
-    dialect.noticed("known", "1")
+    dialect.broadcast_changed("known", "1")
     body = '"data":"aGk","headers":{"encoding":"aes128gcm"}'
     items = [Item(plain_slot(n + 1, CHANNEL), n + 1, n, 2_000_000_000, 3, body) for n in range(3)]
     items += [

@@ -1,76 +1,76 @@
-"""Notices: set through the hub, kept by a real committer and store, said to every worker."""
+"""Broadcasts: set through the hub, kept by a real committer and store, said to every worker."""
 
 import pytest
 from support.common import Rig, in_rig
 
 from router.common import messages as v
-from router.core import broadcasts as notices
+from router.core import broadcasts
 
 
-def set_notice(rig: Rig, key: str, value: str | None, space: str = "webpush", number: int = 7) -> None:
-    rig.hub.heard(b"supervisor", [v.SET_NOTICE, number, space, key, value])
+def set_broadcast(rig: Rig, key: str, value: str | None, space: str = "webpush", number: int = 7) -> None:
+    rig.hub.heard(b"supervisor", [v.SET_BROADCAST, number, space, key, value])
 
 
 def outcomes_of(rig: Rig) -> list[tuple[int, dict[str, str]]]:
-    """Of notices that were set or asked for."""
+    """Of broadcasts that were set or asked for."""
     said = [message for identity, message in rig.hub.direct if identity == b"supervisor"]
     rig.hub.direct.clear()
     assert all(message[:2] == [v.STATUS, 7] for message in said)
-    return [(message[2]["outcome"], message[2]["notices"]) for message in said]
+    return [(message[2]["outcome"], message[2]["broadcasts"]) for message in said]
 
 
 @in_rig()
-async def test_notices_are_kept_and_said_to_every_worker(rig: Rig) -> None:
-    rig.hub.notices.load()
+async def test_broadcasts_are_kept_and_said_to_every_worker(rig: Rig) -> None:
+    rig.hub.broadcasts.load()
     await rig.settle()
     first = rig.worker(0)
-    assert first.take() == [[v.NOTICES_TOLD]]
-    set_notice(rig, "a", "1")
+    assert first.take() == [[v.BROADCASTS_SENT]]
+    set_broadcast(rig, "a", "1")
     assert outcomes_of(rig) == []
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {"a": "1"})]
-    assert first.take() == [[v.NOTICE, "webpush", "a", "1"]]
-    set_notice(rig, "b", '"2"', "other")
+    assert first.take() == [[v.BROADCAST, "webpush", "a", "1"]]
+    set_broadcast(rig, "b", '"2"', "other")
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {"b": '"2"'})]
     second = rig.worker(1)
     assert second.direct() == [[v.WELCOME, b"router-1"]]
     assert sorted(second.take()) == [
-        [v.NOTICE, "other", "b", '"2"'],
-        [v.NOTICE, "webpush", "a", "1"],
-        [v.NOTICES_TOLD],
+        [v.BROADCAST, "other", "b", '"2"'],
+        [v.BROADCAST, "webpush", "a", "1"],
+        [v.BROADCASTS_SENT],
     ]
     first.take()
-    set_notice(rig, "a", None)
+    set_broadcast(rig, "a", None)
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {})]
-    assert first.take() == second.take() == [[v.NOTICE, "webpush", "a", None]]
-    set_notice(rig, "", None, "other")
+    assert first.take() == second.take() == [[v.BROADCAST, "webpush", "a", None]]
+    set_broadcast(rig, "", None, "other")
     assert outcomes_of(rig) == [(v.OK, {"b": '"2"'})]
 
 
 @in_rig()
 async def test_what_changes_nothing_is_not_written_nor_said(rig: Rig) -> None:
-    rig.hub.notices.load()
+    rig.hub.broadcasts.load()
     await rig.settle()
     worker = rig.worker()
-    set_notice(rig, "a", "1")
-    set_notice(rig, "a", "1")
-    set_notice(rig, "none", None)
+    set_broadcast(rig, "a", "1")
+    set_broadcast(rig, "a", "1")
+    set_broadcast(rig, "none", None)
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {"a": "1"})] * 3
-    assert worker.take() == [[v.NOTICES_TOLD], [v.NOTICE, "webpush", "a", "1"]]
+    assert worker.take() == [[v.BROADCASTS_SENT], [v.BROADCAST, "webpush", "a", "1"]]
     assert rig.committer.written == 1
 
 
 @in_rig()
 async def test_several_set_at_once_are_set_in_order(rig: Rig) -> None:
-    rig.hub.notices.load()
+    rig.hub.broadcasts.load()
     await rig.settle()
     worker = rig.worker()
     for key, value in (("a", "1"), ("b", "1"), ("a", "2"), ("b", None)):
-        set_notice(rig, key, value)
-    set_notice(rig, "", None)
+        set_broadcast(rig, key, value)
+    set_broadcast(rig, "", None)
     await rig.settle()
     assert outcomes_of(rig) == [
         (v.OK, {}),
@@ -83,31 +83,31 @@ async def test_several_set_at_once_are_set_in_order(rig: Rig) -> None:
 
 
 @in_rig()
-async def test_notices_outlive_a_router(rig: Rig) -> None:
-    rig.hub.notices.load()
-    set_notice(rig, "early", "1")
+async def test_broadcasts_outlive_a_router(rig: Rig) -> None:
+    rig.hub.broadcasts.load()
+    set_broadcast(rig, "early", "1")
     assert outcomes_of(rig) == [(v.FAILED, {})]  # it cannot know yet what there is
     await rig.settle()
-    set_notice(rig, "a", "1")
+    set_broadcast(rig, "a", "1")
     await rig.settle()
     rig.router_restarts()
-    set_notice(rig, "a", "2")
-    set_notice(rig, "", None)
+    set_broadcast(rig, "a", "2")
+    set_broadcast(rig, "", None)
     assert outcomes_of(rig) == [(v.FAILED, {}), (v.FAILED, {})]
     early = rig.worker(0)
     assert early.take() == []
-    rig.hub.notices.load()
+    rig.hub.broadcasts.load()
     await rig.settle()
     late = rig.worker(1)
-    assert early.take() == late.take() == [[v.NOTICE, "webpush", "a", "1"], [v.NOTICES_TOLD]]
+    assert early.take() == late.take() == [[v.BROADCAST, "webpush", "a", "1"], [v.BROADCASTS_SENT]]
 
 
-@in_rig(link={"max_notices": 2})
-async def test_notices_have_limits(rig: Rig) -> None:
-    rig.hub.notices.load()
+@in_rig(link={"max_broadcasts": 2})
+async def test_broadcasts_have_limits(rig: Rig) -> None:
+    rig.hub.broadcasts.load()
     await rig.settle()
     worker = rig.worker()
-    long_key, long_value = "k" * v.MAX_NOTICE_KEY, "v" * v.MAX_NOTICE_VALUE
+    long_key, long_value = "k" * v.MAX_BROADCAST_KEY, "v" * v.MAX_BROADCAST_VALUE
     for key, value, space, expected in (
         ("a", "1", "s", v.OK),
         (long_key, long_value, "t", v.OK),
@@ -120,51 +120,51 @@ async def test_notices_have_limits(rig: Rig) -> None:
         ("a", "1", long_key + "s", v.FULL),
         ("b", "1", "u", v.OK),
     ):
-        set_notice(rig, key, value, space)
+        set_broadcast(rig, key, value, space)
         await rig.settle()
         assert [status for status, _ in outcomes_of(rig)] == [expected]
     assert len(worker.take()) == 1 + 5
 
 
-@in_rig(link={"max_notice_changes": 2})
-async def test_so_many_changes_of_notices_wait(rig: Rig) -> None:
-    rig.hub.notices.load()
+@in_rig(link={"max_broadcast_changes": 2})
+async def test_so_many_changes_of_broadcasts_wait(rig: Rig) -> None:
+    rig.hub.broadcasts.load()
     await rig.settle()
     rig.store.hold()
     for key in ("a", "b", "c"):
-        set_notice(rig, key, "1")
-    set_notice(rig, "", None)  # to ask changes nothing
+        set_broadcast(rig, key, "1")
+    set_broadcast(rig, "", None)  # to ask changes nothing
     assert outcomes_of(rig) == [(v.FAILED, {}), (v.OK, {})]
     rig.store.release()
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {"a": "1"}), (v.OK, {"a": "1", "b": "1"})]
-    set_notice(rig, "c", "1")
+    set_broadcast(rig, "c", "1")
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {"a": "1", "b": "1", "c": "1"})]
 
 
 @in_rig()
-async def test_a_notice_that_the_store_failed_is_not_said(rig: Rig) -> None:
-    rig.hub.notices.load()
+async def test_a_broadcast_that_the_store_failed_is_not_said(rig: Rig) -> None:
+    rig.hub.broadcasts.load()
     await rig.settle()
     worker = rig.worker()
     rig.store.failing = True
-    set_notice(rig, "a", "1")
+    set_broadcast(rig, "a", "1")
     await rig.settle()
-    assert (outcomes_of(rig), worker.take()) == ([(v.FAILED, {})], [[v.NOTICES_TOLD]])
+    assert (outcomes_of(rig), worker.take()) == ([(v.FAILED, {})], [[v.BROADCASTS_SENT]])
     rig.store.failing = False
-    set_notice(rig, "b", "1")
+    set_broadcast(rig, "b", "1")
     await rig.settle()
-    assert (outcomes_of(rig), worker.take()) == ([(v.OK, {"b": "1"})], [[v.NOTICE, "webpush", "b", "1"]])
+    assert (outcomes_of(rig), worker.take()) == ([(v.OK, {"b": "1"})], [[v.BROADCAST, "webpush", "b", "1"]])
 
 
 @in_rig()
-async def test_notices_that_could_not_be_read_are_read_again(rig: Rig) -> None:
-    rig.committer.record(notices.SPACE, notices.KEY, b'{"webpush":{"a":"1"}}', 0)
+async def test_broadcasts_that_could_not_be_read_are_read_again(rig: Rig) -> None:
+    rig.committer.record(broadcasts.SPACE, broadcasts.KEY, b'{"webpush":{"a":"1"}}', 0)
     await rig.settle()
     worker = rig.worker()
     rig.store.failing = True
-    rig.hub.notices.load()
+    rig.hub.broadcasts.load()
     await rig.settle()
     rig.hub.tick()
     await rig.settle()
@@ -172,15 +172,15 @@ async def test_notices_that_could_not_be_read_are_read_again(rig: Rig) -> None:
     rig.store.failing = False
     rig.hub.tick()
     await rig.settle()
-    assert worker.take() == [[v.NOTICE, "webpush", "a", "1"], [v.NOTICES_TOLD]]
+    assert worker.take() == [[v.BROADCAST, "webpush", "a", "1"], [v.BROADCASTS_SENT]]
 
 
 @pytest.mark.parametrize("value", [b"", b"no", b"[]", b'{"webpush": {"a": 1}}', b'{"\xff": {}}'])
 @in_rig()
-async def test_notices_that_nobody_understands_are_as_none(rig: Rig, value: bytes) -> None:
-    rig.committer.record(notices.SPACE, notices.KEY, value, 0)
-    rig.hub.notices.load()
+async def test_broadcasts_that_nobody_understands_are_as_none(rig: Rig, value: bytes) -> None:
+    rig.committer.record(broadcasts.SPACE, broadcasts.KEY, value, 0)
+    rig.hub.broadcasts.load()
     await rig.settle()
-    set_notice(rig, "a", "1")
+    set_broadcast(rig, "a", "1")
     await rig.settle()
     assert outcomes_of(rig) == [(v.OK, {"a": "1"})]

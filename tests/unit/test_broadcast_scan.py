@@ -1,10 +1,10 @@
-"""Walks over the connections of a worker that tell of notices."""
+"""Walks over the connections of a worker that tell of broadcasts."""
 
 from typing import Any
 
 from farm.dialects import Close, Effects
 from farm.dialects.echo import EchoSession
-from farm.worker.broadcasts import News
+from farm.worker.broadcasts import BroadcastScan
 from farm.worker.connection import OPEN, Connection
 
 
@@ -16,7 +16,7 @@ class Board:
     def __init__(self, failing: EchoSession) -> None:
         self._failing = failing
 
-    def noticed(self, key: str, value: str | None) -> bool:
+    def broadcast_changed(self, key: str, value: str | None) -> bool:
         return True
 
     def renewed(self) -> None: ...
@@ -36,7 +36,7 @@ def test_a_defect_for_one_session_costs_its_connection_and_no_other_is_passed_ov
         connection.phase, connection.session = OPEN, EchoSession()
     failing = connections[4].session
     assert isinstance(failing, EchoSession)
-    news = News({"board": Board(failing)})
-    news.noticed("board", "key", "value")
+    news = BroadcastScan({"board": Board(failing)})
+    news.broadcast_changed("board", "key", "value")
     told = {connection.fd: list(effects) for connection, effects in news.step(connections)}
     assert told == {3: [b"news"], 4: [Close(1011, "internal error")], 5: [b"news"]}
