@@ -25,7 +25,7 @@ FOLDER: Final = ROOT / "docs" / "reference"
 _NOTE: Final = "<!-- Made by docs/generate.py from the code: run `make docs` after a change. -->\n"
 _LOGGING: Final = {"debug": "debug", "event": "info", "warning": "warning", "error": "error", "limited": "warning"}
 _GUARDS: Final = ("guarded", "_failed")
-_EVENT_NAME: Final = re.compile(r"[a-z]+\.[a-z_]+|limits")
+_EVENT_NAME: Final = re.compile(r"[a-z_]+\.[a-z_]+|limits")
 _PASSED_ON: Final = ("at", "per", "rate", "exc")
 
 

@@ -135,7 +135,7 @@ def _of_connect(name: str, body: dict[str, Any], profile: Profile, found: Eviden
                 devices=devices,
                 base=FARM_BYTES + worker,
                 base_kind=ASSUMED,
-                base_from=f"{FARM_BYTES >> 20} MiB for supervisor, forker and router; a worker's as in {source}",
+                base_from=f"{FARM_BYTES >> 20} MiB for supervisor, fork server and router; a worker's as in {source}",
                 worker=worker,
                 setup_rate=done["setup"]["rate"],
                 source=source,

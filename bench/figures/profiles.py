@@ -29,7 +29,7 @@ CONNECTION_BYTES: Final = 4_500
 """What a connection takes of the farm's memory, kernel's part included, before it was measured."""
 FARM_BYTES: Final = 60 << 20
 WORKER_BYTES: Final = 7 << 20
-"""Private memory of the supervisor, the forker and the router together, and of each worker, with no connection."""
+"""Private memory of the supervisor, the fork server and the router together, and of each worker, with no connection."""
 
 
 @dataclass(frozen=True, slots=True)

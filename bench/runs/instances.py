@@ -1,8 +1,8 @@
 """`farm bench instances`: a farm within the memory and CPU of an instance, as many devices as was said of it, and then
 as many as it takes.
 
-Only the farm is inside: supervisor, forker, router and workers join the control group before they are a farm. The load
-is outside, on the same machine.
+Only the farm is inside: supervisor, fork server, router and workers join the control group before they are a farm. The
+load is outside, on the same machine.
 """
 
 import resource

@@ -29,7 +29,7 @@ _RESERVED = "errors"  # stands among the broadcasts that a device is told
 def _families(status: Status) -> Iterator[Metric]:
     """The whole farm's numbers."""
     yield family("gauge", "farm_up", "Whether the router and all workers serve.", [], [([], status["status"] == "ok")])
-    forks = status["forker"]["state"] == "up"
+    forks = status["fork_server"]["state"] == "up"
     yield family("gauge", "farm_fork_server_up", "Whether processes can be started again.", [], [([], forks)])
     yield from families(status.get("router", {}), status["workers"])
     restarts = [([str(w["shard"])], w["restarts"]) for w in status["workers"]]

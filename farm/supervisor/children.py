@@ -1,4 +1,4 @@
-"""The supervisor's side of its processes: the forker, and what is forked from it.
+"""The supervisor's side of its processes: the fork server, and what is forked from it.
 
 Each process is known by its pidfd. That tells of its end whoever its parent was, and what is signalled through it is
 never a stranger with the same number.
@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import trio
 
-from farm.supervisor.forker import PACKET_BYTES, SIGNALS
+from router.common import fork_server
+from router.common.fork_server import PACKET_BYTES
 from router.common.lifecycle import NOTICE
 from router.common.messages import PROTOCOL
 from router.common.options import Settings, as_mapping
 
-_PR_SET_CHILD_SUBREAPER: Final = 36
 _WHY_BYTES: Final = 4096
 _COLLECT_TRIES: Final = 100
 _COLLECT_WAIT_S: Final = 0.02
@@ -35,39 +30,7 @@ _OTHER_LINK: Final = (
     "this version needs a restart (farm drain, then farm start): its processes speak version {new} of the link between "
     "workers and router, those that run version {ours}"
 )
-
-_HOME: Final = str(Path(__file__).resolve().parents[2])
-# Everything that can fail while modules are imported is told to the supervisor, this module's import too. It runs the
-# code that the supervisor runs, and none of the folder in which that was started: Python would look there first.
-_FORKER: Final = """
-import sys
-fd, home = int(sys.argv[1]), sys.argv[2]
-if home not in sys.path:
-    sys.path.insert(0, home)
-try:
-    import farm.supervisor.forker
-except BaseException as error:
-    import json, socket
-    with socket.socket(fileno=fd) as control:
-        control.recv(1 << 20)  # the settings: to close before they are read would take back what is said
-        control.send(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
-    raise
-sys.exit(farm.supervisor.forker.main(fd))
-"""
-
-
-def become_subreaper() -> None:
-    """Have every descendant whose parent ends become our child."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def collect_strangers(known: Collection[int]) -> None:
-    """Collect children that have ended and that nobody here waits for: of a forker that died while it forked."""
-    with contextlib.suppress(ChildProcessError):
-        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if found.si_pid in known:
-                return  # it is collected by its pidfd, and others the next time
-            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+_SERVED: Final = "farm.supervisor.runners:served"
 
 
 class Child:
@@ -131,78 +94,61 @@ class Child:
             self._pidfd = -1
 
 
-class ForkerFailed(Exception):
-    """The forker does not start, has died or does not answer; the text says which. Another is needed."""
+class ForkServerFailed(Exception):
+    """The fork server does not start, has died or does not answer; the text says which. Another is needed."""
 
 
-class ForkerClosed(ForkerFailed):
-    """The forker was closed here while it was asked: another has taken its place."""
+class ForkServerClosed(ForkServerFailed):
+    """The fork server was closed here while it was asked: another has taken its place."""
 
 
 class SpawnRefused(Exception):
     """The machine does not allow another process now; the text says why."""
 
 
-class Forker:
-    """A forker that has shown that it can import everything."""
+class ForkServer:
+    """A fork server that has shown that it can import everything."""
 
     def __init__(self, settings: Settings, nursery: trio.Nursery, timeout: float) -> None:
-        """timeout: how long it may take to fork. Raises: ForkerFailed."""
+        """timeout: how long it may take to fork. Raises: ForkServerFailed."""
         self._nursery = nursery
         self._timeout = timeout
         self._lock = trio.Lock()
         self._number = 0
         self.version = ""
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pid, pidfd, control = fork_server.start(_SERVED, as_mapping(settings))
         except OSError as error:
-            raise ForkerFailed(f"cannot be started: {error.strerror or error}") from None
-        try:
-            for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES)
-            command = [sys.executable, "-P", "-c", _FORKER, str(theirs.fileno()), _HOME]
-            # Until it has said that it ignores them, a signal to the whole process group must not end it.
-            masked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-            self.process = Child(process.pid, os.pidfd_open(process.pid))
-            process.returncode = 0  # it is collected by its pidfd
-            ours.setblocking(False)
-            ours.send(msgspec.json.encode({"settings": as_mapping(settings)}))
-        except OSError as error:
-            ours.close()
-            raise ForkerFailed(f"cannot be started: {error.strerror or error}") from None
-        finally:
-            theirs.close()
-        self._socket = trio.socket.from_stdlib_socket(ours)
+            raise ForkServerFailed(f"cannot be started: {error.strerror or error}") from None
+        self.process = Child(pid, pidfd)
+        self._socket = trio.socket.from_stdlib_socket(control)
         nursery.start_soon(self.process.watch)
 
     @classmethod
-    async def start(cls, settings: Settings, nursery: trio.Nursery, timeout: float, patience: float) -> Forker:
+    async def start(cls, settings: Settings, nursery: trio.Nursery, timeout: float, patience: float) -> ForkServer:
         """Start one and wait, at most `patience` seconds, until it has imported everything.
 
-        Raises: ForkerFailed.
+        Raises: ForkServerFailed.
         """
-        forker = cls(settings, nursery, timeout)
+        server = cls(settings, nursery, timeout)
         try:
             try:
-                told, _ = await forker._answer(patience)
-            except ForkerFailed as error:
+                told, _ = await server._answer(patience)
+            except ForkServerFailed as error:
                 with trio.move_on_after(_END_S):
-                    await forker.process.ended.wait()
-                    raise ForkerFailed(f"{error}, with exit status {forker.process.status}") from None
+                    await server.process.ended.wait()
+                    raise ForkServerFailed(f"{error}, with exit status {server.process.status}") from None
                 raise
             if "ready" not in told:
-                raise ForkerFailed(str(told.get("failed", told)))
-            if told.get("link") != PROTOCOL:
-                raise ForkerFailed(_OTHER_LINK.format(new=told.get("link", "unknown"), ours=PROTOCOL))
-            forker.version = told["ready"]
+                raise ForkServerFailed(str(told.get("failed", told)))
+            hello = told["ready"]
+            if hello.get("link") != PROTOCOL:
+                raise ForkServerFailed(_OTHER_LINK.format(new=hello.get("link", "unknown"), ours=PROTOCOL))
+            server.version = hello["version"]
         except BaseException:
-            forker.close()
+            server.close()
             raise
-        return forker
+        return server
 
     @property
     def alive(self) -> bool:
@@ -212,7 +158,7 @@ class Forker:
     async def spawn(self, kind: str, shard: int = -1, listener: socket.socket | None = None) -> Child:
         """Fork a process; it inherits the listener.
 
-        Raises: ForkerFailed, and the forker is killed: it has died, or stands still. SpawnRefused.
+        Raises: ForkServerFailed, and the fork server is killed: it has died, or stands still. SpawnRefused.
         """
         try:
             ours, theirs = socket.socketpair()
@@ -221,7 +167,7 @@ class Forker:
         with theirs:
             fds = [theirs.fileno()] + ([] if listener is None else [listener.fileno()])
             try:
-                told, descriptors = await self._ask({"spawn": kind, "shard": shard}, fds)
+                told, descriptors = await self._ask({"spawn": kind, "number": shard}, fds)
                 if "refused" in told:
                     raise SpawnRefused(told["refused"])
                 if not descriptors:  # the kernel has closed it; what was forked sees its line end
@@ -234,7 +180,7 @@ class Forker:
         return child
 
     async def check_alive(self) -> None:
-        """See that it serves. Raises: ForkerFailed, and the forker is killed."""
+        """See that it serves. Raises: ForkServerFailed, and the fork server is killed."""
         self._number += 1
         await self._ask({"alive": self._number}, [])
 
@@ -242,17 +188,17 @@ class Forker:
         async with self._lock:
             try:
                 if not self.alive:
-                    raise ForkerFailed("has gone")
+                    raise ForkServerFailed("has gone")
                 anc = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
                 with trio.move_on_after(self._timeout):
                     await self._socket.sendmsg([msgspec.json.encode(question)], anc)
                     return await self._answer(self._timeout)
-                raise ForkerFailed(f"has not answered within {self._timeout:g} s")
+                raise ForkServerFailed(f"has not answered within {self._timeout:g} s")
             except OSError as error:
                 self.close()
-                raise ForkerFailed(f"has gone: {error.strerror or error}") from None
+                raise ForkServerFailed(f"has gone: {error.strerror or error}") from None
             except trio.ClosedResourceError:
-                raise ForkerClosed("was closed meanwhile") from None
+                raise ForkServerClosed("was closed meanwhile") from None
             except BaseException:  # whatever it says from now on would be the answer to something else
                 self.close()
                 raise
@@ -264,15 +210,15 @@ class Forker:
             try:
                 data, anc, _, _ = await self._socket.recvmsg(PACKET_BYTES, room, socket.MSG_CMSG_CLOEXEC)
             except OSError as error:
-                raise ForkerFailed(f"has gone: {error.strerror or error}") from None
+                raise ForkServerFailed(f"has gone: {error.strerror or error}") from None
             for level, kind, payload in anc:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
             if not data:
-                raise ForkerFailed("has died")
+                raise ForkServerFailed("has died")
             told: dict[str, Any] = msgspec.json.decode(data)
             return told, list(descriptors)
-        raise ForkerFailed(f"has not answered within {patience:g} s")
+        raise ForkServerFailed(f"has not answered within {patience:g} s")
 
     def close(self) -> None:
         """End it. What it has forked goes on."""

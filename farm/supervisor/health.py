@@ -60,7 +60,7 @@ def _status(farm: RunningFarm, told: dict[str, Any] | None) -> dict[str, Any]:
     router: dict[str, Any] = {"pid": pid if farm.router.alive else None, "state": _state(farm, farm.router, False)}
     if told is not None:
         router = {**told["router"], "pid": told["pid"], "memory": told["memory"], "state": "up"}
-    forker = farm.forker
+    fork_server = farm.fork_server
     return {
         "status": state,
         "down": down,
@@ -71,8 +71,8 @@ def _status(farm: RunningFarm, told: dict[str, Any] | None) -> dict[str, Any]:
         "uptime": round(time.monotonic() - farm.started, 1),
         "reloading": farm.reloading,
         "last_reload": farm.reloads.last,
-        "forker": {"pid": forker.process.pid, "state": "up"}
-        if forker is not None and forker.alive
+        "fork_server": {"pid": fork_server.process.pid, "state": "up"}
+        if fork_server is not None and fork_server.alive
         else {"pid": None, "state": "down"},
         "ports": {"device": listen.device_port, "router": listen.router_port, "admin": listen.admin_port},
         "connections": sum(row.get("connections", 0) for row in rows),

@@ -1,11 +1,11 @@
 """A reload (SIGHUP): new code and new settings take over, or nothing changes.
 
-The new forker shows that all modules can be imported, and a process of it that everything can be made from the new
+The new fork server shows that all modules can be imported, and a process of it that everything can be made from the new
 settings, before any process is replaced. Then the workers are replaced one at a time: the new one accepts beside the
 old one before that is told to drain. The router is last: there is but one at a time, so the old one has to end first.
 It finishes what it accepted; connections that come meanwhile wait in the listener. If a new process does not come to
-serve, or dies within `farm.reload_watch`, those that were replaced are replaced once more, from the old forker with the
-old settings.
+serve, or dies within `farm.reload_watch`, those that were replaced are replaced once more, from the old fork server
+with the old settings.
 
 How far it is, and what became of the last one, stands in a file (`farm.supervisor.reload_file`).
 """
@@ -21,14 +21,14 @@ from farm.config import ConfigError
 from farm.control import DONE
 from farm.settings import FarmOptions, WorkerOptions
 from farm.supervisor import health
-from farm.supervisor.children import Child, Forker, ForkerFailed, SpawnRefused
+from farm.supervisor.children import Child, ForkServer, ForkServerFailed, SpawnRefused
 from farm.supervisor.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, RunningFarm, Slot
 from router.common import logs
 from router.common.options import Settings, as_mapping
 from router.common.settings import DrainOptions, Log
 
-_FORKERS: Final = 5  # that may be lost while one process is put back
+_FORK_SERVERS: Final = 5  # that may be lost while one process is put back
 _END_S: Final = 1.0  # for a process that has no connections yet
 _SOON: Final = ", soon after it had begun to serve"
 
@@ -37,8 +37,8 @@ class _Failed(Exception):
     """The reload cannot go on; the text says why."""
 
 
-class _ForkerLost(_Failed):
-    """A forker has died or does not answer."""
+class _ForkServerLost(_Failed):
+    """A fork server has died or does not answer."""
 
 
 class _Stopping(Exception):
@@ -51,14 +51,14 @@ class Reload:
     def __init__(self, farm: RunningFarm) -> None:
         self._farm = farm
         self._replaced: list[Slot] = []
-        self._new: Forker | None = None
+        self._new: ForkServer | None = None
         self._new_children: list[tuple[str, Child]] = []
 
     async def run(self) -> None:
         """Reload. What becomes of it is in the log, in the status and in the file."""
         farm = self._farm
         farm.reloads.began()
-        loser: Forker | None = None
+        loser: ForkServer | None = None
         try:
             given, needs_restart = self._settings()
             settings = farm.listeners.with_ports(given)
@@ -67,11 +67,11 @@ class Reload:
             await self._check(self._new)
             logs.event("reload.began", workers=len(farm.workers), version=self._new.version)
             await self._replace_all(self._new)
-            loser, farm.forker = farm.forker, self._new
+            loser, farm.fork_server = farm.fork_server, self._new
             self._new = None
             farm.given, farm.settings = given, settings
             for slot in farm.slots:
-                slot.forker = None
+                slot.fork_server = None
             log = settings.get(Log)
             logs.setup(log.format, log.level, process="farm")
             logs.event("reload.done", needs_restart=needs_restart)
@@ -81,9 +81,9 @@ class Reload:
         except _Stopping:
             farm.reloads.ended(CUT_SHORT, "the farm is told to stop")
         finally:
-            for forker in (loser, self._new):
-                if forker is not None:
-                    forker.close()
+            for fork_server in (loser, self._new):
+                if fork_server is not None:
+                    fork_server.close()
 
     def _settings(self) -> tuple[Settings, list[str]]:
         """The settings as they are now, but for what a running farm cannot change; and what that would have been."""
@@ -101,15 +101,15 @@ class Reload:
                     found = found.replace(type(section), **{name: old})
         return found, kept
 
-    async def _started(self, settings: Settings) -> Forker:
+    async def _started(self, settings: Settings) -> ForkServer:
         try:
-            return await self._farm.start_forker(settings)
-        except ForkerFailed as error:
+            return await self._farm.start_fork_server(settings)
+        except ForkServerFailed as error:
             raise _Failed(f"the new code does not start: {error}") from None
 
-    async def _check(self, forker: Forker) -> None:
+    async def _check(self, fork_server: ForkServer) -> None:
         """Have everything made once, in a process that owns nothing."""
-        checker = await self._spawn(forker, "check")
+        checker = await self._spawn(fork_server, "check")
         with trio.move_on_after(self._farm.settings.get(FarmOptions).start_timeout):
             await checker.ended.wait()
         if checker.ended.is_set():
@@ -119,22 +119,22 @@ class Reload:
             checker.signal(signal.SIGKILL)
             raise _Failed("the check of the new code does not end")
 
-    async def _spawn(self, forker: Forker, kind: str, slot: Slot | None = None) -> Child:
+    async def _spawn(self, fork_server: ForkServer, kind: str, slot: Slot | None = None) -> Child:
         if self._farm.stopping.is_set():
             raise _Stopping
         shard, listener = (-1, None) if slot is None else (slot.shard, slot.listener)
         try:
-            return await self._farm.spawn(kind, shard, listener, forker)
-        except ForkerFailed as error:
-            raise _ForkerLost(f"{slot.name if slot else kind}: the fork server {error}") from None
+            return await self._farm.spawn(kind, shard, listener, fork_server)
+        except ForkServerFailed as error:
+            raise _ForkServerLost(f"{slot.name if slot else kind}: the fork server {error}") from None
         except SpawnRefused as error:
             raise _Failed(f"{slot.name if slot else kind}: {error}") from None
 
-    async def _replace_all(self, forker: Forker) -> None:
+    async def _replace_all(self, fork_server: ForkServer) -> None:
         for slot in self._farm.workers:
-            await self._replace_worker(slot, forker)
+            await self._replace_worker(slot, fork_server)
             self._look_for_deaths()
-        await self._replace_router(self._farm.router, forker)
+        await self._replace_router(self._farm.router, fork_server)
         await self._watch(self._farm.router.child)
         self._look_for_deaths()
 
@@ -155,11 +155,11 @@ class Reload:
             if child.ended.is_set() and child.status not in (None, -signal.SIGKILL):
                 raise _Failed(_failure(name, child) + _SOON)
 
-    async def _replace_worker(self, slot: Slot, forker: Forker, undoing: bool = False) -> None:
+    async def _replace_worker(self, slot: Slot, fork_server: ForkServer, undoing: bool = False) -> None:
         farm = self._farm
         farm.reloads.step(slot.name)
         async with slot.turn:
-            new = await self._spawn(forker, slot.kind, slot)
+            new = await self._spawn(fork_server, slot.kind, slot)
             if not await farm.joined(new):
                 why = _failure(slot.name, new) + ", and has not joined the router"
                 await farm.end([new], _END_S)
@@ -170,7 +170,7 @@ class Reload:
                     raise _Failed(_failure(slot.name, new) + _SOON)
             old = slot.child
             slot.put(new)
-            slot.forker = forker
+            slot.fork_server = fork_server
             self._replaced.append(slot)
             self._new_children.append((slot.name, new))
         if farm.stopping.is_set():
@@ -180,7 +180,7 @@ class Reload:
             await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
         logs.event("reload.replaced", process=slot.name, pid=new.pid)
 
-    async def _replace_router(self, slot: Slot, forker: Forker, undoing: bool = False) -> None:
+    async def _replace_router(self, slot: Slot, fork_server: ForkServer, undoing: bool = False) -> None:
         """undoing: the workers may be some that never join."""
         farm = self._farm
         farm.reloads.step(slot.name)
@@ -191,9 +191,9 @@ class Reload:
                 grace = farm.settings.get(FarmOptions).drain_grace
                 await farm.end([slot.child], grace + ROUTER_STOP_S, may_hurry=False)
             self._replaced.append(slot)
-            new = await self._spawn(forker, slot.kind, slot)
+            new = await self._spawn(fork_server, slot.kind, slot)
             slot.put(new)
-            slot.forker = forker
+            slot.fork_server = fork_server
             with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
                 while not farm.stopping.is_set() and not new.ended.is_set():
                     down = (await health.status(farm))["down"]
@@ -221,7 +221,7 @@ class Reload:
         again = self._replaced
         self._replaced, self._new_children = [], []
         for slot in again:
-            slot.forker = None
+            slot.fork_server = None
         for slot in sorted(again, key=lambda slot: slot is not farm.router):  # so that the workers have one to join
             try:
                 await self._restore(slot)
@@ -233,24 +233,24 @@ class Reload:
     async def _restore(self, slot: Slot) -> None:
         """Put a process of the old code in this place again."""
         replace = self._replace_router if slot is self._farm.router else self._replace_worker
-        for _ in range(_FORKERS):
-            forker = await self._old_forker()
+        for _ in range(_FORK_SERVERS):
+            fork_server = await self._old_fork_server()
             try:
-                await replace(slot, forker, undoing=True)
+                await replace(slot, fork_server, undoing=True)
                 return
-            except _ForkerLost as error:
-                logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
+            except _ForkServerLost as error:
+                logs.warning("fork_server.lost", pid=fork_server.process.pid, why=str(error))
             finally:
-                slot.forker = None
+                slot.fork_server = None
         raise _Failed("no fork server answers")
 
-    async def _old_forker(self) -> Forker:
+    async def _old_fork_server(self) -> ForkServer:
         """The farm's own; if that has died meanwhile, the one that is started in its place."""
         farm = self._farm
         with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
             while not farm.stopping.is_set():
-                if farm.forker is not None and farm.forker.alive:
-                    return farm.forker
+                if farm.fork_server is not None and farm.fork_server.alive:
+                    return farm.fork_server
                 await trio.sleep(POLL_S)
         raise _Failed("there is no fork server")
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import trio
 
-from farm.supervisor.children import Child, Forker
+from farm.supervisor.children import Child, ForkServer
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.reload_file import ReloadFile
 from farm.supervisor.status_link import StatusLink
@@ -27,7 +27,7 @@ class Slot:
         self.shard = shard
         self.listener = listener
         self.child: Child | None = None
-        self.forker: Forker | None = None  # where the next one comes from; None: from the farm's
+        self.fork_server: ForkServer | None = None  # where the next one comes from; None: from the farm's
         self.turn = trio.Lock()
         """Held by who puts another process in its place."""
         self.served = 0
@@ -60,7 +60,7 @@ class RunningFarm(Protocol):
     read_again: Callable[[], Settings]
     router: Slot
     workers: list[Slot]
-    forker: Forker | None
+    fork_server: ForkServer | None
     link: StatusLink
     reloads: ReloadFile
     started: float
@@ -75,11 +75,11 @@ class RunningFarm(Protocol):
     def reloading(self) -> bool:
         """Whether a reload is under way."""
 
-    async def start_forker(self, settings: Settings) -> Forker:
-        """A forker that has imported everything. Raises: ForkerFailed."""
+    async def start_fork_server(self, settings: Settings) -> ForkServer:
+        """A fork server that has imported everything. Raises: ForkServerFailed."""
 
-    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, forker: Forker) -> Child:
-        """Fork a process from this forker. Raises: ForkerFailed, SpawnRefused."""
+    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, fork_server: ForkServer) -> Child:
+        """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
 
     async def joined(self, child: Child) -> bool:
         """Wait until the router has heard of this worker. Returns: False if it has ended, or takes too long."""

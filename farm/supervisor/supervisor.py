@@ -5,8 +5,8 @@ next one instead of being reset. On SIGTERM the farm is not ready for `drain.not
 go over `drain.seconds`, then the router finishes what it accepted. On SIGHUP all processes are replaced
 (`farm.supervisor.reloading`).
 
-Whatever goes wrong beside the router and the workers (the forker, the admin port, a reload) is mended here or tried
-again, and they go on meanwhile. There is no wait without an end.
+Whatever goes wrong beside the router and the workers (the fork server, the admin port, a reload) is mended here or
+tried again, and they go on meanwhile. There is no wait without an end.
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ from farm.settings import AdminOptions, FarmOptions, WorkerOptions
 from farm.supervisor import admin, data_folder, health
 from farm.supervisor.children import (
     Child,
-    Forker,
-    ForkerClosed,
-    ForkerFailed,
+    ForkServer,
+    ForkServerClosed,
+    ForkServerFailed,
     SpawnRefused,
-    become_subreaper,
-    collect_strangers,
 )
 from farm.supervisor.hangs import Reads, Silences, Turns
 from farm.supervisor.listeners import Listeners
@@ -44,6 +42,7 @@ from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
 from farm.supervisor.status_link import ASK_TIMEOUT_S, StatusLink
 from router.common import logs
 from router.common.files import FileError
+from router.common.fork_server import become_subreaper, collect_strangers
 from router.common.lifecycle import PRIVATE
 from router.common.link_address import LinkError, address
 from router.common.listener import ListenError
@@ -75,7 +74,7 @@ class Supervisor:
         self.read_again = read_again
         self.router = Slot("router", -1, self.listeners.router)
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
-        self.forker: Forker | None = None
+        self.fork_server: ForkServer | None = None
         self.link = StatusLink(zmq.Context(), address(Path(settings.get(Data).dir)))
         self.started = time.monotonic()
         self.stopping = trio.Event()
@@ -109,7 +108,7 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self._signals)
-            nursery.start_soon(self._persist, "forker", self._keep_forker)
+            nursery.start_soon(self._persist, "fork_server", self._keep_fork_server)
             nursery.start_soon(self._persist, "status_link", self.link.run)
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
@@ -142,49 +141,49 @@ class Supervisor:
 
     # ------------------------------------------------------------------ processes
 
-    async def start_forker(self, settings: Settings) -> Forker:
-        """A forker that has imported everything. Raises: ForkerFailed."""
+    async def start_fork_server(self, settings: Settings) -> ForkServer:
+        """A fork server that has imported everything. Raises: ForkServerFailed."""
         options = settings.get(FarmOptions)
-        return await Forker.start(settings, self._nursery, options.spawn_timeout, options.start_timeout)
+        return await ForkServer.start(settings, self._nursery, options.spawn_timeout, options.start_timeout)
 
-    async def _keep_forker(self) -> None:
-        """There is a forker; another one if it dies, or does not answer for too long."""
+    async def _keep_fork_server(self) -> None:
+        """There is a fork server; another one if it dies, or does not answer for too long."""
         options = self.settings.get(FarmOptions)
         wait = options.restart_min
         while not self._over:
-            forker = self.forker
-            if forker is None or not forker.alive:
+            fork_server = self.fork_server
+            if fork_server is None or not fork_server.alive:
                 try:
-                    self.forker = await self.start_forker(self.settings)
-                except ForkerFailed as error:
-                    logs.limited("forker.failed", at="error", why=str(error))
-                    if not self.ready and forker is None:
-                        self._fail_start("forker", str(error))
+                    self.fork_server = await self.start_fork_server(self.settings)
+                except ForkServerFailed as error:
+                    logs.limited("fork_server.failed", at="error", why=str(error))
+                    if not self.ready and fork_server is None:
+                        self._fail_start("fork_server", str(error))
                         return
                     await trio.sleep(wait)
                     wait = min(wait * 2, options.restart_max)
                     continue
                 wait = options.restart_min
-                if forker is not None:
-                    logs.warning("forker.replaced", pid=self.forker.process.pid)
+                if fork_server is not None:
+                    logs.warning("fork_server.replaced", pid=self.fork_server.process.pid)
                 continue
             with trio.move_on_after(options.hang_timeout / 2):
-                await forker.process.ended.wait()
-                if forker is self.forker and not self._over:
-                    logs.warning("forker.died", pid=forker.process.pid, status=forker.process.status)
+                await fork_server.process.ended.wait()
+                if fork_server is self.fork_server and not self._over:
+                    logs.warning("fork_server.died", pid=fork_server.process.pid, status=fork_server.process.status)
             known = [child.pid for child in self._children]
-            collect_strangers([forker.process.pid, *known])
-            if forker.alive:
-                with contextlib.suppress(ForkerFailed):
-                    await self._tell_if_lost(forker, forker.check_alive())
+            collect_strangers([fork_server.process.pid, *known])
+            if fork_server.alive:
+                with contextlib.suppress(ForkServerFailed):
+                    await self._tell_if_lost(fork_server, fork_server.check_alive())
 
-    async def _tell_if_lost(self, forker: Forker, question: Awaitable[T]) -> T:
+    async def _tell_if_lost(self, fork_server: ForkServer, question: Awaitable[T]) -> T:
         try:
             return await question
-        except ForkerClosed:
+        except ForkServerClosed:
             raise
-        except ForkerFailed as error:
-            logs.warning("forker.lost", pid=forker.process.pid, why=str(error))
+        except ForkServerFailed as error:
+            logs.warning("fork_server.lost", pid=fork_server.process.pid, why=str(error))
             raise
 
     def _fail_start(self, process: str, why: str) -> None:
@@ -193,9 +192,9 @@ class Supervisor:
             self._failed = True
             self.stopping.set()
 
-    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, forker: Forker) -> Child:
-        """Fork a process from this forker. Raises: ForkerFailed, SpawnRefused."""
-        child = await forker.spawn(kind, shard, listener)
+    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, fork_server: ForkServer) -> Child:
+        """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
+        child = await fork_server.spawn(kind, shard, listener)
         self._children.add(child)
         self._nursery.start_soon(self._forget_ended, child)
         logs.debug("process.started", kind=kind, shard=shard, pid=child.pid)
@@ -206,14 +205,16 @@ class Supervisor:
         self._children.discard(child)
 
     async def _spawn_for(self, slot: Slot) -> Child:
-        """A process for this slot, from whichever forker there is, when there is one."""
+        """A process for this slot, from whichever fork server there is, when there is one."""
         while True:
-            forker = slot.forker if slot.forker is not None and slot.forker.alive else self.forker
-            if forker is not None and forker.alive:
+            fork_server = slot.fork_server
+            if fork_server is None or not fork_server.alive:
+                fork_server = self.fork_server
+            if fork_server is not None and fork_server.alive:
                 try:
-                    spawned = self.spawn(slot.kind, slot.shard, slot.listener, forker)
-                    return await self._tell_if_lost(forker, spawned)
-                except ForkerFailed:
+                    spawned = self.spawn(slot.kind, slot.shard, slot.listener, fork_server)
+                    return await self._tell_if_lost(fork_server, spawned)
+                except ForkServerFailed:
                     pass  # there will be another one
                 except SpawnRefused as error:
                     logs.limited("process.not_started", at="error", per=slot.name, name=slot.name, why=str(error))
@@ -386,10 +387,10 @@ class Supervisor:
         await self.end(workers, drain.seconds + self.settings.get(WorkerOptions).close_timeout + grace)
         await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
         self._over = True
-        if self.forker is not None:
-            self.forker.close()
+        if self.fork_server is not None:
+            self.fork_server.close()
             with trio.move_on_after(_KILLED_S):  # whoever waits for us to end finds nothing of us left
-                await self.forker.process.ended.wait()
+                await self.fork_server.process.ended.wait()
         logs.event("farm.stopped")
 
     async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The supervisor's side of the forker, with a real one."""
+"""The supervisor's side of the fork server, with a real one."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import trio
 import trio.testing
 from support.common import settings_with
 
-from farm.supervisor.children import Forker, ForkerClosed, ForkerFailed
+from farm.supervisor.children import ForkServer, ForkServerClosed, ForkServerFailed
 
 PATIENCE_S = 60.0
 
 
-def test_a_forker_that_is_closed_while_it_is_asked_is_no_failure() -> None:
+def test_a_fork_server_that_is_closed_while_it_is_asked_is_no_failure() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            forker = await Forker.start(settings_with(), nursery, PATIENCE_S, PATIENCE_S)
-            await forker.check_alive()
-            forker.process.signal(signal.SIGSTOP)
+            fork_server = await ForkServer.start(settings_with(), nursery, PATIENCE_S, PATIENCE_S)
+            await fork_server.check_alive()
+            fork_server.process.signal(signal.SIGSTOP)
 
             async def close() -> None:
                 await trio.testing.wait_all_tasks_blocked()
-                forker.close()
+                fork_server.close()
 
             nursery.start_soon(close)
-            with pytest.raises(ForkerClosed):
-                await forker.check_alive()
-            with pytest.raises(ForkerFailed, match="has gone"):
-                await forker.check_alive()
+            with pytest.raises(ForkServerClosed):
+                await fork_server.check_alive()
+            with pytest.raises(ForkServerFailed, match="has gone"):
+                await fork_server.check_alive()
 
     trio.run(main)
 
@@ -44,8 +44,8 @@ def test_nothing_is_imported_from_the_folder_in_which_it_was_started(
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            forker = await Forker.start(settings_with(), nursery, PATIENCE_S, PATIENCE_S)
-            await forker.check_alive()
-            forker.close()
+            fork_server = await ForkServer.start(settings_with(), nursery, PATIENCE_S, PATIENCE_S)
+            await fork_server.check_alive()
+            fork_server.close()
 
     trio.run(main)

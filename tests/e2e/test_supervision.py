@@ -1,5 +1,5 @@
-"""The supervisor against what fails beside the router and the workers: forkers, new code, new settings, processes that
-hang, signals that come too early; and what a balancer is told meanwhile."""
+"""The supervisor against what fails beside the router and the workers: fork servers, new code, new settings, processes
+that hang, signals that come too early; and what a balancer is told meanwhile."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def pids(farm: Farm) -> list[int]:
     return [*(row["pid"] for row in status["workers"]), status["router"]["pid"]]
 
 
-def forker(farm: Farm) -> int:
-    """The pid of the forker."""
-    until(lambda: farm.status()["forker"]["state"] == "up", "there is a forker")
-    pid: int = farm.status()["forker"]["pid"]
+def fork_server(farm: Farm) -> int:
+    """The pid of the fork server."""
+    until(lambda: farm.status()["fork_server"]["state"] == "up", "there is a fork server")
+    pid: int = farm.status()["fork_server"]["pid"]
     return pid
 
 
@@ -82,39 +82,39 @@ def changed(file: Path, old: str, new: str) -> Iterator[None]:
         file.write_text(text)
 
 
-# ---------------------------------------------------------------------- forkers
+# ---------------------------------------------------------------------- fork servers
 
 
-def test_a_forker_that_dies_is_replaced_and_nobody_else_notices(farm: Farm) -> None:
-    before, old = pids(farm), forker(farm)
+def test_a_fork_server_that_dies_is_replaced_and_nobody_else_notices(farm: Farm) -> None:
+    before, old = pids(farm), fork_server(farm)
     with Device(farm) as device:
         device.hello()
         channel, endpoint = device.register()
         os.kill(old, signal.SIGKILL)
-        until(lambda: forker(farm) != old, "there is another forker")
+        until(lambda: fork_server(farm) != old, "there is another fork server")
         assert put(endpoint, 1) == 200
         assert device.updates() == [(channel, 1)]
     assert pids(farm) == before
-    os.kill(before[0], signal.SIGKILL)  # whose parent is that forker no more
+    os.kill(before[0], signal.SIGKILL)  # whose parent is that fork server no more
     until(lambda: farm.worker_pid(0) not in (None, before[0]), "a worker that dies then is started again")
     farm.wait_healthy()
     assert list(farm.events("process.died"))[-1]["status"] == -signal.SIGKILL
 
 
-def test_a_forker_that_stands_still_is_replaced_when_it_is_needed(farm: Farm) -> None:
-    before, old = pids(farm), forker(farm)
+def test_a_fork_server_that_stands_still_is_replaced_when_it_is_needed(farm: Farm) -> None:
+    before, old = pids(farm), fork_server(farm)
     os.kill(old, signal.SIGSTOP)
     os.kill(before[2], signal.SIGKILL)
     until(lambda: farm.router_pid() not in (None, before[2]), "the router is started again")
     farm.wait_healthy()
-    assert forker(farm) != old
+    assert fork_server(farm) != old
     assert pids(farm)[:2] == before[:2]
 
 
-def test_a_forker_that_stands_still_is_found_out_though_nobody_needs_it(farm: Farm) -> None:
-    before, old = pids(farm), forker(farm)
+def test_a_fork_server_that_stands_still_is_found_out_though_nobody_needs_it(farm: Farm) -> None:
+    before, old = pids(farm), fork_server(farm)
     os.kill(old, signal.SIGSTOP)
-    until(lambda: forker(farm) != old, "there is another forker")
+    until(lambda: fork_server(farm) != old, "there is another fork server")
     assert pids(farm) == before
 
 
@@ -149,8 +149,8 @@ def test_a_process_that_hangs_is_replaced_and_the_others_are_not(farm: Farm, whi
 # ---------------------------------------------------------------------- reloads
 
 
-def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
-    before, old = pids(farm), forker(farm)
+def test_the_old_fork_server_dies_during_a_reload(farm: Farm) -> None:
+    before, old = pids(farm), fork_server(farm)
     os.kill(farm.pid, signal.SIGHUP)
     until(lambda: farm.status()["reloading"], "the reload has begun")
     os.kill(old, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_the_old_forker_dies_during_a_reload(farm: Farm) -> None:
     ("file", "old", "new", "outcome", "why"),
     [
         ("farm/worker/main.py", "import gc", "this is no python (", "refused", "SyntaxError"),
-        ("farm/supervisor/forker.py", "import gc", "import no_such_module", "refused", "no_such_module"),
+        ("router/common/fork_server.py", "import gc", "import no_such_module", "refused", "no_such_module"),
         ("router/process.py", "import sys", "import os; os._exit(7)", "refused", "exit status 7"),
         (
             "router/process.py",
@@ -252,7 +252,7 @@ def test_hangups_while_it_starts_do_not_end_it(tmp_path: Path) -> None:
         refused = [line["why"] for line in farm.events("reload.refused")]
         assert all("has not started" in why or "under way" in why for why in refused)
         until(lambda: not farm.status()["reloading"], "a reload that came through is done")
-        os.kill(forker(farm), signal.SIGSTOP)  # and the end does not wait for a forker that does not answer
+        os.kill(fork_server(farm), signal.SIGSTOP)  # and the end does not wait for a fork server that does not answer
     finally:
         farm.stop()
 

@@ -11,7 +11,7 @@ from support.farm_fixture import ROOT, environ
 FAULTS = (
     "kill-worker",
     "kill-router",
-    "kill-forker",
+    "kill-fork-server",
     "kill-everything",
     "eio",
     "resets",

@@ -13,10 +13,11 @@ from router.common.options import Settings, as_mapping
 
 def test_one_whose_supervisor_has_gone_while_it_began_ends_without_a_word() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    code = f"import sys, farm.supervisor.forker; sys.exit(farm.supervisor.forker.main({theirs.fileno()}))"
+    code = f"import sys, router.common.fork_server as server; sys.exit(server.main({theirs.fileno()}))"
     settings = as_mapping(Settings(section() for section in all_sections()))
     with theirs:
-        ours.send(msgspec.json.encode({"settings": settings}))
+        first = {"served": "farm.supervisor.runners:served", "argument": settings}
+        ours.send(msgspec.json.encode(first))
         command = [sys.executable, "-c", code]
         process = subprocess.Popen(
             command, cwd=ROOT, env=environ(), pass_fds=(theirs.fileno(),), stderr=subprocess.PIPE, text=True

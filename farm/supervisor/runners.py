@@ -1,0 +1,55 @@
+"""What the supervisor's fork server imports, and what can be forked from it: the router, a worker, and a check of new
+code and settings."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import farm.worker.main
+import router.process
+from farm.settings import all_sections
+from router import __version__
+from router.common import lifecycle
+from router.common.fork_server import Runner, Served, in_one_line
+from router.common.messages import PROTOCOL
+from router.common.options import from_mapping
+
+
+def served(mapping: dict[str, Any]) -> Served:
+    """For `router.common.fork_server`, with the settings as a mapping.
+
+    Each process inherits its line to the supervisor, and, but for the check, its listener. An exception that ends it is
+    sent on the line.
+    """
+    settings = from_mapping(all_sections(), mapping)
+
+    def check(number: int, descriptors: list[int]) -> int:
+        try:
+            router.process.check(settings)
+            farm.worker.main.check(settings)
+        except lifecycle.MENDABLE as error:
+            lifecycle.tell_supervisor(descriptors[0], str(error))
+            return 1
+        return 0
+
+    def run_router(number: int, descriptors: list[int]) -> int:
+        return router.process.run(settings, socket.socket(fileno=descriptors[1]), descriptors[0])
+
+    def run_worker(number: int, descriptors: list[int]) -> int:
+        return farm.worker.main.run(settings, number, socket.socket(fileno=descriptors[1]), descriptors[0])
+
+    runners = {"check": check, "router": run_router, "worker": run_worker}
+    told = {kind: _telling(runner) for kind, runner in runners.items()}
+    return Served(told, "farm", {"version": __version__, "link": PROTOCOL})
+
+
+def _telling(runner: Runner) -> Runner:
+    def run(number: int, descriptors: list[int]) -> int:
+        try:
+            return runner(number, descriptors)
+        except BaseException as error:
+            lifecycle.tell_supervisor(descriptors[0], in_one_line(error))
+            raise
+
+    return run
