@@ -31,6 +31,7 @@ import trio
 
 from router.common import logs
 from router.common.messages import EVERYTHING, FAILED, OK
+from router.common.numbers import SECOND
 from router.common.settings import StoreOptions
 from router.core.batch import (
     Batch,
@@ -61,8 +62,8 @@ _PROBE: Final = "probe"
 """Space of a record that is written to see whether the store can write."""
 _MARK: Final = ("mark", b"seq")
 """Name of the record that holds a number which no item's place in the order of arrival is above."""
-_MARK_AHEAD: Final = 1_000_000
-"""So far above the last item it is put, so that it is written once in a second: for places are microseconds."""
+_MARK_AHEAD: Final = SECOND
+"""So far above the last item it is put, so that it is written once in a second."""
 _mark_value: Final = struct.Struct(">Q")
 _SHARE: Final = 8
 """Of a commit's writes one device may have this part for its acknowledgements."""

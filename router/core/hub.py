@@ -21,6 +21,7 @@ from router.common import logs, shapes
 from router.common import messages as v
 from router.common.id_set import added, count, has, removed
 from router.common.metrics import RouterCounters
+from router.common.numbers import Sequencer
 from router.common.settings import LinkOptions
 from router.core.address_map import AddressMap, Lease
 from router.core.broadcasts import Broadcasts
@@ -80,7 +81,7 @@ class Hub:
     """Map, attachments, pushes in work and the peers' outboxes.
 
     The shell feeds `heard` and `tick` and sends what `dirty` and `direct` hold. `monotonic` and `unix_time` are
-    clocks in seconds.
+    clocks in seconds. `router` is its number among the farm's routers (`router.common.numbers`).
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Hub:
         incarnation: bytes,
         monotonic: Callable[[], float],
         unix_time: Callable[[], float],
+        router: int = 0,
     ) -> None:
         self.committer = committer
         self.map = AddressMap()
@@ -109,9 +111,11 @@ class Hub:
         self.recount = Recount(self._tell, first, options.max_recounts, delivery_timeout, monotonic)
         self.read_modify_write = ReadModifyWrite(committer)
         self.broadcasts = Broadcasts(committer, options.max_broadcasts, options.max_broadcast_changes, self._tell_all)
-        self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results)
-        self._sequence = 0
-        self._ahead = int(unix_time() * 1e6) - int(monotonic() * 1e6)  # of the one clock before the other, at most
+        self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results, router)
+        self._numbers = Sequencer(router, unix_time, monotonic)
+        self.sequence = self._numbers.next
+        self.version = self._numbers.version
+        self.begin_after = self._numbers.begin_after
         self._newcomers = Newcomers(options.max_new, int(monotonic() * 1000))
         self._attaching: dict[bytes, list[Push]] = {}
         self._held = 0  # pushes in all of those
@@ -181,29 +185,6 @@ class Hub:
             self.counters.pushes_over += 1
             return REFUSED_OVER
         return REFUSED_FAILED
-
-    def begin_after(self, sequence: int) -> None:
-        """The store may hold items up to this place in the order of arrival."""
-        self._sequence = max(self._sequence, sequence)
-        self._ahead = max(self._ahead, sequence - int(self._monotonic() * 1e6))
-
-    def sequence(self) -> int:
-        """The next place in the order of arrival: strictly growing, and later than any before a restart."""
-        now = int(self._unix_time() * 1e6)
-        # The usual, as nearly every push asks; how far the clock is ahead is seen at the next tick.
-        self._sequence = now if now > self._sequence else max(self._sequence + 1, self._steady())
-        return self._sequence
-
-    def version(self) -> int:
-        """The time in unix seconds as the version of a push that names none: never less than that of one before."""
-        return self._steady() // 1_000_000
-
-    def _steady(self) -> int:
-        """Unix time in microseconds. Where the clock is set back it goes on as if it had not been."""
-        monotonic = int(self._monotonic() * 1e6)
-        ahead = int(self._unix_time() * 1e6) - monotonic
-        self._ahead = max(self._ahead, ahead)
-        return monotonic + self._ahead
 
     def _deliver_or_hold(self, lease: Lease, device: bytes, push: Push) -> None:
         held = self._attaching.get(device)
@@ -803,7 +784,7 @@ class Hub:
     def tick(self) -> None:
         """To be called a few times a second: late deliveries, leases that have run out, what has been put off."""
         now = self._monotonic()
-        self._steady()
+        self._numbers.tick()
         self._pushes.tick(now)
         for peer in list(self.peers.values()):
             if now - peer.heard > self._options.lease:

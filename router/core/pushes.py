@@ -16,6 +16,7 @@ from typing import Final
 from router.common import logs
 from router.common import messages as v
 from router.common.metrics import RouterCounters
+from router.common.numbers import first_delivery
 from router.core.address_map import Lease
 
 DELIVERED: Final = 0
@@ -32,7 +33,6 @@ REFUSED_OVER: Final = 4
 PushDone = Callable[[int], None]
 
 PENDING: Final = -1
-_NUMBER_BYTES: Final = 7
 
 
 class Push:
@@ -92,16 +92,19 @@ class Pushes:
     """Those whose result is waited for, by number.
 
     timeout: s after which a push is answered without a result. most: results that may be waited for at once.
+    router: its number among the farm's routers.
     """
 
-    def __init__(self, counters: RouterCounters, incarnation: bytes, timeout: float, most: int) -> None:
+    def __init__(
+        self, counters: RouterCounters, incarnation: bytes, timeout: float, most: int, router: int = 0
+    ) -> None:
         self.counters = counters
         self._timeout = timeout
         self._most = most
         self._waiting: dict[int, Push] = {}
         self._deadlines: deque[tuple[float, int]] = deque()
-        # Chosen at random, in effect, from so many that two routers' numbers do not meet.
-        self._number = int.from_bytes(blake2b(incarnation, digest_size=_NUMBER_BYTES).digest(), "big")
+        # Chosen at random, in effect, from so many that the numbers of two starts do not meet.
+        self._number = first_delivery(router, int.from_bytes(blake2b(incarnation, digest_size=8).digest(), "big"))
 
     def __len__(self) -> int:
         return len(self._waiting)

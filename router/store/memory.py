@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from operator import attrgetter, itemgetter
 
 import trio
 
+from router.common.numbers import next_epoch
 from router.common.settings import StoreOptions
 from router.store.base import KEEP_EXPIRY, LARGE_BODY, Event, Item, LogSlice, Reads, Renewal, Results, Writes
 
@@ -20,13 +20,6 @@ _ENTRY_BYTES = 200
 
 _by_slot = attrgetter("slot")
 _by_worth = itemgetter(4, 2, 0)  # urgency, seq, slot
-
-
-def next_epoch(previous: int) -> int:
-    """An epoch greater than `previous` and, unless the clock went back, than that of any lost store.
-
-    Milliseconds: two starts of a router are further apart, and a JavaScript client keeps the number exact."""
-    return max(previous + 1, time.time_ns() // 1_000_000)
 
 
 def crowd(options: StoreOptions) -> int:
@@ -59,7 +52,8 @@ class _Log:
 class MemoryStore:
     """A `Store` in this process's memory. It never fails."""
 
-    def __init__(self, options: StoreOptions) -> None:
+    def __init__(self, options: StoreOptions, router: int = 0) -> None:
+        self._router = router
         self._inbox_limit = options.inbox_limit
         self._inbox_bytes = options.inbox_bytes
         self._crowd = crowd(options)
@@ -67,7 +61,7 @@ class MemoryStore:
         self._inboxes: dict[bytes, dict[str, Item]] = {}
         self._records: dict[tuple[str, bytes], tuple[bytes, int]] = {}
         self._logs: dict[bytes, _Log] = {}
-        self._epoch = next_epoch(0)
+        self._epoch = next_epoch(0, router)
         self._items = 0
         self._now = 0
         self.used = 0
@@ -252,7 +246,7 @@ class MemoryStore:
             for offset in list(log.events):
                 self._drop_event(log, offset)
             del self._logs[channel]
-            self._epoch = next_epoch(self._epoch)
+            self._epoch = next_epoch(self._epoch, self._router)
 
     async def highest(self) -> int:
         """See `Store.highest`."""

@@ -16,12 +16,12 @@ from router.store.sqlite import SqliteStore
 STORE_FILE = "store.sqlite3"
 
 
-def open_store(settings: Settings) -> Store:
-    """The store of `store.kind`, not yet opened: its `open` is awaited by the owner."""
+def open_store(settings: Settings, router: int = 0) -> Store:
+    """The store of `store.kind` for the router of this number, not yet opened: its `open` is awaited by the owner."""
     options = settings.get(StoreOptions)
     if options.kind == "memory":
-        return MemoryStore(options)
-    return SqliteStore(options, Path(settings.get(Data).dir) / STORE_FILE)
+        return MemoryStore(options, router)
+    return SqliteStore(options, Path(settings.get(Data).dir) / STORE_FILE, router)
 
 
 def keeps_something(settings: Settings) -> bool:

@@ -45,9 +45,9 @@ import trio
 
 from router.common.files import FileError, open_own, take_folder
 from router.common.messages import EVERYTHING
+from router.common.numbers import next_epoch
 from router.common.settings import StoreOptions
 from router.store.base import BadBatchError, Item, LogSlice, Reads, Renewal, Results, StoreError, Writes
-from router.store.memory import next_epoch
 from router.store.statements import READ, RENEW, SCHEMA, SCHEMA_VERSION, SWEPT, USED, WRITE, WRITE_NUL, batch_sql
 from router.store.thread import StoreThread
 
@@ -107,7 +107,8 @@ class SqliteStore:
 
     `Writes` and `Reads` are read in that thread: they must stay as they are until the answer is there."""
 
-    def __init__(self, options: StoreOptions, path: Path) -> None:
+    def __init__(self, options: StoreOptions, path: Path, router: int = 0) -> None:
+        self._router = router
         self._options = options
         self._path = path
         self._thread = StoreThread()
@@ -278,7 +279,7 @@ class SqliteStore:
         if version < 0 or (tables if version == 0 else not tables.issuperset(name for name, *_ in SWEPT)):
             raise StoreError(f"store {self._path}: the file is some other program's database; move it away")
         if version == 0:
-            db.executescript(SCHEMA.format(epoch=next_epoch(0)))
+            db.executescript(SCHEMA.format(epoch=next_epoch(0, self._router)))
 
     def _close(self) -> None:
         db, self._connection = self._connection, None
@@ -453,7 +454,7 @@ class SqliteStore:
         db.execute(f"DELETE FROM event WHERE channel IN (SELECT channel FROM head WHERE {condition})", values)
         if db.execute(f"DELETE FROM head WHERE {condition}", values).rowcount:
             (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
-            db.execute("UPDATE meta SET epoch = ?", (next_epoch(epoch),))
+            db.execute("UPDATE meta SET epoch = ?", (next_epoch(epoch, self._router),))
 
 
 def _apart(puts: dict[tuple[bytes, str], Item]) -> tuple[list[Any], bytes]:

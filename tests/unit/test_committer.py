@@ -13,6 +13,7 @@ from support.common import Clock, GatedStore, Rig, in_rig
 
 from router.common import messages as v
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
+from router.common.numbers import SECOND
 from router.common.settings import StoreOptions
 from router.core.committer import GroupCommitter
 from router.core.pushes import REFUSED_OVER, STORED
@@ -470,7 +471,7 @@ async def test_after_a_restart_places_are_later_than_all_before_whatever_the_clo
     versions.append(rig.hub.version())
     assert versions == sorted(versions)
     # It goes ahead of the clock by no more than seconds.
-    assert rig.committer.newest < max(places) + 2e6
+    assert rig.committer.newest < max(places) + 2 * SECOND
     # And every second has a version of its own.
     for _ in range(3):
         rig.clock.pass_by(1)

@@ -11,6 +11,7 @@ from support.common import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, during_ea
 from support.watcher import Watcher
 
 from router.common import messages as v
+from router.common.numbers import SECOND
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
@@ -324,7 +325,7 @@ async def test_what_has_no_time_to_live_is_never_stored(rig: Rig, there: bool) -
 @in_rig()
 async def test_the_place_in_the_order_of_arrival_may_be_taken_before_the_push(rig: Rig) -> None:
     first, second = rig.hub.sequence(), rig.hub.sequence()
-    assert int(rig.clock.unix() * 1e6) <= first < second
+    assert int(rig.clock.unix() * SECOND) <= first < second
     rig.push(DEVICE, "own", 1, ttl=10**6)
     rig.push(DEVICE, "second", second, sequence=second, wait=False, ttl=10**6)
     rig.push(DEVICE, "first", first, sequence=first, wait=False, ttl=10**6)
