@@ -158,13 +158,13 @@ class Worker:
                 # The router does not keep up: devices wait in the kernel, only the link is heard.
                 with trio.move_on_after(0 if sockets.speaking else _SATURATED_WAIT_S):
                     await trio.lowlevel.wait_readable(link.fileno)
-                sockets.now = time.monotonic()
+                sockets.begin_turn(time.monotonic())
                 for fd, mask in poller.ready_now():
                     sockets.ready_but_not_read(fd, mask)
             else:
                 # No descriptor tells of what is there already.
                 events = await poller.ready(not (link.behind or sockets.waiting or sockets.speaking))
-                sockets.now = time.monotonic()
+                sockets.begin_turn(time.monotonic())
                 if not link.saturated:  # while we waited; the poller will report these again
                     for fd, mask in events:
                         ready(fd, mask)
@@ -221,15 +221,14 @@ class Worker:
         seconds = self.settings.get(DrainOptions).seconds
         sockets = self.sockets
         self.notice()
-        sockets.draining = True
-        sockets.stop_listening()
+        sockets.drain()
         waiting = sockets.open_connections()
         logs.event("worker.draining", connections=len(waiting), seconds=seconds)
         total, closed, began = len(waiting), 0, time.monotonic()
         while closed < total:
             share = (time.monotonic() - began) / seconds if seconds > 0 else 1.0
             upto = min(total, int(total * share) + 1)
-            sockets.now = time.monotonic()
+            sockets.begin_turn(time.monotonic())
             for connection in waiting[closed:upto]:
                 sockets.let_go(connection)
             closed = upto

@@ -168,9 +168,9 @@ class Shard:
             f"GET {path} HTTP/1.1\r\nHost: push\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
             + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        known = set(self.sockets._connections)
+        known = set(self.sockets.connections)
         self.sockets.ready(self._listener.fileno(), READ)
-        (fd,) = set(self.sockets._connections) - known
+        (fd,) = set(self.sockets.connections) - known
         self.sockets.ready(fd, READ)
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
@@ -244,4 +244,4 @@ class Talker:
 
     @property
     def here(self) -> bool:
-        return self.fd in self._shard.sockets._connections
+        return self.fd in self._shard.sockets.connections

@@ -50,7 +50,7 @@ class Raw:
         while view:
             done = self.socket.send(view[:8192])
             view = view[done:]
-            if self.shard.sockets._connections[self.fd].mask & READ:
+            if self.shard.sockets.connections[self.fd].mask & READ:
                 self.shard.sockets.ready(self.fd, READ)
 
     def come(self) -> bytes:
@@ -132,7 +132,7 @@ def test_a_close_behind_a_flood_is_found(shard: Shard) -> None:
 
 def test_a_flood_behind_our_close_frame_is_looked_at_a_part_a_tick(shard: Shard) -> None:
     client = Raw(shard)
-    connection = shard.sockets._connections[client.fd]
+    connection = shard.sockets.connections[client.fd]
     shard.sockets.close(connection, 1001, "bye")
     assert client.frame()[0] == CLOSE
     client.send(frame(1, b"x") * 3000 + frame(8, b"\x03\xe9"))
@@ -156,7 +156,7 @@ def test_of_unfinished_messages_the_largest_goes_first(shard: Shard) -> None:
     large = [Raw(shard) for _ in range(6)]
     for client in large:
         client.send(frame(1, b"l" * 200_000)[:-1])
-    assert shard.sockets._budget.total <= 1_000_000
+    assert shard.sockets.output.budget.total <= 1_000_000
     assert shard.counters.given_up == 2
     closed = [client for client in large if client.come().startswith(b"\x88")]
     assert len(closed) == 2
@@ -171,7 +171,7 @@ def test_who_is_given_up_hears_why(shard: Shard) -> None:
     clients = [Raw(shard) for _ in range(5)]
     for client in clients:
         client.send(frame(1, b"l" * 250_000)[:-1])
-    open_still = {connection.fd for connection in shard.sockets._unfinished}
+    open_still = {connection.fd for connection in shard.sockets.turns._unfinished}
     told = [client.frame() for client in clients if client.fd not in open_still]
     assert [(opcode, int.from_bytes(data[:2], "big")) for opcode, data in told] == [(CLOSE, TRY_LATER)] * 2
 
@@ -181,7 +181,7 @@ def test_fragments_of_a_byte_count_for_what_they_take(shard: Shard) -> None:
     client.send(frame(1, b"a", final=False) + frame(0, b"b", final=False) * 200)
     while shard.sockets.waiting:
         shard.sockets.turn()
-    assert shard.sockets._budget.total > 200 * 50
+    assert shard.sockets.output.budget.total > 200 * 50
 
 
 def test_an_unfinished_message_has_a_deadline_that_pings_do_not_move(shard: Shard) -> None:
@@ -217,16 +217,16 @@ def test_unfinished_requests_are_counted(shard: Shard) -> None:
     client = socket.create_connection(("127.0.0.1", shard._port))
     shard._clients.append(client)
     client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 3000)
-    known = set(shard.sockets._connections)
+    known = set(shard.sockets.connections)
     shard.sockets.ready(shard._listener.fileno(), READ)
-    (fd,) = set(shard.sockets._connections) - known
+    (fd,) = set(shard.sockets.connections) - known
     shard.sockets.ready(fd, READ)
-    assert shard.sockets._budget.total > 3000
+    assert shard.sockets.output.budget.total > 3000
     key = base64.b64encode(b"k" * 16)
     client.sendall(b"\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n")
     client.sendall(b"Sec-WebSocket-Key: " + key + b"\r\n\r\n")
     shard.sockets.ready(fd, READ)
-    assert shard.sockets._budget.total == 0
+    assert shard.sockets.output.budget.total == 0
 
 
 # ---------------------------------------------------------------------- rates
@@ -286,11 +286,11 @@ def test_registrations_have_a_rate_of_their_own() -> None:
     shard = Shard(limits={"registrations_per_second": 2, "burst_seconds": 1})
     try:
         device = shard.device()
-        (fd,) = [fd for fd, one in shard.sockets._connections.items() if one.session is not None]
+        (fd,) = [fd for fd, one in shard.sockets.connections.items() if one.session is not None]
         for number in range(6):
             channel = f"11111111-2222-3333-4444-{number:012x}"
             device.send(json.dumps({"messageType": "register", "channelID": channel}))
-            if shard.sockets._connections[fd].mask & READ:
+            if shard.sockets.connections[fd].mask & READ:
                 shard.sockets.ready(fd, READ)
             for word in shard.said():
                 if word[0] == v.SET_ADD:
@@ -306,7 +306,7 @@ def test_an_ack_counts_as_often_as_it_names_updates() -> None:
     shard = Shard(limits={"commands_per_second": 10, "burst_seconds": 1})
     try:
         device = shard.device()
-        (fd,) = [fd for fd, one in shard.sockets._connections.items() if one.session is not None]
+        (fd,) = [fd for fd, one in shard.sockets.connections.items() if one.session is not None]
         update = {"channelID": CHANNEL, "version": f"{1:016x}"}
         device.send(json.dumps({"messageType": "ack", "updates": [update] * 8}))
         shard.sockets.ready(fd, READ)
@@ -319,7 +319,7 @@ def test_an_ack_counts_as_often_as_it_names_updates() -> None:
             shard.sockets.tick()
         assert shard.sockets.waiting
         shard.sockets.turn()
-        assert shard.sockets._connections[fd].mask & READ
+        assert shard.sockets.connections[fd].mask & READ
     finally:
         shard.close()
 
@@ -338,7 +338,7 @@ def test_fragments_count_too() -> None:
 
 def test_while_nothing_may_be_heard_what_waits_goes_out_and_who_is_closing_ends(shard: Shard) -> None:
     open_one, closing = Raw(shard), Raw(shard)
-    shard.sockets.close(shard.sockets._connections[closing.fd], 1001, "bye")
+    shard.sockets.close(shard.sockets.connections[closing.fd], 1001, "bye")
     assert closing.frame()[0] == CLOSE
     closing.socket.sendall(frame(8, b"\x03\xe9"))
     open_one.socket.sendall(frame(1, b"x"))
@@ -398,7 +398,7 @@ def test_a_word_that_cannot_be_acted_on_costs_no_other(shard: Shard, word: Any) 
     assert client.hear() == "asked"
     assert client.hear().startswith("joined")
     broken = Raw(shard)
-    connection = shard.sockets._connections[broken.fd]
+    connection = shard.sockets.connections[broken.fd]
     connection.session = Broken()  # type: ignore[assignment]
     shard.sockets.devices[KEY] = connection
     shard.sockets.heard([word, (v.EVENT, ROOM, 0, "on", "")])
@@ -412,9 +412,9 @@ def test_a_tick_or_a_read_that_fails_ends_that_connection_alone(shard: Shard) ->
     ticked, read = Raw(shard), Raw(shard)
     other = Raw(shard)
     for client in (ticked, read):
-        shard.sockets._connections[client.fd].session = Broken()  # type: ignore[assignment]
-    connection = shard.sockets._connections[ticked.fd]
-    connection.bucket = shard.sockets._wheel.arm(ticked.fd, 1)
+        shard.sockets.connections[client.fd].session = Broken()  # type: ignore[assignment]
+    connection = shard.sockets.connections[ticked.fd]
+    connection.bucket = shard.sockets.wheel.arm(ticked.fd, 1)
     for _ in range(12):
         shard.clock.pass_by(0.25)
         shard.sockets.tick()
@@ -427,7 +427,7 @@ def test_a_tick_or_a_read_that_fails_ends_that_connection_alone(shard: Shard) ->
 
 def test_an_error_of_the_worker_itself_ends_that_connection_alone(shard: Shard) -> None:
     client, other = Raw(shard), Raw(shard)
-    shard.sockets._connections[client.fd].reader = object()  # type: ignore[assignment]
+    shard.sockets.connections[client.fd].reader = object()  # type: ignore[assignment]
     client.send(frame(1, b"x"))
     assert shard.counters.connections_failed == 1
     assert client.socket.recv(10) == b""

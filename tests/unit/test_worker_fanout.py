@@ -190,7 +190,7 @@ def test_whatever_comes_between_each_hears_every_event_once_and_knows_the_member
                 assert device.events[-1] == last
                 assert device.members == (members if presence else {})
         assert shard.counters.connections_failed == shard.counters.words_failed == 0
-        assert shard.sockets._events._fan_outs.memory == 0
+        assert shard.sockets.events._fan_outs.memory == 0
     finally:
         shard.close()
 
@@ -225,7 +225,7 @@ def test_who_is_closed_has_heard_what_was_said_before(shard: Shard) -> None:
     talkers = subscribed(shard, 7)
     events(shard, "one")
     for talker in talkers:
-        shard.sockets.let_go(shard.sockets._connections[talker.fd])
+        shard.sockets.let_go(shard.sockets.connections[talker.fd])
     assert not run(shard) or not shard.sockets.speaking
     for talker in talkers:
         assert talker.hear() == "one"
@@ -257,7 +257,7 @@ def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: 
     talkers = [shard.talker("join") for _ in range(9)]
     (call,) = [word[1] for word in shard.said()]
     shard.sockets.heard([(v.ANSWER, call, v.OK, None), (v.EVENT, ROOM, 0, "one", "")])
-    assert sum(connection.call != 0 for connection in shard.sockets._connections.values()) == 7
+    assert sum(connection.call != 0 for connection in shard.sockets.connections.values()) == 7
     talkers[8].say("hello")
     assert run(shard) >= 4
     for talker in talkers:
@@ -270,7 +270,7 @@ def test_who_reads_the_last_event_behind_its_answer_does_not_hear_it_twice(shard
     first, second, third = (shard.talker("join") for _ in range(3))
     (call,) = [word[1] for word in shard.said()]
     shard.sockets.heard([(v.ANSWER, call, v.OK, None)])
-    waiting = shard.sockets._connections[third.fd]
+    waiting = shard.sockets.connections[third.fd]
     assert waiting.call == call
     for talker in (first, second):
         assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
@@ -289,7 +289,7 @@ def test_more_than_may_wait_is_written_at_once(options: dict[str, Any]) -> None:
         body = "x" * 6_000
         for number in range(30):
             events(shard, f"{number} {body}")
-            assert shard.sockets._events._fan_outs.memory < 80_000
+            assert shard.sockets.events._fan_outs.memory < 80_000
             if shard.counters.fanouts_hurried:
                 for talker in talkers:
                     talker._client.sock.settimeout(0.001)

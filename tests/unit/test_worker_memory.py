@@ -18,7 +18,7 @@ import pytest
 from support.shard import CHANNEL, HELLO, KEY, ROOM, Shard
 
 import farm.dialects.webpush
-import farm.worker.sockets
+import farm.worker.acceptor
 from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from router.common import messages as v
 from router.common.poller import READ
@@ -85,7 +85,7 @@ class Bench:
         """All that epoll would tell."""
         sockets = self.shard.sockets
         for fd, events in self.shard._poller.ready_now():
-            if fd in sockets._connections:
+            if fd in sockets.connections:
                 sockets.ready(fd, events)
 
     def answer(self, payload: object = None) -> None:
@@ -216,10 +216,10 @@ def dismissed(bench: Bench) -> None:
 
 def takes_nothing(bench: Bench) -> None:
     client = bench.open("/talk/x", buffer=2048)
-    (fd,) = bench.shard.sockets._connections
-    connection = bench.shard.sockets._connections[fd]
+    (fd,) = bench.shard.sockets.connections
+    connection = bench.shard.sockets.connections[fd]
     while connection.out is None:
-        bench.shard.sockets._write(connection, b"x" * 20_000)
+        bench.shard.sockets.output.write(connection, b"x" * 20_000)
     bench.say(client, frame(TEXT, b"and more"))
 
 
@@ -273,8 +273,8 @@ def it_takes_too_long(bench: Bench) -> None:
 
 
 def we_end(bench: Bench) -> None:
-    for connection in list(bench.shard.sockets._connections.values()):
-        bench.shard.sockets._drop(connection)
+    for connection in list(bench.shard.sockets.connections.values()):
+        bench.shard.sockets.output.drop(connection)
 
 
 STATES: list[Callable[[Bench], object]] = [
@@ -324,7 +324,7 @@ def living() -> Counter[str]:
 @pytest.fixture
 def shard(monkeypatch: pytest.MonkeyPatch, living: Counter[str]) -> Iterator[Shard]:
     logging.disable()  # pytest keeps what is logged, with its frames
-    for module, name in ((farm.worker.sockets, "Connection"), (farm.dialects.webpush, "WebPushSession")):
+    for module, name in ((farm.worker.acceptor, "Connection"), (farm.dialects.webpush, "WebPushSession")):
         monkeypatch.setattr(module, name, counted(getattr(module, name), living))
     shard = Shard(worker={"frames_a_turn": 8}, limits={"commands_per_second": 20})
     gc.collect()

@@ -177,7 +177,7 @@ def test_who_goes_while_it_waits_is_forgotten(shard: Shard) -> None:
     talker.go()
     # It is read again only when the answer is here; but a reset is seen at once.
     if talker.here:
-        shard.sockets._drop(shard.sockets._connections[talker.fd])
+        shard.sockets.output.drop(shard.sockets.connections[talker.fd])
     assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "ann"), (v.UNSUBSCRIBE, ROOM)]
     shard.sockets.heard([(v.ANSWER, number, v.OK, {"ann": "A"})])
     assert len(shard.sockets.subscriptions) == 0
@@ -314,7 +314,7 @@ def test_who_is_let_go_hears_the_farewell_of_its_dialect(shard: Shard) -> None:
 
 
 def buffered(shard: Shard) -> int:
-    return sum(len(c.out or b"") for c in shard.sockets._connections.values())
+    return sum(len(c.out or b"") for c in shard.sockets.connections.values())
 
 
 def test_a_slow_subscriber_is_dropped_and_the_others_hear_everything() -> None:
@@ -334,7 +334,7 @@ def test_a_slow_subscriber_is_dropped_and_the_others_hear_everything() -> None:
         shard.event("last")
         assert quick.hear() == "last"
         assert shard.counters.slow_closed == 1
-        assert (buffered(shard), shard.sockets._budget.total) == (0, 0)
+        assert (buffered(shard), shard.sockets.output.budget.total) == (0, 0)
         channel = shard.sockets.subscriptions.get(ROOM)
         assert channel is not None
         assert len(channel.subscribers) == 1
@@ -350,7 +350,7 @@ def test_what_waits_for_all_slow_subscribers_together_is_bounded() -> None:
         talkers += [shard.talker("join", receive_buffer=4096) for _ in range(4)]
         for _ in range(1000):
             shard.event("x" * 60_000)
-            assert buffered(shard) == shard.sockets._budget.total <= 400_000
+            assert buffered(shard) == shard.sockets.output.budget.total <= 400_000
             if not any(talker.here for talker in talkers):
                 break
         shard.sockets.tick()
@@ -373,12 +373,12 @@ def test_who_makes_room_for_another_of_its_room_is_gone_and_leaves_nothing() -> 
         shard.answer()
         last.say("join")
         while buffered(shard) < 310_000:
-            shard.sockets._put(shard.sockets._connections[first.fd], b"x" * 10_000)
+            shard.sockets.output.put(shard.sockets.connections[first.fd], b"x" * 10_000)
         while last.here:
             shard.event("y" * 50_000)
         assert first.here
-        assert buffered(shard) == shard.sockets._budget.total
-        assert [connection.fd for connection in shard.sockets._deadlines] == [first.fd]
+        assert buffered(shard) == shard.sockets.output.budget.total
+        assert [connection.fd for connection in shard.sockets.output._deadlines] == [first.fd]
     finally:
         shard.close()
 
@@ -400,7 +400,7 @@ def test_a_subscriber_that_reads_again_in_time_has_lost_nothing() -> None:
         while listener.is_alive():
             shard.sockets.ready(talker.fd, WRITE)
         assert [text.split()[0] for text in heard] == [str(number) for number in range(events + 1)]
-        assert (buffered(shard), shard.sockets._budget.total, shard.counters.slow_closed) == (0, 0, 0)
+        assert (buffered(shard), shard.sockets.output.budget.total, shard.counters.slow_closed) == (0, 0, 0)
     finally:
         shard.close()
 
@@ -437,7 +437,7 @@ def masked(opcode: int, payload: bytes = b"") -> bytes:
 
 def test_tcp_is_open_until_the_peer_has_closed_too(shard: Shard) -> None:
     talker = shard.talker()
-    shard.sockets.let_go(shard.sockets._connections[talker.fd])
+    shard.sockets.let_go(shard.sockets.connections[talker.fd])
     client = closed(talker, 4100)
     for part in (masked(TEXT, b"late"), masked(PING), masked(CLOSE, b"\x10\x04")[:3]):
         client.sendall(part)
@@ -462,7 +462,7 @@ def test_a_close_frame_that_came_before_ours_is_the_peer_s(shard: Shard) -> None
     defect = shard.talker()
     defect._client.sock.sendall(masked(TEXT, b"break") + masked(PING) + masked(CLOSE))
     shard.sockets.ready(defect.fd, READ)
-    shard.sockets.let_go(shard.sockets._connections[waiting.fd])
+    shard.sockets.let_go(shard.sockets.connections[waiting.fd])
     assert waiting.hear() == "asked"
     for talker, code in ((waiting, 4100), (defect, 1011)):
         assert talker.frame()[1][:2] == code.to_bytes(2, "big")
@@ -480,7 +480,7 @@ def test_a_close_of_the_peer_is_answered_and_tcp_is_shut_by_us(shard: Shard) -> 
 
 def test_who_does_not_answer_a_close_is_cut_off_in_time(shard: Shard) -> None:
     talker = shard.talker()
-    shard.sockets.let_go(shard.sockets._connections[talker.fd])
+    shard.sockets.let_go(shard.sockets.connections[talker.fd])
     client = closed(talker, 4100)
     for _ in range(3):  # what it goes on to say does not keep it
         shard.clock.pass_by(4.9 / 3)

@@ -1,0 +1,116 @@
+"""What a session wants is done: effects become bytes, calls, subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sized
+from typing import Any
+
+from farm.dialects import REGISTERED, Become, Binary, Call, Close, Effects, Subscribe, Tick, Unsubscribe
+from farm.worker.attachments import Attachments
+from farm.worker.clock import Clock
+from farm.worker.connection import Connection
+from farm.worker.frames import BINARY, INTERNAL, encode_frame, encode_text
+from farm.worker.output import Output
+from farm.worker.subscriptions import Subscriptions
+from farm.worker.turns import Turns
+from farm.worker.wheel import Wheel
+from router.common import logs
+from router.common import messages as v
+
+
+class Performer:
+    """Does what sessions want."""
+
+    def __init__(
+        self,
+        output: Output,
+        turns: Turns,
+        attachments: Attachments,
+        subscriptions: Subscriptions,
+        wheel: Wheel,
+        clock: Clock,
+        tell: Callable[[Any], None],
+        busy: Sized,
+    ) -> None:
+        """busy: not empty while events wait for their turn somewhere."""
+        self._output = output
+        self._write = output.write
+        self._turns = turns
+        self._attachments = attachments
+        self._subscriptions = subscriptions
+        self._wheel = wheel
+        self._clock = clock
+        self._tell = tell
+        self._busy = busy
+
+    def message(self, connection: Connection, payload: bytes, binary: bool) -> None:
+        """The session hears a message of its device."""
+        assert connection.session is not None
+        self.perform(connection, effects_of(connection.session.received, payload, binary, self._clock.now))
+
+    def perform(self, connection: Connection, effects: Effects, head: bytes = b"") -> None:
+        """Do what a session wants. head: to be written before anything else."""
+        frames: list[bytes] = [head] if head else []
+        try:
+            closing = self._collect(connection, effects, frames)
+        except Exception as error:  # effects may be made while they are performed
+            closing = failed(error)
+        if closing is not None:
+            self._output.close(connection, closing.code, closing.reason, frames)
+        elif frames:
+            self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _collect(self, connection: Connection, effects: Effects, frames: list[bytes]) -> Close | None:
+        """Do all but writing and closing."""
+        closing: Close | None = None
+        for effect in effects:
+            kind = type(effect)
+            if kind is bytes:
+                frames.append(encode_text(effect))  # type: ignore[arg-type]
+            elif kind is tuple:
+                self._said(connection, effect)  # type: ignore[arg-type]
+            elif isinstance(effect, Call):
+                self._attachments.call(connection, effect)
+            elif isinstance(effect, Close):
+                closing = effect
+            elif effect is REGISTERED:
+                self._turns.register(connection)
+            elif isinstance(effect, Binary):
+                frames.append(encode_frame(BINARY, effect.payload))
+            elif isinstance(effect, Subscribe):
+                done = self._subscriptions.join(connection, effect)
+                if done is not None:
+                    assert connection.session is not None
+                    more = effects_of(connection.session.replied, effect, *done, self._clock.now)
+                    closing = self._collect(connection, more, frames) or closing
+            elif isinstance(effect, Unsubscribe):
+                if self._busy and (due := self._output.due(connection, (effect.key,))):
+                    frames.insert(0, due)
+                self._subscriptions.leave(connection, effect.key)
+            elif isinstance(effect, Tick):
+                connection.bucket = self._wheel.arm(connection.fd, effect.seconds)
+            elif isinstance(effect, Become):
+                connection.session = effect.session
+                self.message(connection, effect.message, effect.binary)
+        return closing
+
+    def _said(self, connection: Connection, word: tuple[Any, ...]) -> None:
+        self._tell(word)
+        # What it removes from the store is what an ack costs.
+        more = len(word[2]) - 1 if word[0] == v.ACK else 0
+        if more > 0 and not self._turns.spend(connection.fd, more):
+            self._turns.rest(connection)
+
+
+def effects_of(told: Callable[..., Effects], *what: Any) -> Effects:
+    """Tell a session something. A defect in one dialect must cost one connection, not a shard."""
+    try:
+        return told(*what)
+    except Exception as error:
+        return (failed(error),)
+
+
+def failed(error: Exception) -> Close:
+    """How a connection ends whose dialect has a defect."""
+    logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
+    return Close(INTERNAL, "internal error")

@@ -1,0 +1,202 @@
+"""What devices send: read, taken apart, handled in order and a turn's worth at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from farm.settings import WorkerOptions
+from farm.worker.clock import Clock
+from farm.worker.connection import HANDSHAKE, OPEN, Connection
+from farm.worker.effects import Performer, effects_of
+from farm.worker.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, encode_frame, short_texts
+from farm.worker.interest import Interest
+from farm.worker.output import Output
+from farm.worker.turns import Turns
+from router.common.metrics import WorkerCounters
+from router.common.poller import READ
+
+_READ_BYTES: Final = 8192
+
+
+class Inbound:
+    """Reads connections. `handshake` takes what comes on one that is not open yet; `undecided` says how many bytes may
+    be read of it, 0: as many as come."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        counters: WorkerCounters,
+        clock: Clock,
+        interest: Interest,
+        turns: Turns,
+        output: Output,
+        performer: Performer,
+    ) -> None:
+        self._options = options
+        self._counters = counters
+        self._clock = clock
+        self._watch = interest.watch
+        self._turns = turns
+        self._spend = turns.spend
+        self._output = output
+        self._performer = performer
+        self._message = performer.message
+        self.handshake: Callable[[Connection, bytes], None] = _not_wired
+        self.undecided: Callable[[Connection], int] | None = None
+
+    def read(self, connection: Connection) -> None:
+        """Something has come."""
+        if connection.call:
+            # Commands are handled in order; until the answer is here, what follows waits in the kernel.
+            self._watch(connection, connection.mask & ~READ)
+            return
+        undecided = 0
+        if self.undecided is not None and connection.phase == HANDSHAKE:
+            undecided = self.undecided(connection)
+        try:
+            data = os.read(connection.fd, undecided or _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._output.drop(connection)
+            return
+        if not data:
+            self._output.drop(connection)
+            return
+        if connection.phase == OPEN:
+            connection.since = self._clock.stamp
+            self.frames(connection, data)
+        elif connection.phase == HANDSHAKE:
+            self.handshake(connection, data)
+            if len(data) == undecided and connection.phase == HANDSHAKE and connection.fd >= 0:
+                self.read(connection)  # it is a device
+        else:
+            self._output.discard(connection, data)
+
+    def frames(self, connection: Connection, data: bytes) -> None:
+        """Bytes of an open connection."""
+        options = self._options
+        reader = connection.reader
+        if reader is None:
+            found = short_texts(data, options.max_message_bytes, options.frames_a_turn)
+            if found is not None:
+                texts, end = found
+                self._texts(connection, texts)
+                if end == len(data) and connection.held is None:  # the usual
+                    if not self._spend(connection.fd, len(texts)):
+                        self._turns.rest(connection)
+                    return
+                if connection.phase != OPEN:
+                    self._output.discard(connection, data[end:])
+                    return
+                if end < len(data):
+                    connection.reader = reader = FrameReader(options.max_message_bytes, options.max_fragments)
+                    reader.keep(data[end:])
+                self._settle(connection, len(texts), True)
+                return
+            reader = FrameReader(options.max_message_bytes, options.max_fragments)
+            connection.reader = reader
+        assert isinstance(reader, FrameReader)
+        self._feed(connection, reader, data)
+
+    def _texts(self, connection: Connection, texts: list[bytes]) -> None:
+        for position, text in enumerate(texts):
+            if connection.phase != OPEN:
+                return
+            if connection.call:
+                connection.held = [(TEXT, held) for held in texts[position:]]
+                return
+            self._message(connection, text, False)
+
+    def _feed(self, connection: Connection, reader: FrameReader, data: bytes) -> None:
+        messages = reader.feed(data, self._options.frames_a_turn)
+        self._dispatch(connection, messages)
+        whole = any(opcode in (TEXT, BINARY) for opcode, _ in messages)
+        self._settle(connection, reader.taken, whole or (bool(messages) and not reader.fragmented))
+
+    def _settle(self, connection: Connection, frames: int, progress: bool) -> None:
+        """Some of its input was handled: see what of it is left, when that has its turn, and how long it may take.
+
+        progress: whether what is incomplete now has begun just now."""
+        if connection.phase != OPEN:
+            return
+        turns = self._turns
+        reader = connection.reader
+        if isinstance(reader, FrameReader) and reader.idle:
+            connection.reader = reader = None
+        if reader is None or progress:
+            turns.finished(connection)
+        if reader is not None:
+            turns.unfinished(connection)
+        self._output.count(connection)
+        if connection.phase != OPEN:
+            return
+        if not self._spend(connection.fd, frames):
+            turns.rest(connection)
+        elif not connection.call and (connection.held is not None or (isinstance(reader, FrameReader) and reader.more)):
+            turns.later(connection)
+
+    def _dispatch(self, connection: Connection, messages: list[tuple[int, bytes]]) -> None:
+        for position, (opcode, payload) in enumerate(messages):
+            if connection.phase != OPEN:
+                if any(opcode == CLOSE for opcode, _ in messages[position:]):
+                    self._output.peer_closed(connection)
+                return
+            if connection.call:
+                connection.held = messages[position:]
+                return
+            if opcode in (TEXT, BINARY):
+                self._message(connection, payload, opcode == BINARY)
+            elif opcode == PING:
+                self._output.write(connection, encode_frame(PONG, payload))
+            elif opcode == CLOSE:
+                self._output.finish(connection, encode_frame(CLOSE, payload))
+                return
+        reader = connection.reader
+        if isinstance(reader, FrameReader) and reader.error is not None and not connection.call:
+            self._counters.protocol_errors += 1
+            self._output.close(connection, reader.error.code, reader.error.reason)
+
+    def answer(
+        self,
+        connection: Connection,
+        number: int,
+        context: Any,
+        status: int,
+        payload: Any,
+        behind: Callable[[bool], bytes] | None = None,
+    ) -> None:
+        """The answer to what a connection has asked by this number; then it hears what it has sent meanwhile.
+
+        behind: gives what is to be written behind the answer; with False without those that a record holds."""
+        if connection.call != number:
+            return
+        connection.call = 0
+        if connection.phase != OPEN:
+            return
+        assert connection.session is not None
+        replied = connection.session.replied
+        self._performer.perform(connection, effects_of(replied, context, status, payload, self._clock.now))
+        if behind is not None and connection.phase == OPEN and (events := behind(not connection.call)):
+            self._output.put(connection, events)
+        self.go_on(connection)
+
+    def go_on(self, connection: Connection) -> None:
+        """What has come already is next, a turn's worth of it, then what waits in the kernel."""
+        if connection.call or connection.phase != OPEN or self._turns.rests(connection):
+            return
+        reader = connection.reader
+        if (held := connection.held) is not None:
+            connection.held = None
+            self._dispatch(connection, held)
+            self._settle(connection, len(held), False)
+        elif isinstance(reader, FrameReader):
+            self._feed(connection, reader, b"")
+        if connection.phase == OPEN and not (connection.call or self._turns.waits(connection)):
+            self._watch(connection, connection.mask | READ)
+
+
+def _not_wired(connection: Connection, data: bytes) -> None:
+    raise AssertionError("handshakes are not wired")

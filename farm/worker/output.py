@@ -1,0 +1,264 @@
+"""What is written to connections, and how each of them ends.
+
+Output is written at once. What the kernel does not take waits in a bounded buffer with a deadline; beyond either, the
+connection is dropped, and its messages are in the store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sized
+from typing import Final
+
+from farm.settings import WorkerOptions
+from farm.worker import upgrade
+from farm.worker.attachments import Attachments
+from farm.worker.budget import Budget
+from farm.worker.clock import Clock
+from farm.worker.connection import CLOSING, HANDSHAKE, Connection
+from farm.worker.frames import CLOSE, TRY_LATER, CloseFinder, FrameReader, encode_close
+from farm.worker.interest import Interest
+from farm.worker.subscriptions import Subscriptions
+from farm.worker.table import Table
+from farm.worker.turns import Turns
+from router.common import logs
+from router.common.metrics import WorkerCounters
+from router.common.poller import READ, WRITE, Poller, half_close
+
+_DISCARDED: Final = 512  # frames of a connection that is being closed that are looked at in a tick
+
+Due = Callable[[Connection, Iterable[bytes] | None], bytes]
+
+
+def _nothing_due(connection: Connection, keys: Iterable[bytes] | None) -> bytes:
+    return b""
+
+
+class Output:
+    """Writes to connections, and closes them."""
+
+    def __init__(
+        self,
+        connections: Table,
+        poller: Poller,
+        interest: Interest,
+        clock: Clock,
+        options: WorkerOptions,
+        counters: WorkerCounters,
+        turns: Turns,
+        attachments: Attachments,
+        subscriptions: Subscriptions,
+        busy: Sized,
+    ) -> None:
+        """busy: not empty while events wait for their turn somewhere."""
+        self._connections = connections
+        self._poller = poller
+        self._watch = interest.watch
+        self._clock = clock
+        self._options = options
+        self._counters = counters
+        self._turns = turns
+        self._attachments = attachments
+        self._subscriptions = subscriptions
+        self._busy = busy
+        self.budget = Budget(options.max_buffered_bytes)
+        self._making_room = False
+        self._discarding: list[Connection] = []  # closing, and not read until the next tick
+        self._deadlines: dict[Connection, float] = {}  # slow readers and closing connections
+        self.due: Due = _nothing_due
+        """What was said to channels of a connection, of these or of all, and waits for its turn: it goes out first."""
+
+    # ------------------------------------------------------------------ write
+
+    def write(self, connection: Connection, data: bytes) -> bool:
+        """Write, or buffer what the kernel does not take, behind what waits. Returns: whether the kernel has all."""
+        if self._busy and (due := self.due(connection, None)):
+            data = due + data
+        return self.put(connection, data)
+
+    def put(self, connection: Connection, data: bytes) -> bool:
+        """Write, or buffer what the kernel does not take. Returns: whether the kernel has all of it."""
+        if connection.out is not None:
+            self.buffer(connection, data)
+            return False
+        try:
+            sent = os.write(connection.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.drop(connection)
+            return False
+        if sent == len(data):
+            return True
+        connection.out = bytearray()
+        self.buffer(connection, data[sent:])
+        return False
+
+    def buffer(self, connection: Connection, data: bytes) -> None:
+        """The kernel has not taken this."""
+        assert connection.out is not None
+        options = self._options
+        if len(connection.out) + len(data) > options.write_buffer_bytes:
+            self._too_slow(connection)
+            return
+        connection.out += data
+        self._deadlines.setdefault(connection, self._clock.now + options.write_timeout)
+        self._watch(connection, connection.mask | WRITE)
+        self.count(connection)
+
+    def count(self, connection: Connection) -> None:
+        """What waits for this connection has changed. If there is too much of all, those with most of it go."""
+        if self.budget.count(connection) or self._making_room:
+            return
+        self._making_room = True
+        try:
+            for largest in self.budget.largest():
+                self._give_up(largest)
+        finally:
+            self._making_room = False
+
+    def _give_up(self, connection: Connection) -> None:
+        self._counters.given_up += 1
+        limit = self._options.max_buffered_bytes
+        logs.limited("device.buffers_full", limit=limit, hint="worker.max_buffered_bytes")
+        if connection.out is not None or connection.phase == CLOSING:
+            self._too_slow(connection)
+        elif connection.phase == HANDSHAKE:
+            wait = str(self._options.retry_after)
+            self.finish(connection, upgrade.Refusal(503, "full", Retry_After=wait).encode())
+        else:
+            self.close(connection, TRY_LATER, "too much is being sent to this server at once")
+
+    def flush(self, connection: Connection) -> None:
+        """The kernel takes more."""
+        out = connection.out
+        if out is None:
+            self._watch(connection, connection.mask & ~WRITE)
+            return
+        try:
+            sent = os.write(connection.fd, out)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop(connection)
+            return
+        del out[:sent]
+        if out:
+            self.count(connection)
+            return
+        connection.out = None
+        self.count(connection)
+        self._watch(connection, connection.mask & ~WRITE)
+        if connection.phase != CLOSING:
+            self._deadlines.pop(connection, None)
+        elif connection.reader is None:
+            self._shut(connection)
+
+    def _too_slow(self, connection: Connection) -> None:
+        """It does not read. A close frame could not reach it either; its messages are in the store."""
+        self._counters.slow_closed += 1
+        logs.debug("device.slow", fd=connection.fd)
+        self.drop(connection)
+
+    # ------------------------------------------------------------------ close
+
+    def close(self, connection: Connection, code: int, reason: str, before: list[bytes] | None = None) -> None:
+        """Send `before` and a close frame. Once the peer's close frame has come too, TCP is closed (RFC 6455 7.1.1):
+        to end it before that makes the close an unclean one for the peer, which may count it as a failure."""
+        if connection.phase == CLOSING or connection.fd < 0:
+            return
+        finder: CloseFinder | None = CloseFinder()
+        assert finder is not None
+        reader = connection.reader
+        if any(opcode == CLOSE for opcode, _ in connection.held or ()) or (
+            isinstance(reader, FrameReader) and finder.feed(reader.rest)
+        ):
+            finder = None
+        due = self.due(connection, None) if self._busy else b""
+        self.finish(connection, b"".join((due, *(before or ()), encode_close(code, reason))), finder)
+
+    def finish(self, connection: Connection, last: bytes, finder: CloseFinder | None = None) -> None:
+        """Send the last bytes. finder: looks for the peer's close frame, and no more is said until it has come.
+
+        Then our direction is shut, and the peer ends the connection, or the close timeout does: to close at once
+        while something of the peer's is unread would reset the connection and could swallow what was sent."""
+        if connection.phase == CLOSING or connection.fd < 0:
+            return
+        self._forget(connection)
+        connection.phase = CLOSING
+        connection.reader = finder
+        connection.held = None
+        connection.call = 0
+        self._turns.end(connection)
+        self.count(connection)
+        self._deadlines[connection] = self._clock.now + self._options.close_timeout
+        if not self.write(connection, last):
+            if connection.fd >= 0:
+                self._watch(connection, connection.mask | READ)
+        elif finder is None:
+            self._shut(connection)
+        else:
+            self._watch(connection, READ)
+
+    def discard(self, connection: Connection, data: bytes) -> None:
+        """Something came on a connection that is being closed."""
+        finder = connection.reader
+        if not isinstance(finder, CloseFinder):
+            return
+        if finder.feed(data):
+            self.peer_closed(connection)
+        elif finder.frames >= _DISCARDED:  # a flood of small ones: the rest is looked at in the next tick
+            finder.frames = 0
+            self._discarding.append(connection)
+            self._watch(connection, connection.mask & ~READ)
+
+    def peer_closed(self, connection: Connection) -> None:
+        """The peer's close frame has come, and ours is out or on its way."""
+        if connection.fd >= 0 and connection.reader is not None:
+            connection.reader = None
+            if connection.out is None:
+                self._shut(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        """Nothing that is said from here on is for this connection."""
+        for key in getattr(connection.session, "channels", ()):
+            self._subscriptions.leave(connection, key)
+        self._attachments.forget(connection)
+
+    def _shut(self, connection: Connection) -> None:
+        if not half_close(connection.fd):
+            self.drop(connection)
+            return
+        self._watch(connection, READ)
+
+    def drop(self, connection: Connection) -> None:
+        """Close the descriptor now."""
+        fd = connection.fd
+        if fd < 0:
+            return
+        connection.fd = -1
+        try:
+            self._forget(connection)
+        finally:
+            connection.phase = CLOSING
+            connection.call = 0
+            connection.held = connection.reader = connection.out = None
+            del self._connections[fd]
+            self._deadlines.pop(connection, None)
+            self._turns.forget(connection, fd)
+            self.budget.forget(connection)
+            self._poller.unregister(fd)
+            os.close(fd)
+            self._counters.disconnects += 1
+
+    def tick(self, now: float) -> None:
+        """End those whose time to read or to close is over, and look at more of what the closing ones send."""
+        for connection, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                if connection.phase == CLOSING:
+                    self.drop(connection)
+                else:
+                    self._too_slow(connection)
+        discarding, self._discarding = self._discarding, []
+        for connection in discarding:
+            self._watch(connection, connection.mask | READ)

@@ -1,0 +1,99 @@
+"""What happens to connections by time alone: deadlines, ticks of sessions, keep-alive, broadcasts that are due."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from farm.dialects import Effects
+from farm.settings import WorkerOptions
+from farm.worker import upgrade
+from farm.worker.broadcasts import BroadcastScan
+from farm.worker.clock import Clock
+from farm.worker.connection import HANDSHAKE, OPEN, Connection
+from farm.worker.effects import Performer, failed
+from farm.worker.frames import PING, POLICY, encode_frame
+from farm.worker.keepalive_scan import KeepaliveScan
+from farm.worker.output import Output
+from farm.worker.table import Table
+from farm.worker.turns import Turns
+from farm.worker.wheel import Bucket, Wheel
+from router.common.metrics import WorkerCounters
+
+_PING: Final = encode_frame(PING, b"")
+
+
+class Timers:
+    """Looks at what is due. A connection has no timer of its own but its place in the wheel."""
+
+    def __init__(
+        self,
+        connections: Table,
+        clock: Clock,
+        wheel: Wheel,
+        options: WorkerOptions,
+        counters: WorkerCounters,
+        turns: Turns,
+        output: Output,
+        performer: Performer,
+        broadcasts: BroadcastScan,
+    ) -> None:
+        self._connections = connections
+        self._clock = clock
+        self._wheel = wheel
+        self._options = options
+        self._counters = counters
+        self._turns = turns
+        self._output = output
+        self._performer = performer
+        self._broadcasts = broadcasts
+        self._keepalive = KeepaliveScan(options.keepalive / 2)
+        self._due = clock.now
+
+    def meet(self, connection: Connection) -> None:
+        """There is a new connection."""
+        self._keepalive.meet(connection.fd)
+        connection.bucket = self._wheel.arm(connection.fd, self._options.handshake_timeout)
+
+    def tick(self) -> None:
+        """To be called several times a second."""
+        now = self._clock.tick()
+        while self._due <= now:
+            self._due += self._wheel.tick_seconds
+            self._wheel.advance(self._fire)
+        self._output.tick(now)
+        for connection in self._turns.overdue(now):
+            self._counters.timeouts += 1
+            self._output.close(connection, POLICY, "a message took too long")
+        for fd in self._keepalive.due(now):
+            self._keep_alive(fd)
+        for connection, effects in self._broadcasts.step(self._connections):
+            self._performer.perform(connection, effects)
+
+    def _keep_alive(self, fd: int) -> None:
+        """Ping a device that was silent for long: one that is gone does not acknowledge it, and TCP then gives up."""
+        connection = self._connections.get(fd)
+        if connection is None or connection.phase != OPEN or connection.out is not None:
+            return
+        if self._clock.now - connection.since >= self._options.keepalive:
+            self._output.write(connection, _PING)
+
+    def _fire(self, fd: int, bucket: Bucket) -> None:
+        connection = self._connections.get(fd)
+        if connection is None or connection.bucket is not bucket:
+            return
+        connection.bucket = None
+        if connection.phase == HANDSHAKE:
+            self._counters.timeouts += 1
+            if connection.reader:
+                self._output.finish(connection, upgrade.Refusal(408, "the request took too long").encode())
+            else:
+                self._output.drop(connection)
+        elif connection.phase == OPEN and connection.session is not None:
+            effects: Effects
+            try:
+                effects, again = connection.session.tick(self._clock.now - connection.since)
+            except Exception as error:
+                effects, again = (failed(error),), 0.0
+            self._performer.perform(connection, effects)
+            if again and connection.phase == OPEN:
+                connection.bucket = self._wheel.arm(fd, again)
