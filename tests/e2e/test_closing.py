@@ -14,9 +14,10 @@ from typing import Any, Final
 import pytest
 import trio
 import websocket
-from support.farm_fixture import Device, Farm, Raw, running_farm, until
+from support.farm_fixture import Farm, Raw, running_farm, until
 from support.firefox import Firefox, find_firefox
 from support.installed import npm_file
+from support.simplepush import Device
 from support.web_site import Reply, Request, Site
 from trio_websocket import ConnectionClosed, open_websocket_url
 

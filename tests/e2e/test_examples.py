@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from support.farm_fixture import PATIENCE_S, ROOT, Device, Farm, running_farm
+from support.farm_fixture import PATIENCE_S, ROOT, Farm, running_farm
 from support.installed import find_program
+from support.simplepush import Device
 
 PUSHES: Final = 250
 """More than two requests' worth."""

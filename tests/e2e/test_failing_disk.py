@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from support.eio import FailingDisk
-from support.farm_fixture import Device, Farm, put, running_farm, until
+from support.farm_fixture import Farm, running_farm, until
+from support.simplepush import Device, put
 
 
 @pytest.fixture(scope="module")

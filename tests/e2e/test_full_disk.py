@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.farm_fixture import Device, Farm, curl, environ, new_channel, put, running_farm, until
+from support.farm_fixture import Farm, curl, environ, new_channel, running_farm, until
+from support.simplepush import Device, put
 
 SIZE = "6m"
 

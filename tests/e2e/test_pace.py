@@ -7,7 +7,8 @@ from time import monotonic
 
 import pytest
 import trio
-from support.farm_fixture import Device, Farm, new_channel, put, running_farm, until
+from support.farm_fixture import Farm, new_channel, running_farm, until
+from support.simplepush import Device, put
 
 from router.common.pace import BUSY_EVENTS, FEWEST_WORKERS, Pace
 from router.common.poller import READ, Poller

@@ -10,8 +10,9 @@ from typing import Final
 import pytest
 from support.browser import Scripts
 from support.chromium import Chromium, Tab, find_chromium
-from support.farm_fixture import ROOT, Farm, put, running_farm, until
+from support.farm_fixture import ROOT, Farm, running_farm, until
 from support.firefox import Firefox, find_firefox
+from support.simplepush import put
 
 README: Final = (ROOT / "README.md").read_text()
 EXAMPLE: Final = README[README.index("## A device in ten lines") :]

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import pytest
 import requests
-from support.farm_fixture import PATIENCE_S, Device, Farm, Raw, curl, refusal, running_farm, until
+from support.farm_fixture import PATIENCE_S, Farm, Raw, curl, refusal, running_farm, until
+from support.simplepush import Device
 
 CONNECTIONS: Final = 20
 REFUSALS: Final = 5

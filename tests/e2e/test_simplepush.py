@@ -18,19 +18,8 @@ import pytest
 import trio
 import trio_websocket
 import websocket
-from support.farm_fixture import (
-    PATIENCE_S,
-    Device,
-    Farm,
-    Json,
-    Raw,
-    curl,
-    new_channel,
-    put,
-    refusal,
-    running_farm,
-    until,
-)
+from support.farm_fixture import PATIENCE_S, Farm, Json, Raw, curl, new_channel, refusal, running_farm, until
+from support.simplepush import Device, put
 from websocket import ABNF
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request

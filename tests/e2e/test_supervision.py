@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.farm_fixture import ROOT, Device, Farm, Json, Raw, curl, environ, put, refusal, running_farm, until
+from support.farm_fixture import ROOT, Farm, Json, Raw, curl, environ, refusal, running_farm, until
+from support.simplepush import Device, put
 
 SETTINGS: Json = {
     "farm.hang_timeout": 2,

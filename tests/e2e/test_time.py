@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import websocket
-from support.farm_fixture import PATIENCE_S, Device, Farm, curl, new_channel, put, running_farm, until
+from support.farm_fixture import PATIENCE_S, Farm, curl, new_channel, running_farm, until
+from support.simplepush import Device, put
 
 TIMEOUT_UAID_S = 2
 

@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from support.farm_fixture import PATIENCE_S, Device, Farm, HttpAnswer, Json, new_channel, put, running_farm, until
+from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, Json, new_channel, running_farm, until
+from support.simplepush import Device, put
 
 T = TypeVar("T")
 ID = "remote-settings/monitor_changes"

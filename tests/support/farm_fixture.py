@@ -1,4 +1,4 @@
-"""Whole farms of real processes for the end-to-end tests, and the clients that more than one of them needs."""
+"""Whole farms of real processes for the end-to-end tests, and the HTTP clients that more than one of them needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import websocket
+import trio
 
 ROOT: Final = Path(__file__).parents[2]
 START_S: Final = 60.0
 STOP_S: Final = 60.0
 PATIENCE_S: Final = 20.0
 """How long anything may take that is expected at once. A deadline, no measure."""
+SOON_S: Final = 3 * PATIENCE_S
+"""How long it may take where many take part."""
 _POLL_S: Final = 0.02
 _LOG_TAIL: Final = 80
 _FARM_DEFAULTS: Final = {
@@ -50,6 +52,20 @@ def until(found: Callable[[], T], what: str, patience: float = PATIENCE_S) -> T:
         assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
         time.sleep(_POLL_S)
     return answer
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Something that blocks, while the tasks of a test go on."""
+    return await trio.to_thread.run_sync(function, *arguments)
+
+
+async def soon(found: Callable[[], object], what: str, details: Callable[[], object] = str) -> None:
+    """Wait until something is true, while the tasks of a test go on."""
+    with trio.move_on_after(SOON_S):
+        while not found():
+            await trio.sleep(_POLL_S)
+        return
+    raise AssertionError(f"not within {SOON_S:g} s: {what} {details()}")
 
 
 class Farm:
@@ -227,6 +243,12 @@ class Farm:
         return f"http://127.0.0.1:{self.router_port}{path}"
 
 
+def command(farm: Farm, name: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """`farm NAME` against a running farm, from the source tree as it is in the repository."""
+    line = [sys.executable, "-m", "farm", name, *more]
+    return subprocess.run(line, env=environ(), cwd=farm.data, check=False, capture_output=True, text=True, timeout=60)
+
+
 def environ() -> dict[str, str]:
     """The environment without settings of a farm in it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
@@ -329,20 +351,6 @@ def _answer(head: bytes, body: bytes) -> HttpAnswer:
     return HttpAnswer(int(first.split()[1]), headers, body)
 
 
-def put(endpoint: str, version: int | None = None, *more: str) -> int:
-    """`curl -X PUT` as in the README. Returns: status."""
-    form = [] if version is None else ["--data", f"version={version}"]
-    return curl("--request", "PUT", *form, *more, endpoint).status
-
-
-def push_many(farm: Farm, pushes: list[Json]) -> list[int]:
-    """One `/v1/push` request. Returns: the status of each."""
-    body = "\n".join(map(json.dumps, pushes)).encode()
-    answer = curl("--data-binary", "@-", farm.url("/v1/push"), stdin=body)
-    assert answer.status == 200, answer
-    return [json.loads(line)["status"] for line in answer.body.splitlines()]
-
-
 class Raw:
     """A plain socket: for what no proper client sends."""
 
@@ -397,68 +405,3 @@ def refusal(port: int, request: bytes) -> HttpAnswer:
 def new_channel() -> str:
     """A channel ID as clients make them."""
     return str(uuid.uuid4())
-
-
-class Device:
-    """A SimplePush device on websocket-client, which blocks: one step after the other."""
-
-    def __init__(self, farm: Farm, **options: Any) -> None:
-        options = {"subprotocols": ["push-notification"], "timeout": PATIENCE_S} | options
-        self.socket = websocket.create_connection(farm.device_url, **options)
-        self.uaid = ""
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close(timeout=PATIENCE_S)
-        self.socket.shutdown()  # close() leaves the socket open if the server has closed first
-
-    def send(self, command: object) -> None:
-        """One command, as JSON."""
-        self.socket.send(json.dumps(command))
-
-    def receive(self) -> Any:
-        """One message, decoded."""
-        return json.loads(self.socket.recv())
-
-    def ask(self, **command: Any) -> Any:
-        """One command and its reply."""
-        self.send(command)
-        return self.receive()
-
-    def hello(self, uaid: str = "", channels: tuple[str, ...] = ()) -> Any:
-        """Say hello. Returns: the reply, which must be a good one."""
-        reply = self.ask(messageType="hello", uaid=uaid, channelIDs=list(channels))
-        assert reply["status"] == 200, reply
-        self.uaid = reply["uaid"]
-        return reply
-
-    def register(self, channel: str = "") -> tuple[str, str]:
-        """Register a channel. Returns: the channel and its endpoint."""
-        channel = channel or new_channel()
-        reply = self.ask(messageType="register", channelID=channel)
-        assert reply["status"] == 200 and reply["channelID"] == channel, reply
-        return channel, reply["pushEndpoint"]
-
-    def updates(self) -> list[tuple[str, int]]:
-        """Wait for a notification. Returns: (channel, version) pairs."""
-        message = self.receive()
-        assert message["messageType"] == "notification", message
-        return [(update["channelID"], update["version"]) for update in message["updates"]]
-
-    def ack(self, *updates: tuple[str, int]) -> None:
-        """Acknowledge; there is no reply."""
-        pairs = [{"channelID": channel, "version": version} for channel, version in updates]
-        self.send({"messageType": "ack", "updates": pairs})
-
-    def settle(self) -> None:
-        """Wait until everything said so far has been dealt with, here and in the store."""
-        self.ask(messageType="unregister", channelID=new_channel())
-
-    def close_code(self) -> int | None:
-        """Read on until the server's close frame. Returns: its code, None if there was none."""
-        while True:
-            opcode, payload = self.socket.recv_data(control_frame=True)
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                return int.from_bytes(payload[:2], "big") if payload else None
