@@ -53,7 +53,7 @@ def test_farm_reload(draining: Farm) -> None:
         assert replacements == ["worker[0]", "worker[1]", "router"]
         assert not list(draining.events("process.died"))
         assert {connection.code for device in traffic.staying for connection in device.connections[:-1]} == {1001}
-        # The forker is a new one too; what is started from now on comes from there.
+        # The fork server is a new one too; what is started from now on comes from there.
         os.kill(seen[-1][0], signal.SIGKILL)
         await in_thread(until, lambda: draining.worker_pid(0) not in (None, seen[-1][0]), "it is started again")
         await in_thread(draining.wait_healthy)

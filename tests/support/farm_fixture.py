@@ -37,6 +37,12 @@ _FARM_DEFAULTS: Final = {
     "worker.close_timeout": 1,
     "farm.reload_watch": 0.2,
 }
+KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE: Final = (
+    "GET / HTTP/1.1\r\nHost: push\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n"
+)
+"""The request of an upgrade, but for the empty line that ends it."""
 
 T = TypeVar("T")
 Json = dict[str, Any]
