@@ -25,7 +25,7 @@ def settings_of(file: Path) -> Iterator[Setting]:
     try:
         found = read(file)
     except AppsError as error:
-        raise ConfigError([f"{_FLAG}: {problem}" for problem in error.problems]) from None
+        raise ConfigError(*(f"{_FLAG}: {problem}" for problem in error.problems)) from None
     origin = f"{_FLAG} {file}"
     yield origin, "pusher.apps", str(file)
     yield origin, "pusher.one_port", True
@@ -56,4 +56,4 @@ def check(settings: Settings) -> None:
     try:
         load(options.apps, options.unsigned)
     except AppsError as error:
-        raise ConfigError([f"pusher.apps: {problem}" for problem in error.problems]) from None
+        raise ConfigError(*(f"pusher.apps: {problem}" for problem in error.problems)) from None

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from farm.optionvalue import PREFIX, WrongValue, checked, expected, from_text, options_of, show
+from router.common.errors import MendableError
 from router.common.options import Section, Settings
 
 DEFAULT_FILE: Final = Path("farm.toml")
@@ -47,12 +48,8 @@ _MAX_KEY_SHOWN: Final = 80
 _SERVICE_PORT_VALUE: Final = re.compile(r"(tcp|udp|sctp)://.*", re.IGNORECASE | re.DOTALL)
 
 
-class ConfigError(Exception):
+class ConfigError(MendableError):
     """The settings cannot be used. `problems` has one line each, fit to be shown to whoever wrote them."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,7 @@ class _Reader:
         if self._untold:
             self._problems.append(f"and {self._untold} more")
         if self._problems:
-            raise ConfigError(self._problems)
+            raise ConfigError(*self._problems)
         built = []
         for section in self._sections.values():
             keys = {o.name: o.key for o in options_of(section)}

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from router.common.errors import MendableError
 from router.common.options import Settings
 from router.common.settings import Data, Listen
 
@@ -35,7 +36,7 @@ STATUS_TIMEOUT_S: Final = 5.0
 MAX_STATUS_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with more is no farm
 
 
-class ControlError(Exception):
+class ControlError(MendableError):
     """The farm cannot be reached or does not do what was asked. The text is one line for the user."""
 
 

@@ -19,7 +19,6 @@ import router.dialects
 from router.common import health, lifecycle, logs
 from router.common.fd_passing import Handovers, is_wanted
 from router.common.guard import guarded
-from router.common.key_file import load_or_make_keys
 from router.common.link_address import address
 from router.common.listener import open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
@@ -36,6 +35,7 @@ from router.dialects.pusher import webhooks
 from router.http.http1 import Request, Response
 from router.http.http_port import HttpPort
 from router.http.turns import Turns
+from router.key_file import load_or_make_keys
 from router.link import RouterLink
 from router.store.base import StoreError
 from router.store.select import open_store

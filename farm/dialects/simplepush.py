@@ -18,10 +18,10 @@ from farm.dialects import REGISTERED, Call, Close, Context, Effect, Effects, Tic
 from farm.worker.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
+from router.common.last_seen import stamp
 from router.common.options import Section
 from router.common.settings import EndpointOptions
 from router.common.uuids import device_key, is_id, new_uaid
-from router.core.keeping import stamp
 from router.dialects.simplepush import DEVICES, FRESH, NAME, PURPOSE, SimplePushOptions
 from router.store.base import Item
 

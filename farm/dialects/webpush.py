@@ -21,9 +21,9 @@ from farm.worker.frames import GOING_AWAY, POLICY, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.id_set import HEAD_BYTES, ids
+from router.common.last_seen import stamp
 from router.common.options import Section
 from router.common.uuids import is_id, new_uaid
-from router.core.keeping import stamp
 from router.dialects.webpush import (
     DEVICES,
     NAME,

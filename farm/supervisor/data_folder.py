@@ -11,10 +11,10 @@ from pathlib import Path
 from farm.control import pid_file
 from router.common import fd_passing as handover
 from router.common.files import FileError, check_place, open_own, take_folder
-from router.common.key_file import load_or_make_keys
 from router.common.link_address import SOCKET_NAME, address
 from router.common.options import Settings
 from router.common.settings import Data
+from router.key_file import load_or_make_keys
 
 
 @contextlib.contextmanager

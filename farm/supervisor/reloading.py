@@ -90,7 +90,7 @@ class Reload:
         try:
             found = self._farm.read_again()
         except ConfigError as error:
-            raise _Failed("; ".join(error.problems)) from None
+            raise _Failed(str(error)) from None
         kept = []
         before = as_mapping(self._farm.given)
         for section in found:

@@ -41,14 +41,12 @@ from farm.supervisor.reloading import Reload
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
 from farm.supervisor.status_link import ASK_TIMEOUT_S, StatusLink
 from router.common import logs
-from router.common.files import FileError
+from router.common.errors import MendableError
 from router.common.fork_server import become_subreaper, collect_strangers
 from router.common.lifecycle import PRIVATE
-from router.common.link_address import LinkError, address
-from router.common.listener import ListenError
+from router.common.link_address import address
 from router.common.options import Settings
 from router.common.settings import Data, DrainOptions, LinkOptions, Listen, Log
-from router.common.token import KeyFormatError
 
 _KILLED_S: Final = 5.0  # how long a process may take to go after SIGKILL
 _PEACE_S: Final = 60.0
@@ -59,7 +57,7 @@ _LOOKS: Final = 10  # for hangs, in `farm.hang_timeout`
 T = TypeVar("T")
 
 
-class StartError(Exception):
+class StartError(MendableError):
     """The farm cannot start; the text says why and what to do, in one line."""
 
 
@@ -444,5 +442,5 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     try:
         with data_folder.held(settings):
             return trio.run(Supervisor(settings, workers, read_again).run)
-    except (FileError, KeyFormatError, LinkError, ListenError) as error:
+    except MendableError as error:
         raise StartError(str(error)) from None

@@ -27,7 +27,6 @@ from farm.worker.sockets import Sockets
 from router.common import lifecycle, logs
 from router.common.fd_passing import is_wanted
 from router.common.guard import guarded
-from router.common.key_file import load_or_make_keys
 from router.common.link_address import address
 from router.common.listener import base_url, open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
@@ -38,6 +37,7 @@ from router.common.poller import READ, Poller
 from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
 from router.common.token import Tokens
 from router.dialects import is_on, modules
+from router.key_file import load_or_make_keys
 
 _TICK_S = 0.25
 _DRAIN_STEP_S = 0.05

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from router.common import logs
+from router.common.errors import MendableError
 
 _OF_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _READ_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
@@ -26,7 +27,7 @@ _TOLD: Final = 8
 _NO_FILE: Final = "is no file; move it away"
 
 
-class FileError(Exception):
+class FileError(MendableError):
     """A file or folder cannot be used as it is. The text is one line that names it and says what to do."""
 
 

@@ -14,18 +14,15 @@ import trio
 import zmq
 
 from router.common import logs
-from router.common.files import FileError, take_folder
-from router.common.link_address import LinkError
+from router.common.errors import MendableError
+from router.common.files import take_folder
 from router.common.options import Settings
 from router.common.poller import prefer_batches
 from router.common.settings import Data, DrainOptions, Log
-from router.common.token import KeyFormatError
-from router.dialects.pusher.applications import AppsError
-from router.store.base import StoreError
 
 _GC_THRESHOLD = (20_000, 20, 50)
 """What lives as long as one push survives a young collection at Python's default of 700, for nothing."""
-MENDABLE = (StoreError, KeyFormatError, FileError, LinkError, AppsError, OSError)
+MENDABLE = (MendableError, OSError)
 
 NOTICE: Final = b"n"
 """On the line from the supervisor: say that you are not ready, and go on serving until SIGTERM."""

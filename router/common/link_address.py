@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from router.common.errors import MendableError
+
 SOCKET_NAME: Final = "router.sock"
 _SUN_PATH_MAX: Final = 107
 
 
-class LinkError(Exception):
+class LinkError(MendableError):
     """The link's address cannot be used."""
 
 

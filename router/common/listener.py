@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 from typing import Final
 
+from router.common.errors import MendableError
+
 _EVERYWHERE: Final = ("0.0.0.0", "::", "")
 
 
-class ListenError(Exception):
+class ListenError(MendableError):
     """Nothing can listen there; the text says why and what to do, in one line."""
 
 

@@ -16,6 +16,8 @@ from hashlib import blake2b
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from router.common.errors import MendableError
+
 KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
@@ -31,7 +33,7 @@ class TokenError(ValueError):
     """The token was not made by one of our keys for this purpose."""
 
 
-class KeyFormatError(ValueError):
+class KeyFormatError(MendableError):
     """A configured key is not what `farm token-key` prints."""
 
 

@@ -11,32 +11,21 @@ an hour.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from router.common.last_seen import ROUNDS
 from router.core.address_map import AddressMap
 from router.core.committer import GroupCommitter
 
-_ROUNDS: Final = 3
-"""In the time that a record lives."""
 _CHUNK: Final = 1000
 _SPREAD_S: Final = 3600.0
 """The longest time over which the writes of one round are spread, and for which its keys are kept."""
 _FIRST_S: Final = 30.0
 """From the start to the first round at the latest: how long ago the one before was is not known."""
-_DAY_S: Final = 86_400
-_stamp: Final = struct.Struct(">I")
 
 Kept = tuple[str, int]
 """A space of records by device key, and the seconds that one lives after its device was seen; 0: for ever."""
-
-
-def stamp(unix_time: float, ttl: int) -> bytes:
-    """When a device said hello, as its record tells it, 4 bytes: the record is written anew when this has changed. That
-    is once a day, or as often as a round where records live for less than three days."""
-    unit = min(_DAY_S, max(1, ttl // _ROUNDS)) if ttl else _DAY_S
-    return _stamp.pack(int(unix_time) // unit & 0xFFFF_FFFF)
 
 
 class Keeper:
@@ -55,7 +44,7 @@ class Keeper:
         self._kept = [(space, ttl) for space, ttl in kept if ttl]
         self._unix_time = unix_time
         self._monotonic = monotonic
-        self._period = min((ttl for _, ttl in self._kept), default=0) / _ROUNDS
+        self._period = min((ttl for _, ttl in self._kept), default=0) / ROUNDS
         self._next_round = monotonic() + min(self._period, _FIRST_S)
         self._keys: list[bytes] = []  # of this round, not renewed yet
         self._next_chunk = 0.0
@@ -85,4 +74,4 @@ class Keeper:
             return
         now = int(self._unix_time())
         for space, ttl in self._kept:
-            self._committer.renew(space, keys, now + ttl, now + ttl - ttl // _ROUNDS)
+            self._committer.renew(space, keys, now + ttl, now + ttl - ttl // ROUNDS)

@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from router.common.errors import MendableError
+
 ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
 
@@ -29,7 +31,7 @@ LARGE_BODY = 8192
 one that is longer comes; so larger ones may take up to twice the room."""
 
 
-class StoreError(Exception):
+class StoreError(MendableError):
     """The store could not do what was asked; nothing of that batch may be promised to anybody."""
 
 

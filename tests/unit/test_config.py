@@ -56,7 +56,7 @@ def problems(file: Path | None = None, environ: dict[str, str] | None = None, **
     assignments = [("--set", key.replace("__", "."), value) for key, value in flags.items()]
     with pytest.raises(ConfigError) as caught:
         load(TREE, file=file, environ=environ or {}, assignments=assignments)
-    assert str(caught.value).splitlines() == list(caught.value.problems)
+    assert str(caught.value) == "; ".join(caught.value.problems)
     return list(caught.value.problems)
 
 

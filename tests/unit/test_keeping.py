@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from support.common import Rig, hold, in_rig
 
 from router.common import messages as v
+from router.common.last_seen import stamp
 from router.core import keeping
-from router.core.keeping import Keeper, stamp
+from router.core.keeping import Keeper
 from router.store.base import Reads, Writes
 
 TTL = 60

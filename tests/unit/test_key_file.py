@@ -11,10 +11,10 @@ import trio
 
 from farm.settings import all_sections
 from router.common.files import FileError
-from router.common.key_file import KEY_FILE, load_or_make_keys
 from router.common.options import Settings, defaults
 from router.common.settings import Data, StoreOptions, TokenOptions
 from router.common.token import KeyFormatError, new_key, parse_keys
+from router.key_file import KEY_FILE, load_or_make_keys
 from router.store.base import Reads, Writes
 from router.store.select import STORE_FILE, open_store
 

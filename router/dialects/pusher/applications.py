@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from router.common import option_texts as texts
+from router.common.errors import MendableError
 from router.common.files import FileError, read_at_most
 
 WEBHOOK_EVENTS: Final = (
@@ -31,12 +32,8 @@ WEBHOOK_EVENTS: Final = (
 _KNOWN_TO_MICRONOTIFIER: Final = ("applications", "host", "port", "certificate", "private-key", "redis")
 
 
-class AppsError(ValueError):
+class AppsError(MendableError):
     """The file of applications cannot be used. `problems` has one line each, for whoever wrote it."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = tuple(problems)
 
 
 # ---------------------------------------------------------------------- applications
@@ -137,7 +134,7 @@ def read(path: Path, unsigned: bool = False) -> AppsFile:
     try:
         data = read_at_most(path, _MAX_FILE_BYTES)
     except FileError as error:
-        raise AppsError([str(error)]) from None
+        raise AppsError(str(error)) from None
     return parse(data, str(path), unsigned)
 
 
@@ -149,11 +146,11 @@ def parse(data: bytes, where: str, unsigned: bool = False) -> AppsFile:
     try:
         tree = _plain(msgspec.json.decode(data)) if data.strip() else {}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise AppsError([f"{where}: {error}"]) from None
+        raise AppsError(f"{where}: {error}") from None
     except RecursionError:
-        raise AppsError([f"{where}: JSON is nested too deeply"]) from None
+        raise AppsError(f"{where}: JSON is nested too deeply") from None
     if not isinstance(tree, dict):
-        raise AppsError([f"{where}: expected a JSON object with applications"])
+        raise AppsError(f"{where}: expected a JSON object with applications")
     problems = [f"{where}: {problem}" for problem in _not_had(tree)]
     listed = tree.get("applications", [])
     apps: list[App] = []
@@ -175,7 +172,7 @@ def parse(data: bytes, where: str, unsigned: bool = False) -> AppsFile:
     except msgspec.ValidationError:
         problems.append(f"{where}: port: expected a whole number from 0 to 65535")
     if problems:
-        raise AppsError(problems)
+        raise AppsError(*problems)
     return AppsFile(Apps(apps), host, port)
 
 
@@ -222,11 +219,11 @@ def _app(entry: Any, unsigned: bool) -> App:
 
 def _webhook(number: int, hook: _WebhookEntry) -> Webhook:
     if not _is_url(hook.url):
-        raise AppsError([f"expected a URL with http or https, without blanks - at `$.webhooks[{number}].url`"])
+        raise AppsError(f"expected a URL with http or https, without blanks - at `$.webhooks[{number}].url`")
     unknown = sorted(set(hook.events) - set(WEBHOOK_EVENTS))
     if unknown:
         raise AppsError(
-            [f"no such event {unknown[0]!r}, there are {', '.join(WEBHOOK_EVENTS)} - at `$.webhooks[{number}].events`"]
+            f"no such event {unknown[0]!r}, there are {', '.join(WEBHOOK_EVENTS)} - at `$.webhooks[{number}].events`"
         )
     return Webhook(hook.url, frozenset(hook.events or WEBHOOK_EVENTS))
 
