@@ -152,7 +152,7 @@ def started(
     folder = Path(tempfile.mkdtemp(prefix=leftovers.name("")))
     device_port, router_port, admin_port = free_ports(3)
     command = [
-        *(sys.executable, "-m", "farm", "start", "--workers", str(workers), "--host", "127.0.0.1"),
+        *(sys.executable, "-P", "-m", "farm", "start", "--workers", str(workers), "--host", "127.0.0.1"),
         *(
             "--device-port",
             str(device_port),
@@ -173,7 +173,9 @@ def started(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # not a session, see bench.runs.load_processes
+                # a process group of its own keeps Ctrl-C for the bench; a session of its own would let the scheduler
+                # (autogroup) share the cores out by sessions and starve one part of the run for another
+                process_group=0,
                 cwd=folder,
                 env=environment(),
                 preexec_fn=before_exec(join),  # noqa: PLW1509  it makes system calls only

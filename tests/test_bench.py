@@ -518,7 +518,7 @@ IDLE_PUSHERS: dict[str, Any] = {
 
 def test_a_child_that_dies_is_named() -> None:
     with pytest.raises(BenchError, match=r"a server .* code -9"), LoadProcesses() as processes:
-        child = processes.start("bench.load.pushers", "a server", b"", b"", **IDLE_PUSHERS)
+        child = processes.start("pushers", "a server", b"", b"", **IDLE_PUSHERS)
         processes.gather([child], "up")
         os.kill(child.pid, signal.SIGKILL)
         processes.gather([child], "never")
@@ -529,7 +529,7 @@ def test_children_do_not_outlive_a_bench_that_is_killed() -> None:
         "import sys\n"
         "from bench.runs.load_processes import LoadProcesses\n"
         "with LoadProcesses() as processes:\n"
-        f"    child = processes.start('bench.load.pushers', 'a server', b'', b'', **{IDLE_PUSHERS})\n"
+        f"    child = processes.start('pushers', 'a server', b'', b'', **{IDLE_PUSHERS})\n"
         "    processes.gather([child], 'up')\n"
         "    print(child.pid, flush=True)\n"
         "    sys.stdin.read()\n"
@@ -627,7 +627,7 @@ def test_a_farm_is_started_and_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("FARM_STORE_KIND", "memory")
     with started(3, "sqlite", Interrupt(), ("link.lease=9",)) as farm:
         seen = json.loads(get(farm.admin, "/")[1])
-        assert seen["arguments"][:5] == ["-m", "farm", "start", "--workers", "3"]
+        assert seen["arguments"][:6] == ["-P", "-m", "farm", "start", "--workers", "3"]
         assert seen["arguments"][-6:] == [
             "--set",
             "store.kind=sqlite",

@@ -6,7 +6,6 @@ At a rate the pushes of a batch are all due when its first is.
 
 import gc
 import socket
-import sys
 from typing import Final
 
 from bench.load.http_bytes import Response
@@ -56,7 +55,3 @@ def main(descriptor: int) -> None:
         Batchers(link, link.wait()).run()
     except LinkClosedError:
         return
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

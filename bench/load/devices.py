@@ -21,7 +21,6 @@ import gc
 import random
 import select
 import socket
-import sys
 import time
 from typing import Any, Final
 
@@ -217,7 +216,3 @@ def main(descriptor: int) -> None:
         VirtualUsers(link, link.wait().fields).run()
     except LinkClosedError:
         return
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

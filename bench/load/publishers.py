@@ -8,7 +8,6 @@ have, which their processes count in memory that is shared with this one.
 
 import gc
 import socket
-import sys
 import time
 from typing import Final
 
@@ -64,7 +63,3 @@ def main(descriptor: int) -> None:
         Publishers(link, link.wait()).run()
     except LinkClosedError:
         return
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

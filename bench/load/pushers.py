@@ -21,7 +21,6 @@ import os
 import random
 import select
 import socket
-import sys
 import time
 from array import array
 from collections import Counter
@@ -353,7 +352,3 @@ def main(descriptor: int) -> None:
         Pushers(link, link.wait()).run()
     except LinkClosedError:
         return
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

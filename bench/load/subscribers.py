@@ -17,7 +17,6 @@ import gc
 import os
 import select
 import socket
-import sys
 import time
 from array import array
 from typing import Any, Final
@@ -295,7 +294,3 @@ def main(descriptor: int) -> None:
         Subscribers(link, link.wait().fields).run()
     except LinkClosedError:
         return
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -203,7 +203,7 @@ def started(peer: Peer, tools: Tools, interrupt: Interrupt) -> Iterator[PeerServ
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # not a session, see bench.runs.load_processes
+                process_group=0,  # not a session, see bench.farm_process
                 cwd=folder,
                 env=environment() | dict(peer.environment(tools)),
                 preexec_fn=before_exec(None),  # noqa: PLW1509  it makes system calls only

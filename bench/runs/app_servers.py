@@ -73,7 +73,7 @@ def hire(processes: LoadProcesses, setup: Setup, plan: PushPlan, away: Away | No
     share, rest = divmod(plan.connections, count)
     children = [
         processes.start(
-            "bench.load.batchers" if plan.batch else "bench.load.pushers",
+            "batchers" if plan.batch else "pushers",
             "a load process of app servers",
             channels[number::count].tobytes(),
             b"\n".join(paths[number::count]),

@@ -148,7 +148,7 @@ def _hire(subscribers: Subscribers, plan: Plan) -> Child:
         raise BenchError(f"can't post events to {plan.router!r}: {error}") from None
     listening = subscribers.tally().listening
     publisher = subscribers.processes.start(
-        "bench.load.publishers",
+        "publishers",
         "the load process of app servers",
         array("I", range(plan.channels)).tobytes(),
         "\n".join(plan.path.replace(CHANNEL, str(number)) for number in range(plan.channels)).encode(),

@@ -1,96 +1,54 @@
 """The load processes of a run: started here, spoken with over their links, and gone when the block ends."""
 
-import json
 import os
+import select
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final
 
+import msgspec
+
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
 from bench.load.link import Link, LinkClosedError, Message
-from bench.load.nest import PACKET_BYTES
+from router.common import fork_server
+from router.common.fork_server import PACKET_BYTES
 
+SERVED: Final = "bench.load.runners:served"
 END_SECONDS: Final = 5.0
 END_POLL_SECONDS: Final = 0.005
 FORK_SECONDS: Final = 60.0
 
 
-class Nest:
-    """The process that forks load processes (`bench.load.nest`), and what it knows of them."""
+class Process:
+    """A process that is known by its pidfd."""
 
-    def __init__(self) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(FORK_SECONDS)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.load.nest", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                # a process group of its own keeps Ctrl-C for the bench; a session of its own would let the scheduler
-                # (autogroup) share the cores out by sessions and starve one part of the run for another
-                process_group=0,
-            )
-
-    def fork(self, module: str, link: socket.socket) -> int:
-        """Fork a process that runs `module.main(descriptor of the link)`; its pid."""
-        return int(self._ask({"fork": module}, [link.fileno()])["pid"])
-
-    def poll(self, pid: int) -> int | None:
-        """The exit code of a process that ended (negative: the signal), None while it runs; once it was said, done."""
-        status = self._ask({"poll": pid})["status"]
-        return None if status is None else int(status)
-
-    def close(self) -> int:
-        """End it; its exit code."""
-        self._control.close()
-        try:
-            return self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-    def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
-        try:
-            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
-            packet = self._control.recv(PACKET_BYTES)
-        except OSError:
-            packet = b""
-        if not packet:
-            raise BenchError(f"the process that starts load processes does not answer, or ended: code {self.close()}")
-        answer: dict[str, Any] = json.loads(packet)
-        return answer
-
-
-class Child:
-    """A process of the bench and the link to it."""
-
-    def __init__(self, nest: Nest, module: str, name: str) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.pid = nest.fork(module, theirs)
-        self.name = name
-        self.link = Link(ours)
-        self.progress: dict[str, Any] = {}
-        self._nest = nest
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """Its exit code (negative: the signal), None while it runs."""
         if self._code is None:
-            self._code = self._nest.poll(self.pid)
+            try:
+                ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                return None  # it is not ours yet: the process that forked it is about to end
+            if ended is not None:
+                self._code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                os.close(self._pidfd)
         return self._code
 
     def wait(self, seconds: float) -> int | None:
         """Wait for its end; its exit code, None if it runs on."""
         deadline = time.monotonic() + seconds
+        if self._code is None:
+            select.select([self._pidfd], [], [], max(0.0, seconds))
         while (code := self.poll()) is None and time.monotonic() < deadline:
             time.sleep(END_POLL_SECONDS)
         return code
@@ -98,8 +56,67 @@ class Child:
     def kill(self) -> None:
         """End it now, if it has not ended."""
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self.wait(END_SECONDS)
+
+
+class ForkServer:
+    """The process that load processes are forked from (`router.common.fork_server`)."""
+
+    def __init__(self) -> None:
+        """Raises: BenchError."""
+        try:
+            pid, pidfd, self._control = fork_server.start(SERVED, None)
+        except OSError as error:
+            raise BenchError(f"no process for load processes can be started: {error}") from None
+        self._process = Process(pid, pidfd)
+        self._control.settimeout(FORK_SECONDS)
+        answer, _ = self._receive()
+        if "ready" not in answer:
+            self.close()
+            raise BenchError(f"the process that starts load processes cannot: {answer.get('failed', answer)}")
+
+    def spawn(self, kind: str, link: socket.socket) -> tuple[int, int]:
+        """Fork a load process with this link; its pid and its pidfd.
+
+        Raises:
+          BenchError: the machine does not allow it.
+        """
+        with suppress(OSError):  # then there is no answer either
+            socket.send_fds(self._control, [msgspec.json.encode({"spawn": kind, "number": -1})], [link.fileno()])
+        answer, descriptors = self._receive()
+        if not descriptors:
+            raise BenchError(f"no load process could be started: {answer.get('refused', 'out of descriptors')}")
+        return int(answer["spawned"]), descriptors[0]
+
+    def close(self) -> int | None:
+        """End it; its exit code. What it has forked goes on."""
+        self._control.close()
+        if self._process.wait(END_SECONDS) is None:
+            self._process.kill()
+        return self._process.poll()
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET_BYTES, 1)
+        except OSError:
+            packet, descriptors = b"", []
+        if not packet:
+            raise BenchError(f"the process that starts load processes does not answer, or ended: code {self.close()}")
+        answer: dict[str, Any] = msgspec.json.decode(packet)
+        return answer, descriptors
+
+
+class Child(Process):
+    """A load process and the link to it."""
+
+    def __init__(self, server: ForkServer, kind: str, name: str) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            super().__init__(*server.spawn(kind, theirs))
+        self.name = name
+        self.link = Link(ours)
+        self.progress: dict[str, Any] = {}
 
 
 class LoadProcesses:
@@ -109,12 +126,13 @@ class LoadProcesses:
     def __init__(self, interrupt: Interrupt | None = None) -> None:
         self.interrupt = interrupt or Interrupt()
         self.children: list[Child] = []
-        self._nest: Nest | None = None
+        self._server: ForkServer | None = None
         self._kept: list[tuple[Child, Message]] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.interrupt.wake, selectors.EVENT_READ)
 
     def __enter__(self) -> "LoadProcesses":
+        fork_server.become_subreaper()  # what is forked is a child of this process then, which sees how it ends
         return self
 
     def __exit__(
@@ -122,14 +140,15 @@ class LoadProcesses:
     ) -> None:
         self.dismiss(list(self.children))
         self._selector.close()
-        if self._nest is not None:
-            self._nest.close()
+        if self._server is not None:
+            self._server.close()
+        fork_server.become_subreaper(False)
 
-    def start(self, module: str, name: str, *blobs: bytes, **fields: Any) -> Child:
-        """Fork a process that runs `module.main(descriptor)` and send it its `begin`."""
-        if self._nest is None:
-            self._nest = Nest()
-        child = Child(self._nest, module, name)
+    def start(self, kind: str, name: str, *blobs: bytes, **fields: Any) -> Child:
+        """Fork a load process of a kind of `bench.load.runners` and send it its `begin`."""
+        if self._server is None:
+            self._server = ForkServer()
+        child = Child(self._server, kind, name)
         self.children.append(child)
         self._selector.register(child.link.sock, selectors.EVENT_READ, child)
         self._send(child, "begin", *blobs, **fields)

@@ -17,7 +17,7 @@ from bench.runs.virtual_users import VirtualUsers
 class Subscribers(VirtualUsers):
     """The subscribers of a run. `counts` has a number for each of their processes."""
 
-    module = "bench.load.subscribers"
+    kind = "subscribers"
 
     def __init__(
         self, processes: LoadProcesses, load: Load, address: Address, *, counts: SharedCounts, **where: Any

@@ -35,8 +35,8 @@ class VirtualUsers:
     """Devices, over the load processes that hold them. Several groups of devices may be under way in one run, if their
     numbers, from `first` on, don't overlap."""
 
-    module = "bench.load.devices"
-    """What its processes run."""
+    kind = "devices"
+    """Of its load processes, see `bench.load.runners`."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class VirtualUsers:
         for size in sizes:
             name = "a load process of devices"
             more = self._more(len(self.children) + len(started))
-            child = self.processes.start(self.module, name, first=self._next, devices=size, **self._order, **more)
+            child = self.processes.start(self.kind, name, first=self._next, devices=size, **self._order, **more)
             self._next += size
             self._sizes[child.pid] = self._new[child.pid] = size
             started.append(child)
