@@ -11,7 +11,7 @@ from typing import Any
 from pusher import Pusher
 from support.farm_fixture import running_farm, until
 from support.pusher_sdk import APP, Device, allowed, library
-from support.webhook_site import Site, site
+from support.pusher_webhook_site import Site, site
 
 from router.dialects.pusher.applications import WEBHOOK_EVENTS
 

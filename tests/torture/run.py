@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from support.farm_fixture import Farm
-from support.vapid_signer import Sender as VapidKey
+from support.webpush_vapid import Sender as VapidKey
 
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice

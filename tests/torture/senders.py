@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from support.vapid_signer import Sender as VapidKey
+from support.webpush_vapid import Sender as VapidKey
 
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, SimplePushDevice, WebPushDevice
 from torture.history import PUSHER, SIMPLEPUSH, WEBPUSH, Push, Told

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.common import FakeWorker, Rig, in_rig, settings_with
-from support.vapid_signer import Sender, b64
+from support.webpush_vapid import Sender, b64
 
 from router.common import id_set
 from router.common import messages as v

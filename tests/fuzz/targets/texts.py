@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from support.vapid_signer import Sender
+from support.webpush_vapid import Sender
 
 import farm.config
 import farm.optionvalue

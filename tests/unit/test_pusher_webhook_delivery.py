@@ -9,7 +9,7 @@ import pytest
 import trio
 from pusher import Pusher
 from support.common import Clock, FakeWorker, Rig, in_rig
-from support.webhook_site import site
+from support.pusher_webhook_site import site
 
 from router.common import messages as v
 from router.dialects.pusher import CACHE_MISS, PusherOptions, channel_address, label

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid02
 from support.common import deaf_port
-from support.demo_process import addresses, running_demo
 from support.farm_fixture import PATIENCE_S, ROOT, STOP_S, Farm, environ, new_channel, running_farm
+from support.webpush_demo import addresses, running_demo
 
 from farm.demo import page
 from farm.demo.sender import MAX_PLAIN_BYTES, Base, Keys, Order, Refused, Sender, Subscription, hint

@@ -17,11 +17,11 @@ import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pywebpush import WebPushException, webpush
-from support.demo_process import addresses, running_demo
 from support.farm_fixture import Farm, running_farm, until
 from support.firefox import Firefox, find_firefox, push_prefs
 from support.installed import run_npm
 from support.web_site import Reply, Request, Site
+from support.webpush_demo import addresses, running_demo
 
 RECONNECT_S: Final = 60.0
 """Firefox comes back 5 s after its push server has gone, or 10, 20, 40 s if that was too soon."""

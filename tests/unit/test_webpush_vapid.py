@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock
-from support.vapid_signer import HEADER, Sender, b64
+from support.webpush_vapid import HEADER, Sender, b64
 
 from router.dialects.webpush.vapid import (
     Recent,
