@@ -18,6 +18,8 @@ from farm.worker.inbound import Inbound
 from farm.worker.output import Output
 from farm.worker.sniff import ENOUGH, for_app_servers
 from farm.worker.table import Table
+from farm.worker.transports import Transport
+from farm.worker.transports.websocket import WEBSOCKET
 from farm.worker.wheel import Wheel
 from router.common.health import PAGES
 from router.common.metrics import WorkerCounters
@@ -93,6 +95,7 @@ class Admission:
 
     def handshake(self, connection: Connection, data: bytes) -> None:
         """Bytes of a connection that is not open yet."""
+        options = self._options
         seen = 0
         request = None
         if connection.reader is not None:
@@ -104,7 +107,7 @@ class Admission:
             self._to_router(connection, data, self._hand_over)
             return
         try:
-            parsed = upgrade.parse(data, self._options.max_request_bytes, self._options.max_headers, seen)
+            parsed = connection.transport.request(data, options.max_request_bytes, options.max_headers, seen)
             if parsed is None:
                 connection.reader = bytearray(data)
                 self._output.count(connection)
@@ -119,8 +122,10 @@ class Admission:
             dialect = self._dialects.get(path) or self._dialects.get(path[: path.rfind("/") + 1] + "*")
             if dialect is None:
                 raise upgrade.Refusal(404, "no dialect is spoken on this path")
+            transport: Transport = WEBSOCKET
             upgrade.check_plain(request)
-            accepted = upgrade.accept(request, self._options.origins)
+            transport.check(request)
+            upgrade.check_origin(request, options.origins)
             if self.draining or self._acceptor.full:
                 self._counters.connections_refused += 1
                 raise upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
@@ -128,16 +133,17 @@ class Admission:
             connection.session = session = dialect.opened(request)
         except upgrade.Refusal as refusal:
             self._counters.upgrades_refused += 1
-            self._output.finish(connection, refusal.encode(request is not None and request.method == b"HEAD"))
+            self._output.finish(connection, connection.transport.refusal(refusal, request))
             return
         protocol = dialect.subprotocol(upgrade.offered_subprotocols(request))
         connection.phase = OPEN
+        connection.transport = transport
         self._counters.upgrades += 1
         first = dialect.first_tick
         passed = self._clock.now - connection.since
         connection.bucket = self._wheel.arm(connection.fd, first - passed) if first > 0 else None
         connection.since = self._clock.stamp
-        head = upgrade.switching(accepted, protocol)
+        head = transport.head(request, protocol, ())
         if hasattr(session, "begun"):
             self._performer.perform(connection, effects_of(session.begun, self._clock.now), head)
         else:
@@ -154,4 +160,4 @@ class Admission:
         self._counters.upgrades_refused += 1
         wait = str(self._options.retry_after)
         refusal = upgrade.Refusal(503, "the router cannot take this now", Retry_After=wait)
-        self._output.finish(connection, refusal.encode())
+        self._output.finish(connection, connection.transport.refusal(refusal, None))

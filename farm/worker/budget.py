@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from farm.worker.connection import Connection
-from farm.worker.frames import FrameReader
+from farm.worker.transports import Reader
 
 _MESSAGE_BYTES: Final = 100
 """Of a message that waits, beside its payload."""
@@ -15,30 +15,33 @@ _FREED: Final = 8
 """Once it is too much, this part of the limit is freed: so the connections are looked through only once in a while."""
 
 
-def waiting_bytes(connection: Connection) -> int:
-    """What this connection has waiting."""
+def waiting_bytes(connection: Connection, held: list[tuple[int, bytes]] | None) -> int:
+    """What this connection has waiting, with the messages that are held back."""
     size = 0 if connection.out is None else len(connection.out)
     reader = connection.reader
     if isinstance(reader, bytearray):
         size += len(reader)
-    elif isinstance(reader, FrameReader):
+    elif isinstance(reader, Reader):
         size += reader.kept
-    if connection.held is not None:
-        size += sum(_MESSAGE_BYTES + len(payload) for _, payload in connection.held)
+    if held is not None:
+        size += sum(_MESSAGE_BYTES + len(payload) for _, payload in held)
     return size
 
 
 class Budget:
-    """The sum over all connections, and who has most. Only those with something waiting are in it."""
+    """The sum over all connections, and who has most. Only those with something waiting are in it.
 
-    def __init__(self, limit: int) -> None:
+    held: messages that wait for the answer to a call, by connection."""
+
+    def __init__(self, limit: int, held: Mapping[Connection, list[tuple[int, bytes]]]) -> None:
         self._limit = limit
+        self._held = held
         self._sizes: dict[Connection, int] = {}
         self.total = 0
 
     def count(self, connection: Connection) -> bool:
         """What waits for this connection has changed. Returns: whether the sum is within the limit."""
-        size = waiting_bytes(connection)
+        size = waiting_bytes(connection, self._held.get(connection))
         self.total += size - self._sizes.get(connection, 0)
         if size:
             self._sizes[connection] = size

@@ -7,14 +7,14 @@ from typing import Final
 import msgspec
 
 from farm.dialects import Session
-from farm.worker.frames import CloseFinder, FrameReader
+from farm.worker.transports import HTTP, Finder, Reader, Transport
 from farm.worker.wheel import Bucket
 
 HANDSHAKE: Final = 0
 OPEN: Final = 1
 CLOSING: Final = 2
-"""Our close frame or answer is out, or waits in `out`. What comes is thrown away; while the peer has not sent its close
-frame, `reader` looks for that. Then the peer ends the connection."""
+"""Our close frame or answer is out, or waits in `out`. What comes is thrown away; while the peer has not closed too,
+`reader` looks for that. Then the peer ends the connection."""
 
 
 class Connection(msgspec.Struct, gc=False, eq=False):
@@ -29,9 +29,9 @@ class Connection(msgspec.Struct, gc=False, eq=False):
     since: float  # accepted; once open, the last tick before it was read
     phase: int = HANDSHAKE
     session: Session | None = None
-    # An incomplete request, an incomplete message, or what looks for the peer's close frame.
-    reader: bytearray | FrameReader | CloseFinder | None = None
+    transport: Transport = HTTP
+    # An incomplete request, an incomplete message, or what looks for the peer's close.
+    reader: bytearray | Reader | Finder | None = None
     out: bytearray | None = None  # what the kernel did not take
     bucket: Bucket | None = None
     call: int = 0  # the question whose answer is waited for
-    held: list[tuple[int, bytes]] | None = None  # messages that came behind that question

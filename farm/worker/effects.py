@@ -9,7 +9,7 @@ from farm.dialects import REGISTERED, Become, Binary, Call, Close, Effects, Subs
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
-from farm.worker.frames import BINARY, INTERNAL, encode_frame, encode_text
+from farm.worker.frames import INTERNAL
 from farm.worker.output import Output
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.turns import Turns
@@ -66,7 +66,7 @@ class Performer:
         for effect in effects:
             kind = type(effect)
             if kind is bytes:
-                frames.append(encode_text(effect))  # type: ignore[arg-type]
+                frames.append(connection.transport.text(effect))  # type: ignore[arg-type]
             elif kind is tuple:
                 self._said(connection, effect)  # type: ignore[arg-type]
             elif isinstance(effect, Call):
@@ -76,7 +76,7 @@ class Performer:
             elif effect is REGISTERED:
                 self._turns.register(connection)
             elif isinstance(effect, Binary):
-                frames.append(encode_frame(BINARY, effect.payload))
+                frames.append(connection.transport.binary(effect.payload))
             elif isinstance(effect, Subscribe):
                 done = self._subscriptions.join(connection, effect)
                 if done is not None:

@@ -12,6 +12,8 @@ from typing import Final
 
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
+from farm.worker.transports import Finder, PeerError, Reader
+
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
@@ -84,16 +86,11 @@ def short_texts(data: bytes, max_message: int, most: int) -> tuple[list[bytes], 
     return texts, position
 
 
-class FrameError(Exception):
+class FrameError(PeerError):
     """The peer broke RFC 6455 or a limit; `code` is the close code it gets."""
 
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
 
-
-class FrameReader:
+class FrameReader(Reader):
     """Takes any bytes of one connection and gives whole messages and control frames, as (opcode, payload)."""
 
     __slots__ = (
@@ -117,7 +114,7 @@ class FrameReader:
         self._parts: list[bytes] = []
         self._size = 0
         self._fragments = 0
-        self.error: FrameError | None = None
+        self.error: PeerError | None = None
         self.more = False
         """Whether `feed` has stopped at its limit: call it again, perhaps with nothing."""
         self.taken = 0
@@ -244,18 +241,17 @@ class FrameReader:
             self._size = self._fragments = 0
 
 
-class CloseFinder:
+class CloseFinder(Finder):
     """Looks for the close frame in what a peer still sends once ours is out. It keeps no payload, and less than a
     frame's header between two reads."""
 
-    __slots__ = ("_found", "_head", "_skip", "frames")
+    __slots__ = ("_found", "_head", "_skip")
 
     def __init__(self) -> None:
+        super().__init__()
         self._head = b""
         self._skip = 0  # bytes of the current frame's payload that have not come
         self._found = False
-        self.frames = 0
-        """That were looked at; for the caller to set back."""
 
     @property
     def skips(self) -> int:

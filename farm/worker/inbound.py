@@ -10,9 +10,10 @@ from farm.settings import WorkerOptions
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
-from farm.worker.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, encode_frame, short_texts
+from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from farm.worker.interest import Interest
 from farm.worker.output import Output
+from farm.worker.transports import Reader
 from farm.worker.turns import Turns
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ
@@ -40,6 +41,7 @@ class Inbound:
         self._watch = interest.watch
         self._turns = turns
         self._spend = turns.spend
+        self._held = turns.held
         self._output = output
         self._performer = performer
         self._message = performer.message
@@ -80,25 +82,32 @@ class Inbound:
         options = self._options
         reader = connection.reader
         if reader is None:
-            found = short_texts(data, options.max_message_bytes, options.frames_a_turn)
+            transport = connection.transport
+            found = transport.texts(data, options.max_message_bytes, options.frames_a_turn)
             if found is not None:
                 texts, end = found
                 self._texts(connection, texts)
-                if end == len(data) and connection.held is None:  # the usual
+                if end == len(data) and not (self._held and connection in self._held):  # the usual
                     if not self._spend(connection.fd, len(texts)):
                         self._turns.rest(connection)
                     return
                 if connection.phase != OPEN:
                     self._output.discard(connection, data[end:])
                     return
-                if end < len(data):
-                    connection.reader = reader = FrameReader(options.max_message_bytes, options.max_fragments)
+                if (
+                    end < len(data)
+                    and (reader := transport.reader(options.max_message_bytes, options.max_fragments)) is not None
+                ):
+                    connection.reader = reader
                     reader.keep(data[end:])
                 self._settle(connection, len(texts), True)
                 return
-            reader = FrameReader(options.max_message_bytes, options.max_fragments)
+            reader = transport.reader(options.max_message_bytes, options.max_fragments)
+            if reader is None:  # its peer has nothing to say; but to say it costs
+                self._settle(connection, 1, True)
+                return
             connection.reader = reader
-        assert isinstance(reader, FrameReader)
+        assert isinstance(reader, Reader)
         self._feed(connection, reader, data)
 
     def _texts(self, connection: Connection, texts: list[bytes]) -> None:
@@ -106,11 +115,11 @@ class Inbound:
             if connection.phase != OPEN:
                 return
             if connection.call:
-                connection.held = [(TEXT, held) for held in texts[position:]]
+                self._held[connection] = [(TEXT, held) for held in texts[position:]]
                 return
             self._message(connection, text, False)
 
-    def _feed(self, connection: Connection, reader: FrameReader, data: bytes) -> None:
+    def _feed(self, connection: Connection, reader: Reader, data: bytes) -> None:
         messages = reader.feed(data, self._options.frames_a_turn)
         self._dispatch(connection, messages)
         whole = any(opcode in (TEXT, BINARY) for opcode, _ in messages)
@@ -124,7 +133,7 @@ class Inbound:
             return
         turns = self._turns
         reader = connection.reader
-        if isinstance(reader, FrameReader) and reader.idle:
+        if isinstance(reader, Reader) and reader.idle:
             connection.reader = reader = None
         if reader is None or progress:
             turns.finished(connection)
@@ -135,7 +144,7 @@ class Inbound:
             return
         if not self._spend(connection.fd, frames):
             turns.rest(connection)
-        elif not connection.call and (connection.held is not None or (isinstance(reader, FrameReader) and reader.more)):
+        elif not connection.call and (connection in self._held or (isinstance(reader, Reader) and reader.more)):
             turns.later(connection)
 
     def _dispatch(self, connection: Connection, messages: list[tuple[int, bytes]]) -> None:
@@ -145,17 +154,17 @@ class Inbound:
                     self._output.peer_closed(connection)
                 return
             if connection.call:
-                connection.held = messages[position:]
+                self._held[connection] = messages[position:]
                 return
             if opcode in (TEXT, BINARY):
                 self._message(connection, payload, opcode == BINARY)
             elif opcode == PING:
-                self._output.write(connection, encode_frame(PONG, payload))
+                self._output.write(connection, connection.transport.pong(payload))
             elif opcode == CLOSE:
-                self._output.finish(connection, encode_frame(CLOSE, payload))
+                self._output.finish(connection, connection.transport.close_reply(payload))
                 return
         reader = connection.reader
-        if isinstance(reader, FrameReader) and reader.error is not None and not connection.call:
+        if isinstance(reader, Reader) and reader.error is not None and not connection.call:
             self._counters.protocol_errors += 1
             self._output.close(connection, reader.error.code, reader.error.reason)
 
@@ -188,11 +197,10 @@ class Inbound:
         if connection.call or connection.phase != OPEN or self._turns.rests(connection):
             return
         reader = connection.reader
-        if (held := connection.held) is not None:
-            connection.held = None
+        if (held := self._held.pop(connection, None)) is not None:
             self._dispatch(connection, held)
             self._settle(connection, len(held), False)
-        elif isinstance(reader, FrameReader):
+        elif isinstance(reader, Reader):
             self._feed(connection, reader, b"")
         if connection.phase == OPEN and not (connection.call or self._turns.waits(connection)):
             self._watch(connection, connection.mask | READ)

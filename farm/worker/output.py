@@ -16,10 +16,11 @@ from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, Connection
-from farm.worker.frames import CLOSE, TRY_LATER, CloseFinder, FrameReader, encode_close
+from farm.worker.frames import TRY_LATER
 from farm.worker.interest import Interest
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
+from farm.worker.transports import Finder, Reader
 from farm.worker.turns import Turns
 from router.common import logs
 from router.common.metrics import WorkerCounters
@@ -61,7 +62,7 @@ class Output:
         self._attachments = attachments
         self._subscriptions = subscriptions
         self._busy = busy
-        self.budget = Budget(options.max_buffered_bytes)
+        self.budget = Budget(options.max_buffered_bytes, turns.held)
         self._making_room = False
         self._discarding: list[Connection] = []  # closing, and not read until the next tick
         self._deadlines: dict[Connection, float] = {}  # slow readers and closing connections
@@ -98,7 +99,7 @@ class Output:
         """The kernel has not taken this."""
         assert connection.out is not None
         options = self._options
-        if len(connection.out) + len(data) > options.write_buffer_bytes:
+        if len(connection.out) + len(data) > (connection.transport.max_waiting or options.write_buffer_bytes):
             self._too_slow(connection)
             return
         connection.out += data
@@ -124,8 +125,8 @@ class Output:
         if connection.out is not None or connection.phase == CLOSING:
             self._too_slow(connection)
         elif connection.phase == HANDSHAKE:
-            wait = str(self._options.retry_after)
-            self.finish(connection, upgrade.Refusal(503, "full", Retry_After=wait).encode())
+            refusal = upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
+            self.finish(connection, connection.transport.refusal(refusal, None))
         else:
             self.close(connection, TRY_LATER, "too much is being sent to this server at once")
 
@@ -163,22 +164,17 @@ class Output:
     # ------------------------------------------------------------------ close
 
     def close(self, connection: Connection, code: int, reason: str, before: list[bytes] | None = None) -> None:
-        """Send `before` and a close frame. Once the peer's close frame has come too, TCP is closed (RFC 6455 7.1.1):
-        to end it before that makes the close an unclean one for the peer, which may count it as a failure."""
+        """Send `before` and our close. Once the peer's has come too, TCP is closed (RFC 6455 7.1.1): to end it before
+        that makes the close an unclean one for the peer, which may count it as a failure."""
         if connection.phase == CLOSING or connection.fd < 0:
             return
-        finder: CloseFinder | None = CloseFinder()
-        assert finder is not None
-        reader = connection.reader
-        if any(opcode == CLOSE for opcode, _ in connection.held or ()) or (
-            isinstance(reader, FrameReader) and finder.feed(reader.rest)
-        ):
-            finder = None
+        transport, reader = connection.transport, connection.reader
+        finder = transport.finder(reader if isinstance(reader, Reader) else None, self._turns.held.get(connection, ()))
         due = self.due(connection, None) if self._busy else b""
-        self.finish(connection, b"".join((due, *(before or ()), encode_close(code, reason))), finder)
+        self.finish(connection, b"".join((due, *(before or ()), transport.close(code, reason))), finder)
 
-    def finish(self, connection: Connection, last: bytes, finder: CloseFinder | None = None) -> None:
-        """Send the last bytes. finder: looks for the peer's close frame, and no more is said until it has come.
+    def finish(self, connection: Connection, last: bytes, finder: Finder | None = None) -> None:
+        """Send the last bytes. finder: looks for the peer's close, and no more is said until it has come.
 
         Then our direction is shut, and the peer ends the connection, or the close timeout does: to close at once
         while something of the peer's is unread would reset the connection and could swallow what was sent."""
@@ -187,7 +183,6 @@ class Output:
         self._forget(connection)
         connection.phase = CLOSING
         connection.reader = finder
-        connection.held = None
         connection.call = 0
         self._turns.end(connection)
         self.count(connection)
@@ -203,7 +198,7 @@ class Output:
     def discard(self, connection: Connection, data: bytes) -> None:
         """Something came on a connection that is being closed."""
         finder = connection.reader
-        if not isinstance(finder, CloseFinder):
+        if not isinstance(finder, Finder):
             return
         if finder.feed(data):
             self.peer_closed(connection)
@@ -213,7 +208,7 @@ class Output:
             self._watch(connection, connection.mask & ~READ)
 
     def peer_closed(self, connection: Connection) -> None:
-        """The peer's close frame has come, and ours is out or on its way."""
+        """The peer's close has come, and ours is out or on its way."""
         if connection.fd >= 0 and connection.reader is not None:
             connection.reader = None
             if connection.out is None:
@@ -242,7 +237,7 @@ class Output:
         finally:
             connection.phase = CLOSING
             connection.call = 0
-            connection.held = connection.reader = connection.out = None
+            connection.reader = connection.out = None
             del self._connections[fd]
             self._deadlines.pop(connection, None)
             self._turns.forget(connection, fd)

@@ -12,7 +12,7 @@ from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.effects import Performer, effects_of, failed
 from farm.worker.events import Events
-from farm.worker.frames import GOING_AWAY, encode_text
+from farm.worker.frames import GOING_AWAY
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
@@ -121,7 +121,7 @@ class RouterMessages:
                 self._output.close(connection, failure.code, failure.reason)
                 text = None
             if text is not None:
-                written = self._write(connection, encode_text(text))
+                written = self._write(connection, connection.transport.text(text))
         if number:  # else nobody waits for what became of it
             self._tell((v.RESULT, number, v.WRITTEN if written else v.NOT_HERE))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from farm.dialects import Effects
 from farm.settings import WorkerOptions
 from farm.worker import upgrade
@@ -11,15 +9,13 @@ from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, OPEN, Connection
 from farm.worker.effects import Performer, failed
-from farm.worker.frames import PING, POLICY, encode_frame
+from farm.worker.frames import POLICY
 from farm.worker.keepalive_scan import KeepaliveScan
 from farm.worker.output import Output
 from farm.worker.table import Table
 from farm.worker.turns import Turns
 from farm.worker.wheel import Bucket, Wheel
 from router.common.metrics import WorkerCounters
-
-_PING: Final = encode_frame(PING, b"")
 
 
 class Timers:
@@ -75,7 +71,9 @@ class Timers:
         if connection is None or connection.phase != OPEN or connection.out is not None:
             return
         if self._clock.now - connection.since >= self._options.keepalive:
-            self._output.write(connection, _PING)
+            ping = connection.transport.ping(b"")
+            if ping:
+                self._output.write(connection, ping)
 
     def _fire(self, fd: int, bucket: Bucket) -> None:
         connection = self._connections.get(fd)
@@ -85,7 +83,8 @@ class Timers:
         if connection.phase == HANDSHAKE:
             self._counters.timeouts += 1
             if connection.reader:
-                self._output.finish(connection, upgrade.Refusal(408, "the request took too long").encode())
+                refusal = upgrade.Refusal(408, "the request took too long")
+                self._output.finish(connection, connection.transport.refusal(refusal, None))
             else:
                 self._output.drop(connection)
         elif connection.phase == OPEN and connection.session is not None:

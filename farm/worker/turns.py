@@ -33,6 +33,8 @@ class Turns:
         self._later: dict[Connection, None] = {}  # its input is here
         self._resting: dict[Connection, None] = {}  # it has asked for too much, and is read again later
         self._unfinished: dict[Connection, float] = {}  # when a message has to be whole, the earliest first
+        self.held: dict[Connection, list[tuple[int, bytes]]] = {}
+        """Messages that came behind a call whose answer is awaited."""
         self.spend = self._commands.spend
 
     def __len__(self) -> int:
@@ -108,6 +110,7 @@ class Turns:
         self._later.pop(connection, None)
         self._resting.pop(connection, None)
         self._unfinished.pop(connection, None)
+        self.held.pop(connection, None)
 
     def forget(self, connection: Connection, fd: int) -> None:
         """It has gone, and another may have its descriptor next."""

@@ -1,22 +1,16 @@
-"""The upgrade request of a device (RFC 9112 and RFC 6455 section 4.2), without I/O: bytes in, a request or a refusal.
+"""The request that a device connection begins with (RFC 9112), without I/O: bytes in, a request or a refusal.
 
 `router.common.http_head` reads it, as it does on the router port.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
-from hashlib import sha1
 from http import HTTPStatus
-from typing import Final
 
 from router.common import http_head
 from router.common.http_date import http_date
-from router.common.http_head import END, HeadError, has_token
-
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+from router.common.http_head import END, HeadError
 
 
 @dataclass(slots=True)
@@ -88,47 +82,13 @@ def check_plain(request: Request) -> None:
         raise Refusal(413, "a request here has no body")
 
 
-def accept(request: Request, origins: tuple[str, ...]) -> bytes:
-    """Check that this is an upgrade to WebSocket from an allowed origin.
-
-    Returns: the value of Sec-WebSocket-Accept (RFC 6455 section 4.2.2).
-    Raises: Refusal.
-    """
-    headers = request.headers
-    wanted = has_token(headers.get(b"upgrade", b""), b"websocket") and has_token(
-        headers.get(b"connection", b""), b"upgrade"
-    )
-    if not wanted or request.version < (1, 1) or request.method != b"GET":
-        raise Refusal(426, "this port speaks WebSocket", Upgrade="websocket", Connection="Upgrade, close")
-    if headers.get(b"sec-websocket-version") != b"13":
-        raise Refusal(
-            426,
-            "Sec-WebSocket-Version must be 13",
-            Upgrade="websocket",
-            Connection="Upgrade, close",
-            Sec_WebSocket_Version="13",
-        )
-    key = headers.get(b"sec-websocket-key", b"")
-    try:
-        decoded = binascii.a2b_base64(key, strict_mode=True)
-    except binascii.Error:
-        decoded = b""
-    if len(decoded) != 16:
-        raise Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    if origins and headers.get(b"origin", b"").decode("latin-1") not in origins:
+def check_origin(request: Request, origins: tuple[str, ...]) -> None:
+    """Whether the page that sends this request may connect; origins: none if every page may. Raises: Refusal."""
+    if origins and request.headers.get(b"origin", b"").decode("latin-1") not in origins:
         raise Refusal(403, "origin is not allowed")
-    return base64.b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
 
 
 def offered_subprotocols(request: Request) -> list[str]:
     """What the client offers in Sec-WebSocket-Protocol, in its order."""
     value = request.headers.get(b"sec-websocket-protocol", b"").decode("latin-1")
     return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def switching(accept_value: bytes, subprotocol: str | None) -> bytes:
-    """The bytes of the 101 answer."""
-    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-    if subprotocol is None:
-        return head + accept_value + END
-    return head + accept_value + b"\r\nSec-WebSocket-Protocol: " + subprotocol.encode("latin-1") + END

@@ -12,7 +12,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 from wsproto.events import Request as WsRequest
 
-from farm.worker.upgrade import Refusal, Request, accept, check_plain, offered_subprotocols, parse, switching
+from farm.worker.transports.websocket import WEBSOCKET
+from farm.worker.upgrade import Refusal, Request, check_origin, check_plain, offered_subprotocols, parse
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455 section 1.3
 ANSWER = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -37,12 +38,14 @@ def without(name: bytes) -> tuple[bytes, ...]:
 
 
 def through(data: bytes, origins: tuple[str, ...] = ()) -> tuple[Request, bytes] | None:
-    """All the checks of a request that names a known path. Returns: the request and its Sec-WebSocket-Accept."""
+    """All the checks of a request that names a known path. Returns: the request and its answer."""
     parsed = parse(data, MAX_BYTES, MAX_HEADERS)
     if parsed is None:
         return None
     check_plain(parsed[0])
-    return parsed[0], accept(parsed[0], origins)
+    WEBSOCKET.check(parsed[0])
+    check_origin(parsed[0], origins)
+    return parsed[0], WEBSOCKET.head(parsed[0], None, ())
 
 
 def status_of(data: bytes, origins: tuple[str, ...] = ()) -> int:
@@ -92,7 +95,19 @@ def test_the_example_of_the_standard() -> None:
     assert rest == b"rest"
     assert (found.method, found.path, found.query, found.version) == (b"GET", "/", "", (1, 1))
     check_plain(found)
-    assert accept(found, ()) == ANSWER
+    WEBSOCKET.check(found)
+    head = WEBSOCKET.head(found, "chat", (("X-One", "1"), ("X-Two", "2")))
+    assert head.split(b"\r\n") == [
+        b"HTTP/1.1 101 Switching Protocols",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: " + ANSWER,
+        b"X-One: 1",
+        b"X-Two: 2",
+        b"Sec-WebSocket-Protocol: chat",
+        b"",
+        b"",
+    ]
 
 
 def test_a_request_comes_in_any_two_pieces() -> None:
@@ -112,7 +127,7 @@ def test_the_answer_opens_wsprotos_client() -> None:
         found = through(data)
         assert found is not None
         assert offered_subprotocols(found[0]) == offered
-        client.receive_data(switching(found[1], protocol))
+        client.receive_data(WEBSOCKET.head(found[0], protocol, ()))
         (event,) = client.events()
         assert isinstance(event, AcceptConnection)
         assert event.subprotocol == protocol
@@ -355,7 +370,8 @@ def test_what_is_four_times_as_long_takes_four_times_as_long(made: Callable[[int
         with suppress(Refusal):
             found = parse(made(size), 1 << 20, 1 << 20)
             if found is not None:
-                accept(found[0], ())
+                WEBSOCKET.check(found[0])
+                WEBSOCKET.head(found[0], None, ())
 
     assert growth(act, 16_000) < 10
 

@@ -11,10 +11,12 @@ from support.common import settings_with
 from test_frames import MAX_MESSAGE, by_oracle, read
 
 import farm.worker.frames
+import farm.worker.transports.websocket
 import farm.worker.upgrade
 import router.common.http_head
 import router.http.http1
 from farm.worker.frames import CLOSE, TEXT, TOO_BIG, CloseFinder, short_texts
+from farm.worker.transports.websocket import WEBSOCKET
 from farm.worker.upgrade import Refusal
 from fuzz.engine import Target
 from router.common.settings import EndpointOptions
@@ -115,8 +117,8 @@ def _upgrade(data: bytes, seen: int = 0) -> dict[str, Any] | None:
         try:
             farm.worker.upgrade.check_plain(request)
             farm.worker.upgrade.offered_subprotocols(request)
-            accept = farm.worker.upgrade.accept(request, ())
-            assert farm.worker.upgrade.switching(accept, None).startswith(b"HTTP/1.1 101 ")
+            WEBSOCKET.check(request)
+            assert WEBSOCKET.head(request, None, ()).startswith(b"HTTP/1.1 101 ")
         except Refusal as refusal:
             assert refusal.encode().startswith(b"HTTP/1.1 ")
     except Refusal as refusal:
@@ -261,7 +263,7 @@ TARGETS = (
     Target(
         "upgrade",
         upgrade,
-        (farm.worker.upgrade, router.common.http_head),
+        (farm.worker.upgrade, farm.worker.transports.websocket, router.common.http_head),
         (_UPGRADE, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
         _HEADERS,
     ),

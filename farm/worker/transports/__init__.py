@@ -1,0 +1,165 @@
+"""How bytes become messages and back. Pure, and without state: one object serves all connections of its kind.
+
+What a connection has of it is one reference, `connection.transport`; what is incomplete is a `Reader` in
+`connection.reader`, and only for as long as it is. Sessions and fan-outs do not know which transport it is.
+
+Messages of a peer are pairs (kind, payload); a kind is an opcode of RFC 6455 (`farm.worker.frames`), also where the
+transport has no frames: TEXT and BINARY are for the session, PING is answered with `pong`, CLOSE with `close_reply`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from farm.worker import upgrade
+from farm.worker.upgrade import Refusal, Request
+
+Headers = Sequence[tuple[str, str]]
+
+
+class PeerError(Exception):
+    """The peer broke the protocol or a limit; `code` is the close code it gets."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Reader:
+    """Takes any bytes of one connection and gives whole messages, as (kind, payload)."""
+
+    __slots__ = ()
+
+    error: PeerError | None
+    """What the bytes behind the messages given so far are, if they are no message."""
+    more: bool
+    """Whether `feed` has stopped at its limit: call it again, perhaps with nothing."""
+    taken: int
+    """Messages, or parts of them, that the last `feed` took."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept: the reader may be thrown away."""
+        raise NotImplementedError
+
+    @property
+    def fragmented(self) -> bool:
+        """Whether a part of a message has come, and not its end."""
+        return False
+
+    @property
+    def kept(self) -> int:
+        """Bytes of memory, about."""
+        raise NotImplementedError
+
+    def keep(self, data: bytes) -> None:
+        """Take bytes that are looked at by the next `feed`."""
+        raise NotImplementedError
+
+    def feed(self, data: bytes, most: int) -> list[tuple[int, bytes]]:
+        """What became whole by these bytes, in order, looking at no more than so many parts of messages. If the bytes
+        hold an error, it is in `error` afterwards, and nothing behind it is looked at."""
+        raise NotImplementedError
+
+
+class Finder:
+    """Looks for the end that the peer makes, in what it still sends once we have closed. It keeps no payload."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self) -> None:
+        self.frames = 0
+        """That were looked at; for the caller to set back."""
+
+    def feed(self, data: bytes) -> bool:
+        """Returns: whether the end has come, or cannot be found."""
+        raise NotImplementedError
+
+
+class Transport:
+    """A kind of connection. These defaults are those of an answer to a plain HTTP request whose client says no more:
+    what it sends is thrown away, and its connection ends with the answer.
+
+    max_waiting: bytes of output that may wait for a slow reader; 0: `worker.write_buffer_bytes`.
+    """
+
+    __slots__ = ()
+
+    max_waiting: int = 0
+
+    # ------------------------------------------------------------------ the request
+
+    def request(self, data: bytes, max_bytes: int, max_headers: int, seen: int) -> tuple[Request, bytes] | None:
+        """The request that a connection begins with, and the bytes behind it; None if it is not whole yet.
+
+        Asked of the transport of a listener, for which no dialect is known yet. seen: so many of these bytes were
+        there at the last call, which gave None.
+        Raises: Refusal if it is malformed or over a limit (also while it is not whole).
+        """
+        return upgrade.parse(data, max_bytes, max_headers, seen)
+
+    def refusal(self, refusal: Refusal, request: Request | None) -> bytes:
+        """The whole answer to a request that is refused. request: if it was understood so far."""
+        return refusal.encode(request is not None and request.method == b"HEAD")
+
+    def check(self, request: Request) -> None:
+        """Whether this request may begin such a connection. Raises: Refusal."""
+
+    def head(self, request: Request, subprotocol: str | None, headers: Headers) -> bytes:
+        """What answers an accepted request, before any message. headers: of the dialect, besides."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ what the peer says
+
+    def texts(self, data: bytes, max_message: int, most: int) -> tuple[list[bytes], int] | None:
+        """The short way: the text messages, no more than so many, if `data` is nothing but whole ones, and where the
+        rest of it begins. None: nothing was decided, a reader takes it."""
+        return None
+
+    def reader(self, max_message: int, max_fragments: int) -> Reader | None:
+        """Takes what `texts` does not; None: the peer has nothing to say, and its bytes are thrown away.
+
+        max_message: bytes of a message. max_fragments: parts that it may come in."""
+        return None
+
+    # ------------------------------------------------------------------ what is said
+
+    def text(self, payload: bytes) -> bytes:
+        """The bytes of a text message; the payload is valid UTF-8."""
+        raise NotImplementedError
+
+    def binary(self, payload: bytes) -> bytes:
+        """The bytes of a binary message."""
+        raise NotImplementedError
+
+    def event(self, body: bytes) -> bytes:
+        """The bytes of an event of a channel, as the router has it. Made once for all its subscribers of this kind."""
+        return self.text(body)
+
+    def ping(self, payload: bytes) -> bytes:
+        """Bytes that change nothing, to find out whether the peer is there; empty: there are none."""
+        return b""
+
+    def pong(self, payload: bytes) -> bytes:
+        """The answer to a ping of the peer."""
+        return b""
+
+    # ------------------------------------------------------------------ the end
+
+    def close(self, code: int, reason: str) -> bytes:
+        """The last bytes. The codes are those of RFC 6455 section 7.4 and the dialect's."""
+        return b""
+
+    def close_reply(self, payload: bytes) -> bytes:
+        """The last bytes where the peer has closed."""
+        return b""
+
+    def finder(self, reader: Reader | None, held: Iterable[tuple[int, bytes]]) -> Finder | None:
+        """Looks for the peer's close behind ours. None: it is not awaited, or stands in what has come already: in the
+        reader, or among the messages that were held back."""
+        return None
+
+
+HTTP = Transport()
+"""Of a connection whose request has not come yet."""
