@@ -10,6 +10,7 @@ from typing import Any
 from router.common import logs
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
 from router.store.base import Item, LogSlice, Reads, Results, Writes
+from router.store.changes import Changed, RecordName
 
 PutDone = Callable[[int], None]
 InboxDone = Callable[[int, list[Item]], None]
@@ -17,9 +18,10 @@ InboxesDone = Callable[[int, dict[bytes, list[Item]]], None]
 RecordDone = Callable[[int, bytes | None], None]
 LogDone = Callable[[int, LogSlice | None], None]
 OffsetDone = Callable[[int, int], None]
+ChangeDone = Callable[[int, Changed | None], None]
 
 SlotName = tuple[bytes, str]  # device, slot
-RecordName = tuple[str, bytes]  # space, key
+Place = tuple[str, int]  # "event" or "change", and which of the batch's
 
 _by_seq = attrgetter("seq")
 
@@ -45,16 +47,19 @@ class Batch:
     records: list[tuple[RecordName, RecordDone]] = field(default_factory=list)
     logs: list[tuple[bytes, int, LogDone]] = field(default_factory=list)
     offsets: list[OffsetDone] = field(default_factory=list)
+    changes: list[ChangeDone | None] = field(default_factory=list)  # one for each of writes.changes
+    changing: set[RecordName] = field(default_factory=set)
+    """The records of those."""
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of a batch. `bad` names what could not be written though the rest of the batch was: puts by
-    (device, slot), events by their place in the batch; `commits` is the status of all else."""
+    (device, slot), events and changes by their place in the batch; `commits` is the status of all else."""
 
     status: int
     results: Results
-    bad: set[SlotName | int] = field(default_factory=set)
+    bad: set[SlotName | Place] = field(default_factory=set)
     commits: int = OK
 
 
@@ -87,7 +92,11 @@ def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None
         _tell(log_done, FAILED if channel in unreadable else status, part)
     offsets = results.offsets or [0] * len(batch.offsets)
     for place, (offset, offset_done) in enumerate(zip(offsets, batch.offsets, strict=True)):
-        _tell(offset_done, FAILED if place in bad else status, offset)
+        _tell(offset_done, FAILED if ("event", place) in bad else status, offset)
+    changes: list[Changed | None] = [*results.changes] or [None] * len(batch.changes)
+    for place, (changed, change_done) in enumerate(zip(changes, batch.changes, strict=True)):
+        if change_done is not None:
+            _tell(change_done, FAILED if ("change", place) in bad else status, changed)
     for commit_done in batch.commits:
         _tell(commit_done, status if status != OK else outcome.commits)
 

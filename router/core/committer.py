@@ -35,11 +35,13 @@ from router.common.numbers import SECOND
 from router.common.settings import StoreOptions
 from router.core.batch import (
     Batch,
+    ChangeDone,
     InboxDone,
     InboxesDone,
     LogDone,
     OffsetDone,
     Outcome,
+    Place,
     PutDone,
     RecordDone,
     SlotName,
@@ -48,7 +50,6 @@ from router.core.batch import (
 from router.core.record_cache import RecordCache
 from router.store.base import (
     ANY_VERSION,
-    KEEP_EXPIRY,
     BadBatchError,
     Item,
     Reads,
@@ -57,6 +58,7 @@ from router.store.base import (
     Store,
     Writes,
 )
+from router.store.changes import KEEP_EXPIRY, UNCHANGED, Change, Changed, Put, RecordName
 
 _PROBE: Final = "probe"
 """Space of a record that is written to see whether the store can write."""
@@ -67,6 +69,8 @@ _MARK_AHEAD: Final = SECOND
 _mark_value: Final = struct.Struct(">Q")
 _SHARE: Final = 8
 """Of a commit's writes one device may have this part for its acknowledgements."""
+_NO_RECORD: Final = (b"", -2)
+"""In the place of a record of a batch: it has none of this name."""
 _FIRST_READS: Final = 32
 _READ_BYTES: Final = 33_554_432
 """About so many bytes of inboxes are read in one batch: what is read waits in memory until it has been sent on."""
@@ -279,6 +283,9 @@ class GroupCommitter:
         name = (space, key)
         if push:
             self._pushed(batch, value)
+        if name in batch.changing:
+            self._change(batch, name, Put(value, expires), None)
+            return
         if expires == KEEP_EXPIRY and value is not None and name in records:
             coming = records[name]
             if coming is None:
@@ -286,6 +293,24 @@ class GroupCommitter:
             expires = coming[1]
         records[name] = None if value is None else (value, expires)
         self._cache.written(name, value)
+
+    def change(self, space: str, key: bytes, change: Change, done: ChangeDone, push: bool = False) -> None:
+        """Change a record by what it holds, after all that was asked for before; the callback gets what became of it.
+        push: an app server wants it."""
+        batch = self._next()
+        name = (space, key)
+        if push:
+            self._pushed(batch, None)
+        before = batch.writes.records.pop(name, _NO_RECORD)
+        if before is not _NO_RECORD:
+            self._change(batch, name, Put(*(before or (None, 0))), None)
+        self._change(batch, name, change, done)
+
+    def _change(self, batch: Batch, name: RecordName, change: Change, done: ChangeDone | None) -> None:
+        batch.writes.changes.append((name, change))
+        batch.changes.append(done)
+        batch.changing.add(name)
+        self._cache.drop(name)
 
     def renew(self, space: str, keys: list[bytes], expires: int, before: int) -> None:
         """Raise the expiry of those of these records that are there and would expire before `before`."""
@@ -333,7 +358,8 @@ class GroupCommitter:
 
         def read(status: int, value: bytes | None) -> None:
             # A write that came after the read would find it too late to be seen.
-            if value is not None and not any(name in batch.writes.records for batch in self._batches):
+            later = any(name in batch.writes.records or name in batch.changing for batch in self._batches)
+            if value is not None and not later:
                 self._cache.put(name, value)
             done(status, value)
 
@@ -466,14 +492,16 @@ class GroupCommitter:
     async def _apply_apart(self, batch: Batch, now: int) -> Outcome:
         """Something in the batch can't be written: find it by halves, in the order in which a store writes."""
         writes = batch.writes
-        parts: list[tuple[SlotName | int | None, Writes]]
-        parts = [(None, Writes(removals={key: version})) for key, version in writes.removals.items()]
+        parts: list[tuple[SlotName | Place | None, Writes]]
+        parts = [(None, Writes(renewals=[renewal])) for renewal in writes.renewals]
+        parts += [(None, Writes(removals={key: version})) for key, version in writes.removals.items()]
         parts += [(key, Writes(puts={key: item})) for key, item in writes.puts.items()]
         parts += [(None, Writes(records={name: value})) for name, value in writes.records.items()]
-        parts += [(place, Writes(events=[event])) for place, event in enumerate(writes.events)]
-        parts += [(None, Writes(renewals=[renewal])) for renewal in writes.renewals]
+        parts += [(("change", place), Writes(changes=[change])) for place, change in enumerate(writes.changes)]
+        parts += [(("event", place), Writes(events=[event])) for place, event in enumerate(writes.events)]
         outcome = Outcome(OK, Results())
         offsets = [0] * len(writes.events)
+        changes = [Changed(UNCHANGED)] * len(writes.changes)
         stack = [parts]
         while stack:
             some = stack.pop()
@@ -496,12 +524,17 @@ class GroupCommitter:
                 continue
             outcome.results.refused |= found.refused
             outcome.results.evicted += found.evicted
-            places = [name for name, part in some if part.events]
+            places = [name[1] for name, part in some if name is not None and part.events]
             for place, offset in zip(places, found.offsets, strict=True):
                 assert type(place) is int
                 offsets[place] = offset
+            places = [name[1] for name, part in some if name is not None and part.changes]
+            for place, changed in zip(places, found.changes, strict=True):
+                assert type(place) is int
+                changes[place] = changed
         read = await self._store.apply(Writes(), batch.reads, now)
-        read.refused, read.evicted, read.offsets = outcome.results.refused, outcome.results.evicted, offsets
+        read.refused, read.evicted = outcome.results.refused, outcome.results.evicted
+        read.offsets, read.changes = offsets, changes
         outcome.results = read
         return outcome
 
@@ -570,5 +603,6 @@ def _joined(parts: Iterable[Writes]) -> Writes:
         joined.puts |= part.puts
         joined.records |= part.records
         joined.events += part.events
+        joined.changes += part.changes
         joined.renewals += part.renewals
     return joined

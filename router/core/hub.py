@@ -19,7 +19,6 @@ from typing import Any
 
 from router.common import logs, shapes
 from router.common import messages as v
-from router.common.id_set import added, count, has, removed
 from router.common.metrics import RouterCounters
 from router.common.numbers import Sequencer
 from router.common.settings import LinkOptions
@@ -30,10 +29,10 @@ from router.core.committer import GroupCommitter
 from router.core.facades import ChannelDirectory, Core, Logs, Messages, Records
 from router.core.newcomers import Newcomers
 from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
-from router.core.read_modify_write import Change, ReadModifyWrite
 from router.core.recount import Recount
 from router.core.unread import Unread
-from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, LogSlice
+from router.store.base import ANY_VERSION, Item, LogSlice
+from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove
 
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
 _HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the largest message is not sent
@@ -109,7 +108,6 @@ class Hub:
         self.channels = Channels(self._tell, grace, monotonic() + options.lease + grace, monotonic)
         first = int.from_bytes(incarnation[-5:], "big") << 20
         self.recount = Recount(self._tell, first, options.max_recounts, delivery_timeout, monotonic)
-        self.read_modify_write = ReadModifyWrite(committer)
         self.broadcasts = Broadcasts(committer, options.max_broadcasts, options.max_broadcast_changes, self._tell_all)
         self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results, router)
         self._numbers = Sequencer(router, unix_time, monotonic)
@@ -698,9 +696,6 @@ class Hub:
             self._say(peer, (v.ANSWER, ask, v.FAILED, None))
             return
         expires = int(self._unix_time()) + ttl if ttl else 0
-        if (space, key) in self.read_modify_write:  # it comes after what was asked for before
-            self._change(peer, ask, (space, key), lambda before: (v.OK, value, expires))
-            return
         self.committer.record(space, key, value, expires)
         if ask:
             self._answer_when_durable(peer, ask)
@@ -708,36 +703,25 @@ class Hub:
     def _set_add(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, space, key, member, head, ttl, most = word
         expires = int(self._unix_time()) + ttl if ttl else 0
-
-        def change(value: bytes | None) -> tuple[int, bytes | None, int]:
-            there = value is not None and has(value, member)
-            if not there and (0 if value is None else count(value)) >= most:
-                return v.FULL, value, expires
-            if not there and self.committer.over:
-                return v.FAILED, value, expires
-            return v.OK, added(value, head, member), expires
-
-        self._change(peer, ask, (space, key), change, self._newcomers.taken(key))
+        over = self.committer.over
+        change = SetAdd(member, head, expires, 0 if over else most)
+        self._change(peer, ask, (space, key), change, v.FAILED if over else v.FULL)
 
     def _set_remove(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, space, key, member = word
+        self._change(peer, ask, (space, key), SetRemove(member), v.FULL)
 
-        def change(value: bytes | None) -> tuple[int, bytes | None, int]:
-            return v.OK, None if value is None else removed(value, member), KEEP_EXPIRY
-
-        self._change(peer, ask, (space, key), change)
-
-    def _change(
-        self, peer: WorkerSession, ask: int, name: tuple[str, bytes], change: Change, new: bool = False
-    ) -> None:
+    def _change(self, peer: WorkerSession, ask: int, name: RecordName, change: Change, full: int) -> None:
+        """Change a set; `full` is the answer where it has no room."""
         done = self._slow(peer)
 
-        def answer(status: int) -> None:
+        def changed(status: int, became: Changed | None) -> None:
             if ask:
-                self._say(peer, (v.ANSWER, ask, status, None))
+                answer = full if status == v.OK and became is not None and became.outcome == FULL else status
+                self._say(peer, (v.ANSWER, ask, answer, None))
             done()
 
-        self.read_modify_write.make(name, change, answer, new)
+        self.committer.change(*name, change, changed)
 
     def _drop(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, device, slot = word

@@ -19,12 +19,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from router.common.errors import MendableError
+from router.store.changes import Change, Changed, RecordName
 
 ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
-
-KEEP_EXPIRY = -1
-"""As the expiry of a record: the one that is stored. If none is stored, nothing is written."""
 
 LARGE_BODY = 8192
 """Bytes. An inbox that holds fewer than `store.inbox_bytes` / LARGE_BODY items is not looked at for its bytes unless
@@ -80,19 +78,23 @@ class Renewal(NamedTuple):
 
 @dataclass(slots=True)
 class Writes:
-    """One batch. Within it each (device, slot) and each (space, key) occurs once: the committer has merged them."""
+    """One batch. Within it each (device, slot) occurs once, and each (space, key) once in `records` or any number of
+    times in `changes`: the committer has merged them. Renewals come before the records."""
 
     puts: dict[tuple[bytes, str], Item] = field(default_factory=dict)
     # Remove the item of this slot if its stored version is at most the number (ANY_VERSION: always).
     removals: dict[tuple[bytes, str], int] = field(default_factory=dict)
     # value and expiry (0: never, KEEP_EXPIRY), or None to delete.
-    records: dict[tuple[str, bytes], tuple[bytes, int] | None] = field(default_factory=dict)
+    records: dict[RecordName, tuple[bytes, int] | None] = field(default_factory=dict)
+    # Made in order, each on what the one before left.
+    changes: list[tuple[RecordName, Change]] = field(default_factory=list)
     # channel, expiry, body; appended in order, each gets the next offset of its channel.
     events: list[tuple[bytes, int, str]] = field(default_factory=list)
     renewals: list[Renewal] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.puts) + len(self.removals) + len(self.records) + len(self.events) + len(self.renewals)
+        records = len(self.records) + len(self.changes) + len(self.renewals)
+        return len(self.puts) + len(self.removals) + records + len(self.events)
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ class Reads:
 
     # device -> how many items at most, the first by slot.
     inboxes: dict[bytes, int] = field(default_factory=dict)
-    records: set[tuple[str, bytes]] = field(default_factory=set)
+    records: set[RecordName] = field(default_factory=set)
     # channel -> offset: events after that offset.
     logs: dict[bytes, int] = field(default_factory=dict)
 
@@ -116,12 +118,13 @@ class Results:
 
     refused: set[tuple[bytes, str]] = field(default_factory=set)  # puts that found the device's inbox full
     evicted: int = 0  # items that gave their place to others
+    changes: list[Changed] = field(default_factory=list)  # one for each of Writes.changes
     offsets: list[int] = field(default_factory=list)  # one for each of Writes.events
     inboxes: dict[bytes, list[Item]] = field(default_factory=dict)  # in order of slot
-    records: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
+    records: dict[RecordName, bytes] = field(default_factory=dict)
     logs: dict[bytes, LogSlice] = field(default_factory=dict)
     # Devices, channels, and (space, key) of records.
-    unreadable: set[bytes | tuple[str, bytes]] = field(default_factory=set)
+    unreadable: set[bytes | RecordName] = field(default_factory=set)
 
 
 class Store(Protocol):

@@ -10,7 +10,8 @@ import trio
 
 from router.common.numbers import next_epoch
 from router.common.settings import StoreOptions
-from router.store.base import KEEP_EXPIRY, LARGE_BODY, Event, Item, LogSlice, Reads, Renewal, Results, Writes
+from router.store.base import LARGE_BODY, Event, Item, LogSlice, Reads, Renewal, Results, Writes
+from router.store.changes import KEEP_EXPIRY, Record, RecordName, make
 
 HEAD_GRACE = 86_400
 """Seconds for which a channel's position outlives its last event; then the channel begins anew."""
@@ -59,7 +60,7 @@ class MemoryStore:
         self._crowd = crowd(options)
         self._log_limit = options.log_limit
         self._inboxes: dict[bytes, dict[str, Item]] = {}
-        self._records: dict[tuple[str, bytes], tuple[bytes, int]] = {}
+        self._records: dict[RecordName, Record] = {}
         self._logs: dict[bytes, _Log] = {}
         self._epoch = next_epoch(0, router)
         self._items = 0
@@ -88,17 +89,15 @@ class MemoryStore:
                 results.refused.add(key)
             else:
                 results.evicted += evicted
-        for record, value in writes.records.items():
-            before = self._records.get(record)
-            if value is None:
-                self._drop_record(record)
-            elif value[1] != KEEP_EXPIRY or before is not None:
-                self._drop_record(record)
-                expires = before[1] if before is not None and value[1] == KEEP_EXPIRY else value[1]
-                self._records[record] = (value[0], expires)
-                self.used += _ENTRY_BYTES + len(value[0])
         for renewal in writes.renewals:
             self._renew(renewal, now)
+        for name, value in writes.records.items():
+            before = self._records.get(name)
+            if value is not None and value[1] == KEEP_EXPIRY:
+                value = None if before is None else (value[0], before[1])
+            self._put_record(name, value)
+        for name, change in writes.changes:
+            results.changes.append(make(name, change, now, self._records.get, self._put_record))
         results.offsets = [self._append(*event) for event in writes.events]
         self._read(reads, now, results)
         return results
@@ -109,7 +108,13 @@ class MemoryStore:
             if record is not None and now < record[1] < min(renewal.before, renewal.expires):
                 self._records[renewal.space, key] = (record[0], renewal.expires)
 
-    def _drop_record(self, name: tuple[str, bytes]) -> None:
+    def _put_record(self, name: RecordName, record: Record | None) -> None:
+        self._drop_record(name)
+        if record is not None:
+            self._records[name] = record
+            self.used += _ENTRY_BYTES + len(record[0])
+
+    def _drop_record(self, name: RecordName) -> None:
         record = self._records.pop(name, None)
         if record is not None:
             self.used -= _ENTRY_BYTES + len(record[0])

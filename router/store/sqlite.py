@@ -13,6 +13,8 @@ so at every row. Therefore **an `apply` is one statement for all its writes and 
   others go to temporary tables, and only the first of a batch calls back into Python, to say that there is something
   to fetch.
 - Reads come back as one row of JSON texts.
+- Changes that depend on what a record holds are made in this thread between two statements: one reads those records,
+  and what they become is written with the rest. Nobody else writes to the file, so nothing comes between.
 
 JSON's weak spot is U+0000: SQLite ends a text there. Where a batch holds one, a stand-in travels instead.
 
@@ -48,7 +50,19 @@ from router.common.messages import EVERYTHING
 from router.common.numbers import next_epoch
 from router.common.settings import StoreOptions
 from router.store.base import BadBatchError, Item, LogSlice, Reads, Renewal, Results, StoreError, Writes
-from router.store.statements import READ, RENEW, SCHEMA, SCHEMA_VERSION, SWEPT, USED, WRITE, WRITE_NUL, batch_sql
+from router.store.changes import Record, RecordName, make, names
+from router.store.statements import (
+    READ,
+    READ_RECORDS,
+    RENEW,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SWEPT,
+    USED,
+    WRITE,
+    WRITE_NUL,
+    batch_sql,
+)
 from router.store.thread import StoreThread
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -65,6 +79,7 @@ _ROW_BYTES: Final = 160
 _NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _inboxes_in = msgspec.json.Decoder(list[tuple[bytes, Item]])
 _records_in = msgspec.json.Decoder(list[tuple[tuple[str, bytes], bytes]])
+_changing_in = msgspec.json.Decoder(list[tuple[tuple[str, bytes], tuple[bytes, int]]])
 _logs_in = msgspec.json.Decoder(list[tuple[bytes, LogSlice]])
 _last_in = msgspec.json.Decoder(list[tuple[bytes, int]])
 _refused_in = msgspec.json.Decoder(set[tuple[bytes, str]])
@@ -299,9 +314,10 @@ class SqliteStore:
         results = Results()
         for renewal in writes.renewals:
             self._renew(db, renewal, now)
-        if len(writes) > len(writes.renewals):
-            self._write(db, writes, now, results)
-            self._guess(db, writes)
+        records = self._changed(db, writes, now, results) if writes.changes else writes.records
+        if writes.puts or writes.removals or records or writes.events:
+            self._write(db, writes, records, now, results)
+            self._guess(db, writes, records)
         if reads or writes.events:
             try:
                 self._read(db, writes, reads, now, results)
@@ -309,14 +325,29 @@ class SqliteStore:
                 self._read_apart(db, writes, reads, now, results)
         return results
 
+    def _changed(
+        self, db: sqlite3.Connection, writes: Writes, now: int, results: Results
+    ) -> dict[RecordName, Record | None]:
+        """Make the conditional changes. Returns: all records that are to be written."""
+        wanted = {name for changed, change in writes.changes for name in names(changed, change)}
+        found = _changing_in.decode(db.execute(READ_RECORDS, (_encode(wanted),)).fetchone()[0])
+        known: dict[RecordName, Record | None] = dict(found)
+        records = dict(writes.records)
+
+        def put(name: RecordName, record: Record | None) -> None:
+            known[name] = records[name] = record
+
+        results.changes = [make(name, change, now, known.get, put) for name, change in writes.changes]
+        return records
+
     def _renew(self, db: sqlite3.Connection, renewal: Renewal, now: int) -> None:
         db.execute(RENEW, (renewal.space, _encode(renewal.keys), renewal.expires, renewal.before, now))
 
-    def _guess(self, db: sqlite3.Connection, writes: Writes) -> None:
+    def _guess(self, db: sqlite3.Connection, writes: Writes, records: dict[RecordName, Record | None]) -> None:
         """What is used now, at most. To measure it costs statements, so that is done rarely, or close to the limit."""
-        rows = len(writes.puts) + len(writes.records) + len(writes.events)
+        rows = len(writes.puts) + len(records) + len(writes.events)
         chars = sum(len(item.body) for item in writes.puts.values() if item.body is not None)
-        chars += sum(len(value[0]) for value in writes.records.values() if value is not None)
+        chars += sum(len(value[0]) for value in records.values() if value is not None)
         self.used += _ROW_BYTES * rows + chars + sum(len(event[2]) for event in writes.events)
         self._unmeasured += 1
         if self._unmeasured >= _MEASURE_EVERY or (0 < self._options.max_bytes <= self.used):
@@ -326,7 +357,14 @@ class SqliteStore:
         (self.used,) = db.execute(USED).fetchone()
         self._unmeasured = 0
 
-    def _write(self, db: sqlite3.Connection, writes: Writes, now: int, results: Results) -> None:
+    def _write(
+        self,
+        db: sqlite3.Connection,
+        writes: Writes,
+        records: dict[RecordName, Record | None],
+        now: int,
+        results: Results,
+    ) -> None:
         if self._refusals:
             db.execute("DELETE FROM refused")
             db.execute("DELETE FROM evicted")
@@ -335,7 +373,7 @@ class SqliteStore:
         rows = (
             _encode(list(writes.removals.items())),
             _encode(puts),
-            _encode(list(writes.records.items())),
+            _encode(list(records.items())),
             _encode(writes.events),
         )
         if any(b"\\u0000" in part for part in rows):

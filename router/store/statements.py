@@ -6,7 +6,8 @@ from typing import Final
 
 from router.common.messages import EVERYTHING
 from router.common.settings import StoreOptions
-from router.store.base import KEEP_EXPIRY, LARGE_BODY
+from router.store.base import LARGE_BODY
+from router.store.changes import KEEP_EXPIRY
 from router.store.memory import HEAD_GRACE, crowd
 
 SCHEMA_VERSION: Final = 1
@@ -205,6 +206,13 @@ SELECT
         FROM json_each(CAST(?3 AS TEXT)) AS q LEFT JOIN head AS h ON h.channel = q.value ->> 0),
     (SELECT CAST(json_group_array(json_array(h.channel, h.last)) AS BLOB)
         FROM json_each(CAST(?4 AS TEXT)) AS q CROSS JOIN head AS h ON h.channel = q.value)
+"""
+
+# What conditional changes go by.
+READ_RECORDS: Final = """
+SELECT CAST(json_group_array(json_array(json_array(r.space, r.key), json_array(r.value, r.expires))) AS BLOB)
+    FROM json_each(CAST(?1 AS TEXT)) AS q CROSS JOIN record AS r
+        ON r.space = q.value ->> 0 AND r.key = q.value ->> 1
 """
 
 RENEW: Final = """

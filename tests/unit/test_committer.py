@@ -19,7 +19,6 @@ from router.core.committer import GroupCommitter
 from router.core.pushes import REFUSED_OVER, STORED
 from router.store.base import (
     ANY_VERSION,
-    KEEP_EXPIRY,
     BadBatchError,
     Item,
     LogSlice,
@@ -28,6 +27,7 @@ from router.store.base import (
     StoreError,
     Writes,
 )
+from router.store.changes import KEEP_EXPIRY
 from router.store.sqlite import SqliteStore
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16

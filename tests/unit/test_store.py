@@ -26,7 +26,6 @@ from router.common.options import defaults
 from router.common.settings import SECTIONS, Data, StoreOptions
 from router.store.base import (
     ANY_VERSION,
-    KEEP_EXPIRY,
     LARGE_BODY,
     BadBatchError,
     Event,
@@ -37,6 +36,16 @@ from router.store.base import (
     Store,
     StoreError,
     Writes,
+)
+from router.store.changes import (
+    KEEP_EXPIRY,
+    Change,
+    Put,
+    PutIfAbsent,
+    PutIfNewer,
+    SetAdd,
+    SetRemove,
+    Take,
 )
 from router.store.memory import HEAD_GRACE, MemoryStore
 from router.store.select import open_store
@@ -665,6 +674,18 @@ RECORDS = st.tuples(st.sampled_from(["s", "t"]), DEVICES)
 KNOWN = Reads({A: EVERYTHING, B: 2, C: 1}, {(space, key) for space in "st" for key in (A, B)}, {A: 0, B: 2, C: 0})
 
 
+EXPIRIES = st.sampled_from([0, KEEP_EXPIRY]) | TIMES
+MEMBERS = st.sampled_from([bytes([n]) * 16 for n in range(3)])
+CHANGES: st.SearchStrategy[Change] = st.one_of(
+    st.builds(Put, st.none() | st.binary(max_size=4), EXPIRIES),
+    st.builds(PutIfAbsent, st.binary(max_size=4), TIMES),
+    st.builds(PutIfNewer, st.binary(min_size=8, max_size=9), EXPIRIES),
+    st.builds(Take, MEMBERS),
+    st.builds(SetAdd, MEMBERS, st.binary(min_size=4, max_size=4), TIMES, st.integers(0, 2)),
+    st.builds(SetRemove, MEMBERS),
+)
+
+
 @st.composite
 def batches(draw: st.DrawFn) -> Writes:
     writes = Writes()
@@ -677,8 +698,10 @@ def batches(draw: st.DrawFn) -> Writes:
             )
         else:
             writes.removals[key] = draw(st.integers(-1, 3) | st.just(ANY_VERSION))
-    values = st.none() | st.tuples(st.binary(max_size=4), st.sampled_from([0, KEEP_EXPIRY]) | TIMES)
+    values = st.none() | st.tuples(st.binary(max_size=4), EXPIRIES)
     writes.records = draw(st.dictionaries(RECORDS, values, max_size=3))
+    changes = st.lists(st.tuples(RECORDS, CHANGES), max_size=6)
+    writes.changes = [(name, change) for name, change in draw(changes) if name not in writes.records]
     writes.events = draw(st.lists(st.tuples(DEVICES, TIMES, TEXTS), max_size=7))
     renewals = st.builds(Renewal, st.sampled_from("st"), st.lists(DEVICES, max_size=2), TIMES, TIMES)
     writes.renewals = draw(st.lists(renewals, max_size=2))

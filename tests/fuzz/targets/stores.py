@@ -19,7 +19,8 @@ import router.store.sqlite
 from fuzz.engine import Target
 from router.common.messages import EVERYTHING
 from router.common.settings import StoreOptions
-from router.store.base import ANY_VERSION, KEEP_EXPIRY, Item, Reads, Results, StoreError, Writes
+from router.store.base import ANY_VERSION, Item, Reads, Results, StoreError, Writes
+from router.store.changes import KEEP_EXPIRY, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
 
@@ -30,6 +31,17 @@ _SLOTS: Final = ("", "a", "b", "#x", "\0", "\u20ac", "\\u0000", "z" * 300)
 _SPACES: Final = ("", "a", "dialect.device", "\u20ac")  # a dialect's own words: no U+0000 in them
 _BODIES: Final = (None, "", "body", "\0", "\\\0\\u0000", "\u20ac\U0001f600", "x" * 20_000)
 _VERSIONS: Final = (0, 1, 2, 2**31, 2**53 + 1, ANY_VERSION)
+_CHANGES: Final = (
+    Put(None, 0),
+    Put(b"kept", KEEP_EXPIRY),
+    PutIfAbsent(b"absent", _NOW + 2),
+    PutIfNewer(b"\0" * 8, 0),
+    PutIfNewer(b"\xff" * 8, KEEP_EXPIRY),
+    Take(b"1" * 16),
+    Take(b"2" * 16),
+    *(SetAdd(member, b"head", _NOW + 2, 2) for member in _DEVICES),
+    *(SetRemove(member) for member in _DEVICES),
+)
 _folder = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 
@@ -58,7 +70,7 @@ def _batch(choices: _Choices, sequence: int) -> tuple[Writes, Reads]:
     writes, reads = Writes(), Reads()
     for number in range(1 + choices.below(5)):
         device, slot = choices.one(_DEVICES), choices.one(_SLOTS)
-        what = choices.below(7)
+        what = choices.below(8)
         if what <= 1:
             expires = _NOW + choices.below(6) - 1
             version, urgency, body = choices.one(_VERSIONS), choices.below(5), choices.one(_BODIES)
@@ -68,10 +80,16 @@ def _batch(choices: _Choices, sequence: int) -> tuple[Writes, Reads]:
             writes.removals[device, slot] = choices.one(_VERSIONS)
         elif what == 3:
             value = choices.one((None, (b"", 0), (b"\0v", _NOW + 2), (b"kept", KEEP_EXPIRY), (b"old", _NOW - 1)))
-            writes.records[choices.one(_SPACES), device] = value
+            name = (choices.one(_SPACES), device)
+            if all(changed != name for changed, _ in writes.changes):
+                writes.records[name] = value
         elif what == 4:
             writes.events.append((device, _NOW + choices.below(6) - 1, choices.one(_BODIES) or ""))
         elif what == 5:
+            name = (choices.one(_SPACES), device)
+            if name not in writes.records:
+                writes.changes.append((name, choices.one(_CHANGES)))
+        elif what == 6:
             reads.inboxes[device] = choices.one((1, 2, EVERYTHING))
         else:
             reads.records.add((choices.one(_SPACES), device))

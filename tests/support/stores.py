@@ -1,0 +1,91 @@
+"""What the tests of stores share: a store of each kind to run in, and things to put into it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trio
+
+from router.common.messages import EVERYTHING
+from router.common.settings import StoreOptions
+from router.store.base import Item, Reads, Store, Writes
+from router.store.memory import MemoryStore
+from router.store.sqlite import SqliteStore
+
+A, B, C = b"a" * 16, b"\x00\xff" * 8, b"c" * 16
+NOW = 1_000_000
+LATER = NOW + 100
+OPTIONS = StoreOptions(inbox_limit=3, log_limit=4)
+KINDS = ("memory", "sqlite")
+
+T = TypeVar("T")
+Scenario = Callable[..., Awaitable[None]]
+
+
+def new_store(kind: str, options: StoreOptions, folder: Path) -> Store:
+    """One of its kind, not opened."""
+    return MemoryStore(options) if kind == "memory" else SqliteStore(options, folder / "data" / "store.sqlite3")
+
+
+async def with_store(store: Store, test: Callable[[Store], Awaitable[T]]) -> T:
+    """Open the store for as long as the test takes."""
+    await store.open()
+    try:
+        return await test(store)
+    finally:
+        await store.close()
+
+
+def in_sqlite(path: Path, test: Callable[[Store], Awaitable[T]], options: StoreOptions = OPTIONS) -> T:
+    """Run the test in a store on this file."""
+    return trio.run(with_store, SqliteStore(options, path), test)
+
+
+def in_store(options: StoreOptions = OPTIONS) -> Callable[[Scenario], Callable[..., None]]:
+    """Make a test for each kind of store of a coroutine function: its first parameter is an open one."""
+
+    def decorate(scenario: Scenario) -> Callable[..., None]:
+        def test(store_kind: str, tmp_path: Path, **parameters: Any) -> None:
+            async def main(store: Store) -> None:
+                await scenario(store, **parameters)
+
+            trio.run(with_store, new_store(store_kind, options, tmp_path), main)
+
+        known = inspect.signature(test).parameters
+        parameters = [
+            known["store_kind"],
+            known["tmp_path"],
+            *list(inspect.signature(scenario).parameters.values())[1:],
+        ]
+        test.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        test.__name__, test.__doc__, test.__module__ = scenario.__name__, scenario.__doc__, scenario.__module__
+        test.pytestmark = list(getattr(scenario, "pytestmark", []))  # type: ignore[attr-defined]
+        return pytest.mark.parametrize("store_kind", KINDS)(test)
+
+    return decorate
+
+
+def item(
+    slot: str, seq: int, version: int = 1, expires: int = LATER, body: str | None = "body", urgency: int = 0
+) -> Item:
+    """An item of an inbox."""
+    return Item(slot, version, seq, expires, urgency, body)
+
+
+def everything(*devices: bytes) -> dict[bytes, int]:
+    """Reads of whole inboxes."""
+    return dict.fromkeys(devices, EVERYTHING)
+
+
+def puts(device: bytes, *items: Item) -> Writes:
+    """Items into one inbox."""
+    return Writes(puts={(device, i.slot): i for i in items})
+
+
+async def inbox(store: Store, device: bytes, now: int = NOW) -> list[Item]:
+    """What it holds."""
+    return (await store.apply(Writes(), Reads(inboxes=everything(device)), now)).inboxes.get(device, [])
