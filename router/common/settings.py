@@ -228,12 +228,6 @@ class LinkOptions(Section):
         unit="pushes",
         ge=0,
     )
-    max_new: int = option(
-        10_000,
-        "devices that have just got their uaid, whose first register need not read the store; further ones' does",
-        unit="devices",
-        ge=0,
-    )
     max_results: int = option(
         100_000,
         "pushes that may wait for a worker to say that it wrote them; beyond, they are answered as stored",

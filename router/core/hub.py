@@ -27,7 +27,6 @@ from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
 from router.core.facades import ChannelDirectory, Core, Logs, Messages, Records
-from router.core.newcomers import Newcomers
 from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.core.recount import Recount
 from router.core.unread import Unread
@@ -114,7 +113,6 @@ class Hub:
         self.sequence = self._numbers.next
         self.version = self._numbers.version
         self.begin_after = self._numbers.begin_after
-        self._newcomers = Newcomers(options.max_new, int(monotonic() * 1000))
         self._attaching: dict[bytes, list[Push]] = {}
         self._held = 0  # pushes in all of those
         self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in WorkerSession.open
@@ -453,8 +451,6 @@ class Hub:
 
     def _attach(self, peer: WorkerSession, word: list[Any]) -> None:
         _, ask, device, needs, fetch, since = word
-        if needs or fetch:
-            self._newcomers.known(device)
         if needs:
             answered = self._slow(peer)
 
@@ -484,8 +480,6 @@ class Hub:
         if not peer.lease.alive:
             return
         taken = self._take(peer, device, since)
-        if taken and not fetch and record is None:
-            self._newcomers.came(device, since, int(self._monotonic() * 1000))
         if not taken or not fetch:
             self._say(peer, (v.ANSWER, ask, v.OK, ((), record)) if taken else (v.ANSWER, ask, v.MOVED, None))
             if answered is not None:
