@@ -15,7 +15,7 @@ from bench.figures.profiles import PROFILES, Profile
 from bench.figures.results import read, shown
 from bench.views.plan import told
 
-RECORDED = Path(__file__).parent / "data" / "bench"
+RECORDED = Path(__file__).parents[1] / "data" / "bench"
 LARGE = PROFILES["c7g.large"]
 SMALL = Profile("custom", 160 << 20, 1.0)
 """The instance that tests/data/bench/instances.json was measured in."""

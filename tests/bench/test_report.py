@@ -29,7 +29,7 @@ from bench.render import html, markdown, pictures, terminal
 from bench.render.columns import text_columns
 from router.common.interpreter import interpreter
 
-RECORDED = Path(__file__).parent / "data" / "bench"
+RECORDED = Path(__file__).parents[1] / "data" / "bench"
 COMMANDS_RECORDED = ("connect", "push", "instances")
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 

@@ -43,7 +43,7 @@ from bench.runs.virtual_users import VirtualUsers
 from bench.views.compare import charts, tables, times
 
 DEVICES = 200
-NODE_MODULES = Path(__file__).parent / "npm" / "node_modules"
+NODE_MODULES = Path(__file__).parents[1] / "npm" / "node_modules"
 SCENARIO = Scenario("peer:80")
 WAIT_SECONDS = 60.0
 
