@@ -95,7 +95,6 @@ from bench.runs.load import Load
     "--dialect",
     type=click.Choice(list(FAN_OUTS)),
     default=next(iter(FAN_OUTS), None),
-    required=True,
     show_default=True,
     help="What subscribers and app servers speak.",
 )
@@ -134,6 +133,8 @@ def fanout(
     farm bench fanout --subscribers 15000 --channels 1500 --seconds 20
     farm bench fanout --url ws://127.0.0.1:8080/ --apps apps.json --json fanout.json
     """
+    if dialect not in FAN_OUTS:
+        raise click.UsageError("there is no dialect whose events go to many subscribers")
     if channels > subscribers:
         raise click.BadParameter("a channel without a subscriber gets nothing", param_hint="--channels")
     if not flat_out and not rate:

@@ -1,4 +1,4 @@
-"""Control groups: how they are found, what their files say, and that limits made in them are real ones."""
+"""Control groups: where they are, what their files say, and real ones."""
 
 import os
 import shutil
@@ -28,13 +28,52 @@ from bench.machine.group_files import cpu_v1, cpu_v2, memory_v1, memory_v2, quot
 from bench.machine.procfs import proportional_memory
 from bench.machine.socket_charge import SocketCharge, expected_socket_bytes, socket_charge
 
-# ---- where
-
 SEPARATE = """tmpfs /sys/fs/cgroup tmpfs rw 0 0
 cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0
 cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0
 cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
 """
+
+
+def reader(**files: str) -> Callable[[str], str]:
+    return lambda name: files.get(name.replace(".", "_"), "")
+
+
+def tree_of_plain_files(root: Path, monkeypatch: pytest.MonkeyPatch, controllers: str, enabled: str) -> Hierarchy:
+    """A session in a slice that has CPU only; files do not go with their folder here, as a kernel's do."""
+    monkeypatch.setattr(cgroups, "remove", lambda folder: shutil.rmtree(folder) is None)
+    (root / "slice/session").mkdir(parents=True)
+    (root / "cgroup.controllers").write_text(controllers)
+    (root / "cgroup.subtree_control").write_text(enabled)
+    (root / "slice/cgroup.controllers").write_text("cpu\n")
+    (root / "slice/session/cgroup.controllers").write_text("\n")
+    return Hierarchy(2, root, "/slice/session")
+
+
+@contextmanager
+def inside(group: Group, code: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=group.join)  # noqa: PLW1509
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process; "" once it is dead."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def test_each_controller_is_found_where_it_is_mounted() -> None:
@@ -61,13 +100,6 @@ def test_a_group_is_made_as_near_as_it_can_be(tmp_path: Path) -> None:
     # in a container: the path is the host's
     assert Hierarchy(1, tmp_path, "/docker/1234").parents() == [tmp_path]
     assert Hierarchy(1, tmp_path, "/../..").parents() == [tmp_path]
-
-
-# ---- what the files say
-
-
-def reader(**files: str) -> Callable[[str], str]:
-    return lambda name: files.get(name.replace(".", "_"), "")
 
 
 def test_memory_of_version_1() -> None:
@@ -112,20 +144,6 @@ def test_a_quota_is_the_share_that_was_asked_for(cpus: float) -> None:
     assert time_us / period == pytest.approx(cpus, rel=0.01)
 
 
-# ---- version 2, on a tree of plain files: no kernel here may have the controllers there
-
-
-def tree_of_plain_files(root: Path, monkeypatch: pytest.MonkeyPatch, controllers: str, enabled: str) -> Hierarchy:
-    """A session in a slice that has CPU only; files do not go with their folder here, as a kernel's do."""
-    monkeypatch.setattr(cgroups, "remove", lambda folder: shutil.rmtree(folder) is None)
-    (root / "slice/session").mkdir(parents=True)
-    (root / "cgroup.controllers").write_text(controllers)
-    (root / "cgroup.subtree_control").write_text(enabled)
-    (root / "slice/cgroup.controllers").write_text("cpu\n")
-    (root / "slice/session/cgroup.controllers").write_text("\n")
-    return Hierarchy(2, root, "/slice/session")
-
-
 def test_a_group_of_version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tree_of_plain_files(tmp_path, monkeypatch, "cpu memory pids\n", "cpu memory\n")
     with Group("test", 300 * MIB, 0.5, {"": place}) as group:
@@ -161,9 +179,6 @@ def test_without_controllers_there_is_a_reason(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cgroup.controllers"]
 
 
-# ---- names of what may be left behind
-
-
 def test_names_tell_whether_their_maker_lives() -> None:
     assert not leftovers.is_stale(leftovers.name("x"))
     assert not leftovers.is_stale("farm-bench-other")
@@ -174,27 +189,6 @@ def test_names_tell_whether_their_maker_lives() -> None:
     assert leftovers.is_stale(name.strip())
     # a pid that was given to another process since
     assert leftovers.is_stale(f"farm-bench-{os.getpid()}-1-x")
-
-
-# ---- real groups
-
-
-@contextmanager
-def inside(group: Group, code: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-c", code]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=group.join)  # noqa: PLW1509
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 @needs_groups
@@ -256,14 +250,6 @@ def test_what_a_killed_bench_left_is_removed() -> None:
         assert folder in removed and not folder.exists()
         assert until(lambda: not command_of(orphan))
         assert mine.folder.exists()
-
-
-def command_of(pid: int) -> str:
-    """The command line of a process; "" once it is dead."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 @needs_groups

@@ -1,4 +1,4 @@
-"""`farm bench instances`: its profiles and rules, and small runs in real control groups."""
+"""`farm bench instances`: profiles, limits, real groups and how a run ends."""
 
 import json
 import os
@@ -46,7 +46,85 @@ from bench.runs.ramp import (
 )
 from bench.views import instances as view
 
-# ---- profiles
+FINE = State(devices=1000, used=500 * MIB, memory=1000 * MIB, wanted=1000)
+
+
+class Steady(Gauge):
+    """A farm that takes 1 MiB a device."""
+
+    period = 0.0
+
+    def __init__(self) -> None:
+        self.devices = 0
+
+    def memory(self, devices: int) -> Memory:
+        return Memory(devices * MIB, devices * MIB, 0, 0, 0, 0, None, 0)
+
+    def cpu(self) -> Cpu:
+        return Cpu(0.0, self.devices, self.devices, 0.0)
+
+
+QUICK = ("--ceiling-hold", "0.5", "--hold", "1", "--push-seconds", "0.5", "--connections", "8", "--sample", "100")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "farm", "bench", "instances", *QUICK, *arguments]
+
+
+def bench(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, document, and what was printed."""
+    file = tmp_path / "instances.json"
+    done = subprocess.run(
+        [*command(*arguments), "--json", str(file)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert file.exists(), done.stderr
+    return done.returncode, checked(json.loads(file.read_text())), done.stdout
+
+
+def groups_left(pid: int) -> list[Path]:
+    """Groups that a bench with this pid has left."""
+    mounts = {place.mount for place in here().values()}
+    return [Path(parent, name) for mount in mounts for parent, names, _ in os.walk(mount) for name in names
+            if name.startswith(f"farm-bench-{pid}-")]  # fmt: skip
+
+
+def stages(body: dict[str, Any], at: int = 0) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    row = body["profiles"][at]
+    return row, row.get("reproduce", {}), row.get("ramp", {})
+
+
+def lines_of(body: dict[str, Any]) -> list[str]:
+    """All that its tables say."""
+    return [
+        text
+        for table in view.tables(body)
+        for text in (table.title, *(" ".join(row) for row in table.rows), *table.notes)
+    ]
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def started_bench(file: Path) -> "subprocess.Popen[str]":
+    """A bench that holds devices for long; returns once it does."""
+    words = command("--memory", "300MiB", "--devices", "50", "--only-reproduce", "--json", str(file))
+    words[words.index("--hold") + 1] = "600"
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "50 connected" in line:
+            return process
+    raise AssertionError("".join(said))
+
+
+def farms_of(group: list[Path]) -> list[int]:
+    return [int(word) for folder in group for word in (folder / "cgroup.procs").read_text().split()]
 
 
 def test_the_instances_of_2013() -> None:
@@ -104,11 +182,6 @@ def test_the_clock_is_one_of_a_real_core() -> None:
     assert 0.1 < calibration.clock_ghz() < 20
 
 
-# ---- the limit's name
-
-FINE = State(devices=1000, used=500 * MIB, memory=1000 * MIB, wanted=1000)
-
-
 @pytest.mark.parametrize(
     ("changes", "kind", "text"),
     [
@@ -160,21 +233,6 @@ def test_a_figure_comes_slowly_where_it_may_not_fit() -> None:
     assert first_wave(1_000_000, 50 * MIB, 1000 * MIB).rate > 0
 
 
-class Steady(Gauge):
-    """A farm that takes 1 MiB a device."""
-
-    period = 0.0
-
-    def __init__(self) -> None:
-        self.devices = 0
-
-    def memory(self, devices: int) -> Memory:
-        return Memory(devices * MIB, devices * MIB, 0, 0, 0, 0, None, 0)
-
-    def cpu(self) -> Cpu:
-        return Cpu(0.0, self.devices, self.devices, 0.0)
-
-
 def test_a_watch_sees_the_limit_and_keeps_a_bounded_curve() -> None:
     gauge = Steady()
     watch = Watch(gauge, 1000 * MIB, lambda what: gauge.devices if what == "ready" else 0)
@@ -210,9 +268,6 @@ def test_a_status_tells_the_room_once_all_workers_do() -> None:
     assert read_status({"router": {"pid": 7}, "workers": rows}) == Status([7], {"0": 8, "1": 9}, {"0": 0, "1": 0}, None)
 
 
-# ---- arguments
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -231,46 +286,6 @@ def test_wrong_arguments(arguments: list[str], text: str) -> None:
     result = CliRunner().invoke(main, ["instances", *arguments])
     assert result.exit_code == 2
     assert text in " ".join(result.output.split())
-
-
-# ---- runs
-
-QUICK = ("--ceiling-hold", "0.5", "--hold", "1", "--push-seconds", "0.5", "--connections", "8", "--sample", "100")
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "farm", "bench", "instances", *QUICK, *arguments]
-
-
-def bench(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    """Exit code, document, and what was printed."""
-    file = tmp_path / "instances.json"
-    done = subprocess.run(
-        [*command(*arguments), "--json", str(file)], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert file.exists(), done.stderr
-    return done.returncode, checked(json.loads(file.read_text())), done.stdout
-
-
-def groups_left(pid: int) -> list[Path]:
-    """Groups that a bench with this pid has left."""
-    mounts = {place.mount for place in here().values()}
-    return [Path(parent, name) for mount in mounts for parent, names, _ in os.walk(mount) for name in names
-            if name.startswith(f"farm-bench-{pid}-")]  # fmt: skip
-
-
-def stages(body: dict[str, Any], at: int = 0) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    row = body["profiles"][at]
-    return row, row.get("reproduce", {}), row.get("ramp", {})
-
-
-def lines_of(body: dict[str, Any]) -> list[str]:
-    """All that its tables say."""
-    return [
-        text
-        for table in view.tables(body)
-        for text in (table.title, *(" ".join(row) for row in table.rows), *table.notes)
-    ]
 
 
 @needs_groups
@@ -364,34 +379,6 @@ def test_an_interrupted_run_can_be_shown() -> None:
     assert "devices wanted 24,000" in lines_of(body)
     (bars,) = view.charts(body)
     assert [series.name for series in bars.series] == ["PushGo, 2013"]
-
-
-# ---- ends
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
-
-
-def started_bench(file: Path) -> "subprocess.Popen[str]":
-    """A bench that holds devices for long; returns once it does."""
-    words = command("--memory", "300MiB", "--devices", "50", "--only-reproduce", "--json", str(file))
-    words[words.index("--hold") + 1] = "600"
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if "50 connected" in line:
-            return process
-    raise AssertionError("".join(said))
-
-
-def farms_of(group: list[Path]) -> list[int]:
-    return [int(word) for folder in group for word in (folder / "cgroup.procs").read_text().split()]
 
 
 @needs_groups

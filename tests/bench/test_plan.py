@@ -1,4 +1,4 @@
-"""`farm bench plan` on recorded results: its arithmetic by hand, what it says of each figure, what it refuses."""
+"""`farm bench plan`: what result files allow to say, by hand and as a command."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from support.bench import RECORDED, recorded_result
 
 from bench.cli import main
 from bench.errors import BenchError
@@ -15,19 +16,14 @@ from bench.figures.profiles import PROFILES, Profile
 from bench.figures.results import read, shown
 from bench.views.plan import told
 
-RECORDED = Path(__file__).parents[1] / "data" / "bench"
 LARGE = PROFILES["c7g.large"]
 SMALL = Profile("custom", 160 << 20, 1.0)
 """The instance that tests/data/bench/instances.json was measured in."""
 
 
-def recorded(name: str) -> dict[str, Any]:
-    return read(RECORDED / f"{name}.json")
-
-
 def silent() -> dict[str, Any]:
     """The recorded `connect` without its pushes."""
-    body = recorded("connect")
+    body = recorded_result("connect")
     body["connect"]["push"] = None
     return body
 
@@ -44,9 +40,32 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["plan", *arguments])
 
 
+def invoke_table(plan: dict[str, Any]) -> str:
+    body = recorded_result("connect") | {"command": "plan"} | plan
+    (table,) = shown(body).tables
+    return "\n".join(" ".join(row) for row in table.rows)
+
+
+def lacking(name: str) -> dict[str, Any]:
+    """A result that says nothing of what a connection takes, for one reason each."""
+    body = silent()
+    done = body["connect"]
+    if name == "--bare":
+        body["options"]["bare"] = True
+    elif name == "no --admin":
+        done["user_memory"] = {}
+    elif name == "not credible":
+        done["kernel_memory"]["a_connection_one_end"] = -300.0
+    elif name == "still connected":
+        done["held"] = 4_000
+    else:
+        done["setup"]["ready"] = 0
+    return body
+
+
 def test_a_plan_from_connect_and_push_by_hand() -> None:
     wish = Wish(2_000_000, 2000, LARGE, price=50)
-    plan = run(wish, [("connect.json", silent()), ("push.json", recorded("push"))])
+    plan = run(wish, [("connect.json", silent()), ("push.json", recorded_result("push"))])
     found = figures(plan)
     # connect: 800.3584 in a worker, 623.4112 in the router, 3822.304 in the kernel; 15,290,368 for two workers
     assert found["connection"] == pytest.approx(5246.0736)
@@ -74,7 +93,7 @@ def test_a_plan_from_connect_and_push_by_hand() -> None:
 
 def test_a_plan_from_a_measured_ceiling_by_hand() -> None:
     wish = Wish(100_000, 2000, SMALL, system=10 << 20)
-    plan = run(wish, [("instances.json", recorded("instances"))])
+    plan = run(wish, [("instances.json", recorded_result("instances"))])
     found, known = figures(plan), kinds(plan)
     assert found["ceiling"] == 17_397 and known["ceiling"] == "measured"
     # 17,397 - 10 MiB / 4863.308..., x 0.7
@@ -87,14 +106,8 @@ def test_a_plan_from_a_measured_ceiling_by_hand() -> None:
     assert "17,397" in invoke_table(plan) and not any("No ceiling" in note for note in plan["notes"])
 
 
-def invoke_table(plan: dict[str, Any]) -> str:
-    body = recorded("connect") | {"command": "plan"} | plan
-    (table,) = shown(body).tables
-    return "\n".join(" ".join(row) for row in table.rows)
-
-
 def test_pushes_can_decide() -> None:
-    documents = [("connect.json", silent()), ("push.json", recorded("push"))]
+    documents = [("connect.json", silent()), ("push.json", recorded_result("push"))]
     plan = run(Wish(2_000_000, 20_000, LARGE, spare=2), documents)
     assert plan["by"]["pushes"] == 11  # 20,000 / 1878.1
     assert plan["decided_by"] == "pushes" and plan["instances"] == 13
@@ -113,7 +126,7 @@ def test_headroom_spare_and_workers_are_as_asked() -> None:
 
 
 def test_each_figure_says_how_it_is_known() -> None:
-    plan = run(Wish(2_000_000, 2000, LARGE), [("connect.json", silent()), ("push.json", recorded("push"))])
+    plan = run(Wish(2_000_000, 2000, LARGE), [("connect.json", silent()), ("push.json", recorded_result("push"))])
     assert set(kinds(plan).values()) == {"given", "measured", "assumed", "extrapolated"}
     assert {key for key, kind in kinds(plan).items() if kind == "measured"} == {
         *("connection", "router_rate", "push_cpu", "p99"),
@@ -127,7 +140,7 @@ def test_each_figure_says_how_it_is_known() -> None:
 
 
 def test_the_run_with_the_most_devices_counts() -> None:
-    both = [("connect.json", silent()), ("instances.json", recorded("instances"))]
+    both = [("connect.json", silent()), ("instances.json", recorded_result("instances"))]
     for documents in (both, both[::-1]):
         plan = run(Wish(10_000_000, 0, LARGE), documents)
         assert figures(plan)["connection"] == pytest.approx(4863.3083865)
@@ -135,32 +148,15 @@ def test_the_run_with_the_most_devices_counts() -> None:
 
 
 def test_a_ceiling_that_was_none_is_not_taken() -> None:
-    body = recorded("instances")
+    body = recorded_result("instances")
     body["profiles"][0]["ramp"]["limit"] = {"kind": "load generator", "text": "no more"}
     found = evidence(SMALL, [("i.json", body)])
     assert not found.ceilings and any("no ceiling: no real limit met (load generator)" in text for text in found.unused)
-    body = recorded("instances")
+    body = recorded_result("instances")
     body["accounting"]["kind"] = "accounted"
     found = evidence(SMALL, [("i.json", body)])
     assert not found.ceilings and any("no control group" in text for text in found.unused)
-    assert not evidence(LARGE, [("i.json", recorded("instances"))]).ceilings
-
-
-def lacking(name: str) -> dict[str, Any]:
-    """A result that says nothing of what a connection takes, for one reason each."""
-    body = silent()
-    done = body["connect"]
-    if name == "--bare":
-        body["options"]["bare"] = True
-    elif name == "no --admin":
-        done["user_memory"] = {}
-    elif name == "not credible":
-        done["kernel_memory"]["a_connection_one_end"] = -300.0
-    elif name == "still connected":
-        done["held"] = 4_000
-    else:
-        done["setup"]["ready"] = 0
-    return body
+    assert not evidence(LARGE, [("i.json", recorded_result("instances"))]).ceilings
 
 
 @pytest.mark.parametrize("reason", ["--bare", "no --admin", "not credible", "still connected", "no device"])
@@ -171,7 +167,7 @@ def test_what_does_not_suffice_is_refused_with_the_reason(reason: str) -> None:
 
 
 def test_pushes_that_were_not_clean_are_refused() -> None:
-    body = recorded("push")
+    body = recorded_result("push")
     for done in body["runs"]:
         done["clean"] = False
     with pytest.raises(BenchError, match=r"do not say how many pushes/s a farm takes.*not clean"):
@@ -180,7 +176,7 @@ def test_pushes_that_were_not_clean_are_refused() -> None:
 
 def test_an_instance_that_is_too_small_is_refused() -> None:
     with pytest.raises(BenchError, match="custom holds no device: 160 MiB, of which the system takes 200 MiB"):
-        run(Wish(1000, 0, SMALL), [("instances.json", recorded("instances"))])
+        run(Wish(1000, 0, SMALL), [("instances.json", recorded_result("instances"))])
 
 
 def test_a_field_that_is_missing_is_named() -> None:

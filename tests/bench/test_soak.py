@@ -1,6 +1,5 @@
-"""`farm bench soak`: the slope of memory, its samples, and a short soak of a farm."""
+"""`farm bench soak`: whether memory grows, its samples, servers that misbehave, and a real farm."""
 
-import io
 import json
 import signal
 import subprocess
@@ -12,14 +11,13 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from support.bench import farm_bench, quiet
 from support.misbehaving import Rules, every, misbehaving
 
 from bench.cli import main
 from bench.figures import slope
 from bench.figures.slope import MIB, fit, judge
 from bench.interrupt import Interrupt
-from bench.progress import Progress
 from bench.runs import soak
 from bench.runs.load import Load
 from bench.target import Target
@@ -28,7 +26,23 @@ from bench.views import soak as view
 HOUR = 3600.0
 
 
-# ---- the slope
+def samples_of(
+    hours: float, growth: float, warm_up: float = 0.0, every: float = 60.0
+) -> tuple[list[float], list[float]]:
+    """Samples of a process that grows by `growth` MiB an hour, and by `warm_up` MiB in the first third."""
+    times = [every * number for number in range(int(hours * HOUR / every))]
+    third = hours * HOUR / 3
+    return times, [50 * MIB + MIB * (growth * at / HOUR + warm_up * min(1.0, at / third)) for at in times]
+
+
+def sample(at: float, memory: int | None = 1, p99: float = 1.0) -> dict[str, Any]:
+    return {
+        "at": at,
+        "memory": {"router": memory},
+        "pushes": 10,
+        "to_frame_ms": {"p50": 0.5, "p99": p99, "max": p99},
+        "to_response_ms": {},
+    }
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e6, 1e6), st.integers(3, 50))
@@ -52,13 +66,6 @@ def test_there_is_no_line_through_too_little() -> None:
     assert fit([], []) is None and fit([1, 2], [1, 2]) is None and fit([1, 1, 1], [1, 2, 3]) is None
 
 
-def run_of(hours: float, growth: float, warm_up: float = 0.0, every: float = 60.0) -> tuple[list[float], list[float]]:
-    """Samples of a process that grows by `growth` MiB an hour, and by `warm_up` MiB in the first third."""
-    times = [every * number for number in range(int(hours * HOUR / every))]
-    third = hours * HOUR / 3
-    return times, [50 * MIB + MIB * (growth * at / HOUR + warm_up * min(1.0, at / third)) for at in times]
-
-
 @pytest.mark.parametrize(
     ("hours", "growth", "warm_up", "verdict"),
     [
@@ -75,7 +82,7 @@ def run_of(hours: float, growth: float, warm_up: float = 0.0, every: float = 60.
     ],
 )
 def test_verdicts(hours: float, growth: float, warm_up: float, verdict: str) -> None:
-    times, sizes = run_of(hours, growth, warm_up)
+    times, sizes = samples_of(hours, growth, warm_up)
     found = judge(times, sizes, 1, 2.0)
     assert found["verdict"] == verdict
     if found["slope"] is not None:
@@ -83,7 +90,7 @@ def test_verdicts(hours: float, growth: float, warm_up: float, verdict: str) -> 
 
 
 def test_no_single_arena_is_a_leak() -> None:
-    times, flat = run_of(8, 0.0)
+    times, flat = samples_of(8, 0.0)
     for step in range(0, len(times), 7):
         sizes = [size + (slope.STEP_BYTES if number >= step else 0) for number, size in enumerate(flat)]
         assert judge(times, sizes, 1, 0.1)["verdict"] != "grows"
@@ -92,19 +99,6 @@ def test_no_single_arena_is_a_leak() -> None:
 def test_nothing_is_judged_without_samples() -> None:
     assert judge([], [], 1, 2.0)["verdict"] == "too short to tell"
     assert soak.grown([], {}, 2.0) == {}
-
-
-# ---- samples
-
-
-def sample(at: float, memory: int | None = 1, p99: float = 1.0) -> dict[str, Any]:
-    return {
-        "at": at,
-        "memory": {"router": memory},
-        "pushes": 10,
-        "to_frame_ms": {"p50": 0.5, "p99": p99, "max": p99},
-        "to_response_ms": {},
-    }
 
 
 def test_joined_samples_keep_the_end_and_the_worst() -> None:
@@ -128,22 +122,6 @@ def test_samples_in_which_the_farm_did_not_answer_are_left_out() -> None:
     verdict = soak.grown(samples, {"router": 1}, 2.0)["router"]
     assert verdict["verdict"] == "steady" and verdict["samples"] == 200
     assert "workers" not in soak.grown(samples, {"router": 1}, 2.0)
-
-
-# ---- soaks
-
-
-def quiet() -> Progress:
-    return Progress(Console(file=io.StringIO()))
-
-
-def farm_bench(*arguments: str, file: Path, code: int = 0) -> dict[str, Any]:
-    command = [sys.executable, "-m", "farm", "bench", *arguments, "--json", str(file)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == code, result.stderr + result.stdout
-    body = json.loads(file.read_text())
-    assert isinstance(body, dict)
-    return body
 
 
 def test_a_soak_of_a_farm(tmp_path: Path) -> None:
