@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.farm_fixture import ROOT, Farm, Json, Raw, curl, environ, refusal, running_farm, until
-from support.simplepush import Device, put
+from support import dialects
+from support.echo import Echo
+from support.farm_fixture import ROOT, UPGRADE, Farm, Json, Raw, command, curl, environ, refusal, running_farm, until
 
 SETTINGS: Json = {
     "farm.hang_timeout": 2,
@@ -25,7 +26,6 @@ SETTINGS: Json = {
     "farm.reload_watch": 0.5,
     "link.lease": 1,
     "link.heartbeat": 0.1,
-    "simplepush.min_ping_interval": 0,
 }
 
 
@@ -37,7 +37,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     for package in ("farm", "router", "bench"):
         shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "farm.toml").write_text("")
-    with running_farm(folder / "data", SETTINGS, root=root) as farm:
+    with running_farm(folder / "data", dialects.settings(folder) | SETTINGS, root=root) as farm:
         yield farm
 
 
@@ -46,12 +46,6 @@ def farm(shared: Farm) -> Farm:
     """The shared farm, well again."""
     shared.wait_healthy()
     return shared
-
-
-def command(farm: Farm, name: str, *more: str) -> subprocess.CompletedProcess[str]:
-    """`farm NAME` against a running farm, from the source tree as it is in the repository."""
-    line = [sys.executable, "-m", "farm", name, *more]
-    return subprocess.run(line, env=environ(), cwd=farm.data, check=False, capture_output=True, text=True, timeout=60)
 
 
 def reload(farm: Farm) -> subprocess.CompletedProcess[str]:
@@ -88,13 +82,10 @@ def changed(file: Path, old: str, new: str) -> Iterator[None]:
 
 def test_a_fork_server_that_dies_is_replaced_and_nobody_else_notices(farm: Farm) -> None:
     before, old = pids(farm), fork_server(farm)
-    with Device(farm) as device:
-        device.hello()
-        channel, endpoint = device.register()
+    with dialects.reached(farm) as check:
         os.kill(old, signal.SIGKILL)
         until(lambda: fork_server(farm) != old, "there is another fork server")
-        assert put(endpoint, 1) == 200
-        assert device.updates() == [(channel, 1)]
+        check()
     assert pids(farm) == before
     os.kill(before[0], signal.SIGKILL)  # whose parent is that fork server no more
     until(lambda: farm.worker_pid(0) not in (None, before[0]), "a worker that dies then is started again")
@@ -193,8 +184,7 @@ def test_new_code_that_does_not_run_changes_nothing(
     farm: Farm, file: str, old: str, new: str, outcome: str, why: str
 ) -> None:
     before = pids(farm)
-    with Device(farm) as device:
-        device.hello()
+    with dialects.reached(farm) as check:
         with changed(farm.root / file, old, new):
             done = reload(farm)
         assert done.returncode == 1
@@ -208,12 +198,9 @@ def test_new_code_that_does_not_run_changes_nothing(
         farm.wait_healthy()
         if outcome == "refused":
             assert pids(farm) == before
-            assert device.ask(messageType="register", channelID="0b4a7f0e-0000-4000-8000-000000000001")["status"] == 200
-    with Device(farm) as device:
-        device.hello()
-        channel, endpoint = device.register()
-        assert put(endpoint, 1) == 200
-        assert device.updates() == [(channel, 1)]
+            check()
+    with dialects.reached(farm) as check:
+        check()
     assert "last reload" in command(farm, "status", "--admin-port", str(farm.admin_port)).stdout
 
 
@@ -228,8 +215,7 @@ def test_a_reload_reads_the_settings_again(farm: Farm) -> None:
     farm.wait_healthy()
     answer = refusal(
         farm.device_port,
-        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: https://bad.example\r\n\r\n",
+        f"{UPGRADE}Origin: https://bad.example\r\n\r\n".encode(),
     )
     assert answer.status == 403
     before = pids(farm)
@@ -332,10 +318,13 @@ def test_nothing_is_ready_without_a_router(farm: Farm) -> None:
 
 
 def test_not_ready_comes_before_closed(tmp_path: Path) -> None:
-    settings = SETTINGS | {"drain.notice": 600, "worker.max_connections": 2, "endpoint.max_connections": 2}
+    room = len(dialects.names())
+    settings = dialects.settings(tmp_path) | SETTINGS
+    settings |= {"drain.notice": 600, "worker.max_connections": room, "endpoint.max_connections": 2}
     with running_farm(tmp_path / "data", settings, workers=1) as farm:
-        with Device(farm) as device, Device(farm):
-            device.hello()
+        with contextlib.ExitStack() as full:
+            for _ in range(room):
+                full.enter_context(Echo(farm))
             device_ready = f"http://127.0.0.1:{farm.device_port}/ready"
             assert curl(device_ready).json()["reasons"] == ["there is room for no connection"]
             until(lambda: farm.admin("/ready")[0] == 503, "the admin port says so too")
@@ -353,13 +342,10 @@ def test_not_ready_comes_before_closed(tmp_path: Path) -> None:
         for _, body in asked(farm, "/ready"):
             assert body["reasons"] == ["the farm is about to stop"]
         assert [status for status, _ in asked(farm, "/live")] == [200] * 3
-        with Device(farm) as late:
-            late.hello()
-            channel, endpoint = late.register()
-            assert put(endpoint, 1) == 200
-            assert late.updates() == [(channel, 1)]
+        with dialects.reached(farm) as check:
+            check()
             os.kill(farm.pid, signal.SIGTERM)  # no more patience
             assert farm.wait_ended() == 0
             with pytest.raises(ConnectionRefusedError):
-                Device(farm)
+                Echo(farm)
         assert json.loads(farm.log_file.read_text().splitlines()[-1])["event"] == "farm.stopped"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import websocket
 
+from support.dialects import Close
 from support.farm_fixture import PATIENCE_S, Farm, Json
 
 SETTINGS: Final[Json] = {"dialects.echo": True}
+CLOSES: Final = [Close("echo", "x" * 300_000, 1009), Close("echo", None, 1001, on_reload=True)]
 
 
 class Echo:
@@ -31,3 +35,10 @@ class Echo:
         text = os.urandom(8).hex()
         self.socket.send(text)
         assert self.socket.recv() == text
+
+
+@contextmanager
+def reached(farm: Farm) -> Iterator[Callable[[], None]]:
+    """As `support.dialects` has it; there is no app server."""
+    with Echo(farm) as device:
+        yield device.check

@@ -255,6 +255,13 @@ def command(farm: Farm, name: str, *more: str) -> subprocess.CompletedProcess[st
     return subprocess.run(line, env=environ(), cwd=farm.data, check=False, capture_output=True, text=True, timeout=60)
 
 
+def reload(farm: Farm) -> None:
+    """A rolling reload by SIGHUP, from its beginning to its end."""
+    before = len(list(farm.events("reload.done")))
+    os.kill(farm.pid, signal.SIGHUP)
+    until(lambda: len(list(farm.events("reload.done"))) > before, "the reload is done", START_S)
+
+
 def environ() -> dict[str, str]:
     """The environment without settings of a farm in it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}

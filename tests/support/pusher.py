@@ -13,14 +13,16 @@ import socket
 import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import pytest
 import websocket
 
+from support.dialects import Close
 from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, Json, curl, until
 
 KEY = "278d425bdf160c739803"
@@ -157,7 +159,7 @@ class Client:
 C = TypeVar("C", bound=Client)
 
 
-@contextlib.contextmanager
+@contextmanager
 def clients(farm: Farm, count: int, key: str = KEY) -> Iterator[list[Client]]:
     """So many devices, which are not all on one shard; those of the first one's shard come first."""
     with contextlib.ExitStack() as stack:
@@ -210,3 +212,23 @@ def router_is_another(farm: Farm) -> None:
     """Wait for the router that follows on one that was killed."""
     until(lambda: list(farm.events("process.died")), "the supervisor has seen it")
     farm.wait_healthy()
+
+
+def settings(folder: Path) -> Json:
+    """As `support.dialects` has it."""
+    return with_apps(folder)
+
+
+CLOSES: Final = [
+    Close("app/nobody?protocol=7", None, 4001),
+    Close(f"app/{KEY}?protocol=7", None, None, on_reload=True),
+]
+
+
+@contextmanager
+def reached(farm: Farm) -> Iterator[Callable[[], None]]:
+    """As `support.dialects` has it."""
+    with Client(farm) as client:
+        channel = new_name()
+        client.subscribe(channel)
+        yield lambda: nothing_before_now(farm, channel, client)

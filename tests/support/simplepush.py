@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import websocket
 
+from support.dialects import Close
 from support.farm_fixture import PATIENCE_S, Farm, Json, curl, new_channel
+
+CLOSES: Final = [
+    Close("", "what is this", None),
+    Close("", '{"messageType":"hello","uaid":"","channelIDs":[]}', 1001, on_reload=True),
+]
 
 
 def put(endpoint: str, version: int | None = None, *more: str) -> int:
@@ -87,3 +96,20 @@ class Device:
             opcode, payload = self.socket.recv_data(control_frame=True)
             if opcode == websocket.ABNF.OPCODE_CLOSE:
                 return int.from_bytes(payload[:2], "big") if payload else None
+
+
+@contextmanager
+def reached(farm: Farm) -> Iterator[Callable[[], None]]:
+    """As `support.dialects` has it."""
+    with Device(farm) as device:
+        device.hello()
+        channel, endpoint = device.register()
+        versions = itertools.count(1)
+
+        def check() -> None:
+            version = next(versions)
+            assert put(endpoint, version) == 200
+            assert device.updates() == [(channel, version)]
+            device.ack((channel, version))
+
+        yield check

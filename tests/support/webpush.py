@@ -8,6 +8,8 @@ import http.client
 import json
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -183,3 +185,17 @@ def away(farm: Farm, device: UserAgent) -> None:
     held = farm.status()["router"]["addresses"]
     device.__exit__()
     until(lambda: farm.status()["router"]["addresses"] < held, "the farm knows that the device is away")
+
+
+@contextmanager
+def reached(farm: Farm) -> Iterator[Callable[[], None]]:
+    """As `support.dialects` has it."""
+    with UserAgent(farm) as device:
+        _, endpoint = device.register()
+
+        def check() -> None:
+            text = new_channel()
+            pushed(endpoint, text)
+            assert device.bodies(1) == [text]
+
+        yield check

@@ -299,6 +299,11 @@ def test_micronotifier_is_told_what_the_farm_does_not_have(
     assert second.startswith(f"--micronotifier-config: {file}: redis: the farm does not use Redis")
 
 
+def test_a_file_of_micronotifier_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = refused(capsys, "start", "--micronotifier-config", "/dev/zero")
+    assert told.startswith("--micronotifier-config: /dev/zero: is larger than")
+
+
 @pytest.mark.parametrize("command", [["start"], ["worker", "--shard", "0"], ["router"], ["check-config"]])
 def test_applications_that_cannot_be_read_are_told_at_once(
     folder: Path, capsys: pytest.CaptureFixture[str], command: list[str]
