@@ -15,10 +15,11 @@ answers with effects. It holds no reference to its connection, so an idle one is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple
 
+from farm.worker.frames import GOING_AWAY
 from farm.worker.upgrade import Request
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
@@ -95,11 +96,12 @@ class Tick(NamedTuple):
 
 
 class Become(NamedTuple):
-    """Effect: another session takes this connection over, and hears the message as its first."""
+    """Effect: another session takes this connection over, from the next effect on."""
 
     session: Session
-    message: bytes
-    binary: bool
+    message: bytes | None = None
+    """What it hears as its first message, if any."""
+    binary: bool = False
 
 
 class Registered:
@@ -115,54 +117,89 @@ Effect = bytes | Binary | Close | Call | Become | Subscribe | Unsubscribe | Regi
 Effects = Iterable[Effect]
 
 
-class Session(Protocol):
+class Session:
     """One connection, as its dialect sees it. Times are seconds of a monotonic clock.
 
-    There is one for each connection that is held, so it is best a `msgspec.Struct` with `gc=False, eq=False`: without
-    a dict and a collector's header. Then nothing that it refers to may refer back to it: it would never be freed.
+    There is one for each connection that is held, so a subclass is best a `msgspec.Struct` with `gc=False, eq=False`,
+    named behind this class: without a dict and a collector's header. Then nothing that it refers to may refer back to
+    it: it would never be freed. Everything here has a default, which costs no memory.
     """
 
-    @property
-    def key(self) -> bytes | None:
-        """The address of the device once it is attached: the object that was in the word ATTACH, not one like it."""
+    __slots__ = ()
 
-    # Besides, a session may have
-    #     channels: Collection[bytes]      that it is subscribed to, from giving the Subscribe until Unsubscribe or a
-    #                                      refusal: they are left when the connection goes
-    #     socket_id: str                   `request.socket_id`, by which events leave it out (`exclude`)
-    #     farewell: tuple[int, str]        close code and reason if the server goes away, instead of 1001
-    #     begun(now: float) -> Effects     called once, when the upgrade has been answered
+    farewell: ClassVar[tuple[int, str]] = (GOING_AWAY, "the server goes away: connect again")
+    """Close code and reason when the server goes away."""
+
+    @property
+    def channels(self) -> Collection[bytes]:
+        """Keys of the channels that it is subscribed to, from giving the Subscribe until Unsubscribe or a refusal: they
+        are left when the connection goes."""
+        return ()
+
+    @property
+    def socket_id(self) -> str:
+        """`request.socket_id`, if events may leave this connection out by it (`exclude`)."""
+        return ""
+
+    def begun(self, now: float) -> Effects:
+        """Called once, when the upgrade has been answered."""
+        return ()
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
-        """A whole message of the device. Text is valid UTF-8."""
+        """A whole message of the peer. Text is valid UTF-8."""
+        return ()
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        """The router's answer to an Call."""
-
-    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
-        """A live message for this device. Returns: the text message to send; None: not now, it stays in the store."""
-
-    def stored(self, items: list[Item], now: float) -> Effects:
-        """What waits in the store, read again because router or link were away; some may have been sent already."""
+        """The router's reply to a Call; or what became of a Subscribe, which is the context itself then."""
+        return ()
 
     def tick(self, silent: float) -> tuple[Effects, float]:
         """The deadline that was asked for is over; nothing was read for `silent` seconds.
 
         Returns: effects, and seconds until the next tick (0: none).
         """
+        return (), 0
+
+    def closed(self) -> None:
+        """Called once, when nothing of this connection will be heard any more. Not of a session that became another."""
 
 
-class Dialect(Protocol):
+class DeviceSession(Session):
+    """The session of a device that is attached: the connection has become it when the reply to ATTACH came."""
+
+    __slots__ = ()
+
+    @property
+    def key(self) -> bytes:
+        """The address of the device: the object that was in the message ATTACH, not one like it."""
+        raise NotImplementedError
+
+    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
+        """A live message for this device. Returns: the text message to send; None: not now, it stays in the store."""
+        raise NotImplementedError
+
+    def stored(self, items: list[Item], now: float) -> Effects:
+        """What waits in the store, read again because router or link were away; some may have been sent already."""
+        raise NotImplementedError
+
+
+class Dialect:
     """What a dialect has for a whole worker."""
 
-    first_tick: float
-    """Seconds from accept until a new session's first tick; 0: none."""
+    __slots__ = ()
+
+    @property
+    def first_tick(self) -> float:
+        """Seconds from accept until a new session's first tick; 0: none."""
+        return 0.0
 
     def subprotocol(self, offered: list[str]) -> str | None:
         """Which of the offered subprotocols is taken; None answers without the header."""
+        return None
 
     def claims(self, first: bytes) -> bool:
         """Whether a connection whose first message is this speaks the dialect. Asked only where a path is shared."""
+        return True
 
     def opened(self, request: Request) -> Session:
         """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead.
@@ -170,41 +207,59 @@ class Dialect(Protocol):
         Where the path is shared this comes with the first message, too late for a Refusal, and the request has no
         headers.
         """
+        raise NotImplementedError
+
+    @property
+    def presence(self) -> Presence | None:
+        """What tells of members that come and go, if its channels have them."""
+        return None
+
+    @property
+    def broadcasts(self) -> BroadcastTracker | None:
+        """What the router's broadcasts in the space of its name are for, if they are for it."""
+        return None
 
 
-class Presence(Protocol):
-    """What a dialect has besides if its channels have members. Each gives the text message that tells of a change."""
+class Presence:
+    """For a dialect whose channels have members. Each gives the text message that tells of a change."""
+
+    __slots__ = ()
 
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         """The user's first connection has joined the channel of this name."""
+        raise NotImplementedError
 
     def member_removed(self, channel: str, user: str, info: str) -> bytes:
-        """His last one has gone. info: what he was shown with."""
+        """The user's last connection has gone. info: what the user was shown with."""
+        raise NotImplementedError
 
 
-class BroadcastTracker(Protocol):
-    """What a dialect has besides if the router's broadcasts in the space of its name are for it.
+class BroadcastTracker:
+    """For a dialect whose sessions are told of broadcasts: small texts by key of which every worker keeps a copy."""
 
-    Broadcasts are small texts by key of which every worker keeps a copy; the dialect holds it.
-    """
+    __slots__ = ()
 
-    session_type: type
-    """The class of its sessions."""
+    @property
+    def session_type(self) -> type[Session]:
+        """The class of its sessions."""
+        raise NotImplementedError
 
-    def broadcast_changed(self, key: str, value: str | None) -> bool:
+    def changed(self, key: str, value: str | None) -> bool:
         """A broadcast is this now; None: it is no more. Returns: whether sessions are to be told."""
+        raise NotImplementedError
 
     def renewed(self) -> None:
-        """The link is new: every broadcast that there is will be said again."""
+        """The link is new: every broadcast that there is will come again."""
 
     def complete(self) -> None:
-        """That has happened: what was not said again is no more."""
+        """That has happened: what did not come again is no more."""
 
-    def tell(self, session: Any) -> Effects:
+    def notify(self, session: Any) -> Effects:
         """What this session has to say of the broadcasts now. Called for each, some time after they changed.
 
         There must be no Call in it: another may be open.
         """
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

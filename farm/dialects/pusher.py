@@ -15,7 +15,20 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from farm.dialects import Call, Close, Context, Effect, Effects, Members, Session, Subscribe, Tick, Unsubscribe
+from farm.dialects import (
+    Call,
+    Close,
+    Context,
+    Dialect,
+    Effect,
+    Effects,
+    Members,
+    Presence,
+    Session,
+    Subscribe,
+    Tick,
+    Unsubscribe,
+)
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.options import Section
@@ -37,7 +50,6 @@ from router.dialects.pusher import (
     shown_member,
 )
 from router.dialects.pusher.applications import App, load, socket_signature, user_signature
-from router.store.base import Item
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
 
@@ -161,35 +173,36 @@ class Home:
         self.hears = frozenset(event for hook in app.webhooks for event in hook.events)
 
 
-class PusherDialect:
+class PusherDialect(Dialect, Presence):
     """What all sessions of a worker share."""
 
     def __init__(self, context: Context) -> None:
         self.options = options = context.settings.get(PusherOptions)
         self.counters = context.counters
-        self.first_tick = float(options.activity_timeout + options.pong_timeout)
         self._homes = {app.key: Home(self, app) for app in load(options.apps, options.unsigned)}
 
-    def subprotocol(self, offered: list[str]) -> str | None:
-        return None
+    @property
+    def first_tick(self) -> float:
+        return float(self.options.activity_timeout + self.options.pong_timeout)
 
-    def claims(self, first: bytes) -> bool:
-        return True
+    @property
+    def presence(self) -> Presence:
+        return self
 
     def opened(self, request: Request) -> Session:
         fault = _version_fault(request.query)
         key = unquote(request.path.removeprefix(_PREFIX))
         if not key or "/" in key:
-            return Turned(NO_PATH, "Path not found: /app/KEY is expected")
+            return RejectedSession(NO_PATH, "Path not found: /app/KEY is expected")
         if fault is not None:
-            return Turned(*fault)
+            return RejectedSession(*fault)
         home = self._homes.get(key)
         if home is None:
-            return Turned(NO_APP, f"Could not find app by key {key[:_SHOWN]}")
+            return RejectedSession(NO_APP, f"Could not find app by key {key[:_SHOWN]}")
         if not home.app.enabled:
-            return Turned(DISABLED, "The app is not enabled")
+            return RejectedSession(DISABLED, "The app is not enabled")
         if home.connections >= home.app.connections_a_worker > 0:
-            return Turned(OVER_QUOTA, "The app is over its connection quota")
+            return RejectedSession(OVER_QUOTA, "The app is over its connection quota")
         origin, _, number = request.socket_id.partition(".")
         return PusherSession(home, sys.intern(origin), int(number))
 
@@ -232,11 +245,10 @@ def _error(code: int | None, text: str) -> bytes:
     return b'{"event":"pusher:error","data":%s}' % _encode({"code": code, "message": text})
 
 
-class Turned:
+class RejectedSession(Session):
     """A connection that is told why it cannot be, and closed."""
 
     __slots__ = ("_code", "_reason")
-    key: bytes | None = None
 
     def __init__(self, code: int, reason: str) -> None:
         self._code = code
@@ -244,21 +256,6 @@ class Turned:
 
     def begun(self, now: float) -> Effects:
         return (_error(self._code, self._reason), Close(self._code, self._reason))
-
-    def received(self, message: bytes, binary: bool, now: float) -> Effects:
-        return ()
-
-    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        return ()
-
-    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
-        return None
-
-    def stored(self, items: list[Item], now: float) -> Effects:
-        return ()
-
-    def tick(self, silent: float) -> tuple[Effects, float]:
-        return (), 0
 
 
 class _Watching:
@@ -292,7 +289,7 @@ class _More:
         return next((user for room, user in self.members if room == key), None)
 
 
-class PusherSession(msgspec.Struct, gc=False, eq=False):
+class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
     """One connection of an application."""
 
     _home: Home
@@ -301,7 +298,6 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
     _more: _More | None = None
     _vouched: bool = False  # the application's own server has vouched for it
     channels: tuple[bytes, ...] = ()
-    key: ClassVar[bytes | None] = None
     farewell: ClassVar[tuple[int, str]] = (GO_AND_RETURN, "the server goes away: connect again")
 
     def __post_init__(self) -> None:
@@ -311,8 +307,8 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
     def socket_id(self) -> str:
         return f"{self._origin}.{self._number}"
 
-    def __del__(self) -> None:
-        self._home.connections -= 1  # nothing else is told when a connection has gone
+    def closed(self) -> None:
+        self._home.connections -= 1
 
     def begun(self, now: float) -> Effects:
         options = self._home.dialect.options
@@ -602,12 +598,6 @@ class PusherSession(msgspec.Struct, gc=False, eq=False):
         if status == v.OK and CACHE_MISS in self._home.hears:
             effects.append((v.HAPPENED, label(self._home.app.id, name), CACHE_MISS, ""))
         return effects
-
-    def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
-        return None  # it is no device
-
-    def stored(self, items: list[Item], now: float) -> Effects:
-        return ()
 
     # ------------------------------------------------------------------ time
 

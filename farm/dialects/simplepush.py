@@ -8,13 +8,25 @@ the request's own object plus `status`, `error` and `reason`, and then closes th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
 from farm.coarse_time import CoarseTime
-from farm.dialects import REGISTERED, Call, Close, Context, Effect, Effects, Tick
+from farm.dialects import (
+    REGISTERED,
+    Become,
+    Call,
+    Close,
+    Context,
+    DeviceSession,
+    Dialect,
+    Effect,
+    Effects,
+    Session,
+    Tick,
+)
 from farm.worker.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
@@ -83,13 +95,12 @@ class CommandError(Exception):
         self.number = number
 
 
-class SimplePushDialect:
+class SimplePushDialect(Dialect):
     """What all sessions of a worker share."""
 
     def __init__(self, context: Context) -> None:
         options = context.settings.get(SimplePushOptions)
         self.options = options
-        self.first_tick = options.hello_timeout
         self.counters = context.counters
         self.unix_time = context.unix_time
         self.coarse_time = CoarseTime()
@@ -99,11 +110,12 @@ class SimplePushDialect:
     def subprotocol(self, offered: list[str]) -> str | None:
         return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
-    def claims(self, first: bytes) -> bool:
-        return True
+    @property
+    def first_tick(self) -> float:
+        return self.options.hello_timeout
 
-    def opened(self, request: Request) -> SimplePushSession:
-        return SimplePushSession(self)
+    def opened(self, request: Request) -> Unidentified:
+        return Unidentified(self)
 
     def endpoint(self, device: bytes, channel: str) -> str:
         """A push endpoint for this channel, with a fresh token."""
@@ -114,32 +126,14 @@ class SimplePushDialect:
         return stamp(self.unix_time(), self.options.timeout_uaid)
 
 
-class SimplePushSession(msgspec.Struct, gc=False, eq=False):
-    """One device. Without `key` it has not said hello."""
+class _Commands(Session):
+    """What a device may say, identified or not."""
 
+    __slots__ = ()
+    _handlers: ClassVar[Mapping[str, Callable[[Any, dict[str, Any], float], Effects]]] = {}
     _dialect: SimplePushDialect
-    key: bytes | None = None
-    _spelling: str | None = None  # the uaid, where it is not the key's plain digits
-    _last_ping: float = _NEVER
-    # _RECORDED, _MORE if the store may hold what was not sent, and _CHANNEL for each channel of its hello and each
-    # register; a slot less
-    _has: int = 0
-    _unacked: dict[str, int] | None = None  # what was sent on this connection and not acknowledged
 
-    # ------------------------------------------------------------------ from the device
-
-    def received(self, message: bytes, binary: bool, now: float) -> Effects:
-        if not message:
-            return ()
-        if self.key is not None and b'"ack"' in message:
-            try:
-                updates = _decode_ack(message).updates
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                pass  # not an ack after all, or one that has to be looked at closely
-            else:
-                acks = [(u.channelID, u.version) for u in updates if is_id(u.channelID) and _is_version(u.version)]
-                if acks and len(acks) == len(updates):
-                    return self._acknowledge(self.key, acks)
+    def _command(self, message: bytes, now: float) -> Effects:
         try:
             command = _decode(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # binary may hold anything
@@ -149,14 +143,14 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         name = ""
         try:
             if not command:
-                return self._ping(command, now)
+                return self._handlers["ping"](self, command, now)
             kind = command.get("messageType")
             if kind is None:
                 kind = _Fields(command).get("messagetype")
             if kind is not None and type(kind) is not str:
                 raise CommandError(101)
             name = (kind or "").lower()
-            handler = _COMMANDS.get(name)
+            handler = self._handlers.get(name)
             if handler is None:
                 raise CommandError(102)
             return handler(self, command, now)
@@ -186,14 +180,45 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         reply["reason"] = text
         return (_encode(reply), Close(NORMAL, text))
 
+    def _pinged(self, last: float, now: float) -> float:
+        """It pings. Returns: when, to be remembered. Raises: CommandError if the last one was just now."""
+        if now - last < self._dialect.options.min_ping_interval:
+            self._dialect.counters.pings_too_many += 1
+            raise CommandError(203)
+        self._dialect.counters.pings += 1
+        return self._dialect.coarse_time.of(now)
+
+    def _pong(self) -> Effects:
+        return (b'{"messageType":"ping","status":200}' if self._dialect.options.long_pongs else b"{}",)
+
+    def _purge(self, command: dict[str, Any], now: float) -> Effects:
+        return ()
+
+    def _failed(self, kind: str) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        status, text = ERRORS[402]
+        name = "ack" if kind in ("resend", "rest") else "hello" if kind == "again" else kind
+        reply = {"messageType": name, "status": status, "error": text, "reason": text}
+        return (_encode(reply), Close(TRY_LATER, text))
+
+    def _greet(self, uaid: str) -> bytes:
+        self._dialect.counters.hellos += 1
+        return b'{"messageType":"hello","uaid":"%s","status":200}' % uaid.encode()
+
+
+class Unidentified(_Commands, msgspec.Struct, gc=False, eq=False):
+    """A connection whose device has not said hello, or waits for what comes of it."""
+
+    _dialect: SimplePushDialect
+    _last_ping: float = _NEVER
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        return self._command(message, now) if message else ()
+
     def _hello(self, command: dict[str, Any], now: float) -> Effects:
         fields = _Fields(command)
         uaid = fields.text("uaid")
         channels = fields.required_list("channelids")
-        if self.key is not None:
-            if uaid and uaid != self._uaid():
-                raise CommandError(202)
-            return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("again", None)),)
         if not uaid:
             return self._fresh()
         if not is_id(uaid):
@@ -204,16 +229,89 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
             return self._fresh()
         needs = DEVICES if channels else ""
         key = device_key(uaid)
-        return (Call((v.ATTACH, 0, key, needs, v.EVERYTHING), ("hello", (uaid, key, len(channels)))),)
+        return (Call((v.ATTACH, 0, key, needs, v.EVERYTHING), (uaid, key, len(channels))),)
 
     def _fresh(self) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
         key = device_key(uaid)
-        return (Call((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, 0))),)
+        return (Call((v.ATTACH, 0, key, "", 0), (uaid, key, 0)),)
+
+    def _ping(self, command: dict[str, Any], now: float) -> Effects:
+        self._last_ping = self._pinged(self._last_ping, now)
+        return self._pong()
+
+    def _needs_hello(self, command: dict[str, Any], now: float) -> Effects:
+        raise CommandError(201)
+
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
+        uaid, key, channels = context
+        if status == v.UNKNOWN:
+            return self._fresh()
+        if status == v.MOVED:
+            return (Close(GOING_AWAY, "a newer connection of this device came"),)
+        if status != v.OK:
+            return self._failed("hello")
+        items, record = payload
+        # The key is the very object that the worker knows the device by: to make it again would cost its memory.
+        session = SimplePushSession(
+            self._dialect,
+            key,
+            uaid if uaid != key.hex() else None,
+            self._last_ping,
+            channels * _CHANNEL + (record is not None) * _RECORDED,
+        )
+        effects: list[Effect] = [Become(session), self._greet(uaid), *session._notify([Item(*item) for item in items])]
+        if interval := self._dialect.options.pong_interval:
+            effects.append(Tick(interval))
+        if record is not None and record != self._dialect.today():
+            today, ttl = self._dialect.today(), self._dialect.options.timeout_uaid
+            effects.append((v.RECORD, 0, DEVICES, key, today, ttl))
+        return effects
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        self._dialect.counters.timeouts += 1
+        return (Close(NORMAL, "no hello in time"),), 0
+
+
+class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=False):
+    """A device that has said hello."""
+
+    _dialect: SimplePushDialect
+    key: bytes
+    _spelling: str | None = None  # the uaid, where it is not the key's plain digits
+    _last_ping: float = _NEVER
+    # _RECORDED, _MORE if the store may hold what was not sent, and _CHANNEL for each channel of its hello and each
+    # register; a slot less
+    _has: int = 0
+    _unacked: dict[str, int] | None = None  # what was sent on this connection and not acknowledged
+
+    # ------------------------------------------------------------------ from the device
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        if not message:
+            return ()
+        if b'"ack"' in message:
+            try:
+                updates = _decode_ack(message).updates
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # not an ack after all, or one that has to be looked at closely
+            else:
+                acks = [(u.channelID, u.version) for u in updates if is_id(u.channelID) and _is_version(u.version)]
+                if acks and len(acks) == len(updates):
+                    return self._acknowledge(self.key, acks)
+        return self._command(message, now)
+
+    def _hello(self, command: dict[str, Any], now: float) -> Effects:
+        fields = _Fields(command)
+        uaid = fields.text("uaid")
+        fields.required_list("channelids")
+        if uaid and uaid != self._uaid():
+            raise CommandError(202)
+        return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("again", None)),)
 
     def _register(self, command: dict[str, Any], now: float) -> Effects:
-        key = self._attached()
+        key = self.key
         channel = _Fields(command).text("channelid")
         if not is_id(channel):
             raise CommandError(108)
@@ -227,7 +325,7 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         return (Call((v.RECORD, 0, DEVICES, key, self._dialect.today(), ttl), ("register", channel)),)
 
     def _unregister(self, command: dict[str, Any], now: float) -> Effects:
-        key = self._attached()
+        key = self.key
         channel = _Fields(command).text("channelid")
         if not channel:
             raise CommandError(107)
@@ -240,7 +338,7 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         return (Call((v.DROP, 0, key, channel), ("unregister", channel)),)
 
     def _ack(self, command: dict[str, Any], now: float) -> Effects:
-        key = self._attached()
+        key = self.key
         fields = _Fields(command)
         updates, expired = fields.items("updates"), fields.items("expired")
         if not updates and not expired:
@@ -268,28 +366,13 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         return effects
 
     def _ping(self, command: dict[str, Any], now: float) -> Effects:
-        options = self._dialect.options
-        if now - self._last_ping < options.min_ping_interval:
-            self._dialect.counters.pings_too_many += 1
-            raise CommandError(203)
-        self._last_ping = self._dialect.coarse_time.of(now)
-        self._dialect.counters.pings += 1
-        return (b'{"messageType":"ping","status":200}' if options.long_pongs else b"{}",)
-
-    def _purge(self, command: dict[str, Any], now: float) -> Effects:
-        return ()
-
-    def _attached(self) -> bytes:
-        if self.key is None:
-            raise CommandError(201)
-        return self.key
+        self._last_ping = self._pinged(self._last_ping, now)
+        return self._pong()
 
     # ------------------------------------------------------------------ from the router
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         kind, subject = context
-        if kind == "hello":
-            return self._hello_answered(subject, status, payload)
         if kind == "unregister":
             return self._unregistered(subject)  # whatever became of it, as PushGo
         if status != v.OK:
@@ -299,39 +382,12 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
             return self._registered(subject)
         items = [Item(*item) for item in payload]
         if kind == "again":
-            return self._greet(items)
+            return (self._greet(self._uaid()), *self._notify(items))
         if kind == "rest":
             return self.stored(items, now)
         return self._notify(items)
 
-    def _hello_answered(self, subject: tuple[str, bytes, int], status: int, payload: Any) -> Effects:
-        uaid, key, channels = subject
-        if status == v.UNKNOWN:
-            return self._fresh()
-        if status == v.MOVED:
-            return (Close(GOING_AWAY, "a newer connection of this device came"),)
-        if status != v.OK:
-            return self._failed("hello")
-        items, record = payload
-        self.key = key  # the very object that the worker knows the device by: to make it again would cost its memory
-        if uaid != key.hex():
-            self._spelling = uaid
-        self._has = channels * _CHANNEL + (record is not None) * _RECORDED
-        effects = self._greet([Item(*item) for item in items])
-        if interval := self._dialect.options.pong_interval:
-            effects.append(Tick(interval))
-        if record is not None and record != self._dialect.today():
-            today, ttl = self._dialect.today(), self._dialect.options.timeout_uaid
-            effects.append((v.RECORD, 0, DEVICES, key, today, ttl))
-        return effects
-
-    def _greet(self, items: list[Item]) -> list[Effect]:
-        self._dialect.counters.hellos += 1
-        hello = b'{"messageType":"hello","uaid":"%s","status":200}' % self._uaid().encode()
-        return [hello, *self._notify(items)]
-
     def _registered(self, channel: str) -> Effects:
-        assert self.key is not None
         self._dialect.counters.registers += 1
         self._has += _CHANNEL
         endpoint = self._dialect.endpoint(self.key, channel)
@@ -347,13 +403,6 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
     def _unregistered(self, channel: str) -> Effects:
         self._dialect.counters.unregisters += 1
         return (_encode({"messageType": "unregister", "status": 200, "channelID": channel}),)
-
-    def _failed(self, kind: str) -> Effects:
-        self._dialect.counters.commands_refused += 1
-        status, text = ERRORS[402]
-        name = "ack" if kind in ("resend", "rest") else "hello" if kind == "again" else kind
-        reply = {"messageType": name, "status": status, "error": text, "reason": text}
-        return (_encode(reply), Close(TRY_LATER, text))
 
     def _notify(self, items: list[Item]) -> list[Effect]:
         if not items:
@@ -396,9 +445,6 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         return self._notify([item for item in items if sent.get(item.slot, -1) < item.version])
 
     def tick(self, silent: float) -> tuple[Effects, float]:
-        if self.key is None:
-            self._dialect.counters.timeouts += 1
-            return (Close(NORMAL, "no hello in time"),), 0
         interval = self._dialect.options.pong_interval
         if not interval:
             return (), 0
@@ -407,7 +453,6 @@ class SimplePushSession(msgspec.Struct, gc=False, eq=False):
         return (b"{}",), interval
 
     def _uaid(self) -> str:
-        assert self.key is not None
         return self._spelling or self.key.hex()
 
 
@@ -464,7 +509,15 @@ def _check_channel(channel: object) -> str:
     return channel
 
 
-_COMMANDS: Final[dict[str, Callable[[SimplePushSession, dict[str, Any], float], Effects]]] = {
+Unidentified._handlers = {
+    "hello": Unidentified._hello,
+    "register": Unidentified._needs_hello,
+    "unregister": Unidentified._needs_hello,
+    "ack": Unidentified._needs_hello,
+    "ping": Unidentified._ping,
+    "purge": Unidentified._purge,
+}
+SimplePushSession._handlers = {
     "hello": SimplePushSession._hello,
     "register": SimplePushSession._register,
     "unregister": SimplePushSession._unregister,

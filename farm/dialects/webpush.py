@@ -16,7 +16,19 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from farm.coarse_time import CoarseTime
-from farm.dialects import REGISTERED, Call, Close, Context, Effect, Effects
+from farm.dialects import (
+    REGISTERED,
+    Become,
+    BroadcastTracker,
+    Call,
+    Close,
+    Context,
+    DeviceSession,
+    Dialect,
+    Effect,
+    Effects,
+    Session,
+)
 from farm.worker.frames import GOING_AWAY, POLICY, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
@@ -122,7 +134,7 @@ class Following:
         self.ids = ids
 
 
-class Broadcasts:
+class Broadcasts(BroadcastTracker):
     """The broadcasts as the router last told them, and the sets that devices follow."""
 
     def __init__(self, options: WebPushOptions) -> None:
@@ -142,18 +154,26 @@ class Broadcasts:
             del self._known[broadcast]
         self._unheard.clear()
 
-    def broadcast_changed(self, broadcast: str, version: str | None) -> bool:
-        """The router has told a version, None for a broadcast that is no more. Returns: whether devices must hear."""
-        self._unheard.discard(broadcast)
-        if version is None:
-            self._known.pop(broadcast, None)
+    def changed(self, key: str, value: str | None) -> bool:
+        """The router has sent a version, None for a broadcast that is no more. Returns: whether devices must hear."""
+        self._unheard.discard(key)
+        if value is None:
+            self._known.pop(key, None)
             return False
-        known = self._known.get(broadcast)
-        if known is not None and known[0] == version:
-            return False  # said again, because the link was renewed
+        known = self._known.get(key)
+        if known is not None and known[0] == value:
+            return False  # sent again, because the link was renewed
         self.changes += 1
-        self._known[broadcast] = (version, self.changes)
+        self._known[key] = (value, self.changes)
         return True
+
+    @property
+    def session_type(self) -> type[Session]:
+        return WebPushSession
+
+    def notify(self, session: Any) -> Effects:
+        assert isinstance(session, WebPushSession)
+        return session.news()
 
     def since(self, change: int, ids: Iterable[str]) -> dict[str, str]:
         """Those of the IDs whose version was set after that change."""
@@ -198,18 +218,16 @@ def _joined(followed: Following | None, ids: Iterable[str]) -> set[str]:
     return joined
 
 
-class WebPushDialect:
+class WebPushDialect(Dialect):
     """What all sessions of a worker share."""
 
     def __init__(self, context: Context) -> None:
         options = context.settings.get(WebPushOptions)
         self.options = options
-        self.first_tick = options.hello_timeout
         self.counters = context.counters
         self.unix_time = context.unix_time
         self.coarse_time = CoarseTime()
-        self.broadcasts = Broadcasts(options)
-        self.session_type: type = WebPushSession
+        self._broadcasts = Broadcasts(options)
         self._keys: Recent[str, bytes] = Recent(options.key_cache)
         self._tokens = context.tokens
         self._base = base_url(context.settings)
@@ -230,21 +248,16 @@ class WebPushDialect:
             return True
         return self.options.bare_hello and found.get("use_webpush") is None and found.get("channelIDs") is None
 
-    def opened(self, request: Request) -> WebPushSession:
-        return WebPushSession(self)
+    def opened(self, request: Request) -> Unidentified:
+        return Unidentified(self)
 
-    def broadcast_changed(self, key: str, value: str | None) -> bool:
-        return self.broadcasts.broadcast_changed(key, value)
+    @property
+    def first_tick(self) -> float:
+        return self.options.hello_timeout
 
-    def renewed(self) -> None:
-        self.broadcasts.renewed()
-
-    def complete(self) -> None:
-        self.broadcasts.complete()
-
-    def tell(self, session: Any) -> Effects:
-        assert isinstance(session, WebPushSession)
-        return session.news()
+    @property
+    def broadcasts(self) -> Broadcasts:
+        return self._broadcasts
 
     def endpoint(self, device: bytes, channel: str, digest: bytes) -> str:
         """A push endpoint for this channel, with a fresh token; with a key's digest only its owner can push."""
@@ -273,17 +286,15 @@ class _Flow:
         self.more = False  # the store may hold something that was not sent
 
 
-class WebPushSession(msgspec.Struct, gc=False, eq=False):
-    """One device. Without `key` it has not said hello."""
+class _Reader(Session):
+    """What an identified device and another have in common: commands are read alike."""
 
+    __slots__ = ()
     _dialect: WebPushDialect
-    key: bytes | None = None
-    _flow: _Flow | None = None  # only while something is under way
-    _follows: Following | None = None
-    _told: int = 0  # the change up to which it knows of its broadcasts
-    _last_ping: float = _NEVER
 
-    # ------------------------------------------------------------------ from the device
+    def _refuse(self, reason: str, code: int = POLICY) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        return (Close(code, reason),)
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         if binary:
@@ -295,15 +306,19 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             if _EMPTY.fullmatch(message) is None:
                 return self._refuse(str(error))
             command = _PING
-        if self.key is None:
-            if type(command) is not _Hello:
-                return self._refuse("hello is expected first")
-            return self._hello(command)
-        return _COMMANDS[type(command)](self, self.key, command, now)
+        return self._handle(command, now)
 
-    def _refuse(self, reason: str, code: int = POLICY) -> Effects:
-        self._dialect.counters.commands_refused += 1
-        return (Close(code, reason),)
+    def _handle(self, command: Any, now: float) -> Effects:
+        raise NotImplementedError
+
+
+class Unidentified(_Reader, msgspec.Struct, gc=False, eq=False):
+    """A connection whose device has not said hello, or waits for what comes of it."""
+
+    _dialect: WebPushDialect
+
+    def _handle(self, command: Any, now: float) -> Effects:
+        return self._hello(command) if type(command) is _Hello else self._refuse("hello is expected first")
 
     def _hello(self, command: _Hello) -> Effects:
         broadcasts = _named(command.broadcasts)
@@ -316,36 +331,96 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             return self._fresh(broadcasts)
         batch = self._dialect.options.batch
         key = device_address(uaid)
-        return (Call((v.ATTACH, 0, key, DEVICES, batch), ("hello", (uaid, key, broadcasts))),)
+        return (Call((v.ATTACH, 0, key, DEVICES, batch), (uaid, key, broadcasts)),)
 
     def _fresh(self, broadcasts: dict[str, str]) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
         key = device_address(uaid)
-        return (Call((v.ATTACH, 0, key, "", 0), ("hello", (uaid, key, broadcasts))),)
+        return (Call((v.ATTACH, 0, key, "", 0), (uaid, key, broadcasts)),)
 
-    def _hello_again(self, key: bytes, command: _Hello, now: float) -> Effects:
+    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
+        uaid, key, broadcasts = context
+        if status == v.UNKNOWN:
+            return self._fresh(broadcasts)
+        if status == v.MOVED:
+            return (Close(GOING_AWAY, "a newer connection of this device came"),)
+        if status != v.OK:
+            self._dialect.counters.commands_refused += 1
+            return (Close(TRY_LATER, "the store failed"),)
+        found, record = payload
+        items = [Item(*item) for item in found]
+        # The key is the very object that the worker knows the device by: to make it again would cost its memory.
+        session = WebPushSession(self._dialect, key, _told=self._dialect.broadcasts.changes)
+        reply = {
+            "messageType": "hello",
+            "uaid": uaid,
+            "status": 200,
+            "use_webpush": True,
+            "broadcasts": session._follow(broadcasts),
+        }
+        self._dialect.counters.hellos += 1
+        effects: list[Effect] = [Become(session), _encode(reply)]
+        if items:
+            effects += session._take(items, len(items), session._full(items))
+            effects += session._next()
+        today = self._dialect.today()
+        if record is not None and record[:HEAD_BYTES] != today:
+            # Not written as it was read: an older connection of the device may be about to change it.
+            effects += (session._set_add(member, 0) for member in ids(record)[:1])
+        return effects
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        self._dialect.counters.timeouts += 1
+        return (Close(POLICY, "no hello in time"),), 0
+
+
+class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
+    """A device that has said hello."""
+
+    _dialect: WebPushDialect
+    key: bytes
+    _flow: _Flow | None = None  # only while something is under way
+    _follows: Following | None = None
+    _told: int = 0  # the change up to which it knows of its broadcasts
+    _last_ping: float = _NEVER
+
+    # ------------------------------------------------------------------ from the device
+
+    def _handle(self, command: Any, now: float) -> Effects:
+        return _COMMANDS[type(command)](self, command, now)
+
+    def _hello_again(self, command: _Hello, now: float) -> Effects:
         return self._refuse("hello has been said")
 
-    def _register(self, key: bytes, command: _Register, now: float) -> Effects:
+    def _register(self, command: _Register, now: float) -> Effects:
         channel, digest = command.channelID, b""
         if command.key is not None:
             try:
                 digest = self._dialect.digest_of(command.key)
             except VapidError as error:
                 return (_registered(channel, 400, str(error)),)
-        word = self._set_add(key, _member(channel), self._dialect.options.max_channels)
+        word = self._set_add(_member(channel), self._dialect.options.max_channels)
         return (Call(word, ("register", (channel, digest))),)
 
-    def _set_add(self, key: bytes, member: bytes, most: int) -> tuple[Any, ...]:
+    def _set_add(self, member: bytes, most: int) -> tuple[Any, ...]:
         """Writes the device's record, with this channel in it, and keeps it for a while from now on."""
-        return (v.SET_ADD, 0, DEVICES, key, member, self._dialect.today(), self._dialect.options.timeout_uaid, most)
+        return (
+            v.SET_ADD,
+            0,
+            DEVICES,
+            self.key,
+            member,
+            self._dialect.today(),
+            self._dialect.options.timeout_uaid,
+            most,
+        )
 
-    def _unregister(self, key: bytes, command: _Unregister, now: float) -> Effects:
+    def _unregister(self, command: _Unregister, now: float) -> Effects:
         channel = command.channelID
-        return (Call((v.SET_REMOVE, 0, DEVICES, key, _member(channel)), ("unregister", channel)),)
+        return (Call((v.SET_REMOVE, 0, DEVICES, self.key, _member(channel)), ("unregister", channel)),)
 
-    def _ack(self, key: bytes, command: _Ack, now: float) -> Effects:
+    def _ack(self, command: _Ack, now: float) -> Effects:
         options = self._dialect.options
         most = max(options.max_unacked, options.batch)
         if len(command.updates) > most:
@@ -355,16 +430,16 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
         acks = [found for found in parsed if found is not None]
         if not acks:
             return ()
-        effects: list[Effect] = [(v.ACK, key, acks)]
+        effects: list[Effect] = [(v.ACK, self.key, acks)]
         if (flow := self._flow) is not None:
             unacked = flow.unacked
             for slot, version in acks:
                 if unacked.get(slot, version + 1) <= version:
                     del unacked[slot]
-            effects += self._next(key)
+            effects += self._next()
         return effects
 
-    def _nack(self, key: bytes, command: _Nack, now: float) -> Effects:
+    def _nack(self, command: _Nack, now: float) -> Effects:
         """It says what went wrong in the page; the message was acknowledged."""
         counters = self._dialect.counters
         if command.code == 301:
@@ -377,17 +452,17 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             counters.nacks_other += 1
         return ()
 
-    def _subscribe(self, key: bytes, command: _Subscribe, now: float) -> Effects:
+    def _subscribe(self, command: _Subscribe, now: float) -> Effects:
         broadcasts = _named(command.broadcasts)
         if fault := self._dialect.broadcasts.fault(broadcasts, self._follows):
             return self._refuse(fault)
         told = self._follow(broadcasts)
         return (_broadcast(told),) if told else ()
 
-    def _urgency(self, key: bytes, command: _Urgency, now: float) -> Effects:
+    def _urgency(self, command: _Urgency, now: float) -> Effects:
         return (_NOT_IMPLEMENTED,)  # it goes on hearing of everything
 
-    def _ping(self, key: bytes, command: _Ping, now: float) -> Effects:
+    def _ping(self, command: _Ping, now: float) -> Effects:
         if now - self._last_ping < self._dialect.options.min_ping_interval:
             self._dialect.counters.pings_too_many += 1
             return self._refuse("too many pings")
@@ -399,75 +474,41 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         kind, subject = context
-        if kind == "hello":
-            return self._hello_answered(subject, status, payload)
-        assert self.key is not None
         if kind == "register":
-            return self._register_answered(self.key, subject, status)
+            return self._register_answered(subject, status)
         if kind == "unregister":
             if status != v.OK:
                 return (_unregistered(subject, 500),)
             # What waits of the channel goes too. Nothing more can come: its endpoint is gone.
             return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("forget", subject)),)
         if kind == "forget":
-            return self._forget(self.key, subject, status, payload)
+            return self._forget(subject, status, payload)
         if status != v.OK:
             return (Close(TRY_LATER, "the store failed"),)
         items = [Item(*item) for item in payload]
-        return [*self._take(items, len(items), self._full(items)), *self._next(self.key)]
+        return [*self._take(items, len(items), self._full(items)), *self._next()]
 
-    def _hello_answered(self, subject: tuple[str, bytes, dict[str, str]], status: int, payload: Any) -> Effects:
-        uaid, key, broadcasts = subject
-        if status == v.UNKNOWN:
-            return self._fresh(broadcasts)
-        if status == v.MOVED:
-            return (Close(GOING_AWAY, "a newer connection of this device came"),)
-        if status != v.OK:
-            self._dialect.counters.commands_refused += 1
-            return (Close(TRY_LATER, "the store failed"),)
-        found, record = payload
-        items = [Item(*item) for item in found]
-        self.key = key  # the very object that the worker knows the device by: to make it again would cost its memory
-        self._told = self._dialect.broadcasts.changes
-        reply = {
-            "messageType": "hello",
-            "uaid": uaid,
-            "status": 200,
-            "use_webpush": True,
-            "broadcasts": self._follow(broadcasts),
-        }
-        self._dialect.counters.hellos += 1
-        effects: list[Effect] = [_encode(reply)]
-        if items:
-            effects += self._take(items, len(items), self._full(items))
-            effects += self._next(key)
-        today = self._dialect.today()
-        if record is not None and record[:HEAD_BYTES] != today:
-            # Not written as it was read: an older connection of the device may be about to change it.
-            effects += (self._set_add(key, member, 0) for member in ids(record)[:1])
-        return effects
-
-    def _register_answered(self, key: bytes, subject: tuple[str, bytes], status: int) -> Effects:
+    def _register_answered(self, subject: tuple[str, bytes], status: int) -> Effects:
         channel, digest = subject
         if status == v.FULL:
             return (_registered(channel, 400, "The device has too many channels"),)
         if status != v.OK:
             return (_registered(channel, 500, ""),)
         self._dialect.counters.registers += 1
-        return (_registered(channel, 200, self._dialect.endpoint(key, channel, digest)), REGISTERED)
+        return (_registered(channel, 200, self._dialect.endpoint(self.key, channel, digest)), REGISTERED)
 
-    def _forget(self, key: bytes, channel: str, status: int, payload: Any) -> Effects:
+    def _forget(self, channel: str, status: int, payload: Any) -> Effects:
         if status != v.OK:
             return (_unregistered(channel, 500),)
         self._dialect.counters.unregisters += 1
         effects: list[Effect] = [_unregistered(channel, 200)]
         waiting = [(item[0], item[1]) for item in payload if _is_of(item[0], channel)]
         if waiting:
-            effects.insert(0, (v.ACK, key, waiting))
+            effects.insert(0, (v.ACK, self.key, waiting))
         if (flow := self._flow) is not None:
             for slot in [slot for slot in flow.unacked if _is_of(slot, channel)]:
                 del flow.unacked[slot]
-            effects += self._next(key)
+            effects += self._next()
         return effects
 
     def delivered(self, slot: str, version: int, body: str | None) -> bytes | None:
@@ -484,8 +525,6 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
         return _notification(slot, version, body)
 
     def stored(self, items: list[Item], now: float) -> Effects:
-        if self.key is None:
-            return ()
         under_way = 0 if self._flow is None else len(self._flow.unacked)
         # A question may be open: so nothing is asked here, and what has no room waits for the acks of the rest.
         items.sort(key=_by_slot)
@@ -516,7 +555,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             flow.more = True
         return effects
 
-    def _next(self, key: bytes) -> list[Effect]:
+    def _next(self) -> list[Effect]:
         """When everything has been acknowledged, the next of what waits."""
         flow = self._flow
         if flow is None or flow.unacked:
@@ -525,7 +564,7 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             self._flow = None
             return []
         flow.more = False
-        return [Call((v.FETCH, 0, key, self._dialect.options.batch), ("batch", None))]
+        return [Call((v.FETCH, 0, self.key, self._dialect.options.batch), ("batch", None))]
 
     def _rest(self) -> None:
         flow = self._flow
@@ -555,14 +594,6 @@ class WebPushSession(msgspec.Struct, gc=False, eq=False):
             return ()
         changed = broadcasts.since(told, self._follows.ids)
         return (_broadcast(changed),) if changed else ()
-
-    # ------------------------------------------------------------------ time
-
-    def tick(self, silent: float) -> tuple[Effects, float]:
-        if self.key is None:
-            self._dialect.counters.timeouts += 1
-            return (Close(POLICY, "no hello in time"),), 0
-        return (), 0
 
 
 def _member(channel: str) -> bytes:
@@ -598,7 +629,7 @@ def _broadcast(broadcasts: Mapping[str, Any]) -> bytes:
     return _encode({"messageType": "broadcast", "broadcasts": broadcasts})
 
 
-_COMMANDS: Final[dict[type, Callable[[WebPushSession, bytes, Any, float], Effects]]] = {
+_COMMANDS: Final[dict[type, Callable[[WebPushSession, Any, float], Effects]]] = {
     _Hello: WebPushSession._hello_again,
     _Register: WebPushSession._register,
     _Unregister: WebPushSession._unregister,

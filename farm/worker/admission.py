@@ -47,7 +47,7 @@ class SocketIds:
         if origin != self._origin or not number.isdecimal() or len(socket_id) > _MAX_SOCKET_ID:
             return None
         connection = self._connections.get(int(number) & ((1 << _FD_BITS) - 1))
-        if connection is None or getattr(connection.session, "socket_id", "") != socket_id:
+        if connection is None or connection.session is None or connection.session.socket_id != socket_id:
             return None
         return connection
 
@@ -144,10 +144,7 @@ class Admission:
         connection.bucket = self._wheel.arm(connection.fd, first - passed) if first > 0 else None
         connection.since = self._clock.stamp
         head = transport.head(request, protocol, ())
-        if hasattr(session, "begun"):
-            self._performer.perform(connection, effects_of(session.begun, self._clock.now), head)
-        else:
-            self._output.write(connection, head)
+        self._performer.perform(connection, effects_of(session.begun, self._clock.now), head)
         if rest and connection.phase == OPEN:
             self._inbound.frames(connection, rest)
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from farm.dialects import Call
+from farm.dialects import Call, DeviceSession
 from farm.worker.ages import Ages
 from farm.worker.connection import OPEN, Connection
 from router.common import messages as v
@@ -168,9 +168,12 @@ class Attachments:
         """The connection's session has ended: nothing is delivered to it from here on."""
         session = connection.session
         connection.session = None
-        if session is not None and session.key is not None and self.devices.get(session.key) is connection:
+        if session is None:
+            return
+        if isinstance(session, DeviceSession) and self.devices.get(session.key) is connection:
             del self.devices[session.key]
             self._leave(session.key)
+        session.closed()
 
     def _leave(self, key: bytes) -> None:
         if key not in self.devices and key not in self._attaching:

@@ -41,7 +41,7 @@ class BroadcastScan:
     def broadcast_changed(self, space: str, key: str, value: str | None) -> None:
         """The router has told a broadcast."""
         tracker = self._trackers.get(space)
-        if tracker is not None and tracker.broadcast_changed(key, value):
+        if tracker is not None and tracker.changed(key, value):
             self._waiting[space] = tracker
 
     def step(self, connections: Mapping[int, Connection]) -> Iterator[tuple[Connection, Effects]]:
@@ -58,7 +58,7 @@ class BroadcastScan:
             connection = connections.get(fd)
             if connection is not None and connection.phase == OPEN and type(connection.session) is tracker.session_type:
                 try:
-                    effects = tracker.tell(connection.session)
+                    effects = tracker.notify(connection.session)
                 except Exception as error:  # a defect that costs this connection, and nobody else's broadcasts
                     logs.limited("dialect.failed", at="error", per=repr(error), exc=error)
                     effects = (Close(INTERNAL, "internal error"),)

@@ -91,7 +91,8 @@ class Performer:
                 connection.bucket = self._wheel.arm(connection.fd, effect.seconds)
             elif isinstance(effect, Become):
                 connection.session = effect.session
-                self.message(connection, effect.message, effect.binary)
+                if effect.message is not None:
+                    self.message(connection, effect.message, effect.binary)
         return closing
 
     def _said(self, connection: Connection, word: tuple[Any, ...]) -> None:

@@ -221,7 +221,7 @@ class Events:
         """What was said to channels of this connection and waits for its turn there: it goes out before anything else
         that is written now. keys: of those channels, if it is not all that it has joined."""
         found = []
-        for key in getattr(connection.session, "channels", ()) if keys is None else keys:
+        for key in (connection.session.channels if connection.session is not None else ()) if keys is None else keys:
             channel = self._subscriptions.get(key)
             fan_out = self._fan_outs.get(channel) if channel is not None else None
             if fan_out is not None:

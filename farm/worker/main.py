@@ -85,8 +85,8 @@ class Worker:
         tokens = Tokens(load_or_make_keys(settings))
         spoken = _dialects(settings, tokens, self.counters)
         dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
-        presences = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "member_added")}
-        trackers = {module.NAME: dialect for module, dialect in spoken if hasattr(dialect, "broadcast_changed")}
+        presences = {module.NAME: found for module, dialect in spoken if (found := dialect.presence) is not None}
+        trackers = {module.NAME: found for module, dialect in spoken if (found := dialect.broadcasts) is not None}
         self.limit = connection_limit(options)
         self.link = WorkerLink(
             context,

@@ -216,7 +216,7 @@ class Output:
 
     def _forget(self, connection: Connection) -> None:
         """Nothing that is said from here on is for this connection."""
-        for key in getattr(connection.session, "channels", ()):
+        for key in () if connection.session is None else connection.session.channels:
             self._subscriptions.leave(connection, key)
         self._attachments.forget(connection)
 

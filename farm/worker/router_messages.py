@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from farm.dialects import DeviceSession
 from farm.worker.admission import SocketIds
 from farm.worker.attachments import Attachments, Overheard
 from farm.worker.broadcasts import BroadcastScan
@@ -113,9 +114,10 @@ class RouterMessages:
         if connection is None:
             self._counters.deliveries_missed += 1
         else:
-            assert connection.session is not None
+            session = connection.session
+            assert isinstance(session, DeviceSession)
             try:
-                text = connection.session.delivered(slot, version, body)
+                text = session.delivered(slot, version, body)
             except Exception as error:
                 failure = failed(error)
                 self._output.close(connection, failure.code, failure.reason)
@@ -127,9 +129,9 @@ class RouterMessages:
 
     def _deliver_stored(self, key: bytes, items: list[Any]) -> None:
         connection = self._devices.get(key)
-        if connection is not None and connection.session is not None:
+        if connection is not None and isinstance(session := connection.session, DeviceSession):
             stored = [Item(*item) for item in items]
-            self._performer.perform(connection, effects_of(connection.session.stored, stored, self._clock.now))
+            self._performer.perform(connection, effects_of(session.stored, stored, self._clock.now))
 
     def _shed(self, connection: Connection | None) -> None:
         """The newest connection of a device wins, wherever it is."""

@@ -7,22 +7,19 @@ of this: the path is served by a `SharedPath`, whose sessions become a session o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import msgspec
 
 from farm.dialects import Become, Close, Dialect, Effects, Session
 from farm.worker.frames import NORMAL
 from farm.worker.upgrade import Request
-from router.store.base import Item
 
 
-class Undecided(msgspec.Struct, gc=False, eq=False):
+class Undecided(Session, msgspec.Struct, gc=False, eq=False):
     """A connection that has not said anything yet."""
 
     _dialects: Sequence[Dialect]
     _request: Request
-    key: ClassVar[bytes | None] = None
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         for dialect in self._dialects:
@@ -30,27 +27,22 @@ class Undecided(msgspec.Struct, gc=False, eq=False):
                 return (Become(dialect.opened(self._request), message, binary),)
         return (Close(NORMAL, "no dialect on this path knows this message"),)
 
-    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        return ()
-
-    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
-        raise AssertionError("an undecided connection has no address")
-
-    def stored(self, items: list[Item], now: float) -> Effects:
-        return ()
-
     def tick(self, silent: float) -> tuple[Effects, float]:
         return (Close(NORMAL, "nothing was said in time"),), 0
 
 
-class SharedPath:
+class SharedPath(Dialect):
     """Dialects on one path, asked in order: the more particular first."""
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
         self._dialects = tuple(dialects)
         # Who says nothing may be of any of them: so it has the time of the most patient, and 0 is without end.
         deadlines = [dialect.first_tick for dialect in dialects]
-        self.first_tick = max(deadlines) if all(deadlines) else 0.0
+        self._first_tick = max(deadlines) if all(deadlines) else 0.0
+
+    @property
+    def first_tick(self) -> float:
+        return self._first_tick
 
     def subprotocol(self, offered: list[str]) -> str | None:
         return next((taken for d in self._dialects if (taken := d.subprotocol(offered)) is not None), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from farm.dialects import BroadcastTracker, Dialect, Presence
+from farm.dialects import BroadcastTracker, Dialect, Presence, Session
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.acceptor import Acceptor
 from farm.worker.admission import Admission, SocketIds
@@ -20,7 +20,6 @@ from farm.worker.connection import CLOSING, HANDSHAKE, Connection
 from farm.worker.effects import Performer
 from farm.worker.events import Events
 from farm.worker.fanout import FanOuts
-from farm.worker.frames import GOING_AWAY
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.interest import Interest
@@ -40,7 +39,6 @@ _WHEEL_SLOTS: Final = 4096
 _COUNT_TICKS: Final = 4  # subscribers are counted once a second
 _JOINED_PART: Final = 4
 """Of the buffer of a device that does not read, this part may be one write of events that have waited."""
-_FAREWELL: Final = (GOING_AWAY, "the server goes away: connect again")
 
 
 class Sockets:
@@ -246,7 +244,7 @@ class Sockets:
         if connection.phase == HANDSHAKE:
             self.output.drop(connection)
         else:
-            self.close(connection, *getattr(connection.session, "farewell", _FAREWELL))
+            self.close(connection, *(Session if connection.session is None else connection.session).farewell)
 
     def drop_all(self) -> None:
         """Close every descriptor now."""

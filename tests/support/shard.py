@@ -6,7 +6,7 @@ from typing import Any
 
 import websocket
 
-from farm.dialects import Call, Close, Context, Effects, Subscribe, Unsubscribe
+from farm.dialects import Call, Close, Context, Dialect, Effects, Presence, Session, Subscribe, Unsubscribe
 from farm.dialects.webpush import WebPushDialect, dialect
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.sockets import Sockets
@@ -16,7 +16,6 @@ from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
 from router.common.token import Tokens
 from router.dialects.webpush import WebPushOptions, device_address
-from router.store.base import Item
 from support.common import Clock, settings_with
 
 UAID = "0123456789abcdef0123456789abcdef"
@@ -32,18 +31,19 @@ LABEL = v.channel_label("talk", "app", NAME)
 OTHER = b"o" * 16
 
 
-class TalkSession:
+class TalkSession(Session):
     """Does what its messages say: "join user", "join", "hide", "part", "read", "die"."""
 
-    key: bytes | None = None
     farewell = (4100, "come back later")
+    channels: tuple[bytes, ...] = ()
+    socket_id: str = ""
 
     def __init__(self, socket_id: str, where: str, members: int) -> None:
         self.socket_id = socket_id
         self.where = where
         self.members = members
         self.reads = False  # behind the answer to a join
-        self.channels: tuple[bytes, ...] = ()
+        self.channels = ()
 
     def begun(self, now: float) -> Effects:
         yield self.socket_id.encode()
@@ -79,20 +79,9 @@ class TalkSession:
         joined = f"joined {status} {json.dumps(payload)}".encode()
         return (joined, *self.received(b"read", False, now)) if self.reads else (joined,)
 
-    def delivered(self, slot: str, version: int, body: str | None) -> bytes:
-        raise AssertionError
 
-    def stored(self, items: list[Item], now: float) -> Effects:
-        raise AssertionError
-
-    def tick(self, silent: float) -> tuple[Effects, float]:
-        return (), 0
-
-
-class Talk:
+class Talk(Dialect, Presence):
     """A dialect with channels and members, as small as it can be."""
-
-    first_tick = 0.0
 
     def __init__(self, members: int) -> None:
         self._members = members  # that a channel may have
@@ -142,7 +131,7 @@ class Shard:
             100,
             self.words.append,
             self.clock.monotonic,
-            {"webpush": made},
+            {"webpush": made.broadcasts},
             {"talk": talk},
             limits=settings.get(LimitOptions),
         )

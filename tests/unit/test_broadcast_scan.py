@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from farm.dialects import Close, Effects
+from farm.dialects import BroadcastTracker, Close, Effects
 from farm.dialects.echo import EchoSession
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.connection import OPEN, Connection
 
 
-class Board:
+class Board(BroadcastTracker):
     """Fails for the sessions that it is told to."""
 
     session_type = EchoSession
@@ -16,14 +16,10 @@ class Board:
     def __init__(self, failing: EchoSession) -> None:
         self._failing = failing
 
-    def broadcast_changed(self, key: str, value: str | None) -> bool:
+    def changed(self, key: str, value: str | None) -> bool:
         return True
 
-    def renewed(self) -> None: ...
-
-    def complete(self) -> None: ...
-
-    def tell(self, session: Any) -> Effects:
+    def notify(self, session: Any) -> Effects:
         if session is self._failing:
             raise LookupError("a defect")
         return (b"news",)

@@ -179,10 +179,12 @@ class Listener:
                 v.pack(effect.word)
                 payload: Any = {v.ATTACH: ([], None), v.FETCH: []}.get(effect.word[0])
                 self._take(self.session.replied(effect.context, v.OK, payload, 1000.0))
+            elif isinstance(effect, Become):
+                self.session = effect.session
             elif type(effect) is tuple:
                 v.pack(effect)
             else:
-                assert not isinstance(effect, Binary | Become)
+                assert not isinstance(effect, Binary)
                 assert isinstance(effect, Unsubscribe | Registered | Tick)
 
 

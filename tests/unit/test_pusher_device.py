@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
 from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Tick, Unsubscribe
-from farm.dialects.pusher import PusherDialect, PusherSession, Turned, _shared_address, dialect
+from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, _shared_address, dialect
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
@@ -60,7 +60,7 @@ class Device:
         self.clock = Clock()
         self.dialect = of
         session = of.opened(request(**how))
-        assert isinstance(session, PusherSession | Turned)
+        assert isinstance(session, PusherSession | RejectedSession)
         self.session = session
         self.words: list[tuple[Any, ...]] = []
         self.parted: list[bytes] = []
@@ -210,7 +210,7 @@ def test_who_cannot_be_served_is_told_and_closed(plain: PusherDialect, how: dict
     assert device.closed is not None
     assert device.closed.code == code
     session = device.session
-    assert isinstance(session, Turned)
+    assert isinstance(session, RejectedSession)
     assert session.received(b"{}", False, 0.0) == ()
     assert session.tick(1000.0) == ((), 0)
 
@@ -234,7 +234,7 @@ def test_an_application_has_its_quota(tmp_path: Path) -> None:
     devices = [Device(of), Device(of)]
     full = Device(of)
     assert (error(full.greeting)[0], full.closed.code if full.closed else 0) == (4004, 4004)
-    devices.pop()
+    devices.pop().session.closed()
     assert Device(of).closed is None
 
 

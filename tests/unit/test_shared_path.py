@@ -6,7 +6,7 @@ from support.common import settings_with
 
 from farm.dialects import Become, Close, Context
 from farm.dialects.echo import EchoDialect, EchoSession
-from farm.dialects.simplepush import SimplePushDialect, SimplePushSession, dialect
+from farm.dialects.simplepush import SimplePushDialect, Unidentified, dialect
 from farm.worker.shared_path import SharedPath, Undecided, by_path
 from farm.worker.upgrade import Request
 from router.common.metrics import WorkerCounters
@@ -49,7 +49,7 @@ def test_the_rest_goes_to_the_one_that_takes_everything() -> None:
     message = json.dumps({"messageType": "hello", "uaid": "", "channelIDs": []}).encode()
     (effect,) = shared().opened(REQUEST).received(message, True, 0.0)
     assert isinstance(effect, Become)
-    assert isinstance(effect.session, SimplePushSession)
+    assert isinstance(effect.session, Unidentified)
     assert effect.message == message
 
 

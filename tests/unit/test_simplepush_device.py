@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
-from farm.dialects import REGISTERED, Binary, Call, Close, Context, Effects, Tick
-from farm.dialects.simplepush import SimplePushDialect, SimplePushSession, dialect
+from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, DeviceSession, Effects, Tick
+from farm.dialects.simplepush import SimplePushDialect, dialect
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
@@ -49,7 +49,7 @@ class Device:
         settings = settings_with((SimplePushOptions, options), (EndpointOptions, {"url": "https://push.example.org"}))
         self.dialect: SimplePushDialect = dialect(Context(settings, self.tokens, self.counters, self.clock.unix))
         request = Request(b"GET", "/", "", {}, (1, 1))
-        self.session: SimplePushSession = self.dialect.opened(request)
+        self.session: Any = self.dialect.opened(request)
         self.words: list[tuple[Any, ...]] = []
         self.call: Call | None = None
         self.closed: Close | None = None
@@ -65,6 +65,9 @@ class Device:
             elif isinstance(effect, Call):
                 assert self.call is None
                 self.call = effect
+            elif isinstance(effect, Become):
+                assert effect.message is None
+                self.session = effect.session
             elif isinstance(effect, Close):
                 self.closed = effect
             elif isinstance(effect, Tick):
@@ -338,7 +341,7 @@ def test_a_hello_without_a_uaid_gets_a_fresh_one(fields: dict[str, Any], channel
     device.send({"messageType": "hello", "channelIDs": channels, **fields})
     kind, _, key, needs, fetch = device.word()
     assert (kind, needs, fetch) == (v.ATTACH, "", 0)
-    assert device.session.key is None
+    assert not isinstance(device.session, DeviceSession)
     (reply,) = device.answer(v.OK, [[], None])
     assert reply == {"messageType": "hello", "uaid": key.hex(), "status": 200}
     assert uuid.UUID(reply["uaid"]).version == 4
@@ -433,7 +436,7 @@ def test_a_device_that_attached_elsewhere_meanwhile_is_let_go() -> None:
     assert device.answer(v.MOVED) == []
     assert device.closed is not None
     assert device.closed.code == 1001
-    assert device.session.key is None
+    assert not isinstance(device.session, DeviceSession)
 
 
 # ---- when the store fails

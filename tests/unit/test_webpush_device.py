@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
 import farm.dialects.simplepush
-from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, Effects
+import farm.dialects.webpush
+from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, DeviceSession, Effects
 from farm.dialects.simplepush import SimplePushDialect, SimplePushSession
 from farm.dialects.webpush import NOT_FOLLOWED, NOT_FOUND, WebPushDialect, WebPushSession, dialect
 from farm.worker.broadcasts import STEP, BroadcastScan
@@ -62,7 +63,7 @@ class Device:
         made = dialect(Context(settings, self.tokens, WorkerCounters(), self.clock.unix))
         self.dialect: WebPushDialect = dialect_ or made
         self.counters = self.dialect.counters
-        self.session: WebPushSession = self.dialect.opened(REQUEST)
+        self.session: Any = self.dialect.opened(REQUEST)
         self.words: list[tuple[Any, ...]] = []
         self.call: Call | None = None
         self.closed: Close | None = None
@@ -77,6 +78,9 @@ class Device:
             elif isinstance(effect, Call):
                 assert self.call is None
                 self.call = effect
+            elif isinstance(effect, Become):
+                assert effect.message is None
+                self.session = effect.session
             elif isinstance(effect, Close):
                 self.closed = effect
             elif effect is REGISTERED:
@@ -128,7 +132,7 @@ class Device:
         return self.send({"messageType": "ack", "updates": updates})
 
     def news(self) -> list[Any]:
-        return self.take(self.dialect.tell(self.session))
+        return self.take(self.dialect.broadcasts.notify(self.session))
 
     def acked(self) -> list[tuple[str, int]]:
         """What has been said to the router to be acknowledged."""
@@ -271,7 +275,7 @@ def test_a_uaid_that_is_none_of_ours_is_replaced_without_a_word(uaid: str | None
 
 def test_an_unknown_uaid_is_replaced() -> None:
     device = Device()
-    device.dialect.broadcast_changed("b", "2")
+    device.dialect.broadcasts.changed("b", "2")
     device.send(hello(broadcasts={"b": "1"}))
     assert device.answer(v.UNKNOWN) == []
     assert device.word()[2] != KEY
@@ -314,7 +318,7 @@ def test_a_device_that_attached_elsewhere_meanwhile_is_let_go() -> None:
     assert device.answer(v.MOVED) == []
     assert device.closed is not None
     assert device.closed.code == 1001
-    assert device.session.key is None
+    assert not isinstance(device.session, DeviceSession)
 
 
 def test_a_hello_that_the_store_failed() -> None:
@@ -323,7 +327,7 @@ def test_a_hello_that_the_store_failed() -> None:
     assert device.answer(v.FAILED) == []
     assert device.closed is not None
     assert device.closed.code == 1013
-    assert device.session.key is None
+    assert not isinstance(device.session, DeviceSession)
 
 
 # ---- register and unregister
@@ -632,7 +636,7 @@ def test_what_was_read_again_is_sent_as_far_as_a_batch_goes() -> None:
 def test_nothing_is_sent_before_hello_is_answered() -> None:
     device = Device()
     device.send(hello())
-    assert device.stored(item(1)) == []
+    assert not isinstance(device.session, DeviceSession)  # which alone is told what waits
 
 
 # ---- members
@@ -641,8 +645,8 @@ def test_nothing_is_sent_before_hello_is_answered() -> None:
 def test_null_is_as_good_as_nothing_and_unknown_members_are_passed_over() -> None:
     more = {"urgency": "low", "more": [{"x": [None]}], "use_webpush": None, "status": None}
     device = Device(min_ping_interval=0)
-    device.dialect.broadcast_changed("b", "2")
-    device.dialect.broadcast_changed("c", "2")
+    device.dialect.broadcasts.changed("b", "2")
+    device.dialect.broadcasts.changed("c", "2")
     device.send({"messageType": "hello", "channelIDs": None, "broadcasts": {"b": "1", "c": None}, "uaid": None, **more})
     assert device.answer(v.OK, [[], None])[0]["broadcasts"] == {"b": "2"}
     assert device.send({"messageType": "register", "channelID": CHANNEL, "key": None, **more}) == []
@@ -716,7 +720,7 @@ def tracker(**versions: str) -> WebPushDialect:
     """A dialect whose router has told these broadcasts."""
     made = Device().dialect
     for broadcast, version in versions.items():
-        assert made.broadcast_changed(broadcast, version)
+        assert made.broadcasts.changed(broadcast, version)
     return made
 
 
@@ -729,7 +733,7 @@ def test_hello_tells_what_differs_and_what_is_unknown() -> None:
 def test_who_names_no_broadcast_is_told_none(broadcasts: Any) -> None:
     device = Device(tracker(a="1")).greeted(broadcasts=broadcasts)
     assert device.told == {}
-    device.dialect.broadcast_changed("a", "2")
+    device.dialect.broadcasts.changed("a", "2")
     assert device.news() == []
 
 
@@ -737,13 +741,13 @@ def test_followers_are_told_what_changed_and_each_change_once() -> None:
     made = tracker(a="1", b="1")
     device = Device(made).greeted(broadcasts={"a": "1", "b": "1", "late": "1"})
     assert device.news() == []
-    assert made.broadcast_changed("a", "2")
-    assert made.broadcast_changed("a", "3")
-    assert made.broadcast_changed("other", "1")
+    assert made.broadcasts.changed("a", "2")
+    assert made.broadcasts.changed("a", "3")
+    assert made.broadcasts.changed("other", "1")
     assert device.news() == [{"messageType": "broadcast", "broadcasts": {"a": "3"}}]
     assert device.news() == []
-    assert made.broadcast_changed("late", "1")
-    assert made.broadcast_changed("b", "2")
+    assert made.broadcasts.changed("late", "1")
+    assert made.broadcasts.changed("b", "2")
     assert device.news() == [{"messageType": "broadcast", "broadcasts": {"b": "2", "late": "1"}}]
     # Who says hello after a change has heard of it in the reply.
     assert Device(made).greeted(broadcasts={"a": "1"}).news() == []
@@ -751,16 +755,16 @@ def test_followers_are_told_what_changed_and_each_change_once() -> None:
 
 def test_what_the_router_says_again_is_no_news() -> None:
     made = tracker(a="1")
-    assert not made.broadcast_changed("a", "1")
-    assert not made.broadcast_changed("a", None)
-    assert not made.broadcast_changed("never", None)
+    assert not made.broadcasts.changed("a", "1")
+    assert not made.broadcasts.changed("a", None)
+    assert not made.broadcasts.changed("never", None)
     assert Device(made).greeted(broadcasts={"a": "1"}).told == {"errors": {"a": NOT_FOUND}}
-    assert made.broadcast_changed("a", "1")
+    assert made.broadcasts.changed("a", "1")
 
 
 def test_what_a_router_that_came_back_does_not_tell_has_gone() -> None:
     made = tracker(a="1", b="1", c="1")
-    news = BroadcastScan({"webpush": made})
+    news = BroadcastScan({"webpush": made.broadcasts})
     table = connections(made, 1, {"a": "1", "b": "1", "c": "1"})
     news.renewed()
     news.broadcast_changed("webpush", "a", "1")
@@ -782,7 +786,7 @@ def test_broadcast_subscribe() -> None:
     assert reply == {"messageType": "broadcast", "broadcasts": {"b": "2", "errors": {"c": NOT_FOUND}}}
     assert device.send({"messageType": "broadcast_subscribe", "broadcasts": {}}) == []
     for broadcast in "abc":
-        made.broadcast_changed(broadcast, "new")
+        made.broadcasts.changed(broadcast, "new")
     assert device.news() == [{"messageType": "broadcast", "broadcasts": {"a": "new", "b": "new", "c": "new"}}]
     refused(device, {"messageType": "broadcast_subscribe", "broadcasts": ["a"]})
 
@@ -799,7 +803,7 @@ def test_a_device_follows_so_many_and_no_more() -> None:
 
 def test_a_set_is_kept_once_and_only_while_somebody_follows_it() -> None:
     made = Device(max_broadcast_sets=2).dialect
-    made.broadcast_changed("a", "1")
+    made.broadcasts.changed("a", "1")
     first = Device(made).greeted(broadcasts={"a": "1", "b": "1"})
     same = Device(made).greeted(broadcasts={"b": "2", "a": "2"})
     assert first.session._follows is same.session._follows
@@ -826,7 +830,7 @@ def connections(dialect_: WebPushDialect, count: int, broadcasts: dict[str, str]
 def test_a_walk_tells_everybody_a_part_at_a_time() -> None:
     made = tracker(a="1")
     table = connections(made, STEP + 10, {"a": "1"})
-    news = BroadcastScan({"webpush": made})
+    news = BroadcastScan({"webpush": made.broadcasts})
     assert list(news.step(table)) == []
     news.broadcast_changed("elsewhere", "a", "2")
     assert list(news.step(table)) == []
@@ -839,7 +843,7 @@ def test_a_walk_tells_everybody_a_part_at_a_time() -> None:
 def test_what_changes_behind_a_walk_is_told_by_another() -> None:
     made = tracker(a="1")
     table = connections(made, STEP, {"a": "1"})
-    news = BroadcastScan({"webpush": made})
+    news = BroadcastScan({"webpush": made.broadcasts})
     news.broadcast_changed("webpush", "a", "2")
     told: dict[int, list[Any]] = {}
     changed = False
@@ -885,7 +889,7 @@ def test_only_a_hello_with_use_webpush_is_claimed(first: Any, claimed: bool) -> 
     message = json.dumps(first).encode()
     (effect,) = session.received(message, False, 0.0)
     assert isinstance(effect, Become)
-    assert isinstance(effect.session, WebPushSession if claimed else SimplePushSession)
+    assert isinstance(effect.session, (farm.dialects.webpush if claimed else farm.dialects.simplepush).Unidentified)
     assert effect.message == message
     assert path.first_tick == simplepush().first_tick
 
@@ -950,8 +954,11 @@ def test_an_idle_device_costs_no_more_than_one_of_simplepush() -> None:
         command = {"messageType": "hello", "uaid": number.to_bytes(16, "big").hex(), "channelIDs": []}
         (call,) = session.received(json.dumps(command).encode(), False, 0.0)
         assert isinstance(call, Call)
-        session.replied(call.context, v.OK, [[], other.today()], 0.0)
-        session.received(b"{}", False, number + 0.5)
-        return session
+        become, *_ = session.replied(call.context, v.OK, [[], other.today()], 0.0)
+        assert isinstance(become, Become)
+        identified = become.session
+        assert isinstance(identified, SimplePushSession)
+        identified.received(b"{}", False, number + 0.5)
+        return identified
 
     assert own_bytes(firefox) <= own_bytes(simple)

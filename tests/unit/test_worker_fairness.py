@@ -10,6 +10,7 @@ import pytest
 from support.shard import CHANNEL, KEY, PATIENCE_S, ROOM, Shard
 
 from farm.capacity import REFUSAL_ROOM
+from farm.dialects import DeviceSession
 from farm.settings import WorkerOptions
 from farm.worker.frames import CLOSE, POLICY, TRY_LATER
 from farm.worker.main import connection_limit
@@ -363,19 +364,15 @@ def test_a_message_behind_a_question_is_not_late_while_the_answer_is_awaited(sha
 # ---------------------------------------------------------------------- defects
 
 
-class Broken:
+class Broken(DeviceSession):
     """A session whose every method fails, but for the one that opened it."""
 
     key = KEY
-    subscriptions = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("received", "replied", "delivered", "stored", "tick"):
-            return self._fail
-        raise AttributeError(name)
 
     def _fail(self, *_: Any) -> Any:
         raise ZeroDivisionError
+
+    received = replied = delivered = stored = tick = _fail
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from farm.dialects import (
     Call,
     Close,
     Context,
+    DeviceSession,
     Effects,
     Members,
     Subscribe,
@@ -63,8 +64,7 @@ class Driver:
         self.closed = False
         self.session = dialect.opened(Request(b"GET", path, "protocol=7", {}, (1, 1), socket_id=_SOCKET))
         self.channels: set[bytes] = set()
-        if begun := getattr(self.session, "begun", None):
-            self._take(begun(self._now), False)
+        self._take(self.session.begun(self._now), False)
 
     def run(self, data: bytes) -> None:
         """Every line, until the session has closed."""
@@ -93,12 +93,12 @@ class Driver:
             status, payload = self._answer(asked, number)
             context = asked if isinstance(asked, Subscribe) else asked.context
             self._take(self.session.replied(context, status, payload, self._now), False)
-        elif what == b"deliver" and self.session.key is not None:
+        elif what == b"deliver" and isinstance(self.session, DeviceSession):
             slot, version = self._items[number % len(self._items)][:2]
             message = self.session.delivered(slot, version + number, self._bodies[number % len(self._bodies)])
             if message is not None:
                 json.loads(message)
-        elif what == b"stored" and self.session.key is not None and not isinstance(self.open, Subscribe):
+        elif what == b"stored" and isinstance(self.session, DeviceSession) and not isinstance(self.open, Subscribe):
             self._take(self.session.stored(self._items[: number % 6], self._now), False)
         elif what == b"tick":
             effects, again = self.session.tick(float(number))
@@ -135,6 +135,9 @@ class Driver:
             assert not self.closed, f"{effect} after the close"
             if isinstance(effect, bytes):
                 json.loads(effect)
+            elif isinstance(effect, Become):
+                assert effect.message is None
+                self.session = effect.session
             elif isinstance(effect, Close):
                 self.closed = True
                 assert 1000 <= effect.code < 5000
@@ -201,7 +204,7 @@ def _simplepush(data: bytes) -> None:
 
 def _webpush(data: bytes) -> None:
     dialect = farm.dialects.webpush.dialect(_context())
-    dialect.broadcast_changed("known", "1")
+    dialect.broadcasts.changed("known", "1")
     body = '"data":"aGk","headers":{"encoding":"aes128gcm"}'
     items = [Item(plain_slot(n + 1, CHANNEL), n + 1, n, 2_000_000_000, 3, body) for n in range(3)]
     items += [
