@@ -12,7 +12,7 @@ import trio
 
 from router.common.messages import EVERYTHING
 from router.common.settings import StoreOptions
-from router.store.base import Item, Reads, Store, Writes
+from router.store.base import LARGE_BODY, Item, Reads, Store, Writes
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
 
@@ -21,6 +21,8 @@ NOW = 1_000_000
 LATER = NOW + 100
 OPTIONS = StoreOptions(inbox_limit=3, log_limit=4)
 KINDS = ("memory", "sqlite")
+ROOMY = StoreOptions(inbox_limit=6, inbox_bytes=3 * LARGE_BODY)
+"""Room for six messages, and for three times LARGE_BODY bytes of bodies."""
 
 T = TypeVar("T")
 Scenario = Callable[..., Awaitable[None]]

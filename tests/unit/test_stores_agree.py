@@ -1,0 +1,139 @@
+"""The same batches to both stores give the same answers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import trio
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.stores import (
+    NOW,
+    A,
+    B,
+    C,
+)
+
+from router.common.messages import EVERYTHING
+from router.common.settings import StoreOptions
+from router.store.base import (
+    ANY_VERSION,
+    LARGE_BODY,
+    Item,
+    Reads,
+    Renewal,
+    Writes,
+)
+from router.store.changes import KEEP_EXPIRY, Change, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
+from router.store.memory import MemoryStore
+from router.store.sqlite import SqliteStore
+
+DEVICES = st.sampled_from([A, B])
+TIMES = st.integers(NOW, NOW + 12)
+TEXTS = st.one_of(st.sampled_from(["", "\0", "\\u0000", "é"]), st.text(max_size=5))
+LONG_TEXTS = st.sampled_from(["x" * 3000, "x" * LARGE_BODY, "é" * 4000, "é\0" * 4000])
+SLOTS = st.sampled_from(["", "a", "b", "c", "d\0"])
+RECORDS = st.tuples(st.sampled_from(["s", "t"]), DEVICES)
+KNOWN = Reads({A: EVERYTHING, B: 2, C: 1}, {(space, key) for space in "st" for key in (A, B)}, {A: 0, B: 2, C: 0})
+
+
+EXPIRIES = st.sampled_from([0, KEEP_EXPIRY]) | TIMES
+MEMBERS = st.sampled_from([bytes([n]) * 16 for n in range(3)])
+CHANGES: st.SearchStrategy[Change] = st.one_of(
+    st.builds(Put, st.none() | st.binary(max_size=4), EXPIRIES),
+    st.builds(PutIfAbsent, st.binary(max_size=4), TIMES),
+    st.builds(PutIfNewer, st.binary(min_size=8, max_size=9), EXPIRIES),
+    st.builds(Take, MEMBERS),
+    st.builds(SetAdd, MEMBERS, st.binary(min_size=4, max_size=4), TIMES, st.integers(0, 2)),
+    st.builds(SetRemove, MEMBERS),
+)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Writes:
+    writes = Writes()
+    keys = draw(st.lists(st.tuples(DEVICES, SLOTS), unique=True, max_size=8))
+    for key in keys:
+        if draw(st.booleans()):
+            version, expires = draw(st.integers(0, 3)), draw(TIMES)
+            writes.puts[key] = Item(
+                key[1], version, 0, expires, draw(st.integers(0, 4)), draw(st.none() | TEXTS | LONG_TEXTS)
+            )
+        else:
+            writes.removals[key] = draw(st.integers(-1, 3) | st.just(ANY_VERSION))
+    values = st.none() | st.tuples(st.binary(max_size=4), EXPIRIES)
+    writes.records = draw(st.dictionaries(RECORDS, values, max_size=3))
+    changes = st.lists(st.tuples(RECORDS, CHANGES), max_size=6)
+    writes.changes = [(name, change) for name, change in draw(changes) if name not in writes.records]
+    writes.events = draw(st.lists(st.tuples(DEVICES, TIMES, TEXTS), max_size=7))
+    renewals = st.builds(Renewal, st.sampled_from("st"), st.lists(DEVICES, max_size=2), TIMES, TIMES)
+    writes.renewals = draw(st.lists(renewals, max_size=2))
+    return writes
+
+
+class StoresAgree(RuleBasedStateMachine):
+    """The same batches to both stores: the same answers, whenever a sweep comes and whenever SQLite is reopened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        options = StoreOptions(inbox_limit=3, log_limit=4, inbox_bytes=20_000, synchronous="normal")
+        self.memory = MemoryStore(options)
+        self.sqlite = SqliteStore(options, self.file)
+        self.now = NOW
+        self.seq = 0
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "store.sqlite3"
+
+    @initialize()
+    def open(self) -> None:
+        trio.run(self.sqlite.open)
+
+    def apply(self, writes: Writes) -> None:
+        ours = trio.run(self.sqlite.apply, writes, KNOWN, self.now)
+        model = trio.run(self.memory.apply, writes, KNOWN, self.now)
+        for results in (ours, model):
+            results.logs = {channel: log._replace(epoch=0) for channel, log in results.logs.items()}
+        assert ours == model
+
+    @rule(writes=batches())
+    def write(self, writes: Writes) -> None:
+        for key, put in writes.puts.items():
+            self.seq += 1
+            writes.puts[key] = put._replace(seq=self.seq)
+        self.apply(writes)
+
+    @rule(seconds=st.integers(1, 5))
+    def pass_time(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(budget=st.integers(1, 20))
+    def sweep(self, budget: int) -> None:
+        trio.run(self.sqlite.sweep, self.now, budget)
+        trio.run(self.memory.sweep, self.now, budget)
+
+    @precondition(lambda self: self.seq > 0)
+    @rule()
+    def reopen(self) -> None:
+        trio.run(self.sqlite.close)
+        trio.run(self.sqlite.open)
+
+    @invariant()
+    def same(self) -> None:
+        if self.sqlite._connection is not None:
+            self.apply(Writes())
+
+    def teardown(self) -> None:
+        trio.run(self.sqlite.close)
+        shutil.rmtree(self.folder)
+
+
+TestStoresAgree = StoresAgree.TestCase
+TestStoresAgree.settings = settings(
+    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
