@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from farm.configtext import toml_value
+from farm.dialects import specs
 from farm.optionvalue import expected, options_of
 from farm.settings import all_sections
 from router.common.log_events import LOG_EVENTS
-from router.common.metrics import ROUTER_METRICS, WORKER_METRICS, Metric
+from router.common.metrics import Metric
+from router.dialects import all_metrics
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -72,14 +74,15 @@ def _metric_rows(prefix: str, metrics: Iterable[Metric]) -> Iterator[tuple[str, 
 def metrics_page() -> str:
     """Every number of `GET /metrics` on the admin port."""
     head = ("metric", "kind", "what it counts")
+    of_router, of_worker = all_metrics(specs())
     return (
         "# Metrics\n\n"
         + _NOTE
         + "\n`GET /metrics` on the admin port, in Prometheus' text format. The numbers of a worker carry its `shard`. "
         "`farm_memory_bytes` is the resident memory of each process.\n\n## Router\n\n"
-        + _table(head, _metric_rows("farm_router_", ROUTER_METRICS))
+        + _table(head, _metric_rows("farm_router_", of_router))
         + "\n## Workers\n\n"
-        + _table(head, _metric_rows("farm_worker_", WORKER_METRICS))
+        + _table(head, _metric_rows("farm_worker_", of_worker))
     )
 
 
@@ -123,6 +126,11 @@ def _look_at(call: ast.Call, found: dict[str, Logged]) -> None:
         found[event].fields.update(key for key in given if key and key not in _PASSED_ON)
 
 
+def meanings() -> Mapping[str, str]:
+    """What each event means: the house's own and those of the dialects."""
+    return LOG_EVENTS | {name: text for spec in specs() for name, text in spec.log_events.items()}
+
+
 def log_events_page() -> str:
     """Every event that is logged."""
     logged = log_events()
@@ -133,7 +141,7 @@ def log_events_page() -> str:
             ", ".join(f"`{key}`" for key in sorted(logged[name].fields)),
             text,
         )
-        for name, text in sorted(LOG_EVENTS.items())
+        for name, text in sorted(meanings().items())
         if name in logged
     )
     return (

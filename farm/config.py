@@ -22,7 +22,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -58,6 +58,8 @@ class Resolved:
 
     settings: Settings
     origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    """What was read and has no meaning here, a line each."""
     again: Callable[[], Resolved] | None = None
     """Reads the same sources once more, as `resolve` does."""
 
@@ -80,6 +82,7 @@ def resolve(
     environ: Mapping[str, str],
     assignments: Sequence[tuple[str, str, object]] = (),
     foreign: Iterable[tuple[str, str, object]] = (),
+    warnings: Iterable[str] = (),
 ) -> Resolved:
     """Read all sources.
 
@@ -88,6 +91,7 @@ def resolve(
         file: a farm.toml, or None for none.
         foreign: what a configuration file of another server says, as (where it says so, key, value); it counts more
             than farm.toml and less than the environment.
+        warnings: what it says that has no meaning here; handed on.
         environ: the environment; only names that begin with FARM_ are looked at.
         assignments: flags as (flag, key, value), e.g. ("--set", "listen.device_port", "8080"); a value None
             says that the flag's text had no "=".
@@ -100,7 +104,7 @@ def resolve(
     reader.read_assignments(foreign)
     reader.read_environ(environ)
     reader.read_assignments(assignments)
-    return reader.finish()
+    return replace(reader.finish(), warnings=tuple(warnings))
 
 
 class _Reader:

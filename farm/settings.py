@@ -6,12 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
-import farm.dialects
 import router.common.settings
-import router.dialects
+from farm.dialects import specs
 from router.common import option_texts as texts
 from router.common.options import Section, option
-from router.dialects import modules, switches
+from router.dialects import switches
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,6 @@ OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, AdminOptions, WorkerOpti
 
 def all_sections() -> tuple[type[Section], ...]:
     """The whole tree: the router's sections, ours, the dialects' and the dialects' switches."""
-    found = modules(router.dialects) + modules(farm.dialects)
-    own = [section for module in found for section in module.SECTIONS]
-    return (*router.common.settings.SECTIONS, *OWN_SECTIONS, *dict.fromkeys(own), switches(found))
+    known = specs()
+    own = [section for spec in known for section in spec.sections]
+    return (*router.common.settings.SECTIONS, *OWN_SECTIONS, *own, switches(known))

@@ -9,15 +9,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import trio
 import zmq
 
-import router.dialects
 from router.common import health, lifecycle, logs
-from router.common.fd_passing import Handovers, is_wanted
+from router.common.fd_passing import Handovers
 from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import open_listener
@@ -30,10 +28,11 @@ from router.core.committer import GroupCommitter
 from router.core.gathering import Gathering
 from router.core.hub import Hub
 from router.core.keeping import Keeper
-from router.dialects import Context, Reply, Route, Router, is_on, modules, pusher
-from router.dialects.pusher import webhooks
+from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
+from router.dialects.app_server import Context
 from router.http.http1 import Request, Response
 from router.http.http_port import HttpPort
+from router.http.routes import Reply, Route, Router
 from router.http.turns import Turns
 from router.key_file import load_or_make_keys
 from router.link import RouterLink
@@ -66,16 +65,19 @@ class RouterProcess:
         self.hub.on_status(self.status)
         self._leaving = False
         self.turns = Turns()
-        found = [module for module in modules(router.dialects) if is_on(settings, module)]
+        dialects = spoken(settings, specs())
+        context_of_dialects = Context(
+            self.hub.core, tokens, settings, time.time, self.status, self.turns, self._metrics_page
+        )
         routes = Router(
             (
                 *(Route(path.encode(), self._health_page) for path in health.PAGES),
-                *_routes(found, Context(self.hub.core, tokens, settings, time.time, self.status, self.turns)),
+                *_routes(dialects, context_of_dialects),
             )
         )
-        kept = [records for module in found for records in module.kept(settings)]
+        kept = [records for spec in dialects for records in spec.kept(settings)]
         self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
-        self.webhooks = webhooks.start(settings, self.hub.core) if is_on(settings, pusher) else None
+        self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]
         self.poller = Poller()
         self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
         self.link = RouterLink(context, address(data), self.hub, link)
@@ -85,7 +87,9 @@ class RouterProcess:
         self._told_more = False
         self.poller.register(self._more, READ)
         self.gathering = Gathering(endpoint.gather_ms / 1000)
-        self.handovers = Handovers(data, self.poller, self.port.adopt) if is_wanted(settings) else None
+        self.handovers = (
+            Handovers(data, self.poller, self.port.adopt) if app_server_reads(settings, dialects) is not None else None
+        )
         self._started = time.monotonic()
 
     def flush(self) -> None:
@@ -106,16 +110,16 @@ class RouterProcess:
                 nursery.start_soon(self.committer.run, self.flush)
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
-                if self.webhooks is not None:
-                    nursery.start_soon(self.webhooks.run)
+                for service in self.services:
+                    nursery.start_soon(service.run)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
                 self.notice()
                 self.port.stop_listening()
                 if self.handovers is not None:
                     self.handovers.close()
-                if self.webhooks is not None:
-                    self.webhooks.close()
+                for service in self.services:
+                    service.close()
                 with trio.move_on_after(_STOP_S):
                     while self.port.waiting or self.hub.in_work or not self.committer.settled:
                         await trio.sleep(0.01)
@@ -215,12 +219,19 @@ class RouterProcess:
         status, body = health.page(request.path.decode(), self._unready(), clients)
         reply(Response(status, body, headers=(("Cache-Control", "no-store"),)))
 
+    def _metrics_page(self) -> bytes:
+        from router.common.exposition import exposition, families  # which costs megabytes
+
+        found = self.status()
+        router = found["router"] | {"memory": found["memory"]}
+        return exposition(families(router, found["workers"], *all_metrics(specs())))
+
     def status(self) -> dict[str, Any]:
         """The router's own numbers and the workers' last snapshots."""
         counters = self.hub.counters.snapshot()
         counters["addresses"] = len(self.hub.map)
-        if self.webhooks is not None:
-            counters |= self.webhooks.counts()
+        for service in self.services:
+            counters |= service.counts()
         counters["store_commits"] = self.committer.commits
         counters["store_writes"] = self.committer.written
         counters["store_waiting"] = self.committer.waiting
@@ -253,9 +264,9 @@ class RouterProcess:
         }
 
 
-def _routes(dialects: Iterable[ModuleType], context: Context) -> Iterator[Route]:
-    for module in dialects:
-        yield from module.routes(context)
+def _routes(dialects: Iterable[DialectSpec], context: Context) -> Iterator[Route]:
+    for spec in dialects:
+        yield from spec.routes(context)
 
 
 def check(settings: Settings) -> None:
@@ -270,8 +281,7 @@ def check(settings: Settings) -> None:
     committer = GroupCommitter(store, options, time.time, time.monotonic)
     delay = settings.get(EndpointOptions).delivery_timeout
     hub = Hub(committer, settings.get(LinkOptions), delay, bytes(8), time.monotonic, time.time)
-    found = [module for module in modules(router.dialects) if is_on(settings, module)]
-    Router(_routes(found, Context(hub.core, tokens, settings, time.time, dict, Turns())))
+    Router(_routes(spoken(settings, specs()), Context(hub.core, tokens, settings, time.time, dict)))
 
 
 def run(settings: Settings, listener: socket.socket, line: int | None) -> int:

@@ -7,13 +7,17 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from farm.config import DEFAULT_FILE, Resolved, resolve
-from farm.foreign import ForeignConfig, check, foreign_configs
+from farm.config import DEFAULT_FILE, ConfigError, Resolved, resolve
 from farm.optionvalue import expected, options_of
+from router.common.errors import MendableError
+from router.common.options import Settings
+
+if TYPE_CHECKING:
+    from router.dialects import ForeignConfig, ForeignSettings
 
 # Flag, the option that it is short for, what stands for its value in the help.
 _SHORT_FLAGS: Final = (
@@ -60,7 +64,7 @@ class SettingsCommand(click.Command):
         after = 1 + next(at for at, param in enumerate(params) if param.name == "config")
         params[after:after] = [
             click.Option([config.flag], type=click.Path(path_type=Path), metavar="FILE", help=config.help)
-            for config in foreign_configs()
+            for config in _foreign_configs()
         ]
         return params
 
@@ -75,16 +79,19 @@ def with_settings(*short: str, checked: bool = False) -> Callable[[Callable[...,
         @functools.wraps(command)
         def wrapped(config: Path | None, assignments: tuple[str, ...], **rest: Any) -> int:
             given = {flag: rest.pop(_parameter(flag)) for flag in short}
-            paths = [(kind, rest.pop(_parameter(kind.flag), None)) for kind in foreign_configs()]
+            paths = [(kind, rest.pop(_parameter(kind.flag), None)) for kind in _foreign_configs()]
             files = [(kind, path) for kind, path in paths if path is not None]
 
             def read() -> Resolved:
                 resolved = _resolve(config, assignments, given, files)
                 if checked:
-                    check(resolved.settings)
+                    _check(resolved.settings)
                 return resolved
 
-            return command(resolved=dataclasses.replace(read(), again=read), **rest)
+            resolved = read()
+            for warning in resolved.warnings:
+                click.echo(warning, err=True)
+            return command(resolved=dataclasses.replace(resolved, again=read), **rest)
 
         decorated: Callable[..., int] = click.option(
             "--set",
@@ -104,6 +111,39 @@ def with_settings(*short: str, checked: bool = False) -> Callable[[Callable[...,
         )(decorated)
 
     return decorate
+
+
+def _foreign_configs() -> list[ForeignConfig]:
+    """The flags of all dialects that take another server's configuration file."""
+    from farm.dialects import specs
+
+    return [config for spec in specs() for config in spec.foreign_configs]
+
+
+def _check(settings: Settings) -> None:
+    """That what the settings refer to can be used, by the dialects that are on.
+
+    Raises: ConfigError with every problem.
+    """
+    from farm.dialects import specs
+    from router.dialects import spoken
+
+    problems: list[str] = []
+    for spec in spoken(settings, specs()):
+        try:
+            spec.check(settings)
+        except MendableError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _read(config: ForeignConfig, file: Path) -> ForeignSettings:
+    """Raises: ConfigError with every problem."""
+    try:
+        return config.read(file)
+    except MendableError as error:
+        raise ConfigError(*error.problems) from None
 
 
 def _parameter(flag: str) -> str:
@@ -133,10 +173,12 @@ def _resolve(
     for flag, key, _ in _SHORT_FLAGS:
         if (given := short.get(flag)) is not None:
             pairs.append((flag, key, given))
+    read = [_read(kind, file) for kind, file in files]
     return resolve(
         all_sections(),
         file=config,
         environ=os.environ,
         assignments=pairs,
-        foreign=[setting for kind, file in files for setting in kind.read(file)],
+        foreign=[setting for found in read for setting in found.settings],
+        warnings=[warning for found in read for warning in found.warnings],
     )

@@ -15,8 +15,11 @@ answers with effects. It holds no reference to its connection, so an idle one is
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple
 
 from farm.worker.frames import GOING_AWAY
@@ -24,6 +27,8 @@ from farm.worker.upgrade import Request
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.token import Tokens
+from router.dialects import DialectSpec
+from router.dialects import specs as app_server_specs
 from router.store.base import Item
 
 
@@ -270,3 +275,17 @@ class Context:
     tokens: Tokens
     counters: WorkerCounters
     unix_time: Callable[[], float]
+
+
+def modules() -> list[ModuleType]:
+    """The dialects' modules here, by name."""
+    names = sorted(found.name for found in pkgutil.iter_modules(__path__))
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+
+
+def specs() -> list[DialectSpec]:
+    """Those of all dialects, whichever sides they have."""
+    known = {spec.name: spec for spec in app_server_specs()}
+    for module in modules():
+        known.setdefault(module.NAME, DialectSpec(name=module.NAME, on=module.ON, sections=module.SECTIONS))
+    return list(known.values())

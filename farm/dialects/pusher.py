@@ -32,7 +32,8 @@ from farm.dialects import (
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.options import Section
-from router.dialects.pusher import (
+from router.dialects.pusher.applications import App, load, socket_signature, user_signature
+from router.dialects.pusher.protocol import (
     CACHE,
     CACHE_MISS,
     NAME,
@@ -49,7 +50,6 @@ from router.dialects.pusher import (
     member_info,
     shown_member,
 )
-from router.dialects.pusher.applications import App, load, socket_signature, user_signature
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
 

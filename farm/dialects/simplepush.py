@@ -34,7 +34,7 @@ from router.common.last_seen import stamp
 from router.common.options import Section
 from router.common.settings import EndpointOptions
 from router.common.uuids import device_key, is_id, new_uaid
-from router.dialects.simplepush import DEVICES, FRESH, NAME, PURPOSE, SimplePushOptions
+from router.dialects.simplepush.protocol import DEVICES, FRESH, NAME, PURPOSE, SimplePushOptions
 from router.store.base import Item
 
 __all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]

@@ -36,7 +36,7 @@ from router.common.id_set import HEAD_BYTES, ids
 from router.common.last_seen import stamp
 from router.common.options import Section
 from router.common.uuids import is_id, new_uaid
-from router.dialects.webpush import (
+from router.dialects.webpush.protocol import (
     DEVICES,
     NAME,
     WebPushOptions,

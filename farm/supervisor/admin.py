@@ -1,102 +1,50 @@
-"""The admin port: health, metrics, status and broadcasts, served by hypercorn and Starlette inside the supervisor."""
+"""The admin port: health, metrics, status and the dialects' pages, served by hypercorn inside the supervisor."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import trio
 from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from farm.settings import AdminOptions
 from farm.supervisor.admin_port import AdminPort
-from router.common import messages as v
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
-from router.dialects.webpush import NAME as BROADCASTS
+from router.dialects import AdminContext, DialectSpec, all_metrics
 
 Status = dict[str, Any]
 Unready = Callable[[], Awaitable[list[str]]]
 SetBroadcast = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]]
-_MAX_VERSION_BYTES = 4096
-_RESERVED = "errors"  # stands among the broadcasts that a device is told
 
 
-def _families(status: Status) -> Iterator[Metric]:
+def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metric]:
     """The whole farm's numbers."""
     yield family("gauge", "farm_up", "Whether the router and all workers serve.", [], [([], status["status"] == "ok")])
     forks = status["fork_server"]["state"] == "up"
     yield family("gauge", "farm_fork_server_up", "Whether processes can be started again.", [], [([], forks)])
-    yield from families(status.get("router", {}), status["workers"])
+    yield from families(status.get("router", {}), status["workers"], *all_metrics(dialects))
     restarts = [([str(w["shard"])], w["restarts"]) for w in status["workers"]]
     yield family("counter", "farm_worker_restarts", "Times the worker was started again.", ["shard"], restarts)
 
 
-class _Refused(Exception):
-    """A request that is answered with an error in plain text."""
+def application(
+    status: Callable[[], Awaitable[Status]],
+    unready: Unready,
+    set_broadcast: SetBroadcast,
+    dialects: Sequence[DialectSpec],
+) -> Starlette:
+    """The admin port's pages, with those of the dialects.
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.response = PlainTextResponse(text + "\n", status)
-
-
-class _Broadcasts:
-    """`GET /broadcasts`, `PUT` and `DELETE /broadcasts/{id}`: what devices of the WebPush dialect may follow."""
-
-    def __init__(self, set_broadcast: SetBroadcast) -> None:
-        self._set_broadcast = set_broadcast
-
-    async def all(self, request: Request) -> Response:
-        try:
-            return JSONResponse(await self._ask("", None))
-        except _Refused as refused:
-            return refused.response
-
-    async def one(self, request: Request) -> Response:
-        try:
-            broadcast = request.path_params["id"]
-            if not broadcast or not broadcast.isprintable() or broadcast == _RESERVED:
-                raise _Refused(400, "a broadcast's ID is printable text, and not `errors`")
-            version = await _version(request) if request.method == "PUT" else None
-            await self._ask(broadcast, version)
-        except _Refused as refused:
-            return refused.response
-        return Response(status_code=204)
-
-    async def _ask(self, key: str, value: str | None) -> dict[str, str]:
-        answer = await self._set_broadcast(BROADCASTS, key, value)
-        if answer is None:
-            raise _Refused(503, "the router does not answer; whether it was set is not known")
-        if answer["outcome"] == v.FULL:
-            raise _Refused(400, "ID or version is too long, or there are link.max_broadcasts already")
-        if answer["outcome"] != v.OK:
-            raise _Refused(503, "the store failed, or link.max_broadcast_changes wait for it; it was not set")
-        broadcasts: dict[str, str] = answer["broadcasts"]
-        return broadcasts
-
-
-async def _version(request: Request) -> str:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_VERSION_BYTES:
-            raise _Refused(400, "the version is too long")
-    try:
-        version = body.decode().strip()
-    except UnicodeDecodeError:
-        raise _Refused(400, "the version is not UTF-8") from None
-    if not version or not version.isprintable():
-        raise _Refused(400, "the body is the broadcast's version: printable text")
-    return version
-
-
-def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_broadcast: SetBroadcast) -> Starlette:
-    """The admin port's pages. `status` asks the whole farm; its `status` is "ok" when everything serves.
-    `unready` tells why the farm should get nothing new."""
+    status: asks the whole farm; its `status` is "ok" when everything serves. unready: tells why the farm should get
+    nothing new. dialects: all that there are, on or off.
+    """
 
     async def live(request: Request) -> Response:
         code, body = page(LIVE, (), 0)
@@ -115,9 +63,13 @@ def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_b
         return JSONResponse(await status())
 
     async def metrics(request: Request) -> Response:
-        return Response(exposition(_families(await status())), media_type=CONTENT_TYPE)
+        return Response(exposition(_families(await status(), dialects)), media_type=CONTENT_TYPE)
 
-    broadcasts = _Broadcasts(set_broadcast)
+    of_dialects = [
+        route
+        for spec in dialects
+        for route in spec.admin_routes(AdminContext(status, partial(set_broadcast, spec.name)))
+    ]
     return Starlette(
         routes=[
             Route("/live", live),
@@ -125,8 +77,7 @@ def application(status: Callable[[], Awaitable[Status]], unready: Unready, set_b
             Route("/health", health),
             Route("/status", full),
             Route("/metrics", metrics),
-            Route("/broadcasts", broadcasts.all),
-            Route("/broadcasts/{id:path}", broadcasts.one, methods=["PUT", "DELETE"]),
+            *of_dialects,
         ]
     )
 
@@ -137,7 +88,8 @@ async def run(
     status: Callable[[], Awaitable[Status]],
     unready: Unready,
     set_broadcast: SetBroadcast,
+    dialects: Sequence[DialectSpec],
     stop: trio.Event,
 ) -> None:
     """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
-    await AdminPort(application(status, unready, set_broadcast), options).run(listener, stop.wait)
+    await AdminPort(application(status, unready, set_broadcast, dialects), options).run(listener, stop.wait)

@@ -25,6 +25,7 @@ import trio
 import zmq
 
 from farm import capacity
+from farm.dialects import specs
 from farm.settings import AdminOptions, FarmOptions, WorkerOptions
 from farm.supervisor import admin, data_folder, health
 from farm.supervisor.children import (
@@ -135,7 +136,7 @@ class Supervisor:
         handle = os.dup(self.listeners.admin.fileno())  # it closes what it is given
         options = self.settings.get(AdminOptions)
         status, unready = partial(health.status, self), partial(health.unready, self)
-        await admin.run(handle, options, status, unready, self.link.set_broadcast, stop)
+        await admin.run(handle, options, status, unready, self.link.set_broadcast, specs(), stop)
 
     # ------------------------------------------------------------------ processes
 

@@ -15,9 +15,8 @@ from typing import Any
 import trio
 import zmq
 
-import farm.dialects
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
-from farm.dialects import Context
+from farm.dialects import Context, modules, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
 from farm.worker.fd_passing import Handover
 from farm.worker.health import Health
@@ -25,7 +24,6 @@ from farm.worker.link import WorkerLink
 from farm.worker.shared_path import by_path
 from farm.worker.sockets import Sockets
 from router.common import lifecycle, logs
-from router.common.fd_passing import is_wanted
 from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import base_url, open_listener
@@ -36,7 +34,7 @@ from router.common.pace import Pace
 from router.common.poller import READ, Poller
 from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
 from router.common.token import Tokens
-from router.dialects import is_on, modules
+from router.dialects import app_server_reads, spoken
 from router.key_file import load_or_make_keys
 
 _TICK_S = 0.25
@@ -102,7 +100,8 @@ class Worker:
         pace = Pace(options.wakeup_interval, settings.get(FarmOptions).count)
         self.poller = Poller(_LINGER_S, pace, self.link.fileno)
         self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
-        self._handover = Handover(data) if is_wanted(settings) else None
+        reads = app_server_reads(settings, specs())
+        self._handover = Handover(data) if reads is not None else None
         self.sockets = Sockets(
             self.poller,
             options,
@@ -249,7 +248,8 @@ class Worker:
 
 def _dialects(settings: Settings, tokens: Tokens, counters: WorkerCounters) -> list[tuple[ModuleType, Any]]:
     context = Context(settings, tokens, counters, time.time)
-    return [(module, module.dialect(context)) for module in modules(farm.dialects) if is_on(settings, module)]
+    on = {spec.name for spec in spoken(settings, specs())}
+    return [(module, module.dialect(context)) for module in modules() if module.NAME in on]
 
 
 def check(settings: Settings) -> None:

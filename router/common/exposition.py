@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from router.common.metrics import ROUTER_METRICS, WORKER_METRICS
+from router.common.metrics import Metric as Number
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -30,16 +30,21 @@ def exposition(families: Iterable[Metric]) -> bytes:
     return generate_latest(registry)
 
 
-def families(router: dict[str, Any], workers: list[dict[str, Any]]) -> Iterator[Metric]:
-    """What the router counts, and what its workers have told it last."""
-    for metric in ROUTER_METRICS:
+def families(
+    router: dict[str, Any],
+    workers: list[dict[str, Any]],
+    of_router: Iterable[Number],
+    of_workers: Iterable[Number],
+) -> Iterator[Metric]:
+    """What the router counts, and what its workers have told it last, with the tables that say what there is."""
+    for metric in of_router:
         value = router.get(metric.name)
         if value is not None:
             yield family(metric.kind, f"farm_router_{metric.name}", metric.help, [], [([], value)])
     memory = [(["router", ""], router["memory"])] if "memory" in router else []
     memory += [(["worker", str(w["shard"])], w["memory"]) for w in workers if "memory" in w]
     yield family("gauge", "farm_memory_bytes", "Resident memory.", ["process", "shard"], memory)
-    for metric in WORKER_METRICS:
+    for metric in of_workers:
         rows = [([str(w["shard"])], w[metric.name]) for w in workers if metric.name in w]
         yield family(metric.kind, f"farm_worker_{metric.name}", metric.help, ["shard"], rows)
 

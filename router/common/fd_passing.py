@@ -14,19 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from router.common import logs
-from router.common.options import Settings
 from router.common.poller import READ, Poller
-from router.dialects import is_on, pusher
 
 SOCKET_NAME: Final = "adopt.sock"
 _PACKET_BYTES: Final = 4096  # a worker passes far less: what it had to read to know whose the connection is
 _BATCH: Final = 64
 _BACKLOG: Final = 1024
-
-
-def is_wanted(settings: Settings) -> bool:
-    """Whether app servers may come to the device port."""
-    return is_on(settings, pusher) and settings.get(pusher.PusherOptions).one_port
 
 
 def socket_path(folder: Path) -> str:

@@ -1,4 +1,5 @@
-"""What each log event means, in a line: for the reference page. A test holds it against the calls in the code."""
+"""What each log event means, in a line: for the reference page; those of a dialect stand in its spec. A test holds it
+against the calls in the code."""
 
 from __future__ import annotations
 
@@ -79,9 +80,6 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "store.unwritable": "Something that no store can hold was refused.",
     "supervisor.task_failed": "A task of the supervisor raised an error; the trace follows, and the task goes on.",
     "turn.failed": "A callback of the event loop raised an error; the trace follows.",
-    "webhook.dropped": "Events for a webhook were given up.",
-    "webhook.failed": "A webhook's server did not take an event; it is tried again in `again_s` s.",
-    "webhook.tick_failed": "Periodic work of the webhooks raised an error; the trace follows.",
     "worker.beat_failed": "A worker's heartbeat could not be made; the next one is tried.",
     "worker.drained": "The worker has closed all its devices.",
     "worker.draining": "The worker closes its devices over `seconds` s.",

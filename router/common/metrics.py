@@ -1,4 +1,4 @@
-"""Every number the farm counts: one table, from which the counters, the Prometheus page and PushGo's page are made."""
+"""Every number the farm counts: one table, from which the counters and the Prometheus page are made."""
 
 from __future__ import annotations
 
@@ -7,46 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number. `pushgo` is its name on PushGo's `/metrics/` page, where it had one there."""
+    """One number. What a dialect alone counts stands in its spec."""
 
     name: str
     kind: str  # "counter" or "gauge"
     help: str
-    pushgo: str = ""
 
 
 ROUTER_METRICS = (
-    Metric(
-        "pushes",
-        "counter",
-        "Pushes that asked for delivery, after their request was found valid.",
-        "updates.appserver.received",
-    ),
+    Metric("pushes", "counter", "Pushes that asked for delivery, after their request was found valid."),
     Metric("pushes_delivered", "counter", "Pushes answered 200: durable, and written to the device's socket."),
     Metric("pushes_stored", "counter", "Pushes answered 202, or 201: durable, waiting for the device."),
     Metric("pushes_unkept", "counter", "Pushes with a TTL of 0: said to a device that is here, never stored."),
-    Metric(
-        "pushes_refused",
-        "counter",
-        "Pushes answered 503: inbox full, store failed or queue full.",
-        "updates.appserver.error",
-    ),
-    Metric(
-        "pushes_rejected",
-        "counter",
-        "Pushes answered 401, 404 or 410: bad token or signature, or nobody there.",
-        "updates.appserver.rejected",
-    ),
-    Metric(
-        "pushes_invalid",
-        "counter",
-        "Pushes answered 400: a version or a header is bad.",
-        "updates.appserver.invalid",
-    ),
-    Metric("pushes_too_long", "counter", "Pushes answered 413: too much data.", "updates.appserver.toolong"),
+    Metric("pushes_refused", "counter", "Pushes answered 503: inbox full, store failed or queue full."),
+    Metric("pushes_rejected", "counter", "Pushes answered 401, 404 or 410: bad token or signature, or nobody there."),
+    Metric("pushes_invalid", "counter", "Pushes answered 400: a version or a header is bad."),
+    Metric("pushes_too_long", "counter", "Pushes answered 413: too much data."),
     Metric("pushes_over", "counter", "Pushes answered 503 because the store holds store.max_bytes; refused ones, too."),
     Metric("acks", "counter", "Updates that devices acknowledged, as heard by the router."),
-    Metric("http_requests", "counter", "Requests on the router port.", "updates.appserver.incoming"),
+    Metric("http_requests", "counter", "Requests on the router port."),
     Metric("http_bad_requests", "counter", "Requests that were no valid HTTP or over a limit."),
     Metric("http_connections", "gauge", "Open connections of app servers."),
     Metric("http_buffered", "gauge", "Bytes of requests and answers that wait in the router."),
@@ -54,8 +33,8 @@ ROUTER_METRICS = (
     Metric("http_evicted", "counter", "Idle connections of app servers closed to make room for new ones."),
     Metric("http_refused", "counter", "Connections of app servers told 503 because none was idle."),
     Metric("http_failed", "counter", "Connections of app servers closed because of an error of the router."),
-    Metric("http_connects", "counter", "Connections of app servers accepted.", "endpoint.socket.connect"),
-    Metric("http_disconnects", "counter", "Connections of app servers closed.", "endpoint.socket.disconnect"),
+    Metric("http_connects", "counter", "Connections of app servers accepted."),
+    Metric("http_disconnects", "counter", "Connections of app servers closed."),
     Metric("waits", "counter", "Times that pushes were let gather before the router looked: endpoint.gather_ms."),
     Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
     Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
@@ -69,9 +48,6 @@ ROUTER_METRICS = (
     Metric("events", "counter", "Events published to channels, by app servers and by devices."),
     Metric("channels", "gauge", "Occupied channels that have a name."),
     Metric("members", "gauge", "Members of presence channels."),
-    Metric("webhooks_sent", "counter", "Events that webhooks' servers have taken."),
-    Metric("webhooks_dropped", "counter", "Events given up: their server failed for too long, or too many waited."),
-    Metric("webhooks_waiting", "gauge", "Events that wait for webhooks' servers."),
     Metric("store_commits", "counter", "Group commits."),
     Metric("store_writes", "counter", "Writes in those commits, after merging."),
     Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
@@ -85,27 +61,25 @@ ROUTER_METRICS = (
 )
 
 WORKER_METRICS = (
-    Metric("connections", "gauge", "Open device connections.", "update.client.connections"),
-    Metric("connects", "counter", "Device connections accepted.", "client.socket.connect"),
-    Metric("disconnects", "counter", "Device connections closed, for whatever reason.", "client.socket.disconnect"),
+    Metric("connections", "gauge", "Open device connections."),
+    Metric("connects", "counter", "Device connections accepted."),
+    Metric("disconnects", "counter", "Device connections closed, for whatever reason."),
     Metric("upgrades", "counter", "Upgrade requests answered 101."),
     Metric("upgrades_refused", "counter", "Requests on the device port answered with an HTTP error."),
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
-    Metric("hellos", "counter", "hello commands answered 200.", "updates.client.hello"),
-    Metric("registers", "counter", "register commands answered 200.", "updates.client.register"),
-    Metric("unregisters", "counter", "unregister commands answered 200.", "updates.client.unregister"),
-    Metric("acks", "counter", "ack commands.", "updates.client.ack"),
+    Metric("hellos", "counter", "hello commands answered 200."),
+    Metric("registers", "counter", "register commands answered 200."),
+    Metric("unregisters", "counter", "unregister commands answered 200."),
+    Metric("acks", "counter", "ack commands."),
     Metric("nacks_301", "counter", "nack commands of WebPush: the page's handler threw an exception."),
     Metric("nacks_302", "counter", "nack commands of WebPush: the page's handler rejected its promise."),
     Metric("nacks_303", "counter", "nack commands of WebPush: an error inside the browser."),
     Metric("nacks_other", "counter", "nack commands of WebPush with another code, or none."),
-    Metric("pings", "counter", "ping commands.", "updates.client.ping"),
-    Metric(
-        "pings_too_many", "counter", "Devices closed because they pinged too often.", "updates.client.too_many_pings"
-    ),
+    Metric("pings", "counter", "ping commands."),
+    Metric("pings_too_many", "counter", "Devices closed because they pinged too often."),
     Metric("commands_refused", "counter", "Commands answered with an error and a close."),
-    Metric("updates_sent", "counter", "Updates written to devices.", "updates.sent"),
+    Metric("updates_sent", "counter", "Updates written to devices."),
     Metric("deliveries_missed", "counter", "Deliveries for devices that are not here any more, or do not read."),
     Metric("channels", "gauge", "Channels that have subscribers on this worker."),
     Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),

@@ -24,18 +24,18 @@ _SPREAD_S: Final = 3600.0
 _FIRST_S: Final = 30.0
 """From the start to the first round at the latest: how long ago the one before was is not known."""
 
-Kept = tuple[str, int]
-"""A space of records by device key, and the seconds that one lives after its device was seen; 0: for ever."""
-
 
 class Keeper:
-    """Renews what the devices of the map depend on. `tick` is to be called a few times a second."""
+    """Renews what the devices of the map depend on. `tick` is to be called a few times a second.
+
+    kept: spaces of records by device key, each with the seconds that one lives after its device was seen; 0: for ever.
+    """
 
     def __init__(
         self,
         committer: GroupCommitter,
         addresses: AddressMap,
-        kept: Iterable[Kept],
+        kept: Iterable[tuple[str, int]],
         unix_time: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:

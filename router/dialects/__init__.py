@@ -1,15 +1,14 @@
-"""App-server side of the dialects: one module each, found by being here.
+"""The dialects, found by being here, and what one is: a frozen `DialectSpec`. See docs/write-a-dialect.md.
 
-A dialect module has
+A dialect is a package in this folder, or a module in `farm.dialects`, or both under one name:
 
-    NAME       the dialect's name, the key in the `[dialects]` section that turns it on
-    ON         whether it is on by default
-    SECTIONS   its sections of the settings
-    routes(context) -> Iterable[Route]
-    kept(settings) -> Iterable[Kept]    records that are renewed while the device of their key is connected
+    router/dialects/X/__init__.py    SPEC, made of what follows
+    router/dialects/X/protocol.py    what both sides share: settings, limits, addresses, formats, error tables
+    router/dialects/X/app_server.py  its routes on the router port; what it alone needs stands beside it
+    farm/dialects/X.py               the device side
 
-`router.core.keeping` says what `kept` means. A route turns a request into calls of the core (`router.core.facades`) and
-their outcome into a status and a body. It must call its `reply` exactly once, at once or later. Nothing here does I/O.
+The spec itself is light: whatever a part of it needs beyond `protocol` is imported when that part is asked for, so a
+worker loads no hub and no HTTP port. Nothing outside of a dialect's own files names it.
 """
 
 from __future__ import annotations
@@ -17,89 +16,137 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from router.common.metrics import ROUTER_METRICS, WORKER_METRICS, Metric
 from router.common.options import Section, Settings, option
-from router.common.token import Tokens
-from router.core.facades import Core
-from router.http.http1 import Request, Response
-from router.http.turns import Turns
 
-Reply = Callable[[Response], None]
-Handler = Callable[[Request, Reply], None]
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from router.dialects.app_server import Context, Service
+    from router.http.routes import Route
+
+Kept = tuple[str, int]
+"""A space of records by device key, and the seconds that one lives after its device was seen; 0: for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a dialect's routes may use."""
+class ForeignSettings(NamedTuple):
+    """What another server's configuration file says."""
 
-    core: Core
-    tokens: Tokens
-    settings: Settings
-    unix_time: Callable[[], float]
-    status: Callable[[], dict[str, Any]]
-    turns: Turns = field(default_factory=Turns)
-    """For work of which one turn should see only a piece."""
+    settings: list[tuple[str, str, object]]
+    """Where it says so, the key of an option, and its value."""
+    warnings: tuple[str, ...] = ()
+    """What it says that has no meaning here, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Requests whose path is `path`, or begins with it where it ends in a slash and `exact` is False."""
+class ForeignConfig:
+    """A flag that takes another server's configuration file. What it says counts more than the settings file, and less
+    than variables and flags."""
 
-    path: bytes
-    handler: Handler
-    exact: bool = True
-
-
-class Router:
-    """Finds the handler of a path: exact ones by one look-up, prefixes by the path's first part."""
-
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self._exact: dict[bytes, Handler] = {}
-        self._prefixes: dict[bytes, Handler] = {}
-        self._longest = 0
-        """Of the prefixes: no more of a path is looked at."""
-        for route in routes:
-            table = self._exact if route.exact else self._prefixes
-            if route.path in table:
-                raise ValueError(f"two dialects claim {route.path.decode()}")
-            table[route.path] = route.handler
-            if not route.exact:
-                self._longest = max(self._longest, len(route.path))
-
-    def find(self, path: bytes) -> Handler | None:
-        """The handler of this path; of several prefixes the longest."""
-        handler = self._exact.get(path)
-        end = min(len(path), self._longest)
-        while handler is None and (end := path.rfind(b"/", 0, end)) >= 0:
-            handler = self._prefixes.get(path[: end + 1])
-        return handler
+    flag: str
+    help: str
+    read: Callable[[Path], ForeignSettings]
+    """Raises: MendableError with every problem, among them what the farm does not have."""
 
 
-def modules(package: ModuleType) -> list[ModuleType]:
-    """The dialect modules in a package, by name."""
-    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_"))
-    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+@dataclass(frozen=True, slots=True)
+class AdminContext:
+    """What routes on the admin port may use."""
+
+    status: Callable[[], Awaitable[dict[str, Any]]]
+    """The whole farm's, as `GET /status` has it."""
+    set_broadcast: Callable[[str, str | None], Awaitable[dict[str, Any] | None]]
+    """Set the dialect's broadcast of this key, remove it (None), or only tell what there are (an empty key). Returns:
+    `outcome` and all `broadcasts`; None if the router does not answer."""
 
 
-def switches(found: Iterable[ModuleType]) -> type[Section]:
-    """The `[dialects]` section: one switch for each dialect that has a module on either side."""
-    on: dict[str, bool] = {}
-    for module in found:
-        on[module.NAME] = module.ON
-    fields = [(name, bool, option(default, f"speak {name}")) for name, default in sorted(on.items())]
+def _no_fault(settings: Settings) -> None:
+    return
+
+
+def _nothing(about: object) -> tuple[()]:
+    return ()
+
+
+def _not_here(settings: Settings) -> tuple[bytes, ...] | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialectSpec:
+    """Everything about a dialect that anybody else has to know."""
+
+    name: str
+    """The key in the `[dialects]` section that turns it on, the first part of its addresses, the name of its files."""
+    on: bool = True
+    """Whether it is on by default."""
+    sections: tuple[type[Section], ...] = ()
+    """Its sections of the settings."""
+    check: Callable[[Settings], None] = _no_fault
+    """Sees whether what its settings refer to can be used, before any process is started. Raises: MendableError."""
+    foreign_configs: tuple[ForeignConfig, ...] = ()
+    router_metrics: tuple[Metric, ...] = ()
+    """What its services count."""
+    worker_metrics: tuple[Metric, ...] = ()
+    """What its device side counts."""
+    log_events: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Events that only it logs, each with its meaning in a line."""
+    kept: Callable[[Settings], Iterable[Kept]] = _nothing
+    """Spaces of records that are renewed while the device of their key is connected (`router.core.keeping`)."""
+    routes: Callable[[Context], Iterable[Route]] = _nothing
+    """On the router port. A handler calls its `reply` exactly once, at once or later, and does no I/O."""
+    services: Callable[[Context], Iterable[Service]] = _nothing
+    """Background tasks of the router."""
+    admin_routes: Callable[[AdminContext], Iterable[BaseRoute]] = _nothing
+    """On the admin port."""
+    read_on_device_port: Callable[[Settings], tuple[bytes, ...] | None] = _not_here
+    """Where its app servers may come to the device port too: the paths that they ask for with GET and HEAD there. What
+    comes with another method but a WebSocket's GET is passed to the router in any case. None: they may not come."""
+
+
+def specs() -> tuple[DialectSpec, ...]:
+    """Those of all dialects that have a package here, in the order of their names."""
+    names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.ispkg)
+    return tuple(importlib.import_module(f"{__name__}.{name}").SPEC for name in names)
+
+
+def spoken(settings: Settings, known: Iterable[DialectSpec]) -> list[DialectSpec]:
+    """Those of the known dialects that the settings turn on."""
+    return [spec for spec in known if is_on(settings, spec)]
+
+
+def is_on(settings: Settings, spec: DialectSpec) -> bool:
+    """Whether the settings turn this dialect on."""
+    for section in settings:
+        if section.SECTION == "dialects":
+            return bool(getattr(section, spec.name))
+    return spec.on
+
+
+def app_server_reads(settings: Settings, known: Iterable[DialectSpec]) -> tuple[bytes, ...] | None:
+    """`read_on_device_port` of all dialects that are on, together; None if app servers come to the router port only."""
+    found = [paths for spec in spoken(settings, known) if (paths := spec.read_on_device_port(settings)) is not None]
+    return tuple(dict.fromkeys(path for paths in found for path in paths)) if found else None
+
+
+def all_metrics(known: Iterable[DialectSpec]) -> tuple[list[Metric], list[Metric]]:
+    """What the router counts, and what a worker counts: the house's own numbers and those of the dialects."""
+    dialects = list(known)
+    of_router = [metric for spec in dialects for metric in spec.router_metrics]
+    of_worker = [metric for spec in dialects for metric in spec.worker_metrics]
+    return [*ROUTER_METRICS, *of_router], [*WORKER_METRICS, *of_worker]
+
+
+def switches(known: Iterable[DialectSpec]) -> type[Section]:
+    """The `[dialects]` section: one switch for each dialect."""
+    on = sorted((spec.name, spec.on) for spec in known)
+    fields = [(name, bool, option(default, f"speak {name}")) for name, default in on]
     namespace = {"SECTION": "dialects", "HELP": "Which dialects the farm speaks."}
     made = dataclasses.make_dataclass("DialectOptions", fields, bases=(Section,), frozen=True, namespace=namespace)
     assert issubclass(made, Section)
     return made
-
-
-def is_on(settings: Settings, module: ModuleType) -> bool:
-    """Whether the settings turn this dialect on."""
-    for section in settings:
-        if section.SECTION == "dialects":
-            return bool(getattr(section, module.NAME))
-    return bool(module.ON)

@@ -24,8 +24,8 @@ from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.common.settings import EndpointOptions
 from router.core.gathering import Senders
-from router.dialects import Router
 from router.http.http1 import HttpConnection, Place, Request, Response
+from router.http.routes import NOT_FOUND, Router
 from router.http.turns import Turns
 
 _READ_BYTES = 16_384
@@ -38,7 +38,6 @@ _RESERVE: Final = 64
 """Descriptors that connections never take: the store, the link and the logs need some."""
 _AT_WORK: Final = 32
 """So many connections may have their whole share of requests in a turn; where there are more, each has less."""
-_NOT_FOUND = Response(404, b'"Not Found"')
 _INTERNAL = Response(500, b'"Internal Server Error"')
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 _SOON = ("Retry-After", "5")
@@ -330,7 +329,7 @@ class HttpPort:
         self._counters.http_requests += 1
         handler = self._routes.find(request.path)
         if handler is None:
-            reply(_OPTIONS if request.path == b"*" else _NOT_FOUND)
+            reply(_OPTIONS if request.path == b"*" else NOT_FOUND)
             return
         try:
             handler(request, reply)

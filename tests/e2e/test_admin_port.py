@@ -8,22 +8,41 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from farm.settings import AdminOptions
 from farm.supervisor.admin import application
 from farm.supervisor.admin_port import AdminPort
+from router.dialects import AdminContext, DialectSpec
 
 GET = b"GET /live HTTP/1.1\r\nhost: h\r\n\r\n"
 SHORT = AdminOptions(max_connections=3, max_header_bytes=1024, request_timeout=0.3, idle_timeout=0.3)
 LONG = AdminOptions(max_connections=3, max_header_bytes=1024)
 PATIENCE_S = 20
-PUT = b"PUT /broadcasts/a HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\n"
+PUT = b"PUT /taken HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\n"
 H2C = b"upgrade: h2c\r\nconnection: upgrade\r\nhttp2-settings: AAMAAABkAAQAAP__\r\nhost"
 Connect = Callable[[], Awaitable[trio.SocketStream]]
+
+
+def pages(context: AdminContext) -> list[Route]:
+    """Those of a dialect: one takes a body, one fails."""
+
+    async def taken(request: Request) -> Response:
+        return Response(await request.body())
+
+    async def fails(request: Request) -> Response:
+        return JSONResponse(await context.set_broadcast("", None))
+
+    return [Route("/taken", taken, methods=["PUT"]), Route("/fails", fails)]
+
+
+DIALECT: Final = DialectSpec(name="any", admin_routes=pages)
 
 
 @asynccontextmanager
@@ -39,12 +58,12 @@ async def serving(options: AdminOptions, wait: trio.Event | None = None) -> Asyn
         return ()
 
     async def set_broadcast(space: str, key: str, value: str | None) -> dict[str, Any] | None:
-        raise RuntimeError("a defect of ours")
+        raise RuntimeError(f"a defect of ours, for {space}")
 
     listener = socket.create_server(("127.0.0.1", 0))
     number = listener.getsockname()[1]
     stop = trio.Event()
-    port = AdminPort(application(status, unready, set_broadcast), options)  # type: ignore[arg-type]
+    port = AdminPort(application(status, unready, set_broadcast, [DIALECT]), options)  # type: ignore[arg-type]
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(port.run, listener.detach(), stop.wait)
@@ -158,8 +177,8 @@ def test_where_all_have_a_request_the_next_one_hears_503() -> None:
         (b"\x16\x03\x01\x00\xee\r\n\r\n", b" 400"),
         (b"BREW /live HTTP/1.1\r\nhost: h\r\n\r\n", b" 405"),
         (b"GET /\xff%00 HTTP/1.1\r\nhost: h\r\n\r\n", b" 4"),
-        (b"GET /broadcasts HTTP/1.1\r\nhost: h\r\n\r\n", b" 500"),
-        (b"PUT /broadcasts/a HTTP/1.1\r\nhost: h\r\ncontent-length: " + b"0" * 900 + b"9\r\n\r\n", b""),
+        (b"GET /fails HTTP/1.1\r\nhost: h\r\n\r\n", b" 500"),
+        (b"PUT /taken HTTP/1.1\r\nhost: h\r\ncontent-length: " + b"0" * 900 + b"9\r\n\r\n", b""),
         (b"GET /live HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n", b" 4"),
     ],
 )

@@ -14,10 +14,10 @@ from support.farm_fixture import until
 from router.common.metrics import RouterCounters
 from router.common.poller import Poller
 from router.common.settings import EndpointOptions
-from router.dialects import Handler, Reply, Route, Router
 from router.http.http1 import Request, Response
 from router.http.http_port import HttpPort
 from router.http.parts import Parts, one_a_turn
+from router.http.routes import Handler, Reply, Route, Router
 from router.http.turns import Turns
 
 PATIENCE_S = 20

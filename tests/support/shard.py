@@ -15,7 +15,7 @@ from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
 from router.common.token import Tokens
-from router.dialects.webpush import WebPushOptions, device_address
+from router.dialects.webpush.protocol import WebPushOptions, device_address
 from support.common import Clock, settings_with
 
 UAID = "0123456789abcdef0123456789abcdef"

@@ -4,7 +4,7 @@ import gc
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from support.common import Clock, settings_with
 
-from farm.settings import WorkerOptions, all_sections
+from farm.settings import WorkerOptions
 from farm.worker.fd_passing import Handover
 from farm.worker.sniff import ENOUGH
 from farm.worker.sockets import Sockets
 from router.common import fd_passing as handover
-from router.common.fd_passing import Handovers, is_wanted
+from router.common.fd_passing import Handovers
 from router.common.metrics import RouterCounters, WorkerCounters
-from router.common.options import defaults
+from router.common.options import Settings, defaults
 from router.common.poller import Poller
 from router.common.settings import EndpointOptions
-from router.dialects import Reply, Route, Router
-from router.dialects.pusher import PusherOptions
+from router.dialects import DialectSpec, app_server_reads, switches
 from router.http.http1 import Request, Response
 from router.http.http_port import HttpPort
+from router.http.routes import Reply, Route, Router
 from router.http.turns import Turns
 
 PATIENCE_S = 20
@@ -390,10 +390,16 @@ def test_out_of_descriptors_a_worker_waits(rig: Rig) -> None:
         assert rig.router.counters.http_connections == 1
 
 
-def test_it_is_wanted_where_the_dialect_is_on() -> None:
-    sections = all_sections()
-    (switches,) = (section for section in sections if section.SECTION == "dialects")
-    assert not is_wanted(defaults(sections))
-    on = defaults(sections).replace(PusherOptions, one_port=True)
-    assert is_wanted(on)
-    assert not is_wanted(on.replace(switches, pusher=False))
+def test_it_is_wanted_where_a_dialect_that_is_on_has_it() -> None:
+    def reads(paths: tuple[bytes, ...] | None) -> Callable[[Settings], tuple[bytes, ...] | None]:
+        return lambda settings: paths
+
+    one = DialectSpec(name="one", read_on_device_port=reads((b"/a", b"/b")))
+    two = DialectSpec(name="two", read_on_device_port=reads((b"/b", b"/c")))
+    none = DialectSpec(name="none")
+    switches_of = switches((one, two, none))
+    on = defaults([switches_of])
+    assert app_server_reads(on, (none, one, two)) == (b"/a", b"/b", b"/c")
+    assert app_server_reads(on.replace(switches_of, one=False), (none, one, two)) == (b"/b", b"/c")
+    assert app_server_reads(on.replace(switches_of, one=False, two=False), (none, one, two)) is None
+    assert app_server_reads(on, (none,)) is None

@@ -33,10 +33,10 @@ from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
-from router.dialects.pusher import PusherOptions
 from router.dialects.pusher.applications import socket_signature, user_signature
-from router.dialects.simplepush import SimplePushOptions
-from router.dialects.webpush import WebPushOptions
+from router.dialects.pusher.protocol import PusherOptions
+from router.dialects.simplepush.protocol import SimplePushOptions
+from router.dialects.webpush.protocol import WebPushOptions
 
 CHANNEL: Final = "11111111-2222-3333-4444-555555555555"
 UAID: Final = "0123456789abcdef0123456789abcdef"

@@ -17,8 +17,10 @@ from support.common import DELIVERY_TIMEOUT_S, FakeWorker, Rig, growth, in_rig, 
 
 from router.common import messages as v
 from router.common.token import Tokens
-from router.dialects import Context, Router
-from router.dialects.pusher import (
+from router.dialects.app_server import Context
+from router.dialects.pusher.app_server import routes
+from router.dialects.pusher.applications import AppsError
+from router.dialects.pusher.protocol import (
     CACHE,
     PusherOptions,
     cache_expiry,
@@ -32,10 +34,9 @@ from router.dialects.pusher import (
     is_private,
     is_socket_id,
     label,
-    routes,
 )
-from router.dialects.pusher.applications import AppsError
 from router.http.http1 import Request, Response
+from router.http.routes import Router
 from router.http.turns import Turns
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"

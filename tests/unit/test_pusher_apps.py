@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from farm import cli
+from router.common.options import Settings
+from router.dialects.pusher import SPEC
 from router.dialects.pusher.applications import (
     WEBHOOK_EVENTS,
     App,
@@ -23,6 +25,7 @@ from router.dialects.pusher.applications import (
     socket_signature,
     user_signature,
 )
+from router.dialects.pusher.protocol import PusherOptions
 
 KEY = "278d425bdf160c739803"
 SECRET = "7ad3773142a6692b25b8"
@@ -315,3 +318,8 @@ def test_applications_that_cannot_be_read_are_told_at_once(
 
 def test_a_dialect_that_is_off_needs_no_applications(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_force(capsys, "--set", "pusher.apps=none.json", "--set", "dialects.pusher=false")
+
+
+def test_app_servers_may_come_to_the_device_port_where_that_is_set() -> None:
+    assert SPEC.read_on_device_port(Settings([PusherOptions()])) is None
+    assert SPEC.read_on_device_port(Settings([PusherOptions(one_port=True)])) == (b"/apps", b"/metrics")

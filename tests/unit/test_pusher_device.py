@@ -17,14 +17,14 @@ from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
-from router.dialects.pusher import (
+from router.dialects.pusher.applications import socket_signature, user_signature
+from router.dialects.pusher.protocol import (
     CACHE,
     PusherOptions,
     cache_record,
     channel_address,
     label,
 )
-from router.dialects.pusher.applications import socket_signature, user_signature
 
 KEY = "278d425bdf160c739803"
 SECRET = "7ad3773142a6692b25b8"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dialects.pusher import PusherOptions
+from router.dialects.pusher.protocol import PusherOptions
 from router.dialects.pusher.subscription_counts import Name, SubscriptionCounts
 
 

@@ -12,8 +12,8 @@ from support.common import Clock, FakeWorker, Rig, in_rig
 from support.pusher_webhook_site import site
 
 from router.common import messages as v
-from router.dialects.pusher import CACHE_MISS, PusherOptions, channel_address, label
 from router.dialects.pusher.applications import WEBHOOK_EVENTS, App, Webhook
+from router.dialects.pusher.protocol import CACHE_MISS, PusherOptions, channel_address, label
 from router.dialects.pusher.webhooks import Outbox, Sender, Webhooks
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"

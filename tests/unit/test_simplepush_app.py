@@ -10,9 +10,11 @@ from support.common import DELIVERY_TIMEOUT_S, FakeWorker, Rig, growth, in_rig, 
 from router.common import messages as v
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
-from router.dialects import Context, Router
-from router.dialects.simplepush import NAME, PURPOSE, SimplePushOptions, routes
+from router.dialects.app_server import Context
+from router.dialects.simplepush.app_server import routes
+from router.dialects.simplepush.protocol import NAME, PURPOSE, SimplePushOptions
 from router.http.http1 import Request, Response
+from router.http.routes import Router
 from router.http.turns import Turns
 from router.store.base import Reads, Writes
 

@@ -18,7 +18,7 @@ from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
 from router.common.uuids import device_key
-from router.dialects.simplepush import DEVICES, PURPOSE, SimplePushOptions
+from router.dialects.simplepush.protocol import DEVICES, PURPOSE, SimplePushOptions
 from router.store.base import Item
 
 UAID = "0123456789abcdef0123456789abcdef"

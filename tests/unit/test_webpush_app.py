@@ -14,8 +14,9 @@ from router.common import id_set
 from router.common import messages as v
 from router.common.settings import EndpointOptions, Listen
 from router.common.token import Tokens
-from router.dialects import Context, Router
-from router.dialects.webpush import (
+from router.dialects.app_server import Context
+from router.dialects.webpush.app_server import routes
+from router.dialects.webpush.protocol import (
     DEVICES,
     MESSAGE_PURPOSE,
     NAME,
@@ -28,12 +29,12 @@ from router.dialects.webpush import (
     endpoint,
     parse_wire,
     plain_slot,
-    routes,
     topic_slot,
     wire_version,
 )
 from router.dialects.webpush.vapid import key_digest
 from router.http.http1 import Request, Response
+from router.http.routes import Router
 from router.store.base import Item
 
 URL = "https://push.example.org/farm"

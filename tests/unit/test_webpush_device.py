@@ -28,7 +28,7 @@ from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
-from router.dialects.webpush import (
+from router.dialects.webpush.protocol import (
     DEVICES,
     PURPOSE,
     WebPushOptions,

@@ -22,7 +22,7 @@ import farm.worker.acceptor
 from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from router.common import messages as v
 from router.common.poller import READ
-from router.dialects.webpush import plain_slot
+from router.dialects.webpush.protocol import plain_slot
 
 
 def counted(kind: type[Any], living: Counter[str]) -> type[Any]:

@@ -11,7 +11,7 @@ from support.shard import CHANNEL, KEY, NAME, OTHER, PATIENCE_S, ROOM, Shard, Ta
 from farm.worker.frames import CLOSE, PING, TEXT
 from router.common import messages as v
 from router.common.poller import READ, WRITE
-from router.dialects.webpush import plain_slot
+from router.dialects.webpush.protocol import plain_slot
 
 
 @pytest.fixture

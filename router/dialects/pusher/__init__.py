@@ -1,722 +1,80 @@
-"""Pusher Channels (protocol 7), app-server side: the HTTP API under `/apps/{id}/`.
-
-What both sides share stands here too: options, the kinds of channels, and how the last event of a cache channel is
-kept.
-
-An event is said to the shards and then answered; it is not stored. Only a cache channel's last event is: there the
-answer waits until it is durable.
-"""
+"""Pusher Channels, protocol 7: pusher-js, laravel-echo, Pusher's server libraries, MicroNotifier's configuration."""
 
 from __future__ import annotations
 
-import re
-import struct
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from hashlib import md5
-from typing import Any, ClassVar, Final, TypeVar
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-import msgspec
+from router.common.errors import MendableError
+from router.common.metrics import Metric
+from router.common.options import Settings
+from router.dialects import DialectSpec, ForeignConfig, ForeignSettings
+from router.dialects.pusher.protocol import NAME, PusherOptions
 
-from router.common import messages as v
-from router.common.option_texts import path_or_none
-from router.common.options import Section, Settings, option
-from router.core.channels import Channel
-from router.core.keeping import Kept
-from router.dialects import Context, Handler, Reply, Route
-from router.dialects.pusher.applications import App, load, request_signature, same
-from router.http.http1 import Place, Request, Response
-from router.http.parts import Parts, one_a_turn
-from router.http.percent import unquote
+if TYPE_CHECKING:
+    from router.dialects.app_server import Context, Service
+    from router.http.routes import Route
 
-NAME = "pusher"
-ON = True
-CACHE = "pusher.cache"
-"""Space of the records that hold a cache channel's last event: key is the channel's, value is a `cache_record`."""
-SERVER_TO_USER = "#server-to-user-"
-"""What the name of the channel begins with that only one signed-in user hears."""
+_FLAG: Final = "--micronotifier-config"
+_ONE_PORT_READS: Final = (b"/apps", b"/metrics")
 
 
-@dataclass(frozen=True)
-class PusherOptions(Section):
-    SECTION: ClassVar[str] = "pusher"
-    HELP: ClassVar[str] = "The Pusher dialect: pusher-js, laravel-echo, and the server libraries of Pusher Channels."
+def _check(settings: Settings) -> None:
+    from router.dialects.pusher.applications import AppsError, load
 
-    apps: str = option(
-        "",
-        "JSON file of the applications, with their keys and secrets; empty: there are none",
-        expects="the path of a file",
-        check=path_or_none,
-    )
-    unsigned: bool = option(
-        False,
-        "take requests of app servers without a signature, as MicroNotifier does: whoever reaches the router port may "
-        "publish to every application, list its channels and close its users' connections",
-    )
-    one_port: bool = option(
-        False,
-        "app servers may come to the device port too, as with MicroNotifier: a connection that begins with POST, PUT, "
-        "DELETE or OPTIONS, or with GET or HEAD of /apps or /metrics, is passed to the router; whoever reaches the "
-        "device port then reaches all that the router port serves, and may ask for the names of the applications",
-    )
-    timestamp_window: int = option(600, "how far the auth_timestamp of a request may be from our clock", unit="s", ge=1)
-    activity_timeout: int = option(
-        120, "silence after which a device and the farm look whether the other is there", unit="s", ge=1
-    )
-    pong_timeout: int = option(
-        30, "how much longer a silent device may take to answer before it is closed (4201)", unit="s", ge=1
-    )
-    authorization_timeout: int = option(
-        30,
-        "where the application wants authorized connections: time to sign in or to subscribe to a private channel",
-        unit="s",
-        ge=1,
-    )
-    max_channels_a_connection: int = option(100, "channels one device may be subscribed to", unit="channels", ge=1)
-    max_channel_name: int = option(200, "name of a channel, with its prefix", unit="characters", ge=1, le=512)
-    max_event_name: int = option(200, "name of an event", unit="characters", ge=1)
-    max_data_bytes: int = option(10_240, "data of one event", unit="bytes", ge=0)
-    max_channels_an_event: int = option(100, "channels one event may go to", unit="channels", ge=1)
-    max_batch: int = option(10, "events in one batch_events request", unit="events", ge=1)
-    max_members: int = option(100, "users in one presence channel", unit="users", ge=1)
-    max_user_id: int = option(128, "id of a user", unit="characters", ge=1, le=v.MAX_USER_ID)
-    max_user_info_bytes: int = option(1024, "user_info of a user, as JSON", unit="bytes", ge=2)
-    max_watchlist: int = option(
-        100, "users whose coming and going one signed-in user may watch", unit="users", ge=0, le=100
-    )
-    client_events_a_second: int = option(10, "client events of one device", unit="events", ge=0)
-    cache_ttl: int = option(1800, "how long a cache channel keeps its last event", unit="s", ge=1)
-    subscription_count_many: int = option(
-        100, "subscribers beyond which a channel's count is told no oftener than subscription_count_interval", ge=0
-    )
-    subscription_count_interval: float = option(
-        5.0, "time between two counts told of a channel with many subscribers", unit="s", ge=0.1
-    )
-    subscription_count_queue: int = option(
-        20_000,
-        "channels whose count was told in that time, or soon is; for more, the one told longest ago is forgotten, and "
-        "a count of it that waits is told at once",
-        unit="channels",
-        ge=1,
-    )
-    webhook_hold: float = option(
-        3.0, "how long channel_vacated and member_removed wait for who left to be back", unit="s", ge=0
-    )
-    webhook_retry: int = option(300, "how long a webhook is tried again when its server fails", unit="s", ge=0)
-    webhook_timeout: float = option(10.0, "how long a webhook's server may take to answer", unit="s", ge=0.1)
-    webhook_batch: int = option(50, "events in one webhook request", unit="events", ge=1)
-    webhook_queue: int = option(
-        10_000, "events that may wait for one webhook; beyond, new ones are dropped", unit="events", ge=1
-    )
-    webhook_parallel: int = option(20, "webhook requests under way at once", unit="requests", ge=1)
-
-
-SECTIONS: tuple[type[Section], ...] = (PusherOptions,)
-
-
-# ---------------------------------------------------------------------- channels and events
-
-_CHANNEL: Final = re.compile(r"[A-Za-z0-9_\-=@,.;]+")
-_CACHED: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
-_SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
-_EXPIRY: Final = struct.Struct(">Q")
-_encode = msgspec.json.Encoder().encode
-
-
-def is_channel_name(name: str, most: int) -> bool:
-    """Whether a channel may be called so. Those that begin with SERVER_TO_USER are not among them."""
-    return len(name) <= most and _CHANNEL.fullmatch(name) is not None
-
-
-def is_socket_id(text: str) -> bool:
-    """Whether a socket may be called so."""
-    return _SOCKET_ID.fullmatch(text) is not None
-
-
-def is_private(name: str) -> bool:
-    """Whether a subscription needs a signature; true of encrypted channels too, not of presence channels."""
-    return name.startswith("private-")
-
-
-def is_presence(name: str) -> bool:
-    """Whether the channel has members."""
-    return name.startswith("presence-")
-
-
-def is_encrypted(name: str) -> bool:
-    """Whether only app servers and devices can read the events."""
-    return name.startswith("private-encrypted-")
-
-
-def is_cache(name: str) -> bool:
-    """Whether the channel keeps its last event for those who subscribe later."""
-    return name.startswith(_CACHED)
-
-
-def channel_address(app: str, name: str) -> bytes:
-    """The address of an application's channel."""
-    return v.channel_key(NAME, app, name)
-
-
-def label(app: str, name: str) -> str:
-    """What SUBSCRIBE says to the router of a channel: by it the HTTP API lists channels."""
-    return v.channel_label(NAME, app, name)
-
-
-_NUMERIC: Final = "#"  # begins no JSON
-
-
-def member_info(user_info: str, numeric: bool) -> str:
-    """What presence keeps beside a user's ID: his user_info as JSON or "", and whether the ID was given as a number."""
-    return _NUMERIC + user_info if numeric else user_info
-
-
-def shown_member(user: str, info: str) -> tuple[bytes, bytes]:
-    """A member's ID as JSON, a number if it was given as one, and his user_info as JSON or b""."""
-    if info.startswith(_NUMERIC):
-        return user.encode(), info[1:].encode()
-    return _encode(user), info.encode()
-
-
-CACHE_MISS: Final = "cache_miss"
-"""What HAPPENED says when somebody subscribed to a cache channel that holds no event; its detail is ""."""
-
-
-def event_frame(event: str, channel: str, data: str) -> str:
-    """The text of the frame by which subscribers hear an app server's event."""
-    return event_start(event) + _encode(channel).decode() + event_end(data)
-
-
-def event_start(event: str) -> str:
-    """What of that frame comes before the channel."""
-    return f'{{"event":{_encode(event).decode()},"channel":'
-
-
-def event_end(data: str) -> str:
-    """What of that frame comes after the channel."""
-    return f',"data":{_encode(data).decode()}}}'
-
-
-def cache_record(frame: str, expires: int) -> bytes:
-    """A cache channel's last event as it is kept: the frame, and until when (unix seconds)."""
-    return _EXPIRY.pack(expires) + frame.encode()
-
-
-def cached_frame(record: bytes) -> str:
-    """The frame in a `cache_record`, ready to be sent to a subscriber."""
-    return record[_EXPIRY.size :].decode()
-
-
-def cache_expiry(record: bytes) -> int:
-    """Until when (unix seconds) a `cache_record` holds."""
-    return int(_EXPIRY.unpack_from(record)[0])
-
-
-# ---------------------------------------------------------------------- answers
-
-T = TypeVar("T")
-_Attributes = dict[str, Any]
-
-
-def _error(status: int, message: str, *headers: tuple[str, str]) -> Response:
-    return Response(status, _encode({"error": {"code": status, "message": message}}), headers=headers)
-
-
-class _Refused(Exception):
-    """A request that is answered with an error."""
-
-    def __init__(self, status: int, message: str, *headers: tuple[str, str]) -> None:
-        super().__init__(message)
-        self.response = _error(status, message, *headers)
-
-
-_WAIT: Final = ("Retry-After", "5")
-_EMPTY: Final = Response(200, b"{}")
-_ACCEPTED: Final = Response(202, b"{}")
-_NO_ROUTE: Final = _error(404, "There is no such path")
-_NO_APP: Final = _error(404, "There is no such application")
-_DISABLED: Final = _error(403, "The application is disabled")
-_NOT_KEPT: Final = _error(503, "The event was sent, but the store could not keep it", _WAIT)
-_FAILED: Final = _error(500, "Internal Server Error")
-_NOT_READ: Final = _error(503, "The store could not read it", _WAIT)
-_ONLY: Final = {
-    method: _error(405, f"This path takes {method.decode()}", ("Allow", method.decode()))
-    for method in (b"GET", b"POST")
-}
-_NOTHING: Final[frozenset[str]] = frozenset()
-_INFORMED: Final = frozenset({"user_count", "subscription_count"})
-_INFORMED_OF_ONE: Final = _INFORMED | {"cache"}
-_TERMINATED: Final = (4009, "You were disconnected by the application")
-"""Close code and reason of terminate_connections; pusher-js does not come back after it."""
-
-
-# ---------------------------------------------------------------------- requests
-
-
-class _Event(msgspec.Struct, gc=False):
-    """The body of an event. Of `channels` and `channel` one is there. Null is as good as nothing."""
-
-    name: str
-    data: str
-    channels: list[str] | None = None
-    channel: str | None = None
-    socket_id: str | None = None
-    info: str | None = None
-
-
-class _Batch(msgspec.Struct):
-    """The body of many events."""
-
-    batch: list[_Event]
-
-
-_event_in: Final = msgspec.json.Decoder(_Event)
-_batch_in: Final = msgspec.json.Decoder(_Batch)
-_TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
-
-
-@dataclass(slots=True)
-class _Call:
-    """A request that was found to come from its application."""
-
-    app: App
-    parameters: Mapping[str, str]
-    body: bytes
-    reply: Reply
-    place: Place | None
-
-
-def kept(settings: Settings) -> Iterable[Kept]:
-    """No record here is a device's."""
-    return ()
-
-
-def routes(context: Context) -> Iterable[Route]:
-    """The dialect's routes on the router port."""
-    app_side = _AppSide(context)
-    found = [
-        Route(b"/apps", app_side.names),
-        Route(b"/apps/", app_side.application, exact=False),
-        Route(b"/users/", app_side.user, exact=False),
-    ]
-    if context.settings.get(PusherOptions).one_port:
-        found.append(Route(b"/metrics", _metrics(context)))
-    return found
-
-
-def _metrics(context: Context) -> Handler:
-    """`GET /metrics`, which MicroNotifier has on its one port. On the admin port it is there in any case."""
-    from router.common.exposition import CONTENT_TYPE, exposition, families  # which costs megabytes
-
-    pages = Parts(context.turns, 1, 1)
-
-    def metrics(request: Request, reply: Reply) -> None:
-        def page() -> None:
-            found = context.status()
-            numbers = families(found["router"] | {"memory": found["memory"]}, found["workers"])
-            reply(Response(200, exposition(numbers), CONTENT_TYPE))
-
-        if request.method not in (b"GET", b"HEAD"):
-            reply(_ONLY[b"GET"])
-        else:
-            one_a_turn(pages, request.place, page, lambda: reply(_FAILED))
-
-    return metrics
-
-
-class _AppSide:
-    def __init__(self, context: Context) -> None:
-        options = context.settings.get(PusherOptions)
-        self._options = options
-        self._core = context.core
-        self._messages = context.core.messages
-        self._records = context.core.records
-        self._unix_time = context.unix_time
-        self._listings = Parts(context.turns, 1, 1)
-        self._apps = load(options.apps, options.unsigned)
-        # Libraries' own tests look for these words, and for those of a batch.
-        self._too_long = f"The data content of this event exceeds the allowed maximum ({options.max_data_bytes} bytes)"
-        self._routes: dict[bytes, tuple[bytes, Callable[[_Call], None]]] = {
-            b"events": (b"POST", self._events),
-            b"batch_events": (b"POST", self._batch_events),
-            b"channels": (b"GET", self._channels),
-        }
-        self._routes_of_one: dict[tuple[bytes, bytes], tuple[bytes, Callable[[_Call, str], None]]] = {
-            (b"channels", b""): (b"GET", self._channel),
-            (b"channels", b"users"): (b"GET", self._users),
-            (b"channels", b"events"): (b"POST", self._old_events),
-            (b"users", b"terminate_connections"): (b"POST", self._terminate),
-        }
-
-    # ------------------------------------------------------------------ who asks for what
-
-    def names(self, request: Request, reply: Reply) -> None:
-        """`GET /apps`: what MicroNotifier tells everybody. Without one port only of those that take the unsigned."""
-        names = [app.name for app in self._apps if app.unsigned or self._options.one_port]
-        if not names:
-            reply(_NO_ROUTE)
-        elif request.method not in (b"GET", b"HEAD"):
-            reply(_ONLY[b"GET"])
-        else:
-            reply(Response(200, _encode({"applications": names})))
-
-    def application(self, request: Request, reply: Reply) -> None:
-        """Everything under `/apps/{id}/`."""
-        parts = request.path.split(b"/")
-        if len(parts) == 4:
-            found = self._routes.get(parts[3])
-            if found is None:
-                reply(_NO_ROUTE)
-                return
-            method, handler = found
-            self._serve(request, reply, method, self._apps.by_id.get(unquote(parts[2])), handler)
-        elif len(parts) in (5, 6) and parts[4]:
-            self._serve_one(request, reply, parts[3], parts[4], b"/".join(parts[5:]), unquote(parts[2]))
-        else:
-            reply(_NO_ROUTE)
-
-    def user(self, request: Request, reply: Reply) -> None:
-        """`POST /users/{id}/terminate_connections`: as a library of Pusher's has it; the key says which application."""
-        parts = request.path.split(b"/")
-        if len(parts) == 4 and parts[2]:
-            self._serve_one(request, reply, parts[1], parts[2], parts[3], None)
-        else:
-            reply(_NO_ROUTE)
-
-    def _serve_one(
-        self, request: Request, reply: Reply, kind: bytes, name: bytes, action: bytes, app: str | None
-    ) -> None:
-        """A request about one channel or user. app: its ID; None: whose key it is signed with."""
-        found = self._routes_of_one.get((kind, action))
-        if found is None:
-            reply(_NO_ROUTE)
-            return
-        method, handler = found
-        if app is None:
-            asked = self._apps.by_key.get(_parameters(request.query).get("auth_key", ""))
-            if asked is None:
-                reply(_error(401, "There is no application with this auth_key"))
-                return
-        else:
-            asked = self._apps.by_id.get(app)
-        self._serve(request, reply, method, asked, lambda call: handler(call, unquote(name)))
-
-    def _serve(
-        self, request: Request, reply: Reply, method: bytes, app: App | None, handler: Callable[[_Call], None]
-    ) -> None:
-        if request.method != method:
-            reply(_ONLY[method])
-            return
-        if app is None:
-            reply(_NO_APP)
-            return
-        parameters = _parameters(request.query)
-        try:
-            if not app.unsigned:
-                self._check_signature(app, request, parameters)
-            if not app.enabled:
-                reply(_DISABLED)
-                return
-            handler(_Call(app, parameters, request.body, reply, request.place))
-        except _Refused as refused:
-            self._count_refusal(refused.response.status)
-            reply(refused.response)
-
-    def _count_refusal(self, status: int) -> None:
-        counters = self._core.counters
-        if status == 401:
-            counters.pushes_rejected += 1
-        elif status == 413:
-            counters.pushes_too_long += 1
-        elif status == 503:
-            counters.pushes_refused += 1
-        else:
-            counters.pushes_invalid += 1
-
-    def _check_signature(self, app: App, request: Request, parameters: Mapping[str, str]) -> None:
-        """Raises: _Refused unless the application's own server made the request, just now."""
-        if not same(parameters.get("auth_key", ""), app.key):
-            raise _Refused(401, "auth_key is not the key of this application")
-        if parameters.get("auth_version") != "1.0":
-            raise _Refused(401, "auth_version must be 1.0")
-        stamp = parameters.get("auth_timestamp", "")
-        if _TIMESTAMP.fullmatch(stamp) is None:
-            raise _Refused(401, "auth_timestamp must be a whole number of seconds")
-        off = int(stamp) - int(self._unix_time())
-        if abs(off) > self._options.timestamp_window:
-            raise _Refused(
-                401, f"auth_timestamp is {abs(off)} s {'ahead' if off > 0 else 'behind'}: look at the clocks"
-            )
-        given = parameters.get("auth_signature", "")
-        method = request.method.decode()
-        path = request.path.decode("utf-8", "replace")
-        if not same(given, request_signature(app.secret, method, path, parameters.items())):
-            # Some libraries sign the path before it is escaped. What would still read as escaped could stand for two.
-            plain = unquote(request.path)
-            if (
-                plain == path
-                or "%" in plain
-                or not same(given, request_signature(app.secret, method, plain, parameters.items()))
-            ):
-                raise _Refused(401, "auth_signature is wrong")
-        expected = parameters.get("body_md5")
-        if expected is None:
-            if request.body:
-                raise _Refused(401, "body_md5 is missing")
-        elif not same(expected, md5(request.body, usedforsecurity=False).hexdigest()):
-            raise _Refused(401, "body_md5 is not that of the body")
-
-    # ------------------------------------------------------------------ events
-
-    def _events(self, call: _Call) -> None:
-        """`POST .../events`: one event for up to `max_channels_an_event` channels."""
-        event = _decode(_event_in, call.body)
-        channels = self._check_event(event)
-        wanted = _wanted(event.info, _INFORMED)
-        kept = any(map(is_cache, channels))
-        self._check_room(kept)
-        self._say(call, event, channels)
-        if not wanted:
-            self._answer(call, _EMPTY, kept)
-            return
-
-        def counted() -> None:
-            found = {name: _attributes(name, self._there(call.app, name), wanted) for name in channels}
-            self._answer(call, Response(200, _encode({"channels": found})), kept)
-
-        self._when_counted(call, wanted, channels, counted)
-
-    def _batch_events(self, call: _Call) -> None:
-        """`POST .../batch_events`: all of them are found valid before any is said."""
-        events = _decode(_batch_in, call.body).batch
-        most = self._options.max_batch
-        if len(events) > most:
-            raise _Refused(400, f"Batch too large ({len(events)} > {most})")
-        checked = [(event, self._check_event(event), _wanted(event.info, _INFORMED)) for event in events]
-        for _, channels, _ in checked:
-            if len(channels) != 1:
-                raise _Refused(400, "An event of a batch goes to one channel")
-        kept = any(is_cache(channels[0]) for _, channels, _ in checked)
-        self._check_room(kept)
-        for event, channels, _ in checked:
-            self._say(call, event, channels)
-        every = _NOTHING.union(*(wanted for _, _, wanted in checked))
-        if not every:
-            self._answer(call, _EMPTY, kept)
-            return
-
-        def counted() -> None:
-            found = [
-                _attributes(channels[0], self._there(call.app, channels[0]), wanted) for _, channels, wanted in checked
-            ]
-            self._answer(call, Response(200, _encode({"batch": found})), kept)
-
-        self._when_counted(call, every, [channels[0] for _, channels, _ in checked], counted)
-
-    def _old_events(self, call: _Call, channel: str) -> None:
-        """`POST .../channels/{name}/events?name=`: the body is the data. Deprecated, and answered with 202."""
-        try:
-            data = call.body.decode()
-        except UnicodeDecodeError:
-            raise _Refused(400, "The data of an event is not UTF-8") from None
-        parameters = call.parameters
-        event = _Event(parameters.get("name", ""), data, [channel], None, parameters.get("socket_id"))
-        channels = self._check_event(event)
-        kept = is_cache(channel)
-        self._check_room(kept)
-        self._say(call, event, channels)
-        self._answer(call, _ACCEPTED, kept)
-
-    def _check_event(self, event: _Event) -> list[str]:
-        """The channels that it goes to, each once. Raises: _Refused."""
-        options = self._options
-        if not 0 < len(event.name) <= options.max_event_name:
-            raise _Refused(400, f"The name of an event has 1 to {options.max_event_name} characters")
-        data = event.data
-        # A character has at most 4 bytes: nearly all data need not be encoded to be measured.
-        if len(data) * 4 > options.max_data_bytes and len(data.encode()) > options.max_data_bytes:
-            raise _Refused(413, self._too_long)
-        if event.socket_id and not is_socket_id(event.socket_id):
-            raise _Refused(400, "socket_id must be two whole numbers with a dot between them")
-        channels = event.channels or []
-        if event.channel is not None:
-            channels = [*channels, event.channel]
-        if not channels:
-            raise _Refused(400, "An event needs channels, or a channel")
-        if len(channels) > 1:
-            if len(channels) > options.max_channels_an_event:
-                raise _Refused(400, f"{len(channels)} channels, {options.max_channels_an_event} are allowed")
-            channels = list(dict.fromkeys(channels))
-            if len(channels) > 1 and any(map(is_encrypted, channels)):
-                raise _Refused(400, "An event for an encrypted channel goes to that channel alone")
-        for channel in channels:
-            self._check_channel(channel)
-        return channels
-
-    def _check_channel(self, name: str) -> None:
-        options = self._options
-        if is_channel_name(name, options.max_channel_name):
-            return
-        if name.startswith(SERVER_TO_USER) and 0 < len(name) - len(SERVER_TO_USER) <= options.max_user_id:
-            return
-        raise _Refused(
-            400,
-            f"The name of a channel has 1 to {options.max_channel_name} characters of A-Z a-z 0-9 _ - = @ , . ;",
-        )
-
-    def _check_room(self, kept: bool) -> None:
-        if kept and self._messages.full:
-            why = "The store is full (store.max_bytes)" if self._messages.over else "Too much waits for the store"
-            raise _Refused(503, why, _WAIT)
-
-    def _say(self, call: _Call, event: _Event, channels: list[str]) -> None:
-        """To the shards, and into the store for cache channels. What channels have in common is encoded once."""
-        app = call.app.id
-        publish = self._messages.publish
-        exclude = event.socket_id or ""
-        start, end = event_start(event.name), event_end(event.data)
-        for channel in channels:
-            key = channel_address(app, channel)
-            frame = f"{start}{_encode(channel).decode()}{end}"
-            kept = is_cache(channel)
-            publish(key, frame, 0, None, exclude, kept)
-            if kept:
-                expires = int(self._unix_time()) + self._options.cache_ttl
-                self._records.put(CACHE, key, cache_record(frame, expires), expires)
-
-    def _answer(self, call: _Call, answer: Response, kept: bool) -> None:
-        reply = call.reply
-        if kept:
-            self._records.when_durable(lambda status: reply(answer if status == v.OK else _NOT_KEPT))
-        else:
-            reply(answer)
-
-    # ------------------------------------------------------------------ what is there
-
-    def _channels(self, call: _Call) -> None:
-        """`GET .../channels`: those with subscribers. With user_count only presence channels may be asked for."""
-        parameters = call.parameters
-        prefix = parameters.get("filter_by_prefix", "")
-        wanted = _wanted(parameters.get("info"), _INFORMED)
-        if "user_count" in wanted and not is_presence(prefix):
-            raise _Refused(400, "user_count needs a filter_by_prefix that begins with presence-")
-
-        def listing() -> None:
-            found = {
-                name: _attributes(name, self._there(call.app, name), wanted) if wanted else {}
-                for name in self._core.channels.names(NAME, call.app.id, prefix)
-                if not name.startswith("#")
-            }
-            call.reply(Response(200, _encode({"channels": found})))
-
-        self._when_counted(call, wanted, None, lambda: self._in_turn(call, listing))
-
-    def _channel(self, call: _Call, channel: str) -> None:
-        """`GET .../channels/{name}`: whether it has subscribers, and what else is asked for."""
-        self._check_channel(channel)
-        wanted = _wanted(call.parameters.get("info"), _INFORMED_OF_ONE)
-        self._when_counted(call, wanted, [channel], lambda: self._channel_counted(call, channel, wanted))
-
-    def _channel_counted(self, call: _Call, channel: str, wanted: frozenset[str]) -> None:
-        there = self._there(call.app, channel)
-        found: _Attributes = {"occupied": there is not None and there.count > 0} | _attributes(channel, there, wanted)
-        if "cache" not in wanted or not is_cache(channel):
-            call.reply(Response(200, _encode(found)))
-            return
-
-        def read(status: int, record: bytes | None) -> None:
-            if status != v.OK:
-                call.reply(_NOT_READ)
-                return
-            found["cache"] = None if record is None else self._cached(record)
-            call.reply(Response(200, _encode(found)))
-
-        self._records.read(CACHE, channel_address(call.app.id, channel), read)
-
-    def _cached(self, record: bytes) -> _Attributes:
-        data = msgspec.json.decode(cached_frame(record))["data"]
-        return {"data": data, "ttl": max(0, cache_expiry(record) - int(self._unix_time()))}
-
-    def _users(self, call: _Call, channel: str) -> None:
-        """`GET .../channels/{name}/users`: the members of a presence channel; with_user_info=1 tells more of them."""
-        self._check_channel(channel)
-        if not is_presence(channel):
-            raise _Refused(400, "Only a presence channel has users")
-        there = self._there(call.app, channel)
-        members = {} if there is None or there.members is None else there.members
-        with_info = call.parameters.get("with_user_info") == "1"
-        users: list[_Attributes] = []
-        for user, member in members.items():
-            user_id, user_info = shown_member(user, member.info)
-            users.append({"id": msgspec.Raw(user_id)})
-            if with_info and user_info:
-                users[-1]["user_info"] = msgspec.Raw(user_info)
-        call.reply(Response(200, _encode({"users": users})))
-
-    def _terminate(self, call: _Call, user: str) -> None:
-        """`POST .../users/{id}/terminate_connections`: closes the sockets that are signed in as this user."""
-        if not 0 < len(user) <= self._options.max_user_id:
-            raise _Refused(400, f"The id of a user has 1 to {self._options.max_user_id} characters")
-        self._messages.terminate(channel_address(call.app.id, SERVER_TO_USER + user), *_TERMINATED)
-        call.reply(_EMPTY)
-
-    def _in_turn(self, call: _Call, then: Callable[[], None]) -> None:
-        """Do it when this connection has its turn: it takes long, and no two are done before others are heard."""
-        one_a_turn(self._listings, call.place, then, lambda: call.reply(_FAILED))
-
-    def _when_counted(
-        self, call: _Call, wanted: frozenset[str], channels: Iterable[str] | None, then: Callable[[], None]
-    ) -> None:
-        """Do it when the numbers of subscribers, if they are wanted, are right. channels: None for all there are."""
-        if "subscription_count" not in wanted:
-            then()
-        else:
-            keys = None if channels is None else [channel_address(call.app.id, name) for name in channels]
-            self._core.channels.when_counted(keys, then)
-
-    def _there(self, app: App, channel: str) -> Channel | None:
-        return self._core.channels.get(channel_address(app.id, channel))
-
-
-def _attributes(name: str, channel: Channel | None, wanted: frozenset[str]) -> _Attributes:
-    """What is asked for of a channel, as far as such a channel has it."""
-    found: _Attributes = {}
-    if "user_count" in wanted and is_presence(name):
-        found["user_count"] = 0 if channel is None or channel.members is None else len(channel.members)
-    if "subscription_count" in wanted:
-        found["subscription_count"] = 0 if channel is None else channel.count
-    return found
-
-
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Raises: _Refused if the body is not what it has to be."""
+    options = settings.get(PusherOptions)
     try:
-        return decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise _Refused(400, str(error)) from None
-    except UnicodeDecodeError:
-        raise _Refused(400, "JSON is not UTF-8") from None
-    except RecursionError:
-        raise _Refused(400, "JSON is nested too deeply") from None
+        load(options.apps, options.unsigned)
+    except AppsError as error:
+        raise MendableError(*(f"pusher.apps: {problem}" for problem in error.problems)) from None
 
 
-def _wanted(info: str | None, available: frozenset[str]) -> frozenset[str]:
-    """The attributes that a comma separated list names, as far as they can be had here. Raises: _Refused."""
-    if not info:
-        return _NOTHING
-    wanted = frozenset(part.strip() for part in info.split(","))
-    if not wanted <= _INFORMED_OF_ONE:
-        raise _Refused(400, f"info may name {', '.join(sorted(_INFORMED_OF_ONE))}")
-    return wanted & available
+def _micronotifier(file: Path) -> ForeignSettings:
+    from router.dialects.pusher.micronotifier import settings_of
+
+    return settings_of(_FLAG, file)
 
 
-def _parameters(query: bytes) -> dict[str, str]:
-    """Parameters by name in lower case. One that cannot be told from two in a signed text is left out."""
-    parameters: dict[str, str] = {}
-    if query:
-        for pair in query.split(b"&"):
-            name, _, value = pair.partition(b"=")
-            text = unquote(value)
-            if "&" not in text:
-                parameters[name.decode("utf-8", "replace").lower()] = text
-    return parameters
+def _routes(context: Context) -> Iterable[Route]:
+    from router.dialects.pusher.app_server import routes
+
+    return routes(context)
+
+
+def _services(context: Context) -> Iterable[Service]:
+    from router.dialects.pusher.webhooks import start
+
+    return (start(context.settings, context.core),)
+
+
+def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
+    return _ONE_PORT_READS if settings.get(PusherOptions).one_port else None
+
+
+SPEC: Final = DialectSpec(
+    name=NAME,
+    sections=(PusherOptions,),
+    check=_check,
+    foreign_configs=(
+        ForeignConfig(
+            _FLAG,
+            "MicroNotifier's configuration: its applications, and its host and port, to which app servers may come "
+            "like devices (pusher.one_port). Counts more than the settings file, and less than variables and flags.",
+            _micronotifier,
+        ),
+    ),
+    router_metrics=(
+        Metric("webhooks_sent", "counter", "Events that webhooks' servers have taken."),
+        Metric("webhooks_dropped", "counter", "Events given up: their server failed for too long, or too many waited."),
+        Metric("webhooks_waiting", "gauge", "Events that wait for webhooks' servers."),
+    ),
+    log_events={
+        "webhook.dropped": "Events for a webhook were given up.",
+        "webhook.failed": "A webhook's server did not take an event; it is tried again in `again_s` s.",
+        "webhook.tick_failed": "Periodic work of the webhooks raised an error; the trace follows.",
+    },
+    routes=_routes,
+    services=_services,
+    read_on_device_port=_read_on_device_port,
+)

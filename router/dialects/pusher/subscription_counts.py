@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from router.dialects.pusher import PusherOptions
+from router.dialects.pusher.protocol import PusherOptions
 
 Name = tuple[str, str]
 """Application and channel."""

@@ -26,8 +26,8 @@ from router.common import logs
 from router.common import messages as v
 from router.common.options import Settings
 from router.core.facades import Core
-from router.dialects.pusher import CACHE_MISS, NAME, PusherOptions, channel_address, event_frame, is_presence
 from router.dialects.pusher.applications import App, Webhook, body_signature, load
+from router.dialects.pusher.protocol import CACHE_MISS, NAME, PusherOptions, channel_address, event_frame, is_presence
 from router.dialects.pusher.subscription_counts import SubscriptionCounts
 from router.store.base import LogSlice
 
@@ -433,7 +433,7 @@ class Sender:
                 nursery.start_soon(self._serve, client, outbox)
 
     def counts(self) -> dict[str, int]:
-        """What became of the events so far, of all webhooks together, as `router.common.metrics` names it."""
+        """What became of the events so far, of all webhooks together, as the spec names it."""
         outboxes = self._webhooks.outboxes
         return {
             "webhooks_sent": sum(outbox.sent for outbox in outboxes),

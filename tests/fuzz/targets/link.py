@@ -6,6 +6,7 @@ is a message as it is.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import random
@@ -23,9 +24,6 @@ import router.common.messages
 import router.common.shapes
 import router.core.channels
 import router.core.hub
-import router.dialects.pusher
-import router.dialects.simplepush
-import router.dialects.webpush
 from farm.supervisor.status_link import StatusLink
 from fuzz.engine import Target
 from fuzz.structures import changed, json_lines
@@ -35,11 +33,13 @@ from router.common import messages as v
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
 from router.core.pushes import DELIVERED
-from router.dialects import Context, Router
-from router.dialects.pusher import PusherOptions
-from router.dialects.webpush import DEVICES as WEBPUSH_DEVICES
-from router.dialects.webpush import endpoint
+from router.dialects import specs
+from router.dialects.app_server import Context
+from router.dialects.pusher.protocol import PusherOptions
+from router.dialects.webpush.protocol import DEVICES as WEBPUSH_DEVICES
+from router.dialects.webpush.protocol import endpoint
 from router.http.http1 import Request, Response, encode
+from router.http.routes import Router
 
 _OTHER: Final = b"o" * 16
 
@@ -237,7 +237,7 @@ def routes(data: bytes) -> None:
         context = Context(
             rig.hub.core, keys, settings, rig.clock.unix, lambda: {"router": {"store_ok": True}, "workers": []}
         )
-        table = Router(route for module in _DIALECTS for route in module.routes(context))
+        table = Router(route for spec in _DIALECTS for route in spec.routes(context))
         device, member = b"d" * 16, bytes.fromhex(CHANNEL.replace("-", ""))
         rig.committer.record(WEBPUSH_DEVICES, device, id_set.added(b"\0" * 4, b"\0" * 4, member), 0)
         simple = keys.seal(b"simplepush", device + CHANNEL.encode())
@@ -280,7 +280,7 @@ def _request(line: bytes) -> Request | None:
     return Request(target[0], target[1], target[2], {b"host": b"a"} | found, content)
 
 
-_DIALECTS: Final = (router.dialects.simplepush, router.dialects.webpush, router.dialects.pusher)
+_DIALECTS: Final = specs()
 _EVENT: Final = {"name": "e", "data": "{}", "channels": ["news", "cache-a"], "info": "subscription_count,user_count"}
 _FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
 _MULTIPART: Final = '--x\r\nContent-Disposition: form-data; name="version"\r\n\r\n7\r\n--x--\r\n'
@@ -360,7 +360,7 @@ TARGETS = (
     Target(
         "routes",
         routes,
-        _DIALECTS,
+        [importlib.import_module(f"router.dialects.{spec.name}.app_server") for spec in _DIALECTS],
         tuple(line.encode() for line in _REQUESTS),
         (b"%00", b"%ff", b"&", b"=", b"version=", b"boundary=", b"multipart/form-data; ", b'; filename="a"', b"info="),
         _mutate_request,

@@ -40,9 +40,9 @@ from router.common import messages as v
 from router.common import shapes
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
-from router.dialects.pusher import PusherOptions
 from router.dialects.pusher.applications import socket_signature, user_signature
-from router.dialects.webpush import plain_slot, topic_slot, wire_version
+from router.dialects.pusher.protocol import PusherOptions
+from router.dialects.webpush.protocol import plain_slot, topic_slot, wire_version
 from router.store.base import Item
 
 CHANNEL: Final = "0a1b2c3d-2222-3333-4444-555555555555"

@@ -1,0 +1,44 @@
+"""What a dialect's app-server side is given, and what it gives back beside its routes (`router.http.routes`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from router.common.options import Settings
+from router.common.token import Tokens
+from router.core.facades import Core
+from router.http.turns import Turns
+
+
+def _no_page() -> bytes:
+    return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What routes and services may use."""
+
+    core: Core
+    tokens: Tokens
+    settings: Settings
+    unix_time: Callable[[], float]
+    status: Callable[[], dict[str, Any]]
+    turns: Turns = field(default_factory=Turns)
+    """For work of which one turn should see only a piece."""
+    metrics_page: Callable[[], bytes] = _no_page
+    """All numbers of the router and its workers as text, of `router.common.exposition.CONTENT_TYPE`."""
+
+
+class Service(Protocol):
+    """A background task of the router. It is made before any worker has joined."""
+
+    async def run(self) -> None:
+        """Do its work until cancelled; to return at once means that there is none."""
+
+    def close(self) -> None:
+        """The router is about to end: what is held back goes into the store. `run` is cancelled some time later."""
+
+    def counts(self) -> Mapping[str, float]:
+        """Its numbers, named as in the spec's `router_metrics`."""

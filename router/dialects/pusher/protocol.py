@@ -1,0 +1,193 @@
+"""Pusher Channels (protocol 7), what both sides share: settings, the kinds of channels, events, and how the last event
+of a cache channel is kept."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import msgspec
+
+from router.common import messages as v
+from router.common.option_texts import path_or_none
+from router.common.options import Section, option
+
+NAME = "pusher"
+CACHE = "pusher.cache"
+"""Space of the records that hold a cache channel's last event: key is the channel's, value is a `cache_record`."""
+SERVER_TO_USER = "#server-to-user-"
+"""What the name of the channel begins with that only one signed-in user hears."""
+
+
+@dataclass(frozen=True)
+class PusherOptions(Section):
+    SECTION: ClassVar[str] = "pusher"
+    HELP: ClassVar[str] = "The Pusher dialect: pusher-js, laravel-echo, and the server libraries of Pusher Channels."
+
+    apps: str = option(
+        "",
+        "JSON file of the applications, with their keys and secrets; empty: there are none",
+        expects="the path of a file",
+        check=path_or_none,
+    )
+    unsigned: bool = option(
+        False,
+        "take requests of app servers without a signature, as MicroNotifier does: whoever reaches the router port may "
+        "publish to every application, list its channels and close its users' connections",
+    )
+    one_port: bool = option(
+        False,
+        "app servers may come to the device port too, as with MicroNotifier: a connection that begins with POST, PUT, "
+        "DELETE or OPTIONS, or with GET or HEAD of /apps or /metrics, is passed to the router; whoever reaches the "
+        "device port then reaches all that the router port serves, and may ask for the names of the applications",
+    )
+    timestamp_window: int = option(600, "how far the auth_timestamp of a request may be from our clock", unit="s", ge=1)
+    activity_timeout: int = option(
+        120, "silence after which a device and the farm look whether the other is there", unit="s", ge=1
+    )
+    pong_timeout: int = option(
+        30, "how much longer a silent device may take to answer before it is closed (4201)", unit="s", ge=1
+    )
+    authorization_timeout: int = option(
+        30,
+        "where the application wants authorized connections: time to sign in or to subscribe to a private channel",
+        unit="s",
+        ge=1,
+    )
+    max_channels_a_connection: int = option(100, "channels one device may be subscribed to", unit="channels", ge=1)
+    max_channel_name: int = option(200, "name of a channel, with its prefix", unit="characters", ge=1, le=512)
+    max_event_name: int = option(200, "name of an event", unit="characters", ge=1)
+    max_data_bytes: int = option(10_240, "data of one event", unit="bytes", ge=0)
+    max_channels_an_event: int = option(100, "channels one event may go to", unit="channels", ge=1)
+    max_batch: int = option(10, "events in one batch_events request", unit="events", ge=1)
+    max_members: int = option(100, "users in one presence channel", unit="users", ge=1)
+    max_user_id: int = option(128, "id of a user", unit="characters", ge=1, le=v.MAX_USER_ID)
+    max_user_info_bytes: int = option(1024, "user_info of a user, as JSON", unit="bytes", ge=2)
+    max_watchlist: int = option(
+        100, "users whose coming and going one signed-in user may watch", unit="users", ge=0, le=100
+    )
+    client_events_a_second: int = option(10, "client events of one device", unit="events", ge=0)
+    cache_ttl: int = option(1800, "how long a cache channel keeps its last event", unit="s", ge=1)
+    subscription_count_many: int = option(
+        100, "subscribers beyond which a channel's count is told no oftener than subscription_count_interval", ge=0
+    )
+    subscription_count_interval: float = option(
+        5.0, "time between two counts told of a channel with many subscribers", unit="s", ge=0.1
+    )
+    subscription_count_queue: int = option(
+        20_000,
+        "channels whose count was told in that time, or soon is; for more, the one told longest ago is forgotten, and "
+        "a count of it that waits is told at once",
+        unit="channels",
+        ge=1,
+    )
+    webhook_hold: float = option(
+        3.0, "how long channel_vacated and member_removed wait for who left to be back", unit="s", ge=0
+    )
+    webhook_retry: int = option(300, "how long a webhook is tried again when its server fails", unit="s", ge=0)
+    webhook_timeout: float = option(10.0, "how long a webhook's server may take to answer", unit="s", ge=0.1)
+    webhook_batch: int = option(50, "events in one webhook request", unit="events", ge=1)
+    webhook_queue: int = option(
+        10_000, "events that may wait for one webhook; beyond, new ones are dropped", unit="events", ge=1
+    )
+    webhook_parallel: int = option(20, "webhook requests under way at once", unit="requests", ge=1)
+
+
+# ---------------------------------------------------------------------- channels and events
+
+_CHANNEL: Final = re.compile(r"[A-Za-z0-9_\-=@,.;]+")
+_CACHED: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
+_SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
+_EXPIRY: Final = struct.Struct(">Q")
+_encode = msgspec.json.Encoder().encode
+
+
+def is_channel_name(name: str, most: int) -> bool:
+    """Whether a channel may be called so. Those that begin with SERVER_TO_USER are not among them."""
+    return len(name) <= most and _CHANNEL.fullmatch(name) is not None
+
+
+def is_socket_id(text: str) -> bool:
+    """Whether a socket may be called so."""
+    return _SOCKET_ID.fullmatch(text) is not None
+
+
+def is_private(name: str) -> bool:
+    """Whether a subscription needs a signature; true of encrypted channels too, not of presence channels."""
+    return name.startswith("private-")
+
+
+def is_presence(name: str) -> bool:
+    """Whether the channel has members."""
+    return name.startswith("presence-")
+
+
+def is_encrypted(name: str) -> bool:
+    """Whether only app servers and devices can read the events."""
+    return name.startswith("private-encrypted-")
+
+
+def is_cache(name: str) -> bool:
+    """Whether the channel keeps its last event for those who subscribe later."""
+    return name.startswith(_CACHED)
+
+
+def channel_address(app: str, name: str) -> bytes:
+    """The address of an application's channel."""
+    return v.channel_key(NAME, app, name)
+
+
+def label(app: str, name: str) -> str:
+    """What SUBSCRIBE says to the router of a channel: by it the HTTP API lists channels."""
+    return v.channel_label(NAME, app, name)
+
+
+_NUMERIC: Final = "#"  # begins no JSON
+
+
+def member_info(user_info: str, numeric: bool) -> str:
+    """What presence keeps beside a user's ID: his user_info as JSON or "", and whether the ID was given as a number."""
+    return _NUMERIC + user_info if numeric else user_info
+
+
+def shown_member(user: str, info: str) -> tuple[bytes, bytes]:
+    """A member's ID as JSON, a number if it was given as one, and his user_info as JSON or b""."""
+    if info.startswith(_NUMERIC):
+        return user.encode(), info[1:].encode()
+    return _encode(user), info.encode()
+
+
+CACHE_MISS: Final = "cache_miss"
+"""What HAPPENED says when somebody subscribed to a cache channel that holds no event; its detail is ""."""
+
+
+def event_frame(event: str, channel: str, data: str) -> str:
+    """The text of the frame by which subscribers hear an app server's event."""
+    return event_start(event) + _encode(channel).decode() + event_end(data)
+
+
+def event_start(event: str) -> str:
+    """What of that frame comes before the channel."""
+    return f'{{"event":{_encode(event).decode()},"channel":'
+
+
+def event_end(data: str) -> str:
+    """What of that frame comes after the channel."""
+    return f',"data":{_encode(data).decode()}}}'
+
+
+def cache_record(frame: str, expires: int) -> bytes:
+    """A cache channel's last event as it is kept: the frame, and until when (unix seconds)."""
+    return _EXPIRY.pack(expires) + frame.encode()
+
+
+def cached_frame(record: bytes) -> str:
+    """The frame in a `cache_record`, ready to be sent to a subscriber."""
+    return record[_EXPIRY.size :].decode()
+
+
+def cache_expiry(record: bytes) -> int:
+    """Until when (unix seconds) a `cache_record` holds."""
+    return int(_EXPIRY.unpack_from(record)[0])

@@ -1,0 +1,342 @@
+"""SimplePush, app-server side: `PUT /update/{token}`, the batch route and PushGo's status pages.
+
+Source: PushGo 1.5.0. Bodies are JSON strings or `{}` as PushGo's; what each status means is in docs/simplepush.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from router import __version__
+from router.common.settings import EndpointOptions
+from router.common.token import TokenError
+from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
+from router.dialects.app_server import Context
+from router.dialects.simplepush.protocol import PURPOSE, SimplePushOptions
+from router.http.http1 import Request, Response
+from router.http.parts import Parts, one_a_turn
+from router.http.percent import fields as urlencoded
+from router.http.routes import Reply, Route
+
+_PUSHGO_OF_ROUTER: Final = {
+    "pushes": "counter.updates.appserver.received",
+    "pushes_refused": "counter.updates.appserver.error",
+    "pushes_rejected": "counter.updates.appserver.rejected",
+    "pushes_invalid": "counter.updates.appserver.invalid",
+    "pushes_too_long": "counter.updates.appserver.toolong",
+    "http_requests": "counter.updates.appserver.incoming",
+    "http_connects": "counter.endpoint.socket.connect",
+    "http_disconnects": "counter.endpoint.socket.disconnect",
+}
+_PUSHGO_OF_WORKERS: Final = {
+    "connections": "gauge.update.client.connections",
+    "connects": "counter.client.socket.connect",
+    "disconnects": "counter.client.socket.disconnect",
+    "hellos": "counter.updates.client.hello",
+    "registers": "counter.updates.client.register",
+    "unregisters": "counter.updates.client.unregister",
+    "acks": "counter.updates.client.ack",
+    "pings": "counter.updates.client.ping",
+    "pings_too_many": "counter.updates.client.too_many_pings",
+    "updates_sent": "counter.updates.sent",
+}
+"""The farm's numbers to their names on PushGo's `/metrics/` page, which a number of each worker is the sum of."""
+
+_EMPTY = Response(200, b"{}")
+_STORED = Response(202, b"{}")
+_FAILED = Response(500, b'"Internal Server Error"')
+_BAD_VERSION = Response(400, b'"Invalid Version"')
+_BAD_TOKEN = Response(404, b'"Invalid Token"')
+_BAD_METHOD = Response(405, b'"Method Not Allowed"', headers=(("Allow", "PUT, OPTIONS"),))
+_NOT_KEPT = Response(503, b'"Could not update channel version"', headers=(("Retry-After", "5"),))
+_TOO_MANY = Response(503, b'"The device has too many updates waiting"', headers=(("Retry-After", "60"),))
+_NO_ROOM = Response(503, b'"The store is full (store.max_bytes)"', headers=(("Retry-After", "60"),))
+_RESPONSES = {
+    DELIVERED: _EMPTY,
+    STORED: _STORED,
+    REFUSED_FULL: _TOO_MANY,
+    REFUSED_FAILED: _NOT_KEPT,
+    REFUSED_OVER: _NO_ROOM,
+}
+_CORS_HEADERS = (("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Methods", "PUT, OPTIONS"))
+_MAX_VERSION = 2**63 - 1
+_NUMBER = re.compile(rb"\+?[0-9]{1,19}")
+_FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+_MOST_PARTS = 64
+_FORM_ROOM = 4096  # bytes of a form beside its data: names, version, and what a multipart form puts between them
+
+
+class _Refused(Exception):
+    """A push that is answered without asking the hub."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+def routes(context: Context) -> Iterable[Route]:
+    """The dialect's routes on the router port."""
+    app_side = _AppSide(context)
+    return (
+        Route(b"/update/", app_side.update, exact=False),
+        Route(b"/v1/push", app_side.batch),
+        Route(b"/realstatus/", app_side.real_status),
+        Route(b"/metrics/", app_side.metrics),
+    )
+
+
+class _AppSide:
+    def __init__(self, context: Context) -> None:
+        options = context.settings.get(SimplePushOptions)
+        endpoint = context.settings.get(EndpointOptions)
+        self._context = context
+        self._messages = context.core.messages
+        self._counters = context.core.counters
+        self._ttl = options.timeout_live
+        self._max_data = options.max_data_bytes
+        self._max_form = 3 * self._max_data + _FORM_ROOM  # %XX makes three bytes of one
+        self._parts = Parts(context.turns, endpoint.lines_a_turn, endpoint.max_lines_in_work)
+        self._pages = Parts(context.turns, 1, 1)
+        self._max_batch = endpoint.max_batch
+        self._too_many_lines = Response(
+            413, msgspec.json.encode(f"More lines in one request than endpoint.max_batch allows, {self._max_batch}")
+        )
+        self._cors = endpoint.cors
+        self._too_long = Response(413, msgspec.json.encode(f"Data exceeds max length of {self._max_data} bytes"))
+
+    # ------------------------------------------------------------------ one push
+
+    def update(self, request: Request, reply: Reply) -> None:
+        """`PUT /update/{token}`: method, token, version, data. PushGo looks at the token last; here nobody without a
+        good one has anything parsed."""
+        if self._cors:
+            reply = _with_headers(reply, _CORS_HEADERS)
+        if request.method != b"PUT":
+            reply(Response(200) if request.method == b"OPTIONS" else _BAD_METHOD)
+            return
+        try:
+            device, channel = self._open(request.path[8:])
+            version, data = self._parameters(request)
+        except _Refused as refused:
+            reply(refused.response)
+            return
+        self._push(device, channel, version, data, lambda outcome: reply(_RESPONSES[outcome]))
+
+    def _push(self, device: bytes, channel: str, version: int, data: str | None, done: Callable[[int], None]) -> None:
+        # The data of an update is never stored (PushGo: privacy): only a device that is there gets it.
+        self._messages.push(device, channel, version, done, ttl=self._ttl, body=data, keep_body=False)
+
+    def _parameters(self, request: Request) -> tuple[int, str | None]:
+        body = request.body
+        if not request.query and body.startswith(b"version=") and body[8:].isdigit() and len(body) < 27:
+            kind = request.headers.get(b"content-type", b"")
+            if not kind or kind == _FORM.encode():
+                return int(body[8:]), None
+        fields = urlencoded(request.query) | self._body_fields(request)
+        return self._check(fields.get("version", ""), fields.get("data", ""))
+
+    def _body_fields(self, request: Request) -> dict[str, str]:
+        """Fields of a form body. Without a Content-Type it is taken as urlencoded; any other type is not looked at."""
+        content_type = request.headers.get(b"content-type", b"").decode("latin-1")
+        kind = content_type.partition(";")[0].strip().lower() or _FORM
+        if kind not in (_FORM, _MULTIPART):
+            return {}
+        if len(request.body) > self._max_form:
+            self._counters.pushes_too_long += 1
+            raise _Refused(self._too_long)
+        return urlencoded(request.body) if kind == _FORM else _multipart(request.body, content_type)
+
+    def _check(self, version: str, data: str) -> tuple[int, str | None]:
+        number = self._messages.version()
+        if version:
+            text = version.encode("utf-8", "replace")
+            if not _NUMBER.fullmatch(text) or (number := int(text)) > _MAX_VERSION:
+                self._counters.pushes_invalid += 1
+                raise _Refused(_BAD_VERSION)
+        if len(data.encode("utf-8", "replace")) > self._max_data:
+            self._counters.pushes_too_long += 1
+            raise _Refused(self._too_long)
+        return number, data or None
+
+    def _open(self, token: bytes) -> tuple[bytes, str]:
+        try:
+            opened = self._context.tokens.open(PURPOSE, token)
+        except TokenError:
+            self._counters.pushes_rejected += 1
+            raise _Refused(_BAD_TOKEN) from None
+        return opened[:16], opened[16:].decode()
+
+    # ------------------------------------------------------------------ many pushes
+
+    def batch(self, request: Request, reply: Reply) -> None:
+        """`POST /v1/push`: one JSON object a line; answered line by line, in order, when the last is decided."""
+        if request.method != b"POST":
+            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "POST"),)))
+            return
+        if request.body.count(b"\n") > self._max_batch:
+            lines = self._max_batch + 1
+        else:
+            split = [line for line in request.body.split(b"\n") if line.strip()]
+            lines = len(split)
+        if lines > self._max_batch:
+            reply(self._too_many_lines)
+        elif not lines:
+            reply(Response(400, b'"One JSON object a line is expected, with endpoint or token"'))
+        else:
+            _Batch(split, self._batch_line, self._parts, request.connection, reply)
+
+    def _batch_line(self, line: bytes, decided: Callable[[Response], None]) -> None:
+        try:
+            asked = _line_decoder.decode(line)
+            version, data = self._check("" if asked.version is None else str(asked.version), asked.data or "")
+            device, channel = self._open(asked.address())
+        except msgspec.MsgspecError as error:
+            decided(Response(400, msgspec.json.encode(str(error))))
+        except UnicodeDecodeError:
+            decided(Response(400, b'"JSON is not UTF-8"'))
+        except RecursionError:
+            decided(Response(400, b'"JSON is nested too deeply"'))
+        except _Refused as refused:
+            decided(refused.response)
+        else:
+            self._push(device, channel, version, data, lambda outcome: decided(_RESPONSES[outcome]))
+
+    # ------------------------------------------------------------------ PushGo's pages
+
+    def real_status(self, request: Request, reply: Reply) -> None:
+        """`GET /realstatus/`: 503 if any part is not well."""
+        self._page(request, reply, self._real_status)
+
+    def _real_status(self) -> Response:
+        state = self._context.status()
+        parts = [
+            {"name": "store", "ok": state["router"]["store_ok"]},
+            {"name": "router", "ok": bool(state["workers"])},
+        ]
+        well = all(part["ok"] for part in parts)
+        body = {
+            "ok": well,
+            "clientCount": self._clients(),
+            "maxClients": sum(worker.get("max_connections", 0) for worker in state["workers"]),
+            "maxEndpointConns": self._context.settings.get(EndpointOptions).max_connections,
+            "plugins": parts,
+            "goroutines": 0,
+            "version": __version__,
+        }
+        return Response(200 if well else 503, msgspec.json.encode(body))
+
+    def metrics(self, request: Request, reply: Reply) -> None:
+        """`GET /metrics/`: flat JSON under PushGo's names."""
+        self._page(request, reply, self._metrics)
+
+    def _metrics(self) -> Response:
+        state = self._context.status()
+        body: dict[str, Any] = {"server.age": int(state["age"])}
+        for name, pushgo in _PUSHGO_OF_ROUTER.items():
+            body[pushgo] = state["router"][name]
+        for name, pushgo in _PUSHGO_OF_WORKERS.items():
+            body[pushgo] = sum(worker.get(name, 0) for worker in state["workers"])
+        return Response(200, msgspec.json.encode(body))
+
+    def _clients(self) -> int:
+        return self._messages.devices
+
+    def _page(self, request: Request, reply: Reply, make: Callable[[], Response]) -> None:
+        """All numbers of the farm are asked for: so one page a turn."""
+        if request.method not in (b"GET", b"HEAD"):
+            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
+        else:
+            one_a_turn(self._pages, request.place, lambda: reply(make()), lambda: reply(_FAILED))
+
+
+class _Batch:
+    """The lines of one request and their answers."""
+
+    def __init__(
+        self,
+        lines: list[bytes],
+        push: Callable[[bytes, Callable[[Response], None]], None],
+        parts: Parts,
+        connection: object,
+        reply: Reply,
+    ) -> None:
+        self._lines = lines
+        self._push = push
+        self._reply = reply
+        self._answers: list[bytes] = [b""] * len(lines)
+        self._undecided = len(lines)
+        self._decided = parts.add(connection, self._begin, len(lines))
+
+    def _begin(self, index: int) -> None:
+        line, self._lines[index] = self._lines[index], b""
+        try:
+            self._push(line, lambda response: self._answer(index, response))
+        except Exception:  # a defect, which `Parts` logs: the other lines have their answers
+            self._answer(index, _FAILED)
+            raise
+
+    def _answer(self, index: int, response: Response) -> None:
+        if self._answers[index]:
+            return
+        self._answers[index] = _line(response)
+        self._undecided -= 1
+        if not self._undecided:
+            self._reply(Response(200, b"\n".join(self._answers) + b"\n", "application/x-ndjson"))
+        self._decided()
+
+
+class _Line(msgspec.Struct):
+    """One line of a batch. Null is as good as nothing."""
+
+    endpoint: str | None = None
+    token: str | None = None
+    version: int | str | None = None
+    data: str | None = None
+
+    def address(self) -> bytes:
+        """The token, from either form."""
+        token = self.token or (self.endpoint or "").partition("?")[0].rpartition("/update/")[2]
+        return token.encode("utf-8", "replace")
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+
+
+def _line(response: Response) -> bytes:
+    if response.status in (200, 202):
+        return b'{"status":%d}' % response.status
+    return b'{"status":%d,"error":%s}' % (response.status, response.body)
+
+
+def _with_headers(reply: Reply, headers: tuple[tuple[str, str], ...]) -> Reply:
+    def with_headers(response: Response) -> None:
+        reply(Response(response.status, response.body, response.content_type, response.headers + headers))
+
+    return with_headers
+
+
+def _multipart(body: bytes, content_type: str) -> dict[str, str]:
+    """Fields of a multipart form (RFC 7578); of a broken one those before the break, as in Go."""
+    boundary = parse_options_header(content_type)[1].get("boundary")
+    if not boundary:
+        return {}
+    found: dict[str, str] = {}
+    name, value = "", b""
+    try:
+        with PushMultipartParser(boundary, max_segment_count=_MOST_PARTS) as parser:
+            for event in parser.parse(body):
+                if isinstance(event, MultipartSegment):
+                    name, value = event.name, b""
+                elif event:
+                    value += event
+                else:
+                    found.setdefault(name, value.decode("utf-8", "replace"))
+    except (MultipartError, ValueError):  # ValueError: the boundary is none
+        pass
+    return found
