@@ -1,17 +1,15 @@
-"""Frames, with wsproto as the oracle: its client end writes what we read and reads what we write, and its server end
-says what must be refused."""
+"""Frames that we read, with wsproto as the oracle: its client end writes them, its server end says what is refused."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.common import cuts
+from support.frames import CONTINUATION, MASK, MAX_FRAGMENTS, MAX_MESSAGE, Found, Raw, by_oracle, frame, raws, read
 from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
-from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
 from farm.worker.frames import (
     BINARY,
@@ -22,50 +20,9 @@ from farm.worker.frames import (
     PROTOCOL_ERROR,
     TEXT,
     TOO_BIG,
-    CloseFinder,
     FrameReader,
-    encode_close,
-    encode_frame,
-    encode_text,
     short_texts,
-    unmask,
 )
-
-MAX_MESSAGE = 100_000
-MAX_FRAGMENTS = 64
-CONTINUATION = 0
-MASK = b"\x11\x22\x33\x44"
-
-Found = list[tuple[int, bytes]]
-
-
-def frame(opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0, form: int = 0, mask: bytes | None = MASK):
-    """One frame, right or wrong. form: bytes of the extended length; 0 takes the shortest."""
-    length = len(payload)
-    form = form or (0 if length < 126 else 2 if length < 65_536 else 8)
-    head = bytes((fin << 7 | rsv << 4 | opcode,))
-    masked = 0x80 if mask is not None else 0
-    if form == 2:
-        head += bytes((masked | 126,)) + length.to_bytes(2, "big")
-    elif form == 8:
-        head += bytes((masked | 127,)) + length.to_bytes(8, "big")
-    else:
-        head += bytes((masked | length,))
-    return head + payload if mask is None else head + mask + unmask(payload, mask)
-
-
-def read(*parts: bytes, max_message: int = MAX_MESSAGE, max_fragments: int = MAX_FRAGMENTS) -> tuple[Found, int | None]:
-    """What a fresh reader makes of these reads: messages, and the close code of its error."""
-    reader = FrameReader(max_message, max_fragments)
-    found: Found = []
-    for part in parts:
-        found += reader.feed(part)
-        if reader.error is not None:
-            return found, reader.error.code
-    return found, None
-
-
-# ---- what a client writes, we read
 
 _pings = st.builds(Ping, payload=st.binary(max_size=125))
 _pongs = st.builds(Pong, payload=st.binary(max_size=125))
@@ -150,73 +107,6 @@ def test_a_reader_is_idle_only_between_messages() -> None:
     reader.feed(b"\xff")
     reader.feed(b"\xff")
     assert not reader.idle
-
-
-# ---- what must be refused: wsproto's server end decides
-
-
-@dataclass
-class Raw:
-    """A frame of which everything may be wrong."""
-
-    opcode: int
-    payload: bytes
-    fin: bool
-    rsv: int
-    form: int
-    mask: bytes | None
-
-    def encode(self) -> bytes:
-        form = self.form
-        if form == 0 and len(self.payload) > 125:
-            form = 2
-        return frame(self.opcode, self.payload, self.fin, self.rsv, form, self.mask)
-
-
-def rarely(usual: object, otherwise: st.SearchStrategy) -> st.SearchStrategy:
-    return st.integers(0, 15).flatmap(lambda roll: otherwise if roll == 0 else st.just(usual))
-
-
-_payloads = st.binary(max_size=8) | st.text(max_size=40).map(str.encode) | st.binary(min_size=126, max_size=130)
-_close_payloads = st.builds(
-    lambda code, reason: code.to_bytes(2, "big") + reason,
-    st.integers(0, 5001) | st.integers(0, 65_535),
-    st.text(max_size=8).map(str.encode) | st.binary(max_size=4),
-)
-raws = st.builds(
-    Raw,
-    opcode=st.sampled_from([TEXT, TEXT, BINARY, CONTINUATION, CONTINUATION, PING, PONG, CLOSE]) | st.integers(0, 15),
-    payload=_payloads | _close_payloads,
-    fin=st.booleans(),
-    rsv=rarely(0, st.integers(0, 7)),
-    form=rarely(0, st.sampled_from([2, 8])),
-    mask=rarely(MASK, st.none() | st.binary(min_size=4, max_size=4)),
-)
-
-
-def by_oracle(data: bytes) -> tuple[Found, int | None]:
-    """What wsproto makes of the whole stream, up to a close or an error."""
-    server = FrameProtocol(client=False, extensions=[])
-    server.receive_bytes(data)
-    found: Found = []
-    parts = b""
-    try:
-        for part in server.received_frames():
-            payload = part.payload
-            if isinstance(payload, tuple):
-                found.append((CLOSE, b"" if payload[0] == 1005 else int(payload[0]).to_bytes(2, "big")))
-                break
-            payload = payload.encode() if isinstance(payload, str) else bytes(payload)
-            if part.opcode.iscontrol():
-                found.append((int(part.opcode), payload))
-                continue
-            parts += payload
-            if part.frame_finished and part.message_finished:
-                found.append((int(part.opcode), parts))
-                parts = b""
-    except ParseFailed as error:
-        return found, int(error.code)
-    return found, None
 
 
 @given(st.lists(raws, min_size=1, max_size=5))
@@ -309,9 +199,6 @@ def test_what_came_before_an_error_counts_and_nothing_after_it() -> None:
         assert read(first, second) == ([(TEXT, b"good"), (PING, b"p")], PROTOCOL_ERROR)
 
 
-# ---- fragments and UTF-8
-
-
 @given(st.text(min_size=1, max_size=30), st.data())
 def test_a_code_point_may_be_split_between_fragments(text: str, data: st.DataObject) -> None:
     whole = text.encode()
@@ -348,9 +235,6 @@ def test_text_that_is_not_utf8_is_refused(parts: list[bytes]) -> None:
 
 def test_binary_may_hold_anything() -> None:
     assert read(frame(BINARY, b"\xff", fin=False) + frame(CONTINUATION, b"\xc0")) == ([(BINARY, b"\xff\xc0")], None)
-
-
-# ---- limits
 
 
 def test_a_message_of_exactly_the_limit_is_read_and_one_more_byte_is_not() -> None:
@@ -398,9 +282,6 @@ def test_empty_fragments_without_end_are_refused() -> None:
     assert read(full + full) == ([(TEXT, b"end")] * 2, None)
 
 
-# ---- close
-
-
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999])
 def test_a_close_is_answered_with_its_code(code: int) -> None:
     data = Connection(ConnectionType.CLIENT).send(CloseConnection(code=code, reason="bye"))
@@ -419,103 +300,3 @@ def test_a_close_code_that_nobody_may_send_is_refused(code: int) -> None:
 def test_a_close_with_half_a_code_or_a_bad_reason_is_refused() -> None:
     assert read(frame(CLOSE, b"\x03")) == ([], PROTOCOL_ERROR)
     assert read(frame(CLOSE, b"\x03\xe8\xff")) == ([], INVALID_PAYLOAD)
-
-
-# ---- what we write, a client reads
-
-
-def read_by_client(data: bytes) -> list[Event]:
-    client = Connection(ConnectionType.CLIENT)
-    client.receive_data(data)
-    return list(client.events())
-
-
-@pytest.mark.parametrize("length", [0, 1, 125, 126, 65_535, 65_536])
-def test_text_of_every_form_of_length(length: int) -> None:
-    events = read_by_client(encode_text(b"x" * length))
-    assert "".join(str(event.data) for event in events if isinstance(event, TextMessage)) == "x" * length
-    assert events[-1].message_finished  # type: ignore[attr-defined]
-
-
-@given(st.binary(max_size=125), st.binary(max_size=400))
-def test_control_and_binary_frames(control: bytes, binary: bytes) -> None:
-    data = encode_frame(PONG, control) + encode_frame(BINARY, binary) + encode_frame(PING, control)
-    pong, message, ping = read_by_client(data)
-    assert isinstance(pong, Pong)
-    assert isinstance(message, BytesMessage)
-    assert isinstance(ping, Ping)
-    assert (bytes(pong.payload), bytes(message.data), bytes(ping.payload)) == (control, binary, control)
-
-
-@given(st.sampled_from([1000, 1001, 1002, 1007, 1009, 1011, 1013]), st.text(max_size=150))
-def test_a_close_reason_is_cut_at_a_character(code: int, reason: str) -> None:
-    (event,) = read_by_client(encode_close(code, reason))
-    assert isinstance(event, CloseConnection)
-    assert event.code == code
-    assert reason.startswith(event.reason or "")
-    if len(reason.encode()) <= 123:
-        assert (event.reason or "") == reason
-    else:
-        assert len((event.reason or "").encode()) > 119
-
-
-@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
-def test_unmask_is_the_byte_by_byte_xor(payload: bytes, mask: bytes) -> None:
-    assert unmask(payload, mask) == bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
-
-
-# ---- the peer's close frame, once ours is out
-
-
-def close_found(*reads: bytes) -> int | None:
-    """After how many reads the close frame was found."""
-    finder = CloseFinder()
-    return next((number for number, part in enumerate(reads, 1) if finder.feed(part)), None)
-
-
-@given(st.lists(raws, max_size=4), st.binary(max_size=125), st.lists(st.integers(0, 3000), max_size=8))
-def test_the_close_frame_is_found_behind_whatever_comes_before_it_and_however_it_is_cut(
-    frames: list[Raw], payload: bytes, places: list[int]
-) -> None:
-    close = frame(CLOSE, payload)
-    good = b"".join(raw.encode() for raw in frames if raw.opcode != CLOSE and by_oracle(raw.encode())[1] is None)
-    data = good + close
-    edges = [0, *sorted(place % len(data) for place in places), len(data)]
-    reads = [data[a:b] for a, b in pairwise(edges)]
-    assert close_found(*reads) == next(number for number, edge in enumerate(edges[1:], 1) if edge == len(data))
-    assert close_found(data[:-1]) is None
-
-
-def test_all_of_a_message_that_was_too_long_is_passed_over() -> None:
-    data = frame(BINARY, b"x" * 300_000) + frame(CLOSE)
-    reads = [data[at : at + 8192] for at in range(0, len(data), 8192)]
-    assert close_found(*reads) == len(reads)
-
-
-@pytest.mark.parametrize("data", [b"\xff\xff", b"\x81\x00", b"\x83\x80", b"\x89\xfe", b"GET / HTTP/1.1\r\n"])
-def test_where_no_frame_comes_there_is_no_close_frame_to_wait_for(data: bytes) -> None:
-    assert close_found(frame(TEXT, b"x"), data) == 2
-    assert close_found(frame(TEXT, b"x")) is None
-
-
-def test_what_the_reader_has_not_taken_is_there_for_who_looks_for_the_close_frame() -> None:
-    long = frame(BINARY, b"x" * (MAX_MESSAGE + 1))
-    data = frame(TEXT, b"first") + long + frame(CLOSE)
-    for cut in (1, 5, 12, 20, len(data) - len(long), len(data) - 3):
-        reader = FrameReader(MAX_MESSAGE, MAX_FRAGMENTS)
-        reader.feed(data[:cut])
-        finder = CloseFinder()
-        assert not finder.feed(reader.rest)
-        assert finder.feed(data[cut:])
-
-
-def test_a_reader_stops_after_so_many_frames_and_goes_on_where_it_was() -> None:
-    data = b"".join(frame(PING, bytes([n])) for n in range(5)) + frame(TEXT, b"a", fin=False) + frame(0, b"b")
-    reader = FrameReader(MAX_MESSAGE, 10)
-    found = [reader.feed(data, 2)]
-    while reader.more:
-        assert reader.kept > 0
-        found.append(reader.feed(b"", 2))
-    assert [len(part) for part in found] == [2, 2, 1, 1]
-    assert [one for part in found for one in part] == [*((PING, bytes([n])) for n in range(5)), (TEXT, b"ab")]
-    assert reader.idle

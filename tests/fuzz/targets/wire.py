@@ -8,7 +8,7 @@ from typing import Any
 
 import h11
 from support.common import settings_with
-from test_frames import MAX_MESSAGE, by_oracle, read
+from support.frames import MAX_MESSAGE, by_oracle, read
 
 import farm.worker.frames
 import farm.worker.transports.websocket
