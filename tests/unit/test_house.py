@@ -1,0 +1,77 @@
+"""How the house is laid out: what may import what, and how long a file of tests may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+TESTS: Final = sorted((ROOT / "tests").rglob("*.py"))
+MAX_LINES: Final = 500
+# These are being cut by who works on what they test.
+UNCUT: Final = {
+    f"test_{name}.py"
+    for name in (
+        "committer",
+        "hub",
+        "pusher_app",
+        "pusher_device",
+        "simplepush_app",
+        "simplepush_device",
+        "webpush_app",
+        "webpush_device",
+        "worker_sockets",
+    )
+}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The full names of all modules that a file imports, anywhere in it; of `from a import b` both a and a.b."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def of_package(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found
+    return found
+
+
+def is_in(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def test_a_file_of_tests_has_at_most_500_lines() -> None:
+    lines = {file.name: len(file.read_text().splitlines()) for file in TESTS if file.name not in UNCUT}
+    assert not {name: count for name, count in lines.items() if count > MAX_LINES}
+
+
+def test_no_test_module_imports_another() -> None:
+    modules = {file.stem for file in TESTS if file.name.startswith("test_")}
+    found = {(file.name, name) for file in TESTS for name in imported(file) if modules & set(name.split(".")[:-1])}
+    found |= {(file.name, name) for file in TESTS for name in imported(file) if name in modules}
+    assert not found
+
+
+def test_the_router_imports_nothing_of_farm_and_bench() -> None:
+    assert not [
+        (file, name) for file in of_package("router") for name in imported(file) if is_in(name, "farm", "bench")
+    ]
+
+
+def test_a_farm_imports_the_bench_only_for_its_command() -> None:
+    found = {file for file in of_package("farm") for name in imported(file) if is_in(name, "bench")}
+    assert found == {ROOT / "farm" / "cli" / "commands" / "bench.py"}
+
+
+def test_the_bench_imports_of_a_farm_only_what_is_common() -> None:
+    ours = [(file, name) for file in of_package("bench") for name in imported(file) if is_in(name, "farm", "router")]
+    assert not [(file, name) for file, name in ours if not is_in(name, "router.common") and name != "router"]
