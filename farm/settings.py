@@ -116,6 +116,13 @@ class WorkerOptions(Section):
         unit="bytes",
         ge=65_536,
     )
+    max_held_bytes: int = option(
+        16_777_216,
+        "events that are held for connections which wait to be subscribed; beyond, those that wait longest are closed "
+        "with 1013",
+        unit="bytes",
+        ge=65_536,
+    )
     frames_a_turn: int = option(
         16, "frames of one device that are handled before the others have their turn", unit="frames", ge=1
     )

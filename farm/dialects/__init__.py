@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple
 
 from farm.worker.frames import GOING_AWAY
 from farm.worker.upgrade import Request
+from router.common.messages import OK
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.token import Tokens
@@ -56,17 +57,12 @@ class Call(NamedTuple):
     context: Any
 
 
-class Subscribe(NamedTuple):
-    """Effect: subscribe the connection to a channel. `replied` is called with this Subscribe as its context once events
-    reach it: OK, and for presence all `Members`; FULL beyond `most` members; FAILED.
-
-    As with an Call the session hears nothing else until then, and one of the two at a time may be open. To join a
-    channel again only changes whether it is hidden.
-    """
+class Subscription(NamedTuple):
+    """A channel, and how a connection wants to be subscribed to it."""
 
     key: bytes
     label: str = ""
-    """`vocabulary.channel_label`, if app servers may list and count the channel."""
+    """`messages.channel_label`, if app servers may list and count the channel."""
     user: str | None = None
     """Who this is, for presence."""
     info: str = ""
@@ -75,6 +71,27 @@ class Subscribe(NamedTuple):
     """Members that the channel may have."""
     hidden: bool = False
     """Events do not reach it; it only belongs to the address, for TERMINATE. Not counted, either."""
+
+
+class Subscribe(NamedTuple):
+    """Effect: subscribe the connection to these channels, each named once. `subscribed` is called when it is in all of
+    them, or cannot be; what comes to one of them in the meantime is sent behind that.
+
+    As with a Call the session hears nothing else until then, and one of the two at a time may be open. To subscribe to
+    a channel again only changes whether it is hidden.
+    """
+
+    channels: tuple[Subscription, ...]
+
+
+class Subscribed(NamedTuple):
+    """What became of a Subscription."""
+
+    wanted: Subscription
+    status: int = OK
+    """OK; FULL: the channel has `most` members; FAILED."""
+    members: Members | None = None
+    """All of them, if the channel has presence."""
 
 
 class Members(dict[str, str]):
@@ -155,7 +172,11 @@ class Session:
         return ()
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        """The router's reply to a Call; or what became of a Subscribe, which is the context itself then."""
+        """The router's reply to a Call."""
+        return ()
+
+    def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
+        """What became of a Subscribe, channel by channel in its order."""
         return ()
 
     def tick(self, silent: float) -> tuple[Effects, float]:

@@ -8,7 +8,7 @@ second; 4201, come back at once. There is no 43xx among them, since pusher-js ta
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs, unquote
@@ -26,6 +26,8 @@ from farm.dialects import (
     Presence,
     Session,
     Subscribe,
+    Subscribed,
+    Subscription,
     Tick,
     Unsubscribe,
 )
@@ -372,7 +374,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         if name.startswith(SERVER_TO_USER):
             if self._more is None or not self._more.user or name != SERVER_TO_USER + self._more.user:
                 raise _Refused("AuthError", "Only who is signed in as this user may subscribe to it", 401)
-            return (Subscribe(_address(app.id, name)),)  # which it is in already, hidden
+            return _subscribe_to(_address(app.id, name))  # which it is in already, hidden
         if not is_channel_name(name, options.max_channel_name):
             raise _Refused(
                 "InvalidChannel",
@@ -394,10 +396,10 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
             self._check(asked, asked.channel_data, None)
         self.channels = (*self.channels, key) if self.channels else _alone(key)
         if user is None:
-            return (Subscribe(key, label(app.id, name)),)
+            return _subscribe_to(key, label(app.id, name))
         more = self._needs_more()
         more.members = (*more.members, (key, shown_member(user, info)[0]))
-        return (Subscribe(key, label(app.id, name), user, info, options.max_members),)
+        return _subscribe_to(key, label(app.id, name), user, info, options.max_members)
 
     def _check(self, asked: _Subscribe, *channel_data: str | None) -> None:
         """Raises: _Refused unless the application's own server has vouched for this, with one of these as data."""
@@ -442,7 +444,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         if key not in self.channels:
             return ()
         if more is not None and more.user and name == SERVER_TO_USER + more.user:
-            return (Subscribe(key, hidden=True),)  # the application may still want to close his connections
+            return _subscribe_to(key, hidden=True)  # the application may still want to close his connections
         self._leave(key)
         return (Unsubscribe(key),)
 
@@ -506,13 +508,13 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         more.signing = (user, info, read, asked.user_data)
         key = _address(app.id, SERVER_TO_USER + user)
         self._enters_hidden(more, key)
-        return (Subscribe(key, hidden=True),)
+        return _subscribe_to(key, hidden=True)
 
     def _enters_hidden(self, more: _More, key: bytes) -> None:
         self.channels = (*self.channels, key)
         more.hidden += 1
 
-    def _sign_in_answered(self, more: _More, join: Subscribe, status: int) -> Effects:
+    def _sign_in_answered(self, more: _More, join: Subscription, status: int) -> Effects:
         assert more.signing is not None
         (user, info, read, data), more.signing = more.signing, None
         if status != v.OK:
@@ -527,7 +529,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
             if len(watched) > most:
                 effects.append(_error(TRUNCATED, f"The watchlist is cut after {most} users"))
             more.watching = _Watching(watched[:most])
-            effects.append(self._watch(more, user, user))
+            effects.extend(self._watch(more, user, user))
         return effects
 
     # ------------------------------------------------------------------ watchlists
@@ -535,14 +537,14 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
     def _could_be(self, user: str) -> bool:
         return 0 < len(user) <= self._options.max_user_id
 
-    def _watch(self, more: _More, user: str, who: str) -> Subscribe:
+    def _watch(self, more: _More, user: str, who: str) -> Effects:
         """Be present where this user's coming and going is told, as himself or as NOBODY."""
         app_id, name = self._home.app.id, WATCH + user
         key = _address(app_id, name)
         self._enters_hidden(more, key)
-        return Subscribe(key, label(app_id, name), who, "", 2)
+        return _subscribe_to(key, label(app_id, name), who, "", 2)
 
-    def _watch_answered(self, more: _More, join: Subscribe, watched: str, status: int, members: Any) -> Effects:
+    def _watch_answered(self, more: _More, join: Subscription, watched: str, status: int, members: Any) -> Effects:
         watching = more.watching
         assert watching is not None
         if status != v.OK:
@@ -551,37 +553,39 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         elif join.user == NOBODY:
             (watching.online if watched in members else watching.offline).append(watched)
         if watching.unasked:
-            return (self._watch(more, watching.unasked.pop(0), NOBODY),)
+            return self._watch(more, watching.unasked.pop(0), NOBODY)
         more.watching = None
         return (_watched(watching.online, watching.offline),) if watching.online or watching.offline else ()
 
     # ------------------------------------------------------------------ from the router
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        if type(context) is not Subscribe:
-            return self._cached(context, status, payload)
+        return self._cached(context, status, payload)
+
+    def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
+        ((wanted, status, members),) = results
         more = self._more
-        if context.hidden:
+        if wanted.hidden:
             if more is not None and more.signing is not None:
-                return self._sign_in_answered(more, context, status)
+                return self._sign_in_answered(more, wanted, status)
             return ()
-        if context.label:
-            name = v.label_parts(context.label)[2]
+        if wanted.label:
+            name = v.label_parts(wanted.label)[2]
             if name.startswith(WATCH):
                 assert more is not None
-                return self._watch_answered(more, context, name.removeprefix(WATCH), status, payload)
+                return self._watch_answered(more, wanted, name.removeprefix(WATCH), status, members)
         else:
             assert more is not None
             name = SERVER_TO_USER + more.user
         if status == v.FULL:
-            self._leave(context.key)
-            return self._refuse(name, _Refused("LimitReached", f"The channel has {context.most} members", 403))
+            self._leave(wanted.key)
+            return self._refuse(name, _Refused("LimitReached", f"The channel has {wanted.most} members", 403))
         if status != v.OK:
-            return self._come_back(context.key)
+            return self._come_back(wanted.key)
         self._home.dialect.counters.registers += 1
-        effects: list[Effect] = [_succeeded(name, payload if context.user is not None else None)]
+        effects: list[Effect] = [_succeeded(name, members if wanted.user is not None else None)]
         if is_cache(name):
-            effects.append(Call((v.READ, 0, CACHE, context.key), name))
+            effects.append(Call((v.READ, 0, CACHE, wanted.key), name))
         return effects
 
     def _come_back(self, key: bytes) -> Effects:
@@ -614,6 +618,12 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
             return (_PING,), patience + options.pong_timeout - silent
         self._home.dialect.counters.timeouts += 1
         return (Close(NO_PONG, "Pong reply not received in time"),), 0
+
+
+def _subscribe_to(
+    key: bytes, label: str = "", user: str | None = None, info: str = "", most: int = 0, hidden: bool = False
+) -> Effects:
+    return (Subscribe((Subscription(key, label, user, info, most, hidden),)),)
 
 
 def _given(raw: msgspec.Raw) -> bytes:

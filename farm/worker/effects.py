@@ -78,10 +78,10 @@ class Performer:
             elif isinstance(effect, Binary):
                 frames.append(connection.transport.binary(effect.payload))
             elif isinstance(effect, Subscribe):
-                done = self._subscriptions.join(connection, effect)
-                if done is not None:
+                results = self._subscriptions.subscribe(connection, effect)
+                if results is not None:
                     assert connection.session is not None
-                    more = effects_of(connection.session.replied, effect, *done, self._clock.now)
+                    more = effects_of(connection.session.subscribed, results, self._clock.now)
                     closing = self._collect(connection, more, frames) or closing
             elif isinstance(effect, Unsubscribe):
                 if self._busy and (due := self._output.due(connection, (effect.key,))):

@@ -7,16 +7,16 @@ the same subscriber meanwhile is one write with it. So other devices have their 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
 
-from farm.dialects import Presence, Subscribe
+from farm.dialects import Presence, Subscribed
 from farm.settings import WorkerOptions
 from farm.worker.connection import Connection
-from farm.worker.fanout import EVENT, LAST, MEMBERS, WRITE_BYTES, Batch, FanOut, FanOuts
-from farm.worker.frames import encode_text
-from farm.worker.subscriptions import Change, Completed, LocalChannel, Subscriptions
+from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
+from farm.worker.frames import TRY_LATER, encode_text
+from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
+from farm.worker.subscriptions import Change, Subscriptions
 from router.common import logs
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
@@ -24,16 +24,17 @@ from router.common.metrics import WorkerCounters
 _MEMBER_BYTES: Final = 64
 """Of a member, about, in what a new subscriber is told."""
 
-Answer = Callable[[Connection, int, Subscribe, int, Any, Callable[[bool], bytes] | None], None]
+Answer = Callable[[Connection, int, Sequence[Subscribed], Sequence[HeldEvent]], None]
 
 
 class Events:
-    """What is said to channels. `drop`, `put`, `buffer` and `answer` do to a connection what their names say:
+    """What is said to channels. `drop`, `put`, `buffer`, `close` and `answer` do to a connection what their names say:
 
     put(connection, data)      write it, or buffer what the kernel does not take
     buffer(connection, data)   the kernel has not taken this
-    answer(connection, number, join, status, payload, behind)   what was asked by this number is answered;
-                               behind(last): the events that are to be written behind that
+    close(connection, code, reason)
+    answer(connection, number, results, events)   what became of the Subscribe of this number, and the events that
+                               are to be sent behind that
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Events:
         drop: Callable[[Connection], None],
         put: Callable[[Connection, bytes], bool],
         buffer: Callable[[Connection, bytes], None],
+        close: Callable[[Connection, int, str], None],
         answer: Answer,
     ) -> None:
         self._subscriptions = subscriptions
@@ -55,6 +57,7 @@ class Events:
         self._drop = drop
         self._put = put
         self._buffer = buffer
+        self._close = close
         self._answer = answer
         self._slice = options.fanout_slice
         self._most_memory = options.max_fanout_bytes
@@ -63,10 +66,22 @@ class Events:
 
     # ------------------------------------------------------------------ what the router says
 
-    def event(self, channel: LocalChannel, body: str, last: bool, left_out: Connection | None, now: float) -> None:
+    def event(self, channel: LocalChannel, event: HeldEvent, now: float) -> None:
         """An event of a channel, for all but one."""
         self._counters.events_heard += 1
-        self._say(channel, encode_text(body.encode()), LAST if last else EVENT, now, left_out)
+        if channel.waiting is not None:
+            self._hold(channel, event)
+        self._say(channel, encode_text(event.text), now, event.left_out)
+
+    def _hold(self, channel: LocalChannel, event: HeldEvent) -> None:
+        """Keep an event for those that are about to be subscribed."""
+        subscriptions = self._subscriptions
+        subscriptions.hold(channel, event)
+        while (late := subscriptions.overdue(channel)) is not None:
+            self._counters.catch_ups_given_up += 1
+            logs.limited("worker.catch_up_given_up", hint="worker.max_held_bytes")
+            self._close(late, TRY_LATER, "more came than may wait for a subscription")
+            subscriptions.leave(late, channel.key)
 
     def changed(self, change: Change | None, now: float) -> None:
         """Tell the subscribers of a presence channel who has come and who has gone."""
@@ -84,33 +99,27 @@ class Events:
                 except Exception as error:  # the others are told of, and who waits for this gets in
                     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
                 else:
-                    self._say(channel, frame, MEMBERS, now)
+                    self._say(channel, frame, now)
 
-    def admit(self, completed: Completed, now: float) -> None:
-        """Have those in who have been answered, once what changes by that is told to the others."""
-        channel, number = completed.channel, completed.number
-        for connection, join in self._subscriptions.admit(completed):
-            if completed.refused is not None:
-                self._answer(connection, number, join, completed.status, None, None)
-                continue
-            members = channel.presence.members if join.user is not None and channel.presence is not None else None
-            cost = self._cost(members)
-            if join.hidden or cost <= self._left:
-                self._left -= cost
-                self._answer(connection, number, join, v.OK, members, None)
-            else:
-                fan_out = self._fan_outs.get(channel) or self._fan_outs.begin(channel, channel.subscribers)
-                fan_out.answer_first(connection, (number, join))
+    def admit(self) -> None:
+        """Have those in that wait for nothing any more, as many as may be answered at once in this turn."""
+        ready = self._subscriptions.ready
+        while ready and (cost := _cost(ready[0])) <= self._left:
+            self._left -= cost
+            self._answer_next()
 
-    def _cost(self, members: Any) -> int:
-        """Of an answer, in writes."""
-        return 1 if members is None else 1 + len(members) * _MEMBER_BYTES // WRITE_BYTES
+    def _answer_next(self) -> int:
+        """Have the next one in, and answer it. Returns: what that cost, in writes."""
+        joining = self._subscriptions.ready.popleft()
+        cost = _cost(joining)
+        results, events = self._subscriptions.complete(joining)
+        self._counters.events_sent += len(events)
+        self._answer(joining.connection, joining.number, results, events)
+        return cost
 
     # ------------------------------------------------------------------ writing
 
-    def _say(
-        self, channel: LocalChannel, frame: bytes, kind: int, now: float, left_out: Connection | None = None
-    ) -> None:
+    def _say(self, channel: LocalChannel, frame: bytes, now: float, left_out: Connection | None = None) -> None:
         fan_outs = self._fan_outs
         fan_out = fan_outs.going.get(channel)
         if fan_out is None:
@@ -128,13 +137,11 @@ class Events:
         if fan_out is None:
             fan_out = fan_outs.begin(channel, channel.subscribers)
         if left_out is not None:
-            if (first := fan_out.first_answer(left_out)) is not None:
-                self._let_in(channel, fan_out, first)
             due, frames = fan_out.due(left_out)
             self._counters.events_sent += frames
             if due:
                 self._put(left_out, due)
-        fan_outs.say(channel, frame, kind, now)
+        fan_outs.say(channel, frame, now)
         if left_out is not None:
             fan_out.leave_out(left_out)
 
@@ -151,11 +158,21 @@ class Events:
         while (fan_out := fan_outs.get(channel)) is not None and not self._fits(fan_out, frame):
             self._step(self._slice, now)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits for its turn."""
+        return bool(self._fan_outs.going or self._subscriptions.ready)
+
     def turn(self, now: float) -> None:
-        """Write the next slice, if anything waits."""
-        self._left = self._slice
+        """Answer the next of those that wait for it, and write the next slice, if anything waits."""
+        self._left = budget = self._slice
+        if ready := self._subscriptions.ready:
+            most = budget // 2 if self._fan_outs.going else budget
+            while ready and most > 0:
+                most -= (cost := self._answer_next())
+                budget -= cost
         if self._fan_outs.going:
-            self._step(self._slice, now)
+            self._step(max(budget, 1), now)
 
     def _step(self, budget: int, now: float) -> None:
         fan_outs = self._fan_outs
@@ -174,19 +191,8 @@ class Events:
             spent += cost
             if batch is None:
                 break
-            if batch.waiting is None:
-                self._write(batch.subscribers, batch.data, batch.frames)
-                continue
-            spent += self._let_in(channel, fan_out, batch) - 1
+            self._write(batch.subscribers, batch.data, batch.frames)
         return spent
-
-    def _let_in(self, channel: LocalChannel, fan_out: FanOut[Connection], batch: Batch[Connection]) -> int:
-        """Answer one that has joined. Returns: what that cost, in writes."""
-        number, join = batch.waiting
-        members = channel.presence.members if join.user is not None and channel.presence is not None else None
-        behind = partial(fan_out.behind, batch.level)
-        self._answer(batch.subscribers[0], number, join, v.OK, members, behind)
-        return self._cost(members)
 
     def _write(self, audience: Collection[Connection], data: bytes, frames: int) -> None:
         """Write the same to many connections, which is all that this loop does.
@@ -235,3 +241,12 @@ class Events:
         """To be called once a second: what the metrics say of this."""
         self._counters.fanout_waiting = self._fan_outs.memory
         self._counters.fanout_lag_ms = round(self._fan_outs.lag(now) * 1000, 1)
+
+
+def _cost(joining: Joining) -> int:
+    """Of an answer, in writes: as many as it writes much."""
+    size = 0
+    for part in joining.parts:
+        if (presence := part.channel.presence) is not None:
+            size += len(presence.members) * _MEMBER_BYTES
+    return 1 + size // WRITE_BYTES

@@ -16,16 +16,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 Subscriber = TypeVar("Subscriber")
 Channel = TypeVar("Channel")
-
-EVENT: Final = 0
-LAST: Final = 1
-"""An event that a channel's record holds now: who reads that record needs it from nowhere else."""
-MEMBERS: Final = 2
-"""A change of members: who is told all of them later than this needs it no more."""
 
 WRITE_BYTES: Final = 16_384
 """To write so many bytes more costs about as much as one write more."""
@@ -42,7 +36,6 @@ class Frame(NamedTuple):
     """Something that was said."""
 
     data: bytes
-    kind: int
     at: float
 
 
@@ -54,10 +47,6 @@ class Batch(NamedTuple, Generic[Subscriber]):
     """What is due to each of them."""
     frames: int
     """How many frames that is."""
-    waiting: Any = None
-    """Not None: the one subscriber has to be answered first, and this was given with it."""
-    level: int = 0
-    """From where on `since` gives what is due behind that answer."""
 
 
 class FanOut(Generic[Subscriber]):
@@ -76,20 +65,18 @@ class FanOut(Generic[Subscriber]):
         "_levels",
         "_most",
         "_ring",
-        "_waiting",
         "counted",
         "size",
     )
 
     def __init__(self, subscribers: Iterable[Subscriber], most: int) -> None:
         self._ring = list(subscribers)
-        self._levels = dict.fromkeys(self._ring, 0)  # below 0: ~level of one that has not been answered
+        self._levels = dict.fromkeys(self._ring, 0)
         self._at = 0  # the place in the ring of whose turn it is
         self._floor = _NOBODY  # no level given in this sweep is lower
         self._frames: list[Frame] = []
         self._first = self._end = 0  # numbers: of the first of them, and of the next that is said
         self._joined: dict[int, tuple[bytes, int]] = {}  # level -> what is due from there, and up to where
-        self._waiting: dict[Subscriber, Any] = {}
         self._most = most
         self.size = 0
         """Bytes of the frames that wait."""
@@ -119,21 +106,15 @@ class FanOut(Generic[Subscriber]):
         self._ring.append(subscriber)
         self._floor = min(self._floor, self._end)
 
-    def answer_first(self, subscriber: Subscriber, waiting: Any) -> None:
-        """It has just joined and does not know yet: it hears nothing before its turn, which begins with its answer."""
-        self._levels[subscriber] = ~self._end
-        self._waiting[subscriber] = waiting
-
     def leave(self, subscriber: Subscriber) -> None:
         """The subscriber has gone: whatever was due to it is not any more."""
         self._levels.pop(subscriber, None)
-        self._waiting.pop(subscriber, None)
 
     # ------------------------------------------------------------------ what is said
 
-    def say(self, data: bytes, kind: int, at: float) -> None:
+    def say(self, data: bytes, at: float) -> None:
         """One more frame, for all who are in."""
-        self._frames.append(Frame(data, kind, at))
+        self._frames.append(Frame(data, at))
         self._end += 1
         self._joined.clear()
         self.size += len(data)
@@ -147,25 +128,11 @@ class FanOut(Generic[Subscriber]):
 
     def due(self, subscriber: Subscriber) -> tuple[bytes, int]:
         """All that is due to this subscriber, out of turn, and how many frames that is. It counts as given."""
-        level = self._levels.get(subscriber, -1)
-        if level < 0 or level == self._end:
+        level = self._levels.get(subscriber, self._end)
+        if level == self._end:
             return b"", 0
         self._levels[subscriber] = self._end
         return b"".join(frame.data for frame in self._frames[level - self._first :]), self._end - level
-
-    def first_answer(self, subscriber: Subscriber) -> Batch[Subscriber] | None:
-        """The same for one that has not been answered; None: it has been, or is not in."""
-        level = self._levels.get(subscriber, 0)
-        if level >= 0:
-            return None
-        self._levels[subscriber] = self._end
-        return Batch([subscriber], b"", 0, self._waiting.pop(subscriber), ~level)
-
-    def behind(self, level: int, last: bool) -> bytes:
-        """Events since this level: what one that was answered just now gets behind its answer. last: those that the
-        channel's record holds, too."""
-        unwanted = MEMBERS if last else MEMBERS | LAST
-        return b"".join(frame.data for frame in self._frames[level - self._first :] if not frame.kind & unwanted)
 
     def take(self, most: int) -> tuple[Batch[Subscriber] | None, int]:
         """The next subscribers to whom the same is due. They count as having got it.
@@ -191,9 +158,6 @@ class FanOut(Generic[Subscriber]):
                 at += 1
             elif taken:
                 break  # something else is due to it
-            elif level < 0:
-                self._went_on(at + 1, end)
-                return self.first_answer(subscriber), 1
             else:
                 due = level
                 data, upto = self._join_up(level)
@@ -261,10 +225,10 @@ class FanOuts(Generic[Channel, Subscriber]):
         self._count(fan_out)
         return fan_out
 
-    def say(self, channel: Channel, data: bytes, kind: int, at: float) -> None:
+    def say(self, channel: Channel, data: bytes, at: float) -> None:
         """Say one more frame in a fan-out that goes on."""
         fan_out = self.going[channel]
-        fan_out.say(data, kind, at)
+        fan_out.say(data, at)
         self._count(fan_out)
 
     def join(self, channel: Channel, subscriber: Subscriber) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from farm.dialects import Subscribed
 from farm.settings import WorkerOptions
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
 from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from farm.worker.interest import Interest
+from farm.worker.local_channel import HeldEvent
 from farm.worker.output import Output
 from farm.worker.transports import Reader
 from farm.worker.turns import Turns
@@ -168,29 +170,33 @@ class Inbound:
             self._counters.protocol_errors += 1
             self._output.close(connection, reader.error.code, reader.error.reason)
 
-    def answer(
-        self,
-        connection: Connection,
-        number: int,
-        context: Any,
-        status: int,
-        payload: Any,
-        behind: Callable[[bool], bytes] | None = None,
-    ) -> None:
-        """The answer to what a connection has asked by this number; then it hears what it has sent meanwhile.
+    def replied(self, connection: Connection, number: int, context: Any, status: int, payload: Any) -> None:
+        """The reply to the call of this number is here; then what has come meanwhile is handled."""
+        if self._waited_for(connection, number):
+            assert connection.session is not None
+            replied = connection.session.replied
+            self._performer.perform(connection, effects_of(replied, context, status, payload, self._clock.now))
+            self.go_on(connection)
 
-        behind: gives what is to be written behind the answer; with False without those that a record holds."""
+    def subscribed(
+        self, connection: Connection, number: int, results: Sequence[Subscribed], events: Sequence[HeldEvent]
+    ) -> None:
+        """The same for a Subscribe. events: are sent behind what the session says to that, but for those that the
+        record holds which it reads now."""
+        if self._waited_for(connection, number):
+            assert connection.session is not None
+            effects = effects_of(connection.session.subscribed, results, self._clock.now)
+            self._performer.perform(connection, effects)
+            if events and connection.phase == OPEN:
+                texts = [event.text for event in events if not (event.last and connection.call)]
+                self._performer.perform(connection, texts)
+            self.go_on(connection)
+
+    def _waited_for(self, connection: Connection, number: int) -> bool:
         if connection.call != number:
-            return
+            return False
         connection.call = 0
-        if connection.phase != OPEN:
-            return
-        assert connection.session is not None
-        replied = connection.session.replied
-        self._performer.perform(connection, effects_of(replied, context, status, payload, self._clock.now))
-        if behind is not None and connection.phase == OPEN and (events := behind(not connection.call)):
-            self._output.put(connection, events)
-        self.go_on(connection)
+        return connection.phase == OPEN
 
     def go_on(self, connection: Connection) -> None:
         """What has come already is next, a turn's worth of it, then what waits in the kernel."""

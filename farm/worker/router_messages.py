@@ -16,6 +16,7 @@ from farm.worker.events import Events
 from farm.worker.frames import GOING_AWAY
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
+from farm.worker.local_channel import HeldEvent
 from farm.worker.output import Output
 from farm.worker.subscriptions import Subscriptions
 from router.common import logs
@@ -142,10 +143,10 @@ class RouterMessages:
     # ------------------------------------------------------------------ answers
 
     def _answered(self, number: int, status: int, payload: Any) -> None:
-        completed = self._subscriptions.replied(number, status, payload)
-        if completed is not None:
-            self._events.changed(completed.change, self._clock.now)
-            self._events.admit(completed, self._clock.now)
+        ours, change = self._subscriptions.replied(number, status, payload)
+        if ours:
+            self._events.changed(change, self._clock.now)
+            self._events.admit()
             return
         if (overheard := self._attachments.overheard(number)) is not None:
             if status == v.OK and payload is not None:
@@ -172,7 +173,7 @@ class RouterMessages:
         connection, call, older = found
         if older is not None:
             self._shed(older)
-        self._inbound.answer(connection, number, call.context, status, payload)
+        self._inbound.replied(connection, number, call.context, status, payload)
 
     # ------------------------------------------------------------------ channels
 
@@ -182,7 +183,8 @@ class RouterMessages:
         if channel is None:
             return
         left_out = self._socket_ids.find(exclude) if exclude else None
-        self._events.event(channel, body, offset == v.LAST, left_out, self._clock.now)
+        event = HeldEvent(body.encode(), left_out, offset == v.LAST)
+        self._events.event(channel, event, self._clock.now)
         if offset == v.LAST:
             for number in self._attachments.heard_last(key, body):
                 self._answer_one(number, v.HEARD, None)
@@ -191,5 +193,6 @@ class RouterMessages:
         _, key, code, reason = word
         channel = self._subscriptions.get(key)
         if channel is not None:
-            for connection in [*channel.subscribers, *(channel.hidden or ())]:
+            waiting = channel.waiting.parts if channel.waiting is not None else ()
+            for connection in [*channel.subscribers, *(channel.hidden or ()), *waiting]:
                 self._output.close(connection, code, reason)

@@ -23,9 +23,10 @@ from farm.worker.fanout import FanOuts
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.interest import Interest
+from farm.worker.local_channel import LocalChannel
 from farm.worker.output import Output
 from farm.worker.router_messages import RouterMessages
-from farm.worker.subscriptions import LocalChannel, Subscriptions
+from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
 from farm.worker.timers import Timers
 from farm.worker.turns import Turns
@@ -71,7 +72,7 @@ class Sockets:
         self.devices = attachments.devices
         fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART)
         self._fan_outs = fan_outs.going
-        self.subscriptions = subscriptions = Subscriptions(tell, attachments.number, fan_outs)
+        self.subscriptions = subscriptions = Subscriptions(tell, attachments.number, fan_outs, options.max_held_bytes)
         self.output = output = Output(
             connections,
             poller,
@@ -95,7 +96,8 @@ class Sockets:
             output.drop,
             output.put,
             output.buffer,
-            inbound.answer,
+            output.close,
+            inbound.subscribed,
         )
         output.due = events.due
         broadcasts = BroadcastScan(trackers or {})
@@ -187,7 +189,7 @@ class Sockets:
     @property
     def speaking(self) -> bool:
         """Whether events wait for their turn: then nobody should sleep before `speak`."""
-        return bool(self._fan_outs)
+        return self.events.waiting
 
     def speak(self) -> None:
         """Write the next slice of the events that wait."""

@@ -4,72 +4,24 @@ A channel is there as long as a connection is subscribed to it or waits to be. T
 last of them, and of the first and the last connection of each user. It is never asked what is known here: a connection
 that subscribes to a channel that is open is in it at once, and so is another connection of a user that is present.
 
-As the link is ordered, a channel that is left while its answer is on the way needs no care: what was said first is
-heard first, and the answer finds its question gone.
+A connection subscribes to several channels in one step: it is in all of them, or told why not, once the last reply is
+here and its turn has come (`ready`). What comes to one of them until then is held for it.
+
+As the link is ordered, a channel that is left while its reply is on the way needs no care: what was sent first is
+received first, and the reply finds its call gone.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from farm.dialects import Members, Subscribe
+from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
+from farm.worker.local_channel import OPEN, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
 from router.common import messages as v
-
-_FEW: Final = 16
-
-
-class Presence:
-    """Who is in a channel's channel, in the whole farm, and who of them is here."""
-
-    __slots__ = ("entering", "members", "own")
-
-    def __init__(self) -> None:
-        self.members = Members()  # user id -> info, as far as the router has told
-        self.own: dict[str, int] = {}  # user id -> his connections here, those that wait too
-        self.entering: dict[str, int] | None = None  # user id -> the question whether he may
-
-
-class LocalChannel:
-    """A channel with connections of this worker."""
-
-    __slots__ = ("call", "counted", "hidden", "key", "label", "open", "presence", "subscribers", "waiting")
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-        self.label = ""
-        # With the user id, for presence. Most channels have very few: a tuple takes a fifth of a table's memory.
-        self.subscribers: tuple[Connection, ...] | dict[Connection, str | None] = ()
-        self.hidden: dict[Connection, None] | None = None
-        self.waiting: dict[Connection, Subscribe] | None = None
-        self.open = False  # events are heard
-        self.call = 0  # the question whose answer opens it
-        self.counted = 0  # subscribers the router knows of
-        self.presence: Presence | None = None
-
-    def add(self, connection: Connection, user: str | None) -> None:
-        """One more subscriber."""
-        subscribers = self.subscribers
-        if isinstance(subscribers, tuple) and len(subscribers) < _FEW and self.presence is None:
-            self.subscribers = (*subscribers, connection)
-            return
-        self.audience()[connection] = user
-
-    def remove(self, connection: Connection) -> str | None:
-        """One that it has leaves. Returns: his user id there."""
-        subscribers = self.subscribers
-        if isinstance(subscribers, tuple):
-            self.subscribers = tuple(other for other in subscribers if other is not connection)
-            return None
-        return subscribers.pop(connection)
-
-    def audience(self) -> dict[Connection, str | None]:
-        """The subscribers with their user ids."""
-        if isinstance(self.subscribers, tuple):
-            self.subscribers = dict.fromkeys(self.subscribers)
-        return self.subscribers
 
 
 class Change(NamedTuple):
@@ -82,133 +34,180 @@ class Change(NamedTuple):
     """The same."""
 
 
-class Completed(NamedTuple):
-    """An answer of the router. Once the change is told, `admit` has those in who waited for it."""
-
-    channel: LocalChannel
-    number: int
-    status: int
-    asked: list[Connection]
-    """Who has asked; some may have gone."""
-    refused: list[tuple[Connection, Subscribe]] | None
-    """They and what they asked for, if the answer is not OK."""
-    change: Change | None
-
-
-class _Pending(NamedTuple):
+class _Call(NamedTuple):
     channel: LocalChannel
     user: str | None
     """Who wants to enter it; None: it is to be opened."""
-    asked: list[Connection]
+    parts: list[Part]
 
 
 class Subscriptions:
-    """All of a worker's. `tell` takes words for the router, `number` gives numbers for questions to it. What is being
-    said to a channel, `fan_outs`, hears at once who comes and who goes."""
+    """All of a worker's. `tell` takes messages for the router, `number` gives numbers for calls to it. `fan_outs`, what
+    is being sent to channels, hears at once who comes and who goes.
+
+    most_held: bytes of events that are held for connections that wait."""
 
     def __init__(
-        self, tell: Callable[[Any], None], number: Callable[[], int], fan_outs: FanOuts[LocalChannel, Connection]
+        self,
+        tell: Callable[[Any], None],
+        number: Callable[[], int],
+        fan_outs: FanOuts[LocalChannel, Connection],
+        most_held: int,
     ) -> None:
         self._tell = tell
         self._number = number
         self._fan_outs = fan_outs
-        self._subscriptions: dict[bytes, LocalChannel] = {}
-        self.get = self._subscriptions.get
-        self._calls: dict[int, _Pending] = {}
+        self._most_held = most_held
+        self._channels: dict[bytes, LocalChannel] = {}
+        self.get = self._channels.get
+        self._calls: dict[int, _Call] = {}
         self._uncounted: dict[LocalChannel, None] = {}
+        self.ready: deque[Joining] = deque()
+        """Connections that wait for nothing any more: each is to be given to `complete`, in this order."""
+        self.held_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._subscriptions)
+        return len(self._channels)
 
     # ------------------------------------------------------------------ in and out
 
-    def join(self, connection: Connection, join: Subscribe) -> tuple[int, Any] | None:
-        """Have a connection in a channel.
+    def subscribe(self, connection: Connection, effect: Subscribe) -> list[Subscribed] | None:
+        """Have a connection in channels.
 
-        Returns: what `replied` is to be told, status and payload; None: `replied` here will give that, to
-        the question that is in `connection.ask` by then.
+        Returns: what became of that; None: it waits, by the number that is in `connection.call`, until it is `ready`.
         """
-        channel = self._subscriptions.get(join.key)
+        if len(effect.channels) == 1 and self._at_once(connection, effect.channels[0]):
+            return [Subscribed(effect.channels[0])]
+        joining = Joining(connection)
+        for wanted in effect.channels:
+            self._begin(joining, wanted)
+        if joining.open:
+            joining.number = connection.call = self._number()
+            return None
+        return self.complete(joining)[0]
+
+    def _at_once(self, connection: Connection, wanted: Subscription) -> bool:
+        """The usual, without any of what waiting takes: a channel that is open and has no members."""
+        channel = self._channels.get(wanted.key)
+        if (
+            channel is None
+            or channel.call != OPEN
+            or wanted.user is not None
+            or channel.has(connection)
+            or channel.waits(connection) is not None
+        ):
+            return False
+        self._add(channel, connection, wanted)
+        return True
+
+    def _begin(self, joining: Joining, wanted: Subscription) -> None:
+        connection = joining.connection
+        channel = self._channels.get(wanted.key)
         if channel is None:
-            channel = self._subscriptions[join.key] = LocalChannel(join.key)
-        presence = channel.presence
-        if self._in_room(channel, connection):
-            self._show(channel, connection, join)
-            return v.OK, None if presence is None else presence.members
-        user = join.user
+            channel = self._channels[wanted.key] = LocalChannel(wanted.key)
+        elif channel.has(connection):
+            self._show(channel, connection, wanted)
+            joining.parts.append(Part(joining, channel, wanted))
+            return
+        elif channel.waits(connection) is not None:
+            raise ValueError("a Subscribe names each channel once")
+        part = Part(joining, channel, wanted)
+        joining.parts.append(part)
+        if channel.waiting is None:
+            channel.waiting = Waiting()
+        channel.waiting.add(part)
+        if (call := self._call_for(channel, wanted)) is not None:
+            call.parts.append(part)
+            part.open += 1
+            joining.open += 1
+
+    def _call_for(self, channel: LocalChannel, wanted: Subscription) -> _Call | None:
+        """The call that this one has to wait for, perhaps with others."""
+        user = wanted.user
         if user is None:
-            if channel.open:
-                self._add(channel, connection, join)
-                return v.OK, None
+            if channel.call == OPEN:
+                return None
             if not channel.call:
                 channel.call = self._call(channel, None)
-                self._say_subscribe(channel, channel.call, "" if join.hidden else join.label)
-            call = channel.call
-        else:
-            if presence is None:
-                presence = channel.presence = Presence()
-            connections = presence.own.get(user, 0)
-            presence.own[user] = connections + 1
-            entering = presence.entering
-            call = 0 if entering is None else entering.get(user, 0)
-            if connections and not call:
-                self._add(channel, connection, join)
-                return v.OK, presence.members
-            if not call:
-                call = self._call(channel, user)
-                if presence.entering is None:
-                    presence.entering = {}
-                presence.entering[user] = call
-                if not channel.open and not channel.counted and not channel.call:
-                    self._say_subscribe(channel, 0, join.label)
-                self._tell((v.PRESENCE_JOIN, call, channel.key, user, join.info, join.most))
-        connection.call = call
-        self._calls[call].asked.append(connection)
-        if channel.waiting is None:
-            channel.waiting = {}
-        channel.waiting[connection] = join
-        return None
-
-    def _in_room(self, channel: LocalChannel, connection: Connection) -> bool:
-        return connection in channel.subscribers or (channel.hidden is not None and connection in channel.hidden)
+                self._tell_subscribe(channel, channel.call, "" if wanted.hidden else wanted.label)
+            return self._calls[channel.call]
+        presence = channel.presence
+        if presence is None:
+            presence = channel.presence = Presence()
+        connections = presence.own.get(user, 0)
+        presence.own[user] = connections + 1
+        entering = presence.entering
+        call = 0 if entering is None else entering.get(user, 0)
+        if connections and not call:
+            return None
+        if not call:
+            call = self._call(channel, user)
+            if presence.entering is None:
+                presence.entering = {}
+            presence.entering[user] = call
+            if not channel.call and not channel.counted:
+                self._tell_subscribe(channel, 0, wanted.label)
+            self._tell((v.PRESENCE_JOIN, call, channel.key, user, wanted.info, wanted.most))
+        return self._calls[call]
 
     def _call(self, channel: LocalChannel, user: str | None) -> int:
         number = self._number()
-        self._calls[number] = _Pending(channel, user, [])
+        self._calls[number] = _Call(channel, user, [])
         return number
 
-    def _say_subscribe(self, channel: LocalChannel, call: int, label: str) -> None:
+    def _tell_subscribe(self, channel: LocalChannel, call: int, label: str) -> None:
         self._tell((v.SUBSCRIBE, call, channel.key, -1, label))
         if label:
             channel.label = label
             channel.counted = 1
 
-    def _add(self, channel: LocalChannel, connection: Connection, join: Subscribe) -> None:
-        if join.hidden:
-            if channel.hidden is None:
-                channel.hidden = {}
-            channel.hidden[connection] = None
+    def complete(self, joining: Joining) -> tuple[list[Subscribed], list[HeldEvent]]:
+        """Have a connection in that waits for nothing any more.
+
+        Returns: what became of its Subscribe, and the events that came meanwhile.
+        """
+        results: list[Subscribed] = []
+        events: list[HeldEvent] = []
+        connection = joining.connection
+        if connection.call != joining.number:  # it has gone
+            for part in joining.parts[:]:
+                self.leave(connection, part.channel.key)
+            return results, events
+        for part in joining.parts:
+            channel, wanted = part.channel, part.wanted
+            if (waiting := channel.waiting) is not None and waiting.parts.get(connection) is part:
+                events += [event for event in waiting.events(part) if event.left_out is not connection]
+                self._wait_no_more(channel, connection)
+                self._add(channel, connection, wanted)
+            presence = channel.presence if part.status == v.OK and not wanted.hidden else None
+            results.append(Subscribed(wanted, part.status, None if presence is None else presence.members))
+        joining.parts.clear()
+        return results, events
+
+    def _add(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
+        if wanted.hidden:
+            channel.hide(connection)
             return
-        channel.add(connection, join.user)
+        channel.add(connection, wanted.user)
         self._fan_outs.join(channel, connection)
-        if not channel.counted and (join.label or channel.label):
-            self._say_subscribe(channel, 0, join.label or channel.label)
+        if not channel.counted and (wanted.label or channel.label):
+            self._tell_subscribe(channel, 0, wanted.label or channel.label)
         self._check_count(channel)
 
     def _check_count(self, channel: LocalChannel) -> None:
         if channel.label and len(channel.subscribers) != channel.counted:
             self._uncounted[channel] = None
 
-    def _show(self, channel: LocalChannel, connection: Connection, join: Subscribe) -> None:
+    def _show(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
         """It is in the channel; only whether events reach it may be another thing now."""
-        if join.hidden:
+        if wanted.hidden:
             if connection in channel.subscribers:
                 self._remove_subscriber(channel, connection)
-                self._add(channel, connection, join)
+                self._add(channel, connection, wanted)
                 self._check_count(channel)
         elif channel.hidden is not None and connection in channel.hidden:
-            self._remove_hidden(channel, connection)
-            self._add(channel, connection, join)
+            channel.unhide(connection)
+            self._add(channel, connection, wanted)
 
     def _remove_subscriber(self, channel: LocalChannel, connection: Connection) -> None:
         user = channel.remove(connection)
@@ -216,37 +215,38 @@ class Subscriptions:
         if user is not None:
             self._user_left(channel, user)
 
-    def _remove_hidden(self, channel: LocalChannel, connection: Connection) -> None:
-        assert channel.hidden is not None
-        del channel.hidden[connection]
-        if not channel.hidden:
-            channel.hidden = None
+    def _wait_no_more(self, channel: LocalChannel, connection: Connection) -> None:
+        waiting = channel.waiting
+        assert waiting is not None
+        self.held_bytes -= waiting.remove(connection)
+        if not waiting.parts:
+            channel.waiting = None
 
     def leave(self, connection: Connection, key: bytes) -> None:
         """The connection goes out of a channel, or does not wait for it any more."""
-        channel = self._subscriptions.get(key)
+        channel = self._channels.get(key)
         if channel is None:
             return
         if connection in channel.subscribers:
             self._remove_subscriber(channel, connection)
         elif channel.hidden is not None and connection in channel.hidden:
-            self._remove_hidden(channel, connection)
-        elif channel.waiting is not None and connection in channel.waiting:
-            join = channel.waiting.pop(connection)
-            if not channel.waiting:
-                channel.waiting = None
-            if join.user is not None:
-                self._user_left(channel, join.user)
+            channel.unhide(connection)
+        elif (part := channel.waits(connection)) is not None:
+            self._wait_no_more(channel, connection)
+            part.joining.parts.remove(part)
+            self._settled(part, part.open)
+            if part.wanted.user is not None:
+                self._user_left(channel, part.wanted.user)
         else:
             return
         self._close_if_empty(channel)
 
     def _close_if_empty(self, channel: LocalChannel) -> None:
-        if channel.subscribers or channel.hidden is not None or channel.waiting is not None:
+        if not channel.empty:
             self._check_count(channel)
             return
-        if self._subscriptions.get(channel.key) is channel:
-            del self._subscriptions[channel.key]
+        if self._channels.get(channel.key) is channel:
+            del self._channels[channel.key]
             self._uncounted.pop(channel, None)
             self._calls.pop(channel.call, None)
             self._tell((v.UNSUBSCRIBE, channel.key))
@@ -263,63 +263,76 @@ class Subscriptions:
             del self._calls[call]
         self._tell((v.PRESENCE_LEAVE, channel.key, user))
 
+    def _settled(self, part: Part, replies: int) -> None:
+        """So many of the replies that a part waited for are here, or are not waited for any more."""
+        if not replies:
+            return
+        part.open -= replies
+        part.joining.open -= replies
+        if not part.joining.open:
+            self.ready.append(part.joining)
+
     # ------------------------------------------------------------------ what the router says
 
-    def replied(self, number: int, status: int, payload: Any) -> Completed | None:
-        """An answer has come. Returns: for whom; None: the question is not one of ours that is open.
+    def hold(self, channel: LocalChannel, event: HeldEvent) -> None:
+        """An event came to a channel that connections wait for."""
+        assert channel.waiting is not None
+        channel.waiting.hold(event)
+        self.held_bytes += event.size
 
-        Those are not in the channel yet: what changes by it is for who was there before. They must be given to `admit`.
-        """
-        context = self._calls.pop(number, None)
-        if context is None:
+    def overdue(self, channel: LocalChannel) -> Connection | None:
+        """If more is held than may be: who has waited longest for this channel, and is to be closed."""
+        if self.held_bytes <= self._most_held or channel.waiting is None:
             return None
-        channel, user, asked = context
+        return next(iter(channel.waiting.parts))
+
+    def replied(self, number: int, status: int, payload: Any) -> tuple[bool, Change | None]:
+        """A reply has come. Returns: whether it is for a call of ours that is open, and what changes by it: that is for
+        those who were there before. Then those have their turn that are `ready`."""
+        call = self._calls.pop(number, None)
+        if call is None:
+            return False, None
+        channel, user, parts = call
         change: Change | None = None
-        if user is None:
+        if status == v.OK:
+            channel.call = OPEN
+        elif channel.call == number:
             channel.call = 0
-        else:
-            presence = channel.presence
-            assert presence is not None
-            if presence.entering is not None:
-                presence.entering.pop(user, None)
-                if not presence.entering:
-                    presence.entering = None
+        if user is not None:
+            change = self._entered(channel, user, status, payload)
+        for part in parts:
+            if (waiting := channel.waiting) is None or waiting.parts.get(part.joining.connection) is not part:
+                continue
             if status == v.OK:
-                change = self._merge(channel, payload.items(), ())
+                waiting.add(part)
             else:
-                del presence.own[user]
-                if (info := presence.members.pop(user, None)) is not None:
-                    presence.members.made = None
-                    change = Change(channel, [], [(user, info)])
-        refused = None if status == v.OK else self._take(channel, number, asked)
-        return Completed(channel, number, status, asked, refused, change)
-
-    def _take(self, channel: LocalChannel, number: int, asked: list[Connection]) -> list[tuple[Connection, Subscribe]]:
-        """Those who still wait for this answer wait no more."""
-        found = []
-        for connection in asked:
-            if channel.waiting is not None and connection in channel.waiting and connection.call == number:
-                found.append((connection, channel.waiting.pop(connection)))
-                if not channel.waiting:
-                    channel.waiting = None
-        return found
-
-    def admit(self, completed: Completed) -> list[tuple[Connection, Subscribe]]:
-        """Have those in who have been answered OK. Returns: who was answered, and what it asked for."""
-        channel = completed.channel
-        if completed.refused is not None:
+                part.status = status
+                self._wait_no_more(channel, part.joining.connection)
+            self._settled(part, 1)
+        if status != v.OK:
             self._close_if_empty(channel)
-            return completed.refused
-        channel.open = True
-        found = self._take(channel, completed.number, completed.asked)
-        for connection, join in found:
-            self._add(channel, connection, join)
-        return found
+        return True, change
+
+    def _entered(self, channel: LocalChannel, user: str, status: int, payload: Any) -> Change | None:
+        presence = channel.presence
+        assert presence is not None
+        if presence.entering is not None:
+            presence.entering.pop(user, None)
+            if not presence.entering:
+                presence.entering = None
+        if status == v.OK:
+            return self._merge(channel, payload.items(), ())
+        del presence.own[user]
+        info = presence.members.pop(user, None)
+        if info is None:
+            return None
+        presence.members.made = None
+        return Change(channel, [], [(user, info)])
 
     def members(self, word: list[Any]) -> Change | None:
         """MEMBERS was heard. Returns: what that changes."""
         _, key, whole, added, removed = word
-        channel = self._subscriptions.get(key)
+        channel = self._channels.get(key)
         if channel is None or channel.presence is None:
             return None
         if whole:
@@ -354,7 +367,7 @@ class Subscriptions:
         """Everything that is held, as the words ANNOUNCE_CHANNELS have it, for a router that does not know it."""
         entries: list[list[Any]] = []
         size = 0
-        for channel in self._subscriptions.values():
+        for channel in self._channels.values():
             label = channel.label if channel.subscribers or channel.waiting is not None else ""
             channel.counted = max(len(channel.subscribers), 1) if label else 0
             members: list[list[str]] = []

@@ -81,6 +81,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "supervisor.task_failed": "A task of the supervisor raised an error; the trace follows, and the task goes on.",
     "turn.failed": "A callback of the event loop raised an error; the trace follows.",
     "worker.beat_failed": "A worker's heartbeat could not be made; the next one is tried.",
+    "worker.catch_up_given_up": "More events came than may be held for devices that wait to be subscribed: those that "
+    "wait longest are closed.",
     "worker.drained": "The worker has closed all its devices.",
     "worker.draining": "The worker closes its devices over `seconds` s.",
     "worker.events_failed": "Writing events to subscribers raised an error; the trace follows.",

@@ -94,6 +94,7 @@ WORKER_METRICS = (
         "Events written without a turn for other devices: more waited than worker.max_fanout_bytes, or for one channel "
         "than half of worker.write_buffer_bytes.",
     ),
+    Metric("catch_ups_given_up", "counter", "Devices closed because of worker.max_held_bytes."),
     Metric("buffered", "gauge", "Bytes that wait: input that is not complete or not handled, output for slow devices."),
     Metric("given_up", "counter", "Devices closed because of worker.max_buffered_bytes."),
     Metric("rested", "counter", "Times that a device asked for more than limits allow, and was read again later."),
@@ -185,6 +186,7 @@ class WorkerCounters:
     fanout_waiting: int
     fanout_lag_ms: float
     fanouts_hurried: int
+    catch_ups_given_up: int
     buffered: int
     given_up: int
     rested: int

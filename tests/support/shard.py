@@ -2,11 +2,24 @@
 
 import json
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import websocket
 
-from farm.dialects import Call, Close, Context, Dialect, Effects, Presence, Session, Subscribe, Unsubscribe
+from farm.dialects import (
+    Call,
+    Close,
+    Context,
+    Dialect,
+    Effects,
+    Presence,
+    Session,
+    Subscribe,
+    Subscribed,
+    Subscription,
+    Unsubscribe,
+)
 from farm.dialects.webpush import WebPushDialect, dialect
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.sockets import Sockets
@@ -54,7 +67,8 @@ class TalkSession(Session):
 
     def join(self, user: str | None, hidden: bool = False) -> Effects:
         self.channels = (ROOM,)
-        return (Subscribe(ROOM, "" if hidden else LABEL, user, f"info of {user}", self.members, hidden),)
+        label = "" if hidden else LABEL
+        return (Subscribe((Subscription(ROOM, label, user, f"info of {user}", self.members, hidden),)),)
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         command, _, user = message.decode().partition(" ")
@@ -72,11 +86,13 @@ class TalkSession(Session):
         return (message,)
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        if context == "read":
-            return (b"heard" if status == v.HEARD else b"read " + payload,)
+        return (b"heard" if status == v.HEARD else b"read " + payload,)
+
+    def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
+        ((_, status, members),) = results
         if status != v.OK:
             self.channels = ()
-        joined = f"joined {status} {json.dumps(payload)}".encode()
+        joined = f"joined {status} {json.dumps(members)}".encode()
         return (joined, *self.received(b"read", False, now)) if self.reads else (joined,)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.worker.fanout import EVENT, LAST, MEMBERS, Batch, FanOut, FanOuts
+from farm.worker.fanout import FanOut, FanOuts
 
 MOST = 12
 
@@ -17,8 +17,7 @@ class LocalChannel:
     def __init__(self) -> None:
         self.fan_outs: FanOuts[str, int] = FanOuts(MOST)
         self.subscribers: dict[int, None] = {}
-        self.unanswered: dict[int, int] = {}  # subscriber -> how many frames it knew of when it joined
-        self.said: list[tuple[bytes, int]] = []
+        self.said = 0
         self.heard: dict[int, list[bytes]] = {}
         self.due: dict[int, list[bytes]] = {}
         self.writes = 0
@@ -27,41 +26,33 @@ class LocalChannel:
     def fan_out(self) -> FanOut[int] | None:
         return self.fan_outs.get("room")
 
-    def say(self, kind: int, left_out: int | None = None) -> None:
-        frame = b"<%d>" % len(self.said)
+    def say(self, left_out: int | None = None) -> None:
+        frame = b"<%d>" % self.said
         fan_out = self.fan_out or self.fan_outs.begin("room", self.subscribers)
         if left_out is not None:
-            if (batch := fan_out.first_answer(left_out)) is not None:
-                self.answer(fan_out, batch)
             self.flush(left_out)
-        self.said.append((frame, kind))
-        self.fan_outs.say("room", frame, kind, float(len(self.said)))
+        self.said += 1
+        self.fan_outs.say("room", frame, float(self.said))
         for subscriber in self.subscribers:
-            if subscriber != left_out and subscriber not in self.unanswered:
+            if subscriber != left_out:
                 self.due[subscriber].append(frame)
         if left_out is not None:
             fan_out.leave_out(left_out)
 
-    def join(self, subscriber: int, replied: bool) -> None:
+    def join(self, subscriber: int) -> None:
         if subscriber in self.subscribers:
             return
         self.subscribers[subscriber] = None
         self.heard[subscriber] = []
         self.due[subscriber] = []
         self.fan_outs.join("room", subscriber)
-        if not replied:
-            fan_out = self.fan_out or self.fan_outs.begin("room", self.subscribers)
-            fan_out.answer_first(subscriber, f"answer {subscriber}")
-            self.unanswered[subscriber] = len(self.said)
 
     def leave(self, subscriber: int) -> None:
         if subscriber not in self.subscribers:
             return
         self.flush(subscriber)
-        if subscriber not in self.unanswered:
-            assert self.heard[subscriber] == self.due[subscriber]
+        assert self.heard[subscriber] == self.due[subscriber]
         del self.subscribers[subscriber], self.heard[subscriber], self.due[subscriber]
-        self.unanswered.pop(subscriber, None)
         self.fan_outs.leave("room", subscriber)
 
     def flush(self, subscriber: int) -> None:
@@ -87,9 +78,6 @@ class LocalChannel:
             assert 1 <= len(batch.subscribers) <= cost <= most - spent
             spent += cost
             self.writes += len(batch.subscribers)
-            if batch.waiting is not None:
-                self.answer(fan_out, batch)
-                continue
             assert batch.data.count(b"<") == batch.frames
             assert batch.frames == 1 or len(batch.data) <= MOST
             for subscriber in batch.subscribers:
@@ -97,30 +85,20 @@ class LocalChannel:
                 self.hear(subscriber, batch.data)
         self.fan_outs.took_turn(0.0)
 
-    def answer(self, fan_out: FanOut[int], batch: Batch[int]) -> None:
-        (subscriber,) = batch.subscribers
-        assert batch.waiting == f"answer {subscriber}"
-        known = self.unanswered.pop(subscriber)
-        events = [frame for frame, kind in self.said[known:] if kind == EVENT]
-        both = [frame for frame, kind in self.said[known:] if kind != MEMBERS]
-        assert fan_out.behind(batch.level, False) == b"".join(events)
-        assert fan_out.behind(batch.level, True) == b"".join(both)
-
     def finish(self) -> None:
         turns = 0
         while self.fan_outs.going:
             self.slice(3)
             turns += 1
             assert turns < 10_000
-        assert not self.unanswered
         assert self.heard == self.due
         assert self.fan_outs.memory == 0
 
 
 who = st.integers(0, 7)
 step = st.one_of(
-    st.tuples(st.just("say"), st.sampled_from([EVENT, LAST, MEMBERS]), st.none() | who),
-    st.tuples(st.just("join"), who, st.booleans()),
+    st.tuples(st.just("say"), st.none() | who),
+    st.tuples(st.just("join"), who),
     st.tuples(st.just("leave"), who),
     st.tuples(st.just("flush"), who),
     st.tuples(st.just("slice"), st.integers(1, 6)),
@@ -141,12 +119,12 @@ def test_each_subscriber_hears_what_was_said_while_it_was_in_once_and_in_order(s
 def test_what_waits_is_joined_into_one_write_for_each() -> None:
     channel = LocalChannel()
     for subscriber in range(10):
-        channel.join(subscriber, True)
-    channel.say(EVENT)
+        channel.join(subscriber)
+    channel.say()
     channel.slice(5)  # half of them have the first
-    channel.say(EVENT)
+    channel.say()
     channel.slice(5)  # the others have both with one write
-    channel.say(EVENT)
+    channel.say()
     channel.finish()
     assert channel.writes == 5 + 5 + 10
 
@@ -154,9 +132,9 @@ def test_what_waits_is_joined_into_one_write_for_each() -> None:
 def test_a_long_frame_is_a_write_by_itself_and_costs_as_many_as_it_takes() -> None:
     fan_outs: FanOuts[str, int] = FanOuts(10_000)
     fan_out = fan_outs.begin("room", range(10))
-    fan_outs.say("room", b"a", EVENT, 0.0)
-    fan_outs.say("room", b"b" * 40_000, EVENT, 0.0)
-    assert fan_out.take(10)[0] == (list(range(10)), b"a", 1, None, 0)
+    fan_outs.say("room", b"a", 0.0)
+    fan_outs.say("room", b"b" * 40_000, 0.0)
+    assert fan_out.take(10)[0] == (list(range(10)), b"a", 1)
     fan_outs.took_turn(0.0)
     batch, cost = fan_out.take(10)
     assert batch is not None
@@ -166,7 +144,7 @@ def test_a_long_frame_is_a_write_by_itself_and_costs_as_many_as_it_takes() -> No
 def test_to_whom_nothing_is_due_is_passed_over_a_part_at_a_time() -> None:
     fan_outs: FanOuts[str, int] = FanOuts(100)
     fan_out = fan_outs.begin("room", range(1000))
-    fan_outs.say("room", b"a", EVENT, 0.0)
+    fan_outs.say("room", b"a", 0.0)
     for subscriber in range(999):
         fan_out.due(subscriber)
     costs = []
@@ -184,7 +162,7 @@ def test_they_take_turns() -> None:
     fan_outs: FanOuts[str, int] = FanOuts(100)
     for name in ("one", "two"):
         fan_outs.begin(name, range(2))
-        fan_outs.say(name, b"a", EVENT, 0.0)
+        fan_outs.say(name, b"a", 0.0)
     order = []
     while fan_outs.going:
         name, fan_out = fan_outs.next()
@@ -197,13 +175,13 @@ def test_they_take_turns() -> None:
 def test_who_comes_and_goes_without_end_takes_no_memory() -> None:
     channel = LocalChannel()
     for subscriber in range(10):
-        channel.join(subscriber, True)
+        channel.join(subscriber)
     most = going = 0
     for number in range(2000):
         if number % 2:
-            channel.say(EVENT)
+            channel.say()
         channel.leave(number % 10)
-        channel.join(number % 10, True)
+        channel.join(number % 10)
         channel.slice(5)
         most = max(most, channel.fan_outs.memory)
         going += bool(channel.fan_outs.going)
@@ -215,12 +193,12 @@ def test_who_comes_and_goes_without_end_takes_no_memory() -> None:
 def test_the_lag_is_that_of_the_last_subscriber(more: bool) -> None:
     fan_outs: FanOuts[str, int] = FanOuts(100)
     fan_out = fan_outs.begin("room", range(4))
-    fan_outs.say("room", b"a", EVENT, 10.0)
+    fan_outs.say("room", b"a", 10.0)
     fan_out.take(2)
     fan_outs.took_turn(11.0)
     assert fan_outs.lag(12.0) == 2.0  # it is on its way still
     if more:
-        fan_outs.say("room", b"b", EVENT, 12.0)
+        fan_outs.say("room", b"b", 12.0)
     fan_out.take(2)
     fan_outs.took_turn(13.0)
     assert fan_outs.lag(13.5) == 3.0

@@ -21,6 +21,7 @@ from farm.dialects import (
     Registered,
     Session,
     Subscribe,
+    Subscribed,
     Tick,
     Unsubscribe,
     pusher,
@@ -172,9 +173,10 @@ class Listener:
                 assert effect.code != INTERNAL, effect.reason
                 self.closed = effect
             elif isinstance(effect, Subscribe):
-                members = None if effect.user is None else Members([(effect.user, effect.info)])
-                v.pack([effect.key, effect.label, effect.user, effect.info])
-                self._take(self.session.replied(effect, v.OK, members, 1000.0))
+                (wanted,) = effect.channels
+                members = None if wanted.user is None else Members([(wanted.user, wanted.info)])
+                v.pack([wanted.key, wanted.label, wanted.user, wanted.info])
+                self._take(self.session.subscribed([Subscribed(wanted, v.OK, members)], 1000.0))
             elif isinstance(effect, Call):
                 v.pack(effect.word)
                 payload: Any = {v.ATTACH: ([], None), v.FETCH: []}.get(effect.word[0])

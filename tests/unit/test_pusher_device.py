@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
-from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Tick, Unsubscribe
+from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Subscribed, Subscription, Tick, Unsubscribe
 from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, _shared_address, dialect
 from farm.worker.upgrade import Request
 from router.common import messages as v
@@ -64,7 +64,7 @@ class Device:
         self.session = session
         self.words: list[tuple[Any, ...]] = []
         self.parted: list[bytes] = []
-        self.open: Subscribe | Call | None = None
+        self.open: Subscription | Call | None = None
         self.closed: Close | None = None
         self.ticks: list[float] = []
         self.greeting = self.take(session.begun(self.clock.monotonic())) if begin else []
@@ -76,7 +76,10 @@ class Device:
             assert self.closed is None
             if isinstance(effect, bytes):
                 events.append(event(effect))
-            elif isinstance(effect, Subscribe | Call):
+            elif isinstance(effect, Subscribe):
+                assert self.open is None
+                (self.open,) = effect.channels
+            elif isinstance(effect, Call):
                 assert self.open is None
                 self.open = effect
             elif isinstance(effect, Unsubscribe):
@@ -101,8 +104,9 @@ class Device:
         """The answer to what is open."""
         assert self.open is not None
         asked, self.open = self.open, None
-        context = asked if isinstance(asked, Subscribe) else asked.context
-        return self.take(self.session.replied(context, status, payload, self.clock.monotonic()))
+        if isinstance(asked, Subscription):
+            return self.take(self.session.subscribed([Subscribed(asked, status, payload)], self.clock.monotonic()))
+        return self.take(self.session.replied(asked.context, status, payload, self.clock.monotonic()))
 
     def subscribe(self, channel: str, *members: str, **data: Any) -> list[Any]:
         """A subscription that the router agrees to, or one that does not get so far."""
@@ -339,7 +343,7 @@ def test_an_application_may_want_authorized_connections(tmp_path: Path) -> None:
 def test_a_public_channel(plain: PusherDialect) -> None:
     device = Device(plain)
     assert device.send("pusher:subscribe", {"channel": "news", "auth": ""}) == []
-    assert device.open == Subscribe(address("news"), label("3", "news"))
+    assert device.open == Subscription(address("news"), label("3", "news"))
     assert device.channels() == {address("news")}
     assert device.answer() == [succeeded("news")]
     assert device.send("pusher:unsubscribe", {"channel": "news"}) == []
@@ -397,7 +401,7 @@ def test_a_private_channel_needs_its_signature(plain: PusherDialect, name: str) 
     assert denied(device.subscribe(name)) == (name, "AuthError", 401)
     assert device.channels() == set()
     device.send("pusher:subscribe", {"channel": name, "auth": auth(name)})
-    assert device.open == Subscribe(address(name), label("3", name))
+    assert device.open == Subscription(address(name), label("3", name))
 
 
 @pytest.mark.parametrize("name", ["private-a", "private-encrypted-a", "private-cache-a"])
@@ -406,7 +410,7 @@ def test_the_signature_of_a_private_channel_may_cover_data(plain: PusherDialect,
     for signed, said in ((data, data), (None, data), (None, None), (None, ""), ("", "")):
         device = Device(plain)
         device.send("pusher:subscribe", {"channel": name, "auth": auth(name, signed), "channel_data": said})
-        assert device.open == Subscribe(address(name), label("3", name))  # and it makes no member of it
+        assert device.open == Subscription(address(name), label("3", name))  # and it makes no member of it
     for signed, said in ((data, '{"user_id":"u2"}'), (data, None), (data, ""), ("", None)):
         told = Device(plain).subscribe(name, auth=auth(name, signed), channel_data=said)
         assert denied(told) == (name, "AuthError", 401)
@@ -436,7 +440,7 @@ def test_a_presence_channel(plain: PusherDialect) -> None:
     vector = f"{KEY}:afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c"
     said = {"channel": "presence-foobar", "auth": vector, "channel_data": data}
     assert device.send("pusher:subscribe", said) == []
-    assert device.open == Subscribe(
+    assert device.open == Subscription(
         address("presence-foobar"), label("3", "presence-foobar"), "10", '#{"name":"Mr. Pusher"}', 100
     )
     (told,) = device.answer(v.OK, Members([("10", '#{"name":"Mr. Pusher"}'), ("eve", "")]))
@@ -481,7 +485,7 @@ def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any
     data = json.dumps({"user_id": user})
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
     join = device.open
-    assert isinstance(join, Subscribe)
+    assert isinstance(join, Subscription)
     assert join.user == str(user)  # by which 7 and "7" are one member
     presence = device.answer(v.OK, Members([(join.user, join.info)]))[0]["data"]["presence"]
     assert presence == {"ids": [shown], "hash": {str(user): None}, "count": 1}
@@ -491,7 +495,7 @@ def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any
     assert json.loads(device.words[0][3])["user_id"] == shown
     signed_in = Device(talkative).signed_in(user)
     signed_in.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
-    assert isinstance(signed_in.open, Subscribe)
+    assert isinstance(signed_in.open, Subscription)
     assert signed_in.open[2:4] == (join.user, join.info)
 
 
@@ -499,7 +503,7 @@ def test_user_info_of_null_is_none(plain: PusherDialect) -> None:
     device = Device(plain)
     data = '{"user_id":"a","user_info":null}'
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
-    assert isinstance(device.open, Subscribe)
+    assert isinstance(device.open, Subscription)
     assert device.open.info == ""
 
 
@@ -512,7 +516,7 @@ def test_the_signature_covers_the_member(plain: PusherDialect) -> None:
 def test_who_is_signed_in_needs_no_channel_data(plain: PusherDialect) -> None:
     device = Device(plain).signed_in("7", user_info={"name": "Eve"})
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
-    assert isinstance(device.open, Subscribe)
+    assert isinstance(device.open, Subscription)
     assert device.open[2:4] == ("7", '{"name": "Eve"}')
 
 
@@ -640,7 +644,7 @@ def test_signing_in(plain: PusherDialect) -> None:
     data = '{"id":"12345"}'
     vector = f"{KEY}:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"
     assert device.send("pusher:signin", {"auth": vector, "user_data": data}) == []
-    assert device.open == Subscribe(address("#server-to-user-12345"), hidden=True)
+    assert device.open == Subscription(address("#server-to-user-12345"), hidden=True)
     assert device.channels() == {address("#server-to-user-12345")}
     assert device.answer() == [{"event": "pusher:signin_success", "data": {"user_data": data}}]
 
@@ -652,10 +656,10 @@ def test_the_channel_of_a_user(plain: PusherDialect) -> None:
     device.signed_in("ä 7")
     assert denied(device.subscribe("#server-to-user-8"))[1:] == ("AuthError", 401)
     device.send("pusher:subscribe", {"channel": name, "auth": ""})
-    assert device.open == Subscribe(address(name))
+    assert device.open == Subscription(address(name))
     assert device.answer() == [succeeded(name)]
     device.send("pusher:unsubscribe", {"channel": name})
-    assert device.open == Subscribe(address(name), hidden=True)  # its connections can still be closed
+    assert device.open == Subscription(address(name), hidden=True)  # its connections can still be closed
     assert device.answer() == []
     assert (device.channels(), device.parted) == ({address(name)}, [])
 
@@ -680,7 +684,7 @@ def test_a_user_id_is_a_text_or_a_whole_number(plain: PusherDialect, user: Any) 
 def test_who_signs_in_with_a_number_is_the_same_as_with_its_digits(plain: PusherDialect) -> None:
     device = Device(plain)
     assert device.sign_in(7) == []
-    assert isinstance(device.open, Subscribe)
+    assert isinstance(device.open, Subscription)
     assert device.open.key == address("#server-to-user-7")
     assert device.answer() == [{"event": "pusher:signin_success", "data": {"user_data": '{"id": 7}'}}]
     assert device.sign_in("7")[0]["event"] == "pusher:signin_success"
@@ -706,9 +710,9 @@ def test_a_sign_in_that_the_router_cannot_do(plain: PusherDialect) -> None:
 # ---------------------------------------------------------------------- watchlists
 
 
-def watch(user: str, who: str) -> Subscribe:
+def watch(user: str, who: str) -> Subscription:
     name = f"#watch-{user}"
-    return Subscribe(address(name), label("3", name), who, "", 2)
+    return Subscription(address(name), label("3", name), who, "", 2)
 
 
 def watched(**users: list[str]) -> dict[str, Any]:
@@ -767,12 +771,12 @@ def test_watchlists_are_off_by_default(plain: PusherDialect) -> None:
 def test_a_watchlist_may_be_null_and_may_hold_numbers(tmp_path: Path) -> None:
     of = made(tmp_path, {"watchlists": True})
     device = Device(of).signed_in(7, watchlist=None)
-    assert isinstance(device.open, Subscribe)
+    assert isinstance(device.open, Subscription)
     assert device.open.key == address("#watch-7")
     assert device.answer(v.OK, {"7": ""}) == []
     device = Device(of).signed_in("7", watchlist=[8, "8", 7])
     device.answer(v.OK, {"7": ""})
-    assert isinstance(device.open, Subscribe)
+    assert isinstance(device.open, Subscription)
     assert device.open.key == address("#watch-8")
     assert device.answer(v.OK, {}) == [watched(offline=["8"])]
 

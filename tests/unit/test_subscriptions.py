@@ -1,79 +1,13 @@
-"""The rooms of a worker: what the router is told of them, and who of a room's connections is told what."""
+"""The channels of a worker: what the router is told of them, and who of a channel's connections is told what."""
 
-import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from support.channels import HIDDEN, KEY, LABEL, PLAIN, Worker, present
 
-from farm.dialects import Subscribe
-from farm.worker.connection import OPEN, Connection
-from farm.worker.fanout import FanOuts
-from farm.worker.subscriptions import Change, Subscriptions
+from farm.dialects import Subscription
+from farm.worker.subscriptions import Change
 from router.common import messages as v
-
-NAME = "presence-room"
-LABEL = v.channel_label("pusher", "app", NAME)
-KEY = v.channel_key("pusher", "app", NAME)
-PLAIN = Subscribe(KEY, LABEL)
-HIDDEN = Subscribe(KEY, hidden=True)
-
-
-def present(user: str, most: int = 100) -> Subscribe:
-    return Subscribe(KEY, LABEL, user, f'"{user}"', most)
-
-
-class Answered(NamedTuple):
-    """What came of an answer."""
-
-    joins: list[tuple[Connection, Subscribe]]
-    change: Change | None
-    audience: list[Connection]
-    """Who is told of the change."""
-
-
-class Worker:
-    """Rooms, and what they said to the router."""
-
-    def __init__(self) -> None:
-        self.words: list[Any] = []
-        self.subscriptions = Subscriptions(self.words.append, itertools.count(1).__next__, FanOuts(1000))
-        self._fd = 100
-
-    def connection(self) -> Connection:
-        self._fd += 1
-        connection = Connection(self._fd, 0, 0.0)
-        connection.phase = OPEN
-        return connection
-
-    def said(self) -> list[Any]:
-        words = self.words[:]
-        self.words.clear()
-        return words
-
-    def answer(self, number: int, status: int = v.OK, payload: Any = None) -> Answered:
-        completed = self.subscriptions.replied(number, status, payload)
-        assert completed is not None
-        audience = list(completed.channel.subscribers)
-        joins = self.subscriptions.admit(completed)
-        for connection, _ in joins:
-            connection.call = 0
-        return Answered(joins, completed.change, audience)
-
-    @property
-    def members(self) -> dict[str, str]:
-        channel = self.subscriptions.get(KEY)
-        assert channel is not None
-        assert channel.presence is not None
-        return channel.presence.members
-
-    def member(self, user: str, *others: str) -> Connection:
-        """A connection that is in the presence channel, with these others known there too."""
-        connection = self.connection()
-        if self.subscriptions.join(connection, present(user)) is None:
-            ((*_, enter),) = [self.said()]
-            self.answer(enter[1], payload={name: f'"{name}"' for name in (*others, user)})
-        assert self.said() == []
-        return connection
 
 
 def told(change: Change | None) -> Any:
@@ -87,27 +21,27 @@ def told(change: Change | None) -> Any:
 def test_the_router_is_asked_once_and_everybody_waits_for_its_answer() -> None:
     worker = Worker()
     first, second, third = (worker.connection() for _ in range(3))
-    assert worker.subscriptions.join(first, PLAIN) is None
-    assert worker.subscriptions.join(second, PLAIN) is None
+    assert worker.join(first, PLAIN) is None
+    assert worker.join(second, PLAIN) is None
     ((kind, number, *rest),) = worker.said()
     assert (kind, rest) == (v.SUBSCRIBE, [KEY, -1, LABEL])
-    assert first.call == second.call == number
-    assert worker.answer(number).joins == [(first, PLAIN), (second, PLAIN)]
-    assert worker.subscriptions.join(third, PLAIN) == (v.OK, None)
+    assert 0 < first.call != second.call > 0
+    assert worker.answer(number).joins == [(first, PLAIN, v.OK), (second, PLAIN, v.OK)]
+    assert worker.join(third, PLAIN) == (v.OK, None)
     channel = worker.subscriptions.get(KEY)
     assert channel is not None
     assert list(channel.subscribers) == [first, second, third]
-    assert worker.subscriptions.replied(number, v.OK, None) is None
+    assert worker.subscriptions.replied(number, v.OK, None) == (False, None)
     assert worker.said() == []
 
 
 def test_the_last_one_closes_the_room_and_a_new_one_opens_it_anew() -> None:
     worker = Worker()
     first, second = worker.connection(), worker.connection()
-    worker.subscriptions.join(first, PLAIN)
+    worker.join(first, PLAIN)
     ((_, number, *_),) = worker.said()
     worker.answer(number)
-    worker.subscriptions.join(second, PLAIN)
+    worker.join(second, PLAIN)
     worker.subscriptions.leave(first, KEY)
     worker.subscriptions.leave(first, KEY)
     assert worker.said() == []
@@ -116,40 +50,40 @@ def test_the_last_one_closes_the_room_and_a_new_one_opens_it_anew() -> None:
     assert len(worker.subscriptions) == 0
     worker.subscriptions.leave(second, KEY)
     assert worker.said() == []
-    worker.subscriptions.join(second, PLAIN)
+    worker.join(second, PLAIN)
     assert [word[0] for word in worker.said()] == [v.SUBSCRIBE]
 
 
 def test_who_goes_while_he_waits_takes_nobody_with_him() -> None:
     worker = Worker()
     first, second = worker.connection(), worker.connection()
-    worker.subscriptions.join(first, PLAIN)
-    worker.subscriptions.join(second, PLAIN)
+    worker.join(first, PLAIN)
+    worker.join(second, PLAIN)
     ((_, number, *_),) = worker.said()
     worker.subscriptions.leave(first, KEY)
     assert worker.said() == []
-    assert worker.answer(number).joins == [(second, PLAIN)]
+    assert worker.answer(number).joins == [(second, PLAIN, v.OK)]
 
 
 def test_an_answer_for_those_who_have_all_gone_changes_nothing() -> None:
     worker = Worker()
     first, second = worker.connection(), worker.connection()
-    worker.subscriptions.join(first, PLAIN)
+    worker.join(first, PLAIN)
     ((_, number, *_),) = worker.said()
     worker.subscriptions.leave(first, KEY)
     assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
-    worker.subscriptions.join(second, PLAIN)
+    worker.join(second, PLAIN)
     ((_, again, *_),) = worker.said()
-    assert worker.subscriptions.replied(number, v.OK, None) is None
-    assert worker.answer(again).joins == [(second, PLAIN)]
+    assert worker.subscriptions.replied(number, v.OK, None) == (False, None)
+    assert worker.answer(again).joins == [(second, PLAIN, v.OK)]
 
 
 def test_a_refused_room_is_no_room() -> None:
     worker = Worker()
     connection = worker.connection()
-    worker.subscriptions.join(connection, PLAIN)
+    worker.join(connection, PLAIN)
     ((_, number, *_),) = worker.said()
-    assert worker.answer(number, v.FAILED).joins == [(connection, PLAIN)]
+    assert worker.answer(number, v.FAILED).joins == [(connection, PLAIN, v.FAILED)]
     assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
     assert len(worker.subscriptions) == 0
 
@@ -157,20 +91,20 @@ def test_a_refused_room_is_no_room() -> None:
 def test_subscribers_are_counted_when_they_are_more_or_fewer_than_the_router_knows() -> None:
     worker = Worker()
     connections = [worker.connection() for _ in range(5)]
-    worker.subscriptions.join(connections[0], PLAIN)
+    worker.join(connections[0], PLAIN)
     ((_, number, *_),) = worker.said()
     worker.subscriptions.counts()
     worker.answer(number)
     worker.subscriptions.counts()
     assert worker.said() == []  # SUBSCRIBE was one already
     for connection in connections[1:]:
-        worker.subscriptions.join(connection, PLAIN)
+        worker.join(connection, PLAIN)
     assert worker.said() == []
     worker.subscriptions.counts()
     worker.subscriptions.counts()
     assert worker.said() == [(v.COUNT, KEY, 5)]
     worker.subscriptions.leave(connections[0], KEY)
-    worker.subscriptions.join(connections[0], PLAIN)
+    worker.join(connections[0], PLAIN)
     worker.subscriptions.counts()
     assert worker.said() == []
     for connection in connections[2:]:
@@ -186,12 +120,12 @@ def test_subscribers_are_counted_when_they_are_more_or_fewer_than_the_router_kno
 def test_a_channel_without_a_label_is_not_counted() -> None:
     worker = Worker()
     connections = [worker.connection() for _ in range(3)]
-    worker.subscriptions.join(connections[0], Subscribe(KEY))
+    worker.join(connections[0], Subscription(KEY))
     ((_, number, *rest),) = worker.said()
     assert rest == [KEY, -1, ""]
     worker.answer(number)
     for connection in connections[1:]:
-        worker.subscriptions.join(connection, Subscribe(KEY))
+        worker.join(connection, Subscription(KEY))
     worker.subscriptions.counts()
     assert worker.said() == []
 
@@ -199,19 +133,19 @@ def test_a_channel_without_a_label_is_not_counted() -> None:
 def test_hidden_ones_hold_the_room_but_are_neither_counted_nor_subscribers() -> None:
     worker = Worker()
     one, two = worker.connection(), worker.connection()
-    worker.subscriptions.join(one, HIDDEN)
+    worker.join(one, HIDDEN)
     ((_, number, *rest),) = worker.said()
     assert rest == [KEY, -1, ""]
     worker.answer(number)
     channel = worker.subscriptions.get(KEY)
     assert channel is not None
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([], [one])
-    worker.subscriptions.join(two, HIDDEN)
-    assert worker.subscriptions.join(one, PLAIN) == (v.OK, None)  # now it wants the events
+    worker.join(two, HIDDEN)
+    assert worker.join(one, PLAIN) == (v.OK, None)  # now it wants the events
     assert worker.said() == [(v.SUBSCRIBE, 0, KEY, -1, LABEL)]
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([one], [two])
-    assert worker.subscriptions.join(one, PLAIN) == (v.OK, None)
-    assert worker.subscriptions.join(one, HIDDEN) == (v.OK, None)
+    assert worker.join(one, PLAIN) == (v.OK, None)
+    assert worker.join(one, HIDDEN) == (v.OK, None)
     worker.subscriptions.counts()
     assert worker.said() == [(v.COUNT, KEY, 0)]
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([], [two, one])
@@ -224,11 +158,11 @@ def test_hidden_ones_hold_the_room_but_are_neither_counted_nor_subscribers() -> 
 def test_a_room_of_any_size_has_who_joined_and_not_who_left(many: int) -> None:
     worker = Worker()
     connections = [worker.connection() for _ in range(many)]
-    worker.subscriptions.join(connections[0], PLAIN)
+    worker.join(connections[0], PLAIN)
     ((_, number, *_),) = worker.said()
     worker.answer(number)
     for connection in connections[1:]:
-        worker.subscriptions.join(connection, PLAIN)
+        worker.join(connection, PLAIN)
     channel = worker.subscriptions.get(KEY)
     assert channel is not None
     assert list(channel.subscribers) == connections
@@ -247,18 +181,17 @@ def test_a_room_of_any_size_has_who_joined_and_not_who_left(many: int) -> None:
 def test_the_first_connection_of_a_user_enters_and_the_others_know_the_members() -> None:
     worker = Worker()
     first, second, third = (worker.connection() for _ in range(3))
-    assert worker.subscriptions.join(first, present("ann")) is None
-    assert worker.subscriptions.join(second, present("ann")) is None
+    assert worker.join(first, present("ann")) is None
+    assert worker.join(second, present("ann")) is None
     subscribe, enter = worker.said()
     assert subscribe == (v.SUBSCRIBE, 0, KEY, -1, LABEL)
-    assert enter == (v.PRESENCE_JOIN, first.call, KEY, "ann", '"ann"', 100)
-    assert second.call == first.call
-    completed = worker.answer(first.call, payload={"eve": '"eve"', "ann": '"ann"'})
+    assert enter == (v.PRESENCE_JOIN, enter[1], KEY, "ann", '"ann"', 100)
+    completed = worker.answer(enter[1], payload={"eve": '"eve"', "ann": '"ann"'})
     members = {"eve": '"eve"', "ann": '"ann"'}
-    assert completed.joins == [(c, present("ann")) for c in (first, second)]
+    assert completed.joins == [(c, present("ann"), v.OK) for c in (first, second)]
     assert worker.members == members
     assert completed.audience == []
-    assert worker.subscriptions.join(third, present("ann")) == (v.OK, members)
+    assert worker.join(third, present("ann")) == (v.OK, members)
     for connection in (first, second):
         worker.subscriptions.leave(connection, KEY)
     assert worker.said() == []
@@ -270,7 +203,7 @@ def test_members_are_told_once_and_never_to_the_user_himself() -> None:
     worker = Worker()
     ann = worker.member("ann", "eve")
     bob = worker.connection()
-    worker.subscriptions.join(bob, present("bob"))
+    worker.join(bob, present("bob"))
     ((_, number, *_),) = worker.said()
     change = worker.subscriptions.members([v.MEMBERS, KEY, False, [["bob", '"bob"']], []])
     assert told(change) == (["bob"], [])
@@ -304,12 +237,12 @@ def test_what_an_answer_brings_is_told_to_those_who_were_there_before() -> None:
     worker = Worker()
     ann = worker.member("ann")
     bob = worker.connection()
-    worker.subscriptions.join(bob, present("bob"))
+    worker.join(bob, present("bob"))
     ((_, number, *_),) = worker.said()
     completed = worker.answer(number, payload={"ann": "", "bob": "", "eve": ""})
     assert told(completed.change) == (["bob", "eve"], [])
     assert completed.audience == [ann]
-    assert completed.joins == [(bob, present("bob"))]
+    assert completed.joins == [(bob, present("bob"), v.OK)]
     assert worker.members == {"ann": '"ann"', "bob": "", "eve": ""}
 
 
@@ -318,10 +251,10 @@ def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
     ann = worker.member("ann")
     first, second = worker.connection(), worker.connection()
     for connection in (first, second):
-        worker.subscriptions.join(connection, present("bob", 1))
+        worker.join(connection, present("bob", 1))
     ((_, number, *_),) = worker.said()
     completed = worker.answer(number, v.FULL)
-    assert [c for c, _ in completed.joins] == [first, second]
+    assert [(c, status) for c, _, status in completed.joins] == [(first, v.FULL), (second, v.FULL)]
     channel = worker.subscriptions.get(KEY)
     assert channel is not None
     assert list(channel.subscribers) == [ann]
@@ -333,7 +266,7 @@ def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
 def test_the_first_of_a_channel_that_is_full_closes_the_room() -> None:
     worker = Worker()
     connection = worker.connection()
-    worker.subscriptions.join(connection, present("bob", 1))
+    worker.join(connection, present("bob", 1))
     _, (_, number, *_) = worker.said()
     worker.answer(number, v.FULL)
     assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
@@ -344,13 +277,13 @@ def test_a_user_who_goes_and_comes_while_he_is_asked_for() -> None:
     worker = Worker()
     ann = worker.member("ann")
     first, second = worker.connection(), worker.connection()
-    worker.subscriptions.join(first, present("bob"))
+    worker.join(first, present("bob"))
     ((_, number, *_),) = worker.said()
     worker.subscriptions.leave(first, KEY)
     assert worker.said() == [(v.PRESENCE_LEAVE, KEY, "bob")]
-    worker.subscriptions.join(second, present("bob"))
+    worker.join(second, present("bob"))
     ((_, again, *_),) = worker.said()
-    assert worker.subscriptions.replied(number, v.OK, {"ann": "", "bob": ""}) is None
+    assert worker.subscriptions.replied(number, v.OK, {"ann": "", "bob": ""}) == (False, None)
     # What the router says of the first time, and then of the second.
     assert told(worker.subscriptions.members([v.MEMBERS, KEY, False, [["bob", ""]], []])) == (["bob"], [])
     assert worker.subscriptions.members([v.MEMBERS, KEY, False, [], ["bob"]]) is None
@@ -368,7 +301,7 @@ def test_a_user_who_came_back_too_late_is_told_to_have_gone() -> None:
     bob = worker.member("bob", "ann")
     worker.subscriptions.leave(bob, KEY)
     worker.said()
-    worker.subscriptions.join(bob, present("bob", 2))
+    worker.join(bob, present("bob", 2))
     ((_, number, *_),) = worker.said()
     assert worker.subscriptions.members([v.MEMBERS, KEY, False, [], ["bob"]]) is None
     completed = worker.answer(number, v.FULL)
@@ -382,11 +315,11 @@ def test_a_user_who_came_back_too_late_is_told_to_have_gone() -> None:
 def test_everything_that_is_held_is_announced_with_its_members() -> None:
     worker = Worker()
     worker.member("ann", "eve")
-    worker.subscriptions.join(worker.connection(), present("ann"))
+    worker.join(worker.connection(), present("ann"))
     waiting = worker.connection()
-    worker.subscriptions.join(waiting, present("bob"))
+    worker.join(waiting, present("bob"))
     hidden = v.channel_key("pusher", "app", "#server-to-user-1")
-    worker.subscriptions.join(worker.connection(), Subscribe(hidden, hidden=True))
+    worker.join(worker.connection(), Subscription(hidden, hidden=True))
     *_, (_, number, *_) = worker.said()
     worker.answer(number)
     assert list(worker.subscriptions.held()) == [
@@ -403,7 +336,7 @@ def test_very_much_is_announced_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     for number in range(6):
         worker.member(f"u{number}")
     for number in range(3):
-        worker.subscriptions.join(worker.connection(), Subscribe(bytes([number]) * 16, f"pusher\0app\0c{number}"))
+        worker.join(worker.connection(), Subscription(bytes([number]) * 16, f"pusher\0app\0c{number}"))
     parts = list(worker.subscriptions.held())
     assert all(len(part) + sum(len(entry[3]) for entry in part) <= 4 for part in parts)
     members = [user for part in parts for key, _, count, users in part if key == KEY for user, _ in users]

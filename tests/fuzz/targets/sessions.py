@@ -29,6 +29,8 @@ from farm.dialects import (
     Effects,
     Members,
     Subscribe,
+    Subscribed,
+    Subscription,
     Tick,
     Unsubscribe,
 )
@@ -91,8 +93,11 @@ class Driver:
         if what == b"answer" and self.open is not None:
             asked, self.open = self.open, None
             status, payload = self._answer(asked, number)
-            context = asked if isinstance(asked, Subscribe) else asked.context
-            self._take(self.session.replied(context, status, payload, self._now), False)
+            if isinstance(asked, Subscribe):
+                results = [Subscribed(wanted, status, payload) for wanted in asked.channels]
+                self._take(self.session.subscribed(results, self._now), False)
+            else:
+                self._take(self.session.replied(asked.context, status, payload, self._now), False)
         elif what == b"deliver" and isinstance(self.session, DeviceSession):
             slot, version = self._items[number % len(self._items)][:2]
             message = self.session.delivered(slot, version + number, self._bodies[number % len(self._bodies)])
@@ -118,7 +123,8 @@ class Driver:
             return status, None
         items = [list(item) for item in self._items[: number // 8 % 6]]
         if isinstance(asked, Subscribe):
-            members = None if asked.user is None else Members([(asked.user, asked.info), ("other", "")])
+            (wanted,) = asked.channels
+            members = None if wanted.user is None else Members([(wanted.user, wanted.info), ("other", "")])
             return v.OK, members
         if kind == v.ATTACH:
             record = b"\0\0\x4c\xe0" + bytes.fromhex(CHANNEL.replace("-", ""))
@@ -150,7 +156,8 @@ class Driver:
                 if isinstance(effect, Call):
                     self._word((effect.word[0], 1, *effect.word[2:]))
                 else:
-                    self._join(effect)
+                    for wanted in effect.channels:
+                        self._join(wanted)
             elif effect is REGISTERED:
                 pass
             elif isinstance(effect, Unsubscribe):
@@ -161,7 +168,7 @@ class Driver:
                 assert type(effect) is tuple and not isinstance(effect, Binary | Become), effect
                 self._word(effect)
 
-    def _join(self, join: Subscribe) -> None:
+    def _join(self, join: Subscription) -> None:
         assert join.key in self.session.channels
         if not join.hidden:
             self._word((v.SUBSCRIBE, 1, join.key, -1, join.label))

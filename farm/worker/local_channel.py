@@ -1,0 +1,173 @@
+"""A channel with connections of this worker, those that wait to be subscribed to it, and the events meanwhile. Pure."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from farm.dialects import Members, Subscription
+from farm.worker.connection import Connection
+from router.common.messages import OK
+
+_FEW: Final = 16
+OPEN: Final = -1
+"""As `LocalChannel.call`: events of the channel come."""
+EVENT_BYTES: Final = 120
+"""About what an event takes that is held, beside its text."""
+
+
+class Presence:
+    """Who is in a channel, in the whole farm, and who of them is here."""
+
+    __slots__ = ("entering", "members", "own")
+
+    def __init__(self) -> None:
+        self.members = Members()  # user id -> info, as far as the router has told
+        self.own: dict[str, int] = {}  # user id -> connections of it here, those that wait too
+        self.entering: dict[str, int] | None = None  # user id -> the call whether it may
+
+
+class HeldEvent(NamedTuple):
+    """An event that came while connections waited to be subscribed."""
+
+    text: bytes
+    left_out: Connection | None
+    last: bool = False  # whoever reads the channel's record needs it from nowhere else
+
+    @property
+    def size(self) -> int:
+        """About the bytes that it takes."""
+        return len(self.text) + EVENT_BYTES
+
+
+class Part:
+    """One channel of a Subscribe that is not complete."""
+
+    __slots__ = ("channel", "joining", "open", "since", "status", "wanted")
+
+    def __init__(self, joining: Joining, channel: LocalChannel, wanted: Subscription) -> None:
+        self.joining = joining
+        self.channel = channel
+        self.wanted = wanted
+        self.status = OK
+        self.open = 0  # replies that it waits for
+        self.since = 0  # the number of the first event that is held for it
+
+
+class Joining:
+    """A connection that waits until it is subscribed to all channels of a Subscribe."""
+
+    __slots__ = ("connection", "number", "open", "parts")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.number = 0  # what `connection.call` is meanwhile
+        self.parts: list[Part] = []
+        self.open = 0  # replies that its parts wait for
+
+
+class Waiting:
+    """The connections that wait to be subscribed to a channel, and the events that came since the first of them."""
+
+    __slots__ = ("_events", "_first", "parts")
+
+    def __init__(self) -> None:
+        self.parts: dict[Connection, Part] = {}  # in order of `since`
+        self._events: list[HeldEvent] = []
+        self._first = 0  # the number of the first of these events
+
+    @property
+    def end(self) -> int:
+        """The number of the next event."""
+        return self._first + len(self._events)
+
+    def add(self, part: Part) -> None:
+        """One more waits; or one that waits, and wants what comes from now on."""
+        connection = part.joining.connection
+        self.parts.pop(connection, None)
+        self.parts[connection] = part
+        part.since = self.end
+
+    def hold(self, event: HeldEvent) -> None:
+        """An event came."""
+        self._events.append(event)
+
+    def events(self, part: Part) -> list[HeldEvent]:
+        """What came since this one waits."""
+        return self._events[part.since - self._first :]
+
+    def remove(self, connection: Connection) -> int:
+        """This one does not wait any more. Returns: the bytes that are not held any more because of that."""
+        del self.parts[connection]
+        if not self._events:
+            return 0
+        oldest = next(iter(self.parts.values()), None)
+        unwanted = len(self._events) if oldest is None else oldest.since - self._first
+        freed = sum(event.size for event in self._events[:unwanted])
+        del self._events[:unwanted]
+        self._first += unwanted
+        return freed
+
+
+class LocalChannel:
+    """A channel with connections of this worker."""
+
+    __slots__ = ("call", "counted", "hidden", "key", "label", "presence", "subscribers", "waiting")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.label = ""
+        # With the user id, for presence. Most channels have very few: a tuple takes a fifth of a table's memory.
+        self.subscribers: tuple[Connection, ...] | dict[Connection, str | None] = ()
+        self.hidden: dict[Connection, None] | None = None
+        self.waiting: Waiting | None = None
+        self.call = 0  # the call whose reply opens it; OPEN
+        self.counted = 0  # subscribers that the router knows of
+        self.presence: Presence | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no connection is in it or waits to be."""
+        return not self.subscribers and self.hidden is None and self.waiting is None
+
+    def has(self, connection: Connection) -> bool:
+        """Whether the connection is in it."""
+        return connection in self.subscribers or (self.hidden is not None and connection in self.hidden)
+
+    def waits(self, connection: Connection) -> Part | None:
+        """What the connection waits for to be in it; None: it does not wait."""
+        return None if self.waiting is None else self.waiting.parts.get(connection)
+
+    def add(self, connection: Connection, user: str | None) -> None:
+        """One more subscriber."""
+        subscribers = self.subscribers
+        if isinstance(subscribers, tuple) and len(subscribers) < _FEW and self.presence is None:
+            self.subscribers = (*subscribers, connection)
+            return
+        self._table()[connection] = user
+
+    def remove(self, connection: Connection) -> str | None:
+        """One that it has leaves. Returns: its user id there."""
+        subscribers = self.subscribers
+        if isinstance(subscribers, tuple):
+            self.subscribers = tuple(other for other in subscribers if other is not connection)
+            return None
+        return subscribers.pop(connection)
+
+    def _table(self) -> dict[Connection, str | None]:
+        """The subscribers with their user ids."""
+        if isinstance(self.subscribers, tuple):
+            self.subscribers = dict.fromkeys(self.subscribers)
+        return self.subscribers
+
+    def hide(self, connection: Connection) -> None:
+        """One more that events do not reach."""
+        if self.hidden is None:
+            self.hidden = {}
+        self.hidden[connection] = None
+
+    def unhide(self, connection: Connection) -> None:
+        """One of those less."""
+        assert self.hidden is not None
+        del self.hidden[connection]
+        if not self.hidden:
+            self.hidden = None

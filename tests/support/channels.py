@@ -1,0 +1,102 @@
+"""A worker's channels without its process, and the router's side of them, for the tests of subscriptions."""
+
+import itertools
+from typing import Any, NamedTuple
+
+from farm.dialects import Subscribe, Subscribed, Subscription
+from farm.worker.connection import OPEN, Connection
+from farm.worker.fanout import FanOuts
+from farm.worker.local_channel import HeldEvent
+from farm.worker.subscriptions import Change, Subscriptions
+from router.common import messages as v
+
+NAME = "presence-room"
+LABEL = v.channel_label("pusher", "app", NAME)
+KEY = v.channel_key("pusher", "app", NAME)
+PLAIN = Subscription(KEY, LABEL)
+HIDDEN = Subscription(KEY, hidden=True)
+
+
+def present(user: str, most: int = 100) -> Subscription:
+    return Subscription(KEY, LABEL, user, f'"{user}"', most)
+
+
+class Answered(NamedTuple):
+    """What came of an answer."""
+
+    joins: list[tuple[Connection, Subscription, int]]
+    """Who is answered, to what, and the status."""
+    change: Change | None
+    audience: list[Connection]
+    """Who is told of the change."""
+
+
+class Worker:
+    """Rooms, and what they said to the router."""
+
+    def __init__(self) -> None:
+        self.words: list[Any] = []
+        self.subscriptions = Subscriptions(self.words.append, itertools.count(1).__next__, FanOuts(1000), 10_000)
+        self._fd = 100
+
+    def connection(self) -> Connection:
+        self._fd += 1
+        connection = Connection(self._fd, 0, 0.0)
+        connection.phase = OPEN
+        return connection
+
+    def said(self) -> list[Any]:
+        words = self.words[:]
+        self.words.clear()
+        return words
+
+    def join(self, connection: Connection, wanted: Subscription) -> tuple[int, dict[str, str] | None] | None:
+        """Returns: status and members, if they are known at once."""
+        results = self.subscriptions.subscribe(connection, Subscribe((wanted,)))
+        if results is None:
+            return None
+        ((again, status, members),) = results
+        assert again == wanted
+        return status, members
+
+    def answer(self, number: int, status: int = v.OK, payload: Any = None) -> Answered:
+        ours, change = self.subscriptions.replied(number, status, payload)
+        assert ours
+        audience = [] if change is None else list(change.channel.subscribers)
+        joins = []
+        for connection, results, _ in self.let_in():
+            joins += [(connection, wanted, status) for wanted, status, _ in results]
+        return Answered(joins, change, audience)
+
+    def hear(self, name: str, text: bytes, left_out: Connection | None = None) -> None:
+        """An event of a channel that somebody waits for."""
+        channel = self.subscriptions.get(name.encode().ljust(16))
+        assert channel is not None
+        self.subscriptions.hold(channel, HeldEvent(text, left_out))
+
+    def let_in(self) -> list[tuple[Connection, list[Subscribed], list[HeldEvent]]]:
+        """Have those in whose turn it is."""
+        found = []
+        while self.subscriptions.ready:
+            joining = self.subscriptions.ready.popleft()
+            results, events = self.subscriptions.complete(joining)
+            if joining.connection.call == joining.number:
+                joining.connection.call = 0
+                found.append((joining.connection, results, events))
+        return found
+
+    @property
+    def members(self) -> dict[str, str]:
+        channel = self.subscriptions.get(KEY)
+        assert channel is not None
+        assert channel.presence is not None
+        return channel.presence.members
+
+    def member(self, user: str, *others: str) -> Connection:
+        """A connection that is in the presence channel, with these others known there too."""
+        connection = self.connection()
+        if self.join(connection, present(user)) is None:
+            ((*_, enter),) = [self.said()]
+            self.answer(enter[1], payload={name: f'"{name}"' for name in (*others, user)})
+        assert self.said() == []
+        return connection
