@@ -30,7 +30,7 @@ from farm.control import ControlError, pid_file, running_pid
 from farm.machine import Machine
 from router.common.interpreter import Interpreter
 from router.common.options import Settings
-from router.common.settings import Data, Listen, StoreOptions
+from router.common.settings import Data, Listen, RouterOptions, StoreOptions
 
 __all__ = [
     "CHECKS",
@@ -223,6 +223,15 @@ def processors(s: Subject) -> Iterator[Check]:
     yield Check("workers", "warn" if many else "ok", found, f"at most {2 * cpus}", remedy)
 
 
+def right_of_way(s: Subject) -> Iterator[Check]:
+    """The nice value of the router and the supervisor: the others wait for them."""
+    wanted, lowest = s.settings.get(RouterOptions).nice, s.machine.lowest_nice()
+    short = wanted < lowest
+    remedy = f"systemd: LimitNICE={wanted}; shell, as root: ulimit -e {20 - wanted}; or --set router.nice=0"
+    name, needed = "nice value", f"{wanted} (router.nice)"
+    yield Check(name, "warn" if short else "ok", f"{lowest} or higher", needed, remedy if short else "")
+
+
 def versions(s: Subject) -> Iterator[Check]:
     """The interpreter, how it was built, and the SQLite library it was built with."""
     python, sqlite = s.machine.python_version(), s.machine.sqlite_version()
@@ -313,6 +322,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Check]], ...]] = (
     overcommit,
     source_ports,
     processors,
+    right_of_way,
     versions,
     ports,
     data_folder,

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from router.common import priority
 from router.common.interpreter import Interpreter, interpreter
 
 UNLIMITED: Final = 2**63 - 1
@@ -50,6 +51,10 @@ class Machine:
         """RLIMIT_NOFILE of this process: soft, hard."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         return _finite(soft), _finite(hard)
+
+    def lowest_nice(self) -> int:
+        """The lowest nice value that a process which is started here may take."""
+        return priority.lowest()
 
     def cpus(self) -> int:
         """Cores this process may run on."""

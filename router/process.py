@@ -14,7 +14,7 @@ from typing import Any
 import trio
 import zmq
 
-from router.common import health, lifecycle, logs
+from router.common import health, lifecycle, logs, priority
 from router.common.fd_passing import Handovers
 from router.common.guard import guarded
 from router.common.link_address import address
@@ -22,7 +22,7 @@ from router.common.listener import open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
 from router.common.options import Settings
 from router.common.poller import READ, Poller
-from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, StoreOptions
+from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
 from router.common.token import Tokens
 from router.core.committer import GroupCommitter
 from router.core.gathering import Gathering
@@ -290,6 +290,7 @@ def run(settings: Settings, listener: socket.socket, line: int | None) -> int:
     Returns: exit code.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    priority.take(settings.get(RouterOptions).nice)
     return lifecycle.run(lambda context: RouterProcess(settings, listener, context), settings, line, "router")
 
 

@@ -21,6 +21,7 @@ from router.common.fork_server import PACKET_BYTES
 from router.common.lifecycle import NOTICE
 from router.common.messages import PROTOCOL
 from router.common.options import Settings, as_mapping
+from router.common.priority import ORIGINAL
 
 _WHY_BYTES: Final = 4096
 _COLLECT_TRIES: Final = 100
@@ -120,6 +121,8 @@ class ForkServer:
             pid, pidfd, control = fork_server.start(_SERVED, as_mapping(settings))
         except OSError as error:
             raise ForkServerFailed(f"cannot be started: {error.strerror or error}") from None
+        with contextlib.suppress(OSError):  # it has ended: that is noticed below
+            os.setpriority(os.PRIO_PROCESS, pid, ORIGINAL)  # ours would be the workers' too
         self.process = Child(pid, pidfd)
         self._socket = trio.socket.from_stdlib_socket(control)
         nursery.start_soon(self.process.watch)

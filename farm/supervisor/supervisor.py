@@ -41,13 +41,13 @@ from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
 from farm.supervisor.status_link import ASK_TIMEOUT_S, StatusLink
-from router.common import logs
+from router.common import logs, priority
 from router.common.errors import MendableError
 from router.common.fork_server import become_subreaper, collect_strangers
 from router.common.lifecycle import PRIVATE
 from router.common.link_address import address
 from router.common.options import Settings
-from router.common.settings import Data, DrainOptions, LinkOptions, Listen, Log
+from router.common.settings import Data, DrainOptions, LinkOptions, Listen, Log, RouterOptions
 
 _KILLED_S: Final = 5.0  # how long a process may take to go after SIGKILL
 _PEACE_S: Final = 60.0
@@ -440,6 +440,7 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
         name, _, text = line.partition(": ")
         logs.event("limits", **{name.replace(" ", "_"): text or line})
     os.umask(PRIVATE)
+    priority.take(settings.get(RouterOptions).nice)
     try:
         with data_folder.held(settings):
             return trio.run(Supervisor(settings, workers, read_again).run)

@@ -73,6 +73,20 @@ class DrainOptions(Section):
 
 
 @dataclass(frozen=True)
+class RouterOptions(Section):
+    SECTION: ClassVar[str] = "router"
+    HELP: ClassVar[str] = "The router's process."
+
+    nice: int = option(
+        -10,
+        "nice value of the router and the supervisor, or the lowest that RLIMIT_NICE allows: all others wait for these "
+        "two, so they come first where the cores do not suffice; 0: as the farm was started",
+        ge=-20,
+        le=0,
+    )
+
+
+@dataclass(frozen=True)
 class StoreOptions(Section):
     SECTION: ClassVar[str] = "store"
     HELP: ClassVar[str] = "What holds accepted messages until they are acknowledged. Another kind needs a restart."
@@ -291,6 +305,7 @@ SECTIONS: tuple[type[Section], ...] = (
     Log,
     DrainOptions,
     StoreOptions,
+    RouterOptions,
     EndpointOptions,
     LinkOptions,
     TokenOptions,

@@ -1,5 +1,6 @@
 """When a worker looks at its devices: times and numbers in, seconds out; and one whole farm that waits."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,8 +11,10 @@ import trio
 from support.farm_fixture import Farm, new_channel, running_farm, until
 from support.simplepush import Device, put
 
+from router.common import priority
 from router.common.pace import BUSY_EVENTS, FEWEST_WORKERS, Pace
 from router.common.poller import READ, Poller
+from router.common.settings import RouterOptions
 
 MS = 0.001
 
@@ -126,6 +129,15 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     settings = {"limits.commands_per_second": 0, "limits.registrations_per_second": 0}
     with running_farm(tmp_path_factory.mktemp("pace") / "data", settings, FEWEST_WORKERS) as started:
         yield started
+
+
+def test_the_router_comes_before_the_workers(farm: Farm) -> None:
+    status = farm.status()
+    router, workers = status["router"]["pid"], [worker["pid"] for worker in status["workers"]]
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in workers} == {ours}
+    # Where that is allowed: doctor says what is.
+    assert os.getpriority(os.PRIO_PROCESS, router) == max(RouterOptions().nice, min(ours, priority.lowest()))
 
 
 def test_under_load_workers_wait_and_serve(farm: Farm) -> None:

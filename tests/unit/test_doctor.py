@@ -16,7 +16,7 @@ from farm.machine import UNLIMITED, Machine, nearest_folder
 from farm.settings import OWN_SECTIONS, WorkerOptions
 from router.common.interpreter import Interpreter
 from router.common.options import Settings, defaults
-from router.common.settings import SECTIONS, Data, Listen, StoreOptions
+from router.common.settings import SECTIONS, Data, Listen, RouterOptions, StoreOptions
 
 GIB = 2**30
 
@@ -31,6 +31,7 @@ class MadeUp(Machine):
         self.root = root
         self.descriptors = (1024, 1_048_576)
         self.cores = 2
+        self.nice = -20
         self.python: tuple[int, ...] = (3, 11, 7)
         self.built = Interpreter("CPython", "3.11.7", "yes", "yes")
         self.sqlite: tuple[int, ...] = (3, 40, 1)
@@ -62,6 +63,9 @@ class MadeUp(Machine):
 
     def descriptor_limits(self) -> tuple[int, int]:
         return self.descriptors
+
+    def lowest_nice(self) -> int:
+        return self.nice
 
     def cpus(self) -> int:
         return self.cores
@@ -149,6 +153,15 @@ def test_each_sysctl_has_its_remedy(
     rows = examine(settings, 2, 500_000, machine)
     assert [r.name for r in rows if r.status != "ok"] == [sysctl]
     assert (row(rows, sysctl).status, row(rows, sysctl).remedy) == (status, remedy)
+
+
+def test_a_router_that_may_not_come_first(machine: MadeUp, settings: Settings) -> None:
+    machine.nice = -5
+    found = row(examine(settings, 2, 1000, machine), "nice value")
+    assert (found.status, found.found, found.needed) == ("warn", "-5 or higher", "-10 (router.nice)")
+    assert found.remedy == "systemd: LimitNICE=-10; shell, as root: ulimit -e 30; or --set router.nice=0"
+    asked_for_nothing = settings.replace(RouterOptions, nice=0)
+    assert row(examine(asked_for_nothing, 2, 1000, machine), "nice value").status == "ok"
 
 
 def test_a_kernel_that_does_not_say_is_not_complained_of(tmp_path: Path, settings: Settings) -> None:
