@@ -36,6 +36,8 @@ class RouterLink:
         self._sending = False
         self.behind = False
         """Whether there may be more to hear. The descriptor does not tell of what came before."""
+        self.heard_until = monotonic()
+        """When there was nothing that had not been heard."""
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -61,6 +63,7 @@ class RouterLink:
     def _receive(self, until: float) -> bool:
         heard = self.behind = False
         receive, get, hub = self._socket.recv, self._socket.get, self._hub
+        now = monotonic()
         # Asked before each receive, because an exception for "nothing there" costs more than the question.
         while get(_EVENTS) & _POLLIN:  # type: ignore[operator]
             identity = receive(_NOBLOCK)
@@ -80,9 +83,11 @@ class RouterLink:
             except Exception as error:  # one message's defect must not take the router down
                 hub.counters.link_refused += 1
                 logs.limited("link.failed", at="error", per=repr(error), peer=identity.hex(), exc=error)
-            if monotonic() > until:
+            now = monotonic()
+            if now > until:
                 self.behind = True
-                break
+                return True
+        self.heard_until = now
         return heard
 
     def send(self) -> None:

@@ -179,7 +179,7 @@ class RouterProcess:
         bursts = Bursts()
         while True:
             await trio.sleep(_TICK_S)
-            guarded("router.tick_failed", self.hub.tick)
+            guarded("router.tick_failed", self.hub.tick, self.link.heard_until)
             guarded("router.tick_failed", self.keeper.tick)
             now = time.monotonic()
             self.hub.store_state(self._store_refuses())

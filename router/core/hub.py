@@ -759,13 +759,19 @@ class Hub:
 
     # ------------------------------------------------------------------ time and state
 
-    def tick(self) -> None:
-        """To be called a few times a second: late deliveries, leases that have run out, what has been put off."""
+    def tick(self, heard_until: float | None = None) -> None:
+        """To be called a few times a second: late deliveries, leases that have run out, what has been put off.
+
+        heard_until: when all that workers had sent had been heard; None: now. A worker is silent if nothing came from
+        it up to then: what it says while this process does not get the CPU, or has much else to hear, waits unheard.
+        """
         now = self._monotonic()
+        if heard_until is None:
+            heard_until = now
         self._numbers.tick()
         self._pushes.tick(now)
         for peer in list(self.peers.values()):
-            if now - peer.heard > self._options.lease:
+            if heard_until - peer.heard > self._options.lease:
                 self.lose(peer, "it has been silent for longer than link.lease")
                 continue
             if now - peer.heard > _SILENT_BEATS * self._options.heartbeat:

@@ -783,6 +783,17 @@ async def test_a_silent_worker_loses_its_lease_and_gets_it_again(rig: Rig) -> No
     assert live == [DELIVERED]
 
 
+@in_rig(link={"lease": 5.0})
+async def test_a_worker_that_was_not_listened_to_has_not_been_silent(rig: Rig) -> None:
+    worker = await attached(rig)
+    heard_until = rig.clock.monotonic()
+    rig.clock.pass_by(60.0)  # the router did not run, say
+    rig.hub.tick(heard_until)
+    assert rig.hub.map.device(DEVICE) is worker.peer.lease
+    rig.hub.tick(heard_until + 5.1)
+    assert rig.hub.peers == {}
+
+
 @in_rig()
 async def test_a_push_on_its_way_when_the_lease_ends_is_stored(rig: Rig) -> None:
     worker = await attached(rig)

@@ -53,3 +53,34 @@ def test_workers_that_never_stop_speaking_are_heard_a_part_at_a_time(
         talker.close()
 
     scenario()
+
+
+def test_all_is_heard_only_when_nothing_is_left(tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    @in_rig()
+    async def scenario(rig: Rig) -> None:
+        link = RouterLink(context, address(tmp_path), rig.hub, LinkOptions())
+        talker = context.socket(zmq.DEALER)
+        talker.setsockopt(zmq.SNDHWM, 0)  # it never waits
+        talker.connect(address(tmp_path))
+        ask = v.pack([v.ASK_STATUS, 1])
+
+        def more_is_said(identity: bytes, message: list[Any]) -> None:
+            talker.send(ask)
+            talker.send(ask)
+
+        rig.hub.heard = more_is_said  # type: ignore[method-assign]
+        talker.send(ask)
+        while not link.behind:
+            link.pump()
+        until = link.heard_until
+        link.pump()
+        assert link.behind
+        assert link.heard_until == until
+        rig.hub.heard = lambda *_: None  # type: ignore[method-assign]
+        while link.behind:
+            link.pump()
+        assert link.heard_until > until
+        link.close()
+        talker.close()
+
+    scenario()
