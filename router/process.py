@@ -249,7 +249,7 @@ class RouterProcess:
                 "shard": peer.lease.shard,
                 "pid": peer.pid,
                 "devices": peer.lease.devices,
-                "heard_s": round(now - peer.heard, 3),
+                "heard_s": round(max(0.0, self.link.heard_until - peer.heard), 3),
             }
             for peer in sorted(self.hub.peers.values(), key=lambda peer: peer.lease.shard)
         ]

@@ -35,7 +35,7 @@ from farm.supervisor.children import (
     ForkServerFailed,
     SpawnRefused,
 )
-from farm.supervisor.hangs import Reads, Silences, Turns
+from farm.supervisor.hangs import Reads, Silences, Turns, Waits
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
@@ -84,6 +84,7 @@ class Supervisor:
         self._starting = Silences()  # of those that have not served yet: without progress
         self._turns = Turns()
         self._reads = Reads()
+        self._waits = Waits()
         self._children: set[Child] = set()  # all that run
         self._skip_notice = trio.Event()
         self._hurry = trio.Event()
@@ -313,9 +314,11 @@ class Supervisor:
                 signs[pid] = False
         self._turns.forget_all_but(set(signs))
         self._reads.forget_all_but(set(signs))
+        self._waits.forget_all_but(set(signs))
+        waited = {pid: self._waits.since(pid) for pid, sign in signs.items() if sign is False or not progress[pid]}
         now, interval, options = time.monotonic(), self._look_interval + ASK_TIMEOUT_S, self.settings.get(FarmOptions)
-        self.silences.look(now, interval, signs)
-        self._starting.look(now, interval, progress)
+        self.silences.look(now, interval, signs, waited)
+        self._starting.look(now, interval, progress, waited)
         silent = set(self.silences.longer_than(options.hang_timeout))
         late = set(self._starting.longer_than(options.start_timeout)) - silent
         for slot in self.slots:

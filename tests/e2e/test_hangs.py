@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from support.farm_fixture import until
 
-from farm.supervisor.hangs import Reads, Silences, Turns
+from farm.supervisor.hangs import Reads, Silences, Turns, Waits
 
 
 def test_silence_is_summed_up_and_ended_by_a_sign_of_life() -> None:
@@ -48,6 +49,27 @@ def test_a_process_that_is_new_has_not_been_silent() -> None:
     silences.look(5.0, 1.0, {2: False})
     silences.look(6.0, 1.0, {1: False, 2: False})
     assert (silences.of(1), silences.of(2)) == (0.0, 1.0)
+
+
+def test_time_without_a_core_is_no_silence() -> None:
+    silences = Silences()
+    for now in (0.0, 1.0, 2.0):
+        silences.look(now, 1.0, {1: False, 2: False, 3: False}, {1: 0.75, 2: 2.5})
+    assert [silences.of(pid) for pid in (1, 2, 3)] == [0.5, 0.0, 2.0]
+
+
+def test_a_process_that_others_keep_from_running_waits_and_one_that_is_stopped_does_not() -> None:
+    code = "import os\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\nwhile True: pass"
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(subprocess.Popen([sys.executable, "-c", code])) for _ in range(2))
+        stack.callback(one.kill)
+        stack.callback(other.kill)
+        waits = Waits()
+        assert waits.since(one.pid) == 0.0  # since when is not known
+        until(lambda: waits.since(one.pid) > 0, "it has waited for the other")
+        one.send_signal(signal.SIGSTOP)
+        until(lambda: waits.since(one.pid) == waits.since(one.pid) == 0, "it waits for nothing")
+    assert Waits().since(2**22 + 1) == 0.0
 
 
 @pytest.fixture
