@@ -1,13 +1,7 @@
 """Device side of the dialects: one module each, found by being here. See docs/write-a-dialect.md.
 
-A dialect module has
-
-    NAME       the dialect's name, the key in the `[dialects]` section that turns it on
-    ON         whether it is on by default
-    SECTIONS   its sections of the settings, if the app-server side does not own them
-    PATHS      the paths of the device port that it serves; one that ends in `/*` stands for every last part
-    RANK       where dialects share a path, the lower is asked first whether it claims a connection
-    dialect(context) -> Dialect
+A module here has a SIDE, a frozen `DeviceSide`, which refers to the dialect's spec (`router.dialects`). Of its package
+there it imports the spec, `protocol` and pure helpers beside it: so a worker loads no hub and no HTTP port.
 
 A `Dialect` makes one `Session` for each connection. A session is a pure machine: it is told what happened and
 answers with effects. It holds no reference to its connection, so an idle one is a small object and nothing else.
@@ -17,9 +11,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple
 
 from farm.worker.frames import GOING_AWAY
@@ -235,6 +228,10 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def counts(self) -> Mapping[str, float]:
+        """Its own numbers, named as in the spec's `worker_metrics`."""
+        return {}
+
     @property
     def presence(self) -> Presence | None:
         """What tells of members that come and go, if its channels have them."""
@@ -298,15 +295,26 @@ class Context:
     unix_time: Callable[[], float]
 
 
-def modules() -> list[ModuleType]:
-    """The dialects' modules here, by name."""
+@dataclass(frozen=True, kw_only=True)
+class DeviceSide:
+    """The device side of a dialect."""
+
+    spec: DialectSpec
+    make: Callable[[Context], Dialect]
+    """Called once in each worker. Raises: MendableError."""
+    paths: tuple[str, ...] = ()
+    """Of the device port that it serves; one that ends in `/*` stands for every last part."""
+    rank: int = 0
+    """Where dialects share a path, the lower is asked first whether it claims a connection."""
+
+
+def sides() -> list[DeviceSide]:
+    """Those of all dialects that have a module here, in the order of their names."""
     names = sorted(found.name for found in pkgutil.iter_modules(__path__))
-    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return [importlib.import_module(f"{__name__}.{name}").SIDE for name in names]
 
 
 def specs() -> list[DialectSpec]:
     """Those of all dialects, whichever sides they have."""
-    known = {spec.name: spec for spec in app_server_specs()}
-    for module in modules():
-        known.setdefault(module.NAME, DialectSpec(name=module.NAME, on=module.ON, sections=module.SECTIONS))
+    known = {spec.name: spec for spec in (*app_server_specs(), *(side.spec for side in sides()))}
     return list(known.values())

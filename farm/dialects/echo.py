@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from farm.dialects import Binary, Context, Dialect, Effects, Session
-from farm.worker.upgrade import Request
-from router.common.options import Section
+from typing import Final
 
-NAME = "echo"
-ON = False
-SECTIONS: tuple[type[Section], ...] = ()
-PATHS = ("/echo",)
-RANK = 0
+from farm.dialects import Binary, DeviceSide, Dialect, Effects, Session
+from farm.worker.upgrade import Request
+from router.dialects import DialectSpec
+
+SPEC: Final = DialectSpec(name="echo", on=False)
 
 
 class EchoSession(Session):
@@ -34,6 +32,9 @@ class EchoDialect(Dialect):
         return self._session
 
 
-def dialect(context: Context) -> EchoDialect:
-    """The dialect for one worker."""
-    return EchoDialect()
+SIDE: Final = DeviceSide(
+    spec=SPEC,
+    make=lambda context: EchoDialect(),
+    paths=("/echo",),
+    rank=0,
+)

@@ -19,6 +19,7 @@ from farm.dialects import (
     Call,
     Close,
     Context,
+    DeviceSide,
     Dialect,
     Effect,
     Effects,
@@ -33,12 +34,11 @@ from farm.dialects import (
 )
 from farm.worker.upgrade import Request
 from router.common import messages as v
-from router.common.options import Section
+from router.dialects.pusher import SPEC
 from router.dialects.pusher.applications import App, load, socket_signature, user_signature
 from router.dialects.pusher.protocol import (
     CACHE,
     CACHE_MISS,
-    NAME,
     SERVER_TO_USER,
     PusherOptions,
     cached_frame,
@@ -53,13 +53,6 @@ from router.dialects.pusher.protocol import (
     shown_member,
 )
 
-__all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
-
-
-ON = True
-SECTIONS: tuple[type[Section], ...] = ()
-PATHS = ("/app/*",)
-RANK = 10
 PROTOCOLS: Final = range(5, 8)
 """Versions that differ in nothing a server sees: since 5, data is a text that holds JSON."""
 
@@ -678,6 +671,9 @@ _COMMANDS: Final[dict[str, Callable[[PusherSession, bytes, float], Effects]]] = 
 }
 
 
-def dialect(context: Context) -> PusherDialect:
-    """The dialect for one worker."""
-    return PusherDialect(context)
+SIDE: Final = DeviceSide(
+    spec=SPEC,
+    make=PusherDialect,
+    paths=("/app/*",),
+    rank=10,
+)

@@ -21,6 +21,7 @@ from farm.dialects import (
     Close,
     Context,
     DeviceSession,
+    DeviceSide,
     Dialect,
     Effect,
     Effects,
@@ -31,18 +32,12 @@ from farm.worker.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.last_seen import stamp
-from router.common.options import Section
 from router.common.settings import EndpointOptions
 from router.common.uuids import device_key, is_id, new_uaid
-from router.dialects.simplepush.protocol import DEVICES, FRESH, NAME, PURPOSE, SimplePushOptions
+from router.dialects.simplepush import SPEC
+from router.dialects.simplepush.protocol import DEVICES, FRESH, PURPOSE, SimplePushOptions
 from router.store.base import Item
 
-__all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
-
-ON = True
-SECTIONS: tuple[type[Section], ...] = ()
-PATHS = ("/",)
-RANK = 100  # it takes what no other dialect on its path claims
 SUBPROTOCOL: Final = "push-notification"
 _INVALID: Final = "Invalid Command"
 _NEVER: Final = float("-inf")
@@ -527,6 +522,9 @@ SimplePushSession._handlers = {
 }
 
 
-def dialect(context: Context) -> SimplePushDialect:
-    """The dialect for one worker."""
-    return SimplePushDialect(context)
+SIDE: Final = DeviceSide(
+    spec=SPEC,
+    make=SimplePushDialect,
+    paths=("/",),
+    rank=100,  # it takes what no other dialect on its path claims
+)

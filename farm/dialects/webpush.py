@@ -24,6 +24,7 @@ from farm.dialects import (
     Close,
     Context,
     DeviceSession,
+    DeviceSide,
     Dialect,
     Effect,
     Effects,
@@ -34,11 +35,10 @@ from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.id_set import HEAD_BYTES, ids
 from router.common.last_seen import stamp
-from router.common.options import Section
 from router.common.uuids import is_id, new_uaid
+from router.dialects.webpush import SPEC
 from router.dialects.webpush.protocol import (
     DEVICES,
-    NAME,
     WebPushOptions,
     base_url,
     channel_of,
@@ -50,13 +50,6 @@ from router.dialects.webpush.protocol import (
 from router.dialects.webpush.vapid import Recent, VapidError, key_digest, public_key
 from router.store.base import Item
 
-__all__ = ["NAME", "ON", "PATHS", "RANK", "SECTIONS", "dialect"]
-
-
-ON = True
-SECTIONS: tuple[type[Section], ...] = ()
-PATHS = ("/",)
-RANK = 10
 SUBPROTOCOL: Final = "push-notification"
 UNSUPPORTED: Final = 1003
 NOT_FOUND: Final = "Broadcast not found"
@@ -225,12 +218,16 @@ class WebPushDialect(Dialect):
         options = context.settings.get(WebPushOptions)
         self.options = options
         self.counters = context.counters
+        self.nacks: dict[int | None, int] = {301: 0, 302: 0, 303: 0, None: 0}
         self.unix_time = context.unix_time
         self.coarse_time = CoarseTime()
         self._broadcasts = Broadcasts(options)
         self._keys: Recent[str, bytes] = Recent(options.key_cache)
         self._tokens = context.tokens
         self._base = base_url(context.settings)
+
+    def counts(self) -> Mapping[str, float]:
+        return {f"nacks_{code or 'other'}": count for code, count in self.nacks.items()}
 
     def subprotocol(self, offered: list[str]) -> str | None:
         return SUBPROTOCOL if SUBPROTOCOL in offered else None
@@ -441,15 +438,8 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
 
     def _nack(self, command: _Nack, now: float) -> Effects:
         """It says what went wrong in the page; the message was acknowledged."""
-        counters = self._dialect.counters
-        if command.code == 301:
-            counters.nacks_301 += 1
-        elif command.code == 302:
-            counters.nacks_302 += 1
-        elif command.code == 303:
-            counters.nacks_303 += 1
-        else:
-            counters.nacks_other += 1
+        nacks = self._dialect.nacks
+        nacks[command.code if command.code in nacks else None] += 1
         return ()
 
     def _subscribe(self, command: _Subscribe, now: float) -> Effects:
@@ -641,6 +631,9 @@ _COMMANDS: Final[dict[type, Callable[[WebPushSession, Any, float], Effects]]] = 
 }
 
 
-def dialect(context: Context) -> WebPushDialect:
-    """The dialect for one worker."""
-    return WebPushDialect(context)
+SIDE: Final = DeviceSide(
+    spec=SPEC,
+    make=WebPushDialect,
+    paths=("/",),
+    rank=10,
+)

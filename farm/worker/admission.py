@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Mapping, Sized
 from typing import Final
 
 from farm.dialects import Dialect
@@ -13,10 +13,11 @@ from farm.worker.acceptor import Acceptor
 from farm.worker.clock import Clock
 from farm.worker.connection import OPEN, Connection
 from farm.worker.effects import Performer, effects_of
+from farm.worker.fd_passing import Handover
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
-from farm.worker.sniff import ENOUGH, for_app_servers
+from farm.worker.sniff import ENOUGH
 from farm.worker.table import Table
 from farm.worker.transports import Transport
 from farm.worker.transports.websocket import WEBSOCKET
@@ -53,7 +54,7 @@ class SocketIds:
 
 
 class Admission:
-    """Answers requests. hand_over: passes a connection of an app server on, with what was read of it."""
+    """Answers requests. handover: passes connections of app servers on; None: there are only devices."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Admission:
         inbound: Inbound,
         clients: Sized,
         health: Health | None,
-        hand_over: Callable[[int, bytes], bool] | None,
+        handover: Handover | None,
     ) -> None:
         self._dialects = dialects
         self._options = options
@@ -83,10 +84,10 @@ class Admission:
         self._inbound = inbound
         self._clients = clients
         self._health = health
-        self._hand_over = hand_over
+        self._handover = handover
         self.draining = False
         inbound.handshake = self.handshake
-        inbound.undecided = self._undecided if hand_over is not None else None
+        inbound.undecided = self._undecided if handover is not None else None
 
     def _undecided(self, connection: Connection) -> int:
         """Bytes that may be read until it is known whose this is; what is behind them is left for who goes on."""
@@ -103,8 +104,8 @@ class Admission:
             seen = len(connection.reader)
             data = bytes(connection.reader + data)
             connection.reader = None
-        if self._hand_over is not None and for_app_servers(data):
-            self._to_router(connection, data, self._hand_over)
+        if self._handover is not None and self._handover.claims(data):
+            self._to_router(connection, data, self._handover)
             return
         try:
             parsed = connection.transport.request(data, options.max_request_bytes, options.max_headers, seen)
@@ -148,9 +149,9 @@ class Admission:
         if rest and connection.phase == OPEN:
             self._inbound.frames(connection, rest)
 
-    def _to_router(self, connection: Connection, data: bytes, hand_over: Callable[[int, bytes], bool]) -> None:
+    def _to_router(self, connection: Connection, data: bytes, handover: Handover) -> None:
         """This is an app server: the router goes on with its connection."""
-        if hand_over(connection.fd, data):
+        if handover.give(connection.fd, data):
             self._counters.handed_over += 1
             self._output.drop(connection)
             return

@@ -7,9 +7,11 @@ another may be there, is found out by using it.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from farm.worker.sniff import for_app_servers
 from router.common.fd_passing import socket_path
 
 _SEND_BUFFER_BYTES: Final = 1_048_576
@@ -19,12 +21,18 @@ _SEND_BUFFER_BYTES: Final = 1_048_576
 class Handover:
     """Passes descriptors to the router, and never waits for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reads: Sequence[bytes]) -> None:
+        """reads: the paths that app servers ask for with GET and HEAD."""
         self._path = socket_path(folder)
+        self._reads = reads
         self._link: socket.socket | None = None
 
+    def claims(self, data: bytes) -> bool | None:
+        """Whether a connection that begins with these bytes is an app server's; None: they do not decide it yet."""
+        return for_app_servers(data, self._reads)
+
     def give(self, fd: int, data: bytes) -> bool:
-        """Pass a connection and what was read of it. The caller keeps his descriptor, to close it.
+        """Pass a connection and what was read of it. The caller keeps its descriptor, to close it.
 
         Returns: whether it is the router's now; if not, it is away, its queue is full, or no descriptor is left.
         """

@@ -9,14 +9,13 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import trio
 import zmq
 
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
-from farm.dialects import Context, modules, specs
+from farm.dialects import Context, DeviceSide, Dialect, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
 from farm.worker.fd_passing import Handover
 from farm.worker.health import Health
@@ -34,7 +33,7 @@ from router.common.pace import Pace
 from router.common.poller import READ, Poller
 from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
 from router.common.token import Tokens
-from router.dialects import app_server_reads, spoken
+from router.dialects import app_server_reads, is_on
 from router.key_file import load_or_make_keys
 
 _TICK_S = 0.25
@@ -81,10 +80,10 @@ class Worker:
         self.shard = shard
         self.counters = WorkerCounters()
         tokens = Tokens(load_or_make_keys(settings))
-        spoken = _dialects(settings, tokens, self.counters)
-        dialects = by_path([(module.RANK, module.PATHS, dialect) for module, dialect in spoken])
-        presences = {module.NAME: found for module, dialect in spoken if (found := dialect.presence) is not None}
-        trackers = {module.NAME: found for module, dialect in spoken if (found := dialect.broadcasts) is not None}
+        self._dialects = _dialects(settings, tokens, self.counters)
+        by_name = [(side.spec.name, dialect) for side, dialect in self._dialects]
+        presences = {name: presence for name, dialect in by_name if (presence := dialect.presence) is not None}
+        trackers = {name: tracker for name, dialect in by_name if (tracker := dialect.broadcasts) is not None}
         self.limit = connection_limit(options)
         self.link = WorkerLink(
             context,
@@ -101,18 +100,18 @@ class Worker:
         self.poller = Poller(_LINGER_S, pace, self.link.fileno)
         self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
         reads = app_server_reads(settings, specs())
-        self._handover = Handover(data) if reads is not None else None
+        self._handover = Handover(data, reads) if reads is not None else None
         self.sockets = Sockets(
             self.poller,
             options,
-            dialects,
+            by_path(self._dialects),
             self.counters,
             self.limit,
             self.link.words.append,
             time.monotonic,
             trackers,
             presences,
-            self._handover.give if self._handover is not None else None,
+            self._handover,
             self.health,
             settings.get(LimitOptions),
         )
@@ -211,6 +210,8 @@ class Worker:
         self.counters.link_dropped = self.link.dropped
         self.counters.waits = self.poller.waits
         numbers = self.counters.snapshot()
+        for _, dialect in self._dialects:
+            numbers |= dialect.counts()
         numbers["memory"] = resident_bytes()
         numbers["max_connections"] = self.limit
         numbers["draining"] = self.sockets.draining
@@ -246,16 +247,16 @@ class Worker:
         logs.event("worker.drained", closed=total)
 
 
-def _dialects(settings: Settings, tokens: Tokens, counters: WorkerCounters) -> list[tuple[ModuleType, Any]]:
+def _dialects(settings: Settings, tokens: Tokens, counters: WorkerCounters) -> list[tuple[DeviceSide, Dialect]]:
+    """The dialects that are on."""
     context = Context(settings, tokens, counters, time.time)
-    on = {spec.name for spec in spoken(settings, specs())}
-    return [(module, module.dialect(context)) for module in modules() if module.NAME in on]
+    return [(side, side.make(context)) for side in sides() if is_on(settings, side.spec)]
 
 
 def check(settings: Settings) -> None:
     """Make what a worker makes from these settings, but for what only one may have. Raises: what would end it."""
     keys = load_or_make_keys(settings)
-    by_path([(module.RANK, module.PATHS, one) for module, one in _dialects(settings, Tokens(keys), WorkerCounters())])
+    by_path(_dialects(settings, Tokens(keys), WorkerCounters()))
 
 
 def run(settings: Settings, shard: int, listener: socket.socket, line: int | None) -> int:

@@ -1,16 +1,16 @@
 """A path that several dialects serve: the first message of a device says which one it speaks.
 
-SimplePush and WebPush both live on `/`, and only the hello tells them apart. Nothing of the dialects themselves knows
-of this: the path is served by a `SharedPath`, whose sessions become a session of the dialect that claims them.
+Two protocols may live on `/`, say, and only the hello tells them apart. Nothing of the dialects themselves knows of
+this: the path is served by a `SharedPath`, whose sessions become a session of the dialect that claims them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from farm.dialects import Become, Close, Dialect, Effects, Session
+from farm.dialects import Become, Close, DeviceSide, Dialect, Effects, Session
 from farm.worker.frames import NORMAL
 from farm.worker.upgrade import Request
 
@@ -56,13 +56,10 @@ class SharedPath(Dialect):
         return Undecided(self._dialects, slim)
 
 
-def by_path(served: Sequence[tuple[int, Sequence[str], Dialect]]) -> dict[str, Dialect]:
-    """Which dialect answers on which path.
-
-    served: for each dialect its rank (the lower is asked first where a path is shared), its paths and itself.
-    """
+def by_path(served: Iterable[tuple[DeviceSide, Dialect]]) -> dict[str, Dialect]:
+    """Which dialect answers on which path."""
     found: dict[str, list[Dialect]] = {}
-    for _, paths, dialect in sorted(served, key=lambda entry: entry[0]):
-        for path in paths:
+    for side, dialect in sorted(served, key=lambda entry: entry[0].rank):
+        for path in side.paths:
             found.setdefault(path, []).append(dialect)
     return {path: all_of[0] if len(all_of) == 1 else SharedPath(all_of) for path, all_of in found.items()}

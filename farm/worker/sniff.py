@@ -1,13 +1,14 @@
 """Whose a connection on the device port is where app servers come there too: its first bytes tell.
 
 A WebSocket upgrade is a GET. So every other request is for the app servers' side, and of the GETs those that ask for
-something under `/apps`, or for `/metrics`. Empty lines before a request are passed over, and so is the host of a target
-in absolute form (RFC 9112 2.2 and 3.2.2).
+what the dialects say, or something below it. Empty lines before a request are passed over, and so is the host of a
+target in absolute form (RFC 9112 2.2 and 3.2.2).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from router.common.http_head import skip_blank_lines
@@ -17,19 +18,21 @@ _READING: Final = (b"GET ", b"HEAD ")
 _LONGEST_METHOD: Final = max(map(len, (*_ANY_PATH, *_READING)))
 _SCHEMES: Final = (b"http://", b"https://")
 _PATH_BEGINS: Final = re.compile(rb"[/?# \r]")
-_PATHS: Final = (b"/apps", b"/metrics")
 _PATH_ENDS: Final = b" ?/"
 ENOUGH: Final = 512
 """So many bytes always decide it: a longer host has no name."""
 
 
-def for_app_servers(data: bytes) -> bool | None:
-    """Whether a connection that begins with these bytes is an app server's; None: they do not decide it yet."""
-    found = _judged(data[:ENOUGH])
+def for_app_servers(data: bytes, paths: Sequence[bytes]) -> bool | None:
+    """Whether a connection that begins with these bytes is an app server's; None: they do not decide it yet.
+
+    paths: what app servers ask for with GET and HEAD.
+    """
+    found = _judged(data[:ENOUGH], paths)
     return False if found is None and len(data) >= ENOUGH else found
 
 
-def _judged(data: bytes) -> bool | None:
+def _judged(data: bytes, paths: Sequence[bytes]) -> bool | None:
     at = skip_blank_lines(data)
     method, blank, _ = data[at : at + _LONGEST_METHOD].partition(b" ")
     method += blank
@@ -51,6 +54,6 @@ def _judged(data: bytes) -> bool | None:
             break
         if start and scheme.startswith(start):
             return None
-    if any(path.startswith(target) for path in _PATHS):
+    if any(path.startswith(target) for path in paths):
         return None
-    return any(target.startswith(path) and target[len(path)] in _PATH_ENDS for path in _PATHS)
+    return any(target.startswith(path) and target[len(path)] in _PATH_ENDS for path in paths)

@@ -20,6 +20,7 @@ from farm.worker.connection import CLOSING, HANDSHAKE, Connection
 from farm.worker.effects import Performer
 from farm.worker.events import Events
 from farm.worker.fanout import FanOuts
+from farm.worker.fd_passing import Handover
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.interest import Interest
@@ -56,12 +57,11 @@ class Sockets:
         monotonic: Callable[[], float],
         trackers: Mapping[str, BroadcastTracker] | None = None,
         presences: Mapping[str, Presence] | None = None,
-        hand_over: Callable[[int, bytes], bool] | None = None,
+        handover: Handover | None = None,
         health: Health | None = None,
         limits: LimitOptions | None = None,
     ) -> None:
-        """hand_over: passes a connection of an app server on, with what was read of it; None: there are only devices.
-        It returns whether that was possible; the descriptor is closed here in any case."""
+        """handover: passes connections of app servers on; None: there are only devices."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
@@ -117,7 +117,7 @@ class Sockets:
             inbound,
             attachments.devices,
             health,
-            hand_over,
+            handover,
         )
         messages = RouterMessages(
             counters,

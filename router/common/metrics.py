@@ -72,10 +72,6 @@ WORKER_METRICS = (
     Metric("registers", "counter", "register commands answered 200."),
     Metric("unregisters", "counter", "unregister commands answered 200."),
     Metric("acks", "counter", "ack commands."),
-    Metric("nacks_301", "counter", "nack commands of WebPush: the page's handler threw an exception."),
-    Metric("nacks_302", "counter", "nack commands of WebPush: the page's handler rejected its promise."),
-    Metric("nacks_303", "counter", "nack commands of WebPush: an error inside the browser."),
-    Metric("nacks_other", "counter", "nack commands of WebPush with another code, or none."),
     Metric("pings", "counter", "ping commands."),
     Metric("pings_too_many", "counter", "Devices closed because they pinged too often."),
     Metric("commands_refused", "counter", "Commands answered with an error and a close."),
@@ -171,10 +167,6 @@ class WorkerCounters:
     registers: int
     unregisters: int
     acks: int
-    nacks_301: int
-    nacks_302: int
-    nacks_303: int
-    nacks_other: int
     pings: int
     pings_too_many: int
     commands_refused: int

@@ -20,7 +20,7 @@ from farm.dialects import (
     Subscription,
     Unsubscribe,
 )
-from farm.dialects.webpush import WebPushDialect, dialect
+from farm.dialects.webpush import WebPushDialect
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.sockets import Sockets
 from farm.worker.upgrade import Request
@@ -133,7 +133,7 @@ class Shard:
         settings = settings_with((WebPushOptions, options), (WorkerOptions, worker or {}), (LimitOptions, limits or {}))
         counters = WorkerCounters()
         self.counters = counters
-        made: WebPushDialect = dialect(Context(settings, Tokens([b"k" * 32]), counters, self.clock.unix))
+        made = WebPushDialect(Context(settings, Tokens([b"k" * 32]), counters, self.clock.unix))
         talk = Talk(members)
         self._poller = Poller()
         self._listener = socket.create_server(("127.0.0.1", 0))

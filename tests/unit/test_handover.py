@@ -29,6 +29,7 @@ from router.http.routes import Reply, Route, Router
 from router.http.turns import Turns
 
 PATIENCE_S = 20
+READS = (b"/apps", b"/metrics")
 HEAD = b"POST /echo HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n"
 GET = b"GET /apps/echo HTTP/1.1\r\nHost: push\r\n\r\n"
 DEVICE = b"GET /app/key HTTP/1.1\r\nHost: push\r\n\r\n"
@@ -83,12 +84,12 @@ class WorkerEnd:
         self.poller = Poller()
         self.clock = Clock()
         self.counters = WorkerCounters()
-        self.handover = Handover(folder)
+        self.handover = Handover(folder, READS)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         worker = settings_with((WorkerOptions, options)).get(WorkerOptions)
         self.sockets = Sockets(
-            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, hand_over=self.handover.give
+            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, handover=self.handover
         )
         self.sockets.listen(self.listener)
 

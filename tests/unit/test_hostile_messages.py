@@ -204,9 +204,9 @@ class Speakers:
             (EndpointOptions, {"url": "https://push.example.org/"}),
         )
         context = Context(settings, Tokens([b"k" * 32]), WorkerCounters(), Clock().unix)
-        self._simplepush = simplepush.dialect(context)
-        self.webpush = webpush.dialect(context)
-        self._pusher = pusher.dialect(context)
+        self._simplepush = simplepush.SIDE.make(context)
+        self.webpush = webpush.SIDE.make(context)
+        self._pusher = pusher.SIDE.make(context)
 
     def simplepush(self, greeted: bool) -> Listener:
         listener = Listener(self._simplepush.opened(Request(b"GET", "/", "", {}, (1, 1))))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
 from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Subscribed, Subscription, Tick, Unsubscribe
-from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, _shared_address, dialect
+from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, _shared_address
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
@@ -42,7 +42,7 @@ def made(folder: Path, app: dict[str, Any] | None = None, **options: Any) -> Pus
     file = folder / "apps.json"
     file.write_text(json.dumps({"applications": [APP | (app or {})]}))
     settings = settings_with((PusherOptions, {"apps": str(file)} | options))
-    return dialect(Context(settings, Tokens([b"k" * 32]), WorkerCounters(), Clock().unix))
+    return PusherDialect(Context(settings, Tokens([b"k" * 32]), WorkerCounters(), Clock().unix))
 
 
 def auth(channel: str, data: str | None = None, secret: str = SECRET) -> str:

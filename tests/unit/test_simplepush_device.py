@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.common import Clock, settings_with
 
 from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, DeviceSession, Effects, Tick
-from farm.dialects.simplepush import SimplePushDialect, dialect
+from farm.dialects.simplepush import SimplePushDialect
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
@@ -47,7 +47,9 @@ class Device:
         self.counters = WorkerCounters()
         self.tokens = Tokens([b"k" * 32])
         settings = settings_with((SimplePushOptions, options), (EndpointOptions, {"url": "https://push.example.org"}))
-        self.dialect: SimplePushDialect = dialect(Context(settings, self.tokens, self.counters, self.clock.unix))
+        self.dialect = SimplePushDialect(
+            Context(settings, self.tokens, self.counters, self.clock.unix)
+        )
         request = Request(b"GET", "/", "", {}, (1, 1))
         self.session: Any = self.dialect.opened(request)
         self.words: list[tuple[Any, ...]] = []

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from farm.worker import upgrade
 from farm.worker.sniff import ENOUGH, for_app_servers
 
+PATHS = (b"/apps", b"/metrics")
 THEIRS = [
     b"POST /apps/3/events HTTP/1.1\r\n",
     b"POST / HTTP/1.1\r\n",
@@ -59,7 +60,7 @@ DEVICES = [
 
 @pytest.mark.parametrize(("data", "theirs"), [(data, True) for data in THEIRS] + [(data, False) for data in DEVICES])
 def test_it_is_decided_once_and_for_all(data: bytes, theirs: bool) -> None:
-    found = [for_app_servers(data[:end]) for end in range(len(data) + 1)]
+    found = [for_app_servers(data[:end], PATHS) for end in range(len(data) + 1)]
     undecided = found.index(theirs)
     assert found == [None] * undecided + [theirs] * (len(found) - undecided)
     assert undecided <= ENOUGH
@@ -67,11 +68,11 @@ def test_it_is_decided_once_and_for_all(data: bytes, theirs: bool) -> None:
 
 @given(st.binary(max_size=40) | st.binary(min_size=ENOUGH, max_size=ENOUGH + 9) | st.just(b"\r\n" * ENOUGH))
 def test_enough_is_enough(data: bytes) -> None:
-    assert for_app_servers(data) is not None or len(data) < ENOUGH
+    assert for_app_servers(data, PATHS) is not None or len(data) < ENOUGH
 
 
 @pytest.mark.parametrize("data", THEIRS)
 def test_what_does_not_decide_it_is_kept_as_the_beginning_of_a_request(data: bytes) -> None:
     for end in range(len(data)):
-        if for_app_servers(data[:end]) is None:
+        if for_app_servers(data[:end], PATHS) is None:
             assert upgrade.parse(data[:end], 1024, 1) is None

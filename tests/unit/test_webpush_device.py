@@ -19,7 +19,7 @@ import farm.dialects.simplepush
 import farm.dialects.webpush
 from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, DeviceSession, Effects
 from farm.dialects.simplepush import SimplePushDialect, SimplePushSession
-from farm.dialects.webpush import NOT_FOLLOWED, NOT_FOUND, WebPushDialect, WebPushSession, dialect
+from farm.dialects.webpush import NOT_FOLLOWED, NOT_FOUND, WebPushDialect, WebPushSession
 from farm.worker.broadcasts import STEP, BroadcastScan
 from farm.worker.connection import OPEN, Connection
 from farm.worker.shared_path import Undecided, by_path
@@ -60,7 +60,7 @@ class Device:
         self.clock = Clock()
         self.tokens = Tokens([b"k" * 32])
         settings = settings_with((WebPushOptions, options), (EndpointOptions, {"url": "https://push.example.org"}))
-        made = dialect(Context(settings, self.tokens, WorkerCounters(), self.clock.unix))
+        made = WebPushDialect(Context(settings, self.tokens, WorkerCounters(), self.clock.unix))
         self.dialect: WebPushDialect = dialect_ or made
         self.counters = self.dialect.counters
         self.session: Any = self.dialect.opened(REQUEST)
@@ -571,8 +571,7 @@ def test_the_ack_of_a_replaced_message_does_not_acknowledge_the_newer() -> None:
 def test_a_nack_is_counted_and_changes_nothing(code: int | None, counter: str) -> None:
     device = Device().greeted(item(1))
     assert device.send({"messageType": "nack", "version": note(1)["version"], "code": code}) == []
-    counted = {name: value for name, value in device.dialect.counters.snapshot().items() if name.startswith("nacks")}
-    assert counted == {f"nacks_{name}": name == counter for name in ("301", "302", "303", "other")}
+    assert device.dialect.counts() == {f"nacks_{name}": name == counter for name in ("301", "302", "303", "other")}
     assert device.words == []
     assert device.closed is None
 
@@ -865,7 +864,7 @@ def test_what_changes_behind_a_walk_is_told_by_another() -> None:
 
 def simplepush() -> SimplePushDialect:
     context = Context(settings_with(), Tokens([b"k" * 32]), WorkerCounters(), lambda: 0.0)
-    return farm.dialects.simplepush.dialect(context)
+    return farm.dialects.simplepush.SimplePushDialect(context)
 
 
 @pytest.mark.parametrize(
@@ -883,7 +882,7 @@ def simplepush() -> SimplePushDialect:
 )
 def test_only_a_hello_with_use_webpush_is_claimed(first: Any, claimed: bool) -> None:
     device = Device()
-    path = by_path([(100, ("/",), simplepush()), (10, ("/",), device.dialect)])["/"]
+    path = by_path([(farm.dialects.simplepush.SIDE, simplepush()), (farm.dialects.webpush.SIDE, device.dialect)])["/"]
     session = path.opened(REQUEST)
     assert isinstance(session, Undecided)
     message = json.dumps(first).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from router.common.metrics import Metric
 from router.common.options import Settings
 from router.dialects import AdminContext, DialectSpec, Kept
 from router.dialects.webpush.protocol import DEVICES, NAME, WebPushOptions
@@ -32,4 +33,16 @@ def _admin_routes(context: AdminContext) -> Iterable[BaseRoute]:
     return routes(context)
 
 
-SPEC: Final = DialectSpec(name=NAME, sections=(WebPushOptions,), kept=_kept, routes=_routes, admin_routes=_admin_routes)
+SPEC: Final = DialectSpec(
+    name=NAME,
+    sections=(WebPushOptions,),
+    worker_metrics=(
+        Metric("nacks_301", "counter", "nack commands of WebPush: the page's handler threw an exception."),
+        Metric("nacks_302", "counter", "nack commands of WebPush: the page's handler rejected its promise."),
+        Metric("nacks_303", "counter", "nack commands of WebPush: an error inside the browser."),
+        Metric("nacks_other", "counter", "nack commands of WebPush with another code, or none."),
+    ),
+    kept=_kept,
+    routes=_routes,
+    admin_routes=_admin_routes,
+)

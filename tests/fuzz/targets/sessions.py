@@ -204,13 +204,13 @@ def _target(name: str, run: Callable[[bytes], None], module: Any, seeds: list[li
 
 
 def _simplepush(data: bytes) -> None:
-    dialect = farm.dialects.simplepush.dialect(_context())
+    dialect = farm.dialects.simplepush.SIDE.make(_context())
     items = [Item(CHANNEL[:-1] + str(n), n + 1, n, 2_000_000_000, 0, None) for n in range(6)]
     Driver(dialect, "/", items, [None, "data", "\u20ac\0"]).run(data)
 
 
 def _webpush(data: bytes) -> None:
-    dialect = farm.dialects.webpush.dialect(_context())
+    dialect = farm.dialects.webpush.SIDE.make(_context())
     dialect.broadcasts.changed("known", "1")
     body = '"data":"aGk","headers":{"encoding":"aes128gcm"}'
     items = [Item(plain_slot(n + 1, CHANNEL), n + 1, n, 2_000_000_000, 3, body) for n in range(3)]
@@ -228,7 +228,7 @@ _HOOK: Final = {"url": "http://127.0.0.1:1/", "events": ["cache_miss"]}
 _apps.write_text(
     json.dumps({"applications": [_APP | {"client_messages": True, "watchlists": True, "webhooks": [_HOOK]}]})
 )
-_pusher_dialect = farm.dialects.pusher.dialect(_context((PusherOptions, {"apps": str(_apps), "max_watchlist": 3})))
+_pusher_dialect = farm.dialects.pusher.SIDE.make(_context((PusherOptions, {"apps": str(_apps), "max_watchlist": 3})))
 
 
 def _pusher(data: bytes) -> None:
