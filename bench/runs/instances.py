@@ -32,7 +32,7 @@ from bench.machine.socket_charge import SOCKET_BYTES, SocketCharge, expected_soc
 from bench.progress import Progress
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.ramp import Account, Gauge
-from bench.runs.stages import Plan, Scene, idle_of, prepared, ramp, reproduce
+from bench.runs.stages import Plan, Trial, idle_of, prepared, ramp, reproduce
 
 EXPECTED_MARGIN: Final = 1.06
 """So many times the devices that are expected to fit, the workers are chosen for: they are not to be the limit."""
@@ -166,16 +166,16 @@ def _try_profile(
     if target:
         workers = plan.workers or workers_for(target, profile.vcpus, descriptors)
         enough = plan.workers or workers >= workers_for(expected, profile.vcpus, descriptors)
-        with _scene(plan, row, profile, workers, charge, interrupt, progress) as scene:
-            watch, waves = prepared(plan, scene, plan.ping, max(target, expected // 10 if enough and ramping else 0))
+        with _trial(plan, row, profile, workers, charge, interrupt, progress) as trial:
+            watch, waves = prepared(plan, trial, plan.ping, max(target, expected // 10 if enough and ramping else 0))
             done: dict[str, Any] = {"target": target}
             row["reproduce"] = done
-            idle = idle_of(scene)
-            reproduce(plan, scene, waves, watch, done, idle, progress)
+            idle = idle_of(trial)
+            reproduce(plan, trial, waves, watch, done, idle, progress)
             connection = done.get("connection", {}).get("all")
             if ramping and enough and not interrupt.requested and done.get("limit") is None:
                 row["ramp"] = {}
-                ramp(plan, scene, waves, watch, row["ramp"], progress, idle)
+                ramp(plan, trial, waves, watch, row["ramp"], progress, idle)
                 return
     if not ramping or interrupt.requested or row.get("reproduce", {}).get("limit") is not None:
         return
@@ -183,14 +183,14 @@ def _try_profile(
         measured = int(devices_in(profile.memory, descriptors, connection) * EXPECTED_MARGIN)
         expected = min(measured, plan.most) if plan.most else measured
     workers = plan.workers or workers_for(expected, profile.vcpus, descriptors)
-    with _scene(plan, row, profile, workers, charge, interrupt, progress) as scene:
-        watch, waves = prepared(plan, scene, plan.ramp_ping, expected)
+    with _trial(plan, row, profile, workers, charge, interrupt, progress) as trial:
+        watch, waves = prepared(plan, trial, plan.ramp_ping, expected)
         row["ramp"] = {}
-        ramp(plan, scene, waves, watch, row["ramp"], progress)
+        ramp(plan, trial, waves, watch, row["ramp"], progress)
 
 
 @contextmanager
-def _scene(
+def _trial(
     plan: Plan,
     row: dict[str, Any],
     profile: Profile,
@@ -198,7 +198,7 @@ def _scene(
     charge: SocketCharge | None,
     interrupt: Interrupt,
     progress: Progress,
-) -> Iterator[Scene]:
+) -> Iterator[Trial]:
     """A farm in a new group of the profile; stopped and removed with the block."""
     progress.step(f"{profile.name}: starting a farm of {workers} workers")
     with ExitStack() as stack:
@@ -223,7 +223,7 @@ def _scene(
         processes = stack.enter_context(LoadProcesses(interrupt))
         if group is not None:
             stack.callback(group.cap, None)  # what is measured is over: to let go of all that need not take long
-        yield Scene(
+        yield Trial(
             profile,
             cpus,
             farm,

@@ -2,10 +2,9 @@
 is a limit. What is measured goes into the `done` of a stage as soon as it is known, so that an interrupt keeps it.
 """
 
-import math
 import select
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.errors import BenchError
@@ -17,10 +16,10 @@ from bench.progress import Progress
 from bench.runs import push
 from bench.runs.app_servers import PushPlan
 from bench.runs.collected import Setup
-from bench.runs.load import DEVICES_A_PROCESS, Load
+from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.ramp import Gauge, Limit, Watch, Wave, first_limit, first_wave, next_wave, opening_for, per_connection
-from bench.runs.virtual_users import VirtualUsers
+from bench.runs.ramp import Gauge, Limit, Watch, first_limit, first_wave, next_wave, opening_for, per_connection
+from bench.runs.waves import Waves
 
 EMPTY_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
@@ -65,59 +64,8 @@ class Plan:
         return PushPlan(self.push_connections, 1, self.push_seconds, self.push_rate, half=not self.push_rate)
 
 
-class Waves:
-    """Devices that come in waves, all of them held until the end. `setup`: of all waves together; `seconds`: that they
-    took, without what was between them."""
-
-    def __init__(self, processes: LoadProcesses, farm: Farm, load: Load) -> None:
-        self.load = load
-        self.setup = Setup(0)
-        self.seconds = 0.0
-        self._processes, self._farm = processes, farm
-        self._users: VirtualUsers | None = None
-
-    @property
-    def users(self) -> VirtualUsers:
-        """Its load processes; there are some after the first wave."""
-        assert self._users is not None
-        return self._users
-
-    def setup_fields(self) -> dict[str, Any]:
-        """`setup` for JSON; rates are of the waves alone."""
-        fields = self.setup.fields()
-        rate = self.setup.ready / self.seconds if self.seconds else 0.0
-        return fields | {"seconds": self.seconds, "rate": rate}
-
-    def count(self, what: str) -> int:
-        """The sum of a counter over the load processes."""
-        return self._users.count(what) if self._users is not None else 0
-
-    def grow(self, size: Wave, progress: Progress, title: str, watch: Watch) -> Setup:
-        """Bring up one wave more."""
-        devices = size.devices
-        watch.wave(devices)
-        if self._users is None:
-            processes = min(devices, max(math.ceil(devices / DEVICES_A_PROCESS), procfs.cores()))
-            load = replace(self.load, devices=devices, processes=processes)
-            self._users = VirtualUsers.of(self._processes, load, self._farm)
-        else:
-            self._users.grow(devices)
-        self._users.load = replace(self._users.load, rate=size.rate)
-        wave = self._users.bring_up(progress, title, watch.look)
-        self.seconds += max(wave.completions, default=wave.started) - wave.started
-        self.setup.started = self.setup.started or wave.started
-        self.setup.wanted += wave.wanted
-        self.setup.ready += wave.ready
-        self.setup.failures.update(wave.failures)
-        self.setup.durations.extend(wave.durations)
-        self.setup.completions.extend(wave.completions)
-        self.setup.channels.extend(wave.channels)
-        self.setup.endpoints.extend(wave.endpoints)
-        return wave
-
-
 @dataclass(slots=True)
-class Scene:
+class Trial:
     """A farm in its group, with nothing connected yet. `cpus`: its share of a core, None: no limit. `seconds`: that it
     took to start."""
 
@@ -140,33 +88,33 @@ class Idle:
     cpu: dict[str, float | None]
 
 
-def prepared(plan: Plan, scene: Scene, ping: float, expected: int) -> tuple[Watch, Waves]:
+def prepared(plan: Plan, trial: Trial, ping: float, expected: int) -> tuple[Watch, Waves]:
     """No devices yet, and who watches them come. `expected`: how many to choose the sample that is pushed to from."""
-    opening = opening_for(scene.profile.memory)
+    opening = opening_for(trial.profile.memory)
     load = Load(
         1,
-        opening=min(opening, SLOW_OPENING) if scene.cpus is not None and scene.cpus < 1 else opening,
+        opening=min(opening, SLOW_OPENING) if trial.cpus is not None and trial.cpus < 1 else opening,
         timeout=plan.timeout,
         endpoints_every=max(1, expected // plan.sample),
         ping=ping,
     )
-    waves = Waves(scene.processes, scene.farm, load)
-    return Watch(scene.gauge, scene.profile.memory, waves.count), waves
+    waves = Waves(trial.processes, trial.farm, load)
+    return Watch(trial.gauge, trial.profile.memory, waves.count), waves
 
 
 def reproduce(
-    plan: Plan, scene: Scene, waves: Waves, watch: Watch, done: dict[str, Any], idle: Idle, progress: Progress
+    plan: Plan, trial: Trial, waves: Waves, watch: Watch, done: dict[str, Any], idle: Idle, progress: Progress
 ) -> None:
     """The figure in one wave, held and pushed to. `idle`: the farm before its first device."""
     target = done["target"]
-    wave = first_wave(target, idle.memory.used, scene.profile.memory)
-    waves.grow(wave, progress, f"{scene.profile.name}: setting up devices", watch)
+    wave = first_wave(target, idle.memory.used, trial.profile.memory)
+    waves.grow(wave, progress, f"{trial.profile.name}: setting up devices", watch)
     done["setup"] = waves.setup_fields()
     failures = dict(waves.setup.failures)
     limit = watch.limit or first_limit(watch.state(failures))
     done["limit"] = limit.fields() if limit is not None else None
-    _occupy(plan, scene, waves, watch, done, idle, plan.hold, progress)
-    if limit is None and not scene.processes.interrupt.requested:
+    _occupy(plan, trial, waves, watch, done, idle, plan.hold, progress)
+    if limit is None and not trial.processes.interrupt.requested:
         drops, overdue = sum(done["drops"].values()), done["pings"].get("overdue", 0)
         limit = first_limit(watch.state(failures, drops, overdue))
     done["limit"] = limit.fields() if limit is not None else None
@@ -174,7 +122,7 @@ def reproduce(
 
 def ramp(
     plan: Plan,
-    scene: Scene,
+    trial: Trial,
     waves: Waves,
     watch: Watch,
     done: dict[str, Any],
@@ -183,20 +131,20 @@ def ramp(
 ) -> None:
     """Waves, until there is a limit; then what is held is held for a while, and pushed to. `idle`: the farm before its
     first device, if it has some by now."""
-    profile, interrupt = scene.profile, scene.processes.interrupt
-    idle = idle or idle_of(scene)
+    profile, interrupt = trial.profile, trial.processes.interrupt
+    idle = idle or idle_of(trial)
     steps: list[dict[str, Any]] = []
     done |= {"steps": steps, "held": waves.setup.ready}
     limit = first_limit(watch.state())
     while limit is None and not interrupt.requested and len(steps) < STEPS:
-        devices, used = waves.setup.ready, scene.gauge.memory(waves.setup.ready).used
+        devices, used = waves.setup.ready, trial.gauge.memory(waves.setup.ready).used
         most = plan.most - waves.setup.wanted if plan.most else 1 << 30
         size = next_wave(devices, used, idle.memory.used, profile.memory, most)
         if not size.devices:
             limit = Limit("none", f"the bound of {plan.most:,} devices was reached (--max-devices)")
             break
         setup = waves.grow(size, progress, f"{profile.name}: ramping up from {devices:,} devices", watch)
-        limit, step = _judge(scene, waves, watch, setup)
+        limit, step = _judge(trial, waves, watch, setup)
         steps.append(step)
         done["setup"] = waves.setup_fields()
         done["points"] = watch.points
@@ -204,14 +152,14 @@ def ramp(
         limit = Limit("none", f"stopped after {STEPS} steps")
     done["limit"] = limit.fields() if limit is not None else None
     if waves.setup.ready:
-        _occupy(plan, scene, waves, watch, done, idle, plan.ceiling_hold, progress)
+        _occupy(plan, trial, waves, watch, done, idle, plan.ceiling_hold, progress)
     done["points"] = watch.points
 
 
-def _judge(scene: Scene, waves: Waves, watch: Watch, setup: Setup) -> tuple[Limit | None, dict[str, Any]]:
+def _judge(trial: Trial, waves: Waves, watch: Watch, setup: Setup) -> tuple[Limit | None, dict[str, Any]]:
     """What a wave of the ramp has come to: a limit, if there is one, and the step for the report."""
     held = waves.users.collect()
-    if watch.capacity is None and (status := _status(scene.farm)) is not None:
+    if watch.capacity is None and (status := _status(trial.farm)) is not None:
         watch.capacity = status.capacity
     waves.users.count_anew("ready")  # the last progress may be a moment old
     state = watch.state(dict(setup.failures), sum(held.drops.values()), held.pings["overdue"])
@@ -232,17 +180,17 @@ def _judge(scene: Scene, waves: Waves, watch: Watch, setup: Setup) -> tuple[Limi
     }
 
 
-def idle_of(scene: Scene) -> Idle:
+def idle_of(trial: Trial) -> Idle:
     """The farm as it is now: call it before the first device."""
-    began, before = time.monotonic(), scene.gauge.cpu()
-    select.select([scene.processes.interrupt.wake], [], [], EMPTY_SECONDS)  # a signal ends it
-    cpu = _cpu(before, scene.gauge.cpu(), time.monotonic() - began)
-    return Idle(scene.gauge.memory(0), _parts(_status(scene.farm)), cpu)
+    began, before = time.monotonic(), trial.gauge.cpu()
+    select.select([trial.processes.interrupt.wake], [], [], EMPTY_SECONDS)  # a signal ends it
+    cpu = _cpu(before, trial.gauge.cpu(), time.monotonic() - began)
+    return Idle(trial.gauge.memory(0), _parts(_status(trial.farm)), cpu)
 
 
 def _occupy(
     plan: Plan,
-    scene: Scene,
+    trial: Trial,
     waves: Waves,
     watch: Watch,
     done: dict[str, Any],
@@ -251,8 +199,8 @@ def _occupy(
     progress: Progress,
 ) -> None:
     """Hold what is there, read what it costs, and push to a sample of it; all of that goes into `done`."""
-    gauge, profile = scene.gauge, scene.profile
-    done |= {"workers": scene.workers, "start_seconds": round(scene.seconds, 2), "notes": scene.notes}
+    gauge, profile = trial.gauge, trial.profile
+    done |= {"workers": trial.workers, "start_seconds": round(trial.seconds, 2), "notes": trial.notes}
     done["cpu_empty"] = idle.cpu
     done["idle"] = {name: getattr(idle.memory, name) for name in idle.memory.__slots__}
     done["load_processes"] = len(waves.users.children)
@@ -268,15 +216,15 @@ def _occupy(
     memory = gauge.memory(held.devices)
     done["memory"] = {name: getattr(memory, name) for name in memory.__slots__}
     done["connection"] = per_connection(idle.memory, memory, held.devices)
-    status = _status(scene.farm)
+    status = _status(trial.farm)
     parts = _parts(status)
     for name, size in parts.items():
         grown = size - idle.parts[name] if name in idle.parts else None
         done["connection"][name] = grown / held.devices if grown is not None and held.devices else None
     if status is not None:
         done |= {"shards": status.connections, "gc_pause_max_ms": status.gc_pause_max_ms}
-    if held.devices and waves.setup.endpoints and not scene.processes.interrupt.requested:
-        runs = push.measure(scene.processes, scene.farm, waves.users, waves.setup, plan=plan.pushing, progress=progress)
+    if held.devices and waves.setup.endpoints and not trial.processes.interrupt.requested:
+        runs = push.measure(trial.processes, trial.farm, waves.users, waves.setup, plan=plan.pushing, progress=progress)
         done["push"] = [{**one, "farm_cores": _farm_cores(one)} for one in runs]
     memory = gauge.memory(held.devices)
     done["peak"] = max(filter(None, (memory.peak, watch.peak, memory.used)))

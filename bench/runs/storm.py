@@ -65,11 +65,11 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
         result["setup"] = setup.fields()
         if not setup.ready:
             raise BenchError(f"no device could be set up ({setup.why})")
-        scene = _Scene(farm, users, _traffic(processes, setup, plan), plan, progress)
+        storms = _Storms(farm, users, _traffic(processes, setup, plan), plan, progress)
         for jitter in plan.jitters:
             if interrupt.requested:
                 break
-            result["storms"].append(scene.storm(jitter))
+            result["storms"].append(storms.storm(jitter))
     return result
 
 
@@ -80,7 +80,7 @@ def _traffic(processes: LoadProcesses, setup: Setup, plan: Plan) -> Traffic | No
 
 
 @dataclass(slots=True)
-class _Scene:
+class _Storms:
     farm: Farm
     users: VirtualUsers
     traffic: Traffic | None
