@@ -19,7 +19,7 @@ def main() -> None:
 
     Without --url each command starts a farm of its own on free ports of loopback, with its data in a
     temporary folder, and stops it at the end. The load runs on the same machine and shares its cores; every
-    report says who used them, and whether the load itself was the limit.
+    report shows which processes used them, and whether the load itself was the limit.
 
     Exit code 0: done, nothing failed. 1: a device failed, an accepted push was lost, or the run could not
     go on. 2: bad arguments. Ctrl-C ends a run with what was measured so far, and exit code 1.

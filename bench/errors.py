@@ -2,4 +2,4 @@
 
 
 class BenchError(Exception):
-    """The run can't go on; the text is one line for whoever called the command."""
+    """The run can't go on; the text is one line for the user of the command."""

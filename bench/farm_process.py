@@ -35,8 +35,8 @@ LOG_LINES: Final = 5
 @dataclass(frozen=True, slots=True)
 class Status:
     """What `GET /status` on the admin port says, as far as the bench needs it. Shards by their number as text.
-    `capacity`: connections that the workers take in all, None if they do not say. `python`: the interpreter, and how it
-    was built (`router.common.interpreter`), empty if it does not say."""
+    `capacity`: connections that the workers take in all, None if they do not report it. `python`: the interpreter, and
+    how it was built (`router.common.interpreter`), empty if it does not report it."""
 
     routers: list[int]
     workers: dict[str, int]

@@ -261,7 +261,7 @@ def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Pro
 
 
 def publish(body: Document, folder: str, name: str, pictures: bool = True) -> None:
-    """Print a document, and write it, perhaps with pictures, if a folder is given; what can't be drawn is said on
+    """Print a document, and write it, perhaps with pictures, if a folder is given; what can't be drawn is reported on
     stderr.
 
     Raises:

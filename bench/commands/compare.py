@@ -43,7 +43,7 @@ from bench.runs.compare_figures import clean
     "--subscribers",
     type=click.IntRange(0),
     default=None,
-    help="Subscribers of one channel, to whom events are sent, too; by default as many as devices, 0: no fan-out.",
+    help="Subscribers of one channel, to which events are sent, too; by default as many as devices, 0: no fan-out.",
 )
 @connections_option
 @click.option("--pushers", type=click.IntRange(1), default=1, show_default=True, help="Load processes of app servers.")

@@ -121,7 +121,7 @@ def connect(
     if bare and pushes:
         raise click.UsageError("--push needs devices with channels, and --bare ones have none")
     if bare and dialect != REFERENCE.name:
-        raise click.UsageError("--bare devices say nothing, so they have no --dialect")
+        raise click.UsageError("--bare devices send nothing, so they have no --dialect")
     load = Load(
         devices,
         bare,

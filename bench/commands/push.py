@@ -109,7 +109,7 @@ def push(
     With --online below 1 the rest of the devices come back at the end (a sample of them if they are many), and
     have to get the newest version of every channel of theirs that was pushed to, or every message where the dialect
     keeps all. Where app servers sign, one header is signed for a run and sent with every push, and messages are random
-    bytes. Where the answer is the same for delivered and stored, what arrived is what the devices say.
+    bytes. Where the answer is the same for delivered and stored, what arrived is what the devices report.
 
     \b
     farm bench push --devices 15000 --half
@@ -121,7 +121,7 @@ def push(
     """
     for one in chosen(dialect):
         if payload is not None and payload < one.least:
-            text = f"a push of {one.title} has {one.least} bytes at least, to be told by"
+            text = f"a push of {one.title} has {one.least} bytes at least, by which devices identify it"
             raise click.BadParameter(text, param_hint="--payload")
         if batch and not one.batch_wire:
             text = f"only {', '.join(BATCHING)} takes several pushes in a request"

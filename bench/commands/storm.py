@@ -100,7 +100,7 @@ def storm(
     Each device resets its connection at the same moment and comes back at its client's backoff: after 5
     seconds, then 10, 20 and so on, as Firefox does, which has no jitter; then it says hello and gets what it
     missed. Reports when 50, 95, 99 and all per cent are back and have it, what app servers saw before,
-    meanwhile and after, attempts, CPU, and what was lost. Exit code 1 if anything was lost, or somebody did
+    meanwhile and after, attempts, CPU, and what was lost. Exit code 1 if anything was lost, or a device did
     not come back.
 
     \b

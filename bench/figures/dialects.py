@@ -11,7 +11,7 @@ ALL: Final = "all"
 
 
 def dialect_of(part: dict[str, Any]) -> Dialect:
-    """What was spoken in a run; results from before there were several do not say it."""
+    """What was spoken in a run; older results do not have it."""
     return DIALECTS.get(part.get("dialect", ""), REFERENCE)
 
 

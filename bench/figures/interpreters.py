@@ -17,14 +17,14 @@ def python_of(body: dict[str, Any]) -> str:
 
 
 def warning_of(body: dict[str, Any]) -> str:
-    """What must be said of that interpreter; empty if nothing."""
+    """A warning about that interpreter; empty if it needs none."""
     found = _fields(body)
     missing = [name.upper() for name in ("pgo", "lto") if found.get(name) == "no"]
     return SLOW.format(missing=" and ".join(missing)) if missing else ""
 
 
 def _fields(body: dict[str, Any]) -> dict[str, str]:
-    """The farm's own, if it ran already and has told; otherwise that of the bench, which has started it."""
+    """The farm's own, if it ran already and reported it; otherwise that of the bench, which has started it."""
     farm = body.get("farm") or next((part.get("farm") for part in body.get("parts", ())), None) or {}
     fields: dict[str, str] = farm.get("python") or body["machine"].get("interpreter") or {}
     return fields

@@ -14,7 +14,7 @@ It is started by `bench.runs.load_processes`, with which it talks over a descrip
     <- collect                                     -> collected, with every update since the last time
     <- stop     reset all connections and end
 
-Devices that come back (`backoff`) do so by themselves, whoever ended their connection.
+Devices that come back (`backoff`) do so by themselves, whichever side ended their connection.
 """
 
 import gc

@@ -25,7 +25,7 @@ class Dialect:
 
     `name`: also that of the devices' protocol; `wire`: of the push port, and `batch_wire` where one request may carry
     several pushes. `set_up`: what a device does until it is set up, and `push`: how an app server pushes, and what the
-    answer means, for a reader. `payload`: bytes of data that a push carries if nobody says another size,
+    answer means, for a reader. `payload`: bytes of data that a push carries if no option gives another size,
     `most_payload`: the farm's limit and its setting, `least`: with fewer a device can't tell which push it is.
     `ping_seconds`: a farm closes devices that ping more often, by the setting `ping_setting`. `keeps_all`: every
     message is delivered, not only the newest of a channel. `signer`: makes the key that devices register with, None:

@@ -1,4 +1,4 @@
-"""Pings of devices and what becomes of them. Pure: who asks says what time it is.
+"""Pings of devices and what becomes of them. Pure: the caller passes the time.
 
 Each device has its turn once an interval, one after the other: no device needs a timer.
 """

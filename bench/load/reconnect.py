@@ -1,4 +1,4 @@
-"""When devices that lost their connection come back, and as whom. Pure: who asks says what time it is.
+"""When devices that lost their connection come back, and with which identity. Pure: the caller passes the time.
 
 Devices are numbers here, from 0 on. Nothing is kept for a device that is connected but its identity, and that only if
 devices are to come back.
@@ -32,10 +32,10 @@ class Backoff:
 
 
 class Reconnects:
-    """Who is away, and when each of them tries to come back. Times in seconds of one clock.
+    """The devices that are away, and when each of them tries to come back. Times in seconds of one clock.
 
     Args:
-      backoff: None: who loses its connection stays away, and is not kept here.
+      backoff: None: a device that loses its connection stays away, and is not kept here.
     """
 
     def __init__(self, backoff: Backoff | None) -> None:
@@ -50,7 +50,7 @@ class Reconnects:
         if self.backoff is not None:
             self._identities.extend(bytes(IDENTITY_BYTES * devices))
 
-    # ---- who a device is
+    # ---- identities
 
     def identity(self, number: int) -> bytes:
         """What a device that is away presents when it comes back; empty if it was never set up, or is not away."""
@@ -105,7 +105,7 @@ class Reconnects:
 
     @property
     def next_due(self) -> float | None:
-        """When the next one tries, None if nobody does."""
+        """When the next one tries, None if none does."""
         return self._due[0][0] if self._due else None
 
     def _later(self, number: int, now: float) -> None:

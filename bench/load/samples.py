@@ -9,7 +9,7 @@ from typing import Any, Final
 STEADY: Final = (0.25, 0.75)
 DELIVERED: Final = 200
 TAKEN: Final = 201
-"""Delivered or stored, nobody says which."""
+"""Delivered or stored: the answer does not distinguish them."""
 STORED: Final = 202
 ACCEPTED: Final = frozenset({DELIVERED, TAKEN, STORED})
 NO_ANSWER: Final = 0

@@ -54,7 +54,7 @@ def check_sources(sources: Sequence[str], address: Address) -> None:
     """Whether connections to this address can come from each of them.
 
     Raises:
-      OSError: not so; `filename` says which.
+      OSError: not so; `filename` is the address.
     """
     for source in sources:
         with socket.socket(address.family, socket.SOCK_STREAM) as sock:

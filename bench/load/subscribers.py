@@ -7,8 +7,8 @@ reads is the frame of the next event, byte for byte, then that arrived, once, wh
 and its place moves on by one. Whatever else it reads goes the long way: the first arrival of an event anywhere, several
 frames in one read, and all that a server may do wrong.
 
-An event is told by its channel and version, the microsecond of CLOCK_MONOTONIC at which it was sent or due. An arrival
-counts as of the moment at which epoll said that it was there. The messages of `bench.load.devices`, and:
+An event is identified by its channel and version, the microsecond of CLOCK_MONOTONIC at which it was sent or due. An
+arrival counts as of the moment at which epoll reported it. The messages of `bench.load.devices`, and:
 
     <- tally    what arrived since the last time, and begin anew -> tallied
 """
@@ -70,7 +70,7 @@ class Subscribers(VirtualUsers):
         self._begin()
 
     def _begin(self) -> None:
-        """Forget what came, and who is gone."""
+        """Forget what came, and which subscribers are gone."""
         self.since = microseconds()
         self.heads = [Event(channel, 0, 0) for channel in range(self.shared)]
         self.known: dict[int, Event] = {}
@@ -130,7 +130,7 @@ class Subscribers(VirtualUsers):
             self._commands()
         elif self.stages[descriptor] != GONE:
             self._event(descriptor, events)
-            if self.stages[descriptor] == READY:  # there may be more to read, of which nobody tells a second time
+            if self.stages[descriptor] == READY:  # there may be more to read, and EPOLLET does not report it again
                 self.epoll.modify(descriptor, _WATCH)
 
     def _unreadable(self, descriptor: int, error: OSError) -> None:
@@ -160,7 +160,7 @@ class Subscribers(VirtualUsers):
         if kind == "tally":
             self._tally()
 
-    # ---- who listens
+    # ---- subscribers that come and go
 
     def _open(self, number: int, due: float) -> None:
         super()._open(number, due)

@@ -18,7 +18,7 @@ class Wire:
         """What comes before the first push on a new connection.
 
         Raises:
-          OSError: nobody answers as it should.
+          OSError: the server does not answer as it should.
         """
 
     def request(self, path: bytes, version: int, payload: int) -> bytes:

@@ -1,1 +1,1 @@
-"""What the machine says: processes, memory, CPU time, control groups. Linux only."""
+"""What the machine reports: processes, memory, CPU time, control groups. Linux only."""

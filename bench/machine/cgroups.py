@@ -267,7 +267,7 @@ def processes(folder: Path) -> list[int]:
 def prune(places: dict[str, Hierarchy] | None = None, seconds: float = ORPHAN_SECONDS) -> list[Path]:
     """Remove the groups of benches that were killed, with the farms that still run in them; those groups' folders.
 
-    Such a farm was told to end by the kernel when its bench died, and has some seconds for it.
+    Such a farm was signalled by the kernel when its bench died, and has some seconds for it.
     """
     places = here() if places is None else places
     stale = [folder for mount in {place.mount for place in places.values()} for folder in _stale(mount)]

@@ -1,4 +1,5 @@
-"""Names that tell who made a thing (a folder, a control group), so that the next run can remove what a killed one left.
+"""Names that show which process made a thing (a folder, a control group): the next run can remove what a killed one
+left.
 
 A name is `farm-bench-<pid>-<start of that process in clock ticks>-<label>`: a pid that was given out again does not
 have the same start.

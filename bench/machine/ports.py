@@ -16,7 +16,7 @@ def free_ports(count: int) -> list[int]:
     """Ports of loopback that are free now.
 
     From outside the range out of which the kernel takes those of outgoing connections (ip(7)), as far as that leaves
-    any: a connection of somebody else could have the port before the server has it.
+    any: another process's connection could have the port before the server has it.
     """
     candidates = _outside_of_the_kernels()
     with ExitStack() as stack:

@@ -67,8 +67,8 @@ def descriptors(pid: int) -> int | None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and those that they started, as of now; not itself. Those that outlived
-    who started them are not found."""
+    """The processes that a process started, and those that they started, as of now; not itself. Those whose
+    parent has ended are not found."""
     try:
         return sorted(child.pid for child in psutil.Process(pid).children(recursive=True))
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Who used the cores during a run, and who was therefore its limit."""
+"""Which processes used the cores during a run, and which was therefore its limit."""
 
 import time
 from dataclasses import dataclass

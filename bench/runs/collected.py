@@ -1,5 +1,5 @@
-"""What load processes of devices have reported in a run: how devices came up, what they received, who lost its
-connection."""
+"""What load processes of devices have reported in a run: how devices came up, what they received, and which lost
+their connection."""
 
 from array import array
 from collections import Counter
@@ -44,8 +44,8 @@ class Setup:
 
 @dataclass(slots=True)
 class Absences:
-    """Who lost its connection, and who was back (its hello answered, the first time or after several attempts), with
-    times in microseconds of CLOCK_MONOTONIC, in the order of time for each device."""
+    """Devices that lost their connection, and those that were back (hello answered, the first time or after several
+    attempts), with times in microseconds of CLOCK_MONOTONIC, in the order of time for each device."""
 
     gone: "array[int]" = field(default_factory=lambda: array("I"))
     gone_times: "array[int]" = field(default_factory=lambda: array("q"))

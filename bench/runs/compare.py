@@ -42,8 +42,8 @@ POLL_SECONDS: Final = 0.05
 class Plan:
     """What every server gets. `devices`: connections held; `hold`: s of silence before memory is read; `seconds` of
     pushing, flat out over `connections` app servers' connections in `pushers` processes; an accepted push that has not
-    arrived `grace` s later is lost. `subscribers`: of one channel, to whom events are sent flat out for as long, by the
-    servers that can do that; 0: none. `repeat`: rounds over all servers. `settings`: for the farm."""
+    arrived `grace` s later is lost. `subscribers`: of one channel, to which events are sent flat out for as long, by
+    the servers that can do that; 0: none. `repeat`: rounds over all servers. `settings`: for the farm."""
 
     peers: tuple[str, ...] = tuple(peers.PEERS)
     devices: int = 10_000

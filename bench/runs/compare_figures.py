@@ -71,7 +71,8 @@ def _groups(pushed: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def summary(round_: dict[str, Any]) -> dict[str, Any]:
-    """What a result keeps of a round, beside its figures: whether all came up and arrived, and who used the cores."""
+    """What a result keeps of a round, beside its figures: whether all came up and arrived, and which processes used the
+    cores."""
     fanout = round_.get("fanout")
     return round_ | {
         "setup": _setup(round_["setup"]),

@@ -76,7 +76,7 @@ def deliveries_of(outcome: Outcome, listening: Sequence[int], tally: Tally) -> D
 
 
 def clean(run: dict[str, Any]) -> bool:
-    """Whether a run, as JSON has it, delivered all that was sent, as it should, and lost nobody."""
+    """Whether a run, as JSON has it, delivered all that was sent, as it should, and lost no subscriber."""
     counts = (run["refused"], run["unanswered"], run["undelivered"])
     return bool(run["clean"] and run["delivered"] and not any(counts) and not run["drops"])
 

@@ -70,7 +70,7 @@ class DeliveryChecker:
     # ---- what happened
 
     def absences(self, absences: Absences) -> None:
-        """Who lost its connection, and who came back."""
+        """Devices that lost their connection, and those that came back."""
         events = [(time, 0, device) for device, time in zip(absences.gone, absences.gone_times, strict=True)]
         events += [(time, 1, device) for device, time in zip(absences.back, absences.back_times, strict=True)]
         for time, back, device in sorted(events):

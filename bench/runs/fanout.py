@@ -31,7 +31,7 @@ from bench.target import Target
 CHANNEL: Final = "{channel}"
 LOOK_SECONDS: Final = 0.005
 LEAST_PAYLOAD: Final = 20
-"""The longest version and the dot behind it: an event is told by it."""
+"""The longest version and the dot behind it: it identifies an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def run(
 
 
 def _memory(farm: Farm) -> dict[str, int]:
-    """Private memory of the farm's processes by what they are, in bytes; nothing where it does not say which."""
+    """Private memory of the farm's processes by what they are, in bytes; nothing where it does not report them."""
     groups = farm.groups(farm.status())
     return {group: sum(procfs.private_memory(pid) or 0 for pid in pids) for group, pids in groups.items()}
 

@@ -1,5 +1,5 @@
-"""`farm bench instances`: a farm within the memory and CPU of an instance, as many devices as was said of it, and then
-as many as it takes.
+"""`farm bench instances`: a farm within the memory and CPU of an instance, as many devices as were published for it,
+and then as many as it takes.
 
 Only the farm is inside: supervisor, fork server, router and workers join the control group before they are a farm. The
 load is outside, on the same machine.
@@ -97,7 +97,7 @@ def run(plan: Plan, profiles: list[Profile], *, interrupt: Interrupt, progress: 
     return result
 
 
-# ---------------------------------------------------------------------- what is said beforehand
+# ---------------------------------------------------------------------- what stands in the result beforehand
 
 
 def _charge(plan: Plan) -> tuple[SocketCharge | None, str]:

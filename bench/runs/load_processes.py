@@ -216,7 +216,7 @@ class LoadProcesses:
         return [messages[child.pid] for child in children]
 
     def dismiss(self, children: list[Child]) -> None:
-        """Tell them to stop, and kill those that do not."""
+        """Have them stop, and kill those that do not."""
         for child in children:
             self.children.remove(child)
             self._selector.unregister(child.link.sock)
@@ -225,7 +225,7 @@ class LoadProcesses:
         deadline = time.monotonic() + END_SECONDS
         for child in children:
             while time.monotonic() < deadline:
-                # what a child still has to say must be read, or it never comes to its stop
+                # what a child still sends must be read, or it never comes to its stop
                 try:
                     child.link.sock.settimeout(max(0.001, deadline - time.monotonic()))
                     if not child.link.sock.recv(1 << 20):

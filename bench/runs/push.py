@@ -90,7 +90,7 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Who takes part in a run."""
+    """What takes part in a run."""
 
     processes: LoadProcesses
     farm: Farm

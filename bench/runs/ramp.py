@@ -53,8 +53,8 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A ramp at one moment; memory in bytes. `rate`: set-ups a second lately, None while it can't be said. `failed`
-    and `wanted` count since the wave began, `failures` says their kinds once the load has told them. `throttled`: part
+    """A ramp at one moment; memory in bytes. `rate`: set-ups a second lately, None while it is not known. `failed` and
+    `wanted` count since the wave began, `failures` has their kinds once the load has reported them. `throttled`: part
     of the periods lately. `capacity`: connections that the workers take in all. `free_files`: that the machine may
     still open."""
 

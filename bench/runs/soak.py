@@ -199,7 +199,7 @@ class _Soak:
         return sample
 
     def _wait_for_answers(self) -> None:
-        """The round's time is over, and the processes say so by themselves, once the last answer came."""
+        """The round's time is over, and the processes report it by themselves, once the last answer came."""
         deadline = time.monotonic() + self.plan.grace
         while (
             self.traffic is not None
@@ -234,7 +234,7 @@ class _Soak:
             self._collect(checker)
 
     def _measures(self) -> dict[str, Any]:
-        """Memory, descriptors and connections now; None where the farm does not say."""
+        """Memory, descriptors and connections now; None where the farm does not report them."""
         status = self._status()
         groups = self.farm.groups(status)
         memory: dict[str, int | None] = {}

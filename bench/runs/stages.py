@@ -89,7 +89,7 @@ class Idle:
 
 
 def prepared(plan: Plan, trial: Trial, ping: float, expected: int) -> tuple[Watch, Waves]:
-    """No devices yet, and who watches them come. `expected`: how many to choose the sample that is pushed to from."""
+    """No devices yet, and what watches them come. `expected`: how many to choose the sample that is pushed to from."""
     opening = opening_for(trial.profile.memory)
     load = Load(
         1,
@@ -250,7 +250,7 @@ def _farm_cores(pushed: dict[str, Any]) -> float:
 
 
 def _status(farm: Farm) -> Status | None:
-    """The farm's status; None if it is too busy to say it."""
+    """The farm's status; None if it is too busy to answer."""
     status = None
     for _ in range(STATUS_TRIES):
         try:
@@ -259,7 +259,7 @@ def _status(farm: Farm) -> Status | None:
             continue
         if status is not None and status.routers:
             return status
-        time.sleep(STATUS_PAUSE_SECONDS)  # the router did not answer in time: then nobody's connections are known
+        time.sleep(STATUS_PAUSE_SECONDS)  # the router did not answer in time: then no worker's connections are known
     return status
 
 

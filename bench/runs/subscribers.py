@@ -68,7 +68,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, blobs: Sequence[bytes], faults: dict[str, int]) -> None:
-        """One process's part, as `bench.load.subscribers` says it."""
+        """One process's part, as `bench.load.subscribers` reports it."""
         columns = [array(code) for code in "IqIqqIIq"]
         for column, blob in zip(columns, blobs, strict=True):
             column.frombytes(blob)

@@ -238,7 +238,7 @@ class VirtualUsers:
         self.processes.gather(self.children, "churning")
 
     def collect(self) -> Held:
-        """What arrived, and who lost its connection and came back, since the last call."""
+        """What arrived, and which devices lost their connection and came back, since the last call."""
         self.processes.send(self.children, "collect")
         held = Held()
         arrivals, absences = held.arrivals, held.absences

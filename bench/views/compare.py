@@ -54,7 +54,7 @@ def _ratios(servers: list[dict[str, Any]]) -> Table:
 
 
 def _usages(server: dict[str, Any]) -> list[dict[str, Any]]:
-    """Who used the cores, in each part of each round."""
+    """Which processes used the cores, in each part of each round."""
     found = []
     for round_ in server["rounds"]:
         found.append(round_["setup_usage"])

@@ -8,7 +8,7 @@ from bench.figures.tables import Table, kib, milliseconds, number
 
 
 def cpu(runs: list[tuple[str, dict[str, Any]]]) -> Table:
-    """Who used the cores: for each run its `usage` fields (`bench.machine.usage.Usage.fields`)."""
+    """Which processes used the cores: for each run its `usage` fields (`bench.machine.usage.Usage.fields`)."""
     table = Table("CPU", ["CPU ms a 1000", "busiest process", "waiting for a core"])
     for name, usage in runs:
         for group, use in usage["groups"].items():
@@ -51,7 +51,7 @@ def ready(setup: dict[str, Any]) -> str:
 
 def spoken(part: dict[str, Any]) -> str:
     """` (TITLE, 100 in a request, 1,024 bytes each)`: stands behind the devices; nothing for results
-    that do not say it."""
+    that do not have it."""
     if "dialect" not in part:
         return ""
     told = [dialect_of(part).title]

@@ -140,7 +140,7 @@ def charts(body: dict[str, Any]) -> list[Chart]:
         "devices",
         {
             "connections that the farm counts": lambda sample: sample["connections"],
-            "set up, as the load says": lambda sample: sample["devices"],
+            "set up, as the load counts": lambda sample: sample["devices"],
             "away": lambda sample: sample["away"],
         },
     )

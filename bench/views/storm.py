@@ -9,7 +9,7 @@ POINTS: Final = ("p50", "p99", "max")
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """How the devices came back, what app servers saw, and who used the cores."""
+    """How the devices came back, what app servers saw, and which processes used the cores."""
     storms = body["storms"]
     return [_returns(body, storms), *(_pushes(storm) for storm in storms if _pushed(storm)), *_troubles(body, storms)]
 

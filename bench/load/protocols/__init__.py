@@ -1,4 +1,4 @@
-"""The protocols that devices and app servers speak. Each is one module here, which says what it has:
+"""The protocols that devices and app servers speak. Each is one module here, with some of these names:
 
     PROTOCOL  how its devices speak: a `Protocol`
     WIRES     how its app servers push: a `Wire` for each kind of push port, by name
@@ -7,9 +7,8 @@
 
 The name of a protocol is that of its module. What has no PROTOCOL is shared by several.
 
-A protocol is pure: the load process hands it a device's number and a payload, and it says what that means and what to
-send. It keeps nothing for a device, so a device costs the load process a few bytes whatever it speaks.
-"""
+A protocol is pure: the load process hands it a device's number and a payload, and it returns what that means and what
+to send. It keeps nothing for a device, so a device costs the load process a few bytes whatever it speaks."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""Devices that upgrade and then say nothing: what a connection costs by itself."""
+"""Devices that upgrade and then send nothing: what a connection costs by itself."""
 
 from typing import Final
 

@@ -17,8 +17,8 @@ class Scenario:
     """What the devices of a load process have in common. `host`: the Host header's value. `channels`: how many each
     device has; channel k of a device has the number `device * channels + k`. `shared`: there are so many channels in
     all, each with many subscribers, and device d has only the one with the number d % shared; 0: no channel is shared.
-    `payload`: bytes of data that every push carries, 0: none, and nobody looks. `seed`: bytes that no other process
-    has."""
+    `payload`: bytes of data that every push carries, 0: none, and it is not checked. `seed`: bytes that no other
+    process has."""
 
     host: str
     path: str = "/"
@@ -34,7 +34,7 @@ class Scenario:
 
 class Step(NamedTuple):
     """A step of a device's set-up: what to send now, and what it then waits for (`DONE`: nothing more). `channel` and
-    `endpoint`: a push endpoint that it learnt. `identity`: what it has to say when it comes back, 16 bytes."""
+    `endpoint`: a push endpoint that it learnt. `identity`: what it presents when it comes back, 16 bytes."""
 
     send: bytes
     step: int

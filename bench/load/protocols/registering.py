@@ -23,7 +23,7 @@ _REGISTER: Final = 1
 class Registering(Protocol):
     """A device that registers. It comes back with its uaid, and then has nothing to register, unless it gets another.
 
-    A dialect has `first_hello`, the hello of a device that never was there, and says the other messages."""
+    A dialect has `first_hello`, the hello of a device that never was there, and makes the other messages."""
 
     steps = ("hello", "register")
     ping = client_frame(b"{}")

@@ -117,7 +117,7 @@ def message_of(payload: bytes) -> Message:
 
 
 class Post(Wire):
-    """A farm's push port for WebPush: `POST` of a message that nobody but the device can read. It answers 201 whether
+    """A farm's push port for WebPush: `POST` of a message that only the device can read. It answers 201 whether
     the message was delivered or stored."""
 
     def __init__(self, host: str, authorization: str = "") -> None:
