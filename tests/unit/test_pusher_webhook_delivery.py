@@ -14,7 +14,9 @@ from support.pusher_webhook_site import site
 from router.common import messages as v
 from router.dialects.pusher.applications import WEBHOOK_EVENTS, App, Webhook
 from router.dialects.pusher.protocol import CACHE_MISS, PusherOptions, channel_address, label
-from router.dialects.pusher.webhooks import Outbox, Sender, Webhooks
+from router.dialects.pusher.webhooks.outbox import Outbox
+from router.dialects.pusher.webhooks.policy import Webhooks
+from router.dialects.pusher.webhooks.sender import Sender
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"
 URL = "http://hooks.example/one"
@@ -384,7 +386,7 @@ async def sending(world: World, use: Callable[[], None]) -> None:
 
 
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.dialects.pusher.webhooks._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("router.dialects.pusher.webhooks.outbox._FIRST_WAIT_S", 0.01)
 
 
 @in_rig()

@@ -43,7 +43,7 @@ def _routes(context: Context) -> Iterable[Route]:
 
 
 def _services(context: Context) -> Iterable[Service]:
-    from router.dialects.pusher.webhooks import start
+    from router.dialects.pusher.webhooks.sender import start
 
     return (start(context.settings, context.core),)
 

@@ -1,0 +1,128 @@
+"""What one webhook is still to be told."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from router.common import logs
+from router.common import messages as v
+from router.dialects.pusher.applications import App, Webhook
+from router.dialects.pusher.protocol import PusherOptions
+from router.store.base import LogSlice
+
+SPACE: Final = "pusher.webhook"
+"""Space of the records that hold how far a webhook has heard, and the dialect in the addresses of their logs."""
+
+_FIRST_WAIT_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 60.0
+
+
+class _Waiting(NamedTuple):
+    """One event: its place in the log (0: it is not there), until when it is worth telling by the clock that only
+    counts, and its JSON."""
+
+    offset: int
+    expires: float
+    text: str
+
+
+class Outbox:
+    """What one webhook is still to be told, in order."""
+
+    def __init__(
+        self,
+        app: App,
+        hook: Webhook,
+        options: PusherOptions,
+        monotonic: Callable[[], float],
+        unix_time: Callable[[], float],
+    ) -> None:
+        self._monotonic = monotonic
+        self._unix_time = unix_time
+        self.app = app
+        self.hook = hook
+        self.log = v.channel_key(SPACE, app.id, hook.url)
+        self.wake: Callable[[], None] = lambda: None
+        self.sent = 0
+        self.dropped = 0
+        self._options = options
+        self._waiting: deque[_Waiting] = deque()
+        self._restored = 0  # what the log held when the router started is here up to this place
+        self._batch: list[_Waiting] = []
+        self._body = b""
+        self._since = 0.0  # when the batch was tried first
+        self._tries = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._batch)
+
+    def restore(self, position: int, part: LogSlice) -> None:
+        """What the log holds beyond the position that was told, as the router starts."""
+        if part.last < position:
+            position = 0  # the log began anew
+        self._restored = part.last
+        behind = self._monotonic() - self._unix_time()
+        for event in part.events:
+            if event.offset > position:
+                self._put(_Waiting(event.offset, event.expires + behind, event.body))
+
+    def put(self, offset: int, text: str) -> None:
+        """One more event."""
+        if 0 < offset <= self._restored:
+            return  # it was in the log already when that was read
+        self._restored = 0
+        self._put(_Waiting(offset, self._monotonic() + max(1, self._options.webhook_retry), text))
+
+    def _put(self, waiting: _Waiting) -> None:
+        if len(self) >= self._options.webhook_queue:
+            self._drop(1, "too many events wait for it")
+            return
+        self._waiting.append(waiting)
+        self.wake()
+
+    def _drop(self, events: int, why: str) -> None:
+        self.dropped += events
+        logs.limited("webhook.dropped", app=self.app.id, url=self.hook.url, why=why)
+
+    def take(self) -> bytes:
+        """The body of the next request, the same one until it is taken or given up; empty if there is nothing."""
+        if self._batch:
+            return self._body
+        now = self._monotonic()
+        waiting = self._waiting
+        before = len(waiting)
+        while waiting and waiting[0].expires <= now:
+            waiting.popleft()
+        if len(waiting) < before:
+            self._drop(before - len(waiting), "its server has failed for webhook_retry")
+        if not waiting:
+            return b""
+        self._batch = [waiting.popleft() for _ in range(min(len(waiting), self._options.webhook_batch))]
+        events = ",".join(event.text for event in self._batch)
+        self._body = f'{{"time_ms":{int(self._unix_time() * 1000)},"events":[{events}]}}'.encode()
+        self._since = now
+        self._tries = 0
+        return self._body
+
+    def taken(self) -> int:
+        """The webhook's server has it. Returns: how far it has heard (0: not known)."""
+        self.sent += len(self._batch)
+        return self._done()
+
+    def failed(self) -> tuple[float, int]:
+        """It did not work. Returns: seconds until the next try; or 0 if it is given up, and how far that is."""
+        left = self._since + self._options.webhook_retry - self._monotonic()
+        if left <= 0:
+            self._drop(len(self._batch), "its server has failed for webhook_retry")
+            return 0.0, self._done()
+        wait = min(_FIRST_WAIT_S * 2.0**self._tries, _LONGEST_WAIT_S)
+        self._tries += 1
+        return min(wait, left), 0
+
+    def _done(self) -> int:
+        offset = max((event.offset for event in self._batch), default=0)
+        self._batch = []
+        self._body = b""
+        return offset
