@@ -7,7 +7,6 @@ the option's name; a stack trace means that the fault is ours.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -55,13 +54,14 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in order."""
-        return sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(commands.__path__))
+        return list(commands.found())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, if there is one."""
-        if cmd_name not in self.list_commands(ctx):
+        module = commands.found().get(cmd_name)
+        if module is None:
             return None
-        command = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}").command
+        command = importlib.import_module(module).command
         assert isinstance(command, click.Command)
         return command
 

@@ -100,13 +100,13 @@ class StoreOptions(Section):
     )
     inbox_limit: int = option(
         1000,
-        "messages kept for one device; beyond, a WebPush message replaces what is less urgent, others are refused",
+        "messages kept for one device; beyond, one with an urgency replaces what is less urgent, others are refused",
         unit="messages",
         ge=1,
     )
     inbox_bytes: int = option(
         4_194_304,
-        "bodies kept for one device; beyond, a WebPush message replaces what is less urgent",
+        "bodies kept for one device; beyond, one with an urgency replaces what is less urgent",
         unit="bytes",
         ge=65_536,
         le=33_554_432,

@@ -1,4 +1,4 @@
-"""Broadcasts: small texts by key of which every worker keeps a copy, such as the versions of WebPush's. Pure.
+"""Broadcasts: small texts by key of which every worker keeps a copy. Pure.
 
 All of them are one record of the store."""
 

@@ -49,7 +49,7 @@ def test_nothing_of_a_farm_imports_them() -> None:
         "import importlib, pkgutil, farm, router\n"
         "for package in (farm, router):\n"
         "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        if not found.name.startswith(('farm.demo', 'farm.__main__')):\n"
+        "        if not found.name.startswith(('farm.webpush_demo', 'farm.__main__')):\n"
         "            importlib.import_module(found.name)\n"
         "print(len(sys.modules) > 100)\n"
     )

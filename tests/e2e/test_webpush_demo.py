@@ -18,7 +18,7 @@ from support.common import deaf_port
 from support.farm_fixture import PATIENCE_S, ROOT, STOP_S, Farm, environ, new_channel, running_farm
 from support.webpush_demo import Loads, Receiver, addresses, decoded, running_demo
 
-from farm.demo import page
+from farm.webpush_demo import page
 
 
 def farm_demo(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,8 @@ import pytest
 from py_vapid import Vapid02
 from support.webpush_demo import Loads, Receiver, base64url, decoded
 
-from farm.demo import page
-from farm.demo.sender import MAX_PLAIN_BYTES, Base, Keys, Order, Refused, Sender, Subscription, hint
+from farm.webpush_demo import page
+from farm.webpush_demo.sender import MAX_PLAIN_BYTES, Base, Keys, Order, Refused, Sender, Subscription, hint
 
 NOW = 1_700_000_000.0
 FARM = Base.parse("http://127.0.0.1:8081")

@@ -25,8 +25,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from farm.demo import page
-from farm.demo.sender import Base, Order, Push, Refused, Sender, hint
+from farm.webpush_demo import page
+from farm.webpush_demo.sender import Base, Order, Push, Refused, Sender, hint
 from router.common import option_texts as texts
 
 HOST: Final = "127.0.0.1"

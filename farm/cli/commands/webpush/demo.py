@@ -44,9 +44,9 @@ def command(port: int, router_url: str | None, device_url: str | None, resolved:
     """
     if missing := not_installed("farm demo", "demo", "http_ece", "py_vapid", "trio_websocket"):
         return complain(missing)
-    from farm.demo import server
-    from farm.demo.addresses import default_device_url, default_router_url
-    from farm.demo.sender import Base
+    from farm.webpush_demo import server
+    from farm.webpush_demo.addresses import default_device_url, default_router_url
+    from farm.webpush_demo.sender import Base
 
     def ready(site: server.Site) -> None:
         click.echo(f"demo: open {site.url} in Firefox (devices {site.device_url}, endpoints {site.sender.base.url})")
