@@ -2,8 +2,8 @@
 
 | shape | holds | who uses it |
 |---|---|---|
-| inbox of a device | items by slot (the collapse key); the last one put replaces the others | SimplePush, WebPush |
-| log of a channel | events with an offset, kept by count and age | gopush2, push stream, Pusher cache channels |
+| inbox of a device | items by slot (the collapse key); the last one put replaces the others | devices that ack |
+| log of a channel | events with an offset, kept by count and age | dialects that replay |
 | table | small records by (space, key) with an expiry | registrations, one-time tokens, broadcast versions |
 
 A store is driven by one owner (`router.core.committer`), which never has two `apply` calls under way. `apply` is a

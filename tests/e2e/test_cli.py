@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import pkgutil
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from support.farm_command import TIMEOUT_S, Farm, environ
 
 from farm.cli import commands
 
-COMMANDS = sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(commands.__path__))
+COMMANDS = list(commands.found())
 
 
 @pytest.fixture

@@ -68,10 +68,6 @@ def test_what_both_sides_share_imports_neither() -> None:
     assert not [(who, whom) for who, whom in strange if allowed.fullmatch(whom) is None]
 
 
-def test_the_router_imports_nothing_of_the_farm() -> None:
-    assert not [(who, whom) for who, whom in edges("router") if is_in(whom, "farm") or is_in(whom, "bench")]
-
-
 def test_packages_form_no_circle() -> None:
     """A package is a folder of the router's, or a module beside them."""
     graph: dict[str, set[str]] = {}

@@ -1,0 +1,25 @@
+"""The house names no dialect."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support import dialects
+from support.dialect_files import ROOT, is_of, tracked
+
+CODE = [name for name in tracked() if name.startswith(("farm/", "router/")) and name.endswith(".py")]
+
+
+@pytest.mark.parametrize("dialect", dialects.names())
+def test_no_other_code_names_it(dialect: str) -> None:
+    named = re.compile(rf"(?<!click\.){dialect}", re.IGNORECASE)
+    assert any(is_of(name, dialect) for name in CODE)
+    others = [name for name in CODE if not any(is_of(name, one) for one in dialects.names())]
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name in others
+        for number, line in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1)
+        if named.search(line)
+    ]
+    assert not found
