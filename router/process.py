@@ -30,8 +30,8 @@ from router.core.hub import Hub
 from router.core.keeping import Keeper
 from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
-from router.http.http1 import Request, Response
 from router.http.http_port import HttpPort
+from router.http.message import Request, Response
 from router.http.routes import Reply, Route, Router
 from router.http.turns import Turns
 from router.key_file import load_or_make_keys

@@ -9,13 +9,11 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Final
 
-from router.common.http_date import http_date
 from router.common.http_head import CHUNKED, END, Fields, HeadError, check_fields, parse, skip_blank_lines
 from router.common.settings import EndpointOptions
+from router.http.message import PendingResponse, Request, refusal
 
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*+)?)")
 _REMEMBERED: Final = 2048  # bytes of header lines that are kept for the next request of a connection: more are rare
@@ -23,102 +21,12 @@ _LONGEST_SIZE: Final = 18  # digits of a chunk's size, and a line end
 _HEAD, _BODY, _CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _TRAILERS = range(6)
 
 
-@dataclass(slots=True)
-class Request:
-    """One whole request. Header names are in lower case; values of a repeated header are joined by a comma."""
-
-    method: bytes
-    path: bytes
-    query: bytes
-    headers: dict[bytes, bytes]
-    body: bytes
-    place: Place | None = field(default=None, repr=False, compare=False)
-    """Of its answer among those of its connection."""
-
-    @property
-    def connection(self) -> object:
-        """Stands for the connection that it came by: each connection has a share of what is done at once."""
-        return None if self.place is None else self.place.connection
-
-
-@dataclass(slots=True)
-class Response:
-    """An answer. `headers` are further header lines (name, value). Not to be changed once it has been sent."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-    # Nearly all answers are one of a handful of constants: their bytes are made once a second.
-    _encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
-    _date: str = field(default="", init=False, repr=False, compare=False)
-
-    def encoded(self) -> bytes:
-        """The bytes of this answer on a connection that stays."""
-        date = http_date()
-        if self._date is not date:
-            self._encoded = encode(self, True)
-            self._date = date
-        return self._encoded
-
-
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
-_REASONS[413] = "Content Too Large"
-_INTERNAL: Final = Response(500, b'"Internal Server Error"')
-
-
-def refusal(status: int, text: str, *headers: tuple[str, str]) -> Response:
-    """An answer for a request that never reached a route."""
-    return Response(status, text.encode() + b"\n", "text/plain; charset=utf-8", headers)
-
-
-def encode(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
-    """The bytes of an answer."""
-    status, body = response.status, response.body
-    text = f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\nDate: {http_date()}\r\n"
-    if body:
-        text += f"Content-Length: {len(body)}\r\nContent-Type: {response.content_type}\r\n"
-    elif status not in (204, 304):
-        text += "Content-Length: 0\r\n"
-    for name, value in response.headers:
-        text += f"{name}: {value}\r\n"
-    head = (text + ("\r\n" if keep_alive else "Connection: close\r\n\r\n")).encode("latin-1")
-    return head if head_only or not body else head + body
-
-
-class Place:
-    """The place of one request in the order of answers. Called with the answer, once."""
-
-    __slots__ = ("connection", "data", "head_only", "keep_alive", "size")
-
-    def __init__(self, http: HttpConnection, keep_alive: bool, head_only: bool, size: int) -> None:
-        self.keep_alive = keep_alive
-        self.head_only = head_only
-        self.data: bytes | None = None
-        self.size = size
-        """Bytes that wait here: the body until there is an answer, then the answer."""
-        self.connection = http
-
-    def __call__(self, response: Response) -> None:
-        if self.data is not None:
-            return  # a route that failed behind its answer
-        try:
-            if self.keep_alive and not self.head_only:
-                data = response.encoded()
-            else:
-                data = encode(response, self.keep_alive, self.head_only)
-        except ValueError:  # what cannot stand in a header: a defect of the route, and the end of one request
-            data = encode(_INTERNAL, self.keep_alive, self.head_only)
-        self.data = data
-        self.connection.answer(self, len(data))
-
-
 class HttpConnection:
     """The protocol state of one connection of an app server.
 
-    `receive` gives whole requests, each with the place to call with its answer; then `answered` is called, and `take`
-    gives what can be sent by now. `finished` says that nothing more will come and the connection is to be closed when
-    everything taken has been sent.
+    `receive` gives whole requests, each with what is to be called with its answer; then `answered` is called, and
+    `take` gives what can be sent by now. `finished` says that nothing more will come and the connection is to be closed
+    when everything taken has been sent.
     """
 
     def __init__(self, options: EndpointOptions, answered: Callable[[], None] = lambda: None) -> None:
@@ -126,10 +34,10 @@ class HttpConnection:
         self._answered = answered
         self.out: Sized = b""
         """What was taken and could not be written yet: its owner's."""
-        self.deferred: dict[Place, Callable[[], None]] = {}
+        self.deferred: dict[PendingResponse, Callable[[], None]] = {}
         """What is to be made when there is room: `make_deferred`."""
-        self._pending: deque[Place] = deque()
-        self._waiting_bytes = 0  # of places
+        self._pending: deque[PendingResponse] = deque()
+        self._waiting_bytes = 0  # of answers
         self._rest = b""  # bytes that were received and not yet parsed
         self._seen = 0  # so many bytes of the rest have been looked at, and did not make a head, or line, whole
         self._state = _HEAD
@@ -149,7 +57,7 @@ class HttpConnection:
 
     # ------------------------------------------------------------------ bytes in
 
-    def receive(self, data: bytes, most: int = 1 << 30) -> list[tuple[Request, Place]]:
+    def receive(self, data: bytes, most: int = 1 << 30) -> list[tuple[Request, PendingResponse]]:
         """Parse what came, up to so many requests and not beyond `full`; what is behind them waits here.
 
         After an error or the last request of the connection, further bytes are not looked at.
@@ -159,7 +67,7 @@ class HttpConnection:
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        ready: list[tuple[Request, Place]] = []
+        ready: list[tuple[Request, PendingResponse]] = []
         try:
             at = self._parse(data, ready, most)
         except HeadError as error:
@@ -169,7 +77,7 @@ class HttpConnection:
                 self._rest = data[at:]
         return ready
 
-    def _parse(self, data: bytes, ready: list[tuple[Request, Place]], most: int) -> int:
+    def _parse(self, data: bytes, ready: list[tuple[Request, PendingResponse]], most: int) -> int:
         """Returns: how far it came."""
         at, end = 0, len(data)
         self.more = False
@@ -288,16 +196,16 @@ class HttpConnection:
         if keep:
             self._extra += extra
 
-    def _whole(self) -> tuple[Request, Place]:
+    def _whole(self) -> tuple[Request, PendingResponse]:
         assert self._fields is not None
         keep_alive = self._fields.keep_alive
         body = bytes(self._body)  # no copy of what is bytes already
         self._body = b""
         size = len(body)
-        place = Place(self, keep_alive, self._method == b"HEAD", size)
-        self._pending.append(place)
+        pending = PendingResponse(self, keep_alive, self._method == b"HEAD", size)
+        self._pending.append(pending)
         self._waiting_bytes += size
-        request = Request(self._method, self._path, self._query, self._headers, body, place)
+        request = Request(self._method, self._path, self._query, self._headers, body, pending)
         self._method = self._path = self._query = b""
         self._headers = {}
         if len(self._fields.raw) > _REMEMBERED:
@@ -307,14 +215,14 @@ class HttpConnection:
         self._expect_continue = False
         if not keep_alive:
             self.finished = True
-        return request, place
+        return request, pending
 
     def give_up(self, status: int, text: str, *headers: tuple[str, str]) -> None:
         """Answer the unfinished request with an error; nothing more is read, and what was read of it is forgotten."""
         if self.finished:
             return
-        place = Place(self, False, False, 0)
-        self._pending.append(place)
+        pending = PendingResponse(self, False, False, 0)
+        self._pending.append(pending)
         self.finished = self.refused = True
         self._rest = b""
         self._body = b""
@@ -322,7 +230,7 @@ class HttpConnection:
         self._fields = None
         self._extra = 0
         self._expect_continue = False
-        place(refusal(status, text, *headers))
+        pending(refusal(status, text, *headers))
 
     @property
     def full(self) -> bool:
@@ -352,10 +260,10 @@ class HttpConnection:
 
     # ------------------------------------------------------------------ bytes out
 
-    def answer(self, place: Place, size: int) -> None:
-        """A place has its answer, of this size."""
-        self._waiting_bytes += size - place.size
-        place.size = size
+    def answer(self, pending: PendingResponse, size: int) -> None:
+        """One has its answer, of this size."""
+        self._waiting_bytes += size - pending.size
+        pending.size = size
         self._answered()
 
     def take(self) -> bytes:
@@ -384,22 +292,22 @@ class HttpConnection:
 
     # ------------------------------------------------------------------ answers that are large
 
-    def defer(self, place: Place, make: Callable[[], None]) -> bool:
+    def defer(self, pending: PendingResponse, make: Callable[[], None]) -> bool:
         """Whether a large answer is not to be made yet, since too much waits to be sent before it. Then `make` is
         called when there is room; of several one after the other."""
-        crowded = self._crowded(place)
+        crowded = self._crowded(pending)
         if crowded:
-            self.deferred[place] = make
+            self.deferred[pending] = make
         return crowded
 
     def make_deferred(self) -> None:
         """Something has been written, or taken: one large answer may be made, if there is room for it now."""
         first = self._pending[0]
-        place = first if first in self.deferred else next(iter(self.deferred))
-        if not self._crowded(place):
-            self.deferred.pop(place)()
+        pending = first if first in self.deferred else next(iter(self.deferred))
+        if not self._crowded(pending):
+            self.deferred.pop(pending)()
 
-    def _crowded(self, place: Place) -> bool:
+    def _crowded(self, pending: PendingResponse) -> bool:
         """What waits behind the first answer waits for that: it is not in its way."""
-        before = 0 if place is self._pending[0] else self._waiting_bytes
+        before = 0 if pending is self._pending[0] else self._waiting_bytes
         return len(self.out) + before > self._options.max_write_bytes

@@ -24,7 +24,8 @@ from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.common.settings import EndpointOptions
 from router.core.gathering import Senders
-from router.http.http1 import HttpConnection, Place, Request, Response
+from router.http.http1 import HttpConnection
+from router.http.message import PendingResponse, Request, Response
 from router.http.routes import NOT_FOUND, Router
 from router.http.turns import Turns
 
@@ -291,8 +292,8 @@ class HttpPort:
         if ready:
             self._at_work += 1
             self.senders.sent(client)
-        for request, place in ready:
-            self._dispatch(request, place)
+        for request, pending in ready:
+            self._dispatch(request, pending)
         if ready and http.drained and client.mask == READ:  # the usual: whole requests, and nothing behind them
             client.since = self._now
             self._count(client)
@@ -325,7 +326,7 @@ class HttpPort:
                 self._failed(client, error)
         return False
 
-    def _dispatch(self, request: Request, reply: Place) -> None:
+    def _dispatch(self, request: Request, reply: PendingResponse) -> None:
         self._counters.http_requests += 1
         handler = self._routes.find(request.path)
         if handler is None:

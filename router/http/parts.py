@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from router.common import logs
-from router.http.http1 import Place
+from router.http.message import PendingResponse
 from router.http.turns import Turns
 
 _AT_ONCE: Final = 8
@@ -34,17 +34,19 @@ class _Connection:
         self.in_work = 0
 
 
-def one_a_turn(parts: Parts, place: Place | None, make: Callable[[], None], failed: Callable[[], None]) -> None:
+def one_a_turn(
+    parts: Parts, pending: PendingResponse | None, make: Callable[[], None], failed: Callable[[], None]
+) -> None:
     """Have something made that takes long and may be large, such as a page about everything, when the connection of
-    this place has its turn, and has room for it.
+    this answer has its turn, and has room for it.
 
     failed: answers if `make` raises.
     """
-    connection = None if place is None else place.connection
+    connection = None if pending is None else pending.connection
 
     def begin(_: int) -> None:
         try:
-            if place is None or not place.connection.defer(place, again):
+            if pending is None or not pending.connection.defer(pending, again):
                 make()
         except Exception:  # a defect, which the queue logs
             failed()
@@ -53,7 +55,7 @@ def one_a_turn(parts: Parts, place: Place | None, make: Callable[[], None], fail
             decided()
 
     def again() -> None:
-        one_a_turn(parts, place, make, failed)
+        one_a_turn(parts, pending, make, failed)
 
     decided = parts.add(connection, begin, 1)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from router.http.http1 import Request, Response
+from router.http.message import Request, Response
 
 Reply = Callable[[Response], None]
 Handler = Callable[[Request, Reply], None]

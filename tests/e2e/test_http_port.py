@@ -14,8 +14,8 @@ from support.farm_fixture import until
 from router.common.metrics import RouterCounters
 from router.common.poller import Poller
 from router.common.settings import EndpointOptions
-from router.http.http1 import Request, Response
 from router.http.http_port import HttpPort
+from router.http.message import Request, Response
 from router.http.parts import Parts, one_a_turn
 from router.http.routes import Handler, Reply, Route, Router
 from router.http.turns import Turns
@@ -75,7 +75,7 @@ class Rig:
             self.made += 1
             reply(Response(200, request.query.rjust(7) + bytes(LARGE), "text/plain"))
 
-        one_a_turn(self.pages, request.place, make, lambda: reply(Response(500)))
+        one_a_turn(self.pages, request.pending, make, lambda: reply(Response(500)))
 
     def _bad(self, request: Request, reply: Reply) -> None:
         raise ZeroDivisionError

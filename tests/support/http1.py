@@ -3,7 +3,8 @@
 import h11
 
 from router.common.settings import EndpointOptions
-from router.http.http1 import HttpConnection, Place, Request, Response
+from router.http.http1 import HttpConnection
+from router.http.message import PendingResponse, Request, Response
 from support.common import settings_with
 
 PUT = b"PUT /update/token?a=1 HTTP/1.1\r\nHost: push\r\nContent-Length: 9\r\n\r\nversion=7"
@@ -27,7 +28,7 @@ class AppServer:
 
     def __init__(self, **changes: object) -> None:
         self.http = HttpConnection(options(**changes))
-        self.asked: list[tuple[Request, Place]] = []
+        self.asked: list[tuple[Request, PendingResponse]] = []
         self.sent = b""
 
     def send(self, *parts: bytes) -> list[Request]:

@@ -23,8 +23,8 @@ from router.common.options import Settings, defaults
 from router.common.poller import Poller
 from router.common.settings import EndpointOptions
 from router.dialects import DialectSpec, app_server_reads, switches
-from router.http.http1 import Request, Response
 from router.http.http_port import HttpPort
+from router.http.message import Request, Response
 from router.http.routes import Reply, Route, Router
 from router.http.turns import Turns
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.common import cuts, growth
 from support.http1 import CHUNKED, GET, PUT, AppServer, answers, head, options
 
-from router.http.http1 import HttpConnection, Request, Response, encode
+from router.http.http1 import HttpConnection
+from router.http.message import Request, Response, encode
 
 
 @pytest.mark.parametrize("data", [PUT, CHUNKED])

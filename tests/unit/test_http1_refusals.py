@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.http1 import CHUNKED, GET, PUT, AppServer, head
 
-from router.http.http1 import Response
+from router.http.message import Response
 
 
 @pytest.mark.parametrize(

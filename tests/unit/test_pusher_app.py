@@ -35,7 +35,7 @@ from router.dialects.pusher.protocol import (
     is_socket_id,
     label,
 )
-from router.http.http1 import Request, Response
+from router.http.message import Request, Response
 from router.http.routes import Router
 from router.http.turns import Turns
 

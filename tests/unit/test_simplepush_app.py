@@ -13,7 +13,7 @@ from router.common.token import Tokens
 from router.dialects.app_server import Context
 from router.dialects.simplepush.app_server import routes
 from router.dialects.simplepush.protocol import NAME, PURPOSE, SimplePushOptions
-from router.http.http1 import Request, Response
+from router.http.message import Request, Response
 from router.http.routes import Router
 from router.http.turns import Turns
 from router.store.base import Reads, Writes

@@ -33,7 +33,7 @@ from router.dialects.webpush.protocol import (
     wire_version,
 )
 from router.dialects.webpush.vapid import key_digest
-from router.http.http1 import Request, Response
+from router.http.message import Request, Response
 from router.http.routes import Router
 from router.store.base import Item
 

@@ -36,7 +36,7 @@ from router.dialects.pusher.protocol import (
     is_socket_id,
     shown_member,
 )
-from router.http.http1 import Place, Request, Response
+from router.http.message import PendingResponse, Request, Response
 from router.http.parts import Parts, one_a_turn
 from router.http.percent import unquote
 from router.http.routes import Handler, Reply, Route
@@ -114,7 +114,7 @@ class _Call:
     parameters: Mapping[str, str]
     body: bytes
     reply: Reply
-    place: Place | None
+    pending: PendingResponse | None
 
 
 def routes(context: Context) -> Iterable[Route]:
@@ -143,7 +143,7 @@ def _metrics(context: Context) -> Handler:
         if request.method not in (b"GET", b"HEAD"):
             reply(_ONLY[b"GET"])
         else:
-            one_a_turn(pages, request.place, page, lambda: reply(_FAILED))
+            one_a_turn(pages, request.pending, page, lambda: reply(_FAILED))
 
     return metrics
 
@@ -241,7 +241,7 @@ class _AppSide:
             if not app.enabled:
                 reply(_DISABLED)
                 return
-            handler(_Call(app, parameters, request.body, reply, request.place))
+            handler(_Call(app, parameters, request.body, reply, request.pending))
         except _Refused as refused:
             self._count_refusal(refused.response.status)
             reply(refused.response)
@@ -486,7 +486,7 @@ class _AppSide:
 
     def _in_turn(self, call: _Call, then: Callable[[], None]) -> None:
         """Do it when this connection has its turn: it takes long, and no two are done before others are heard."""
-        one_a_turn(self._listings, call.place, then, lambda: call.reply(_FAILED))
+        one_a_turn(self._listings, call.pending, then, lambda: call.reply(_FAILED))
 
     def _when_counted(
         self, call: _Call, wanted: frozenset[str], channels: Iterable[str] | None, then: Callable[[], None]

@@ -18,7 +18,7 @@ from router.common.token import TokenError
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.dialects.app_server import Context
 from router.dialects.simplepush.protocol import PURPOSE, SimplePushOptions
-from router.http.http1 import Request, Response
+from router.http.message import Request, Response
 from router.http.parts import Parts, one_a_turn
 from router.http.percent import fields as urlencoded
 from router.http.routes import Reply, Route
@@ -252,7 +252,7 @@ class _AppSide:
         if request.method not in (b"GET", b"HEAD"):
             reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
         else:
-            one_a_turn(self._pages, request.place, lambda: reply(make()), lambda: reply(_FAILED))
+            one_a_turn(self._pages, request.pending, lambda: reply(make()), lambda: reply(_FAILED))
 
 
 class _Batch:

@@ -29,7 +29,7 @@ from router.dialects.webpush.protocol import (
     topic_slot,
 )
 from router.dialects.webpush.vapid import Vapid, VapidError, encode_base64url, parameters
-from router.http.http1 import Request, Response
+from router.http.message import Request, Response
 from router.http.routes import Reply, Route
 
 # ---------------------------------------------------------------------- answers

@@ -38,7 +38,7 @@ from router.dialects.app_server import Context
 from router.dialects.pusher.protocol import PusherOptions
 from router.dialects.webpush.protocol import DEVICES as WEBPUSH_DEVICES
 from router.dialects.webpush.protocol import endpoint
-from router.http.http1 import Request, Response, encode
+from router.http.message import Request, Response, encode
 from router.http.routes import Router
 
 _OTHER: Final = b"o" * 16

@@ -20,7 +20,8 @@ from farm.worker.transports.websocket import WEBSOCKET
 from farm.worker.upgrade import Refusal
 from fuzz.engine import Target
 from router.common.settings import EndpointOptions
-from router.http.http1 import HttpConnection, Response
+from router.http.http1 import HttpConnection
+from router.http.message import Response
 
 
 def pieces(data: bytes) -> Iterator[bytes]:

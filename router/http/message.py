@@ -1,0 +1,102 @@
+"""A request of an app server and its answer, as routes have them, and the bytes of an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from router.common.http_date import http_date
+
+if TYPE_CHECKING:
+    from router.http.http1 import HttpConnection
+
+
+@dataclass(slots=True)
+class Request:
+    """One whole request. Header names are in lower case; values of a repeated header are joined by a comma."""
+
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    pending: PendingResponse | None = field(default=None, repr=False, compare=False)
+    """Its answer, among those of its connection."""
+
+    @property
+    def connection(self) -> object:
+        """Stands for the connection that it came by: each connection has a share of what is done at once."""
+        return None if self.pending is None else self.pending.connection
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. `headers` are further header lines (name, value). Not to be changed once it has been sent."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    # Nearly all answers are one of a handful of constants: their bytes are made once a second.
+    _encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _date: str = field(default="", init=False, repr=False, compare=False)
+
+    def encoded(self) -> bytes:
+        """The bytes of this answer on a connection that stays."""
+        date = http_date()
+        if self._date is not date:
+            self._encoded = encode(self, True)
+            self._date = date
+        return self._encoded
+
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_REASONS[413] = "Content Too Large"
+_INTERNAL: Final = Response(500, b'"Internal Server Error"')
+
+
+def refusal(status: int, text: str, *headers: tuple[str, str]) -> Response:
+    """An answer for a request that never reached a route."""
+    return Response(status, text.encode() + b"\n", "text/plain; charset=utf-8", headers)
+
+
+def encode(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
+    """The bytes of an answer."""
+    status, body = response.status, response.body
+    text = f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\nDate: {http_date()}\r\n"
+    if body:
+        text += f"Content-Length: {len(body)}\r\nContent-Type: {response.content_type}\r\n"
+    elif status not in (204, 304):
+        text += "Content-Length: 0\r\n"
+    for name, value in response.headers:
+        text += f"{name}: {value}\r\n"
+    head = (text + ("\r\n" if keep_alive else "Connection: close\r\n\r\n")).encode("latin-1")
+    return head if head_only or not body else head + body
+
+
+class PendingResponse:
+    """The answer of one request, in the order of those of its connection. Called with it, once."""
+
+    __slots__ = ("connection", "data", "head_only", "keep_alive", "size")
+
+    def __init__(self, http: HttpConnection, keep_alive: bool, head_only: bool, size: int) -> None:
+        self.keep_alive = keep_alive
+        self.head_only = head_only
+        self.data: bytes | None = None
+        self.size = size
+        """Bytes that wait here: the body until there is an answer, then the answer."""
+        self.connection = http
+
+    def __call__(self, response: Response) -> None:
+        if self.data is not None:
+            return  # a route that failed behind its answer
+        try:
+            if self.keep_alive and not self.head_only:
+                data = response.encoded()
+            else:
+                data = encode(response, self.keep_alive, self.head_only)
+        except ValueError:  # what cannot stand in a header: a defect of the route, and the end of one request
+            data = encode(_INTERNAL, self.keep_alive, self.head_only)
+        self.data = data
+        self.connection.answer(self, len(data))
