@@ -83,6 +83,20 @@ class WorkerOptions(Section):
     )
     max_request_bytes: int = option(8192, "upgrade request, with its headers", unit="bytes", ge=256)
     max_headers: int = option(64, "headers of the upgrade request", unit="headers", ge=1)
+    admission_timeout: float = option(
+        10.0,
+        "how long a request may wait, unanswered, for what the router is asked about it; beyond, 504",
+        unit="s",
+        ge=1,
+        le=1000,
+    )
+    next_request_timeout: float = option(
+        60.0,
+        "from an answer to the next request on the same connection, where a client polls over HTTP",
+        unit="s",
+        ge=1,
+        le=1000,
+    )
     max_message_bytes: int = option(
         262_144, "longest message of a device; beyond, it is closed with 1009", unit="bytes", ge=125
     )

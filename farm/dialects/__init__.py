@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 from farm.worker.frames import GOING_AWAY
-from farm.worker.upgrade import Request
+from farm.worker.transports import Transport
+from farm.worker.transports.websocket import WEBSOCKET
+from farm.worker.upgrade import READING, Answer, Request
 from router.common.messages import OK
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
@@ -33,7 +35,7 @@ class Binary(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Effect: close the WebSocket with this code and reason (RFC 6455 section 7.4)."""
+    """Effect: close the connection with this code and reason (RFC 6455 section 7.4). 1005: without a code."""
 
     code: int
     reason: str = ""
@@ -104,6 +106,19 @@ class Unsubscribe(NamedTuple):
     key: bytes
 
 
+class Ping(NamedTuple):
+    """Effect: the transport's own ping, which the peer's machine answers; nothing where the transport has none."""
+
+    payload: bytes = b""
+
+
+class Respond(NamedTuple):
+    """Effect: status and headers of the answer, where a transport answers once and has not yet; elsewhere nothing."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class Tick(NamedTuple):
     """Effect: have `tick` called in so many seconds, and not when it was due before."""
 
@@ -127,7 +142,20 @@ class Registered:
 
 REGISTERED: Final = Registered()
 
-Effect = bytes | Binary | Close | Call | Become | Subscribe | Unsubscribe | Registered | Tick | tuple[Any, ...]
+Effect = (
+    bytes
+    | Binary
+    | Close
+    | Call
+    | Become
+    | Subscribe
+    | Unsubscribe
+    | Registered
+    | Tick
+    | Ping
+    | Respond
+    | tuple[Any, ...]
+)
 """bytes: send a text message. A plain tuple: a word for the router that has no answer."""
 Effects = Iterable[Effect]
 
@@ -202,10 +230,46 @@ class DeviceSession(Session):
         raise NotImplementedError
 
 
+class Accept(NamedTuple):
+    """What `Dialect.opened` may give: the session, and headers of the answer that begins the connection."""
+
+    session: Session
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Admission(NamedTuple):
+    """What `Dialect.opened` may give: first the router is asked this, then `Dialect.admitted` is told the reply.
+
+    The connection waits meanwhile, unanswered and unread, for at most `worker.admission_timeout`, over all that is
+    asked. The call is neither an ATTACH nor a Subscribe: there is nothing to attach yet.
+    """
+
+    call: Call
+
+
+Opened = Session | Accept | Answer | Admission
+"""What becomes of a request. Answer: it is answered by this, and that is all."""
+
+
 class Dialect:
     """What a dialect has for a whole worker."""
 
     __slots__ = ()
+
+    methods: ClassVar[tuple[bytes, ...]] = READING
+    """HTTP methods of the requests that it sees; others are answered with 405."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that the body of a request may have."""
+        return 0
+
+    def transport(self, request: Request) -> Transport:
+        """How the connection that this request begins will speak. WebSocket answers what is no upgrade with 426.
+
+        Raises: Refusal.
+        """
+        return WEBSOCKET
 
     @property
     def first_tick(self) -> float:
@@ -220,12 +284,17 @@ class Dialect:
         """Whether a connection whose first message is this speaks the dialect. Asked only where a path is shared."""
         return True
 
-    def opened(self, request: Request) -> Session:
-        """A session for an accepted upgrade. Raises: Refusal to answer with an HTTP error instead.
+    def opened(self, request: Request) -> Opened:
+        """A session for a request that its transport accepts, or what else becomes of it. Raises: Refusal to answer
+        with an HTTP error.
 
-        Where the path is shared this comes with the first message, too late for a Refusal, and the request has no
-        headers.
+        Where the path is shared this comes with the first message, too late for anything but a session, and the
+        request has no headers.
         """
+        raise NotImplementedError
+
+    def admitted(self, request: Request, context: Any, status: int, payload: Any) -> Opened:
+        """The same once the router has replied to an Admission's call. Raises: Refusal."""
         raise NotImplementedError
 
     def counts(self) -> Mapping[str, float]:
@@ -303,7 +372,7 @@ class DeviceSide:
     make: Callable[[Context], Dialect]
     """Called once in each worker. Raises: MendableError."""
     paths: tuple[str, ...] = ()
-    """Of the device port that it serves; one that ends in `/*` stands for every last part."""
+    """Of the device port that it serves: `/*` at the end stands for every last part, `/**` for all that follows."""
     rank: int = 0
     """Where dialects share a path, the lower is asked first whether it claims a connection."""
 

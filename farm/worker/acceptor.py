@@ -1,4 +1,4 @@
-"""The listener of a worker: connections are accepted in batches, and not while there is no room for them."""
+"""The listeners of a worker: connections are accepted in batches, and not while there is no room for them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from farm.capacity import REFUSAL_ROOM
 from farm.settings import WorkerOptions
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.table import Table
+from farm.worker.transports import HTTP, Transport
 from router.common import logs
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
 
 
 class Acceptor:
-    """Accepts. `meet` takes each new connection. Some more than may stay are accepted, so that they hear why not."""
+    """Accepts. `meet` takes each new connection. Some more than may stay are accepted, so that they hear why not.
+
+    addresses: of the peers by descriptor, as accept(2) gives them, until their request has come.
+    """
 
     def __init__(
         self,
@@ -28,6 +33,7 @@ class Acceptor:
         options: WorkerOptions,
         counters: WorkerCounters,
         max_connections: int,
+        addresses: dict[int, Any],
         meet: Callable[[Connection], None],
     ) -> None:
         self._connections = connections
@@ -35,9 +41,10 @@ class Acceptor:
         self._clock = clock
         self._batch = options.accept_batch
         self._counters = counters
+        self._addresses = addresses
         self._meet = meet
-        self._listener: socket.socket | None = None
-        self._listening = False
+        self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
+        self._paused: list[int] = []  # of them, those that epoll does not watch
         self.max_connections = max_connections
 
     @property
@@ -45,33 +52,34 @@ class Acceptor:
         """Whether there are more connections than may stay."""
         return len(self._connections) > self.max_connections
 
-    def listen(self, listener: socket.socket) -> None:
-        """Accept from this listener (listening) from now on."""
+    def listen(self, listener: socket.socket, transport: Transport = HTTP) -> None:
+        """Accept from this listener (listening) from now on. transport: reads the first bytes of its connections."""
         listener.setblocking(False)
-        self._listener = listener
-        self._listening = True
-        self._poller.register(listener.fileno(), READ)
+        fd = listener.fileno()
+        self._listeners[fd] = (listener, transport)
+        self._poller.register(fd, READ)
 
     def stop(self) -> None:
-        """Accept no more. Who is in the queue stays there for another worker on the same listener."""
-        if self._listener is not None:
-            if self._listening:
-                self._poller.unregister(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
-            self._listening = False
+        """Accept no more. What is in the queues stays there for another worker on the same listeners."""
+        for fd, (listener, _) in self._listeners.items():
+            if fd not in self._paused:
+                self._poller.unregister(fd)
+            listener.close()
+        self._listeners.clear()
+        self._paused.clear()
 
     def ready(self, fd: int) -> None:
         """Something has come for a descriptor that is no connection's."""
-        if self._listener is not None and fd == self._listener.fileno():
-            self._accept(self._listener)
+        found = self._listeners.get(fd)
+        if found is not None:
+            self._accept(*found)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, transport: Transport) -> None:
         accept = listener._accept  # type: ignore[attr-defined]  # accept() without a socket object a connection
         room = self.max_connections + REFUSAL_ROOM - len(self._connections)
         for _ in range(min(self._batch, room)):
             try:
-                fd, _ = accept()
+                fd, address = accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -87,8 +95,9 @@ class Acceptor:
                 os.close(fd)
                 self._cannot_accept(error)
                 return
-            connection = Connection(fd, READ, self._clock.now)
+            connection = Connection(fd, READ, self._clock.now, transport)
             self._connections[fd] = connection
+            self._addresses[fd] = address
             self._meet(connection)
             self._counters.connects += 1
         if room <= self._batch:
@@ -99,16 +108,17 @@ class Acceptor:
         self._pause()
 
     def _pause(self) -> None:
-        if self._listener is not None and self._listening:
-            self._listening = False
-            self._poller.unregister(self._listener.fileno())
+        for fd in self._listeners:
+            if fd not in self._paused:
+                self._paused.append(fd)
+                self._poller.unregister(fd)
 
     def resume(self) -> None:
         """Accept again if there is room again."""
-        if self._listener is not None and not self._listening and len(self._connections) < self.max_connections:
+        while self._paused and len(self._connections) < self.max_connections:
             try:
-                self._poller.register(self._listener.fileno(), READ)
+                self._poller.register(self._paused[-1], READ)
             except OSError as error:  # no memory for it: tried again at the next tick
                 logs.limited("device.accept_failed", error=str(error))
                 return
-            self._listening = True
+            self._paused.pop()

@@ -1,60 +1,57 @@
-"""The request that a connection begins with: parsed, given to a dialect, answered."""
+"""The request that a connection begins with: parsed, given to a dialect, answered; at once, or once the router has
+said what a dialect asks it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sized
-from typing import Final
+import socket
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 
-from farm.dialects import Dialect
+from farm.dialects import Accept, Call, Dialect, Opened
 from farm.settings import WorkerOptions
 from farm.worker import upgrade
 from farm.worker.acceptor import Acceptor
+from farm.worker.addresses import client_address
+from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
-from farm.worker.connection import OPEN, Connection
+from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
 from farm.worker.fd_passing import Handover
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
+from farm.worker.paths import Paths
 from farm.worker.sniff import ENOUGH
-from farm.worker.table import Table
-from farm.worker.transports import Transport
-from farm.worker.transports.websocket import WEBSOCKET
+from farm.worker.socket_ids import SocketIds
+from farm.worker.transports import Headers, Transport
+from farm.worker.turns import Turns
+from farm.worker.upgrade import Answer, Refusal, Request
 from farm.worker.wheel import Wheel
+from router.common import logs
+from router.common import messages as v
 from router.common.health import PAGES
+from router.common.http_head import END
 from router.common.metrics import WorkerCounters
 
-_FD_BITS: Final = 24  # of the number in a socket id; its rest counts connections
-_MAX_SOCKET_ID: Final = 40
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class SocketIds:
-    """Names of connections that no other has in this farm, "<digits>.<digits>"."""
+class _Asked(NamedTuple):
+    """A request that waits for what the router says."""
 
-    def __init__(self, connections: Table) -> None:
-        self._connections = connections
-        self._origin = str(int.from_bytes(os.urandom(4), "big"))  # of all socket ids here
-        self._serial = 0
-
-    def new(self, fd: int) -> str:
-        """A name for a connection that has just come."""
-        self._serial += 1
-        return f"{self._origin}.{self._serial << _FD_BITS | fd}"
-
-    def find(self, socket_id: str) -> Connection | None:
-        """The connection of this name, if it is one of this worker."""
-        origin, _, number = socket_id.partition(".")
-        if origin != self._origin or not number.isdecimal() or len(socket_id) > _MAX_SOCKET_ID:
-            return None
-        connection = self._connections.get(int(number) & ((1 << _FD_BITS) - 1))
-        if connection is None or connection.session is None or connection.session.socket_id != socket_id:
-            return None
-        return connection
+    dialect: Dialect
+    transport: Transport
+    request: Request
+    context: Any
 
 
-class Admission:
-    """Answers requests. handover: passes connections of app servers on; None: there are only devices."""
+class Admissions:
+    """Answers requests.
+
+    addresses: of peers as accept(2) gave them, by descriptor. handover: passes connections of app servers on; None:
+    there are only devices.
+    """
 
     def __init__(
         self,
@@ -68,11 +65,13 @@ class Admission:
         output: Output,
         performer: Performer,
         inbound: Inbound,
-        clients: Sized,
+        attachments: Attachments,
+        turns: Turns,
+        addresses: dict[int, Any],
         health: Health | None,
         handover: Handover | None,
     ) -> None:
-        self._dialects = dialects
+        self._paths = Paths(dialects)
         self._options = options
         self._counters = counters
         self._clock = clock
@@ -82,11 +81,14 @@ class Admission:
         self._output = output
         self._performer = performer
         self._inbound = inbound
-        self._clients = clients
+        self._attachments = attachments
+        self._turns = turns
+        self._addresses = addresses
         self._health = health
         self._handover = handover
         self.draining = False
         inbound.handshake = self.handshake
+        inbound.admit = self._admitted
         inbound.undecided = self._undecided if handover is not None else None
 
     def _undecided(self, connection: Connection) -> int:
@@ -94,49 +96,123 @@ class Admission:
         kept = len(connection.reader) if isinstance(connection.reader, bytearray) else 0
         return max(ENOUGH - kept, 0)
 
+    # ------------------------------------------------------------------ the request
+
     def handshake(self, connection: Connection, data: bytes) -> None:
-        """Bytes of a connection that is not open yet."""
-        options = self._options
+        """Bytes of a connection that is not open yet, or not any more."""
         seen = 0
-        request = None
         if connection.reader is not None:
             assert isinstance(connection.reader, bytearray)
-            seen = len(connection.reader)
-            data = bytes(connection.reader + data)
-            connection.reader = None
+            kept = connection.reader
+            data = bytes(kept + data)
+            if connection.phase == HANDSHAKE and END not in kept:
+                seen = len(kept)
+        if connection.phase == IDLE and not self._next(connection, data):
+            return
+        counted, connection.reader = connection.reader is not None, None
         if self._handover is not None and self._handover.claims(data):
             self._to_router(connection, data, self._handover)
             return
+        options = self._options
+        request = None
         try:
             parsed = connection.transport.request(data, options.max_request_bytes, options.max_headers, seen)
             if parsed is None:
-                connection.reader = bytearray(data)
-                self._output.count(connection)
+                self._keep(connection, data)
                 return
-            if seen:
+            if counted:
                 self._output.count(connection)
             request, rest = parsed
             path = request.path
             if path in PAGES and self._health is not None:
-                self._output.finish(connection, self._health.answer(request, self._acceptor.full, len(self._clients)))
+                clients = len(self._attachments.devices)
+                self._output.finish(connection, self._health.answer(request, self._acceptor.full, clients))
                 return
-            dialect = self._dialects.get(path) or self._dialects.get(path[: path.rfind("/") + 1] + "*")
+            dialect = self._paths.find(path)
             if dialect is None:
-                raise upgrade.Refusal(404, "no dialect is spoken on this path")
-            transport: Transport = WEBSOCKET
-            upgrade.check_plain(request)
+                raise Refusal(404, "no dialect is spoken on this path")
+            length = request.length
+            upgrade.check_plain(request, dialect.methods, dialect.max_body if length else 0)
+            transport = dialect.transport(request)
             transport.check(request)
             upgrade.check_origin(request, options.origins)
             if self.draining or self._acceptor.full:
                 self._counters.connections_refused += 1
-                raise upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
+                raise Refusal(503, "full", Retry_After=str(options.retry_after))
+            if length:
+                if len(rest) < length:
+                    if request.expects and not rest:
+                        self._output.put(connection, _CONTINUE)
+                    self._keep(connection, data)
+                    return
+                request.body, rest = rest[:length], rest[length:]
             request.socket_id = self._socket_ids.new(connection.fd)
-            connection.session = session = dialect.opened(request)
-        except upgrade.Refusal as refusal:
-            self._counters.upgrades_refused += 1
-            self._output.finish(connection, connection.transport.refusal(refusal, request))
+            address = self._addresses.pop(connection.fd, None)
+            request.address = client_address(address if address is not None else _peer(connection.fd))
+            opened = dialect.opened(request)
+        except Refusal as refusal:
+            self._refuse(connection, refusal, request)
             return
-        protocol = dialect.subprotocol(upgrade.offered_subprotocols(request))
+        except Exception as error:
+            self._failed(connection, error, request)
+            return
+        self._proceed(connection, dialect, transport, request, opened, rest)
+
+    def _keep(self, connection: Connection, data: bytes) -> None:
+        """The request is not whole."""
+        if connection.fd >= 0:
+            connection.reader = bytearray(data)
+            self._output.count(connection)
+
+    def _next(self, connection: Connection, data: bytes) -> bool:
+        """Another request begins on a connection. Returns: whether it may, now."""
+        if not self._turns.may(connection):
+            self._keep(connection, data)
+            self._turns.rest(connection)
+            return False
+        self._turns.spend(connection.fd, 1)
+        connection.phase = HANDSHAKE
+        connection.since = self._clock.now
+        connection.bucket = self._wheel.arm(connection.fd, self._options.handshake_timeout)
+        return True
+
+    # ------------------------------------------------------------------ the answer
+
+    def _proceed(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        transport: Transport,
+        request: Request,
+        opened: Opened,
+        rest: bytes,
+        waited: bool = False,
+    ) -> None:
+        """waited: for the router, so that its deadline runs already."""
+        headers: Headers = ()
+        if isinstance(opened, tuple):
+            if isinstance(opened, Accept):
+                opened, headers = opened
+            elif isinstance(opened, Answer):
+                self._whole(connection, opened, request)
+                return
+            else:
+                if not waited:
+                    connection.bucket = self._wheel.arm(connection.fd, self._options.admission_timeout)
+                asked = _Asked(dialect, transport, request, opened.call.context)
+                self._ask(connection, opened.call, asked, rest)
+                return
+        session = connection.session = opened
+        try:
+            if request.method == b"HEAD":
+                raise Refusal(405, "there is no HEAD of what goes on", Allow="GET")
+            head = transport.head(request, dialect.subprotocol(upgrade.offered_subprotocols(request)), headers)
+        except Refusal as refusal:
+            self._refuse(connection, refusal, request)
+            return
+        except Exception as error:
+            self._failed(connection, error, request)
+            return
         connection.phase = OPEN
         connection.transport = transport
         self._counters.upgrades += 1
@@ -144,10 +220,69 @@ class Admission:
         passed = self._clock.now - connection.since
         connection.bucket = self._wheel.arm(connection.fd, first - passed) if first > 0 else None
         connection.since = self._clock.stamp
-        head = transport.head(request, protocol, ())
+        if rest and transport.keeps_alive:
+            connection.reader = bytearray(rest)
+            self._output.count(connection)
+            rest = b""
+            if connection.phase != OPEN:
+                return
         self._performer.perform(connection, effects_of(session.begun, self._clock.now), head)
         if rest and connection.phase == OPEN:
             self._inbound.frames(connection, rest)
+
+    def _whole(self, connection: Connection, answer: Answer, request: Request) -> None:
+        try:
+            data = answer.encode(request.method == b"HEAD")
+        except Exception as error:
+            self._failed(connection, error, request)
+            return
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            self._counters.upgrades_refused += 1
+        self._output.finish(connection, data)
+
+    def _refuse(self, connection: Connection, refusal: Refusal, request: Request | None) -> None:
+        self._counters.upgrades_refused += 1
+        self._output.finish(connection, connection.transport.refusal(refusal, request))
+
+    def _failed(self, connection: Connection, error: Exception, request: Request | None) -> None:
+        """A defect of the dialect."""
+        logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
+        self._refuse(connection, Refusal(500, "internal error"), request)
+
+    # ------------------------------------------------------------------ what the router is asked first
+
+    def _ask(self, connection: Connection, call: Call, asked: _Asked, rest: bytes) -> None:
+        """Park the request until the router has replied."""
+        if call.word[0] == v.ATTACH:
+            self._failed(connection, TypeError("there is no session yet that could attach"), asked.request)
+            return
+        if rest:
+            connection.reader = bytearray(rest)
+            self._output.count(connection)
+            if connection.phase != HANDSHAKE:
+                return
+        self._attachments.call(connection, call._replace(context=asked))
+
+    def _admitted(self, connection: Connection, asked: _Asked, status: int, payload: Any) -> None:
+        """The router has replied."""
+        rest = b""
+        if connection.reader is not None:
+            assert isinstance(connection.reader, bytearray)
+            rest, connection.reader = bytes(connection.reader), None
+            self._output.count(connection)
+        dialect, transport, request, context = asked
+        try:
+            opened = dialect.admitted(request, context, status, payload)
+        except Refusal as refusal:
+            self._refuse(connection, refusal, request)
+            return
+        except Exception as error:
+            self._failed(connection, error, request)
+            return
+        self._proceed(connection, dialect, transport, request, opened, rest, True)
+        self._inbound.go_on(connection)
+
+    # ------------------------------------------------------------------ app servers
 
     def _to_router(self, connection: Connection, data: bytes, handover: Handover) -> None:
         """This is an app server: the router goes on with its connection."""
@@ -155,7 +290,16 @@ class Admission:
             self._counters.handed_over += 1
             self._output.drop(connection)
             return
-        self._counters.upgrades_refused += 1
-        wait = str(self._options.retry_after)
-        refusal = upgrade.Refusal(503, "the router cannot take this now", Retry_After=wait)
-        self._output.finish(connection, connection.transport.refusal(refusal, None))
+        refusal = Refusal(503, "the router cannot take this now", Retry_After=str(self._options.retry_after))
+        self._refuse(connection, refusal, None)
+
+
+def _peer(fd: int) -> Any:
+    """Where a connection comes from whose first request was answered: nobody has kept it."""
+    shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        return shell.getpeername()
+    except OSError:
+        return None
+    finally:
+        shell.detach()

@@ -11,10 +11,13 @@ from farm.worker.transports import HTTP, Finder, Reader, Transport
 from farm.worker.wheel import Bucket
 
 HANDSHAKE: Final = 0
+"""Its request has not come, or is not answered yet."""
 OPEN: Final = 1
 CLOSING: Final = 2
 """Our close frame or answer is out, or waits in `out`. What comes is thrown away; while the peer has not closed too,
 `reader` looks for that. Then the peer ends the connection."""
+IDLE: Final = 3
+"""An answer was given, and another request may come."""
 
 
 class Connection(msgspec.Struct, gc=False, eq=False):
@@ -26,10 +29,10 @@ class Connection(msgspec.Struct, gc=False, eq=False):
 
     fd: int
     mask: int  # what epoll watches
-    since: float  # accepted; once open, the last tick before it was read
+    since: float  # accepted, or the last answer given; once open, the last tick before it was read
+    transport: Transport = HTTP
     phase: int = HANDSHAKE
     session: Session | None = None
-    transport: Transport = HTTP
     # An incomplete request, an incomplete message, or what looks for the peer's close.
     reader: bytearray | Reader | Finder | None = None
     out: bytearray | None = None  # what the kernel did not take

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from typing import Any
 
-from farm.dialects import REGISTERED, Become, Binary, Call, Close, Effects, Subscribe, Tick, Unsubscribe
+from farm.dialects import REGISTERED, Become, Binary, Call, Close, Effects, Ping, Respond, Subscribe, Tick, Unsubscribe
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
@@ -58,7 +58,10 @@ class Performer:
         if closing is not None:
             self._output.close(connection, closing.code, closing.reason, frames)
         elif frames:
-            self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
+            if connection.transport.once:
+                self._output.answer(connection, frames)
+            else:
+                self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _collect(self, connection: Connection, effects: Effects, frames: list[bytes]) -> Close | None:
         """Do all but writing and closing."""
@@ -89,6 +92,12 @@ class Performer:
                 self._subscriptions.leave(connection, effect.key)
             elif isinstance(effect, Tick):
                 connection.bucket = self._wheel.arm(connection.fd, effect.seconds)
+            elif isinstance(effect, Ping):
+                if ping := connection.transport.ping(effect.payload):
+                    frames.append(ping)
+            elif isinstance(effect, Respond):
+                if (head := connection.transport.respond(*effect)) is not None:
+                    frames.insert(0, head)
             elif isinstance(effect, Become):
                 connection.session = effect.session
                 if effect.message is not None:

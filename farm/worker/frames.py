@@ -23,6 +23,7 @@ PONG: Final = 0xA
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
+NO_STATUS: Final = 1005
 INVALID_PAYLOAD: Final = 1007
 POLICY: Final = 1008
 TOO_BIG: Final = 1009
@@ -320,6 +321,8 @@ def _head(first: int, length: int) -> bytes:
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """A close frame; a reason that does not fit is cut at a character."""
+    """A close frame, an empty one for the code NO_STATUS; a reason that does not fit is cut at a character."""
+    if code == NO_STATUS:
+        return encode_frame(CLOSE, b"")
     text = reason.encode()[: _MAX_CONTROL - 2].decode(errors="ignore").encode()
     return encode_frame(CLOSE, code.to_bytes(2, "big") + text)

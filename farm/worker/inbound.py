@@ -9,7 +9,7 @@ from typing import Any, Final
 from farm.dialects import Subscribed
 from farm.settings import WorkerOptions
 from farm.worker.clock import Clock
-from farm.worker.connection import HANDSHAKE, OPEN, Connection
+from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
 from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from farm.worker.interest import Interest
@@ -48,6 +48,7 @@ class Inbound:
         self._performer = performer
         self._message = performer.message
         self.handshake: Callable[[Connection, bytes], None] = _not_wired
+        self.admit: Callable[[Connection, Any, int, Any], None] = _not_wired
         self.undecided: Callable[[Connection], int] | None = None
 
     def read(self, connection: Connection) -> None:
@@ -57,7 +58,7 @@ class Inbound:
             self._watch(connection, connection.mask & ~READ)
             return
         undecided = 0
-        if self.undecided is not None and connection.phase == HANDSHAKE:
+        if self.undecided is not None and connection.phase not in (OPEN, CLOSING):
             undecided = self.undecided(connection)
         try:
             data = os.read(connection.fd, undecided or _READ_BYTES)
@@ -72,12 +73,12 @@ class Inbound:
         if connection.phase == OPEN:
             connection.since = self._clock.stamp
             self.frames(connection, data)
-        elif connection.phase == HANDSHAKE:
+        elif connection.phase == CLOSING:
+            self._output.discard(connection, data)
+        else:
             self.handshake(connection, data)
             if len(data) == undecided and connection.phase == HANDSHAKE and connection.fd >= 0:
                 self.read(connection)  # it is a device
-        else:
-            self._output.discard(connection, data)
 
     def frames(self, connection: Connection, data: bytes) -> None:
         """Bytes of an open connection."""
@@ -105,12 +106,28 @@ class Inbound:
                 self._settle(connection, len(texts), True)
                 return
             reader = transport.reader(options.max_message_bytes, options.max_fragments)
-            if reader is None:  # its peer has nothing to say; but to say it costs
-                self._settle(connection, 1, True)
+            if reader is None:
+                self._unasked(connection, data)
                 return
             connection.reader = reader
+        if isinstance(reader, bytearray):
+            self._unasked(connection, data)
+            return
         assert isinstance(reader, Reader)
         self._feed(connection, reader, data)
+
+    def _unasked(self, connection: Connection, data: bytes) -> None:
+        """A peer that has nothing to say sends something, which costs it a command. Where another request may follow,
+        this is its beginning, of which no more is kept than of any request."""
+        if connection.transport.keeps_alive:
+            if not isinstance(connection.reader, bytearray):
+                connection.reader = bytearray()
+            connection.reader += data
+            self._output.count(connection)
+            if connection.phase == OPEN and len(connection.reader) >= self._options.max_request_bytes:
+                self._watch(connection, connection.mask & ~READ)
+        if connection.phase == OPEN and not self._spend(connection.fd, 1):
+            self._turns.rest(connection)
 
     def _texts(self, connection: Connection, texts: list[bytes]) -> None:
         for position, text in enumerate(texts):
@@ -172,7 +189,11 @@ class Inbound:
 
     def replied(self, connection: Connection, number: int, context: Any, status: int, payload: Any) -> None:
         """The reply to the call of this number is here; then what has come meanwhile is handled."""
-        if self._waited_for(connection, number):
+        if not self._waited_for(connection, number):
+            return
+        if connection.phase == HANDSHAKE:
+            self.admit(connection, context, status, payload)
+        elif connection.phase == OPEN:
             assert connection.session is not None
             replied = connection.session.replied
             self._performer.perform(connection, effects_of(replied, context, status, payload, self._clock.now))
@@ -183,7 +204,7 @@ class Inbound:
     ) -> None:
         """The same for a Subscribe. events: are sent behind what the session says to that, but for those that the
         record holds which it reads now."""
-        if self._waited_for(connection, number):
+        if self._waited_for(connection, number) and connection.phase == OPEN:
             assert connection.session is not None
             effects = effects_of(connection.session.subscribed, results, self._clock.now)
             self._performer.perform(connection, effects)
@@ -196,21 +217,24 @@ class Inbound:
         if connection.call != number:
             return False
         connection.call = 0
-        return connection.phase == OPEN
+        return True
 
     def go_on(self, connection: Connection) -> None:
         """What has come already is next, a turn's worth of it, then what waits in the kernel."""
-        if connection.call or connection.phase != OPEN or self._turns.rests(connection):
+        if connection.call or connection.phase == CLOSING or self._turns.rests(connection):
             return
         reader = connection.reader
-        if (held := self._held.pop(connection, None)) is not None:
+        if isinstance(reader, bytearray):
+            if connection.phase == IDLE:
+                self.handshake(connection, b"")
+        elif (held := self._held.pop(connection, None)) is not None:
             self._dispatch(connection, held)
             self._settle(connection, len(held), False)
         elif isinstance(reader, Reader):
             self._feed(connection, reader, b"")
-        if connection.phase == OPEN and not (connection.call or self._turns.waits(connection)):
+        if connection.phase != CLOSING and not (connection.call or self._turns.waits(connection)):
             self._watch(connection, connection.mask | READ)
 
 
-def _not_wired(connection: Connection, data: bytes) -> None:
+def _not_wired(*_: Any) -> None:
     raise AssertionError("handshakes are not wired")

@@ -7,21 +7,22 @@ connection is dropped, and its messages are in the store.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sized
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence, Sized
+from typing import Any, Final
 
 from farm.settings import WorkerOptions
 from farm.worker import upgrade
 from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
-from farm.worker.connection import CLOSING, HANDSHAKE, Connection
+from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.frames import TRY_LATER
 from farm.worker.interest import Interest
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
-from farm.worker.transports import Finder, Reader
+from farm.worker.transports import HTTP, Finder, Reader
 from farm.worker.turns import Turns
+from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, WRITE, Poller, half_close
@@ -47,11 +48,13 @@ class Output:
         options: WorkerOptions,
         counters: WorkerCounters,
         turns: Turns,
+        wheel: Wheel,
         attachments: Attachments,
         subscriptions: Subscriptions,
+        addresses: dict[int, Any],
         busy: Sized,
     ) -> None:
-        """busy: not empty while events wait for their turn somewhere."""
+        """addresses: of peers, by descriptor. busy: not empty while events wait for their turn somewhere."""
         self._connections = connections
         self._poller = poller
         self._watch = interest.watch
@@ -59,6 +62,8 @@ class Output:
         self._options = options
         self._counters = counters
         self._turns = turns
+        self._wheel = wheel
+        self._addresses = addresses
         self._attachments = attachments
         self._subscriptions = subscriptions
         self._busy = busy
@@ -127,7 +132,11 @@ class Output:
         elif connection.phase == HANDSHAKE:
             refusal = upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
             self.finish(connection, connection.transport.refusal(refusal, None))
+        elif connection.phase == IDLE:
+            self.drop(connection)
         else:
+            if isinstance(connection.reader, bytearray):  # of its next request, which it can send again
+                connection.reader = None
             self.close(connection, TRY_LATER, "too much is being sent to this server at once")
 
     def flush(self, connection: Connection) -> None:
@@ -155,6 +164,34 @@ class Output:
         elif connection.reader is None:
             self._shut(connection)
 
+    def answer(self, connection: Connection, parts: Sequence[bytes], code: int = 0, reason: str = "") -> bool:
+        """Give the whole answer of a transport that answers once. Returns: whether the kernel has it all.
+
+        An event that waits for its turn is the answer itself: it was said before."""
+        transport = connection.transport
+        due = self.due(connection, None) if self._busy else b""
+        return self.answered(connection, due or transport.answer(parts, code, reason))
+
+    def answered(self, connection: Connection, data: bytes) -> bool:
+        """This is the whole answer of a transport that answers once: after it comes the next request, or the end.
+        Returns: whether the kernel has it all."""
+        if not connection.transport.keeps_alive:
+            return self.finish(connection, data)
+        self._forget(connection)
+        connection.call = 0
+        self._turns.end(connection)
+        connection.phase = IDLE
+        connection.transport = HTTP
+        connection.since = self._clock.now
+        connection.bucket = self._wheel.arm(connection.fd, self._options.next_request_timeout)
+        written = self.put(connection, data)
+        if connection.phase == IDLE and connection.fd >= 0:
+            if connection.reader is not None:
+                self._turns.later(connection)
+            else:
+                self._watch(connection, connection.mask | READ)
+        return written
+
     def _too_slow(self, connection: Connection) -> None:
         """It does not read. A close frame could not reach it either; its messages are in the store."""
         self._counters.slow_closed += 1
@@ -169,17 +206,21 @@ class Output:
         if connection.phase == CLOSING or connection.fd < 0:
             return
         transport, reader = connection.transport, connection.reader
+        if transport.once and connection.phase == OPEN:
+            self.answer(connection, before or (), code, reason)
+            return
         finder = transport.finder(reader if isinstance(reader, Reader) else None, self._turns.held.get(connection, ()))
         due = self.due(connection, None) if self._busy else b""
         self.finish(connection, b"".join((due, *(before or ()), transport.close(code, reason))), finder)
 
-    def finish(self, connection: Connection, last: bytes, finder: Finder | None = None) -> None:
+    def finish(self, connection: Connection, last: bytes, finder: Finder | None = None) -> bool:
         """Send the last bytes. finder: looks for the peer's close, and no more is said until it has come.
 
         Then our direction is shut, and the peer ends the connection, or the close timeout does: to close at once
-        while something of the peer's is unread would reset the connection and could swallow what was sent."""
+        while something of the peer's is unread would reset the connection and could swallow what was sent.
+        Returns: whether the kernel has all."""
         if connection.phase == CLOSING or connection.fd < 0:
-            return
+            return False
         self._forget(connection)
         connection.phase = CLOSING
         connection.reader = finder
@@ -190,10 +231,12 @@ class Output:
         if not self.write(connection, last):
             if connection.fd >= 0:
                 self._watch(connection, connection.mask | READ)
-        elif finder is None:
+            return False
+        if finder is None:
             self._shut(connection)
         else:
             self._watch(connection, READ)
+        return True
 
     def discard(self, connection: Connection, data: bytes) -> None:
         """Something came on a connection that is being closed."""
@@ -240,6 +283,7 @@ class Output:
             connection.reader = connection.out = None
             del self._connections[fd]
             self._deadlines.pop(connection, None)
+            self._addresses.pop(fd, None)
             self._turns.forget(connection, fd)
             self.budget.forget(connection)
             self._poller.unregister(fd)

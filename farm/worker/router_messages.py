@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from farm.dialects import DeviceSession
-from farm.worker.admission import SocketIds
 from farm.worker.attachments import Attachments, Overheard
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
@@ -18,6 +17,7 @@ from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.local_channel import HeldEvent
 from farm.worker.output import Output
+from farm.worker.socket_ids import SocketIds
 from farm.worker.subscriptions import Subscriptions
 from router.common import logs
 from router.common import messages as v
@@ -124,7 +124,11 @@ class RouterMessages:
                 self._output.close(connection, failure.code, failure.reason)
                 text = None
             if text is not None:
-                written = self._write(connection, connection.transport.text(text))
+                transport = connection.transport
+                frame = transport.text(text)
+                written = (
+                    self._output.answer(connection, (frame,)) if transport.once else self._write(connection, frame)
+                )
         if number:  # else nobody waits for what became of it
             self._tell((v.RESULT, number, v.WRITTEN if written else v.NOT_HERE))
 

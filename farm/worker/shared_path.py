@@ -7,6 +7,7 @@ this: the path is served by a `SharedPath`, whose sessions become a session of t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -24,7 +25,10 @@ class Undecided(Session, msgspec.Struct, gc=False, eq=False):
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         for dialect in self._dialects:
             if dialect.claims(message):
-                return (Become(dialect.opened(self._request), message, binary),)
+                opened = dialect.opened(self._request)
+                if not isinstance(opened, Session):
+                    raise TypeError(f"{dialect!r} shares a path, where it can only give a session")
+                return (Become(opened, message, binary),)
         return (Close(NORMAL, "no dialect on this path knows this message"),)
 
     def tick(self, silent: float) -> tuple[Effects, float]:
@@ -52,7 +56,7 @@ class SharedPath(Dialect):
 
     def opened(self, request: Request) -> Session:
         # Without its headers, which are 1 KB: they have said what there was to say.
-        slim = Request(request.method, request.path, request.query, {}, request.version, socket_id=request.socket_id)
+        slim = replace(request, headers={})
         return Undecided(self._dialects, slim)
 
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 from farm.dialects import BroadcastTracker, Dialect, Presence, Session
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.acceptor import Acceptor
-from farm.worker.admission import Admission, SocketIds
+from farm.worker.admission import Admissions
 from farm.worker.attachments import Attachments
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
-from farm.worker.connection import CLOSING, HANDSHAKE, Connection
+from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, Connection
 from farm.worker.effects import Performer
 from farm.worker.events import Events
 from farm.worker.fanout import FanOuts
@@ -27,6 +27,7 @@ from farm.worker.interest import Interest
 from farm.worker.local_channel import LocalChannel
 from farm.worker.output import Output
 from farm.worker.router_messages import RouterMessages
+from farm.worker.socket_ids import SocketIds
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
 from farm.worker.timers import Timers
@@ -70,6 +71,7 @@ class Sockets:
         self.turns = turns = Turns(options, limits or LimitOptions(), counters, clock, interest.watch)
         attachments = Attachments(tell, monotonic)
         self.devices = attachments.devices
+        addresses: dict[int, Any] = {}
         fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART)
         self._fan_outs = fan_outs.going
         self.subscriptions = subscriptions = Subscriptions(tell, attachments.number, fan_outs, options.max_held_bytes)
@@ -81,8 +83,10 @@ class Sockets:
             options,
             counters,
             turns,
+            wheel,
             attachments,
             subscriptions,
+            addresses,
             fan_outs.going,
         )
         performer = Performer(output, turns, attachments, subscriptions, wheel, clock, tell, fan_outs.going)
@@ -102,9 +106,11 @@ class Sockets:
         output.due = events.due
         broadcasts = BroadcastScan(trackers or {})
         self._timers = Timers(connections, clock, wheel, options, counters, turns, output, performer, broadcasts)
-        self._acceptor = Acceptor(connections, poller, clock, options, counters, max_connections, self._timers.meet)
+        self._acceptor = Acceptor(
+            connections, poller, clock, options, counters, max_connections, addresses, self._timers.meet
+        )
         socket_ids = SocketIds(connections)
-        self._admission = Admission(
+        self._admissions = Admissions(
             dialects,
             options,
             counters,
@@ -115,7 +121,9 @@ class Sockets:
             output,
             performer,
             inbound,
-            attachments.devices,
+            attachments,
+            turns,
+            addresses,
             health,
             handover,
         )
@@ -226,11 +234,11 @@ class Sockets:
     @property
     def draining(self) -> bool:
         """Whether this worker lets its devices go, and admits none."""
-        return self._admission.draining
+        return self._admissions.draining
 
     def drain(self) -> None:
         """Admit nobody from now on."""
-        self._admission.draining = True
+        self._admissions.draining = True
         self._acceptor.stop()
 
     def held_channels(self) -> Iterable[list[list[Any]]]:
@@ -243,7 +251,7 @@ class Sockets:
 
     def let_go(self, connection: Connection) -> None:
         """Close one connection because the worker goes."""
-        if connection.phase == HANDSHAKE:
+        if connection.phase in (HANDSHAKE, IDLE):
             self.output.drop(connection)
         else:
             self.close(connection, *(Session if connection.session is None else connection.session).farewell)

@@ -7,7 +7,7 @@ from farm.settings import WorkerOptions
 from farm.worker import upgrade
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
-from farm.worker.connection import HANDSHAKE, OPEN, Connection
+from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, failed
 from farm.worker.frames import POLICY
 from farm.worker.keepalive_scan import KeepaliveScan
@@ -80,9 +80,14 @@ class Timers:
         if connection is None or connection.bucket is not bucket:
             return
         connection.bucket = None
-        if connection.phase == HANDSHAKE:
+        if connection.phase == IDLE:
+            self._output.drop(connection)
+        elif connection.phase == HANDSHAKE:
             self._counters.timeouts += 1
-            if connection.reader:
+            if connection.call:
+                refusal = upgrade.Refusal(504, "this was not decided in time")
+                self._output.finish(connection, connection.transport.refusal(refusal, None))
+            elif connection.reader:
                 refusal = upgrade.Refusal(408, "the request took too long")
                 self._output.finish(connection, connection.transport.refusal(refusal, None))
             else:

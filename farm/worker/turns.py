@@ -7,7 +7,7 @@ from typing import Final
 
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.clock import Clock
-from farm.worker.connection import OPEN, Connection
+from farm.worker.connection import IDLE, OPEN, Connection
 from farm.worker.rates import Rates
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ
@@ -54,9 +54,13 @@ class Turns:
         self._later[connection] = None
         self._watch(connection, connection.mask & ~READ)
 
+    def may(self, connection: Connection) -> bool:
+        """Whether it may ask for more now."""
+        return self._commands.may(connection.fd) and self._registrations.may(connection.fd)
+
     def rest(self, connection: Connection) -> None:
         """It asks for more than it may: what it sends next waits in the kernel."""
-        if connection.phase == OPEN and connection not in self._resting:
+        if connection.phase in (OPEN, IDLE) and connection not in self._resting:
             self._counters.rested += 1
             self._resting[connection] = None
             self._watch(connection, connection.mask & ~READ)
@@ -76,7 +80,7 @@ class Turns:
         self._commands.second()
         self._registrations.second()
         for connection in list(self._resting):
-            if self._commands.may(connection.fd) and self._registrations.may(connection.fd):
+            if self.may(connection):
                 del self._resting[connection]
                 self._later[connection] = None
 

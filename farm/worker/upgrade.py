@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Final, NamedTuple
 
 from router.common import http_head
 from router.common.http_date import http_date
-from router.common.http_head import END, HeadError
+from router.common.http_head import HeadError
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ONE_LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_WITHOUT_BODY: Final = (204, 304)
+READING: Final = (b"GET", b"HEAD")
 
 
 @dataclass(slots=True)
@@ -26,6 +34,52 @@ class Request:
     """Bytes of the body; below 0: it comes in chunks."""
     socket_id: str = ""
     """A name of the connection that no other has in this farm, "<digits>.<digits>"; the worker gives it."""
+    address: str = ""
+    """Of the client. Nobody keeps it but who needs it."""
+    expects: bool = False
+    """Whether the client waits for 100 Continue before it sends the body."""
+    keep_alive: bool = False
+    """Whether the client may send another request on this connection."""
+    body: bytes = b""
+
+
+class Answer(NamedTuple):
+    """A whole answer to a request, after which the connection ends."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Besides those that every answer has."""
+    content_type: str = "text/plain; charset=utf-8"
+
+    def encode(self, head_only: bool = False) -> bytes:
+        """Its bytes. head_only: to a HEAD request."""
+        lines = [("Date", http_date()), *self.headers]
+        if self.status not in _WITHOUT_BODY:
+            lines += [("Content-Type", self.content_type), ("Content-Length", str(len(self.body)))]
+        if not any(name.lower() == "connection" for name, _ in self.headers):
+            lines.append(("Connection", "close"))
+        head = response_head(self.status, lines)
+        return head if head_only or self.status in _WITHOUT_BODY else head + self.body
+
+
+def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """The head of an answer. Raises: ValueError for what is no header."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode() + header_lines(headers) + b"\r\n"
+
+
+def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Headers of an answer, each with its line end. Raises: ValueError for one that would be more than one line."""
+    lines = []
+    for name, value in headers:
+        if not _ONE_LINE.fullmatch(value) or not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} with the value {value!r} is no header of an answer")
+        lines.append(f"{name}: {value}\r\n")
+    return "".join(lines).encode("latin-1")
 
 
 class Refusal(Exception):
@@ -39,17 +93,7 @@ class Refusal(Exception):
 
     def encode(self, head_only: bool = False) -> bytes:
         """The answer's bytes. head_only: to a HEAD request."""
-        body = self.text.encode() + b"\n"
-        lines = [
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
-            f"Date: {http_date()}",
-            *(f"{name}: {value}" for name, value in self.headers.items()),
-            "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            "Connection: close" if "Connection" not in self.headers else "",
-        ]
-        head = "\r\n".join(filter(None, lines)).encode("latin-1") + END
-        return head if head_only else head + body
+        return Answer(self.status, self.text.encode() + b"\n", tuple(self.headers.items())).encode(head_only)
 
 
 def parse(data: bytes, max_bytes: int, max_headers: int, seen: int = 0) -> tuple[Request, bytes] | None:
@@ -68,18 +112,28 @@ def parse(data: bytes, max_bytes: int, max_headers: int, seen: int = 0) -> tuple
     if head.path == b"*":
         raise Refusal(200, "this port speaks WebSocket", Allow="GET, HEAD")
     path, query = head.path.decode("ascii"), head.query.decode("ascii")
-    return Request(head.method, path, query, head.headers, head.fields.version, head.fields.length), data[end:]
+    fields = head.fields
+    request = Request(head.method, path, query, head.headers, fields.version, fields.length)
+    if fields.expects:
+        request.expects = True
+    request.keep_alive = fields.keep_alive
+    return request, data[end:]
 
 
-def check_plain(request: Request) -> None:
-    """What holds for every request on the device port.
+def check_plain(request: Request, methods: tuple[bytes, ...] = READING, max_body: int = 0) -> None:
+    """What holds for every request on the device port: its method, and how long its body is.
 
     Raises: Refusal.
     """
-    if request.method not in (b"GET", b"HEAD"):
-        raise Refusal(405, "only GET is understood here", Allow="GET, HEAD")
-    if request.length:
+    if request.method not in methods:
+        understood = "only GET is" if methods == READING else ", ".join(map(bytes.decode, methods)) + " are"
+        raise Refusal(405, f"{understood} understood here", Allow=", ".join(map(bytes.decode, methods)))
+    if request.length and not max_body:
         raise Refusal(413, "a request here has no body")
+    if request.length > max_body:
+        raise Refusal(413, f"a body here has no more than {max_body} bytes")
+    if request.length < 0:
+        raise Refusal(411, "a body here has a Content-Length")
 
 
 def check_origin(request: Request, origins: tuple[str, ...]) -> None:

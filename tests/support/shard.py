@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import websocket
@@ -126,6 +126,7 @@ class Shard:
         worker: dict[str, Any] | None = None,
         limits: dict[str, Any] | None = None,
         members: int = 2,
+        more: Mapping[str, Dialect] | None = None,
         **options: Any,
     ) -> None:
         self.words: list[Any] = []
@@ -142,7 +143,7 @@ class Shard:
         self.sockets = Sockets(
             self._poller,
             settings.get(WorkerOptions),
-            {"/": made, "/talk/*": talk, "/talk/exactly": made},
+            {"/": made, "/talk/*": talk, "/talk/exactly": made, **(more or {})},
             counters,
             100,
             self.words.append,

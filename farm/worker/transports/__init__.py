@@ -17,6 +17,10 @@ from farm.worker.upgrade import Refusal, Request
 Headers = Sequence[tuple[str, str]]
 
 
+class ResponseHead(bytes):
+    """What `Transport.respond` has made."""
+
+
 class PeerError(Exception):
     """The peer broke the protocol or a limit; `code` is the close code it gets."""
 
@@ -82,11 +86,15 @@ class Transport:
     what it sends is thrown away, and its connection ends with the answer.
 
     max_waiting: bytes of output that may wait for a slow reader; 0: `worker.write_buffer_bytes`.
+    once: whether what a session says first, all of it that it says at once, is the whole answer (long polling). Then
+    the session ends, and where the transport `keeps_alive`, the next request may come on the same connection.
     """
 
     __slots__ = ()
 
     max_waiting: int = 0
+    once: bool = False
+    keeps_alive: bool = False
 
     # ------------------------------------------------------------------ the request
 
@@ -134,8 +142,19 @@ class Transport:
         raise NotImplementedError
 
     def event(self, body: bytes) -> bytes:
-        """The bytes of an event of a channel, as the router has it. Made once for all its subscribers of this kind."""
-        return self.text(body)
+        """The bytes of an event of a channel, as the router has it. Made once for all its subscribers of this kind. For
+        one that answers once: the whole answer."""
+        return self.answer((self.text(body),), 0, "") if self.once else self.text(body)
+
+    def respond(self, status: int, headers: Headers) -> ResponseHead | None:
+        """For one that answers once: status and headers of that answer, instead of the usual ones. `answer` is given it
+        as the first of the parts. None: the answer has begun already, and this changes nothing."""
+        return None
+
+    def answer(self, parts: Sequence[bytes], code: int, reason: str) -> bytes:
+        """For one that answers once: the whole answer. parts: what `respond`, `text` and `binary` have made. code: not
+        0 if the session has closed or is to be closed, as in `close`; then there may be no parts."""
+        raise NotImplementedError
 
     def ping(self, payload: bytes) -> bytes:
         """Bytes that change nothing, to find out whether the peer is there; empty: there are none."""

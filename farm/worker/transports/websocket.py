@@ -21,7 +21,7 @@ from farm.worker.frames import (
     short_texts,
 )
 from farm.worker.transports import Headers, Reader, Transport
-from farm.worker.upgrade import Refusal, Request
+from farm.worker.upgrade import Refusal, Request, header_lines
 from router.common.http_head import END, has_token
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -66,10 +66,9 @@ class WebSocket(Transport):
         accepted = base64.b64encode(sha1(key + _GUID, usedforsecurity=False).digest())  # section 4.2.2
         if subprotocol is None and not headers:
             return _SWITCHING + accepted + END
-        lines = [f"{name}: {value}" for name, value in headers]
         if subprotocol is not None:
-            lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-        return _SWITCHING + accepted + b"\r\n" + "\r\n".join(lines).encode("latin-1") + END
+            headers = (*headers, ("Sec-WebSocket-Protocol", subprotocol))
+        return _SWITCHING + accepted + b"\r\n" + header_lines(headers) + b"\r\n"
 
     def reader(self, max_message: int, max_fragments: int) -> Reader:
         return FrameReader(max_message, max_fragments)
