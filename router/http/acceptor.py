@@ -1,0 +1,71 @@
+"""The listener of the app servers' port: accepts while there is room, and else leaves connections in its queue."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from router.common import logs
+from router.common.poller import READ, Poller
+
+_BATCH: Final = 256
+
+
+class Acceptor:
+    """A listener in the poller."""
+
+    def __init__(self, listener: socket.socket, poller: Poller) -> None:
+        listener.setblocking(False)
+        self._listener: socket.socket | None = listener
+        self._poller = poller
+        self._accepting = True
+        self.fd = listener.fileno()
+        """-1 once it is closed."""
+        poller.register(self.fd, READ)
+
+    def accept(self, room: Callable[[], bool], evict: Callable[[], bool]) -> Iterator[socket.socket]:
+        """What waits in the queue, at most a batch.
+
+        room: whether another may be accepted. evict: closes a connection. Returns: whether there was one.
+        """
+        listener = self._listener
+        assert listener is not None
+        for _ in range(_BATCH):
+            if not room():
+                self.pause()
+                return
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ECONNABORTED:
+                    continue
+                logs.limited("http.accept_failed", error=str(error), hint="it is tried again when there is room")
+                if error.errno != errno.EMFILE or not evict():
+                    self.pause()
+                    return
+            else:
+                yield connection
+
+    def pause(self) -> None:
+        """Leave them in the queue until `resume`."""
+        if self._accepting and self._listener is not None:
+            self._accepting = False
+            self._poller.unregister(self.fd)
+
+    def resume(self) -> None:
+        """Accept again, unless it is closed."""
+        if not self._accepting and self._listener is not None:
+            self._accepting = True
+            self._poller.register(self.fd, READ)
+
+    def close(self) -> None:
+        """Accept no more."""
+        if self._listener is not None:
+            self.pause()
+            self._listener.close()
+            self._listener = None
+            self.fd = -1
