@@ -35,19 +35,19 @@ from farm.supervisor.children import (
     ForkServerFailed,
     SpawnRefused,
 )
-from farm.supervisor.hangs import Reads, Silences, Turns, Waits
+from farm.supervisor.hang_watch import HangWatch
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
-from farm.supervisor.status_link import ASK_TIMEOUT_S, StatusLink
+from farm.supervisor.status_link import StatusLink
 from router.common import logs, priority
 from router.common.errors import MendableError
 from router.common.fork_server import become_subreaper, collect_strangers
 from router.common.lifecycle import PRIVATE
 from router.common.link_address import address
 from router.common.options import Settings
-from router.common.settings import Data, DrainOptions, LinkOptions, Listen, Log, RouterOptions
+from router.common.settings import Data, DrainOptions, Listen, Log, RouterOptions
 
 _KILLED_S: Final = 5.0  # how long a process may take to go after SIGKILL
 _PEACE_S: Final = 60.0
@@ -80,11 +80,7 @@ class Supervisor:
         self.ready = False
         self._reload: Reload | None = None
         self.reloads = ReloadFile(Path(settings.get(Data).dir))
-        self.silences = Silences()
-        self._starting = Silences()  # of those that have not served yet: without progress
-        self._turns = Turns()
-        self._reads = Reads()
-        self._waits = Waits()
+        self._hangs = HangWatch(self.router, self.workers, 1 / _LOOKS)
         self._children: set[Child] = set()  # all that run
         self._skip_notice = trio.Event()
         self._hurry = trio.Event()
@@ -269,67 +265,15 @@ class Supervisor:
 
     # ------------------------------------------------------------------ hangs
 
-    @property
-    def _look_interval(self) -> float:
-        return self.settings.get(FarmOptions).hang_timeout / _LOOKS
-
     async def _watch_for_hangs(self) -> None:
         while not self.stopping.is_set():
-            await trio.sleep(self._look_interval)
+            await trio.sleep(self.settings.get(FarmOptions).hang_timeout / _LOOKS)
             await self._look_for_hangs()
 
     async def _look_for_hangs(self) -> None:
-        """The router lives if it answers; a worker if the router has heard it, so that nothing is known of workers
-        while the router is silent. What starts, and has not spoken yet, lives if it has had the CPU; but only for
-        `farm.start_timeout`, while there is a router to join and, of a router, while it reads nothing."""
         told = await self.link.ask()
-        if self.stopping.is_set():
-            return
-        heard = {row["pid"]: row["heard_s"] for row in told["workers"]} if told is not None else {}
-        recent = self._look_interval + 2 * self.settings.get(LinkOptions).heartbeat
-        signs: dict[int, bool | None] = {}
-        progress: dict[int, bool | None] = {}
-        for slot in self.slots:
-            if slot.child is None or slot.child.ended.is_set():
-                continue
-            pid = slot.child.pid
-            if slot.turn.locked():  # it is being replaced, which has an end of its own
-                signs[pid] = progress[pid] = None
-                continue
-            by_router = told["pid"] if told is not None else None
-            spoken = by_router == pid if slot is self.router else heard.get(pid, recent) < recent
-            progress[pid] = True
-            if spoken:
-                slot.served = pid
-                signs[pid] = True
-            elif slot.served != pid:
-                signs[pid] = self._turns.taken(pid)
-                if slot is self.router:
-                    progress[pid] = self._reads.taken(pid)
-                else:
-                    progress[pid] = None if told is None else False
-            elif slot is not self.router and told is None:
-                signs[pid] = None
-            else:
-                signs[pid] = False
-        self._turns.forget_all_but(set(signs))
-        self._reads.forget_all_but(set(signs))
-        self._waits.forget_all_but(set(signs))
-        waited = {pid: self._waits.since(pid) for pid, sign in signs.items() if sign is False or not progress[pid]}
-        now, interval, options = time.monotonic(), self._look_interval + ASK_TIMEOUT_S, self.settings.get(FarmOptions)
-        self.silences.look(now, interval, signs, waited)
-        self._starting.look(now, interval, progress, waited)
-        silent = set(self.silences.longer_than(options.hang_timeout))
-        late = set(self._starting.longer_than(options.start_timeout)) - silent
-        for slot in self.slots:
-            if slot.child is None or (pid := slot.child.pid) not in silent | late:
-                continue
-            if pid in silent:
-                logs.error("process.hangs", name=slot.name, pid=pid, silent=round(self.silences.of(pid), 1))
-            else:
-                took = round(self._starting.of(pid), 1)
-                logs.error("process.does_not_serve", name=slot.name, pid=pid, after=took, hint="farm.start_timeout")
-            slot.child.signal(signal.SIGKILL)  # one that is stopped does not hear of a SIGTERM
+        if not self.stopping.is_set():
+            self._hangs.look(told, self.settings)
 
     # ------------------------------------------------------------------ signals
 
