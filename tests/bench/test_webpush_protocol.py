@@ -35,7 +35,7 @@ from bench.load.samples import (
     DATA_RIGHT,
     DATA_WRONG,
 )
-from bench.load.vapid import VapidSigner
+from bench.load.webpush_vapid import VapidSigner
 
 CHANNEL = b"0f9e8d7c-6b5a-4433-8221-100f0e0d0c0b"
 

@@ -6,9 +6,6 @@ import pytest
 from support.bench import after_warm_up, balanced, connect_to, farm_bench, push_to, push_with
 from support.misbehaving import Rules, every, misbehaving
 
-from bench.figures.evidence import evidence
-from bench.figures.profiles import PROFILES
-from bench.figures.results import shown
 from bench.load.protocols.webpush import DIALECT as WEBPUSH
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
@@ -35,28 +32,6 @@ def test_webpush_messages_that_a_farm_refuses(tmp_path: Path) -> None:
     assert run["delivered"] == 0 and run["lost"] == 0
 
 
-def test_both_dialects_one_after_the_other(tmp_path: Path) -> None:
-    arguments = ("push", "--dialect", "all", "--devices", "60", "--seconds", "0.5", "--store", "memory", "--half")
-    body = farm_bench(*arguments, file=tmp_path / "push.json")
-    simplepush, webpush = body["parts"]
-    assert (simplepush["dialect"], simplepush["payload"]) == ("simplepush", 0)
-    assert (webpush["dialect"], webpush["payload"]) == ("webpush", 1024)
-    for part in body["parts"]:
-        assert all(run["clean"] and balanced(run) and run["delivered"] == run["pushes"] > 0 for run in part["runs"])
-    rates = [part["runs"][0]["notifications_a_second"] for part in body["parts"]]
-    assert body["ratios"]["webpush"]["notifications_a_second"] == pytest.approx(rates[1] / rates[0], rel=1e-4)
-    assert body["ratios"]["webpush"]["router_cpu_a_push"] > 0
-    page = shown(body)
-    assert page.tables[0].title == "WebPush : SimplePush"
-    assert page.tables[0].rows[0][-1] == f"{rates[1] / rates[0]:.2f}"
-    titles = [table.title for table in page.tables]
-    assert "Pushing to 60 devices (SimplePush)" in titles
-    assert "Pushing to 60 devices (WebPush, 1,024 bytes each)" in titles
-    assert "WebPush at " in page.headline and len(page.charts) == 4
-    found = evidence(PROFILES["small"], [("x.json", body)])
-    assert len(found.pushes) == 4 and sum("(WebPush)" in one.source for one in found.pushes) == 2
-
-
 def test_webpush_devices_that_are_held_and_pushed_to(tmp_path: Path) -> None:
     more = ("--channels", "2", "--ping", "0.5", "--hold", "1.5", "--processes", "2")
     pushes = ("--push", "300", "--push-rate", "1000", "--set", "webpush.min_ping_interval=0")
@@ -75,24 +50,6 @@ def test_webpush_devices_that_ping_too_often_are_closed(tmp_path: Path) -> None:
     assert sum(done["drops"].values()) == 20 and done["held"] == 0
     assert done["push"]["statuses"] == {"201": 100}
     assert done["push"]["lost"] == done["push"]["superseded"] == 0 and done["push"]["undelivered"] == 100
-
-
-def test_both_dialects_are_held_one_after_the_other(tmp_path: Path) -> None:
-    arguments = ("connect", "--dialect", "all", "--devices", "300", "--hold", "0.2")
-    body = farm_bench(*arguments, file=tmp_path / "connect.json")
-    simplepush, webpush = body["parts"]
-    assert [part["dialect"] for part in body["parts"]] == ["simplepush", "webpush"]
-    assert simplepush["connect"]["held"] == webpush["connect"]["held"] == 300
-    assert "baseline" in simplepush and "baseline" not in webpush
-    costs = [part["connect"]["user_memory"]["workers"]["a_connection"] for part in body["parts"]]
-    assert body["ratios"]["webpush"]["workers_memory_a_device"] == (
-        pytest.approx(costs[1] / costs[0], rel=1e-4) if min(costs) > 0 else None
-    )
-    assert body["ratios"]["webpush"]["setup_rate"] > 0
-    page = shown(body)
-    assert page.tables[0].title == "WebPush : SimplePush"
-    assert {"Connecting devices (SimplePush)", "Connecting devices (WebPush)"} <= {table.title for table in page.tables}
-    assert "WebPush: 300 devices ready" in page.headline
 
 
 @pytest.mark.parametrize(

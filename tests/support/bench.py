@@ -15,7 +15,7 @@ from rich.console import Console
 from bench.figures.results import read
 from bench.interrupt import Interrupt
 from bench.load.dialect import Dialect
-from bench.load.protocols.simplepush import DIALECT as SIMPLEPUSH
+from bench.load.protocols import REFERENCE
 from bench.load.samples import (
     Arrivals,
     Pushes,
@@ -39,7 +39,7 @@ def quiet() -> Progress:
 
 
 def push_with(
-    server: Misbehaving, plan: PushPlan, devices: int = 20, dialect: Dialect = SIMPLEPUSH, **load: Any
+    server: Misbehaving, plan: PushPlan, devices: int = 20, dialect: Dialect = REFERENCE, **load: Any
 ) -> dict[str, Any]:
     """The document of `push`."""
     payload = max(plan.payload, dialect.least)
@@ -59,7 +59,7 @@ def push_to(
     grace: float = 0.2,
     payload: int = 0,
     rate: float = 0.0,
-    dialect: Dialect = SIMPLEPUSH,
+    dialect: Dialect = REFERENCE,
 ) -> dict[str, Any]:
     """One run of pushes."""
     plan = PushPlan(connections=4, seconds=0.3, grace=grace, payload=payload, rate=rate)

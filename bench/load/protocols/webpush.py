@@ -171,7 +171,7 @@ def webpush_request(path: bytes, head: bytes, version: int, payload: int) -> byt
 
 
 def _signer() -> Signer:
-    from bench.load.vapid import VapidSigner  # which imports what no load process needs
+    from bench.load.webpush_vapid import VapidSigner  # which imports what no load process needs
 
     return VapidSigner()
 

@@ -10,22 +10,7 @@ from support.common import deaf_port
 from support.misbehaving import Rules, every, misbehaving
 
 from bench.cli import main
-from bench.load.dialect import Dialect
-from bench.load.protocols.simplepush import DIALECT as SIMPLEPUSH
-from bench.load.protocols.webpush import DIALECT as WEBPUSH
 from bench.runs.app_servers import PushPlan
-
-
-@pytest.mark.parametrize(("dialect", "status"), [(SIMPLEPUSH, 200), (WEBPUSH, 201)])
-def test_a_good_server_gets_a_clean_report(dialect: Dialect, status: int) -> None:
-    with misbehaving(Rules()) as server:
-        run = push_to(server, grace=5, dialect=dialect)
-    assert not server.faults
-    assert run["clean"] and run["delivered"] == run["pushes"] == sum(server.acks.values()) > 0
-    assert run["statuses"] == {status: run["pushes"]}
-    assert not run["errors"] and not run["drops"] and run["held"] == 20
-    assert max(server.acks.values()) == 1
-    assert run["to_frame_ms"]["p50"] <= run["to_frame_ms"]["max"]
 
 
 @pytest.mark.parametrize(
@@ -199,11 +184,6 @@ def test_a_refused_push_is_not_stored() -> None:
     [
         (Rules(push=every(10, "lose")), ["push", "--seconds", "0.3", "--grace", "0.1"]),
         (Rules(push=every(10, "wrong data")), ["push", "--seconds", "0.3", "--payload", "9"]),
-        (Rules(push=every(10, "lose")), ["push", "--dialect", "webpush", "--seconds", "0.3", "--grace", "0.1"]),
-        (
-            Rules(device=lambda number: "refuse" if number == 12 else ""),
-            ["push", "--dialect", "all", "--seconds", "0.3", "--grace", "0.1"],
-        ),
         (Rules(back=lambda number: "forget"), ["push", "--seconds", "0.3", "--online", "0.5", "--grace", "0.3"]),
         (Rules(push=every(10, "lose")), ["connect", "--no-baseline", "--hold", "0", "--push", "50"]),
         (Rules(push=lambda number: "refuse"), ["connect", "--no-baseline", "--hold", "0", "--push", "50"]),
