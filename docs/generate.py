@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from farm.configtext import toml_value
+from farm.config_text import toml_value
 from farm.dialects import specs
-from farm.optionvalue import expected, options_of
+from farm.option_value import expected, options_of
 from farm.settings import all_sections
 from router.common.log_events import LOG_EVENTS
 from router.common.metrics import Metric

@@ -13,7 +13,7 @@ option. Of the others an unknown one is an error if it
 - is the name of an option without its section (`FARM_WORKERS`), or
 - is nearly the name of one (`FARM_LISEN_PORT`),
 
-and is left alone otherwise. `render_default` and `as_toml` write the tree; they stand in `farm.configtext`.
+and is left alone otherwise. `render_default` and `as_toml` write the tree; they stand in `farm.config_text`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from farm.optionvalue import PREFIX, WrongValue, checked, expected, from_text, options_of, show
+from farm.option_value import PREFIX, WrongValue, checked, expected, from_text, options_of, show
+from farm.toml_lines import key_lines
 from router.common.errors import MendableError
 from router.common.options import Section, Settings
 
@@ -43,7 +44,6 @@ _SERVICE_NAME: Final = re.compile(
     r"FARM(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _SERVICE_PORT_NAME: Final = re.compile(r"FARM(_[A-Z0-9_]+)?_PORT")
-_LINES_TRIED: Final = 64
 _MAX_KEY_SHOWN: Final = 80
 _SERVICE_PORT_VALUE: Final = re.compile(r"(tcp|udp|sctp)://.*", re.IGNORECASE | re.DOTALL)
 
@@ -253,60 +253,6 @@ class _Reader:
     def _near_section(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._sections, 1, SUGGEST)
         return f"; did you mean [{near[0]}]?" if near else f"; there are {', '.join(self._sections)}"
-
-
-def key_lines(text: str) -> Mapping[tuple[str, ...], int]:
-    """The lines (from 1) on which the tables and the keys in them are set, for a text that is valid TOML.
-
-    Paths of one or two names. No second TOML parser: the text is cut into its statements, each the fewest lines that
-    are TOML by themselves, and that parser says which keys a statement sets.
-    """
-    lines = [f"{line}\n" for line in text.split("\n")]
-    found: dict[tuple[str, ...], int] = {}
-    table: tuple[str, ...] = ()
-    at = 0
-    while at < len(lines):
-        number, (at, node) = at + 1, _statement(lines, at)
-        if lines[number - 1].lstrip().startswith("["):
-            table = tuple(_names(node))
-            for depth in (1, 2):
-                found.setdefault(table[:depth], number)
-            continue
-        for name, value in node.items():
-            path = (*table, name)
-            found.setdefault(path[:1], number)
-            found.setdefault(path[:2], number)
-            if len(path) == 1 and isinstance(value, dict):
-                for below in value:
-                    found.setdefault((name, below), number)
-    return found
-
-
-def _statement(lines: Sequence[str], start: int) -> tuple[int, dict[str, Any]]:
-    """The statement that begins on a line: the line after it, and what it sets.
-
-    Long ones are tried at every doubling of their length only, so that the whole takes time in proportion to the text;
-    what follows such a one in the same piece counts as set on its first line.
-    """
-    count = 1
-    while True:
-        end = min(start + count, len(lines))
-        try:
-            return end, tomllib.loads("".join(lines[start:end]))
-        except ValueError:
-            if end == len(lines):  # not without what stands above it; then the text was no TOML
-                return end, {}
-        count = count + 1 if count < _LINES_TRIED else 2 * count
-
-
-def _names(node: Any) -> Iterator[str]:
-    """The names of a table's header, from what a TOML of it alone says."""
-    while isinstance(node, dict | list) and node:
-        if isinstance(node, list):
-            node = node[0]
-        else:
-            name, node = next(iter(node.items()))
-            yield name
 
 
 def _is_of_a_service(variable: str, value: str) -> bool:

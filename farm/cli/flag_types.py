@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from farm.optionvalue import show
+from farm.option_value import show
 
 _LONGEST_S: Final = 1e9
 

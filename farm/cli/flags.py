@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from farm.config import DEFAULT_FILE, ConfigError, Resolved, resolve
-from farm.optionvalue import expected, options_of
+from farm.option_value import expected, options_of
 from router.common.errors import MendableError
 from router.common.options import Settings
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.config import MAX_FILE_BYTES, MAX_PROBLEMS, ConfigError, key_lines, load, resolve
-from farm.configtext import as_toml, render_default, toml_value
+from farm.config import MAX_FILE_BYTES, MAX_PROBLEMS, ConfigError, load, resolve
+from farm.config_text import as_toml, render_default, toml_value
 from farm.settings import OWN_SECTIONS
+from farm.toml_lines import key_lines
 from router.common.option_texts import base_url, base_url_or_none, host, origin
 from router.common.options import Section, as_mapping, defaults, option
 from router.common.settings import SECTIONS, Listen

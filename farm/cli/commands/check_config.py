@@ -29,7 +29,7 @@ def command(resolved: Resolved) -> int:
 
     Exit code 2, and one line for each problem, if anything is wrong.
     """
-    from farm.configtext import as_toml
+    from farm.config_text import as_toml
 
     click.echo(as_toml(resolved), nl=False)
     return DONE

@@ -15,7 +15,7 @@ def command() -> int:
     Example:
       farm default-config > farm.toml
     """
-    from farm.configtext import render_default
+    from farm.config_text import render_default
     from farm.settings import all_sections
 
     click.echo(render_default(all_sections()), nl=False)

@@ -12,12 +12,12 @@ from typing import Final
 from support.webpush_vapid import Sender
 
 import farm.config
-import farm.optionvalue
+import farm.option_value
 import router.common.token
 import router.dialects.pusher.applications
 import router.dialects.webpush.vapid
 from farm.config import ConfigError, resolve
-from farm.optionvalue import options_of
+from farm.option_value import options_of
 from farm.settings import all_sections
 from fuzz.engine import Target
 from fuzz.structures import json_lines
@@ -141,7 +141,7 @@ _PARTS: Final = (*(name.encode() for name in _NAMES[::3]), *_SIGNS)
 
 TARGETS = (
     Target("tokens", tokens, (router.common.token,), (_TOKEN, _TOKEN + b"==", b"k" * 43, b"")),
-    Target("settings", settings, (farm.config, farm.optionvalue), _SETTINGS, _PARTS),
+    Target("settings", settings, (farm.config, farm.option_value), _SETTINGS, _PARTS),
     Target(
         "apps", apps, (router.dialects.pusher.applications,), _APPS, (b"applications", b"null", b'"id"'), json_lines()
     ),

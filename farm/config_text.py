@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from farm.config import Resolved
-from farm.optionvalue import Option, expected, options_of
+from farm.option_value import Option, expected, options_of
 from router.common.options import Section
 
 _HEAD: Final = """\
