@@ -19,6 +19,9 @@ from router.core.hub import Hub, WorkerSession
 
 _PUMP_S = 0.02
 """So long workers are heard without end, while they say much: then app servers and the clock have a turn."""
+_PUMP_LEAST = 16
+"""So many messages are heard even if that has taken longer: where this process has to wait for a core, the time that
+passes says little of the work, and a turn costs as much as several messages."""
 # As plain integers: pyzmq's flags are enums, and combining them costs more than sending.
 _NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS = int(zmq.EVENTS)
@@ -57,13 +60,15 @@ class RouterLink:
         until = monotonic() + _PUMP_S
         while self._receive(until):
             self.send()
-            if self.behind:
+            if self.behind or monotonic() > until:
+                self.behind = True
                 return
 
     def _receive(self, until: float) -> bool:
         heard = self.behind = False
         receive, get, hub = self._socket.recv, self._socket.get, self._hub
         now = monotonic()
+        messages = 0
         # Asked before each receive, because an exception for "nothing there" costs more than the question.
         while get(_EVENTS) & _POLLIN:  # type: ignore[operator]
             identity = receive(_NOBLOCK)
@@ -84,7 +89,8 @@ class RouterLink:
                 hub.counters.link_refused += 1
                 logs.limited("link.failed", at="error", per=repr(error), peer=identity.hex(), exc=error)
             now = monotonic()
-            if now > until:
+            messages += 1
+            if now > until and messages >= _PUMP_LEAST:
                 self.behind = True
                 return True
         self.heard_until = now

@@ -136,6 +136,9 @@ class Admissions:
             transport = dialect.transport(request)
             transport.check(request)
             upgrade.check_origin(request, options.origins)
+            if connection is self._performer.leaving and transport.two_way:
+                self._output.drop(connection)
+                return
             if self.draining or self._acceptor.full:
                 self._counters.connections_refused += 1
                 raise Refusal(503, "full", Retry_After=str(options.retry_after))

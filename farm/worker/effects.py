@@ -42,6 +42,8 @@ class Performer:
         self._clock = clock
         self._tell = tell
         self._busy = busy
+        self.leaving: Connection | None = None
+        """Whose bytes are handled now, if they are its last: it has ended its direction behind them."""
 
     def message(self, connection: Connection, payload: bytes, binary: bool) -> None:
         """The session hears a message of its device."""
@@ -73,6 +75,10 @@ class Performer:
             elif kind is tuple:
                 self._said(connection, effect)  # type: ignore[arg-type]
             elif isinstance(effect, Call):
+                if connection is self.leaving and effect.word[0] == v.ATTACH and connection.transport.two_way:
+                    self._output.drop(connection)  # to attach it would be work, and would end a newer one of its device
+                    frames.clear()
+                    return None
                 self._attachments.call(connection, effect)
             elif isinstance(effect, Close):
                 closing = effect

@@ -80,6 +80,14 @@ class Inbound:
             if len(data) == undecided and connection.phase == HANDSHAKE and connection.fd >= 0:
                 self.read(connection)  # it is a device
 
+    def read_last(self, connection: Connection) -> None:
+        """Something has come, and the peer has ended its direction: after a while without an answer, say."""
+        self._performer.leaving = connection
+        try:
+            self.read(connection)
+        finally:
+            self._performer.leaving = None
+
     def frames(self, connection: Connection, data: bytes) -> None:
         """Bytes of an open connection."""
         options = self._options

@@ -35,7 +35,7 @@ from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common.metrics import WorkerCounters
-from router.common.poller import BROKEN, READ, WRITE, Poller
+from router.common.poller import BROKEN, ENDED, READ, WRITE, Poller
 
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
@@ -164,7 +164,9 @@ class Sockets:
                 self.output.flush(connection)
                 if connection.fd < 0:
                     return
-            if events & READ:
+            if events & ENDED:
+                self._inbound.read_last(connection)
+            elif events & READ:
                 self._read(connection)
             elif events & BROKEN:
                 self.output.drop(connection)

@@ -26,7 +26,7 @@ from farm.worker.sockets import Sockets
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
-from router.common.poller import READ, Poller
+from router.common.poller import INPUT, Poller
 from router.common.token import Tokens
 from router.dialects.webpush.protocol import WebPushOptions, device_address
 from support.common import Clock, settings_with
@@ -175,9 +175,9 @@ class Shard:
             + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         known = set(self.sockets.connections)
-        self.sockets.ready(self._listener.fileno(), READ)
+        self.sockets.ready(self._listener.fileno(), INPUT)
         (fd,) = set(self.sockets.connections) - known
-        self.sockets.ready(fd, READ)
+        self.sockets.ready(fd, INPUT)
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += client.recv(1)
@@ -195,7 +195,7 @@ class Shard:
         """A device that has said hello to a router that knows it."""
         fd, device = self.open("/")
         device.send(json.dumps(HELLO))
-        self.sockets.ready(fd, READ)
+        self.sockets.ready(fd, INPUT)
         (attach,) = self.said()
         self.sockets.heard([(v.ANSWER, attach[1], v.OK, [[], None])])
         assert json.loads(device.recv())["status"] == 200
@@ -230,7 +230,7 @@ class Talker:
 
     def say(self, command: str) -> None:
         self._client.send(command)
-        self._shard.sockets.ready(self.fd, READ)
+        self._shard.sockets.ready(self.fd, INPUT)
 
     def hear(self) -> str:
         return str(self._client.recv())
@@ -246,7 +246,7 @@ class Talker:
 
     def go(self) -> None:
         self._client.sock.close()
-        self._shard.sockets.ready(self.fd, READ)
+        self._shard.sockets.ready(self.fd, INPUT)
 
     @property
     def here(self) -> bool:

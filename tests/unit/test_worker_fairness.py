@@ -16,7 +16,7 @@ from farm.worker.frames import CLOSE, POLICY, TRY_LATER
 from farm.worker.main import connection_limit
 from farm.worker.rates import Rates
 from router.common import messages as v
-from router.common.poller import READ
+from router.common.poller import INPUT, READ
 from router.store.base import Item
 
 MASK = b"\0\0\0\0"
@@ -52,7 +52,7 @@ class Raw:
             done = self.socket.send(view[:8192])
             view = view[done:]
             if self.shard.sockets.connections[self.fd].mask & READ:
-                self.shard.sockets.ready(self.fd, READ)
+                self.shard.sockets.ready(self.fd, INPUT)
 
     def come(self) -> bytes:
         """What is here already."""
@@ -142,7 +142,7 @@ def test_a_flood_behind_our_close_frame_is_looked_at_a_part_a_tick(shard: Shard)
     while connection.reader is not None:
         shard.sockets.tick()
         ticks += 1
-        shard.sockets.ready(client.fd, READ)
+        shard.sockets.ready(client.fd, INPUT)
     assert ticks >= 2
     assert client.socket.recv(10) == b""  # its close frame was found
 
@@ -205,12 +205,12 @@ def test_an_unfinished_message_has_a_deadline_that_pings_do_not_move(shard: Shar
 def test_a_message_that_waits_for_the_router_is_not_late(shard: Shard) -> None:
     client = Raw(shard)
     client.send(frame(1, b"read") + frame(1, b"x" * 300)[:-1])
-    shard.sockets.ready(client.fd, READ)  # what epoll says once more; from now on it is not asked
+    shard.sockets.ready(client.fd, INPUT)  # what epoll says once more; from now on it is not asked
     client.send(b"!")
     shard.clock.pass_by(100)
     shard.sockets.tick()
     shard.answer(b"value")
-    shard.sockets.ready(client.fd, READ)
+    shard.sockets.ready(client.fd, INPUT)
     assert [client.frame()[0] for _ in range(2)] == [1, 1]
 
 
@@ -219,14 +219,14 @@ def test_unfinished_requests_are_counted(shard: Shard) -> None:
     shard._clients.append(client)
     client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 3000)
     known = set(shard.sockets.connections)
-    shard.sockets.ready(shard._listener.fileno(), READ)
+    shard.sockets.ready(shard._listener.fileno(), INPUT)
     (fd,) = set(shard.sockets.connections) - known
-    shard.sockets.ready(fd, READ)
+    shard.sockets.ready(fd, INPUT)
     assert shard.sockets.output.budget.total > 3000
     key = base64.b64encode(b"k" * 16)
     client.sendall(b"\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n")
     client.sendall(b"Sec-WebSocket-Key: " + key + b"\r\n\r\n")
-    shard.sockets.ready(fd, READ)
+    shard.sockets.ready(fd, INPUT)
     assert shard.sockets.output.budget.total == 0
 
 
@@ -292,7 +292,7 @@ def test_registrations_have_a_rate_of_their_own() -> None:
             channel = f"11111111-2222-3333-4444-{number:012x}"
             device.send(json.dumps({"messageType": "register", "channelID": channel}))
             if shard.sockets.connections[fd].mask & READ:
-                shard.sockets.ready(fd, READ)
+                shard.sockets.ready(fd, INPUT)
             for word in shard.said():
                 if word[0] == v.SET_ADD:
                     shard.sockets.heard([(v.ANSWER, word[1], v.OK, None)])
@@ -310,10 +310,10 @@ def test_an_ack_counts_as_often_as_it_names_updates() -> None:
         (fd,) = [fd for fd, one in shard.sockets.connections.items() if one.session is not None]
         update = {"channelID": CHANNEL, "version": f"{1:016x}"}
         device.send(json.dumps({"messageType": "ack", "updates": [update] * 8}))
-        shard.sockets.ready(fd, READ)
+        shard.sockets.ready(fd, INPUT)
         assert shard.counters.rested == 0
         device.send(json.dumps({"messageType": "ack", "updates": [update] * 15}))
-        shard.sockets.ready(fd, READ)
+        shard.sockets.ready(fd, INPUT)
         assert shard.counters.rested == 1
         assert [len(word[2]) for word in shard.said() if word[0] == v.ACK] == [8, 15]
         for _ in range(4):
@@ -347,7 +347,7 @@ def test_while_nothing_may_be_heard_what_waits_goes_out_and_who_is_closing_ends(
         shard.sockets.ready_but_not_read(client.fd, READ)
     assert closing.socket.recv(10) == b""
     assert open_one.come() == b""
-    shard.sockets.ready(open_one.fd, READ)
+    shard.sockets.ready(open_one.fd, INPUT)
     assert open_one.frame() == (1, b"x")
 
 

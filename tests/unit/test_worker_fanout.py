@@ -11,7 +11,7 @@ from support.shard import NAME, ROOM, Shard, Talker
 
 from farm.worker.frames import CLOSE
 from router.common import messages as v
-from router.common.poller import READ
+from router.common.poller import INPUT
 from router.core.address_map import Lease
 from router.core.channels import Channels
 
@@ -262,7 +262,7 @@ def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: 
     assert run(shard) >= 4
     for talker in talkers:
         assert [talker.hear() for _ in range(3)] == ["asked", "joined 0 null", "one"]
-    shard.sockets.ready(talkers[8].fd, READ)
+    shard.sockets.ready(talkers[8].fd, INPUT)
     assert talkers[8].hear() == "hello"
 
 

@@ -21,7 +21,7 @@ import farm.dialects.webpush
 import farm.worker.acceptor
 from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from router.common import messages as v
-from router.common.poller import READ
+from router.common.poller import INPUT
 from router.dialects.webpush.protocol import plain_slot
 
 
@@ -64,7 +64,7 @@ class Bench:
         client = socket.create_connection(("127.0.0.1", self.shard._port))
         self.clients.append(client)
         client.sendall(sent)
-        self.shard.sockets.ready(self.shard._listener.fileno(), READ)
+        self.shard.sockets.ready(self.shard._listener.fileno(), INPUT)
         self.look()
         return client
 

@@ -88,6 +88,7 @@ class Transport:
     max_waiting: bytes of output that may wait for a slow reader; 0: `worker.write_buffer_bytes`.
     once: whether what a session says first, all of it that it says at once, is the whole answer (long polling). Then
     the session ends, and where the transport `keeps_alive`, the next request may come on the same connection.
+    two_way: whether a peer that has ended its direction (TCP's FIN) has no use for an answer either.
     """
 
     __slots__ = ()
@@ -95,6 +96,7 @@ class Transport:
     max_waiting: int = 0
     once: bool = False
     keeps_alive: bool = False
+    two_way: bool = False
 
     # ------------------------------------------------------------------ the request
 

@@ -35,6 +35,7 @@ class WebSocket(Transport):
 
     __slots__ = ()
 
+    two_way = True
     texts = staticmethod(short_texts)
     text = staticmethod(encode_text)
 
