@@ -146,7 +146,14 @@ class WorkerOptions(Section):
     handshake_timeout: float = option(10.0, "from accept to the whole upgrade request", unit="s", ge=1, le=1000)
     write_timeout: float = option(10.0, "how long output may wait for a slow device", unit="s", ge=1)
     close_timeout: float = option(5.0, "how long a close handshake may take", unit="s", ge=1)
-    accept_batch: int = option(256, "connections accepted in one go", unit="connections", ge=1)
+    accept_batch: int = option(64, "connections accepted in one go, at most", unit="connections", ge=1)
+    accept_lag: float = option(
+        0.5,
+        "where what is ready waits for longer than this, in the worker or in the router, fewer connections are "
+        "accepted: further devices wait in the kernel's queue, and those that are here are served; 0: never fewer",
+        unit="s",
+        ge=0,
+    )
     keepalive: int = option(
         1800,
         "silence after which a device gets a WebSocket ping, to find out whether it is there; 0: none",

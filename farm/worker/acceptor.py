@@ -1,4 +1,11 @@
-"""The listeners of a worker: connections are accepted in batches, and not while there is no room for them."""
+"""The listeners of a worker: connections are accepted in batches, and no more than can be served.
+
+Not while there is no room for them. And in a storm only as many as get their answers soon: what is let in beyond that
+waits behind what was let in before, on the device's time, until the device gives up and comes again. Then all work is
+for those that have gone. So where a turn through all that is ready takes longer than `worker.accept_lag`, or the router
+is behind by that, the next batch is smaller. The others wait in the kernel's queue, where they cost nothing; those that
+gave up there are thrown away before anything is done for them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from farm.capacity import REFUSAL_ROOM
 from farm.settings import WorkerOptions
@@ -16,7 +23,10 @@ from farm.worker.table import Table
 from farm.worker.transports import HTTP, Transport
 from router.common import logs
 from router.common.metrics import WorkerCounters
-from router.common.poller import READ, Poller
+from router.common.poller import READ, Poller, has_left
+
+_MOST_GONE: Final = 256
+"""Connections of devices that have gone again that are thrown away in one go."""
 
 
 class Acceptor:
@@ -35,14 +45,19 @@ class Acceptor:
         max_connections: int,
         addresses: dict[int, Any],
         meet: Callable[[Connection], None],
+        lag: Callable[[], float],
     ) -> None:
+        """lag: for how many seconds the router has not answered."""
         self._connections = connections
         self._poller = poller
         self._clock = clock
-        self._batch = options.accept_batch
+        self._most = self._batch = options.accept_batch
         self._counters = counters
         self._addresses = addresses
         self._meet = meet
+        self._lag = lag
+        self._most_lag = options.accept_lag or float("inf")
+        self._left: dict[int, float] = {}  # when a listener's queue was left last, where there was more in it
         self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
         self._paused: list[int] = []  # of them, those that epoll does not watch
         self.max_connections = max_connections
@@ -77,7 +92,13 @@ class Acceptor:
     def _accept(self, listener: socket.socket, transport: Transport) -> None:
         accept = listener._accept  # type: ignore[attr-defined]  # accept() without a socket object a connection
         room = self.max_connections + REFUSAL_ROOM - len(self._connections)
-        for _ in range(min(self._batch, room)):
+        lag = self._lag()
+        here = listener.fileno()
+        batch = self._next_batch(here, lag)
+        some_may_have_left = batch < self._most
+        gone = 0
+        left = min(batch, room)
+        while left > 0:
             try:
                 fd, address = accept()
             except BlockingIOError:
@@ -88,6 +109,12 @@ class Acceptor:
                 # Out of descriptors or memory: leave them in the queue until something has been closed.
                 self._cannot_accept(error)
                 return
+            if some_may_have_left and gone < _MOST_GONE and has_left(fd):
+                os.close(fd)
+                gone += 1
+                self._counters.connections_given_up += 1
+                continue
+            left -= 1
             try:
                 os.set_blocking(fd, False)
                 self._poller.register(fd, READ)
@@ -100,14 +127,27 @@ class Acceptor:
             self._addresses[fd] = address
             self._meet(connection)
             self._counters.connects += 1
-        if room <= self._batch:
-            self._pause()
+        self._left[here] = self._clock.now
+        if room <= self._most or lag > self._most_lag:
+            self._pause()  # until the next tick
+
+    def _next_batch(self, listener: int, lag: float) -> int:
+        """How many are accepted now. If the queue was not empty when it was left, what has passed until this, its next
+        turn, is how long something that is ready waits in this worker."""
+        now = self._clock.now
+        late = max(lag, now - self._left.pop(listener, now))
+        if late > self._most_lag:
+            self._batch = max(1, int(self._batch * self._most_lag / late))
+        else:
+            self._batch = min(self._most, 2 * self._batch)
+        return self._batch
 
     def _cannot_accept(self, error: OSError) -> None:
         logs.limited("device.accept_failed", error=str(error), hint="it is tried again when there is room")
         self._pause()
 
     def _pause(self) -> None:
+        self._left.clear()
         for fd in self._listeners:
             if fd not in self._paused:
                 self._paused.append(fd)

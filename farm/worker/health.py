@@ -27,6 +27,11 @@ class Health:
         self.refusing = ""
         """Why the store refuses what is to be kept, as the router says; "": it does not."""
 
+    @property
+    def lag(self) -> float:
+        """How far the router is behind, in seconds."""
+        return self._link.lag
+
     def reasons(self, full: bool) -> list[str]:
         """Why nothing new should be sent here; empty: all is well."""
         link = self._link

@@ -65,7 +65,7 @@ class WorkerLink:
         self._joining = False
         self._sequence = 0
         self._announced = 0  # the batch with the last ANNOUNCE
-        self._unconfirmed: deque[tuple[int, bytes, int]] = deque()  # sequence, batch, words in it
+        self._unconfirmed: deque[tuple[int, bytes, int, float]] = deque()  # sequence, batch, words in it, since when
         self._unconfirmed_words = 0
         self._unconfirmed_bytes = 0
         self._unkept: dict[tuple[bytes, str], int] = {}  # acknowledged, and the store could not keep that
@@ -92,6 +92,11 @@ class WorkerLink:
     def unconfirmed(self) -> int:
         """Batches that the router has not confirmed."""
         return len(self._unconfirmed)
+
+    @property
+    def lag(self) -> float:
+        """For how many seconds the router has not confirmed what it was sent."""
+        return monotonic() - self._unconfirmed[0][3] if self._unconfirmed else 0.0
 
     @property
     def saturated(self) -> bool:
@@ -155,7 +160,7 @@ class WorkerLink:
                 self._drop(words[0], f"longer than link.max_message_bytes = {self._options.max_message_bytes}")
             return
         self._sequence = sequence
-        self._unconfirmed.append((sequence, batch, len(words)))
+        self._unconfirmed.append((sequence, batch, len(words), monotonic()))
         self._unconfirmed_words += len(words)
         self._unconfirmed_bytes += len(batch)
         # Until WELCOME there goes nothing but READY, perhaps twice: a batch between the two would be heard in a lease
@@ -215,7 +220,7 @@ class WorkerLink:
     def _confirm(self, confirmed: int) -> None:
         unconfirmed = self._unconfirmed
         while unconfirmed and unconfirmed[0][0] <= confirmed:
-            _, batch, words = unconfirmed.popleft()
+            _, batch, words, _ = unconfirmed.popleft()
             self._unconfirmed_words -= words
             self._unconfirmed_bytes -= len(batch)
         if self._again is not None and self._again[0] <= confirmed:
@@ -259,7 +264,7 @@ class WorkerLink:
         if self._again is not None and self._again[0] in sequences:
             self._again = None  # once more, later
         most = self._options.max_unconfirmed_words
-        for sequence, batch, _ in self._unconfirmed:
+        for sequence, batch, _, _ in self._unconfirmed:
             if sequence not in sequences:
                 continue
             for word in v.unpack(batch, len(batch))[2]:
@@ -294,7 +299,7 @@ class WorkerLink:
         # First what was said and not confirmed, acks among it; then what is held: the router answers that with
         # what waits in the store, which must not be what was acknowledged already.
         self._unsent.clear()
-        self._unsent.extend(batch for _, batch, _ in self._unconfirmed)
+        self._unsent.extend(batch for _, batch, _, _ in self._unconfirmed)
         if self.words:
             self._enqueue(self.words)
             self.words.clear()

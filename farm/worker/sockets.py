@@ -106,9 +106,9 @@ class Sockets:
         output.due = events.due
         broadcasts = BroadcastScan(trackers or {})
         self._timers = Timers(connections, clock, wheel, options, counters, turns, output, performer, broadcasts)
-        self._acceptor = Acceptor(
-            connections, poller, clock, options, counters, max_connections, addresses, self._timers.meet
-        )
+        lag = (lambda: health.lag) if health is not None else float
+        meet = self._timers.meet
+        self._acceptor = Acceptor(connections, poller, clock, options, counters, max_connections, addresses, meet, lag)
         socket_ids = SocketIds(connections)
         self._admissions = Admissions(
             dialects,

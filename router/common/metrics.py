@@ -66,6 +66,9 @@ WORKER_METRICS = (
     Metric("disconnects", "counter", "Device connections closed, for whatever reason."),
     Metric("upgrades", "counter", "Upgrade requests answered 101."),
     Metric("upgrades_refused", "counter", "Requests on the device port answered with an HTTP error."),
+    Metric(
+        "connections_given_up", "counter", "Device connections that had ended again before a busy worker accepted them."
+    ),
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
     Metric("hellos", "counter", "hello commands answered 200."),
@@ -161,6 +164,7 @@ class WorkerCounters:
     disconnects: int
     upgrades: int
     upgrades_refused: int
+    connections_given_up: int
     connections_refused: int
     handed_over: int
     hellos: int

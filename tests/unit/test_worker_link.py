@@ -146,11 +146,13 @@ async def test_what_is_not_durable_is_said_again_to_another_router(rig: Rig, tmp
         ends.say((v.ACK, DEVICE, [["never heard", 1]]))
         ends.held = [bytes([number]) * 16 for number in range(5)]
         assert ends.worker.unconfirmed == 2
+        assert ends.worker.lag > 0
         rig.store.release()
         await rig.settle()
         assert ends.worker.unconfirmed == 2
         ends.router_comes()
         await ends.until(lambda: rig.hub.counters.acks == 2 and ends.worker.unconfirmed == 0)
+        assert ends.worker.lag == 0
         (peer,) = rig.hub.peers.values()
         assert [rig.hub.map.device(key) for key in ends.held] == [peer.lease] * 5
         assert ends.worker.joined
