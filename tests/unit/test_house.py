@@ -18,10 +18,6 @@ UNCUT: Final = {
         "hub",
         "pusher_app",
         "pusher_device",
-        "simplepush_app",
-        "simplepush_device",
-        "webpush_app",
-        "webpush_device",
         "worker_sockets",
     )
 }
