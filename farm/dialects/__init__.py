@@ -22,6 +22,7 @@ from farm.worker.upgrade import READING, Answer, Request
 from router.common.messages import OK
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
+from router.common.position import LogEvent
 from router.common.token import Tokens
 from router.dialects import DialectSpec
 from router.dialects import specs as app_server_specs
@@ -112,6 +113,14 @@ class Ping(NamedTuple):
     payload: bytes = b""
 
 
+class Event(NamedTuple):
+    """Effect: send an event of a channel's log as it is sent to all subscribers."""
+
+    text: bytes
+    """The text message that the dialect makes of it."""
+    logged: LogEvent | None = None
+
+
 class Respond(NamedTuple):
     """Effect: status and headers of the answer, where a transport answers once and has not yet; elsewhere nothing."""
 
@@ -153,6 +162,7 @@ Effect = (
     | Registered
     | Tick
     | Ping
+    | Event
     | Respond
     | tuple[Any, ...]
 )

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from typing import Any
 
-from farm.dialects import REGISTERED, Become, Binary, Call, Close, Effects, Ping, Respond, Subscribe, Tick, Unsubscribe
+from farm.dialects import (
+    REGISTERED,
+    Become,
+    Binary,
+    Call,
+    Close,
+    Effects,
+    Event,
+    Ping,
+    Respond,
+    Subscribe,
+    Tick,
+    Unsubscribe,
+)
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
@@ -93,7 +106,9 @@ class Performer:
                     more = effects_of(connection.session.subscribed, results, self._clock.now)
                     closing = self._collect(connection, more, frames) or closing
             elif isinstance(effect, Unsubscribe):
-                if self._busy and (due := self._output.due(connection, (effect.key,))):
+                # What one that answers once is not told now it asks for with its next request.
+                busy = self._busy and not connection.transport.once
+                if busy and (due := self._output.due(connection, (effect.key,))):
                     frames.insert(0, due)
                 self._subscriptions.leave(connection, effect.key)
             elif isinstance(effect, Tick):
@@ -101,6 +116,8 @@ class Performer:
             elif isinstance(effect, Ping):
                 if ping := connection.transport.ping(effect.payload):
                     frames.append(ping)
+            elif isinstance(effect, Event):
+                frames.append(connection.transport.event(*effect))
             elif isinstance(effect, Respond):
                 if (head := connection.transport.respond(*effect)) is not None:
                     frames.insert(0, head)

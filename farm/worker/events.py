@@ -7,19 +7,22 @@ the same subscriber meanwhile is one write with it. So other devices have their 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from typing import Final
 
 from farm.dialects import Presence, Subscribed
 from farm.settings import WorkerOptions
 from farm.worker.connection import Connection
+from farm.worker.encoded import Data, Encoded, Frame, by_transport
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
 from farm.worker.frames import TRY_LATER, encode_text
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
 from farm.worker.subscriptions import Change, Subscriptions
+from farm.worker.transports.websocket import WEBSOCKET
 from router.common import logs
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
+from router.common.position import LogEvent
 
 _MEMBER_BYTES: Final = 64
 """Of a member, about, in what a new subscriber is told."""
@@ -31,6 +34,7 @@ class Events:
     """What is said to channels. `drop`, `put`, `buffer`, `close` and `answer` do to a connection what their names say:
 
     put(connection, data)      write it, or buffer what the kernel does not take
+    answered(connection, data) this is the whole answer of a transport that answers once
     buffer(connection, data)   the kernel has not taken this
     close(connection, code, reason)
     answer(connection, number, results, events)   what became of the Subscribe of this number, and the events that
@@ -46,6 +50,7 @@ class Events:
         presences: Mapping[str, Presence],
         drop: Callable[[Connection], None],
         put: Callable[[Connection, bytes], bool],
+        answered: Callable[[Connection, bytes], bool],
         buffer: Callable[[Connection, bytes], None],
         close: Callable[[Connection, int, str], None],
         answer: Answer,
@@ -56,6 +61,8 @@ class Events:
         self._presences = presences
         self._drop = drop
         self._put = put
+        self._answered = answered
+        self._various = subscriptions.various
         self._buffer = buffer
         self._close = close
         self._answer = answer
@@ -71,7 +78,7 @@ class Events:
         self._counters.events_heard += 1
         if channel.waiting is not None:
             self._hold(channel, event)
-        self._say(channel, encode_text(event.text), now, event.left_out)
+        self._say(channel, self._frame(channel, event.text, True), now, event.left_out)
 
     def _hold(self, channel: LocalChannel, event: HeldEvent) -> None:
         """Keep an event for those that are about to be subscribed."""
@@ -95,7 +102,7 @@ class Events:
         for told, users in ((dialect.member_added, change.added), (dialect.member_removed, change.removed)):
             for user, info in users:
                 try:
-                    frame = encode_text(told(label, user, info))
+                    frame = self._frame(channel, told(label, user, info), False)
                 except Exception as error:  # the others are told of, and who waits for this gets in
                     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
                 else:
@@ -119,7 +126,13 @@ class Events:
 
     # ------------------------------------------------------------------ writing
 
-    def _say(self, channel: LocalChannel, frame: bytes, now: float, left_out: Connection | None = None) -> None:
+    def _frame(self, channel: LocalChannel, text: bytes, event: bool, logged: LogEvent | None = None) -> Frame:
+        """What is said to a channel; event: whether it is an event, and not a message that tells of members."""
+        if channel in self._various:
+            return Encoded(text, event, logged)
+        return WEBSOCKET.event(text, logged) if event else encode_text(text)
+
+    def _say(self, channel: LocalChannel, frame: Frame, now: float, left_out: Connection | None = None) -> None:
         fan_outs = self._fan_outs
         fan_out = fan_outs.going.get(channel)
         if fan_out is None:
@@ -139,16 +152,16 @@ class Events:
         if left_out is not None:
             due, frames = fan_out.due(left_out)
             self._counters.events_sent += frames
-            if due:
-                self._put(left_out, due)
+            if frames:
+                self._give(left_out, due)
         fan_outs.say(channel, frame, now)
         if left_out is not None:
             fan_out.leave_out(left_out)
 
-    def _fits(self, fan_out: FanOut[Connection], frame: bytes) -> bool:
+    def _fits(self, fan_out: FanOut[Connection], frame: Sized) -> bool:
         return not fan_out.size or fan_out.size + len(frame) <= self._most_a_room
 
-    def _hurry(self, channel: LocalChannel, frame: bytes, now: float) -> None:
+    def _hurry(self, channel: LocalChannel, frame: Sized, now: float) -> None:
         """More waits than may: write it at once."""
         self._counters.fanouts_hurried += 1
         logs.limited("worker.fanout_behind", hint="events come faster than they can be written to their subscribers")
@@ -194,8 +207,31 @@ class Events:
             self._write(batch.subscribers, batch.data, batch.frames)
         return spent
 
-    def _write(self, audience: Collection[Connection], data: bytes, frames: int) -> None:
-        """Write the same to many connections, which is all that this loop does.
+    def _write(self, audience: Collection[Connection], data: Data, frames: int) -> None:
+        """Write the same to many connections."""
+        if isinstance(data, bytes):
+            self._write_bytes(audience, data, frames)
+            return
+        for transport, connections in by_transport(audience).items():
+            found = data.by(transport)
+            if transport.once:
+                for connection in connections:
+                    self._answered(connection, found)
+                self._counters.events_sent += len(connections) * frames
+            else:
+                self._write_bytes(connections, found, frames)
+
+    def _give(self, connection: Connection, data: Data) -> None:
+        """Write this to one connection."""
+        if isinstance(data, bytes):
+            self._put(connection, data)
+        elif connection.transport.once:
+            self._answered(connection, data.by(connection.transport))
+        else:
+            self._put(connection, data.by(connection.transport))
+
+    def _write_bytes(self, audience: Collection[Connection], data: bytes, frames: int) -> None:
+        """Write the same bytes to many connections, which is all that this loop does.
 
         Nobody goes while it runs, so that the audience may be a channel's own table; who can't take all of it now has
         his turn behind all others.
@@ -234,7 +270,9 @@ class Events:
                 data, frames = fan_out.due(connection)
                 if frames:
                     self._counters.events_sent += frames
-                    found.append(data)
+                    if connection.transport.once:  # one answer is all that it can be given
+                        return bytes(data.by(connection.transport))
+                    found.append(data if isinstance(data, bytes) else data.by(connection.transport))
         return b"".join(found)
 
     def count(self, now: float) -> None:

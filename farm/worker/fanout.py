@@ -15,11 +15,12 @@ say something to a channel is to append one frame, however many subscribers ther
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Final, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 Subscriber = TypeVar("Subscriber")
 Channel = TypeVar("Channel")
+Join = Callable[[list[Any]], Any]
 
 WRITE_BYTES: Final = 16_384
 """To write so many bytes more costs about as much as one write more."""
@@ -35,7 +36,7 @@ _NOBODY: Final = 1 << 62
 class Frame(NamedTuple):
     """Something that was said."""
 
-    data: bytes
+    data: Any
     at: float
 
 
@@ -43,8 +44,8 @@ class Batch(NamedTuple, Generic[Subscriber]):
     """Whose turn it is."""
 
     subscribers: list[Subscriber]
-    data: bytes
-    """What is due to each of them."""
+    data: Any
+    """What is due to each of them: one frame, or several joined."""
     frames: int
     """How many frames that is."""
 
@@ -52,7 +53,8 @@ class Batch(NamedTuple, Generic[Subscriber]):
 class FanOut(Generic[Subscriber]):
     """What is being said to the subscribers of one channel.
 
-    most: bytes that are joined into one write; a longer frame is a write by itself.
+    most: bytes that are joined into one write; a longer frame is a write by itself. join: makes one of several frames,
+    which are bytes or have a length and are understood by it.
     """
 
     __slots__ = (
@@ -61,6 +63,7 @@ class FanOut(Generic[Subscriber]):
         "_first",
         "_floor",
         "_frames",
+        "_join",
         "_joined",
         "_levels",
         "_most",
@@ -69,14 +72,15 @@ class FanOut(Generic[Subscriber]):
         "size",
     )
 
-    def __init__(self, subscribers: Iterable[Subscriber], most: int) -> None:
+    def __init__(self, subscribers: Iterable[Subscriber], most: int, join: Join = b"".join) -> None:
+        self._join = join
         self._ring = list(subscribers)
         self._levels = dict.fromkeys(self._ring, 0)
         self._at = 0  # the place in the ring of whose turn it is
         self._floor = _NOBODY  # no level given in this sweep is lower
         self._frames: list[Frame] = []
         self._first = self._end = 0  # numbers: of the first of them, and of the next that is said
-        self._joined: dict[int, tuple[bytes, int]] = {}  # level -> what is due from there, and up to where
+        self._joined: dict[int, tuple[Any, int]] = {}  # level -> what is due from there, and up to where
         self._most = most
         self.size = 0
         """Bytes of the frames that wait."""
@@ -112,7 +116,7 @@ class FanOut(Generic[Subscriber]):
 
     # ------------------------------------------------------------------ what is said
 
-    def say(self, data: bytes, at: float) -> None:
+    def say(self, data: Any, at: float) -> None:
         """One more frame, for all who are in."""
         self._frames.append(Frame(data, at))
         self._end += 1
@@ -126,13 +130,13 @@ class FanOut(Generic[Subscriber]):
 
     # ------------------------------------------------------------------ whose turn it is
 
-    def due(self, subscriber: Subscriber) -> tuple[bytes, int]:
+    def due(self, subscriber: Subscriber) -> tuple[Any, int]:
         """All that is due to this subscriber, out of turn, and how many frames that is. It counts as given."""
         level = self._levels.get(subscriber, self._end)
         if level == self._end:
             return b"", 0
         self._levels[subscriber] = self._end
-        return b"".join(frame.data for frame in self._frames[level - self._first :]), self._end - level
+        return self._join([frame.data for frame in self._frames[level - self._first :]]), self._end - level
 
     def take(self, most: int) -> tuple[Batch[Subscriber] | None, int]:
         """The next subscribers to whom the same is due. They count as having got it.
@@ -144,7 +148,8 @@ class FanOut(Generic[Subscriber]):
         at = first = self._at
         stop = min(len(ring), at + most * _LOOK)
         taken: list[Subscriber] = []
-        due, data, upto, weight = _NOBODY, b"", end, 1
+        data: Any = b""
+        due, upto, weight = _NOBODY, end, 1
         while at < stop:
             subscriber = ring[at]
             level = levels.get(subscriber)
@@ -170,7 +175,7 @@ class FanOut(Generic[Subscriber]):
         self._at = at
         self._floor = min(self._floor, upto)
 
-    def _join_up(self, level: int) -> tuple[bytes, int]:
+    def _join_up(self, level: int) -> tuple[Any, int]:
         """What is due from a level on, as one write, and the level after it."""
         found = self._joined.get(level)
         if found is None:
@@ -181,7 +186,7 @@ class FanOut(Generic[Subscriber]):
                 if many and size > self._most:
                     break
                 many += 1
-            found = self._joined[level] = (b"".join(frame.data for frame in frames[:many]), level + many)
+            found = self._joined[level] = (self._join([frame.data for frame in frames[:many]]), level + many)
         return found
 
     def sweep_again(self) -> float:
@@ -207,10 +212,11 @@ class FanOut(Generic[Subscriber]):
 class FanOuts(Generic[Channel, Subscriber]):
     """All that go on in a worker. They take turns.
 
-    most: bytes that are joined into one write."""
+    most: bytes that are joined into one write. join: makes one of several frames."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, join: Join = b"".join) -> None:
         self._most = most
+        self._join = join
         self.going: dict[Channel, FanOut[Subscriber]] = {}
         self._order: deque[Channel] = deque()  # whose turn is next
         self.get = self.going.get
@@ -220,12 +226,12 @@ class FanOuts(Generic[Channel, Subscriber]):
 
     def begin(self, channel: Channel, subscribers: Iterable[Subscriber]) -> FanOut[Subscriber]:
         """A fan-out to these, to whom nothing is due so far. There must be none that goes on."""
-        fan_out = self.going[channel] = FanOut(subscribers, self._most)
+        fan_out = self.going[channel] = FanOut(subscribers, self._most, self._join)
         self._order.append(channel)
         self._count(fan_out)
         return fan_out
 
-    def say(self, channel: Channel, data: bytes, at: float) -> None:
+    def say(self, channel: Channel, data: Any, at: float) -> None:
         """Say one more frame in a fan-out that goes on."""
         fan_out = self.going[channel]
         fan_out.say(data, at)

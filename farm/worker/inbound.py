@@ -217,8 +217,9 @@ class Inbound:
             effects = effects_of(connection.session.subscribed, results, self._clock.now)
             self._performer.perform(connection, effects)
             if events and connection.phase == OPEN:
-                texts = [event.text for event in events if not (event.last and connection.call)]
-                self._performer.perform(connection, texts)
+                wanted = [(event.text, None) for event in events if not (event.last and connection.call)]
+                if wanted:
+                    self._output.events(connection, wanted)
             self.go_on(connection)
 
     def _waited_for(self, connection: Connection, number: int) -> bool:

@@ -26,6 +26,7 @@ from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, WRITE, Poller, half_close
+from router.common.position import LogEvent
 
 _DISCARDED: Final = 512  # frames of a connection that is being closed that are looked at in a tick
 
@@ -167,14 +168,27 @@ class Output:
     def answer(self, connection: Connection, parts: Sequence[bytes], code: int = 0, reason: str = "") -> bool:
         """Give the whole answer of a transport that answers once. Returns: whether the kernel has it all.
 
-        An event that waits for its turn is the answer itself: it was said before."""
+        Events that wait for their turn are the answer themselves: they were said before."""
+        if connection.phase != OPEN:
+            return False
         transport = connection.transport
         due = self.due(connection, None) if self._busy else b""
         return self.answered(connection, due or transport.answer(parts, code, reason))
 
+    def events(self, connection: Connection, events: Sequence[tuple[bytes, LogEvent | None]]) -> None:
+        """Send these events of channels, as `Transport.event` takes them."""
+        transport = connection.transport
+        frames = [transport.event(*event) for event in events]
+        if transport.once:
+            self.answer(connection, frames)
+        else:
+            self.write(connection, b"".join(frames))
+
     def answered(self, connection: Connection, data: bytes) -> bool:
         """This is the whole answer of a transport that answers once: after it comes the next request, or the end.
         Returns: whether the kernel has it all."""
+        if connection.phase != OPEN:
+            return False
         if not connection.transport.keeps_alive:
             return self.finish(connection, data)
         self._forget(connection)

@@ -18,6 +18,7 @@ from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, Connection
 from farm.worker.effects import Performer
+from farm.worker.encoded import join
 from farm.worker.events import Events
 from farm.worker.fanout import FanOuts
 from farm.worker.fd_passing import Handover
@@ -72,7 +73,7 @@ class Sockets:
         attachments = Attachments(tell, monotonic)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
-        fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART)
+        fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART, join)
         self._fan_outs = fan_outs.going
         self.subscriptions = subscriptions = Subscriptions(tell, attachments.number, fan_outs, options.max_held_bytes)
         self.output = output = Output(
@@ -99,6 +100,7 @@ class Sockets:
             presences or {},
             output.drop,
             output.put,
+            output.answered,
             output.buffer,
             output.close,
             inbound.subscribed,
@@ -257,6 +259,8 @@ class Sockets:
             self.output.drop(connection)
         else:
             self.close(connection, *(Session if connection.session is None else connection.session).farewell)
+            if connection.phase == IDLE:  # answered, and there will be no next request
+                self.output.finish(connection, b"")
 
     def drop_all(self) -> None:
         """Close every descriptor now."""

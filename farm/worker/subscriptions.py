@@ -21,6 +21,7 @@ from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.local_channel import OPEN, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
+from farm.worker.transports.websocket import WEBSOCKET
 from router.common import messages as v
 
 
@@ -62,6 +63,8 @@ class Subscriptions:
         self.get = self._channels.get
         self._calls: dict[int, _Call] = {}
         self._uncounted: dict[LocalChannel, None] = {}
+        self.various: set[LocalChannel] = set()
+        """Channels that have, or have had, subscribers of another transport than WebSocket."""
         self.ready: deque[Joining] = deque()
         """Connections that wait for nothing any more: each is to be given to `complete`, in this order."""
         self.held_bytes = 0
@@ -189,6 +192,8 @@ class Subscriptions:
             channel.hide(connection)
             return
         channel.add(connection, wanted.user)
+        if connection.transport is not WEBSOCKET:
+            self.various.add(channel)
         self._fan_outs.join(channel, connection)
         if not channel.counted and (wanted.label or channel.label):
             self._tell_subscribe(channel, 0, wanted.label or channel.label)
@@ -247,6 +252,7 @@ class Subscriptions:
             return
         if self._channels.get(channel.key) is channel:
             del self._channels[channel.key]
+            self.various.discard(channel)
             self._uncounted.pop(channel, None)
             self._calls.pop(channel.call, None)
             self._tell((v.UNSUBSCRIBE, channel.key))

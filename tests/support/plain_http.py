@@ -30,7 +30,8 @@ from farm.worker.transports.websocket import WEBSOCKET
 from farm.worker.upgrade import Refusal, Request, header_lines, response_head
 from router.common import messages as v
 from router.common.poller import READ
-from support.shard import LABEL, PATIENCE_S, ROOM, Shard
+from router.common.position import LogEvent
+from support.shard import LABEL, OTHER, PATIENCE_S, ROOM, Shard
 
 MAX_BODY: Final = 1000
 MAX_LINE: Final = 100
@@ -53,8 +54,8 @@ class Chunks(Transport):
     def binary(self, payload: bytes) -> bytes:
         return self.text(payload)
 
-    def event(self, body: bytes) -> bytes:
-        return self.text(b"event " + body)
+    def event(self, text: bytes, logged: LogEvent | None) -> bytes:
+        return self.text(b"event " + text)
 
     def ping(self, payload: bytes) -> bytes:
         return self.text(b"ping")
@@ -63,8 +64,12 @@ class Chunks(Transport):
         return self.text(f"closed {code} {reason}".encode()) + b"0\r\n\r\n"
 
 
+class Part(bytes):
+    """An event of a channel in an answer."""
+
+
 class LongPoll(Transport):
-    """What is said first is the answer."""
+    """What is said first is the answer. Its Etag is the number of events in it."""
 
     __slots__ = ("keeps_alive",)
 
@@ -79,15 +84,16 @@ class LongPoll(Transport):
     def text(self, payload: bytes) -> bytes:
         return payload + b"\n"
 
-    def event(self, body: bytes) -> bytes:
-        return self.answer((self.respond(200, (("Etag", "1"),)), self.text(body)), 0, "")
+    def event(self, text: bytes, logged: LogEvent | None) -> bytes:
+        return Part(self.text(text))
 
     def respond(self, status: int, headers: Headers) -> ResponseHead:
         return ResponseHead(f"HTTP/1.1 {status} \r\n".encode() + header_lines(headers))
 
     def answer(self, parts: Sequence[bytes], code: int, reason: str) -> bytes:
         if not (parts and isinstance(parts[0], ResponseHead)):
-            parts = (self.respond(200 if parts else 304, ()), *parts)
+            events = sum(isinstance(part, Part) for part in parts)
+            parts = (self.respond(200 if parts else 304, (("Etag", str(events)),)), *parts)
         body = b"".join(parts[1:])
         headers = [] if self.keeps_alive else [("Connection", "close")]
         return parts[0] + header_lines([*headers, ("Content-Length", str(len(body)))]) + b"\r\n" + body
@@ -174,12 +180,17 @@ class PlainSession(Session):
     def begun(self, now: float) -> Effects:
         if self._says:
             yield from map(str.encode, self._says.split("&"))
+        if "end" in self._parts:
+            yield Close(NORMAL, "end")
         if "nothing" in self._parts:
             yield Respond(304, (("Etag", "none"),))
             yield Close(NORMAL, "nothing")
         if "join" in self._parts:
             self._channels = (ROOM,)
             yield Subscribe((Subscription(ROOM, LABEL),))
+        if "both" in self._parts:
+            self._channels = (ROOM, OTHER)
+            yield Subscribe((Subscription(ROOM, LABEL), Subscription(OTHER)))
 
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
         return ()
@@ -201,11 +212,12 @@ class PlainSession(Session):
 
 
 class Plain(Dialect):
-    """Its sessions, in the order in which they were opened, stay in `sessions`."""
+    """Its requests and sessions stay in `requests` and `sessions`, if it is to keep them."""
 
     methods = (b"GET", b"HEAD", b"POST")
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: bool = True) -> None:
+        self._keeps = keeps
         self.sessions: list[PlainSession] = []
         self.requests: list[Request] = []
 
@@ -226,7 +238,8 @@ class Plain(Dialect):
         return CHUNKS
 
     def opened(self, request: Request) -> Opened:
-        self.requests.append(request)
+        if self._keeps:
+            self.requests.append(request)
         if request.method == b"POST":
             return Answer(200, request.body, (("X-Address", request.address),), "application/octet-stream")
         if "asked" in request.path:
@@ -255,7 +268,8 @@ class Plain(Dialect):
 
     def _session(self, request: Request) -> PlainSession:
         session = PlainSession(request)
-        self.sessions.append(session)
+        if self._keeps:
+            self.sessions.append(session)
         return session
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from support.plain_http import Plain, get
 from support.shard import CHANNEL, HELLO, KEY, ROOM, Shard
 
 import farm.dialects.webpush
@@ -223,6 +224,42 @@ def takes_nothing(bench: Bench) -> None:
     bench.say(client, frame(TEXT, b"and more"))
 
 
+def streams(bench: Bench) -> None:
+    for path in ("/plain/stream/join?hi", "/plain/stream/join", "/plain/stream"):
+        bench.accepted(get(path))
+    bench.answer()
+    bench.shard.event("to both")
+
+
+def streams_and_websockets_are_told(bench: Bench) -> None:
+    streams(bench)
+    in_a_room(bench)
+    for number in range(3):
+        bench.shard.sockets.heard([(v.EVENT, ROOM, 0, str(number), "")])
+
+
+def polls(bench: Bench) -> None:
+    for path in ("/plain/poll/join", "/plain/poll?answered", "/plain/poll?answered"):
+        bench.accepted(get(path))
+    bench.say(bench.clients[-1], get("/plain/poll/join") + get("/plain/poll/join") + b"GET /half")
+    bench.answer()
+
+
+def polls_and_was_told(bench: Bench) -> None:
+    polls(bench)
+    for number in range(3):
+        bench.shard.sockets.heard([(v.EVENT, ROOM, 0, str(number), "")])
+
+
+def waits_to_be_admitted(bench: Bench) -> None:
+    for path in ("/plain/asked/stream", "/plain/asked/poll"):
+        bench.accepted(get(path) + b"and more")
+
+
+def half_a_body(bench: Bench) -> None:
+    bench.accepted(get("/plain/x", "Content-Length: 5", method="POST") + b"x")
+
+
 def a_defect(bench: Bench) -> None:
     bench.open("/talk/x", frame(TEXT, b"break"))
     bench.open("/talk/x", frame(TEXT, b"break later"))
@@ -303,6 +340,12 @@ STATES: list[Callable[[Bench], object]] = [
     heard_what_it_reads,
     dismissed,
     takes_nothing,
+    streams,
+    streams_and_websockets_are_told,
+    polls,
+    polls_and_was_told,
+    waits_to_be_admitted,
+    half_a_body,
     a_defect,
 ]
 ENDS: list[Callable[[Bench], None]] = [
@@ -326,7 +369,8 @@ def shard(monkeypatch: pytest.MonkeyPatch, living: Counter[str]) -> Iterator[Sha
     logging.disable()  # pytest keeps what is logged, with its frames
     for module, name in ((farm.worker.acceptor, "Connection"), (farm.dialects.webpush, "WebPushSession")):
         monkeypatch.setattr(module, name, counted(getattr(module, name), living))
-    shard = Shard(worker={"frames_a_turn": 8}, limits={"commands_per_second": 20})
+    more = {"/plain/**": Plain(keeps=False)}
+    shard = Shard(worker={"frames_a_turn": 8, "fanout_slice": 2}, limits={"commands_per_second": 20}, more=more)
     gc.collect()
     gc.disable()
     yield shard

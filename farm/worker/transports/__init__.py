@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from farm.worker import upgrade
 from farm.worker.upgrade import Refusal, Request
+from router.common.position import LogEvent
 
 Headers = Sequence[tuple[str, str]]
 
@@ -143,10 +144,10 @@ class Transport:
         """The bytes of a binary message."""
         raise NotImplementedError
 
-    def event(self, body: bytes) -> bytes:
-        """The bytes of an event of a channel, as the router has it. Made once for all its subscribers of this kind. For
-        one that answers once: the whole answer."""
-        return self.answer((self.text(body),), 0, "") if self.once else self.text(body)
+    def event(self, text: bytes, logged: LogEvent | None) -> bytes:
+        """The bytes of an event of a channel, made once for all its subscribers of this kind. text: the text message
+        that its dialect makes of it. logged: what the channel's log has of it, if it is there."""
+        return self.text(text)
 
     def respond(self, status: int, headers: Headers) -> ResponseHead | None:
         """For one that answers once: status and headers of that answer, instead of the usual ones. `answer` is given it
@@ -154,7 +155,8 @@ class Transport:
         return None
 
     def answer(self, parts: Sequence[bytes], code: int, reason: str) -> bytes:
-        """For one that answers once: the whole answer. parts: what `respond`, `text` and `binary` have made. code: not
+        """For one that answers once: the whole answer. parts: what `respond`, `text`,
+        `binary` and `event` have made. code: not
         0 if the session has closed or is to be closed, as in `close`; then there may be no parts."""
         raise NotImplementedError
 
