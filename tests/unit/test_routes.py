@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.http.http1 import Request, Response
+from router.http.message import Request, Response
 from router.http.routes import Handler, Predicate, Reply, Route, Router
 
 
