@@ -97,3 +97,10 @@ def json_lines(words: Sequence[str] = ()) -> Callable[[random.Random, bytes], by
         return b"\n".join(lines)
 
     return mutate
+
+
+def check_problems(problems: tuple[str, ...]) -> None:
+    """What an operator is told: each is a line that can be printed."""
+    assert problems
+    for problem in problems:
+        assert "\n" not in problem and len(problem) < 5000, problem

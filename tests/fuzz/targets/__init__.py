@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fuzz.dialects import MODULES
 from fuzz.engine import Target
-from fuzz.targets import link, sessions, stores, texts, wire
+from fuzz.targets import link, stores, texts, wire
 
 TARGETS: dict[str, Target] = {
-    target.name: target for module in (wire, sessions, texts, link, stores) for target in module.TARGETS
+    target.name: target for module in (wire, *MODULES, texts, link, stores) for target in module.TARGETS
 }

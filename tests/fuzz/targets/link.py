@@ -25,19 +25,15 @@ import router.common.shapes
 import router.core.channels
 import router.core.hub
 from farm.supervisor.status_link import StatusLink
+from fuzz.dialects import MODULES
 from fuzz.engine import Target
 from fuzz.structures import changed, json_lines
-from fuzz.targets.sessions import CHANNEL, _apps
-from router.common import id_set
 from router.common import messages as v
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
 from router.core.pushes import DELIVERED
 from router.dialects import specs
 from router.dialects.app_server import Context
-from router.dialects.pusher.protocol import PusherOptions
-from router.dialects.webpush.protocol import DEVICES as WEBPUSH_DEVICES
-from router.dialects.webpush.protocol import endpoint
 from router.http.message import Request, Response, encode
 from router.http.routes import Router
 
@@ -226,25 +222,23 @@ _STATUS: Final = [
 
 
 def routes(data: bytes) -> None:
-    """Requests, one a line: [method, path, query, headers, body]."""
+    """Requests, one a line: [method, path, query, headers, body], with names such as $WEB that `prepare` gives."""
 
     async def scenario(rig: Rig) -> None:
         keys = Tokens([b"k" * 32])
         settings = settings_with(
             (EndpointOptions, {"url": "https://push.example.org"}),
-            (PusherOptions, {"apps": str(_apps), "unsigned": True}),
+            *(change for module in MODULES for change in module.SETTINGS),
         )
         context = Context(
             rig.hub.core, keys, settings, rig.clock.unix, lambda: {"router": {"store_ok": True}, "workers": []}
         )
         table = Router(route for spec in _DIALECTS for route in spec.routes(context))
-        device, member = b"d" * 16, bytes.fromhex(CHANNEL.replace("-", ""))
-        rig.committer.record(WEBPUSH_DEVICES, device, id_set.added(b"\0" * 4, b"\0" * 4, member), 0)
-        simple = keys.seal(b"simplepush", device + CHANNEL.encode())
-        web = endpoint("", keys, device, member).rpartition("/")[2]
+        names = {name: text for module in MODULES for name, text in module.prepare(rig, keys).items()}
         for line in data.split(b"\n")[:10]:
-            filled = line.replace(b"$SIMPLE", simple.encode()).replace(b"$WEB", web.encode())
-            request = _request(filled)
+            for name, text in names.items():
+                line = line.replace(name, text.encode())
+            request = _request(line)
             if request is None:
                 continue
             answers: list[Response] = []
@@ -281,48 +275,8 @@ def _request(line: bytes) -> Request | None:
 
 
 _DIALECTS: Final = specs()
-_EVENT: Final = {"name": "e", "data": "{}", "channels": ["news", "cache-a"], "info": "subscription_count,user_count"}
-_FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
-_MULTIPART: Final = '--x\r\nContent-Disposition: form-data; name="version"\r\n\r\n7\r\n--x--\r\n'
-_REQUESTS: Final = [
-    json.dumps(one)
-    for one in (
-        ["PUT", "/update/$SIMPLE", "", _FORM, "version=7&data=hi"],
-        ["PUT", "/update/$SIMPLE", "version=8", {}, ""],
-        ["PUT", "/update/$SIMPLE", "", {"content-type": "multipart/form-data; boundary=x"}, _MULTIPART],
-        ["POST", "/v1/push", "", {}, '{"token":"$SIMPLE","version":3,"data":"a"}\\n{"endpoint":"/update/$SIMPLE"}\\n{'],
-        [
-            "POST",
-            "/wpush/v1/$WEB",
-            "",
-            {"ttl": "60", "topic": "a", "urgency": "low", "content-encoding": "aes128gcm"},
-            "x",
-        ],
-        [
-            "POST",
-            "/wpush/$WEB",
-            "",
-            {"ttl": "0", "content-encoding": "aesgcm", "encryption": "salt=AA", "crypto-key": "dh=BB"},
-            "x",
-        ],
-        ["DELETE", "/m/$WEB", "", {}, ""],
-        ["POST", "/apps/3/events", "", {}, json.dumps(_EVENT)],
-        [
-            "POST",
-            "/apps/3/batch_events",
-            "",
-            {},
-            json.dumps({"batch": [{"name": "e", "data": "d", "channel": "news"}]}),
-        ],
-        ["GET", "/apps/3/channels", "filter_by_prefix=presence-&info=user_count", {}, ""],
-        ["GET", "/apps/3/channels/presence-a/users", "", {}, ""],
-        ["GET", "/apps/3/channels/cache-a", "info=cache,user_count", {}, ""],
-        ["POST", "/apps/3/users/7/terminate_connections", "", {}, ""],
-        ["POST", "/apps/3/channels/news/events", "name=e", {}, "data"],
-        ["GET", "/status/", "", {}, ""],
-        ["GET", "/realstatus/", "", {}, ""],
-    )
-]
+_REQUESTS: Final = [json.dumps(one) for module in MODULES for one in module.REQUESTS]
+_REQUESTS += [json.dumps(["GET", "/status/", "", {}, ""])]
 
 
 def _mutate_request(chance: random.Random, data: bytes) -> bytes:

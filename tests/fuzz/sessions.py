@@ -1,4 +1,4 @@
-"""Sessions of every dialect: what a device may say, what the router may answer, in lines.
+"""A session of any dialect: what a device may say, what the router may answer, in lines.
 
 A line is a message of the device, or "!": `!answer N` answers what is open, `!deliver N`, `!stored N`, `!tick`,
 `!binary HEX`. N chooses one of a few.
@@ -7,17 +7,12 @@ A line is a message of the device, or "!": `!answer N` answers what is open, `!d
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from support.common import Clock, settings_with
 
-import farm.dialects.pusher
-import farm.dialects.simplepush
-import farm.dialects.webpush
 from farm.dialects import (
     REGISTERED,
     Become,
@@ -42,14 +37,11 @@ from router.common import messages as v
 from router.common import shapes
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
-from router.dialects.pusher.applications import socket_signature, user_signature
-from router.dialects.pusher.protocol import PusherOptions
-from router.dialects.webpush.protocol import plain_slot, topic_slot, wire_version
 from router.store.base import Item
 
 CHANNEL: Final = "0a1b2c3d-2222-3333-4444-555555555555"
 UAID: Final = "0123456789abcdef0123456789abcdef"
-_SOCKET: Final = "1234.1234"
+SOCKET: Final = "1234.1234"
 _REASON_BYTES: Final = 123
 _STATUSES: Final = (v.OK, v.OK, v.OK, v.FAILED, v.UNKNOWN, v.FULL, v.MOVED, v.HEARD)
 _MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.SET_ADD: (v.FULL,), v.PRESENCE_JOIN: (v.FULL,), v.READ: (v.HEARD,)}
@@ -64,7 +56,7 @@ class Driver:
         self._bodies = bodies
         self.open: Call | Subscribe | None = None
         self.closed = False
-        self.session = dialect.opened(Request(b"GET", path, "protocol=7", {}, (1, 1), socket_id=_SOCKET))
+        self.session = dialect.opened(Request(b"GET", path, "protocol=7", {}, (1, 1), socket_id=SOCKET))
         self.channels: set[bytes] = set()
         self._take(self.session.begun(self._now), False)
 
@@ -182,14 +174,11 @@ class Driver:
         shapes.check(shapes.WORDS_TO_ROUTER, v.unpack(v.pack(word), 1 << 24))
 
 
-# ---------------------------------------------------------------------- dialects
-
-
-def _context(*changes: tuple[type[Any], dict[str, Any]]) -> Context:
+def context(*changes: tuple[type[Any], dict[str, Any]]) -> Context:
     return Context(settings_with(*changes), Tokens([b"k" * 32]), WorkerCounters(), Clock().unix)
 
 
-def _target(name: str, run: Callable[[bytes], None], module: Any, seeds: list[list[Any]], words: list[str]) -> Target:
+def target(name: str, run: Callable[[bytes], None], module: Any, seeds: list[list[Any]], words: list[str]) -> Target:
     lines = [[one if isinstance(one, str) else json.dumps(one) for one in seed] for seed in seeds]
     happens = ["!answer 0", "!answer 9", "!answer 3", "!answer 4", "!answer 17", "!deliver 0", "!deliver 1", "!tick 0"]
     happens += ["!stored 3", "!tick 500", "!binary 00ff", "[]", "null", "{", "{}", '{"a":' * 500, ""]
@@ -203,126 +192,15 @@ def _target(name: str, run: Callable[[bytes], None], module: Any, seeds: list[li
     )
 
 
-def _simplepush(data: bytes) -> None:
-    dialect = farm.dialects.simplepush.SIDE.make(_context())
-    items = [Item(CHANNEL[:-1] + str(n), n + 1, n, 2_000_000_000, 0, None) for n in range(6)]
-    Driver(dialect, "/", items, [None, "data", "\u20ac\0"]).run(data)
-
-
-def _webpush(data: bytes) -> None:
-    dialect = farm.dialects.webpush.SIDE.make(_context())
-    dialect.broadcasts.changed("known", "1")
-    body = '"data":"aGk","headers":{"encoding":"aes128gcm"}'
-    items = [Item(plain_slot(n + 1, CHANNEL), n + 1, n, 2_000_000_000, 3, body) for n in range(3)]
-    items += [
-        Item(topic_slot(CHANNEL, "t"), 9, 9, 2_000_000_000, 3, None),
-        Item("other", 1, 10, 2_000_000_000, 0, None),
-    ]
-    Driver(dialect, "/", items, [None, body]).run(data)
-
-
-_folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-_apps = Path(_folder.name) / "apps.json"
-_APP: Final = {"id": "3", "name": "shop", "key": "k", "secret": "s"}
-_HOOK: Final = {"url": "http://127.0.0.1:1/", "events": ["cache_miss"]}
-_apps.write_text(
-    json.dumps({"applications": [_APP | {"client_messages": True, "watchlists": True, "webhooks": [_HOOK]}]})
-)
-_pusher_dialect = farm.dialects.pusher.SIDE.make(_context((PusherOptions, {"apps": str(_apps), "max_watchlist": 3})))
-
-
-def _pusher(data: bytes) -> None:
-    Driver(_pusher_dialect, "/app/k", [Item("a", 1, 1, 2_000_000_000, 0, None)], [None]).run(data)
-
-
-def _update(**more: Any) -> dict[str, Any]:
+def update(**more: Any) -> dict[str, Any]:
     return {"messageType": "ack", "updates": [{"channelID": CHANNEL, "version": 1, **more}]}
 
 
-def _hello(**more: Any) -> dict[str, Any]:
+def hello(**more: Any) -> dict[str, Any]:
     return {"messageType": "hello", "uaid": UAID, "channelIDs": [CHANNEL], **more}
 
 
-_SIMPLEPUSH: Final[list[list[Any]]] = [
-    [_hello(), "!answer 9", {"messageType": "register", "channelID": CHANNEL}, "!answer 0", "!deliver 0", _update()],
-    [_hello(uaid="", channelIDs=[]), "!answer 0", {"messageType": "unregister", "channelID": CHANNEL}, "!answer 0", {}],
-    [_hello(), "!answer 4", "!answer 0", "!stored 3", _update(), _hello(), "!answer 9", {"messageType": "purge"}],
-    [_hello(), "!answer 17", {"messageType": "ping"}, {"messageType": "ack", "updates": [], "expired": [CHANNEL]}],
-]
-_WEBPUSH: Final[list[list[Any]]] = [
-    [
-        _hello(use_webpush=True, broadcasts={"known": "0", "b": "1"}),
-        "!answer 9",
-        {"messageType": "register", "channelID": CHANNEL},
-        "!answer 0",
-        "!deliver 0",
-        _update(version=wire_version(plain_slot(1, CHANNEL), 1), code=100),
-        "!answer 9",
-    ],
-    [
-        {"messageType": "hello", "use_webpush": True},
-        "!answer 0",
-        {"messageType": "unregister", "channelID": CHANNEL, "code": 200},
-        "!answer 0",
-        "!answer 9",
-        {"messageType": "nack", "version": "x", "code": 301},
-        {"messageType": "broadcast_subscribe", "broadcasts": {"known": ""}},
-        {},
-        {"messageType": "ping"},
-    ],
-    [_hello(use_webpush=True), "!answer 25", "!stored 5", "!deliver 3", _update(version="1", code=101), "!answer 1"],
-    [
-        {"messageType": "hello", "use_webpush": True, "uaid": UAID, "urgency": "low"},
-        "!answer 4",
-        "!answer 0",
-        {"messageType": "register", "channelID": CHANNEL, "key": "BA" * 44, "urgency": "normal"},
-        "!answer 5",
-    ],
-]
-
-
-def _subscribe(channel: str, data: str | None = None) -> dict[str, Any]:
-    more = {} if data is None else {"channel_data": data}
-    auth = f"k:{socket_signature('s', _SOCKET, channel, data)}"
-    return {"event": "pusher:subscribe", "data": {"channel": channel, "auth": auth, **more}}
-
-
-def _sign_in(**user: Any) -> dict[str, Any]:
-    data = json.dumps({"id": "7", **user})
-    return {"event": "pusher:signin", "data": {"auth": f"k:{user_signature('s', _SOCKET, data)}", "user_data": data}}
-
-
-_PUSHER: Final[list[list[Any]]] = [
-    [
-        _subscribe("private-a"),
-        "!answer 0",
-        {"event": "client-x", "channel": "private-a", "data": {"a": 1}},
-        {"event": "pusher:unsubscribe", "data": {"channel": "private-a"}},
-        {"event": "pusher:ping", "data": {}, "channel": None},
-    ],
-    [
-        _subscribe("presence-a", '{"user_id":"7","user_info":{"a":1}}'),
-        "!answer 0",
-        "!tick 500",
-        {"event": "pusher:pong"},
-    ],
-    [_subscribe("cache-a"), "!answer 0", "!answer 1", _subscribe("cache-b"), "!answer 0", "!answer 0"],
-    [
-        _sign_in(watchlist=["a", "b"]),
-        "!answer 0",
-        "!answer 0",
-        "!answer 0",
-        "!answer 3",
-        _subscribe("#server-to-user-7"),
-    ],
-    [_sign_in(id=7), "!answer 0", _subscribe("presence-b"), "!answer 5"],
-    [
-        _subscribe("private-b", '{"user_id":1}'),
-        "!answer 0",
-        '{"event":"pusher:subscribe","data":"{\\"channel\\":\\"a\\"}"}',
-    ],
-]
-_WORDS: Final = [
+WORDS: Final = [
     "messageType",
     "channelID",
     "uaid",
@@ -337,9 +215,3 @@ _WORDS: Final = [
     "{",
     "[",
 ]
-
-TARGETS = (
-    _target("simplepush", _simplepush, farm.dialects.simplepush, _SIMPLEPUSH, _WORDS),
-    _target("webpush", _webpush, farm.dialects.webpush, _WEBPUSH, _WORDS),
-    _target("pusher", _pusher, farm.dialects.pusher, _PUSHER, [*_WORDS, "pusher:subscribe", "presence-", "cache-"]),
-)
