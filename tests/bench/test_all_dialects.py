@@ -98,3 +98,19 @@ def test_devices_of_all_dialects_are_held(tmp_path: Path) -> None:
     for dialect in DIALECTS.values():
         assert f"Connecting devices ({dialect.title})" in titles
         assert f"{dialect.title}: 300 devices ready" in page.headline
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
+def test_arguments_that_a_dialect_does_not_take(dialect: Dialect) -> None:
+    wrong = []
+    if dialect.least:
+        wrong += [
+            (name, ["push", "--payload", str(dialect.least - 1)], f"{dialect.least} bytes") for name in ("all", "")
+        ]
+    if not dialect.batch_wire:
+        wrong += [(name, ["push", "--batch", "5"], "--batch") for name in ("all", "")]
+    if dialect is not FIRST:
+        wrong.append(("", ["connect", "--bare"], "--bare"))
+    for name, arguments, text in wrong:
+        result = CliRunner().invoke(main, [*arguments, "--dialect", name or dialect.name])
+        assert result.exit_code == 2 and text in result.output

@@ -1,35 +1,23 @@
-"""`farm bench compare`: its figures, the command, tables and charts."""
+"""`farm bench compare`: its figures, arguments, tables and charts."""
 
 import copy
 import itertools
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from bench import peers
 from bench.cli import main
-from bench.interrupt import Interrupt
 from bench.machine.usage import Usage, Use
-from bench.peers.base import Ports, PythonPeer, Tools
+from bench.peers.base import Tools
 from bench.progress import Progress
-from bench.runs import compare as comparing
 from bench.runs.collected import Setup
 from bench.runs.compare_figures import FIGURES, clean, fanout_figures, figures, medians, ratios, summary
 from bench.runs.contestants import counted, find_all
 from bench.runs.load import most_a_process
 from bench.views import compare as compare_view
 from bench.views.compare import charts, tables, times
-
-DEVICES = 200
-WAIT_SECONDS = 60.0
 
 
 def bench(*arguments: str) -> tuple[int, str]:
@@ -127,61 +115,6 @@ def test_figures_of_a_round() -> None:
     assert figures(Setup(100), usage, 1000, 3000, pushed | {"delivered": 0})["memory_a_connection"] is None
 
 
-def test_compare_end_to_end(tmp_path: Path) -> None:
-    """Ours with both stores, a peer that is always there, and one that can't be found."""
-    file = tmp_path / "compare.json"
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "NODE_PATH"}
-    command = [sys.executable, "-m", "bench.cli", "compare", "--peer", "trio-websocket", "--peer", "ws"]
-    command += ["--devices", str(DEVICES), "--seconds", "0.3", "--hold", "0", "--repeat", "2", "--connections", "8"]
-    command += ["--node-modules", str(empty), "--json", str(file)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    body = json.loads(file.read_text())
-    assert done.returncode == 1, done.stderr  # `ws` was asked for, and is not there
-    assert [server["name"] for server in body["servers"]] == ["farm", "farm-memory", "trio-websocket", "ws"]
-    assert body["reference"] == "farm"
-    ours, memory, trio, ws = body["servers"]
-    for server in (ours, memory, trio):
-        assert len(server["rounds"]) == 2
-        assert clean(server), server
-        assert server["median"]["ready"] == DEVICES
-        assert all(server["median"][name] for name in ("setup_rate", "push_rate", "push_p50_ms", "memory_base"))
-    assert ours["ratio"]["push_rate"] == 1.0
-    rate = trio["median"]["push_rate"] / ours["median"]["push_rate"]
-    assert trio["ratio"]["push_rate"] == pytest.approx(rate, rel=1e-4)  # figures have six digits
-    assert {round_["server_processes"] for round_ in trio["rounds"]} == {1}
-    parts = {name for round_ in trio["rounds"] for name in round_["push"]["usage"]["groups"]}
-    assert {name for name in parts if not name.startswith("load")} == {"server"}
-    assert {round_["server_processes"] for round_ in ours["rounds"]} != {1}
-    assert "SQLite" in ours["durability"]
-    assert "memory" in memory["durability"]
-    assert ws["missing"]
-    assert not ws["rounds"]
-    assert "npm install ws" in done.stdout
-    assert "trio-websocket" in done.stdout
-
-
-def test_an_interrupt_ends_with_what_was_measured(tmp_path: Path) -> None:
-    file = tmp_path / "compare.json"
-    command = [sys.executable, "-m", "bench.cli", "compare", "--peer", "trio-websocket", "--devices", "20"]
-    command += ["--hold", "0", "--seconds", "300", "--json", str(file)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "pushing flat out" in line:
-                break
-        # the first of the two is the warm-up
-        process.send_signal(signal.SIGINT)
-        process.stderr.read()
-        assert process.wait(WAIT_SECONDS) == 1
-    body = json.loads(file.read_text())
-    assert body["interrupted"]
-    assert [len(server["rounds"]) for server in body["servers"]] == [1, 0, 0]
-    assert body["servers"][0]["median"]["ready"] == 20
-    assert tables(body)
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -204,27 +137,6 @@ def test_a_peer_of_one_process_gets_as_many_devices_as_that_holds() -> None:
     assert by_name["farm"].devices == by_name["nchan"].devices == devices
     assert by_name["trio-websocket"].devices == most_a_process()
     assert f"{most_a_process():,} devices" in by_name["trio-websocket"].note
-
-
-def test_a_peer_that_fails_has_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Dying(PythonPeer):
-        name = title = "dying"
-        hint = "none"
-
-        def find(self, tools: Tools) -> str:
-            return "1"
-
-        def command(self, tools: Tools, ports: Ports, folder: Path) -> list[str]:
-            return [sys.executable, "-c", "raise SystemExit('no more')"]
-
-    monkeypatch.setitem(peers.PEERS, "dying", Dying())
-    plan = comparing.Plan(("dying",), devices=20, hold=0, seconds=0.2, connections=2)
-    result = comparing.run(plan, interrupt=Interrupt(), progress=Progress())
-    dying = result["servers"][2]
-    assert "no more" in dying["error"]
-    assert not clean(dying)
-    shown = {table.title: table for table in tables(result | {"options": {"repeat": 1, "connections": 2}})}
-    assert ["dying", "", "", "", dying["error"]] in shown["Failures"].rows
 
 
 def test_a_result_keeps_of_a_round_what_is_shown() -> None:

@@ -88,3 +88,8 @@ def test_applications_of_a_farm_that_runs(tmp_path: Path) -> None:
             application_in(str(file))
     with pytest.raises(ValueError, match="No such file"):
         application_in(str(tmp_path / "none"))
+
+
+def test_a_device_of_pusher_has_one_channel() -> None:
+    with pytest.raises(ValueError, match="one channel"):
+        protocol_of("pusher", Scenario("h", channels=2), {})
