@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from support.dialects import known, names
 from support.farm_fixture import Farm
-from support.webpush_vapid import Sender as VapidKey
 
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
@@ -125,7 +125,7 @@ class Run:
         app = {"id": APP_ID, "name": "torture", "key": APP_KEY, "secret": APP_SECRET, "webhooks": [hook]}
         apps = self._folder / "apps.json"
         apps.write_text(json.dumps({"applications": [app]}))
-        return SETTINGS | {"pusher.apps": apps}
+        return known(SETTINGS | {"pusher.apps": apps})
 
     def _populate(self) -> None:
         options, world = self.options, self.world
@@ -137,6 +137,8 @@ class Run:
                 SimplePushSender(world, f"sp-sender{n}", rate / 4, simple[n::4] or simple) for n in range(4)
             ]
         if WEBPUSH in options.dialects:
+            from support.webpush_vapid import Sender as VapidKey  # which goes with the dialect
+
             key = VapidKey()
             web = [WebPushDevice(world, f"wp{n}", key.public) for n in range(each)]
             self.clients += web
@@ -313,6 +315,10 @@ class Run:
 _ALONE: Final = frozenset({"kill-everything", "drain"})
 
 
+def _there() -> list[str]:
+    return [dialect for dialect in DIALECTS if dialect in names()]
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
@@ -323,7 +329,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120, help="how long faults are made (s)")
     parser.add_argument("--rounds", type=int, help="instead: how often each fault is made")
     parser.add_argument("--seed", type=int, help="of the schedule; given, the same faults come in the same order")
-    parser.add_argument("--dialects", type=_names, default=list(DIALECTS), help="comma separated")
+    parser.add_argument("--dialects", type=_names, default=_there(), help="comma separated")
     parser.add_argument("--faults", type=_names, default=list(NAMES), help=f"comma separated, of {', '.join(NAMES)}")
     parser.add_argument("--except", type=_names, default=[], dest="left_out", help="faults to leave out")
     parser.add_argument("--devices", type=int, default=150, help="clients of all dialects together")
@@ -334,10 +340,10 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="a folder for the farm's log")
     parser.add_argument("--verbose", action="store_true", help="say every fault")
     found = parser.parse_args(arguments)
-    for what, given, known in (("fault", found.faults + found.left_out, NAMES), ("dialect", found.dialects, DIALECTS)):
+    for what, given, good in (("fault", found.faults + found.left_out, NAMES), ("dialect", found.dialects, _there())):
         for name in given:
-            if name not in known:
-                parser.error(f"no such {what}: {name}; there are {', '.join(known)}")
+            if name not in good:
+                parser.error(f"no such {what}: {name}; there are {', '.join(good)}")
     found.faults = [name for name in found.faults if name not in found.left_out]
     if found.seed is None:
         found.seed = random.SystemRandom().randrange(1_000_000)

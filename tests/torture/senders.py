@@ -7,15 +7,16 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
-
-from support.webpush_vapid import Sender as VapidKey
 
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, SimplePushDevice, WebPushDevice
 from torture.history import PUSHER, SIMPLEPUSH, WEBPUSH, Push, Told
 from torture.wire import Answer, Http
 from torture.world import World
+
+if TYPE_CHECKING:
+    from support.webpush_vapid import Sender as VapidKey
 
 _DAY_S: Final = 86_400
 _VAPID_S: Final = 1_800
