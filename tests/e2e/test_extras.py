@@ -12,9 +12,9 @@ import pytest
 from farm.cli import commands
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRA_MODULES = ("http_ece", "matplotlib", "numpy", "py_vapid", "trio_websocket")
+EXTRA_MODULES = ("http_ece", "jinja2", "matplotlib", "numpy", "psutil", "py_vapid", "trio_websocket")
 COMMANDS = [
-    ("bench", "bench", "matplotlib, trio_websocket"),
+    ("bench", "bench", "jinja2, matplotlib, numpy, psutil, trio_websocket"),
     ("demo", "demo", "http_ece, py_vapid, trio_websocket"),  # of a dialect, which may not be there
 ]
 # As if they were not installed: neither found nor imported.

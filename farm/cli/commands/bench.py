@@ -16,7 +16,7 @@ from farm.cli.outcome import DONE, complain
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def command(args: tuple[str, ...]) -> int:
     """Measure a farm (farm bench --help)."""
-    if missing := not_installed("farm bench", "bench", "matplotlib", "trio_websocket"):
+    if missing := not_installed("farm bench", "bench", "jinja2", "matplotlib", "numpy", "psutil", "trio_websocket"):
         return complain(missing)
     from bench.cli import main as bench_main
 
