@@ -18,6 +18,7 @@ from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
 from farm.worker.fd_passing import Handover
+from farm.worker.frames import BINARY
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
@@ -261,6 +262,9 @@ class Admissions:
             return
         if rest:
             connection.reader = bytearray(rest)
+        if asked.request.body:
+            self._turns.held[connection] = [(BINARY, asked.request.body)]
+        if rest or asked.request.body:
             self._output.count(connection)
             if connection.phase != HANDSHAKE:
                 return
@@ -272,7 +276,8 @@ class Admissions:
         if connection.reader is not None:
             assert isinstance(connection.reader, bytearray)
             rest, connection.reader = bytes(connection.reader), None
-            self._output.count(connection)
+        self._turns.held.pop(connection, None)
+        self._output.count(connection)
         dialect, transport, request, context = asked
         try:
             opened = dialect.admitted(request, context, status, payload)

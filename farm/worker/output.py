@@ -131,14 +131,18 @@ class Output:
         if connection.out is not None or connection.phase == CLOSING:
             self._too_slow(connection)
         elif connection.phase == HANDSHAKE:
-            refusal = upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
-            self.finish(connection, connection.transport.refusal(refusal, None))
+            self.refuse_full(connection)
         elif connection.phase == IDLE:
             self.drop(connection)
         else:
             if isinstance(connection.reader, bytearray):  # of its next request, which it can send again
                 connection.reader = None
             self.close(connection, TRY_LATER, "too much is being sent to this server at once")
+
+    def refuse_full(self, connection: Connection) -> None:
+        """There is no room for what it requests, or soon there will be none."""
+        refusal = upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
+        self.finish(connection, connection.transport.refusal(refusal, None))
 
     def flush(self, connection: Connection) -> None:
         """The kernel takes more."""

@@ -255,7 +255,9 @@ class Sockets:
 
     def let_go(self, connection: Connection) -> None:
         """Close one connection because the worker goes."""
-        if connection.phase in (HANDSHAKE, IDLE):
+        if connection.phase == HANDSHAKE and connection.call:
+            self.output.refuse_full(connection)
+        elif connection.phase in (HANDSHAKE, IDLE):
             self.output.drop(connection)
         else:
             self.close(connection, *(Session if connection.session is None else connection.session).farewell)

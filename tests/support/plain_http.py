@@ -240,7 +240,7 @@ class Plain(Dialect):
     def opened(self, request: Request) -> Opened:
         if self._keeps:
             self.requests.append(request)
-        if request.method == b"POST":
+        if request.method == b"POST" and "asked" not in request.path:
             return Answer(200, request.body, (("X-Address", request.address),), "application/octet-stream")
         if "asked" in request.path:
             return Admission(Call((v.READ, 0, "space", ROOM), "may it?"))

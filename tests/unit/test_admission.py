@@ -206,6 +206,19 @@ def test_who_waits_for_100_continue_gets_it_once(shard: Shard) -> None:
     assert answer(client)[1] == b"abc"
 
 
+def test_what_waits_for_the_router_counts_and_is_answered_when_the_worker_goes(shard: Shard) -> None:
+    clients = [Client(shard, get("/plain/asked", "Content-Length: 500", method="POST") + b"x" * 520) for _ in range(2)]
+    assert shard.sockets.output.budget.total == 2 * (520 + 100)
+    shard.sockets.let_go(shard.sockets.connections[clients[0].fd])
+    assert shard.sockets.output.budget.total == 520 + 100
+    response, _ = answer(clients[0])
+    assert (response.status_code, headers(response)[b"retry-after"]) == (503, b"30")
+    replied(shard, b"no")  # to the one that has gone
+    replied(shard, b"no")
+    assert answer(clients[1])[0].status_code == 403
+    assert shard.sockets.output.budget.total == 0
+
+
 @pytest.mark.parametrize(
     ("status", "request_"),
     [
