@@ -20,7 +20,7 @@ KERNEL_BYTES_PER_CONNECTION: Final = 4096
 USER_BYTES_PER_CONNECTION: Final = 512
 BYTES_PER_PROCESS: Final = 40 * 2**20
 REFUSAL_ROOM: Final = 64
-"""Connections beyond a worker's limit that are heard, so that they can be told 503."""
+"""Connections beyond a worker's limit that are accepted, so that they can be answered 503."""
 RESERVED_DESCRIPTORS: Final = 64 + REFUSAL_ROOM
 """Of each process, for listeners, log, epoll, link and store, and for those connections."""
 OTHER_PROCESSES: Final = 2  # router and supervisor
@@ -32,9 +32,9 @@ class Limits:
 
     workers: int  # processes
     descriptors: int  # descriptors of one process, once the soft limit is raised to the hard one
-    somaxconn: int  # connections that may wait at one listener, whatever it asks for
+    somaxconn: int  # connections that may wait at one listener, whatever it requests
     memory_bytes: int
-    backlog: int  # what the listeners ask for
+    backlog: int  # what the listeners request
     by_descriptors: int
     by_files: int  # fs.file-max, all processes together
     by_memory: int

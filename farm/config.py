@@ -1,7 +1,7 @@
 """Reads the settings tree: defaults, then `farm.toml`, then the environment, then flags; the later wins.
 
-Every source is read against the same declarations (`router.common.options`), and all of it is read before anything
-is said, so that one run names every problem: where it stands, what was expected, what was found, and for a
+Every source is read against the same declarations (`router.common.options`), and all of it is read before any problem
+is reported, so that one run names every problem: where it stands, what was expected, what was found, and for a
 name that does not exist the nearest one that does.
 
 In the environment an option is `FARM_SECTION_KEY`; a variable that is empty counts as unset. Not every variable that
@@ -36,7 +36,7 @@ DEFAULT_FILE: Final = Path("farm.toml")
 NEAR: Final = 0.8  # difflib's ratio from which an unknown FARM_ variable counts as a misspelt option
 SUGGEST: Final = 0.6  # and from which a name is worth suggesting
 MAX_FILE_BYTES: Final = 262_144
-MAX_PROBLEMS: Final = 50  # that are told; of the others only how many they are
+MAX_PROBLEMS: Final = 50  # that are named; of the others only the number is
 
 # A service's variables (Kubernetes, "Discovering services"; Docker's links are the same): most by their names alone,
 # NAME_PORT by its value too, because it could be a misspelt option.
@@ -49,7 +49,7 @@ _SERVICE_PORT_VALUE: Final = re.compile(r"(tcp|udp|sctp)://.*", re.IGNORECASE | 
 
 
 class ConfigError(MendableError):
-    """The settings cannot be used. `problems` has one line each, fit to be shown to whoever wrote them."""
+    """The settings cannot be used. `problems` has one line each, fit to be shown to the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ def resolve(
     Args:
         sections: the whole tree.
         file: a farm.toml, or None for none.
-        foreign: what a configuration file of another server says, as (where it says so, key, value); it counts more
+        foreign: what a configuration file of another server sets, as (where it does so, key, value); it counts more
             than farm.toml and less than the environment.
-        warnings: what it says that has no meaning here; handed on.
+        warnings: what it sets that has no meaning here; handed on.
         environ: the environment; only names that begin with FARM_ are looked at.
         assignments: flags as (flag, key, value), e.g. ("--set", "listen.device_port", "8080"); a value None
             says that the flag's text had no "=".
@@ -221,7 +221,7 @@ class _Reader:
     # -- what they share
 
     def _problem(self, origin: str, text: Callable[[], str]) -> None:
-        """One line. The text is made only if it is told: to look for names that are nearly right takes time."""
+        """One line. The text is made only if it is shown: to look for similar names takes time."""
         if len(self._problems) < MAX_PROBLEMS:
             self._problems.append(f"{origin}: {text()}")
         else:

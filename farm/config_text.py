@@ -39,7 +39,7 @@ def render_default(sections: Iterable[type[Section]]) -> str:
 
 
 def as_toml(resolved: Resolved) -> str:
-    """The effective settings, whole, as a farm.toml would say them; a comment names the source of what is no
+    """The effective settings, whole, as a farm.toml; a comment names the source of each value that is no
     default.
 
     Secret values are not shown, so where one is set that line is a comment.

@@ -1,4 +1,4 @@
-"""Speaks to a farm that runs: finds its supervisor, sends it a signal, reads its status.
+"""Controls a farm that runs: finds its supervisor, sends it a signal, reads its status.
 
 The supervisor holds an exclusive flock on `<data.dir>/farm.pid` for as long as it lives, and has its pid in
 it. The lock is the truth and the number only what to signal: after a crash or a reboot the file is still
@@ -37,7 +37,7 @@ MAX_STATUS_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with mo
 
 
 class ControlError(MendableError):
-    """The farm cannot be reached or does not do what was asked. The text is one line for the user."""
+    """The farm cannot be reached or does not do what was requested. The text is one line for the user."""
 
 
 def pid_file(settings: Settings) -> Path:
@@ -105,7 +105,7 @@ class Supervisor:
         os.close(self._fd)
 
     def send(self, number: signal.Signals) -> None:
-        """Raises: ControlError if the signal is not allowed, or the supervisor has gone or is stopped."""
+        """Raises: ControlError if the signal is not allowed, or the supervisor has ended or is stopped."""
         if self._is_stopped():
             raise ControlError(f"supervisor {self.pid} is stopped (SIGSTOP): kill -CONT {self.pid} lets it go on")
         try:
@@ -121,9 +121,9 @@ class Supervisor:
         return stat.rpartition(")")[2].split()[0] in ("T", "t")
 
     def reload(self, timeout: float | None, progress: Callable[[str], None]) -> Mapping[str, Any]:
-        """Ask for a reload, and wait for its outcome, calling `progress` with what it is at.
+        """Request a reload, and wait for its outcome, calling `progress` with the current step.
 
-        Returns: what the supervisor tells of it: `outcome` (DONE or another), `why`, `needs_restart`.
+        Returns: what the supervisor reports of it: `outcome` (DONE or another), `why`, `needs_restart`.
         Raises: ControlError if one is under way, or the supervisor does not react, ends or takes too long.
         """
         before = self._told_of_reload()
@@ -175,7 +175,7 @@ class Supervisor:
 
 
 def status_url(settings: Settings) -> str:
-    """Where the farm with these settings answers. A wildcard address is asked on this machine.
+    """Where the farm with these settings answers. For a wildcard address it is this machine.
 
     Raises: ControlError if the port is not known from the settings.
     """
@@ -187,13 +187,13 @@ def status_url(settings: Settings) -> str:
 
 
 def fetch_status(url: str) -> Mapping[str, Any]:
-    """The status of a running farm, as its admin port tells it.
+    """The status of a running farm, from its admin port.
 
     Raises: ControlError if nothing answers there, or something that is no farm.
     """
     if not url.startswith(("http://", "https://")):
         raise ControlError(f"{url}: expected an http:// or https:// URL")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # asked directly, never by proxy
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # directly, never through a proxy
     try:
         with opener.open(url, timeout=STATUS_TIMEOUT_S) as answer:
             found = json.loads(answer.read(MAX_STATUS_BYTES))

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 MIN_DESCRIPTORS: Final = 1024  # less leaves a worker next to nothing once the reserve is taken
-WANTED_DESCRIPTORS: Final = 1_048_576  # what deploy/farm.service asks for
+WANTED_DESCRIPTORS: Final = 1_048_576  # what deploy/farm.service sets
 MIN_PYTHON: Final = (3, 11)
 MIN_SQLITE: Final = (3, 35)  # RETURNING, and an UPSERT that is whole
 MIN_FREE_BYTES: Final = 2**30
@@ -91,7 +91,7 @@ class Subject:
 
     @property
     def severity(self) -> Status:
-        """What it means that the target is out of reach: a number that somebody asked for is a promise."""
+        """What it means that the target is out of reach: a number that was asked for must be reached."""
         return "warn" if self.asked is None else "fail"
 
 
@@ -143,7 +143,7 @@ def _at_least(s: Subject, name: str, needed: int, meaning: str) -> Iterator[Chec
 
 
 def backlog(s: Subject) -> Iterator[Check]:
-    """The accept queue: what a listener asks for is cut to somaxconn without a word."""
+    """The accept queue: the kernel silently cuts the backlog of a listener to somaxconn."""
     wanted = s.limits.backlog
     short = s.limits.somaxconn < wanted
     remedy = f"{_sysctl('net.core.somaxconn', wanted)}; or a lower listen.backlog" if short else ""

@@ -1,4 +1,4 @@
-"""What this machine says of itself, for the doctor and the capacity figures.
+"""What this machine has and allows, for the doctor and the capacity figures.
 
 Everything above it (`farm.capacity`, `farm.doctor`) is a pure function of a `Machine`, so a test hands in one
 that reads a folder of fixture files and answers made-up limits.
@@ -23,7 +23,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Machine:
-    """Reads /proc and /sys below `root`, and asks the process for its limits."""
+    """Reads /proc and /sys below `root`, and the limits of this process."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -99,7 +99,7 @@ class Machine:
     def free_bytes(self, folder: Path) -> int:
         """Bytes free on the file system that holds this folder.
 
-        Raises: OSError if it cannot be asked.
+        Raises: OSError if it cannot be read.
         """
         found = os.statvfs(nearest_folder(folder))
         return found.f_bavail * found.f_frsize

@@ -13,7 +13,7 @@ def key_lines(text: str) -> Mapping[tuple[str, ...], int]:
     """The lines (from 1) on which the tables and the keys in them are set, for a text that is valid TOML.
 
     Paths of one or two names. No second TOML parser: the text is cut into its statements, each the fewest lines that
-    are TOML by themselves, and that parser says which keys a statement sets.
+    are TOML by themselves, and that parser gives the keys which a statement sets.
     """
     lines = [f"{line}\n" for line in text.split("\n")]
     found: dict[tuple[str, ...], int] = {}
@@ -54,7 +54,7 @@ def _statement(lines: Sequence[str], start: int) -> tuple[int, dict[str, Any]]:
 
 
 def _names(node: Any) -> Iterator[str]:
-    """The names of a table's header, from what a TOML of it alone says."""
+    """The names in a table's header, from a TOML text of it alone."""
     while isinstance(node, dict | list) and node:
         if isinstance(node, list):
             node = node[0]

@@ -43,8 +43,8 @@ _TICK_S = 0.1
 _PORT_TICK_S = 1.0
 _STOP_S = 5.0
 _LONG_AGO_S = 600.0
-"""Of devices that are attached for longer it is not remembered since when: no older connection can still be there that
-has not heard of them."""
+"""For devices that are attached for longer the time is not kept: no older connection can still be there without having
+been replaced."""
 _SWITCH_INTERVAL_S = 0.0005
 """The store's thread wants the GIL back after each statement; Python's default lets it wait for 5 ms."""
 
@@ -83,7 +83,7 @@ class RouterProcess:
         self.link = RouterLink(context, address(data), self.hub, link)
         self.hub.on_full(self.link.send)
         self.poller.register(self.link.fileno, READ)
-        self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not tell
+        self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not show that
         self._told_more = False
         self.poller.register(self._more, READ)
         self.gathering = Gathering(endpoint.gather_ms / 1000)
@@ -93,7 +93,7 @@ class RouterProcess:
         self._started = time.monotonic()
 
     def flush(self) -> None:
-        """Send what the last events have produced: words first, their answers may be there already."""
+        """Send what the last events have produced: messages first, because their answers may be there already."""
         self.link.pump()
         self.port.flush()
         if self.link.behind != self._told_more:
@@ -136,7 +136,7 @@ class RouterProcess:
                 await self._close_store()
 
     async def _close_store(self) -> None:
-        """What it was told is durable, so a disk that fails now costs nothing but a line."""
+        """What it committed is durable, so a disk that fails now costs only a log line."""
         try:
             await self.store.close()
         except StoreError as error:
@@ -147,7 +147,7 @@ class RouterProcess:
         while True:
             await self._gather()
             for fd, events in await self.poller.ready(wait=not self.turns.waiting):
-                guarded("router.event_failed", ready, fd, events)  # nothing for the link's: flush hears it
+                guarded("router.event_failed", ready, fd, events)  # nothing for the link's: flush receives from it
             self.turns.run()
             guarded("router.flush_failed", self.flush)
 
@@ -197,7 +197,7 @@ class RouterProcess:
             guarded("router.flush_failed", self.flush)
 
     def notice(self) -> None:
-        """Say from now on that nothing new should be sent here, and go on serving."""
+        """Answer probes as not ready from now on, and go on serving."""
         self._leaving = True
 
     def _store_refuses(self) -> str:

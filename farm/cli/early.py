@@ -22,5 +22,5 @@ def open_standard_descriptors() -> None:
 
 
 def ignore_hangup() -> None:
-    """Pass over SIGHUP until somebody handles it: it asks a farm for a reload, and by default ends what starts."""
+    """Ignore SIGHUP until there is a handler: to a farm it means a reload, and by default it ends a process."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -6,7 +6,7 @@ import importlib.util
 
 
 def not_installed(command: str, extra: str, *modules: str) -> str:
-    """One line that says what is missing of these modules, and how to install it; "" if nothing is."""
+    """One line that names the missing ones of these modules, and how to install them; "" if none is."""
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if not missing:
         return ""

@@ -33,7 +33,7 @@ _SHORT_FLAGS: Final = (
 class _ShortFlag(click.Option):
     """A flag whose help, range and default are those of its option, so that the two cannot drift apart.
 
-    The help is made when it is asked for: the tree holds the dialects' sections, and importing those takes
+    The help is made when it is needed: the tree holds the dialects' sections, and importing those takes
     longer than all of `farm --help`.
     """
 

@@ -18,7 +18,7 @@ from farm.control import ControlError, Supervisor, fetch_status, status_url
 from farm.doctor import Check
 from router.common.options import Settings
 
-# The columns of the table, as far as the farm tells them; for the rest there is --json.
+# The columns of the table, as far as the farm has them; for the rest there is --json.
 _COLUMNS: Final = ("pid", "state", "connections", "memory", "age", "uptime", "restarts")
 _RIGHT: Final = frozenset(("pid", "connections", "memory", "age", "uptime", "restarts"))
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -97,7 +97,7 @@ def drain(supervisor: Supervisor, settings: Settings, timeout: float | None) -> 
     """Send SIGTERM and wait, on a terminal with the number of connections that are left.
 
     Returns: whether the supervisor has ended in time.
-    Raises: ControlError if it could not be told.
+    Raises: ControlError if it could not be sent.
     """
     console = Console(stderr=True)
     with console.status("draining") as line:
@@ -111,10 +111,10 @@ def drain(supervisor: Supervisor, settings: Settings, timeout: float | None) -> 
 
 
 def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
-    """Ask for a reload and wait for its outcome, on a terminal with what it is at.
+    """Request a reload and wait for its outcome, on a terminal with the current step.
 
-    Returns: what the supervisor tells of it.
-    Raises: ControlError if it could not be asked, or does not tell.
+    Returns: what the supervisor reports of it.
+    Raises: ControlError if it could not be requested, or there is no report.
     """
     with Console(stderr=True).status("reloading") as line:
 
@@ -125,7 +125,7 @@ def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
 
 
 def _connections(settings: Settings) -> int | None:
-    """Connections of the whole farm; None if it does not say (any more)."""
+    """Connections of the whole farm; None if it does not answer (any more)."""
     try:
         rows = fetch_status(status_url(settings)).get("workers", ())
     except ControlError:

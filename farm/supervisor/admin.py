@@ -42,7 +42,7 @@ def application(
 ) -> Starlette:
     """The admin port's pages, with those of the dialects.
 
-    status: asks the whole farm; its `status` is "ok" when everything serves. unready: tells why the farm should get
+    status: queries the whole farm; its `status` is "ok" when everything serves. unready: tells why the farm should get
     nothing new. dialects: all that there are, on or off.
     """
 

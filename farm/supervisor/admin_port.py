@@ -109,7 +109,7 @@ class AdminPort:
         self.config = Config()
         self.config.accesslog = None
         self.config.h11_max_incomplete_size = options.max_header_bytes
-        self._connections: dict[_Connection, None] = {}  # the one whose state is oldest comes first
+        self._connections: dict[_Connection, None] = {}  # the one with the oldest state comes first
 
     async def run(self, handle: int, stop: Callable[[], Awaitable[Any]]) -> None:
         """Serve on an open listener's descriptor, which is closed at the end, until `stop` returns."""
@@ -144,7 +144,7 @@ class AdminPort:
             while True:
                 try:
                     stream = await listener.accept()
-                except OSError as error:  # no descriptor left, say
+                except OSError as error:  # for example, no descriptor left
                     logs.limited("admin.accept_failed", error=str(error))
                     await trio.sleep(_ACCEPT_AGAIN_S)
                     continue

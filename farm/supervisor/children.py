@@ -1,6 +1,6 @@
 """The supervisor's side of its processes: the fork server, and what is forked from it.
 
-Each process is known by its pidfd. That tells of its end whoever its parent was, and what is signalled through it is
+Each process is known by its pidfd. That shows its end whatever its parent was, and what is signalled through it is
 never a stranger with the same number.
 """
 
@@ -37,7 +37,7 @@ _SERVED: Final = "farm.supervisor.runners:served"
 class Child:
     """A process. `ended` is set when it has gone, with its exit code (negative: signal) in `status`.
 
-    line: our end of the socket pair on which it says why it failed, and sees us go.
+    line: our end of the socket pair on which it reports why it failed, and notices our end.
     """
 
     def __init__(self, pid: int, pidfd: int, line: socket.socket | None = None) -> None:
@@ -68,7 +68,7 @@ class Child:
             try:
                 found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222
             except ChildProcessError:
-                found = None  # it is not ours yet: who forked it is about to end
+                found = None  # it is not our child yet: its parent is about to end
             if found is not None:
                 return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
             await trio.sleep(_COLLECT_WAIT_S)
@@ -81,7 +81,7 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def notice(self) -> None:
-        """Have it say everywhere that it is not ready: it will be told to end soon."""
+        """Make it answer every probe as not ready: it is to be ended soon."""
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.send(NOTICE, socket.MSG_DONTWAIT)
@@ -100,7 +100,7 @@ class ForkServerFailed(Exception):
 
 
 class ForkServerClosed(ForkServerFailed):
-    """The fork server was closed here while it was asked: another has taken its place."""
+    """The fork server was closed here during a request: another has taken its place."""
 
 
 class SpawnRefused(Exception):
@@ -155,7 +155,7 @@ class ForkServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked for something."""
+        """Whether it can be sent requests."""
         return self._socket.fileno() >= 0 and not self.process.ended.is_set()
 
     async def spawn(self, kind: str, shard: int = -1, listener: socket.socket | None = None) -> Child:
@@ -202,7 +202,7 @@ class ForkServer:
                 raise ForkServerFailed(f"has gone: {error.strerror or error}") from None
             except trio.ClosedResourceError:
                 raise ForkServerClosed("was closed meanwhile") from None
-            except BaseException:  # whatever it says from now on would be the answer to something else
+            except BaseException:  # whatever it sends from now on would be the answer to another request
                 self.close()
                 raise
 

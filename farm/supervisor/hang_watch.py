@@ -36,7 +36,7 @@ class HangWatch:
         self._waits = Waits()
 
     def look(self, told: Mapping[str, Any] | None, settings: Settings) -> None:
-        """Look once, and kill. told: the router's status; None if it does not answer."""
+        """Look once, and kill. told: the status that the router sent; None if it does not answer."""
         options = settings.get(FarmOptions)
         interval = options.hang_timeout * self._share
         signs, progress = self._signs(told, interval + 2 * settings.get(LinkOptions).heartbeat)

@@ -13,10 +13,10 @@ _OWN_GAP: Final = 5  # looks that we have missed ourselves: stopped, suspended o
 
 
 class Silences:
-    """How long each process has been silent. Pure: the caller looks, and says when.
+    """How long each process has been silent. Pure: the caller looks, and gives the time.
 
-    Time in which we did not look counts for nothing: after the machine was suspended, or we were stopped, everybody
-    has been silent, and nobody hangs.
+    Time in which this process did not look does not count: after the machine was suspended, or the supervisor was
+    stopped, every process has been silent, and none hangs.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Silences:
 
 
 class _Numbers:
-    """A number that the kernel keeps of each process, and what it was when it was last asked about."""
+    """A number that the kernel keeps of each process, and its value at the last look."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
@@ -86,14 +86,14 @@ class _Moves(_Numbers):
     """Whether such a number has moved."""
 
     def taken(self, pid: int) -> bool | None:
-        """Whether it has since it was last asked about; None if that cannot be read."""
+        """Whether it has since the last look; None if that cannot be read."""
         found = self._read(pid)
         return None if found is None else found[0] != found[1]
 
 
 class Turns(_Moves):
-    """Whether any thread of a process has had the CPU: the only sign of life of one that starts, and does not speak
-    yet."""
+    """Whether any thread of a process has had the CPU: the only sign of life of one that starts, and has sent
+    nothing yet."""
 
     def _count(self, process: Path) -> int:
         return sum(_number(thread / "status", _SWITCHES) for thread in (process / "task").iterdir())
@@ -111,7 +111,7 @@ class Waits(_Numbers):
     """For how long the threads of a process could have run, and other processes had the cores."""
 
     def since(self, pid: int) -> float:
-        """Seconds since it was last asked about, those of all threads added up; 0 where the kernel does not tell."""
+        """Seconds since the last look, those of all threads added up; 0 where the kernel does not count them."""
         found = self._read(pid)
         if found is None or found[0] is None:
             return 0.0

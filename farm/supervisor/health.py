@@ -1,4 +1,4 @@
-"""What the supervisor knows of the whole farm, asked now: the admin port's /status, /health and /ready."""
+"""The state of the whole farm, queried now: the admin port's /status, /health and /ready."""
 
 from __future__ import annotations
 

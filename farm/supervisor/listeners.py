@@ -21,7 +21,7 @@ class Listeners:
         self.devices: list[socket.socket] = []
         port = options.device_port
         try:
-            # SO_REUSEPORT would let us share the port with a stranger: see first that nobody has it.
+            # SO_REUSEPORT would let us share the port with another program: check first that it is free.
             open_listener(options.host, port, options.backlog, "listen.device_port").close()
             for _ in range(workers):
                 listener = open_listener(options.host, port, options.backlog, "listen.device_port", reuse_port=True)

@@ -31,7 +31,7 @@ class ReloadFile:
             self._path.unlink(missing_ok=True)  # of another supervisor, which may have had our pid
 
     def began(self) -> None:
-        """A reload has been asked for."""
+        """A reload has been requested."""
         self._number += 1
         self._began = time.monotonic()
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -50,7 +50,7 @@ class ReloadFile:
         self._write(outcome=outcome, why=why, seconds=seconds, needs_restart=needs_restart or [])
 
     def refused(self, why: str) -> None:
-        """One that was asked for is not even begun."""
+        """One that was requested is not begun."""
         logs.error("reload.refused", why=why)
         self.began()
         self.ended(REFUSED, why)

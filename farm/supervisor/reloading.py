@@ -34,7 +34,7 @@ _SOON: Final = ", soon after it had begun to serve"
 
 
 class _Failed(Exception):
-    """The reload cannot go on; the text says why."""
+    """The reload cannot go on; the text gives the reason."""
 
 
 class _ForkServerLost(_Failed):
@@ -42,7 +42,7 @@ class _ForkServerLost(_Failed):
 
 
 class _Stopping(Exception):
-    """The farm is told to stop meanwhile."""
+    """The farm was told to stop meanwhile."""
 
 
 class Reload:

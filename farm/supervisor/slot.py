@@ -29,7 +29,7 @@ class Slot:
         self.child: Child | None = None
         self.fork_server: ForkServer | None = None  # where the next one comes from; None: from the farm's
         self.turn = trio.Lock()
-        """Held by who puts another process in its place."""
+        """Held while another process is put in its place."""
         self.served = 0
         """The pid that has been seen to serve."""
         self.restarts = 0
@@ -82,7 +82,7 @@ class RunningFarm(Protocol):
         """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
 
     async def joined(self, child: Child) -> bool:
-        """Wait until the router has heard of this worker. Returns: False if it has ended, or takes too long."""
+        """Wait until this worker has joined the router. Returns: False if it has ended, or takes too long."""
 
     async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
         """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""

@@ -1,4 +1,4 @@
-"""The supervisor's line to the router: asks for its status and the workers' snapshots, and sets broadcasts."""
+"""The supervisor's link to the router: reads its status and the workers' snapshots, and sets broadcasts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StatusLink:
         return await self._question(v.ASK_STATUS, (), ASK_TIMEOUT_S)
 
     async def set_broadcast(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
-        """Have the router set a broadcast, remove it (None), or only tell what there are (an empty key).
+        """Make the router set a broadcast, remove it (None), or only list them (an empty key).
 
         Returns: `outcome` and `broadcasts` of the space, once that is durable; None if it does not answer: whether it
         was set is not known then.
@@ -61,7 +61,7 @@ class StatusLink:
         return answer[0] if answer else None
 
     async def run(self) -> None:
-        """Own the socket: send questions, hear answers."""
+        """Own the socket: send requests, receive answers."""
         fd: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         while True:
             self._drain()
@@ -83,7 +83,7 @@ class StatusLink:
             question = self._questions.popleft()
             try:
                 data = v.pack(question)
-            except Exception as error:  # half a character in a broadcast, say
+            except Exception as error:  # for example, half a character in a broadcast
                 logs.limited("status.not_packed", error=repr(error))
                 if (asked := self._waiting.get(question[1])) is not None:
                     asked[0].set()
@@ -91,7 +91,7 @@ class StatusLink:
             try:
                 self._socket.send(data, zmq.NOBLOCK)
             except zmq.Again:
-                self._questions.clear()  # no router for long: whoever asked hears nothing, and that is the answer
+                self._questions.clear()  # no router for long: every waiter gets None
         while True:
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)

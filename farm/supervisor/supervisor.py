@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 class StartError(MendableError):
-    """The farm cannot start; the text says why and what to do, in one line."""
+    """The farm cannot start; the text gives the reason and what to do, in one line."""
 
 
 class Supervisor:
@@ -292,7 +292,7 @@ class Supervisor:
                     self._hurry.set()
 
     def _asked_to_reload(self) -> None:
-        """Begin a reload, or say why not."""
+        """Begin a reload, or report why not."""
         if self._reload is not None:
             logs.warning("reload.refused", why="a reload is under way")
         elif self.stopping.is_set():
@@ -335,7 +335,7 @@ class Supervisor:
         self._over = True
         if self.fork_server is not None:
             self.fork_server.close()
-            with trio.move_on_after(_KILLED_S):  # whoever waits for us to end finds nothing of us left
+            with trio.move_on_after(_KILLED_S):  # when this process has ended, nothing of the farm is left
                 await self.fork_server.process.ended.wait()
         logs.event("farm.stopped")
 
@@ -363,7 +363,7 @@ class Supervisor:
         scope.cancel()
 
     async def joined(self, child: Child) -> bool:
-        """Wait until the router has heard of this worker. Returns: False if it has ended, or takes too long."""
+        """Wait until this worker has joined the router. Returns: False if it has ended, or takes too long."""
         with trio.move_on_after(self.settings.get(FarmOptions).start_timeout):
             while not child.ended.is_set():
                 told = await self.link.ask()

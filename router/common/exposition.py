@@ -36,7 +36,7 @@ def families(
     of_router: Iterable[Number],
     of_workers: Iterable[Number],
 ) -> Iterator[Metric]:
-    """What the router counts, and what its workers have told it last, with the tables that say what there is."""
+    """What the router counts, and the last counts that its workers have sent, with the tables that define them."""
     for metric in of_router:
         value = router.get(metric.name)
         if value is not None:

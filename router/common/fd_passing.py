@@ -1,8 +1,8 @@
 """The router's end of the handover: takes connections of app servers that came in on the device port.
 
 A worker that finds one passes the descriptor itself (SCM_RIGHTS) with the bytes it has read, one packet a connection,
-over a Unix socket in the data folder; from then on no worker has to do with it. Only the user of the farm can come to
-that socket, because the folder is for nobody else.
+over a Unix socket in the data folder; from then on the worker has no part in it. Only the user of the farm can reach
+that socket, because no other user may enter the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from router.common import logs
 from router.common.poller import READ, Poller
 
 SOCKET_NAME: Final = "adopt.sock"
-_PACKET_BYTES: Final = 4096  # a worker passes far less: what it had to read to know whose the connection is
+_PACKET_BYTES: Final = 4096  # a worker passes far less: what it had to read to know which dialect the connection is for
 _BATCH: Final = 64
 _BACKLOG: Final = 1024
 
@@ -44,7 +44,7 @@ class Handovers:
         poller.register(self._listener.fileno(), READ)
 
     def ready(self, fd: int) -> bool:
-        """Deal with what epoll said of a descriptor. Returns: whether it is one of ours."""
+        """Handle an event that epoll reports for a descriptor. Returns: whether it is one of ours."""
         worker = self._workers.get(fd)
         if worker is not None:
             self._receive(worker)
@@ -105,6 +105,6 @@ class Handovers:
         self._listener.close()
         for worker in list(self._workers.values()):
             with contextlib.suppress(OSError):
-                worker.shutdown(socket.SHUT_RD)  # so that there is an end to what can be received
+                worker.shutdown(socket.SHUT_RD)  # so that what can be received has an end
             while worker.fileno() >= 0:
                 self._receive(worker)

@@ -1,8 +1,8 @@
-"""The files that a farm keeps: whose they must be, and what becomes of a data folder that is there already.
+"""The files that a farm keeps: their owner and mode, and the checks of a data folder that exists already.
 
-Whoever can replace the token key, the store or a socket of the farm can be the farm. So the folder and the files in it
-belong to this user (or to root), nobody else may write them, and no file in it may be a link to elsewhere. What others
-may read is told, and used all the same; what exists is never changed.
+A user who can replace the token key, the store or a socket of the farm can impersonate it. So the folder and the files
+in it belong to this user (or to root), no other user may write them, and no file in it may be a link to elsewhere. What
+others may read is logged, and used all the same. Modes of existing files are never changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FileError(MendableError):
 
 
 def take_folder(folder: Path) -> None:
-    """Make the data folder, for nobody but us; one that is there already keeps its mode and must be safe to use.
+    """Make the data folder, for this user only; one that exists already keeps its mode and must be safe to use.
 
     Raises: FileError.
     """
@@ -94,7 +94,7 @@ def read_at_most(path: Path, limit: int) -> bytes:
 
 
 def _make(folder: Path) -> bool:
-    """Returns: whether we made it; False if somebody else did meanwhile."""
+    """Returns: whether we made it; False if another process did meanwhile."""
     for parent in reversed(folder.parents):
         with contextlib.suppress(FileExistsError):
             os.mkdir(parent, 0o755)  # whatever the umask, others must not be able to rename what is in it
@@ -125,7 +125,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_hands(path: Path, status: os.stat_result) -> None:
-    """Raises: FileError where others could write; tells where they can read."""
+    """Raises: FileError where other users could write; logs where they can read."""
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
     folder = stat.S_ISDIR(status.st_mode)
     what = f"data.dir: {path}" if folder else f"{path}:"
@@ -160,7 +160,7 @@ def _others_may_write(status: os.stat_result) -> bool:
 
 
 def _is_private(group: int) -> bool:
-    """Whether nobody but this user and root is known to be in a group, as with a user's own group of the same name."""
+    """Whether only this user and root are known to be in a group, as in a user's own group of the same name."""
     ours = {0, os.geteuid()}
     if any(user.pw_gid == group and user.pw_uid not in ours for user in pwd.getpwall()):
         return False
@@ -196,7 +196,7 @@ def _elsewhere(error: OSError, folder: Path) -> str:
 
 
 def _foreign_hint(path: Path) -> str:
-    """Whose the file is, if that is why it cannot be opened."""
+    """The owner of the file, if that is why it cannot be opened."""
     try:
         owner = os.lstat(path).st_uid
     except OSError:

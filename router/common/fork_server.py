@@ -2,7 +2,7 @@
 
 A hundred processes then share one copy of the interpreter and its libraries, and a start takes milliseconds. It is
 started by exec, so that what it forks inherits neither the threads nor the descriptors of its client. Client and fork
-server speak over one SOCK_SEQPACKET socket pair, one JSON object a packet:
+server exchange packets over one SOCK_SEQPACKET socket pair, one JSON object a packet:
 
     to the server    {"served": "module:function", "argument": ...}  first, once: `function(argument)` gives a `Served`
                      {"spawn": kind, "number": n}                    with the descriptors that it inherits
@@ -13,10 +13,10 @@ server speak over one SOCK_SEQPACKET socket pair, one JSON object a packet:
                      {"refused": why}                                it could not be forked
                      {"alive": n}
 
-What is forked is nobody's child but the client's, which is its subreaper (`become_subreaper`): it is forked by a
-process that ends at once. So the client sees how it ends, and nothing rests on the server once it has forked; it may be
-killed, stopped and replaced at any time. When the client goes, the socket ends and so does the server. What it forked
-has to see by itself that its client has gone: by the end of a socket that it inherits, say.
+A forked process becomes a child of the client, which is its subreaper (`become_subreaper`), because it is forked by a
+process that ends at once. So the client sees how it ends, and the server is not needed once it has forked; it may be
+killed, stopped and replaced at any time. When the client ends, the socket ends and so does the server. A forked process
+has to notice by itself that its client has ended, for example by the end of a socket that it inherits.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Runner = Callable[[int, list[int]], int]
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _HOME: Final = str(Path(__file__).resolve().parents[2])
-# Everything that can fail while modules are imported is told to the client, this module's import too. It runs the code
+# Everything that can fail while modules are imported is sent to the client, this module's import too. It runs the code
 # that the client runs, and none of the folder in which that was started: Python would look there first.
 _BOOT: Final = """
 import sys
@@ -70,7 +70,7 @@ sys.exit(router.common.fork_server.main(fd))
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a fork server can fork. `runners`: by kind. `title`: of the processes, before the kind. `hello`: told to the
+    """What a fork server can fork. `runners`: by kind. `title`: of the processes, before the kind. `hello`: sent to the
     client once everything is imported."""
 
     runners: Mapping[str, Runner]
@@ -82,7 +82,7 @@ class Served:
 
 
 def start(served: str, argument: Any) -> tuple[int, int, socket.socket]:
-    """Start a fork server; its pid and pidfd, and the client's end of the socket. Nobody collects it by itself.
+    """Start a fork server; its pid and pidfd, and the client's end of the socket. The caller has to collect it.
 
     served: `module:function`, called in the server with the argument, which goes there as JSON.
     Raises: OSError.
@@ -94,7 +94,7 @@ def start(served: str, argument: Any) -> tuple[int, int, socket.socket]:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES)
             command = [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno()), _HOME]
-            # Until it has said that it ignores them, a signal to the whole process group must not end it.
+            # Until it ignores them itself, a signal to the whole process group must not end it.
             masked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
@@ -113,12 +113,12 @@ def start(served: str, argument: Any) -> tuple[int, int, socket.socket]:
 
 
 def become_subreaper(be_one: bool = True) -> None:
-    """Have every descendant whose parent ends become our child; or no more."""
+    """Make every descendant whose parent ends a child of this process; or no longer."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(be_one), 0, 0, 0)
 
 
 def collect_strangers(known: Collection[int]) -> None:
-    """Collect children that have ended and that nobody here waits for: of a server that died while it forked."""
+    """Collect children that have ended and that have no waiter here: those of a server that died while it forked."""
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if found.si_pid in known:
@@ -134,7 +134,7 @@ def main(fd: int) -> int:
     control = socket.socket(fileno=fd)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # who started us has blocked them up to here
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by the process that started us
     first = control.recv(PACKET_BYTES)
     try:
         import setproctitle
@@ -151,7 +151,7 @@ def main(fd: int) -> int:
     try:
         control.send(msgspec.json.encode({"ready": served.hello}))
         _serve(control, served)
-    except ConnectionError:  # the client has gone meanwhile, and says nothing more
+    except ConnectionError:  # the client has ended meanwhile
         pass
     return 0
 
@@ -189,7 +189,7 @@ def _fork_again(control: socket.socket, served: Served, asked: dict[str, Any], d
         with contextlib.suppress(ConnectionError):
             control.send(msgspec.json.encode({"refused": str(error)}))
         return 1
-    with contextlib.suppress(OSError):  # nobody waits for it any more: it will see its client go
+    with contextlib.suppress(OSError):  # the client does not wait for it any more: it will notice the client's end
         socket.send_fds(control, [msgspec.json.encode({"spawned": pid})], [pidfd])
     return 0
 
@@ -211,7 +211,7 @@ def _child(served: Served, asked: dict[str, Any], descriptors: list[int]) -> int
 
 
 def _tell_failure(control: socket.socket, error: BaseException) -> None:
-    """Say that this process cannot be a fork server, and why; all of the trace goes to stderr."""
+    """Report that this process cannot be a fork server, and why; the whole trace goes to stderr."""
     with contextlib.suppress(OSError):
         control.send(msgspec.json.encode({"failed": in_one_line(error)}))
     with contextlib.suppress(OSError, ValueError):
@@ -224,6 +224,6 @@ def in_one_line(error: BaseException) -> str:
         error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(error, SyntaxError) or not frames:  # whose text has the place
+    if isinstance(error, SyntaxError) or not frames:  # its text names the place
         return text
     return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})"

@@ -1,4 +1,4 @@
-"""What is done again and again must not end a process because it failed once."""
+"""Periodic work must not end a process because it failed once."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ LEAVING: Final = "the farm is about to stop"
 NO_ROOM: Final = "there is room for no connection"
 NO_ROUTER: Final = "no router answers"
 STORE_REFUSES: Final = "the store refuses what is to be kept"
-"""Why is in the log: these pages are for everybody, and its place on the disk is not."""
+"""The reason is in the log: these pages are public, and the path of the store is not."""
 
 
 def page(path: str, reasons: Sequence[str], clients: int) -> tuple[int, bytes]:
-    """Status and body of one of `PAGES`. reasons: why this process is not ready; clients: devices it knows of."""
+    """Status and body of one of `PAGES`. reasons: why this process is not ready; clients: devices that it has."""
     if path == LIVE:
         return 200, _json({"status": "live"})
     well: dict[str, object] = (

@@ -1,7 +1,7 @@
 """The head of an HTTP/1.1 request (RFC 9110, RFC 9112), without I/O: bytes in, a head or an error. Every port reads
-requests by it, so that there is one opinion of what a request is.
+requests by it, so that all agree on what a request is.
 
-Parsed strictly: what two parsers could read in two ways is refused. What a client may offer and we do not want, such
+Parsed strictly: what two parsers could read in two ways is refused. What a client may offer and we do not use, such
 as an upgrade to another protocol, is ignored. Versions: every 1.x from 1.1 on is taken as 1.1, anything but 1.x is
 answered with 505. Every step takes time that grows with the bytes received and not faster: the patterns never go back
 (possessive quantifiers).
@@ -68,11 +68,11 @@ class Fields:
     headers: dict[bytes, bytes]
     """Names are in lower case; values of a repeated header are joined by a comma."""
     length: int
-    """Bytes of the body; CHUNKED: its chunks tell."""
+    """Bytes of the body; CHUNKED: it comes in chunks."""
     expects: bool
     """Whether the client waits for 100 Continue before it sends the body."""
     keep_alive: bool
-    """Whether another request may follow on this connection. An HTTP/1.0 client would have to be told so: it is not."""
+    """Whether another request may follow on this connection. Never with HTTP/1.0, which would need a header for it."""
 
 
 @dataclass(slots=True)
@@ -254,7 +254,7 @@ def _unknown_coding(coding: bytes) -> HeadError:
 
 
 def _check_beginning(data: bytes, begin: int, seen: int) -> None:
-    # Somebody who speaks TLS or anything else to this port should hear of it at once, not at the deadline.
+    # A client that sends TLS or another protocol to this port gets an error at once, not at the deadline.
     newline = data.find(b"\n", begin)
     if newline < 0:
         start = data[begin : begin + _LONGEST_METHOD]

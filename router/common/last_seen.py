@@ -1,4 +1,4 @@
-"""When a device was last seen, as its record tells it."""
+"""When a device was last seen, as its record has it."""
 
 from __future__ import annotations
 

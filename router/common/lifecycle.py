@@ -1,4 +1,4 @@
-"""What the router and a worker have in common as processes: how they begin, what ends them, how a failure is told."""
+"""What the router and a worker have in common as processes: their start, their end, and how a failure is reported."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _GC_THRESHOLD = (20_000, 20, 50)
 MENDABLE = (MendableError, OSError)
 
 NOTICE: Final = b"n"
-"""On the line from the supervisor: say that you are not ready, and go on serving until SIGTERM."""
+"""From the supervisor: answer probes as not ready, and go on serving until SIGTERM."""
 _LINE_BYTES: Final = 64
 
 PRIVATE: Final = 0o077
-"""Umask of every process of a farm: the sockets that it makes are for nobody else."""
+"""Umask of every process of a farm: no other user may use the sockets that it makes."""
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -41,7 +41,7 @@ class Process(Protocol):
         """Serve until `stop` is set, then end in good order."""
 
     def notice(self) -> None:
-        """Say from now on that this process is not ready, and go on serving."""
+        """Answer probes as not ready from now on, and go on serving."""
 
 
 def run(make: Callable[[Context], Process], settings: Settings, line: int | None, name: str, **fields: Any) -> int:
@@ -49,7 +49,7 @@ def run(make: Callable[[Context], Process], settings: Settings, line: int | None
 
     line: None for a process without a supervisor; on SIGTERM that is not ready for `drain.notice`, and then ends.
     `name` and `fields` (the shard) stand in every log line.
-    Returns: exit code. A failure that the operator can mend is one log line, and told to the supervisor.
+    Returns: exit code. A failure that the operator can mend is one log line, and sent to the supervisor.
     """
     os.umask(PRIVATE)
     log = settings.get(Log)
@@ -92,7 +92,7 @@ def _failed(name: str, line: int | None, why: str) -> None:
 
 
 def tell_supervisor(line: int, why: str) -> None:
-    """Say why this process is about to fail."""
+    """Report why this process is about to fail."""
     with contextlib.suppress(OSError):
         os.write(line, why.encode(errors="replace"))
 
@@ -127,7 +127,7 @@ async def _watch_signals(stop: trio.Event, process: Process, notice: float | Non
 
 
 async def _watch_supervisor(line: int, stop: trio.Event, process: Process) -> None:
-    """Hear the supervisor; set `stop` when it has gone: nobody would be left to stop us."""
+    """Receive from the supervisor; set `stop` when it has ended, because nothing else would stop this process."""
     while True:
         await trio.lowlevel.wait_readable(line)
         try:

@@ -11,7 +11,7 @@ _EVERYWHERE: Final = ("0.0.0.0", "::", "")
 
 
 class ListenError(MendableError):
-    """Nothing can listen there; the text says why and what to do, in one line."""
+    """Listening there is not possible; the text says why and what to do, in one line."""
 
 
 def open_listener(host: str, port: int, backlog: int, option: str, reuse_port: bool = False) -> socket.socket:

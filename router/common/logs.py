@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 MAX_VALUE_CHARS: Final = 4096  # a longer value is cut: a log line is for reading, and a trace fits in this
-MAX_LIMITED_KEYS: Final = 1024  # events that a limiter remembers, should somebody key it by what comes from outside
+MAX_LIMITED_KEYS: Final = 1024  # events that a limiter remembers, in case it is keyed by what comes from outside
 REPEAT_SECONDS: Final = 10.0  # one line an event in this time, for what goes through `limited`
 
 _LEVELS: Final = {
@@ -37,7 +37,7 @@ _LEVELS: Final = {
     "error": logging.ERROR,
 }
 _STDERR: Final = 2
-_PIPE_BYTES: Final = select.PIPE_BUF  # a pipe that poll says is writable takes so many without waiting
+_PIPE_BYTES: Final = select.PIPE_BUF  # a pipe that poll reports as writable takes so many without waiting
 _FIELDS: Final = "farm_fields"  # the attribute of a log record that holds the event's fields
 _logger: Final = logging.getLogger("farm")
 
@@ -70,7 +70,7 @@ def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_f
 
 
 def debug(name: str, /, **fields: object) -> None:
-    """Log an event that only somebody who looks for a fault wants, such as one connection's."""
+    """Log an event that is of use only while a fault is looked for, such as one of a single connection."""
     _log(logging.DEBUG, name, fields)
 
 
@@ -80,7 +80,7 @@ def event(name: str, /, **fields: object) -> None:
 
 
 def warning(name: str, /, **fields: object) -> None:
-    """Log something that the farm survives but somebody should know of."""
+    """Log something that the farm survives but an operator should know of."""
     _log(logging.WARNING, name, fields)
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process uses, and giving back what it does not."""
+"""How much memory this process uses, and giving back what it does not use."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def give_back() -> None:
 
 
 class Bursts:
-    """Tells when a burst of work is over. What it took for a while is scattered over the C library's free memory, and
-    would stay with the process: about a MB, which is much beside some thousand devices."""
+    """Detects the end of a burst of work. The memory that it took is scattered over the C library's free lists, and
+    would stay with the process: about a MB, which is much compared with some thousand devices."""
 
     def __init__(self) -> None:
         self._last = self._trimmed = 0

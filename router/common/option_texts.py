@@ -1,6 +1,6 @@
 """Options that are texts with a meaning: each function takes a text, and returns it in the one form that the farm uses.
 
-All raise ValueError for what is none; the option's `expects` says in words what it wants.
+All raise ValueError for a text that has no such meaning; the option's `expects` says what is needed.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class OptionSpec:
     ge: float | None = None
     le: float | None = None
     choices: tuple[str, ...] = ()
-    pattern: str = ""  # a text option must match it whole; then `expects` says in words what it wants
+    pattern: str = ""  # a text option must match it whole; then `expects` says what is needed
     expects: str = ""
     secret: bool = False  # never shown: not in messages, not in the effective settings
     # Of a text, or of each text in a list: returns the form that is used, raises ValueError for what is none.

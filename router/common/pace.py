@@ -4,7 +4,7 @@ A wake-up costs the same whether it finds one event or fifty: 60 to 150 us in a 
 caches while others ran, and its message wakes the router, whose answer wakes it once more. With two workers each
 wake-up finds plenty. With 60 of them the same load reaches each in crumbs, and a set-up costs three times the CPU. So
 under load a worker lets events gather before it looks. Where there are few it does not: that would save little, and
-whoever waits for an answer would wait longer.
+every request would wait longer for its answer.
 
 The router's own turns need no such rule: with workers that send less often it has fewer by itself. To pace it too saved
 about 2 % of the CPU of a set-up at 60 workers, within the noise of three rounds.
@@ -19,14 +19,14 @@ FEWEST_WORKERS: Final = 8
 BUSY_EVENTS: Final = 4000
 """Events a second on the devices' connections of all workers, below which none waits. A device that comes has four."""
 _LONGEST_S: Final = 0.1
-"""A worker that waits hears its link and nothing else: who stops it must not notice, nor its lease run out."""
+"""A worker that waits reads its link and nothing else: the wait must not delay its end, nor let its lease run out."""
 
 
 class Pace:
     """When to look again. Pure: times and numbers in, seconds out.
 
     If there was enough in an interval, the next look is at its end, and after that there is one look an interval for as
-    long as each finds enough. After an interval in which nobody looked, because there was nothing, there is no wait.
+    long as each finds enough. After an interval without a look, because there was nothing to do, there is no wait.
     """
 
     __slots__ = ("_busy", "_ends", "_enough", "_found", "interval")

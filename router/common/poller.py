@@ -25,11 +25,11 @@ READ = INPUT | ENDED
 WRITE = select.EPOLLOUT
 NOTHING = 0
 BROKEN = select.EPOLLHUP | select.EPOLLERR
-"""Reported whether asked for or not: both directions are shut, or the connection was reset."""
+"""Always reported: both directions are shut, or the connection was reset."""
 
 MAX_EVENTS: Final = 256
-"""In one turn: some 20 ms of work in a worker. Other tasks run in between, among them the one that says that this
-process lives, and where a hundred processes want the core a turn of 20 ms takes two seconds."""
+"""In one turn: some 20 ms of work in a worker. Other tasks run in between, among them the one that sends the sign of
+life, and where a hundred processes compete for the core a turn of 20 ms takes two seconds."""
 _TURN_S = 0.001
 
 
@@ -94,7 +94,7 @@ class Poller:
 
 
 def half_close(fd: int) -> bool:
-    """Tell the peer that nothing more comes (shutdown(2), SHUT_WR). Returns: whether the connection was still there."""
+    """Close our half of the connection (shutdown(2), SHUT_WR). Returns: whether the connection was still there."""
     shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
     try:
         shell.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""Positions in a channel's log, and what a log answers to one. Pure: what a worker asks and what a router answers.
+"""Positions in a channel's log, and what a log answers to one. Pure: requests of workers and answers of the router.
 
 A subscriber of a channel names the position from which it wants the log:
 

@@ -1,9 +1,9 @@
-"""The right of way of the processes that all others wait for: the router and the supervisor.
+"""The priority of the processes that all others wait for: the router and the supervisor.
 
 When a machine has more to do than it can, the kernel shares its cores out evenly among the processes that want them.
 With sixty workers the router then has a sixtieth, and no worker can go on before the router has answered it: the farm
-does less the more is asked of it, until devices give up waiting and all work is for those that have gone. A router
-that comes first costs the workers nothing but what they would have waited for it.
+does less the more is asked of it, until devices give up waiting and all work is for connections that have ended. A
+router that comes first costs the workers only the time that they would have waited for it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from router.common.poller import READ
 from router.common.settings import EndpointOptions
 from router.http.http1 import HttpConnection
 
-_SLOW_S: Final = 1.0  # that a request is unfinished until its connection may have to make room
+_SLOW_S: Final = 1.0  # after which the connection of an unfinished request may be closed to make room
 _RESERVE: Final = 64
 """Descriptors that connections never take: the store, the link and the logs need some."""
 _by_since = attrgetter("since")
@@ -30,7 +30,7 @@ class Client:
         self.fd = fd
         self.out = bytearray()
         self.mask = READ
-        self.since = now  # last time something began: a request, or being idle
+        self.since = now  # when its state last changed: a request began, or it became idle
         self.held = 0  # bytes, as they are in the sum of all
         self.lingering = False
         self.queued = False  # for another turn
@@ -42,12 +42,12 @@ class Client:
         return self.http.idle and not self.out and not self.lingering
 
     def is_slow(self, now: float) -> bool:
-        """Whether it is at a request that it could have finished, and waits for nothing of ours."""
+        """Whether its request is unfinished for too long, while it waits for no answer of ours."""
         http = self.http
         return http.in_request and not http.waiting and not self.out and now - self.since > _SLOW_S
 
     def has_input(self) -> bool:
-        """Whether something has come that was not read yet, or the connection has gone: epoll will report it."""
+        """Whether there are bytes that were not read yet, or the connection has ended: epoll will report it."""
         shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, self.fd)
         try:
             shell.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -103,8 +103,8 @@ class Clients:
         self._looked_for_idle = False
 
     def to_evict(self, now: float) -> Client | None:
-        """Which is to make room: one that has all its answers, or else the one idle for longest, or else the one that
-        has been at an unfinished request for longest."""
+        """Which is to make room: one that has all its answers, or else the one idle for longest, or else the one whose
+        request has been unfinished for longest."""
         if self.answered_all:
             return next(iter(self.answered_all))
         if not self._longest_idle:

@@ -234,7 +234,7 @@ class HttpConnection:
 
     @property
     def full(self) -> bool:
-        """Whether as much is in work, or waits to be sent, as may be: read no more until some of it is away."""
+        """Whether so much is being handled, or waits to be sent, that no more is read until some of it is done."""
         options = self._options
         return len(self._pending) >= options.max_pipelined or self._waiting_bytes > options.max_write_bytes
 
@@ -308,6 +308,6 @@ class HttpConnection:
             self.deferred.pop(pending)()
 
     def _crowded(self, pending: PendingResponse) -> bool:
-        """What waits behind the first answer waits for that: it is not in its way."""
+        """Bytes that wait behind the first answer do not count against it: they are sent after it."""
         before = 0 if pending is self._pending[0] else self._waiting_bytes
         return len(self.out) + before > self._options.max_write_bytes

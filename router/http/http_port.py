@@ -2,9 +2,9 @@
 
 Connections are accepted here, or adopted from a worker on whose port they came in (`router.common.fd_passing`).
 
-What keeps one connection from being felt by the others: it has a share of each turn (`Turns`); all that waits in all
-connections is in one sum, and the largest goes when that is too much; an idle one makes room for a new one; and
-whatever an event of it raises is its own end.
+One connection does not disturb the others: each has a share of each turn (`Turns`); the bytes that wait in all of them
+are counted together, and beyond the limit the largest is given up; an idle one is closed to make room for a new one;
+and an exception that an event of a connection raises closes that connection only.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class HttpPort:
     # ------------------------------------------------------------------ events
 
     def ready(self, fd: int, events: int) -> None:
-        """Deal with what epoll said of one of our descriptors."""
+        """Handle an event that epoll reports for one of our descriptors."""
         client = self._clients.get(fd)
         if client is None:
             if fd == self._acceptor.fd:
@@ -89,7 +89,7 @@ class HttpPort:
             self._failed(client, error)
 
     def _failed(self, client: Client, error: Exception) -> None:
-        """Whatever went wrong with a connection is the end of that connection, and of nothing else."""
+        """An error in the handling of a connection closes that connection, and nothing else."""
         self._counters.http_failed += 1
         logs.limited("http.connection_failed", at="error", per=type(error).__name__, exc=error)
         self._close(client)
@@ -100,7 +100,7 @@ class HttpPort:
         return self._all.refusals < self._options.max_refusals or self._room()
 
     def adopt(self, fd: int, data: bytes) -> None:
-        """Serve a connection that somebody else has accepted, and has read these bytes from. It is ours to close."""
+        """Serve a connection that another process has accepted, and from which it has read these bytes. We close it."""
         try:
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
         except OSError as error:  # it is no socket
@@ -117,7 +117,7 @@ class HttpPort:
                 self._failed(client, error)
 
     def _welcome(self, connection: socket.socket) -> Client | None:
-        """Make a client of a connection: one that is told 503 if there are too many; None if it has gone already."""
+        """Make a client of a connection: it is answered 503 if there are too many. None: it has ended already."""
         refused = not self._room()
         with connection:
             try:
@@ -156,7 +156,7 @@ class HttpPort:
         return self._all.has_room or self._evict()
 
     def _evict(self) -> bool:
-        """Close a connection for another's sake. Returns: whether there was one."""
+        """Close a connection to make room for another. Returns: whether there was one."""
         client = self._all.to_evict(self._now)
         if client is None:
             return False
@@ -174,8 +174,8 @@ class HttpPort:
     def _read(self, client: Client) -> None:
         http = client.http
         if http.full or http.more or client.out:
-            # Not until its requests have had their turn and their answers are taken: mute it, or epoll would report it
-            # for ever.
+            # Not read until its requests have had their turn and their answers are written. Muted, because epoll would
+            # report it again and again.
             self._set_mask(client, WRITE if client.out else NOTHING)
             return
         try:
@@ -187,7 +187,7 @@ class HttpPort:
             return
         if not data:
             if http.waiting and not client.lingering:
-                # It has said all it will say (a half-close), but waits for its answers.
+                # It sends nothing more (a half-close), but waits for its answers.
                 http.finished = True
                 self._set_mask(client, NOTHING)
             else:
@@ -245,7 +245,7 @@ class HttpPort:
             return
         try:
             handler(request, reply)
-        except Exception as error:  # a defect of one route must not take the router down
+        except Exception as error:  # an error in one route must not end the router
             logs.limited("http.route_failed", at="error", per=type(error).__name__, exc=error, path=request.path[:200])
             reply(_INTERNAL)
 
@@ -293,11 +293,11 @@ class HttpPort:
                 return
             if sent:
                 del out[:sent]
-                client.since = self._now  # whoever takes something is not idle
+                client.since = self._now  # a peer that takes bytes is not idle
         self._written(client)
 
     def _written(self, client: Client) -> None:
-        """What could be written of its answers has been."""
+        """After a write: what follows, now that some of its answers may be gone."""
         if not self._count(client):
             return
         http = client.http
@@ -313,7 +313,7 @@ class HttpPort:
     # ------------------------------------------------------------------ what waits
 
     def _count(self, client: Client) -> bool:
-        """Keep the sum of what waits; if it is too much and this one adds to it, the largest is given up.
+        """Update the sum of what waits; if it is beyond the limit and this one adds to it, the largest is given up.
 
         Returns: whether this one is still open.
         """
@@ -328,7 +328,8 @@ class HttpPort:
         return self._clients.get(client.fd) is client
 
     def _give_up_largest(self) -> None:
-        """There is one with output or an unfinished request. Bodies in work are in the sum, but cannot be given up."""
+        """Give up the connection with the most bytes of output or of an unfinished request; there is one. Bodies of
+        requests that are being handled are in the sum, but cannot be given up."""
         largest = max((c for c in self._clients.values() if c.out or c.http.in_request), key=lambda c: c.held)
         self._counters.http_given_up += 1
         logs.limited(
@@ -350,7 +351,7 @@ class HttpPort:
             self._poller.change(client.fd, mask)
 
     def _linger(self, client: Client) -> None:
-        """Everything is said: tell the peer so, and read on until it closes, lest a reset swallow the answer."""
+        """All answers are written: close our half, and read until the peer closes, or a reset could discard them."""
         if client.lingering:
             return
         client.lingering = True
@@ -377,7 +378,7 @@ class HttpPort:
     # ------------------------------------------------------------------ time
 
     def tick(self) -> None:
-        """To be called about once a second: requests that take too long, connections idle for too long."""
+        """To be called about once a second: ends requests that take too long and connections idle for too long."""
         now = self._now = self._monotonic()
         self._acceptor.resume()
         for client in list(self._clients.values()):

@@ -1,10 +1,10 @@
 """Requests of many parts, such as batches of pushes: so many parts in each turn and in work for all connections
 together, and of both a fair share for each connection. Part of the router's pure core.
 
-What is in work waits for the store, and whoever comes later waits behind it. So the limit is one for all: with a limit
-for each connection, eight of them would make everybody wait eight times as long. A connection may begin a part while it
-has fewer in work than are still free. So one alone gets half of all, two get a third each, and there is always room
-for another, even if the parts of some wait for a device that does not answer.
+Parts that are being handled wait for the store, and later ones wait behind them. So there is one limit for all: with a
+limit for each connection, eight of them would make every request wait eight times as long. A connection may begin a
+part while it has fewer in work than are still free. So one alone gets half of all, two get a third each, and there is
+always room for another, even if the parts of some wait for a device that does not answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which handler a request is for: by its path, and where several dialects have the same path by what else it says."""
+"""Which handler a request is for: by its path, and where several dialects have the same path by the rest of it."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ class Turns:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is work: then nobody should sleep before `run`."""
+        """Whether there is work: then the loop should not sleep before `run`."""
         return bool(self._jobs)
 
     def add(self, job: Job) -> None:
-        """Have a job called once in the next turn, and so on for as long as it says so."""
+        """Call a job once in the next turn, and again for as long as it returns True."""
         self._jobs.append(job)
 
     def run(self) -> None:

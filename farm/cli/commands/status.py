@@ -1,4 +1,4 @@
-"""`farm status`: what a running farm says of itself."""
+"""`farm status`: the state of a running farm."""
 
 from __future__ import annotations
 
