@@ -85,7 +85,7 @@ class WorkerOptions(Section):
     max_headers: int = option(64, "headers of the upgrade request", unit="headers", ge=1)
     admission_timeout: float = option(
         10.0,
-        "how long a request may wait, unanswered, for what the router is asked about it; beyond, 504",
+        "how long a request may wait, unanswered, for the router's answer about it; beyond, 504",
         unit="s",
         ge=1,
         le=1000,
@@ -126,7 +126,7 @@ class WorkerOptions(Section):
     )
     max_fanout_bytes: int = option(
         33_554_432,
-        "events that wait for that, and the lists of who is to get them; beyond, they are written at once",
+        "events that wait for that, and the lists of their receivers; beyond, they are written at once",
         unit="bytes",
         ge=65_536,
     )

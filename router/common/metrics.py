@@ -18,20 +18,20 @@ ROUTER_METRICS = (
     Metric("pushes", "counter", "Pushes that asked for delivery, after their request was found valid."),
     Metric("pushes_delivered", "counter", "Pushes answered 200: durable, and written to the device's socket."),
     Metric("pushes_stored", "counter", "Pushes answered 202, or 201: durable, waiting for the device."),
-    Metric("pushes_unkept", "counter", "Pushes with a TTL of 0: said to a device that is here, never stored."),
+    Metric("pushes_unkept", "counter", "Pushes with a TTL of 0: sent to a device that is connected, never stored."),
     Metric("pushes_refused", "counter", "Pushes answered 503: inbox full, store failed or queue full."),
-    Metric("pushes_rejected", "counter", "Pushes answered 401, 404 or 410: bad token or signature, or nobody there."),
+    Metric("pushes_rejected", "counter", "Pushes answered 401, 404 or 410: bad token or signature, or no such device."),
     Metric("pushes_invalid", "counter", "Pushes answered 400: a version or a header is bad."),
     Metric("pushes_too_long", "counter", "Pushes answered 413: too much data."),
     Metric("pushes_over", "counter", "Pushes answered 503 because the store holds store.max_bytes; refused ones, too."),
-    Metric("acks", "counter", "Updates that devices acknowledged, as heard by the router."),
+    Metric("acks", "counter", "Updates that devices acknowledged, as received by the router."),
     Metric("http_requests", "counter", "Requests on the router port."),
     Metric("http_bad_requests", "counter", "Requests that were no valid HTTP or over a limit."),
     Metric("http_connections", "gauge", "Open connections of app servers."),
     Metric("http_buffered", "gauge", "Bytes of requests and answers that wait in the router."),
     Metric("http_given_up", "counter", "Requests and answers given up because of endpoint.max_buffered_bytes."),
     Metric("http_evicted", "counter", "Idle connections of app servers closed to make room for new ones."),
-    Metric("http_refused", "counter", "Connections of app servers told 503 because none was idle."),
+    Metric("http_refused", "counter", "Connections of app servers answered 503 because none was idle."),
     Metric("http_failed", "counter", "Connections of app servers closed because of an error of the router."),
     Metric("http_connects", "counter", "Connections of app servers accepted."),
     Metric("http_disconnects", "counter", "Connections of app servers closed."),
@@ -84,7 +84,7 @@ WORKER_METRICS = (
     Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),
     Metric("events_sent", "counter", "Copies of them for subscribers: written, or buffered for one that is slow."),
     Metric(
-        "fanout_waiting", "gauge", "Bytes of events that wait to be written, and of the lists of who is to get them."
+        "fanout_waiting", "gauge", "Bytes of events that wait to be written, and of the lists of their receivers."
     ),
     Metric("fanout_lag_ms", "gauge", "From an event to its last subscriber, in ms: the longest of the last second."),
     Metric(

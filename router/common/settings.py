@@ -65,7 +65,7 @@ class DrainOptions(Section):
 
     notice: float = option(
         1.0,
-        "first GET /ready says 503 for so long, while all goes on as before, for balancers to look elsewhere",
+        "first GET /ready answers 503 for so long, while the farm serves as before, so that balancers use other hosts",
         unit="s",
         ge=0,
     )
@@ -156,7 +156,7 @@ class EndpointOptions(Section):
     )
     max_refusals: int = option(
         64,
-        "connections that are told 503 at once because none is idle; further ones wait to be accepted",
+        "connections that are answered 503 at once because none is idle; further ones wait to be accepted",
         unit="connections",
         ge=1,
     )
@@ -201,7 +201,7 @@ class EndpointOptions(Section):
     gather_ms: float = option(
         3.0,
         "while pushes come one after another, so long from one look for more to the next at most: a push costs less "
-        "CPU and is answered later; a single push does not wait; 0: nobody waits",
+        "CPU and is answered later; a single push does not wait; 0: no push waits",
         unit="ms",
         ge=0,
         le=10,
@@ -214,7 +214,7 @@ class LinkOptions(Section):
     SECTION: ClassVar[str] = "link"
     HELP: ClassVar[str] = "The ZeroMQ link between the router and its workers."
 
-    heartbeat: float = option(0.5, "a worker and the router speak at least this often", unit="s", ge=0.05)
+    heartbeat: float = option(0.5, "a worker and the router send at least this often", unit="s", ge=0.05)
     lease: float = option(
         5.0,
         "a worker silent for this long loses its devices in the map until it announces them again",
@@ -223,7 +223,7 @@ class LinkOptions(Section):
     )
     member_grace: float = option(
         1.0,
-        "what a lost worker held in presence channels leaves them only after this time: who is back by then never left",
+        "members whose worker was lost leave their presence channels after this time, unless they are back by then",
         unit="s",
         ge=0,
     )
@@ -244,7 +244,7 @@ class LinkOptions(Section):
     )
     max_results: int = option(
         100_000,
-        "pushes that may wait for a worker to say that it wrote them; beyond, they are answered as stored",
+        "pushes that may wait for a worker's report that it wrote them; beyond, they are answered as stored",
         unit="pushes",
         ge=1,
     )
