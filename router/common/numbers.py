@@ -20,7 +20,6 @@ stay below 2**53. Sequences and epochs of before there were routers' bits are sm
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -67,12 +66,16 @@ class Sequencer:
         return monotonic + self._ahead
 
 
-def next_epoch(previous: int, router: int) -> int:
+def next_epoch(previous: int, router: int, unix_time: float) -> int:
     """An epoch greater than `previous` and, unless the clock went back, than that of any lost store.
 
     Milliseconds: two starts of a router are further apart."""
-    now = max((previous >> ROUTER_BITS) + 1, time.time_ns() // 1_000_000)
-    return now << ROUTER_BITS | _checked(router)
+    return max((previous >> ROUTER_BITS) + 1, int(unix_time * 1000)) << ROUTER_BITS | _checked(router)
+
+
+def first_sequence(epoch: int) -> int:
+    """The sequence at which this epoch began: in its log there is nothing from before."""
+    return (epoch >> ROUTER_BITS) * 1000 << ROUTER_BITS
 
 
 def first_delivery(router: int, chance: int) -> int:

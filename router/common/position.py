@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Meta
 
 MAX_EVENT_ID: Final = 1024
-"""Characters of an event's id, and of each name and value of its headers."""
+"""Characters of an event's id, and of each name and value of its headers. None of them is U+0000."""
 MAX_HEADERS: Final = 16
 """Headers of one event."""
 ANY_EPOCH: Final = 0
@@ -36,7 +36,7 @@ NO_TIME: Final = -1
 """As the time of `AfterId`: there is only the id to go by."""
 
 _Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-_Text = Annotated[str, Meta(max_length=MAX_EVENT_ID)]
+_Text = Annotated[str, Meta(max_length=MAX_EVENT_ID, pattern=r"\A[^\0]*\Z")]
 
 
 class PositionError(ValueError):

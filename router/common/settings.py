@@ -112,6 +112,13 @@ class StoreOptions(Section):
         le=33_554_432,
     )
     log_limit: int = option(1000, "events kept for one channel; the oldest goes first", unit="events", ge=1)
+    log_bytes: int = option(
+        4_194_304,
+        "events kept for one channel; the oldest goes first, and one that is larger alone is not kept",
+        unit="bytes",
+        ge=65_536,
+        le=33_554_432,
+    )
     batch_limit: int = option(2000, "writes in one group commit", unit="writes", ge=1)
     queue_limit: int = option(
         50_000, "pushes that may wait for a commit before others are refused with 503", unit="pushes", ge=1

@@ -9,7 +9,8 @@ from typing import Any
 
 from router.common import logs
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
-from router.store.base import Item, LogSlice, Reads, Results, Writes
+from router.common.position import AfterOffset, LogSlice
+from router.store.base import Item, LogName, Reads, Results, Writes
 from router.store.changes import Changed, RecordName
 
 PutDone = Callable[[int], None]
@@ -17,11 +18,11 @@ InboxDone = Callable[[int, list[Item]], None]
 InboxesDone = Callable[[int, dict[bytes, list[Item]]], None]
 RecordDone = Callable[[int, bytes | None], None]
 LogDone = Callable[[int, LogSlice | None], None]
-OffsetDone = Callable[[int, int], None]
+AppendDone = Callable[[int, AfterOffset | None], None]
 ChangeDone = Callable[[int, Changed | None], None]
 
 SlotName = tuple[bytes, str]  # device, slot
-Place = tuple[str, int]  # "event" or "change", and which of the batch's
+Place = tuple[str, int]  # "log" or "change", and which of the batch's
 
 _by_seq = attrgetter("seq")
 
@@ -45,8 +46,8 @@ class Batch:
     inboxes: list[tuple[bytes, int, InboxDone]] = field(default_factory=list)
     many: list[tuple[list[bytes], InboxesDone]] = field(default_factory=list)
     records: list[tuple[RecordName, RecordDone]] = field(default_factory=list)
-    logs: list[tuple[bytes, int, LogDone]] = field(default_factory=list)
-    offsets: list[OffsetDone] = field(default_factory=list)
+    logs: list[tuple[LogName, LogDone]] = field(default_factory=list)
+    appends: list[AppendDone | None] = field(default_factory=list)  # one for each of writes.logs
     changes: list[ChangeDone | None] = field(default_factory=list)  # one for each of writes.changes
     changing: set[RecordName] = field(default_factory=set)
     """The records of those."""
@@ -55,7 +56,7 @@ class Batch:
 @dataclass(slots=True)
 class Outcome:
     """What became of a batch. `bad` names what could not be written though the rest of the batch was: puts by
-    (device, slot), events and changes by their place in the batch; `commits` is the status of all else."""
+    (device, slot), log writes and changes by their place in the batch; `commits` is the status of all else."""
 
     status: int
     results: Results
@@ -85,14 +86,12 @@ def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None
         _tell(many_done, status, {device: _part(items, EVERYTHING) for device, items in found.items() if items})
     for record_key, record_done in batch.records:
         _tell(record_done, FAILED if record_key in unreadable else status, results.records.get(record_key))
-    for channel, since, log_done in batch.logs:
-        part = results.logs.get(channel)
-        if part is not None:  # it was read from where the reader that is furthest behind stands
-            part = part._replace(events=[event for event in part.events if event.offset > since])
-        _tell(log_done, FAILED if channel in unreadable else status, part)
-    offsets = results.offsets or [0] * len(batch.offsets)
-    for place, (offset, offset_done) in enumerate(zip(offsets, batch.offsets, strict=True)):
-        _tell(offset_done, FAILED if ("event", place) in bad else status, offset)
+    for name, log_done in batch.logs:
+        _tell(log_done, FAILED if name in unreadable else status, results.logs.get(name))
+    ends = results.appended or [None] * len(batch.appends)
+    for place, (end, append_done) in enumerate(zip(ends, batch.appends, strict=True)):
+        if append_done is not None:
+            _tell(append_done, FAILED if ("log", place) in bad else status, end)
     changes: list[Changed | None] = [*results.changes] or [None] * len(batch.changes)
     for place, (changed, change_done) in enumerate(zip(changes, batch.changes, strict=True)):
         if change_done is not None:

@@ -32,14 +32,15 @@ import trio
 from router.common import logs
 from router.common.messages import EVERYTHING, FAILED, OK
 from router.common.numbers import SECOND
+from router.common.position import AfterOffset, Position
 from router.common.settings import StoreOptions
 from router.core.batch import (
+    AppendDone,
     Batch,
     ChangeDone,
     InboxDone,
     InboxesDone,
     LogDone,
-    OffsetDone,
     Outcome,
     Place,
     PutDone,
@@ -50,13 +51,16 @@ from router.core.batch import (
 from router.core.record_cache import RecordCache
 from router.store.base import (
     ANY_VERSION,
+    Append,
     BadBatchError,
+    ExpireLog,
     Item,
     Reads,
     Renewal,
     Results,
     Store,
     Writes,
+    check_event,
 )
 from router.store.changes import KEEP_EXPIRY, UNCHANGED, Change, Changed, Put, RecordName
 
@@ -316,12 +320,23 @@ class GroupCommitter:
         """Raise the expiry of those of these records that are there and would expire before `before`."""
         self._next(len(keys)).writes.renewals.append(Renewal(space, keys, expires, before))
 
-    def event(self, channel: bytes, expires: int, body: str, done: OffsetDone) -> None:
-        """Append to a channel's log; the callback gets the event's offset."""
+    def append(self, event: Append, done: AppendDone | None) -> None:
+        """Append to a channel's log; the callback gets the position after the event, None where it was refused: the log
+        holds one of its offset.
+
+        Raises: ValueError for an event that no log can hold.
+        """
+        check_event(event)
         batch = self._next()
-        batch.writes.events.append((channel, expires, body))
-        batch.offsets.append(done)
-        self._pushed(batch, body)
+        batch.writes.logs.append(event)
+        batch.appends.append(done)
+        self._pushed(batch, event.body)
+
+    def expire_log(self, channel: bytes, expires: int) -> None:
+        """End a channel's log at this time (unix seconds; 0: only as its events do), or at once if that has passed."""
+        batch = self._next()
+        batch.writes.logs.append(ExpireLog(channel, expires))
+        batch.appends.append(None)
 
     # ------------------------------------------------------------------ reads
 
@@ -367,11 +382,12 @@ class GroupCommitter:
         self._pushed(batch, None)
         self._read_record(batch, space, key, read)
 
-    def read_log(self, channel: bytes, since: int, done: LogDone) -> None:
-        """Read a channel's events after an offset."""
+    def read_log(self, channel: bytes, position: Position, done: LogDone) -> None:
+        """Read a channel's log from a position."""
         batch = self._next()
-        batch.reads.logs[channel] = min(since, batch.reads.logs.get(channel, since))
-        batch.logs.append((channel, since, done))
+        name = (channel, position)
+        batch.reads.logs.add(name)
+        batch.logs.append((name, done))
 
     def when_durable(self, done: PutDone, device: bytes = b"") -> None:
         """Call back once everything asked for so far has been committed (or has failed), of this device and of all
@@ -498,9 +514,9 @@ class GroupCommitter:
         parts += [(key, Writes(puts={key: item})) for key, item in writes.puts.items()]
         parts += [(None, Writes(records={name: value})) for name, value in writes.records.items()]
         parts += [(("change", place), Writes(changes=[change])) for place, change in enumerate(writes.changes)]
-        parts += [(("event", place), Writes(events=[event])) for place, event in enumerate(writes.events)]
+        parts += [(("log", place), Writes(logs=[write])) for place, write in enumerate(writes.logs)]
         outcome = Outcome(OK, Results())
-        offsets = [0] * len(writes.events)
+        appended: list[AfterOffset | None] = [None] * len(writes.logs)
         changes = [Changed(UNCHANGED)] * len(writes.changes)
         stack = [parts]
         while stack:
@@ -524,17 +540,17 @@ class GroupCommitter:
                 continue
             outcome.results.refused |= found.refused
             outcome.results.evicted += found.evicted
-            places = [name[1] for name, part in some if name is not None and part.events]
-            for place, offset in zip(places, found.offsets, strict=True):
+            places = [name[1] for name, part in some if name is not None and part.logs]
+            for place, end in zip(places, found.appended, strict=True):
                 assert type(place) is int
-                offsets[place] = offset
+                appended[place] = end
             places = [name[1] for name, part in some if name is not None and part.changes]
             for place, changed in zip(places, found.changes, strict=True):
                 assert type(place) is int
                 changes[place] = changed
         read = await self._store.apply(Writes(), batch.reads, now)
         read.refused, read.evicted = outcome.results.refused, outcome.results.evicted
-        read.offsets, read.changes = offsets, changes
+        read.appended, read.changes = appended, changes
         outcome.results = read
         return outcome
 
@@ -602,7 +618,7 @@ def _joined(parts: Iterable[Writes]) -> Writes:
         joined.removals |= part.removals
         joined.puts |= part.puts
         joined.records |= part.records
-        joined.events += part.events
+        joined.logs += part.logs
         joined.changes += part.changes
         joined.renewals += part.renewals
     return joined

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from router.common.metrics import RouterCounters
+from router.common.position import AfterOffset, LogSlice, Position
 from router.core.channels import Channel, Observer
 from router.core.committer import GroupCommitter
-from router.store.base import ANY_VERSION, LogSlice
+from router.store.base import ANY_VERSION, Append
+from router.store.changes import Change, Changed
 
 if TYPE_CHECKING:
     from router.core.hub import Hub
@@ -97,6 +99,12 @@ class Records:
         if done is not None:
             self._committer.when_durable(done)
 
+    def change(
+        self, space: str, key: bytes, change: Change, done: Callable[[int, Changed | None], None], *, own: bool = False
+    ) -> None:
+        """Change a record by what it holds (`router.store.changes`), in one step; `done` gets status and outcome."""
+        self._committer.change(space, key, change, done, push=not own)
+
 
 class Logs:
     """Events by channel, each with an offset that grows."""
@@ -106,13 +114,21 @@ class Logs:
     def __init__(self, committer: GroupCommitter) -> None:
         self._committer = committer
 
-    def append(self, channel: bytes, expires: int, body: str, done: Callable[[int, int], None]) -> None:
-        """Append an event; `done` gets status and offset. Nobody is told of it: see `Messages.publish`."""
-        self._committer.event(channel, expires, body, done)
+    def append(self, event: Append, done: Callable[[int, AfterOffset | None], None]) -> None:
+        """Append an event; `done` gets status and the position after it, None where it is refused. Subscribers are not
+        told of it: see `Messages.publish`.
 
-    def read(self, channel: bytes, since: int, done: Callable[[int, LogSlice | None], None]) -> None:
-        """Read the events after an offset."""
-        self._committer.read_log(channel, since, done)
+        Raises: ValueError for an event that no log can hold.
+        """
+        self._committer.append(event, done)
+
+    def expire(self, channel: bytes, expires: int) -> None:
+        """End a channel's log at this time (unix seconds; 0: only as its events do), or at once if that has passed."""
+        self._committer.expire_log(channel, expires)
+
+    def read(self, channel: bytes, position: Position, done: Callable[[int, LogSlice | None], None]) -> None:
+        """Read the log from a position."""
+        self._committer.read_log(channel, position, done)
 
 
 class ChannelDirectory:

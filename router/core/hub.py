@@ -21,6 +21,7 @@ from router.common import logs, shapes
 from router.common import messages as v
 from router.common.metrics import RouterCounters
 from router.common.numbers import Sequencer
+from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
 from router.common.settings import LinkOptions
 from router.core.address_map import AddressMap, Lease
 from router.core.broadcasts import Broadcasts
@@ -30,7 +31,7 @@ from router.core.facades import ChannelDirectory, Core, Logs, Messages, Records
 from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.core.recount import Recount
 from router.core.unread import Unread
-from router.store.base import ANY_VERSION, Item, LogSlice
+from router.store.base import ANY_VERSION, Append, Item
 from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove
 
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
@@ -226,13 +227,15 @@ class Hub:
                 done(v.OK, 0)
             return
 
-        def logged(status: int, offset: int) -> None:
+        def logged(status: int, end: AfterOffset | None) -> None:
+            offset = 0 if end is None else end.offset
             if status == v.OK:
                 self._fan_out(channel, offset, body, exclude)
             if done is not None:
                 done(status, offset)
 
-        self.committer.event(channel, int(self._unix_time()) + keep, body, logged)
+        event = Append(channel, self.sequence(), int(self._unix_time()) + keep, body)
+        self.committer.append(event, logged)
 
     def _fan_out(self, channel: bytes, offset: int, body: str, exclude: str) -> None:
         word = (v.EVENT, channel, offset, body, exclude)
@@ -639,7 +642,7 @@ class Hub:
             self._say(peer, (v.ANSWER, ask, status, part))
             answered()
 
-        self.committer.read_log(channel, since, read)
+        self.committer.read_log(channel, AfterOffset(ANY_EPOCH, since), read)
 
     def _unsubscribe(self, peer: WorkerSession, word: list[Any]) -> None:
         self.map.unsubscribe(word[1], peer.lease)

@@ -11,18 +11,30 @@ group commit: everything in `Writes` becomes durable together, then the reads ar
 form suits SQLite (one transaction), Redis (one pipeline) and memcached (multi-set, multi-get) alike.
 
 Times are integers of unix seconds. Device keys and channel keys are 16 bytes. Slots, spaces and bodies are text.
+
+A log keeps its events by count, bytes and age, and says what a position has missed: `lost` is the highest offset that
+has gone from it in whichever way, so a reader that stands there or further on has missed nothing. What has expired goes
+before the next event of its log is counted; so no limit depends on when a sweep comes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from router.common.errors import MendableError
+from router.common.position import MAX_EVENT_ID, MAX_HEADERS, AfterOffset, LogSlice, Position
+from router.common.settings import StoreOptions
 from router.store.changes import Change, Changed, RecordName
+
+LogName = tuple[bytes, Position]
+"""A channel, and the position from which its log is read."""
 
 ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
+
+MAX_OFFSET = 2**61
+"""The highest offset that an event may be given by its dialect."""
 
 LARGE_BODY = 8192
 """Bytes. An inbox that holds fewer than `store.inbox_bytes` / LARGE_BODY items is not looked at for its bytes unless
@@ -48,22 +60,37 @@ class Item(NamedTuple):
     body: str | None
 
 
-class Event(NamedTuple):
-    """One event in a channel's log."""
+NO_HEADERS: Final[dict[str, str]] = {}
 
-    offset: int  # counts up from 1 in each channel, without gaps
+
+class Append(NamedTuple):
+    """One event for a channel's log.
+
+    Without `exact` its offset is the next one, and at least `offset`. With it its offset is `offset`, wherever that is
+    among the others, and where the log holds one of this offset already, the event is refused.
+
+    Beyond `most` events or `most_bytes` of them, those with the lowest offsets go, and so does this one if it is among
+    them. The store's own limits hold too, and alone where these are 0.
+    """
+
+    channel: bytes
+    sequence: int  # its place in the order of arrival (`router.common.numbers`), which is its time and tag; 0: none
     expires: int
     body: str
+    id: str = ""
+    headers: dict[str, str] = NO_HEADERS
+    offset: int = 0
+    exact: bool = False
+    most: int = 0
+    most_bytes: int = 0
 
 
-class LogSlice(NamedTuple):
-    """What a log holds after a position. `epoch` changes when the log was lost or began anew; `first` is the oldest
-    offset still kept (0: empty), so `first > since + 1` means that something between was missed."""
+class ExpireLog(NamedTuple):
+    """The log of a channel, all of it, ends at `expires` at the latest; 0: only as its events do. At most now: it ends
+    at once. One that has ended is not there: whatever comes then begins another one, in a new epoch, from offset 1."""
 
-    epoch: int
-    first: int
-    last: int
-    events: list[Event]
+    channel: bytes
+    expires: int
 
 
 class Renewal(NamedTuple):
@@ -88,13 +115,13 @@ class Writes:
     records: dict[RecordName, tuple[bytes, int] | None] = field(default_factory=dict)
     # Made in order, each on what the one before left.
     changes: list[tuple[RecordName, Change]] = field(default_factory=list)
-    # channel, expiry, body; appended in order, each gets the next offset of its channel.
-    events: list[tuple[bytes, int, str]] = field(default_factory=list)
+    # Made in order.
+    logs: list[Append | ExpireLog] = field(default_factory=list)
     renewals: list[Renewal] = field(default_factory=list)
 
     def __len__(self) -> int:
         records = len(self.records) + len(self.changes) + len(self.renewals)
-        return len(self.puts) + len(self.removals) + records + len(self.events)
+        return len(self.puts) + len(self.removals) + records + len(self.logs)
 
 
 @dataclass(slots=True)
@@ -104,8 +131,8 @@ class Reads:
     # device -> how many items at most, the first by slot.
     inboxes: dict[bytes, int] = field(default_factory=dict)
     records: set[RecordName] = field(default_factory=set)
-    # channel -> offset: events after that offset.
-    logs: dict[bytes, int] = field(default_factory=dict)
+    # channels, each from a position
+    logs: set[LogName] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.inboxes) + len(self.records) + len(self.logs)
@@ -119,12 +146,13 @@ class Results:
     refused: set[tuple[bytes, str]] = field(default_factory=set)  # puts that found the device's inbox full
     evicted: int = 0  # items that gave their place to others
     changes: list[Changed] = field(default_factory=list)  # one for each of Writes.changes
-    offsets: list[int] = field(default_factory=list)  # one for each of Writes.events
+    # One for each of Writes.logs: the position after it, None where it was refused or is no event.
+    appended: list[AfterOffset | None] = field(default_factory=list)
     inboxes: dict[bytes, list[Item]] = field(default_factory=dict)  # in order of slot
     records: dict[RecordName, bytes] = field(default_factory=dict)
-    logs: dict[bytes, LogSlice] = field(default_factory=dict)
-    # Devices, channels, and (space, key) of records.
-    unreadable: set[bytes | RecordName] = field(default_factory=set)
+    logs: dict[LogName, LogSlice] = field(default_factory=dict)
+    # Devices, names of records and of logs.
+    unreadable: set[bytes | RecordName | LogName] = field(default_factory=set)
 
 
 class Store(Protocol):
@@ -162,3 +190,24 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Flush and let go. No call follows."""
+
+
+def check_event(event: Append) -> None:
+    """Raises: ValueError for an event that no log can hold."""
+    if event.exact and not 0 < event.offset <= MAX_OFFSET:
+        raise ValueError(f"an event's own offset is from 1 to {MAX_OFFSET}, not {event.offset}")
+    texts = (event.id, *event.headers, *event.headers.values())
+    if len(event.headers) > MAX_HEADERS or any(len(text) > MAX_EVENT_ID or "\0" in text for text in texts):
+        raise ValueError("an event's ID or headers are too long, too many, or hold U+0000")
+
+
+def limits(event: Append, options: StoreOptions) -> tuple[int, int]:
+    """Events, and bytes of them, that the log of this one may hold."""
+    most = min(event.most or options.log_limit, options.log_limit)
+    return most, min(event.most_bytes or options.log_bytes, options.log_bytes)
+
+
+def event_bytes(event: Append) -> int:
+    """What an event counts for in the bytes of its log."""
+    texts = (event.body, event.id, *event.headers, *event.headers.values())
+    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import attrgetter, itemgetter
 
 import trio
 
 from router.common.numbers import next_epoch
+from router.common.position import AfterOffset
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY, Event, Item, LogSlice, Reads, Renewal, Results, Writes
+from router.store.base import LARGE_BODY, Append, ExpireLog, Item, Reads, Renewal, Results, Writes, limits
 from router.store.changes import KEEP_EXPIRY, Record, RecordName, make
+from router.store.memory_log import ENTRY_BYTES, MemoryLog
 
 HEAD_GRACE = 86_400
 """Seconds for which a channel's position outlives its last event; then the channel begins anew."""
-
-_ENTRY_BYTES = 200
-"""Of memory for an entry besides its texts, about."""
 
 _by_slot = attrgetter("slot")
 _by_worth = itemgetter(4, 2, 0)  # urgency, seq, slot
@@ -33,36 +33,19 @@ def _size(item: Item) -> int:
     return 0 if item.body is None else len(item.body.encode("utf-8", "surrogatepass"))
 
 
-class _Log:
-    """One channel's events, oldest first, and where it stands."""
-
-    __slots__ = ("epoch", "events", "expires", "last")
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.last = 0
-        self.expires = 0
-        self.events: dict[int, Event] = {}
-
-    def slice(self, since: int, now: int) -> LogSlice:
-        alive = [event for event in self.events.values() if event.expires > now]
-        first = alive[0].offset if alive else 0
-        return LogSlice(self.epoch, first, self.last, [event for event in alive if event.offset > since])
-
-
 class MemoryStore:
     """A `Store` in this process's memory. It never fails."""
 
-    def __init__(self, options: StoreOptions, router: int = 0) -> None:
+    def __init__(self, options: StoreOptions, router: int = 0, unix_time: Callable[[], float] = time.time) -> None:
         self._router = router
         self._inbox_limit = options.inbox_limit
         self._inbox_bytes = options.inbox_bytes
         self._crowd = crowd(options)
-        self._log_limit = options.log_limit
+        self._options = options
         self._inboxes: dict[bytes, dict[str, Item]] = {}
         self._records: dict[RecordName, Record] = {}
-        self._logs: dict[bytes, _Log] = {}
-        self._epoch = next_epoch(0, router)
+        self._logs: dict[bytes, MemoryLog] = {}
+        self._epoch = next_epoch(0, router, unix_time())
         self._items = 0
         self._now = 0
         self.used = 0
@@ -98,7 +81,7 @@ class MemoryStore:
             self._put_record(name, value)
         for name, change in writes.changes:
             results.changes.append(make(name, change, now, self._records.get, self._put_record))
-        results.offsets = [self._append(*event) for event in writes.events]
+        results.appended = [self._write_log(write, now) for write in writes.logs]
         self._read(reads, now, results)
         return results
 
@@ -112,12 +95,12 @@ class MemoryStore:
         self._drop_record(name)
         if record is not None:
             self._records[name] = record
-            self.used += _ENTRY_BYTES + len(record[0])
+            self.used += ENTRY_BYTES + len(record[0])
 
     def _drop_record(self, name: RecordName) -> None:
         record = self._records.pop(name, None)
         if record is not None:
-            self.used -= _ENTRY_BYTES + len(record[0])
+            self.used -= ENTRY_BYTES + len(record[0])
 
     def _put(self, device: bytes, slot: str, item: Item, now: int) -> int | None:
         """Returns: how many items gave their place to it, or None if it is refused."""
@@ -136,10 +119,10 @@ class MemoryStore:
             return None
         for victim in victims:
             del box[victim.slot]
-            self.used -= _ENTRY_BYTES + _size(victim)
+            self.used -= ENTRY_BYTES + _size(victim)
         if stored is not None:
-            self.used -= _ENTRY_BYTES + _size(stored)
-        self.used += _ENTRY_BYTES + _size(item)
+            self.used -= ENTRY_BYTES + _size(stored)
+        self.used += ENTRY_BYTES + _size(item)
         box[slot] = item
         self._inboxes[device] = box
         self._items += (stored is None) - len(victims)
@@ -166,27 +149,36 @@ class MemoryStore:
         return victims if count <= self._inbox_limit and total <= self._inbox_bytes else None
 
     def _drop_item(self, device: bytes, box: dict[str, Item], slot: str) -> None:
-        self.used -= _ENTRY_BYTES + _size(box.pop(slot))
+        self.used -= ENTRY_BYTES + _size(box.pop(slot))
         self._items -= 1
         if not box:
             del self._inboxes[device]
 
-    def _append(self, channel: bytes, expires: int, body: str) -> int:
+    def _write_log(self, write: Append | ExpireLog, now: int) -> AfterOffset | None:
+        channel = write.channel
         log = self._logs.get(channel)
+        ends = isinstance(write, ExpireLog) and 0 < write.expires <= now
+        if log is not None and (ends or log.dead(now)):
+            self._forget_log(channel, log, now)
+            log = None
+        if ends or (log is None and isinstance(write, ExpireLog) and write.expires == 0):
+            return None
         if log is None:
-            log = self._logs[channel] = _Log(self._epoch)
-        log.last += 1
-        log.expires = max(log.expires, expires)
-        log.events[log.last] = Event(log.last, expires, body)
-        self.used += _ENTRY_BYTES + len(body)
-        # By offset, not by number: where an expired event was swept, the rest does not outlive its turn.
-        self._drop_event(log, log.last - self._log_limit)
-        return log.last
+            log = self._logs[channel] = MemoryLog(self._epoch)
+        if isinstance(write, ExpireLog):
+            log.until = write.expires
+            return None
+        before = log.used
+        most, most_bytes = limits(write, self._options)
+        offset = log.append(write, most, most_bytes, now)
+        self.used += log.used - before
+        return None if offset is None else AfterOffset(log.epoch, offset)
 
-    def _drop_event(self, log: _Log, offset: int) -> None:
-        event = log.events.pop(offset, None)
-        if event is not None:
-            self.used -= _ENTRY_BYTES + len(event.body)
+    def _forget_log(self, channel: bytes, log: MemoryLog, now: int) -> None:
+        """A channel that begins anew counts from 1: under another epoch."""
+        del self._logs[channel]
+        self.used -= log.used
+        self._epoch = next_epoch(self._epoch, self._router, now)
 
     def _read(self, reads: Reads, now: int, results: Results) -> None:
         for device, most in reads.inboxes.items():
@@ -197,9 +189,11 @@ class MemoryStore:
             value = self._records.get(record)
             if value is not None and (value[1] == 0 or value[1] > now):
                 results.records[record] = value[0]
-        for channel, since in reads.logs.items():
-            log = self._logs.get(channel)
-            results.logs[channel] = LogSlice(self._epoch, 0, 0, []) if log is None else log.slice(since, now)
+        for name in reads.logs:
+            log = self._logs.get(name[0])
+            if log is None or log.dead(now):
+                log = MemoryLog(self._epoch)
+            results.logs[name] = log.slice(name[1], now)
 
     async def sweep(self, now: int, budget: int) -> int:
         """See `Store.sweep`. A sweep ends early where a round through everything ends."""
@@ -236,22 +230,27 @@ class MemoryStore:
             else:
                 yield False
         for channel in list(self._logs):
-            yield from self._walk_log(channel, self._logs[channel])
+            log = self._logs.get(channel)
+            if log is not None:
+                yield from self._walk_log(channel, log)
 
-    def _walk_log(self, channel: bytes, log: _Log) -> Iterator[bool]:
+    def _walk_log(self, channel: bytes, log: MemoryLog) -> Iterator[bool]:
         """Events first, each a step; then the position itself, which is no entry and counts for none."""
         for offset in list(log.events):
+            if self._logs.get(channel) is not log:
+                return
             event = log.events.get(offset)
-            if event is not None and event.expires <= self._now:
-                self._drop_event(log, offset)
+            if event is not None and (event.expires <= self._now or log.dead(self._now)):
+                before = log.used
+                log.drop(offset)
+                self.used += log.used - before
                 yield True
             else:
                 yield False
-        if log.expires <= self._now - HEAD_GRACE:
-            for offset in list(log.events):
-                self._drop_event(log, offset)
-            del self._logs[channel]
-            self._epoch = next_epoch(self._epoch, self._router)
+        if self._logs.get(channel) is not log:
+            return
+        if log.dead(self._now) or (not log.until and log.expires <= self._now - HEAD_GRACE):
+            self._forget_log(channel, log, self._now)
 
     async def highest(self) -> int:
         """See `Store.highest`."""

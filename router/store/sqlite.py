@@ -48,9 +48,12 @@ import trio
 from router.common.files import FileError, open_own, take_folder
 from router.common.messages import EVERYTHING
 from router.common.numbers import next_epoch
+from router.common.position import AfterOffset, Last
 from router.common.settings import StoreOptions
-from router.store.base import BadBatchError, Item, LogSlice, Reads, Renewal, Results, StoreError, Writes
+from router.store.base import Append, BadBatchError, Item, LogName, Reads, Renewal, Results, StoreError, Writes
 from router.store.changes import Record, RecordName, make, names
+from router.store.log_rows import LogRow, log_row, position_row
+from router.store.log_statements import MIGRATE_1, NOTE_SWEPT, READ_APPENDED, READ_LOGS
 from router.store.statements import (
     READ,
     READ_RECORDS,
@@ -80,8 +83,8 @@ _NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _inboxes_in = msgspec.json.Decoder(list[tuple[bytes, Item]])
 _records_in = msgspec.json.Decoder(list[tuple[tuple[str, bytes], bytes]])
 _changing_in = msgspec.json.Decoder(list[tuple[tuple[str, bytes], tuple[bytes, int]]])
-_logs_in = msgspec.json.Decoder(list[tuple[bytes, LogSlice]])
-_last_in = msgspec.json.Decoder(list[tuple[bytes, int]])
+_logs_in = msgspec.json.Decoder(list[tuple[int, LogRow]])
+_appended_in = msgspec.json.Decoder(list[tuple[int, AfterOffset]])
 _refused_in = msgspec.json.Decoder(set[tuple[bytes, str]])
 _encode = msgspec.json.Encoder().encode
 _by_slot = itemgetter(0)
@@ -122,9 +125,12 @@ class SqliteStore:
 
     `Writes` and `Reads` are read in that thread: they must stay as they are until the answer is there."""
 
-    def __init__(self, options: StoreOptions, path: Path, router: int = 0) -> None:
+    def __init__(
+        self, options: StoreOptions, path: Path, router: int = 0, unix_time: Callable[[], float] = time.time
+    ) -> None:
         self._router = router
         self._options = options
+        self._unix_time = unix_time
         self._path = path
         self._thread = StoreThread()
         self._lock: int | None = None
@@ -293,8 +299,11 @@ class SqliteStore:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if version < 0 or (tables if version == 0 else not tables.issuperset(name for name, *_ in SWEPT)):
             raise StoreError(f"store {self._path}: the file is some other program's database; move it away")
+        if version == 1:
+            (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
+            db.executescript(MIGRATE_1.format(epoch=next_epoch(epoch, self._router, self._unix_time())))
         if version == 0:
-            db.executescript(SCHEMA.format(epoch=next_epoch(0, self._router)))
+            db.executescript(SCHEMA.format(epoch=next_epoch(0, self._router, self._unix_time())))
 
     def _close(self) -> None:
         db, self._connection = self._connection, None
@@ -315,10 +324,10 @@ class SqliteStore:
         for renewal in writes.renewals:
             self._renew(db, renewal, now)
         records = self._changed(db, writes, now, results) if writes.changes else writes.records
-        if writes.puts or writes.removals or records or writes.events:
+        if writes.puts or writes.removals or records or writes.logs:
             self._write(db, writes, records, now, results)
             self._guess(db, writes, records)
-        if reads or writes.events:
+        if reads or writes.logs:
             try:
                 self._read(db, writes, reads, now, results)
             except _UNREADABLE:
@@ -345,10 +354,11 @@ class SqliteStore:
 
     def _guess(self, db: sqlite3.Connection, writes: Writes, records: dict[RecordName, Record | None]) -> None:
         """What is used now, at most. To measure it costs statements, so that is done rarely, or close to the limit."""
-        rows = len(writes.puts) + len(records) + len(writes.events)
+        rows = len(writes.puts) + len(records) + len(writes.logs)
         chars = sum(len(item.body) for item in writes.puts.values() if item.body is not None)
         chars += sum(len(value[0]) for value in records.values() if value is not None)
-        self.used += _ROW_BYTES * rows + chars + sum(len(event[2]) for event in writes.events)
+        chars += sum(len(event.body) for event in writes.logs if isinstance(event, Append))
+        self.used += _ROW_BYTES * rows + chars
         self._unmeasured += 1
         if self._unmeasured >= _MEASURE_EVERY or (0 < self._options.max_bytes <= self.used):
             self._measure(db)
@@ -365,6 +375,8 @@ class SqliteStore:
         now: int,
         results: Results,
     ) -> None:
+        if writes.logs:
+            db.execute("DELETE FROM appended")
         if self._refusals:
             db.execute("DELETE FROM refused")
             db.execute("DELETE FROM evicted")
@@ -374,7 +386,7 @@ class SqliteStore:
             _encode(list(writes.removals.items())),
             _encode(puts),
             _encode(list(records.items())),
-            _encode(writes.events),
+            _encode([log_row(place, write, self._options) for place, write in enumerate(writes.logs)]),
         )
         if any(b"\\u0000" in part for part in rows):
             stand_in = b"\\1" + self._nul.encode()
@@ -389,18 +401,23 @@ class SqliteStore:
             results.refused = _refused_in.decode(refused)
 
     def _read(self, db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, results: Results) -> None:
-        appended = {channel for channel, _, _ in writes.events}
+        if writes.logs:
+            found = dict(_appended_in.decode(db.execute(READ_APPENDED).fetchone()[0]))
+            results.appended = [found.get(place) for place in range(len(writes.logs))]
+        if reads.inboxes or reads.records:
+            self._read_tables(db, reads, now, results)
+        if reads.logs:
+            names = list(reads.logs)
+            newest = max((position.number for _, position in names if isinstance(position, Last)), default=0)
+            asked = _encode([position_row(channel, position) for channel, position in names])
+            for place, row in _logs_in.decode(db.execute(READ_LOGS, (asked, now, newest)).fetchone()[0]):
+                results.logs[names[place]] = row.slice(names[place][1])
+
+    def _read_tables(self, db: sqlite3.Connection, reads: Reads, now: int, results: Results) -> None:
         parts = [most for most in reads.inboxes.values() if most < EVERYTHING]
         row = db.execute(
             READ,
-            (
-                _encode(list(reads.inboxes.items())),
-                _encode(reads.records),
-                _encode(list(reads.logs.items())),
-                _encode(appended),
-                now,
-                max(parts, default=1) - 1,
-            ),
+            (_encode(list(reads.inboxes.items())), _encode(reads.records), now, max(parts, default=1) - 1),
         ).fetchone()
         results.inboxes.clear()
         for device, item in _inboxes_in.decode(row[0]):
@@ -409,25 +426,18 @@ class SqliteStore:
             items.sort(key=_by_slot)
             del items[reads.inboxes[device] :]
         results.records = dict(_records_in.decode(row[1]))
-        results.logs = dict(_logs_in.decode(row[2]))
-        # A channel's events of this batch are its newest, so its last offset tells all of them: count back.
-        last = dict(_last_in.decode(row[3]))
-        for channel, _, _ in reversed(writes.events):
-            results.offsets.append(last[channel])
-            last[channel] -= 1
-        results.offsets.reverse()
 
     def _read_apart(self, db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, results: Results) -> None:
         """Something that was stored is damaged: read each on its own, so that only who asked for that must do without.
-        The offsets of this batch's events come by themselves, too."""
+        The places of this batch's events come by themselves, too."""
         found = Results()
         self._read(db, writes, Reads(), now, found)
-        results.offsets = found.offsets
+        results.appended = found.appended
         results.inboxes, results.records, results.logs = {}, {}, {}
-        parts: list[tuple[bytes | tuple[str, bytes], Reads]]
+        parts: list[tuple[bytes | RecordName | LogName, Reads]]
         parts = [(device, Reads(inboxes={device: most})) for device, most in reads.inboxes.items()]
         parts += [(name, Reads(records={name})) for name in reads.records]
-        parts += [(channel, Reads(logs={channel: since})) for channel, since in reads.logs.items()]
+        parts += [(log, Reads(logs={log})) for log in reads.logs]
         for name, part in parts:
             found = Results()
             try:
@@ -477,8 +487,10 @@ class SqliteStore:
             condition = f"{part} AND {expired}"
             values["now"] = now
             if name == "head":
-                self._forget_channels(db, condition, values)
+                self._forget_channels(db, condition, values, now)
             else:
+                if name == "event":
+                    db.execute(NOTE_SWEPT.format(condition=condition), values)
                 deleted += db.execute(f"DELETE FROM {name} WHERE {condition}", values).rowcount
             if end is not None:
                 return deleted, (table, end)
@@ -487,12 +499,12 @@ class SqliteStore:
                 return deleted, (0, SWEPT[0][2])
             start = SWEPT[table][2]
 
-    def _forget_channels(self, db: sqlite3.Connection, condition: str, values: dict[str, str | int]) -> None:
+    def _forget_channels(self, db: sqlite3.Connection, condition: str, values: dict[str, str | int], now: int) -> None:
         """A channel that begins anew counts from 1: under another epoch, with none of its old events."""
         db.execute(f"DELETE FROM event WHERE channel IN (SELECT channel FROM head WHERE {condition})", values)
         if db.execute(f"DELETE FROM head WHERE {condition}", values).rowcount:
             (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
-            db.execute("UPDATE meta SET epoch = ?", (next_epoch(epoch, self._router),))
+            db.execute("UPDATE meta SET epoch = ?", (next_epoch(epoch, self._router, now),))
 
 
 def _apart(puts: dict[tuple[bytes, str], Item]) -> tuple[list[Any], bytes]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from router.common.messages import EVERYTHING
+from router.common.numbers import MAX_ROUTERS, ROUTER_BITS
 from router.common.settings import StoreOptions
 from router.store.base import LARGE_BODY
 from router.store.changes import KEEP_EXPIRY
-from router.store.memory import HEAD_GRACE, crowd
+from router.store.log_statements import FEW_DROPPED, HEAD_ENDED, LOG_BATCH, LOG_TABLES, NEVER
+from router.store.memory import crowd
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # Bodies come last, so that a look at the expiry of a row with a long body does not read its overflow pages.
 # `urgency` holds the body's length in bytes too, 8 times that is added to it: to know the length of a text, SQLite
@@ -23,10 +25,7 @@ CREATE TABLE inbox (device TEXT NOT NULL, slot TEXT NOT NULL, version INTEGER NO
     PRIMARY KEY (device, slot)) STRICT, WITHOUT ROWID;
 CREATE TABLE record (space TEXT NOT NULL, key TEXT NOT NULL, expires INTEGER NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (space, key)) STRICT, WITHOUT ROWID;
-CREATE TABLE head (channel TEXT NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, last INTEGER NOT NULL,
-    expires INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE event (channel TEXT NOT NULL, position INTEGER NOT NULL, expires INTEGER NOT NULL,
-    body TEXT NOT NULL, PRIMARY KEY (channel, position)) STRICT, WITHOUT ROWID;
+{LOG_TABLES}
 CREATE TABLE meta (epoch INTEGER NOT NULL) STRICT;
 INSERT INTO meta VALUES ({{epoch}});
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -45,7 +44,7 @@ CREATE TEMP TABLE lack (id INTEGER PRIMARY KEY, device TEXT NOT NULL, slot TEXT 
     now INTEGER NOT NULL, size INTEGER NOT NULL, items INTEGER NOT NULL, bytes INTEGER NOT NULL,
     items_to_go INTEGER NOT NULL, bytes_to_go INTEGER NOT NULL);
 CREATE TEMP VIEW batch AS SELECT 0 AS kind, '' AS key, '' AS name, 0 AS version, 0 AS seq, 0 AS expires,
-    0 AS urgency, '' AS body, 0 AS now;
+    0 AS urgency, '' AS body, 0 AS now, '' AS more;
 
 CREATE TEMP TRIGGER removal INSTEAD OF INSERT ON batch WHEN NEW.kind = 0 BEGIN
     DELETE FROM inbox WHERE device = NEW.key AND slot = NEW.name AND version <= NEW.version;
@@ -119,14 +118,6 @@ CREATE TEMP TRIGGER record_written INSTEAD OF INSERT ON batch WHEN NEW.kind = 2 
         ON CONFLICT (space, key) DO UPDATE SET value = excluded.value,
             expires = CASE excluded.expires WHEN {keep_expiry} THEN expires ELSE excluded.expires END;
 END;
-
-CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON batch WHEN NEW.kind = 3 BEGIN
-    INSERT INTO head VALUES (NEW.key, (SELECT epoch FROM main.meta), 1, NEW.expires)
-        ON CONFLICT (channel) DO UPDATE SET last = last + 1, expires = max(expires, excluded.expires);
-    INSERT INTO event SELECT channel, last, NEW.expires, NEW.body FROM main.head WHERE channel = NEW.key;
-    DELETE FROM event WHERE channel = NEW.key
-        AND position <= (SELECT last FROM main.head WHERE channel = NEW.key) - {log_limit};
-END;
 """
 
 
@@ -142,10 +133,13 @@ _CROWDED: Final = """({size} > {large_body} OR EXISTS (SELECT 1 FROM main.inbox
 
 def batch_sql(options: StoreOptions) -> str:
     """The temporary half of the schema for these settings."""
-    return _BATCH.format(
+    return (_BATCH + LOG_BATCH).format(
         inbox_limit=options.inbox_limit,
         inbox_bytes=options.inbox_bytes,
-        log_limit=options.log_limit,
+        epoch_step=1 << ROUTER_BITS,
+        router_mask=MAX_ROUTERS - 1,
+        few_dropped=FEW_DROPPED,
+        never=NEVER,
         keep_expiry=KEEP_EXPIRY,
         size=_SIZE,
         few=FEW_EVICTED,
@@ -163,17 +157,19 @@ def _write_sql(text: str) -> str:
 
     return f"""
     INSERT INTO batch
-    SELECT 0, value ->> '$[0][0]', {taken("$[0][1]")}, value ->> '$[1]', 0, 0, 0, NULL, ?5
+    SELECT 0, value ->> '$[0][0]', {taken("$[0][1]")}, value ->> '$[1]', 0, 0, 0, NULL, ?5, NULL
         FROM json_each(CAST(?1 AS TEXT))
     UNION ALL
     SELECT 1, value ->> '$[0][0]', {taken("$[0][1]")}, value ->> '$[1][1]', value ->> '$[1][2]',
         value ->> '$[1][3]', value ->> '$[1][4]',
-        CAST(substr(?6, value ->> '$[1][5]', value ->> '$[1][6]') AS TEXT), ?5 FROM json_each(CAST(?2 AS TEXT))
+        CAST(substr(?6, value ->> '$[1][5]', value ->> '$[1][6]') AS TEXT), ?5, NULL
+        FROM json_each(CAST(?2 AS TEXT))
     UNION ALL
-    SELECT 2, value ->> '$[0][1]', {taken("$[0][0]")}, 0, 0, value ->> '$[1][1]', 0, value ->> '$[1][0]', ?5
+    SELECT 2, value ->> '$[0][1]', {taken("$[0][0]")}, 0, 0, value ->> '$[1][1]', 0, value ->> '$[1][0]', ?5, NULL
         FROM json_each(CAST(?3 AS TEXT))
     UNION ALL
-    SELECT 3, value ->> '$[0]', NULL, 0, 0, value ->> '$[1]', 0, {taken("$[2]")}, ?5
+    SELECT value ->> '$[0]', value ->> '$[1]', {taken("$[2]")}, value ->> '$[3]', value ->> '$[4]', value ->> '$[5]',
+        value ->> '$[6]', {taken("$[7]")}, ?5, value ->> '$[8]'
         FROM json_each(CAST(?4 AS TEXT))
     """
 
@@ -182,7 +178,7 @@ WRITE: Final = _write_sql("{}")
 WRITE_NUL: Final = _write_sql("replace({}, ?7, char(0))")
 
 # As blobs, so that the texts are not decoded into a str only to be encoded again. CROSS JOIN fixes the order:
-# from the few keys asked for into the tables, never the other way. A part of an inbox ends with the slot that ?6 items
+# from the few keys asked for into the tables, never the other way. A part of an inbox ends with the slot that ?4 items
 # come before (one number for all parts of a batch, because SQLite takes no column there); a blob is after every text.
 READ: Final = f"""
 SELECT
@@ -190,22 +186,12 @@ SELECT
             json_array(i.slot, i.version, i.seq, i.expires, i.urgency & 7, i.body))) AS BLOB)
         FROM json_each(CAST(?1 AS TEXT)) AS q CROSS JOIN inbox AS i ON i.device = q.value ->> 0
             AND i.slot <= coalesce(CASE WHEN q.value ->> 1 < {EVERYTHING} THEN
-                (SELECT p.slot FROM inbox AS p WHERE p.device = q.value ->> 0 AND p.expires > ?5
-                    ORDER BY p.slot LIMIT 1 OFFSET ?6) END, x'')
-        WHERE i.expires > ?5),
+                (SELECT p.slot FROM inbox AS p WHERE p.device = q.value ->> 0 AND p.expires > ?3
+                    ORDER BY p.slot LIMIT 1 OFFSET ?4) END, x'')
+        WHERE i.expires > ?3),
     (SELECT CAST(json_group_array(json_array(json_array(r.space, r.key), r.value)) AS BLOB)
         FROM json_each(CAST(?2 AS TEXT)) AS q CROSS JOIN record AS r
-            ON r.space = q.value ->> 0 AND r.key = q.value ->> 1 WHERE r.expires = 0 OR r.expires > ?5),
-    (SELECT CAST(json_group_array(json_array(q.value ->> 0, json_array(
-            coalesce(h.epoch, (SELECT epoch FROM meta)),
-            coalesce((SELECT e.position FROM event AS e WHERE e.channel = h.channel AND e.expires > ?5
-                ORDER BY e.position LIMIT 1), 0),
-            coalesce(h.last, 0),
-            json((SELECT json_group_array(json_array(e.position, e.expires, e.body)) FROM event AS e
-                WHERE e.channel = h.channel AND e.position > q.value ->> 1 AND e.expires > ?5))))) AS BLOB)
-        FROM json_each(CAST(?3 AS TEXT)) AS q LEFT JOIN head AS h ON h.channel = q.value ->> 0),
-    (SELECT CAST(json_group_array(json_array(h.channel, h.last)) AS BLOB)
-        FROM json_each(CAST(?4 AS TEXT)) AS q CROSS JOIN head AS h ON h.channel = q.value)
+            ON r.space = q.value ->> 0 AND r.key = q.value ->> 1 WHERE r.expires = 0 OR r.expires > ?3)
 """
 
 # What conditional changes go by.
@@ -226,10 +212,10 @@ SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_
 """
 
 # Tables that a sweep goes through: name, key columns, where the key begins, what an expired row looks like.
-# `head` comes after `event`; a position goes only long after its events.
+# `head` comes after `event`; what is known of a log goes only long after its events, unless all of it has ended.
 SWEPT: Final[tuple[tuple[str, tuple[str, ...], tuple[str | int, ...], str], ...]] = (
     ("inbox", ("device", "slot"), ("", ""), "expires <= :now"),
     ("record", ("space", "key"), ("", ""), "expires > 0 AND expires <= :now"),
     ("event", ("channel", "position"), ("", -1), "expires <= :now"),
-    ("head", ("channel",), ("",), f"expires <= :now - {HEAD_GRACE}"),
+    ("head", ("channel",), ("",), HEAD_ENDED),
 )

@@ -84,8 +84,8 @@ def growth(act: Callable[[int], object], size: int) -> float:
 class GatedStore(MemoryStore):
     """A memory store whose commits can be held back or made to fail, as a disk's can."""
 
-    def __init__(self, options: StoreOptions) -> None:
-        super().__init__(options)
+    def __init__(self, options: StoreOptions, unix_time: Callable[[], float]) -> None:
+        super().__init__(options, unix_time=unix_time)
         self.failing = False
         self.batches: list[Writes] = []
         self._open_gate = trio.Event()
@@ -114,7 +114,7 @@ class Rig:
         settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
         options = self._store_options = settings.get(StoreOptions)
         self.clock = Clock()
-        self.store = GatedStore(options)
+        self.store = GatedStore(options, self.clock.unix)
         self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
         self.link = settings.get(LinkOptions)
         self.hub = self._hub(self.committer, b"router-1")

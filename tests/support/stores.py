@@ -11,8 +11,10 @@ import pytest
 import trio
 
 from router.common.messages import EVERYTHING
+from router.common.numbers import SECOND
+from router.common.position import ANY_EPOCH, AfterOffset, LogSlice, Position
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY, Item, Reads, Store, Writes
+from router.store.base import LARGE_BODY, Append, Item, Reads, Store, Writes
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
 
@@ -21,6 +23,8 @@ NOW = 1_000_000
 LATER = NOW + 100
 OPTIONS = StoreOptions(inbox_limit=3, log_limit=4)
 KINDS = ("memory", "sqlite")
+ALL = AfterOffset(ANY_EPOCH, 0)
+"""The position before everything."""
 ROOMY = StoreOptions(inbox_limit=6, inbox_bytes=3 * LARGE_BODY)
 """Room for six messages, and for three times LARGE_BODY bytes of bodies."""
 
@@ -30,7 +34,9 @@ Scenario = Callable[..., Awaitable[None]]
 
 def new_store(kind: str, options: StoreOptions, folder: Path) -> Store:
     """One of its kind, not opened."""
-    return MemoryStore(options) if kind == "memory" else SqliteStore(options, folder / "data" / "store.sqlite3")
+    if kind == "memory":
+        return MemoryStore(options, unix_time=lambda: NOW)
+    return SqliteStore(options, folder / "data" / "store.sqlite3", unix_time=lambda: NOW)
 
 
 async def with_store(store: Store, test: Callable[[Store], Awaitable[T]]) -> T:
@@ -76,6 +82,21 @@ def item(
 ) -> Item:
     """An item of an inbox."""
     return Item(slot, version, seq, expires, urgency, body)
+
+
+def event(channel: bytes, body: str = "", expires: int = LATER, sequence: int = NOW * SECOND, **more: Any) -> Append:
+    """An event of a log."""
+    return Append(channel, sequence, expires, body, **more)
+
+
+async def read_log(store: Store, channel: bytes, position: Position = ALL, now: int = NOW) -> LogSlice:
+    """A log from a position."""
+    return (await store.apply(Writes(), Reads(logs={(channel, position)}), now)).logs[channel, position]
+
+
+def bodies(part: LogSlice) -> str:
+    """Of short ones, what they spell."""
+    return "".join(one.body for one in part.events)
 
 
 def everything(*devices: bytes) -> dict[bytes, int]:

@@ -14,14 +14,24 @@ from support.common import Clock, GatedStore, Rig, in_rig
 from router.common import messages as v
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
 from router.common.numbers import SECOND
+from router.common.position import (
+    ANY_EPOCH,
+    MAX_EVENT_ID,
+    MAX_HEADERS,
+    AfterOffset,
+    Last,
+    LogSlice,
+    Position,
+)
 from router.common.settings import StoreOptions
 from router.core.committer import GroupCommitter
 from router.core.pushes import REFUSED_OVER, STORED
 from router.store.base import (
     ANY_VERSION,
+    MAX_OFFSET,
+    Append,
     BadBatchError,
     Item,
-    LogSlice,
     Reads,
     Results,
     StoreError,
@@ -32,6 +42,10 @@ from router.store.sqlite import SqliteStore
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
 CHANNEL = b"c" * 16
+
+
+def event(rig: Rig, body: str) -> Append:
+    return Append(CHANNEL, rig.hub.sequence(), int(rig.clock.unix()) + 60, body)
 
 
 def item(rig: Rig, slot: str, version: int, ttl: int = 60, seq: int = 1) -> Item:
@@ -98,7 +112,7 @@ async def test_it_is_full_until_a_commit_has_made_room(rig: Rig) -> None:
 async def test_bodies_that_wait_are_counted_too(rig: Rig) -> None:
     rig.store.hold()
     rig.committer.put(DEVICE, item(rig, "a", 1)._replace(body="x" * 65_000), lambda status: None)
-    rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 535, lambda status, offset: None)
+    rig.committer.append(event(rig, "x" * 535), None)
     assert not rig.committer.full
     rig.committer.record("space", DEVICE, b"x", 0, push=True)
     assert rig.committer.full
@@ -228,7 +242,7 @@ async def test_registrations_need_room_and_renewals_do_not(rig: Rig) -> None:
     member, other = b"m" * 16, b"n" * 16
     worker.say((v.SET_ADD, 1, "space", DEVICE, member, b"head", 60, 10))
     await rig.settle()
-    rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, "x" * 1000, lambda status, offset: None)
+    rig.committer.append(event(rig, "x" * 1000), None)
     await rig.settle()
     assert rig.committer.over
     worker.take()
@@ -294,7 +308,7 @@ async def test_a_callback_that_raises_costs_nobody_else_his(rig: Rig) -> None:
     rig.flush = note("flush")
     for _ in range(2):
         rig.committer.put(DEVICE, item(rig, "a", 1), note("put"))
-        rig.committer.event(CHANNEL, 0, "x", note("event"))
+        rig.committer.append(event(rig, "x"), note("event"))
         rig.committer.read_inbox(DEVICE, note("inbox"))
         rig.committer.read_inboxes([DEVICE], note("inboxes"))
         rig.committer.read_record("space", DEVICE, note("record"))
@@ -339,7 +353,8 @@ class PickyStore(GatedStore):
     """It cannot hold what is called "bad", and says so before it writes anything."""
 
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
-        bad = any(item.body == "bad" for item in writes.puts.values()) or any(e[2] == "bad" for e in writes.events)
+        bad = any(item.body == "bad" for item in writes.puts.values())
+        bad |= any(isinstance(one, Append) and one.body == "bad" for one in writes.logs)
         bad |= any(slot == "bad" for _, slot in writes.removals) or any(space == "bad" for space, _ in writes.records)
         if bad:
             raise BadBatchError("bad")
@@ -352,12 +367,12 @@ class PickyStore(GatedStore):
 async def test_what_cannot_be_written_fails_alone(rig: Rig, at: int, bad_record: bool) -> None:
     rig.store.__class__ = PickyStore
     puts: list[int] = []
-    events: list[tuple[int, int]] = []
+    events: list[tuple[int, AfterOffset | None]] = []
     rest: list[Any] = []
     for number in range(10):
         body = "bad" if number == at else "good"
         rig.committer.put(DEVICE, item(rig, f"{number}", 1, seq=number)._replace(body=body), puts.append)
-        rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, body, lambda *heard: events.append(heard))
+        rig.committer.append(event(rig, body), lambda *heard: events.append(heard))
     rig.committer.record("bad" if bad_record else "good", DEVICE, b"value", 0)
     rig.committer.read_inbox(DEVICE, lambda status, items: rest.append((status, len(items))))
     rig.committer.read_record("good", DEVICE, lambda *heard: rest.append(heard))
@@ -365,7 +380,7 @@ async def test_what_cannot_be_written_fails_alone(rig: Rig, at: int, bad_record:
     await rig.settle()
     assert puts == [FAILED if number == at else OK for number in range(10)]
     assert [status for status, _ in events] == puts
-    assert [offset for status, offset in events if status == OK] == list(range(1, 10))
+    assert [end.offset for status, end in events if status == OK and end] == list(range(1, 10))
     value = None if bad_record else b"value"
     assert rest == [(OK, 9), (OK, value), FAILED if bad_record else OK]
     assert rig.committer.unwritable == 2 + bad_record
@@ -591,7 +606,7 @@ async def test_a_failed_commit_fails_everything_in_it_and_the_next_may_succeed(r
 
     def everything() -> None:
         rig.committer.put(DEVICE, item(rig, "a", 1), heard.append)
-        rig.committer.event(CHANNEL, int(rig.clock.unix()) + 60, "x", lambda *result: heard.append(result))
+        rig.committer.append(event(rig, "x"), lambda status, end: heard.append((status, end and end.offset)))
         rig.committer.read_inbox(DEVICE, lambda status, items: heard.append((status, len(items))))
         rig.committer.read_inboxes([DEVICE], lambda status, found: heard.append((status, len(found))))
         rig.committer.read_record("space", DEVICE, lambda *result: heard.append(result))
@@ -600,7 +615,7 @@ async def test_a_failed_commit_fails_everything_in_it_and_the_next_may_succeed(r
     rig.store.failing = True
     everything()
     await rig.settle()
-    assert heard == [FAILED, (FAILED, 0), (FAILED, 0), (FAILED, None), (FAILED, 0), FAILED]
+    assert heard == [FAILED, (FAILED, 0), (FAILED, 0), (FAILED, None), (FAILED, None), FAILED]
     assert not rig.committer.healthy
     assert rig.committer.commits == 0
     heard.clear()
@@ -649,21 +664,54 @@ async def test_records_are_kept_until_they_expire_or_are_deleted(rig: Rig) -> No
 
 
 @in_rig()
-async def test_a_log_counts_and_each_reader_gets_what_is_after_its_own_position(rig: Rig) -> None:
-    offsets: list[int] = []
+async def test_each_reader_of_a_log_gets_what_is_after_its_own_position(rig: Rig) -> None:
+    ends: list[AfterOffset | None] = []
     for number in range(5):
-        rig.committer.event(
-            CHANNEL, int(rig.clock.unix()) + 60, f"e{number + 1}", lambda _, offset: offsets.append(offset)
-        )
-    slices: dict[int, LogSlice | None] = {}
-    for since in (3, 0, 5, 4):
-        rig.committer.read_log(CHANNEL, since, lambda status, part, since=since: slices.update({since: part}))
+        rig.committer.append(event(rig, f"e{number + 1}"), lambda _, end: ends.append(end))
+    slices: dict[Position, LogSlice | None] = {}
+    positions = {AfterOffset(ANY_EPOCH, since): since for since in (3, 0, 5, 4)} | {Last(2): 3}
+    for position in positions:
+        rig.committer.read_log(CHANNEL, position, lambda _, part, name=position: slices.update({name: part}))
     await rig.settle()
-    assert offsets == [1, 2, 3, 4, 5]
-    for since, part in slices.items():
+    assert [end and end.offset for end in ends] == [1, 2, 3, 4, 5]
+    for position, since in positions.items():
+        part = slices[position]
         assert part is not None
-        assert (part.first, part.last) == (1, 5)
-        assert [event.body for event in part.events] == [f"e{number}" for number in range(since + 1, 6)]
+        assert (part.end, part.recovered) == (ends[-1], True)
+        assert [one.body for one in part.events] == [f"e{number}" for number in range(since + 1, 6)]
+
+
+@in_rig()
+async def test_writes_to_a_log_are_made_in_order_and_what_is_refused_says_so(rig: Rig) -> None:
+    heard: list[tuple[int, int]] = []
+
+    def note(status: int, end: AfterOffset | None) -> None:
+        heard.append((status, 0 if end is None else end.offset))
+
+    rig.committer.append(event(rig, "a")._replace(offset=5, exact=True), note)
+    rig.committer.append(event(rig, "again")._replace(offset=5, exact=True), note)
+    rig.committer.expire_log(CHANNEL, int(rig.clock.unix()))
+    rig.committer.append(event(rig, "b"), note)
+    await rig.settle()
+    assert heard == [(OK, 5), (OK, 0), (OK, 1)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"exact": True},
+        {"exact": True, "offset": MAX_OFFSET + 1},
+        {"id": "x" * (MAX_EVENT_ID + 1)},
+        {"id": "a\0"},
+        {"headers": {"a": "\0"}},
+        {"headers": {str(n): "" for n in range(MAX_HEADERS + 1)}},
+    ],
+)
+@in_rig()
+async def test_an_event_that_no_log_can_hold_is_refused_at_once(rig: Rig, bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="event"):
+        rig.committer.append(event(rig, "x")._replace(**bad), None)
+    assert rig.committer.settled
 
 
 @in_rig()

@@ -12,6 +12,7 @@ from support.watcher import Watcher
 
 from router.common import messages as v
 from router.common.numbers import SECOND
+from router.common.position import log_slice
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
@@ -1058,9 +1059,9 @@ async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(subscribe(1, 3), subscribe(2, 0), subscribe(3, 5))
     await rig.settle()
-    found = {word[1]: word[3] for word in worker.take()}
-    assert [(part[1], part[2]) for part in found.values()] == [(3, 5)] * 3
-    assert {ask: [event[2] for event in part[3]] for ask, part in found.items()} == {
+    found = {word[1]: log_slice(word[3]) for word in worker.take()}
+    assert [(part.offset, part.recovered) for part in found.values()] == [(5, True), (5, False), (5, True)]
+    assert {ask: [event.body for event in part.events] for ask, part in found.items()} == {
         1: ["e4", "e5"],
         2: ["e3", "e4", "e5"],
         3: [],

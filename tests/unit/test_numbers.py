@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock
 
-from router.common.numbers import MAX_ROUTERS, SECOND, Sequencer, first_delivery, next_epoch
+from router.common.numbers import MAX_ROUTERS, SECOND, Sequencer, first_delivery, first_sequence, next_epoch
 
 _routers = st.lists(st.integers(0, MAX_ROUTERS - 1), min_size=2, max_size=4, unique=True)
 _steps = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-3600.0, -1.0, 0.0, 1e-6, 0.5, 3600.0])), max_size=40)
@@ -52,11 +52,19 @@ def test_a_sequence_is_a_time_and_a_tag() -> None:
     assert all(tag < 2**53 for _, tag in parts)
 
 
-@given(_routers, st.integers(0, 2**50))
-def test_epochs_grow_and_are_another_in_each_router(routers: list[int], previous: int) -> None:
-    epochs = [next_epoch(previous, router) for router in routers]
+@given(_routers, st.integers(0, 2**50), st.floats(0, 4e9))
+def test_epochs_grow_and_are_another_in_each_router(routers: list[int], previous: int, now: float) -> None:
+    epochs = [next_epoch(previous, router, now) for router in routers]
     assert len(set(epochs)) == len(routers)
     assert all(previous < epoch < 2**53 for epoch in epochs)
+
+
+def test_what_is_given_out_after_an_epoch_began_comes_after_its_first_sequence() -> None:
+    clock = Clock()
+    before = Sequencer(7, clock.unix, clock.monotonic).next()
+    clock.pass_by(0.002)
+    epoch = next_epoch(0, 7, clock.unix())
+    assert before < first_sequence(epoch) <= Sequencer(3, clock.unix, clock.monotonic).next()
 
 
 @given(_routers, st.integers(0, 2**64 - 1))
@@ -72,6 +80,6 @@ def test_a_router_beyond_the_bits_is_refused(router: int) -> None:
     with pytest.raises(ValueError, match="number"):
         Sequencer(router, clock.unix, clock.monotonic)
     with pytest.raises(ValueError, match="number"):
-        next_epoch(0, router)
+        next_epoch(0, router, 0)
     with pytest.raises(ValueError, match="number"):
         first_delivery(router, 0)

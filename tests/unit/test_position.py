@@ -29,7 +29,7 @@ from router.common.position import (
 
 _numbers = st.integers(0, 2**63 - 1)
 _times = st.integers(0, 2**40)
-_texts = st.text(max_size=20)
+_texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 _positions: st.SearchStrategy[Position] = st.one_of(
     st.just(LIVE),
     st.builds(Last, st.integers(0, 2**31 - 1)),
@@ -100,6 +100,7 @@ def test_the_wire_form_is_what_the_module_says() -> None:
         ["1", 1, 2],
         ["x" * (MAX_EVENT_ID + 1), -1, 0, 3],
         [b"x", -1, 0, 3],
+        ["x\0", -1, 0, 3],
         ["x", -2, 0, 3],
         ["x", 0, -1, 3],
         [-1, 0, 4],
@@ -122,7 +123,9 @@ def test_what_is_no_position_is_refused(value: Any) -> None:
         {"id": 5},
         {"id": "x" * (MAX_EVENT_ID + 1)},
         {"headers": [["a", "b"]]},
+        {"id": "\0\n"},
         {"headers": {"a": 1}},
+        {"headers": {"a": "\0"}},
         {"headers": {"a": "x" * (MAX_EVENT_ID + 1)}},
         {"headers": {str(n): "" for n in range(MAX_HEADERS + 1)}},
         {"body": None},

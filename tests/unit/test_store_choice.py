@@ -7,10 +7,10 @@ from pathlib import Path
 
 import trio
 from support.stores import (
-    LATER,
     NOW,
     OPTIONS,
     A,
+    event,
     inbox,
     item,
     puts,
@@ -44,7 +44,7 @@ def test_memory_store_counts_what_it_holds() -> None:
         assert isinstance(store, MemoryStore)
         writes = puts(A, item("x", 1), item("y", 2, expires=NOW + 1))
         writes.records["s", A] = (b"", 0)
-        writes.events = [(A, LATER, "")] * 3
+        writes.logs = [event(A)] * 3
         await store.apply(writes, Reads(), NOW)
         await store.apply(puts(A, item("x", 3)), Reads(), NOW)
         assert dict(store.sizes()) == {"inbox": 2, "log": 3, "table": 1}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 from support.stores import (
+    ALL,
     LATER,
     NOW,
     ROOMY,
     A,
     B,
     C,
+    bodies,
+    event,
     everything,
     in_store,
     inbox,
@@ -20,7 +23,6 @@ from support.stores import (
 from router.common.messages import EVERYTHING
 from router.store.base import (
     ANY_VERSION,
-    Event,
     Reads,
     Results,
     Store,
@@ -123,11 +125,11 @@ async def test_expired_items_take_no_room_and_are_not_returned(store: Store) -> 
 async def test_text_comes_back_as_it_was(store: Store, text: str) -> None:
     stored, plain = item(text, 1, body=text), item("plain", 2)
     writes = puts(A, stored, plain)
-    writes.events = [(A, LATER, text)]
+    writes.logs = [event(A, text)]
     writes.records["space", B] = (text.encode(), 0)
-    results = await store.apply(writes, Reads(everything(A), {("space", B)}, {A: 0}), NOW)
+    results = await store.apply(writes, Reads(everything(A), {("space", B)}, {(A, ALL)}), NOW)
     assert results.inboxes == {A: sorted([stored, plain])}
-    assert results.logs[A].events == [Event(1, LATER, text)]
+    assert bodies(results.logs[A, ALL]) == text
     assert results.records == {("space", B): text.encode()}
     await store.apply(Writes(removals={(A, text): ANY_VERSION}), Reads(), NOW)
     assert await inbox(store, A) == [plain]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 from support.stores import (
+    ALL,
     LATER,
     NOW,
     OPTIONS,
@@ -21,26 +23,35 @@ from support.stores import (
     A,
     B,
     C,
+    bodies,
+    event,
     everything,
     in_sqlite,
     inbox,
     item,
     puts,
+    read_log,
 )
 
+from router.common.position import LIVE, AfterOffset
 from router.common.settings import StoreOptions
 from router.store.base import (
     LARGE_BODY,
     BadBatchError,
     Item,
+    LogName,
     Reads,
     Results,
     Store,
     StoreError,
     Writes,
 )
+from router.store.changes import CHANGED, Changed, SetAdd
+from router.store.log_statements import READ_LOGS
 from router.store.sqlite import SqliteStore
 from router.store.statements import READ, RENEW, SCHEMA_VERSION, WRITE, WRITE_NUL
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture
@@ -75,7 +86,7 @@ CHILD = textwrap.dedent("""
     from pathlib import Path
     import trio
     from router.common.settings import StoreOptions
-    from router.store.base import Item, Reads, Writes
+    from router.store.base import Append, Item, Reads, Writes
     from router.store.sqlite import SqliteStore
 
     async def main() -> None:
@@ -83,7 +94,7 @@ CHILD = textwrap.dedent("""
         await store.open()
         for number in range(1_000_000):
             device = number.to_bytes(16, "big")
-            writes = Writes(events=[(b"c" * 16, 2_000_000, str(number))])
+            writes = Writes(logs=[Append(b"c" * 16, 0, 2_000_000, str(number))])
             for n in range(20):
                 writes.puts[device, str(n)] = Item(str(n), 1, n, 2_000_000, 0, "x" * 100)
             writes.records["last", b"k"] = (str(number).encode(), 0)
@@ -108,13 +119,13 @@ def test_kill_loses_nothing_that_was_reported(path: Path, synchronous: str) -> N
 
     async def test(store: Store) -> None:
         devices = {number.to_bytes(16, "big") for number in range(last + 2)}
-        results = await store.apply(Writes(), Reads(everything(*devices), {("last", b"k")}, {C: last}), NOW)
+        results = await store.apply(Writes(), Reads(everything(*devices), {("last", b"k")}, {(C, LIVE)}), NOW)
         whole = [len(results.inboxes.get(number.to_bytes(16, "big"), [])) for number in reported]
         assert whole == [20] * len(reported)
         # One batch more may have been committed and not reported; it is there as a whole or not at all.
         kept = int(results.records["last", b"k"])
         assert kept in {last, last + 1}
-        assert len(results.inboxes) == results.logs[C].last == kept + 1
+        assert len(results.inboxes) == results.logs[C, LIVE].offset == kept + 1
         assert len(results.inboxes.get((last + 1).to_bytes(16, "big"), [])) == (20 if kept > last else 0)
 
     in_sqlite(path, test, StoreOptions(synchronous=synchronous))
@@ -124,14 +135,14 @@ def test_all_shapes_survive_a_restart(path: Path) -> None:
     async def write(store: Store) -> Results:
         writes = puts(A, item("x", 1, body="kept\0"))
         writes.records["s", A] = (b"kept", 0)
-        writes.events = [(A, LATER, "kept")]
-        return await store.apply(writes, Reads(everything(A), {("s", A)}, {A: 0, B: 0}), NOW)
+        writes.logs = [event(A, "kept")]
+        return await store.apply(writes, Reads(everything(A), {("s", A)}, {(A, ALL), (B, ALL)}), NOW)
 
     async def read(store: Store) -> Results:
-        return await store.apply(Writes(), Reads(everything(A), {("s", A)}, {A: 0, B: 0}), NOW)
+        return await store.apply(Writes(), Reads(everything(A), {("s", A)}, {(A, ALL), (B, ALL)}), NOW)
 
     before = in_sqlite(path, write)
-    before.offsets.clear()
+    before.appended.clear()
     assert in_sqlite(path, read) == before
 
 
@@ -267,7 +278,7 @@ def test_what_cannot_be_stored_fails_the_batch_as_a_whole(path: Path, bad: Item)
     [
         ("UPDATE inbox SET body = CAST(x'ff' AS TEXT) WHERE slot = 'y'", {A}),
         ("UPDATE record SET value = '*' WHERE space = 's'", {("s", A)}),
-        ("UPDATE event SET body = CAST(x'ff' AS TEXT) WHERE body = 'e'", {A}),
+        ("UPDATE event SET body = CAST(x'ff' AS TEXT) WHERE body = 'e'", {(A, ALL)}),
     ],
 )
 def test_what_is_damaged_is_missed_by_who_asked_for_it_alone(
@@ -278,17 +289,17 @@ def test_what_is_damaged_is_missed_by_who_asked_for_it_alone(
         writes = puts(A, item("x", 1), item("y", 2)) if "inbox" in statement else Writes()
         writes.puts |= puts(B, item("z", 3)).puts
         writes.records = {("s", A): (b"1", 0), ("t", A): (b"2", 0)}
-        writes.events = [(A, LATER, "e"), (B, LATER, "f")] if "event" in statement else [(B, LATER, "f")]
+        writes.logs = [event(A, "e"), event(B, "f")] if "event" in statement else [event(B, "f")]
         await store.apply(writes, Reads(), NOW)
         store._db().execute(statement)
-        logs = {A: 0, B: 0} if "event" in statement else {B: 0}
-        more = Writes(events=[(C, LATER, "g"), (C, LATER, "h")])
+        logs: set[LogName] = {(A, ALL), (B, ALL)} if "event" in statement else {(B, ALL)}
+        more = Writes(logs=[event(C, "g"), event(C, "h")])
         found = await store.apply(more, Reads(everything(A, B), {("s", A), ("t", A)}, logs), NOW)
         assert found.unreadable == unreadable
-        assert found.offsets == [1, 2]
+        assert [end.offset for end in found.appended if end] == [1, 2]
         assert [i.slot for i in found.inboxes[B]] == ["z"]
         assert found.records["t", A] == b"2" and (("s", A) in found.records) is ("record" not in statement)
-        assert [event.body for event in found.logs[B].events] == ["f"]
+        assert bodies(found.logs[B, ALL]) == "f"
 
     in_sqlite(path, test)
 
@@ -326,7 +337,7 @@ def test_closed_store_says_so_and_closes_again(path: Path) -> None:
         store = SqliteStore(OPTIONS, path)
         await store.close()
         with pytest.raises(StoreError, match="not open"):
-            await store.apply(Writes(events=[(A, LATER, "")]), Reads(), NOW)
+            await store.apply(Writes(logs=[event(A)]), Reads(), NOW)
         await store.open()
         await store.close()
         await store.close()
@@ -334,13 +345,16 @@ def test_closed_store_says_so_and_closes_again(path: Path) -> None:
     trio.run(main)
 
 
-@pytest.mark.parametrize(("statement", "values"), [(WRITE, 6), (WRITE_NUL, 7), (READ, 6)])
-def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, values: int) -> None:
+@pytest.mark.parametrize(
+    ("statement", "arrays", "numbers"), [(WRITE, 4, 2), (WRITE_NUL, 4, 3), (READ, 2, 2), (READ_LOGS, 1, 2)]
+)
+def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, arrays: int, numbers: int) -> None:
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)
-        plan = store._db().execute(f"EXPLAIN QUERY PLAN {statement}", (b"[]",) * 4 + (0,) * (values - 4))
+        plan = store._db().execute(f"EXPLAIN QUERY PLAN {statement}", (b"[]",) * arrays + (0,) * numbers)
+        allowed = {"SCAN CONSTANT ROW", "SCAN meta", "SCAN asked", "SCAN p"}
         scans = {row[3] for row in plan if row[3].startswith("SCAN")}
-        assert {s for s in scans if "VIRTUAL TABLE" not in s} <= {"SCAN CONSTANT ROW", "SCAN meta"}
+        assert {s for s in scans if "VIRTUAL TABLE" not in s} <= allowed
 
     in_sqlite(path, test)
 
@@ -352,3 +366,36 @@ def test_a_renewal_finds_its_records_by_their_key(path: Path) -> None:
         assert any("SEARCH record USING PRIMARY KEY (space=? AND key=?)" in step for step in plan)
 
     in_sqlite(path, test)
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
+    """Written by a release whose events had neither time, ID nor offsets of their own, with room for four of them."""
+    path.parent.mkdir(mode=0o700)
+    path.touch(mode=0o600)
+    path.write_bytes(gzip.decompress((DATA / "store-schema-1.sqlite3.gz").read_bytes()))
+
+    async def test(store: Store) -> None:
+        reads = Reads(everything(A, B), {("s", A), ("s", B), ("set", A)}, {(key, ALL) for key in (A, B, C)})
+        found = await store.apply(Writes(), reads, NOW)
+        assert [(i.slot, i.body) for i in found.inboxes[A]] == [("#b", "nul \0 é"), ("a", "body")]
+        assert [(i.slot, i.body) for i in found.inboxes[B]] == [("none", None)]
+        set_of_two = b"day1" + b"1" * 16 + b"2" * 16
+        assert found.records == {("s", A): b"for ever", ("s", B): b"\0\xff", ("set", A): set_of_two}
+        assert [(one.offset, one.body) for one in found.logs[A, ALL].events] == [(n, str(n - 1)) for n in (3, 4, 5, 6)]
+        assert [one.body for one in found.logs[B, ALL].events] == ["nul \0 é"]
+        assert [(part.offset, part.recovered) for part in found.logs.values()].count((1, False)) == 1
+        assert (await read_log(store, A, AfterOffset(found.logs[A, ALL].epoch, 2))).recovered
+        assert not (await read_log(store, A, AfterOffset(found.logs[A, ALL].epoch, 1))).recovered
+        # It goes on as it was.
+        change = SetAdd(b"3" * 16, b"day2", LATER, 3)
+        writes = Writes(logs=[event(A, "new"), event(C, "new"), event(b"d" * 16, "d")], changes=[(("set", A), change)])
+        results = await store.apply(writes, reads, NOW)
+        assert [end and end.offset for end in results.appended] == [7, 2, 1]
+        assert results.changes == [Changed(CHANGED)]
+        assert bodies(results.logs[A, ALL]) == "345new" and bodies(results.logs[C, ALL]) == "new"
+        assert results.records["set", A] == b"day2" + set_of_two[4:] + b"3" * 16
+        await store.sweep(NOW, 1000)
+
+    in_sqlite(path, test)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from support.stores import (
-    LATER,
-    NOW,
-    A,
-    B,
-    C,
-    in_store,
-)
+from support.stores import LATER, NOW, A, B, C, event, in_store, item, puts
 
-from router.store.base import (
-    Reads,
-    Store,
-    Writes,
-)
+from router.store.base import ANY_VERSION, Reads, Renewal, Store, Writes
 from router.store.changes import KEEP_EXPIRY
+from router.store.memory import HEAD_GRACE
 
 
 @in_store()
@@ -42,3 +32,39 @@ async def test_a_record_that_keeps_its_expiry(store: Store) -> None:
     assert results.records == {("s", A): b"2", ("s", B): b"2"}
     results = await store.apply(Writes(), Reads(records=keys), NOW + 2)
     assert results.records == {("s", B): b"2"}
+
+
+@in_store()
+async def test_a_renewal_raises_the_expiry_of_what_is_there(store: Store) -> None:
+    records = {("s", A): (b"a", NOW + 10), ("s", B): (b"b", NOW + 60), ("t", A): (b"t", NOW + 10)}
+    records["s", C] = (b"c", 0)
+    await store.apply(Writes(records=dict(records)), Reads(), NOW)
+    renewal = Renewal("s", [A, B, C, b"n" * 16], NOW + 100, NOW + 50)
+    await store.apply(Writes(renewals=[renewal]), Reads(), NOW + 1)
+    known = {*records, ("s", b"n" * 16)}
+    seen = [set((await store.apply(Writes(), Reads(records=known), now)).records) for now in (NOW + 10, NOW + 60)]
+    assert seen == [{("s", A), ("s", B), ("s", C)}, {("s", A), ("s", C)}]
+    # What has expired does not come back.
+    await store.apply(Writes(renewals=[renewal._replace(expires=NOW + 999, before=NOW + 999)]), Reads(), NOW + 100)
+    assert set((await store.apply(Writes(), Reads(records=known), NOW + 100)).records) == {("s", C)}
+
+
+@in_store()
+async def test_highest_place(store: Store) -> None:
+    assert await store.highest() == 0
+    await store.apply(puts(A, item("x", 7), item("y", 2**62)), Reads(), NOW)
+    assert await store.highest() == 2**62
+
+
+@in_store()
+async def test_what_is_used_grows_and_shrinks(store: Store) -> None:
+    empty = store.used
+    writes = puts(A, *(item(f"{n}", n, body="x" * 5000) for n in range(3)))
+    writes.logs = [event(A, "x" * 5000, NOW + 1)] * 4
+    writes.records["s", A] = (b"x" * 5000, NOW + 1)
+    await store.apply(writes, Reads(), NOW)
+    full = store.used
+    assert full >= empty + 40_000
+    await store.apply(Writes(removals={(A, f"{n}"): ANY_VERSION for n in range(3)}), Reads(), NOW)
+    await store.sweep(NOW + HEAD_GRACE + 2, 1000)
+    assert store.used <= empty + 4096

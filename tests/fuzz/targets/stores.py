@@ -18,8 +18,9 @@ import router.store.memory
 import router.store.sqlite
 from fuzz.engine import Target
 from router.common.messages import EVERYTHING
+from router.common.position import ANY_EPOCH, LIVE, AfterId, AfterOffset, Last
 from router.common.settings import StoreOptions
-from router.store.base import ANY_VERSION, Item, Reads, Results, StoreError, Writes
+from router.store.base import ANY_VERSION, Append, ExpireLog, Item, Reads, Results, StoreError, Writes
 from router.store.changes import KEEP_EXPIRY, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
@@ -42,6 +43,8 @@ _CHANGES: Final = (
     *(SetAdd(member, b"head", _NOW + 2, 2) for member in _DEVICES),
     *(SetRemove(member) for member in _DEVICES),
 )
+_IDS: Final = ("", "a", "\u20ac")
+_POSITIONS: Final = (LIVE, *map(Last, range(4)), *map(AfterId, _IDS), AfterOffset(1, 2))
 _folder = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 
@@ -84,7 +87,15 @@ def _batch(choices: _Choices, sequence: int) -> tuple[Writes, Reads]:
             if all(changed != name for changed, _ in writes.changes):
                 writes.records[name] = value
         elif what == 4:
-            writes.events.append((device, _NOW + choices.below(6) - 1, choices.one(_BODIES) or ""))
+            expires, offset = _NOW + choices.below(6) - 1, choices.below(6)
+            body, name = choices.one(_BODIES) or "", choices.one(_IDS)
+            most = choices.below(4)
+            if choices.below(5):
+                exact = offset > 0 and choices.below(2) > 0
+                event = Append(device, sequence, expires, body, name, {name: body[:9]}, offset, exact, most)
+                writes.logs.append(event if "\0" not in body[:9] else event._replace(headers={}))
+            else:
+                writes.logs.append(ExpireLog(device, expires))
         elif what == 5:
             name = (choices.one(_SPACES), device)
             if name not in writes.records:
@@ -93,7 +104,8 @@ def _batch(choices: _Choices, sequence: int) -> tuple[Writes, Reads]:
             reads.inboxes[device] = choices.one((1, 2, EVERYTHING))
         else:
             reads.records.add((choices.one(_SPACES), device))
-            reads.logs[device] = choices.below(6)
+            reads.logs.add((device, choices.one(_POSITIONS)))
+            reads.logs.add((device, AfterOffset(ANY_EPOCH, choices.below(6))))
     return writes, reads
 
 
@@ -125,8 +137,9 @@ def stores(data: bytes) -> None:
 
 
 def _plain(results: Results) -> Any:
-    logs = {channel: (log.first, log.last, log.events) for channel, log in results.logs.items()}
-    return results.refused, results.evicted, results.offsets, results.inboxes, results.records, logs
+    logs = {name: part._replace(epoch=0) for name, part in results.logs.items()}
+    ends = [end and end.offset for end in results.appended]
+    return results.refused, results.evicted, ends, results.changes, results.inboxes, results.records, logs
 
 
 def damaged(data: bytes) -> None:
@@ -148,7 +161,7 @@ def damaged(data: bytes) -> None:
         except StoreError:
             return
         try:
-            reads = Reads(dict.fromkeys(_DEVICES, EVERYTHING), {("s", _DEVICES[0])}, {_DEVICES[0]: 0})
+            reads = Reads(dict.fromkeys(_DEVICES, EVERYTHING), {("s", _DEVICES[0])}, {(_DEVICES[0], Last(9))})
             item = Item("new", 1, 99, _NOW + 9, 1, "x")
             for writes in (
                 Writes(),
@@ -178,7 +191,7 @@ def _template() -> bytes:
             for place, device in enumerate(_DEVICES):
                 writes.puts[device, "slot"] = Item("slot", 1, place + 1, _NOW + 9, 1, "body")
                 writes.records["s", device] = (b"value", 0)
-                writes.events.append((device, _NOW + 9, "event"))
+                writes.logs.append(Append(device, place, _NOW + 9, "event"))
             await store.apply(writes, Reads(), _NOW)
             await store.close()
 

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from router.common import logs
 from router.common import messages as v
+from router.common.position import LogSlice
 from router.dialects.pusher.applications import App, Webhook
 from router.dialects.pusher.protocol import PusherOptions
-from router.store.base import LogSlice
 
 SPACE: Final = "pusher.webhook"
 """Space of the records that hold how far a webhook has heard, and the dialect in the addresses of their logs."""
@@ -60,9 +60,9 @@ class Outbox:
 
     def restore(self, position: int, part: LogSlice) -> None:
         """What the log holds beyond the position that was told, as the router starts."""
-        if part.last < position:
+        if part.offset < position:
             position = 0  # the log began anew
-        self._restored = part.last
+        self._restored = part.offset
         behind = self._monotonic() - self._unix_time()
         for event in part.events:
             if event.offset > position:

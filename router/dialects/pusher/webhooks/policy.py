@@ -10,12 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from router.common import messages as v
+from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
 from router.core.facades import Core
 from router.dialects.pusher.applications import App, Webhook
 from router.dialects.pusher.protocol import CACHE_MISS, NAME, PusherOptions, channel_address, event_frame, is_presence
 from router.dialects.pusher.subscription_counts import SubscriptionCounts
 from router.dialects.pusher.webhooks.outbox import SPACE, Outbox
-from router.store.base import LogSlice
+from router.store.base import Append
 
 _POSITION: Final = struct.Struct(">Q")
 _POSITION_GRACE_S: Final = 3600
@@ -189,7 +190,7 @@ class Webhooks:
             if self._messages.full:
                 outbox.put(0, text)
             else:
-                self._logs.append(outbox.log, expires, text, _Kept(outbox, text))
+                self._logs.append(Append(outbox.log, 0, expires, text), _Kept(outbox, text))
 
     # ------------------------------------------------------------------ time
 
@@ -228,7 +229,7 @@ class Webhooks:
                 outbox.restore(position, part)
 
         self._records.read(SPACE, outbox.log, record)
-        self._logs.read(outbox.log, 0, read)
+        self._logs.read(outbox.log, AfterOffset(ANY_EPOCH, 0), read)
 
     def heard(self, outbox: Outbox, offset: int) -> None:
         """A webhook has heard everything up to this place, or it was given up."""
@@ -247,6 +248,6 @@ class _Kept:
         self._outbox = outbox
         self._text = text
 
-    def __call__(self, status: int, offset: int) -> None:
+    def __call__(self, status: int, end: AfterOffset | None) -> None:
         # If the store could not do it, the event is told all the same.
-        self._outbox.put(offset if status == v.OK else 0, self._text)
+        self._outbox.put(0 if end is None or status != v.OK else end.offset, self._text)
