@@ -42,11 +42,11 @@ class PushPlan:
     grace: float = 5.0
     endpoint: str = ""
     count: int = 0
-    payload: int = 0
+    payload: int = REFERENCE.payload
     online: float = 1.0
     answer_timeout: float = ANSWER_SECONDS
     wire: str = REFERENCE.wire
-    keeps_all: bool = False
+    keeps_all: bool = REFERENCE.keeps_all
     signer: Signer | None = None
     batch: int = 0
 
