@@ -90,6 +90,7 @@ class RouterProcess:
         self.handovers = (
             Handovers(data, self.poller, self.port.adopt) if app_server_reads(settings, dialects) is not None else None
         )
+        self._starvation = priority.Starvation(settings.get(RouterOptions).nice)
         self._started = time.monotonic()
 
     def flush(self) -> None:
@@ -186,6 +187,7 @@ class RouterProcess:
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 guarded("router.tick_failed", self.port.tick)
+                guarded("router.tick_failed", self._look_for_starvation, now)
                 if bursts.over(self.committer.written):
                     give_back()
                 if self.handovers is not None:
@@ -195,6 +197,13 @@ class RouterProcess:
                 self.committer.sweep_soon(options.sweep_batch)
                 self.hub.map.sweep(options.sweep_batch, int((now - _LONG_AGO_S) * 1000))
             guarded("router.flush_failed", self.flush)
+
+    def _look_for_starvation(self, now: float) -> None:
+        changed = self._starvation.look(now)
+        if changed:
+            logs.event("router.comes_first", nice=self._starvation.nice)
+        elif changed is not None:
+            logs.event("router.waits_its_turn")
 
     def notice(self) -> None:
         """Answer probes as not ready from now on, and go on serving."""
@@ -290,7 +299,6 @@ def run(settings: Settings, listener: socket.socket, line: int | None) -> int:
     Returns: exit code.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    priority.take(settings.get(RouterOptions).nice)
     return lifecycle.run(lambda context: RouterProcess(settings, listener, context), settings, line, "router")
 
 

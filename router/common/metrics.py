@@ -83,9 +83,7 @@ WORKER_METRICS = (
     Metric("channels", "gauge", "Channels that have subscribers on this worker."),
     Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),
     Metric("events_sent", "counter", "Copies of them for subscribers: written, or buffered for one that is slow."),
-    Metric(
-        "fanout_waiting", "gauge", "Bytes of events that wait to be written, and of the lists of their receivers."
-    ),
+    Metric("fanout_waiting", "gauge", "Bytes of events that wait to be written, and of the lists of their receivers."),
     Metric("fanout_lag_ms", "gauge", "From an event to its last subscriber, in ms: the longest of the last second."),
     Metric(
         "fanouts_hurried",

@@ -79,8 +79,8 @@ class RouterOptions(Section):
 
     nice: int = option(
         -10,
-        "nice value of the router and the supervisor, or the lowest that RLIMIT_NICE allows: all others wait for these "
-        "two, so they come first where the cores do not suffice; 0: as the farm was started",
+        "nice value of the supervisor, and of a router that is starved of CPU, or the lowest that RLIMIT_NICE allows: "
+        "all others wait for these two; 0: as the farm was started",
         ge=-20,
         le=0,
     )

@@ -131,13 +131,13 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         yield started
 
 
-def test_the_router_comes_before_the_workers(farm: Farm) -> None:
+def test_the_supervisor_comes_before_the_others(farm: Farm) -> None:
     status = farm.status()
-    router, workers = status["router"]["pid"], [worker["pid"] for worker in status["workers"]]
+    others = [status["router"]["pid"], *(worker["pid"] for worker in status["workers"])]
     ours = os.getpriority(os.PRIO_PROCESS, 0)
-    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in workers} == {ours}
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in others} == {ours}
     # Where that is allowed: doctor says what is.
-    assert os.getpriority(os.PRIO_PROCESS, router) == max(RouterOptions().nice, min(ours, priority.lowest()))
+    assert os.getpriority(os.PRIO_PROCESS, farm.pid) == max(RouterOptions().nice, min(ours, priority.lowest()))
 
 
 def test_under_load_workers_wait_and_serve(farm: Farm) -> None:
