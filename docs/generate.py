@@ -18,6 +18,8 @@ from farm.config_text import toml_value
 from farm.dialects import specs
 from farm.option_value import expected, options_of
 from farm.settings import all_sections
+from router.common import close_codes, refusals
+from router.common.answers import Answer, CloseCode, Table
 from router.common.log_events import LOG_EVENTS
 from router.common.metrics import Metric
 from router.dialects import all_metrics
@@ -154,12 +156,49 @@ def log_events_page() -> str:
     )
 
 
+HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT)
+
+
+def _answer_rows(table: Table) -> Iterator[tuple[str, ...]]:
+    kinds = {metric.name: metric.kind for metrics in all_metrics(specs()) for metric in metrics}
+    for row in table.rows:
+        code = f"{row:d}" if isinstance(row, CloseCode) else str(row.status or "")
+        if isinstance(row, Answer) and row.number is not None:
+            code = f"{code}, {row.number}" if code else str(row.number)
+        metric = f"`farm_{table.side}_{row.metric}{'_total' * (kinds[row.metric] == 'counter')}`" if row.metric else ""
+        yield code, row.text, row.client, metric
+
+
+def errors_page() -> str:
+    """Every close code and every answer that refuses, of the house and of the dialects."""
+    head = ("code", "text", "what a client does", "counted in")
+    parts = [
+        "# Errors and close codes\n\n",
+        _NOTE,
+        "\nA text may be more particular where it is sent. Where a protocol has a number beside the status, both "
+        "are given.\n\n## On every path\n",
+    ]
+    for table in HOUSE:
+        parts.append(f"\n### {table.title}\n\n" + _table(head, _answer_rows(table)))
+    for spec in specs():
+        if spec.answers:
+            parts.append(f"\n## {spec.name}\n")
+        for table in spec.answers:
+            parts.append(f"\n### {spec.name}: {table.title}\n\n" + _table(head, _answer_rows(table)))
+    return "".join(parts)
+
+
 def files_named(text: str) -> list[str]:
     """Files and folders of the project that a page names, as `farm/worker/wheel.py` or `router/store/`."""
     return re.findall(r"`((?:farm|router|bench|docs|deploy|tests)/[a-z0-9_/.-]*[a-z0-9/])`", text)
 
 
-PAGES: Final = {"settings.md": settings_page, "metrics.md": metrics_page, "log-events.md": log_events_page}
+PAGES: Final = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "log-events.md": log_events_page,
+    "errors.md": errors_page,
+}
 
 
 def main() -> int:

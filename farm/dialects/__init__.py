@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
-from farm.worker.frames import GOING_AWAY
 from farm.worker.transports import Transport
 from farm.worker.transports.websocket import WEBSOCKET
 from farm.worker.upgrade import READING, Answer, Request
+from router.common.close_codes import GOING_AWAY
 from router.common.messages import OK
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings

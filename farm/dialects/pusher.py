@@ -34,12 +34,33 @@ from farm.dialects import (
 )
 from farm.worker.upgrade import Request
 from router.common import messages as v
+from router.common.answers import Answer
 from router.dialects.pusher import SPEC
 from router.dialects.pusher.applications import App, load, socket_signature, user_signature
 from router.dialects.pusher.protocol import (
+    AUTH_ERROR,
+    BAD_VERSION,
     CACHE,
     CACHE_MISS,
+    DISABLED,
+    GO_AND_RETURN,
+    INFO_TOO_LONG,
+    INVALID_CHANNEL,
+    INVALID_DATA,
+    LEAVING,
+    LIMIT_REACHED,
+    NO_APP,
+    NO_PATH,
+    NO_PONG,
+    NO_VERSION,
+    NOT_SIGNED_IN,
+    NOT_UNDERSTOOD,
+    OTHER_VERSION,
+    OVER_QUOTA,
+    REJECTED,
     SERVER_TO_USER,
+    TRUNCATED,
+    UNAUTHORIZED,
     PusherOptions,
     cached_frame,
     channel_address,
@@ -56,19 +77,6 @@ from router.dialects.pusher.protocol import (
 PROTOCOLS: Final = range(5, 8)
 """Versions that differ in nothing a server sees: since 5, data is a text that holds JSON."""
 
-NO_APP: Final = 4001
-DISABLED: Final = 4003
-OVER_QUOTA: Final = 4004
-NO_PATH: Final = 4005
-BAD_VERSION: Final = 4006
-OTHER_VERSION: Final = 4007
-NO_VERSION: Final = 4008
-UNAUTHORIZED: Final = 4009
-GO_AND_RETURN: Final = 4100
-NO_PONG: Final = 4201
-REJECTED: Final = 4301
-TRUNCATED: Final = 4302
-"""These two stand in an event only, and never close a connection."""
 
 WATCH: Final = "#watch-"
 """How the name of the channel begins in which a user of an application with watchlists is present while he is signed
@@ -147,13 +155,12 @@ _user_in = msgspec.json.Decoder(_User).decode
 
 
 class _Refused(Exception):
-    """A subscription that is not to be: type, text and status as pusher-js hands them to the page."""
+    """A subscription that is not to be: as pusher-js hands it to the page."""
 
-    def __init__(self, kind: str, text: str, status: int) -> None:
+    def __init__(self, answer: Answer, text: str) -> None:
         super().__init__(text)
-        self.kind = kind
+        self.answer = answer
         self.text = text
-        self.status = status
 
 
 class Home:
@@ -188,16 +195,16 @@ class PusherDialect(Dialect, Presence):
         fault = _version_fault(request.query)
         key = unquote(request.path.removeprefix(_PREFIX))
         if not key or "/" in key:
-            return RejectedSession(NO_PATH, "Path not found: /app/KEY is expected")
+            return RejectedSession(NO_PATH, NO_PATH.text)
         if fault is not None:
             return RejectedSession(*fault)
         home = self._homes.get(key)
         if home is None:
-            return RejectedSession(NO_APP, f"Could not find app by key {key[:_SHOWN]}")
+            return RejectedSession(NO_APP, f"{NO_APP.text} {key[:_SHOWN]}")
         if not home.app.enabled:
-            return RejectedSession(DISABLED, "The app is not enabled")
+            return RejectedSession(DISABLED, DISABLED.text)
         if home.connections >= home.app.connections_a_worker > 0:
-            return RejectedSession(OVER_QUOTA, "The app is over its connection quota")
+            return RejectedSession(OVER_QUOTA, OVER_QUOTA.text)
         origin, _, number = request.socket_id.partition(".")
         return PusherSession(home, sys.intern(origin), int(number))
 
@@ -221,11 +228,11 @@ def _version_fault(query: str) -> tuple[int, str] | None:
     """What is wrong with the protocol's version in the query, as a close code and a reason."""
     given = parse_qs(query, keep_blank_values=True).get("protocol", [""])[0]
     if not given:
-        return NO_VERSION, "No protocol version was supplied"
+        return NO_VERSION, NO_VERSION.text
     if not (given.isascii() and given.isdigit() and len(given) < 4):
-        return BAD_VERSION, "Invalid version string format"
+        return BAD_VERSION, BAD_VERSION.text
     if int(given) not in PROTOCOLS:
-        return OTHER_VERSION, f"Unsupported protocol version {int(given)}"
+        return OTHER_VERSION, f"{OTHER_VERSION.text} {int(given)}"
     return None
 
 
@@ -237,7 +244,8 @@ def _event(name: str, data: bytes, channel: str | None = None) -> bytes:
 
 def _error(code: int | None, text: str) -> bytes:
     # An object, not a text that holds one: so the protocol has it for this event alone.
-    return b'{"event":"pusher:error","data":%s}' % _encode({"code": code, "message": text})
+    told = {"code": None if code is None else int(code), "message": text}
+    return b'{"event":"pusher:error","data":%s}' % _encode(told)
 
 
 class RejectedSession(Session):
@@ -293,7 +301,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
     _more: _More | None = None
     _vouched: bool = False  # the application's own server has vouched for it
     channels: tuple[bytes, ...] = ()
-    farewell: ClassVar[tuple[int, str]] = (GO_AND_RETURN, "the server goes away: connect again")
+    farewell: ClassVar[tuple[int, str]] = (LEAVING, LEAVING.text)
 
     def __post_init__(self) -> None:
         self._home.connections += 1
@@ -333,9 +341,9 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
             return self._fault(f"The data of {said.event[:_SHOWN]} cannot be used: {error}")
         return self._fault(f"The event {said.event[:_SHOWN]} is not understood")
 
-    def _fault(self, text: str, code: int | None = None) -> Effects:
+    def _fault(self, text: str, kind: Answer = NOT_UNDERSTOOD) -> Effects:
         self._home.dialect.counters.commands_refused += 1
-        return (_error(code, text),)
+        return (_error(kind.number, text),)
 
     def _ping(self, data: bytes, now: float) -> Effects:
         self._home.dialect.counters.pings += 1
@@ -355,7 +363,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
 
     def _refuse(self, channel: str, refused: _Refused) -> Effects:
         self._home.dialect.counters.commands_refused += 1
-        told = {"type": refused.kind, "error": refused.text, "status": refused.status}
+        told = {"type": refused.answer.text, "error": refused.text, "status": refused.answer.status}
         return (_event("pusher:subscription_error", _encode(told), channel[: self._options.max_channel_name]),)
 
     @property
@@ -366,22 +374,19 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         name, options, app = asked.channel, self._options, self._home.app
         if name.startswith(SERVER_TO_USER):
             if self._more is None or not self._more.user or name != SERVER_TO_USER + self._more.user:
-                raise _Refused("AuthError", "Only who is signed in as this user may subscribe to it", 401)
+                raise _Refused(AUTH_ERROR, "Only who is signed in as this user may subscribe to it")
             return _subscribe_to(_address(app.id, name))  # which it is in already, hidden
         if not is_channel_name(name, options.max_channel_name):
             raise _Refused(
-                "InvalidChannel",
+                INVALID_CHANNEL,
                 f"A channel's name has 1 to {options.max_channel_name} characters of A-Z a-z 0-9 _ - = @ , . ;",
-                400,
             )
         key = _address(app.id, name)
         if key in self.channels:
             return self._fault(f"Existing subscription to channel {name}")
         hidden = 0 if self._more is None else self._more.hidden
         if len(self.channels) - hidden >= options.max_channels_a_connection:
-            raise _Refused(
-                "LimitReached", f"A connection has at most {options.max_channels_a_connection} channels", 403
-            )
+            raise _Refused(LIMIT_REACHED, f"A connection has at most {options.max_channels_a_connection} channels")
         user, info = None, ""
         if is_presence(name):
             user, info = self._presence(asked)
@@ -398,12 +403,12 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         """Raises: _Refused unless the application's own server has vouched for this, with one of these as data."""
         app = self._home.app
         if not asked.auth:
-            raise _Refused("AuthError", f"auth is missing: {asked.channel} needs it", 401)
+            raise _Refused(AUTH_ERROR, f"auth is missing: {asked.channel} needs it")
         for data in dict.fromkeys(channel_data):
             if app.signed_by_us(asked.auth, socket_signature(app.secret, self.socket_id, asked.channel, data)):
                 break
         else:
-            raise _Refused("AuthError", f"Invalid signature of the subscription to {asked.channel}", 401)
+            raise _Refused(AUTH_ERROR, f"Invalid signature of the subscription to {asked.channel}")
         self._vouched = True
 
     def _presence(self, asked: _Subscribe) -> tuple[str, str]:
@@ -411,12 +416,12 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         self._check(asked, asked.channel_data)
         if asked.channel_data is None:
             if self._more is None or not self._more.user:
-                raise _Refused("AuthError", "channel_data is missing, and nobody is signed in", 401)
+                raise _Refused(AUTH_ERROR, "channel_data is missing, and nobody is signed in")
             return self._more.user, self._more.info
         try:
             member = _member_in(asked.channel_data.encode())
         except _UNREADABLE as error:
-            raise _Refused("InvalidData", f"channel_data cannot be used: {error}", 400) from None
+            raise _Refused(INVALID_DATA, f"channel_data cannot be used: {error}") from None
         return self._checked_user(member.user_id, member.user_info)
 
     def _checked_user(self, user: str | int, user_info: msgspec.Raw) -> tuple[str, str]:
@@ -424,10 +429,10 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         options = self._options
         name = _name(user)
         if not self._could_be(name):
-            raise _Refused("InvalidData", f"The ID of a user has 1 to {options.max_user_id} characters", 400)
+            raise _Refused(INVALID_DATA, f"The ID of a user has 1 to {options.max_user_id} characters")
         text = _given(user_info)
         if len(text) > options.max_user_info_bytes:
-            raise _Refused("LimitReached", f"user_info has at most {options.max_user_info_bytes} bytes", 413)
+            raise _Refused(INFO_TOO_LONG, f"user_info has at most {options.max_user_info_bytes} bytes")
         return name, member_info(text.decode(), type(user) is int)
 
     def _unsubscribe(self, data: bytes, now: float) -> Effects:
@@ -485,15 +490,15 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         asked = _sign_in_in(data)
         app = self._home.app
         if not app.signed_by_us(asked.auth, user_signature(app.secret, self.socket_id, asked.user_data)):
-            return self._fault("Invalid signature of the sign-in", UNAUTHORIZED)
+            return self._fault("Invalid signature of the sign-in", NOT_SIGNED_IN)
         read = _user_in(asked.user_data.encode())
         try:
             user, info = self._checked_user(read.id, read.user_info)
         except _Refused as refused:
-            return self._fault(refused.text, UNAUTHORIZED)
+            return self._fault(refused.text, NOT_SIGNED_IN)
         more = self._needs_more()
         if more.user and more.user != user:
-            return self._fault("The connection is signed in as another user", UNAUTHORIZED)
+            return self._fault("The connection is signed in as another user", NOT_SIGNED_IN)
         self._vouched = True
         if more.user:
             more.info = info
@@ -520,7 +525,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
             listed = dict.fromkeys(map(_name, read.watchlist or ()))
             watched = [name for name in listed if name != user and self._could_be(name)]
             if len(watched) > most:
-                effects.append(_error(TRUNCATED, f"The watchlist is cut after {most} users"))
+                effects.append(_error(TRUNCATED.number, f"The watchlist is cut after {most} users"))
             more.watching = _Watching(watched[:most])
             effects.extend(self._watch(more, user, user))
         return effects
@@ -572,7 +577,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
             name = SERVER_TO_USER + more.user
         if status == v.FULL:
             self._leave(wanted.key)
-            return self._refuse(name, _Refused("LimitReached", f"The channel has {wanted.most} members", 403))
+            return self._refuse(name, _Refused(LIMIT_REACHED, f"The channel has {wanted.most} members"))
         if status != v.OK:
             return self._come_back(wanted.key)
         self._home.dialect.counters.registers += 1
@@ -584,7 +589,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
     def _come_back(self, key: bytes) -> Effects:
         """The router could not do it. pusher-js does not try a subscription again, but everything after a close."""
         self._leave(key)
-        return (Close(GO_AND_RETURN, "the server cannot do it now"),)
+        return (Close(GO_AND_RETURN, GO_AND_RETURN.text),)
 
     def _cached(self, name: str, status: int, payload: bytes | None) -> Effects:
         if status == v.HEARD:
@@ -602,15 +607,14 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         options = self._options
         if self._home.app.authorized_connections and not self._vouched:
             self._home.dialect.counters.timeouts += 1
-            reason = "Connection not authorized in time"
-            return (_error(UNAUTHORIZED, reason), Close(UNAUTHORIZED, reason)), 0
+            return (_error(UNAUTHORIZED, UNAUTHORIZED.text), Close(UNAUTHORIZED, UNAUTHORIZED.text)), 0
         patience = options.activity_timeout + options.pong_timeout
         if silent < patience:
             return (), patience - silent
         if silent < patience + options.pong_timeout * _PONG_SLACK:
             return (_PING,), patience + options.pong_timeout - silent
         self._home.dialect.counters.timeouts += 1
-        return (Close(NO_PONG, "Pong reply not received in time"),), 0
+        return (Close(NO_PONG, NO_PONG.text),), 0
 
 
 def _subscribe_to(

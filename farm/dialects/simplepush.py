@@ -28,14 +28,26 @@ from farm.dialects import (
     Session,
     Tick,
 )
-from farm.worker.frames import GOING_AWAY, NORMAL, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.last_seen import stamp
 from router.common.settings import EndpointOptions
 from router.common.uuids import device_key, is_id, new_uaid
 from router.dialects.simplepush import SPEC
-from router.dialects.simplepush.protocol import DEVICES, FRESH, PURPOSE, SimplePushOptions
+from router.dialects.simplepush.protocol import (
+    DEVICES,
+    ERRORS,
+    FRESH,
+    MOVED,
+    NO_HELLO,
+    NO_OBJECT,
+    NOT_JSON,
+    PURPOSE,
+    REFUSED,
+    STORE_FAILED,
+    TOO_MANY_CHANNELS,
+    SimplePushOptions,
+)
 from router.store.base import Item
 
 SUBPROTOCOL: Final = "push-notification"
@@ -62,20 +74,6 @@ class _Ack(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 
-# PushGo's error table: number -> (status, text).
-ERRORS: Final = {
-    101: (401, "Invalid command header"),
-    102: (401, "Unsupported command type"),
-    104: (503, "Invalid device ID"),
-    106: (503, "Invalid channel ID"),
-    107: (401, "Missing one or more required command fields"),
-    108: (401, "Command contains one or more invalid fields"),
-    201: (401, "Command requires handshake"),
-    202: (503, "Device ID already assigned to this client"),
-    203: (401, "Client sent too many pings"),
-    402: (503, "Error updating channel record"),
-}
-_TOO_MANY: Final = "The device has too many channels"
 _RECORDED: Final = 1
 _MORE: Final = 2
 _CHANNEL: Final = 4
@@ -132,7 +130,7 @@ class _Commands(Session):
         try:
             command = _decode(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # binary may hold anything
-            return (Close(NORMAL, "not JSON"),)
+            return (Close(NOT_JSON, NOT_JSON.text),)
         if type(command) is not dict:
             return self._not_an_object(command)
         name = ""
@@ -155,25 +153,25 @@ class _Commands(Session):
     def _not_an_object(self, command: object) -> Effects:
         self._dialect.counters.commands_refused += 1
         if type(command) is list:
-            status, reason = ERRORS[101]
-            return (_encode({"status": status, "error": _INVALID, "reason": reason}), Close(NORMAL, reason))
-        return (Close(NORMAL, "a command is a JSON object"),)
+            status, reason = ERRORS[101][:2]
+            return (_encode({"status": status, "error": _INVALID, "reason": reason}), Close(REFUSED, reason))
+        return (Close(NO_OBJECT, NO_OBJECT.text),)
 
     def _refuse(self, message: bytes, name: str, number: int) -> Effects:
         self._dialect.counters.commands_refused += 1
-        status, text = ERRORS[number]
+        status, text = ERRORS[number][:2]
         # Its members go back as they came: not all that can be read could be written again, such as a huge number.
         try:
             members = _decode_members(message)
         except RecursionError:  # it was nested just not too deeply
-            return (Close(NORMAL, text),)
+            return (Close(REFUSED, text),)
         reply: dict[str, Any] = {key: raw for key, raw in members.items() if key.lower() != "messagetype" or not name}
         if name:
             reply["messageType"] = name
         reply["status"] = status
         reply["error"] = _INVALID if status == 401 else text
         reply["reason"] = text
-        return (_encode(reply), Close(NORMAL, text))
+        return (_encode(reply), Close(REFUSED, text))
 
     def _pinged(self, last: float, now: float) -> float:
         """It pings. Returns: when, to be remembered. Raises: CommandError if the last one was just now."""
@@ -191,10 +189,10 @@ class _Commands(Session):
 
     def _failed(self, kind: str) -> Effects:
         self._dialect.counters.commands_refused += 1
-        status, text = ERRORS[402]
+        status, text = ERRORS[402][:2]
         name = "ack" if kind in ("resend", "rest") else "hello" if kind == "again" else kind
         reply = {"messageType": name, "status": status, "error": text, "reason": text}
-        return (_encode(reply), Close(TRY_LATER, text))
+        return (_encode(reply), Close(STORE_FAILED, text))
 
     def _greet(self, uaid: str) -> bytes:
         self._dialect.counters.hellos += 1
@@ -244,7 +242,7 @@ class Unidentified(_Commands, msgspec.Struct, gc=False, eq=False):
         if status == v.UNKNOWN:
             return self._fresh()
         if status == v.MOVED:
-            return (Close(GOING_AWAY, "a newer connection of this device came"),)
+            return (Close(MOVED, MOVED.text),)
         if status != v.OK:
             return self._failed("hello")
         items, record = payload
@@ -266,7 +264,7 @@ class Unidentified(_Commands, msgspec.Struct, gc=False, eq=False):
 
     def tick(self, silent: float) -> tuple[Effects, float]:
         self._dialect.counters.timeouts += 1
-        return (Close(NORMAL, "no hello in time"),), 0
+        return (Close(NO_HELLO, NO_HELLO.text),), 0
 
 
 class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=False):
@@ -312,8 +310,13 @@ class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=F
             raise CommandError(108)
         if self._has // _CHANNEL >= self._dialect.options.max_channels:
             self._dialect.counters.commands_refused += 1
-            reply = {"messageType": "register", "channelID": channel, "status": 413, "error": _TOO_MANY}
-            return (_encode(reply | {"reason": _TOO_MANY}),)
+            reply = {
+                "messageType": "register",
+                "channelID": channel,
+                "status": TOO_MANY_CHANNELS.status,
+                "error": TOO_MANY_CHANNELS.text,
+            }
+            return (_encode(reply | {"reason": TOO_MANY_CHANNELS.text}),)
         if self._has & _RECORDED:
             return self._registered(channel)
         ttl = self._dialect.options.timeout_uaid

@@ -30,7 +30,6 @@ from farm.dialects import (
     Effects,
     Session,
 )
-from farm.worker.frames import GOING_AWAY, POLICY, TRY_LATER
 from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.id_set import HEAD_BYTES, ids
@@ -38,7 +37,17 @@ from router.common.last_seen import stamp
 from router.common.uuids import is_id, new_uaid
 from router.dialects.webpush import SPEC
 from router.dialects.webpush.protocol import (
+    BAD_KEY,
     DEVICES,
+    MOVED,
+    NO_HELLO,
+    NO_URGENCY,
+    NOT_DONE,
+    REFUSED,
+    STORE_FAILED,
+    TOO_MANY_CHANNELS,
+    TOO_MANY_PINGS,
+    UNSUPPORTED,
     WebPushOptions,
     base_url,
     channel_of,
@@ -51,14 +60,13 @@ from router.dialects.webpush.vapid import Recent, VapidError, key_digest, public
 from router.store.base import Item
 
 SUBPROTOCOL: Final = "push-notification"
-UNSUPPORTED: Final = 1003
 NOT_FOUND: Final = "Broadcast not found"
 NOT_FOLLOWED: Final = "Broadcast cannot be followed now"
 
 _NEVER: Final = float("-inf")
 _UAID: Final = re.compile(r"[0-9a-f]{32}")
 _EMPTY: Final = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")
-_NOT_IMPLEMENTED: Final = b'{"messageType":"urgency","status":501}'
+_NOT_IMPLEMENTED: Final = b'{"messageType":"urgency","status":%d}' % NO_URGENCY.status
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _Channel = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
@@ -289,13 +297,13 @@ class _Reader(Session):
     __slots__ = ()
     _dialect: WebPushDialect
 
-    def _refuse(self, reason: str, code: int = POLICY) -> Effects:
+    def _refuse(self, reason: str, code: int = REFUSED) -> Effects:
         self._dialect.counters.commands_refused += 1
         return (Close(code, reason),)
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         if binary:
-            return self._refuse("only text messages are understood", UNSUPPORTED)
+            return self._refuse(UNSUPPORTED.text, UNSUPPORTED)
         command: Any
         try:
             command = _decode(message)
@@ -341,10 +349,10 @@ class Unidentified(_Reader, msgspec.Struct, gc=False, eq=False):
         if status == v.UNKNOWN:
             return self._fresh(broadcasts)
         if status == v.MOVED:
-            return (Close(GOING_AWAY, "a newer connection of this device came"),)
+            return (Close(MOVED, MOVED.text),)
         if status != v.OK:
             self._dialect.counters.commands_refused += 1
-            return (Close(TRY_LATER, "the store failed"),)
+            return (Close(STORE_FAILED, STORE_FAILED.text),)
         found, record = payload
         items = [Item(*item) for item in found]
         # The key is the very object that the worker knows the device by: to make it again would cost its memory.
@@ -369,7 +377,7 @@ class Unidentified(_Reader, msgspec.Struct, gc=False, eq=False):
 
     def tick(self, silent: float) -> tuple[Effects, float]:
         self._dialect.counters.timeouts += 1
-        return (Close(POLICY, "no hello in time"),), 0
+        return (Close(NO_HELLO, NO_HELLO.text),), 0
 
 
 class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
@@ -396,7 +404,7 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
             try:
                 digest = self._dialect.digest_of(command.key)
             except VapidError as error:
-                return (_registered(channel, 400, str(error)),)
+                return (_registered(channel, BAD_KEY.status, str(error)),)
         word = self._set_add(_member(channel), self._dialect.options.max_channels)
         return (Call(word, ("register", (channel, digest))),)
 
@@ -455,7 +463,7 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
     def _ping(self, command: _Ping, now: float) -> Effects:
         if now - self._last_ping < self._dialect.options.min_ping_interval:
             self._dialect.counters.pings_too_many += 1
-            return self._refuse("too many pings")
+            return self._refuse(TOO_MANY_PINGS.text, TOO_MANY_PINGS)
         self._last_ping = self._dialect.coarse_time.of(now)
         self._dialect.counters.pings += 1
         return (b"{}",)
@@ -468,28 +476,28 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
             return self._register_answered(subject, status)
         if kind == "unregister":
             if status != v.OK:
-                return (_unregistered(subject, 500),)
+                return (_unregistered(subject, NOT_DONE.status),)
             # What waits of the channel goes too. Nothing more can come: its endpoint is gone.
             return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("forget", subject)),)
         if kind == "forget":
             return self._forget(subject, status, payload)
         if status != v.OK:
-            return (Close(TRY_LATER, "the store failed"),)
+            return (Close(STORE_FAILED, STORE_FAILED.text),)
         items = [Item(*item) for item in payload]
         return [*self._take(items, len(items), self._full(items)), *self._next()]
 
     def _register_answered(self, subject: tuple[str, bytes], status: int) -> Effects:
         channel, digest = subject
         if status == v.FULL:
-            return (_registered(channel, 400, "The device has too many channels"),)
+            return (_registered(channel, TOO_MANY_CHANNELS.status, TOO_MANY_CHANNELS.text),)
         if status != v.OK:
-            return (_registered(channel, 500, ""),)
+            return (_registered(channel, NOT_DONE.status, ""),)
         self._dialect.counters.registers += 1
         return (_registered(channel, 200, self._dialect.endpoint(self.key, channel, digest)), REGISTERED)
 
     def _forget(self, channel: str, status: int, payload: Any) -> Effects:
         if status != v.OK:
-            return (_unregistered(channel, 500),)
+            return (_unregistered(channel, NOT_DONE.status),)
         self._dialect.counters.unregisters += 1
         effects: list[Effect] = [_unregistered(channel, 200)]
         waiting = [(item[0], item[1]) for item in payload if _is_of(item[0], channel)]

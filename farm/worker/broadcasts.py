@@ -7,8 +7,8 @@ from typing import Final
 
 from farm.dialects import BroadcastTracker, Close, Effects
 from farm.worker.connection import OPEN, Connection
-from farm.worker.frames import INTERNAL
 from router.common import logs
+from router.common.close_codes import INTERNAL
 
 STEP: Final = 2000
 """Descriptors visited in one go: some milliseconds, however many devices there are."""

@@ -22,13 +22,13 @@ from farm.dialects import (
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
-from farm.worker.frames import INTERNAL
 from farm.worker.output import Output
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common import messages as v
+from router.common.close_codes import INTERNAL
 
 
 class Performer:

@@ -15,12 +15,13 @@ from farm.settings import WorkerOptions
 from farm.worker.connection import Connection
 from farm.worker.encoded import Data, Encoded, Frame, by_transport
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
-from farm.worker.frames import TRY_LATER, encode_text
+from farm.worker.frames import encode_text
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
 from farm.worker.subscriptions import Change, Subscriptions
 from farm.worker.transports.websocket import WEBSOCKET
 from router.common import logs
 from router.common import messages as v
+from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
 from router.common.position import LogEvent
 

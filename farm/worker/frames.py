@@ -13,22 +13,13 @@ from typing import Final
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
 from farm.worker.transports import Finder, PeerError, Reader
+from router.common.close_codes import NO_STATUS, PROTOCOL_ERROR, TOO_BIG
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
-
-NORMAL: Final = 1000
-GOING_AWAY: Final = 1001
-PROTOCOL_ERROR: Final = 1002
-NO_STATUS: Final = 1005
-INVALID_PAYLOAD: Final = 1007
-POLICY: Final = 1008
-TOO_BIG: Final = 1009
-INTERNAL: Final = 1011
-TRY_LATER: Final = 1013
 
 _FIN_TEXT: Final = 0x81
 _FIN: Final = 0x80

@@ -16,7 +16,6 @@ from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
-from farm.worker.frames import TRY_LATER
 from farm.worker.interest import Interest
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
@@ -24,6 +23,7 @@ from farm.worker.transports import HTTP, Finder, Reader
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
+from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, WRITE, Poller, half_close
 from router.common.position import LogEvent

@@ -12,7 +12,6 @@ from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.effects import Performer, effects_of, failed
 from farm.worker.events import Events
-from farm.worker.frames import GOING_AWAY
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.local_channel import HeldEvent
@@ -21,6 +20,7 @@ from farm.worker.socket_ids import SocketIds
 from farm.worker.subscriptions import Subscriptions
 from router.common import logs
 from router.common import messages as v
+from router.common.close_codes import GOING_AWAY
 from router.common.metrics import WorkerCounters
 from router.store.base import Item
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import msgspec
 
 from farm.dialects import Become, Close, DeviceSide, Dialect, Effects, Session
-from farm.worker.frames import NORMAL
 from farm.worker.upgrade import Request
+from router.common.close_codes import NORMAL
 
 
 class Undecided(Session, msgspec.Struct, gc=False, eq=False):

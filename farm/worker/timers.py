@@ -9,12 +9,12 @@ from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, failed
-from farm.worker.frames import POLICY
 from farm.worker.keepalive_scan import KeepaliveScan
 from farm.worker.output import Output
 from farm.worker.table import Table
 from farm.worker.turns import Turns
 from farm.worker.wheel import Bucket, Wheel
+from router.common.close_codes import POLICY
 from router.common.metrics import WorkerCounters
 
 

@@ -149,6 +149,10 @@ class RouterCounters:
         for metric in ROUTER_METRICS:
             setattr(self, metric.name, 0)
 
+    def count(self, name: str) -> None:
+        """One more of the number of this name."""
+        setattr(self, name, getattr(self, name) + 1)
+
     def snapshot(self) -> dict[str, float]:
         """Name to value, for the status message."""
         return {metric.name: getattr(self, metric.name) for metric in ROUTER_METRICS}

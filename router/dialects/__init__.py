@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from router.common.answers import Table
 from router.common.metrics import ROUTER_METRICS, WORKER_METRICS, Metric
 from router.common.options import Section, Settings, option
 
@@ -96,6 +97,8 @@ class DialectSpec:
     """What its device side counts."""
     log_events: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Events that only it logs, each with its meaning in a line."""
+    answers: tuple[Table, ...] = ()
+    """Its close codes and error answers."""
     kept: Callable[[Settings], Iterable[Kept]] = _nothing
     """Spaces of records that are renewed while the device of their key is connected (`router.core.keeping`)."""
     routes: Callable[[Context], Iterable[Route]] = _nothing

@@ -29,12 +29,12 @@ from farm.dialects import (
     Tick,
     Unsubscribe,
 )
-from farm.worker.frames import INTERNAL
 from farm.worker.upgrade import Request
 from fuzz.engine import Target
 from fuzz.structures import json_lines
 from router.common import messages as v
 from router.common import shapes
+from router.common.close_codes import INTERNAL
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
 from router.store.base import Item

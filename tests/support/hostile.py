@@ -21,8 +21,8 @@ from farm.dialects import (
     Tick,
     Unsubscribe,
 )
-from farm.worker.frames import INTERNAL
 from router.common import messages as v
+from router.common.close_codes import INTERNAL
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.settings import EndpointOptions

@@ -24,11 +24,12 @@ from farm.dialects import (
     Subscribed,
     Subscription,
 )
-from farm.worker.frames import NORMAL, TEXT
+from farm.worker.frames import TEXT
 from farm.worker.transports import Headers, PeerError, Reader, ResponseHead, Transport
 from farm.worker.transports.websocket import WEBSOCKET
 from farm.worker.upgrade import Refusal, Request, header_lines, response_head
 from router.common import messages as v
+from router.common.close_codes import NORMAL
 from router.common.poller import READ
 from router.common.position import LogEvent
 from support.shard import LABEL, OTHER, PATIENCE_S, ROOM, Shard

@@ -11,18 +11,8 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from farm.worker.frames import (
-    BINARY,
-    CLOSE,
-    INVALID_PAYLOAD,
-    PING,
-    PONG,
-    PROTOCOL_ERROR,
-    TEXT,
-    TOO_BIG,
-    FrameReader,
-    short_texts,
-)
+from farm.worker.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, short_texts
+from router.common.close_codes import INVALID_PAYLOAD, PROTOCOL_ERROR, TOO_BIG
 
 _pings = st.builds(Ping, payload=st.binary(max_size=125))
 _pongs = st.builds(Pong, payload=st.binary(max_size=125))

@@ -12,10 +12,11 @@ from support.shard import CHANNEL, KEY, PATIENCE_S, ROOM, Shard
 from farm.capacity import REFUSAL_ROOM
 from farm.dialects import DeviceSession
 from farm.settings import WorkerOptions
-from farm.worker.frames import CLOSE, POLICY, TRY_LATER
+from farm.worker.frames import CLOSE
 from farm.worker.main import connection_limit
 from farm.worker.rates import Rates
 from router.common import messages as v
+from router.common.close_codes import POLICY, TRY_LATER
 from router.common.poller import INPUT, READ
 from router.store.base import Item
 

@@ -10,7 +10,7 @@ from router.common.errors import MendableError
 from router.common.metrics import Metric
 from router.common.options import Settings
 from router.dialects import DialectSpec, ForeignConfig, ForeignSettings
-from router.dialects.pusher.protocol import NAME, PusherOptions
+from router.dialects.pusher.protocol import NAME, TABLES, PusherOptions
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context, Service
@@ -74,6 +74,7 @@ SPEC: Final = DialectSpec(
         "webhook.failed": "A webhook's server did not take an event; it is tried again in `again_s` s.",
         "webhook.tick_failed": "Periodic work of the webhooks raised an error; the trace follows.",
     },
+    answers=TABLES,
     routes=_routes,
     services=_services,
     read_on_device_port=_read_on_device_port,

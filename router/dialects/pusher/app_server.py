@@ -15,13 +15,26 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from router.common import messages as v
+from router.common.answers import Answer
 from router.core.channels import Channel
 from router.dialects.app_server import Context
 from router.dialects.pusher.applications import App, load, request_signature, same
 from router.dialects.pusher.protocol import (
+    APP_DISABLED,
+    APP_UNKNOWN,
+    BAD_METHOD,
+    BAD_REQUEST,
     CACHE,
+    FAILED,
     NAME,
+    NO_ROOM,
+    NO_ROUTE,
+    NOT_KEPT,
+    NOT_READ,
     SERVER_TO_USER,
+    TERMINATED,
+    TOO_LONG,
+    UNSIGNED,
     PusherOptions,
     cache_expiry,
     cache_record,
@@ -49,38 +62,37 @@ T = TypeVar("T")
 _Attributes = dict[str, Any]
 
 
-def _error(status: int, message: str, *headers: tuple[str, str]) -> Response:
-    return Response(status, _encode({"error": {"code": status, "message": message}}), headers=headers)
+def _error(answer: Answer, message: str = "", *headers: tuple[str, str]) -> Response:
+    """message: more particular than the table's."""
+    body = {"error": {"code": answer.status, "message": message or answer.text}}
+    return Response(answer.status, _encode(body), headers=headers)
 
 
 class _Refused(Exception):
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, message: str, *headers: tuple[str, str]) -> None:
+    def __init__(self, answer: Answer, message: str, *headers: tuple[str, str]) -> None:
         super().__init__(message)
-        self.response = _error(status, message, *headers)
+        self.answer = answer
+        self.response = _error(answer, message, *headers)
 
 
 _WAIT: Final = ("Retry-After", "5")
 _EMPTY: Final = Response(200, b"{}")
 _ACCEPTED: Final = Response(202, b"{}")
-_NO_ROUTE: Final = _error(404, "There is no such path")
-_NO_APP: Final = _error(404, "There is no such application")
-_DISABLED: Final = _error(403, "The application is disabled")
-_NOT_KEPT: Final = _error(503, "The event was sent, but the store could not keep it", _WAIT)
-_FAILED: Final = _error(500, "Internal Server Error")
-_NOT_READ: Final = _error(503, "The store could not read it", _WAIT)
+_NO_ROUTE: Final = _error(NO_ROUTE)
+_NO_APP: Final = _error(APP_UNKNOWN)
+_DISABLED: Final = _error(APP_DISABLED)
+_NOT_KEPT: Final = _error(NOT_KEPT, "", _WAIT)
+_FAILED: Final = _error(FAILED)
+_NOT_READ: Final = _error(NOT_READ, "", _WAIT)
 _ONLY: Final = {
-    method: _error(405, f"This path takes {method.decode()}", ("Allow", method.decode()))
+    method: _error(BAD_METHOD, f"This path takes {method.decode()}", ("Allow", method.decode()))
     for method in (b"GET", b"POST")
 }
 _NOTHING: Final[frozenset[str]] = frozenset()
 _INFORMED: Final = frozenset({"user_count", "subscription_count"})
 _INFORMED_OF_ONE: Final = _INFORMED | {"cache"}
-_TERMINATED: Final = (4009, "You were disconnected by the application")
-"""Close code and reason of terminate_connections; pusher-js does not come back after it."""
-
-
 # ---------------------------------------------------------------------- requests
 
 
@@ -219,7 +231,7 @@ class _AppSide:
         if app is None:
             asked = self._apps.by_key.get(_parameters(request.query).get("auth_key", ""))
             if asked is None:
-                reply(_error(401, "There is no application with this auth_key"))
+                reply(_error(UNSIGNED, "There is no application with this auth_key"))
                 return
         else:
             asked = self._apps.by_id.get(app)
@@ -243,33 +255,22 @@ class _AppSide:
                 return
             handler(_Call(app, parameters, request.body, reply, request.pending))
         except _Refused as refused:
-            self._count_refusal(refused.response.status)
+            self._core.counters.count(refused.answer.metric)
             reply(refused.response)
-
-    def _count_refusal(self, status: int) -> None:
-        counters = self._core.counters
-        if status == 401:
-            counters.pushes_rejected += 1
-        elif status == 413:
-            counters.pushes_too_long += 1
-        elif status == 503:
-            counters.pushes_refused += 1
-        else:
-            counters.pushes_invalid += 1
 
     def _check_signature(self, app: App, request: Request, parameters: Mapping[str, str]) -> None:
         """Raises: _Refused unless the application's own server made the request, just now."""
         if not same(parameters.get("auth_key", ""), app.key):
-            raise _Refused(401, "auth_key is not the key of this application")
+            raise _Refused(UNSIGNED, "auth_key is not the key of this application")
         if parameters.get("auth_version") != "1.0":
-            raise _Refused(401, "auth_version must be 1.0")
+            raise _Refused(UNSIGNED, "auth_version must be 1.0")
         stamp = parameters.get("auth_timestamp", "")
         if _TIMESTAMP.fullmatch(stamp) is None:
-            raise _Refused(401, "auth_timestamp must be a whole number of seconds")
+            raise _Refused(UNSIGNED, "auth_timestamp must be a whole number of seconds")
         off = int(stamp) - int(self._unix_time())
         if abs(off) > self._options.timestamp_window:
             raise _Refused(
-                401, f"auth_timestamp is {abs(off)} s {'ahead' if off > 0 else 'behind'}: look at the clocks"
+                UNSIGNED, f"auth_timestamp is {abs(off)} s {'ahead' if off > 0 else 'behind'}: look at the clocks"
             )
         given = parameters.get("auth_signature", "")
         method = request.method.decode()
@@ -282,13 +283,13 @@ class _AppSide:
                 or "%" in plain
                 or not same(given, request_signature(app.secret, method, plain, parameters.items()))
             ):
-                raise _Refused(401, "auth_signature is wrong")
+                raise _Refused(UNSIGNED, "auth_signature is wrong")
         expected = parameters.get("body_md5")
         if expected is None:
             if request.body:
-                raise _Refused(401, "body_md5 is missing")
+                raise _Refused(UNSIGNED, "body_md5 is missing")
         elif not same(expected, md5(request.body, usedforsecurity=False).hexdigest()):
-            raise _Refused(401, "body_md5 is not that of the body")
+            raise _Refused(UNSIGNED, "body_md5 is not that of the body")
 
     # ------------------------------------------------------------------ events
 
@@ -315,11 +316,11 @@ class _AppSide:
         events = _decode(_batch_in, call.body).batch
         most = self._options.max_batch
         if len(events) > most:
-            raise _Refused(400, f"Batch too large ({len(events)} > {most})")
+            raise _Refused(BAD_REQUEST, f"Batch too large ({len(events)} > {most})")
         checked = [(event, self._check_event(event), _wanted(event.info, _INFORMED)) for event in events]
         for _, channels, _ in checked:
             if len(channels) != 1:
-                raise _Refused(400, "An event of a batch goes to one channel")
+                raise _Refused(BAD_REQUEST, "An event of a batch goes to one channel")
         kept = any(is_cache(channels[0]) for _, channels, _ in checked)
         self._check_room(kept)
         for event, channels, _ in checked:
@@ -342,7 +343,7 @@ class _AppSide:
         try:
             data = call.body.decode()
         except UnicodeDecodeError:
-            raise _Refused(400, "The data of an event is not UTF-8") from None
+            raise _Refused(BAD_REQUEST, "The data of an event is not UTF-8") from None
         parameters = call.parameters
         event = _Event(parameters.get("name", ""), data, [channel], None, parameters.get("socket_id"))
         channels = self._check_event(event)
@@ -355,24 +356,24 @@ class _AppSide:
         """The channels that it goes to, each once. Raises: _Refused."""
         options = self._options
         if not 0 < len(event.name) <= options.max_event_name:
-            raise _Refused(400, f"The name of an event has 1 to {options.max_event_name} characters")
+            raise _Refused(BAD_REQUEST, f"The name of an event has 1 to {options.max_event_name} characters")
         data = event.data
         # A character has at most 4 bytes: nearly all data need not be encoded to be measured.
         if len(data) * 4 > options.max_data_bytes and len(data.encode()) > options.max_data_bytes:
-            raise _Refused(413, self._too_long)
+            raise _Refused(TOO_LONG, self._too_long)
         if event.socket_id and not is_socket_id(event.socket_id):
-            raise _Refused(400, "socket_id must be two whole numbers with a dot between them")
+            raise _Refused(BAD_REQUEST, "socket_id must be two whole numbers with a dot between them")
         channels = event.channels or []
         if event.channel is not None:
             channels = [*channels, event.channel]
         if not channels:
-            raise _Refused(400, "An event needs channels, or a channel")
+            raise _Refused(BAD_REQUEST, "An event needs channels, or a channel")
         if len(channels) > 1:
             if len(channels) > options.max_channels_an_event:
-                raise _Refused(400, f"{len(channels)} channels, {options.max_channels_an_event} are allowed")
+                raise _Refused(BAD_REQUEST, f"{len(channels)} channels, {options.max_channels_an_event} are allowed")
             channels = list(dict.fromkeys(channels))
             if len(channels) > 1 and any(map(is_encrypted, channels)):
-                raise _Refused(400, "An event for an encrypted channel goes to that channel alone")
+                raise _Refused(BAD_REQUEST, "An event for an encrypted channel goes to that channel alone")
         for channel in channels:
             self._check_channel(channel)
         return channels
@@ -384,14 +385,14 @@ class _AppSide:
         if name.startswith(SERVER_TO_USER) and 0 < len(name) - len(SERVER_TO_USER) <= options.max_user_id:
             return
         raise _Refused(
-            400,
+            BAD_REQUEST,
             f"The name of a channel has 1 to {options.max_channel_name} characters of A-Z a-z 0-9 _ - = @ , . ;",
         )
 
     def _check_room(self, kept: bool) -> None:
         if kept and self._messages.full:
             why = "The store is full (store.max_bytes)" if self._messages.over else "Too much waits for the store"
-            raise _Refused(503, why, _WAIT)
+            raise _Refused(NO_ROOM, why, _WAIT)
 
     def _say(self, call: _Call, event: _Event, channels: list[str]) -> None:
         """To the shards, and into the store for cache channels. What channels have in common is encoded once."""
@@ -423,7 +424,7 @@ class _AppSide:
         prefix = parameters.get("filter_by_prefix", "")
         wanted = _wanted(parameters.get("info"), _INFORMED)
         if "user_count" in wanted and not is_presence(prefix):
-            raise _Refused(400, "user_count needs a filter_by_prefix that begins with presence-")
+            raise _Refused(BAD_REQUEST, "user_count needs a filter_by_prefix that begins with presence-")
 
         def listing() -> None:
             found = {
@@ -465,7 +466,7 @@ class _AppSide:
         """`GET .../channels/{name}/users`: the members of a presence channel; with_user_info=1 tells more of them."""
         self._check_channel(channel)
         if not is_presence(channel):
-            raise _Refused(400, "Only a presence channel has users")
+            raise _Refused(BAD_REQUEST, "Only a presence channel has users")
         there = self._there(call.app, channel)
         members = {} if there is None or there.members is None else there.members
         with_info = call.parameters.get("with_user_info") == "1"
@@ -480,8 +481,8 @@ class _AppSide:
     def _terminate(self, call: _Call, user: str) -> None:
         """`POST .../users/{id}/terminate_connections`: closes the sockets that are signed in as this user."""
         if not 0 < len(user) <= self._options.max_user_id:
-            raise _Refused(400, f"The id of a user has 1 to {self._options.max_user_id} characters")
-        self._messages.terminate(channel_address(call.app.id, SERVER_TO_USER + user), *_TERMINATED)
+            raise _Refused(BAD_REQUEST, f"The id of a user has 1 to {self._options.max_user_id} characters")
+        self._messages.terminate(channel_address(call.app.id, SERVER_TO_USER + user), int(TERMINATED), TERMINATED.text)
         call.reply(_EMPTY)
 
     def _in_turn(self, call: _Call, then: Callable[[], None]) -> None:
@@ -517,11 +518,11 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise _Refused(400, str(error)) from None
+        raise _Refused(BAD_REQUEST, str(error)) from None
     except UnicodeDecodeError:
-        raise _Refused(400, "JSON is not UTF-8") from None
+        raise _Refused(BAD_REQUEST, "JSON is not UTF-8") from None
     except RecursionError:
-        raise _Refused(400, "JSON is nested too deeply") from None
+        raise _Refused(BAD_REQUEST, "JSON is nested too deeply") from None
 
 
 def _wanted(info: str | None, available: frozenset[str]) -> frozenset[str]:
@@ -530,7 +531,7 @@ def _wanted(info: str | None, available: frozenset[str]) -> frozenset[str]:
         return _NOTHING
     wanted = frozenset(part.strip() for part in info.split(","))
     if not wanted <= _INFORMED_OF_ONE:
-        raise _Refused(400, f"info may name {', '.join(sorted(_INFORMED_OF_ONE))}")
+        raise _Refused(BAD_REQUEST, f"info may name {', '.join(sorted(_INFORMED_OF_ONE))}")
     return wanted & available
 
 

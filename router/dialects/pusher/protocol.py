@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from router.common import messages as v
+from router.common.answers import Answer, CloseCode, Table
 from router.common.option_texts import path_or_none
 from router.common.options import Section, option
 
@@ -191,3 +192,91 @@ def cached_frame(record: bytes) -> str:
 def cache_expiry(record: bytes) -> int:
     """Until when (unix seconds) a `cache_record` holds."""
     return int(_EXPIRY.unpack_from(record)[0])
+
+
+# ---------------------------------------------------------------------- what refuses
+
+_NEVER: Final = "Does not come back."
+_WRONG: Final = "Does not send it again: the request is wrong."
+_LATER: Final = "Sends it again after Retry-After."
+_UNREAD: Final = "commands_refused"
+
+NO_APP: Final = CloseCode(4001, "Could not find app by key", _NEVER)
+DISABLED: Final = CloseCode(4003, "The app is not enabled", _NEVER)
+OVER_QUOTA: Final = CloseCode(4004, "The app is over its connection quota", _NEVER)
+NO_PATH: Final = CloseCode(4005, "Path not found: /app/KEY is expected", _NEVER)
+BAD_VERSION: Final = CloseCode(4006, "Invalid version string format", _NEVER)
+OTHER_VERSION: Final = CloseCode(4007, "Unsupported protocol version", _NEVER)
+NO_VERSION: Final = CloseCode(4008, "No protocol version was supplied", _NEVER)
+UNAUTHORIZED: Final = CloseCode(4009, "Connection not authorized in time", _NEVER, "timeouts")
+TERMINATED: Final = CloseCode(4009, "You were disconnected by the application", _NEVER)
+GO_AND_RETURN: Final = CloseCode(4100, "the server cannot do it now", "Comes back after a second.")
+LEAVING: Final = CloseCode(4100, "the server goes away: connect again", "Comes back after a second.")
+NO_PONG: Final = CloseCode(4201, "Pong reply not received in time", "Comes back at once.", "timeouts")
+CLOSES: Final = Table(
+    "Close codes",
+    (
+        NO_APP,
+        DISABLED,
+        OVER_QUOTA,
+        NO_PATH,
+        BAD_VERSION,
+        OTHER_VERSION,
+        NO_VERSION,
+        UNAUTHORIZED,
+        TERMINATED,
+        GO_AND_RETURN,
+        LEAVING,
+        NO_PONG,
+    ),
+    "worker",
+)
+
+REJECTED: Final = Answer(0, "A client event that may not be", "Tells the page.", _UNREAD, 4301)
+TRUNCATED: Final = Answer(0, "The watchlist is cut", "Tells the page: pusher.max_watchlist.", "", 4302)
+NOT_SIGNED_IN: Final = Answer(0, "A sign-in that may not be", "Tells the page.", _UNREAD, 4009)
+NOT_UNDERSTOOD: Final = Answer(0, "A command that is none, or cannot be used", "Tells the page.", _UNREAD)
+EVENTS: Final = Table(
+    "Codes of `pusher:error` that close nothing", (REJECTED, TRUNCATED, NOT_SIGNED_IN, NOT_UNDERSTOOD), "worker"
+)
+
+INVALID_CHANNEL: Final = Answer(400, "InvalidChannel", "Tells the page.", _UNREAD)
+INVALID_DATA: Final = Answer(400, "InvalidData", "Tells the page.", _UNREAD)
+AUTH_ERROR: Final = Answer(401, "AuthError", "Tells the page.", _UNREAD)
+LIMIT_REACHED: Final = Answer(403, "LimitReached", "Tells the page.", _UNREAD)
+INFO_TOO_LONG: Final = Answer(413, "LimitReached", "Tells the page: pusher.max_user_info_bytes.", _UNREAD)
+SUBSCRIPTIONS: Final = Table(
+    "Types of `pusher:subscription_error`",
+    (INVALID_CHANNEL, INVALID_DATA, AUTH_ERROR, LIMIT_REACHED, INFO_TOO_LONG),
+    "worker",
+)
+
+BAD_REQUEST: Final = Answer(400, "what is wrong with it", _WRONG, "pushes_invalid")
+UNSIGNED: Final = Answer(401, "what is wrong with the signature", "Looks at key, secret and clock.", "pushes_rejected")
+APP_DISABLED: Final = Answer(403, "The application is disabled", _WRONG)
+NO_ROUTE: Final = Answer(404, "There is no such path", _WRONG)
+APP_UNKNOWN: Final = Answer(404, "There is no such application", _WRONG)
+BAD_METHOD: Final = Answer(405, "This path takes another method", _WRONG)
+TOO_LONG: Final = Answer(413, "The data content of this event exceeds the allowed maximum", _WRONG, "pushes_too_long")
+FAILED: Final = Answer(500, "Internal Server Error", "Sends it again; the router's log has a trace.")
+NO_ROOM: Final = Answer(503, "The store is full, or too much waits for it", _LATER, "pushes_refused")
+NOT_KEPT: Final = Answer(503, "The event was sent, but the store could not keep it", _LATER)
+NOT_READ: Final = Answer(503, "The store could not read it", _LATER)
+APP_SERVERS: Final = Table(
+    "Errors of app servers' requests",
+    (
+        BAD_REQUEST,
+        UNSIGNED,
+        APP_DISABLED,
+        NO_ROUTE,
+        APP_UNKNOWN,
+        BAD_METHOD,
+        TOO_LONG,
+        FAILED,
+        NO_ROOM,
+        NOT_KEPT,
+        NOT_READ,
+    ),
+    "router",
+)
+TABLES: Final = (CLOSES, EVENTS, SUBSCRIPTIONS, APP_SERVERS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.common.options import Settings
 from router.dialects import DialectSpec, Kept
-from router.dialects.simplepush.protocol import DEVICES, NAME, SimplePushOptions
+from router.dialects.simplepush.protocol import DEVICES, NAME, TABLES, SimplePushOptions
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context
@@ -24,4 +24,4 @@ def _routes(context: Context) -> Iterable[Route]:
     return routes(context)
 
 
-SPEC: Final = DialectSpec(name=NAME, sections=(SimplePushOptions,), kept=_kept, routes=_routes)
+SPEC: Final = DialectSpec(name=NAME, sections=(SimplePushOptions,), kept=_kept, routes=_routes, answers=TABLES)

@@ -13,11 +13,25 @@ import msgspec
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from router import __version__
+from router.common.answers import Answer
 from router.common.settings import EndpointOptions
 from router.common.token import TokenError
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.dialects.app_server import Context
-from router.dialects.simplepush.protocol import PURPOSE, SimplePushOptions
+from router.dialects.simplepush.protocol import (
+    BAD_METHOD,
+    BAD_TOKEN,
+    BAD_VERSION,
+    FAILED,
+    INBOX_FULL,
+    NO_LINES,
+    NOT_KEPT,
+    PURPOSE,
+    STORE_FULL,
+    TOO_LONG,
+    TOO_MANY_LINES,
+    SimplePushOptions,
+)
 from router.http.message import Request, Response
 from router.http.parts import Parts, one_a_turn
 from router.http.percent import fields as urlencoded
@@ -47,21 +61,25 @@ _PUSHGO_OF_WORKERS: Final = {
 }
 """The farm's numbers to their names on PushGo's `/metrics/` page, which a number of each worker is the sum of."""
 
+
+def _refusal(answer: Answer, *headers: tuple[str, str], text: str = "") -> Response:
+    """text: more particular than the table's."""
+    return Response(answer.status, msgspec.json.encode(text or answer.text), headers=headers)
+
+
 _EMPTY = Response(200, b"{}")
 _STORED = Response(202, b"{}")
-_FAILED = Response(500, b'"Internal Server Error"')
-_BAD_VERSION = Response(400, b'"Invalid Version"')
-_BAD_TOKEN = Response(404, b'"Invalid Token"')
-_BAD_METHOD = Response(405, b'"Method Not Allowed"', headers=(("Allow", "PUT, OPTIONS"),))
-_NOT_KEPT = Response(503, b'"Could not update channel version"', headers=(("Retry-After", "5"),))
-_TOO_MANY = Response(503, b'"The device has too many updates waiting"', headers=(("Retry-After", "60"),))
-_NO_ROOM = Response(503, b'"The store is full (store.max_bytes)"', headers=(("Retry-After", "60"),))
+_FAILED = _refusal(FAILED)
+_BAD_VERSION = _refusal(BAD_VERSION)
+_BAD_TOKEN = _refusal(BAD_TOKEN)
+_BAD_METHOD = _refusal(BAD_METHOD, ("Allow", "PUT, OPTIONS"))
+_NO_LINES = _refusal(NO_LINES)
 _RESPONSES = {
     DELIVERED: _EMPTY,
     STORED: _STORED,
-    REFUSED_FULL: _TOO_MANY,
-    REFUSED_FAILED: _NOT_KEPT,
-    REFUSED_OVER: _NO_ROOM,
+    REFUSED_FULL: _refusal(INBOX_FULL, ("Retry-After", "60")),
+    REFUSED_FAILED: _refusal(NOT_KEPT, ("Retry-After", "5")),
+    REFUSED_OVER: _refusal(STORE_FULL, ("Retry-After", "60")),
 }
 _CORS_HEADERS = (("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Methods", "PUT, OPTIONS"))
 _MAX_VERSION = 2**63 - 1
@@ -104,11 +122,11 @@ class _AppSide:
         self._parts = Parts(context.turns, endpoint.lines_a_turn, endpoint.max_lines_in_work)
         self._pages = Parts(context.turns, 1, 1)
         self._max_batch = endpoint.max_batch
-        self._too_many_lines = Response(
-            413, msgspec.json.encode(f"More lines in one request than endpoint.max_batch allows, {self._max_batch}")
+        self._too_many_lines = _refusal(
+            TOO_MANY_LINES, text=f"More lines in one request than endpoint.max_batch allows, {self._max_batch}"
         )
         self._cors = endpoint.cors
-        self._too_long = Response(413, msgspec.json.encode(f"Data exceeds max length of {self._max_data} bytes"))
+        self._too_long = _refusal(TOO_LONG, text=f"Data exceeds max length of {self._max_data} bytes")
 
     # ------------------------------------------------------------------ one push
 
@@ -177,7 +195,7 @@ class _AppSide:
     def batch(self, request: Request, reply: Reply) -> None:
         """`POST /v1/push`: one JSON object a line; answered line by line, in order, when the last is decided."""
         if request.method != b"POST":
-            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "POST"),)))
+            reply(_refusal(BAD_METHOD, ("Allow", "POST")))
             return
         if request.body.count(b"\n") > self._max_batch:
             lines = self._max_batch + 1
@@ -187,7 +205,7 @@ class _AppSide:
         if lines > self._max_batch:
             reply(self._too_many_lines)
         elif not lines:
-            reply(Response(400, b'"One JSON object a line is expected, with endpoint or token"'))
+            reply(_NO_LINES)
         else:
             _Batch(split, self._batch_line, self._parts, request.connection, reply)
 
@@ -197,11 +215,11 @@ class _AppSide:
             version, data = self._check("" if asked.version is None else str(asked.version), asked.data or "")
             device, channel = self._open(asked.address())
         except msgspec.MsgspecError as error:
-            decided(Response(400, msgspec.json.encode(str(error))))
+            decided(_refusal(NO_LINES, text=str(error)))
         except UnicodeDecodeError:
-            decided(Response(400, b'"JSON is not UTF-8"'))
+            decided(_refusal(NO_LINES, text="JSON is not UTF-8"))
         except RecursionError:
-            decided(Response(400, b'"JSON is nested too deeply"'))
+            decided(_refusal(NO_LINES, text="JSON is nested too deeply"))
         except _Refused as refused:
             decided(refused.response)
         else:
@@ -250,7 +268,7 @@ class _AppSide:
     def _page(self, request: Request, reply: Reply, make: Callable[[], Response]) -> None:
         """All numbers of the farm are asked for: so one page a turn."""
         if request.method not in (b"GET", b"HEAD"):
-            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
+            reply(_refusal(BAD_METHOD, ("Allow", "GET, HEAD")))
         else:
             one_a_turn(self._pages, request.pending, lambda: reply(make()), lambda: reply(_FAILED))
 

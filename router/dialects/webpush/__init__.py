@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from router.common.metrics import Metric
 from router.common.options import Settings
 from router.dialects import AdminContext, DialectSpec, Kept
-from router.dialects.webpush.protocol import DEVICES, NAME, WebPushOptions
+from router.dialects.webpush.protocol import DEVICES, NAME, TABLES, WebPushOptions
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -42,6 +42,7 @@ SPEC: Final = DialectSpec(
         Metric("nacks_303", "counter", "nack commands of WebPush: an error inside the browser."),
         Metric("nacks_other", "counter", "nack commands of WebPush with another code, or none."),
     ),
+    answers=TABLES,
     kept=_kept,
     routes=_routes,
     admin_routes=_admin_routes,

@@ -14,14 +14,35 @@ from typing import Final
 import msgspec
 
 from router.common import messages as v
+from router.common.answers import Answer
 from router.common.id_set import has
 from router.common.token import TokenError
 from router.core.pushes import REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.dialects.app_server import Context
 from router.dialects.webpush.protocol import (
+    BAD_CRYPTO_KEY,
+    BAD_ENCODING,
+    BAD_ENCRYPTION,
+    BAD_MESSAGE,
+    BAD_SENDER,
+    BAD_TOKEN,
+    BAD_TOPIC,
+    BAD_TTL,
+    BAD_URGENCY,
+    BUSY,
     DEVICES,
+    INBOX_FULL,
     MESSAGE_PURPOSE,
+    NEGATIVE_TTL,
+    NO_CHANNEL,
+    NO_DEVICE,
+    NOT_KEPT,
+    NOT_OF_AES128GCM,
+    ONLY_DELETE,
+    ONLY_POST,
     PURPOSE,
+    STORE_FULL,
+    TOO_LONG,
     WebPushOptions,
     base_url,
     channel_id,
@@ -63,41 +84,38 @@ _PREFLIGHT: Final = Response(
 )
 
 
-def _error(status: int, errno: int, message: str, *headers: tuple[str, str]) -> Response:
+def _error(answer: Answer, *headers: tuple[str, str], text: str = "") -> Response:
+    """text: more particular than the table's."""
     body = {
-        "code": status,
-        "errno": errno,
-        "error": _REASONS[status],
-        "message": message,
+        "code": answer.status,
+        "errno": answer.number,
+        "error": _REASONS[answer.status],
+        "message": text or answer.text,
         "more_info": _MORE_INFO,
     }
-    return Response(status, msgspec.json.encode(body), headers=(*headers, *_CORS))
-
-
-def _unauthorized(why: str) -> Response:
-    return _error(401, 109, why, ("WWW-Authenticate", "vapid"))
+    return Response(answer.status, msgspec.json.encode(body), headers=(*headers, *_CORS))
 
 
 _WAIT: Final = ("Retry-After", "120")
 _FORGET: Final = ("Cache-Control", "max-age=86400")
-_ONLY_POST: Final = _error(405, 999, "An endpoint takes POST", ("Allow", "POST, OPTIONS"))
-_ONLY_DELETE: Final = _error(405, 999, "A message can be deleted", ("Allow", "DELETE, OPTIONS"))
-_BAD_TOKEN: Final = Response(404, headers=_CORS)  # without a body, as autopush has it
-_BAD_MESSAGE: Final = _error(400, 102, "There is no such message URL")
-_BAD_ENCODING: Final = _error(400, 110, "Content-Encoding must be aes128gcm or aesgcm")
-_NOT_OF_AES128GCM: Final = _error(400, 110, "With aes128gcm salt and dh belong into the body, not into headers")
-_BAD_ENCRYPTION: Final = _error(400, 110, "With aesgcm the Encryption header needs a salt in base64url")
-_BAD_CRYPTO_KEY: Final = _error(400, 110, "With aesgcm the Crypto-Key header needs a dh in base64url")
-_BAD_TTL: Final = _error(400, 111, "The TTL header is missing or no integer")
-_BAD_TOPIC: Final = _error(400, 113, "Topic must be 1 to 32 characters of A-Z a-z 0-9 _ -")
-_NEGATIVE_TTL: Final = _error(400, 114, "TTL is negative")
-_BAD_URGENCY: Final = _error(400, 115, "Urgency must be very-low, low, normal or high")
-_NO_DEVICE: Final = _error(410, 103, "The device is gone: do not use this endpoint again", _FORGET)
-_NO_CHANNEL: Final = _error(410, 106, "The subscription has ended: do not use this endpoint again", _FORGET)
-_FULL: Final = _error(503, 201, "The device has too many messages waiting", _WAIT)
-_BUSY: Final = _error(503, 201, "Too much waits for the store", _WAIT)
-_NOT_KEPT: Final = _error(503, 202, "The store could not do it", _WAIT)
-_NO_ROOM: Final = _error(503, 201, "The store is full (store.max_bytes)", _WAIT)
+_ONLY_POST: Final = _error(ONLY_POST, ("Allow", "POST, OPTIONS"))
+_ONLY_DELETE: Final = _error(ONLY_DELETE, ("Allow", "DELETE, OPTIONS"))
+_BAD_TOKEN: Final = Response(BAD_TOKEN.status, headers=_CORS)  # without a body, as autopush has it
+_BAD_MESSAGE: Final = _error(BAD_MESSAGE)
+_BAD_ENCODING: Final = _error(BAD_ENCODING)
+_NOT_OF_AES128GCM: Final = _error(NOT_OF_AES128GCM)
+_BAD_ENCRYPTION: Final = _error(BAD_ENCRYPTION)
+_BAD_CRYPTO_KEY: Final = _error(BAD_CRYPTO_KEY)
+_BAD_TTL: Final = _error(BAD_TTL)
+_BAD_TOPIC: Final = _error(BAD_TOPIC)
+_NEGATIVE_TTL: Final = _error(NEGATIVE_TTL)
+_BAD_URGENCY: Final = _error(BAD_URGENCY)
+_NO_DEVICE: Final = _error(NO_DEVICE, _FORGET)
+_NO_CHANNEL: Final = _error(NO_CHANNEL, _FORGET)
+_FULL: Final = _error(INBOX_FULL, _WAIT)
+_BUSY: Final = _error(BUSY, _WAIT)
+_NOT_KEPT: Final = _error(NOT_KEPT, _WAIT)
+_NO_ROOM: Final = _error(STORE_FULL, _WAIT)
 _REFUSED: Final = {REFUSED_FULL: _FULL, REFUSED_FAILED: _NOT_KEPT, REFUSED_OVER: _NO_ROOM}
 _DELETED: Final = Response(204, headers=_CORS)
 
@@ -147,7 +165,7 @@ class _AppSide:
         self.counters = context.core.counters
         self._options = options
         self._max_body = options.max_body_bytes
-        self._too_long = _error(413, 104, f"The body is longer than {self._max_body} bytes")
+        self._too_long = _error(TOO_LONG, text=f"The body is longer than {self._max_body} bytes")
         self._vapid = Vapid(
             url,
             max_age=options.max_vapid_age,
@@ -191,7 +209,7 @@ class _AppSide:
             reply(_BAD_TOKEN)
         except VapidError as error:
             self.counters.pushes_rejected += 1
-            reply(_unauthorized(str(error)))
+            reply(_error(BAD_SENDER, ("WWW-Authenticate", "vapid"), text=str(error)))
         else:
             if len(request.body) > self._max_body:
                 self.counters.pushes_too_long += 1

@@ -17,8 +17,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from router.common.answers import Answer, CloseCode, Table
 from router.common.options import Section, Settings, option
 from router.common.settings import EndpointOptions, Listen
 from router.common.token import Tokens
@@ -141,3 +142,91 @@ def endpoint(base: str, tokens: Tokens, device: bytes, member: bytes, digest: by
     digest: `vapid.key_digest` of the key without whose signature nobody may push here, if there is one.
     """
     return f"{base}/wpush/{'v2' if digest else 'v1'}/{tokens.seal(PURPOSE, device + member + digest)}"
+
+
+# ---------------------------------------------------------------------- what refuses
+
+_UNREAD: Final = "commands_refused"
+_NEVER: Final = "Does not send it again: the request is wrong."
+_FORGET: Final = "Does not use this endpoint again."
+_LATER: Final = "Sends it again after Retry-After."
+
+UNSUPPORTED: Final = CloseCode(1003, "only text messages are understood", "Is defective: it sends text.", _UNREAD)
+REFUSED: Final = CloseCode(1008, "a command was refused", "Connects again, and says it otherwise.", _UNREAD)
+NO_HELLO: Final = CloseCode(1008, "no hello in time", "Connects again, and says hello at once.", "timeouts")
+TOO_MANY_PINGS: Final = CloseCode(
+    1008, "too many pings", "Connects again, and pings less often: webpush.min_ping_interval.", "pings_too_many"
+)
+MOVED: Final = CloseCode(1001, "a newer connection of this device came", "Goes on with its newer connection.")
+STORE_FAILED: Final = CloseCode(1013, "the store failed", "Connects again, after a while.")
+CLOSES: Final = Table("Close codes", (MOVED, UNSUPPORTED, REFUSED, TOO_MANY_PINGS, NO_HELLO, STORE_FAILED), "worker")
+
+BAD_KEY: Final = Answer(400, "register: why the key is none", "Subscribes with another applicationServerKey.")
+TOO_MANY_CHANNELS: Final = Answer(
+    400, "The device has too many channels", "Goes on with the channels that it has: webpush.max_channels."
+)
+NOT_DONE: Final = Answer(500, "register, unregister: the store failed", "Says it again, after a while.")
+NO_URGENCY: Final = Answer(501, "urgency", "Goes on hearing of everything.")
+COMMANDS: Final = Table("Errors of commands", (BAD_KEY, TOO_MANY_CHANNELS, NOT_DONE, NO_URGENCY), "worker")
+
+BAD_TOKEN: Final = Answer(404, "", _FORGET, "pushes_rejected")
+BAD_MESSAGE: Final = Answer(400, "There is no such message URL", _NEVER, "", 102)
+BAD_ENCODING: Final = Answer(400, "Content-Encoding must be aes128gcm or aesgcm", _NEVER, "pushes_invalid", 110)
+NOT_OF_AES128GCM: Final = Answer(
+    400, "With aes128gcm salt and dh belong into the body, not into headers", _NEVER, "pushes_invalid", 110
+)
+BAD_ENCRYPTION: Final = Answer(
+    400, "With aesgcm the Encryption header needs a salt in base64url", _NEVER, "pushes_invalid", 110
+)
+BAD_CRYPTO_KEY: Final = Answer(
+    400, "With aesgcm the Crypto-Key header needs a dh in base64url", _NEVER, "pushes_invalid", 110
+)
+BAD_TTL: Final = Answer(400, "The TTL header is missing or no integer", _NEVER, "pushes_invalid", 111)
+BAD_TOPIC: Final = Answer(400, "Topic must be 1 to 32 characters of A-Z a-z 0-9 _ -", _NEVER, "pushes_invalid", 113)
+NEGATIVE_TTL: Final = Answer(400, "TTL is negative", _NEVER, "pushes_invalid", 114)
+BAD_URGENCY: Final = Answer(400, "Urgency must be very-low, low, normal or high", _NEVER, "pushes_invalid", 115)
+BAD_SENDER: Final = Answer(
+    401,
+    "what is wrong with the VAPID signature",
+    "Signs with the key of the subscription.",
+    "pushes_rejected",
+    109,
+)
+ONLY_POST: Final = Answer(405, "An endpoint takes POST", _NEVER, "", 999)
+ONLY_DELETE: Final = Answer(405, "A message can be deleted", _NEVER, "", 999)
+NO_DEVICE: Final = Answer(410, "The device is gone: do not use this endpoint again", _FORGET, "pushes_rejected", 103)
+NO_CHANNEL: Final = Answer(
+    410, "The subscription has ended: do not use this endpoint again", _FORGET, "pushes_rejected", 106
+)
+TOO_LONG: Final = Answer(413, "The body is too long", "Sends less: webpush.max_body_bytes.", "pushes_too_long", 104)
+INBOX_FULL: Final = Answer(503, "The device has too many messages waiting", _LATER, "pushes_refused", 201)
+BUSY: Final = Answer(503, "Too much waits for the store", _LATER, "pushes_refused", 201)
+STORE_FULL: Final = Answer(503, "The store is full (store.max_bytes)", _LATER, "pushes_over", 201)
+NOT_KEPT: Final = Answer(503, "The store could not do it", _LATER, "pushes_refused", 202)
+APP_SERVERS: Final = Table(
+    "Errors of app servers' requests",
+    (
+        BAD_MESSAGE,
+        BAD_ENCODING,
+        NOT_OF_AES128GCM,
+        BAD_ENCRYPTION,
+        BAD_CRYPTO_KEY,
+        BAD_TTL,
+        BAD_TOPIC,
+        NEGATIVE_TTL,
+        BAD_URGENCY,
+        BAD_SENDER,
+        BAD_TOKEN,
+        ONLY_POST,
+        ONLY_DELETE,
+        NO_DEVICE,
+        NO_CHANNEL,
+        TOO_LONG,
+        INBOX_FULL,
+        BUSY,
+        STORE_FULL,
+        NOT_KEPT,
+    ),
+    "router",
+)
+TABLES: Final = (CLOSES, COMMANDS, APP_SERVERS)

@@ -15,10 +15,11 @@ import farm.worker.transports.websocket
 import farm.worker.upgrade
 import router.common.http_head
 import router.http.http1
-from farm.worker.frames import CLOSE, TEXT, TOO_BIG, CloseFinder, short_texts
+from farm.worker.frames import CLOSE, TEXT, CloseFinder, short_texts
 from farm.worker.transports.websocket import WEBSOCKET
 from farm.worker.upgrade import Refusal
 from fuzz.engine import Target
+from router.common.close_codes import TOO_BIG
 from router.common.settings import EndpointOptions
 from router.http.http1 import HttpConnection
 from router.http.message import Response

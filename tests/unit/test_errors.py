@@ -1,0 +1,80 @@
+"""The tables of close codes and error answers hold what the code sends, and metrics that there are."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from farm.dialects import specs
+from router.common import close_codes, refusals
+from router.common.answers import Answer, CloseCode, Table
+from router.dialects import all_metrics
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT)
+TABLES: Final = [*HOUSE, *(table for spec in specs() for table in spec.answers)]
+
+
+def statuses(folder: str, callables: set[str]) -> set[int]:
+    """The HTTP errors that the code of a folder, and the parser of heads, gives to one of these."""
+    found = set()
+    for path in [*(ROOT / folder).rglob("*.py"), ROOT / "router" / "common" / "http_head.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args and isinstance(first := node.args[0], ast.Constant):
+                name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+                if name in callables and isinstance(first.value, int) and first.value >= 400:
+                    found.add(first.value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("table", "folder", "callables"),
+    [
+        (refusals.DEVICE_PORT, "farm/worker", {"Refusal", "HeadError"}),
+        (refusals.ROUTER_PORT, "router/http", {"HeadError", "give_up", "Response"}),
+    ],
+)
+def test_the_ports_refuse_with_what_stands_in_their_tables(table: Table, folder: str, callables: set[str]) -> None:
+    listed = {row.status for row in table.rows if isinstance(row, Answer)}
+    assert statuses(folder, callables) | {405} == listed  # health pages have theirs from elsewhere
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)
+def test_rows_are_complete(table: Table) -> None:
+    metrics = {metric.name for metric in all_metrics(specs())[table.side == "worker"]}
+    assert table.rows
+    for row in table.rows:
+        assert row.client.endswith(".")
+        assert not row.metric or row.metric in metrics
+        if isinstance(row, CloseCode):
+            assert 1000 <= row < 5000
+            assert row.text
+
+
+def test_a_close_code_is_a_number_that_knows_what_it_means() -> None:
+    code = CloseCode(4000, "gone", "Goes.", "timeouts")
+    assert (code, f"{code}", b"%d" % code, code + 0) == (4000, "4000", b"4000", 4000)
+    assert (code.text, code.client, code.metric) == ("gone", "Goes.", "timeouts")
+
+
+def test_no_row_of_a_dialect_is_left_unused() -> None:
+    """Each is named by the code of the dialect beside the table that lists it."""
+    for spec in specs():
+        own = [path for side in ("router", "farm") for path in (ROOT / side / "dialects").rglob("*.py")]
+        own = [path for path in own if spec.name in path.relative_to(ROOT).as_posix()]
+        text = "\n".join(path.read_text(encoding="utf-8") for path in own)
+        (protocol,) = [path for path in own if path.name == "protocol.py"] or [None]
+        if protocol is None:
+            assert not spec.answers
+            continue
+        for node in ast.parse(protocol.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Call):
+                continue
+            made = getattr(node.value.func, "id", "")
+            if made in ("CloseCode", "Answer"):
+                assert isinstance(node.target, ast.Name)
+                uses = sum(isinstance(one, ast.Name) and one.id == node.target.id for one in ast.walk(ast.parse(text)))
+                assert uses > 2, f"{spec.name}: {node.target.id}"
