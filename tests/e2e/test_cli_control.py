@@ -1,4 +1,4 @@
-"""`farm status`, `farm drain`, `farm reload` and `farm doctor`: what they say of a farm that runs, or does not."""
+"""`farm status`, `farm drain`, `farm reload` and `farm doctor`: what they print for a farm that runs, or does not."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ while True:
 def stand_in(
     folder: Path, pid: str = "", on_term: str = "ends", tells: Mapping[str, object] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """tells: what became of the reload that SIGHUP asks it for."""
+    """tells: the outcome of the reload that SIGHUP requests."""
     folder.mkdir(exist_ok=True)
     arguments = [str(folder / "farm.pid"), pid, on_term]
     arguments += [] if tells is None else [str(folder / "reload.json"), json.dumps(tells)]
@@ -235,7 +235,7 @@ def test_no_farm_runs(farm: Farm, command: str) -> None:
     assert farm.fails(1, command) == [said]
     (farm.cwd / "farm-data").mkdir()
     assert farm.fails(1, command) == [said]
-    # A farm that was killed leaves its file, and its number may be somebody else's by now.
+    # A farm that was killed leaves its file, and its number may be another process' by now.
     (farm.cwd / "farm-data" / "farm.pid").write_text(f"{os.getpid()}\n")
     assert farm.fails(1, command) == [said]
 

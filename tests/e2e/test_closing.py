@@ -95,4 +95,4 @@ def test_who_does_not_answer_is_cut_off_after_the_close_timeout(farm: Farm) -> N
         raw.send(UPGRADE.replace("GET / ", "GET /echo ").encode() + b"\r\n" + b"\x81\xff" + long + bytes(4))
         head, _, frames = raw.rest().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
-        assert b"\x88" in frames  # and then the end, though nothing was said
+        assert b"\x88" in frames  # and then the end, without an answer

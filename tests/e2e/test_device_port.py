@@ -1,4 +1,4 @@
-"""The device port, whatever is spoken there, and what it has in common with the router port: upgrades, bad requests,
+"""The device port, whatever the dialect, and what it has in common with the router port: upgrades, bad requests,
 limits."""
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def test_a_request_that_never_ends_is_given_up(strict: Farm, port: str) -> None:
         slow.send(b"GET / HTTP/1.1\r\n")
         slow.socket.settimeout(0.1)
         answer = b""
-        with contextlib.suppress(OSError):  # it keeps sending a byte now and then, until it is told
+        with contextlib.suppress(OSError):  # it keeps sending a byte now and then, until there is an answer
             while not answer:
                 assert time.monotonic() - started < PATIENCE_S
                 slow.send(b"a")

@@ -1,4 +1,4 @@
-"""A farm runs without what only the bench, the demo and the tests need, and those commands say what to install."""
+"""A farm runs without the libraries that only bench, demo and tests need; those commands name what to install."""
 
 from __future__ import annotations
 

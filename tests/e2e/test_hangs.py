@@ -1,4 +1,4 @@
-"""Who hangs: silence is counted only while we look ourselves, and a process that starts lives as long as it runs."""
+"""Which processes hang: silence counts only while we look ourselves, and a process that starts lives while it runs."""
 
 from __future__ import annotations
 

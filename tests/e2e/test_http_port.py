@@ -214,7 +214,7 @@ def test_where_many_are_at_work_each_has_less_of_a_turn(rig: Rig) -> None:
         rig.turn()
         handled.append(len(rig.asked) - before)
     assert sum(handled) == 128 * 20
-    assert handled[0] >= 128 * 8  # nobody knew how many there are
+    assert handled[0] >= 128 * 8  # it was not known how many there are
     assert max(handled[1:]) <= 128 * 2
 
 
@@ -462,7 +462,7 @@ def pages(rig: Rig, client: socket.socket, count: int) -> list[int]:
 def test_of_many_large_answers_the_next_is_made_when_there_is_room_for_it(rig: Rig) -> None:
     client = rig.client(b"".join(PAGE % number for number in range(20)))
     assert rig.made < 10  # some are in the kernel's buffers
-    assert rig.ask(rig.client()).startswith(b"HTTP/1.1 200")  # nobody else waits for that
+    assert rig.ask(rig.client()).startswith(b"HTTP/1.1 200")  # no other connection waits for that
     assert pages(rig, client, 20) == list(range(20))
     assert rig.counters.http_given_up == 0
     assert rig.ask(client).startswith(b"HTTP/1.1 200")

@@ -42,7 +42,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Farm]:
-    """Two workers, of a farm for one test, that notices soon who is dead."""
+    """Two workers, of a farm for one test, that notices soon which process has died."""
     with running_farm(tmp_path / "data", with_apps(tmp_path) | CRASH) as farm:
         yield farm
 

@@ -1,7 +1,7 @@
 """Pusher's own clients against a whole farm: pusher-js and laravel-echo in Chromium, those for Python and Node.js.
 
 One farm of two workers and one Chromium serve all tests. A page is a tab with its own cookies, so that two pages are
-two users; the test's web server serves them and is the application that says who may subscribe to what.
+two users; the test's web server serves them and is the application that decides who may subscribe to what.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support.farm_fixture import Farm, running_farm, until
 from support.pusher_pages import APP, APPLICATIONS, COUNTING, INFO, TEXT, AppSite, NodeSdk, Page, Row, python_sdk
 
 RECONNECT_S: Final = 60.0
-"""pusher-js comes back a second after its server has gone, and again a second later if that was too soon."""
+"""pusher-js reconnects a second after its server has ended, and again a second later if that was too soon."""
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def connected(blank: Opener, farm: Farm) -> Opener:
 
 
 def client_options(farm: Farm, kind: str) -> dict[str, Any]:
-    """What MicroNotifier's README says, and what pusher-js wants besides since 5 (cluster) and 7 (forceTLS)."""
+    """What MicroNotifier's README has, and what pusher-js needs besides since 5 (cluster) and 7 (forceTLS)."""
     sample = {"wsHost": "localhost", "wsPort": farm.device_port}
     return sample if kind == "4" else sample | {"cluster": "none", "forceTLS": False, "enabledTransports": ["ws"]}
 
@@ -329,7 +329,7 @@ def test_the_farm_restarts(farm: Farm, connected: Opener, sdk: Pusher, name: str
     page.expect(name, "pusher:subscription_succeeded", 2, RECONNECT_S)
     assert page.expect(room, "pusher:subscription_succeeded", 2)["members"] == {"ada": INFO["ada"]}
     errors = [data for event, data in page.seen("connection") if event == "error" and data]
-    assert {error["code"] for error in errors} == {4100}  # pusher-js tells a close twice
+    assert {error["code"] for error in errors} == {4100}  # pusher-js reports a close twice
     sdk.trigger(name, "update", 1)
     assert page.heard(name, 1) == [["update", 1]]
     if version == "8":

@@ -250,7 +250,7 @@ def test_the_pages_of_micronotifier(farm: Farm) -> None:
 
 
 def _numbers(url: str) -> dict[str, float]:
-    """What the page says; nothing before both workers have told theirs."""
+    """The numbers on the page; nothing before both workers have sent theirs."""
     answer = curl(url)
     assert answer.status == 200
     lines = [line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#")]

@@ -46,7 +46,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Farm]:
-    """Two workers, of a farm for one test, that notices soon who is dead."""
+    """Two workers, of a farm for one test, that notices soon which process has died."""
     with running_farm(tmp_path / "data", with_apps(tmp_path) | CRASH) as farm:
         yield farm
 
@@ -123,7 +123,7 @@ def test_a_presence_channel_has_so_many_members(farm: Farm) -> None:
 
 
 def _survivors(there: Sequence[C]) -> tuple[list[C], list[C]]:
-    """Who of these is still connected, and who is not, whatever there is to be read of them."""
+    """Which of these are still connected, and which are not, whatever there is to be read from them."""
     alive: list[C] = []
     dead: list[C] = []
     for client in there:
@@ -209,7 +209,7 @@ def test_counts_are_right_after_everything_was_killed(mortal: Farm) -> None:
 
 
 class Witness(Client):
-    """A member that keeps account of who it was told is there."""
+    """A member that keeps a list of the members that were announced to it."""
 
     def __init__(self, farm: Farm) -> None:
         super().__init__(farm)
@@ -221,7 +221,7 @@ class Witness(Client):
         return there
 
     def look(self, channel: str, mark: str) -> None:
-        """Hear everything up to a mark. Nobody comes who is there, nor leaves who is not."""
+        """Receive everything up to a mark. No member is added twice, or removed without having been added."""
         while (found := self.event())["event"] != "mark" or found["data"] != mark:
             if found["event"] == "mark":
                 continue

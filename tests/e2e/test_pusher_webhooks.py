@@ -1,4 +1,4 @@
-"""Webhooks of a whole farm, heard by a real HTTP server and believed by PyPI `pusher`."""
+"""Webhooks of a whole farm, received by a real HTTP server and verified by PyPI `pusher`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router.dialects.pusher.applications import WEBHOOK_EVENTS
 
 
 def heard(there: Site) -> list[dict[str, Any]]:
-    """Every event told so far; each request must be what the library believes."""
+    """Every event received so far; the library must accept the signature of each request."""
     events = []
     for headers, body in list(there.requests):
         one = Pusher("3", APP["key"], APP["secret"]).validate_webhook(
@@ -50,7 +50,7 @@ def test_what_happens_on_two_workers_and_over_a_router_s_death(tmp_path: Path) -
                 until(lambda: told(name="cache_miss", channel="cache-rates"), "cache_miss")
                 said = {"event": "client-x", "data": '{"a": 1}', "socket_id": jim.id, "user_id": "jim"}
                 until(lambda: told(name="client_event", channel=room, **said), "client_event")
-                # What cannot be told now is told by the router's successor.
+                # What cannot be sent now is sent by the router's successor.
                 there.answers = [500] * 3
                 with Device(farm) as joe:
                     joe.subscribe("public")

@@ -88,7 +88,7 @@ def test_kill_a_worker(farm: Farm) -> None:
         after = (await in_thread(farm.status))["workers"]
         assert after[0]["pid"] != before[0]["pid"]
         assert after[1]["pid"] == before[1]["pid"]
-        # Nobody else has lost a connection. That they have heard every push answered 200 is part of the last check.
+        # No other device has lost its connection. That they received every push answered 200 is part of the last check.
         assert len(traffic.undisturbed()) == before[1]["connections"]
 
     under_traffic(farm, act)

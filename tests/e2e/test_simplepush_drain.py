@@ -62,7 +62,7 @@ def test_farm_reload(draining: Farm) -> None:
 
 
 def refuses(port: int) -> bool:
-    """Whether nobody listens on this port."""
+    """Whether there is no listener on this port."""
     try:
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:

@@ -28,7 +28,7 @@ def run(pace: Pace, arrivals: list[float], until: float) -> tuple[list[float], f
     longest = now = 0.0
     arrivals = sorted(arrivals)
     while arrivals and now < until:
-        now = max(now, arrivals[0])  # nobody looks while there is nothing
+        now = max(now, arrivals[0])  # there is no look while there is nothing
         now += max(0.0, pace.rest(now))
         here = [arrival for arrival in arrivals if arrival <= now]
         del arrivals[: len(here)]
@@ -117,7 +117,7 @@ def test_a_wait_ends_for_what_is_urgent(pair: tuple[socket.socket, socket.socket
         while poller.waits == waits:
             found = await poller.ready()
         assert found == []
-        assert await poller.ready(wait=False) != []  # whoever has other work to do does not wait
+        assert await poller.ready(wait=False) != []  # a worker that has other work does not wait
 
     with urgent, teller:
         trio.run(scenario)
@@ -136,7 +136,7 @@ def test_the_supervisor_comes_before_the_others(farm: Farm) -> None:
     others = [status["router"]["pid"], *(worker["pid"] for worker in status["workers"])]
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in others} == {ours}
-    # Where that is allowed: doctor says what is.
+    # Where that is allowed: doctor shows what is.
     assert os.getpriority(os.PRIO_PROCESS, farm.pid) == max(RouterOptions().nice, min(ours, priority.lowest()))
 
 

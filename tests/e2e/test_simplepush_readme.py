@@ -1,4 +1,4 @@
-"""What the README has people paste into a browser's console does what it says, in the browsers that they have."""
+"""What the README lets users paste into a browser's console works, in the browsers that they have."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def device_in_ten_lines(farm: Farm, page: Scripts) -> None:
 
 
 def page_of(farm: Farm) -> str:
-    """Where the README says to paste it."""
+    """The page on which the README lets it be pasted."""
     found = re.search(r"on a page such as `(\S+?)`", EXAMPLE)
     assert found is not None
     return for_this(farm, found[1])

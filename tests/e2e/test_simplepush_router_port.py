@@ -85,7 +85,7 @@ def test_pushes_one_after_another_are_let_gather_and_a_single_one_is_not(farm: F
             return int(router(farm)["waits"]) > 0
 
         until(gathered, "pushes share a turn")
-        time.sleep(0.3)  # nobody has sent anything lately
+        time.sleep(0.3)  # nothing was sent lately
         before = router(farm)["waits"]
         for number in range(1, 21):
             push(senders[0], version + number)
@@ -235,7 +235,7 @@ def test_out_of_descriptors_it_waits_for_some(farm: Farm) -> None:
             time.sleep(1)
             assert _cpu_seconds(pid) - before < 0.5  # it does not try again and again
             kept.send(b"abcde")
-            assert kept.answers(1)[0].status == 404  # who is there is served
+            assert kept.answers(1)[0].status == 404  # an open connection is served
             assert farm.healthy()
             kept.socket.close()  # one descriptor, for one after the other: each is idle once it is answered
             for raw in waiting:

@@ -1,4 +1,4 @@
-"""`farm router` and `farm worker` whose port is taken, and a farm that is told twice to end."""
+"""`farm router` and `farm worker` whose port is taken, and a farm that gets two signals to end."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
 """The supervisor against what fails beside the router and the workers: fork servers, new code, new settings, processes
-that hang, signals that come too early; and what a balancer is told meanwhile."""
+that hang, signals that come too early; and how probes are answered meanwhile."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_the_old_fork_server_dies_during_a_reload(farm: Farm) -> None:
     farm.wait_healthy()
     assert not set(before) & set(pids(farm))
     router = farm.router_pid()
-    os.kill(router, signal.SIGKILL)  # somebody still watches it
+    os.kill(router, signal.SIGKILL)  # it is still watched
     until(lambda: farm.router_pid() not in (None, router), "it is started again")
     farm.wait_healthy()
 

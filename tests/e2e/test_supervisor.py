@@ -1,4 +1,4 @@
-"""Which processes the supervisor kills: real ones, of which the router tells, or does not."""
+"""Which processes the supervisor kills: real ones, in a status of the router, or not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READS = "while True: open('/proc/self/stat').read()"
 
 
 class Told:
-    """What the router tells, in the place of the link to it."""
+    """The router's status, in the place of the link to it."""
 
     def __init__(self) -> None:
         self.told: dict[str, Any] | None = None

@@ -16,7 +16,7 @@ FAULTS = (
     "eio",
     "resets",
 )
-"""What a machine does not allow is left out, and said."""
+"""What a machine does not allow is left out, and named."""
 LIMIT_S = 300.0
 
 

@@ -86,7 +86,7 @@ def test_broadcasts_survive_the_router_and_the_farm(tmp_path: Path) -> None:
         assert broadcasts(farm) == {ID: "1"}
         assert set_broadcast(farm, ID, "2") == 204
         for device in followers:
-            # Nobody was told anew of what had not changed.
+            # No device was sent again what had not changed.
             assert device.message() == {"messageType": "broadcast", "broadcasts": {ID: "2"}}
         os.kill(farm.worker_pid(0), signal.SIGKILL)
         farm.wait_healthy()

@@ -95,7 +95,7 @@ def test_registrations_while_the_router_dies_again_and_again(crashing: Farm) -> 
                     killed += 1
                     os.kill(await in_thread(crashing.router_pid), signal.SIGKILL)
                     await in_thread(crashing.wait_healthy)
-            # Everybody whose register was answered can be pushed to.
+            # Every channel whose register was answered can be pushed to.
             for page in pages:
                 for subscription in page.subscriptions.values():
                     assert (await in_thread(post, subscription.endpoint, "a")).status == 201

@@ -180,7 +180,7 @@ def test_a_farm_that_does_not_run() -> None:
 
 
 def test_what_is_no_farm(farm: Farm) -> None:
-    """The router port does not speak WebSocket."""
+    """The router port does not take WebSockets."""
     with running_demo("--router-url", farm.url(""), "--device-url", f"ws://127.0.0.1:{farm.router_port}/") as url:
         (problem,) = json.loads(request("GET", f"{url}farm")[2])["problems"]
         assert "--device-url" in problem

@@ -1,4 +1,4 @@
-"""What WebPush devices may say and may not, and what becomes of their connections."""
+"""What WebPush devices may send and may not, and what becomes of their connections."""
 
 from __future__ import annotations
 

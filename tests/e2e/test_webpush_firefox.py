@@ -24,7 +24,7 @@ from support.web_site import Reply, Request, Site
 from support.webpush_demo import addresses, running_demo
 
 RECONNECT_S: Final = 60.0
-"""Firefox comes back 5 s after its push server has gone, or 10, 20, 40 s if that was too soon."""
+"""Firefox reconnects 5 s after its push server has ended, or 10, 20, 40 s if that was too soon."""
 
 SUBJECT: Final = "mailto:tests@example.org"
 
@@ -212,7 +212,7 @@ def test_after_an_unsubscribe_senders_get_410(page: Page, key: VapidKey) -> None
     subscription = page.subscribe(key)
     assert push(subscription, "before", key) == 201
     assert page.arrived(1) == ["before"]
-    page.unsubscribe()  # Firefox tells its push server afterwards, in its own time
+    page.unsubscribe()  # Firefox sends that to its push server later, in its own time
     until(lambda: push(subscription, "after", key) == 410, "410 for the sender")
     assert page.arrived(1)[0] == "before"
 
@@ -260,7 +260,7 @@ def test_the_demo_page(farm: Farm, firefox: Firefox) -> None:
         firefox.evaluate(f"document.getElementById('{element}').click()")
 
     def said(element: str, kind: str) -> str:
-        """Wait until a step has said something of this kind (good or bad). Returns: what."""
+        """Wait until a step shows a message of this kind (good or bad). Returns: the message."""
         node = f"document.getElementById('{element}')"
         until(lambda: firefox.evaluate(f"{node}.className") == f"said {kind}", f"{element} is {kind}", 40)
         return str(firefox.evaluate(f"{node}.textContent"))

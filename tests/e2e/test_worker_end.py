@@ -1,4 +1,4 @@
-"""A worker's end of the link by itself: what it says, and what it makes of a router that says anything."""
+"""A worker's end of the link by itself: what it sends, and how it treats a router that sends anything."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ HANG_S = 20
 
 
 class Alone:
-    """A worker's link, and the bare socket of a router that says what a test wants."""
+    """A worker's link, and the bare socket of a router that sends what a test wants."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -1,7 +1,7 @@
 """A small fuzzer: it changes inputs that are known, and keeps those that reach lines in an order that none did before.
 
 An input is bytes. A target is called with it and raises if a promise was broken. What was found is made as short as it
-can be and written down. `sys.settrace` tells which lines run, in the modules that the target names and no others.
+can be and written down. `sys.settrace` reports which lines run, in the modules that the target names and no others.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Crash:
         return type(error).__name__, last.filename, last.lineno or 0
 
     def describe(self) -> str:
-        """For who looks into it."""
+        """For debugging."""
         trace = "".join(traceback.format_exception(self.error))
         return f"CRASH of {self.target}: {self.data!r}\n{trace}"
 

@@ -1,4 +1,4 @@
-"""A session of any dialect: what a device may say, what the router may answer, in lines.
+"""A session of any dialect: what a device may send, what the router may answer, in lines.
 
 A line is a message of the device, or "!": `!answer N` answers what is open, `!deliver N`, `!stored N`, `!tick`,
 `!binary HEX`. N chooses one of a few.
@@ -48,7 +48,7 @@ _MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.SET_ADD: (v.FULL,), v.PRESENCE_
 
 
 class Driver:
-    """One session, told what happens and held to its part of the contract."""
+    """One session, called with what happens and held to its part of the contract."""
 
     def __init__(self, dialect: Any, path: str, items: list[Item], bodies: list[Any]) -> None:
         self._now = 1000.0
@@ -170,7 +170,7 @@ class Driver:
     def _word(self, word: tuple[Any, ...]) -> None:
         """It is what the router takes, as the link carries it."""
         if word[0] == v.ATTACH:
-            word = (*word, 0)  # the worker says since when
+            word = (*word, 0)  # the worker adds since when
         shapes.check(shapes.WORDS_TO_ROUTER, v.unpack(v.pack(word), 1 << 24))
 
 

@@ -100,7 +100,7 @@ def json_lines(words: Sequence[str] = ()) -> Callable[[random.Random, bytes], by
 
 
 def check_problems(problems: tuple[str, ...]) -> None:
-    """What an operator is told: each is a line that can be printed."""
+    """Messages for an operator: each is a line that can be printed."""
     assert problems
     for problem in problems:
         assert "\n" not in problem and len(problem) < 5000, problem

@@ -47,7 +47,7 @@ def known(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def alone(name: str) -> dict[str, bool]:
-    """Settings of a farm that speaks only this dialect."""
+    """Settings of a farm with only this dialect."""
     return {f"dialects.{one}": one == name for one in names()}
 
 

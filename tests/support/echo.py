@@ -1,4 +1,4 @@
-"""The echo dialect: what a test of the farm itself connects with, where it matters not what a device speaks."""
+"""The echo dialect: what a test of the farm itself connects with, where any dialect would do."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Farm:
             started.remove(self)
 
     def kill(self) -> None:
-        """SIGKILL to every process at the same moment; returns when all have gone."""
+        """SIGKILL to every process at the same moment; returns when all have ended."""
         process = self._take_process()
         _kill_session(process)
 
@@ -171,14 +171,14 @@ class Farm:
             time.sleep(_POLL_S)
         return True
 
-    # ------------------------------------------------------------------ what it says
+    # ------------------------------------------------------------------ its state
 
     def exit_code(self) -> int | None:
         """That of the supervisor, if it has ended."""
         return None if self._process is None else self._process.poll()
 
     def processes(self) -> dict[int, str]:
-        """Every process of it: pid to title. The kernel's word, whatever the farm itself says."""
+        """Every process of it: pid to title. From the kernel, not from the farm itself."""
         return {} if self._process is None else _session(self._process.pid)
 
     @property
@@ -222,7 +222,7 @@ class Farm:
         return pid
 
     def counter(self, name: str) -> int:
-        """A counter of the workers, summed as the router last heard it."""
+        """A counter of the workers, summed as the router last received it."""
         return sum(int(row.get(name, 0)) for row in self.status()["workers"])
 
     def events(self, name: str) -> Iterator[Json]:

@@ -100,7 +100,7 @@ class Firefox(Browser, Scripts):
         return [*command, "--remote-debugging-port", "0", "about:blank"]
 
     def environ(self) -> dict[str, str]:
-        # Firefox does not start as root in somebody else's home.
+        # Firefox does not start as root in another user's home.
         return super().environ() | {"MOZ_HEADLESS": "1", "MOZ_CRASHREPORTER_DISABLE": "1"}
 
     def opened(self) -> None:

@@ -141,7 +141,7 @@ def context(settings: Settings) -> Context:
 
 
 def is_text(message: bytes) -> bool:
-    """Whether it may come as a text message: what is no UTF-8 ends the connection before any session hears of it."""
+    """Whether it may come as a text message: what is no UTF-8 ends the connection before it reaches a session."""
     try:
         message.decode()
     except UnicodeDecodeError:

@@ -47,7 +47,7 @@ class AppServer:
         return data
 
     def statuses(self, *methods: str) -> list[int]:
-        """What a client that sent requests by these methods hears: one status each, and nothing more."""
+        """What a client that sent requests by these methods receives: one status each, and nothing more."""
         return [status for status, _ in answers(self.sent, *methods)]
 
 

@@ -98,7 +98,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Say goodbye, and wait for the answer."""
+        """Close, and wait for the server's close frame."""
         self.socket.close(timeout=PATIENCE_S)
         self.socket.shutdown()
 
@@ -142,7 +142,7 @@ class Client:
         return self.expect("pusher_internal:subscription_succeeded", channel)
 
     def enter(self, channel: str, user: str) -> list[str]:
-        """Subscribe to a presence channel. Returns: who is there."""
+        """Subscribe to a presence channel. Returns: its members."""
         self.user = user
         data = json.dumps({"user_id": user, "user_info": {"name": user.title()}})
         presence = self.subscribe(channel, data)["presence"]
@@ -186,7 +186,7 @@ def new_name(prefix: str = "") -> str:
 
 
 def nothing_before_now(farm: Farm, channel: str, *subscribers: Client) -> None:
-    """That none of these is told anything more of what has happened in this channel."""
+    """That none of these receives anything more of what has happened in this channel."""
     mark = new_name()
     trigger(farm, channel, "mark", mark)
     for client in subscribers:

@@ -29,7 +29,7 @@ def library(farm: Farm, app: Json = APP, **changes: Any) -> Pusher:
 
 
 class Device:
-    """A device that says what is asked of it, and hears events in order."""
+    """A device that subscribes as it is asked to, and receives events in order."""
 
     def __init__(self, farm: Farm) -> None:
         url = f"{farm.device_url}app/{APP['key']}?protocol=7&client=js&version=8.6.0&flash=false"
@@ -63,7 +63,7 @@ class Device:
         return found
 
     def nothing_more(self) -> None:
-        """All that was said to this device has been heard."""
+        """Everything that was sent to this device has been received."""
         self.say("pusher:ping")
         self.hear("pusher:pong")
 

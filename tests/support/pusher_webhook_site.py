@@ -1,4 +1,4 @@
-"""A server that hears webhooks."""
+"""A server that receives webhooks."""
 
 import http.server
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Site:
-    """A server of webhooks, whose answers are told beforehand."""
+    """A server of webhooks, whose answers are set beforehand."""
 
     def __init__(self) -> None:
         self.answers: list[int | None] = []

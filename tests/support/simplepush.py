@@ -62,7 +62,7 @@ class Device:
         return self.receive()
 
     def hello(self, uaid: str = "", channels: tuple[str, ...] = ()) -> Any:
-        """Say hello. Returns: the reply, which must be a good one."""
+        """Send hello. Returns: the reply, whose status must be 200."""
         reply = self.ask(messageType="hello", uaid=uaid, channelIDs=list(channels))
         assert reply["status"] == 200, reply
         self.uaid = reply["uaid"]
@@ -87,7 +87,7 @@ class Device:
         self.send({"messageType": "ack", "updates": pairs})
 
     def settle(self) -> None:
-        """Wait until everything said so far has been dealt with, here and in the store."""
+        """Wait until everything sent so far has been handled, in the store too."""
         self.ask(messageType="unregister", channelID=new_channel())
 
     def close_code(self) -> int | None:

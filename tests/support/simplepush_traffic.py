@@ -2,7 +2,7 @@
 
 What every push was answered is kept, and what every device received and acknowledged. However a test ends, one thing
 must hold: the newest version of a channel that was answered 200 or 202 has been acknowledged, or is sent to the device
-when it says hello again.
+when it connects again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Connection:
 
 @dataclass
 class Channel:
-    """One channel in the ledger."""
+    """One channel, and what became of its pushes."""
 
     name: str
     endpoint: str
@@ -90,7 +90,7 @@ class Actor:
         await self._converse(self._listen)
 
     async def flush(self) -> None:
-        """Say hello on a fresh connection and keep what waited, without acknowledging it."""
+        """Send hello on a fresh connection and keep what waited, without acknowledging it."""
         self.acks = False
         await self._converse(self._until_pong)
         self.told = {name: versions[-1] for name, versions in self.connections[-1].heard.items()}
@@ -152,7 +152,7 @@ class Actor:
             await socket.send_message(json.dumps({"messageType": "ack", "updates": message["updates"]}))
 
     def heard(self, name: str) -> set[int]:
-        """Every version of a channel that it has heard on any connection."""
+        """Every version of a channel that it has received on any connection."""
         return {version for connection in self.connections for version in connection.heard[name]}
 
 
@@ -205,7 +205,7 @@ class AppServer:
 
 
 class Traffic:
-    """Devices and pushers, and the ledger of what became of every push."""
+    """Devices and app servers, and what became of every push."""
 
     def __init__(self, farm: Farm, nursery: trio.Nursery) -> None:
         self._farm = farm
@@ -222,11 +222,11 @@ class Traffic:
 
     @property
     def channels(self) -> list[Channel]:
-        """Every channel of the ledger."""
+        """Every channel."""
         return [channel for device in self.devices for channel in device.channels.values()]
 
     async def start(self) -> None:
-        """Returns when every device has what it needs and has heard its first pushes."""
+        """Returns when every device has what it needs and has received its first pushes."""
         for device in self.devices:
             self.nursery.start_soon(device.live)
         await soon(lambda: all(len(device.channels) == CHANNELS for device in self.devices), "all have registered")
@@ -310,7 +310,7 @@ class Traffic:
 
 
 def under_traffic(farm: Farm, act: Callable[[Traffic], Awaitable[None]]) -> None:
-    """Do something to a farm while its devices are pushed to, and check the ledger in the end."""
+    """Do something to a farm while its devices are pushed to, and check what became of every push."""
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:

@@ -6,7 +6,7 @@ from router.common import messages as v
 
 
 class Watcher:
-    """An observer that keeps what it is told."""
+    """An observer that keeps what it is called with."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []

@@ -30,7 +30,7 @@ class Reply:
 
 
 class Site:
-    """Serves on localhost for the time of the block. A subclass says what; it is asked in several threads."""
+    """Serves on localhost for the time of the block. A subclass defines what; it is called in several threads."""
 
     def __init__(self) -> None:
         site = self

@@ -104,7 +104,7 @@ class UserAgent:
             self.send({"messageType": "ack", "updates": [update]})
 
     def nothing(self) -> None:
-        """Everything said so far has been dealt with, in the store too, and nothing has come of it."""
+        """Everything sent so far has been handled, in the store too, and nothing has come of it."""
         self.unregister(new_channel())
         assert not self._kept
 

@@ -32,7 +32,7 @@ CRASH = known({"simplepush.hello_timeout": 0}) | {
 
 @dataclass
 class Subscription:
-    """One channel in the ledger."""
+    """One channel, and what was accepted for it."""
 
     channel: str
     endpoint: str
@@ -54,7 +54,7 @@ class Page:
 
     @property
     def missing(self) -> list[tuple[str, set[str]]]:
-        """What was accepted and has not been heard."""
+        """What was accepted and has not been received."""
         found = [(c, s.accepted - self.heard.get(c, set())) for c, s in self.subscriptions.items()]
         return [(channel, texts) for channel, texts in found if texts]
 
@@ -65,7 +65,7 @@ class Page:
             await trio.sleep(0.05)
 
     async def drain(self) -> None:
-        """Say hello anew and acknowledge everything, until all has been heard; then nothing may be left."""
+        """Send hello again and acknowledge everything, until all has been received; then nothing may be left."""
         self.acks = True
         await self._connection(self._until_complete)
         await self._connection(self._until_settled)
@@ -141,7 +141,7 @@ class Page:
 
 
 class Traffic:
-    """Devices and senders, and the ledger of what was answered 201."""
+    """Devices and senders, and what was answered 201."""
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
@@ -184,7 +184,7 @@ class Traffic:
         return all(page.online and len(page.subscriptions) == CHANNELS for page in self.pages)
 
     async def pushes_arrive(self) -> None:
-        """Wait until every device that acknowledges has heard something new on every channel."""
+        """Wait until every device that acknowledges has received something new on every channel."""
         await soon(self.everybody_is_back, "all are connected")
         pages = [page for page in self.pages if page.acks]
         before = {channel: len(page.heard.get(channel, ())) for page in pages for channel in page.subscriptions}
@@ -195,7 +195,7 @@ class Traffic:
         await soon(lambda: not waiting(), "every device hears something new", waiting)
 
     async def run(self, act: Callable[[Traffic], Awaitable[None]]) -> None:
-        """Do something under traffic, and check the ledger in the end."""
+        """Do something under traffic, and check what was received in the end."""
         try:
             async with trio.open_nursery() as nursery:
                 for page in self.pages:

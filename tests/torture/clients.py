@@ -49,7 +49,7 @@ class Client:
         raise NotImplementedError
 
     async def greet(self, socket: WebSocket, dialled: float) -> Connection:
-        """Say hello and whatever else comes first. Raises: Gone."""
+        """Send hello and whatever else comes first. Raises: Gone."""
         raise NotImplementedError
 
     def hear(self, connection: Connection, socket: WebSocket, message: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ class Client:
             self.hear(connection, socket, json.loads(await socket.receive()))
 
     async def settle(self) -> bool:
-        """Wait until what it has said has been dealt with. Returns: whether it has."""
+        """Wait until what it has sent has been handled. Returns: whether it has."""
         return True
 
 
@@ -222,7 +222,7 @@ class Device(Client):
             self._ask(socket, [arrival for arrival, _ in found])
 
     def _ask(self, socket: WebSocket, about: list[Arrival]) -> None:
-        """A command whose answer shows that what came before it has been dealt with: a channel that nobody has."""
+        """A command whose answer shows that what came before it has been handled: a channel that does not exist."""
         channel = str(uuid.uuid4())
         self._waiting[channel] = about
         socket.send(json.dumps({"messageType": "unregister", "channelID": channel}))

@@ -11,11 +11,11 @@ PUSHER: Final = "pusher"
 DIALECTS: Final = (SIMPLEPUSH, WEBPUSH, PUSHER)
 
 LINK: Final = "link"
-"""Messages between router and workers may be lost: events of channels, which nobody keeps."""
+"""Messages between router and workers may be lost: events of channels, which are not kept."""
 STORE: Final = "store"
-"""What is written may be refused, and a removal may fail without anybody being told."""
+"""What is written may be refused, and a removal may fail without an error to its sender."""
 CLOCK: Final = "clock"
-"""The farm's clock is not ours: nothing can be said about when a message expires."""
+"""The farm's clock is not ours: when a message expires is not known."""
 STOPPED: Final = "stopped"
 """A process stands still and goes on later with what it had."""
 
@@ -106,7 +106,7 @@ class Subscribed:
 
 @dataclass(frozen=True)
 class MemberChange:
-    """A subscriber was told that a user has come to a presence channel, or has gone."""
+    """A subscriber received that a user has joined a presence channel, or has left it."""
 
     connection: int
     channel: str
@@ -126,7 +126,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Settled:
-    """What one observer says of a presence channel when nothing has happened for a while, and what is true."""
+    """What one observer has of a presence channel when nothing has happened for a while, and what is true."""
 
     channel: str
     observer: str

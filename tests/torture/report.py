@@ -50,7 +50,7 @@ class Log:
                 self._world.odd("stack trace", raw[:1500])
 
     def around(self, at: float) -> list[str]:
-        """What was said near a moment."""
+        """What was logged near a moment."""
         return [f"{when:9.3f} {line[:240]}" for when, line in self.lines if abs(when - at) < _AROUND_S]
 
 

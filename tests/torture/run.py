@@ -1,4 +1,4 @@
-"""`make torture`: a farm, its clients, senders and faults for a time; then everybody comes back, and all is checked."""
+"""`make torture`: a farm, its clients, senders and faults for a time; then all clients reconnect and all is checked."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Run:
         self.farm = Farm(
             self.machine.data_parent / "data", self._settings(), self.options.workers, self.machine.environment
         )
-        self.farm.log_file = self._folder / "farm.log"  # a full disk must not hide what the farm says
+        self.farm.log_file = self._folder / "farm.log"  # a full disk must not hide what the farm logs
         self.log = Log(self.world, self.farm)
         reading = asyncio.create_task(self.log.run())
         await asyncio.to_thread(self.farm.start)
@@ -188,7 +188,7 @@ class Run:
             self._say(f"{name} {last.detail} ({begin:.1f} to {self.world.now():.1f})")
 
     async def _watch(self) -> None:
-        """A farm that has ended though nobody told it to is a violation; it is started again."""
+        """A farm that has ended by itself is a violation; it is started again."""
         while True:
             await asyncio.sleep(0.1)
             self.world.bury()
@@ -231,12 +231,12 @@ class Run:
             await self._presence()
 
     async def _all_there(self) -> bool:
-        """Whether everybody is connected, nothing comes any more, and all that was said has been dealt with."""
+        """Whether every client is connected, nothing comes any more, and all that was sent has been handled."""
         deadline = self.world.now() + _SETTLE_S
         while self.world.now() < deadline:
             if all(client.online for client in self.clients) and self.world.now() - self.world.last_arrival > _STILL_S:
                 settled = await asyncio.gather(*(client.settle() for client in self.clients))
-                if all(settled):  # else somebody was still about to change its connection
+                if all(settled):  # else a client was still about to change its connection
                     return True
             await asyncio.sleep(0.1)
         return False

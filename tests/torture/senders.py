@@ -203,7 +203,7 @@ class PusherSender(Sender):
 
 
 async def users(world: World, http: Http, channel: str) -> frozenset[str] | None:
-    """Who the HTTP API says is in a presence channel; None without a good answer."""
+    """The members of a presence channel by the HTTP API; None without a good answer."""
     answer: Answer = await http.request("GET", signed(world, "GET", f"/apps/{APP_ID}/channels/{channel}/users"))
     if answer.status != 200:
         return None
@@ -211,7 +211,7 @@ async def users(world: World, http: Http, channel: str) -> frozenset[str] | None
 
 
 class WebhookSite:
-    """The server that webhooks are told to. Some it fails to take, until the world is quiet."""
+    """The server that webhooks are sent to. It refuses some, until the world is quiet."""
 
     def __init__(self, world: World) -> None:
         self._world = world

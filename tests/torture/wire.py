@@ -17,7 +17,7 @@ _PONG: Final = 10
 
 
 class Gone(Exception):
-    """The connection has ended. `code` is the close code, if the farm said one."""
+    """The connection has ended. `code` is the close code, if the farm sent one."""
 
     def __init__(self, why: str, code: int = 0) -> None:
         super().__init__(why)
@@ -70,7 +70,7 @@ class WebSocket:
         return cls(reader, writer)
 
     def send(self, text: str) -> None:
-        """One text message; whatever has become of the connection is seen by who receives."""
+        """One text message; an end of the connection is noticed by `receive`."""
         if not self._writer.is_closing():
             self._writer.write(frame(text.encode()))
 
@@ -146,7 +146,7 @@ class Http:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def request(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
-        """Send it and wait for the answer. Status 0: there was none, and the body says why."""
+        """Send it and wait for the answer. Status 0: there was none, and the body is the reason."""
         try:
             async with asyncio.timeout(self._patience):
                 return await self._request(method, path, body, headers or {})

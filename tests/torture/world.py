@@ -42,7 +42,7 @@ class World:
         return time.monotonic() - self._began
 
     def farm_time(self) -> float:
-        """What the farm's clock says, more or less."""
+        """The farm's clock, more or less."""
         return time.time() + self.clock_offset
 
     def connected(self, client: str, dialled: float) -> Connection:
@@ -57,7 +57,7 @@ class World:
         print(f"{self.now():8.1f} s  ODD {rule}: {text[:300]}", flush=True)  # an hour is long to wait for it
 
     def abandon(self, socket: WebSocket, seconds: float) -> None:
-        """Leave a connection half open for a time: nobody reads from it, nobody closes it."""
+        """Leave a connection half open for a time: it is neither read nor closed."""
         socket.deafen()
         self._abandoned.append((self.now() + seconds, socket))
 

@@ -1,4 +1,4 @@
-"""The address map against a model: plain sets of who holds what."""
+"""The address map against a model: a plain set of devices for each lease."""
 
 from hypothesis import settings
 from hypothesis import strategies as st

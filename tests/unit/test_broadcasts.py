@@ -1,4 +1,4 @@
-"""Broadcasts: set through the hub, kept by a real committer and store, said to every worker."""
+"""Broadcasts: set through the hub, kept by a real committer and store, sent to every worker."""
 
 import pytest
 from support.common import Rig, in_rig

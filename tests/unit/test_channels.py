@@ -1,4 +1,4 @@
-"""The registry of channels: who is counted, listed and present, and who is told, with leases that come and die."""
+"""The registry of channels: what is counted, listed and present, and what is sent, with leases that begin and end."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ KEY = v.channel_key("pusher", "app", "presence-room")
 
 
 class Registry:
-    """Channels with a clock, and what each lease was told."""
+    """Channels with a clock, and what each lease was sent."""
 
     def __init__(self, settled: bool = True) -> None:
         self.clock = Clock()
@@ -426,7 +426,7 @@ class Farm(RuleBasedStateMachine):
                 assert users <= set(self.registry.channels.members(self.key(name)))
 
     def hear(self) -> None:
-        """As a worker hears MEMBERS: what it knows changes nothing, and who is here stays."""
+        """As a worker receives MEMBERS: what it has already changes nothing, and its own members stay."""
         for shard, (_, key, everyone, added, removed) in self.registry.take():
             for name in ("presence-a", "presence-b"):
                 if key == self.key(name) and (shard, name) in self.views:

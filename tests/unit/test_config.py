@@ -1,4 +1,4 @@
-"""The settings tree: every source, every kind of value, and what is said of each kind of mistake."""
+"""The settings tree: every source, every kind of value, and the message for each kind of mistake."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ REAL = SECTIONS + OWN_SECTIONS
 
 
 def problems(file: Path | None = None, environ: dict[str, str] | None = None, **flags: object) -> list[str]:
-    """What is said of these sources; a flag `sample__count=3` stands for --set sample.count=3."""
+    """The problems of these sources; a flag `sample__count=3` stands for --set sample.count=3."""
     assignments = [("--set", key.replace("__", "."), value) for key, value in flags.items()]
     with pytest.raises(ConfigError) as caught:
         load(TREE, file=file, environ=environ or {}, assignments=assignments)

@@ -1,4 +1,4 @@
-"""Fan-outs in slices: whatever comes between, each subscriber hears what it would if all were written at once."""
+"""Fan-outs in slices: whatever comes between, each subscriber receives what it would if all were written at once."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ MOST = 12
 
 
 class LocalChannel:
-    """A channel whose subscribers are told by a FanOut, and beside it what each of them has to hear."""
+    """A channel whose subscribers are written to by a FanOut, and beside it what each of them has to receive."""
 
     def __init__(self) -> None:
         self.fan_outs: FanOuts[str, int] = FanOuts(MOST)

@@ -26,7 +26,7 @@ def common_umask() -> Iterator[None]:
 
 @pytest.fixture
 def of_another(monkeypatch: pytest.MonkeyPatch) -> Owned:
-    """Makes a file belong to somebody else than this process; root gives it away, anyone else takes another number."""
+    """Makes a file belong to another user than this process; root gives it away, else another number is taken."""
 
     def make(path: Path) -> None:
         if os.geteuid() == 0:
@@ -49,7 +49,7 @@ def group_of_many() -> int:
 @pytest.mark.parametrize("mask", [0, 0o022, 0o777])
 def test_a_folder_that_is_missing_is_made_for_us_alone(tmp_path: Path, mask: int) -> None:
     if mask == 0o777 and os.geteuid() != 0:
-        mask = 0o077  # with no right to its own folders nobody but root could go on
+        mask = 0o077  # with no right to its own folders only root could go on
     os.umask(mask)
     take_folder(tmp_path / "a" / "b" / "data")
     assert mode(tmp_path / "a" / "b" / "data") == 0o700
@@ -82,7 +82,7 @@ def test_a_folder_that_others_may_write_is_refused_and_not_changed(tmp_path: Pat
     with pytest.raises(FileError, match=f"may be written by others .mode {before:04o}.*choose a folder in it"):
         take_folder(tmp_path)
     assert mode(tmp_path) == before
-    take_folder(tmp_path / "data")  # as the message says
+    take_folder(tmp_path / "data")  # as the message advises
     assert mode(tmp_path / "data") == 0o700
 
 
@@ -118,7 +118,7 @@ def test_a_folder_in_a_place_of_others_is_told(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "open" / "data").mkdir(0o700)
     take_folder(tmp_path / "open" / "data")
     assert [record.message for record in caplog.records] == ["data.parent_of_others"]
-    (tmp_path / "open").chmod(0o1777)  # there nobody else can rename it
+    (tmp_path / "open").chmod(0o1777)  # there no other user can rename it
     caplog.clear()
     take_folder(tmp_path / "open" / "data")
     assert not caplog.records

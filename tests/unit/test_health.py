@@ -1,4 +1,4 @@
-"""What a balancer's probe is answered with: the pages, and what speaks against a worker."""
+"""Answers to a balancer's probe: the pages, and what makes a worker not ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def request(path: str, method: bytes = b"GET") -> Request:
 
 
 def health(joined: bool = True, silent: float = 0.0) -> Health:
-    """Of a worker whose router was heard so many seconds ago."""
+    """Of a worker whose router sent something so many seconds ago."""
     link = cast("WorkerLink", SimpleNamespace(joined=joined, last_heard=100.0))
     return Health(link, settings_with((LinkOptions, {"heartbeat": HEARTBEAT_S})).get(LinkOptions), lambda: 100 + silent)
 

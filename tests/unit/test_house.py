@@ -10,7 +10,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 TESTS: Final = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES: Final = 500
-# These are being cut by who works on what they test.
+# These are being cut together with what they test.
 UNCUT: Final = {
     f"test_{name}.py"
     for name in (

@@ -1,4 +1,4 @@
-"""The round over descriptors: everyone once in a period, few at a time."""
+"""The scan over descriptors: each once in a period, few at a time."""
 
 from collections import Counter
 

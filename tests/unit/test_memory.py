@@ -1,4 +1,4 @@
-"""What a process says of its own memory."""
+"""What a process measures of its own memory."""
 
 import os
 import resource

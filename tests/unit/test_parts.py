@@ -59,7 +59,7 @@ def test_all_together_have_no_more_in_work_than_one_may() -> None:
         desk.add(name, 1000)
     desk.run()
     assert len(desk.begun) <= 100
-    assert not desk.turns.waiting  # nobody is asked again and again while nothing is decided
+    assert not desk.turns.waiting  # no connection is looked at again and again while nothing is decided
 
 
 def test_what_does_not_end_leaves_room_for_others() -> None:

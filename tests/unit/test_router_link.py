@@ -41,14 +41,14 @@ def test_workers_that_never_stop_speaking_are_heard_a_part_at_a_time(
         rig.hub.heard = heard_and_more_said  # type: ignore[method-assign]
         talker.send(ask)
         answers: deque[bytes] = deque()
-        while not link.behind:  # it returns, although there is always more to hear
+        while not link.behind:  # it returns, although there is always more to receive
             link.pump()
         rig.hub.heard = heard  # type: ignore[method-assign]
         while link.behind:
             link.pump()
             while talker.poll(0):
                 answers.append(talker.recv())
-        assert answers  # who asked meanwhile was answered
+        assert answers  # requests that came meanwhile were answered
         link.close()
         talker.close()
 

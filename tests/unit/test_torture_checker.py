@@ -164,18 +164,18 @@ def subscribed(one: Subscribed) -> Change:
 
 
 def without_the_newest(history: History) -> None:
-    """Connection 13 never hears event 2."""
+    """Connection 13 never receives event 2."""
     history.arrivals = [one for one in history.arrivals if (one.connection, one.number) != (13, 2)]
 
 
 def one_more_event(history: History) -> None:
-    """What is published after it has come says nothing of what it got when it came."""
+    """What is published after a subscriber has come proves nothing about what it got when it came."""
     history.pushes.append(push(PUSHER, 3, 60.7, 200))
     add(arrival(PUSHER, 13, 3, 60.8))(history)
 
 
 def late_event(history: History) -> None:
-    """Connection 13 hears first what was sent long before it came."""
+    """Connection 13 first receives what was sent long before it came."""
     history.subscribed[1] = Subscribed(13, ROOM, 60.2, 60.3, 1)
     add(arrival(PUSHER, 13, 1, 60.3))(history)
 

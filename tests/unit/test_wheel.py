@@ -1,4 +1,4 @@
-"""The timing wheel: who fires, and when."""
+"""The timing wheel: what fires, and when."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ class Owners:
         self.buckets[fd] = self.wheel.arm(fd, seconds)
 
     def advance(self, ticks: int = 1) -> list[int]:
-        """Who fires in so many ticks."""
+        """What fires in so many ticks."""
         self.fired = []
         for _ in range(ticks):
             self.wheel.advance(self._fire)

@@ -66,7 +66,7 @@ def _in_rig(scenario: Callable[[Rig], Awaitable[None]]) -> None:
 
 
 def hub(data: bytes) -> None:
-    """Messages of a worker that may say anything, beside one that is as it should be."""
+    """Messages of a worker that may send anything, beside one that is as it should be."""
 
     async def scenario(rig: Rig) -> None:
         other = rig.worker(1)
@@ -103,7 +103,7 @@ async def _is_served(rig: Rig, other: Any) -> None:
     other.take()
     outcome = rig.push(_OTHER, "slot", 1)
     delivered = [word for word in other.take() if word[0] == v.DELIVER]
-    if delivered:  # else the first worker has said that the device is there
+    if delivered:  # else the first worker has reported that the device is connected
         other.say((v.RESULT, delivered[0][1], v.WRITTEN))
         await rig.settle()
         assert outcome == [DELIVERED], f"another worker's device is not served: {outcome}"
@@ -117,7 +117,7 @@ def _message(line: bytes) -> Any:
             return None
     try:
         packed = v.pack(_value(json.loads(line)))
-    except Exception:  # not JSON, or what no worker could say
+    except Exception:  # not JSON, or what no worker could send
         return None
     try:
         return v.unpack(packed, LIMIT)
@@ -204,7 +204,7 @@ def _raw(line: bytes) -> bytes | None:
         if line.startswith(b"!raw "):
             return bytes.fromhex(line[5:].decode("ascii", "replace"))
         return v.pack(_value(json.loads(line)))
-    except Exception:  # not JSON, or what nobody could say
+    except Exception:  # not JSON, or what no router could send
         return None
 
 

@@ -143,7 +143,7 @@ def _plain(results: Results) -> Any:
 
 
 def damaged(data: bytes) -> None:
-    """A database whose bytes have changed while nobody looked."""
+    """A database whose bytes have changed."""
     path = Path(_folder.name) / "damaged" / "store.sqlite3"
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir()
