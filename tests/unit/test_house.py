@@ -50,6 +50,12 @@ def test_a_file_of_tests_has_at_most_500_lines() -> None:
     assert not {name: count for name, count in lines.items() if count > MAX_LINES}
 
 
+def test_each_test_module_has_a_name_of_its_own() -> None:
+    """pytest imports them by it."""
+    names = [file.name for file in TESTS if file.name.startswith("test_")]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def test_no_test_module_imports_another() -> None:
     modules = {file.stem for file in TESTS if file.name.startswith("test_")}
     found = {(file.name, name) for file in TESTS for name in imported(file) if modules & set(name.split(".")[:-1])}
