@@ -15,7 +15,7 @@ import trio
 import zmq
 
 from router.common import health, lifecycle, logs, priority
-from router.common.fd_passing import Handovers
+from router.common.fd_passing import FdReceiver
 from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import open_listener
@@ -87,8 +87,8 @@ class RouterProcess:
         self._told_more = False
         self.poller.register(self._more, READ)
         self.gathering = Gathering(endpoint.gather_ms / 1000)
-        self.handovers = (
-            Handovers(data, self.poller, self.port.adopt) if app_server_reads(settings, dialects) is not None else None
+        self.fd_receiver = (
+            FdReceiver(data, self.poller, self.port.adopt) if app_server_reads(settings, dialects) is not None else None
         )
         self._starvation = priority.Starvation(settings.get(RouterOptions).nice)
         self._started = time.monotonic()
@@ -117,8 +117,8 @@ class RouterProcess:
                 await stop.wait()
                 self.notice()
                 self.port.stop_listening()
-                if self.handovers is not None:
-                    self.handovers.close()
+                if self.fd_receiver is not None:
+                    self.fd_receiver.close()
                 for service in self.services:
                     service.close()
                 with trio.move_on_after(_STOP_S):
@@ -126,8 +126,8 @@ class RouterProcess:
                         await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
         finally:
-            if self.handovers is not None:
-                self.handovers.close()
+            if self.fd_receiver is not None:
+                self.fd_receiver.close()
             self.flush()
             self.port.close()
             self.link.close()
@@ -144,7 +144,7 @@ class RouterProcess:
             logs.error("store.close_failed", why=str(error))
 
     async def _serve(self) -> None:
-        ready = self.port.ready if self.handovers is None else self._ready
+        ready = self.port.ready if self.fd_receiver is None else self._ready
         while True:
             await self._gather()
             for fd, events in await self.poller.ready(wait=not self.turns.waiting):
@@ -170,8 +170,8 @@ class RouterProcess:
             select.select((), (), (), rest)
 
     def _ready(self, fd: int, events: int) -> None:
-        assert self.handovers is not None
-        if not self.handovers.ready(fd):
+        assert self.fd_receiver is not None
+        if not self.fd_receiver.ready(fd):
             self.port.ready(fd, events)
 
     async def _tick(self) -> None:
@@ -190,8 +190,8 @@ class RouterProcess:
                 guarded("router.tick_failed", self._look_for_starvation, now)
                 if bursts.over(self.committer.written):
                     give_back()
-                if self.handovers is not None:
-                    guarded("router.tick_failed", self.handovers.tick)
+                if self.fd_receiver is not None:
+                    guarded("router.tick_failed", self.fd_receiver.tick)
             if now >= next_sweep:
                 next_sweep = now + options.sweep_interval
                 self.committer.sweep_soon(options.sweep_batch)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farm.control import pid_file
-from router.common import fd_passing as handover
+from router.common import fd_passing
 from router.common.files import FileError, check_place, open_own, take_folder
 from router.common.link_address import SOCKET_NAME, address
 from router.common.options import Settings
@@ -24,7 +24,7 @@ def held(settings: Settings) -> Iterator[None]:
     Raises: FileError, KeyFormatError, LinkError.
     """
     folder = Path(settings.get(Data).dir)
-    sockets = [folder / name for name in (SOCKET_NAME, handover.SOCKET_NAME)]
+    sockets = [folder / name for name in (SOCKET_NAME, fd_passing.SOCKET_NAME)]
     path = pid_file(settings)
     take_folder(folder)
     try:

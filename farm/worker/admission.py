@@ -17,7 +17,7 @@ from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
-from farm.worker.fd_passing import Handover
+from farm.worker.fd_passing import FdSender
 from farm.worker.frames import BINARY
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
@@ -50,7 +50,7 @@ class _Asked(NamedTuple):
 class Admissions:
     """Answers requests.
 
-    addresses: of peers as accept(2) gave them, by descriptor. handover: passes connections of app servers on; None:
+    addresses: of peers as accept(2) gave them, by descriptor. fd_sender: passes connections of app servers on; None:
     there are only devices.
     """
 
@@ -70,7 +70,7 @@ class Admissions:
         turns: Turns,
         addresses: dict[int, Any],
         health: Health | None,
-        handover: Handover | None,
+        fd_sender: FdSender | None,
     ) -> None:
         self._paths = Paths(dialects)
         self._options = options
@@ -86,11 +86,11 @@ class Admissions:
         self._turns = turns
         self._addresses = addresses
         self._health = health
-        self._handover = handover
+        self._fd_sender = fd_sender
         self.draining = False
         inbound.handshake = self.handshake
         inbound.admit = self._admitted
-        inbound.undecided = self._undecided if handover is not None else None
+        inbound.undecided = self._undecided if fd_sender is not None else None
 
     def _undecided(self, connection: Connection) -> int:
         """Bytes that may be read until it is known whose this is; what is behind them is left for who goes on."""
@@ -111,8 +111,8 @@ class Admissions:
         if connection.phase == IDLE and not self._next(connection, data):
             return
         counted, connection.reader = connection.reader is not None, None
-        if self._handover is not None and self._handover.claims(data):
-            self._to_router(connection, data, self._handover)
+        if self._fd_sender is not None and self._fd_sender.claims(data):
+            self._to_router(connection, data, self._fd_sender)
             return
         options = self._options
         request = None
@@ -292,9 +292,9 @@ class Admissions:
 
     # ------------------------------------------------------------------ app servers
 
-    def _to_router(self, connection: Connection, data: bytes, handover: Handover) -> None:
+    def _to_router(self, connection: Connection, data: bytes, fd_sender: FdSender) -> None:
         """This is an app server: the router goes on with its connection."""
-        if handover.give(connection.fd, data):
+        if fd_sender.give(connection.fd, data):
             self._counters.handed_over += 1
             self._output.drop(connection)
             return

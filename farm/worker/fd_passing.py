@@ -1,4 +1,4 @@
-"""A worker's end of the handover: passes connections of app servers to the router, descriptor and all.
+"""A worker's end of fd passing: passes connections of app servers to the router, descriptor and all.
 
 It has one connection to the router's socket, made when there is something to pass. That the router has gone, and
 another may be there, is found out by using it.
@@ -18,7 +18,7 @@ _SEND_BUFFER_BYTES: Final = 1_048_576
 """For what waits while the router is busy, about 1 KiB a connection; the kernel gives what net.core.wmem_max allows."""
 
 
-class Handover:
+class FdSender:
     """Passes descriptors to the router, and never waits for it."""
 
     def __init__(self, folder: Path, reads: Sequence[bytes]) -> None:

@@ -17,7 +17,7 @@ import zmq
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
 from farm.dialects import Context, DeviceSide, Dialect, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
-from farm.worker.fd_passing import Handover
+from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health
 from farm.worker.link import WorkerLink
 from farm.worker.shared_path import by_path
@@ -100,7 +100,7 @@ class Worker:
         self.poller = Poller(_LINGER_S, pace, self.link.fileno)
         self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
         reads = app_server_reads(settings, specs())
-        self._handover = Handover(data, reads) if reads is not None else None
+        self._fd_sender = FdSender(data, reads) if reads is not None else None
         self.sockets = Sockets(
             self.poller,
             options,
@@ -111,7 +111,7 @@ class Worker:
             time.monotonic,
             trackers,
             presences,
-            self._handover,
+            self._fd_sender,
             self.health,
             settings.get(LimitOptions),
         )
@@ -143,8 +143,8 @@ class Worker:
                 nursery.cancel_scope.cancel()
         finally:
             self.sockets.drop_all()
-            if self._handover is not None:
-                self._handover.close()
+            if self._fd_sender is not None:
+                self._fd_sender.close()
             self.link.close()
             self.poller.close()
 

@@ -21,7 +21,7 @@ from farm.worker.effects import Performer
 from farm.worker.encoded import join
 from farm.worker.events import Events
 from farm.worker.fanout import FanOuts
-from farm.worker.fd_passing import Handover
+from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.interest import Interest
@@ -59,11 +59,11 @@ class Sockets:
         monotonic: Callable[[], float],
         trackers: Mapping[str, BroadcastTracker] | None = None,
         presences: Mapping[str, Presence] | None = None,
-        handover: Handover | None = None,
+        fd_sender: FdSender | None = None,
         health: Health | None = None,
         limits: LimitOptions | None = None,
     ) -> None:
-        """handover: passes connections of app servers on; None: there are only devices."""
+        """fd_sender: passes connections of app servers on; None: there are only devices."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
@@ -127,7 +127,7 @@ class Sockets:
             turns,
             addresses,
             health,
-            handover,
+            fd_sender,
         )
         messages = RouterMessages(
             counters,

@@ -1,4 +1,4 @@
-"""The router's end of the handover: takes connections of app servers that came in on the device port.
+"""The router's end of fd passing: takes connections of app servers that came in on the device port.
 
 A worker that finds one passes the descriptor itself (SCM_RIGHTS) with the bytes it has read, one packet a connection,
 over a Unix socket in the data folder; from then on the worker has no part in it. Only the user of the farm can reach
@@ -27,7 +27,7 @@ def socket_path(folder: Path) -> str:
     return str(folder.resolve() / SOCKET_NAME)
 
 
-class Handovers:
+class FdReceiver:
     """Listens for workers, and calls `adopt` with each descriptor they pass and the bytes that were read from it."""
 
     def __init__(self, folder: Path, poller: Poller, adopt: Callable[[int, bytes], None]) -> None:
@@ -61,7 +61,7 @@ class Handovers:
             return
         except OSError as error:
             # Out of descriptors or memory: the worker waits in the queue, and we do not try again and again.
-            logs.limited("handover.accept_failed", error=str(error))
+            logs.limited("fd_passing.accept_failed", error=str(error))
             self._poller.unregister(self._listener.fileno())
             self._accepting = False
             return
@@ -89,7 +89,7 @@ class Handovers:
             if descriptors:
                 self._adopt(descriptors[0], data)
             else:  # the kernel has closed it
-                logs.limited("handover.lost", hint="the router is out of descriptors")
+                logs.limited("fd_passing.lost", hint="the router is out of descriptors")
 
     def _forget(self, worker: socket.socket) -> None:
         del self._workers[worker.fileno()]

@@ -13,11 +13,11 @@ import pytest
 from support.common import Clock, settings_with
 
 from farm.settings import WorkerOptions
-from farm.worker.fd_passing import Handover
+from farm.worker.fd_passing import FdSender
 from farm.worker.sniff import ENOUGH
 from farm.worker.sockets import Sockets
-from router.common import fd_passing as handover
-from router.common.fd_passing import Handovers
+from router.common import fd_passing
+from router.common.fd_passing import FdReceiver
 from router.common.metrics import RouterCounters, WorkerCounters
 from router.common.options import Settings, defaults
 from router.common.poller import Poller
@@ -61,18 +61,18 @@ class RouterEnd:
         routes = Router([Route(b"/echo", echo), Route(b"/apps/echo", echo)])
         options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
         self.port = HttpPort(listener, self.poller, routes, options, self.counters, Clock().monotonic, Turns())
-        self.handovers = Handovers(folder, self.poller, self.port.adopt)
+        self.fd_receiver = FdReceiver(folder, self.poller, self.port.adopt)
 
     def turn(self) -> None:
         """Deal with everything that is there."""
         while events := self.poller.ready_now():
             for fd, mask in events:
-                if not self.handovers.ready(fd):
+                if not self.fd_receiver.ready(fd):
                     self.port.ready(fd, mask)
             self.port.flush()
 
     def close(self) -> None:
-        self.handovers.close()
+        self.fd_receiver.close()
         self.port.close()
         self.poller.close()
 
@@ -84,12 +84,12 @@ class WorkerEnd:
         self.poller = Poller()
         self.clock = Clock()
         self.counters = WorkerCounters()
-        self.handover = Handover(folder, READS)
+        self.fd_sender = FdSender(folder, READS)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         worker = settings_with((WorkerOptions, options)).get(WorkerOptions)
         self.sockets = Sockets(
-            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, handover=self.handover
+            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, fd_sender=self.fd_sender
         )
         self.sockets.listen(self.listener)
 
@@ -100,7 +100,7 @@ class WorkerEnd:
 
     def close(self) -> None:
         self.sockets.drop_all()
-        self.handover.close()
+        self.fd_sender.close()
         self.poller.close()
 
 
@@ -247,13 +247,13 @@ def test_a_body_longer_than_all_reads(rig: Rig) -> None:
 
 def test_what_is_passed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[int] = []
-    give = Handover.give
+    give = FdSender.give
 
-    def measured(self: Handover, fd: int, data: bytes) -> bool:
+    def measured(self: FdSender, fd: int, data: bytes) -> bool:
         passed.append(len(data))
         return give(self, fd, data)
 
-    monkeypatch.setattr(Handover, "give", measured)
+    monkeypatch.setattr(FdSender, "give", measured)
     with Rig(tmp_path) as rig:
         first, second = rig.client(HEAD % 1000 + b"x" * 1000), rig.client(b"POS")
         second.send((HEAD % 1000)[3:] + b"y" * 1000)
@@ -311,7 +311,7 @@ def test_what_was_passed_to_a_router_that_stops_is_answered(rig: Rig) -> None:
     rig.worker.turn()
     assert rig.router is not None
     rig.router.port.stop_listening()
-    rig.router.handovers.close()
+    rig.router.fd_receiver.close()
     rig.router.port.flush()
     assert client.answer().startswith(b"HTTP/1.1 200 ")
     assert rig.client(GET).answer().startswith(b"HTTP/1.1 503 ")
@@ -324,8 +324,8 @@ def test_what_a_dead_router_had_not_taken_is_closed(rig: Rig) -> None:
     rig.worker.turn()
     assert rig.worker.counters.handed_over == 1
     assert rig.router is not None
-    rig.router.handovers._poller.unregister(rig.router.handovers._listener.fileno())
-    rig.router.handovers._listener.close()  # as the kernel does it
+    rig.router.fd_receiver._poller.unregister(rig.router.fd_receiver._listener.fileno())
+    rig.router.fd_receiver._listener.close()  # as the kernel does it
     assert client.answer() == b""
 
 
@@ -340,7 +340,7 @@ def test_there_is_one_limit_for_all_app_servers(tmp_path: Path) -> None:
 def test_of_something_else_nothing_is_left(tmp_path: Path, rig: Rig) -> None:
     assert rig.router is not None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
-        other.connect(handover.socket_path(tmp_path))
+        other.connect(fd_passing.socket_path(tmp_path))
         read, write = os.pipe()
         socket.send_fds(other, [GET], [read])
         socket.send_fds(other, [GET], [read, read])
@@ -375,18 +375,18 @@ def test_out_of_descriptors_a_worker_waits(rig: Rig) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
         spare = os.open("/dev/null", os.O_RDONLY)
-        worker.connect(handover.socket_path(rig.folder))
+        worker.connect(fd_passing.socket_path(rig.folder))
         socket.send_fds(worker, [GET], [kept.socket.fileno()])
         os.close(spare)
         resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
         try:
             rig.router.turn()  # which ends: the listener is not asked again
             assert rig.router.counters.http_connections == 0
-            rig.router.handovers.tick()
+            rig.router.fd_receiver.tick()
             rig.router.turn()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        rig.router.handovers.tick()
+        rig.router.fd_receiver.tick()
         rig.router.turn()
         assert rig.router.counters.http_connections == 1
 
