@@ -11,7 +11,7 @@ from router.common.files import FileError, open_own
 from router.common.options import Settings
 from router.common.settings import Data, TokenOptions
 from router.common.token import KeyFormatError, new_key, parse_keys
-from router.store.select import STORE_FILE, keeps_something
+from router.store.registry import keeps_something
 
 KEY_FILE: Final = "token.key"
 _MAX_BYTES: Final = 65_536
@@ -29,11 +29,11 @@ def load_or_make_keys(settings: Settings) -> list[bytes]:
         try:
             return _read(path)
         except FileNotFoundError:
-            if keeps_something(settings):
+            if (kept := keeps_something(settings)) is not None:
                 raise KeyFormatError(
-                    f"{path} is missing, and {STORE_FILE} beside it has registrations: with a new key every endpoint "
+                    f"{path} is missing, and {kept.where} has registrations: with a new key every endpoint "
                     f"that was given out would be void. Put the file back, or its key into token.keys; to begin "
-                    f"anew, move {STORE_FILE} away"
+                    f"anew, {kept.to_begin_anew}"
                 ) from None
             _make(path)
             return _read(path)

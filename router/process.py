@@ -37,7 +37,7 @@ from router.http.turns import Turns
 from router.key_file import load_or_make_keys
 from router.link import RouterLink
 from router.store.base import StoreError
-from router.store.select import open_store
+from router.store.registry import open_store
 
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0

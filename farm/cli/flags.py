@@ -126,9 +126,9 @@ def _check(settings: Settings) -> None:
     Raises: ConfigError with every problem.
     """
     from farm.dialects import specs
-    from router.dialects import spoken
+    from router.dialects import spoken, store_refusals
 
-    problems: list[str] = []
+    problems = store_refusals(settings, specs())
     for spec in spoken(settings, specs()):
         try:
             spec.check(settings)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from router.common import option_texts as texts
+from router.common import store_kinds
 from router.common.options import Section, option
 
 
@@ -92,9 +93,7 @@ class StoreOptions(Section):
     HELP: ClassVar[str] = "What holds accepted messages until they are acknowledged. Another kind needs a restart."
     AT_START: ClassVar[frozenset[str]] = frozenset(("kind",))
 
-    kind: str = option(
-        "sqlite", "sqlite: durable, in the data folder; memory: lost with the router", choices=("sqlite", "memory")
-    )
+    kind: str = option("sqlite", store_kinds.HELP, choices=store_kinds.NAMES)
     synchronous: str = option(
         "full", "sqlite: full survives a power cut, normal only a crash of the process", choices=("full", "normal")
     )

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from router.common.answers import Table
 from router.common.metrics import ROUTER_METRICS, WORKER_METRICS, Metric
 from router.common.options import Section, Settings, option
+from router.common.settings import StoreOptions
+from router.common.store_kinds import Shape, refusal
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -99,6 +101,8 @@ class DialectSpec:
     """Events that only it logs, each with its meaning in a line."""
     answers: tuple[Table, ...] = ()
     """Its close codes and error answers."""
+    needs: frozenset[Shape] = frozenset()
+    """What the store has to be able to keep and to do."""
     kept: Callable[[Settings], Iterable[Kept]] = _nothing
     """Spaces of records that are renewed while the device of their key is connected (`router.core.keeping`)."""
     routes: Callable[[Context], Iterable[Route]] = _nothing
@@ -129,6 +133,13 @@ def is_on(settings: Settings, spec: DialectSpec) -> bool:
         if section.SECTION == "dialects":
             return bool(getattr(section, spec.name))
     return spec.on
+
+
+def store_refusals(settings: Settings, known: Iterable[DialectSpec]) -> list[str]:
+    """A line for each dialect that is on and needs more than the store of `store.kind` can do."""
+    kind = settings.get(StoreOptions).kind
+    lines = (refusal(spec.name, spec.needs, kind) for spec in spoken(settings, known))
+    return [line for line in lines if line]
 
 
 def app_server_reads(settings: Settings, known: Iterable[DialectSpec]) -> tuple[bytes, ...] | None:

@@ -10,9 +10,10 @@ from operator import attrgetter, itemgetter
 import trio
 
 from router.common.numbers import next_epoch
+from router.common.options import Settings
 from router.common.position import AfterOffset
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY, Append, ExpireLog, Item, Reads, Renewal, Results, Writes, limits
+from router.store.base import LARGE_BODY, Append, ExpireLog, Item, Reads, Renewal, Results, Store, Writes, limits
 from router.store.changes import KEEP_EXPIRY, Record, RecordName, make
 from router.store.memory_log import ENTRY_BYTES, MemoryLog
 
@@ -268,3 +269,13 @@ class MemoryStore:
             ("log", sum(len(log.events) for log in self._logs.values())),
             ("table", len(self._records)),
         ]
+
+
+def new_store(settings: Settings, router: int) -> Store:
+    """See `router.store.registry.StoreModule`."""
+    return MemoryStore(settings.get(StoreOptions), router)
+
+
+def keeps(settings: Settings) -> tuple[str, str] | None:
+    """See `router.store.registry.StoreModule`. It has nothing from before."""
+    return None

@@ -48,9 +48,10 @@ import trio
 from router.common.files import FileError, open_own, take_folder
 from router.common.messages import EVERYTHING
 from router.common.numbers import next_epoch
+from router.common.options import Settings
 from router.common.position import AfterOffset, Last
-from router.common.settings import StoreOptions
-from router.store.base import Append, BadBatchError, Item, LogName, Reads, Renewal, Results, StoreError, Writes
+from router.common.settings import Data, StoreOptions
+from router.store.base import Append, BadBatchError, Item, LogName, Reads, Renewal, Results, Store, StoreError, Writes
 from router.store.changes import Record, RecordName, make, names
 from router.store.log_rows import LogRow, log_row, position_row
 from router.store.log_statements import MIGRATE_1, NOTE_SWEPT, READ_APPENDED, READ_LOGS
@@ -68,6 +69,8 @@ from router.store.statements import (
 )
 from router.store.thread import StoreThread
 
+STORE_FILE: Final = "store.sqlite3"
+"""In the data folder."""
 BUSY_TIMEOUT_S: Final = 5.0
 # Measured with 200,000 items waiting: a checkpoint holds up one commit for 25 ms; at 16,000 pages that is 65 ms,
 # for a tenth less CPU a write; 1000, the default, gains 2 ms and costs a sixth more CPU.
@@ -523,3 +526,25 @@ def _apart(puts: dict[tuple[bytes, str], Item]) -> tuple[list[Any], bytes]:
             bodies.append(data)
             at += len(data)
     return rows, b"".join(bodies)
+
+
+def new_store(settings: Settings, router: int) -> Store:
+    """See `router.store.registry.StoreModule`."""
+    return SqliteStore(settings.get(StoreOptions), Path(settings.get(Data).dir) / STORE_FILE, router)
+
+
+def keeps(settings: Settings) -> tuple[str, str] | None:
+    """See `router.store.registry.StoreModule`. A file that cannot be read counts as one that has something."""
+    path = Path(settings.get(Data).dir) / STORE_FILE
+    if not os.path.lexists(path):
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            if not db.execute("PRAGMA user_version").fetchone()[0]:  # just made: its schema comes with the version
+                return None
+            row = db.execute("SELECT EXISTS (SELECT 1 FROM record) OR EXISTS (SELECT 1 FROM inbox)").fetchone()
+            if not row[0]:
+                return None
+    except sqlite3.Error:
+        pass
+    return f"{STORE_FILE} beside it", f"move {STORE_FILE} away"

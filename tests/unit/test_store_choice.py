@@ -26,7 +26,7 @@ from router.store.base import (
     Writes,
 )
 from router.store.memory import MemoryStore
-from router.store.select import open_store
+from router.store.registry import open_store
 from router.store.sqlite import SqliteStore
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from router.common.errors import MendableError
 from router.common.metrics import Metric
 from router.common.options import Settings
+from router.common.store_kinds import Shape
 from router.dialects import DialectSpec, ForeignConfig, ForeignSettings
 from router.dialects.pusher.protocol import NAME, TABLES, PusherOptions
 
@@ -75,6 +76,7 @@ SPEC: Final = DialectSpec(
         "webhook.tick_failed": "Periodic work of the webhooks raised an error; the trace follows.",
     },
     answers=TABLES,
+    needs=frozenset((Shape.TABLE, Shape.LOG)),
     routes=_routes,
     services=_services,
     read_on_device_port=_read_on_device_port,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from router.common.options import Settings
+from router.common.store_kinds import Shape
 from router.dialects import DialectSpec, Kept
 from router.dialects.simplepush.protocol import DEVICES, NAME, TABLES, SimplePushOptions
 
@@ -24,4 +25,11 @@ def _routes(context: Context) -> Iterable[Route]:
     return routes(context)
 
 
-SPEC: Final = DialectSpec(name=NAME, sections=(SimplePushOptions,), kept=_kept, routes=_routes, answers=TABLES)
+SPEC: Final = DialectSpec(
+    name=NAME,
+    sections=(SimplePushOptions,),
+    needs=frozenset((Shape.INBOX, Shape.TABLE)),
+    answers=TABLES,
+    kept=_kept,
+    routes=_routes,
+)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.common.metrics import Metric
 from router.common.options import Settings
+from router.common.store_kinds import Shape
 from router.dialects import AdminContext, DialectSpec, Kept
 from router.dialects.webpush.protocol import DEVICES, NAME, TABLES, WebPushOptions
 
@@ -43,6 +44,7 @@ SPEC: Final = DialectSpec(
         Metric("nacks_other", "counter", "nack commands of WebPush with another code, or none."),
     ),
     answers=TABLES,
+    needs=frozenset((Shape.INBOX, Shape.COLLAPSE, Shape.TABLE, Shape.SETS)),
     kept=_kept,
     routes=_routes,
     admin_routes=_admin_routes,

@@ -1,0 +1,45 @@
+"""Opens the store that the settings ask for. What a store can do stands in `router.common.store_kinds`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple, Protocol, cast
+
+from router.common import store_kinds
+from router.common.options import Settings
+from router.common.settings import StoreOptions
+from router.store.base import Store
+
+
+class Remains(NamedTuple):
+    """Where a store keeps what outlives its router."""
+
+    where: str  # for an error
+    to_begin_anew: str  # what to do so that there is nothing
+
+
+class StoreModule(Protocol):
+    """What the module of a store has."""
+
+    def new_store(self, settings: Settings, router: int) -> Store:
+        """A store for the router of this number, not opened."""
+
+    def keeps(self, settings: Settings) -> tuple[str, str] | None:
+        """The members of a `Remains` if there are registrations or messages from before, as far as can be told."""
+
+
+def open_store(settings: Settings, router: int = 0) -> Store:
+    """The store of `store.kind` for the router of this number, not yet opened: its `open` is awaited by the owner."""
+    return _module(settings).new_store(settings, router)
+
+
+def keeps_something(settings: Settings) -> Remains | None:
+    """Where a store that outlives its router has registrations or messages, as far as can be told; None: it has none. A
+    store that cannot be read counts as one that has."""
+    kept = _module(settings).keeps(settings)
+    return None if kept is None else Remains(*kept)
+
+
+def _module(settings: Settings) -> StoreModule:
+    kind = store_kinds.by_name(settings.get(StoreOptions).kind)
+    return cast(StoreModule, importlib.import_module(kind.module))
