@@ -24,7 +24,7 @@ from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.position import LogEvent
 from router.common.token import Tokens
-from router.dialects import DialectSpec
+from router.dialects import DialectSpec, is_on
 from router.dialects import specs as app_server_specs
 from router.store.base import Item
 
@@ -374,6 +374,17 @@ class Context:
     unix_time: Callable[[], float]
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherListener:
+    """A port for devices besides the device port: there a transport of the dialect's reads the first bytes."""
+
+    setting: str
+    """Which setting has its port, as `section.key`. It belongs into AT_START: a change needs a restart."""
+    port: Callable[[Settings], int]
+    """What the setting is; 0: there is no such port."""
+    transport: Transport
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceSide:
     """The device side of a dialect."""
@@ -385,12 +396,24 @@ class DeviceSide:
     """Of the device port that it serves: `/*` at the end stands for every last part, `/**` for all that follows."""
     rank: int = 0
     """Where dialects share a path, the lower is asked first whether it claims a connection."""
+    listeners: tuple[FurtherListener, ...] = ()
 
 
 def sides() -> list[DeviceSide]:
     """Those of all dialects that have a module here, in the order of their names."""
     names = sorted(found.name for found in pkgutil.iter_modules(__path__))
     return [importlib.import_module(f"{__name__}.{name}").SIDE for name in names]
+
+
+def further_listeners(settings: Settings) -> list[FurtherListener]:
+    """Those that the settings want, of the dialects that are on."""
+    found = [listener for side in sides() if is_on(settings, side.spec) for listener in side.listeners]
+    return [listener for listener in found if listener.port(settings)]
+
+
+def further_ports(settings: Settings) -> list[tuple[str, int]]:
+    """Their settings and ports."""
+    return [(listener.setting, listener.port(settings)) for listener in further_listeners(settings)]
 
 
 def specs() -> list[DialectSpec]:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -158,8 +159,8 @@ class ForkServer:
         """Whether it can be sent requests."""
         return self._socket.fileno() >= 0 and not self.process.ended.is_set()
 
-    async def spawn(self, kind: str, shard: int = -1, listener: socket.socket | None = None) -> Child:
-        """Fork a process; it inherits the listener.
+    async def spawn(self, kind: str, shard: int = -1, listeners: Iterable[socket.socket] = ()) -> Child:
+        """Fork a process; it inherits the listeners.
 
         Raises: ForkServerFailed, and the fork server is killed: it has died, or stands still. SpawnRefused.
         """
@@ -168,7 +169,7 @@ class ForkServer:
         except OSError as error:
             raise SpawnRefused(str(error)) from None
         with theirs:
-            fds = [theirs.fileno()] + ([] if listener is None else [listener.fileno()])
+            fds = [theirs.fileno(), *(listener.fileno() for listener in listeners)]
             try:
                 told, descriptors = await self._ask({"spawn": kind, "number": shard}, fds)
                 if "refused" in told:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from router.common import logs
@@ -16,28 +18,29 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 class Listeners:
     """Opened by the supervisor, and kept for as long as it runs."""
 
-    def __init__(self, options: Listen, workers: int) -> None:
-        """Raises: ListenError."""
-        self.devices: list[socket.socket] = []
-        port = options.device_port
+    def __init__(self, options: Listen, workers: int, further: Iterable[tuple[str, int]] = ()) -> None:
+        """further: ports for devices besides the device port, each with the name of its option. Raises: ListenError."""
+        self.devices: list[list[socket.socket]] = [[] for _ in range(workers)]
+        """Of each worker, the device port's first."""
         try:
-            # SO_REUSEPORT would let us share the port with another program: check first that it is free.
-            open_listener(options.host, port, options.backlog, "listen.device_port").close()
-            for _ in range(workers):
-                listener = open_listener(options.host, port, options.backlog, "listen.device_port", reuse_port=True)
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.devices.append(listener)
-                port = listener.getsockname()[1]
+            for option, port in (("listen.device_port", options.device_port), *further):
+                # SO_REUSEPORT would let us share the port with another program: check first that it is free.
+                open_listener(options.host, port, options.backlog, option).close()
+                for listeners in self.devices:
+                    listener = open_listener(options.host, port, options.backlog, option, reuse_port=True)
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    listeners.append(listener)
+                    port = listener.getsockname()[1]
             self.router = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
             self.admin = open_listener(options.admin_host, options.admin_port, 128, "listen.admin_port")
         except ListenError:
-            for listener in self.devices:
+            for listener in chain(*self.devices):
                 listener.close()
             raise
 
     def close(self) -> None:
         """Close what is still open."""
-        for listener in (*self.devices, self.router, self.admin):
+        for listener in (*chain(*self.devices), self.router, self.admin):
             listener.close()
 
     def with_ports(self, settings: Settings) -> Settings:
@@ -45,7 +48,7 @@ class Listeners:
         options = settings.get(Listen)
         settings = settings.replace(
             Listen,
-            device_port=self.devices[0].getsockname()[1],
+            device_port=self.devices[0][0].getsockname()[1],
             router_port=self.router.getsockname()[1],
             admin_port=self.admin.getsockname()[1],
         )

@@ -122,9 +122,9 @@ class Reload:
     async def _spawn(self, fork_server: ForkServer, kind: str, slot: Slot | None = None) -> Child:
         if self._farm.stopping.is_set():
             raise _Stopping
-        shard, listener = (-1, None) if slot is None else (slot.shard, slot.listener)
+        shard, listeners = (-1, []) if slot is None else (slot.shard, slot.listeners)
         try:
-            return await self._farm.spawn(kind, shard, listener, fork_server)
+            return await self._farm.spawn(kind, shard, listeners, fork_server)
         except ForkServerFailed as error:
             raise _ForkServerLost(f"{slot.name if slot else kind}: the fork server {error}") from None
         except SpawnRefused as error:

@@ -19,8 +19,8 @@ from router.common.options import from_mapping
 def served(mapping: dict[str, Any]) -> Served:
     """For `router.common.fork_server`, with the settings as a mapping.
 
-    Each process inherits its line to the supervisor, and, but for the check, its listener. An exception that ends it is
-    sent on the line.
+    Each process inherits its line to the supervisor, and, but for the check, its listeners. An exception that ends it
+    is sent on the line.
     """
     settings = from_mapping(all_sections(), mapping)
 
@@ -37,7 +37,8 @@ def served(mapping: dict[str, Any]) -> Served:
         return router.process.run(settings, socket.socket(fileno=descriptors[1]), descriptors[0])
 
     def run_worker(number: int, descriptors: list[int]) -> int:
-        return farm.worker.main.run(settings, number, socket.socket(fileno=descriptors[1]), descriptors[0])
+        listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
+        return farm.worker.main.run(settings, number, listeners, descriptors[0])
 
     runners = {"check": check, "router": run_router, "worker": run_worker}
     told = {kind: _telling(runner) for kind, runner in runners.items()}

@@ -22,10 +22,10 @@ ROUTER_STOP_S: Final = 5.0
 class Slot:
     """One process that must run: the router, or the worker of one shard."""
 
-    def __init__(self, kind: str, shard: int, listener: socket.socket) -> None:
+    def __init__(self, kind: str, shard: int, listeners: list[socket.socket]) -> None:
         self.kind = kind
         self.shard = shard
-        self.listener = listener
+        self.listeners = listeners
         self.child: Child | None = None
         self.fork_server: ForkServer | None = None  # where the next one comes from; None: from the farm's
         self.turn = trio.Lock()
@@ -78,7 +78,7 @@ class RunningFarm(Protocol):
     async def start_fork_server(self, settings: Settings) -> ForkServer:
         """A fork server that has imported everything. Raises: ForkServerFailed."""
 
-    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, fork_server: ForkServer) -> Child:
+    async def spawn(self, kind: str, shard: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
         """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
 
     async def joined(self, child: Child) -> bool:

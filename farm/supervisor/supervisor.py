@@ -25,7 +25,7 @@ import trio
 import zmq
 
 from farm import capacity
-from farm.dialects import specs
+from farm.dialects import further_ports, specs
 from farm.settings import AdminOptions, FarmOptions, WorkerOptions
 from farm.supervisor import admin, data_folder, health
 from farm.supervisor.children import (
@@ -67,11 +67,11 @@ class Supervisor:
 
     def __init__(self, settings: Settings, workers: int, read_again: Callable[[], Settings]) -> None:
         """read_again: reads the settings anew from where they came from. Raises: ListenError."""
-        self.listeners = Listeners(settings.get(Listen), workers)
+        self.listeners = Listeners(settings.get(Listen), workers, further_ports(settings))
         self.given = settings  # as they were read
         self.settings = self.listeners.with_ports(settings)
         self.read_again = read_again
-        self.router = Slot("router", -1, self.listeners.router)
+        self.router = Slot("router", -1, [self.listeners.router])
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.fork_server: ForkServer | None = None
         self.link = StatusLink(zmq.Context(), address(Path(settings.get(Data).dir)))
@@ -188,9 +188,9 @@ class Supervisor:
             self._failed = True
             self.stopping.set()
 
-    async def spawn(self, kind: str, shard: int, listener: socket.socket | None, fork_server: ForkServer) -> Child:
+    async def spawn(self, kind: str, shard: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
         """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
-        child = await fork_server.spawn(kind, shard, listener)
+        child = await fork_server.spawn(kind, shard, listeners)
         self._children.add(child)
         self._nursery.start_soon(self._forget_ended, child)
         logs.debug("process.started", kind=kind, shard=shard, pid=child.pid)
@@ -208,7 +208,7 @@ class Supervisor:
                 fork_server = self.fork_server
             if fork_server is not None and fork_server.alive:
                 try:
-                    spawned = self.spawn(slot.kind, slot.shard, slot.listener, fork_server)
+                    spawned = self.spawn(slot.kind, slot.shard, slot.listeners, fork_server)
                     return await self._tell_if_lost(fork_server, spawned)
                 except ForkServerFailed:
                     pass  # there will be another one
@@ -327,7 +327,8 @@ class Supervisor:
                 child.notice()
         self._skip_notice.set()
         for slot in self.workers:
-            slot.listener.close()
+            for listener in slot.listeners:
+                listener.close()
         router = self.router.child
         workers = [child for child in self._children if child is not router]
         await self.end(workers, drain.seconds + self.settings.get(WorkerOptions).close_timeout + grace)

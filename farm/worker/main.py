@@ -15,7 +15,7 @@ import trio
 import zmq
 
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
-from farm.dialects import Context, DeviceSide, Dialect, sides, specs
+from farm.dialects import Context, DeviceSide, Dialect, further_listeners, further_ports, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
 from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health
@@ -72,8 +72,9 @@ class Worker:
     """Everything a worker is made of, wired."""
 
     def __init__(
-        self, settings: Settings, shard: int, listener: socket.socket, context: zmq.Context[zmq.Socket[bytes]]
+        self, settings: Settings, shard: int, listeners: list[socket.socket], context: zmq.Context[zmq.Socket[bytes]]
     ) -> None:
+        """listeners: the device port's first, then those of dialects that have a port of their own."""
         options = settings.get(WorkerOptions)
         data = Path(settings.get(Data).dir)
         self.settings = settings
@@ -116,7 +117,8 @@ class Worker:
             settings.get(LimitOptions),
         )
         self.poller.register(self.link.fileno, READ)
-        self.sockets.listen(listener)
+        self.sockets.listen(listeners[0])
+        self._listen_further(listeners[1:])
         self._pauses = GarbagePauses(self.counters)
 
     def _heard(self, words: list[Any]) -> None:
@@ -195,6 +197,16 @@ class Worker:
                     give_back()
             guarded("worker.link_failed", self.link.pump)
 
+    def _listen_further(self, listeners: list[socket.socket]) -> None:
+        """Which dialect's a listener is its port tells. One that no dialect wants any more stays open and unused."""
+        by_port = {listener.getsockname()[1]: listener for listener in listeners}
+        for further in further_listeners(self.settings):
+            listener = by_port.get(further.port(self.settings))
+            if listener is not None:
+                self.sockets.listen(listener, further.transport)
+            else:  # it was not wanted when the farm was started
+                logs.warning("worker.listener_needs_restart", setting=further.setting)
+
     def _beat(self) -> None:
         self.link.beat(self.snapshot())
 
@@ -259,13 +271,13 @@ def check(settings: Settings) -> None:
     by_path(_dialects(settings, Tokens(keys), WorkerCounters()))
 
 
-def run(settings: Settings, shard: int, listener: socket.socket, line: int | None) -> int:
-    """Run a worker on an open listener until SIGTERM, or until the supervisor's end of `line` closes.
+def run(settings: Settings, shard: int, listeners: list[socket.socket], line: int | None) -> int:
+    """Run a worker on open listeners until SIGTERM, or until the supervisor's end of `line` closes.
 
     Returns: exit code.
     """
     return lifecycle.run(
-        lambda context: Worker(settings, shard, listener, context), settings, line, "worker", shard=shard
+        lambda context: Worker(settings, shard, listeners, context), settings, line, "worker", shard=shard
     )
 
 
@@ -276,7 +288,8 @@ def run_single(settings: Settings, shard: int) -> int:
     """
     raise_descriptor_limit()
     options = settings.get(Listen)
-    listener = open_listener(options.host, options.device_port, options.backlog, "listen.device_port", reuse_port=True)
+    ports = (("listen.device_port", options.device_port), *further_ports(settings))
+    listeners = [open_listener(options.host, port, options.backlog, name, reuse_port=True) for name, port in ports]
     if not settings.get(EndpointOptions).url:
         settings = settings.replace(EndpointOptions, url=base_url(options.host, options.router_port))
-    return run(settings, shard, listener, None)
+    return run(settings, shard, listeners, None)

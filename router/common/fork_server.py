@@ -39,7 +39,8 @@ from typing import Any, Final
 import msgspec
 
 PACKET_BYTES: Final = 1_048_576
-MOST_DESCRIPTORS: Final = 2
+MOST_DESCRIPTORS: Final = 64
+"""That a process inherits: its line, and its listeners."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What may come from a terminal to all of us. The client decides what it means: the server ignores them, and what it
 forks all but SIGTERM."""

@@ -92,6 +92,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "worker.fanout_behind": "More events wait for subscribers than may: they are written at once, others wait.",
     "worker.joined": "A worker has joined the router.",
     "worker.link_failed": "A worker's link to the router raised an error; the trace follows.",
+    "worker.listener_needs_restart": "A port of a dialect was set after the farm was started; restart to open it.",
     "worker.lost": "A worker's lease ended: its devices count as away until it joins again.",
     "worker.tick_failed": "Periodic work of a worker raised an error; the trace follows.",
 }

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import h11
 import pytest
-from support.plain_http import MAX_BODY, Client, Plain, get
+from support.plain_dialect import MAX_BODY, Plain
+from support.plain_http import Client, get
 from support.shard import Shard
 
 from farm.worker.frames import encode_text

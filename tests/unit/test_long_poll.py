@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from support.plain_http import Client, Plain, get
+from support.plain_dialect import Plain
+from support.plain_http import Client, get
 from support.shard import ROOM, Shard
 
 from farm.worker.connection import IDLE, OPEN

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import h11
 import pytest
-from support.plain_http import LINES, Client, Plain, get
+from support.plain_dialect import LINES, Plain
+from support.plain_http import Client, get
 from support.shard import PATIENCE_S, ROOM, Shard
 
 from router.common import messages as v

@@ -6,7 +6,7 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.plain_http import CHUNKS, POLLS
+from support.plain_dialect import CHUNKS, POLLS
 from wsproto.connection import Connection as WsConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage

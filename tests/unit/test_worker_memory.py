@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.plain_http import Plain, get
+from support.plain_dialect import Plain
+from support.plain_http import get
 from support.shard import CHANNEL, HELLO, KEY, ROOM, Shard
 
 import farm.dialects.webpush
@@ -395,8 +396,10 @@ def test_what_has_gone_leaves_nothing(state: Callable[[Bench], object], shard: S
             shard.clock.pass_by(0.25)
             shard.sockets.tick()
         bench.answer()  # what was asked is answered, if late
+        for _ in range(2):  # what the last have sent, and that they have gone
+            bench.look()
         for client in bench.clients:
             client.close()
-        assert not len(shard.sockets)
+        assert not len(shard.sockets), end.__name__
         assert +living == {}, end.__name__
     assert kinds() - before == {}

@@ -1,0 +1,65 @@
+"""The ports that a farm listens on: the device port and those of dialects, one listener of each for each worker."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+from support.common import deaf_port, settings_with
+
+import farm.dialects
+from farm.dialects import DeviceSide, Dialect, FurtherListener, further_listeners, further_ports
+from farm.supervisor.listeners import Listeners
+from farm.worker.transports import HTTP
+from router.common.listener import ListenError
+from router.common.options import Section, Settings, option
+from router.common.settings import Listen
+from router.dialects import DialectSpec
+
+OPTIONS = Listen(host="127.0.0.1", device_port=0, router_port=0, admin_port=0)
+
+
+@pytest.fixture
+def free() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def listeners(free: int) -> Iterator[Listeners]:
+    opened = Listeners(OPTIONS, 3, [("one.port", free)])
+    yield opened
+    opened.close()
+
+
+def test_each_worker_has_a_listener_of_each_port(listeners: Listeners, free: int) -> None:
+    device_port = listeners.devices[0][0].getsockname()[1]
+    assert [[one.getsockname()[1] for one in each] for each in listeners.devices] == [[device_port, free]] * 3
+    settings = listeners.with_ports(settings_with((Listen, {"device_port": 0})))
+    assert settings.get(Listen).device_port == device_port
+
+
+def test_a_port_that_is_taken_is_said_with_its_setting_and_nothing_stays_open() -> None:
+    with deaf_port() as taken, pytest.raises(ListenError, match=f"one.port: .* port {taken}"):
+        Listeners(OPTIONS, 2, [("one.port", taken)])
+
+
+@dataclass(frozen=True)
+class One(Section):
+    SECTION: ClassVar[str] = "one"
+    port: int = option(0, "a port", ge=0)
+
+
+@pytest.mark.parametrize(("on", "port", "wanted"), [(True, 7000, True), (True, 0, False), (False, 7000, False)])
+def test_a_port_is_wanted_where_its_dialect_is_on_and_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, on: bool, port: int, wanted: bool
+) -> None:
+    listener = FurtherListener("one.port", lambda settings: settings.get(One).port, HTTP)
+    side = DeviceSide(spec=DialectSpec(name="one", on=on), make=lambda _: Dialect(), listeners=(listener,))
+    monkeypatch.setattr(farm.dialects, "sides", lambda: [side])
+    settings = Settings((One(port),))
+    assert further_listeners(settings) == [listener] * wanted
+    assert further_ports(settings) == [("one.port", port)] * wanted
