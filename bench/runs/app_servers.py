@@ -51,7 +51,7 @@ class PushPlan:
     batch: int = 0
 
 
-def hire(processes: LoadProcesses, setup: Setup, plan: PushPlan, away: Away | None = None) -> list[Child]:
+def start_app_servers(processes: LoadProcesses, setup: Setup, plan: PushPlan, away: Away | None = None) -> list[Child]:
     """Start the app servers, for all endpoints that devices reported; `go` makes them push."""
     endpoints, channels = setup.endpoints, setup.channels
     if away is not None:

@@ -130,7 +130,7 @@ def measure(
       BenchError: events can't be posted to that address, or a load process ended.
     """
     processes = subscribers.processes
-    publisher = _hire(subscribers, plan)
+    publisher = _start_publisher(subscribers, plan)
     runs = []
     for rate in (*((0.0,) if plan.flat_out else ()), *((plan.rate,) if plan.rate else ())):
         if not processes.interrupt.requested:
@@ -139,7 +139,7 @@ def measure(
     return runs
 
 
-def _hire(subscribers: Subscribers, plan: Plan) -> Child:
+def _start_publisher(subscribers: Subscribers, plan: Plan) -> Child:
     """Start the app servers."""
     parts = urlsplit(plan.router)
     try:

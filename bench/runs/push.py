@@ -14,7 +14,7 @@ from bench.load.samples import ACCEPTED, Account, Pushes, account
 from bench.machine.procfs import cores
 from bench.machine.usage import Meter, Usage
 from bench.progress import Progress
-from bench.runs.app_servers import START_SECONDS, Outcome, PushPlan, hire, wait_for_pushers
+from bench.runs.app_servers import START_SECONDS, Outcome, PushPlan, start_app_servers, wait_for_pushers
 from bench.runs.away import Away
 from bench.runs.collected import Held, Setup
 from bench.runs.load import Load
@@ -78,7 +78,7 @@ def measure(
     """
     if processes.interrupt.requested:
         return []
-    run = _Run(processes, farm, users, hire(processes, setup, plan, away), plan, progress, away)
+    run = _Run(processes, farm, users, start_app_servers(processes, setup, plan, away), plan, progress, away)
     runs = [_push(run, plan.rate)]
     if plan.half and not processes.interrupt.requested:
         reached = runs[0]["pushes_a_second" if away else "notifications_a_second"] / 2

@@ -5,12 +5,11 @@ from typing import Final
 
 from bench.errors import BenchError
 from bench.load.link import Message
-from bench.runs.app_servers import Outcome, PushPlan, hire
+from bench.runs.app_servers import START_SECONDS, Outcome, PushPlan, start_app_servers
 from bench.runs.collected import Setup
 from bench.runs.load_processes import Child, LoadProcesses
 from bench.runs.virtual_users import RECEIVE_SECONDS
 
-START_SECONDS: Final = 0.1
 END_SECONDS: Final = 60.0
 
 
@@ -19,7 +18,7 @@ class Traffic:
 
     def __init__(self, processes: LoadProcesses, setup: Setup, plan: PushPlan) -> None:
         self.processes = processes
-        self.children = hire(processes, setup, plan)
+        self.children = start_app_servers(processes, setup, plan)
         self._outcome = Outcome()
         self._waiting: set[int] = set()
 
