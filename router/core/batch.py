@@ -83,7 +83,8 @@ def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None
         found = {
             device: _left(device, results.inboxes[device], gone) for device in devices if device in results.inboxes
         }
-        _tell(many_done, status, {device: _part(items, EVERYTHING) for device, items in found.items() if items})
+        many_status = FAILED if results.failed and not results.failed.isdisjoint(devices) else status
+        _tell(many_done, many_status, {device: _part(items, EVERYTHING) for device, items in found.items() if items})
     for record_key, record_done in batch.records:
         _tell(record_done, FAILED if record_key in unreadable else status, results.records.get(record_key))
     for name, log_done in batch.logs:
@@ -98,6 +99,19 @@ def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None
             _tell(change_done, FAILED if ("change", place) in bad else status, changed)
     for commit_done in batch.commits:
         _tell(commit_done, status if status != OK else outcome.commits)
+
+
+def note_failed(batch: Batch, outcome: Outcome) -> None:
+    """Enter what the store says of keys that have failed where it is looked for: by item, record, log and change."""
+    failed, writes, reads = outcome.results.failed, batch.writes, batch.reads
+    outcome.bad.update(key for key in writes.puts if key[0] in failed)
+    outcome.bad.update(("change", place) for place, (name, _) in enumerate(writes.changes) if name[1] in failed)
+    outcome.bad.update(("log", place) for place, write in enumerate(writes.logs) if write.channel in failed)
+    unreadable = outcome.results.unreadable
+    unreadable.update(failed.intersection(reads.inboxes))
+    unreadable.update(name for name in reads.records if name[1] in failed)
+    unreadable.update(log for log in reads.logs if log[0] in failed)
+    outcome.commits = FAILED
 
 
 def _tell(done: Callable[..., None], *heard: Any) -> None:

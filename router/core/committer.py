@@ -21,9 +21,8 @@ acknowledges without end has a share of each commit: what is beyond goes with th
 
 from __future__ import annotations
 
-import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from itertools import islice
 from typing import Final
 
@@ -47,6 +46,7 @@ from router.core.batch import (
     RecordDone,
     SlotName,
     call_back,
+    note_failed,
 )
 from router.core.record_cache import RecordCache
 from router.store.base import (
@@ -66,11 +66,8 @@ from router.store.changes import KEEP_EXPIRY, UNCHANGED, Change, Changed, Put, R
 
 _PROBE: Final = "probe"
 """Space of a record that is written to see whether the store can write."""
-_MARK: Final = ("mark", b"seq")
-"""Name of the record that holds a number which no item's place in the order of arrival is above."""
-_MARK_AHEAD: Final = SECOND
-"""So far above the last item it is put, so that it is written once in a second."""
-_mark_value: Final = struct.Struct(">Q")
+_AHEAD: Final = SECOND
+"""So far above the last sequence their ceiling is put, so that it is written once in a second."""
 _SHARE: Final = 8
 """Of a commit's writes one device may have this part for its acknowledgements."""
 _NO_RECORD: Final = (b"", -2)
@@ -118,7 +115,7 @@ class GroupCommitter:
         self._pushes_done = 0
         self._chars = 0
         self._unremoved: dict[SlotName, int] = {}  # removals that failed
-        self._mark = 0
+        self._ceiling = 0  # of the sequences that may be stored
         # As how many writes the read of an inbox counts: as the last ones were large. At first they are thought to be.
         self._inbox_weight = max(1, options.batch_limit // _FIRST_READS)
         self._idle: trio.Event | None = None
@@ -141,12 +138,7 @@ class GroupCommitter:
     async def open(self) -> None:
         """Open the store. Raises: StoreError."""
         await self._store.open()
-        found = await self._store.apply(Writes(), Reads(records={_MARK}), 0)
-        value = found.records.get(_MARK)
-        if value is not None and len(value) == _mark_value.size:
-            (self.newest,) = _mark_value.unpack(value)
-        else:  # an older release has written it, or nobody
-            self.newest = await self._store.highest()
+        self.newest = await self._store.highest()
 
     # ------------------------------------------------------------------ how it stands
 
@@ -219,8 +211,8 @@ class GroupCommitter:
         if item.body is not None:
             batch.chars += len(item.body)
             self._chars += len(item.body)
-        if item.seq > self._mark:
-            self._put_mark(self._batches[0], item.seq)
+        if item.seq > self._ceiling:
+            self._raise_ceiling(item.seq)
 
     def _displace(self, batch: Batch, key: SlotName) -> None:
         """A put replaces what was to be removed."""
@@ -236,9 +228,8 @@ class GroupCommitter:
             batch.chars += len(body)
             self._chars += len(body)
 
-    def _put_mark(self, batch: Batch, seq: int) -> None:
-        self._mark = min(seq + _MARK_AHEAD, 2**63 - 1)
-        batch.writes.records[_MARK] = (_mark_value.pack(self._mark), 0)
+    def _raise_ceiling(self, sequence: int) -> None:
+        self._ceiling = self._batches[0].writes.ceiling = min(sequence + _AHEAD, 2**63 - 1)
 
     def remove(self, device: bytes, slot: str, version: int = ANY_VERSION, push: bool = False) -> None:
         """Forget the item of a slot if its version is at most `version`. push: an app server wants it."""
@@ -331,6 +322,8 @@ class GroupCommitter:
         batch.writes.logs.append(event)
         batch.appends.append(done)
         self._pushed(batch, event.body)
+        if event.sequence > self._ceiling:
+            self._raise_ceiling(event.sequence)
 
     def expire_log(self, channel: bytes, expires: int) -> None:
         """End a channel's log at this time (unix seconds; 0: only as its events do), or at once if that has passed."""
@@ -470,7 +463,7 @@ class GroupCommitter:
         if batch.reads.inboxes:
             self._weigh_inboxes(len(batch.reads.inboxes), outcome.results.inboxes)
         call_back(batch, outcome, self._unremoved)
-        if self._unremoved and outcome.status == OK and len(batch.writes):
+        if self._unremoved and outcome.status == OK and len(batch.writes) and not outcome.results.failed:
             self._remove_again()
         flush()
 
@@ -492,11 +485,13 @@ class GroupCommitter:
             for name in batch.writes.records:
                 self._cache.drop(name)
             self._keep_removals(batch)
-            if _MARK in batch.writes.records and self._batches:
-                self._put_mark(self._batches[0], self._mark)
-            elif _MARK in batch.writes.records:
-                self._mark = 0
+            if batch.writes.ceiling and self._batches:
+                self._batches[0].writes.ceiling = self._ceiling
+            elif batch.writes.ceiling:
+                self._ceiling = 0
             return Outcome(FAILED, Results())
+        if outcome.results.failed:
+            self._failed_keys(batch, outcome)
         if not self.healthy and len(batch.writes):  # reading alone works on a full disk too
             self.healthy = True
             logs.limited("store.recovered", failures=self.failures)
@@ -509,7 +504,8 @@ class GroupCommitter:
         """Something in the batch can't be written: find it by halves, in the order in which a store writes."""
         writes = batch.writes
         parts: list[tuple[SlotName | Place | None, Writes]]
-        parts = [(None, Writes(renewals=[renewal])) for renewal in writes.renewals]
+        parts = [(None, Writes(ceiling=writes.ceiling))] if writes.ceiling else []
+        parts += [(None, Writes(renewals=[renewal])) for renewal in writes.renewals]
         parts += [(None, Writes(removals={key: version})) for key, version in writes.removals.items()]
         parts += [(key, Writes(puts={key: item})) for key, item in writes.puts.items()]
         parts += [(None, Writes(records={name: value})) for name, value in writes.records.items()]
@@ -540,6 +536,7 @@ class GroupCommitter:
                 continue
             outcome.results.refused |= found.refused
             outcome.results.evicted += found.evicted
+            outcome.results.failed |= found.failed
             places = [name[1] for name, part in some if name is not None and part.logs]
             for place, end in zip(places, found.appended, strict=True):
                 assert type(place) is int
@@ -551,12 +548,27 @@ class GroupCommitter:
         read = await self._store.apply(Writes(), batch.reads, now)
         read.refused, read.evicted = outcome.results.refused, outcome.results.evicted
         read.appended, read.changes = appended, changes
+        read.failed |= outcome.results.failed
         outcome.results = read
         return outcome
 
-    def _keep_removals(self, batch: Batch) -> None:
-        """Those of a batch that failed: but where a put has come since, which replaces what they name."""
+    def _failed_keys(self, batch: Batch, outcome: Outcome) -> None:
+        """The store could do a part of the batch only."""
+        failed = outcome.results.failed
+        note_failed(batch, outcome)
+        self.failures += 1
+        logs.limited("store.failed", at="error", keys=len(failed))
+        for name in batch.writes.records:
+            if name[1] in failed:
+                self._cache.drop(name)
+        self._keep_removals(batch, failed)
+
+    def _keep_removals(self, batch: Batch, of: Container[bytes] | None = None) -> None:
+        """Those of a batch that failed, or of these devices: but where a put has come since, which replaces what they
+        name."""
         for key, version in (batch.displaced | batch.writes.removals).items():
+            if of is not None and key[0] not in of:
+                continue
             later = next((waiting for waiting in self._batches if key in waiting.writes.puts), None)
             if later is not None:
                 later.displaced[key] = max(version, later.displaced.get(key, version))
@@ -621,4 +633,5 @@ def _joined(parts: Iterable[Writes]) -> Writes:
         joined.logs += part.logs
         joined.changes += part.changes
         joined.renewals += part.renewals
+        joined.ceiling = max(joined.ceiling, part.ceiling)
     return joined

@@ -33,7 +33,7 @@ LogName = tuple[bytes, Position]
 ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
 
-MAX_OFFSET = 2**61
+MAX_OFFSET = 2**53 - 1
 """The highest offset that an event may be given by its dialect."""
 
 LARGE_BODY = 8192
@@ -118,9 +118,11 @@ class Writes:
     # Made in order.
     logs: list[Append | ExpireLog] = field(default_factory=list)
     renewals: list[Renewal] = field(default_factory=list)
+    # No sequence above this will be written until it is raised; 0: as before. Kept for `Store.highest`.
+    ceiling: int = 0
 
     def __len__(self) -> int:
-        records = len(self.records) + len(self.changes) + len(self.renewals)
+        records = len(self.records) + len(self.changes) + len(self.renewals) + (self.ceiling > 0)
         return len(self.puts) + len(self.removals) + records + len(self.logs)
 
 
@@ -153,6 +155,9 @@ class Results:
     logs: dict[LogName, LogSlice] = field(default_factory=dict)
     # Devices, names of records and of logs.
     unreadable: set[bytes | RecordName | LogName] = field(default_factory=set)
+    # Keys of devices, channels and records of which nothing is promised, though the rest of the batch is good: of a
+    # store in parts, one that could not do it.
+    failed: set[bytes] = field(default_factory=set)
 
 
 class Store(Protocol):
@@ -180,7 +185,8 @@ class Store(Protocol):
         """
 
     async def highest(self) -> int:
-        """The largest `seq` of all items, 0 without any. It may have to look at every item."""
+        """A number that no sequence of what is stored is above: the last `Writes.ceiling`, or where there has been none
+        the largest `seq` of all items, 0 without any. Then it looks at every item."""
 
     async def sweep(self, now: int, budget: int) -> int:
         """Look at up to `budget` entries, going on where the last sweep stopped, and delete the expired ones.

@@ -48,6 +48,7 @@ class MemoryStore:
         self._logs: dict[bytes, MemoryLog] = {}
         self._epoch = next_epoch(0, router, unix_time())
         self._items = 0
+        self._ceiling = 0
         self._now = 0
         self.used = 0
         self._round: Iterator[bool] | None = None
@@ -63,6 +64,7 @@ class MemoryStore:
         """See `Store.apply`."""
         await trio.lowlevel.checkpoint()
         results = Results()
+        self._ceiling = max(self._ceiling, writes.ceiling)
         for (device, slot), version in writes.removals.items():
             box = self._inboxes.get(device)
             if box is not None and (stored := box.get(slot)) is not None and stored.version <= version:
@@ -256,7 +258,7 @@ class MemoryStore:
     async def highest(self) -> int:
         """See `Store.highest`."""
         await trio.lowlevel.checkpoint()
-        return max((item.seq for box in self._inboxes.values() for item in box.values()), default=0)
+        return self._ceiling or max((item.seq for box in self._inboxes.values() for item in box.values()), default=0)
 
     async def close(self) -> None:
         """Nothing to flush."""

@@ -77,6 +77,8 @@ BUSY_TIMEOUT_S: Final = 5.0
 CHECKPOINT_PAGES: Final = 2000
 REOPEN_AFTER_S: Final = 60.0
 """If every call of so long has failed, the connection is made anew."""
+CEILING: Final = ("mark", b"seq")
+"""Name of the record that holds the last `Writes.ceiling`."""
 _MEASURE_EVERY: Final = 256  # commits
 _ROW_BYTES: Final = 160
 """Of a row besides its texts: a guess, on the high side, until what is used is measured again."""
@@ -173,8 +175,8 @@ class SqliteStore:
         return await self._run(lambda: self._sweep(now, budget))
 
     async def highest(self) -> int:
-        """See `Store.highest`. It goes through the whole table."""
-        return await self._run(lambda: int(self._db().execute("SELECT coalesce(max(seq), 0) FROM inbox").fetchone()[0]))
+        """See `Store.highest`."""
+        return await self._run(self._highest)
 
     async def close(self) -> None:
         """See `Store.close`. May be called at any time, and again."""
@@ -327,6 +329,8 @@ class SqliteStore:
         for renewal in writes.renewals:
             self._renew(db, renewal, now)
         records = self._changed(db, writes, now, results) if writes.changes else writes.records
+        if writes.ceiling:
+            records = records | {CEILING: (writes.ceiling.to_bytes(8, "big"), 0)}
         if writes.puts or writes.removals or records or writes.logs:
             self._write(db, writes, records, now, results)
             self._guess(db, writes, records)
@@ -336,6 +340,14 @@ class SqliteStore:
             except _UNREADABLE:
                 self._read_apart(db, writes, reads, now, results)
         return results
+
+    def _highest(self) -> int:
+        db = self._db()
+        results = Results()
+        self._read_tables(db, Reads(records={CEILING}), 0, results)
+        if (value := results.records.get(CEILING)) is not None:
+            return int.from_bytes(value, "big")
+        return int(db.execute("SELECT coalesce(max(seq), 0) FROM inbox").fetchone()[0])
 
     def _changed(
         self, db: sqlite3.Connection, writes: Writes, now: int, results: Results

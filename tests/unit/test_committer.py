@@ -509,14 +509,7 @@ async def test_a_clock_that_is_set_while_it_serves_changes_no_order(rig: Rig, st
 
 
 @in_rig()
-async def test_a_store_without_a_mark_is_looked_through(rig: Rig) -> None:
-    await rig.store.apply(Writes(puts={(DEVICE, "a"): item(rig, "a", 1, seq=77)}), Reads(), 0)
-    await rig.committer_restarts()
-    assert rig.committer.newest == 77
-
-
-@in_rig()
-async def test_a_mark_that_failed_is_made_with_the_next_item(rig: Rig) -> None:
+async def test_a_ceiling_that_failed_is_raised_with_the_next_item(rig: Rig) -> None:
     rig.store.failing = True
     rig.committer.put(DEVICE, item(rig, "a", 1, seq=100), lambda status: None)
     await rig.settle()

@@ -53,7 +53,11 @@ async def test_a_renewal_raises_the_expiry_of_what_is_there(store: Store) -> Non
 async def test_highest_place(store: Store) -> None:
     assert await store.highest() == 0
     await store.apply(puts(A, item("x", 7), item("y", 2**62)), Reads(), NOW)
-    assert await store.highest() == 2**62
+    assert await store.highest() == 2**62  # by looking through all of it
+    for ceiling in (2**62 + 5, 2**63 - 1):
+        await store.apply(Writes(ceiling=ceiling), Reads(), NOW)
+        await store.apply(puts(B, item("x", 8)), Reads(), NOW)
+        assert await store.highest() == ceiling
 
 
 @in_store()
