@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
+from farm.worker.request import READING, Request, Response
 from farm.worker.transports import Transport
 from farm.worker.transports.websocket import WEBSOCKET
-from farm.worker.upgrade import READING, Answer, Request
 from router.common.close_codes import GOING_AWAY
 from router.common.messages import OK
 from router.common.metrics import WorkerCounters
@@ -257,8 +257,8 @@ class Admission(NamedTuple):
     call: Call
 
 
-Opened = Session | Accept | Answer | Admission
-"""What becomes of a request. Answer: it is answered by this, and that is all."""
+Opened = Session | Accept | Response | Admission
+"""What becomes of a request. Response: it is answered by this, and that is all."""
 
 
 class Dialect:

@@ -32,7 +32,7 @@ from farm.dialects import (
     Tick,
     Unsubscribe,
 )
-from farm.worker.upgrade import Request
+from farm.worker.request import Request
 from router.common import messages as v
 from router.common.answers import Answer
 from router.dialects.pusher import SPEC

@@ -28,7 +28,7 @@ from farm.dialects import (
     Session,
     Tick,
 )
-from farm.worker.upgrade import Request
+from farm.worker.request import Request
 from router.common import messages as v
 from router.common.last_seen import stamp
 from router.common.settings import EndpointOptions

@@ -30,7 +30,7 @@ from farm.dialects import (
     Effects,
     Session,
 )
-from farm.worker.upgrade import Request
+from farm.worker.request import Request
 from router.common import messages as v
 from router.common.id_set import HEAD_BYTES, ids
 from router.common.last_seen import stamp

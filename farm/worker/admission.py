@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 
 from farm.dialects import Accept, Call, Dialect, Opened
 from farm.settings import WorkerOptions
-from farm.worker import upgrade
 from farm.worker.acceptor import Acceptor
 from farm.worker.addresses import client_address
 from farm.worker.attachments import Attachments
@@ -23,11 +22,11 @@ from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
 from farm.worker.paths import Paths
+from farm.worker.request import Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
 from farm.worker.sniff import ENOUGH
 from farm.worker.socket_ids import SocketIds
 from farm.worker.transports import Headers, Transport
 from farm.worker.turns import Turns
-from farm.worker.upgrade import Answer, Refusal, Request
 from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common import messages as v
@@ -48,7 +47,7 @@ class _Asked(NamedTuple):
 
 
 class Admissions:
-    """Answers requests.
+    """Reads requests and has them answered.
 
     addresses: of peers as accept(2) gave them, by descriptor. fd_sender: passes connections of app servers on; None:
     there are only devices.
@@ -133,10 +132,10 @@ class Admissions:
             if dialect is None:
                 raise Refusal(404, "no dialect is spoken on this path")
             length = request.length
-            upgrade.check_plain(request, dialect.methods, dialect.max_body if length else 0)
+            check_plain(request, dialect.methods, dialect.max_body if length else 0)
             transport = dialect.transport(request)
             transport.check(request)
-            upgrade.check_origin(request, options.origins)
+            check_origin(request, options.origins)
             if connection is self._performer.leaving and transport.two_way:
                 self._output.drop(connection)
                 return
@@ -197,7 +196,7 @@ class Admissions:
         if isinstance(opened, tuple):
             if isinstance(opened, Accept):
                 opened, headers = opened
-            elif isinstance(opened, Answer):
+            elif isinstance(opened, Response):
                 self._whole(connection, opened, request)
                 return
             else:
@@ -210,7 +209,7 @@ class Admissions:
         try:
             if request.method == b"HEAD":
                 raise Refusal(405, "there is no HEAD of what goes on", Allow="GET")
-            head = transport.head(request, dialect.subprotocol(upgrade.offered_subprotocols(request)), headers)
+            head = transport.head(request, dialect.subprotocol(offered_subprotocols(request)), headers)
         except Refusal as refusal:
             self._refuse(connection, refusal, request)
             return
@@ -234,13 +233,13 @@ class Admissions:
         if rest and connection.phase == OPEN:
             self._inbound.frames(connection, rest)
 
-    def _whole(self, connection: Connection, answer: Answer, request: Request) -> None:
+    def _whole(self, connection: Connection, response: Response, request: Request) -> None:
         try:
-            data = answer.encode(request.method == b"HEAD")
+            data = response.encode(request.method == b"HEAD")
         except Exception as error:
             self._failed(connection, error, request)
             return
-        if answer.status >= HTTPStatus.BAD_REQUEST:
+        if response.status >= HTTPStatus.BAD_REQUEST:
             self._counters.upgrades_refused += 1
         self._output.finish(connection, data)
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from farm.worker.link import WorkerLink
-from farm.worker.upgrade import Refusal, Request
+from farm.worker.request import Refusal, Request
 from router.common import health
 from router.common.settings import LinkOptions
 

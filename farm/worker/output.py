@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Final
 
 from farm.settings import WorkerOptions
-from farm.worker import upgrade
 from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.interest import Interest
+from farm.worker.request import Refusal
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
 from farm.worker.transports import HTTP, Finder, Reader
@@ -141,7 +141,7 @@ class Output:
 
     def refuse_full(self, connection: Connection) -> None:
         """There is no room for what it requests, or soon there will be none."""
-        refusal = upgrade.Refusal(503, "full", Retry_After=str(self._options.retry_after))
+        refusal = Refusal(503, "full", Retry_After=str(self._options.retry_after))
         self.finish(connection, connection.transport.refusal(refusal, None))
 
     def flush(self, connection: Connection) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from farm.dialects import Effects
 from farm.settings import WorkerOptions
-from farm.worker import upgrade
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, failed
 from farm.worker.keepalive_scan import KeepaliveScan
 from farm.worker.output import Output
+from farm.worker.request import Refusal
 from farm.worker.table import Table
 from farm.worker.turns import Turns
 from farm.worker.wheel import Bucket, Wheel
@@ -85,10 +85,10 @@ class Timers:
         elif connection.phase == HANDSHAKE:
             self._counters.timeouts += 1
             if connection.call:
-                refusal = upgrade.Refusal(504, "this was not decided in time")
+                refusal = Refusal(504, "this was not decided in time")
                 self._output.finish(connection, connection.transport.refusal(refusal, None))
             elif connection.reader:
-                refusal = upgrade.Refusal(408, "the request took too long")
+                refusal = Refusal(408, "the request took too long")
                 self._output.finish(connection, connection.transport.refusal(refusal, None))
             else:
                 self._output.drop(connection)

@@ -86,7 +86,7 @@ def test_bad_frames_are_refused(data: bytes) -> None:
         frames.split_frames(data, [])
 
 
-def test_upgrade_response_at_every_boundary() -> None:
+def test_request_response_at_every_boundary() -> None:
     answer = b"HTTP/1.1 101 Go\r\nSec-WebSocket-Accept: " + frames.UPGRADE_ACCEPT + b"\r\n\r\n"
     for cut in range(len(answer)):
         assert frames.upgrade_end(answer[:cut]) == 0

@@ -29,7 +29,7 @@ from farm.dialects import (
     Tick,
     Unsubscribe,
 )
-from farm.worker.upgrade import Request
+from farm.worker.request import Request
 from fuzz.engine import Target
 from fuzz.structures import json_lines
 from router.common import messages as v

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Final
 from farm.dialects import (
     Accept,
     Admission,
-    Answer,
     Call,
     Close,
     DeviceSide,
@@ -28,9 +27,9 @@ from farm.dialects import (
     Subscription,
 )
 from farm.worker.frames import TEXT
+from farm.worker.request import Refusal, Request, Response, header_lines, response_head
 from farm.worker.transports import Headers, PeerError, Reader, ResponseHead, Transport
 from farm.worker.transports.websocket import WEBSOCKET
-from farm.worker.upgrade import Refusal, Request, header_lines, response_head
 from router.common import messages as v
 from router.common.close_codes import NORMAL
 from router.common.options import Section, option
@@ -252,7 +251,7 @@ class Plain(Dialect):
         if self._keeps:
             self.requests.append(request)
         if request.method == b"POST" and "asked" not in request.path:
-            return Answer(200, request.body, (("X-Address", request.address),), "application/octet-stream")
+            return Response(200, request.body, (("X-Address", request.address),), "application/octet-stream")
         if "asked" in request.path:
             return Admission(Call((v.READ, 0, "space", ROOM), "may it?"))
         if "wrong" in request.path:
@@ -268,9 +267,9 @@ class Plain(Dialect):
         if status != v.OK:
             raise Refusal(503, "nobody knows", Retry_After="7")
         if payload == b"no":
-            return Answer(403, b'{"error":"no"}', (("X-Reason", "secret"),), "application/json")
+            return Response(403, b'{"error":"no"}', (("X-Reason", "secret"),), "application/json")
         if payload == b"elsewhere":
-            return Answer(302, headers=(("Location", "/plain/login"),))
+            return Response(302, headers=(("Location", "/plain/login"),))
         if payload == b"again":
             return Admission(Call((v.READ, 0, "space", ROOM), context))
         if payload == b"defect":

@@ -22,8 +22,8 @@ from farm.dialects import (
 )
 from farm.dialects.webpush import WebPushDialect
 from farm.settings import LimitOptions, WorkerOptions
+from farm.worker.request import Request
 from farm.worker.sockets import Sockets
-from farm.worker.upgrade import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller

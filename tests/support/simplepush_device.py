@@ -6,7 +6,7 @@ from typing import Any
 
 from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, Effects, Tick
 from farm.dialects.simplepush import SimplePushDialect
-from farm.worker.upgrade import Request
+from farm.worker.request import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions

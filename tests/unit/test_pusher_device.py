@@ -13,7 +13,7 @@ from support.common import Clock, settings_with
 
 from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Subscribed, Subscription, Tick, Unsubscribe
 from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, _shared_address
-from farm.worker.upgrade import Request
+from farm.worker.request import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens

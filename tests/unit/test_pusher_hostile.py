@@ -10,7 +10,7 @@ from support.common import settings_with
 from support.hostile import VALUES, Json, Listener, context, is_text, spoiled
 
 from farm.dialects import pusher
-from farm.worker.upgrade import Request
+from farm.worker.request import Request
 from router.dialects.pusher.applications import socket_signature, user_signature
 from router.dialects.pusher.protocol import PusherOptions
 

@@ -1,8 +1,8 @@
 """Several dialects on one path: the first message says which one a device speaks."""
 
 from farm.dialects import Become, Close, DeviceSide, Dialect, Session
+from farm.worker.request import Request
 from farm.worker.shared_path import SharedPath, Undecided, by_path
-from farm.worker.upgrade import Request
 from router.dialects import DialectSpec
 
 REQUEST = Request(b"GET", "/", "", {}, (1, 1))

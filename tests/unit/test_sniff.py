@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.worker import upgrade
+from farm.worker.request import parse
 from farm.worker.sniff import ENOUGH, for_app_servers
 
 PATHS = (b"/apps", b"/metrics")
@@ -75,4 +75,4 @@ def test_enough_is_enough(data: bytes) -> None:
 def test_what_does_not_decide_it_is_kept_as_the_beginning_of_a_request(data: bytes) -> None:
     for end in range(len(data)):
         if for_app_servers(data[:end], PATHS) is None:
-            assert upgrade.parse(data[:end], 1024, 1) is None
+            assert parse(data[:end], 1024, 1) is None

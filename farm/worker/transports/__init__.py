@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from farm.worker import upgrade
-from farm.worker.upgrade import Refusal, Request
+from farm.worker.request import Refusal, Request, parse
 from router.common.position import LogEvent
 
 Headers = Sequence[tuple[str, str]]
@@ -108,7 +107,7 @@ class Transport:
         there at the last call, which gave None.
         Raises: Refusal if it is malformed or over a limit (also while it is not whole).
         """
-        return upgrade.parse(data, max_bytes, max_headers, seen)
+        return parse(data, max_bytes, max_headers, seen)
 
     def refusal(self, refusal: Refusal, request: Request | None) -> bytes:
         """The whole answer to a request that is refused. request: if it was understood so far."""

@@ -20,8 +20,8 @@ from farm.worker.frames import (
     encode_text,
     short_texts,
 )
+from farm.worker.request import Refusal, Request, header_lines
 from farm.worker.transports import Headers, Reader, Transport
-from farm.worker.upgrade import Refusal, Request, header_lines
 from router.common.http_head import END, has_token
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

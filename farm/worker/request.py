@@ -43,8 +43,8 @@ class Request:
     body: bytes = b""
 
 
-class Answer(NamedTuple):
-    """A whole answer to a request, after which the connection ends."""
+class Response(NamedTuple):
+    """The whole answer to a request, after which the connection ends."""
 
     status: int
     body: bytes = b""
@@ -93,7 +93,7 @@ class Refusal(Exception):
 
     def encode(self, head_only: bool = False) -> bytes:
         """The answer's bytes. head_only: to a HEAD request."""
-        return Answer(self.status, self.text.encode() + b"\n", tuple(self.headers.items())).encode(head_only)
+        return Response(self.status, self.text.encode() + b"\n", tuple(self.headers.items())).encode(head_only)
 
 
 def parse(data: bytes, max_bytes: int, max_headers: int, seen: int = 0) -> tuple[Request, bytes] | None:
