@@ -62,7 +62,15 @@ class Away:
         self._wait(progress, sample=len(sample), expected=expected, grace=grace)
         seconds = time.monotonic() - began
         held = users.collect()
-        returned = account_returned(self.runs, held.arrivals, channels=channels, devices=chosen, keeps_all=keeps_all)
+        deadline = time.monotonic() + grace
+        while True:  # what came twice has been counted twice: something may still be missing
+            returned = account_returned(
+                self.runs, held.arrivals, channels=channels, devices=chosen, keeps_all=keeps_all
+            )
+            if not returned.missing or time.monotonic() > deadline or users.processes.interrupt.requested:
+                break
+            users.processes.receive(LOOK_SECONDS)
+            held.add(users.collect())
         back = len(set(held.absences.back))
         return {
             "setup": self.setup.fields(),
