@@ -245,6 +245,8 @@ class Accept(NamedTuple):
 
     session: Session
     headers: tuple[tuple[str, str], ...] = ()
+    transport: Transport | None = None
+    """Another one than the dialect's `transport` gave; None: that one."""
 
 
 class Admission(NamedTuple):

@@ -195,7 +195,8 @@ class Admissions:
         headers: Headers = ()
         if isinstance(opened, tuple):
             if isinstance(opened, Accept):
-                opened, headers = opened
+                opened, headers, another = opened
+                transport = another or transport
             elif isinstance(opened, Response):
                 self._whole(connection, opened, request)
                 return

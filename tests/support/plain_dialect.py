@@ -274,6 +274,8 @@ class Plain(Dialect):
             return Admission(Call((v.READ, 0, "space", ROOM), context))
         if payload == b"defect":
             raise ZeroDivisionError
+        if payload == b"poll":
+            return Accept(self._session(request), transport=POLLS[True])
         user = payload.decode() if isinstance(payload, bytes) else "nobody"
         return Accept(self._session(request), (("Set-Cookie", f"user={user}"),))
 

@@ -114,6 +114,12 @@ def test_what_the_dialect_makes_of_the_reply_is_the_answer(
     assert not client.here
 
 
+def test_the_reply_may_decide_the_transport(shard: Shard) -> None:
+    client = Client(shard, get("/plain/asked/stream?hi"))
+    replied(shard, b"poll")
+    assert client.until(b"hi\n").endswith(b"\r\nContent-Length: 3\r\n\r\nhi\n")
+
+
 def test_more_may_be_asked_within_the_same_time(shard: Shard) -> None:
     client = Client(shard, get("/plain/asked/ws", *UPGRADE))
     for _ in range(3):
