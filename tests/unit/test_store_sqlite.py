@@ -74,7 +74,7 @@ def test_what_an_older_release_stored_is_read_as_it_was(path: Path) -> None:
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)
         await fill(store, 3, 0, body="x" * 4000)
-        store._db().execute("UPDATE inbox SET urgency = urgency & 7")
+        store.file.db().execute("UPDATE inbox SET urgency = urgency & 7")
         assert [(i.urgency, len(i.body or "")) for i in await inbox(store, A)] == [(3, 4000), (0, 4000)]
         assert await store.apply(puts(A, item("new", 3, urgency=3, body="x" * LARGE_BODY)), Reads(), NOW) == Results()
 
@@ -228,7 +228,7 @@ def test_full_disk_fails_the_batch_as_a_whole_and_passes(path: Path) -> None:
         assert isinstance(store, SqliteStore)
         await store.apply(puts(A, item("x", 1)), Reads(), NOW)
         # SQLite itself keeps this limit, and fails with the code of a full disk.
-        db = store._db()
+        db = store.file.db()
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
         writes = puts(A, item("y", 2), item("long", 3, body="x" * 100_000))
@@ -243,7 +243,7 @@ def test_full_disk_fails_the_batch_as_a_whole_and_passes(path: Path) -> None:
 
 
 def test_lock_held_by_another_program(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.store.sqlite.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("router.store.sqlite_file.BUSY_TIMEOUT_S", 0)
 
     async def test(store: Store) -> None:
         other = sqlite3.connect(path, isolation_level=None)
@@ -291,7 +291,7 @@ def test_what_is_damaged_is_missed_by_who_asked_for_it_alone(
         writes.records = {("s", A): (b"1", 0), ("t", A): (b"2", 0)}
         writes.logs = [event(A, "e"), event(B, "f")] if "event" in statement else [event(B, "f")]
         await store.apply(writes, Reads(), NOW)
-        store._db().execute(statement)
+        store.file.db().execute(statement)
         logs: set[LogName] = {(A, ALL), (B, ALL)} if "event" in statement else {(B, ALL)}
         more = Writes(logs=[event(C, "g"), event(C, "h")])
         found = await store.apply(more, Reads(everything(A, B), {("s", A), ("t", A)}, logs), NOW)
@@ -305,12 +305,12 @@ def test_what_is_damaged_is_missed_by_who_asked_for_it_alone(
 
 
 def test_a_connection_that_keeps_failing_is_made_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.store.sqlite.REOPEN_AFTER_S", 0)
+    monkeypatch.setattr("router.store.sqlite_file.REOPEN_AFTER_S", 0)
 
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)
         await store.apply(puts(A, item("x", 1)), Reads(), NOW)
-        store._db().close()  # as good as broken: every call fails from now on
+        store.file.db().close()  # as good as broken: every call fails from now on
         for _ in range(2):
             with pytest.raises(StoreError):
                 await inbox(store, A)
@@ -351,7 +351,7 @@ def test_closed_store_says_so_and_closes_again(path: Path) -> None:
 def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, arrays: int, numbers: int) -> None:
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)
-        plan = store._db().execute(f"EXPLAIN QUERY PLAN {statement}", (b"[]",) * arrays + (0,) * numbers)
+        plan = store.file.db().execute(f"EXPLAIN QUERY PLAN {statement}", (b"[]",) * arrays + (0,) * numbers)
         allowed = {"SCAN CONSTANT ROW", "SCAN meta", "SCAN asked", "SCAN p"}
         scans = {row[3] for row in plan if row[3].startswith("SCAN")}
         assert {s for s in scans if "VIRTUAL TABLE" not in s} <= allowed
@@ -362,7 +362,7 @@ def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, array
 def test_a_renewal_finds_its_records_by_their_key(path: Path) -> None:
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)
-        plan = [row[3] for row in store._db().execute(f"EXPLAIN QUERY PLAN {RENEW}", ("s", b"[]", 1, 1, 1))]
+        plan = [row[3] for row in store.file.db().execute(f"EXPLAIN QUERY PLAN {RENEW}", ("s", b"[]", 1, 1, 1))]
         assert any("SEARCH record USING PRIMARY KEY (space=? AND key=?)" in step for step in plan)
 
     in_sqlite(path, test)

@@ -171,7 +171,7 @@ class StoresAgree(RuleBasedStateMachine):
 
     @invariant()
     def same(self) -> None:
-        if self.sqlite._connection is not None:
+        if self.sqlite.file.connection is not None:
             self.apply(Writes(), {ALL, Last(2)})
 
     def teardown(self) -> None:

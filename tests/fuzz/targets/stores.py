@@ -15,7 +15,10 @@ from typing import Any, Final
 import trio
 
 import router.store.memory
+import router.store.memory_log
 import router.store.sqlite
+import router.store.sqlite_file
+import router.store.sqlite_reads
 from fuzz.engine import Target
 from router.common.messages import EVERYTHING
 from router.common.position import ANY_EPOCH, LIVE, AfterId, AfterOffset, Last
@@ -208,13 +211,13 @@ TARGETS = (
     Target(
         "stores",
         stores,
-        (router.store.memory, router.store.sqlite),
+        (router.store.memory, router.store.memory_log, router.store.sqlite, router.store.sqlite_reads),
         (bytes(range(60)), b"\3\0\1\0\2\1\2\3\4\5" * 5, b"\4\1\2\4\3\2\1\5\6" * 6),
     ),
     Target(
         "store-file",
         damaged,
-        (router.store.sqlite,),
+        (router.store.sqlite, router.store.sqlite_file, router.store.sqlite_reads),
         (b"", _change(0, b"nothing"), _change(18, b"\2\2"), _change(60, b"\xff" * 8), _change(4096, b"\r\0\0\0\1")),
     ),
 )
