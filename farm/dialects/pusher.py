@@ -36,7 +36,7 @@ from farm.worker.request import Request
 from router.common import messages as v
 from router.common.answers import Answer
 from router.dialects.pusher import SPEC
-from router.dialects.pusher.applications import App, load, socket_signature, user_signature
+from router.dialects.pusher.applications import App, load
 from router.dialects.pusher.protocol import (
     AUTH_ERROR,
     BAD_VERSION,
@@ -73,6 +73,7 @@ from router.dialects.pusher.protocol import (
     member_info,
     shown_member,
 )
+from router.dialects.pusher.signatures import socket_signature, user_signature
 
 PROTOCOLS: Final = range(5, 8)
 """Versions that differ in nothing a server sees: since 5, data is a text that holds JSON."""

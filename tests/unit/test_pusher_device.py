@@ -17,7 +17,6 @@ from farm.worker.request import Request
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
-from router.dialects.pusher.applications import socket_signature, user_signature
 from router.dialects.pusher.protocol import (
     CACHE,
     PusherOptions,
@@ -25,6 +24,7 @@ from router.dialects.pusher.protocol import (
     channel_address,
     label,
 )
+from router.dialects.pusher.signatures import socket_signature, user_signature
 
 KEY = "278d425bdf160c739803"
 SECRET = "7ad3773142a6692b25b8"

@@ -11,8 +11,8 @@ from support.hostile import VALUES, Json, Listener, context, is_text, spoiled
 
 from farm.dialects import pusher
 from farm.worker.request import Request
-from router.dialects.pusher.applications import socket_signature, user_signature
 from router.dialects.pusher.protocol import PusherOptions
+from router.dialects.pusher.signatures import socket_signature, user_signature
 
 SOCKET: Final = "1234.1234"
 

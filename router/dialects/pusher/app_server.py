@@ -18,7 +18,7 @@ from router.common import messages as v
 from router.common.answers import Answer
 from router.core.channels import Channel
 from router.dialects.app_server import Context
-from router.dialects.pusher.applications import App, load, request_signature, same
+from router.dialects.pusher.applications import App, load
 from router.dialects.pusher.protocol import (
     APP_DISABLED,
     APP_UNKNOWN,
@@ -49,6 +49,7 @@ from router.dialects.pusher.protocol import (
     is_socket_id,
     shown_member,
 )
+from router.dialects.pusher.signatures import request_signature, same
 from router.http.message import PendingResponse, Request, Response
 from router.http.parts import Parts, one_a_turn
 from router.http.percent import unquote

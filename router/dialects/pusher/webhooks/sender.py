@@ -10,8 +10,9 @@ from router import __version__
 from router.common import logs
 from router.common.options import Settings
 from router.core.facades import Core
-from router.dialects.pusher.applications import body_signature, load
+from router.dialects.pusher.applications import load
 from router.dialects.pusher.protocol import NAME, PusherOptions
+from router.dialects.pusher.signatures import body_signature
 from router.dialects.pusher.webhooks.outbox import Outbox
 from router.dialects.pusher.webhooks.policy import Webhooks
 
