@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import websocket
@@ -10,7 +10,6 @@ import websocket
 from farm.dialects import (
     Call,
     Close,
-    Context,
     Dialect,
     Effects,
     Presence,
@@ -20,21 +19,17 @@ from farm.dialects import (
     Subscription,
     Unsubscribe,
 )
-from farm.dialects.webpush import WebPushDialect
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.request import Request
 from farm.worker.sockets import Sockets
 from router.common import messages as v
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
-from router.common.token import Tokens
-from router.dialects.webpush.protocol import WebPushOptions, device_address
 from support.common import Clock, settings_with
+from support.pager import HELLO, Pager
 
-UAID = "0123456789abcdef0123456789abcdef"
-KEY = device_address(UAID)
-CHANNEL = "11111111-2222-3333-4444-555555555555"
-HELLO = {"messageType": "hello", "uaid": UAID, "use_webpush": True, "broadcasts": {"a": "1"}}
+DEVICES = "devices"
+"""Whose broadcasts the devices follow."""
 PATIENCE_S = 20
 
 
@@ -127,14 +122,19 @@ class Shard:
         limits: dict[str, Any] | None = None,
         members: int = 2,
         more: Mapping[str, Dialect] | None = None,
-        **options: Any,
+        made: Callable[[Clock, WorkerCounters], Dialect] | None = None,
+        hello: Mapping[str, Any] = HELLO,
+        max_unacked: int = 128,
     ) -> None:
+        """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's."""
         self.words: list[Any] = []
         self.clock = Clock()
-        settings = settings_with((WebPushOptions, options), (WorkerOptions, worker or {}), (LimitOptions, limits or {}))
+        settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}))
         counters = WorkerCounters()
         self.counters = counters
-        made = WebPushDialect(Context(settings, Tokens([b"k" * 32]), counters, self.clock.unix))
+        devices = Pager(max_unacked) if made is None else made(self.clock, counters)
+        trackers = {} if devices.broadcasts is None else {DEVICES: devices.broadcasts}
+        self._hello = json.dumps(hello)
         talk = Talk(members)
         self._poller = Poller()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -143,12 +143,12 @@ class Shard:
         self.sockets = Sockets(
             self._poller,
             settings.get(WorkerOptions),
-            {"/": made, "/talk/*": talk, "/talk/exactly": made, **(more or {})},
+            {"/": devices, "/talk/*": talk, "/talk/exactly": devices, **(more or {})},
             counters,
             100,
             self.words.append,
             self.clock.monotonic,
-            {"webpush": made.broadcasts},
+            trackers,
             {"talk": talk},
             limits=settings.get(LimitOptions),
         )
@@ -194,7 +194,7 @@ class Shard:
     def device(self) -> websocket.WebSocket:
         """A device that has said hello to a router that knows it."""
         fd, device = self.open("/")
-        device.send(json.dumps(HELLO))
+        device.send(self._hello)
         self.sockets.ready(fd, INPUT)
         (attach,) = self.said()
         self.sockets.heard([(v.ANSWER, attach[1], v.OK, [[], None])])

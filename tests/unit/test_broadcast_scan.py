@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from farm.dialects import BroadcastTracker, Close, Effects
-from farm.dialects.echo import EchoSession
+from farm.dialects import BroadcastTracker, Close, Effects, Session
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.connection import OPEN, Connection
 
@@ -11,9 +10,9 @@ from farm.worker.connection import OPEN, Connection
 class Board(BroadcastTracker):
     """Fails for the sessions that it is told to."""
 
-    session_type = EchoSession
+    session_type = Session
 
-    def __init__(self, failing: EchoSession) -> None:
+    def __init__(self, failing: Session) -> None:
         self._failing = failing
 
     def changed(self, key: str, value: str | None) -> bool:
@@ -29,9 +28,9 @@ def test_a_defect_for_one_session_costs_its_connection_and_no_other_is_passed_ov
     connections = {}
     for fd in (3, 4, 5):
         connections[fd] = connection = Connection(fd, 0, 0.0)
-        connection.phase, connection.session = OPEN, EchoSession()
+        connection.phase, connection.session = OPEN, Session()
     failing = connections[4].session
-    assert isinstance(failing, EchoSession)
+    assert isinstance(failing, Session)
     news = BroadcastScan({"board": Board(failing)})
     news.broadcast_changed("board", "key", "value")
     told = {connection.fd: list(effects) for connection, effects in news.step(connections)}

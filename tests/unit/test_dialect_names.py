@@ -6,9 +6,9 @@ import re
 
 import pytest
 from support import dialects
-from support.dialect_files import ROOT, is_of, tracked
+from support.dialect_files import ROOT, is_of
 
-CODE = [name for name in tracked() if name.startswith(("farm/", "router/")) and name.endswith(".py")]
+CODE = [path.relative_to(ROOT).as_posix() for side in ("farm", "router") for path in (ROOT / side).rglob("*.py")]
 
 
 @pytest.mark.parametrize("dialect", dialects.names())

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support.shard import HELLO, PATIENCE_S, Shard, Talker
+from support.pager import HELLO
+from support.shard import PATIENCE_S, Shard, Talker
 
 from farm.worker.frames import CLOSE, PING, TEXT
 from router.common.poller import ENDED, INPUT, READ

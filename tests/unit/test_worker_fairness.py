@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.shard import CHANNEL, KEY, PATIENCE_S, ROOM, Shard
+from support.pager import CHANNEL, KEY
+from support.shard import PATIENCE_S, ROOM, Shard
 
 from farm.capacity import REFUSAL_ROOM
 from farm.dialects import DeviceSession
@@ -309,7 +310,7 @@ def test_an_ack_counts_as_often_as_it_names_updates() -> None:
     try:
         device = shard.device()
         (fd,) = [fd for fd, one in shard.sockets.connections.items() if one.session is not None]
-        update = {"channelID": CHANNEL, "version": f"{1:016x}"}
+        update = {"channelID": CHANNEL, "version": 1}
         device.send(json.dumps({"messageType": "ack", "updates": [update] * 8}))
         shard.sockets.ready(fd, INPUT)
         assert shard.counters.rested == 0

@@ -5,12 +5,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from support.shard import CHANNEL, KEY, NAME, OTHER, ROOM, Shard, Talker
+from support.pager import CHANNEL, KEY
+from support.shard import DEVICES, NAME, OTHER, ROOM, Shard, Talker
 
 from farm.worker.frames import CLOSE
 from router.common import messages as v
 from router.common.poller import INPUT, WRITE
-from router.dialects.webpush.protocol import plain_slot
 
 
 @pytest.fixture
@@ -22,16 +22,16 @@ def shard() -> Iterator[Shard]:
 
 def test_a_delivery_without_a_number_has_no_result(shard: Shard) -> None:
     device = shard.device()
-    shard.sockets.heard([(v.DELIVER, 0, KEY, plain_slot(1, CHANNEL), 1, None), (v.DELIVER, 0, b"x" * 16, ":", 1, None)])
+    shard.sockets.heard([(v.DELIVER, 0, KEY, CHANNEL, 1, None), (v.DELIVER, 0, b"x" * 16, ":", 1, None)])
     assert json.loads(device.recv())["channelID"] == CHANNEL
     assert shard.said() == []
 
 
 def test_a_delivery_with_a_number_has_one_also_where_the_device_cannot_take_it_now(shard: Shard) -> None:
     device = shard.device()
-    shard.sockets.heard([(v.DELIVER, number, KEY, plain_slot(number, CHANNEL), number, None) for number in (1, 2, 3)])
+    shard.sockets.heard([(v.DELIVER, number, KEY, CHANNEL, number, None) for number in (1, 2, 3)])
     shard.sockets.heard([(v.DELIVER, 4, b"x" * 16, ":", 1, None)])
-    assert [json.loads(device.recv())["version"] for _ in range(2)] == [f"{number:016x}" for number in (1, 2)]
+    assert [json.loads(device.recv())["version"] for _ in range(2)] == [1, 2]
     assert shard.said() == [
         (v.RESULT, 1, v.WRITTEN),
         (v.RESULT, 2, v.WRITTEN),
@@ -42,26 +42,24 @@ def test_a_delivery_with_a_number_has_one_also_where_the_device_cannot_take_it_n
 
 def test_broadcasts_are_told_at_the_next_tick_and_compared_when_the_link_is_new(shard: Shard) -> None:
     device = shard.device()
-    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "2"), (v.BROADCAST, "nobody's", "a", "3")])
+    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2"), (v.BROADCAST, "nobody's", "a", "3")])
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
     assert [keys for keys, _ in shard.sockets.welcomed()] == [[KEY]]
-    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "2")])
+    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2")])
     shard.sockets.tick()
-    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "3"), (v.BROADCASTS_SENT,)])
+    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "3"), (v.BROADCASTS_SENT,)])
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "3"}}
     assert shard.said() == []
 
 
 def test_a_broadcasts_that_the_router_does_not_tell_again_is_no_more(shard: Shard) -> None:
-    shard.sockets.heard([(v.BROADCAST, "webpush", "a", "2"), (v.BROADCASTS_SENT,)])
+    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2"), (v.BROADCASTS_SENT,)])
     shard.sockets.welcomed()
     shard.sockets.heard([(v.BROADCASTS_SENT,)])
     device = shard.device()
-    shard.sockets.heard(
-        [(v.BROADCAST, "webpush", "a", "2")]
-    )  # new again: so it is told, though the version is the same
+    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2")])  # new again: so it is told, though the version is the same
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
 

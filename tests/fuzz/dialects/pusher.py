@@ -10,8 +10,6 @@ from typing import Any, Final
 from support.common import Rig
 
 import farm.dialects.pusher
-import farm.dialects.simplepush
-import farm.dialects.webpush
 import router.dialects.pusher.applications
 from fuzz.engine import Target
 from fuzz.sessions import SOCKET, WORDS, Driver, context, target

@@ -6,9 +6,7 @@ from typing import Any, Final
 
 from support.common import Rig
 
-import farm.dialects.pusher
 import farm.dialects.simplepush
-import farm.dialects.webpush
 from fuzz.sessions import CHANNEL, WORDS, Driver, context, hello, target, update
 from router.common.token import Tokens
 from router.store.base import Item

@@ -8,8 +8,6 @@ from typing import Any, Final
 from support.common import Rig
 from support.webpush_vapid import Sender
 
-import farm.dialects.pusher
-import farm.dialects.simplepush
 import farm.dialects.webpush
 import router.dialects.webpush.vapid
 from fuzz.engine import Target
