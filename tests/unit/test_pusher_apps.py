@@ -11,21 +11,9 @@ import pytest
 from farm import cli
 from router.common.options import Settings
 from router.dialects.pusher import SPEC
-from router.dialects.pusher.applications import (
-    WEBHOOK_EVENTS,
-    App,
-    Apps,
-    AppsError,
-    body_signature,
-    load,
-    parse,
-    read,
-    request_signature,
-    same,
-    socket_signature,
-    user_signature,
-)
+from router.dialects.pusher.applications import WEBHOOK_EVENTS, App, Apps, AppsError, load, parse, read
 from router.dialects.pusher.protocol import PusherOptions
+from router.dialects.pusher.signatures import body_signature, request_signature, same, socket_signature, user_signature
 
 KEY = "278d425bdf160c739803"
 SECRET = "7ad3773142a6692b25b8"
