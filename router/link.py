@@ -7,14 +7,14 @@ one place that touches the socket, and it goes on until receiving would block an
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
 
 import zmq
 
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.common.link_address import LinkError
 from router.common.settings import LinkOptions
+from router.common.wire import Wire
 from router.core.hub import Hub, WorkerSession
 
 _PUMP_S = 0.02
@@ -79,8 +79,8 @@ class RouterLink:
                     receive(_NOBLOCK)
                 data = b""  # a message of ours is one part
             try:
-                hub.heard(identity, v.unpack(data, self._limit))
-            except v.VocabularyError as error:
+                hub.received(identity, data)
+            except m.MessageError as error:
                 hub.counters.link_refused += 1
                 logs.limited(
                     "link.not_understood", at="error", per=identity.hex(), peer=identity.hex(), error=str(error)
@@ -113,8 +113,8 @@ class RouterLink:
     def _send(self) -> None:
         hub = self._hub
         while hub.direct:
-            identity, message = hub.direct.popleft()
-            data = _packed(message)
+            identity, wire, envelope = hub.direct.popleft()
+            data = _packed(wire, envelope)
             if data is not None:
                 # Somebody who is no peer and cannot be reached now asks again later.
                 self._send_one(identity, data)
@@ -123,43 +123,49 @@ class RouterLink:
         for identity, peer in list(hub.dirty.items()):
             if hub.dirty.get(identity) is not peer:
                 continue  # lost, or joined again, by what came of another's loss
-            outcome = self._send_words(identity, peer)
+            outcome = self._send_outbox(identity, peer)
             if outcome is None:
                 hub.lose(peer, "it has gone")
             elif outcome:
                 del hub.dirty[identity]
 
-    def _send_words(self, identity: bytes, peer: WorkerSession) -> bool | None:
+    def _send_outbox(self, identity: bytes, peer: WorkerSession) -> bool | None:
         """Send all that is to be said to a peer, in more than one message where it has to be; what is not sent stays.
 
         What is confirmed is said with the last part, because it must not be known before the answers that go with it.
         What was not kept is said with the first, because what is read from the store may hold it.
         """
         while True:
-            part = len(peer.words)
-            data = _packed([v.WORDS, peer.confirmed, peer.words, peer.unkept])
+            part = len(peer.outbox)
+            data = _packed(peer.wire, m.RouterBatch(peer.confirmed, peer.outbox, peer.unkept))
             if data is None:
-                words = [word for word in peer.words if _packed(word) is not None]
-                self._hub.counters.words_dropped += len(peer.words) - len(words)
-                peer.words = words
+                fit = [one for one in peer.outbox if _packed(peer.wire, m.RouterBatch(0, [one], [])) is not None]
+                self._hub.counters.words_dropped += len(peer.outbox) - len(fit)
+                peer.outbox = fit
                 continue
             while part and len(data) > self._limit:
                 part //= 2
-                data = v.pack([v.WORDS, peer.told, peer.words[:part], peer.unkept])
-            if part < len(peer.words) and not part:
-                word = peer.words.pop(0)
+                data = peer.wire.encode(m.RouterBatch(peer.told, peer.outbox[:part], peer.unkept))
+            if part < len(peer.outbox) and not part:
+                message = peer.outbox.pop(0)
                 self._hub.counters.words_too_long += 1
-                logs.limited("link.word_too_long", at="error", shard=peer.lease.shard, kind=word[0], limit=self._limit)
+                logs.limited(
+                    "link.word_too_long",
+                    at="error",
+                    shard=peer.lease.shard,
+                    kind=type(message).__name__,
+                    limit=self._limit,
+                )
                 continue
             outcome = self._send_one(identity, data)
             if not outcome:
                 return outcome
             peer.unkept = []
-            if part == len(peer.words):
-                peer.words = []
+            if part == len(peer.outbox):
+                peer.outbox = []
                 peer.told = peer.confirmed
                 return True
-            del peer.words[:part]
+            del peer.outbox[:part]
 
     def _send_one(self, identity: bytes, data: bytes) -> bool | None:
         """True: sent. False: the peer's queue is full. None: there is no such peer, or it cannot be reached."""
@@ -179,11 +185,11 @@ class RouterLink:
         self._socket.close()
 
 
-def _packed(message: Any) -> bytes | None:
-    """The message as bytes; None if there is something in it that cannot be said: half a character, or no value of
+def _packed(wire: Wire, envelope: m.OfRouter) -> bytes | None:
+    """The envelope as bytes; None if there is something in it that cannot be said: half a character, or no value of
     msgpack's."""
     try:
-        return v.pack(message)
+        return wire.encode(envelope)
     except Exception as error:
         logs.limited("link.not_packed", at="error", per=repr(error), exc=error)
         return None

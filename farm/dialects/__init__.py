@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 from farm.worker.request import READING, Request, Response
 from farm.worker.transports import Transport
 from farm.worker.transports.websocket import WEBSOCKET
+from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
-from router.common.messages import OK
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.position import LogEvent
@@ -43,13 +43,24 @@ class Close(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Effect: a word for the router that has an answer; its second element is left as 0 for the ask number.
+    """Effect: have the router do what the request says; `replied` gets the context with the reply, of whose payload
+    the request's `REPLY` is the type.
 
-    Until the answer comes the session hears nothing else of its device: commands are handled strictly in order.
-    A READ is for a session that has joined the channel: HEARD says that an event of it came before the answer.
+    Until the reply comes the session receives nothing else of its device: commands are handled strictly in order.
+    A Read is for a session that is subscribed to the channel: SUPERSEDED says that an event of it came before the
+    reply.
     """
 
-    word: tuple[Any, ...]
+    request: m.AnyRequest
+    context: Any
+
+
+class Attach(NamedTuple):
+    """Effect: attach the device to this connection; as a Call of `messages.Attach`, with the time of now."""
+
+    device: bytes
+    needs: str
+    fetch: int
     context: Any
 
 
@@ -84,7 +95,7 @@ class Subscribed(NamedTuple):
     """What became of a Subscription."""
 
     wanted: Subscription
-    status: int = OK
+    status: int = m.OK
     """OK; FULL: the channel has `most` members; FAILED."""
     members: Members | None = None
     """All of them, if the channel has presence."""
@@ -155,6 +166,7 @@ Effect = (
     bytes
     | Binary
     | Close
+    | Attach
     | Call
     | Become
     | Subscribe
@@ -164,9 +176,9 @@ Effect = (
     | Ping
     | Event
     | Respond
-    | tuple[Any, ...]
+    | m.Message
 )
-"""bytes: send a text message. A plain tuple: a word for the router that has no answer."""
+"""bytes: send a text message. A message: for the router, without a reply."""
 Effects = Iterable[Effect]
 
 

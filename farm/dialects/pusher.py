@@ -33,7 +33,7 @@ from farm.dialects import (
     Unsubscribe,
 )
 from farm.worker.request import Request
-from router.common import messages as v
+from router.common import messages as m
 from router.common.answers import Answer
 from router.dialects.pusher import SPEC
 from router.dialects.pusher.applications import App, load
@@ -483,7 +483,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         of_whom = b"" if user is None else b',"user_id":%s' % user
         start = b'{"event":%s,"channel":%s,"data":' % (_encode(said.event), _encode(channel))
         frame = b"".join((start, data, of_whom, b"}")).decode()
-        return ((v.PUBLISH, 0, key, frame, 0, self.socket_id),)
+        return (m.Publish(key, frame, 0, self.socket_id),)
 
     # ------------------------------------------------------------------ signing in
 
@@ -516,7 +516,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
     def _sign_in_answered(self, more: _More, join: Subscription, status: int) -> Effects:
         assert more.signing is not None
         (user, info, read, data), more.signing = more.signing, None
-        if status != v.OK:
+        if status != m.OK:
             return self._come_back(join.key)
         more.user, more.info = user, info
         effects: list[Effect] = [_signed_in(data)]
@@ -546,7 +546,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
     def _watch_answered(self, more: _More, join: Subscription, watched: str, status: int, members: Any) -> Effects:
         watching = more.watching
         assert watching is not None
-        if status != v.OK:
+        if status != m.OK:
             self._leave(join.key)
             more.hidden -= 1
         elif join.user == NOBODY:
@@ -569,22 +569,22 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
                 return self._sign_in_answered(more, wanted, status)
             return ()
         if wanted.label:
-            name = v.label_parts(wanted.label)[2]
+            name = m.label_parts(wanted.label)[2]
             if name.startswith(WATCH):
                 assert more is not None
                 return self._watch_answered(more, wanted, name.removeprefix(WATCH), status, members)
         else:
             assert more is not None
             name = SERVER_TO_USER + more.user
-        if status == v.FULL:
+        if status == m.FULL:
             self._leave(wanted.key)
             return self._refuse(name, _Refused(LIMIT_REACHED, f"The channel has {wanted.most} members"))
-        if status != v.OK:
+        if status != m.OK:
             return self._come_back(wanted.key)
         self._home.dialect.counters.registers += 1
         effects: list[Effect] = [_succeeded(name, members if wanted.user is not None else None)]
         if is_cache(name):
-            effects.append(Call((v.READ, 0, CACHE, wanted.key), name))
+            effects.append(Call(m.Read(CACHE, wanted.key), name))
         return effects
 
     def _come_back(self, key: bytes) -> Effects:
@@ -593,13 +593,13 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         return (Close(GO_AND_RETURN, GO_AND_RETURN.text),)
 
     def _cached(self, name: str, status: int, payload: bytes | None) -> Effects:
-        if status == v.HEARD:
+        if status == m.SUPERSEDED:
             return ()
-        if status == v.OK and payload is not None:
+        if status == m.OK and payload is not None:
             return (cached_frame(payload).encode(),)
         effects: list[Effect] = [b'{"event":"pusher:cache_miss","channel":%s,"data":"{}"}' % _encode(name)]
-        if status == v.OK and CACHE_MISS in self._home.hears:
-            effects.append((v.HAPPENED, label(self._home.app.id, name), CACHE_MISS, ""))
+        if status == m.OK and CACHE_MISS in self._home.hears:
+            effects.append(m.Happened(label(self._home.app.id, name), CACHE_MISS, ""))
         return effects
 
     # ------------------------------------------------------------------ time

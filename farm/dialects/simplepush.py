@@ -16,6 +16,7 @@ import msgspec
 from farm.coarse_time import CoarseTime
 from farm.dialects import (
     REGISTERED,
+    Attach,
     Become,
     Call,
     Close,
@@ -29,7 +30,7 @@ from farm.dialects import (
     Tick,
 )
 from farm.worker.request import Request
-from router.common import messages as v
+from router.common import messages as m
 from router.common.last_seen import stamp
 from router.common.settings import EndpointOptions
 from router.common.uuids import device_key, is_id, new_uaid
@@ -222,13 +223,13 @@ class Unidentified(_Commands, msgspec.Struct, gc=False, eq=False):
             return self._fresh()
         needs = DEVICES if channels else ""
         key = device_key(uaid)
-        return (Call((v.ATTACH, 0, key, needs, v.EVERYTHING), (uaid, key, len(channels))),)
+        return (Attach(key, needs, m.EVERYTHING, (uaid, key, len(channels))),)
 
     def _fresh(self) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
         key = device_key(uaid)
-        return (Call((v.ATTACH, 0, key, "", 0), (uaid, key, 0)),)
+        return (Attach(key, "", 0, (uaid, key, 0)),)
 
     def _ping(self, command: dict[str, Any], now: float) -> Effects:
         self._last_ping = self._pinged(self._last_ping, now)
@@ -239,13 +240,14 @@ class Unidentified(_Commands, msgspec.Struct, gc=False, eq=False):
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         uaid, key, channels = context
-        if status == v.UNKNOWN:
+        if status == m.UNKNOWN:
             return self._fresh()
-        if status == v.MOVED:
+        if status == m.MOVED:
             return (Close(MOVED, MOVED.text),)
-        if status != v.OK:
+        if status != m.OK:
             return self._failed("hello")
-        items, record = payload
+        attached: m.Attached = payload
+        record = attached.record
         # The key is the very object that the worker knows the device by: to make it again would cost its memory.
         session = SimplePushSession(
             self._dialect,
@@ -254,12 +256,12 @@ class Unidentified(_Commands, msgspec.Struct, gc=False, eq=False):
             self._last_ping,
             channels * _CHANNEL + (record is not None) * _RECORDED,
         )
-        effects: list[Effect] = [Become(session), self._greet(uaid), *session._notify([Item(*item) for item in items])]
+        effects: list[Effect] = [Become(session), self._greet(uaid), *session._notify(attached.items)]
         if interval := self._dialect.options.pong_interval:
             effects.append(Tick(interval))
         if record is not None and record != self._dialect.today():
             today, ttl = self._dialect.today(), self._dialect.options.timeout_uaid
-            effects.append((v.RECORD, 0, DEVICES, key, today, ttl))
+            effects.append(m.Record(DEVICES, key, today, ttl))
         return effects
 
     def tick(self, silent: float) -> tuple[Effects, float]:
@@ -301,7 +303,7 @@ class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=F
         fields.required_list("channelids")
         if uaid and uaid != self._uaid():
             raise CommandError(202)
-        return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("again", None)),)
+        return (Call(m.Fetch(self.key, m.EVERYTHING), ("again", None)),)
 
     def _register(self, command: dict[str, Any], now: float) -> Effects:
         key = self.key
@@ -320,7 +322,7 @@ class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=F
         if self._has & _RECORDED:
             return self._registered(channel)
         ttl = self._dialect.options.timeout_uaid
-        return (Call((v.RECORD, 0, DEVICES, key, self._dialect.today(), ttl), ("register", channel)),)
+        return (Call(m.Record(DEVICES, key, self._dialect.today(), ttl), ("register", channel)),)
 
     def _unregister(self, command: dict[str, Any], now: float) -> Effects:
         key = self.key
@@ -333,7 +335,7 @@ class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=F
             return self._unregistered(channel)
         if self._has >= _CHANNEL:
             self._has -= _CHANNEL
-        return (Call((v.DROP, 0, key, channel), ("unregister", channel)),)
+        return (Call(m.Drop(key, channel), ("unregister", channel)),)
 
     def _ack(self, command: dict[str, Any], now: float) -> Effects:
         key = self.key
@@ -355,12 +357,12 @@ class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=F
             if not unacked:
                 self._unacked = None
         real = [ack for ack in acks if ack[1] >= 0]  # none is below 0: the router would refuse all that are with it
-        effects: list[Effect] = [(v.ACK, key, real)] if real else []
+        effects: list[Effect] = [m.Ack(key, real)] if real else []
         if self._dialect.options.resend_on_ack:
-            effects.append(Call((v.FETCH, 0, key, v.EVERYTHING), ("resend", None)))
+            effects.append(Call(m.Fetch(key, m.EVERYTHING), ("resend", None)))
         elif self._has & _MORE and len(self._unacked or ()) <= self._dialect.options.max_unacked // 2:
             self._has &= ~_MORE
-            effects.append(Call((v.FETCH, 0, key, v.EVERYTHING), ("rest", None)))
+            effects.append(Call(m.Fetch(key, m.EVERYTHING), ("rest", None)))
         return effects
 
     def _ping(self, command: dict[str, Any], now: float) -> Effects:
@@ -373,12 +375,12 @@ class SimplePushSession(_Commands, DeviceSession, msgspec.Struct, gc=False, eq=F
         kind, subject = context
         if kind == "unregister":
             return self._unregistered(subject)  # whatever became of it, as PushGo
-        if status != v.OK:
+        if status != m.OK:
             return self._failed(kind)
         if kind == "register":
             self._has |= _RECORDED
             return self._registered(subject)
-        items = [Item(*item) for item in payload]
+        items: list[Item] = payload
         if kind == "again":
             return (self._greet(self._uaid()), *self._notify(items))
         if kind == "rest":

@@ -18,6 +18,7 @@ import msgspec
 from farm.coarse_time import CoarseTime
 from farm.dialects import (
     REGISTERED,
+    Attach,
     Become,
     BroadcastTracker,
     Call,
@@ -31,7 +32,7 @@ from farm.dialects import (
     Session,
 )
 from farm.worker.request import Request
-from router.common import messages as v
+from router.common import messages as m
 from router.common.id_set import HEAD_BYTES, ids
 from router.common.last_seen import stamp
 from router.common.uuids import is_id, new_uaid
@@ -196,7 +197,7 @@ class Broadcasts(BroadcastTracker):
     def fault(self, versions: Mapping[str, str], followed: Following | None) -> str | None:
         """Why these cannot be followed beside those that are, if so."""
         for broadcast, version in versions.items():
-            if not 0 < len(broadcast) <= v.MAX_BROADCAST_KEY or len(version) > v.MAX_BROADCAST_VALUE:
+            if not 0 < len(broadcast) <= m.MAX_BROADCAST_KEY or len(version) > m.MAX_BROADCAST_VALUE:
                 return "a broadcast's ID or version is too long or empty"
         most = self._options.max_broadcasts
         if len(versions) > most or len(_joined(followed, versions)) > most:
@@ -336,25 +337,25 @@ class Unidentified(_Reader, msgspec.Struct, gc=False, eq=False):
             return self._fresh(broadcasts)
         batch = self._dialect.options.batch
         key = device_address(uaid)
-        return (Call((v.ATTACH, 0, key, DEVICES, batch), (uaid, key, broadcasts)),)
+        return (Attach(key, DEVICES, batch, (uaid, key, broadcasts)),)
 
     def _fresh(self, broadcasts: dict[str, str]) -> Effects:
         uaid = new_uaid()
         # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
         key = device_address(uaid)
-        return (Call((v.ATTACH, 0, key, "", 0), (uaid, key, broadcasts)),)
+        return (Attach(key, "", 0, (uaid, key, broadcasts)),)
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         uaid, key, broadcasts = context
-        if status == v.UNKNOWN:
+        if status == m.UNKNOWN:
             return self._fresh(broadcasts)
-        if status == v.MOVED:
+        if status == m.MOVED:
             return (Close(MOVED, MOVED.text),)
-        if status != v.OK:
+        if status != m.OK:
             self._dialect.counters.commands_refused += 1
             return (Close(STORE_FAILED, STORE_FAILED.text),)
-        found, record = payload
-        items = [Item(*item) for item in found]
+        attached: m.Attached = payload
+        items, record = attached.items, attached.record
         # The key is the very object that the worker knows the device by: to make it again would cost its memory.
         session = WebPushSession(self._dialect, key, _told=self._dialect.broadcasts.changes)
         reply = {
@@ -405,25 +406,16 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
                 digest = self._dialect.digest_of(command.key)
             except VapidError as error:
                 return (_registered(channel, BAD_KEY.status, str(error)),)
-        word = self._set_add(_member(channel), self._dialect.options.max_channels)
-        return (Call(word, ("register", (channel, digest))),)
+        request = self._set_add(_member(channel), self._dialect.options.max_channels)
+        return (Call(request, ("register", (channel, digest))),)
 
-    def _set_add(self, member: bytes, most: int) -> tuple[Any, ...]:
+    def _set_add(self, member: bytes, most: int) -> m.SetAdd:
         """Writes the device's record, with this channel in it, and keeps it for a while from now on."""
-        return (
-            v.SET_ADD,
-            0,
-            DEVICES,
-            self.key,
-            member,
-            self._dialect.today(),
-            self._dialect.options.timeout_uaid,
-            most,
-        )
+        return m.SetAdd(DEVICES, self.key, member, self._dialect.today(), self._dialect.options.timeout_uaid, most)
 
     def _unregister(self, command: _Unregister, now: float) -> Effects:
         channel = command.channelID
-        return (Call((v.SET_REMOVE, 0, DEVICES, self.key, _member(channel)), ("unregister", channel)),)
+        return (Call(m.SetRemove(DEVICES, self.key, _member(channel)), ("unregister", channel)),)
 
     def _ack(self, command: _Ack, now: float) -> Effects:
         options = self._dialect.options
@@ -435,7 +427,7 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
         acks = [found for found in parsed if found is not None]
         if not acks:
             return ()
-        effects: list[Effect] = [(v.ACK, self.key, acks)]
+        effects: list[Effect] = [m.Ack(self.key, acks)]
         if (flow := self._flow) is not None:
             unacked = flow.unacked
             for slot, version in acks:
@@ -475,34 +467,34 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
         if kind == "register":
             return self._register_answered(subject, status)
         if kind == "unregister":
-            if status != v.OK:
+            if status != m.OK:
                 return (_unregistered(subject, NOT_DONE.status),)
             # What waits of the channel goes too. Nothing more can come: its endpoint is gone.
-            return (Call((v.FETCH, 0, self.key, v.EVERYTHING), ("forget", subject)),)
+            return (Call(m.Fetch(self.key, m.EVERYTHING), ("forget", subject)),)
         if kind == "forget":
             return self._forget(subject, status, payload)
-        if status != v.OK:
+        if status != m.OK:
             return (Close(STORE_FAILED, STORE_FAILED.text),)
-        items = [Item(*item) for item in payload]
+        items: list[Item] = payload
         return [*self._take(items, len(items), self._full(items)), *self._next()]
 
     def _register_answered(self, subject: tuple[str, bytes], status: int) -> Effects:
         channel, digest = subject
-        if status == v.FULL:
+        if status == m.FULL:
             return (_registered(channel, TOO_MANY_CHANNELS.status, TOO_MANY_CHANNELS.text),)
-        if status != v.OK:
+        if status != m.OK:
             return (_registered(channel, NOT_DONE.status, ""),)
         self._dialect.counters.registers += 1
         return (_registered(channel, 200, self._dialect.endpoint(self.key, channel, digest)), REGISTERED)
 
-    def _forget(self, channel: str, status: int, payload: Any) -> Effects:
-        if status != v.OK:
+    def _forget(self, channel: str, status: int, items: list[Item]) -> Effects:
+        if status != m.OK:
             return (_unregistered(channel, NOT_DONE.status),)
         self._dialect.counters.unregisters += 1
         effects: list[Effect] = [_unregistered(channel, 200)]
-        waiting = [(item[0], item[1]) for item in payload if _is_of(item[0], channel)]
+        waiting = [(item.slot, item.version) for item in items if _is_of(item.slot, channel)]
         if waiting:
-            effects.insert(0, (v.ACK, self.key, waiting))
+            effects.insert(0, m.Ack(self.key, waiting))
         if (flow := self._flow) is not None:
             for slot in [slot for slot in flow.unacked if _is_of(slot, channel)]:
                 del flow.unacked[slot]
@@ -562,7 +554,7 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
             self._flow = None
             return []
         flow.more = False
-        return [Call((v.FETCH, 0, self.key, self._dialect.options.batch), ("batch", None))]
+        return [Call(m.Fetch(self.key, self._dialect.options.batch), ("batch", None))]
 
     def _rest(self) -> None:
         flow = self._flow

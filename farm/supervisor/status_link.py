@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
 import zmq
 
-from router.common import logs, shapes
-from router.common import messages as v
+from router.common import logs
+from router.common import messages as m
+from router.common.wire import NEWEST
 
 ASK_TIMEOUT_S: Final = 1.0
 _DURABLE_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 2**20
 _QUESTIONS: Final = 64
-_ANSWERS: Final = {v.STATUS: shapes.OF_ROUTER[v.STATUS]}
 
 
 class StatusLink:
@@ -32,12 +33,12 @@ class StatusLink:
         self._socket.connect(where)
         self._number = 0
         self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
-        self._questions: deque[list[Any]] = deque()  # not sent yet
+        self._questions: deque[m.AskStatus | m.SetBroadcast] = deque()  # not sent yet
         self._wake = trio.Event()
 
     async def ask(self) -> dict[str, Any] | None:
         """The router's status; None if it does not answer."""
-        return await self._question(v.ASK_STATUS, (), ASK_TIMEOUT_S)
+        return await self._question(m.AskStatus, ASK_TIMEOUT_S)
 
     async def set_broadcast(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
         """Make the router set a broadcast, remove it (None), or only list them (an empty key).
@@ -45,15 +46,19 @@ class StatusLink:
         Returns: `outcome` and `broadcasts` of the space, once that is durable; None if it does not answer: whether it
         was set is not known then.
         """
-        return await self._question(v.SET_BROADCAST, (space, key, value), _DURABLE_S if key else ASK_TIMEOUT_S)
+        return await self._question(
+            lambda number: m.SetBroadcast(number, space, key, value), _DURABLE_S if key else ASK_TIMEOUT_S
+        )
 
-    async def _question(self, kind: int, about: tuple[Any, ...], timeout: float) -> dict[str, Any] | None:
+    async def _question(
+        self, numbered: Callable[[int], m.AskStatus | m.SetBroadcast], timeout: float
+    ) -> dict[str, Any] | None:
         if len(self._waiting) >= _QUESTIONS:
             return None
         self._number = number = self._number + 1
         answered, answer = trio.Event(), list[dict[str, Any]]()
         self._waiting[number] = (answered, answer)
-        self._questions.append([kind, number, *about])
+        self._questions.append(numbered(number))
         self._wake.set()
         with trio.move_on_after(timeout):
             await answered.wait()
@@ -82,10 +87,10 @@ class StatusLink:
         while self._questions:
             question = self._questions.popleft()
             try:
-                data = v.pack(question)
+                data = NEWEST.encode(question)
             except Exception as error:  # for example, half a character in a broadcast
                 logs.limited("status.not_packed", error=repr(error))
-                if (asked := self._waiting.get(question[1])) is not None:
+                if (asked := self._waiting.get(question.number)) is not None:
                     asked[0].set()
                 continue
             try:
@@ -98,15 +103,15 @@ class StatusLink:
             except zmq.Again:
                 return
             try:
-                message = v.unpack(parts[0] if len(parts) == 1 else b"", _MAX_BYTES)
-                shapes.check(_ANSWERS, message)
-            except v.VocabularyError as error:
+                envelope = NEWEST.of_router(parts[0] if len(parts) == 1 else b"", _MAX_BYTES)
+                if not isinstance(envelope, m.Status):
+                    raise m.MessageError(f"{type(envelope).__name__} is no answer")
+            except m.MessageError as error:
                 logs.limited("status.not_understood", error=str(error))
                 continue
-            _, number, answer = message
-            if number in self._waiting:
-                answered, answers = self._waiting[number]
-                answers.append(answer)
+            if envelope.number in self._waiting:
+                answered, answers = self._waiting[envelope.number]
+                answers.append(envelope.answer)
                 answered.set()
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from farm.worker.transports import Headers, Transport
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.common.health import PAGES
 from router.common.http_head import END
 from router.common.metrics import WorkerCounters
@@ -257,7 +257,7 @@ class Admissions:
 
     def _ask(self, connection: Connection, call: Call, asked: _Asked, rest: bytes) -> None:
         """Park the request until the router has replied."""
-        if call.word[0] == v.ATTACH:
+        if isinstance(call.request, m.Attach):
             self._failed(connection, TypeError("there is no session yet that could attach"), asked.request)
             return
         if rest:

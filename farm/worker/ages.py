@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from farm.worker.connection import Connection
-from router.common import messages as v
+from router.common import messages as m
 
 STRETCH_MS: Final = 50
 """Devices that attached within this time have one mark."""
@@ -74,7 +74,7 @@ class Ages:
                 continue
             keys.append(key)
             run += 1
-            if len(keys) == v.ANNOUNCE_CHUNK:
+            if len(keys) == m.ANNOUNCE_CHUNK:
                 yield keys, [*runs, (run, since)]
                 keys, runs, run = [], [], 0
         if keys:

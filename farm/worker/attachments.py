@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from farm.dialects import Call, DeviceSession
+from farm.dialects import Attach, Call, DeviceSession
 from farm.worker.ages import Ages
 from farm.worker.connection import OPEN, Connection
-from router.common import messages as v
+from router.common import messages as m
 
 _EVENTS: Final = 16
 """So many of the last events are remembered while an answer is on its way."""
@@ -31,7 +31,7 @@ class Overheard:
 
     __slots__ = ("calls", "channel", "heard", "renewed")
 
-    def __init__(self, channel: bytes, calls: list[tuple[Connection, Call]], body: str) -> None:
+    def __init__(self, channel: bytes, calls: list[tuple[Connection, Call | Attach]], body: str) -> None:
         self.channel = channel
         self.calls = calls
         # Hashes of the events heard. The record may hold an older one than the last, if the store refused that.
@@ -53,7 +53,7 @@ class Attachments:
         self.devices = self._ages.devices
         self.held = self._ages.held
         self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
-        self._calls: dict[int, tuple[Connection, Call, int]] = {}  # and when it was asked, in ms
+        self._calls: dict[int, tuple[Connection, Call | Attach, int]] = {}  # and when it was asked, in ms
         self._reads: dict[bytes, _Reads] = {}  # by channel
         self._overheard: dict[int, Overheard] = {}  # by the number of the question that was put
         self._number = 0
@@ -63,47 +63,46 @@ class Attachments:
         self._number += 1
         return self._number
 
-    def call(self, connection: Connection, call: Call) -> None:
-        """Put a question to the router; the connection waits for its answer."""
+    def call(self, connection: Connection, call: Call | Attach) -> None:
+        """Make a call to the router; the connection waits for its reply."""
         connection.call = number = self.number()
-        word = call.word
-        if word[0] == v.ATTACH:
-            since = int(self._monotonic() * 1000)
+        if isinstance(call, Attach):
+            device, since = call.device, int(self._monotonic() * 1000)
             self._calls[number] = (connection, call, since)
-            self._attaching[word[2]] = self._attaching.get(word[2], 0) + 1
-            self._tell((v.ATTACH, number, *word[2:], since))
+            self._attaching[device] = self._attaching.get(device, 0) + 1
+            self._tell(m.Call(number, m.Attach(device, call.needs, call.fetch, since)))
             return
         self._calls[number] = (connection, call, 0)
-        if word[0] == v.READ:
-            self._read(number, word[2], word[3])
-            return
-        self._tell((word[0], number, *word[2:]))
+        if isinstance(call.request, m.Read):
+            self._read(number, call.request)
+        else:
+            self._tell(m.Call(number, call.request))
 
-    def _read(self, number: int, space: str, channel: bytes) -> None:
-        """Of many who read the same record one asks; who comes while he waits asks with the next."""
-        reads = self._reads.get(channel)
+    def _read(self, number: int, request: m.Read) -> None:
+        """Of many that read the same record one asks; what comes while it waits asks with the next."""
+        reads = self._reads.get(request.channel)
         if reads is None:
-            self._reads[channel] = _Reads(number)
-            self._tell((v.READ, number, space, channel))
+            self._reads[request.channel] = _Reads(number)
+            self._tell(m.Call(number, request))
         else:
             reads.next.append(number)
 
     def readers(self, number: int) -> Sequence[int]:
         """An answer has come. Returns: the questions that it answers."""
         found = self._calls.get(number)
-        if found is None or found[1].word[0] != v.READ:
+        request = found[1].request if found is not None and isinstance(found[1], Call) else None
+        if not isinstance(request, m.Read):
             return (number,)
-        _, _, space, channel = found[1].word
-        reads = self._reads[channel]
+        reads = self._reads[request.channel]
         if reads.asked != number:
             return (number,)
         numbers = [number, *reads.with_it]
         if reads.next:
             reads.asked, *reads.with_it = reads.next
             reads.next = []
-            self._tell((v.READ, reads.asked, space, channel))
+            self._tell(m.Call(reads.asked, request))
         else:
-            del self._reads[channel]
+            del self._reads[request.channel]
         return numbers
 
     def heard_last(self, channel: bytes, body: str) -> Sequence[int]:
@@ -135,7 +134,7 @@ class Attachments:
         one = self._overheard.pop(number, None)
         return one if one is not None and one.renewed else None
 
-    def replied(self, number: int, status: int) -> tuple[Connection, Call, Connection | None] | None:
+    def replied(self, number: int, status: int) -> tuple[Connection, Call | Attach, Connection | None] | None:
         """An answer has come.
 
         Returns: who asked, what, and an older connection of the device that has lost it to this one; None if the
@@ -145,7 +144,7 @@ class Attachments:
         if found is None:
             return None
         connection, call, since = found
-        older = self._attached(connection, call.word[2], status, since) if call.word[0] == v.ATTACH else None
+        older = self._attached(connection, call.device, status, since) if isinstance(call, Attach) else None
         return connection, call, older
 
     def _attached(self, connection: Connection, key: bytes, status: int, since: int) -> Connection | None:
@@ -154,7 +153,7 @@ class Attachments:
             self._attaching[key] = left
         else:
             del self._attaching[key]
-        if status != v.OK or connection.phase != OPEN:
+        if status != m.OK or connection.phase != OPEN:
             self._leave(key)
             return None
         older = self._ages.put(key, connection, since)
@@ -177,4 +176,4 @@ class Attachments:
 
     def _leave(self, key: bytes) -> None:
         if key not in self.devices and key not in self._attaching:
-            self._tell((v.DETACH, key))
+            self._tell(m.Detach(key))

@@ -7,6 +7,7 @@ from typing import Any
 
 from farm.dialects import (
     REGISTERED,
+    Attach,
     Become,
     Binary,
     Call,
@@ -27,7 +28,7 @@ from farm.worker.subscriptions import Subscriptions
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.common.close_codes import INTERNAL
 
 
@@ -85,10 +86,10 @@ class Performer:
             kind = type(effect)
             if kind is bytes:
                 frames.append(connection.transport.text(effect))  # type: ignore[arg-type]
-            elif kind is tuple:
-                self._said(connection, effect)  # type: ignore[arg-type]
-            elif isinstance(effect, Call):
-                if connection is self.leaving and effect.word[0] == v.ATTACH and connection.transport.two_way:
+            elif isinstance(effect, m.Message):
+                self._send(connection, effect)
+            elif isinstance(effect, Call | Attach):
+                if connection is self.leaving and isinstance(effect, Attach) and connection.transport.two_way:
                     self._output.drop(connection)  # to attach it would be work, and would end a newer one of its device
                     frames.clear()
                     return None
@@ -127,10 +128,10 @@ class Performer:
                     self.message(connection, effect.message, effect.binary)
         return closing
 
-    def _said(self, connection: Connection, word: tuple[Any, ...]) -> None:
-        self._tell(word)
+    def _send(self, connection: Connection, message: m.Message) -> None:
+        self._tell(message)
         # What it removes from the store is what an ack costs.
-        more = len(word[2]) - 1 if word[0] == v.ACK else 0
+        more = len(message.updates) - 1 if isinstance(message, m.Ack) else 0
         if more > 0 and not self._turns.spend(connection.fd, more):
             self._turns.rest(connection)
 

@@ -20,7 +20,7 @@ from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
 from farm.worker.subscriptions import Change, Subscriptions
 from farm.worker.transports.websocket import WEBSOCKET
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
 from router.common.position import LogEvent
@@ -96,7 +96,7 @@ class Events:
         if change is None or not change.channel.subscribers or not change.channel.label:
             return
         channel = change.channel
-        name, _, label = v.label_parts(channel.label)
+        name, _, label = m.label_parts(channel.label)
         dialect = self._presences.get(name)
         if dialect is None:
             return

@@ -10,16 +10,16 @@ over when a router reads it from the store: the device has had it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from time import monotonic
-from typing import Any
 
 import zmq
 
-from router.common import logs, shapes
-from router.common import messages as v
+from router.common import logs
+from router.common import messages as m
 from router.common.settings import LinkOptions
+from router.common.wire import VERSIONS, WIRES
 
 _NOBLOCK = int(zmq.NOBLOCK)  # a plain integer: pyzmq's enum costs more than the call
 _EVENTS = int(zmq.EVENTS)
@@ -29,15 +29,17 @@ _PUMP_S = 0.02
 """So long the router is heard without end, while it says much: then devices and the clock have a turn."""
 _ACKS_AGAIN = 1000
 """So many acknowledgements that the store could not keep are said again at a time."""
+_REFUSED_RETRY_S = 5.0
+"""A router that speaks no version of ours is asked again after this time."""
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 500
 
 
 class WorkerLink:
-    """Collects words, sends them as batches, hands over the words of the router.
+    """Collects messages, sends them as batches, hands over the messages of the router.
 
-    `heard` is called with the words of each message. When the router has said WELCOME, `held` gives the devices that
-    are attached and answered, as ANNOUNCE has them, and then `channels` what ANNOUNCE_CHANNELS is to announce.
+    `received` is called with the messages of each batch. When the router has sent WELCOME, `held` gives the devices
+    that are attached and replied to, as ANNOUNCE has them, and then `channels` what ANNOUNCE_CHANNELS is to announce.
     """
 
     def __init__(
@@ -48,21 +50,26 @@ class WorkerLink:
         shard: int,
         incarnation: bytes,
         pid: int,
-        heard: Callable[[list[Any]], None],
+        received: Callable[[list[m.ToWorker]], None],
         held: Callable[[], Iterable[tuple[list[bytes], list[tuple[int, int]]]]],
-        channels: Callable[[], Iterable[list[list[Any]]]] = tuple,
+        channels: Callable[[], Iterable[list[m.HeldChannel]]] = tuple,
+        versions: range = VERSIONS,
     ) -> None:
         self._options = options
-        self._join_message = v.pack([v.READY, v.PROTOCOL, shard, incarnation, pid])
-        self._heard = heard
+        self._versions = versions
+        self._wire = WIRES[versions[-1]]
+        lowest = versions[0] if len(versions) > 1 else None
+        self._ready = self._wire.encode(m.Ready(versions[-1], shard, incarnation, pid, lowest))
+        self._received = received
         self._held = held
         self._channels = channels
-        self.words: list[Any] = []  # always this list: whoever says something appends to it
+        self.messages: list[m.ToRouter] = []  # always this list: whoever sends something appends to it
         self.joined = False
         self.behind = False
         """Whether there may be more to hear. The descriptor does not tell of what came before."""
         self.last_heard = monotonic()
         self._joining = False
+        self._retry_at = 0.0  # no READY before that
         self._sequence = 0
         self._announced = 0  # the batch with the last ANNOUNCE
         self._unconfirmed: deque[tuple[int, bytes, int, float]] = deque()  # sequence, batch, words in it, since when
@@ -70,7 +77,7 @@ class WorkerLink:
         self._unconfirmed_bytes = 0
         self._unkept: dict[tuple[bytes, str], int] = {}  # acknowledged, and the store could not keep that
         self._again: tuple[int, list[tuple[tuple[bytes, str], int]]] | None = None  # the batch that says some again
-        self._unsaid: list[list[Any]] = []  # answers to questions that could not be put to the router
+        self._unsent_calls: list[m.ToWorker] = []  # replies to calls that could not be sent
         self.refused = 0
         """Messages and words of the router that were not understood."""
         self.dropped = 0
@@ -124,12 +131,12 @@ class WorkerLink:
                 return
 
     def _send(self) -> None:
-        if self.words:
-            self._enqueue(self.words)
-            self.words.clear()
-            if self._unsaid:
-                unsaid, self._unsaid = self._unsaid, []
-                self._heard(unsaid)
+        if self.messages:
+            self._enqueue(self.messages)
+            self.messages.clear()
+            if self._unsent_calls:
+                replies, self._unsent_calls = self._unsent_calls, []
+                self._received(replies)
         while self._unsent:
             try:
                 self._socket.send(self._unsent[0], _NOBLOCK)
@@ -137,43 +144,44 @@ class WorkerLink:
                 return
             self._unsent.popleft()
 
-    def _enqueue(self, words: list[Any]) -> None:
+    def _enqueue(self, messages: list[m.ToRouter]) -> None:
         sequence = self._sequence + 1
         try:
-            batch = v.pack([v.BATCH, sequence, words])
-        except Exception as error:  # something in it cannot be said: half a character, say
-            if len(words) > 1:
-                for word in words:
-                    self._enqueue([word])
+            batch = self._wire.encode(m.WorkerBatch(sequence, messages))
+        except Exception as error:  # something in it cannot be encoded: half a character, say
+            if len(messages) > 1:
+                for message in messages:
+                    self._enqueue([message])
             else:
-                self._drop(words[0], repr(error))
+                self._drop(messages[0], repr(error))
             return
-        if len(batch) > self._options.max_message_bytes:  # the router would not hear of it, however often it is said
-            half = len(words) // 2
+        if len(batch) > self._options.max_message_bytes:  # the router would not receive it, however often it is sent
+            half = len(messages) // 2
+            first = messages[0]
             if half:
-                self._enqueue(words[:half])
-                self._enqueue(words[half:])
-            elif words[0][0] == v.ANNOUNCE_CHANNELS and (half := len(words[0][1]) // 2):
-                self._enqueue([(v.ANNOUNCE_CHANNELS, words[0][1][:half])])
-                self._enqueue([(v.ANNOUNCE_CHANNELS, words[0][1][half:])])
+                self._enqueue(messages[:half])
+                self._enqueue(messages[half:])
+            elif isinstance(first, m.AnnounceChannels) and (half := len(first.channels) // 2):
+                self._enqueue([m.AnnounceChannels(first.channels[:half])])
+                self._enqueue([m.AnnounceChannels(first.channels[half:])])
             else:
-                self._drop(words[0], f"longer than link.max_message_bytes = {self._options.max_message_bytes}")
+                self._drop(first, f"longer than link.max_message_bytes = {self._options.max_message_bytes}")
             return
         self._sequence = sequence
-        self._unconfirmed.append((sequence, batch, len(words), monotonic()))
-        self._unconfirmed_words += len(words)
+        self._unconfirmed.append((sequence, batch, len(messages), monotonic()))
+        self._unconfirmed_words += len(messages)
         self._unconfirmed_bytes += len(batch)
-        # Until WELCOME there goes nothing but READY, perhaps twice: a batch between the two would be heard in a lease
-        # that ends with the second, and make the older ones that are repeated after it look like old news.
+        # Until WELCOME there goes nothing but READY, perhaps twice: a batch between the two would be received in a
+        # lease that ends with the second, and make the older ones that are repeated after it look like old news.
         if self.joined:
             self._unsent.append(batch)
 
-    def _drop(self, word: Any, why: str) -> None:
-        """It cannot be said. Whoever waits for its answer is told that it failed."""
+    def _drop(self, message: m.ToRouter, why: str) -> None:
+        """It cannot be sent. Whoever waits for its reply is told that it failed."""
         self.dropped += 1
-        logs.limited("link.word_dropped", at="error", per=why, kind=word[0], why=why)
-        if word[0] in v.ASKING and word[1]:
-            self._unsaid.append([v.ANSWER, word[1], v.FAILED, None])
+        logs.limited("link.word_dropped", at="error", per=why, kind=type(message).__name__, why=why)
+        if isinstance(message, m.Call):
+            self._unsent_calls.append(m.Reply(message.number, m.FAILED, None))
 
     def _receive(self, until: float) -> bool:
         heard = self.behind = False
@@ -185,8 +193,8 @@ class WorkerLink:
                 data = b""
             heard = True
             try:
-                self._message(v.unpack(data, self._options.max_message_bytes))
-            except v.VocabularyError as error:
+                self._envelope(self._wire.of_router(data, self._options.max_message_bytes))
+            except m.MessageError as error:
                 self._refused(error)
             self.last_heard = now = monotonic()
             if now >= until:
@@ -194,28 +202,25 @@ class WorkerLink:
                 break
         return heard
 
-    def _refused(self, error: v.VocabularyError) -> None:
+    def _refused(self, error: m.MessageError) -> None:
         self.refused += 1
         logs.limited("link.not_understood", at="error", per="router", peer="router", error=str(error))
 
-    def _message(self, message: list[Any]) -> None:
-        kind = message[0]
-        if kind == v.WORDS:
-            if len(message) != 4 or not (type(message[1]) is int and type(message[2]) is type(message[3]) is list):
-                raise v.VocabularyError("WORDS of another shape")
-            _, confirmed, words, unkept = message
-            if unkept:
-                self._keep(unkept)
-            self._confirm(confirmed)
-            if words:
-                self._heard(self._understood(words))
-            return
-        shapes.check(shapes.OF_ROUTER, message)
-        if kind == v.REJOIN:
+    def _envelope(self, envelope: m.OfRouter) -> None:
+        if isinstance(envelope, m.RouterBatch):
+            if envelope.unkept:
+                self._keep(envelope.unkept)
+            self._confirm(envelope.confirmed)
+            if envelope.messages:
+                self._received(self._understood(envelope.messages))
+        elif isinstance(envelope, m.Rejoin):
             if not self._joining:
                 self._join()
-        elif kind == v.WELCOME and self._joining:  # a READY that was said twice is answered twice
-            self._welcome()
+        elif isinstance(envelope, m.Welcome):
+            if self._joining:  # a READY that was sent twice is answered twice
+                self._welcome(envelope.version)
+        elif isinstance(envelope, m.Refused):
+            self._router_refuses(envelope)
 
     def _confirm(self, confirmed: int) -> None:
         unconfirmed = self._unconfirmed
@@ -229,87 +234,108 @@ class WorkerLink:
                     del self._unkept[name]
             self._again = None
 
-    def _understood(self, words: list[Any]) -> list[Any]:
+    def _understood(self, messages: Sequence[m.ToWorker | m.Malformed]) -> list[m.ToWorker]:
         """Without those that are none of ours, and without items that the device has acknowledged."""
-        understood = []
-        for word in words:
-            try:
-                if type(word) is not list or not word:
-                    raise v.VocabularyError("a word is an array that begins with its kind")
-                if word[0] == v.DELIVER:
-                    _, number, device, slot, version, _ = word
-                    if not (type(device) is bytes and type(number) is type(version) is int and type(slot) is str):
-                        raise v.VocabularyError("DELIVER of another shape")
-                elif word[0] == v.ANSWER:
-                    _, call, status, _ = word
-                    if not type(call) is type(status) is int:
-                        raise v.VocabularyError("ANSWER of another shape")
-                else:
-                    shapes.check(shapes.WORDS_OF_ROUTER, word)
-                    if self._unkept and word[0] == v.DELIVER_STORED:
-                        word = self._unheard(word)
-            except ValueError as error:
-                self._refused(v.VocabularyError(str(error)))
+        if self._unkept:
+            messages = [self._unacknowledged(message) for message in messages]
+        understood: list[m.ToWorker] = []
+        for message in messages:
+            if isinstance(message, m.Malformed):
+                self._refused(m.MessageError(message.error))
             else:
-                understood.append(word)
+                understood.append(message)
         return understood
 
-    def _unheard(self, word: list[Any]) -> list[Any]:
-        _, device, items = word
-        known = self._unkept
-        return [v.DELIVER_STORED, device, [item for item in items if known.get((device, item[0]), -1) < item[1]]]
+    def _unacknowledged(self, message: m.ToWorker | m.Malformed) -> m.ToWorker | m.Malformed:
+        if not isinstance(message, m.DeliverStored):
+            return message
+        device, known = message.device, self._unkept
+        return m.DeliverStored(
+            device, [item for item in message.items if known.get((device, item.slot), -1) < item.version]
+        )
 
-    def _keep(self, sequences: list[Any]) -> None:
+    def _keep(self, sequences: list[int]) -> None:
         """The store has failed these batches: the acknowledgements in them are ours to keep."""
         if self._again is not None and self._again[0] in sequences:
             self._again = None  # once more, later
         most = self._options.max_unconfirmed_words
-        for sequence, batch, _, _ in self._unconfirmed:
+        for sequence, data, _, _ in self._unconfirmed:
             if sequence not in sequences:
                 continue
-            for word in v.unpack(batch, len(batch))[2]:
-                if word[0] != v.ACK:
+            for message in self._batch(data).messages:
+                if not isinstance(message, m.Ack):
                     continue
-                for slot, version in word[2]:
-                    name = (word[1], slot)
+                for slot, version in message.updates:
+                    name = (message.device, slot)
                     before = self._unkept.pop(name, -1)  # what was acknowledged last is given up last
                     if len(self._unkept) >= most:
                         del self._unkept[next(iter(self._unkept))]
                         self.dropped += 1
                     self._unkept[name] = max(before, version)
 
+    def _batch(self, data: bytes) -> m.WorkerBatch:
+        """One of ours, as it was."""
+        batch = self._wire.of_worker(data, len(data))
+        assert isinstance(batch, m.WorkerBatch)
+        return batch
+
     def _acks_again(self, most: int) -> None:
-        """Say again what the store could not keep."""
+        """Send again what the store could not keep."""
         names = list(islice(self._unkept.items(), most))
         acks: dict[bytes, list[tuple[str, int]]] = {}
         for (device, slot), version in names:
             acks.setdefault(device, []).append((slot, version))
-        self._enqueue([(v.ACK, device, updates) for device, updates in acks.items()])
+        self._enqueue([m.Ack(device, updates) for device, updates in acks.items()])
         self._again = (self._sequence, names)
 
     def _join(self) -> None:
         self._joining = True
         self.joined = False
         self._unsent.clear()
-        self._unsent.append(self._join_message)
+        self._unsent.append(self._ready)
 
-    def _welcome(self) -> None:
+    def _router_refuses(self, router: m.Refused) -> None:
+        """The router has no version in common with us, until one of the two is upgraded."""
+        self._retry_at = monotonic() + _REFUSED_RETRY_S
+        ours, theirs = self._versions, f"{router.lowest} to {router.highest}"
+        upgrade = "this worker" if ours[-1] < router.lowest else "the router"
+        logs.limited(
+            "link.versions_differ", at="error", ours=f"{ours[0]} to {ours[-1]}", router=theirs, upgrade=upgrade
+        )
+
+    def _speak(self, version: int) -> None:
+        """From here on in this version; what has not been confirmed yet, too."""
+        if version not in self._versions:
+            raise m.MessageError(f"WELCOME to version {version} of the protocol, which we do not speak")
+        if version == self._wire.version:
+            return
+        batches = [(sequence, self._batch(data), size, since) for sequence, data, size, since in self._unconfirmed]
+        self._wire = WIRES[version]
+        self._unconfirmed.clear()
+        self._unconfirmed_bytes = 0
+        for sequence, batch, size, since in batches:
+            data = self._wire.encode(batch)
+            self._unconfirmed.append((sequence, data, size, since))
+            self._unconfirmed_bytes += len(data)
+
+    def _welcome(self, version: int) -> None:
+        self._speak(version)
         self._joining = False
         self.joined = True
         # First what was said and not confirmed, acks among it; then what is held: the router answers that with
         # what waits in the store, which must not be what was acknowledged already.
         self._unsent.clear()
         self._unsent.extend(batch for _, batch, _, _ in self._unconfirmed)
-        if self.words:
-            self._enqueue(self.words)
-            self.words.clear()
+        if self.messages:
+            self._enqueue(self.messages)
+            self.messages.clear()
         if self._unkept:
             self._acks_again(len(self._unkept))
         held = self._held()
         for channels in self._channels():  # first, because that is done at once
-            self._enqueue([(v.ANNOUNCE_CHANNELS, channels)])
+            self._enqueue([m.AnnounceChannels(channels)])
         for keys, runs in held:
-            self._enqueue([(v.ANNOUNCE, keys, runs)])
+            self._enqueue([m.Announce(keys, runs)])
             self._announced = self._sequence
 
     def beat(self, snapshot: dict[str, float]) -> None:
@@ -317,10 +343,10 @@ class WorkerLink:
         if self._unkept and self._again is None and self.joined and not self.saturated:
             self._acks_again(_ACKS_AGAIN)
         if not self._unsent and not self._joining:
-            self._unsent.append(v.pack([v.BEAT, snapshot]))
-        elif self._joining and not self._unsent:
+            self._unsent.append(self._wire.encode(m.Beat(snapshot)))
+        elif self._joining and not self._unsent and monotonic() >= self._retry_at:
             # The READY, or its answer, was lost with a router.
-            self._unsent.append(self._join_message)
+            self._unsent.append(self._ready)
 
     def close(self) -> None:
         """Close; what is queued has a second to leave."""

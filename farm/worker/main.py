@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import trio
 import zmq
@@ -23,6 +22,7 @@ from farm.worker.link import WorkerLink
 from farm.worker.shared_path import by_path
 from farm.worker.sockets import Sockets
 from router.common import lifecycle, logs
+from router.common import messages as m
 from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import base_url, open_listener
@@ -93,7 +93,7 @@ class Worker:
             shard,
             os.urandom(8),
             os.getpid(),
-            self._heard,
+            self._received,
             self._welcomed,
             self._held_channels,
         )
@@ -108,7 +108,7 @@ class Worker:
             by_path(self._dialects),
             self.counters,
             self.limit,
-            self.link.words.append,
+            self.link.messages.append,
             time.monotonic,
             trackers,
             presences,
@@ -121,13 +121,13 @@ class Worker:
         self._listen_further(listeners[1:])
         self._pauses = GarbagePauses(self.counters)
 
-    def _heard(self, words: list[Any]) -> None:
-        self.sockets.heard(words)
+    def _received(self, messages: list[m.ToWorker]) -> None:
+        self.sockets.received(messages)
 
     def _welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         return self.sockets.welcomed()
 
-    def _held_channels(self) -> Iterable[list[list[Any]]]:
+    def _held_channels(self) -> Iterable[list[m.HeldChannel]]:
         return self.sockets.held_channels()
 
     def notice(self) -> None:

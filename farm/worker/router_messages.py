@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
-from farm.dialects import DeviceSession
+from farm.dialects import Attach, DeviceSession
 from farm.worker.attachments import Attachments, Overheard
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
@@ -19,10 +19,10 @@ from farm.worker.output import Output
 from farm.worker.socket_ids import SocketIds
 from farm.worker.subscriptions import Subscriptions
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
 from router.common.metrics import WorkerCounters
-from router.store.base import Item
+from router.common.wire import reply_payload
 
 
 class RouterMessages:
@@ -59,58 +59,28 @@ class RouterMessages:
         self._health = health
 
     def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
-        """The link is new. Returns: the devices that are here, as the words ANNOUNCE have them."""
+        """The link is new. Returns: the devices that are here, as ANNOUNCE has them."""
         self._broadcasts.renewed()
         self._attachments.renewed()
         if self._health is not None:
             self._health.refusing = ""
         return self._attachments.held()
 
-    def heard(self, words: list[Any]) -> None:
-        """Words of the router."""
+    def received(self, messages: list[m.ToWorker]) -> None:
+        """Messages of the router."""
         self._clock.read()
-        for word in words:
+        for message in messages:
             try:
-                self._word(word)
+                _HANDLERS[type(message)](self, message)
             except Exception as error:
-                # Whoever it concerns may miss it; the others of this message do not.
+                # Whoever it concerns may miss it; the others of this batch do not.
                 self._counters.words_failed += 1
                 logs.limited("link.word_failed", at="error", per=type(error).__name__, exc=error)
 
-    def _word(self, word: list[Any]) -> None:
-        kind = word[0]
-        if kind == v.DELIVER:
-            self._deliver(word)
-        elif kind == v.EVENT:
-            self._event(word)
-        elif kind == v.ANSWER:
-            self._answered(word[1], word[2], word[3])
-        elif kind == v.DELIVER_STORED:
-            self._deliver_stored(word[1], word[2])
-        elif kind == v.DISCONNECT:
-            self._shed(self._attachments.shed(word[1]))
-        elif kind == v.MEMBERS:
-            self._events.changed(self._subscriptions.members(word), self._clock.now)
-        elif kind == v.TERMINATE:
-            self._dismiss(word)
-        elif kind == v.TELL_COUNTS:
-            self._subscriptions.counts()
-            self._tell((v.COUNTS_TOLD, word[1]))
-        elif kind == v.BROADCAST:
-            self._broadcasts.broadcast_changed(word[1], word[2], word[3])
-        elif kind == v.BROADCASTS_SENT:
-            self._broadcasts.told()
-        elif kind == v.STORE_STATE:
-            if self._health is not None:
-                self._health.refusing = str(word[1])
-        else:
-            raise v.VocabularyError(f"unknown word {kind!r}")
-
     # ------------------------------------------------------------------ devices
 
-    def _deliver(self, word: list[Any]) -> None:
-        _, number, key, slot, version, body = word
-        connection = self._devices.get(key)
+    def _deliver(self, message: m.Deliver) -> None:
+        connection = self._devices.get(message.device)
         written = False
         if connection is None:
             self._counters.deliveries_missed += 1
@@ -118,7 +88,7 @@ class RouterMessages:
             session = connection.session
             assert isinstance(session, DeviceSession)
             try:
-                text = session.delivered(slot, version, body)
+                text = session.delivered(message.slot, message.version, message.body)
             except Exception as error:
                 failure = failed(error)
                 self._output.close(connection, failure.code, failure.reason)
@@ -129,14 +99,16 @@ class RouterMessages:
                 written = (
                     self._output.answer(connection, (frame,)) if transport.once else self._write(connection, frame)
                 )
-        if number:  # else nobody waits for what became of it
-            self._tell((v.RESULT, number, v.WRITTEN if written else v.NOT_HERE))
+        if message.number:  # else nobody waits for what became of it
+            self._tell(m.Result(message.number, m.WRITTEN if written else m.NOT_HERE))
 
-    def _deliver_stored(self, key: bytes, items: list[Any]) -> None:
-        connection = self._devices.get(key)
+    def _deliver_stored(self, message: m.DeliverStored) -> None:
+        connection = self._devices.get(message.device)
         if connection is not None and isinstance(session := connection.session, DeviceSession):
-            stored = [Item(*item) for item in items]
-            self._performer.perform(connection, effects_of(session.stored, stored, self._clock.now))
+            self._performer.perform(connection, effects_of(session.stored, message.items, self._clock.now))
+
+    def _disconnect(self, message: m.Disconnect) -> None:
+        self._shed(self._attachments.shed(message.device))
 
     def _shed(self, connection: Connection | None) -> None:
         """The newest connection of a device wins, wherever it is."""
@@ -144,17 +116,18 @@ class RouterMessages:
             self._counters.shed += 1
             self._output.close(connection, GOING_AWAY, "a newer connection of this device came")
 
-    # ------------------------------------------------------------------ answers
+    # ------------------------------------------------------------------ replies
 
-    def _answered(self, number: int, status: int, payload: Any) -> None:
+    def _replied(self, reply: m.Reply) -> None:
+        number, status, payload = reply.number, reply.status, reply.payload
         ours, change = self._subscriptions.replied(number, status, payload)
         if ours:
             self._events.changed(change, self._clock.now)
             self._events.admit()
             return
         if (overheard := self._attachments.overheard(number)) is not None:
-            if status == v.OK and payload is not None:
-                self._catch_up(overheard, payload)
+            if status == m.OK and payload is not None:
+                self._catch_up(overheard, reply_payload(m.Read, payload))
             return
         for asked in self._attachments.readers(number):
             self._answer_one(asked, status, payload)
@@ -166,7 +139,7 @@ class RouterMessages:
             session = connection.session
             if channel is None or session is None or connection not in channel.subscribers:
                 continue
-            effects = list(effects_of(session.replied, call.context, v.OK, payload, self._clock.now))
+            effects = list(effects_of(session.replied, call.context, m.OK, payload, self._clock.now))
             if not (len(effects) == 1 and type(effects[0]) is bytes and hash(effects[0]) in overheard.heard):
                 self._performer.perform(connection, effects)
 
@@ -177,26 +150,60 @@ class RouterMessages:
         connection, call, older = found
         if older is not None:
             self._shed(older)
+        if status == m.OK:
+            payload = reply_payload(m.Attach if isinstance(call, Attach) else type(call.request), payload)
         self._inbound.replied(connection, number, call.context, status, payload)
 
     # ------------------------------------------------------------------ channels
 
-    def _event(self, word: list[Any]) -> None:
-        _, key, offset, body, exclude = word
-        channel = self._subscriptions.get(key)
+    def _event(self, message: m.Event) -> None:
+        channel = self._subscriptions.get(message.channel)
         if channel is None:
             return
-        left_out = self._socket_ids.find(exclude) if exclude else None
-        event = HeldEvent(body.encode(), left_out, offset == v.LAST)
-        self._events.event(channel, event, self._clock.now)
-        if offset == v.LAST:
-            for number in self._attachments.heard_last(key, body):
-                self._answer_one(number, v.HEARD, None)
+        left_out = self._socket_ids.find(message.exclude) if message.exclude else None
+        last = message.offset == m.LAST
+        self._events.event(channel, HeldEvent(message.body.encode(), left_out, last), self._clock.now)
+        if last:
+            for number in self._attachments.heard_last(message.channel, message.body):
+                self._answer_one(number, m.SUPERSEDED, None)
 
-    def _dismiss(self, word: list[Any]) -> None:
-        _, key, code, reason = word
-        channel = self._subscriptions.get(key)
+    def _members(self, message: m.Members) -> None:
+        self._events.changed(self._subscriptions.changed(message), self._clock.now)
+
+    def _terminate(self, message: m.Terminate) -> None:
+        channel = self._subscriptions.get(message.channel)
         if channel is not None:
             waiting = channel.waiting.parts if channel.waiting is not None else ()
             for connection in [*channel.subscribers, *(channel.hidden or ()), *waiting]:
-                self._output.close(connection, code, reason)
+                self._output.close(connection, message.code, message.reason)
+
+    def _send_counts(self, message: m.SendCounts) -> None:
+        self._subscriptions.counts()
+        self._tell(m.CountsSent(message.number))
+
+    # ------------------------------------------------------------------ the whole
+
+    def _broadcast(self, message: m.Broadcast) -> None:
+        self._broadcasts.broadcast_changed(message.space, message.key, message.value)
+
+    def _broadcasts_sent(self, message: m.BroadcastsSent) -> None:
+        self._broadcasts.told()
+
+    def _store_state(self, message: m.StoreState) -> None:
+        if self._health is not None:
+            self._health.refusing = message.why
+
+
+_HANDLERS: Final[dict[type, Callable[[RouterMessages, Any], None]]] = {
+    m.Deliver: RouterMessages._deliver,
+    m.Event: RouterMessages._event,
+    m.Reply: RouterMessages._replied,
+    m.DeliverStored: RouterMessages._deliver_stored,
+    m.Disconnect: RouterMessages._disconnect,
+    m.Members: RouterMessages._members,
+    m.Terminate: RouterMessages._terminate,
+    m.SendCounts: RouterMessages._send_counts,
+    m.Broadcast: RouterMessages._broadcast,
+    m.BroadcastsSent: RouterMessages._broadcasts_sent,
+    m.StoreState: RouterMessages._store_state,
+}

@@ -35,6 +35,7 @@ from farm.worker.timers import Timers
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
+from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.poller import BROKEN, ENDED, READ, WRITE, Poller
 
@@ -149,7 +150,7 @@ class Sockets:
         self.close = output.close
         self.listen = self._acceptor.listen
         self.stop_listening = self._acceptor.stop
-        self.heard = messages.heard
+        self.received = messages.received
         self.welcomed = messages.welcomed
 
     # ------------------------------------------------------------------ what epoll says
@@ -245,8 +246,8 @@ class Sockets:
         self._admissions.draining = True
         self._acceptor.stop()
 
-    def held_channels(self) -> Iterable[list[list[Any]]]:
-        """The channels that are here, as the words ANNOUNCE_CHANNELS have them."""
+    def held_channels(self) -> Iterable[list[m.HeldChannel]]:
+        """The channels that are here, as ANNOUNCE_CHANNELS has them."""
         return self.subscriptions.held()
 
     def open_connections(self) -> list[Connection]:

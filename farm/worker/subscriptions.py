@@ -22,7 +22,8 @@ from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.local_channel import OPEN, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
 from farm.worker.transports.websocket import WEBSOCKET
-from router.common import messages as v
+from router.common import messages as m
+from router.common.wire import reply_payload
 
 
 class Change(NamedTuple):
@@ -149,8 +150,8 @@ class Subscriptions:
                 presence.entering = {}
             presence.entering[user] = call
             if not channel.call and not channel.counted:
-                self._tell_subscribe(channel, 0, wanted.label)
-            self._tell((v.PRESENCE_JOIN, call, channel.key, user, wanted.info, wanted.most))
+                self._tell_subscribe(channel, None, wanted.label)
+            self._tell(m.Call(call, m.PresenceJoin(channel.key, user, wanted.info, wanted.most)))
         return self._calls[call]
 
     def _call(self, channel: LocalChannel, user: str | None) -> int:
@@ -158,8 +159,9 @@ class Subscriptions:
         self._calls[number] = _Call(channel, user, [])
         return number
 
-    def _tell_subscribe(self, channel: LocalChannel, call: int, label: str) -> None:
-        self._tell((v.SUBSCRIBE, call, channel.key, -1, label))
+    def _tell_subscribe(self, channel: LocalChannel, call: int | None, label: str) -> None:
+        request = m.Subscribe(channel.key, -1, label)
+        self._tell(request if call is None else m.Call(call, request))
         if label:
             channel.label = label
             channel.counted = 1
@@ -182,7 +184,7 @@ class Subscriptions:
                 events += [event for event in waiting.events(part) if event.left_out is not connection]
                 self._wait_no_more(channel, connection)
                 self._add(channel, connection, wanted)
-            presence = channel.presence if part.status == v.OK and not wanted.hidden else None
+            presence = channel.presence if part.status == m.OK and not wanted.hidden else None
             results.append(Subscribed(wanted, part.status, None if presence is None else presence.members))
         joining.parts.clear()
         return results, events
@@ -196,7 +198,7 @@ class Subscriptions:
             self.various.add(channel)
         self._fan_outs.join(channel, connection)
         if not channel.counted and (wanted.label or channel.label):
-            self._tell_subscribe(channel, 0, wanted.label or channel.label)
+            self._tell_subscribe(channel, None, wanted.label or channel.label)
         self._check_count(channel)
 
     def _check_count(self, channel: LocalChannel) -> None:
@@ -255,7 +257,7 @@ class Subscriptions:
             self.various.discard(channel)
             self._uncounted.pop(channel, None)
             self._calls.pop(channel.call, None)
-            self._tell((v.UNSUBSCRIBE, channel.key))
+            self._tell(m.Unsubscribe(channel.key))
 
     def _user_left(self, channel: LocalChannel, user: str) -> None:
         presence = channel.presence
@@ -267,7 +269,7 @@ class Subscriptions:
         del presence.own[user]
         if presence.entering is not None and (call := presence.entering.pop(user, 0)):
             del self._calls[call]
-        self._tell((v.PRESENCE_LEAVE, channel.key, user))
+        self._tell(m.PresenceLeave(channel.key, user))
 
     def _settled(self, part: Part, replies: int) -> None:
         """So many of the replies that a part waited for are here, or are not waited for any more."""
@@ -300,7 +302,7 @@ class Subscriptions:
             return False, None
         channel, user, parts = call
         change: Change | None = None
-        if status == v.OK:
+        if status == m.OK:
             channel.call = OPEN
         elif channel.call == number:
             channel.call = 0
@@ -309,13 +311,13 @@ class Subscriptions:
         for part in parts:
             if (waiting := channel.waiting) is None or waiting.parts.get(part.joining.connection) is not part:
                 continue
-            if status == v.OK:
+            if status == m.OK:
                 waiting.add(part)
             else:
                 part.status = status
                 self._wait_no_more(channel, part.joining.connection)
             self._settled(part, 1)
-        if status != v.OK:
+        if status != m.OK:
             self._close_if_empty(channel)
         return True, change
 
@@ -326,8 +328,8 @@ class Subscriptions:
             presence.entering.pop(user, None)
             if not presence.entering:
                 presence.entering = None
-        if status == v.OK:
-            return self._merge(channel, payload.items(), ())
+        if status == m.OK:
+            return self._merge(channel, reply_payload(m.PresenceJoin, payload).items(), ())
         del presence.own[user]
         info = presence.members.pop(user, None)
         if info is None:
@@ -335,13 +337,13 @@ class Subscriptions:
         presence.members.made = None
         return Change(channel, [], [(user, info)])
 
-    def members(self, word: list[Any]) -> Change | None:
-        """MEMBERS was heard. Returns: what that changes."""
-        _, key, whole, added, removed = word
-        channel = self._channels.get(key)
+    def changed(self, message: m.Members) -> Change | None:
+        """Returns: what is another now by this."""
+        added, removed = message.added, message.removed
+        channel = self._channels.get(message.channel)
         if channel is None or channel.presence is None:
             return None
-        if whole:
+        if message.whole:
             there = {user for user, _ in added}
             removed = [user for user in channel.presence.members if user not in there]
         return self._merge(channel, added, removed)
@@ -367,29 +369,29 @@ class Subscriptions:
             del self._uncounted[channel]
             if len(channel.subscribers) != channel.counted:
                 channel.counted = len(channel.subscribers)
-                self._tell((v.COUNT, channel.key, channel.counted))
+                self._tell(m.Counted(channel.key, channel.counted))
 
-    def held(self) -> Iterator[list[list[Any]]]:
-        """Everything that is held, as the words ANNOUNCE_CHANNELS have it, for a router that does not know it."""
-        entries: list[list[Any]] = []
+    def held(self) -> Iterator[list[m.HeldChannel]]:
+        """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it."""
+        entries: list[m.HeldChannel] = []
         size = 0
         for channel in self._channels.values():
             label = channel.label if channel.subscribers or channel.waiting is not None else ""
             channel.counted = max(len(channel.subscribers), 1) if label else 0
-            members: list[list[str]] = []
-            entries.append([channel.key, label, channel.counted, members])
+            members: list[m.Member] = []
+            entries.append(m.HeldChannel(channel.key, label, channel.counted, members))
             size += 1
             presence = channel.presence
             for user in presence.own if presence is not None else ():
                 if (info := presence.members.get(user)) is None:  # type: ignore[union-attr]
                     continue
-                if size >= v.ANNOUNCE_CHUNK:
+                if size >= m.ANNOUNCE_CHUNK:
                     yield entries
                     members = []
-                    entries, size = [[channel.key, label, channel.counted, members]], 1
-                members.append([user, info])
+                    entries, size = [m.HeldChannel(channel.key, label, channel.counted, members)], 1
+                members.append((user, info))
                 size += 1
-            if size >= v.ANNOUNCE_CHUNK:
+            if size >= m.ANNOUNCE_CHUNK:
                 yield entries
                 entries, size = [], 0
         if entries:

@@ -45,6 +45,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "link.not_packed": "A message for a worker could not be encoded, and was dropped.",
     "link.not_understood": "A message on the link is not of this protocol, and was passed over.",
     "link.send_failed": "A message could not be sent to a worker.",
+    "link.versions_differ": "Router and worker speak no common version of the link; the line says what to upgrade.",
     "link.word_dropped": "A worker could not send a message to the router; whoever waits for its answer is told.",
     "link.word_failed": "A message of the link raised an error; the trace follows. The others of its batch stand.",
     "link.word_refused": "One message of a worker was not understood. The others of its batch were handled.",

@@ -1,143 +1,45 @@
-"""The vocabulary between workers and the router: every message that crosses the link, with its version.
+"""Every message between workers, the supervisor and the router: types with named fields, with their bounds.
 
-One ZeroMQ message is one msgpack array. A worker sends
+What crosses the link as one ZeroMQ message is an **envelope**: a msgpack array that begins with the number of its kind,
+and then has the fields in their order. Two of them, the batches, carry **messages**, which are arrays of the same form.
+`router.common.wire` makes bytes of envelopes and envelopes of bytes, and holds what comes from the other end against
+the types here, once: after that nothing of the wrong kind is found in a table or in the store.
 
-    [READY, PROTOCOL, shard, incarnation, pid]       first, and again when the router says REJOIN or is another one
-    [BATCH, sequence, words]                         words of many connections; sequence counts up from 1
-    [BEAT, snapshot]                                 the worker's counters, a map; also keeps its lease
+A worker sends READY first, and again when the router says REJOIN or is another one. After WELCOME it announces what it
+holds, and repeats the batches that are not confirmed. So every message may be received twice.
 
-and the router sends
+A **call** is a request with the worker's number for it; exactly one REPLY with that number comes back. A request that
+may also come without a number is not replied to then. `REPLY` of a request is the type of the payload when the status
+is OK.
 
-    [WELCOME, router incarnation]                    READY was accepted: announce, and repeat what is not confirmed
-    [REJOIN]                                         I do not know you (any more): join and announce
-    [WORDS, confirmed, words, unkept]                batches up to `confirmed` are done with; of those in `unkept` the
-                                                     store may not have kept the acks
-
-The supervisor speaks on the same link: [ASK_STATUS, number] is answered with [STATUS, number, map], and
-[SET_BROADCAST, number, space, key, value or None] with [STATUS, number, {"outcome": OK, FULL or FAILED, "broadcasts":
-{key: value of that space}}], once that is durable. With "" as key it only reads.
-
-A word is an array too; its first element says which. An *ask* is the worker's number for a question; exactly one
-ANSWER with that number comes back. Device and channel keys are 16 bytes. The link is ordered in each direction, and
-much rests on that: an ANSWER to ATTACH comes before any DELIVER of that attachment, and a DISCONNECT always means an
-attachment that has been answered.
-
-Batches that are not confirmed when a router goes are sent again to the next one, so every word may be heard twice.
+Device and channel keys are 16 bytes. The link is ordered in each direction, and much rests on that: the reply to ATTACH
+comes before any DELIVER of that attachment, and a DISCONNECT always means an attachment that has been replied to.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any, ClassVar, Final
 
-import msgpack
+import msgspec
+from msgspec import Meta
 
-PROTOCOL = 4
+from router.common.position import LogSlice
+from router.store.base import Item
 
-# --- messages, worker or supervisor to router
-READY = 1
-BATCH = 2
-BEAT = 3
-ASK_STATUS = 4
-SET_BROADCAST = 5
-# --- messages, router to worker or supervisor
-WELCOME = 11
-REJOIN = 12
-WORDS = 13
-STATUS = 14
+PROTOCOL: Final = 5
+"""The version of all this. It goes up with every change that the version before would not understand."""
+LOWEST_PROTOCOL: Final = 4
+"""The oldest that is still spoken: one before, so that workers and routers may be upgraded one after the other. What
+differs is in `router.common.wire`."""
 
-# --- words, worker to router
-ATTACH = 20
-"""(ask, device key, needs, fetch, since) This shard holds the device, since this time in ms of the machine's monotonic
-clock. needs: "" or the space in which the device must have a record; fetch: how much of its inbox the answer brings: 0
-nothing, EVERYTHING, or at most so many items, the first by slot. Neither of them: its address has just been made, and
-nothing is stored of it. Answered with [items, record or None]: everything in order of arrival, a part in order of slot.
-A part that is shorter than was asked for is the whole inbox."""
-DETACH = 21
-"""(device key) Its connection here has gone."""
-ANNOUNCE = 22
-"""(at most ANNOUNCE_CHUNK device keys, [[how many of them, since], ...]) Held since before this READY. since: as for
-ATTACH, or 0 for long ago. DELIVER_STORED follows for those with something. Of two shards that claim a device the one
-has it that holds it since later; the other hears DISCONNECT."""
-SUBSCRIBE = 23
-"""(ask or 0, channel key, offset or -1, label) This shard has a subscriber, so far one; answered with the log after
-that offset, or None. label: what `channel_label` gives, for channels that app servers may list and count; else ""."""
-UNSUBSCRIBE = 24
-"""(channel key) The last subscriber of this shard has gone."""
-ANNOUNCE_CHANNELS = 25
-"""([[channel key, label, subscribers, [[user id, info], ...]], ...], at most ANNOUNCE_CHUNK of them, and of their
-members) Subscribed since before this READY, with the members of presence that are here. A channel with more members
-than that comes in several words, each with its number of subscribers."""
-RECORD = 26
-"""(ask or 0, space, key, value, ttl in s or 0) Put a record; answered when it is durable."""
-FETCH = 27
-"""(ask, device key, most) The inbox once more, EVERYTHING or at most so many items, as at ATTACH."""
-ACK = 28
-"""(device key, [[slot, version], ...]) Items up to these versions are not wanted any more."""
-DROP = 29
-"""(ask, device key, slot) Forget the slot whatever its version; answered when that is durable."""
-PUBLISH = 30
-"""(ask or 0, channel key, body, keep in s or 0, exclude) To every subscriber but the connection with the socket id
-`exclude` ("": to all); with keep, first into the channel's log."""
-RESULT = 31
-"""(push number, outcome) What became of a DELIVER."""
-SET_ADD = 32
-"""(ask, space, key, member, head, ttl in s or 0, most) Add a member to a record (`router.common.id_set`), which is made
-if it is missing, and write its head anew. OK when it is durable; FULL if it has `most` members already."""
-SET_REMOVE = 33
-"""(ask, space, key, member) Remove a member from a record. OK when that is durable, and if it was not there."""
-COUNT = 34
-"""(channel key, subscribers) So many are on this shard now; only for channels with a label, and once in a while."""
-PRESENCE_JOIN = 35
-"""(ask or 0, channel key, user id, info, most) The first socket of this user in this presence channel on this shard.
-info: the dialect's text. Answered with members, {user id: info}: all, or just him where this shard was given all before
-and has held the channel since; FULL if there are `most` and he is new."""
-PRESENCE_LEAVE = 36
-"""(channel key, user id) His last socket on this shard has gone."""
-READ = 37
-"""(ask, space, channel key) Answered with the value of the record that holds the channel's last event, or None."""
-HAPPENED = 38
-"""(label, what, detail) Something that only an app server may want to hear of (a webhook): texts of the dialect."""
-ASKING = frozenset((ATTACH, SUBSCRIBE, RECORD, FETCH, DROP, PUBLISH, SET_ADD, SET_REMOVE, PRESENCE_JOIN, READ))
-"""Words that begin with a question's number, or 0."""
-COUNTS_TOLD = 39
-"""(number) Every COUNT that there was to say when TELL_COUNTS was heard has been said."""
-# --- words, router to worker
-ANSWER = 40
-"""(ask, status, payload)"""
-DELIVER = 41
-"""(push number or 0, device key, slot, version, body or None) Answered by RESULT if it has a number."""
-DELIVER_STORED = 42
-"""(device key, items) What waits in its store; some may have been sent on this connection before."""
-DISCONNECT = 43
-"""(device key) A newer connection of this device is elsewhere."""
-EVENT = 44
-"""(channel key, offset, body, exclude) To every subscriber of the channel on this shard, but the connection with the
-socket id `exclude` ("": to all). offset: its place in the channel's log; LAST: it is now the event that READ gives; 0:
-it is kept nowhere."""
-BROADCAST = 45
-"""(space, key, value or None) A small text of which every worker keeps a copy, or that there is none any more. At each
-change, and all that there are after WELCOME."""
-MEMBERS = 46
-"""(channel key, whole, [[user id, info], ...], [user id, ...]) Who has come into a presence channel and who has gone;
-if whole, all who are there: whoever else a worker knows of has gone. What it knows already changes nothing."""
-TERMINATE = 47
-"""(channel key, code, reason) Close every connection that is subscribed to this address, in sight or hidden."""
-TELL_COUNTS = 49
-"""(number) Say every COUNT that is put off, and then COUNTS_TOLD with this number."""
-BROADCASTS_SENT = 48
-"""() After WELCOME all broadcasts have been said: what else the worker knows of has gone in the meantime."""
-STORE_STATE = 50
-"""(why) The store refuses what is to be kept, or "": it does not (any more). At each change, and after WELCOME if it
-does."""
-
-# --- status of an ANSWER
+# --- status of a reply
 OK = 0
-UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, and who held the device hears DISCONNECT
+UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, and who held the device gets DISCONNECT
 FAILED = 2  # the store could not do it
 FULL = 3
 MOVED = 4  # ATTACH only: there is a newer connection of the device
-HEARD = 5  # READ only, and never from the router: before its answer an event came that is as new or newer
+SUPERSEDED = 5  # READ only, and never from the router: before its reply an event came that is as new or newer
 
 # --- outcome in a RESULT
 WRITTEN = 0  # the kernel took the whole frame
@@ -151,14 +53,472 @@ LAST = -1
 MAX_BROADCAST_KEY = 256
 MAX_BROADCAST_VALUE = 1024
 """Characters of a broadcast. Its space may be as long as its key."""
-
 ANNOUNCE_CHUNK = 2000
 """Keys in one ANNOUNCE or ANNOUNCE_CHANNELS."""
-
 MAX_LABEL = 1024
 """Characters of a label."""
 MAX_USER_ID = 256
 """Characters of a user id, as presence knows it."""
+
+Key = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[int, Meta(ge=0, le=2**40)]
+Count = Annotated[int, Meta(ge=0, le=EVERYTHING)]
+Space = Annotated[str, Meta(max_length=MAX_BROADCAST_KEY)]
+Label = Annotated[str, Meta(max_length=MAX_LABEL)]
+User = Annotated[str, Meta(max_length=MAX_USER_ID)]
+Slot = Annotated[str, Meta(max_length=1024)]
+Incarnation = Annotated[bytes, Meta(min_length=1, max_length=64)]
+Member = tuple[User, str]
+"""User id and info, a text of the dialect."""
+
+
+class MessageError(ValueError):
+    """What a peer on the link has sent is none of our messages."""
+
+
+class Part(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """What envelopes and messages have in common. Nothing in them refers back to them, so the collector has no need to
+    know of them."""
+
+
+class Envelope(Part):
+    """One ZeroMQ message."""
+
+
+class Message(Part):
+    """What a batch carries."""
+
+
+class Request(Message):
+    """A message that is, or may be, part of a call."""
+
+    REPLY: ClassVar[Any] = None
+    """Type of the payload of an OK."""
+
+
+# ---------------------------------------------------------------------- messages of workers: requests
+
+
+class Attached(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Payload of the reply to ATTACH. Items: everything in order of arrival, a part in order of slot. A part that is
+    shorter than was asked for is the whole inbox."""
+
+    items: list[Item]
+    record: bytes | None
+
+
+class Attach(Request, tag=20):
+    """This shard holds the device, since this time in ms of the machine's monotonic clock. needs: "" or the space in
+    which the device must have a record; fetch: how much of its inbox the reply brings: 0 nothing, EVERYTHING, or at
+    most so many items, the first by slot. Neither of them: its address has just been made, and nothing is stored of it.
+    """
+
+    REPLY = Attached
+
+    device: Key
+    needs: Space
+    fetch: Count
+    since: Number
+
+
+class Fetch(Request, tag=27):
+    """The inbox once more, EVERYTHING or at most so many items, as at ATTACH."""
+
+    REPLY = list[Item]
+
+    device: Key
+    most: Annotated[int, Meta(ge=1, le=EVERYTHING)]
+
+
+class Drop(Request, tag=29):
+    """Forget the slot whatever its version; replied to when that is durable."""
+
+    device: Key
+    slot: Slot
+
+
+class Subscribe(Request, tag=23):
+    """This shard has a subscriber, so far one; replied to with the log after that offset, or None (offset -1). label:
+    what `channel_label` gives, for channels that app servers may list and count; else ""."""
+
+    REPLY = LogSlice | None
+
+    channel: Key
+    offset: Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+    label: Label
+
+
+class Record(Request, tag=26):
+    """Put a record, or remove it (None). ttl: s, 0: for ever. Replied to when it is durable."""
+
+    space: Space
+    key: Key
+    value: bytes | None
+    ttl: Seconds
+
+
+class SetAdd(Request, tag=32):
+    """Add a member to a record (`router.common.id_set`), which is made if it is missing, and write its head anew. OK
+    when it is durable; FULL if it has `most` members already."""
+
+    space: Space
+    key: Key
+    member: Key
+    head: Annotated[bytes, Meta(min_length=4, max_length=4)]
+    ttl: Seconds
+    most: Count
+
+
+class SetRemove(Request, tag=33):
+    """Remove a member from a record. OK when that is durable, and if it was not there."""
+
+    space: Space
+    key: Key
+    member: Key
+
+
+class Read(Request, tag=37):
+    """Replied to with the value of the record that holds the channel's last event, or None."""
+
+    REPLY = bytes | None
+
+    space: Space
+    channel: Key
+
+
+class Publish(Request, tag=30):
+    """To every subscriber but the connection with the socket id `exclude` ("": to all); with keep (s), first into the
+    channel's log. Replied to with its offset."""
+
+    REPLY = int
+
+    channel: Key
+    body: str
+    keep: Seconds
+    exclude: Annotated[str, Meta(max_length=256)]
+
+
+class PresenceJoin(Request, tag=35):
+    """The first socket of this user in this presence channel on this shard. info: the dialect's text. Replied to with
+    members, {user id: info}: all, or only this one where this shard was given all before and has held the channel
+    since; FULL if there are `most` and this one is new."""
+
+    REPLY = dict[str, str]
+
+    channel: Key
+    user: User
+    info: str
+    most: Count
+
+
+AnyRequest = Attach | Fetch | Drop | Subscribe | Record | SetAdd | SetRemove | Read | Publish | PresenceJoin
+
+
+class Call(Message, tag=51):
+    """A request that is to be replied to."""
+
+    number: Number
+    request: AnyRequest
+
+
+# ---------------------------------------------------------------------- messages of workers: others
+
+
+class Detach(Message, tag=21):
+    """Its connection here has gone."""
+
+    device: Key
+
+
+class Announce(Message, tag=22):
+    """Held since before this READY. runs: how many of the devices, and since when: as for ATTACH, or 0 for long ago.
+    DELIVER_STORED follows for those with something. Of two shards that claim a device the one has it that holds it
+    since later; the other gets DISCONNECT."""
+
+    devices: Annotated[list[Key], Meta(max_length=ANNOUNCE_CHUNK)]
+    runs: list[tuple[Count, Number]]
+
+
+class HeldChannel(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A channel that a shard has subscribers of, and those members of presence that are there."""
+
+    channel: Key
+    label: Label
+    subscribers: Count
+    members: list[Member]
+
+
+class AnnounceChannels(Message, tag=25):
+    """Subscribed since before this READY, at most ANNOUNCE_CHUNK of them, and of their members. A channel with more
+    members than that comes in several messages, each with its number of subscribers."""
+
+    channels: Annotated[list[HeldChannel], Meta(max_length=ANNOUNCE_CHUNK)]
+
+
+class Unsubscribe(Message, tag=24):
+    """The last subscriber of this shard has gone."""
+
+    channel: Key
+
+
+class Ack(Message, tag=28):
+    """Items of these slots up to these versions are not wanted any more."""
+
+    device: Key
+    updates: list[tuple[Slot, Number]]
+
+
+class Result(Message, tag=31):
+    """What became of the DELIVER with this number."""
+
+    number: Number
+    outcome: Count
+
+
+class Counted(Message, tag=34):
+    """So many subscribers are on this shard now; only for channels with a label, and once in a while."""
+
+    channel: Key
+    subscribers: Count
+
+
+class CountsSent(Message, tag=39):
+    """Every COUNTED that there was to send when SEND_COUNTS of this number was received has been sent."""
+
+    number: Number
+
+
+class PresenceLeave(Message, tag=36):
+    """The user's last socket on this shard has gone."""
+
+    channel: Key
+    user: User
+
+
+class Happened(Message, tag=38):
+    """Something that only an app server may want to know of (a webhook): texts of the dialect."""
+
+    label: Label
+    what: str
+    detail: str
+
+
+# ---------------------------------------------------------------------- messages of a router
+
+
+class Reply(Message, tag=40):
+    """To the call of this number. payload: of the request's type `REPLY` if the status is OK; else nothing."""
+
+    number: Number
+    status: Count
+    payload: Any
+
+
+class Deliver(Message, tag=41):
+    """A message for a device. With a number (else 0) RESULT is to say what became of it."""
+
+    number: Number
+    device: Key
+    slot: Slot
+    version: Number
+    body: str | None
+
+
+class DeliverStored(Message, tag=42):
+    """What waits in the device's store; some may have been sent on this connection before."""
+
+    device: Key
+    items: list[Item]
+
+
+class Disconnect(Message, tag=43):
+    """A newer connection of this device is elsewhere."""
+
+    device: Key
+
+
+class Event(Message, tag=44):
+    """To every subscriber of the channel on this shard, but the connection with the socket id `exclude` ("": to all).
+    offset: its place in the channel's log; LAST: it is now the event that READ gives; 0: it is kept nowhere."""
+
+    channel: Key
+    offset: Annotated[int, Meta(ge=LAST, le=2**63 - 1)]
+    body: str
+    exclude: str
+
+
+class Broadcast(Message, tag=45):
+    """A small text of which every worker keeps a copy, or that there is none any more. At each change, and all that
+    there are after WELCOME."""
+
+    space: str
+    key: str
+    value: str | None
+
+
+class BroadcastsSent(Message, tag=48):
+    """After WELCOME all broadcasts have been sent: what else the worker knows of has gone in the meantime."""
+
+
+class Members(Message, tag=46):
+    """Who has come into a presence channel and who has gone; if whole, all who are there: whoever else a worker knows
+    of has gone. What it knows already changes nothing."""
+
+    channel: Key
+    whole: bool
+    added: list[Member]
+    removed: list[User]
+
+
+class Terminate(Message, tag=47):
+    """Close every connection that is subscribed to this address, in sight or hidden."""
+
+    channel: Key
+    code: Count
+    reason: Annotated[str, Meta(max_length=123)]
+
+
+class SendCounts(Message, tag=49):
+    """Send every COUNTED that is put off, and then COUNTS_SENT with this number."""
+
+    number: Number
+
+
+class StoreState(Message, tag=50):
+    """Why the store refuses what is to be kept, or "": it does not (any more). At each change, and after WELCOME if it
+    does."""
+
+    why: Annotated[str, Meta(max_length=MAX_BROADCAST_VALUE)]
+
+
+ToRouter = (
+    Call
+    | Detach
+    | Announce
+    | Subscribe
+    | Unsubscribe
+    | AnnounceChannels
+    | Record
+    | SetAdd
+    | Ack
+    | Publish
+    | Result
+    | Counted
+    | CountsSent
+    | PresenceJoin
+    | PresenceLeave
+    | Happened
+)
+"""Messages of a worker."""
+
+ToWorker = (
+    Reply
+    | Deliver
+    | DeliverStored
+    | Disconnect
+    | Event
+    | Broadcast
+    | BroadcastsSent
+    | Members
+    | Terminate
+    | SendCounts
+    | StoreState
+)
+"""Messages of a router."""
+
+
+class Malformed(msgspec.Struct):
+    """In the place of a message that is none of ours, in a batch that was received. number: of the call, if it is
+    one."""
+
+    error: str
+    number: int | None = None
+
+
+# ---------------------------------------------------------------------- envelopes
+
+
+class Ready(Envelope, tag=1):
+    """A worker is there. It speaks all versions from the lowest to the highest; lowest None: only the highest. This and
+    REFUSED must be understood by every version from 5 on."""
+
+    highest: Count
+    shard: Count
+    incarnation: Incarnation
+    pid: Count
+    lowest: Count | None = None
+
+
+class WorkerBatch(Envelope, tag=2):
+    """Messages of many connections. Sequence counts up from 1."""
+
+    sequence: Number
+    messages: list[ToRouter]
+
+
+class Beat(Envelope, tag=3):
+    """The worker's counters; also keeps its lease."""
+
+    snapshot: Annotated[dict[Annotated[str, Meta(max_length=100)], int | float | bool], Meta(max_length=1000)]
+
+
+class AskStatus(Envelope, tag=4):
+    """The supervisor wants the router's status."""
+
+    number: Number
+
+
+class SetBroadcast(Envelope, tag=5):
+    """Set a broadcast, remove it (None), or only read (key ""): answered by STATUS with {"outcome": OK, FULL or FAILED,
+    "broadcasts": {key: value of that space}} once that is durable."""
+
+    number: Number
+    space: str
+    key: str
+    value: str | None
+
+
+class Welcome(Envelope, tag=11):
+    """READY was accepted: this version is spoken from here on. Announce, and repeat what is not confirmed."""
+
+    incarnation: Incarnation
+    version: Count = 4
+
+
+class Rejoin(Envelope, tag=12):
+    """The router does not know this worker (any more): it is to send READY and to announce."""
+
+
+class Refused(Envelope, tag=15):
+    """READY was not accepted: the router speaks the versions from the lowest to the highest."""
+
+    lowest: Count
+    highest: Count
+
+
+class RouterBatch(Envelope, tag=13):
+    """Batches up to `confirmed` are done with; of those in `unkept` the store may not have kept the acks."""
+
+    confirmed: Number
+    messages: list[ToWorker]
+    unkept: list[Number]
+
+
+class Status(Envelope, tag=14):
+    """The answer to ASK_STATUS or SET_BROADCAST with this number."""
+
+    number: Number
+    answer: dict[str, Any]
+
+
+OfWorker = Ready | WorkerBatch | Beat | AskStatus | SetBroadcast
+"""Envelopes that a router receives."""
+OfRouter = Welcome | Rejoin | Refused | RouterBatch | Status
+"""Envelopes that a router sends."""
+
+
+# ---------------------------------------------------------------------- addresses
 
 _SEPARATOR = b"\x00"
 
@@ -177,38 +537,9 @@ def channel_label(dialect: str, application: str, channel: str) -> str:
 def label_parts(label: str) -> tuple[str, str, str]:
     """Dialect, application and channel of a label.
 
-    Raises: VocabularyError if it is none.
+    Raises: MessageError if it is none.
     """
     parts = label.split("\0", 2)
     if len(parts) != 3 or len(label) > MAX_LABEL:
-        raise VocabularyError(f"{label[:MAX_LABEL]!r} is no label of a channel")
+        raise MessageError(f"{label[:MAX_LABEL]!r} is no label of a channel")
     return parts[0], parts[1], parts[2]
-
-
-_packer = msgpack.Packer(use_bin_type=True, autoreset=True)
-
-
-def pack(message: Any) -> bytes:
-    """One message as bytes. Not for use by two threads at once."""
-    packed: bytes = _packer.pack(message)
-    return packed
-
-
-def unpack(data: bytes, limit: int) -> Any:
-    """One message from bytes of a peer.
-
-    Raises: VocabularyError if it is not one msgpack array within `limit` bytes.
-    """
-    if len(data) > limit:
-        raise VocabularyError(f"message of {len(data)} bytes is over the limit of {limit}")
-    try:
-        message = msgpack.unpackb(data, raw=False, use_list=True, strict_map_key=False)
-    except Exception as error:  # of many kinds: TypeError for a key that cannot be one, for instance
-        raise VocabularyError(f"not msgpack: {error!r}") from error
-    if type(message) is not list or not message:
-        raise VocabularyError("a message is an array that begins with its kind")
-    return message
-
-
-class VocabularyError(ValueError):
-    """A peer on the link does not speak our vocabulary."""

@@ -5,14 +5,14 @@ All of them are one record of the store."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.core.committer import GroupCommitter
 
 SPACE: Final = "notice"  # as it is in stores that exist
@@ -30,11 +30,11 @@ _out = msgspec.json.Encoder(order="sorted")
 
 
 class Broadcasts:
-    """All of them. `tell_all` says a word to every worker. `most` of them there may be, in all spaces; `most_changes`
-    may wait for their turn, more are answered with FAILED."""
+    """All of them. `tell_all` sends a message to every worker. `most` of them there may be, in all spaces;
+    `most_changes` may wait for their turn, more are answered with FAILED."""
 
     def __init__(
-        self, committer: GroupCommitter, most: int, most_changes: int, tell_all: Callable[[Sequence[Any]], None]
+        self, committer: GroupCommitter, most: int, most_changes: int, tell_all: Callable[[m.ToWorker], None]
     ) -> None:
         self._committer = committer
         self._most = most
@@ -49,7 +49,7 @@ class Broadcasts:
         self._committer.read_record(SPACE, KEY, self._loaded)
 
     def _loaded(self, status: int, value: bytes | None) -> None:
-        if status != v.OK:
+        if status != m.OK:
             self._failed = True
             return
         broadcasts: _Spaces = {}
@@ -59,8 +59,8 @@ class Broadcasts:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 logs.error("broadcasts.not_understood", error=str(error))
         self._broadcasts = broadcasts
-        for word in self.words():
-            self._tell_all(word)
+        for message in self.messages():
+            self._tell_all(message)
 
     def tick(self) -> None:
         """To be called a few times a second."""
@@ -68,26 +68,21 @@ class Broadcasts:
             self._failed = False
             self.load()
 
-    def words(self) -> Iterator[Sequence[Any]]:
+    def messages(self) -> Iterator[m.ToWorker]:
         """What is said to a worker that has joined: nothing while they are not known, all of them later."""
         if self._broadcasts is None:
             return
         for space, broadcasts in self._broadcasts.items():
             for key, value in broadcasts.items():
-                yield (v.BROADCAST, space, key, value)
-        yield (v.BROADCASTS_SENT,)
+                yield m.Broadcast(space, key, value)
+        yield m.BroadcastsSent()
 
     def set(self, space: str, key: str, value: str | None, answer: Answer) -> None:
-        """Set a broadcast, or remove it; it is said and answered when that is durable. With "" as key, only read.
-
-        Raises: VocabularyError for what is no text.
-        """
-        if type(space) is not str or type(key) is not str or (value is not None and type(value) is not str):
-            raise v.VocabularyError("a broadcast is made of texts")
+        """Set a broadcast, or remove it; it is sent and answered when that is durable. With "" as key, only read."""
         if not key:
-            self._answer(space, v.FAILED if self._broadcasts is None else v.OK, answer)
+            self._answer(space, m.FAILED if self._broadcasts is None else m.OK, answer)
         elif len(self._asks) >= self._most_changes:
-            self._answer(space, v.FAILED, answer)
+            self._answer(space, m.FAILED, answer)
         else:
             self._asks.append((space, key, value, answer))
             if len(self._asks) == 1:
@@ -101,7 +96,7 @@ class Broadcasts:
             changed = self._with(space, key, value)
             if changed is None or changed is self._broadcasts:
                 asks.popleft()
-                status = v.FAILED if self._broadcasts is None else v.FULL if changed is None else v.OK
+                status = m.FAILED if self._broadcasts is None else m.FULL if changed is None else m.OK
                 self._answer(space, status, answer)
                 continue
             self._committer.record(SPACE, KEY, _out.encode(changed), 0)
@@ -119,7 +114,7 @@ class Broadcasts:
         changed = {name: there for name, there in broadcasts.items() if name != space}
         if value is None:
             inside = {name: text for name, text in before.items() if name != key}
-        elif max(len(space), len(key)) > v.MAX_BROADCAST_KEY or len(value) > v.MAX_BROADCAST_VALUE:
+        elif max(len(space), len(key)) > m.MAX_BROADCAST_KEY or len(value) > m.MAX_BROADCAST_VALUE:
             return None
         else:
             inside = before | {key: value}
@@ -130,9 +125,9 @@ class Broadcasts:
 
     def _written(self, changed: _Spaces, status: int) -> None:
         space, key, value, answer = self._asks.popleft()
-        if status == v.OK:
+        if status == m.OK:
             self._broadcasts = changed
-            self._tell_all((v.BROADCAST, space, key, value))
+            self._tell_all(m.Broadcast(space, key, value))
         self._answer(space, status, answer)
         self._next()
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-from router.common import messages as v
+from router.common import messages as m
 from router.core.address_map import Lease
 
 _REAP_STEP = 10_000
@@ -26,7 +26,7 @@ _REAP_STEP = 10_000
 _WHOLE_STEP = 5_000
 """Members that are told in one tick to those who have to compare."""
 
-Tell = Callable[[Lease, tuple[Any, ...]], None]
+Tell = Callable[[Lease, m.ToWorker], None]
 
 
 class Observer(Protocol):
@@ -112,7 +112,7 @@ class Channel:
 
 
 class Channels:
-    """All of them. `tell` is given words for leases; `grace` and `settled` (when all must have announced) in s."""
+    """All of them. `tell` is given messages for leases; `grace` and `settled` (when all must have announced) in s."""
 
     def __init__(self, tell: Tell, grace: float, settled: float, monotonic: Callable[[], float]) -> None:
         self._tell = tell
@@ -152,7 +152,7 @@ class Channels:
         return {user: member.info for user, member in channel.members.items()}
 
     def names(self, dialect: str, application: str, prefix: str = "") -> Iterator[str]:
-        """The occupied channels of an application whose names begin so. Not to be kept while words are heard."""
+        """The occupied channels of an application whose names begin so. Not to be kept while messages are received."""
         for name, channel in self._names.get(f"{dialect}\0{application}", {}).items():
             if name.startswith(prefix) and channel.count:
                 yield name
@@ -276,7 +276,7 @@ class Channels:
             new = [(user, info) for user, info in new if user not in known]
             if not new:
                 return
-        self._say(channel, (v.MEMBERS, channel.key, False, new, ()))
+        self._say(channel, m.Members(channel.key, False, new, []))
         if (observer := self.observer(channel.label)) is not None:
             for user, _ in new:
                 observer.entered(channel.label, user)
@@ -285,15 +285,15 @@ class Channels:
         if self._settling and channel.announced:
             channel.unsaid = (channel.unsaid or set()).union(gone)
             return
-        self._say(channel, (v.MEMBERS, channel.key, False, (), gone))
+        self._say(channel, m.Members(channel.key, False, [], gone))
         if (observer := self.observer(channel.label)) is not None:
             for user in gone:
                 observer.left(channel.label, user)
 
-    def _say(self, channel: Channel, word: tuple[Any, ...]) -> None:
+    def _say(self, channel: Channel, message: m.ToWorker) -> None:
         for lease in channel.leases:
             if lease.alive:
-                self._tell(lease, word)
+                self._tell(lease, message)
 
     # ------------------------------------------------------------------ the table
 
@@ -309,7 +309,7 @@ class Channels:
         return channel
 
     def _name(self, channel: Channel, label: str) -> None:
-        dialect, application, name = v.label_parts(label)
+        dialect, application, name = m.label_parts(label)
         whose = f"{dialect}\0{application}"
         names = self._names.setdefault(whose, {})
         names[name] = channel
@@ -406,10 +406,10 @@ class Channels:
         if self._channels.get(channel.key) is not channel:
             return 1
         members = [(user, member.info) for user, member in (channel.members or {}).items()]
-        word = (v.MEMBERS, channel.key, True, members, ())
+        message = m.Members(channel.key, True, members, [])
         if lease is None:
-            self._say(channel, word)
+            self._say(channel, message)
             return 1 + len(members) * len(channel.leases)
         if lease.alive and lease in channel.leases:
-            self._tell(lease, word)
+            self._tell(lease, message)
         return 1 + len(members)

@@ -1,4 +1,4 @@
-"""The hub: the router's pure core. Words and pushes in; words, answers and outcomes out. No I/O, no clock of its own.
+"""The hub: the router's pure core. Messages and pushes in; messages, replies and outcomes out. No I/O, no own clock.
 
 It rests on three rules:
 
@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any
 
-from router.common import logs, shapes
-from router.common import messages as v
+from router.common import logs
+from router.common import messages as m
 from router.common.metrics import RouterCounters
 from router.common.numbers import Sequencer
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
 from router.common.settings import LinkOptions
+from router.common.wire import NEWEST, VERSIONS, WIRES, Wire
 from router.core.address_map import AddressMap, Lease
 from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
@@ -31,7 +32,7 @@ from router.core.facades import ChannelDirectory, Core, Logs, Messages, Records
 from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.core.recount import Recount
 from router.core.unread import Unread
-from router.store.base import ANY_VERSION, Append, Item
+from router.store.base import Append, Item
 from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove
 
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
@@ -49,6 +50,7 @@ class WorkerSession:
         "identity",
         "lease",
         "open",
+        "outbox",
         "pid",
         "seen",
         "snapshot",
@@ -56,15 +58,16 @@ class WorkerSession:
         "told",
         "unkept",
         "unread",
-        "words",
+        "wire",
     )
 
-    def __init__(self, identity: bytes, lease: Lease, pid: int, now: float) -> None:
+    def __init__(self, identity: bytes, lease: Lease, pid: int, now: float, wire: Wire) -> None:
         self.identity = identity
         self.lease = lease
         self.pid = pid
         self.heard = now
-        self.words: list[Any] = []
+        self.wire = wire
+        self.outbox: list[m.ToWorker] = []
         self.seen = 0
         self.confirmed = 0
         self.told = 0  # up to where it has been told that its batches are confirmed
@@ -79,8 +82,9 @@ class WorkerSession:
 class Hub:
     """Map, attachments, pushes in work and the peers' outboxes.
 
-    The shell feeds `heard` and `tick` and sends what `dirty` and `direct` hold. `monotonic` and `unix_time` are
-    clocks in seconds. `router` is its number among the farm's routers (`router.common.numbers`).
+    The shell feeds `received` and `tick` and sends what `dirty` and `direct` hold. `monotonic` and `unix_time` are
+    clocks in seconds; `versions` those of the protocol that are spoken. `router` is its number among the farm's routers
+    (`router.common.numbers`).
     """
 
     def __init__(
@@ -92,14 +96,16 @@ class Hub:
         monotonic: Callable[[], float],
         unix_time: Callable[[], float],
         router: int = 0,
+        versions: range = VERSIONS,
     ) -> None:
         self.committer = committer
+        self._versions = versions
         self.map = AddressMap()
         self.counters = RouterCounters()
         self.incarnation = incarnation
         self.peers: dict[bytes, WorkerSession] = {}
         self.dirty: dict[bytes, WorkerSession] = {}  # peers with something to send
-        self.direct: deque[tuple[bytes, list[Any]]] = deque()  # messages to those who are no peers
+        self.direct: deque[tuple[bytes, Wire, m.OfRouter]] = deque()  # to those who are no peers
         self._options = options
         self._monotonic = monotonic
         self._unix_time = unix_time
@@ -116,7 +122,10 @@ class Hub:
         self.begin_after = self._numbers.begin_after
         self._attaching: dict[bytes, list[Push]] = {}
         self._held = 0  # pushes in all of those
-        self._handled: list[int] = [0, 0]  # the batch whose words are being handled, as it stands in WorkerSession.open
+        self._handled: list[int] = [
+            0,
+            0,
+        ]  # the batch whose messages are being handled, as it stands in WorkerSession.open
         self._status: Callable[[], dict[str, Any]] = dict
         self._refusing = ""
         self._relieve: Callable[[], None] = _nothing
@@ -154,8 +163,8 @@ class Hub:
             self.counters.pushes_unkept += 1
             if lease is not None:
                 push = Push(self._pushes, 0, slot, version, body, done)
-                push.durable = v.OK
-                push.result = v.NOT_HERE
+                push.durable = m.OK
+                push.result = m.NOT_HERE
                 self._deliver_or_hold(lease, device, push)
             done(STORED)
             return
@@ -171,7 +180,7 @@ class Hub:
         if wait:
             pushes.wait(push, self._monotonic())
         else:
-            push.result = v.NOT_HERE  # nobody will say what became of it
+            push.result = m.NOT_HERE  # nobody will say what became of it
         if lease is not None:
             self._deliver_or_hold(lease, device, push)
 
@@ -200,10 +209,10 @@ class Hub:
     def _deliver(self, peer: WorkerSession, device: bytes, push: Push) -> None:
         if not self._has_room(peer):
             self._pushes.forget(push.number)
-            push.resulted(v.NOT_HERE)
+            push.resulted(m.NOT_HERE)
             return
         push.lease = peer.lease
-        peer.words.append((v.DELIVER, push.number, device, push.slot, push.version, push.body))
+        peer.outbox.append(m.Deliver(push.number, device, push.slot, push.version, push.body))
         self.dirty[peer.identity] = peer
 
     def publish(
@@ -222,14 +231,14 @@ class Hub:
         """
         self.counters.events += 1
         if keep <= 0:
-            self._fan_out(channel, v.LAST if last else 0, body, exclude)
+            self._fan_out(channel, m.LAST if last else 0, body, exclude)
             if done is not None:
-                done(v.OK, 0)
+                done(m.OK, 0)
             return
 
         def logged(status: int, end: AfterOffset | None) -> None:
             offset = 0 if end is None else end.offset
-            if status == v.OK:
+            if status == m.OK:
                 self._fan_out(channel, offset, body, exclude)
             if done is not None:
                 done(status, offset)
@@ -238,37 +247,37 @@ class Hub:
         self.committer.append(event, logged)
 
     def _fan_out(self, channel: bytes, offset: int, body: str, exclude: str) -> None:
-        word = (v.EVENT, channel, offset, body, exclude)
+        event = m.Event(channel, offset, body, exclude)
         for lease in self.map.channel(channel):
-            self._tell(lease, word, len(body))
+            self._tell(lease, event, len(body))
 
     def dismiss(self, channel: bytes, code: int, reason: str) -> None:
         """Have every connection that is subscribed to this address closed."""
         for lease in self.map.channel(channel):
-            self._tell(lease, (v.TERMINATE, channel, code, reason))
+            self._tell(lease, m.Terminate(channel, code, reason))
 
-    def _tell(self, lease: Lease, word: Sequence[Any], chars: int = 0) -> None:
-        """A word that nobody asked for, with an event of so many characters. The lease may have ended meanwhile: to
+    def _tell(self, lease: Lease, message: m.ToWorker, chars: int = 0) -> None:
+        """A message that is no reply, with an event of so many characters. The lease may have ended meanwhile: to
         make room for one worker is to find out that others have gone."""
         peer = self._peer_of.get(lease)
         if peer is not None and self._has_room(peer, chars):
-            self._say(peer, word)
+            self._say(peer, message)
 
-    def _tell_all(self, word: Sequence[Any]) -> None:
+    def _tell_all(self, message: m.ToWorker) -> None:
         for lease in list(self._peer_of):
-            self._tell(lease, word)
+            self._tell(lease, message)
 
     def _has_room(self, peer: WorkerSession, chars: int = 0) -> bool:
-        """Whether one more word may wait, and an event of so many characters. If even sending what waits does not
+        """Whether one more message may wait, and an event of so many characters. If even sending what waits does not
         make room, the lease ends; when the worker hears of it, it announces itself anew. Any lease may have ended
         when this returns, this one too: then it has no room."""
         options = self._options
         for attempt in (1, 2):
             if not peer.lease.alive:
                 return False
-            if not peer.words:
+            if not peer.outbox:
                 peer.event_chars = 0
-            if len(peer.words) < options.queue_limit and peer.event_chars + chars <= options.max_message_bytes:
+            if len(peer.outbox) < options.queue_limit and peer.event_chars + chars <= options.max_message_bytes:
                 peer.event_chars += chars
                 return True
             if attempt == 1:
@@ -278,70 +287,80 @@ class Hub:
 
     # ------------------------------------------------------------------ workers
 
-    def heard(self, identity: bytes, message: list[Any]) -> None:
-        """One message of a worker or of the supervisor.
+    def received(self, identity: bytes, data: bytes) -> None:
+        """One envelope of a worker or of the supervisor.
 
-        Raises: VocabularyError if it is none of ours; nothing of it has been acted on. A word that is none of ours is
-        passed over, and the others of its message are not.
+        Raises: MessageError if it is none of ours; nothing of it has been acted on. A message that is none of ours is
+        passed over, and the others of its batch are not.
         """
-        kind = message[0]
-        if kind == v.BATCH and len(message) == 3 and type(message[1]) is int and type(message[2]) is list:
-            peer = self._known(identity)
-            if peer is not None:
-                self._batch(peer, message[1], message[2])
-            return
-        shapes.check(shapes.TO_ROUTER, message)
-        if kind == v.ASK_STATUS:
-            self._say_direct(identity, [v.STATUS, message[1], self._status()])
-        elif kind == v.SET_BROADCAST:
-            self._set_broadcast(identity, message)
-        elif kind == v.READY:
-            self._join(identity, message)
-        elif (peer := self._known(identity)) is not None:
-            peer.snapshot = {name: value for name, value in message[1].items() if isfinite(value)}
-            self.dirty[identity] = peer  # the answer to a beat is our beat
+        peer = self.peers.get(identity)
+        wire = NEWEST if peer is None else peer.wire
+        envelope = wire.of_worker(data, self._options.max_message_bytes)
+        if type(envelope) is m.WorkerBatch:
+            if (peer := self._known(identity)) is not None:
+                self._batch(peer, envelope.sequence, envelope.messages)
+        elif type(envelope) is m.Beat:
+            if (peer := self._known(identity)) is not None:
+                peer.snapshot = {name: value for name, value in envelope.snapshot.items() if isfinite(value)}
+                self.dirty[identity] = peer  # the answer to a beat is our beat
+        elif type(envelope) is m.Ready:
+            self._join(identity, envelope)
+        elif type(envelope) is m.AskStatus:
+            self._say_direct(identity, m.Status(envelope.number, self._status()))
+        elif type(envelope) is m.SetBroadcast:
+            self._set_broadcast(identity, envelope)
 
     def _known(self, identity: bytes) -> WorkerSession | None:
         """Who speaks; if it is nobody's lease, it is told to join."""
         peer = self.peers.get(identity)
         if peer is None:
-            self._say_direct(identity, [v.REJOIN])
+            self._say_direct(identity, m.Rejoin())
         else:
             peer.heard = self._monotonic()
         return peer
 
-    def _say_direct(self, identity: bytes, message: list[Any]) -> None:
+    def _say_direct(self, identity: bytes, envelope: m.OfRouter, wire: Wire = NEWEST) -> None:
         if len(self.direct) >= self._options.max_direct:
             self.direct.popleft()
             self.counters.link_dropped += 1
-        self.direct.append((identity, message))
+        self.direct.append((identity, wire, envelope))
 
-    def _set_broadcast(self, identity: bytes, message: list[Any]) -> None:
-        _, number, space, key, value = message
-
+    def _set_broadcast(self, identity: bytes, asked: m.SetBroadcast) -> None:
         def answer(status: int, broadcasts: dict[str, str]) -> None:
-            self._say_direct(identity, [v.STATUS, number, {"outcome": status, "broadcasts": broadcasts}])
+            self._say_direct(identity, m.Status(asked.number, {"outcome": status, "broadcasts": broadcasts}))
 
-        self.broadcasts.set(space, key, value, answer)
+        self.broadcasts.set(asked.space, asked.key, asked.value, answer)
 
-    def _join(self, identity: bytes, message: list[Any]) -> None:
-        _, protocol, shard, incarnation, pid = message
-        if protocol != v.PROTOCOL:
-            raise v.VocabularyError(f"worker {shard} speaks version {protocol!r}, this router {v.PROTOCOL}")
+    def _join(self, identity: bytes, ready: m.Ready) -> None:
+        shard, pid = ready.shard, ready.pid
+        version = self._common_version(identity, ready)
         if (before := self.peers.get(identity)) is not None:
             self._forget_peer(before)
         elif len(self.peers) >= self._options.max_workers:
-            raise v.VocabularyError(f"worker {shard} is one more than link.max_workers")
-        lease = Lease(shard, incarnation)
-        peer = WorkerSession(identity, lease, pid, self._monotonic())
+            raise m.MessageError(f"worker {shard} is one more than link.max_workers")
+        lease = Lease(shard, ready.incarnation)
+        peer = WorkerSession(identity, lease, pid, self._monotonic(), WIRES[version])
         self.peers[identity] = peer
         self._peer_of[lease] = peer
-        self._say_direct(identity, [v.WELCOME, self.incarnation])
+        self._say_direct(identity, m.Welcome(self.incarnation, version), peer.wire)
         if self._refusing:
-            self._say(peer, (v.STORE_STATE, self._refusing))
-        for word in self.broadcasts.words():
-            self._say(peer, word)
+            self._say(peer, m.StoreState(self._refusing))
+        for message in self.broadcasts.messages():
+            self._say(peer, message)
         logs.event("worker.joined", shard=shard, pid=pid)
+
+    def _common_version(self, identity: bytes, ready: m.Ready) -> int:
+        """The newest version that both speak. Raises: MessageError if there is none; the worker is told our range."""
+        lowest = ready.highest if ready.lowest is None else ready.lowest
+        version = min(ready.highest, self._versions[-1])
+        if version >= max(lowest, self._versions[0]):
+            return version
+        if ready.lowest is not None:  # else it is of version 4, which knows no refusal
+            self._say_direct(identity, m.Refused(self._versions[0], self._versions[-1]))
+        raise m.MessageError(
+            f"worker {ready.shard} speaks versions {lowest} to {ready.highest} of the link's protocol, this router"
+            f" {self._versions[0]} to {self._versions[-1]}: upgrade the one with the lower numbers"
+        )
 
     def lose(self, peer: WorkerSession, why: str) -> None:
         """The peer's lease ends: its devices are nobody's until it joins again."""
@@ -354,7 +373,7 @@ class Hub:
     def _forget_peer(self, peer: WorkerSession) -> None:
         peer.lease.alive = False
         self.channels.lost(peer.lease)
-        peer.words.clear()
+        peer.outbox.clear()
         for device in peer.unread.clear():
             self._let_go(device)
         del self.peers[peer.identity]
@@ -362,40 +381,44 @@ class Hub:
         self.dirty.pop(peer.identity, None)
         self._pushes.lost(peer.lease)
 
-    def _batch(self, peer: WorkerSession, sequence: int, words: list[Any]) -> None:
+    def _batch(self, peer: WorkerSession, sequence: int, messages: Sequence[m.ToRouter | m.Malformed]) -> None:
         if sequence <= peer.seen:
             return
         peer.seen = sequence
         self._handled = entry = [sequence, 1]
-        lease, heard = peer.lease, self._pushes.heard
+        lease, received = peer.lease, self._pushes.received
         failures = self.committer.failures
         acks = False
         late: set[bytes] = set()  # devices whose acks take more than one commit
-        for word in words:
+        for message in messages:
             waits = entry[1]
+            number: int | None = None
             try:
-                kind = word[0]
-                if kind == v.RESULT:
-                    _, number, outcome = word
-                    heard(number, outcome, lease)
-                elif kind == v.ACK:
+                if type(message) is m.Result:
+                    received(message.number, message.outcome, lease)
+                elif type(message) is m.Ack:
                     acks = True
-                    if self._ack(word):
-                        late.add(word[1])
+                    updates = message.updates
+                    self.counters.acks += len(updates)
+                    if self.committer.acknowledged(message.device, updates):
+                        late.add(message.device)
                 else:
-                    shapes.check(shapes.WORDS_TO_ROUTER, word)
-                    _HANDLERS[kind](self, peer, word)
+                    if type(message) is m.Call:
+                        number = message.number
+                        _HANDLERS[type(message.request)](self, peer, message.request, number)
+                    else:
+                        _HANDLERS[type(message)](self, peer, message, None)
                     if not lease.alive:
                         return  # not confirmed, so the worker says all of it again when it has joined
             except Exception as error:
                 entry[1] = waits
-                self._refuse(peer, word, error)
+                self._refuse(peer, number, error)
         peer.open.append(entry)
 
         def done(status: int) -> None:
-            # A batch that the store failed is confirmed too: its asks were answered with FAILED, and its acks are the
-            # worker's to say again when the store may be well.
-            failed = status != v.OK or self.committer.failures != failures
+            # A batch that the store failed is confirmed too: its calls were replied to with FAILED, and its acks are
+            # the worker's to say again when the store may be well.
+            failed = status != m.OK or self.committer.failures != failures
             if acks and failed and sequence not in peer.unkept:
                 peer.unkept.append(sequence)
             self._batch_done(peer, entry)
@@ -405,29 +428,18 @@ class Hub:
             self.committer.when_durable(done, device)
         self.committer.when_durable(done)
 
-    def _refuse(self, peer: WorkerSession, word: Any, error: Exception) -> None:
-        """A word that cannot be acted on costs that word: whoever waits for an answer to it is told."""
+    def _malformed(self, peer: WorkerSession, message: m.Malformed, number: int | None) -> None:
+        self._refuse(peer, message.number, m.MessageError(message.error))
+
+    def _refuse(self, peer: WorkerSession, number: int | None, error: Exception) -> None:
+        """A message that cannot be acted on costs that message: whoever waits for a reply to it is told."""
         self.counters.words_refused += 1
         shard = peer.lease.shard
-        if isinstance(error, v.VocabularyError):
+        if isinstance(error, m.MessageError):
             logs.limited("link.word_refused", at="error", per=str(shard), shard=shard, error=str(error))
         else:
             logs.limited("link.word_failed", at="error", per=repr(error), shard=shard, exc=error)
-        if type(word) is list and len(word) > 1 and type(word[0]) is int and word[0] in v.ASKING:
-            ask = word[1]
-            if type(ask) is int and 0 < ask < 2**63:
-                self._say(peer, (v.ANSWER, ask, v.FAILED, None))
-
-    def _ack(self, word: list[Any]) -> bool:
-        """Returns: whether the store takes several commits for it."""
-        _, device, updates = word
-        if type(device) is not bytes or len(device) != 16 or type(updates) is not list:
-            raise v.VocabularyError("ACK of no device")
-        for slot, version in updates:
-            if type(slot) is not str or type(version) is not int or not 0 <= version <= ANY_VERSION:
-                raise v.VocabularyError("ACK of no version")
-        self.counters.acks += len(updates)
-        return self.committer.acknowledged(device, updates)
+        self._reply(peer, number, m.FAILED)
 
     def _batch_done(self, peer: WorkerSession, entry: list[int]) -> None:
         """One thing that this batch waits for has happened."""
@@ -438,7 +450,7 @@ class Hub:
             self.dirty[peer.identity] = peer
 
     def _slow(self, peer: WorkerSession) -> Callable[[], None]:
-        """For a word that needs more than one step: its batch waits until what this returns has been called.
+        """For a message that needs more than one step: its batch waits until what this returns has been called.
 
         Confirmed before it is answered, it would not be repeated to the next router if this one died in between, and
         the device would wait for ever.
@@ -447,44 +459,51 @@ class Hub:
         entry[1] += 1
         return lambda: self._batch_done(peer, entry)
 
-    def _say(self, peer: WorkerSession, word: Sequence[Any]) -> None:
+    def _say(self, peer: WorkerSession, message: m.ToWorker) -> None:
         if peer.lease.alive:
-            peer.words.append(word)
+            peer.outbox.append(message)
             self.dirty[peer.identity] = peer
 
-    def _attach(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, device, needs, fetch, since = word
+    def _reply(self, peer: WorkerSession, number: int | None, status: int, payload: Any = None) -> None:
+        """The reply to the call of this number; None: it was none."""
+        if number is not None:
+            self._say(peer, m.Reply(number, status, payload))
+
+    def _attach(self, peer: WorkerSession, message: m.Attach, number: int) -> None:
+        device, needs = message.device, message.needs
         if needs:
             answered = self._slow(peer)
 
             def looked_up(status: int, value: bytes | None) -> None:
-                if status == v.OK and value is not None:
-                    self._attach_known(peer, ask, device, fetch, since, value, answered)
+                if status == m.OK and value is not None:
+                    self._attach_known(peer, number, message, value, answered)
                     return
-                if status == v.OK:
+                if status == m.OK:
                     self._give_up(device)
-                self._say(peer, (v.ANSWER, ask, v.FAILED if status != v.OK else v.UNKNOWN, None))
+                self._reply(peer, number, m.FAILED if status != m.OK else m.UNKNOWN)
                 answered()
 
             self.committer.read_record(needs, device, looked_up)
         else:
-            self._attach_known(peer, ask, device, fetch, since, None, None)
+            self._attach_known(peer, number, message, None, None)
 
     def _attach_known(
         self,
         peer: WorkerSession,
-        ask: int,
-        device: bytes,
-        fetch: int,
-        since: int,
+        number: int,
+        message: m.Attach,
         record: bytes | None,
         answered: Callable[[], None] | None,
     ) -> None:
         if not peer.lease.alive:
             return
+        device, fetch, since = message.device, message.fetch, message.since
         taken = self._take(peer, device, since)
         if not taken or not fetch:
-            self._say(peer, (v.ANSWER, ask, v.OK, ((), record)) if taken else (v.ANSWER, ask, v.MOVED, None))
+            if taken:
+                self._reply(peer, number, m.OK, m.Attached([], record))
+            else:
+                self._reply(peer, number, m.MOVED)
             if answered is not None:
                 answered()
             return
@@ -497,26 +516,29 @@ class Hub:
             if answered is not None:
                 answered()  # this and the ANSWER leave together
             if self._attaching.get(device) is not held:
-                self._say(peer, (v.ANSWER, ask, v.MOVED, None))
+                self._reply(peer, number, m.MOVED)
                 return
             del self._attaching[device]
             self._held -= len(held)
-            kept = [push for push in held if push.durable in (PENDING, v.OK)]
+            kept = [push for push in held if push.durable in (PENDING, m.OK)]
             here = peer.lease.alive and self.map.device(device) is peer.lease
             in_answer: set[tuple[str, int]] = set()
-            if fetch >= v.EVERYTHING:
+            if fetch >= m.EVERYTHING:
                 live = {(push.slot, push.version) for push in kept}
                 items = [item for item in items if (item.slot, item.version) not in live]
             else:
                 # The length of a part says whether there is more, so nothing may be taken out of it.
                 in_answer = {(item.slot, item.version) for item in items}
-            self._say(peer, (v.ANSWER, ask, status, (items, record)) if here else (v.ANSWER, ask, v.MOVED, None))
+            if here:
+                self._reply(peer, number, status, m.Attached(items, record))
+            else:
+                self._reply(peer, number, m.MOVED)
             for push in kept:
                 if here and (push.slot, push.version) not in in_answer:
                     self._deliver(peer, device, push)
                 else:
                     self._pushes.forget(push.number)
-                    push.resulted(v.NOT_HERE)
+                    push.resulted(m.NOT_HERE)
 
         self.committer.read_inbox(device, fetched, fetch)
 
@@ -528,7 +550,7 @@ class Hub:
         if before is not None:
             other = self._peer_of[before]
             other.unread.drop(device)
-            self._say(other, (v.DISCONNECT, device))
+            self._say(other, m.Disconnect(device))
             self.counters.devices_moved += 1
         return True
 
@@ -538,11 +560,11 @@ class Hub:
         peer = None if holder is None else self._peer_of.get(holder)
         if holder is not None and peer is not None:
             self._left(peer, device)
-            self._say(peer, (v.DISCONNECT, device))
+            self._say(peer, m.Disconnect(device))
             self.counters.devices_moved += 1
 
-    def _detach(self, peer: WorkerSession, word: list[Any]) -> None:
-        self._left(peer, word[1])
+    def _detach(self, peer: WorkerSession, message: m.Detach, number: int | None) -> None:
+        self._left(peer, message.device)
 
     def _left(self, peer: WorkerSession, device: bytes) -> None:
         self.map.leave(device, peer.lease)
@@ -555,14 +577,14 @@ class Hub:
         self._held -= len(held)
         for push in held:
             self._pushes.forget(push.number)
-            push.resulted(v.NOT_HERE)
+            push.resulted(m.NOT_HERE)
 
-    def _announce(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, devices, runs = word
+    def _announce(self, peer: WorkerSession, message: m.Announce, number: int | None) -> None:
+        devices, runs = message.devices, message.runs
         if sum(several for several, _ in runs) != len(devices):
-            raise v.VocabularyError("ANNOUNCE does not say since when all of its devices are held")
+            raise m.MessageError("ANNOUNCE does not say since when all of its devices are held")
         if len(peer.unread.devices) >= self._options.max_announced:
-            raise v.VocabularyError("ANNOUNCE of more devices than link.max_announced")
+            raise m.MessageError("ANNOUNCE of more devices than link.max_announced")
         mine: list[bytes] = []
         at = 0
         for several, since in runs:
@@ -570,7 +592,7 @@ class Hub:
                 holder = self.map.device(device)
                 if holder is not None and holder is not peer.lease and self.map.since(device) >= since:
                     # Somebody attached it afresh while this worker was away: the newer one wins.
-                    self._say(peer, (v.DISCONNECT, device))
+                    self._say(peer, m.Disconnect(device))
                     continue
                 self._take(peer, device, max(since, self.map.since(device)))
                 if holder is not peer.lease:
@@ -600,13 +622,13 @@ class Hub:
 
         def fetched(status: int, inboxes: dict[bytes, list[Item]]) -> None:
             unread.reading = False
-            if status == v.OK:
+            if status == m.OK:
                 for device in devices:
                     if unread.drop(device):  # nobody else has read it meanwhile
                         self._say_unread(peer, device, inboxes.get(device, []))
             if done is not None:
                 done()
-            if status == v.OK:
+            if status == m.OK:
                 self._read_held(peer)
             elif peer.lease.alive:
                 unread.failed(devices)  # at the next tick once more, and nobody waits for it
@@ -617,119 +639,110 @@ class Hub:
         """What waits for a device that was announced, and then what was pushed to it while that was read."""
         waited = self._attaching.pop(device, ())
         self._held -= len(waited)
-        held = [push for push in waited if push.durable in (PENDING, v.OK)]
+        held = [push for push in waited if push.durable in (PENDING, m.OK)]
         live = {(push.slot, push.version) for push in held}
         current = [item for item in self._current(device, items) if (item.slot, item.version) not in live]
         if current:
             peer.stored_bytes += sum(len(item.body) for item in current if item.body is not None)
-            self._say(peer, (v.DELIVER_STORED, device, current))
+            self._say(peer, m.DeliverStored(device, current))
         for push in held:
             self._deliver(peer, device, push)
 
-    def _subscribe(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, channel, since, label = word
+    def _subscribe(self, peer: WorkerSession, message: m.Subscribe, number: int | None) -> None:
+        channel, label = message.channel, message.label
         if label:
-            v.label_parts(label)
+            m.label_parts(label)
             self.channels.subscribe(channel, label, peer.lease)
         self.map.subscribe(channel, peer.lease)
-        if since < 0:
-            if ask:
-                self._say(peer, (v.ANSWER, ask, v.OK, None))
+        if message.offset < 0:
+            self._reply(peer, number, m.OK)
             return
         answered = self._slow(peer)
 
         def read(status: int, part: LogSlice | None) -> None:
-            self._say(peer, (v.ANSWER, ask, status, part))
+            self._reply(peer, number, status, part)
             answered()
 
-        self.committer.read_log(channel, AfterOffset(ANY_EPOCH, since), read)
+        self.committer.read_log(channel, AfterOffset(ANY_EPOCH, message.offset), read)
 
-    def _unsubscribe(self, peer: WorkerSession, word: list[Any]) -> None:
-        self.map.unsubscribe(word[1], peer.lease)
-        self.channels.unsubscribe(word[1], peer.lease)
+    def _unsubscribe(self, peer: WorkerSession, message: m.Unsubscribe, number: int | None) -> None:
+        self.map.unsubscribe(message.channel, peer.lease)
+        self.channels.unsubscribe(message.channel, peer.lease)
 
-    def _announce_channels(self, peer: WorkerSession, word: list[Any]) -> None:
-        for _, label, _, _ in word[1]:
-            if label:
-                v.label_parts(label)
-        for channel, label, subscribers, members in word[1]:
-            self.map.subscribe(channel, peer.lease)
-            if label:
-                self.channels.hold(channel, label, subscribers, members, peer.lease)
+    def _announce_channels(self, peer: WorkerSession, message: m.AnnounceChannels, number: int | None) -> None:
+        for held in message.channels:
+            if held.label:
+                m.label_parts(held.label)
+        for held in message.channels:
+            self.map.subscribe(held.channel, peer.lease)
+            if held.label:
+                self.channels.hold(held.channel, held.label, held.subscribers, held.members, peer.lease)
 
-    def _count(self, peer: WorkerSession, word: list[Any]) -> None:
-        self.channels.counted(word[1], word[2], peer.lease)
+    def _counted(self, peer: WorkerSession, message: m.Counted, number: int | None) -> None:
+        self.channels.counted(message.channel, message.subscribers, peer.lease)
 
-    def _counts_told(self, peer: WorkerSession, word: list[Any]) -> None:
-        self.recount.told(word[1], peer.lease)
+    def _counts_sent(self, peer: WorkerSession, message: m.CountsSent, number: int | None) -> None:
+        self.recount.sent(message.number, peer.lease)
 
-    def _presence_join(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, channel, user, info, most = word
-        members = self.channels.enter(channel, user, info, most, peer.lease)
-        if ask:
-            self._say(peer, (v.ANSWER, ask, v.FULL if members is None else v.OK, members))
+    def _presence_join(self, peer: WorkerSession, message: m.PresenceJoin, number: int | None) -> None:
+        members = self.channels.enter(message.channel, message.user, message.info, message.most, peer.lease)
+        self._reply(peer, number, m.FULL if members is None else m.OK, members)
 
-    def _presence_leave(self, peer: WorkerSession, word: list[Any]) -> None:
-        self.channels.exit(word[1], word[2], peer.lease)
+    def _presence_leave(self, peer: WorkerSession, message: m.PresenceLeave, number: int | None) -> None:
+        self.channels.exit(message.channel, message.user, peer.lease)
 
-    def _happened(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, label, what, detail = word
-        if (observer := self.channels.observer(label)) is not None:
-            observer.happened(label, what, detail)
+    def _happened(self, peer: WorkerSession, message: m.Happened, number: int | None) -> None:
+        if (observer := self.channels.observer(message.label)) is not None:
+            observer.happened(message.label, message.what, message.detail)
 
-    def _read_back(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, space, key = word
+    def _read(self, peer: WorkerSession, message: m.Read, number: int | None) -> None:
         answered = self._slow(peer)
 
         def read(status: int, value: bytes | None) -> None:
-            self._say(peer, (v.ANSWER, ask, status, value))
+            self._reply(peer, number, status, value)
             answered()
 
-        self.committer.read_record(space, key, read)
+        self.committer.read_record(message.space, message.channel, read)
 
-    def _record(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, space, key, value, ttl = word
-        if ask and value is not None and self.committer.over:
-            self._say(peer, (v.ANSWER, ask, v.FAILED, None))
+    def _record(self, peer: WorkerSession, message: m.Record, number: int | None) -> None:
+        space, key, value, ttl = message.space, message.key, message.value, message.ttl
+        if number is not None and value is not None and self.committer.over:
+            self._reply(peer, number, m.FAILED)
             return
         expires = int(self._unix_time()) + ttl if ttl else 0
         self.committer.record(space, key, value, expires)
-        if ask:
-            self._answer_when_durable(peer, ask)
+        if number is not None:
+            self._reply_when_durable(peer, number)
 
-    def _set_add(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, space, key, member, head, ttl, most = word
-        expires = int(self._unix_time()) + ttl if ttl else 0
+    def _set_add(self, peer: WorkerSession, message: m.SetAdd, number: int | None) -> None:
+        expires = int(self._unix_time()) + message.ttl if message.ttl else 0
         over = self.committer.over
-        change = SetAdd(member, head, expires, 0 if over else most)
-        self._change(peer, ask, (space, key), change, v.FAILED if over else v.FULL)
+        change = SetAdd(message.member, message.head, expires, 0 if over else message.most)
+        self._change(peer, number, (message.space, message.key), change, m.FAILED if over else m.FULL)
 
-    def _set_remove(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, space, key, member = word
-        self._change(peer, ask, (space, key), SetRemove(member), v.FULL)
+    def _set_remove(self, peer: WorkerSession, message: m.SetRemove, number: int | None) -> None:
+        self._change(peer, number, (message.space, message.key), SetRemove(message.member), m.FULL)
 
-    def _change(self, peer: WorkerSession, ask: int, name: RecordName, change: Change, full: int) -> None:
+    def _change(self, peer: WorkerSession, number: int | None, name: RecordName, change: Change, full: int) -> None:
         """Change a set; `full` is the answer where it has no room."""
         done = self._slow(peer)
 
         def changed(status: int, became: Changed | None) -> None:
-            if ask:
-                answer = full if status == v.OK and became is not None and became.outcome == FULL else status
-                self._say(peer, (v.ANSWER, ask, answer, None))
+            answer = full if status == m.OK and became is not None and became.outcome == FULL else status
+            self._reply(peer, number, answer)
             done()
 
         self.committer.change(*name, change, changed)
 
-    def _drop(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, device, slot = word
-        self.committer.remove(device, slot)
-        self._answer_when_durable(peer, ask, device)
+    def _drop(self, peer: WorkerSession, message: m.Drop, number: int) -> None:
+        self.committer.remove(message.device, message.slot)
+        self._reply_when_durable(peer, number, message.device)
 
-    def _answer_when_durable(self, peer: WorkerSession, ask: int, device: bytes = b"") -> None:
-        self.committer.when_durable(lambda status: self._say(peer, (v.ANSWER, ask, status, None)), device)
+    def _reply_when_durable(self, peer: WorkerSession, number: int, device: bytes = b"") -> None:
+        self.committer.when_durable(lambda status: self._reply(peer, number, status), device)
 
-    def _fetch(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, device, most = word
+    def _fetch(self, peer: WorkerSession, message: m.Fetch, number: int) -> None:
+        device, most = message.device, message.most
         answered = self._slow(peer)
         again = _FETCH_AGAIN
 
@@ -743,7 +756,7 @@ class Hub:
                     self.committer.read_inbox(device, fetched, most)
                     return
                 current = items
-            self._say(peer, (v.ANSWER, ask, status, current))
+            self._reply(peer, number, status, current)
             answered()
 
         self.committer.read_inbox(device, fetched, most)
@@ -752,13 +765,12 @@ class Hub:
         """Without what has been replaced since it was read: the newer item has been said to the device already."""
         return [item for item in items if not self.committer.overtaken(device, item)]
 
-    def _publish(self, peer: WorkerSession, word: list[Any]) -> None:
-        _, ask, channel, body, keep, exclude = word
-        known = self.channels.get(channel)
+    def _publish(self, peer: WorkerSession, message: m.Publish, number: int | None) -> None:
+        known = self.channels.get(message.channel)
         if known is not None and (observer := self.channels.observer(known.label)) is not None:
-            observer.published(known.label, body, exclude)
-        done = (lambda s, o: self._say(peer, (v.ANSWER, ask, s, o))) if ask else None
-        self.publish(channel, body, keep, done, exclude)
+            observer.published(known.label, message.body, message.exclude)
+        done = None if number is None else lambda status, offset: self._reply(peer, number, status, offset)
+        self.publish(message.channel, message.body, message.keep, done, message.exclude)
 
     # ------------------------------------------------------------------ time and state
 
@@ -779,7 +791,7 @@ class Hub:
                 continue
             if now - peer.heard > _SILENT_BEATS * self._options.heartbeat:
                 self.dirty[peer.identity] = peer  # to say anything finds out whether it is there
-            if peer.stored_bytes and not peer.words:
+            if peer.stored_bytes and not peer.outbox:
                 peer.stored_bytes = 0
             if peer.unread.waiting:
                 self._read_held(peer)
@@ -799,10 +811,10 @@ class Hub:
         """Tell the workers why the store refuses what is to be kept; "": it does not. Only a change is told."""
         if refusing != self._refusing:
             self._refusing = refusing
-            self._tell_all((v.STORE_STATE, refusing))
+            self._tell_all(m.StoreState(refusing))
 
     def on_full(self, relieve: Callable[[], None]) -> None:
-        """What to call to have the words sent that wait, while there is no end of new ones."""
+        """What to call to have the messages sent that wait, while there is no end of new ones."""
         self._relieve = relieve
 
     @property
@@ -811,26 +823,28 @@ class Hub:
         return len(self._pushes)
 
 
-_HANDLERS: dict[int, Callable[[Hub, WorkerSession, list[Any]], None]] = {
-    v.ATTACH: Hub._attach,
-    v.DETACH: Hub._detach,
-    v.ANNOUNCE: Hub._announce,
-    v.SUBSCRIBE: Hub._subscribe,
-    v.UNSUBSCRIBE: Hub._unsubscribe,
-    v.ANNOUNCE_CHANNELS: Hub._announce_channels,
-    v.RECORD: Hub._record,
-    v.FETCH: Hub._fetch,
-    v.DROP: Hub._drop,
-    v.PUBLISH: Hub._publish,
-    v.SET_ADD: Hub._set_add,
-    v.SET_REMOVE: Hub._set_remove,
-    v.COUNT: Hub._count,
-    v.COUNTS_TOLD: Hub._counts_told,
-    v.PRESENCE_JOIN: Hub._presence_join,
-    v.PRESENCE_LEAVE: Hub._presence_leave,
-    v.READ: Hub._read_back,
-    v.HAPPENED: Hub._happened,
+_HANDLERS: dict[type, Callable[..., None]] = {
+    m.Attach: Hub._attach,
+    m.Detach: Hub._detach,
+    m.Announce: Hub._announce,
+    m.Subscribe: Hub._subscribe,
+    m.Unsubscribe: Hub._unsubscribe,
+    m.AnnounceChannels: Hub._announce_channels,
+    m.Record: Hub._record,
+    m.Fetch: Hub._fetch,
+    m.Drop: Hub._drop,
+    m.Publish: Hub._publish,
+    m.SetAdd: Hub._set_add,
+    m.SetRemove: Hub._set_remove,
+    m.Counted: Hub._counted,
+    m.CountsSent: Hub._counts_sent,
+    m.PresenceJoin: Hub._presence_join,
+    m.PresenceLeave: Hub._presence_leave,
+    m.Read: Hub._read,
+    m.Happened: Hub._happened,
+    m.Malformed: Hub._malformed,
 }
+"""What is done with each type of message: (hub, session, message, number of the call or None)."""
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Final
 
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.common.metrics import RouterCounters
 from router.common.numbers import first_delivery
 from router.core.address_map import Lease
@@ -56,10 +56,10 @@ class Push:
         self.durable = status
         if self.result != PENDING:
             self._finish()
-        elif status != v.OK:
+        elif status != m.OK:
             # It may have reached the device, but it is not kept: the app server must hear that it has to try again.
             self._pushes.forget(self.number)
-            self.result = v.NOT_HERE
+            self.result = m.NOT_HERE
             self._finish()
 
     def resulted(self, outcome: int) -> None:
@@ -72,8 +72,8 @@ class Push:
 
     def _finish(self) -> None:
         counters = self._pushes.counters
-        if self.durable == v.OK:
-            if self.result == v.WRITTEN:
+        if self.durable == m.OK:
+            if self.result == m.WRITTEN:
                 counters.pushes_delivered += 1
                 outcome = DELIVERED
             else:
@@ -81,7 +81,7 @@ class Push:
                 outcome = STORED
         else:
             counters.pushes_refused += 1
-            outcome = REFUSED_FULL if self.durable == v.FULL else REFUSED_FAILED
+            outcome = REFUSED_FULL if self.durable == m.FULL else REFUSED_FAILED
         try:
             self.done(outcome)
         except Exception as error:  # one request's defect: the others of this turn have theirs
@@ -128,18 +128,18 @@ class Pushes:
         """No result of this push is waited for any more."""
         self._waiting.pop(number, None)
 
-    def heard(self, number: int, outcome: int, lease: Lease) -> None:
+    def received(self, number: int, outcome: int, lease: Lease) -> None:
         """A worker has said what became of a delivery."""
         push = self._waiting.get(number)
         if push is not None and push.lease is lease:
             del self._waiting[number]
-            push.resulted(v.WRITTEN if outcome == v.WRITTEN else v.NOT_HERE)
+            push.resulted(m.WRITTEN if outcome == m.WRITTEN else m.NOT_HERE)
 
     def lost(self, lease: Lease) -> None:
         """The lease has ended: whatever it says of deliveries from here on is not heard."""
         for push in [push for push in self._waiting.values() if push.lease is lease]:
             self.forget(push.number)
-            push.resulted(v.NOT_HERE)
+            push.resulted(m.NOT_HERE)
 
     def tick(self, now: float) -> None:
         """Answer those whose time is over."""
@@ -148,4 +148,4 @@ class Pushes:
             push = self._waiting.pop(deadlines.popleft()[1], None)
             if push is not None:
                 self.counters.deliveries_late += 1
-                push.resulted(v.NOT_HERE)
+                push.resulted(m.NOT_HERE)

@@ -1,6 +1,6 @@
 """Numbers of subscribers that are right at the moment: workers are asked for what they have not said yet. Pure.
 
-A worker says once a second how many subscribers its channels have, so that a storm of them costs few words. Who has
+A worker says once a second how many subscribers its channels have, so that a storm of them costs few messages. Who has
 heard that it is subscribed must be counted all the same when an app server asks: then the workers are asked first.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from router.common import messages as v
+from router.common import messages as m
 from router.core.address_map import Lease
 from router.core.channels import Tell
 
@@ -47,10 +47,10 @@ class Recount:
         self._number += 1
         self._open[self._number] = _Open(waiting, self._monotonic() + self._timeout, done)
         for lease in list(waiting):
-            self._tell(lease, (v.TELL_COUNTS, self._number))
+            self._tell(lease, m.SendCounts(self._number))
 
-    def told(self, number: int, lease: Lease) -> None:
-        """The lease has said its counts before this."""
+    def sent(self, number: int, lease: Lease) -> None:
+        """The lease has sent its counts before this."""
         found = self._open.get(number)
         if found is not None:
             found.waiting.discard(lease)

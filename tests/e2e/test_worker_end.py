@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import zmq
-from support.common import held_as_words
+from support.common import announced, array
 
 from farm.worker.link import WorkerLink
-from router.common import messages as v
+from router.common import messages as m
 from router.common.link_address import address
 from router.common.settings import LinkOptions
+from router.common.wire import NEWEST
+from router.store.base import Item
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
 HANG_S = 20
@@ -36,38 +38,39 @@ class Alone:
             b"incarnat",
             4711,
             self.heard.extend,
-            lambda: held_as_words(self.held),
+            lambda: announced(self.held),
         )
         self.link.pump()
         self.identity, _ = self._router.recv_multipart()
         self.welcome()
 
     def welcome(self) -> None:
-        self.tell([v.WELCOME, b"router-1"])
+        self.tell(m.Welcome(b"router-1", m.PROTOCOL))
         self._until(lambda: self.link.joined)
 
     def tell(self, message: Any) -> None:
-        self._router.send_multipart([self.identity, message if type(message) is bytes else v.pack(message)])
+        self._router.send_multipart([self.identity, message if type(message) is bytes else NEWEST.encode(message)])
 
-    def words(self, *words: Any, confirmed: int = 0, unkept: tuple[int, ...] = ()) -> None:
+    def messages(self, *messages: Any, confirmed: int = 0, unkept: tuple[int, ...] = ()) -> None:
         """Have the router say these, and the worker hear them."""
-        self.tell([v.WORDS, confirmed, [*words, (v.BROADCAST, "end", "", None)], unkept])
-        self._until(lambda: bool(self.heard) and self.heard[-1][:2] == [v.BROADCAST, "end"])
+        end = m.Broadcast("end", "", None)
+        self.tell(m.RouterBatch(confirmed, [*messages, end], list(unkept)))
+        self._until(lambda: bool(self.heard) and self.heard[-1] == end)
         self.heard.pop()
 
     def said(self, count: int) -> list[Any]:
-        """The next batches: [sequence, words] of each."""
-        batches: list[Any] = []
+        """The next batches: sequence and messages of each."""
+        batches: list[tuple[int, Any]] = []
         while len(batches) < count:
             self.link.pump()
             assert self._router.poll(HANG_S * 1000)
-            message = v.unpack(self._router.recv_multipart()[1], 2**20)
-            if message[0] == v.BATCH:
-                batches.append(message[1:])
+            envelope = NEWEST.of_worker(self._router.recv_multipart()[1], 2**20)
+            if isinstance(envelope, m.WorkerBatch):
+                batches.append((envelope.sequence, envelope.messages))
         return batches
 
-    def say(self, *words: Any) -> None:
-        self.link.words.extend(words)
+    def say(self, *messages: Any) -> None:
+        self.link.messages.extend(messages)
         self.link.pump()
 
     def _until(self, condition: Callable[[], bool]) -> None:
@@ -94,15 +97,15 @@ def alone(folder: Path, **options: Any) -> Iterator[Alone]:
 @pytest.mark.parametrize("bound", [{"max_unconfirmed_words": 10}, {"max_unconfirmed_bytes": 65_536}])
 def test_unconfirmed_words_are_bounded_whatever_batches_they_are_in(tmp_path: Path, bound: dict[str, int]) -> None:
     with alone(tmp_path, **bound) as ends:
-        words = [(v.ACK, DEVICE, [["x" * 1000, number]]) for number in range(70)]
+        words = [m.Ack(DEVICE, [("x" * 1000, number)]) for number in range(70)]
         ends.say(*words[:5])
         assert not ends.link.saturated
         ends.say(*words[5:])
         assert ends.link.saturated
         assert ends.link.unconfirmed == 2
-        ends.words(confirmed=1)
+        ends.messages(confirmed=1)
         assert ends.link.saturated
-        ends.words(confirmed=2)
+        ends.messages(confirmed=2)
         assert not ends.link.saturated
         ends.say(*words[:5])
         assert not ends.link.saturated
@@ -111,31 +114,31 @@ def test_unconfirmed_words_are_bounded_whatever_batches_they_are_in(tmp_path: Pa
 @pytest.mark.parametrize(
     "word",
     [
-        (v.PUBLISH, 7, DEVICE, "half a character: \ud83d", 0, ""),
-        (v.PUBLISH, 7, DEVICE, "x" * 70_000, 0, ""),
-        (v.PUBLISH, 7, DEVICE, 2**64, 0, ""),
+        m.Call(7, m.Publish(DEVICE, "half a character: \ud83d", 0, "")),
+        m.Call(7, m.Publish(DEVICE, "x" * 70_000, 0, "")),
+        m.Call(7, m.Publish(DEVICE, 2**64, 0, "")),
     ],
 )
 def test_a_word_that_cannot_be_said_costs_that_word_and_whoever_asked_is_told(tmp_path: Path, word: Any) -> None:
     with alone(tmp_path, max_message_bytes=65_536) as ends:
-        ends.say((v.DETACH, DEVICE), word, (v.DETACH, OTHER))
+        ends.say(m.Detach(DEVICE), word, m.Detach(OTHER))
         words = [said for _, batch in ends.said(2) for said in batch]
-        assert words == [[v.DETACH, DEVICE], [v.DETACH, OTHER]]
-        assert ends.heard == [[v.ANSWER, 7, v.FAILED, None]]
+        assert words == [m.Detach(DEVICE), m.Detach(OTHER)]
+        assert ends.heard == [m.Reply(7, m.FAILED, None)]
         assert ends.link.dropped == 1
 
 
 def test_more_than_a_message_may_hold_is_said_in_several(tmp_path: Path) -> None:
     with alone(tmp_path, max_message_bytes=65_536) as ends:
-        words = [[v.ACK, DEVICE, [["x" * 1000, number]]] for number in range(200)]
+        words = [m.Ack(DEVICE, [("x" * 1000, number)]) for number in range(200)]
         ends.say(*words)
         batches = ends.said(ends.link.unconfirmed)
         assert [sequence for sequence, _ in batches] == [*range(1, len(batches) + 1)]
         assert [word for _, batch in batches for word in batch] == words
-        entries = [[number.to_bytes(16, "big"), "x" * 500, 1, []] for number in range(300)]
-        ends.say((v.ANNOUNCE_CHANNELS, entries))
+        entries = [m.HeldChannel(number.to_bytes(16, "big"), "x" * 500, 1, []) for number in range(300)]
+        ends.say(m.AnnounceChannels(entries))
         more = ends.said(ends.link.unconfirmed - len(batches))
-        assert [entry for _, batch in more for word in batch for entry in word[1]] == entries
+        assert [entry for _, batch in more for one in batch for entry in one.channels] == entries
         assert ends.link.dropped == 0
 
 
@@ -146,70 +149,70 @@ def test_more_than_a_message_may_hold_is_said_in_several(tmp_path: Path) -> None
         b"\xc1",
         b"\x91\x81\x90\x01",
         [99],
-        [v.WORDS],
-        [v.WORDS, 0, []],
-        [v.WORDS, "1", [], []],
-        [v.WORDS, 0, {}, []],
-        [v.WORDS, 0, [], 1],
-        [v.WELCOME],
-        [v.WELCOME, "text"],
-        [v.REJOIN, 1],
-        [v.READY, v.PROTOCOL, 0, b"i", 1],
+        array(m.RouterBatch),
+        array(m.RouterBatch, 0, []),
+        m.RouterBatch("1", [], []),
+        m.RouterBatch(0, {}, []),
+        m.RouterBatch(0, [], 1),
+        array(m.Welcome),
+        m.Welcome("text"),
+        array(m.Rejoin, 1),
+        m.Ready(m.PROTOCOL, 0, b"i", 1, m.PROTOCOL),
     ],
 )
-def test_a_message_of_a_router_that_is_none_is_passed_over(tmp_path: Path, message: Any) -> None:
+def test_an_envelope_of_a_router_that_is_none_is_passed_over(tmp_path: Path, message: Any) -> None:
     with alone(tmp_path) as ends:
-        ends.say((v.DETACH, DEVICE))
+        ends.say(m.Detach(DEVICE))
         ends.tell(message)
-        ends.words((v.DISCONNECT, DEVICE))
-        assert ends.heard == [[v.DISCONNECT, DEVICE]]
+        ends.messages(m.Disconnect(DEVICE))
+        assert ends.heard == [m.Disconnect(DEVICE)]
         assert (ends.link.refused, ends.link.unconfirmed, ends.link.joined) == (1, 1, True)
 
 
 @pytest.mark.parametrize(
-    "word",
+    "message",
     [
         [],
         None,
         [99],
-        [v.ATTACH, 1, DEVICE, "", 0, 0],
-        [v.DELIVER, 1, [], "a", 1, None],
-        [v.DELIVER, 1, DEVICE, "a", "1", None],
-        [v.DELIVER, 1, DEVICE],
-        [v.ANSWER, [], v.OK, None],
-        [v.ANSWER, 1],
-        [v.DISCONNECT, {}],
-        [v.DISCONNECT, b"short"],
-        [v.DELIVER_STORED, DEVICE, [["a"]]],
-        [v.EVENT, DEVICE, 0, b"no text", ""],
-        [v.BROADCAST, "space", 1, None],
-        [v.MEMBERS, DEVICE, True, [["ann"]], []],
-        [v.TERMINATE, DEVICE, "4009", ""],
+        m.Call(1, m.Attach(DEVICE, "", 0, 0)),
+        m.Deliver(1, [], "a", 1, None),
+        m.Deliver(1, DEVICE, "a", "1", None),
+        array(m.Deliver, 1, DEVICE),
+        m.Reply([], m.OK, None),
+        array(m.Reply, 1),
+        m.Disconnect({}),
+        m.Disconnect(b"short"),
+        m.DeliverStored(DEVICE, [["a"]]),
+        m.Event(DEVICE, 0, b"no text", ""),
+        m.Broadcast("space", 1, None),
+        m.Members(DEVICE, True, [["ann"]], []),
+        m.Terminate(DEVICE, "4009", ""),
     ],
 )
-def test_a_word_of_a_router_that_is_none_costs_that_word(tmp_path: Path, word: Any) -> None:
+def test_a_message_of_a_router_that_is_none_costs_that_message(tmp_path: Path, message: Any) -> None:
     with alone(tmp_path) as ends:
-        ends.words((v.DISCONNECT, DEVICE), word, (v.DISCONNECT, OTHER))
-        assert ends.heard == [[v.DISCONNECT, DEVICE], [v.DISCONNECT, OTHER]]
+        ends.messages(m.Disconnect(DEVICE), message, m.Disconnect(OTHER))
+        assert ends.heard == [m.Disconnect(DEVICE), m.Disconnect(OTHER)]
         assert ends.link.refused == 1
 
 
 def test_acks_that_the_store_could_not_keep_are_said_until_it_can(tmp_path: Path) -> None:
     with alone(tmp_path) as ends:
-        item = ["a", 5, 1, 2**40, 0, None]
-        ends.say((v.ACK, DEVICE, [["a", 5], ["b", 1]]), (v.DETACH, OTHER))
+        item = Item("a", 5, 1, 2**40, 0, None)
+        ends.say(m.Ack(DEVICE, [["a", 5], ["b", 1]]), m.Detach(OTHER))
         ends.said(1)
-        ends.words((v.DELIVER_STORED, DEVICE, [item]), confirmed=1, unkept=(1,))
-        assert ends.heard.pop() == [v.DELIVER_STORED, DEVICE, []]  # the device has had it
+        ends.messages(m.DeliverStored(DEVICE, [item]), confirmed=1, unkept=(1,))
+        assert ends.heard.pop() == m.DeliverStored(DEVICE, [])  # the device has had it
         for sequence in (2, 3):
             ends.link.beat({})
-            assert ends.said(1) == [[sequence, [[v.ACK, DEVICE, [["a", 5], ["b", 1]]]]]]
+            assert ends.said(1) == [(sequence, [m.Ack(DEVICE, [("a", 5), ("b", 1)])])]
             ends.link.beat({})  # which is under way
             assert ends.link.unconfirmed == 1
-            ends.words(confirmed=sequence, unkept=(2,) if sequence == 2 else ())
-        newer = ["a", 6, 2, 2**40, 0, None]
-        ends.words((v.DELIVER_STORED, DEVICE, [item, newer]))
-        assert ends.heard == [[v.DELIVER_STORED, DEVICE, [item, newer]]]
+            ends.messages(confirmed=sequence, unkept=(2,) if sequence == 2 else ())
+        newer = Item("a", 6, 2, 2**40, 0, None)
+        ends.messages(m.DeliverStored(DEVICE, [item, newer]))
+        assert ends.heard == [m.DeliverStored(DEVICE, [item, newer])]
         ends.link.beat({})
         assert ends.link.unconfirmed == 0
 
@@ -217,13 +220,13 @@ def test_acks_that_the_store_could_not_keep_are_said_until_it_can(tmp_path: Path
 def test_acks_that_an_old_router_could_not_keep_are_said_before_the_devices_are_announced(tmp_path: Path) -> None:
     with alone(tmp_path, max_unconfirmed_words=2) as ends:
         ends.held = [DEVICE]
-        ends.say((v.ACK, DEVICE, [[slot, 5] for slot in "abc"]))
+        ends.say(m.Ack(DEVICE, [[slot, 5] for slot in "abc"]))
         ends.said(1)
-        ends.words(confirmed=1, unkept=(1,))
+        ends.messages(confirmed=1, unkept=(1,))
         assert ends.link.dropped == 1  # more than may wait
-        ends.tell([v.REJOIN])
-        ends.words()
+        ends.tell(m.Rejoin())
+        ends.messages()
         ends.welcome()
         acks, held = ends.said(2)
-        assert acks[1] == [[v.ACK, DEVICE, [["b", 5], ["c", 5]]]]
-        assert held[1][0][:2] == [v.ANNOUNCE, [DEVICE]]
+        assert acks[1] == [m.Ack(DEVICE, [("b", 5), ("c", 5)])]
+        assert held[1][0].devices == [DEVICE]

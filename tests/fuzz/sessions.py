@@ -11,12 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from support.common import Clock, settings_with
+from support.common import Clock, received_by_router, settings_with
 
 from farm.dialects import (
     REGISTERED,
+    Attach,
     Become,
-    Binary,
     Call,
     Close,
     Context,
@@ -32,8 +32,7 @@ from farm.dialects import (
 from farm.worker.request import Request
 from fuzz.engine import Target
 from fuzz.structures import json_lines
-from router.common import messages as v
-from router.common import shapes
+from router.common import messages as m
 from router.common.close_codes import INTERNAL
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
@@ -43,8 +42,13 @@ CHANNEL: Final = "0a1b2c3d-2222-3333-4444-555555555555"
 UAID: Final = "0123456789abcdef0123456789abcdef"
 SOCKET: Final = "1234.1234"
 _REASON_BYTES: Final = 123
-_STATUSES: Final = (v.OK, v.OK, v.OK, v.FAILED, v.UNKNOWN, v.FULL, v.MOVED, v.HEARD)
-_MAY: Final = {v.ATTACH: (v.UNKNOWN, v.MOVED), v.SET_ADD: (v.FULL,), v.PRESENCE_JOIN: (v.FULL,), v.READ: (v.HEARD,)}
+_STATUSES: Final = (m.OK, m.OK, m.OK, m.FAILED, m.UNKNOWN, m.FULL, m.MOVED, m.SUPERSEDED)
+_MAY: Final = {
+    Attach: (m.UNKNOWN, m.MOVED),
+    m.SetAdd: (m.FULL,),
+    Subscribe: (m.FULL,),
+    m.Read: (m.SUPERSEDED,),
+}
 
 
 class Driver:
@@ -54,7 +58,7 @@ class Driver:
         self._now = 1000.0
         self._items = items
         self._bodies = bodies
-        self.open: Call | Subscribe | None = None
+        self.open: Call | Attach | Subscribe | None = None
         self.closed = False
         self.session = dialect.opened(Request(b"GET", path, "protocol=7", {}, (1, 1), socket_id=SOCKET))
         self.channels: set[bytes] = set()
@@ -105,28 +109,28 @@ class Driver:
             with suppress(ValueError):
                 self._take(self.session.received(bytes.fromhex(rest.decode()), True, self._now), True)
 
-    def _answer(self, asked: Call | Subscribe, number: int) -> tuple[int, Any]:
+    def _answer(self, asked: Call | Attach | Subscribe, number: int) -> tuple[int, Any]:
         """An answer that the router may give to this."""
-        kind = v.PRESENCE_JOIN if isinstance(asked, Subscribe) else asked.word[0]
+        kind: type = type(asked.request) if isinstance(asked, Call) else type(asked)
         status = _STATUSES[number % len(_STATUSES)]
-        if status not in (v.OK, v.FAILED, *_MAY.get(kind, ())):
-            status = v.FAILED
-        if status != v.OK:
+        if status not in (m.OK, m.FAILED, *_MAY.get(kind, ())):
+            status = m.FAILED
+        if status != m.OK:
             return status, None
-        items = [list(item) for item in self._items[: number // 8 % 6]]
+        items = self._items[: number // 8 % 6]
         if isinstance(asked, Subscribe):
             (wanted,) = asked.channels
             members = None if wanted.user is None else Members([(wanted.user, wanted.info), ("other", "")])
-            return v.OK, members
-        if kind == v.ATTACH:
+            return m.OK, members
+        if isinstance(asked, Attach):
             record = b"\0\0\x4c\xe0" + bytes.fromhex(CHANNEL.replace("-", ""))
-            return v.OK, [items, record if number % 3 or asked.word[3] else None]
-        if kind == v.FETCH:
-            return v.OK, items
-        if kind == v.READ:
+            return m.OK, m.Attached(items, record if number % 3 or asked.needs else None)
+        if kind is m.Fetch:
+            return m.OK, items
+        if kind is m.Read:
             frame = b'{"event":"e","channel":"cache-a","data":"{}"}'
-            return v.OK, (2_000_000_000).to_bytes(8, "big") + frame if number % 2 else None
-        return v.OK, None
+            return m.OK, (2_000_000_000).to_bytes(8, "big") + frame if number % 2 else None
+        return m.OK, None
 
     def _take(self, effects: Effects, said: bool) -> None:
         for effect in effects:
@@ -142,11 +146,13 @@ class Driver:
                 assert effect.code not in (1004, 1005, 1006, 1015)
                 assert not (said and effect.code == INTERNAL), f"{effect} is no answer to what a device sent"
                 assert len(effect.reason.encode("utf-8", "surrogatepass")) < 100_000
-            elif isinstance(effect, Call | Subscribe):
+            elif isinstance(effect, Call | Attach | Subscribe):
                 assert self.open is None, "two questions at once"
                 self.open = effect
                 if isinstance(effect, Call):
-                    self._word((effect.word[0], 1, *effect.word[2:]))
+                    self._sent(m.Call(1, effect.request))
+                elif isinstance(effect, Attach):
+                    self._sent(m.Call(1, m.Attach(effect.device, effect.needs, effect.fetch, 0)))
                 else:
                     for wanted in effect.channels:
                         self._join(wanted)
@@ -157,21 +163,20 @@ class Driver:
             elif isinstance(effect, Tick):
                 assert effect.seconds > 0
             else:
-                assert type(effect) is tuple and not isinstance(effect, Binary | Become), effect
-                self._word(effect)
+                assert isinstance(effect, m.Message), effect
+                self._sent(effect)
 
     def _join(self, join: Subscription) -> None:
         assert join.key in self.session.channels
         if not join.hidden:
-            self._word((v.SUBSCRIBE, 1, join.key, -1, join.label))
+            self._sent(m.Call(1, m.Subscribe(join.key, -1, join.label)))
         if join.user is not None:
-            self._word((v.PRESENCE_JOIN, 1, join.key, join.user, join.info, join.most))
+            self._sent(m.Call(1, m.PresenceJoin(join.key, join.user, join.info, join.most)))
 
-    def _word(self, word: tuple[Any, ...]) -> None:
+    def _sent(self, message: m.Message) -> None:
         """It is what the router takes, as the link carries it."""
-        if word[0] == v.ATTACH:
-            word = (*word, 0)  # the worker adds since when
-        shapes.check(shapes.WORDS_TO_ROUTER, v.unpack(v.pack(word), 1 << 24))
+        (received,) = received_by_router(message)
+        assert type(received) is type(message), received
 
 
 def context(*changes: tuple[type[Any], dict[str, Any]]) -> Context:

@@ -8,11 +8,11 @@ from farm.worker.connection import OPEN, Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.local_channel import HeldEvent
 from farm.worker.subscriptions import Change, Subscriptions
-from router.common import messages as v
+from router.common import messages as m
 
 NAME = "presence-room"
-LABEL = v.channel_label("pusher", "app", NAME)
-KEY = v.channel_key("pusher", "app", NAME)
+LABEL = m.channel_label("pusher", "app", NAME)
+KEY = m.channel_key("pusher", "app", NAME)
 PLAIN = Subscription(KEY, LABEL)
 HIDDEN = Subscription(KEY, hidden=True)
 
@@ -35,8 +35,8 @@ class Worker:
     """Rooms, and what they said to the router."""
 
     def __init__(self) -> None:
-        self.words: list[Any] = []
-        self.subscriptions = Subscriptions(self.words.append, itertools.count(1).__next__, FanOuts(1000), 10_000)
+        self.messages: list[Any] = []
+        self.subscriptions = Subscriptions(self.messages.append, itertools.count(1).__next__, FanOuts(1000), 10_000)
         self._fd = 100
 
     def connection(self) -> Connection:
@@ -46,9 +46,9 @@ class Worker:
         return connection
 
     def said(self) -> list[Any]:
-        words = self.words[:]
-        self.words.clear()
-        return words
+        messages = self.messages[:]
+        self.messages.clear()
+        return messages
 
     def join(self, connection: Connection, wanted: Subscription) -> tuple[int, dict[str, str] | None] | None:
         """Returns: status and members, if they are known at once."""
@@ -59,7 +59,7 @@ class Worker:
         assert again == wanted
         return status, members
 
-    def answer(self, number: int, status: int = v.OK, payload: Any = None) -> Answered:
+    def answer(self, number: int, status: int = m.OK, payload: Any = None) -> Answered:
         ours, change = self.subscriptions.replied(number, status, payload)
         assert ours
         audience = [] if change is None else list(change.channel.subscribers)
@@ -96,7 +96,7 @@ class Worker:
         """A connection that is in the presence channel, with these others known there too."""
         connection = self.connection()
         if self.join(connection, present(user)) is None:
-            ((*_, enter),) = [self.said()]
-            self.answer(enter[1], payload={name: f'"{name}"' for name in (*others, user)})
+            *_, enter = self.said()
+            self.answer(enter.number, payload={name: f'"{name}"' for name in (*others, user)})
         assert self.said() == []
         return connection

@@ -1,5 +1,5 @@
 """What several tests share: the effective settings, clocks that stand still, and a hub with a real committer and store,
-spoken to by workers in the words of the link."""
+spoken to by workers in the messages of the link."""
 
 import inspect
 import socket
@@ -12,9 +12,10 @@ import trio
 import trio.testing
 
 from farm.settings import all_sections
-from router.common import messages as v
+from router.common import messages as m
 from router.common.options import Settings, defaults
 from router.common.settings import LinkOptions, StoreOptions
+from router.common.wire import NEWEST, Wire
 from router.core.committer import GroupCommitter
 from router.core.hub import Hub, WorkerSession
 from router.store.base import Reads, Results, StoreError, Writes
@@ -155,7 +156,7 @@ class Rig:
 
     async def inbox(self, device: bytes) -> list[tuple[str, int]]:
         """What waits for a device: (slot, version) in order of arrival."""
-        reads = Reads(inboxes={device: v.EVERYTHING})
+        reads = Reads(inboxes={device: m.EVERYTHING})
         items = (await self.store.apply(Writes(), reads, int(self.clock.unix()))).inboxes.get(device, [])
         return [(item.slot, item.version) for item in sorted(items, key=lambda item: item.seq)]
 
@@ -172,16 +173,16 @@ class FakeWorker:
 
     def send(self, message: Any) -> None:
         """One message on the link."""
-        self._rig.hub.heard(self.identity, v.unpack(v.pack(message), LIMIT))
+        self._rig.hub.received(self.identity, NEWEST.encode(message))
 
     def join(self) -> None:
         self._sequence = 0
-        self.send([v.READY, v.PROTOCOL, self.shard, self.incarnation, 4711])
+        self.send(m.Ready(m.PROTOCOL, self.shard, self.incarnation, 4711, m.LOWEST_PROTOCOL))
 
-    def say(self, *words: Any) -> int:
+    def say(self, *messages: Any) -> int:
         """One batch. Returns: its number."""
         self._sequence += 1
-        self.send([v.BATCH, self._sequence, words])
+        self.send(m.WorkerBatch(self._sequence, list(messages)))
         return self._sequence
 
     @property
@@ -189,40 +190,58 @@ class FakeWorker:
         return self._rig.hub.peers[self.identity]
 
     def take(self) -> list[Any]:
-        """The words that the router has for us, taken as its link takes them."""
+        """The messages that the router has for us, taken as its link takes them."""
         peer = self._rig.hub.dirty.pop(self.identity, None)
         if peer is None:
             return []
-        words, peer.words = peer.words, []
-        unpacked = v.unpack(v.pack([v.WORDS, peer.confirmed, words, peer.unkept]), LIMIT)
-        return list(unpacked[2])
+        messages, peer.outbox = peer.outbox, []
+        return received_by_worker(m.RouterBatch(peer.confirmed, messages, peer.unkept)).messages
 
     def tell_counts(self, *late: Any) -> int:
-        """Answer what was asked of counts, with these words before it. Returns: how often that was."""
+        """Answer what was asked of counts, with these messages before it. Returns: how often that was."""
         peer = self._rig.hub.peers.get(self.identity)
-        asked = [] if peer is None else [word for word in peer.words if word[0] == v.TELL_COUNTS]
-        for word in asked:
+        asked = [] if peer is None else [one for one in peer.outbox if isinstance(one, m.SendCounts)]
+        for one in asked:
             assert peer is not None
-            peer.words.remove(word)
-            self.say(*late, (v.COUNTS_TOLD, word[1]))
+            peer.outbox.remove(one)
+            self.say(*late, m.CountsSent(one.number))
         return len(asked)
 
     def direct(self) -> list[Any]:
-        """Messages outside of any batch: WELCOME, REJOIN, STATUS."""
-        mine = [message for identity, message in self._rig.hub.direct if identity == self.identity]
+        """Envelopes other than batches: WELCOME, REJOIN, STATUS."""
+        mine = [
+            received_by_worker(one, wire) for identity, wire, one in self._rig.hub.direct if identity == self.identity
+        ]
         self._rig.hub.direct.clear()
         return mine
 
 
-def hold(*devices: bytes, since: int = 0) -> tuple[Any, ...]:
-    """The word that announces these, all held since then."""
-    return (v.ANNOUNCE, list(devices), [[len(devices), since]])
+def received_by_worker(envelope: m.OfRouter, wire: Wire = NEWEST) -> Any:
+    """What a worker makes of an envelope that has come over the link."""
+    return wire.of_router(wire.encode(envelope), LIMIT)
 
 
-def held_as_words(devices: list[bytes]) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
+def received_by_router(*messages: Any) -> Any:
+    """What a router makes of a batch with these that has come over the link."""
+    batch = NEWEST.of_worker(NEWEST.encode(m.WorkerBatch(1, list(messages))), LIMIT)
+    assert isinstance(batch, m.WorkerBatch)
+    return batch.messages
+
+
+def array(kind: type[m.Envelope | m.Message], *fields: Any) -> list[Any]:
+    """An envelope or a message as it is on the wire, with whatever fields."""
+    return [kind.__struct_config__.tag, *fields]
+
+
+def hold(*devices: bytes, since: int = 0) -> m.Announce:
+    """The message that announces these, all held since then."""
+    return m.Announce(list(devices), [(len(devices), since)])
+
+
+def announced(devices: list[bytes]) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
     """What a worker gives its link to announce."""
-    for at in range(0, len(devices), v.ANNOUNCE_CHUNK):
-        part = devices[at : at + v.ANNOUNCE_CHUNK]
+    for at in range(0, len(devices), m.ANNOUNCE_CHUNK):
+        part = devices[at : at + m.ANNOUNCE_CHUNK]
         yield part, [(len(part), 0)]
 
 

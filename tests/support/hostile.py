@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from farm.dialects import (
+    Attach,
     Become,
     Binary,
     Call,
@@ -21,13 +22,13 @@ from farm.dialects import (
     Tick,
     Unsubscribe,
 )
-from router.common import messages as v
+from router.common import messages as m
 from router.common.close_codes import INTERNAL
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
-from support.common import Clock
+from support.common import Clock, received_by_router
 
 CHANNEL: Final = "11111111-2222-3333-4444-555555555555"
 UAID: Final = "0123456789abcdef0123456789abcdef"
@@ -119,16 +120,25 @@ class Listener:
             elif isinstance(effect, Subscribe):
                 (wanted,) = effect.channels
                 members = None if wanted.user is None else Members([(wanted.user, wanted.info)])
-                v.pack([wanted.key, wanted.label, wanted.user, wanted.info])
-                self._take(self.session.subscribed([Subscribed(wanted, v.OK, members)], 1000.0))
+                subscribe = m.Call(1, m.Subscribe(wanted.key, -1, "" if wanted.hidden else wanted.label))
+                assert received_by_router(subscribe) == [subscribe]
+                if wanted.user is not None:
+                    enter = m.Call(2, m.PresenceJoin(wanted.key, wanted.user, wanted.info, wanted.most))
+                    assert received_by_router(enter) == [enter]
+                self._take(self.session.subscribed([Subscribed(wanted, m.OK, members)], 1000.0))
+            elif isinstance(effect, Attach):
+                attach = m.Call(1, m.Attach(effect.device, effect.needs, effect.fetch, 0))
+                assert received_by_router(attach) == [attach]
+                self._take(self.session.replied(effect.context, m.OK, m.Attached([], None), 1000.0))
             elif isinstance(effect, Call):
-                v.pack(effect.word)
-                payload: Any = {v.ATTACH: ([], None), v.FETCH: []}.get(effect.word[0])
-                self._take(self.session.replied(effect.context, v.OK, payload, 1000.0))
+                call = m.Call(1, effect.request)
+                assert received_by_router(call) == [call]
+                payload = [] if isinstance(effect.request, m.Fetch) else None
+                self._take(self.session.replied(effect.context, m.OK, payload, 1000.0))
             elif isinstance(effect, Become):
                 self.session = effect.session
-            elif type(effect) is tuple:
-                v.pack(effect)
+            elif isinstance(effect, m.Message):
+                assert received_by_router(effect) == [effect]
             else:
                 assert not isinstance(effect, Binary)
                 assert isinstance(effect, Unsubscribe | Registered | Tick)

@@ -9,6 +9,7 @@ import msgspec
 
 from farm.dialects import (
     REGISTERED,
+    Attach,
     Become,
     BroadcastTracker,
     Call,
@@ -20,7 +21,7 @@ from farm.dialects import (
     Session,
 )
 from farm.worker.request import Request
-from router.common import messages as v
+from router.common import messages as m
 from router.common.close_codes import POLICY
 from router.store.base import Item
 
@@ -94,10 +95,10 @@ class Unknown(Session, msgspec.Struct, gc=False, eq=False):
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         key = bytes.fromhex(json.loads(message)["uaid"])
-        return (Call((v.ATTACH, 0, key, "", v.EVERYTHING), key),)
+        return (Attach(key, "", m.EVERYTHING, key),)
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        if status != v.OK:
+        if status != m.OK:
             return (Close(POLICY, "not attached"),)
         return (Become(Paged(self._dialect, context)), said(messageType="hello", status=200))
 
@@ -116,8 +117,8 @@ class Paged(DeviceSession, msgspec.Struct, gc=False, eq=False):
         command = json.loads(message)
         if command["messageType"] == "register":
             member = bytes.fromhex(command["channelID"].replace("-", ""))
-            return (Call((v.SET_ADD, 0, NAME, self.key, member, HEAD, 60, 100), command["channelID"]),)
-        acks: list[Effect] = [(v.ACK, self.key, [(one["channelID"], one["version"]) for one in command["updates"]])]
+            return (Call(m.SetAdd(NAME, self.key, member, HEAD, 60, 100), command["channelID"]),)
+        acks: list[Effect] = [m.Ack(self.key, [(one["channelID"], one["version"]) for one in command["updates"]])]
         return acks
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:

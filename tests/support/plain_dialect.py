@@ -30,15 +30,15 @@ from farm.worker.frames import TEXT
 from farm.worker.request import Refusal, Request, Response, header_lines, response_head
 from farm.worker.transports import Headers, PeerError, Reader, ResponseHead, Transport
 from farm.worker.transports.websocket import WEBSOCKET
-from router.common import messages as v
+from router.common import messages as m
 from router.common.close_codes import NORMAL
 from router.common.options import Section, option
 from router.common.position import LogEvent
 from router.dialects import DialectSpec
 
 NAME: Final = "presence-room"
-ROOM: Final = v.channel_key("talk", "app", NAME)
-LABEL: Final = v.channel_label("talk", "app", NAME)
+ROOM: Final = m.channel_key("talk", "app", NAME)
+LABEL: Final = m.channel_label("talk", "app", NAME)
 OTHER: Final = b"o" * 16
 """The channels of `support.shard`."""
 MAX_BODY: Final = 1000
@@ -207,7 +207,7 @@ class PlainSession(Session):
         if message == b"ping":
             return (Ping(b"anyone?"),)
         if message.startswith(b"publish "):
-            return ((v.PUBLISH, 0, ROOM, message[8:].decode(), 0, ""),)
+            return (m.Publish(ROOM, message[8:].decode(), 0, ""),)
         if message == b"leave":
             return (b"going", Close(1005))
         return (message,)
@@ -253,9 +253,9 @@ class Plain(Dialect):
         if request.method == b"POST" and "asked" not in request.path:
             return Response(200, request.body, (("X-Address", request.address),), "application/octet-stream")
         if "asked" in request.path:
-            return Admission(Call((v.READ, 0, "space", ROOM), "may it?"))
+            return Admission(Call(m.Read("space", ROOM), "may it?"))
         if "wrong" in request.path:
-            return Admission(Call((v.ATTACH, 0, ROOM, 0, 0, (), 0), "wrong"))
+            return Admission(Call(m.Attach(ROOM, "", 0, 0), "wrong"))
         if "defect" in request.path:
             raise ZeroDivisionError
         if "two-lines" in request.path:
@@ -264,14 +264,14 @@ class Plain(Dialect):
 
     def admitted(self, request: Request, context: Any, status: int, payload: Any) -> Opened:
         assert context == "may it?"
-        if status != v.OK:
+        if status != m.OK:
             raise Refusal(503, "nobody knows", Retry_After="7")
         if payload == b"no":
             return Response(403, b'{"error":"no"}', (("X-Reason", "secret"),), "application/json")
         if payload == b"elsewhere":
             return Response(302, headers=(("Location", "/plain/login"),))
         if payload == b"again":
-            return Admission(Call((v.READ, 0, "space", ROOM), context))
+            return Admission(Call(m.Read("space", ROOM), context))
         if payload == b"defect":
             raise ZeroDivisionError
         if payload == b"poll":

@@ -22,7 +22,7 @@ from farm.dialects import (
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.request import Request
 from farm.worker.sockets import Sockets
-from router.common import messages as v
+from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
 from support.common import Clock, settings_with
@@ -34,8 +34,8 @@ PATIENCE_S = 20
 
 
 NAME = "presence-room"
-ROOM = v.channel_key("talk", "app", NAME)
-LABEL = v.channel_label("talk", "app", NAME)
+ROOM = m.channel_key("talk", "app", NAME)
+LABEL = m.channel_label("talk", "app", NAME)
 OTHER = b"o" * 16
 
 
@@ -77,15 +77,15 @@ class TalkSession(Session):
         if command == "break":
             return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
         if command == "read":
-            return (Call((v.READ, 0, "space", ROOM), "read"),)
+            return (Call(m.Read("space", ROOM), "read"),)
         return (message,)
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        return (b"heard" if status == v.HEARD else b"read " + payload,)
+        return (b"heard" if status == m.SUPERSEDED else b"read " + payload,)
 
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
         ((_, status, members),) = results
-        if status != v.OK:
+        if status != m.OK:
             self.channels = ()
         joined = f"joined {status} {json.dumps(members)}".encode()
         return (joined, *self.received(b"read", False, now)) if self.reads else (joined,)
@@ -127,7 +127,7 @@ class Shard:
         max_unacked: int = 128,
     ) -> None:
         """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's."""
-        self.words: list[Any] = []
+        self.messages: list[Any] = []
         self.clock = Clock()
         settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}))
         counters = WorkerCounters()
@@ -146,7 +146,7 @@ class Shard:
             {"/": devices, "/talk/*": talk, "/talk/exactly": devices, **(more or {})},
             counters,
             100,
-            self.words.append,
+            self.messages.append,
             self.clock.monotonic,
             trackers,
             {"talk": talk},
@@ -197,23 +197,23 @@ class Shard:
         device.send(self._hello)
         self.sockets.ready(fd, INPUT)
         (attach,) = self.said()
-        self.sockets.heard([(v.ANSWER, attach[1], v.OK, [[], None])])
+        self.sockets.received([m.Reply(attach.number, m.OK, [[], None])])
         assert json.loads(device.recv())["status"] == 200
         return device
 
-    def answer(self, payload: Any = None, status: int = v.OK) -> None:
+    def answer(self, payload: Any = None, status: int = m.OK) -> None:
         """Answer the one question that was put."""
-        (call,) = [word[1] for word in self.said() if word[0] in (v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ) and word[1]]
-        self.sockets.heard([(v.ANSWER, call, status, payload)])
+        (call,) = [one.number for one in self.said() if isinstance(one, m.Call)]
+        self.sockets.received([m.Reply(call, status, payload)])
 
     def event(self, body: str, exclude: str = "", offset: int = 0) -> None:
-        self.sockets.heard([(v.EVENT, ROOM, offset, body, exclude)])
+        self.sockets.received([m.Event(ROOM, offset, body, exclude)])
         self.sockets.speak()  # as the worker's loop, each time
 
     def said(self) -> list[Any]:
         """What was said to the router since the last time."""
-        found = self.words[:]
-        self.words.clear()
+        found = self.messages[:]
+        self.messages.clear()
         return found
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
 from router.dialects.app_server import Context
@@ -65,7 +65,7 @@ class App:
 
     async def live(self) -> "Listener":
         worker = self.rig.worker()
-        worker.say((v.ATTACH, 1, DEVICE, "", 0, 0))
+        worker.say(m.Call(1, m.Attach(DEVICE, "", 0, 0)))
         worker.take()
         return Listener(worker)
 
@@ -76,12 +76,12 @@ class Listener:
     def __init__(self, worker: FakeWorker) -> None:
         self.worker = worker
 
-    def hear(self, outcome: int | None = v.WRITTEN) -> tuple[str, int, str | None]:
-        ((kind, number, device, slot, version, body),) = self.worker.take()
-        assert (kind, device) == (v.DELIVER, DEVICE)
+    def hear(self, outcome: int | None = m.WRITTEN) -> tuple[str, int, str | None]:
+        (deliver,) = self.worker.take()
+        assert (type(deliver), deliver.device) == (m.Deliver, DEVICE)
         if outcome is not None:
-            self.worker.say((v.RESULT, number, outcome))
-        return slot, version, body
+            self.worker.say(m.Result(deliver.number, outcome))
+        return deliver.slot, deliver.version, deliver.body
 
 
 def multipart(**fields: str) -> tuple[bytes, bytes]:

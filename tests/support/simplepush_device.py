@@ -4,13 +4,14 @@ import json
 import uuid
 from typing import Any
 
-from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, Effects, Tick
+from farm.dialects import REGISTERED, Attach, Become, Call, Close, Context, Effects, Tick
 from farm.dialects.simplepush import SimplePushDialect
 from farm.worker.request import Request
-from router.common import messages as v
+from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
+from router.common.wire import reply_payload
 from router.dialects.simplepush.protocol import SimplePushOptions
 from router.store.base import Item
 from support.common import Clock, settings_with
@@ -34,7 +35,7 @@ FLOOD = "Client sent too many pings"
 
 
 class Device:
-    """One session, and what came of it: replies to the device, words for the router, the question that is open."""
+    """One session, and what came of it: replies to the device, messages for the router, the call that is open."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()
@@ -44,8 +45,8 @@ class Device:
         self.dialect = SimplePushDialect(Context(settings, self.tokens, self.counters, self.clock.unix))
         request = Request(b"GET", "/", "", {}, (1, 1))
         self.session: Any = self.dialect.opened(request)
-        self.words: list[tuple[Any, ...]] = []
-        self.call: Call | None = None
+        self.messages: list[m.Message] = []
+        self.call: Call | Attach | None = None
         self.closed: Close | None = None
         self.registered = 0
         self.next_tick = self.dialect.first_tick
@@ -56,7 +57,7 @@ class Device:
             assert self.closed is None
             if isinstance(effect, bytes):
                 replies.append(json.loads(effect))
-            elif isinstance(effect, Call):
+            elif isinstance(effect, Call | Attach):
                 assert self.call is None
                 self.call = effect
             elif isinstance(effect, Become):
@@ -69,9 +70,8 @@ class Device:
             elif effect is REGISTERED:
                 self.registered += 1
             else:
-                assert type(effect) is tuple
-                assert not isinstance(effect, Binary)
-                self.words.append(effect)
+                assert isinstance(effect, m.Message)
+                self.messages.append(effect)
         return replies
 
     def send(self, command: Any, binary: bool = False) -> list[Any]:
@@ -82,21 +82,23 @@ class Device:
             command = command.encode()
         return self._take(self.session.received(command, binary, self.clock.monotonic()))
 
-    def answer(self, status: int = v.OK, payload: Any = None) -> list[Any]:
+    def answer(self, status: int = m.OK, payload: Any = None) -> list[Any]:
         """The router's answer to the open question. Returns: the replies."""
         assert self.call is not None
         call, self.call = self.call, None
+        if status == m.OK:
+            payload = reply_payload(m.Attach if isinstance(call, Attach) else type(call.request), payload)
         return self._take(self.session.replied(call.context, status, payload, self.clock.monotonic()))
 
-    def word(self) -> tuple[Any, ...]:
-        """The word of the open question."""
+    def request(self) -> Any:
+        """What the open call asks for; of an Attach device, needs and fetch."""
         assert self.call is not None
-        return self.call.word
+        return self.call[:3] if isinstance(self.call, Attach) else self.call.request
 
     def greeted(self, uaid: str = UAID, items: tuple[Any, ...] = (), record: bytes | None = None) -> "Device":
         """After a hello that the router agreed to."""
         self.send({"messageType": "hello", "uaid": uaid, "channelIDs": []})
-        assert self.answer(v.OK, [list(items), record])[0]["status"] == 200
+        assert self.answer(m.OK, [list(items), record])[0]["status"] == 200
         return self
 
     def delivered(self, slot: str, version: int, body: str | None = None) -> Any:
@@ -128,6 +130,6 @@ def refused(device: Device, command: Any, status: int, text: str) -> dict[str, A
     assert device.closed is not None
     assert device.closed.code == 1000
     assert device.call is None
-    assert device.words == []
+    assert device.messages == []
     assert device.counters.commands_refused == 1
     return dict(reply)

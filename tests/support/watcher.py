@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from router.common import messages as v
+from router.common import messages as m
 
 
 class Watcher:
@@ -12,13 +12,13 @@ class Watcher:
         self.seen: list[tuple[Any, ...]] = []
 
     def occupied(self, label: str) -> None:
-        self.seen.append(("occupied", v.label_parts(label)[2]))
+        self.seen.append(("occupied", m.label_parts(label)[2]))
 
     def vacated(self, label: str) -> None:
-        self.seen.append(("vacated", v.label_parts(label)[2]))
+        self.seen.append(("vacated", m.label_parts(label)[2]))
 
     def counted(self, label: str, subscribers: int) -> None:
-        self.seen.append(("counted", v.label_parts(label)[2], subscribers))
+        self.seen.append(("counted", m.label_parts(label)[2], subscribers))
 
     def entered(self, label: str, user: str) -> None:
         self.seen.append(("entered", user))

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from router.common import id_set
-from router.common import messages as v
+from router.common import messages as m
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
 from router.dialects.app_server import Context
@@ -107,7 +107,7 @@ class App:
 
     def live(self) -> "Listener":
         worker = self.rig.worker()
-        worker.say((v.ATTACH, 1, DEVICE, "", 0, 0))
+        worker.say(m.Call(1, m.Attach(DEVICE, "", 0, 0)))
         worker.take()
         return Listener(worker)
 
@@ -120,9 +120,9 @@ class Listener:
 
     def hear(self) -> list[tuple[str, int, str | None]]:
         """Slot, version and body of what was said to it."""
-        words = [word for word in self._worker.take() if word[0] == v.DELIVER]
-        assert all(word[1:3] == [0, DEVICE] for word in words)
-        return [(word[3], word[4], word[5]) for word in words]
+        sent = [one for one in self._worker.take() if isinstance(one, m.Deliver)]
+        assert all((one.number, one.device) == (0, DEVICE) for one in sent)
+        return [(one.slot, one.version, one.body) for one in sent]
 
 
 def headers_of(answer: Response) -> dict[str, str]:

@@ -4,13 +4,14 @@ import json
 import uuid
 from typing import Any
 
-from farm.dialects import REGISTERED, Become, Binary, Call, Close, Context, Effects
+from farm.dialects import REGISTERED, Attach, Become, Call, Close, Context, Effects
 from farm.dialects.webpush import WebPushDialect
 from farm.worker.request import Request
-from router.common import messages as v
+from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
+from router.common.wire import reply_payload
 from router.dialects.webpush.protocol import (
     WebPushOptions,
     device_address,
@@ -35,7 +36,7 @@ def member(channel: str) -> bytes:
 
 
 class Device:
-    """One session, and what came of it: replies to the device, words for the router, the question that is open."""
+    """One session, and what came of it: replies to the device, messages for the router, the call that is open."""
 
     def __init__(self, dialect_: WebPushDialect | None = None, **options: Any) -> None:
         self.clock = Clock()
@@ -45,8 +46,8 @@ class Device:
         self.dialect: WebPushDialect = dialect_ or made
         self.counters = self.dialect.counters
         self.session: Any = self.dialect.opened(REQUEST)
-        self.words: list[tuple[Any, ...]] = []
-        self.call: Call | None = None
+        self.messages: list[m.Message] = []
+        self.call: Call | Attach | None = None
         self.closed: Close | None = None
         self.registered = 0
 
@@ -56,7 +57,7 @@ class Device:
             assert self.closed is None
             if isinstance(effect, bytes):
                 replies.append(json.loads(effect))
-            elif isinstance(effect, Call):
+            elif isinstance(effect, Call | Attach):
                 assert self.call is None
                 self.call = effect
             elif isinstance(effect, Become):
@@ -67,9 +68,8 @@ class Device:
             elif effect is REGISTERED:
                 self.registered += 1
             else:
-                assert type(effect) is tuple
-                assert not isinstance(effect, Binary)
-                self.words.append(effect)
+                assert isinstance(effect, m.Message)
+                self.messages.append(effect)
         return replies
 
     def send(self, command: Any, binary: bool = False) -> list[Any]:
@@ -81,21 +81,23 @@ class Device:
             command = command.encode()
         return self.take(self.session.received(command, binary, self.clock.monotonic()))
 
-    def answer(self, status: int = v.OK, payload: Any = None) -> list[Any]:
+    def answer(self, status: int = m.OK, payload: Any = None) -> list[Any]:
         """The router's answer to the open question. Returns: the replies."""
         assert self.call is not None
         call, self.call = self.call, None
+        if status == m.OK:
+            payload = reply_payload(m.Attach if isinstance(call, Attach) else type(call.request), payload)
         return self.take(self.session.replied(call.context, status, payload, self.clock.monotonic()))
 
-    def word(self) -> tuple[Any, ...]:
-        """The word of the open question."""
+    def request(self) -> Any:
+        """What the open call asks for; of an Attach device, needs and fetch."""
         assert self.call is not None
-        return self.call.word
+        return self.call[:3] if isinstance(self.call, Attach) else self.call.request
 
     def greeted(self, *items: Any, record: bytes | None = None, broadcasts: Any = None) -> "Device":
         """After a hello that the router agreed to."""
         self.send(hello(broadcasts=broadcasts))
-        reply, *self.notes = self.answer(v.OK, [list(items), record or self.dialect.today()])
+        reply, *self.notes = self.answer(m.OK, [list(items), record or self.dialect.today()])
         assert (reply["messageType"], reply["status"], reply["uaid"]) == ("hello", 200, UAID)
         self.told = reply["broadcasts"]
         return self
@@ -117,7 +119,7 @@ class Device:
 
     def acked(self) -> list[tuple[str, int]]:
         """What has been said to the router to be acknowledged."""
-        return [pair for word in self.words if word[0] == v.ACK for pair in word[2]]
+        return [pair for word in self.messages if isinstance(word, m.Ack) for pair in word.updates]
 
 
 def hello(uaid: str | None = UAID, **fields: Any) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def refused(device: Device, command: Any, code: int = 1008) -> str:
     assert device.closed is not None
     assert device.closed.code == code
     assert device.call is None
-    assert device.words == []
+    assert device.messages == []
     assert device.counters.commands_refused == 1
     assert device.closed.reason
     return device.closed.reason

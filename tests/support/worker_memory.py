@@ -19,7 +19,7 @@ import pytest
 
 import farm.worker.acceptor
 from farm.worker.frames import BINARY, CLOSE, PING, TEXT
-from router.common import messages as v
+from router.common import messages as m
 from router.common.poller import INPUT
 from support.plain_dialect import Plain
 from support.plain_http import get
@@ -49,9 +49,6 @@ def kinds() -> Counter[str]:
     """Objects of our own classes, living or only not collected."""
     found = (type(one) for one in gc.get_objects())
     return Counter(kind.__qualname__ for kind in found if str(kind.__module__).startswith(("farm.", "router.")))
-
-
-ASKING = (v.ATTACH, v.SUBSCRIBE, v.PRESENCE_JOIN, v.READ, v.SET_ADD)
 
 
 class Device(NamedTuple):
@@ -106,9 +103,10 @@ class Bench:
 
     def answer(self, payload: object = None) -> None:
         """Answer what was asked, and what is asked because of that."""
-        while asked := [word for word in self.shard.said() if word[0] in ASKING and word[1]]:
-            for kind, number, *_ in asked:
-                self.shard.sockets.heard([(v.ANSWER, number, v.OK, [[], None] if kind == v.ATTACH else payload)])
+        while calls := [one for one in self.shard.said() if isinstance(one, m.Call)]:
+            for call in calls:
+                given = [[], None] if isinstance(call.request, m.Attach) else payload
+                self.shard.sockets.received([m.Reply(call.number, m.OK, given)])
 
 
 def nothing_said(bench: Bench) -> None:
@@ -155,7 +153,7 @@ def attached(bench: Bench) -> socket.socket:
 
 def sent_something(bench: Bench) -> None:
     attached(bench)
-    bench.shard.sockets.heard([(v.DELIVER, 1, bench.device.key, bench.device.slot, 1, None)])
+    bench.shard.sockets.received([m.Deliver(1, bench.device.key, bench.device.slot, 1, None)])
 
 
 def asked_while_attached(bench: Bench) -> None:
@@ -169,7 +167,7 @@ def replaced_here(bench: Bench) -> None:
 
 def replaced_elsewhere(bench: Bench) -> None:
     attached(bench)
-    bench.shard.sockets.heard([(v.DISCONNECT, bench.device.key)])
+    bench.shard.sockets.received([m.Disconnect(bench.device.key)])
 
 
 def asks_too_much(bench: Bench) -> None:
@@ -192,7 +190,7 @@ def while_it_is_told(bench: Bench) -> None:
     for _ in range(3):
         bench.open("/talk/join")
     bench.answer()
-    bench.shard.sockets.heard([(v.EVENT, ROOM, 0, "to all", "")])
+    bench.shard.sockets.received([m.Event(ROOM, 0, "to all", "")])
 
 
 def waits_to_be_a_member(bench: Bench) -> None:
@@ -218,12 +216,12 @@ def reads_a_record(bench: Bench) -> None:
 
 def heard_what_it_reads(bench: Bench) -> None:
     reads_a_record(bench)
-    bench.shard.event("the last", offset=v.LAST)
+    bench.shard.event("the last", offset=m.LAST)
 
 
 def dismissed(bench: Bench) -> None:
     in_a_room(bench)
-    bench.shard.sockets.heard([(v.TERMINATE, ROOM, 4009, "out")])
+    bench.shard.sockets.received([m.Terminate(ROOM, 4009, "out")])
 
 
 def takes_nothing(bench: Bench) -> None:
@@ -246,7 +244,7 @@ def streams_and_websockets_are_told(bench: Bench) -> None:
     streams(bench)
     in_a_room(bench)
     for number in range(3):
-        bench.shard.sockets.heard([(v.EVENT, ROOM, 0, str(number), "")])
+        bench.shard.sockets.received([m.Event(ROOM, 0, str(number), "")])
 
 
 def polls(bench: Bench) -> None:
@@ -259,7 +257,7 @@ def polls(bench: Bench) -> None:
 def polls_and_was_told(bench: Bench) -> None:
     polls(bench)
     for number in range(3):
-        bench.shard.sockets.heard([(v.EVENT, ROOM, 0, str(number), "")])
+        bench.shard.sockets.received([m.Event(ROOM, 0, str(number), "")])
 
 
 def waits_to_be_admitted(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from support.plain_http import Client, get
 from support.shard import Shard
 
 from farm.worker.frames import encode_text
-from router.common import messages as v
+from router.common import messages as m
 from router.common.poller import READ
 
 UPGRADE = (
@@ -54,11 +54,11 @@ def headers(response: h11.Response) -> dict[bytes, bytes]:
     return dict(response.headers)
 
 
-def replied(shard: Shard, payload: object = None, status: int = v.OK) -> None:
+def replied(shard: Shard, payload: object = None, status: int = m.OK) -> None:
     """The router replies to the one call."""
-    ((kind, number, *_),) = shard.said()
-    assert kind == v.READ
-    shard.sockets.heard([(v.ANSWER, number, status, payload)])
+    (call,) = shard.said()
+    assert isinstance(call.request, m.Read)
+    shard.sockets.received([m.Reply(call.number, status, payload)])
 
 
 # ---- asked first
@@ -93,11 +93,11 @@ def test_what_came_meanwhile_is_heard_in_order_and_then_what_waits_in_the_kernel
 @pytest.mark.parametrize(
     ("payload", "status", "expected"),
     [
-        (b"no", v.OK, (403, {b"x-reason": b"secret", b"content-type": b"application/json"}, b'{"error":"no"}')),
-        (b"elsewhere", v.OK, (302, {b"location": b"/plain/login"}, b"")),
-        (None, v.FAILED, (503, {b"retry-after": b"7"}, b"nobody knows\n")),
-        (b"defect", v.OK, (500, {}, b"internal error\n")),
-        (b"a\r\nb", v.OK, (500, {}, b"internal error\n")),
+        (b"no", m.OK, (403, {b"x-reason": b"secret", b"content-type": b"application/json"}, b'{"error":"no"}')),
+        (b"elsewhere", m.OK, (302, {b"location": b"/plain/login"}, b"")),
+        (None, m.FAILED, (503, {b"retry-after": b"7"}, b"nobody knows\n")),
+        (b"defect", m.OK, (500, {}, b"internal error\n")),
+        (b"a\r\nb", m.OK, (500, {}, b"internal error\n")),
     ],
 )
 def test_what_the_dialect_makes_of_the_reply_is_the_answer(
@@ -137,12 +137,13 @@ def test_more_may_be_asked_within_the_same_time(shard: Shard) -> None:
 
 def test_a_reply_that_comes_too_late_is_nobody_s(shard: Shard, dialect: Plain) -> None:
     client = Client(shard, get("/plain/asked/ws", *UPGRADE))
-    ((_, number, *_),) = shard.said()
+    (sent,) = shard.said()
+    number = sent.number
     for _ in range(44):
         shard.clock.pass_by(0.25)
         shard.sockets.tick()
     assert answer(client)[0].status_code == 504
-    shard.sockets.heard([(v.ANSWER, number, v.OK, b"ann")])
+    shard.sockets.received([m.Reply(number, m.OK, b"ann")])
     assert dialect.sessions == []
 
 
@@ -156,9 +157,9 @@ def test_who_goes_while_it_waits_is_forgotten(shard: Shard, dialect: Plain) -> N
 
 def test_many_requests_may_wait_at_once_and_the_replies_come_in_any_order(shard: Shard) -> None:
     clients = [Client(shard, get(f"/plain/asked/stream?{number}", *UPGRADE)) for number in range(3)]
-    first, *_ = numbers = [word[1] for word in shard.said()]
+    first, *_ = numbers = [one.number for one in shard.said()]
     assert len(numbers) == 1  # of many who read the same record one asks
-    shard.sockets.heard([(v.ANSWER, first, v.OK, b"x")])
+    shard.sockets.received([m.Reply(first, m.OK, b"x")])
     replied(shard, b"y")
     for number, client in enumerate(clients):
         assert client.until(b"\r\n\r\n%x\r\n" % 1 + b"%d" % number)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from farm.worker import ages
 from farm.worker.ages import MAX_MARKS, REMEMBER_MS, STRETCH_MS, Ages
 from farm.worker.connection import Connection
-from router.common import messages as v
+from router.common import messages as m
 
 
 def key(number: int) -> bytes:
@@ -17,7 +17,7 @@ def held(table: Ages) -> dict[bytes, int]:
     """What it announces: each key's time, in order."""
     found = {}
     for keys, runs in table.held():
-        assert 0 < len(keys) <= v.ANNOUNCE_CHUNK
+        assert 0 < len(keys) <= m.ANNOUNCE_CHUNK
         assert sum(several for several, _ in runs) == len(keys)
         times = [since for several, since in runs for _ in range(several)]
         found.update(zip(keys, times, strict=True))
@@ -57,11 +57,11 @@ def test_each_device_is_announced_with_its_time_in_the_order_in_which_they_came(
 
 def test_many_are_announced_in_parts_and_their_times_stay_with_them() -> None:
     table = Ages()
-    for number in range(2 * v.ANNOUNCE_CHUNK + 10):
+    for number in range(2 * m.ANNOUNCE_CHUNK + 10):
         table.put(key(number), connection(), 10_000 + number // 100 * STRETCH_MS)
-    assert [len(keys) for keys, _ in table.held()] == [v.ANNOUNCE_CHUNK, v.ANNOUNCE_CHUNK, 10]
+    assert [len(keys) for keys, _ in table.held()] == [m.ANNOUNCE_CHUNK, m.ANNOUNCE_CHUNK, 10]
     assert held(table) == {
-        key(number): 10_000 + number // 100 * STRETCH_MS for number in range(2 * v.ANNOUNCE_CHUNK + 10)
+        key(number): 10_000 + number // 100 * STRETCH_MS for number in range(2 * m.ANNOUNCE_CHUNK + 10)
     }
 
 

@@ -3,20 +3,21 @@
 import pytest
 from support.common import Rig, in_rig
 
-from router.common import messages as v
+from router.common import messages as m
+from router.common.wire import NEWEST
 from router.core import broadcasts
 
 
 def set_broadcast(rig: Rig, key: str, value: str | None, space: str = "webpush", number: int = 7) -> None:
-    rig.hub.heard(b"supervisor", [v.SET_BROADCAST, number, space, key, value])
+    rig.hub.received(b"supervisor", NEWEST.encode(m.SetBroadcast(number, space, key, value)))
 
 
 def outcomes_of(rig: Rig) -> list[tuple[int, dict[str, str]]]:
     """Of broadcasts that were set or asked for."""
-    said = [message for identity, message in rig.hub.direct if identity == b"supervisor"]
+    sent = [envelope for identity, _, envelope in rig.hub.direct if identity == b"supervisor"]
     rig.hub.direct.clear()
-    assert all(message[:2] == [v.STATUS, 7] for message in said)
-    return [(message[2]["outcome"], message[2]["broadcasts"]) for message in said]
+    assert all(status.number == 7 for status in sent)
+    return [(status.answer["outcome"], status.answer["broadcasts"]) for status in sent]
 
 
 @in_rig()
@@ -24,29 +25,29 @@ async def test_broadcasts_are_kept_and_said_to_every_worker(rig: Rig) -> None:
     rig.hub.broadcasts.load()
     await rig.settle()
     first = rig.worker(0)
-    assert first.take() == [[v.BROADCASTS_SENT]]
+    assert first.take() == [m.BroadcastsSent()]
     set_broadcast(rig, "a", "1")
     assert outcomes_of(rig) == []
     await rig.settle()
-    assert outcomes_of(rig) == [(v.OK, {"a": "1"})]
-    assert first.take() == [[v.BROADCAST, "webpush", "a", "1"]]
+    assert outcomes_of(rig) == [(m.OK, {"a": "1"})]
+    assert first.take() == [m.Broadcast("webpush", "a", "1")]
     set_broadcast(rig, "b", '"2"', "other")
     await rig.settle()
-    assert outcomes_of(rig) == [(v.OK, {"b": '"2"'})]
+    assert outcomes_of(rig) == [(m.OK, {"b": '"2"'})]
     second = rig.worker(1)
-    assert second.direct() == [[v.WELCOME, b"router-1"]]
-    assert sorted(second.take()) == [
-        [v.BROADCAST, "other", "b", '"2"'],
-        [v.BROADCAST, "webpush", "a", "1"],
-        [v.BROADCASTS_SENT],
+    assert second.direct() == [m.Welcome(b"router-1", m.PROTOCOL)]
+    assert second.take() == [
+        m.Broadcast("webpush", "a", "1"),
+        m.Broadcast("other", "b", '"2"'),
+        m.BroadcastsSent(),
     ]
     first.take()
     set_broadcast(rig, "a", None)
     await rig.settle()
-    assert outcomes_of(rig) == [(v.OK, {})]
-    assert first.take() == second.take() == [[v.BROADCAST, "webpush", "a", None]]
+    assert outcomes_of(rig) == [(m.OK, {})]
+    assert first.take() == second.take() == [m.Broadcast("webpush", "a", None)]
     set_broadcast(rig, "", None, "other")
-    assert outcomes_of(rig) == [(v.OK, {"b": '"2"'})]
+    assert outcomes_of(rig) == [(m.OK, {"b": '"2"'})]
 
 
 @in_rig()
@@ -58,8 +59,8 @@ async def test_what_changes_nothing_is_not_written_nor_said(rig: Rig) -> None:
     set_broadcast(rig, "a", "1")
     set_broadcast(rig, "none", None)
     await rig.settle()
-    assert outcomes_of(rig) == [(v.OK, {"a": "1"})] * 3
-    assert worker.take() == [[v.BROADCASTS_SENT], [v.BROADCAST, "webpush", "a", "1"]]
+    assert outcomes_of(rig) == [(m.OK, {"a": "1"})] * 3
+    assert worker.take() == [m.BroadcastsSent(), m.Broadcast("webpush", "a", "1")]
     assert rig.committer.written == 1
 
 
@@ -73,33 +74,33 @@ async def test_several_set_at_once_are_set_in_order(rig: Rig) -> None:
     set_broadcast(rig, "", None)
     await rig.settle()
     assert outcomes_of(rig) == [
-        (v.OK, {}),
-        (v.OK, {"a": "1"}),
-        (v.OK, {"a": "1", "b": "1"}),
-        (v.OK, {"a": "2", "b": "1"}),
-        (v.OK, {"a": "2"}),
+        (m.OK, {}),
+        (m.OK, {"a": "1"}),
+        (m.OK, {"a": "1", "b": "1"}),
+        (m.OK, {"a": "2", "b": "1"}),
+        (m.OK, {"a": "2"}),
     ]
-    assert [word[2:] for word in worker.take()[1:]] == [["a", "1"], ["b", "1"], ["a", "2"], ["b", None]]
+    assert [(one.key, one.value) for one in worker.take()[1:]] == [("a", "1"), ("b", "1"), ("a", "2"), ("b", None)]
 
 
 @in_rig()
 async def test_broadcasts_outlive_a_router(rig: Rig) -> None:
     rig.hub.broadcasts.load()
     set_broadcast(rig, "early", "1")
-    assert outcomes_of(rig) == [(v.FAILED, {})]  # it cannot know yet what there is
+    assert outcomes_of(rig) == [(m.FAILED, {})]  # it cannot know yet what there is
     await rig.settle()
     set_broadcast(rig, "a", "1")
     await rig.settle()
     rig.router_restarts()
     set_broadcast(rig, "a", "2")
     set_broadcast(rig, "", None)
-    assert outcomes_of(rig) == [(v.FAILED, {}), (v.FAILED, {})]
+    assert outcomes_of(rig) == [(m.FAILED, {}), (m.FAILED, {})]
     early = rig.worker(0)
     assert early.take() == []
     rig.hub.broadcasts.load()
     await rig.settle()
     late = rig.worker(1)
-    assert early.take() == late.take() == [[v.BROADCAST, "webpush", "a", "1"], [v.BROADCASTS_SENT]]
+    assert early.take() == late.take() == [m.Broadcast("webpush", "a", "1"), m.BroadcastsSent()]
 
 
 @in_rig(link={"max_broadcasts": 2})
@@ -107,18 +108,18 @@ async def test_broadcasts_have_limits(rig: Rig) -> None:
     rig.hub.broadcasts.load()
     await rig.settle()
     worker = rig.worker()
-    long_key, long_value = "k" * v.MAX_BROADCAST_KEY, "v" * v.MAX_BROADCAST_VALUE
+    long_key, long_value = "k" * m.MAX_BROADCAST_KEY, "v" * m.MAX_BROADCAST_VALUE
     for key, value, space, expected in (
-        ("a", "1", "s", v.OK),
-        (long_key, long_value, "t", v.OK),
-        ("b", "1", "s", v.FULL),
-        ("b", "1", "u", v.FULL),
-        ("a", "2", "s", v.OK),
-        ("a", long_value + "v", "s", v.FULL),
-        ("a", None, "s", v.OK),
-        (long_key + "k", "1", "s", v.FULL),
-        ("a", "1", long_key + "s", v.FULL),
-        ("b", "1", "u", v.OK),
+        ("a", "1", "s", m.OK),
+        (long_key, long_value, "t", m.OK),
+        ("b", "1", "s", m.FULL),
+        ("b", "1", "u", m.FULL),
+        ("a", "2", "s", m.OK),
+        ("a", long_value + "v", "s", m.FULL),
+        ("a", None, "s", m.OK),
+        (long_key + "k", "1", "s", m.FULL),
+        ("a", "1", long_key + "s", m.FULL),
+        ("b", "1", "u", m.OK),
     ):
         set_broadcast(rig, key, value, space)
         await rig.settle()
@@ -134,13 +135,13 @@ async def test_so_many_changes_of_broadcasts_wait(rig: Rig) -> None:
     for key in ("a", "b", "c"):
         set_broadcast(rig, key, "1")
     set_broadcast(rig, "", None)  # to ask changes nothing
-    assert outcomes_of(rig) == [(v.FAILED, {}), (v.OK, {})]
+    assert outcomes_of(rig) == [(m.FAILED, {}), (m.OK, {})]
     rig.store.release()
     await rig.settle()
-    assert outcomes_of(rig) == [(v.OK, {"a": "1"}), (v.OK, {"a": "1", "b": "1"})]
+    assert outcomes_of(rig) == [(m.OK, {"a": "1"}), (m.OK, {"a": "1", "b": "1"})]
     set_broadcast(rig, "c", "1")
     await rig.settle()
-    assert outcomes_of(rig) == [(v.OK, {"a": "1", "b": "1", "c": "1"})]
+    assert outcomes_of(rig) == [(m.OK, {"a": "1", "b": "1", "c": "1"})]
 
 
 @in_rig()
@@ -151,11 +152,11 @@ async def test_a_broadcast_that_the_store_failed_is_not_said(rig: Rig) -> None:
     rig.store.failing = True
     set_broadcast(rig, "a", "1")
     await rig.settle()
-    assert (outcomes_of(rig), worker.take()) == ([(v.FAILED, {})], [[v.BROADCASTS_SENT]])
+    assert (outcomes_of(rig), worker.take()) == ([(m.FAILED, {})], [m.BroadcastsSent()])
     rig.store.failing = False
     set_broadcast(rig, "b", "1")
     await rig.settle()
-    assert (outcomes_of(rig), worker.take()) == ([(v.OK, {"b": "1"})], [[v.BROADCAST, "webpush", "b", "1"]])
+    assert (outcomes_of(rig), worker.take()) == ([(m.OK, {"b": "1"})], [m.Broadcast("webpush", "b", "1")])
 
 
 @in_rig()
@@ -172,7 +173,7 @@ async def test_broadcasts_that_could_not_be_read_are_read_again(rig: Rig) -> Non
     rig.store.failing = False
     rig.hub.tick()
     await rig.settle()
-    assert worker.take() == [[v.BROADCAST, "webpush", "a", "1"], [v.BROADCASTS_SENT]]
+    assert worker.take() == [m.Broadcast("webpush", "a", "1"), m.BroadcastsSent()]
 
 
 @pytest.mark.parametrize("value", [b"", b"no", b"[]", b'{"webpush": {"a": 1}}', b'{"\xff": {}}'])
@@ -183,4 +184,4 @@ async def test_broadcasts_that_nobody_understands_are_as_none(rig: Rig, value: b
     await rig.settle()
     set_broadcast(rig, "a", "1")
     await rig.settle()
-    assert outcomes_of(rig) == [(v.OK, {"a": "1"})]
+    assert outcomes_of(rig) == [(m.OK, {"a": "1"})]

@@ -9,14 +9,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.common import Clock
 from support.watcher import Watcher
 
-from router.common import messages as v
+from router.common import messages as m
 from router.core.address_map import Lease
 from router.core.channels import Channels
 
 GRACE_S = 1.0
 LEASE_S = 5.0
-LABEL = v.channel_label("pusher", "app", "presence-room")
-KEY = v.channel_key("pusher", "app", "presence-room")
+LABEL = m.channel_label("pusher", "app", "presence-room")
+KEY = m.channel_key("pusher", "app", "presence-room")
 
 
 class Registry:
@@ -59,15 +59,15 @@ class Registry:
 
 
 def joined(*users: str) -> tuple[Any, ...]:
-    return (v.MEMBERS, KEY, False, [(user, f'"{user}"') for user in users], ())
+    return m.Members(KEY, False, [(user, f'"{user}"') for user in users], [])
 
 
 def left(*users: str) -> tuple[Any, ...]:
-    return (v.MEMBERS, KEY, False, (), list(users))
+    return m.Members(KEY, False, [], list(users))
 
 
 def whole(*users: str) -> tuple[Any, ...]:
-    return (v.MEMBERS, KEY, True, [(user, f'"{user}"') for user in users], ())
+    return m.Members(KEY, True, [(user, f'"{user}"') for user in users], [])
 
 
 def enter(registry: Registry, lease: Lease, *users: str, most: int = 100) -> list[dict[str, str] | None]:
@@ -81,12 +81,12 @@ def test_only_occupied_channels_of_the_application_are_listed_by_prefix() -> Non
     registry = Registry()
     lease = Lease(0, b"i")
     for application, name in (("app", "a-1"), ("app", "a-2"), ("app", "b"), ("other", "a-3"), ("app", "a\0odd")):
-        key = v.channel_key("pusher", application, name)
-        registry.channels.subscribe(key, v.channel_label("pusher", application, name), lease)
+        key = m.channel_key("pusher", application, name)
+        registry.channels.subscribe(key, m.channel_label("pusher", application, name), lease)
     assert sorted(registry.channels.names("pusher", "app", "a")) == ["a\0odd", "a-1", "a-2"]
     assert list(registry.channels.names("pusher", "other")) == ["a-3"]
     assert list(registry.channels.names("pusher", "nobody's")) == list(registry.channels.names("x", "app")) == []
-    registry.channels.unsubscribe(v.channel_key("pusher", "app", "a-1"), lease)
+    registry.channels.unsubscribe(m.channel_key("pusher", "app", "a-1"), lease)
     assert sorted(registry.channels.names("pusher", "app", "a-")) == ["a-2"]
     assert len(registry.channels) == 4
 
@@ -131,7 +131,7 @@ def test_an_observer_hears_of_the_first_and_the_last_subscriber_of_the_farm() ->
         ("counted", name, 1),
         ("vacated", name),
     ]
-    registry.channels.subscribe(v.channel_key("x", "app", "c"), v.channel_label("x", "app", "c"), one)
+    registry.channels.subscribe(m.channel_key("x", "app", "c"), m.channel_label("x", "app", "c"), one)
     assert registry.watcher.take() == []
     assert registry.channels.observer(LABEL) is registry.watcher
     assert registry.channels.observer("x\0app\0c") is None
@@ -139,8 +139,8 @@ def test_an_observer_hears_of_the_first_and_the_last_subscriber_of_the_farm() ->
 
 def test_a_text_that_is_no_label_is_refused_and_leaves_nothing() -> None:
     registry = Registry()
-    for text in ("pusher", "pusher\0app", "pusher\0app\0" + "x" * v.MAX_LABEL):
-        with pytest.raises(v.VocabularyError):
+    for text in ("pusher", "pusher\0app", "pusher\0app\0" + "x" * m.MAX_LABEL):
+        with pytest.raises(m.MessageError):
             registry.channels.subscribe(KEY, text, Lease(1, b"1"))
     assert len(registry.channels) == 0
 
@@ -250,7 +250,7 @@ def test_a_dead_shard_is_cleared_a_part_at_a_time(monkeypatch: pytest.MonkeyPatc
     lease, other = Lease(1, b"1"), Lease(2, b"2")
     for number in range(25):
         name = f"c{number}"
-        registry.channels.subscribe(v.channel_key("p", "a", name), v.channel_label("p", "a", name), lease)
+        registry.channels.subscribe(m.channel_key("p", "a", name), m.channel_label("p", "a", name), lease)
     registry.channels.subscribe(KEY, LABEL, other)
     registry.kill(lease)
     registry.kill(other)
@@ -319,13 +319,13 @@ def test_a_channel_with_very_many_members_is_announced_in_parts_and_told_in_turn
     lease = Lease(1, b"1")
     for number in range(40):
         name = f"presence-{number}"
-        key, label = v.channel_key("pusher", "app", name), v.channel_label("pusher", "app", name)
+        key, label = m.channel_key("pusher", "app", name), m.channel_label("pusher", "app", name)
         registry.channels.hold(key, label, 9, [(f"a{i}", "") for i in range(4)], lease)
         registry.channels.hold(key, label, 9, [(f"b{i}", "") for i in range(5)], lease)
     parts = []
     registry.pass_by(LEASE_S + GRACE_S)
     while told := registry.take():
-        assert all(len(word[3]) == 9 for _, word in told)
+        assert all(len(word.added) == 9 for _, word in told)
         parts.append(len(told))
         registry.pass_by(0.1)
     assert parts == [1] * 40
@@ -348,7 +348,7 @@ class Farm(RuleBasedStateMachine):
 
     @staticmethod
     def key(name: str) -> bytes:
-        return v.channel_key("pusher", "app", name)
+        return m.channel_key("pusher", "app", name)
 
     shards = st.integers(0, 2)
     names = st.sampled_from(["presence-a", "presence-b"])
@@ -359,7 +359,7 @@ class Farm(RuleBasedStateMachine):
             lease = self.leases[shard] = Lease(shard, b"i")
             self.held[shard] = self.lost.pop(shard, {})
             for name, users in self.held[shard].items():
-                label = v.channel_label("pusher", "app", name)
+                label = m.channel_label("pusher", "app", name)
                 self.registry.channels.hold(self.key(name), label, 1, [(user, "") for user in users], lease)
             self.hear()
         return self.leases[shard]
@@ -368,7 +368,7 @@ class Farm(RuleBasedStateMachine):
     def enters(self, shard: int, name: str, user: str) -> None:
         lease = self.lease(shard)
         if name not in self.held[shard]:
-            self.registry.channels.subscribe(self.key(name), v.channel_label("pusher", "app", name), lease)
+            self.registry.channels.subscribe(self.key(name), m.channel_label("pusher", "app", name), lease)
             self.held[shard][name] = set()
             self.views[shard, name] = set()
         answer = self.registry.channels.enter(self.key(name), user, "", 100, lease)
@@ -427,7 +427,8 @@ class Farm(RuleBasedStateMachine):
 
     def hear(self) -> None:
         """As a worker receives MEMBERS: what it has already changes nothing, and its own members stay."""
-        for shard, (_, key, everyone, added, removed) in self.registry.take():
+        for shard, sent in self.registry.take():
+            key, everyone, added, removed = sent.channel, sent.whole, sent.added, sent.removed
             for name in ("presence-a", "presence-b"):
                 if key == self.key(name) and (shard, name) in self.views:
                     view = self.views[shard, name]

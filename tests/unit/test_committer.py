@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.common import Clock, GatedStore, Rig, in_rig
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
 from router.common.numbers import SECOND
 from router.common.position import (
@@ -240,20 +240,20 @@ async def test_a_store_that_holds_what_it_may_takes_no_more_until_something_has_
 async def test_registrations_need_room_and_renewals_do_not(rig: Rig) -> None:
     worker = rig.worker()
     member, other = b"m" * 16, b"n" * 16
-    worker.say((v.SET_ADD, 1, "space", DEVICE, member, b"head", 60, 10))
+    worker.say(m.Call(1, m.SetAdd("space", DEVICE, member, b"head", 60, 10)))
     await rig.settle()
     rig.committer.append(event(rig, "x" * 1000), None)
     await rig.settle()
     assert rig.committer.over
     worker.take()
     worker.say(
-        (v.RECORD, 1, "space", OTHER, b"new", 60),
-        (v.SET_ADD, 2, "space", DEVICE, other, b"head", 60, 10),
-        (v.SET_ADD, 3, "space", DEVICE, member, b"HEAD", 60, 10),
-        (v.SET_REMOVE, 4, "space", DEVICE, other),
+        m.Call(1, m.Record("space", OTHER, b"new", 60)),
+        m.Call(2, m.SetAdd("space", DEVICE, other, b"head", 60, 10)),
+        m.Call(3, m.SetAdd("space", DEVICE, member, b"HEAD", 60, 10)),
+        m.Call(4, m.SetRemove("space", DEVICE, other)),
     )
     await rig.settle()
-    answers = {word[1]: word[2] for word in worker.take() if word[0] == v.ANSWER}
+    answers = {one.number: one.status for one in worker.take() if isinstance(one, m.Reply)}
     assert answers == {1: FAILED, 2: FAILED, 3: OK, 4: OK}
 
 

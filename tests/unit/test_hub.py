@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.common import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, during_each_commit, hold, in_rig
+from support.common import DELIVERY_TIMEOUT_S, LIMIT, FakeWorker, Rig, array, during_each_commit, hold, in_rig
 from support.watcher import Watcher
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.numbers import SECOND
 from router.common.position import log_slice
+from router.common.wire import NEWEST
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
@@ -21,13 +22,14 @@ DEVICES = "simplepush.device"
 
 
 def attach(
-    device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: int = v.EVERYTHING, since: int = 1000
+    device: bytes = DEVICE, ask: int = 1, needs: str = "", fetch: int = m.EVERYTHING, since: int = 1000
 ) -> tuple[Any, ...]:
-    return (v.ATTACH, ask, device, needs, fetch, since)
+    return m.Call(ask, m.Attach(device, needs, fetch, since))
 
 
 def subscribe(ask: int, since: int = -1, label: str = "") -> tuple[Any, ...]:
-    return (v.SUBSCRIBE, ask, CHANNEL, since, label)
+    request = m.Subscribe(CHANNEL, since, label)
+    return m.Call(ask, request) if ask else request
 
 
 async def attached(rig: Rig, shard: int = 0, device: bytes = DEVICE) -> FakeWorker:
@@ -35,7 +37,8 @@ async def attached(rig: Rig, shard: int = 0, device: bytes = DEVICE) -> FakeWork
     worker = rig.worker(shard)
     worker.say(attach(device))
     await rig.settle()
-    assert worker.take()[-1][:3] == [v.ANSWER, 1, v.OK]
+    last = worker.take()[-1]
+    assert (last.number, last.status) == (1, m.OK)
     return worker
 
 
@@ -65,19 +68,20 @@ async def test_200_needs_both_the_commit_and_the_socket(rig: Rig, written_first:
     worker = await attached(rig)
     rig.store.hold()
     outcome = rig.push(DEVICE, "a", 7, body="hello")
-    ((kind, number, device, slot, version, body),) = worker.take()
-    assert (kind, device, slot, version, body) == (v.DELIVER, DEVICE, "a", 7, "hello")
+    (deliver,) = worker.take()
+    number = deliver.number
+    assert deliver == m.Deliver(number, DEVICE, "a", 7, "hello")
     if not written_first:
         rig.store.release()
     await rig.settle()
     assert outcome == []
     if written_first:
-        worker.say((v.RESULT, number, v.WRITTEN))
+        worker.say(m.Result(number, m.WRITTEN))
         await rig.settle()
         assert outcome == []
         rig.store.release()
     else:
-        worker.say((v.RESULT, number, v.WRITTEN))
+        worker.say(m.Result(number, m.WRITTEN))
     await rig.settle()
     assert outcome == [DELIVERED]
     assert await rig.inbox(DEVICE) == [("a", 7)]
@@ -87,14 +91,15 @@ async def test_200_needs_both_the_commit_and_the_socket(rig: Rig, written_first:
 async def test_a_push_that_was_not_written_is_stored(rig: Rig) -> None:
     worker = await attached(rig)
     outcome = rig.push(DEVICE, "a", 7)
-    ((_, number, *_),) = worker.take()
-    worker.say((v.RESULT, number, v.NOT_HERE))
+    (sent,) = worker.take()
+    number = sent.number
+    worker.say(m.Result(number, m.NOT_HERE))
     await rig.settle()
     assert outcome == [STORED]
     assert await rig.inbox(DEVICE) == [("a", 7)]
 
 
-@pytest.mark.parametrize("result", [v.WRITTEN, v.NOT_HERE, None])
+@pytest.mark.parametrize("result", [m.WRITTEN, m.NOT_HERE, None])
 @pytest.mark.parametrize("result_first", [True, False])
 @in_rig()
 async def test_no_200_and_no_202_for_what_the_store_failed(rig: Rig, result: int | None, result_first: bool) -> None:
@@ -102,15 +107,16 @@ async def test_no_200_and_no_202_for_what_the_store_failed(rig: Rig, result: int
     rig.store.hold()
     rig.store.failing = True
     outcome = rig.push(DEVICE, "a", 7)
-    ((_, number, *_),) = worker.take()
+    (sent,) = worker.take()
+    number = sent.number
     if result is not None and result_first:
-        worker.say((v.RESULT, number, result))
+        worker.say(m.Result(number, result))
     await rig.settle()
     rig.store.release()
     await rig.settle()
     assert outcome == [REFUSED_FAILED]
     if result is not None and not result_first:
-        worker.say((v.RESULT, number, result))
+        worker.say(m.Result(number, result))
     rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
     rig.hub.tick()
     await rig.settle()
@@ -146,16 +152,16 @@ async def test_when_too_much_waits_for_the_store_a_push_is_refused_at_once(rig: 
 async def test_a_result_in_time_counts_and_a_late_one_does_not(rig: Rig) -> None:
     worker = await attached(rig)
     early, late = rig.push(DEVICE, "a", 1), rig.push(DEVICE, "b", 1)
-    (_, first, *_), (_, second, *_) = worker.take()
+    first, second = (one.number for one in worker.take())
     await rig.settle()
     rig.clock.pass_by(DELIVERY_TIMEOUT_S * 0.9)
     rig.hub.tick()
-    worker.say((v.RESULT, first, v.WRITTEN))
+    worker.say(m.Result(first, m.WRITTEN))
     assert (early, late) == ([DELIVERED], [])
     rig.clock.pass_by(DELIVERY_TIMEOUT_S * 0.2)
     rig.hub.tick()
     assert late == [STORED]
-    worker.say((v.RESULT, second, v.WRITTEN))
+    worker.say(m.Result(second, m.WRITTEN))
     await rig.settle()
     assert (early, late) == ([DELIVERED], [STORED])
     assert rig.hub.counters.deliveries_late == 1
@@ -170,7 +176,8 @@ async def test_the_body_is_kept_only_if_asked_for(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(attach())
     await rig.settle()
-    ((_, _, _, (items, _)),) = worker.take()
+    (reply,) = worker.take()
+    items, _ = reply.payload
     assert [(item[0], item[4], item[5]) for item in items] == [("secret", 0, None), ("kept", 2, "stored")]
 
 
@@ -198,10 +205,10 @@ async def test_an_ack_removes_up_to_its_version(rig: Rig) -> None:
     rig.push(DEVICE, "a", 5)
     rig.push(DEVICE, "b", 5)
     await rig.settle()
-    worker.say((v.ACK, DEVICE, [["a", 4], ["b", 5]]))
+    worker.say(m.Ack(DEVICE, [["a", 4], ["b", 5]]))
     await rig.settle()
     assert await rig.inbox(DEVICE) == [("a", 5)]
-    worker.say((v.ACK, DEVICE, [["a", 6], ["never", 1]]))
+    worker.say(m.Ack(DEVICE, [["a", 6], ["never", 1]]))
     await rig.settle()
     assert await rig.inbox(DEVICE) == []
     assert rig.hub.counters.acks == 4
@@ -215,13 +222,13 @@ async def test_without_waiting_a_push_is_said_at_once_and_answered_when_it_is_du
     worker = await attached(rig)
     rig.store.hold()
     outcome = rig.push(DEVICE, "a", 7, body="hello", wait=False)
-    assert worker.take() == [[v.DELIVER, 0, DEVICE, "a", 7, "hello"]]
+    assert worker.take() == [m.Deliver(0, DEVICE, "a", 7, "hello")]
     await rig.settle()
     assert outcome == []
     rig.store.release()
     await rig.settle()
     assert outcome == [STORED]
-    worker.say((v.RESULT, 0, v.WRITTEN))  # nobody asked
+    worker.say(m.Result(0, m.WRITTEN))  # nobody asked
     rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
     rig.hub.tick()
     assert outcome == [STORED]
@@ -252,7 +259,7 @@ async def test_without_waiting_too_much_work_is_a_refusal_but_not_for_what_is_no
     rig.push(DEVICE, "a", 1, wait=False)
     assert rig.push(DEVICE, "b", 1, wait=False) == [REFUSED_FAILED]
     assert rig.push(DEVICE, "c", 1, wait=False, ttl=0, body="now") == [STORED]
-    assert [word[3] for word in worker.take()] == ["a", "c"]
+    assert [word.slot for word in worker.take()] == ["a", "c"]
 
 
 @in_rig()
@@ -268,8 +275,8 @@ async def test_while_a_device_attaches_what_does_not_wait_is_held_back_too(rig: 
     rig.store.release()
     await rig.settle()
     answer, *delivers = worker.take()
-    assert answer == [v.ANSWER, 1, v.OK, [[], None]]
-    assert delivers == [[v.DELIVER, 0, DEVICE, "kept", 1, "kept"], [v.DELIVER, 0, DEVICE, "unkept", 2, "unkept"]]
+    assert answer == m.Reply(1, m.OK, [[], None])
+    assert delivers == [m.Deliver(0, DEVICE, "kept", 1, "kept"), m.Deliver(0, DEVICE, "unkept", 2, "unkept")]
     assert kept == [STORED]
 
 
@@ -286,8 +293,8 @@ async def test_of_what_is_not_stored_so_much_is_held_back(rig: Rig) -> None:
     second.say(attach(OTHER, 2, since=2000))  # which takes over what was held
     rig.store.release()
     await rig.settle()
-    assert [word[3] for word in first.take() if word[0] == v.DELIVER] == ["a", "b"]
-    assert [word[3] for word in second.take() if word[0] == v.DELIVER] == ["kept"]
+    assert [word.slot for word in first.take() if isinstance(word, m.Deliver)] == ["a", "b"]
+    assert [word.slot for word in second.take() if isinstance(word, m.Deliver)] == ["kept"]
     assert kept == [STORED]
     second.say(attach(OTHER, 3, since=3000))
     assert rig.hub._held == 0
@@ -304,7 +311,8 @@ async def test_what_was_held_back_and_refused_is_not_said(rig: Rig) -> None:
     rig.store.release()
     await rig.settle()
     assert refused == [REFUSED_FULL]
-    ((_, _, _, (items, _)),) = worker.take()
+    (reply,) = worker.take()
+    items, _ = reply.payload
     assert slots(items) == [("a", 1)]
 
 
@@ -315,7 +323,7 @@ async def test_what_has_no_time_to_live_is_never_stored(rig: Rig, there: bool) -
     worker.take()
     writes = rig.committer.written
     assert rig.push(DEVICE, "a", 1, body="now", ttl=0, wait=False) == [STORED]
-    assert worker.take() == ([[v.DELIVER, 0, DEVICE, "a", 1, "now"]] if there else [])
+    assert worker.take() == ([m.Deliver(0, DEVICE, "a", 1, "now")] if there else [])
     await rig.settle()
     assert await rig.inbox(DEVICE) == []
     assert rig.committer.written == writes
@@ -356,8 +364,9 @@ async def test_the_answer_to_attach_carries_what_waits(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(attach(ask=9))
     await rig.settle()
-    ((kind, ask, status, (items, record)),) = worker.take()
-    assert (kind, ask, status, record) == (v.ANSWER, 9, v.OK, None)
+    (reply,) = worker.take()
+    items, record = reply.payload
+    assert (reply.number, reply.status, record) == (9, m.OK, None)
     assert slots(items) == [("slot-3", 3), ("slot-1", 1), ("slot-2", 2)]
 
 
@@ -366,9 +375,9 @@ async def test_without_fetch_the_answer_comes_at_once(rig: Rig) -> None:
     rig.store.hold()
     worker = rig.worker()
     worker.say(attach(fetch=0))
-    assert worker.take() == [[v.ANSWER, 1, v.OK, [[], None]]]
+    assert worker.take() == [m.Reply(1, m.OK, [[], None])]
     rig.push(DEVICE, "a", 1)
-    assert [word[0] for word in worker.take()] == [v.DELIVER]
+    assert [type(one) for one in worker.take()] == [m.Deliver]
 
 
 @in_rig()
@@ -383,9 +392,9 @@ async def test_while_it_attaches_deliveries_are_held_until_the_answer_has_gone(r
     rig.store.release()
     await rig.settle()
     answer, deliver = worker.take()
-    assert (answer[0], slots(answer[3][0])) == (v.ANSWER, [("before", 1)])
-    assert (deliver[0], deliver[3:]) == (v.DELIVER, ["during", 2, "live"])
-    worker.say((v.RESULT, deliver[1], v.WRITTEN))
+    assert slots(answer.payload[0]) == [("before", 1)]
+    assert deliver == m.Deliver(deliver.number, DEVICE, "during", 2, "live")
+    worker.say(m.Result(deliver.number, m.WRITTEN))
     await rig.settle()
     assert (before, during) == ([STORED], [DELIVERED])
 
@@ -405,9 +414,9 @@ async def test_what_was_held_is_said_even_when_its_push_was_answered_in_the_mean
     await rig.settle()
     assert outcome == [STORED]
     answer, deliver = worker.take()
-    assert answer[3] == [[], None]
-    assert deliver[3:] == ["a", 1, None]
-    worker.say((v.RESULT, deliver[1], v.WRITTEN))
+    assert answer.payload == [[], None]
+    assert deliver == m.Deliver(deliver.number, DEVICE, "a", 1, None)
+    worker.say(m.Result(deliver.number, m.WRITTEN))
     await rig.settle()
     assert outcome == [STORED]
 
@@ -427,14 +436,14 @@ async def test_what_was_held_for_a_connection_that_went_is_stored(rig: Rig, gone
         if gone != "left":
             rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
             rig.hub.tick()
-        worker.say((v.DETACH, DEVICE))
+        worker.say(m.Detach(DEVICE))
     rig.store.release()
     await rig.settle()
     assert outcome == [STORED]
     assert await rig.inbox(DEVICE) == [("a", 1)]
     said = worker.take()
-    assert not [word for word in said if word[0] == v.DELIVER]
-    assert gone == "lost" or [v.ANSWER, 1, v.MOVED, None] in said
+    assert not [word for word in said if isinstance(word, m.Deliver)]
+    assert gone == "lost" or m.Reply(1, m.MOVED, None) in said
 
 
 @pytest.mark.parametrize("then", ["stays", "leaves", "is lost", "has a full queue"])
@@ -449,7 +458,7 @@ async def test_what_was_held_and_refused_is_answered_once(rig: Rig, then: str, w
     worker.say(attach())
     outcomes = [rig.push(DEVICE, "refused", 1), rig.push(DEVICE, "refused too", 1)]
     if then == "leaves":
-        worker.say((v.DETACH, DEVICE))
+        worker.say(m.Detach(DEVICE))
     elif then == "is lost":
         rig.hub.lose(worker.peer, "test")
     elif then == "has a full queue":
@@ -459,7 +468,7 @@ async def test_what_was_held_and_refused_is_answered_once(rig: Rig, then: str, w
     expected = REFUSED_FAILED if why == "failed" else REFUSED_FULL
     assert outcomes == [[expected], [expected]]
     assert rig.hub.counters.pushes_refused == 2
-    assert not [word for word in worker.take() if word[0] == v.DELIVER]
+    assert not [word for word in worker.take() if isinstance(word, m.Deliver)]
     assert rig.hub.in_work == 0
 
 
@@ -469,9 +478,9 @@ async def test_an_attachment_that_the_store_failed_says_so(rig: Rig) -> None:
     rig.store.failing = True
     worker.say(attach(ask=1), attach(OTHER, ask=2, needs=DEVICES))
     await rig.settle()
-    assert sorted((word[0], word[1], word[2]) for word in worker.take()) == [
-        (v.ANSWER, 1, v.FAILED),
-        (v.ANSWER, 2, v.FAILED),
+    assert sorted((one.number, one.status) for one in worker.take()) == [
+        (1, m.FAILED),
+        (2, m.FAILED),
     ]
     assert rig.hub.map.device(OTHER) is None
 
@@ -479,10 +488,10 @@ async def test_an_attachment_that_the_store_failed_says_so(rig: Rig) -> None:
 @in_rig()
 async def test_a_device_that_must_be_known_and_is_not_attaches_nothing(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say((v.RECORD, 0, DEVICES, OTHER, b"today", 60))
+    worker.say(m.Record(DEVICES, OTHER, b"today", 60))
     worker.say(attach(DEVICE, 1, needs=DEVICES), attach(OTHER, 2, needs=DEVICES))
     await rig.settle()
-    assert worker.take() == [[v.ANSWER, 1, v.UNKNOWN, None], [v.ANSWER, 2, v.OK, [[], b"today"]]]
+    assert worker.take() == [m.Reply(1, m.UNKNOWN, None), m.Reply(2, m.OK, [[], b"today"])]
     assert rig.hub.map.device(DEVICE) is None
     assert rig.hub.map.device(OTHER) is worker.peer.lease
 
@@ -494,27 +503,27 @@ async def test_a_device_without_the_record_that_its_newer_connection_needs_is_sh
     second = first if same else rig.worker(1)
     second.say(attach(ask=2, needs=DEVICES))
     await rig.settle()
-    assert first.take()[0] == [v.DISCONNECT, DEVICE]
+    assert first.take()[0] == m.Disconnect(DEVICE)
     outcome = rig.push(DEVICE, "a", 7)
     await rig.settle()
     assert outcome == [STORED]
     if not same:
-        assert second.take() == [[v.ANSWER, 2, v.UNKNOWN, None]]
-    second.say((v.DETACH, DEVICE), attach(ask=3))
+        assert second.take() == [m.Reply(2, m.UNKNOWN, None)]
+    second.say(m.Detach(DEVICE), attach(ask=3))
     await rig.settle()
-    assert slots(second.take()[-1][3][0]) == [("a", 7)]
+    assert slots(second.take()[-1].payload[0]) == [("a", 7)]
 
 
 @in_rig()
 async def test_a_second_connection_elsewhere_wins_and_the_first_is_told(rig: Rig) -> None:
     first = await attached(rig, 0)
     second = await attached(rig, 1)
-    assert first.take() == [[v.DISCONNECT, DEVICE]]
+    assert first.take() == [m.Disconnect(DEVICE)]
     assert rig.hub.counters.devices_moved == 1
-    first.say((v.DETACH, DEVICE))
+    first.say(m.Detach(DEVICE))
     rig.push(DEVICE, "a", 1)
     assert first.take() == []
-    assert [word[0] for word in second.take()] == [v.DELIVER]
+    assert [type(one) for one in second.take()] == [m.Deliver]
 
 
 @in_rig()
@@ -529,12 +538,12 @@ async def test_of_two_that_attach_at_once_the_later_gets_everything(rig: Rig) ->
     late = rig.push(DEVICE, "late", 3)
     rig.store.release()
     await rig.settle()
-    assert first.take() == [[v.DISCONNECT, DEVICE], [v.ANSWER, 11, v.MOVED, None]]
+    assert first.take() == [m.Disconnect(DEVICE), m.Reply(11, m.MOVED, None)]
     answer, *delivers = second.take()
-    assert (answer[:3], slots(answer[3][0])) == ([v.ANSWER, 22, v.OK], [("waiting", 1)])
-    assert [tuple(word[3:5]) for word in delivers] == [("early", 2), ("late", 3)]
+    assert (answer.number, answer.status, slots(answer.payload[0])) == (22, m.OK, [("waiting", 1)])
+    assert [(word.slot, word.version) for word in delivers] == [("early", 2), ("late", 3)]
     for word in delivers:
-        second.say((v.RESULT, word[1], v.WRITTEN))
+        second.say(m.Result(word.number, m.WRITTEN))
     await rig.settle()
     assert (early, late) == ([DELIVERED], [DELIVERED])
 
@@ -548,14 +557,14 @@ async def test_two_connections_of_one_device_on_one_shard(rig: Rig) -> None:
     rig.store.release()
     await rig.settle()
     first, second = worker.take()
-    assert first == [v.ANSWER, 1, v.MOVED, None]
-    assert (second[:3], slots(second[3][0])) == ([v.ANSWER, 2, v.OK], [("a", 1)])
+    assert first == m.Reply(1, m.MOVED, None)
+    assert (second.number, second.status, slots(second.payload[0])) == (2, m.OK, [("a", 1)])
 
 
 @in_rig()
 async def test_a_device_that_left_is_nobodys(rig: Rig) -> None:
     worker = await attached(rig)
-    worker.say((v.DETACH, DEVICE))
+    worker.say(m.Detach(DEVICE))
     outcome = rig.push(DEVICE, "a", 1)
     await rig.settle()
     assert outcome == [STORED]
@@ -572,14 +581,15 @@ async def test_an_attachment_may_bring_a_part_and_the_rest_is_fetched(rig: Rig) 
     worker = rig.worker()
     worker.say(attach(fetch=2))
     await rig.settle()
-    ((_, _, _, (items, _)),) = worker.take()
+    (reply,) = worker.take()
+    items, _ = reply.payload
     assert slots(items) == [("a", 4), ("b", 2)]
-    worker.say((v.ACK, DEVICE, [["a", 4], ["b", 2]]), (v.FETCH, 2, DEVICE, 2))
+    worker.say(m.Ack(DEVICE, [["a", 4], ["b", 2]]), m.Call(2, m.Fetch(DEVICE, 2)))
     await rig.settle()
-    assert [(word[1], word[2], slots(word[3])) for word in worker.take()] == [(2, v.OK, [("c", 5), ("d", 1)])]
-    worker.say((v.FETCH, 3, DEVICE, 10), (v.FETCH, 4, DEVICE, v.EVERYTHING))
+    assert [(one.number, one.status, slots(one.payload)) for one in worker.take()] == [(2, m.OK, [("c", 5), ("d", 1)])]
+    worker.say(m.Call(3, m.Fetch(DEVICE, 10)), m.Call(4, m.Fetch(DEVICE, m.EVERYTHING)))
     await rig.settle()
-    part, whole = (slots(word[3]) for word in worker.take())
+    part, whole = (slots(word.payload) for word in worker.take())
     assert part == [("c", 5), ("d", 1), ("e", 3)]
     assert whole == [("d", 1), ("e", 3), ("c", 5)]
 
@@ -597,10 +607,10 @@ async def test_what_comes_while_it_attaches_goes_once_with_the_part_or_after_it(
     await rig.settle()
     answer, *delivers = worker.take()
     # A part as long as was asked for: so the worker knows that there may be more.
-    assert [(item[0], item[5]) for item in answer[3][0]] == [("a", "a"), ("b", "b")]
-    assert [tuple(word[2:]) for word in delivers] == [(DEVICE, "c", 1, "c")]
+    assert [(item[0], item[5]) for item in answer.payload[0]] == [("a", "a"), ("b", "b")]
+    assert [(word.device, word.slot, word.version, word.body) for word in delivers] == [(DEVICE, "c", 1, "c")]
     if wait:
-        worker.say((v.RESULT, delivers[0][1], v.WRITTEN))
+        worker.say(m.Result(delivers[0].number, m.WRITTEN))
         await rig.settle()
     assert outcomes == [[DELIVERED if wait else STORED], [STORED], [STORED]]
     assert rig.hub.in_work == 0
@@ -614,21 +624,21 @@ async def test_a_part_is_read_again_if_something_of_it_was_acknowledged_meanwhil
     await rig.settle()
     worker.take()
     rig.store.hold()
-    number = worker.say((v.FETCH, 2, DEVICE, 2))
+    number = worker.say(m.Call(2, m.Fetch(DEVICE, 2)))
     await rig.settle()
-    worker.say((v.ACK, DEVICE, [["a", 1]]))
+    worker.say(m.Ack(DEVICE, [["a", 1]]))
     rig.store.release()
     await rig.settle()
-    assert [slots(word[3]) for word in worker.take()] == [[("b", 1), ("c", 1)]]
+    assert [slots(word.payload) for word in worker.take()] == [[("b", 1), ("c", 1)]]
     assert worker.peer.confirmed == number + 1
     # The whole is not: what is left of it is all there is.
     rig.store.hold()
-    worker.say((v.FETCH, 3, DEVICE, v.EVERYTHING))
+    worker.say(m.Call(3, m.Fetch(DEVICE, m.EVERYTHING)))
     await rig.settle()
-    worker.say((v.ACK, DEVICE, [["b", 1]]))
+    worker.say(m.Ack(DEVICE, [["b", 1]]))
     rig.store.release()
     await rig.settle()
-    assert [slots(word[3]) for word in worker.take()] == [[("c", 1), ("d", 1)]]
+    assert [slots(word.payload) for word in worker.take()] == [[("c", 1), ("d", 1)]]
 
 
 @in_rig()
@@ -642,15 +652,15 @@ async def test_a_part_that_is_overtaken_again_and_again_is_given_as_it_was_read(
 
     def replace() -> None:
         nonlocal version
-        if not [word for word in worker.peer.words if word[0] == v.ANSWER]:
+        if not [word for word in worker.peer.outbox if isinstance(word, m.Reply)]:
             version += 1
             rig.push(DEVICE, "a", version, wait=False)
 
     during_each_commit(rig, replace)  # so that each read is behind
-    worker.say((v.FETCH, 2, DEVICE, 1))
+    worker.say(m.Call(2, m.Fetch(DEVICE, 1)))
     await rig.settle()
-    (answer,) = [word for word in worker.take() if word[0] == v.ANSWER]
-    assert [slot for slot, _ in slots(answer[3])] == ["a"]
+    (answer,) = [word for word in worker.take() if isinstance(word, m.Reply)]
+    assert [slot for slot, _ in slots(answer.payload)] == ["a"]
     assert 3 < version < 10
 
 
@@ -665,24 +675,32 @@ async def test_record_drop_and_fetch_are_answered_when_durable(rig: Rig) -> None
     await rig.settle()
     worker.take()
     rig.store.hold()
-    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE, v.EVERYTHING))
+    worker.say(
+        m.Call(1, m.Record(DEVICES, DEVICE, b"x", 0)),
+        m.Call(2, m.Drop(DEVICE, "a")),
+        m.Call(3, m.Fetch(DEVICE, m.EVERYTHING)),
+    )
     await rig.settle()
-    assert [word for word in worker.take() if word[0] == v.ANSWER] == []
+    assert [word for word in worker.take() if isinstance(word, m.Reply)] == []
     rig.store.release()
     await rig.settle()
-    answers = {word[1]: word[2:] for word in worker.take()}
-    assert answers[1] == answers[2] == [v.OK, None]
-    assert (answers[3][0], slots(answers[3][1])) == (v.OK, [("b", 1)])
+    answers = {one.number: (one.status, one.payload) for one in worker.take()}
+    assert answers[1] == answers[2] == (m.OK, None)
+    assert (answers[3][0], slots(answers[3][1])) == (m.OK, [("b", 1)])
 
 
 @in_rig()
 async def test_asks_that_the_store_fails_are_answered_with_failed(rig: Rig) -> None:
     worker = await attached(rig)
     rig.store.failing = True
-    worker.say((v.RECORD, 1, DEVICES, DEVICE, b"x", 0), (v.DROP, 2, DEVICE, "a"), (v.FETCH, 3, DEVICE, v.EVERYTHING))
-    worker.say(subscribe(4, 0), (v.PUBLISH, 5, CHANNEL, "x", 60, ""))
+    worker.say(
+        m.Call(1, m.Record(DEVICES, DEVICE, b"x", 0)),
+        m.Call(2, m.Drop(DEVICE, "a")),
+        m.Call(3, m.Fetch(DEVICE, m.EVERYTHING)),
+    )
+    worker.say(subscribe(4, 0), m.Call(5, m.Publish(CHANNEL, "x", 60, "")))
     await rig.settle()
-    assert {word[1]: word[2] for word in worker.take()} == dict.fromkeys((1, 2, 3, 4, 5), v.FAILED)
+    assert {one.number: one.status for one in worker.take()} == dict.fromkeys((1, 2, 3, 4, 5), m.FAILED)
 
 
 # ---- batches
@@ -693,8 +711,8 @@ async def test_a_batch_is_confirmed_when_it_is_durable(rig: Rig) -> None:
     worker = await attached(rig)
     confirmed = worker.peer.confirmed
     rig.store.hold()
-    worker.say((v.ACK, DEVICE, [["a", 1]]))
-    number = worker.say((v.ACK, DEVICE, [["b", 1]]))
+    worker.say(m.Ack(DEVICE, [["a", 1]]))
+    number = worker.say(m.Ack(DEVICE, [["b", 1]]))
     await rig.settle()
     assert worker.peer.confirmed == confirmed
     rig.store.release()
@@ -707,7 +725,7 @@ async def test_a_batch_is_confirmed_when_it_is_durable(rig: Rig) -> None:
 async def test_a_batch_that_the_store_failed_is_confirmed_too(rig: Rig) -> None:
     worker = rig.worker()
     rig.store.failing = True
-    number = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    number = worker.say(m.Ack(DEVICE, [["a", 1]]))
     await rig.settle()
     assert worker.peer.confirmed == number
 
@@ -715,14 +733,14 @@ async def test_a_batch_that_the_store_failed_is_confirmed_too(rig: Rig) -> None:
 @in_rig()
 async def test_a_worker_is_told_which_acks_the_store_could_not_keep(rig: Rig) -> None:
     worker = rig.worker()
-    kept = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    kept = worker.say(m.Ack(DEVICE, [["a", 1]]))
     await rig.settle()
     rig.store.failing = True
-    failed = worker.say((v.ACK, DEVICE, [["a", 1]]))
-    worker.say((v.DETACH, DEVICE))
+    failed = worker.say(m.Ack(DEVICE, [["a", 1]]))
+    worker.say(m.Detach(DEVICE))
     await rig.settle()
     rig.store.failing = False
-    well = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    well = worker.say(m.Ack(DEVICE, [["a", 1]]))
     await rig.settle()
     assert worker.peer.unkept == [failed]
     assert kept < failed < well == worker.peer.confirmed
@@ -731,7 +749,7 @@ async def test_a_worker_is_told_which_acks_the_store_could_not_keep(rig: Rig) ->
 @in_rig()
 async def test_a_batch_that_comes_twice_counts_once(rig: Rig) -> None:
     worker = rig.worker()
-    batch = [v.BATCH, 1, [(v.ACK, DEVICE, [["a", 1]])]]
+    batch = m.WorkerBatch(1, [m.Ack(DEVICE, [["a", 1]])])
     worker.send(batch)
     worker.send(batch)
     assert rig.hub.counters.acks == 1
@@ -741,8 +759,8 @@ async def test_a_batch_that_comes_twice_counts_once(rig: Rig) -> None:
 async def test_a_confirmation_goes_to_the_lease_that_said_the_batch(rig: Rig) -> None:
     rig.store.hold()
     worker = rig.worker()
-    worker.say((v.ACK, DEVICE, [["a", 1]]))
-    worker.say((v.ACK, DEVICE, [["b", 1]]))
+    worker.say(m.Ack(DEVICE, [["a", 1]]))
+    worker.say(m.Ack(DEVICE, [["b", 1]]))
     worker.join()
     rig.store.release()
     await rig.settle()
@@ -757,7 +775,7 @@ async def test_a_silent_worker_loses_its_lease_and_gets_it_again(rig: Rig) -> No
     worker = await attached(rig)
     worker.direct()
     rig.clock.pass_by(4.9)
-    worker.send([v.BEAT, {"connections": 1}])
+    worker.send(m.Beat({"connections": 1}))
     rig.clock.pass_by(4.9)
     rig.hub.tick()
     assert rig.hub.map.device(DEVICE) is worker.peer.lease
@@ -769,17 +787,18 @@ async def test_a_silent_worker_loses_its_lease_and_gets_it_again(rig: Rig) -> No
     outcome = rig.push(DEVICE, "missed", 1)
     await rig.settle()
     assert outcome == [STORED]
-    worker.send([v.BEAT, {}])
-    assert worker.direct() == [[v.REJOIN]]
+    worker.send(m.Beat({}))
+    assert worker.direct() == [m.Rejoin()]
     worker.join()
-    assert worker.direct() == [[v.WELCOME, b"router-1"]]
+    assert worker.direct() == [m.Welcome(b"router-1", m.PROTOCOL)]
     worker.say(hold(DEVICE))
     await rig.settle()
-    ((kind, device, items),) = worker.take()
-    assert (kind, device, slots(items)) == (v.DELIVER_STORED, DEVICE, [("missed", 1)])
+    (stored,) = worker.take()
+    assert (stored.device, slots(stored.items)) == (DEVICE, [("missed", 1)])
     live = rig.push(DEVICE, "live", 2)
-    ((_, number, *_),) = worker.take()
-    worker.say((v.RESULT, number, v.WRITTEN))
+    (sent,) = worker.take()
+    number = sent.number
+    worker.say(m.Result(number, m.WRITTEN))
     await rig.settle()
     assert live == [DELIVERED]
 
@@ -811,18 +830,19 @@ async def test_a_push_on_its_way_when_the_lease_ends_is_stored(rig: Rig) -> None
 async def test_a_result_counts_only_from_the_lease_that_the_delivery_was_sent_to(rig: Rig) -> None:
     worker, other = await attached(rig), rig.worker(1)
     outcome = rig.push(DEVICE, "a", 1)
-    ((_, number, *_),) = worker.take()
-    other.say((v.RESULT, number, v.WRITTEN))
+    (sent,) = worker.take()
+    number = sent.number
+    other.say(m.Result(number, m.WRITTEN))
     await rig.settle()
     assert outcome == []
-    worker.say((v.RESULT, number, v.NOT_HERE))
+    worker.say(m.Result(number, m.NOT_HERE))
     assert outcome == [STORED]
     worker.say(attach(ask=2))
     await rig.settle()
     again = rig.push(DEVICE, "b", 1)
-    number = worker.take()[-1][1]
+    number = worker.take()[-1].number
     worker.join()  # said again in another lease, it is of a delivery that was answered when the first one ended
-    worker.say((v.RESULT, number, v.WRITTEN))
+    worker.say(m.Result(number, m.WRITTEN))
     await rig.settle()
     assert again == [STORED]
 
@@ -837,7 +857,7 @@ async def test_a_result_that_is_repeated_to_another_router_is_of_no_push_of_its_
     numbers = []
     for slot in "abc":
         rig.push(DEVICE, slot, 1)
-        numbers.append(first.take()[-1][1])
+        numbers.append(first.take()[-1].number)
     assert len(set(numbers)) == 3
     rig.router_restarts()
     first.join()
@@ -846,8 +866,8 @@ async def test_a_result_that_is_repeated_to_another_router_is_of_no_push_of_its_
     await rig.settle()
     teller.take()
     outcomes = [rig.push(device, slot, 2) for slot in "abc"]
-    assert not {word[1] for word in teller.take()} & set(numbers)
-    first.say(*((v.RESULT, number, v.WRITTEN) for number in numbers))  # not confirmed, so said again
+    assert not {word.number for word in teller.take()} & set(numbers)
+    first.say(*(m.Result(number, m.WRITTEN) for number in numbers))  # not confirmed, so said again
     await rig.settle()
     assert outcomes == [[], [], []]
 
@@ -858,7 +878,7 @@ async def test_of_too_many_results_none_is_waited_for_and_the_push_is_said_all_t
     outcomes = [rig.push(DEVICE, slot, 1) for slot in "abc"]
     assert rig.hub.in_work == 2
     *_, last = worker.take()
-    assert last[1:4] == [0, DEVICE, "c"]
+    assert last == m.Deliver(0, DEVICE, "c", 1, None)
     await rig.settle()
     assert outcomes == [[], [], [STORED]]
 
@@ -881,16 +901,16 @@ async def test_a_new_router_learns_its_map_from_the_workers(rig: Rig) -> None:
     rig.push(DEVICE, "a", 1)
     await rig.settle()
     rig.router_restarts()
-    worker.say((v.ACK, OTHER, [["x", 1]]))
-    assert worker.direct() == [[v.REJOIN]]
+    worker.say(m.Ack(OTHER, [["x", 1]]))
+    assert worker.direct() == [m.Rejoin()]
     worker.join()
-    assert worker.direct() == [[v.WELCOME, b"router-2"]]
-    worker.say((v.ACK, DEVICE, [["a", 1]]))
+    assert worker.direct() == [m.Welcome(b"router-2", m.PROTOCOL)]
+    worker.say(m.Ack(DEVICE, [["a", 1]]))
     worker.say(hold(DEVICE))
     await rig.settle()
     assert worker.take() == []  # it was acknowledged before it was announced
     outcome = rig.push(DEVICE, "b", 2)
-    assert [word[0] for word in worker.take()] == [v.DELIVER]
+    assert [type(one) for one in worker.take()] == [m.Deliver]
     assert outcome == []
 
 
@@ -902,7 +922,7 @@ async def test_who_held_a_device_before_somebody_else_attached_it_is_shed(rig: R
     first.join()
     first.say(hold(DEVICE, OTHER))
     await rig.settle()
-    assert first.take() == [[v.DISCONNECT, DEVICE]]
+    assert first.take() == [m.Disconnect(DEVICE)]
     assert rig.hub.map.device(DEVICE) is second.peer.lease
     assert rig.hub.map.device(OTHER) is first.peer.lease
 
@@ -919,11 +939,11 @@ async def test_of_two_that_announce_a_device_to_a_new_router_the_younger_has_it(
     await rig.settle()
     assert rig.hub.map.device(DEVICE) is younger.peer.lease
     assert rig.hub.map.device(OTHER) is older.peer.lease
-    assert [word[:2] for word in older.take() if word[0] != v.DELIVER_STORED] == [[v.DISCONNECT, DEVICE]]
-    ((kind, _, items),) = younger.take()
-    assert (kind, slots(items)) == (v.DELIVER_STORED, [("a", 1)])
+    assert [one for one in older.take() if not isinstance(one, m.DeliverStored)] == [m.Disconnect(DEVICE)]
+    (stored,) = younger.take()
+    assert slots(stored.items) == [("a", 1)]
     rig.push(DEVICE, "b", 1)
-    assert [word[0] for word in younger.take()] == [v.DELIVER]
+    assert [type(one) for one in younger.take()] == [m.Deliver]
 
 
 @pytest.mark.parametrize("needs", ["", DEVICES])
@@ -936,18 +956,19 @@ async def test_an_older_connection_that_is_said_again_does_not_take_the_device_o
     younger.say(hold(DEVICE, since=6000))
     number = older.say(attach(ask=4, needs=needs, since=5000))  # not confirmed by the last router
     await rig.settle()
-    assert older.take() == [[v.ANSWER, 4, v.MOVED, None]]
+    assert older.take() == [m.Reply(4, m.MOVED, None)]
     assert older.peer.confirmed == number
     assert rig.hub.map.device(DEVICE) is younger.peer.lease
     assert younger.take() == []
     older.say(attach(ask=5, since=7000))
     await rig.settle()
-    assert older.take()[-1][:3] == [v.ANSWER, 5, v.OK]
-    assert younger.take() == [[v.DISCONNECT, DEVICE]]
+    last = older.take()[-1]
+    assert (last.number, last.status) == (5, m.OK)
+    assert younger.take() == [m.Disconnect(DEVICE)]
     younger.join()
     younger.say(hold(DEVICE, since=6000))
     await rig.settle()
-    assert younger.take() == [[v.DISCONNECT, DEVICE]]
+    assert younger.take() == [m.Disconnect(DEVICE)]
 
 
 @in_rig()
@@ -960,12 +981,12 @@ async def test_a_younger_connection_gets_what_was_held_for_an_older_one_that_att
     assert younger.take() == []  # what its inbox holds comes first
     rig.store.release()
     await rig.settle()
-    ((_, number, *rest),) = younger.take()
-    assert rest == [DEVICE, "a", 1, None]
-    younger.say((v.RESULT, number, v.WRITTEN))
+    (deliver,) = younger.take()
+    assert deliver == m.Deliver(deliver.number, DEVICE, "a", 1, None)
+    younger.say(m.Result(deliver.number, m.WRITTEN))
     await rig.settle()
     assert outcome == [DELIVERED]
-    assert older.take() == [[v.DISCONNECT, DEVICE], [v.ANSWER, 1, v.MOVED, None]]
+    assert older.take() == [m.Disconnect(DEVICE), m.Reply(1, m.MOVED, None)]
 
 
 @in_rig()
@@ -976,7 +997,7 @@ async def test_of_two_on_one_shard_the_younger_has_the_device_though_its_answer_
     worker.say(attach(ask=1, needs=DEVICES, since=5000), attach(ask=2, fetch=0, since=6000))
     rig.store.release()
     await rig.settle()
-    assert [word[1:3] for word in worker.take()] == [[2, v.OK], [1, v.MOVED]]
+    assert [(one.number, one.status) for one in worker.take()] == [(2, m.OK), (1, m.MOVED)]
 
 
 @in_rig(link={"queue_limit": 3})
@@ -992,7 +1013,7 @@ async def test_a_worker_whose_queue_is_full_loses_its_lease_and_nothing_else(rig
     worker.join()
     worker.say(hold(DEVICE))
     await rig.settle()
-    assert slots(worker.take()[0][2]) == [(f"slot-{number}", 1) for number in range(5)]
+    assert slots(worker.take()[0].items) == [(f"slot-{number}", 1) for number in range(5)]
 
 
 # ---- channels
@@ -1003,19 +1024,19 @@ async def test_an_event_reaches_every_shard_with_subscribers_once(rig: Rig) -> N
     workers = [rig.worker(shard) for shard in range(3)]
     for worker in workers[:2]:
         worker.say(subscribe(1, -1))
-        assert worker.take() == [[v.ANSWER, 1, v.OK, None]]
+        assert worker.take() == [m.Reply(1, m.OK, None)]
     workers[1].say(subscribe(2, -1))
     workers[1].take()
-    workers[2].say((v.PUBLISH, 7, CHANNEL, "hello", 0, "1.2"))
+    workers[2].say(m.Call(7, m.Publish(CHANNEL, "hello", 0, "1.2")))
     assert [worker.take() for worker in workers] == [
-        [[v.EVENT, CHANNEL, 0, "hello", "1.2"]],
-        [[v.EVENT, CHANNEL, 0, "hello", "1.2"]],
-        [[v.ANSWER, 7, v.OK, 0]],
+        [m.Event(CHANNEL, 0, "hello", "1.2")],
+        [m.Event(CHANNEL, 0, "hello", "1.2")],
+        [m.Reply(7, m.OK, 0)],
     ]
     rig.hub.publish(CHANNEL, "kept", 0, last=True)
-    assert [worker.take() for worker in workers] == [[[v.EVENT, CHANNEL, v.LAST, "kept", ""]]] * 2 + [[]]
-    workers[0].say((v.UNSUBSCRIBE, CHANNEL))
-    workers[2].say((v.PUBLISH, 0, CHANNEL, "again", 0, ""))
+    assert [worker.take() for worker in workers] == [[m.Event(CHANNEL, m.LAST, "kept", "")]] * 2 + [[]]
+    workers[0].say(m.Unsubscribe(CHANNEL))
+    workers[2].say(m.Publish(CHANNEL, "again", 0, ""))
     assert [len(worker.take()) for worker in workers] == [0, 1, 0]
 
 
@@ -1034,8 +1055,8 @@ async def test_a_kept_event_is_said_when_its_log_holds_it(rig: Rig) -> None:
     await rig.settle()
     rig.hub.publish(CHANNEL, "two", 60)
     await rig.settle()
-    assert worker.take() == [[v.EVENT, CHANNEL, 1, "one", ""], [v.EVENT, CHANNEL, 2, "two", ""]]
-    assert heard == [(v.OK, 1)]
+    assert worker.take() == [m.Event(CHANNEL, 1, "one", ""), m.Event(CHANNEL, 2, "two", "")]
+    assert heard == [(m.OK, 1)]
 
 
 @in_rig()
@@ -1048,7 +1069,7 @@ async def test_an_event_that_the_log_could_not_keep_is_not_said(rig: Rig) -> Non
     rig.hub.publish(CHANNEL, "one", 60, lambda *result: heard.append(result))
     await rig.settle()
     assert worker.take() == []
-    assert heard == [(v.FAILED, 0)]
+    assert heard == [(m.FAILED, 0)]
 
 
 @in_rig(store={"log_limit": 3})
@@ -1059,7 +1080,7 @@ async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(subscribe(1, 3), subscribe(2, 0), subscribe(3, 5))
     await rig.settle()
-    found = {word[1]: log_slice(word[3]) for word in worker.take()}
+    found = {one.number: log_slice(one.payload) for one in worker.take()}
     assert [(part.offset, part.recovered) for part in found.values()] == [(5, True), (5, False), (5, True)]
     assert {ask: [event.body for event in part.events] for ask, part in found.items()} == {
         1: ["e4", "e5"],
@@ -1075,9 +1096,9 @@ async def test_subscriptions_are_announced_again(rig: Rig) -> None:
     rig.router_restarts()
     worker.join()
     rig.hub.publish(CHANNEL, "missed", 0)
-    worker.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, "", 1, []]]))
+    worker.say(m.AnnounceChannels([[CHANNEL, "", 1, []]]))
     rig.hub.publish(CHANNEL, "heard", 0)
-    assert worker.take() == [[v.EVENT, CHANNEL, 0, "heard", ""]]
+    assert worker.take() == [m.Event(CHANNEL, 0, "heard", "")]
 
 
 @in_rig(link={"queue_limit": 2})
@@ -1088,7 +1109,7 @@ async def test_one_slow_shard_does_not_keep_an_event_from_the_others(rig: Rig) -
         worker.take()
     for number in range(4):
         rig.hub.publish(CHANNEL, str(number), 0)
-        assert [word[3] for word in quick.take()] == [str(number)]
+        assert [word.body for word in quick.take()] == [str(number)]
     assert list(rig.hub.peers) == [quick.identity]
 
 
@@ -1107,28 +1128,28 @@ async def test_events_for_a_worker_that_does_not_read_end_its_lease_and_not_our_
     rig.hub.publish(CHANNEL, body, 0)
     assert rig.hub.peers == {}
     worker.say(subscribe(2))
-    assert worker.direct()[-1] == [v.REJOIN]
+    assert worker.direct()[-1] == m.Rejoin()
 
 
 # ---- channels with a name, and who is there
 
 NAME = "presence-room"
-LABEL = v.channel_label("pusher", "app", NAME)
+LABEL = m.channel_label("pusher", "app", NAME)
 
 
 def enter(user: str, ask: int = 0, most: int = 10) -> tuple[Any, ...]:
-    return (v.PRESENCE_JOIN, ask, CHANNEL, user, "{}", most)
+    return m.Call(ask, m.PresenceJoin(CHANNEL, user, "{}", most))
 
 
 @in_rig()
 async def test_named_channels_are_listed_and_counted(rig: Rig) -> None:
     one, two = rig.worker(1), rig.worker(2)
-    one.say(subscribe(1, label=LABEL), (v.COUNT, CHANNEL, 5))
-    two.say(subscribe(0, label=LABEL), (v.SUBSCRIBE, 2, DEVICE, -1, ""))
-    assert [worker.take() for worker in (one, two)] == [[[v.ANSWER, 1, v.OK, None]], [[v.ANSWER, 2, v.OK, None]]]
+    one.say(subscribe(1, label=LABEL), m.Counted(CHANNEL, 5))
+    two.say(subscribe(0, label=LABEL), m.Call(2, m.Subscribe(DEVICE, -1, "")))
+    assert [worker.take() for worker in (one, two)] == [[m.Reply(1, m.OK, None)], [m.Reply(2, m.OK, None)]]
     assert list(rig.hub.channels.names("pusher", "app")) == [NAME]
     assert rig.hub.channels.count(CHANNEL) == 6
-    one.say((v.UNSUBSCRIBE, CHANNEL))
+    one.say(m.Unsubscribe(CHANNEL))
     assert rig.hub.channels.count(CHANNEL) == 1
     rig.hub.tick()
     assert (rig.hub.counters.channels, rig.hub.counters.members) == (1, 0)
@@ -1138,13 +1159,13 @@ async def test_named_channels_are_listed_and_counted(rig: Rig) -> None:
 async def test_members_are_told_before_the_answer_and_until_the_channel_is_full(rig: Rig) -> None:
     one, two = rig.worker(1), rig.worker(2)
     one.say(subscribe(0, label=LABEL), enter("ann", 1))
-    joined = [v.MEMBERS, CHANNEL, False, [["ann", "{}"]], []]
-    assert one.take() == [joined, [v.ANSWER, 1, v.OK, {"ann": "{}"}]]
+    joined = m.Members(CHANNEL, False, [("ann", "{}")], [])
+    assert one.take() == [joined, m.Reply(1, m.OK, {"ann": "{}"})]
     two.say(subscribe(0, label=LABEL), enter("ann", 1, 1), enter("bob", 2, 1))
-    assert two.take() == [[v.ANSWER, 1, v.OK, {"ann": "{}"}], [v.ANSWER, 2, v.FULL, None]]
-    one.say((v.PRESENCE_LEAVE, CHANNEL, "ann"))
-    two.say((v.PRESENCE_LEAVE, CHANNEL, "ann"))
-    left = [v.MEMBERS, CHANNEL, False, [], ["ann"]]
+    assert two.take() == [m.Reply(1, m.OK, {"ann": "{}"}), m.Reply(2, m.FULL, None)]
+    one.say(m.PresenceLeave(CHANNEL, "ann"))
+    two.say(m.PresenceLeave(CHANNEL, "ann"))
+    left = m.Members(CHANNEL, False, [], ["ann"])
     assert [one.take(), two.take()] == [[left], [left]]
     assert rig.hub.channels.members(CHANNEL) == {}
 
@@ -1156,13 +1177,13 @@ async def test_a_silent_worker_takes_its_members_with_it(rig: Rig) -> None:
     two.say(subscribe(0, label=LABEL), enter("bob"))
     two.take()
     rig.clock.pass_by(rig.link.lease + 0.1)
-    two.send([v.BEAT, {}])
+    two.send(m.Beat({}))
     rig.hub.tick()
     assert two.take() == []
     rig.clock.pass_by(rig.link.member_grace)
-    two.send([v.BEAT, {}])
+    two.send(m.Beat({}))
     rig.hub.tick()
-    assert two.take() == [[v.MEMBERS, CHANNEL, False, [], ["ann"]]]
+    assert two.take() == [m.Members(CHANNEL, False, [], ["ann"])]
     assert rig.hub.channels.members(CHANNEL) == {"bob": "{}"}
 
 
@@ -1172,16 +1193,16 @@ async def test_presence_is_rebuilt_by_what_workers_announce(rig: Rig) -> None:
     rig.router_restarts()
     one.join()
     two.join()
-    one.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, LABEL, 7, [["ann", "{}"]]]]))
-    two.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, LABEL, 2, [["ann", "{}"], ["bob", ""]]]]))
-    one.say((v.PRESENCE_LEAVE, CHANNEL, "ann"))
+    one.say(m.AnnounceChannels([[CHANNEL, LABEL, 7, [("ann", "{}")]]]))
+    two.say(m.AnnounceChannels([[CHANNEL, LABEL, 2, [("ann", "{}"), ("bob", "")]]]))
+    one.say(m.PresenceLeave(CHANNEL, "ann"))
     assert rig.hub.channels.count(CHANNEL) == 9
     assert [one.take(), two.take()] == [[], []]
     rig.clock.pass_by(rig.link.lease + rig.link.member_grace)
     for worker in (one, two):
-        worker.send([v.BEAT, {}])
+        worker.send(m.Beat({}))
     rig.hub.tick()
-    whole = [v.MEMBERS, CHANNEL, True, [["ann", "{}"], ["bob", ""]], []]
+    whole = m.Members(CHANNEL, True, [("ann", "{}"), ("bob", "")], [])
     assert [one.take(), two.take()] == [[whole], [whole]]
 
 
@@ -1192,7 +1213,7 @@ async def test_a_worker_that_joins_again_is_one_shard(rig: Rig) -> None:
     one.say(subscribe(0, label=LABEL), enter("ann"))
     two.take()
     one.join()
-    one.say((v.ANNOUNCE_CHANNELS, [[CHANNEL, LABEL, 3, [["ann", "{}"]]]]))
+    one.say(m.AnnounceChannels([[CHANNEL, LABEL, 3, [("ann", "{}")]]]))
     assert rig.hub.channels.count(CHANNEL) == 4
     rig.clock.pass_by(rig.link.member_grace)
     rig.hub.tick()
@@ -1207,20 +1228,20 @@ async def test_connections_of_an_address_are_dismissed_on_every_shard(rig: Rig) 
     for worker in workers[:2]:
         worker.say(subscribe(0))
     rig.hub.dismiss(CHANNEL, 4009, "gone")
-    assert [worker.take() for worker in workers] == [[[v.TERMINATE, CHANNEL, 4009, "gone"]]] * 2 + [[]]
+    assert [worker.take() for worker in workers] == [[m.Terminate(CHANNEL, 4009, "gone")]] * 2 + [[]]
 
 
 @in_rig()
 async def test_a_record_is_read_with_all_that_was_written_before(rig: Rig) -> None:
     worker = rig.worker()
     rig.hub.committer.record("pusher.cache", CHANNEL, b"last", 0)
-    worker.say((v.READ, 1, "pusher.cache", CHANNEL), (v.READ, 2, "pusher.cache", DEVICE))
+    worker.say(m.Call(1, m.Read("pusher.cache", CHANNEL)), m.Call(2, m.Read("pusher.cache", DEVICE)))
     await rig.settle()
-    assert worker.take() == [[v.ANSWER, 1, v.OK, b"last"], [v.ANSWER, 2, v.OK, None]]
+    assert worker.take() == [m.Reply(1, m.OK, b"last"), m.Reply(2, m.OK, None)]
     rig.store.failing = True
-    worker.say((v.READ, 3, "pusher.cache", CHANNEL))
+    worker.say(m.Call(3, m.Read("pusher.cache", CHANNEL)))
     await rig.settle()
-    assert worker.take() == [[v.ANSWER, 3, v.FAILED, None]]
+    assert worker.take() == [m.Reply(3, m.FAILED, None)]
 
 
 @in_rig()
@@ -1231,11 +1252,11 @@ async def test_an_observer_hears_what_devices_do(rig: Rig) -> None:
     worker.say(
         subscribe(0, label=LABEL),
         enter("ann"),
-        (v.PUBLISH, 0, CHANNEL, "hello", 0, "1.2"),
-        (v.PUBLISH, 0, DEVICE, "to a channel without a name", 0, ""),
-        (v.HAPPENED, LABEL, "cache_miss", ""),
-        (v.HAPPENED, v.channel_label("other", "app", NAME), "nobody wants to know", ""),
-        (v.UNSUBSCRIBE, CHANNEL),
+        m.Publish(CHANNEL, "hello", 0, "1.2"),
+        m.Publish(DEVICE, "to a channel without a name", 0, ""),
+        m.Happened(LABEL, "cache_miss", ""),
+        m.Happened(m.channel_label("other", "app", NAME), "nobody wants to know", ""),
+        m.Unsubscribe(CHANNEL),
     )
     rig.hub.publish(CHANNEL, "of an app server", 0)
     assert watcher.take() == [
@@ -1255,46 +1276,46 @@ async def test_an_observer_hears_what_devices_do(rig: Rig) -> None:
 @in_rig()
 async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
     rig.hub.on_status(lambda: {"well": True})
-    rig.hub.heard(b"supervisor", [v.ASK_STATUS, 5])
-    assert list(rig.hub.direct) == [(b"supervisor", [v.STATUS, 5, {"well": True}])]
+    rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(5)))
+    assert list(rig.hub.direct) == [(b"supervisor", NEWEST, m.Status(5, {"well": True}))]
 
 
 @pytest.mark.parametrize(
     "message",
     [
         [99],
-        [v.WORDS, 0, []],
+        array(m.RouterBatch, 0, []),
         ["1"],
         [None],
-        [v.READY],
-        [v.READY, v.PROTOCOL + 1, 0, b"i", 1],
-        [v.READY, [], 0, b"i", 1],
-        [v.READY, v.PROTOCOL, "0", b"i", 1],
-        [v.READY, v.PROTOCOL, 0, "text", 1],
-        [v.READY, v.PROTOCOL, 0, b"i" * 65, 1],
-        [v.READY, v.PROTOCOL, 0, b"i", {}],
-        [v.BATCH],
-        [v.BATCH, 1],
-        [v.BATCH, "1", []],
-        [v.BATCH, 1.5, []],
-        [v.BATCH, 1, {}],
-        [v.BATCH, 1, [], 0],
-        [v.BEAT],
-        [v.BEAT, []],
-        [v.BEAT, {1: 2}],
-        [v.BEAT, {"connections": "many"}],
-        [v.BEAT, {str(number): number for number in range(1001)}],
-        [v.ASK_STATUS],
-        [v.ASK_STATUS, "1"],
-        [v.SET_BROADCAST, 1, "space", b"key", "value"],
-        [v.SET_BROADCAST, 1, None, "key", "value"],
-        [v.SET_BROADCAST, 1, "space", "key", 1],
+        array(m.Ready),
+        array(m.Ready, m.PROTOCOL + 1, 0, b"i", 1, m.PROTOCOL + 1),
+        array(m.Ready, [], 0, b"i", 1, []),
+        array(m.Ready, m.PROTOCOL, "0", b"i", 1, m.PROTOCOL),
+        array(m.Ready, m.PROTOCOL, 0, "text", 1, m.PROTOCOL),
+        array(m.Ready, m.PROTOCOL, 0, b"i" * 65, 1, m.PROTOCOL),
+        array(m.Ready, m.PROTOCOL, 0, b"i", {}, m.PROTOCOL),
+        array(m.WorkerBatch),
+        array(m.WorkerBatch, 1),
+        array(m.WorkerBatch, "1", []),
+        array(m.WorkerBatch, 1.5, []),
+        array(m.WorkerBatch, 1, {}),
+        array(m.WorkerBatch, 1, [], 0),
+        array(m.Beat),
+        array(m.Beat, []),
+        array(m.Beat, {1: 2}),
+        array(m.Beat, {"connections": "many"}),
+        array(m.Beat, {str(number): number for number in range(1001)}),
+        array(m.AskStatus),
+        array(m.AskStatus, "1"),
+        array(m.SetBroadcast, 1, "space", b"key", "value"),
+        array(m.SetBroadcast, 1, None, "key", "value"),
+        array(m.SetBroadcast, 1, "space", "key", 1),
     ],
 )
 @in_rig()
 async def test_a_message_that_is_not_our_vocabulary_is_refused(rig: Rig, message: list[Any]) -> None:
     worker = rig.worker()
-    with pytest.raises(v.VocabularyError):
+    with pytest.raises(m.MessageError):
         worker.send(message)
     assert worker.peer.lease.alive
 
@@ -1307,66 +1328,66 @@ REFUSED_WORDS: list[Any] = [
     [99],
     [None],
     [[]],
-    [v.ANSWER, 1, v.OK, None],
-    [v.RESULT],
-    [v.RESULT, [], v.WRITTEN],
-    [v.RESULT, 1],
-    [v.RESULT, 1, v.WRITTEN, 0],
-    [v.ACK, "no bytes but text", [["a", 1]]],
-    [v.ACK, b"short", [["a", 1]]],
-    [v.ACK, DEVICE, None],
-    [v.ACK, DEVICE, [["kept", 1], ["a"]]],
-    [v.ACK, DEVICE, [["kept", 1], ["a", 1, 1]]],
-    [v.ACK, DEVICE, [["kept", 1], [b"a", 1]]],
-    [v.ACK, DEVICE, [["kept", 1], ["a", "1"]]],
-    [v.ACK, DEVICE, [["kept", 1], ["a", float("nan")]]],
-    [v.ACK, DEVICE, [["kept", 1], ["a", 2**63]]],
-    [v.ACK, DEVICE, [["kept", 1], ["a", -1]]],
-    [v.DETACH],
-    [v.DETACH, []],
-    [v.ANNOUNCE, DEVICE, [[1, 0]]],
-    [v.ANNOUNCE, [OTHER]],
-    [v.ANNOUNCE, [OTHER, "text"], [[2, 0]]],
-    [v.ANNOUNCE, [OTHER, b"short"], [[2, 0]]],
-    [v.ANNOUNCE, [OTHER] * (v.ANNOUNCE_CHUNK + 1), [[v.ANNOUNCE_CHUNK + 1, 0]]],
-    [v.ANNOUNCE, [b"f" * 16, b"g" * 16], [[1, 0]]],
-    [v.ANNOUNCE, [b"f" * 16], [[1, -1]]],
-    [v.ANNOUNCE, [b"f" * 16], [[1, 0, 0]]],
-    [v.SUBSCRIBE, 1, CHANNEL, -2, ""],
-    [v.SUBSCRIBE, 1, CHANNEL, -1, "no label"],
-    [v.SUBSCRIBE, 1, CHANNEL, -1, "a\0b\0" + "x" * v.MAX_LABEL],
-    [v.SUBSCRIBE, 1, CHANNEL, 2**63, ""],
-    [v.UNSUBSCRIBE, {}],
-    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "", 1]]],
-    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "", 1, []], [b"f" * 16, "no label", 1, []]]],
-    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "a\0b\0c", 1, [["ann", "{}"], ["bob"]]]]],
-    [v.ANNOUNCE_CHANNELS, [[CHANNEL, "a\0b\0c", "1", []]]],
-    [v.RECORD, 1, "s", OTHER, "text", 60],
-    [v.RECORD, 1, "s", OTHER, b"x", 2**62],
-    [v.RECORD, 1, ["s"], OTHER, b"x", 60],
-    [v.FETCH, 1, OTHER, 0],
-    [v.FETCH, 1, OTHER, "1"],
-    [v.DROP, 1, OTHER, None],
-    [v.ATTACH, 1, OTHER, "", 0],
-    [v.ATTACH, 1, OTHER, "", -1, 0],
-    [v.ATTACH, 1, OTHER, [], 0, 0],
-    [v.ATTACH, 1, b"short", "", 0, 0],
-    [v.ATTACH, 1, OTHER, "", 0.5, 0],
-    [v.ATTACH, 1, OTHER, "", 0, "0"],
-    [v.PUBLISH, 1, CHANNEL, b"body", 0, ""],
-    [v.PUBLISH, 1, CHANNEL, "body", 2**60, ""],
-    [v.SET_ADD, 1, "s", OTHER, b"short", b"head", 0, 1],
-    [v.SET_ADD, 1, "s", OTHER, "no bytes but text", b"head", 0, 1],
-    [v.SET_ADD, 1, "s", OTHER, OTHER, b"short", 0, 1],
-    [v.SET_ADD, 1, "s", OTHER, OTHER, b"head", 0, None],
-    [v.SET_REMOVE, 1, "s", OTHER, b""],
-    [v.COUNT, CHANNEL, "5"],
-    [v.PRESENCE_JOIN, 1, CHANNEL, "x" * (v.MAX_USER_ID + 1), "", 1],
-    [v.PRESENCE_JOIN, 1, CHANNEL, 7, "", 1],
-    [v.PRESENCE_JOIN, 1, CHANNEL, "ann", "", None],
-    [v.PRESENCE_LEAVE, CHANNEL, []],
-    [v.READ, 1, {}, CHANNEL],
-    [v.HAPPENED, 1, 2, 3],
+    array(m.Reply, 1, m.OK, None),
+    array(m.Result),
+    array(m.Result, [], m.WRITTEN),
+    array(m.Result, 1),
+    array(m.Result, 1, m.WRITTEN, 0),
+    array(m.Ack, "no bytes but text", [["a", 1]]),
+    array(m.Ack, b"short", [["a", 1]]),
+    array(m.Ack, DEVICE, None),
+    array(m.Ack, DEVICE, [["kept", 1], ["a"]]),
+    array(m.Ack, DEVICE, [["kept", 1], ["a", 1, 1]]),
+    array(m.Ack, DEVICE, [["kept", 1], [b"a", 1]]),
+    array(m.Ack, DEVICE, [["kept", 1], ("a", "1")]),
+    array(m.Ack, DEVICE, [["kept", 1], ["a", float("nan")]]),
+    array(m.Ack, DEVICE, [["kept", 1], ["a", 2**63]]),
+    array(m.Ack, DEVICE, [["kept", 1], ["a", -1]]),
+    array(m.Detach),
+    array(m.Detach, []),
+    array(m.Announce, DEVICE, [[1, 0]]),
+    array(m.Announce, [OTHER]),
+    array(m.Announce, [OTHER, "text"], [[2, 0]]),
+    array(m.Announce, [OTHER, b"short"], [[2, 0]]),
+    array(m.Announce, [OTHER] * (m.ANNOUNCE_CHUNK + 1), [[m.ANNOUNCE_CHUNK + 1, 0]]),
+    array(m.Announce, [b"f" * 16, b"g" * 16], [[1, 0]]),
+    array(m.Announce, [b"f" * 16], [[1, -1]]),
+    array(m.Announce, [b"f" * 16], [[1, 0, 0]]),
+    array(m.Call, 1, array(m.Subscribe, CHANNEL, -2, "")),
+    array(m.Call, 1, array(m.Subscribe, CHANNEL, -1, "no label")),
+    array(m.Call, 1, array(m.Subscribe, CHANNEL, -1, "a\0b\0" + "x" * m.MAX_LABEL)),
+    array(m.Call, 1, array(m.Subscribe, CHANNEL, 2**63, "")),
+    array(m.Unsubscribe, {}),
+    array(m.AnnounceChannels, [[CHANNEL, "", 1]]),
+    array(m.AnnounceChannels, [[CHANNEL, "", 1, []], [b"f" * 16, "no label", 1, []]]),
+    array(m.AnnounceChannels, [[CHANNEL, "a\0b\0c", 1, [("ann", "{}"), ["bob"]]]]),
+    array(m.AnnounceChannels, [[CHANNEL, "a\0b\0c", "1", []]]),
+    array(m.Call, 1, array(m.Record, "s", OTHER, "text", 60)),
+    array(m.Call, 1, array(m.Record, "s", OTHER, b"x", 2**62)),
+    array(m.Call, 1, array(m.Record, ["s"], OTHER, b"x", 60)),
+    array(m.Call, 1, array(m.Fetch, OTHER, 0)),
+    array(m.Call, 1, array(m.Fetch, OTHER, "1")),
+    array(m.Call, 1, array(m.Drop, OTHER, None)),
+    array(m.Call, 1, array(m.Attach, OTHER, "", 0)),
+    array(m.Call, 1, array(m.Attach, OTHER, "", -1, 0)),
+    array(m.Call, 1, array(m.Attach, OTHER, [], 0, 0)),
+    array(m.Call, 1, array(m.Attach, b"short", "", 0, 0)),
+    array(m.Call, 1, array(m.Attach, OTHER, "", 0.5, 0)),
+    array(m.Call, 1, array(m.Attach, OTHER, "", 0, "0")),
+    array(m.Call, 1, array(m.Publish, CHANNEL, b"body", 0, "")),
+    array(m.Call, 1, array(m.Publish, CHANNEL, "body", 2**60, "")),
+    array(m.Call, 1, array(m.SetAdd, "s", OTHER, b"short", b"head", 0, 1)),
+    array(m.Call, 1, array(m.SetAdd, "s", OTHER, "no bytes but text", b"head", 0, 1)),
+    array(m.Call, 1, array(m.SetAdd, "s", OTHER, OTHER, b"short", 0, 1)),
+    array(m.Call, 1, array(m.SetAdd, "s", OTHER, OTHER, b"head", 0, None)),
+    array(m.Call, 1, array(m.SetRemove, "s", OTHER, b"")),
+    array(m.Counted, CHANNEL, "5"),
+    array(m.Call, 1, array(m.PresenceJoin, CHANNEL, "x" * (m.MAX_USER_ID + 1), "", 1)),
+    array(m.Call, 1, array(m.PresenceJoin, CHANNEL, 7, "", 1)),
+    array(m.Call, 1, array(m.PresenceJoin, CHANNEL, "ann", "", None)),
+    array(m.PresenceLeave, CHANNEL, []),
+    array(m.Call, 1, array(m.Read, {}, CHANNEL)),
+    array(m.Happened, 1, 2, 3),
 ]
 
 
@@ -1377,11 +1398,11 @@ async def test_a_word_that_is_not_our_vocabulary_costs_that_word_only(rig: Rig, 
     rig.push(DEVICE, "kept", 1, wait=False)
     await rig.settle()
     worker.take()
-    number = worker.say(attach(OTHER, 70), word, (v.DROP, 71, OTHER, "a"))
+    number = worker.say(attach(OTHER, 70), word, m.Call(71, m.Drop(OTHER, "a")))
     await rig.settle()
-    answers = {answer[1]: answer[2] for answer in worker.take()}
-    asks = {1: v.FAILED} if type(word) is list and word[:1] in [[kind] for kind in v.ASKING] else {}
-    assert answers == {70: v.OK, 71: v.OK} | asks
+    answers = {one.number: one.status for one in worker.take()}
+    asks = {1: m.FAILED} if type(word) is list and word[:2] == array(m.Call, 1) else {}
+    assert answers == {70: m.OK, 71: m.OK} | asks
     assert worker.peer.confirmed == number
     assert rig.hub.counters.words_refused == 1
     # Nothing of it has been acted on.
@@ -1403,11 +1424,11 @@ _values = st.recursive(
     ),
     max_leaves=6,
 )
-_words = st.tuples(st.integers(0, 60), st.lists(_values, max_size=6)).map(lambda word: [word[0], *word[1]])
+_messages = st.tuples(st.integers(0, 60), st.lists(_values, max_size=6)).map(lambda one: [one[0], *one[1]])
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(_words | _values, max_size=12))
+@given(st.lists(_messages | _values, max_size=12))
 def test_whatever_a_worker_says_the_router_and_the_others_go_on(words: list[Any]) -> None:
     @in_rig()
     async def scenario(rig: Rig) -> None:
@@ -1418,13 +1439,13 @@ def test_whatever_a_worker_says_the_router_and_the_others_go_on(words: list[Any]
         assert worker.peer.confirmed == number
         for word in words:
             if type(word) is list and word and type(word[0]) is int:
-                with suppress(v.VocabularyError):
+                with suppress(m.MessageError):
                     worker.send(word)
         await rig.settle()
         other.take()
         outcome = rig.push(OTHER, "a", 1)
-        ((_, number, *_),) = other.take()
-        other.say((v.RESULT, number, v.WRITTEN))
+        (deliver,) = other.take()
+        other.say(m.Result(deliver.number, m.WRITTEN))
         await rig.settle()
         assert outcome == [DELIVERED]
         rig.clock.pass_by(10 * rig.link.lease)
@@ -1440,12 +1461,12 @@ def test_whatever_a_worker_says_the_router_and_the_others_go_on(words: list[Any]
 async def test_of_too_many_workers_and_of_too_many_answers_some_are_not_heard(rig: Rig) -> None:
     for shard in range(2):
         rig.worker(shard)
-    with pytest.raises(v.VocabularyError, match="max_workers"):
+    with pytest.raises(m.MessageError, match="max_workers"):
         rig.worker(2)
     rig.worker(1)
     for number in range(5):
-        rig.hub.heard(b"supervisor", [v.ASK_STATUS, number])
-    assert [message[1] for _, message in rig.hub.direct] == [2, 3, 4]
+        rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(number)))
+    assert [status.number for _, _, status in rig.hub.direct] == [2, 3, 4]
     assert rig.hub.counters.link_dropped == 5
 
 
@@ -1468,7 +1489,7 @@ class Deaf:
 async def test_an_event_that_finds_a_worker_gone_reaches_the_others(rig: Rig) -> None:
     workers = [rig.worker(shard) for shard in range(4)]
     for worker in workers:
-        worker.say(subscribe(0), (v.ATTACH, 1, bytes([worker.shard]) * 16, "", 0, 0))
+        worker.say(subscribe(0), m.Call(1, m.Attach(bytes([worker.shard]) * 16, "", 0, 0)))
     for worker in workers[2:]:
         worker.take()
     outcomes = [rig.push(bytes([shard]) * 16, "a", 1) for shard in (2, 3)]
@@ -1476,13 +1497,13 @@ async def test_an_event_that_finds_a_worker_gone_reaches_the_others(rig: Rig) ->
     gone = Deaf(rig, *workers[1:3])
     rig.hub.on_full(gone.send)
     rig.hub.publish(CHANNEL, "event", 0)
-    assert [word[0] for word in workers[3].take()] == [v.EVENT]
+    assert [type(one) for one in workers[3].take()] == [m.Event]
     assert list(rig.hub.peers) == [workers[3].identity]  # the first has no room, and of the others two have gone
     assert set(rig.hub.dirty) <= {workers[3].identity}
     await rig.settle()
     assert outcomes == [[STORED], []]
     rig.hub.dismiss(CHANNEL, 4009, "")
-    assert [word[0] for word in workers[3].take()] == [v.TERMINATE]
+    assert [type(one) for one in workers[3].take()] == [m.Terminate]
 
 
 @pytest.mark.parametrize("who", ["itself", "the other"])
@@ -1504,8 +1525,8 @@ async def test_a_delivery_that_finds_a_worker_gone_is_stored(rig: Rig, who: str)
 @in_rig(link={"queue_limit": 2})
 async def test_a_worker_that_is_lost_in_its_own_batch_says_all_of_it_again(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say(subscribe(0), (v.PUBLISH, 0, CHANNEL, "1", 0, ""), (v.PUBLISH, 0, CHANNEL, "2", 0, ""))
-    worker.say((v.PUBLISH, 0, CHANNEL, "3", 0, ""), subscribe(0, label=LABEL), (v.DETACH, DEVICE))
+    worker.say(subscribe(0), m.Publish(CHANNEL, "1", 0, ""), m.Publish(CHANNEL, "2", 0, ""))
+    worker.say(m.Publish(CHANNEL, "3", 0, ""), subscribe(0, label=LABEL), m.Detach(DEVICE))
     await rig.settle()
     assert (rig.hub.peers, rig.hub.dirty) == ({}, {})
     rig.clock.pass_by(rig.link.member_grace + 1)
@@ -1521,7 +1542,7 @@ async def test_an_answer_that_fails_costs_one_push_its_answer(rig: Rig) -> None:
     worker = await attached(rig)
     rig.hub.push(DEVICE, "a", 1, fails, ttl=60)
     outcome = rig.push(DEVICE, "b", 1)
-    worker.say(*((v.RESULT, word[1], v.WRITTEN) for word in worker.take()))
+    worker.say(*(m.Result(word.number, m.WRITTEN) for word in worker.take()))
     await rig.settle()
     assert outcome == [DELIVERED]
 
@@ -1534,8 +1555,8 @@ async def test_an_answer_that_fails_costs_one_push_its_answer(rig: Rig) -> None:
         b"\x93\x01",
         b"\x01",
         b"\x90",
-        v.pack({"a": 1}),
-        v.pack([1]) + b"x",
+        NEWEST.encode({"a": 1}),
+        NEWEST.encode([1]) + b"x",
         b"\x91\x81\x90\x01",  # a key that is an array
         b"\x91\x81\x81\x01\x01\x01",  # or a map
         b"\x91" * 100_000,
@@ -1545,19 +1566,20 @@ async def test_an_answer_that_fails_costs_one_push_its_answer(rig: Rig) -> None:
     ],
 )
 def test_what_is_not_one_packed_message_is_refused(data: bytes) -> None:
-    with pytest.raises(v.VocabularyError):
-        v.unpack(data, LIMIT)
+    with pytest.raises(m.MessageError):
+        NEWEST.of_worker(data, LIMIT)
 
 
 def test_a_message_over_the_limit_is_refused() -> None:
-    data = v.pack([v.BATCH, 1, ["x" * 100]])
-    assert v.unpack(data, len(data)) == [v.BATCH, 1, ["x" * 100]]
-    with pytest.raises(v.VocabularyError):
-        v.unpack(data, len(data) - 1)
+    batch = m.WorkerBatch(1, [m.Happened("", "", "x" * 100)])
+    data = NEWEST.encode(batch)
+    assert NEWEST.of_worker(data, len(data)) == batch
+    with pytest.raises(m.MessageError):
+        NEWEST.of_worker(data, len(data) - 1)
 
 
 def test_channel_keys_differ_by_each_of_their_parts() -> None:
-    keys = {v.channel_key(*parts) for parts in (("a", "b", "c"), ("a", "b", "d"), ("a", "c", "c"), ("b", "b", "c"))}
+    keys = {m.channel_key(*parts) for parts in (("a", "b", "c"), ("a", "b", "d"), ("a", "c", "c"), ("b", "b", "c"))}
     assert len(keys) == 4
     assert {len(key) for key in keys} == {16}
 
@@ -1583,11 +1605,11 @@ class Shard:
     def attach(self, device: bytes) -> None:
         self._ask += 1
         self.asking[self._ask] = device
-        self.say((v.ATTACH, self._ask, device, "", v.EVERYTHING, 0))
+        self.say(m.Call(self._ask, m.Attach(device, "", m.EVERYTHING, 0)))
 
     def leave(self, device: bytes) -> None:
         if self.held.pop(device, None) is not None and device not in self.asking.values():
-            self.say((v.DETACH, device))
+            self.say(m.Detach(device))
 
     def hear(self) -> None:
         """Take what the router has for us; if it has forgotten us, join again."""
@@ -1595,33 +1617,33 @@ class Shard:
             batches = self._unconfirmed
             self._unconfirmed = []
             self.worker.join()
-            for _, words in batches:
-                self.say(words[0])
+            for _, messages in batches:
+                self.say(messages[0])
             self.say(hold(*self.held))
         confirmed = self.worker.peer.confirmed
         self._unconfirmed = [batch for batch in self._unconfirmed if batch[0] > confirmed]
         for word in self.worker.take():
-            if word[0] == v.ANSWER:
-                self._answered(word[1], word[2], word[3])
-            elif word[0] == v.DELIVER:
-                told = self.held.get(word[2])
+            if isinstance(word, m.Reply):
+                self._answered(word.number, word.status, word.payload)
+            elif isinstance(word, m.Deliver):
+                told = self.held.get(word.device)
                 if told is not None:
-                    told[word[3]] = word[4]
-                if word[1]:
-                    self.say((v.RESULT, word[1], v.NOT_HERE if told is None else v.WRITTEN))
-            elif word[0] == v.DELIVER_STORED and word[1] in self.held:
-                self.held[word[1]].update(slots(word[2]))
-            elif word[0] == v.DISCONNECT:
-                self.held.pop(word[1], None)
+                    told[word.slot] = word.version
+                if word.number:
+                    self.say(m.Result(word.number, m.NOT_HERE if told is None else m.WRITTEN))
+            elif isinstance(word, m.DeliverStored) and word.device in self.held:
+                self.held[word.device].update(slots(word.items))
+            elif isinstance(word, m.Disconnect):
+                self.held.pop(word.device, None)
 
     def _answered(self, ask: int, status: int, payload: Any) -> None:
         device = self.asking.pop(ask, None)
         if device is None:
             return
-        if status == v.OK:
+        if status == m.OK:
             self.held[device] = dict(slots(payload[0]))
         elif device not in self.held and device not in self.asking.values():
-            self.say((v.DETACH, device))
+            self.say(m.Detach(device))
 
 
 _devices = st.sampled_from([DEVICE, OTHER])
@@ -1658,7 +1680,7 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
             elif step == "ack":
                 told = shards[other].held.get(one)
                 if told:
-                    shards[other].say((v.ACK, one, list(told.items())))
+                    shards[other].say(m.Ack(one, list(told.items())))
                     for slot, upto in told.items():
                         acked[(one, slot)] = max(upto, acked.get((one, slot), 0))
                     told.clear()
@@ -1679,7 +1701,7 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
                 rig.clock.pass_by(DELIVERY_TIMEOUT_S + 0.1)
                 for shard in shards:
                     if shard.worker.identity in rig.hub.peers:
-                        shard.worker.send([v.BEAT, {}])
+                        shard.worker.send(m.Beat({}))
                 rig.hub.tick()
             if not step.startswith("push"):
                 await rig.settle()
@@ -1739,7 +1761,7 @@ async def test_a_full_queue_is_sent_before_a_worker_is_given_up(rig: Rig) -> Non
     for number in range(10):
         rig.hub.publish(CHANNEL, str(number), 0)
     taken.extend(quick.take())
-    assert [word[3] for word in taken] == [str(number) for number in range(10)]
+    assert [word.body for word in taken] == [str(number) for number in range(10)]
     assert list(rig.hub.peers) == [quick.identity]
 
 

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.common import DELIVERY_TIMEOUT_S, FakeWorker, Rig, hold, in_rig
 
-from router.common import messages as v
+from router.common import messages as m
 from router.core.pushes import DELIVERED, STORED
 from router.core.unread import Unread
 
 DEVICE, OTHER, THIRD = b"d" * 16, b"e" * 16, b"f" * 16
 
 
-def attach(ask: int, fetch: int = v.EVERYTHING, since: int = 1000) -> tuple[Any, ...]:
-    return (v.ATTACH, ask, DEVICE, "", fetch, since)
+def attach(ask: int, fetch: int = m.EVERYTHING, since: int = 1000) -> tuple[Any, ...]:
+    return m.Call(ask, m.Attach(DEVICE, "", fetch, since))
 
 
 def slots(items: list[Any]) -> list[tuple[str, int]]:
@@ -28,12 +28,12 @@ def told(words: list[Any]) -> list[tuple[bytes, list[tuple[str, int]]]]:
     """What devices hear, in order: (device, its messages)."""
     heard = []
     for word in words:
-        if word[0] == v.DELIVER_STORED:
-            heard.append((word[1], slots(word[2])))
-        elif word[0] == v.DELIVER:
-            heard.append((word[2], [(word[3], word[4])]))
+        if isinstance(word, m.DeliverStored):
+            heard.append((word.device, slots(word.items)))
+        elif isinstance(word, m.Deliver):
+            heard.append((word.device, [(word.slot, word.version)]))
         else:
-            assert word[0] in (v.DISCONNECT, v.ANSWER)
+            assert isinstance(word, m.Disconnect | m.Reply)
     return heard
 
 
@@ -57,13 +57,13 @@ async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_c
     worker = rig.worker()
     rig.store.hold()
     number = worker.say(hold(*devices), hold(DEVICE))
-    worker.say((v.DETACH, devices[4]))
+    worker.say(m.Detach(devices[4]))
     await rig.settle()
     assert worker.peer.confirmed == 0
     commits = rig.committer.commits
     rig.store.release()
     await rig.settle()
-    assert [word[:2] for word in worker.take()] == [[v.DELIVER_STORED, device] for device in devices[:4]]
+    assert [one.device for one in worker.take() if isinstance(one, m.DeliverStored)] == devices[:4]
     assert rig.committer.commits - commits == 4
     assert worker.peer.confirmed == number + 1
 
@@ -81,8 +81,8 @@ async def test_announced_inboxes_wait_while_much_is_not_sent(rig: Rig) -> None:
             await rig.settle()
             rig.hub.tick()  # it has not been sent yet
         assert worker.peer.confirmed == (number if device is devices[-1] else 0)
-        ((kind, stored, items),) = worker.take()
-        assert (kind, stored, slots(items)) == (v.DELIVER_STORED, device, [("a", 1)])
+        (stored,) = worker.take()
+        assert (stored.device, slots(stored.items)) == (device, [("a", 1)])
         rig.hub.tick()
     assert not worker.peer.unread.devices
 
@@ -102,8 +102,8 @@ async def test_announced_inboxes_that_could_not_be_read_are_read_when_they_can(r
     rig.store.failing = False
     rig.hub.tick()
     await rig.settle()
-    ((kind, device, items),) = worker.take()
-    assert (kind, device, slots(items)) == (v.DELIVER_STORED, DEVICE, [("a", 1)])
+    (stored,) = worker.take()
+    assert (stored.device, slots(stored.items)) == (DEVICE, [("a", 1)])
     rig.hub.tick()
     await rig.settle()
     assert worker.take() == []
@@ -125,7 +125,7 @@ async def test_what_waits_comes_before_what_is_pushed_meanwhile(rig: Rig, ttl: i
     words = worker.take()
     assert told(words) == [(DEVICE, [("old", 1)]), (DEVICE, [("new", 2)]), (DEVICE, [("newer", 3)])]
     for word in words[1:]:
-        worker.say((v.RESULT, word[1], v.WRITTEN))
+        worker.say(m.Result(word.number, m.WRITTEN))
     await rig.settle()
     assert (first, second) == ([DELIVERED if ttl else STORED], [DELIVERED])
     rig.push(DEVICE, "last", 4)
@@ -169,7 +169,7 @@ async def test_a_push_waits_for_a_store_that_cannot_read(rig: Rig) -> None:
     await rig.settle()
     words = worker.take()
     assert told(words) == [(DEVICE, [("old", 1)]), (DEVICE, [("new", 2)])]
-    worker.say((v.RESULT, words[1][1], v.WRITTEN))
+    worker.say(m.Result(words[1].number, m.WRITTEN))
     assert outcome == [DELIVERED]
 
 
@@ -179,7 +179,7 @@ async def test_a_push_to_a_device_that_goes_meanwhile_is_stored(rig: Rig, gone: 
     worker = await announced(rig, DEVICE)
     outcome = rig.push(DEVICE, "new", 2)
     if gone == "left":
-        worker.say((v.DETACH, DEVICE))
+        worker.say(m.Detach(DEVICE))
     elif gone == "lost":
         rig.hub.lose(worker.peer, "test")
     else:
@@ -192,7 +192,7 @@ async def test_a_push_to_a_device_that_goes_meanwhile_is_stored(rig: Rig, gone: 
     assert await rig.inbox(DEVICE) == [("old", 1), ("new", 2)]
 
 
-@pytest.mark.parametrize("fetch", [v.EVERYTHING, 10])
+@pytest.mark.parametrize("fetch", [m.EVERYTHING, 10])
 @pytest.mark.parametrize("shard", [0, 1])
 @in_rig()
 async def test_a_connection_that_attaches_meanwhile_gets_all_of_it_once(rig: Rig, shard: int, fetch: int) -> None:
@@ -203,14 +203,14 @@ async def test_a_connection_that_attaches_meanwhile_gets_all_of_it_once(rig: Rig
     rig.store.release()
     await rig.settle()
     words = newer.take()
-    answer = next(word for word in words if word[0] == v.ANSWER)
-    came = slots(answer[3][0]) + [item for _, items in told(words) for item in items]
+    answer = next(word for word in words if isinstance(word, m.Reply))
+    came = slots(answer.payload[0]) + [item for _, items in told(words) for item in items]
     # A part of an inbox is in the order of its slots.
-    assert came == ([("old", 1), ("new", 2)] if fetch == v.EVERYTHING else [("new", 2), ("old", 1)])
+    assert came == ([("old", 1), ("new", 2)] if fetch == m.EVERYTHING else [("new", 2), ("old", 1)])
     if shard:
-        assert worker.take() == [[v.DISCONNECT, DEVICE]]
-    if fetch == v.EVERYTHING:
-        newer.say((v.RESULT, words[-1][1], v.WRITTEN))
+        assert worker.take() == [m.Disconnect(DEVICE)]
+    if fetch == m.EVERYTHING:
+        newer.say(m.Result(words[-1].number, m.WRITTEN))
         assert outcome == [DELIVERED]
     else:
         assert outcome == [STORED]  # it is in the answer
@@ -228,8 +228,9 @@ async def test_a_younger_announcement_takes_what_is_held_back_with_it(rig: Rig) 
     await rig.settle()
     words = younger.take()
     assert told(words) == [(DEVICE, [("old", 1)]), (DEVICE, [("new", 2)])]
-    assert [word[:2] for word in older.take()] == [[v.DISCONNECT, DEVICE], [v.DELIVER_STORED, OTHER]]
-    younger.say((v.RESULT, words[-1][1], v.WRITTEN))
+    first, second = older.take()
+    assert (first, second.device) == (m.Disconnect(DEVICE), OTHER)
+    younger.say(m.Result(words[-1].number, m.WRITTEN))
     assert outcome == [DELIVERED]
 
 
@@ -243,7 +244,7 @@ async def test_what_is_held_back_is_counted_and_let_go(rig: Rig) -> None:
     assert told(worker.take()) == [(DEVICE, [("old", 1)]), (DEVICE, [("unkept-0", 1)])]
     again = await announced(rig, OTHER)
     rig.push(OTHER, "unkept", 1, ttl=0, wait=False)
-    again.say((v.DETACH, OTHER))
+    again.say(m.Detach(OTHER))
     rig.store.release()
     await rig.settle()
     third = await announced(rig, THIRD)
@@ -263,7 +264,7 @@ async def test_nobody_waits_for_an_inbox_longer_than_for_a_delivery(rig: Rig) ->
     outcome = rig.push(DEVICE, "new", 2)
     rig.store.hold()
     rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
-    worker.send([v.BEAT, {}])
+    worker.send(m.Beat({}))
     rig.hub.tick()
     rig.store.release()
     await rig.settle()

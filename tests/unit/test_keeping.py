@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Rig, hold, in_rig
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.last_seen import stamp
 from router.core import keeping
 from router.core.keeping import Keeper
@@ -42,16 +42,16 @@ async def live(rig: Rig, keep: Keeper, seconds: float, step: float = 1.0) -> Non
 async def test_who_is_connected_is_known_for_as_long_as_that_lasts(rig: Rig, ttl: int) -> None:
     keep = keeper(rig, ("a", ttl), ("b", 1000 * ttl), ("c", 0))
     worker = rig.worker()
-    worker.say(hold(KNOWN), (v.ATTACH, 1, OTHER, "", 0, 0), (v.ATTACH, 2, GONE, "", 0, 0))
+    worker.say(hold(KNOWN), m.Call(1, m.Attach(OTHER, "", 0, 0)), m.Call(2, m.Attach(GONE, "", 0, 0)))
     for key in (KNOWN, OTHER, GONE):
         write(rig, "a", key, ttl)
     write(rig, "b", KNOWN, 1000 * ttl)
     await rig.settle()
-    worker.say((v.DETACH, GONE))
+    worker.say(m.Detach(GONE))
     await live(rig, keep, 5 * ttl, 0.25)
     assert await there(rig, "a", KNOWN, OTHER, GONE) == {KNOWN, OTHER}
     assert await there(rig, "b", KNOWN) == {KNOWN}
-    worker.say((v.DETACH, OTHER))
+    worker.say(m.Detach(OTHER))
     await live(rig, keep, 2 * ttl, 0.25)
     assert await there(rig, "a", KNOWN, OTHER) == {KNOWN}
     rig.hub.lose(worker.peer, "it is tested")

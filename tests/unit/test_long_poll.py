@@ -9,7 +9,7 @@ from support.plain_http import Client, get
 from support.shard import ROOM, Shard
 
 from farm.worker.connection import IDLE, OPEN
-from router.common import messages as v
+from router.common import messages as m
 from router.common.poller import READ
 
 ASK = get("/plain/poll/join")
@@ -42,8 +42,8 @@ class Poller(Client):
 
     def subscribed(self) -> "Poller":
         for word in self.shard.said():
-            if word[0] == v.SUBSCRIBE and word[1]:
-                self.shard.sockets.heard([(v.ANSWER, word[1], v.OK, None)])
+            if isinstance(word, m.Call):
+                self.shard.sockets.received([m.Reply(word.number, m.OK, None)])
         return self
 
     @property
@@ -61,7 +61,7 @@ def test_an_event_is_the_answer_and_the_next_request_may_follow(shard: Shard, di
         assert b"\r\nEtag: 1\r\n" in head
         assert b"close" not in head
         assert poller.phase == IDLE
-        assert shard.said()[-1] == (v.UNSUBSCRIBE, ROOM)
+        assert shard.said()[-1] == m.Unsubscribe(ROOM)
         shard.event("nobody waits for this")
         poller.send(ASK)
         poller.subscribed()
@@ -70,7 +70,7 @@ def test_an_event_is_the_answer_and_the_next_request_may_follow(shard: Shard, di
     poller.socket.close()
     poller.look()
     assert not poller.here
-    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+    assert shard.said() == [m.Unsubscribe(ROOM)]
 
 
 def test_all_that_a_session_says_at_once_is_one_answer(shard: Shard) -> None:
@@ -109,7 +109,7 @@ def test_events_for_many_pollers_and_websockets_go_out_in_slices(dialect: Plain)
         talkers = [shard.talker("join") for _ in range(4)]
         for talker in talkers:
             assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
-        shard.sockets.heard([(v.EVENT, ROOM, 0, str(number), "") for number in range(3)])
+        shard.sockets.received([m.Event(ROOM, 0, str(number), "") for number in range(3)])
         gone = pollers[7]  # its turn is not yet; the deadline of its session comes first
         shard.sockets.close(shard.sockets.connections[gone.fd], 1000, "timed out")
         while shard.sockets.speaking:
@@ -131,12 +131,12 @@ def test_events_for_many_pollers_and_websockets_go_out_in_slices(dialect: Plain)
 
 def test_what_was_held_while_it_subscribed_is_one_answer(shard: Shard) -> None:
     poller = Poller(shard, get("/plain/poll/both"))
-    first, second = (word[1] for word in shard.said())
-    shard.sockets.heard([(v.ANSWER, first, v.OK, None)])
+    first, second = (word.number for word in shard.said())
+    shard.sockets.received([m.Reply(first, m.OK, None)])
     shard.event("one")
     shard.event("two")
     assert poller.nothing()
-    shard.sockets.heard([(v.ANSWER, second, v.OK, None)])
+    shard.sockets.received([m.Reply(second, m.OK, None)])
     assert poller.answer()[2] == b"one\ntwo\n"
     assert poller.phase == IDLE
 
@@ -269,6 +269,6 @@ def test_a_reader_that_is_too_slow_for_its_answer_is_dropped(shard: Shard) -> No
 
 def test_a_terminated_channel_answers_its_pollers(shard: Shard) -> None:
     poller = Poller(shard, ASK).subscribed()
-    shard.sockets.heard([(v.TERMINATE, ROOM, 4009, "terminated")])
+    shard.sockets.received([m.Terminate(ROOM, 4009, "terminated")])
     assert poller.answer()[0] == 304
     assert poller.phase == IDLE

@@ -14,7 +14,7 @@ from support.plain_dialect import LINES, Plain
 from support.plain_http import Client, get
 from support.shard import PATIENCE_S, ROOM, Shard
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.poller import READ
 
 
@@ -63,8 +63,8 @@ def joined(shard: Shard, path: str = "/plain/stream/join", **options: int) -> St
     """A stream that events reach."""
     stream = Stream(shard, path, **options)
     for word in shard.said():
-        if word[0] == v.SUBSCRIBE and word[1]:
-            shard.sockets.heard([(v.ANSWER, word[1], v.OK, None)])
+        if isinstance(word, m.Call):
+            shard.sockets.received([m.Reply(word.number, m.OK, None)])
     return stream
 
 
@@ -106,8 +106,8 @@ def test_curl_hears_each_message_and_the_end(shard: Shard) -> None:
     assert curl is not None
 
     def subscribed() -> bool:
-        calls = [word[1] for word in shard.said() if word[0] == v.SUBSCRIBE]
-        shard.sockets.heard([(v.ANSWER, number, v.OK, None) for number in calls])
+        calls = [word.number for word in shard.said() if isinstance(word, m.Call)]
+        shard.sockets.received([m.Reply(number, m.OK, None) for number in calls])
         return bool(calls)
 
     def ended() -> bool:
@@ -177,7 +177,7 @@ def test_events_for_many_of_both_kinds_go_out_in_slices_and_in_order() -> None:
         for talker in talkers:
             assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
         left_out = talkers[3].socket_id
-        shard.sockets.heard([(v.EVENT, ROOM, 0, str(number), left_out if number == 2 else "") for number in range(4)])
+        shard.sockets.received([m.Event(ROOM, 0, str(number), left_out if number == 2 else "") for number in range(4)])
         late = joined(shard)
         talkers[0].say("part")
         turns = 0
@@ -228,7 +228,7 @@ def test_a_drain_ends_the_answer(shard: Shard, dialect: Plain) -> None:
     stream.socket.close()
     stream.look()
     assert not stream.here
-    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+    assert shard.said() == [m.Unsubscribe(ROOM)]
 
 
 def test_who_goes_is_forgotten(shard: Shard, dialect: Plain) -> None:
@@ -236,7 +236,7 @@ def test_who_goes_is_forgotten(shard: Shard, dialect: Plain) -> None:
     stream.socket.close()
     stream.look()
     assert not stream.here
-    assert shard.said()[-1] == (v.UNSUBSCRIBE, ROOM)
+    assert shard.said()[-1] == m.Unsubscribe(ROOM)
     assert dialect.sessions[0].closes == 1
 
 
@@ -273,7 +273,7 @@ def test_a_transport_may_read_the_first_bytes_of_a_listener(shard: Shard, dialec
     assert client.nothing()
     client.send(b"\r\nhel")
     for word in shard.said():
-        shard.sockets.heard([(v.ANSWER, word[1], v.OK, None)])
+        shard.sockets.received([m.Reply(word.number, m.OK, None)])
     client.look()
     client.send(b"lo\r\nyou\r\n")
     shard.event("to all")

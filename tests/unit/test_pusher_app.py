@@ -1,4 +1,4 @@
-"""Pusher, app-server side: requests through the routes and a real hub, answers and words for the workers out."""
+"""Pusher, app-server side: requests through the routes and a real hub, answers and messages for the workers out."""
 
 import hmac
 import json
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import DELIVERY_TIMEOUT_S, FakeWorker, Rig, growth, in_rig, settings_with
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.token import Tokens
 from router.dialects.app_server import Context
 from router.dialects.pusher.app_server import routes
@@ -125,7 +125,7 @@ class App:
         worker = self.rig.worker(shard)
         self._workers.append(worker)
         for channel in channels:
-            worker.say((v.SUBSCRIBE, 1, channel_address(app, channel), -1, label(app, channel)))
+            worker.say(m.Call(1, m.Subscribe(channel_address(app, channel), -1, label(app, channel))))
         worker.take()
         return Listener(worker, app)
 
@@ -138,20 +138,20 @@ class Listener:
         self._app = app
 
     def enter(self, channel: str, user: str, info: str = "") -> None:
-        self.worker.say((v.PRESENCE_JOIN, 1, channel_address(self._app, channel), user, info, 100))
+        self.worker.say(m.Call(1, m.PresenceJoin(channel_address(self._app, channel), user, info, 100)))
         self.worker.take()
 
     def count(self, channel: str, subscribers: int) -> None:
-        self.worker.say((v.COUNT, channel_address(self._app, channel), subscribers))
+        self.worker.say(m.Counted(channel_address(self._app, channel), subscribers))
 
     def hear(self) -> list[tuple[Json, str]]:
         """The frames said to it, and whom they are not for."""
-        words = [word for word in self.worker.take() if word[0] == v.EVENT]
-        for _, key, offset, body, _ in words:
-            channel = json.loads(body)["channel"]
-            assert key == channel_address(self._app, channel)
-            assert offset == (v.LAST if is_cache(channel) else 0)
-        return [(json.loads(body), exclude) for _, _, _, body, exclude in words]
+        events = [one for one in self.worker.take() if isinstance(one, m.Event)]
+        for event in events:
+            channel = json.loads(event.body)["channel"]
+            assert event.channel == channel_address(self._app, channel)
+            assert event.offset == (m.LAST if is_cache(channel) else 0)
+        return [(json.loads(event.body), event.exclude) for event in events]
 
 
 def signed(app: Json, method: str, path: str, parameters: dict[str, str]) -> str:
@@ -326,8 +326,8 @@ async def test_a_path_may_be_signed_before_it_is_escaped(rig: Rig, tmp_path: Pat
     plain, escaped = "/apps/3/users/a b\u00e9/terminate_connections", "/apps/3/users/a%20b%C3%A9/terminate_connections"
     for signed_path in (plain, escaped):
         assert (await app.answer(app.ask("POST", escaped, app.query("POST", signed_path, b"{}"), b"{}")))[0] == 200
-        ((_, key, code, _),) = listener.worker.take()
-        assert (key, code) == (channel_address("3", "#server-to-user-a b\u00e9"), 4009)
+        (sent,) = listener.worker.take()
+        assert (sent.channel, sent.code) == (channel_address("3", "#server-to-user-a b\u00e9"), 4009)
     # What was signed as a%2Fb, for a/b, is no leave to name the user a%2Fb.
     query = app.query("POST", "/apps/3/users/a%2Fb/terminate_connections", b"{}")
     assert (await app.answer(app.ask("POST", "/apps/3/users/a%2Fb/terminate_connections", query, b"{}")))[0] == 200
@@ -765,7 +765,7 @@ async def test_who_is_subscribed_by_now_is_counted(rig: Rig, tmp_path: Path) -> 
     ):
         answers = app.call(method, path, body, **parameters)
         assert bool(answers) is (asked == 0)
-        late = (v.COUNT, channel_address("3", "a"), number)
+        late = m.Counted(channel_address("3", "a"), number)
         assert one.worker.tell_counts(late) == (asked == 2)
         assert two.worker.tell_counts(late) == (asked > 0)
         status, told = await app.answer(answers)
@@ -888,7 +888,7 @@ async def test_channels(rig: Rig, tmp_path: Path) -> None:
     )
     for wrong in ({"info": "user_count"}, {"info": "user_count", "filter_by_prefix": "p"}, {"info": "x"}):
         assert (await app.get(path, **wrong))[0] == 400
-    listener.worker.say((v.UNSUBSCRIBE, channel_address("3", "presence-c")))
+    listener.worker.say(m.Unsubscribe(channel_address("3", "presence-c")))
     assert "presence-c" not in (await app.get(path))[1]["channels"]
 
 
@@ -955,8 +955,9 @@ async def test_terminate_and_its_alias(rig: Rig, tmp_path: Path) -> None:
     for path in ("/apps/3/users/jim/terminate_connections", "/users/jim/terminate_connections"):
         assert await app.post({}, path) == (200, {})
         for listener in (first, second):
-            ((word, key, code, reason),) = listener.worker.take()
-            assert (word, key, code) == (v.TERMINATE, channel_address("3", "#server-to-user-jim"), 4009)
+            (sent,) = listener.worker.take()
+            reason = sent.reason
+            assert sent == m.Terminate(channel_address("3", "#server-to-user-jim"), 4009, reason)
             assert reason
         assert other.worker.take() == []
     assert await app.post({}, "/users/nobody/terminate_connections") == (200, {})

@@ -14,7 +14,7 @@ from support.common import Clock, settings_with
 from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Subscribed, Subscription, Tick, Unsubscribe
 from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, _shared_address
 from farm.worker.request import Request
-from router.common import messages as v
+from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
 from router.dialects.pusher.protocol import (
@@ -54,7 +54,7 @@ def address(channel: str) -> bytes:
 
 
 class Device:
-    """One session, and what came of it: events for the device, words for the router, the question that is open."""
+    """One session, and what came of it: events for the device, messages for the router, the call that is open."""
 
     def __init__(self, of: PusherDialect, begin: bool = True, **how: Any) -> None:
         self.clock = Clock()
@@ -62,7 +62,7 @@ class Device:
         session = of.opened(request(**how))
         assert isinstance(session, PusherSession | RejectedSession)
         self.session = session
-        self.words: list[tuple[Any, ...]] = []
+        self.messages: list[m.Message] = []
         self.parted: list[bytes] = []
         self.open: Subscription | Call | None = None
         self.closed: Close | None = None
@@ -89,8 +89,8 @@ class Device:
             elif isinstance(effect, Tick):
                 self.ticks.append(effect.seconds)
             else:
-                assert type(effect) is tuple
-                self.words.append(effect)
+                assert isinstance(effect, m.Message)
+                self.messages.append(effect)
         return events
 
     def raw(self, message: bytes, binary: bool = False) -> list[Any]:
@@ -100,7 +100,7 @@ class Device:
     def send(self, name: str, data: Any = None, **more: Any) -> list[Any]:
         return self.raw(json.dumps({"event": name, "data": data, **more}).encode())
 
-    def answer(self, status: int = v.OK, payload: Any = None) -> list[Any]:
+    def answer(self, status: int = m.OK, payload: Any = None) -> list[Any]:
         """The answer to what is open."""
         assert self.open is not None
         asked, self.open = self.open, None
@@ -114,7 +114,7 @@ class Device:
         if self.open is None:
             return events
         assert events == []
-        return self.answer(v.OK, Members((user, "") for user in members))
+        return self.answer(m.OK, Members((user, "") for user in members))
 
     def enter(self, channel: str, user: Any, *members: str, **info: Any) -> list[Any]:
         """Subscribe to a presence channel."""
@@ -425,7 +425,7 @@ def test_the_vector_of_the_documentation_is_accepted(plain: PusherDialect) -> No
 def test_when_the_router_cannot_the_device_comes_back(plain: PusherDialect) -> None:
     device = Device(plain)
     device.send("pusher:subscribe", {"channel": "a"})
-    device.answer(v.FAILED)
+    device.answer(m.FAILED)
     assert device.closed is not None
     assert device.closed.code == 4100
     assert device.channels() == set()
@@ -443,7 +443,7 @@ def test_a_presence_channel(plain: PusherDialect) -> None:
     assert device.open == Subscription(
         address("presence-foobar"), label("3", "presence-foobar"), "10", '#{"name":"Mr. Pusher"}', 100
     )
-    (told,) = device.answer(v.OK, Members([("10", '#{"name":"Mr. Pusher"}'), ("eve", "")]))
+    (told,) = device.answer(m.OK, Members([("10", '#{"name":"Mr. Pusher"}'), ("eve", "")]))
     presence = {"ids": [10, "eve"], "hash": {"10": {"name": "Mr. Pusher"}, "eve": None}, "count": 2}
     assert told == succeeded("presence-foobar", {"presence": presence})
 
@@ -452,7 +452,7 @@ def test_a_presence_channel_that_is_full(plain: PusherDialect) -> None:
     device = Device(plain)
     data = '{"user_id":"a"}'
     device.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a", data), "channel_data": data})
-    assert denied(device.answer(v.FULL)) == ("presence-a", "LimitReached", 403)
+    assert denied(device.answer(m.FULL)) == ("presence-a", "LimitReached", 403)
     assert device.channels() == set()
     assert device.enter("presence-a", "a", "a")[0]["event"] == "pusher_internal:subscription_succeeded"
 
@@ -487,12 +487,12 @@ def test_an_id_is_given_back_as_it_was_given(talkative: PusherDialect, user: Any
     join = device.open
     assert isinstance(join, Subscription)
     assert join.user == str(user)  # by which 7 and "7" are one member
-    presence = device.answer(v.OK, Members([(join.user, join.info)]))[0]["data"]["presence"]
+    presence = device.answer(m.OK, Members([(join.user, join.info)]))[0]["data"]["presence"]
     assert presence == {"ids": [shown], "hash": {str(user): None}, "count": 1}
     assert event(talkative.member_added("presence-a", join.user, join.info))["data"] == {"user_id": shown}
     assert event(talkative.member_removed("presence-a", join.user, join.info))["data"] == {"user_id": shown}
     device.send("client-a", 1, channel="presence-a")
-    assert json.loads(device.words[0][3])["user_id"] == shown
+    assert json.loads(device.messages[0].body)["user_id"] == shown
     signed_in = Device(talkative).signed_in(user)
     signed_in.send("pusher:subscribe", {"channel": "presence-a", "auth": auth("presence-a")})
     assert isinstance(signed_in.open, Subscription)
@@ -535,10 +535,10 @@ def test_members_come_and_go(plain: PusherDialect) -> None:
 def test_a_cache_channel_gives_its_last_event(talkative: PusherDialect) -> None:
     device = Device(talkative)
     assert device.subscribe("cache-a") == [succeeded("cache-a")]
-    assert device.open == Call((v.READ, 0, CACHE, address("cache-a")), "cache-a")
+    assert device.open == Call(m.Read(CACHE, address("cache-a")), "cache-a")
     frame = '{"event":"price","channel":"cache-a","data":"{\\"is\\":5}"}'
-    assert device.answer(v.OK, cache_record(frame, 2_000_000_000)) == [event(frame)]
-    assert device.words == []
+    assert device.answer(m.OK, cache_record(frame, 2_000_000_000)) == [event(frame)]
+    assert device.messages == []
 
 
 @pytest.mark.parametrize("name", ["cache-a", "private-cache-a", "private-encrypted-cache-a"])
@@ -546,28 +546,28 @@ def test_a_cache_channel_without_event_is_missed(talkative: PusherDialect, name:
     device = Device(talkative)
     assert device.subscribe(name, auth=auth(name)) == [succeeded(name)]
     assert device.answer() == [{"event": "pusher:cache_miss", "channel": name, "data": {}}]
-    assert device.words == [(v.HAPPENED, label("3", name), "cache_miss", "")]
+    assert device.messages == [m.Happened(label("3", name), "cache_miss", "")]
 
 
 def test_what_was_heard_meanwhile_is_not_said_again(talkative: PusherDialect) -> None:
     device = Device(talkative)
     assert device.subscribe("cache-a") == [succeeded("cache-a")]
-    assert device.answer(v.HEARD) == []
-    assert device.words == []
+    assert device.answer(m.SUPERSEDED) == []
+    assert device.messages == []
 
 
 def test_presence_and_cache_together(plain: PusherDialect) -> None:
     device = Device(plain)
     assert device.enter("presence-cache-a", "7", "7")[0]["data"]["presence"]["ids"] == ["7"]
     assert device.answer()[0]["event"] == "pusher:cache_miss"
-    assert device.words == []  # nobody wants to hear of it
+    assert device.messages == []  # nobody wants to hear of it
 
 
 def test_a_store_that_fails_is_a_miss_that_nobody_is_told_of(talkative: PusherDialect) -> None:
     device = Device(talkative)
     device.subscribe("cache-a")
-    assert device.answer(v.FAILED)[0]["event"] == "pusher:cache_miss"
-    assert device.words == []
+    assert device.answer(m.FAILED)[0]["event"] == "pusher:cache_miss"
+    assert device.messages == []
 
 
 # ---------------------------------------------------------------------- client events
@@ -577,18 +577,17 @@ def test_a_client_event_goes_to_the_others(talkative: PusherDialect) -> None:
     device = Device(talkative)
     device.subscribe("private-a", auth=auth("private-a"))
     assert device.send("client-moved", {"x": 1.5}, channel="private-a") == []
-    (published,) = device.words
-    assert published[:3] == (v.PUBLISH, 0, address("private-a"))
-    assert json.loads(published[3]) == {"event": "client-moved", "channel": "private-a", "data": {"x": 1.5}}
-    assert published[4:] == (0, SOCKET)
+    (published,) = device.messages
+    assert published == m.Publish(address("private-a"), published.body, 0, SOCKET)
+    assert json.loads(published.body) == {"event": "client-moved", "channel": "private-a", "data": {"x": 1.5}}
 
 
 def test_a_client_event_in_a_presence_channel_says_whose_it_is(talkative: PusherDialect) -> None:
     device = Device(talkative)
     device.enter("presence-a", 7, "7")
     device.send("client-moved", "north", channel="presence-a")
-    (published,) = device.words
-    assert json.loads(published[3]) == {
+    (published,) = device.messages
+    assert json.loads(published.body) == {
         "event": "client-moved",
         "channel": "presence-a",
         "data": "north",
@@ -600,7 +599,7 @@ def test_a_client_event_without_data(talkative: PusherDialect) -> None:
     device = Device(talkative)
     device.subscribe("private-a", auth=auth("private-a"))
     assert device.raw(b'{"event":"client-a","channel":"private-a"}') == []
-    assert json.loads(device.words[0][3])["data"] is None
+    assert json.loads(device.messages[0].body)["data"] is None
 
 
 def test_client_events_that_are_rejected(talkative: PusherDialect) -> None:
@@ -612,7 +611,7 @@ def test_client_events_that_are_rejected(talkative: PusherDialect) -> None:
         assert error(device.send("client-a", 1, channel=channel))[0] == 4301
     assert error(device.send("client-" + "a" * 194, 1, channel="private-a"))[0] == 4301
     assert error(device.send("client-a", "x" * 10_239, channel="private-a"))[0] == 4301
-    assert device.words == []
+    assert device.messages == []
     assert device.send("client-" + "a" * 193, "x" * 10_238, channel="private-a") == []
     device.send("pusher:unsubscribe", {"channel": "private-a"})
     assert error(device.send("client-a", 1, channel="private-a"))[0] == 4301
@@ -702,7 +701,7 @@ def test_a_sign_in_needs_its_signature(plain: PusherDialect) -> None:
 def test_a_sign_in_that_the_router_cannot_do(plain: PusherDialect) -> None:
     device = Device(plain)
     device.sign_in("7")
-    device.answer(v.FAILED)
+    device.answer(m.FAILED)
     assert device.closed is not None
     assert device.closed.code == 4100
 
@@ -725,12 +724,12 @@ def test_a_watchlist_is_told_who_is_there(tmp_path: Path) -> None:
     device.sign_in("7", watchlist=["a", "b", "a", "7", "", "x" * 129, "c"])
     assert [told["event"] for told in device.answer()] == ["pusher:signin_success"]
     assert device.open == watch("7", "7")
-    assert device.answer(v.OK, {"7": ""}) == []
+    assert device.answer(m.OK, {"7": ""}) == []
     for user, members in (("a", {"": "", "a": ""}), ("b", {"": ""})):
         assert device.open == watch(user, "")
-        assert device.answer(v.OK, members) == []
+        assert device.answer(m.OK, members) == []
     assert device.open == watch("c", "")
-    assert device.answer(v.OK, {"": "", "c": ""}) == [watched(online=["a", "c"], offline=["b"])]
+    assert device.answer(m.OK, {"": "", "c": ""}) == [watched(online=["a", "c"], offline=["b"])]
     channels = {address(name) for name in ("#server-to-user-7", "#watch-7", "#watch-a", "#watch-b", "#watch-c")}
     assert device.channels() == channels
     assert device.subscribe("news") == [succeeded("news")]  # those are no channels that it has subscribed to
@@ -749,15 +748,15 @@ def test_a_watchlist_that_is_too_long(tmp_path: Path) -> None:
     device.sign_in("7", watchlist=["a", "b"])
     _, told = device.answer()
     assert error([told])[0] == 4302
-    device.answer(v.OK, {"7": ""})
-    assert device.answer(v.OK, {"": ""}) == [watched(offline=["a"])]
+    device.answer(m.OK, {"7": ""})
+    assert device.answer(m.OK, {"": ""}) == [watched(offline=["a"])]
     assert device.open is None
 
 
 def test_a_watchlist_of_nobody(tmp_path: Path) -> None:
     device = Device(made(tmp_path, {"watchlists": True})).signed_in("7")
     assert device.open == watch("7", "7")
-    assert device.answer(v.FAILED) == []
+    assert device.answer(m.FAILED) == []
     assert (device.open, device.channels()) == (None, {address("#server-to-user-7")})
 
 
@@ -773,12 +772,12 @@ def test_a_watchlist_may_be_null_and_may_hold_numbers(tmp_path: Path) -> None:
     device = Device(of).signed_in(7, watchlist=None)
     assert isinstance(device.open, Subscription)
     assert device.open.key == address("#watch-7")
-    assert device.answer(v.OK, {"7": ""}) == []
+    assert device.answer(m.OK, {"7": ""}) == []
     device = Device(of).signed_in("7", watchlist=[8, "8", 7])
-    device.answer(v.OK, {"7": ""})
+    device.answer(m.OK, {"7": ""})
     assert isinstance(device.open, Subscription)
     assert device.open.key == address("#watch-8")
-    assert device.answer(v.OK, {}) == [watched(offline=["8"])]
+    assert device.answer(m.OK, {}) == [watched(offline=["8"])]
 
 
 @pytest.mark.parametrize("watchlist", ["a", {"a": 1}, [1.5], [None], [[]]])
@@ -818,7 +817,7 @@ def test_no_json_breaks_a_session(tmp_path_factory: pytest.TempPathFactory, said
     for name, channel, data in said:
         device.send(name, data, channel=channel)
         if device.open is not None:
-            device.answer(v.OK, {})
+            device.answer(m.OK, {})
         device.open = None
     assert device.closed is None
 

@@ -11,7 +11,7 @@ from pusher import Pusher
 from support.common import Clock, FakeWorker, Rig, in_rig
 from support.pusher_webhook_site import site
 
-from router.common import messages as v
+from router.common import messages as m
 from router.dialects.pusher.applications import WEBHOOK_EVENTS, App, Webhook
 from router.dialects.pusher.protocol import CACHE_MISS, PusherOptions, channel_address, label
 from router.dialects.pusher.webhooks.outbox import Outbox
@@ -62,19 +62,19 @@ class World:
 
 
 def subscribe(worker: FakeWorker, channel: str, number: str = "3") -> None:
-    worker.say((v.SUBSCRIBE, 0, channel_address(number, channel), -1, label(number, channel)))
+    worker.say(m.Subscribe(channel_address(number, channel), -1, label(number, channel)))
 
 
 def unsubscribe(worker: FakeWorker, channel: str) -> None:
-    worker.say((v.UNSUBSCRIBE, channel_address("3", channel)))
+    worker.say(m.Unsubscribe(channel_address("3", channel)))
 
 
 def enter(worker: FakeWorker, channel: str, user: str) -> None:
-    worker.say((v.PRESENCE_JOIN, 0, channel_address("3", channel), user, "", 100))
+    worker.say(m.PresenceJoin(channel_address("3", channel), user, "", 100))
 
 
 def leave(worker: FakeWorker, channel: str, user: str) -> None:
-    worker.say((v.PRESENCE_LEAVE, channel_address("3", channel), user))
+    worker.say(m.PresenceLeave(channel_address("3", channel), user))
 
 
 # ---- what happens
@@ -159,10 +159,10 @@ async def test_a_client_event(rig: Rig) -> None:
         ('{"event":"client-x","channel":"presence-a","data":1,"user_id":%s}' % ("9" * 128), "1", "9" * 128),
     )
     for frame, data, user in frames:
-        worker.say((v.PUBLISH, 0, key, frame, 0, "1.2"))
+        worker.say(m.Publish(key, frame, 0, "1.2"))
         told = {"name": "client_event", "channel": "presence-a", "event": "client-x", "data": data, "socket_id": "1.2"}
         assert await world.told() == [told if user is None else told | {"user_id": user}]
-    worker.say((v.PUBLISH, 0, key, "no frame", 0, "1.2"))
+    worker.say(m.Publish(key, "no frame", 0, "1.2"))
     assert rig.hub.counters.words_refused == 1
 
 
@@ -171,14 +171,14 @@ async def test_cache_misses_are_told_once(rig: Rig) -> None:
     world = World(rig, app(Webhook(URL, frozenset({CACHE_MISS}))))
     worker = rig.worker()
     for name in ("cache-a", "cache-b", "cache-a"):
-        worker.say((v.HAPPENED, label("3", name), CACHE_MISS, ""))
-    worker.say((v.HAPPENED, label("3", "cache-a"), "something else", ""))
+        worker.say(m.Happened(label("3", name), CACHE_MISS, ""))
+    worker.say(m.Happened(label("3", "cache-a"), "something else", ""))
     assert await world.told() == [
         {"name": CACHE_MISS, "channel": "cache-a"},
         {"name": CACHE_MISS, "channel": "cache-b"},
     ]
     world.pass_by(3)
-    worker.say((v.HAPPENED, label("3", "cache-a"), CACHE_MISS, ""))
+    worker.say(m.Happened(label("3", "cache-a"), CACHE_MISS, ""))
     assert await world.told() == [{"name": CACHE_MISS, "channel": "cache-a"}]
 
 
@@ -189,7 +189,7 @@ async def test_so_many_misses_are_remembered(rig: Rig) -> None:
 
     async def told(*names: str) -> list[str]:
         for name in names:
-            worker.say((v.HAPPENED, label("3", name), CACHE_MISS, ""))
+            worker.say(m.Happened(label("3", name), CACHE_MISS, ""))
         return [event["channel"] for event in await world.told()]
 
     assert await told("cache-a", "cache-b") == ["cache-a", "cache-b"]
@@ -205,7 +205,7 @@ async def test_counts(rig: Rig) -> None:
         subscribe(worker, name)
 
     def count(subscribers: int, name: str = "a") -> None:
-        worker.say((v.COUNT, channel_address("3", name), subscribers))
+        worker.say(m.Counted(channel_address("3", name), subscribers))
 
     async def counts() -> list[int]:
         events = await world.told()

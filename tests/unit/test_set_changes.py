@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import FakeWorker, Rig, during_each_commit, in_rig
 
-from router.common import messages as v
+from router.common import messages as m
 from router.store.base import Reads, Writes
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
@@ -17,15 +17,15 @@ HEAD, LATER = b"day1", b"day2"
 
 
 def enlist(ask: int, member: bytes, *, head: bytes = HEAD, ttl: int = 60, most: int = 10) -> tuple[Any, ...]:
-    return (v.SET_ADD, ask, SPACE, DEVICE, member, head, ttl, most)
+    return m.Call(ask, m.SetAdd(SPACE, DEVICE, member, head, ttl, most))
 
 
 def delist(ask: int, member: bytes) -> tuple[Any, ...]:
-    return (v.SET_REMOVE, ask, SPACE, DEVICE, member)
+    return m.Call(ask, m.SetRemove(SPACE, DEVICE, member))
 
 
 def attach(device: bytes, ask: int, needs: str) -> tuple[Any, ...]:
-    return (v.ATTACH, ask, device, needs, v.EVERYTHING, 0)
+    return m.Call(ask, m.Attach(device, needs, m.EVERYTHING, 0))
 
 
 async def members_of(rig: Rig) -> bytes | None:
@@ -34,7 +34,7 @@ async def members_of(rig: Rig) -> bytes | None:
 
 
 def answers(worker: FakeWorker) -> dict[int, int]:
-    return {word[1]: word[2] for word in worker.take() if word[0] == v.ANSWER}
+    return {one.number: one.status for one in worker.take() if isinstance(one, m.Reply)}
 
 
 @in_rig()
@@ -42,16 +42,16 @@ async def test_members_of_a_record_come_and_go(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(delist(1, ONE))
     await rig.settle()
-    assert (answers(worker), await members_of(rig)) == ({1: v.OK}, None)
+    assert (answers(worker), await members_of(rig)) == ({1: m.OK}, None)
     worker.say(enlist(2, ONE))
     await rig.settle()
-    assert (answers(worker), await members_of(rig)) == ({2: v.OK}, HEAD + ONE)
+    assert (answers(worker), await members_of(rig)) == ({2: m.OK}, HEAD + ONE)
     worker.say(enlist(3, ONE, head=LATER))
     await rig.settle()
-    assert (answers(worker), await members_of(rig)) == ({3: v.OK}, LATER + ONE)
+    assert (answers(worker), await members_of(rig)) == ({3: m.OK}, LATER + ONE)
     worker.say(delist(4, ONE))
     await rig.settle()
-    assert (answers(worker), await members_of(rig)) == ({4: v.OK}, LATER)
+    assert (answers(worker), await members_of(rig)) == ({4: m.OK}, LATER)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
@@ -67,8 +67,8 @@ def test_many_changes_of_one_record_at_once_lose_nothing(limit: int) -> None:
         assert (answers(first), answers(second)) == ({}, {})
         rig.store.release()
         await rig.settle()
-        assert answers(first) == dict.fromkeys(range(1, 8), v.OK)
-        assert answers(second) == dict.fromkeys(range(1, 4), v.OK)
+        assert answers(first) == dict.fromkeys(range(1, 8), m.OK)
+        assert answers(second) == dict.fromkeys(range(1, 4), m.OK)
         assert await members_of(rig) == HEAD + THREE + b"4" * 16 + ONE + b"6" * 16
 
     scenario()
@@ -89,7 +89,7 @@ async def test_a_change_that_comes_at_whatever_moment_of_another_is_made(rig: Ri
     during_each_commit(rig, say_another)
     say_another()
     await rig.settle()
-    assert answers(worker) == dict.fromkeys(range(1, 11), v.OK)
+    assert answers(worker) == dict.fromkeys(range(1, 11), m.OK)
     assert await members_of(rig) == HEAD + b"".join(members)
     assert worker.peer.confirmed == 10
 
@@ -99,22 +99,22 @@ async def test_a_record_has_only_so_many_members(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(enlist(1, ONE, most=2), enlist(2, TWO, most=2), enlist(3, THREE, most=2))
     worker.say(enlist(4, ONE, head=LATER, most=2), delist(5, TWO), enlist(6, THREE, most=2))
-    worker.say((v.SET_ADD, 7, SPACE, OTHER, ONE, HEAD, 0, 0))
+    worker.say(m.Call(7, m.SetAdd(SPACE, OTHER, ONE, HEAD, 0, 0)))
     await rig.settle()
-    assert answers(worker) == {1: v.OK, 2: v.OK, 3: v.FULL, 4: v.OK, 5: v.OK, 6: v.OK, 7: v.FULL}
+    assert answers(worker) == {1: m.OK, 2: m.OK, 3: m.FULL, 4: m.OK, 5: m.OK, 6: m.OK, 7: m.FULL}
     assert await members_of(rig) == HEAD + ONE + THREE
 
 
 @in_rig()
 async def test_a_record_written_between_two_changes_is_written_between_them(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say(enlist(1, ONE), (v.RECORD, 2, SPACE, DEVICE, LATER + TWO, 60), enlist(3, THREE, head=LATER))
+    worker.say(enlist(1, ONE), m.Call(2, m.Record(SPACE, DEVICE, LATER + TWO, 60)), enlist(3, THREE, head=LATER))
     await rig.settle()
-    assert answers(worker) == dict.fromkeys((1, 2, 3), v.OK)
+    assert answers(worker) == dict.fromkeys((1, 2, 3), m.OK)
     assert await members_of(rig) == LATER + TWO + THREE
-    worker.say((v.RECORD, 0, SPACE, DEVICE, HEAD, 60), enlist(4, ONE), (v.RECORD, 0, SPACE, DEVICE, None, 0))
+    worker.say(m.Record(SPACE, DEVICE, HEAD, 60), enlist(4, ONE), m.Record(SPACE, DEVICE, None, 0))
     await rig.settle()
-    assert (answers(worker), await members_of(rig)) == ({4: v.OK}, None)
+    assert (answers(worker), await members_of(rig)) == ({4: m.OK}, None)
     assert worker.peer.confirmed == 2
 
 
@@ -145,15 +145,15 @@ async def test_a_change_that_the_store_failed_is_answered_so_and_the_next_may_su
     rig.store.failing = True
     number = worker.say(enlist(2, TWO), delist(3, ONE))
     await rig.settle()
-    assert answers(worker) == {2: v.FAILED, 3: v.FAILED}
+    assert answers(worker) == {2: m.FAILED, 3: m.FAILED}
     assert worker.peer.confirmed == number
     rig.store.failing = False
     rig.committer.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
     await rig.settle()
     worker.say(enlist(4, THREE))
     await rig.settle()
-    assert answers(worker) == {4: v.OK}
-    assert known == [(v.OK, HEAD + ONE)] * 2
+    assert answers(worker) == {4: m.OK}
+    assert known == [(m.OK, HEAD + ONE)] * 2
     assert await members_of(rig) == HEAD + ONE + THREE
 
 
@@ -191,11 +191,11 @@ async def test_a_batch_is_not_confirmed_before_what_it_asked_is_answered(rig: Ri
     seen: list[tuple[bool, bool]] = []
 
     def look() -> None:
-        answered = any(said[0] == v.ANSWER for said in worker.peer.words)
+        answered = any(isinstance(said, m.Reply) for said in worker.peer.outbox)
         seen.append((worker.peer.confirmed >= number, answered))
 
     number = worker.say(word)
-    later = worker.say((v.ACK, DEVICE, [["a", 1]]))
+    later = worker.say(m.Ack(DEVICE, [["a", 1]]))
     rig.flush = look
     await rig.settle()
     assert seen[-1] == (True, True)
@@ -219,18 +219,18 @@ def test_changes_are_as_if_made_one_after_the_other(steps: list[tuple[str, int, 
             if step == "enlist":
                 workers[shard].say(enlist(ask, member, most=2))
                 full = member not in model and len(model) >= 2
-                expected[shard][ask] = v.FULL if full else v.OK
+                expected[shard][ask] = m.FULL if full else m.OK
                 if not full:
                     model += [] if member in model else [member]
                     written = True
             elif step == "delist":
                 workers[shard].say(delist(ask, member))
-                expected[shard][ask] = v.OK
+                expected[shard][ask] = m.OK
                 model = [other for other in model if other != member]
             elif step in ("put", "delete"):
                 value = HEAD + member if step == "put" else None
-                workers[shard].say((v.RECORD, ask, SPACE, DEVICE, value, 60))
-                expected[shard][ask] = v.OK
+                workers[shard].say(m.Call(ask, m.Record(SPACE, DEVICE, value, 60)))
+                expected[shard][ask] = m.OK
                 model, written = [member] if value else [], value is not None
             else:
                 (rig.store.hold if step == "hold" else rig.store.release)()

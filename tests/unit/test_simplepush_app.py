@@ -7,7 +7,7 @@ import pytest
 from support.common import DELIVERY_TIMEOUT_S, Rig, growth, in_rig
 from support.simplepush_app import CHANNEL, DEVICE, FORM, KEY, OLD_KEY, App, multipart
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.token import Tokens
 from router.dialects.simplepush.protocol import PURPOSE
 from router.http.message import Response
@@ -27,7 +27,7 @@ async def test_200_when_the_device_has_it_and_202_when_it_waits(rig: Rig) -> Non
     assert listener.hear() == (CHANNEL, 6, None)
     assert await app.settled(answers) == (200, {})
     answers = app.put(b"version=7")
-    listener.hear(v.NOT_HERE)
+    listener.hear(m.NOT_HERE)
     assert await app.settled(answers) == (202, {})
     answers = app.put(b"version=8")
     listener.hear(None)
@@ -66,7 +66,7 @@ async def test_data_reaches_a_device_that_is_there_and_is_never_stored(rig: Rig)
     answers = app.put(b"version=5&data=secret")
     assert listener.hear() == (CHANNEL, 5, "secret")
     assert await app.settled(answers) == (200, {})
-    results = await rig.store.apply(Writes(), Reads(inboxes={DEVICE: v.EVERYTHING}), int(rig.clock.unix()))
+    results = await rig.store.apply(Writes(), Reads(inboxes={DEVICE: m.EVERYTHING}), int(rig.clock.unix()))
     (item,) = results.inboxes[DEVICE]
     assert item.body is None
 

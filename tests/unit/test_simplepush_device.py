@@ -27,7 +27,7 @@ from support.simplepush_device import (
 )
 
 from farm.dialects import Close, DeviceSession
-from router.common import messages as v
+from router.common import messages as m
 from router.common.uuids import device_key
 from router.dialects.simplepush.protocol import DEVICES
 
@@ -174,8 +174,8 @@ def test_an_error_echoes_the_whole_request_with_its_type_in_lower_case() -> None
 def test_keys_and_types_in_any_case(kind: str, key: str) -> None:
     device = Device()
     device.send({key: kind, "UaiD": UAID, "CHANNELids": []})
-    assert device.word() == (v.ATTACH, 0, device_key(UAID), "", v.EVERYTHING)
-    assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": UAID, "status": 200}]
+    assert device.request() == (device_key(UAID), "", m.EVERYTHING)
+    assert device.answer(m.OK, [[], None]) == [{"messageType": "hello", "uaid": UAID, "status": 200}]
 
 
 def test_keys_are_not_trimmed() -> None:
@@ -220,9 +220,9 @@ def test_a_hello_with_a_malformed_uaid(uaid: str) -> None:
 def test_a_malformed_uaid_may_get_a_fresh_one(uaid: str) -> None:
     device = Device(malformed_uaid="fresh")
     device.send({"messageType": "hello", "uaid": uaid, "channelIDs": [CHANNEL]})
-    kind, _, key, needs, fetch = device.word()
-    assert (kind, needs, fetch) == (v.ATTACH, "", 0)
-    assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": key.hex(), "status": 200}]
+    key, needs, fetch = device.request()
+    assert (needs, fetch) == ("", 0)
+    assert device.answer(m.OK, [[], None]) == [{"messageType": "hello", "uaid": key.hex(), "status": 200}]
     refused(Device(malformed_uaid="fresh"), {"messageType": "hello", "uaid": 1, "channelIDs": []}, 401, BAD_FIELDS)
 
 
@@ -231,10 +231,10 @@ def test_a_malformed_uaid_may_get_a_fresh_one(uaid: str) -> None:
 def test_a_hello_without_a_uaid_gets_a_fresh_one(fields: dict[str, Any], channels: list[Any]) -> None:
     device = Device()
     device.send({"messageType": "hello", "channelIDs": channels, **fields})
-    kind, _, key, needs, fetch = device.word()
-    assert (kind, needs, fetch) == (v.ATTACH, "", 0)
+    key, needs, fetch = device.request()
+    assert (needs, fetch) == ("", 0)
     assert not isinstance(device.session, DeviceSession)
-    (reply,) = device.answer(v.OK, [[], None])
+    (reply,) = device.answer(m.OK, [[], None])
     assert reply == {"messageType": "hello", "uaid": key.hex(), "status": 200}
     assert uuid.UUID(reply["uaid"]).version == 4
     assert device.session.key == key
@@ -245,7 +245,7 @@ def test_two_fresh_uaids_differ() -> None:
     for _ in range(20):
         device = Device()
         device.send({"messageType": "hello", "channelIDs": []})
-        keys.add(device.word()[2])
+        keys.add(device.request()[0])
     assert len(keys) == 20
 
 
@@ -253,28 +253,28 @@ def test_two_fresh_uaids_differ() -> None:
 def test_a_hello_without_channels_takes_any_uaid_in_its_own_spelling(uaid: str) -> None:
     device = Device()
     device.send({"messageType": "hello", "uaid": uaid, "channelIDs": []})
-    assert device.word() == (v.ATTACH, 0, device_key(uaid), "", v.EVERYTHING)
-    assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": uaid, "status": 200}]
+    assert device.request() == (device_key(uaid), "", m.EVERYTHING)
+    assert device.answer(m.OK, [[], None]) == [{"messageType": "hello", "uaid": uaid, "status": 200}]
 
 
 def test_a_hello_with_channels_needs_a_uaid_that_is_known() -> None:
     device = Device()
     device.send({"messageType": "hello", "uaid": UAID, "channelIDs": [CHANNEL]})
-    assert device.word() == (v.ATTACH, 0, device_key(UAID), DEVICES, v.EVERYTHING)
-    assert device.answer(v.UNKNOWN) == []
-    kind, _, key, needs, fetch = device.word()
-    assert (kind, needs, fetch) == (v.ATTACH, "", 0)
+    assert device.request() == (device_key(UAID), DEVICES, m.EVERYTHING)
+    assert device.answer(m.UNKNOWN) == []
+    key, needs, fetch = device.request()
+    assert (needs, fetch) == ("", 0)
     assert key != device_key(UAID)
-    assert device.answer(v.OK, [[], None]) == [{"messageType": "hello", "uaid": key.hex(), "status": 200}]
+    assert device.answer(m.OK, [[], None]) == [{"messageType": "hello", "uaid": key.hex(), "status": 200}]
 
 
 @pytest.mark.parametrize(("count", "fresh"), [(3, False), (4, True)])
 def test_a_hello_with_too_many_channels_gets_a_fresh_uaid_and_deletes_nothing(count: int, fresh: bool) -> None:
     device = Device(max_channels=3)
     device.send({"messageType": "hello", "uaid": UAID, "channelIDs": [CHANNEL] * count})
-    assert (device.word()[2] != device_key(UAID)) is fresh
-    device.answer(v.OK, [[], None])
-    assert device.words == []
+    assert (device.request()[0] != device_key(UAID)) is fresh
+    device.answer(m.OK, [[], None])
+    assert device.messages == []
 
 
 def test_a_malformed_uaid_is_told_before_its_channels_are_counted() -> None:
@@ -284,7 +284,7 @@ def test_a_malformed_uaid_is_told_before_its_channels_are_counted() -> None:
 def test_hello_is_followed_by_what_waits_in_one_notification_without_data() -> None:
     device = Device()
     device.send({"messageType": "hello", "uaid": UAID, "channelIDs": []})
-    hello, note = device.answer(v.OK, [[item(CHANNEL, 5), item(OTHER, 0)], b"long ago"])
+    hello, note = device.answer(m.OK, [[item(CHANNEL, 5), item(OTHER, 0)], b"long ago"])
     assert hello["status"] == 200
     now = int(device.clock.unix())
     assert note == {"messageType": "notification", "updates": [update(CHANNEL, 5), update(OTHER, now)]}
@@ -292,12 +292,12 @@ def test_hello_is_followed_by_what_waits_in_one_notification_without_data() -> N
 
 def test_the_record_of_a_known_device_is_written_anew_once_a_day() -> None:
     today = Device().dialect.today()
-    assert Device().greeted(record=today).words == []
-    assert Device().greeted(record=None).words == []
+    assert Device().greeted(record=today).messages == []
+    assert Device().greeted(record=None).messages == []
     late = Device(timeout_uaid=77)
     late.clock.pass_by(86_400)
     late.greeted(record=today)
-    assert late.words == [(v.RECORD, 0, DEVICES, device_key(UAID), late.dialect.today(), 77)]
+    assert late.messages == [m.Record(DEVICES, device_key(UAID), late.dialect.today(), 77)]
     assert late.dialect.today() != today
 
 
@@ -305,12 +305,12 @@ def test_the_record_of_a_known_device_is_written_anew_once_a_day() -> None:
 def test_a_second_hello_of_the_same_device_repeats_what_waits(fields: dict[str, Any]) -> None:
     device = Device().greeted()
     assert device.send({"messageType": "hello", "channelIDs": [], **fields}) == []
-    assert device.word() == (v.FETCH, 0, device_key(UAID), v.EVERYTHING)
-    hello, note = device.answer(v.OK, [item(CHANNEL, 5)])
+    assert device.request() == m.Fetch(device_key(UAID), m.EVERYTHING)
+    hello, note = device.answer(m.OK, [item(CHANNEL, 5)])
     assert hello == {"messageType": "hello", "uaid": UAID, "status": 200}
     assert note["updates"] == [update(CHANNEL, 5)]
     device.send({"messageType": "hello", "channelIDs": []})
-    assert len(device.answer(v.OK, [item(CHANNEL, 5)])) == 2
+    assert len(device.answer(m.OK, [item(CHANNEL, 5)])) == 2
 
 
 @pytest.mark.parametrize("uaid", ["0" * 32, HYPHENS, UAID.upper(), "malformed"])
@@ -325,7 +325,7 @@ def test_a_second_hello_must_list_its_channels_too() -> None:
 def test_a_device_that_attached_elsewhere_meanwhile_is_let_go() -> None:
     device = Device()
     device.send({"messageType": "hello", "uaid": UAID, "channelIDs": []})
-    assert device.answer(v.MOVED) == []
+    assert device.answer(m.MOVED) == []
     assert device.closed is not None
     assert device.closed.code == 1001
     assert not isinstance(device.session, DeviceSession)
@@ -344,7 +344,7 @@ def test_a_device_that_attached_elsewhere_meanwhile_is_let_go() -> None:
 def test_a_command_that_the_store_failed(command: dict[str, Any], name: str) -> None:
     for device in (Device(), Device().greeted()) if name == "hello" else (Device().greeted(),):
         device.send(command)
-        (reply,) = device.answer(v.FAILED)
+        (reply,) = device.answer(m.FAILED)
         assert (reply["messageType"], reply["status"]) == (name, 503)
         assert reply["error"] == reply["reason"] == "Error updating channel record"
         assert device.closed is not None

@@ -24,7 +24,7 @@ from support.simplepush_device import (
     update,
 )
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.uuids import device_key
 from router.dialects.simplepush.protocol import DEVICES, PURPOSE
 from router.store.base import Item
@@ -37,7 +37,7 @@ from router.store.base import Item
 def test_register(channel: str, uaid: str) -> None:
     device = Device(timeout_uaid=99).greeted(uaid)
     assert device.send({"messageType": "register", "channelID": channel, "uaid": "ignored"}) == []
-    assert device.word() == (v.RECORD, 0, DEVICES, device_key(uaid), device.dialect.today(), 99)
+    assert device.request() == m.Record(DEVICES, device_key(uaid), device.dialect.today(), 99)
     (reply,) = device.answer()
     endpoint = reply.pop("pushEndpoint")
     assert reply == {"messageType": "register", "uaid": uaid, "status": 200, "channelID": channel}
@@ -66,8 +66,8 @@ def test_a_device_with_a_record_registers_at_once() -> None:
 def test_a_device_has_the_channels_of_its_hello_and_its_registers_and_no_more() -> None:
     device = Device(max_channels=3)
     device.send({"messageType": "hello", "uaid": UAID, "channelIDs": [CHANNEL]})
-    device.answer(v.OK, [[], b"long ago"])
-    device.words.clear()
+    device.answer(m.OK, [[], b"long ago"])
+    device.messages.clear()
     register = {"messageType": "register", "channelID": OTHER}
     assert [device.send(register)[0]["status"] for _ in range(2)] == [200, 200]
     for _ in range(2):
@@ -75,7 +75,7 @@ def test_a_device_has_the_channels_of_its_hello_and_its_registers_and_no_more() 
         refusal = {"messageType": "register", "channelID": OTHER, "status": 413, "error": text, "reason": text}
         assert device.send(register) == [refusal]
     assert device.counters.commands_refused == 2
-    assert (device.words, device.closed) == ([], None)
+    assert (device.messages, device.closed) == ([], None)
     assert device.delivered(OTHER, 7)["updates"] == [update(OTHER, 7)]
     device.send({"messageType": "unregister", "channelID": OTHER})
     device.answer()
@@ -102,12 +102,12 @@ def test_register_without_a_valid_channel(fields: dict[str, Any]) -> None:
     refused(Device().greeted(), {"messageType": "register", **fields}, 401, BAD_FIELDS)
 
 
-@pytest.mark.parametrize("status", [v.OK, v.FAILED])
+@pytest.mark.parametrize("status", [m.OK, m.FAILED])
 @pytest.mark.parametrize("key", ["channelID", "channelid"])
 def test_unregister_is_always_answered_200(status: int, key: str) -> None:
     device = Device().greeted()
     assert device.send({"messageType": "UNREGISTER", key: CHANNEL}) == []
-    assert device.word() == (v.DROP, 0, device_key(UAID), CHANNEL)
+    assert device.request() == m.Drop(device_key(UAID), CHANNEL)
     assert device.answer(status) == [{"messageType": "unregister", "status": 200, "channelID": CHANNEL}]
     assert device.closed is None
 
@@ -117,7 +117,7 @@ def test_unregister_of_what_can_be_no_channel_is_answered_at_once() -> None:
     assert device.send({"messageType": "unregister", "channelID": "x"}) == [
         {"messageType": "unregister", "status": 200, "channelID": "x"}
     ]
-    assert device.words == []
+    assert device.messages == []
 
 
 @pytest.mark.parametrize("fields", [{}, {"channelID": ""}, {"channelID": None}])
@@ -154,14 +154,14 @@ def test_an_ack_names_versions_and_is_not_answered() -> None:
         "expired": [OTHER],
     }
     assert device.send(command) == []
-    assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 5), (OTHER, 6)])]
+    assert device.messages == [m.Ack(device_key(UAID), [(CHANNEL, 5), (OTHER, 6)])]
     assert device.call is None
 
 
 def test_an_ack_without_a_version_is_one_of_version_0() -> None:
     device = Device().greeted()
     device.send({"messageType": "ack", "updates": [{"channelID": CHANNEL}]})
-    assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 0)])]
+    assert device.messages == [m.Ack(device_key(UAID), [(CHANNEL, 0)])]
 
 
 def test_an_ack_of_a_version_below_0_takes_no_other_with_it() -> None:
@@ -169,13 +169,13 @@ def test_an_ack_of_a_version_below_0_takes_no_other_with_it() -> None:
     acks = [update(CHANNEL, 7), update(OTHER, -1)]
     device.send({"messageType": "ack", "updates": acks[1:]})
     device.send({"messageType": "ack", "updates": acks})
-    assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 7)])]
+    assert device.messages == [m.Ack(device_key(UAID), [(CHANNEL, 7)])]
 
 
 def test_an_ack_of_expired_channels_alone() -> None:
     device = Device().greeted()
     assert device.send({"messageType": "ack", "updates": [], "expired": [CHANNEL]}) == []
-    assert device.words == []
+    assert device.messages == []
     assert device.closed is None
 
 
@@ -226,11 +226,11 @@ def test_null_is_as_good_as_nothing() -> None:
     device = Device()
     hello = {"messageType": None, "messagetype": "hello", "channelids": [], "channelIDs": None, "uaid": None, "x": None}
     device.send(hello)
-    assert device.answer(v.OK, [[], None])[0]["status"] == 200
+    assert device.answer(m.OK, [[], None])[0]["status"] == 200
     device.send({"MESSAGETYPE": "register", "channelid": CHANNEL, "channelID": None})
     assert device.answer()[0]["channelID"] == CHANNEL
     device.send({"messageType": "ack", "updates": [{"channelID": CHANNEL, "version": None}], "expired": None})
-    assert device.words == [(v.ACK, device.session.key, [(CHANNEL, 0)])]
+    assert device.messages == [m.Ack(device.session.key, [(CHANNEL, 0)])]
 
 
 @pytest.mark.parametrize("number", ["9" * 40, "-" + "9" * 4000, "1e300", "0.1", "1E-9"])
@@ -247,11 +247,11 @@ def test_an_error_gives_every_member_back_as_it_came(number: str) -> None:
 def test_with_resend_on_ack_what_still_waits_is_sent_again() -> None:
     device = Device(resend_on_ack=True).greeted()
     assert device.send({"messageType": "ack", "updates": [update(CHANNEL, 5)]}) == []
-    assert device.words == [(v.ACK, device_key(UAID), [(CHANNEL, 5)])]
-    assert device.word() == (v.FETCH, 0, device_key(UAID), v.EVERYTHING)
-    assert device.answer(v.OK, [item(OTHER, 6)]) == [{"messageType": "notification", "updates": [update(OTHER, 6)]}]
+    assert device.messages == [m.Ack(device_key(UAID), [(CHANNEL, 5)])]
+    assert device.request() == m.Fetch(device_key(UAID), m.EVERYTHING)
+    assert device.answer(m.OK, [item(OTHER, 6)]) == [{"messageType": "notification", "updates": [update(OTHER, 6)]}]
     device.send({"messageType": "ack", "expired": [CHANNEL]})
-    assert device.answer(v.OK, []) == []
+    assert device.answer(m.OK, []) == []
 
 
 # ---- ping and purge
@@ -287,7 +287,7 @@ def test_purge_is_accepted_and_does_nothing() -> None:
     for device in (Device(), Device().greeted()):
         assert device.send({"messageType": "purge"}) == []
         assert device.closed is device.call is None
-        assert device.words == []
+        assert device.messages == []
 
 
 # ---- notifications
@@ -336,9 +336,9 @@ def test_what_is_not_acknowledged_is_bounded_and_the_rest_comes_when_there_is_ro
     device.send({"messageType": "ack", "updates": [update(channels[1], 1)]})
     assert device.call is None
     device.send({"messageType": "ack", "updates": [update(channels[2], 1)]})
-    assert device.word() == (v.FETCH, 0, device.session.key, v.EVERYTHING)
+    assert device.request() == m.Fetch(device.session.key, m.EVERYTHING)
     kept = [item(channels[0], 2), item(channels[3], 1), item(channels[4], 1)]
-    assert device.answer(v.OK, kept)[0]["updates"] == [update(channels[4], 1)]
+    assert device.answer(m.OK, kept)[0]["updates"] == [update(channels[4], 1)]
     device.send({"messageType": "ack", "updates": [update(channels[4], 1)]})
     assert device.call is None
 

@@ -7,9 +7,11 @@ import pytest
 import trio
 import trio.testing
 import zmq
+from support.common import array
 
 from farm.supervisor.status_link import StatusLink
-from router.common import messages as v
+from router.common import messages as m
+from router.common.wire import NEWEST
 
 GOOD = {"router": {}, "workers": []}
 
@@ -20,15 +22,15 @@ GOOD = {"router": {}, "workers": []}
         [b""],
         [b"\xc1"],
         [b"\x93\x0e\x81\x90\x01\x80"],
-        [v.pack([v.STATUS])],
-        [v.pack([v.STATUS, 1])],
-        [v.pack([v.STATUS, 1, [], 2])],
-        [v.pack([v.STATUS, [], {}])],
-        [v.pack([v.STATUS, {}, {}])],
-        [v.pack([v.STATUS, 1, "text"])],
-        [v.pack([v.STATUS, 1, {1: 2}])],
-        [v.pack([v.STATUS, 1, GOOD]), b"one part too many"],
-        [v.pack([v.WELCOME, b"router"])],
+        [NEWEST.encode(array(m.Status))],
+        [NEWEST.encode(array(m.Status, 1))],
+        [NEWEST.encode(array(m.Status, 1, [], 2))],
+        [NEWEST.encode(m.Status([], {}))],
+        [NEWEST.encode(m.Status({}, {}))],
+        [NEWEST.encode(m.Status(1, "text"))],
+        [NEWEST.encode(m.Status(1, {1: 2}))],
+        [NEWEST.encode(m.Status(1, GOOD)), b"one part too many"],
+        [NEWEST.encode(m.Welcome(b"router"))],
     ],
 )
 def test_an_answer_that_is_none_is_passed_over(tmp_path: Path, answer: list[bytes]) -> None:
@@ -51,9 +53,9 @@ def test_an_answer_that_is_none_is_passed_over(tmp_path: Path, answer: list[byte
                     while not router.poll(0):
                         await trio.sleep(0.001)
                     identity, question = router.recv_multipart()
-                    assert v.unpack(question, 100) == [v.ASK_STATUS, 2]
+                    assert NEWEST.of_worker(question, 100) == m.AskStatus(2)
                     router.send_multipart([identity, *answer])
-                    router.send_multipart([identity, v.pack([v.STATUS, 2, GOOD])])
+                    router.send_multipart([identity, NEWEST.encode(m.Status(2, GOOD))])
                     while len(heard) < 2:
                         await trio.sleep(0.001)
                     nursery.cancel_scope.cancel()

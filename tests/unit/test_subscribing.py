@@ -4,7 +4,7 @@ import pytest
 from support.channels import Worker
 
 from farm.dialects import Subscribe, Subscription
-from router.common import messages as v
+from router.common import messages as m
 
 
 def wanted(*names: str) -> tuple[Subscription, ...]:
@@ -15,22 +15,23 @@ def test_several_channels_are_told_of_together_once_the_last_reply_is_here() -> 
     worker = Worker()
     channels = wanted("one", "two", "three")
     worker.join(other := worker.connection(), channels[1])
-    ((_, open_two, *_),) = worker.said()
+    (sent,) = worker.said()
+    open_two = sent.number
     worker.answer(open_two)
     connection = worker.connection()
     assert worker.subscriptions.subscribe(connection, Subscribe(channels)) is None
     first, third = worker.said()
-    worker.subscriptions.replied(third[1], v.FAILED, None)
-    assert worker.said() == [(v.UNSUBSCRIBE, channels[2].key)]
+    worker.subscriptions.replied(third.number, m.FAILED, None)
+    assert worker.said() == [m.Unsubscribe(channels[2].key)]
     assert worker.let_in() == []
     worker.hear("two", b"held", None)
     worker.hear("two", b"its own", connection)
-    worker.subscriptions.replied(first[1], v.OK, None)
+    worker.subscriptions.replied(first.number, m.OK, None)
     worker.hear("one", b"held too")
     ((answered, results, events),) = worker.let_in()
     assert answered is connection
     assert [(result.wanted, result.status) for result in results] == list(
-        zip(channels, (v.OK, v.OK, v.FAILED), strict=True)
+        zip(channels, (m.OK, m.OK, m.FAILED), strict=True)
     )
     assert [event.text for event in events] == [b"held too", b"held"]
     assert worker.subscriptions.held_bytes == 0
@@ -39,7 +40,7 @@ def test_several_channels_are_told_of_together_once_the_last_reply_is_here() -> 
     assert (list(two.subscribers), two.waiting) == ([other, connection], None)
     again = worker.subscriptions.subscribe(connection, Subscribe(channels[:2]))
     assert again is not None
-    assert [result.status for result in again] == [v.OK, v.OK]
+    assert [result.status for result in again] == [m.OK, m.OK]
 
 
 def test_who_goes_while_it_waits_for_several_leaves_nothing_behind() -> None:
@@ -48,15 +49,15 @@ def test_who_goes_while_it_waits_for_several_leaves_nothing_behind() -> None:
     connection = worker.connection()
     worker.subscriptions.subscribe(connection, Subscribe(channels))
     first, second = worker.said()
-    worker.subscriptions.replied(first[1], v.OK, None)
+    worker.subscriptions.replied(first.number, m.OK, None)
     worker.hear("one", b"held")
     connection.call = 0
     for channel in channels:
         worker.subscriptions.leave(connection, channel.key)
-    assert worker.said() == [(v.UNSUBSCRIBE, channel.key) for channel in channels]
+    assert worker.said() == [m.Unsubscribe(channel.key) for channel in channels]
     assert worker.let_in() == []
     assert len(worker.subscriptions) == worker.subscriptions.held_bytes == 0
-    assert worker.subscriptions.replied(second[1], v.OK, None) == (False, None)
+    assert worker.subscriptions.replied(second.number, m.OK, None) == (False, None)
 
 
 def test_what_is_left_while_it_waits_is_no_part_of_what_it_is_told() -> None:
@@ -65,7 +66,7 @@ def test_what_is_left_while_it_waits_is_no_part_of_what_it_is_told() -> None:
     connection = worker.connection()
     worker.subscriptions.subscribe(connection, Subscribe(channels))
     first, _ = worker.said()
-    worker.subscriptions.replied(first[1], v.OK, None)
+    worker.subscriptions.replied(first.number, m.OK, None)
     worker.subscriptions.leave(connection, channels[1].key)
     ((_, results, _),) = worker.let_in()
     assert [result.wanted for result in results] == [channels[0]]

@@ -7,7 +7,7 @@ from support.channels import HIDDEN, KEY, LABEL, PLAIN, Worker, present
 
 from farm.dialects import Subscription
 from farm.worker.subscriptions import Change
-from router.common import messages as v
+from router.common import messages as m
 
 
 def told(change: Change | None) -> Any:
@@ -23,15 +23,16 @@ def test_the_router_is_asked_once_and_everybody_waits_for_its_answer() -> None:
     first, second, third = (worker.connection() for _ in range(3))
     assert worker.join(first, PLAIN) is None
     assert worker.join(second, PLAIN) is None
-    ((kind, number, *rest),) = worker.said()
-    assert (kind, rest) == (v.SUBSCRIBE, [KEY, -1, LABEL])
+    (sent,) = worker.said()
+    number = sent.number
+    assert sent == m.Call(number, m.Subscribe(KEY, -1, LABEL))
     assert 0 < first.call != second.call > 0
-    assert worker.answer(number).joins == [(first, PLAIN, v.OK), (second, PLAIN, v.OK)]
-    assert worker.join(third, PLAIN) == (v.OK, None)
+    assert worker.answer(number).joins == [(first, PLAIN, m.OK), (second, PLAIN, m.OK)]
+    assert worker.join(third, PLAIN) == (m.OK, None)
     channel = worker.subscriptions.get(KEY)
     assert channel is not None
     assert list(channel.subscribers) == [first, second, third]
-    assert worker.subscriptions.replied(number, v.OK, None) == (False, None)
+    assert worker.subscriptions.replied(number, m.OK, None) == (False, None)
     assert worker.said() == []
 
 
@@ -39,19 +40,20 @@ def test_the_last_one_closes_the_room_and_a_new_one_opens_it_anew() -> None:
     worker = Worker()
     first, second = worker.connection(), worker.connection()
     worker.join(first, PLAIN)
-    ((_, number, *_),) = worker.said()
+    (sent,) = worker.said()
+    number = sent.number
     worker.answer(number)
     worker.join(second, PLAIN)
     worker.subscriptions.leave(first, KEY)
     worker.subscriptions.leave(first, KEY)
     assert worker.said() == []
     worker.subscriptions.leave(second, KEY)
-    assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [m.Unsubscribe(KEY)]
     assert len(worker.subscriptions) == 0
     worker.subscriptions.leave(second, KEY)
     assert worker.said() == []
     worker.join(second, PLAIN)
-    assert [word[0] for word in worker.said()] == [v.SUBSCRIBE]
+    assert [type(one.request) for one in worker.said()] == [m.Subscribe]
 
 
 def test_who_goes_while_he_waits_takes_nobody_with_him() -> None:
@@ -59,32 +61,36 @@ def test_who_goes_while_he_waits_takes_nobody_with_him() -> None:
     first, second = worker.connection(), worker.connection()
     worker.join(first, PLAIN)
     worker.join(second, PLAIN)
-    ((_, number, *_),) = worker.said()
+    (sent,) = worker.said()
+    number = sent.number
     worker.subscriptions.leave(first, KEY)
     assert worker.said() == []
-    assert worker.answer(number).joins == [(second, PLAIN, v.OK)]
+    assert worker.answer(number).joins == [(second, PLAIN, m.OK)]
 
 
 def test_an_answer_for_those_who_have_all_gone_changes_nothing() -> None:
     worker = Worker()
     first, second = worker.connection(), worker.connection()
     worker.join(first, PLAIN)
-    ((_, number, *_),) = worker.said()
+    (sent,) = worker.said()
+    number = sent.number
     worker.subscriptions.leave(first, KEY)
-    assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [m.Unsubscribe(KEY)]
     worker.join(second, PLAIN)
-    ((_, again, *_),) = worker.said()
-    assert worker.subscriptions.replied(number, v.OK, None) == (False, None)
-    assert worker.answer(again).joins == [(second, PLAIN, v.OK)]
+    (sent,) = worker.said()
+    again = sent.number
+    assert worker.subscriptions.replied(number, m.OK, None) == (False, None)
+    assert worker.answer(again).joins == [(second, PLAIN, m.OK)]
 
 
 def test_a_refused_room_is_no_room() -> None:
     worker = Worker()
     connection = worker.connection()
     worker.join(connection, PLAIN)
-    ((_, number, *_),) = worker.said()
-    assert worker.answer(number, v.FAILED).joins == [(connection, PLAIN, v.FAILED)]
-    assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
+    (sent,) = worker.said()
+    number = sent.number
+    assert worker.answer(number, m.FAILED).joins == [(connection, PLAIN, m.FAILED)]
+    assert worker.said() == [m.Unsubscribe(KEY)]
     assert len(worker.subscriptions) == 0
 
 
@@ -92,7 +98,8 @@ def test_subscribers_are_counted_when_they_are_more_or_fewer_than_the_router_kno
     worker = Worker()
     connections = [worker.connection() for _ in range(5)]
     worker.join(connections[0], PLAIN)
-    ((_, number, *_),) = worker.said()
+    (sent,) = worker.said()
+    number = sent.number
     worker.subscriptions.counts()
     worker.answer(number)
     worker.subscriptions.counts()
@@ -102,7 +109,7 @@ def test_subscribers_are_counted_when_they_are_more_or_fewer_than_the_router_kno
     assert worker.said() == []
     worker.subscriptions.counts()
     worker.subscriptions.counts()
-    assert worker.said() == [(v.COUNT, KEY, 5)]
+    assert worker.said() == [m.Counted(KEY, 5)]
     worker.subscriptions.leave(connections[0], KEY)
     worker.join(connections[0], PLAIN)
     worker.subscriptions.counts()
@@ -110,19 +117,20 @@ def test_subscribers_are_counted_when_they_are_more_or_fewer_than_the_router_kno
     for connection in connections[2:]:
         worker.subscriptions.leave(connection, KEY)
     worker.subscriptions.counts()
-    assert worker.said() == [(v.COUNT, KEY, 2)]
+    assert worker.said() == [m.Counted(KEY, 2)]
     for connection in connections:
         worker.subscriptions.leave(connection, KEY)
     worker.subscriptions.counts()
-    assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [m.Unsubscribe(KEY)]
 
 
 def test_a_channel_without_a_label_is_not_counted() -> None:
     worker = Worker()
     connections = [worker.connection() for _ in range(3)]
     worker.join(connections[0], Subscription(KEY))
-    ((_, number, *rest),) = worker.said()
-    assert rest == [KEY, -1, ""]
+    (sent,) = worker.said()
+    number = sent.number
+    assert sent == m.Call(number, m.Subscribe(KEY, -1, ""))
     worker.answer(number)
     for connection in connections[1:]:
         worker.join(connection, Subscription(KEY))
@@ -134,24 +142,25 @@ def test_hidden_ones_hold_the_room_but_are_neither_counted_nor_subscribers() -> 
     worker = Worker()
     one, two = worker.connection(), worker.connection()
     worker.join(one, HIDDEN)
-    ((_, number, *rest),) = worker.said()
-    assert rest == [KEY, -1, ""]
+    (sent,) = worker.said()
+    number = sent.number
+    assert sent == m.Call(number, m.Subscribe(KEY, -1, ""))
     worker.answer(number)
     channel = worker.subscriptions.get(KEY)
     assert channel is not None
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([], [one])
     worker.join(two, HIDDEN)
-    assert worker.join(one, PLAIN) == (v.OK, None)  # now it wants the events
-    assert worker.said() == [(v.SUBSCRIBE, 0, KEY, -1, LABEL)]
+    assert worker.join(one, PLAIN) == (m.OK, None)  # now it wants the events
+    assert worker.said() == [m.Subscribe(KEY, -1, LABEL)]
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([one], [two])
-    assert worker.join(one, PLAIN) == (v.OK, None)
-    assert worker.join(one, HIDDEN) == (v.OK, None)
+    assert worker.join(one, PLAIN) == (m.OK, None)
+    assert worker.join(one, HIDDEN) == (m.OK, None)
     worker.subscriptions.counts()
-    assert worker.said() == [(v.COUNT, KEY, 0)]
+    assert worker.said() == [m.Counted(KEY, 0)]
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([], [two, one])
     worker.subscriptions.leave(one, KEY)
     worker.subscriptions.leave(two, KEY)
-    assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [m.Unsubscribe(KEY)]
 
 
 @pytest.mark.parametrize("many", [1, 15, 16, 17, 40])
@@ -159,7 +168,8 @@ def test_a_room_of_any_size_has_who_joined_and_not_who_left(many: int) -> None:
     worker = Worker()
     connections = [worker.connection() for _ in range(many)]
     worker.join(connections[0], PLAIN)
-    ((_, number, *_),) = worker.said()
+    (sent,) = worker.said()
+    number = sent.number
     worker.answer(number)
     for connection in connections[1:]:
         worker.join(connection, PLAIN)
@@ -184,19 +194,19 @@ def test_the_first_connection_of_a_user_enters_and_the_others_know_the_members()
     assert worker.join(first, present("ann")) is None
     assert worker.join(second, present("ann")) is None
     subscribe, enter = worker.said()
-    assert subscribe == (v.SUBSCRIBE, 0, KEY, -1, LABEL)
-    assert enter == (v.PRESENCE_JOIN, enter[1], KEY, "ann", '"ann"', 100)
-    completed = worker.answer(enter[1], payload={"eve": '"eve"', "ann": '"ann"'})
+    assert subscribe == m.Subscribe(KEY, -1, LABEL)
+    assert enter == m.Call(enter.number, m.PresenceJoin(KEY, "ann", '"ann"', 100))
+    completed = worker.answer(enter.number, payload={"eve": '"eve"', "ann": '"ann"'})
     members = {"eve": '"eve"', "ann": '"ann"'}
-    assert completed.joins == [(c, present("ann"), v.OK) for c in (first, second)]
+    assert completed.joins == [(c, present("ann"), m.OK) for c in (first, second)]
     assert worker.members == members
     assert completed.audience == []
-    assert worker.join(third, present("ann")) == (v.OK, members)
+    assert worker.join(third, present("ann")) == (m.OK, members)
     for connection in (first, second):
         worker.subscriptions.leave(connection, KEY)
     assert worker.said() == []
     worker.subscriptions.leave(third, KEY)
-    assert worker.said() == [(v.PRESENCE_LEAVE, KEY, "ann"), (v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [m.PresenceLeave(KEY, "ann"), m.Unsubscribe(KEY)]
 
 
 def test_members_are_told_once_and_never_to_the_user_himself() -> None:
@@ -204,33 +214,34 @@ def test_members_are_told_once_and_never_to_the_user_himself() -> None:
     ann = worker.member("ann", "eve")
     bob = worker.connection()
     worker.join(bob, present("bob"))
-    ((_, number, *_),) = worker.said()
-    change = worker.subscriptions.members([v.MEMBERS, KEY, False, [["bob", '"bob"']], []])
+    (sent,) = worker.said()
+    number = sent.number
+    change = worker.subscriptions.changed(m.Members(KEY, False, [("bob", '"bob"')], []))
     assert told(change) == (["bob"], [])
     assert change is not None
     assert (change.channel.label, change.channel.subscribers) == (LABEL, {ann: "ann"})
-    assert worker.subscriptions.members([v.MEMBERS, KEY, False, [["bob", '"bob"']], ["nobody"]]) is None
+    assert worker.subscriptions.changed(m.Members(KEY, False, [("bob", '"bob"')], ["nobody"])) is None
     completed = worker.answer(number, payload={"ann": '"ann"', "eve": '"eve"', "bob": '"bob"'})
     assert (completed.change, len(completed.joins)) == (None, 1)
-    change = worker.subscriptions.members([v.MEMBERS, KEY, False, [], ["eve"]])
+    change = worker.subscriptions.changed(m.Members(KEY, False, [], ["eve"]))
     assert told(change) == ([], ["eve"])
     assert change is not None
     assert change.channel.subscribers == {ann: "ann", bob: "bob"}
-    assert worker.subscriptions.members([v.MEMBERS, KEY, False, [], ["eve"]]) is None
+    assert worker.subscriptions.changed(m.Members(KEY, False, [], ["eve"])) is None
 
 
 def test_all_members_at_once_are_compared_and_who_is_here_stays() -> None:
     worker = Worker()
     worker.member("ann", "eve", "bob")
     assert (
-        worker.subscriptions.members([v.MEMBERS, KEY, True, [[user, ""] for user in ("ann", "eve", "bob")], []]) is None
+        worker.subscriptions.changed(m.Members(KEY, True, [(user, "") for user in ("ann", "eve", "bob")], [])) is None
     )
-    assert told(worker.subscriptions.members([v.MEMBERS, KEY, True, [["eve", ""], ["joe", ""]], []])) == (
+    assert told(worker.subscriptions.changed(m.Members(KEY, True, [("eve", ""), ("joe", "")], []))) == (
         ["joe"],
         ["bob"],
     )
-    assert told(worker.subscriptions.members([v.MEMBERS, KEY, True, [], []])) == ([], ["eve", "joe"])
-    assert worker.subscriptions.members([v.MEMBERS, b"x" * 16, True, [["eve", ""]], []]) is None
+    assert told(worker.subscriptions.changed(m.Members(KEY, True, [], []))) == ([], ["eve", "joe"])
+    assert worker.subscriptions.changed(m.Members(b"x" * 16, True, [("eve", "")], [])) is None
 
 
 def test_what_an_answer_brings_is_told_to_those_who_were_there_before() -> None:
@@ -238,11 +249,12 @@ def test_what_an_answer_brings_is_told_to_those_who_were_there_before() -> None:
     ann = worker.member("ann")
     bob = worker.connection()
     worker.join(bob, present("bob"))
-    ((_, number, *_),) = worker.said()
+    (sent,) = worker.said()
+    number = sent.number
     completed = worker.answer(number, payload={"ann": "", "bob": "", "eve": ""})
     assert told(completed.change) == (["bob", "eve"], [])
     assert completed.audience == [ann]
-    assert completed.joins == [(bob, present("bob"), v.OK)]
+    assert completed.joins == [(bob, present("bob"), m.OK)]
     assert worker.members == {"ann": '"ann"', "bob": "", "eve": ""}
 
 
@@ -252,24 +264,26 @@ def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
     first, second = worker.connection(), worker.connection()
     for connection in (first, second):
         worker.join(connection, present("bob", 1))
-    ((_, number, *_),) = worker.said()
-    completed = worker.answer(number, v.FULL)
-    assert [(c, status) for c, _, status in completed.joins] == [(first, v.FULL), (second, v.FULL)]
+    (sent,) = worker.said()
+    number = sent.number
+    completed = worker.answer(number, m.FULL)
+    assert [(c, status) for c, _, status in completed.joins] == [(first, m.FULL), (second, m.FULL)]
     channel = worker.subscriptions.get(KEY)
     assert channel is not None
     assert list(channel.subscribers) == [ann]
     for connection in (first, second, ann):
         worker.subscriptions.leave(connection, KEY)
-    assert worker.said() == [(v.PRESENCE_LEAVE, KEY, "ann"), (v.UNSUBSCRIBE, KEY)]
+    assert worker.said() == [m.PresenceLeave(KEY, "ann"), m.Unsubscribe(KEY)]
 
 
 def test_the_first_of_a_channel_that_is_full_closes_the_room() -> None:
     worker = Worker()
     connection = worker.connection()
     worker.join(connection, present("bob", 1))
-    _, (_, number, *_) = worker.said()
-    worker.answer(number, v.FULL)
-    assert worker.said() == [(v.UNSUBSCRIBE, KEY)]
+    _, sent = worker.said()
+    number = sent.number
+    worker.answer(number, m.FULL)
+    assert worker.said() == [m.Unsubscribe(KEY)]
     assert len(worker.subscriptions) == 0
 
 
@@ -278,16 +292,18 @@ def test_a_user_who_goes_and_comes_while_he_is_asked_for() -> None:
     ann = worker.member("ann")
     first, second = worker.connection(), worker.connection()
     worker.join(first, present("bob"))
-    ((_, number, *_),) = worker.said()
+    (sent,) = worker.said()
+    number = sent.number
     worker.subscriptions.leave(first, KEY)
-    assert worker.said() == [(v.PRESENCE_LEAVE, KEY, "bob")]
+    assert worker.said() == [m.PresenceLeave(KEY, "bob")]
     worker.join(second, present("bob"))
-    ((_, again, *_),) = worker.said()
-    assert worker.subscriptions.replied(number, v.OK, {"ann": "", "bob": ""}) == (False, None)
+    (sent,) = worker.said()
+    again = sent.number
+    assert worker.subscriptions.replied(number, m.OK, {"ann": "", "bob": ""}) == (False, None)
     # What the router says of the first time, and then of the second.
-    assert told(worker.subscriptions.members([v.MEMBERS, KEY, False, [["bob", ""]], []])) == (["bob"], [])
-    assert worker.subscriptions.members([v.MEMBERS, KEY, False, [], ["bob"]]) is None
-    assert worker.subscriptions.members([v.MEMBERS, KEY, False, [["bob", ""]], []]) is None
+    assert told(worker.subscriptions.changed(m.Members(KEY, False, [("bob", "")], []))) == (["bob"], [])
+    assert worker.subscriptions.changed(m.Members(KEY, False, [], ["bob"])) is None
+    assert worker.subscriptions.changed(m.Members(KEY, False, [("bob", "")], [])) is None
     completed = worker.answer(again, payload={"ann": "", "bob": ""})
     assert completed.change is None
     channel = worker.subscriptions.get(KEY)
@@ -302,9 +318,10 @@ def test_a_user_who_came_back_too_late_is_told_to_have_gone() -> None:
     worker.subscriptions.leave(bob, KEY)
     worker.said()
     worker.join(bob, present("bob", 2))
-    ((_, number, *_),) = worker.said()
-    assert worker.subscriptions.members([v.MEMBERS, KEY, False, [], ["bob"]]) is None
-    completed = worker.answer(number, v.FULL)
+    (sent,) = worker.said()
+    number = sent.number
+    assert worker.subscriptions.changed(m.Members(KEY, False, [], ["bob"])) is None
+    completed = worker.answer(number, m.FULL)
     assert told(completed.change) == ([], ["bob"])
     assert completed.audience == [ann]
 
@@ -318,12 +335,13 @@ def test_everything_that_is_held_is_announced_with_its_members() -> None:
     worker.join(worker.connection(), present("ann"))
     waiting = worker.connection()
     worker.join(waiting, present("bob"))
-    hidden = v.channel_key("pusher", "app", "#server-to-user-1")
+    hidden = m.channel_key("pusher", "app", "#server-to-user-1")
     worker.join(worker.connection(), Subscription(hidden, hidden=True))
-    *_, (_, number, *_) = worker.said()
+    *_, sent = worker.said()
+    number = sent.number
     worker.answer(number)
     assert list(worker.subscriptions.held()) == [
-        [[KEY, LABEL, 2, [["ann", '"ann"']]], [hidden, "", 0, []]],
+        [m.HeldChannel(KEY, LABEL, 2, [("ann", '"ann"')]), m.HeldChannel(hidden, "", 0, [])],
     ]
     assert worker.said() == []
     worker.subscriptions.counts()
@@ -331,16 +349,16 @@ def test_everything_that_is_held_is_announced_with_its_members() -> None:
 
 
 def test_very_much_is_announced_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v, "ANNOUNCE_CHUNK", 4)
+    monkeypatch.setattr(m, "ANNOUNCE_CHUNK", 4)
     worker = Worker()
     for number in range(6):
         worker.member(f"u{number}")
     for number in range(3):
         worker.join(worker.connection(), Subscription(bytes([number]) * 16, f"pusher\0app\0c{number}"))
     parts = list(worker.subscriptions.held())
-    assert all(len(part) + sum(len(entry[3]) for entry in part) <= 4 for part in parts)
-    members = [user for part in parts for key, _, count, users in part if key == KEY for user, _ in users]
+    assert all(len(part) + sum(len(held.members) for held in part) <= 4 for part in parts)
+    members = [user for part in parts for held in part if held.channel == KEY for user, _ in held.members]
     assert sorted(members) == [f"u{number}" for number in range(6)]
-    assert {count for part in parts for key, _, count, _ in part if key == KEY} == {6}
-    assert len({entry[0] for part in parts for entry in part}) == 4
+    assert {held.subscribers for part in parts for held in part if held.channel == KEY} == {6}
+    assert len({held.channel for part in parts for held in part}) == 4
     assert list(Worker().subscriptions.held()) == []

@@ -24,7 +24,7 @@ from support.webpush_app import (
 )
 from support.webpush_vapid import b64
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.token import Tokens
 from router.dialects.webpush.protocol import (
     DEVICES,
@@ -192,10 +192,10 @@ async def test_a_channel_that_a_device_enlists_and_delists(rig: Rig) -> None:
     app = App(rig)
     worker = rig.worker()
     path = app.path(device=ABSENT)
-    worker.say((v.SET_ADD, 1, DEVICES, ABSENT, MEMBER, HEAD, 1000, 10))
+    worker.say(m.Call(1, m.SetAdd(DEVICES, ABSENT, MEMBER, HEAD, 1000, 10)))
     await rig.settle()
     assert await app.outcome(app.post(path=path)) == (201, None)
-    worker.say((v.SET_REMOVE, 2, DEVICES, ABSENT, MEMBER))
+    worker.say(m.Call(2, m.SetRemove(DEVICES, ABSENT, MEMBER)))
     await rig.settle()
     assert await app.outcome(app.post(path=path)) == (410, 106)
 

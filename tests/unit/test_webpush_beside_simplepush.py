@@ -12,11 +12,11 @@ from support.webpush_device import CHANNEL, OTHER, REQUEST, Device, hello, item,
 
 import farm.dialects.simplepush
 import farm.dialects.webpush
-from farm.dialects import Become, Call, Context
+from farm.dialects import Attach, Become, Context
 from farm.dialects.simplepush import SimplePushDialect, SimplePushSession
 from farm.dialects.webpush import WebPushSession
 from farm.worker.shared_path import Undecided, by_path
-from router.common import messages as v
+from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
 
@@ -100,7 +100,7 @@ def test_an_idle_device_costs_no_more_than_one_of_simplepush() -> None:
         device = Device(webpush)
         device.clock.pass_by(number)  # or the time of the ping would be the same object in both
         device.send(hello(number.to_bytes(16, "big").hex(), broadcasts={"a": "1", "b": "2"}))
-        device.answer(v.OK, [[item(1), item(2)], device.dialect.today() + member(CHANNEL)])
+        device.answer(m.OK, [[item(1), item(2)], device.dialect.today() + member(CHANNEL)])
         device.send({"messageType": "register", "channelID": OTHER})
         device.answer()
         device.send("{}")
@@ -113,8 +113,8 @@ def test_an_idle_device_costs_no_more_than_one_of_simplepush() -> None:
         session = other.opened(REQUEST)
         command = {"messageType": "hello", "uaid": number.to_bytes(16, "big").hex(), "channelIDs": []}
         (call,) = session.received(json.dumps(command).encode(), False, 0.0)
-        assert isinstance(call, Call)
-        become, *_ = session.replied(call.context, v.OK, [[], other.today()], 0.0)
+        assert isinstance(call, Attach)
+        become, *_ = session.replied(call.context, m.OK, m.Attached([], other.today()), 0.0)
         assert isinstance(become, Become)
         identified = become.session
         assert isinstance(identified, SimplePushSession)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.webpush_device import CHANNEL, KEY, OTHER, UAID, Device, hello, item, member, note, refused
 
 from farm.dialects import DeviceSession
-from router.common import messages as v
+from router.common import messages as m
 from router.dialects.webpush.protocol import (
     DEVICES,
     PURPOSE,
@@ -98,10 +98,10 @@ def test_hello_is_said_once() -> None:
 def test_hello_of_a_known_device(fields: dict[str, Any]) -> None:
     device = Device(batch=7)
     assert device.send(hello(**fields)) == []
-    assert device.word() == (v.ATTACH, 0, KEY, DEVICES, 7)
+    assert device.request() == (KEY, DEVICES, 7)
     reply = {"messageType": "hello", "uaid": UAID, "status": 200, "use_webpush": True, "broadcasts": {}}
-    assert device.answer(v.OK, [[], device.dialect.today()]) == [reply]
-    assert device.words == []
+    assert device.answer(m.OK, [[], device.dialect.today()]) == [reply]
+    assert device.messages == []
     assert device.session.key == KEY
     assert device.counters.hellos == 1
 
@@ -112,23 +112,23 @@ def test_hello_of_a_known_device(fields: dict[str, Any]) -> None:
 def test_a_uaid_that_is_none_of_ours_is_replaced_without_a_word(uaid: str | None) -> None:
     device = Device()
     assert device.send(hello(uaid)) == []
-    kind, _, key, needs, fetch = device.word()
-    assert (kind, needs, fetch) == (v.ATTACH, "", 0)
-    (reply,) = device.answer(v.OK, [[], None])
+    key, needs, fetch = device.request()
+    assert (needs, fetch) == ("", 0)
+    (reply,) = device.answer(m.OK, [[], None])
     assert reply["status"] == 200
     assert device_address(reply["uaid"]) == key == device.session.key
     assert len(reply["uaid"]) == 32
-    assert device.words == []  # nothing is written before the first register
+    assert device.messages == []  # nothing is written before the first register
 
 
 def test_an_unknown_uaid_is_replaced() -> None:
     device = Device()
     device.dialect.broadcasts.changed("b", "2")
     device.send(hello(broadcasts={"b": "1"}))
-    assert device.answer(v.UNKNOWN) == []
-    assert device.word()[2] != KEY
-    assert device.word()[3:] == ("", 0)
-    (reply,) = device.answer(v.OK, [[], None])
+    assert device.answer(m.UNKNOWN) == []
+    assert device.request()[0] != KEY
+    assert device.request()[1:] == ("", 0)
+    (reply,) = device.answer(m.OK, [[], None])
     assert reply["uaid"] != UAID
     assert reply["broadcasts"] == {"b": "2"}
 
@@ -157,13 +157,13 @@ def test_the_record_of_a_known_device_is_written_anew_once_a_day() -> None:
     late = Device(timeout_uaid=77)
     late.clock.pass_by(86_400)
     late.greeted(record=today + member(CHANNEL) + member(OTHER))
-    assert late.words == [(v.SET_ADD, 0, DEVICES, KEY, member(CHANNEL), late.dialect.today(), 77, 0)]
+    assert late.messages == [m.SetAdd(DEVICES, KEY, member(CHANNEL), late.dialect.today(), 77, 0)]
 
 
 def test_a_device_that_attached_elsewhere_meanwhile_is_let_go() -> None:
     device = Device()
     device.send(hello())
-    assert device.answer(v.MOVED) == []
+    assert device.answer(m.MOVED) == []
     assert device.closed is not None
     assert device.closed.code == 1001
     assert not isinstance(device.session, DeviceSession)
@@ -172,7 +172,7 @@ def test_a_device_that_attached_elsewhere_meanwhile_is_let_go() -> None:
 def test_a_hello_that_the_store_failed() -> None:
     device = Device()
     device.send(hello())
-    assert device.answer(v.FAILED) == []
+    assert device.answer(m.FAILED) == []
     assert device.closed is not None
     assert device.closed.code == 1013
     assert not isinstance(device.session, DeviceSession)
@@ -184,7 +184,7 @@ def test_a_hello_that_the_store_failed() -> None:
 def test_register_without_a_key() -> None:
     device = Device(timeout_uaid=99, max_channels=5).greeted()
     assert device.send({"messageType": "register", "channelID": CHANNEL}) == []
-    assert device.word() == (v.SET_ADD, 0, DEVICES, KEY, member(CHANNEL), device.dialect.today(), 99, 5)
+    assert device.request() == m.SetAdd(DEVICES, KEY, member(CHANNEL), device.dialect.today(), 99, 5)
     (reply,) = device.answer()
     endpoint = reply.pop("pushEndpoint")
     assert reply == {"messageType": "register", "channelID": CHANNEL, "status": 200}
@@ -235,7 +235,7 @@ def test_register_with_a_bad_key_is_told(key: str) -> None:
     assert device.call is None
 
 
-@pytest.mark.parametrize(("status", "told"), [(v.FAILED, 500), (v.FULL, 400)])
+@pytest.mark.parametrize(("status", "told"), [(m.FAILED, 500), (m.FULL, 400)])
 def test_a_register_that_could_not_be_done(status: int, told: int) -> None:
     device = Device().greeted()
     device.send({"messageType": "register", "channelID": CHANNEL})
@@ -274,12 +274,12 @@ def test_unregister(fields: dict[str, Any]) -> None:
     device.delivered(*item(3)[:2])
     command = {"messageType": "unregister", "channelID": CHANNEL, **fields}
     assert device.send(command) == []
-    assert device.word() == (v.SET_REMOVE, 0, DEVICES, KEY, member(CHANNEL))
+    assert device.request() == m.SetRemove(DEVICES, KEY, member(CHANNEL))
     assert device.answer() == []
-    assert device.word() == (v.FETCH, 0, KEY, v.EVERYTHING)
+    assert device.request() == m.Fetch(KEY, m.EVERYTHING)
     waiting = [item(9, CHANNEL, "t"), item(1), item(2, OTHER), item(3)]
     reply = {"messageType": "unregister", "channelID": CHANNEL, "status": 200}
-    assert device.answer(v.OK, waiting) == [reply]
+    assert device.answer(m.OK, waiting) == [reply]
     assert device.acked() == [tuple(item(9, CHANNEL, "t")[:2]), tuple(item(1)[:2]), tuple(item(3)[:2])]
     assert device.call is None
     assert device.counters.unregisters == 1
@@ -289,20 +289,20 @@ def test_unregister_of_what_nothing_waits_for() -> None:
     device = Device().greeted()
     device.send({"messageType": "unregister", "channelID": CHANNEL})
     device.answer()
-    assert device.answer(v.OK, []) == [{"messageType": "unregister", "channelID": CHANNEL, "status": 200}]
-    assert device.words == []
+    assert device.answer(m.OK, []) == [{"messageType": "unregister", "channelID": CHANNEL, "status": 200}]
+    assert device.messages == []
 
 
 def test_what_was_unregistered_is_not_waited_for() -> None:
     device = Device(batch=2).greeted(item(1), item(2))
     device.send({"messageType": "unregister", "channelID": CHANNEL})
     device.answer()
-    assert len(device.answer(v.OK, [item(1), item(2), item(3, OTHER)])) == 1
-    assert device.word() == (v.FETCH, 0, KEY, 2)
-    assert device.answer(v.OK, [item(3, OTHER)]) == [note(3, OTHER)]
+    assert len(device.answer(m.OK, [item(1), item(2), item(3, OTHER)])) == 1
+    assert device.request() == m.Fetch(KEY, 2)
+    assert device.answer(m.OK, [item(3, OTHER)]) == [note(3, OTHER)]
 
 
-@pytest.mark.parametrize("answers", [[v.FAILED], [v.OK, v.FAILED]])
+@pytest.mark.parametrize("answers", [[m.FAILED], [m.OK, m.FAILED]])
 def test_an_unregister_that_could_not_be_done(answers: list[int]) -> None:
     device = Device().greeted()
     device.send({"messageType": "unregister", "channelID": CHANNEL})
@@ -310,4 +310,4 @@ def test_an_unregister_that_could_not_be_done(answers: list[int]) -> None:
         replies = device.answer(status)
     assert replies == [{"messageType": "unregister", "channelID": CHANNEL, "status": 500}]
     assert device.closed is None
-    assert device.words == []
+    assert device.messages == []

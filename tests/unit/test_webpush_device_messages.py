@@ -6,7 +6,7 @@ import pytest
 from support.webpush_device import CHANNEL, KEY, OTHER, Device, hello, item, note, refused
 
 from farm.dialects import DeviceSession
-from router.common import messages as v
+from router.common import messages as m
 
 # ---- notifications and acks
 
@@ -27,8 +27,8 @@ def test_hello_is_followed_by_the_first_batch_and_each_ack_of_all_by_the_next() 
     assert device.ack(note(1)) == device.ack(note(9, CHANNEL, "t")) == []
     assert device.call is None
     assert device.ack(note(2, OTHER)) == []
-    assert device.word() == (v.FETCH, 0, KEY, 3)
-    assert device.answer(v.OK, [item(3), item(4)]) == [note(3), note(4)]
+    assert device.request() == m.Fetch(KEY, 3)
+    assert device.answer(m.OK, [item(3), item(4)]) == [note(3), note(4)]
     assert device.ack(note(3), note(4)) == []
     assert device.call is None  # the last part was not full
     pairs = [tuple(item(*what)[:2]) for what in ((1,), (9, CHANNEL, "t"), (2, OTHER), (3,), (4,))]
@@ -38,7 +38,7 @@ def test_hello_is_followed_by_the_first_batch_and_each_ack_of_all_by_the_next() 
 def test_a_full_batch_may_have_been_the_last() -> None:
     device = Device(batch=1).greeted(item(1))
     device.ack(note(1))
-    assert device.answer(v.OK, []) == []
+    assert device.answer(m.OK, []) == []
     assert device.call is None
     assert device.delivered(*item(2)[:2]) == note(2)
     device.ack(note(2))
@@ -48,7 +48,7 @@ def test_a_full_batch_may_have_been_the_last() -> None:
 def test_a_batch_that_the_store_failed_ends_the_connection() -> None:
     device = Device(batch=1).greeted(item(1))
     device.ack(note(1))
-    device.answer(v.FAILED)
+    device.answer(m.FAILED)
     assert device.closed is not None
     assert device.closed.code == 1013
 
@@ -71,14 +71,14 @@ def test_what_was_sent_on_an_older_connection_can_be_acknowledged() -> None:
 def test_the_ack_of_an_unknown_version_is_passed_over(version: str) -> None:
     device = Device().greeted(item(1))
     device.send({"messageType": "ack", "updates": [{"channelID": CHANNEL, "version": version}]})
-    assert device.words == []
+    assert device.messages == []
     assert device.closed is None
 
 
 def test_an_ack_of_nothing_is_none() -> None:
     device = Device().greeted()
     assert device.send({"messageType": "ack", "updates": []}) == []
-    assert device.words == []
+    assert device.messages == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_nack_is_counted_and_changes_nothing(code: int | None, counter: str) -
     device = Device().greeted(item(1))
     assert device.send({"messageType": "nack", "version": note(1)["version"], "code": code}) == []
     assert device.dialect.counts() == {f"nacks_{name}": name == counter for name in ("301", "302", "303", "other")}
-    assert device.words == []
+    assert device.messages == []
     assert device.closed is None
 
 
@@ -127,8 +127,8 @@ def test_direct_messages_are_sent_beside_those_that_are_not_acknowledged_up_to_t
     device.ack(note(1))
     assert device.delivered(*item(6)[:2]) == note(6)
     device.ack(note(2), note(3), note(4), note(6))
-    assert device.word() == (v.FETCH, 0, KEY, 2)
-    assert device.answer(v.OK, [item(5)]) == [note(5)]
+    assert device.request() == m.Fetch(KEY, 2)
+    assert device.answer(m.OK, [item(5)]) == [note(5)]
     device.ack(note(5))
     assert device.call is None
 
@@ -138,19 +138,19 @@ def test_a_message_that_was_refused_is_fetched_though_the_store_held_no_more() -
     device.delivered(*item(1)[:2])
     assert device.delivered(*item(2)[:2]) is None
     device.ack(note(1))
-    assert device.answer(v.OK, [item(2)]) == [note(2)]
+    assert device.answer(m.OK, [item(2)]) == [note(2)]
 
 
 def test_nothing_is_sent_twice_on_one_connection() -> None:
     device = Device(batch=2).greeted(item(1), item(2))
     device.ack(note(1), note(2))
     assert device.delivered(*item(3)[:2]) == note(3)  # said while the next batch is read, which has it too
-    assert device.answer(v.OK, [item(3), item(4)]) == [note(4)]
+    assert device.answer(m.OK, [item(3), item(4)]) == [note(4)]
     assert device.delivered(*item(3)[:2]) is None
     assert device.stored(item(3), item(4)) == []
     device.ack(note(3), note(4))
-    assert device.word() == (v.FETCH, 0, KEY, 2)
-    assert device.answer(v.OK, []) == []
+    assert device.request() == m.Fetch(KEY, 2)
+    assert device.answer(m.OK, []) == []
 
 
 def test_nothing_older_follows_what_was_sent() -> None:
@@ -167,12 +167,12 @@ def test_what_was_read_again_is_sent_as_far_as_a_batch_goes() -> None:
     assert device.stored(item(4), item(1), item(3), item(2)) == [note(2)]  # however they came, in their order
     assert device.stored(item(1), item(2), item(3), item(4)) == []
     device.ack(note(1), note(2))
-    assert device.word() == (v.FETCH, 0, KEY, 2)
+    assert device.request() == m.Fetch(KEY, 2)
     # While that question is open, the router may come back once more.
     assert device.stored(item(3), item(4), item(5)) == [note(3), note(4)]
-    assert device.answer(v.OK, [item(3), item(4)]) == []
+    assert device.answer(m.OK, [item(3), item(4)]) == []
     device.ack(note(3), note(4))
-    assert device.answer(v.OK, [item(5)]) == [note(5)]
+    assert device.answer(m.OK, [item(5)]) == [note(5)]
 
 
 def test_nothing_is_sent_before_hello_is_answered() -> None:
@@ -190,7 +190,7 @@ def test_null_is_as_good_as_nothing_and_unknown_members_are_passed_over() -> Non
     device.dialect.broadcasts.changed("b", "2")
     device.dialect.broadcasts.changed("c", "2")
     device.send({"messageType": "hello", "channelIDs": None, "broadcasts": {"b": "1", "c": None}, "uaid": None, **more})
-    assert device.answer(v.OK, [[], None])[0]["broadcasts"] == {"b": "2"}
+    assert device.answer(m.OK, [[], None])[0]["broadcasts"] == {"b": "2"}
     assert device.send({"messageType": "register", "channelID": CHANNEL, "key": None, **more}) == []
     assert device.answer()[0]["status"] == 200
     device.delivered(*item(1)[:2])
@@ -202,7 +202,7 @@ def test_null_is_as_good_as_nothing_and_unknown_members_are_passed_over() -> Non
     assert device.send(said) == [{"messageType": "broadcast", "broadcasts": {"c": "2"}}]
     assert device.send({"messageType": "unregister", "channelID": CHANNEL, "code": None, **more}) == []
     device.answer()
-    assert device.answer(v.OK, [])[0]["status"] == 200
+    assert device.answer(m.OK, [])[0]["status"] == 200
     assert device.send({"messageType": "ping", **more}) == [{}]
     assert device.closed is None
 
@@ -211,7 +211,7 @@ def test_null_is_as_good_as_nothing_and_unknown_members_are_passed_over() -> Non
 def test_the_least_urgency_that_is_wanted_changes_nothing(fields: dict[str, Any]) -> None:
     device = Device().greeted()
     assert device.send({"messageType": "urgency", **fields}) == [{"messageType": "urgency", "status": 501}]
-    assert (device.closed, device.words, device.call) == (None, [], None)
+    assert (device.closed, device.messages, device.call) == (None, [], None)
 
 
 @pytest.mark.parametrize(

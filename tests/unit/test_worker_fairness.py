@@ -16,7 +16,7 @@ from farm.settings import WorkerOptions
 from farm.worker.frames import CLOSE
 from farm.worker.main import connection_limit
 from farm.worker.rates import Rates
-from router.common import messages as v
+from router.common import messages as m
 from router.common.close_codes import POLICY, TRY_LATER
 from router.common.poller import INPUT, READ
 from router.store.base import Item
@@ -296,8 +296,8 @@ def test_registrations_have_a_rate_of_their_own() -> None:
             if shard.sockets.connections[fd].mask & READ:
                 shard.sockets.ready(fd, INPUT)
             for word in shard.said():
-                if word[0] == v.SET_ADD:
-                    shard.sockets.heard([(v.ANSWER, word[1], v.OK, None)])
+                if isinstance(word, m.Call):
+                    shard.sockets.received([m.Reply(word.number, m.OK, None)])
         device.sock.setblocking(False)
         assert device.sock.recv(65536).count(b'"status":200') == 5
         assert shard.counters.rested == 1
@@ -317,7 +317,7 @@ def test_an_ack_counts_as_often_as_it_names_updates() -> None:
         device.send(json.dumps({"messageType": "ack", "updates": [update] * 15}))
         shard.sockets.ready(fd, INPUT)
         assert shard.counters.rested == 1
-        assert [len(word[2]) for word in shard.said() if word[0] == v.ACK] == [8, 15]
+        assert [len(one.updates) for one in shard.said() if isinstance(one, m.Ack)] == [8, 15]
         for _ in range(4):
             shard.sockets.tick()
         assert shard.sockets.waiting
@@ -380,12 +380,10 @@ class Broken(DeviceSession):
 @pytest.mark.parametrize(
     "word",
     [
-        (v.DELIVER, 7, KEY, "s", 1, None),
-        (v.DELIVER_STORED, KEY, [Item("s", 1, 1, 2**40, 0, None)]),
-        (v.DELIVER_STORED, KEY, [("too", "short")]),
-        (v.MEMBERS, ROOM),
-        (v.ANSWER, 1),
-        (v.EVENT, ROOM, 0, 17, ""),
+        m.Deliver(7, KEY, "s", 1, None),
+        m.DeliverStored(KEY, [Item("s", 1, 1, 2**40, 0, None)]),
+        m.DeliverStored(KEY, [("too", "short")]),
+        m.Event(ROOM, 0, 17, ""),
         ("nonsense",),
         17,
     ],
@@ -400,10 +398,10 @@ def test_a_word_that_cannot_be_acted_on_costs_no_other(shard: Shard, word: Any) 
     connection = shard.sockets.connections[broken.fd]
     connection.session = Broken()  # type: ignore[assignment]
     shard.sockets.devices[KEY] = connection
-    shard.sockets.heard([word, (v.EVENT, ROOM, 0, "on", "")])
+    shard.sockets.received([word, m.Event(ROOM, 0, "on", "")])
     assert client.hear() == "on"
-    if isinstance(word, tuple) and word[0] == v.DELIVER:
-        assert (v.RESULT, 7, v.NOT_HERE) in shard.said()
+    if isinstance(word, m.Deliver):
+        assert m.Result(7, m.NOT_HERE) in shard.said()
         assert broken.frame()[0] == CLOSE
 
 

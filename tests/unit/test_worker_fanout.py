@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.common import received_by_worker
 from support.shard import NAME, ROOM, Shard, Talker
 
 from farm.worker.frames import CLOSE
-from router.common import messages as v
+from router.common import messages as m
 from router.common.poller import INPUT
 from router.core.address_map import Lease
 from router.core.channels import Channels
@@ -22,37 +23,37 @@ class Router:
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.lease = Lease(1, b"i" * 8)
-        self.words: list[Any] = []
-        self.channels = Channels(lambda _, word: self.words.append(word), 0.0, 0.0, lambda: 1.0)
+        self.messages: list[Any] = []
+        self.channels = Channels(lambda _, message: self.messages.append(message), 0.0, 0.0, lambda: 1.0)
         self.channels.tick()
         self.events = 0
 
     def hear(self) -> None:
         """Hear what the worker has said; what comes of it waits until `tell`."""
-        for word in self.shard.said():
-            kind = word[0]
-            if kind == v.SUBSCRIBE:
-                self.channels.subscribe(word[2], word[4], self.lease)
-                if word[1]:
-                    self.words.append((v.ANSWER, word[1], v.OK, None))
-            elif kind == v.UNSUBSCRIBE:
-                self.channels.unsubscribe(word[1], self.lease)
-            elif kind == v.PRESENCE_JOIN:
-                _, call, key, user, info, most = word
-                members = self.channels.enter(key, user, info, most, self.lease)
-                self.words.append((v.ANSWER, call, v.FULL if members is None else v.OK, members))
-            elif kind == v.PRESENCE_LEAVE:
-                self.channels.exit(word[1], word[2], self.lease)
+        for one in self.shard.said():
+            request = one.request if isinstance(one, m.Call) else one
+            if isinstance(request, m.Subscribe):
+                self.channels.subscribe(request.channel, request.label, self.lease)
+                if isinstance(one, m.Call):
+                    self.messages.append(m.Reply(one.number, m.OK, None))
+            elif isinstance(request, m.Unsubscribe):
+                self.channels.unsubscribe(request.channel, self.lease)
+            elif isinstance(request, m.PresenceJoin):
+                joins = request.channel, request.user, request.info, request.most
+                members = self.channels.enter(*joins, self.lease)
+                self.messages.append(m.Reply(one.number, m.FULL if members is None else m.OK, members))
+            elif isinstance(request, m.PresenceLeave):
+                self.channels.exit(request.channel, request.user, self.lease)
             else:
-                assert kind == v.COUNT
+                assert isinstance(request, m.Counted)
 
     def tell(self) -> None:
-        words, self.words = self.words, []
+        messages, self.messages = self.messages, []
         # As the link has it: nothing is shared with the worker.
-        self.shard.sockets.heard([v.unpack(v.pack(list(word)), 1 << 20) for word in words])
+        self.shard.sockets.received(received_by_worker(m.RouterBatch(0, messages, [])).messages)
 
     def event(self, exclude: str = "") -> None:
-        self.words.append((v.EVENT, ROOM, 0, f"event {self.events}", exclude))
+        self.messages.append(m.Event(ROOM, 0, f"event {self.events}", exclude))
         self.events += 1
 
 
@@ -70,7 +71,7 @@ class Device:
     def hear(self, text: str) -> None:
         if text.startswith("joined "):
             _, status, members = text.split(" ", 2)
-            assert status == str(v.OK)
+            assert status == str(m.OK)
             assert self.members is None
             self.members = json.loads(members) or {}
             if self.user is not None:
@@ -123,7 +124,7 @@ def subscribed(shard: Shard, many: int) -> list[Talker]:
 
 
 def events(shard: Shard, *bodies: str) -> None:
-    shard.sockets.heard([(v.EVENT, ROOM, 0, body, "") for body in bodies])
+    shard.sockets.received([m.Event(ROOM, 0, body, "") for body in bodies])
 
 
 def run(shard: Shard) -> int:
@@ -248,15 +249,15 @@ def test_a_descriptor_that_is_used_again_hears_nothing_of_its_former_owner(shard
 def test_an_event_s_answer_to_who_reads_comes_behind_it(shard: Shard) -> None:
     talkers = subscribed(shard, 7)
     talkers[6].say("read")
-    shard.sockets.heard([(v.EVENT, ROOM, v.LAST, "one", ""), (v.EVENT, ROOM, v.LAST, "two", "")])
+    shard.sockets.received([m.Event(ROOM, m.LAST, "one", ""), m.Event(ROOM, m.LAST, "two", "")])
     run(shard)
     assert [talkers[6].hear() for _ in range(3)] == ["one", "heard", "two"]
 
 
 def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: Shard) -> None:
     talkers = [shard.talker("join") for _ in range(9)]
-    (call,) = [word[1] for word in shard.said()]
-    shard.sockets.heard([(v.ANSWER, call, v.OK, None), (v.EVENT, ROOM, 0, "one", "")])
+    (call,) = [one.number for one in shard.said()]
+    shard.sockets.received([m.Reply(call, m.OK, None), m.Event(ROOM, 0, "one", "")])
     assert sum(connection.call != 0 for connection in shard.sockets.connections.values()) == 7
     talkers[8].say("hello")
     assert run(shard) >= 4
@@ -268,14 +269,14 @@ def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: 
 
 def test_who_reads_the_last_event_behind_its_answer_does_not_hear_it_twice(shard: Shard) -> None:
     first, second, third = (shard.talker("join") for _ in range(3))
-    (call,) = [word[1] for word in shard.said()]
-    shard.sockets.heard([(v.ANSWER, call, v.OK, None)])
+    (call,) = [one.number for one in shard.said()]
+    shard.sockets.received([m.Reply(call, m.OK, None)])
     waiting = shard.sockets.connections[third.fd]
     assert waiting.call  # its turn has not come
     for talker in (first, second):
         assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
     waiting.session.reads = True  # type: ignore[union-attr]
-    shard.sockets.heard([(v.EVENT, ROOM, v.LAST, "kept", ""), (v.EVENT, ROOM, 0, "not kept", "")])
+    shard.sockets.received([m.Event(ROOM, m.LAST, "kept", ""), m.Event(ROOM, 0, "not kept", "")])
     run(shard)
     shard.answer(b"kept")
     assert [third.hear() for _ in range(4)] == ["asked", "joined 0 null", "not kept", "read kept"]

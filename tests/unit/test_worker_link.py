@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import trio
 import zmq
-from support.common import Rig, held_as_words, in_rig
+from support.common import Rig, announced, array, in_rig
 
 from farm.worker.link import WorkerLink
-from router.common import messages as v
+from router.common import messages as m
 from router.common.link_address import LinkError, address
 from router.common.settings import LinkOptions
+from router.common.wire import NEWEST
 from router.link import RouterLink
 from router.store.base import Reads, Results, StoreError, Writes
 
@@ -32,7 +33,7 @@ class Ends:
         self.options = options
         self.zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.held: list[bytes] = []
-        self.channels: list[list[Any]] = []
+        self.channels: list[list[m.HeldChannel]] = []
         self.heard: list[Any] = []
         self.router: RouterLink | None = RouterLink(self.zmq, where, rig.hub, options)
         self.worker = WorkerLink(
@@ -43,7 +44,7 @@ class Ends:
             b"incarnat",
             4711,
             self.heard.extend,
-            lambda: held_as_words(self.held),
+            lambda: announced(self.held),
             lambda: list(self.channels),
         )
         rig.flush = self.pump
@@ -58,7 +59,7 @@ class Ends:
 
     def say(self, *words: Any) -> None:
         """One batch."""
-        self.worker.words.extend(words)
+        self.worker.messages.extend(words)
         self.worker.pump()
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -122,14 +123,14 @@ async def test_a_worker_joins_and_is_heard_and_told(rig: Rig, tmp_path: Path) ->
         (peer,) = rig.hub.peers.values()
         assert (peer.lease.shard, peer.lease.incarnation, peer.pid) == (3, b"incarnat", 4711)
         await ends.until(lambda: peer.snapshot == {"connections": 0})
-        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        ends.say(m.Call(1, m.Attach(DEVICE, "", m.EVERYTHING, 0)))
         await ends.until(lambda: ends.heard)
-        assert ends.heard == [[v.ANSWER, 1, v.OK, [[], None]]]
+        assert ends.heard == [m.Reply(1, m.OK, [[], None])]
         outcome = rig.push(DEVICE, "a", 1, body="\N{PUSHPIN}\0")
         await ends.until(lambda: len(ends.heard) == 2)
-        kind, number, *rest = ends.heard[1]
-        assert (kind, rest) == (v.DELIVER, [DEVICE, "a", 1, "\N{PUSHPIN}\0"])
-        ends.say((v.RESULT, number, v.WRITTEN))
+        number = ends.heard[1].number
+        assert ends.heard[1] == m.Deliver(number, DEVICE, "a", 1, "\N{PUSHPIN}\0")
+        ends.say(m.Result(number, m.WRITTEN))
         await ends.until(lambda: outcome)
         await ends.until(lambda: ends.worker.unconfirmed == 0)
 
@@ -137,13 +138,13 @@ async def test_a_worker_joins_and_is_heard_and_told(rig: Rig, tmp_path: Path) ->
 @in_rig()
 async def test_what_is_not_durable_is_said_again_to_another_router(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        ends.say((v.ACK, DEVICE, [["confirmed", 1]]))
+        ends.say(m.Ack(DEVICE, [["confirmed", 1]]))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
         rig.store.hold()
-        ends.say((v.ACK, DEVICE, [["heard", 1]]))
+        ends.say(m.Ack(DEVICE, [["heard", 1]]))
         await ends.until(lambda: rig.hub.counters.acks == 2)
         ends.router_goes()
-        ends.say((v.ACK, DEVICE, [["never heard", 1]]))
+        ends.say(m.Ack(DEVICE, [["never heard", 1]]))
         ends.held = [bytes([number]) * 16 for number in range(5)]
         assert ends.worker.unconfirmed == 2
         assert ends.worker.lag > 0
@@ -166,7 +167,7 @@ async def test_who_lost_its_lease_joins_again_at_its_next_beat(rig: Rig, tmp_pat
         rig.hub.lose(peer, "test")
         rig.push(DEVICE, "missed", 1)
         await ends.until(lambda: ends.heard)
-        assert {tuple(word[:2]) for word in ends.heard} == {(v.DELIVER_STORED, DEVICE)}
+        assert {(type(one), one.device) for one in ends.heard} == {(m.DeliverStored, DEVICE)}
         assert rig.hub.map.device(DEVICE) is not None
         assert rig.hub.map.device(DEVICE) is not peer.lease
 
@@ -174,21 +175,21 @@ async def test_who_lost_its_lease_joins_again_at_its_next_beat(rig: Rig, tmp_pat
 @in_rig()
 async def test_very_many_devices_are_announced_in_parts(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        ends.held = [number.to_bytes(16, "big") for number in range(2 * v.ANNOUNCE_CHUNK + 1)]
+        ends.held = [number.to_bytes(16, "big") for number in range(2 * m.ANNOUNCE_CHUNK + 1)]
         (peer,) = rig.hub.peers.values()
         rig.hub.lose(peer, "test")
         await ends.until(lambda: len(rig.hub.map) == len(ends.held))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
         (peer,) = rig.hub.peers.values()
-        assert peer.lease.devices == 2 * v.ANNOUNCE_CHUNK + 1
+        assert peer.lease.devices == 2 * m.ANNOUNCE_CHUNK + 1
         assert peer.seen >= 3
 
 
 @in_rig()
 async def test_channels_are_announced_with_their_members_to_who_does_not_know_them(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        label = v.channel_label("pusher", "app", "presence-room")
-        ends.channels = [[[DEVICE, label, 2, [["ann", "{}"]]]], [[DEVICE, label, 2, [["bob", ""]]]]]
+        label = m.channel_label("pusher", "app", "presence-room")
+        ends.channels = [[m.HeldChannel(DEVICE, label, 2, [one])] for one in (("ann", "{}"), ("bob", ""))]
         ends.held = [b"e" * 16]
         (peer,) = rig.hub.peers.values()
         rig.hub.lose(peer, "test")
@@ -198,7 +199,7 @@ async def test_channels_are_announced_with_their_members_to_who_does_not_know_th
         rig.hub.publish(DEVICE, "event", 0)
         ends.pump()
         await ends.until(lambda: ends.heard)
-        assert ends.heard == [[v.EVENT, DEVICE, 0, "event", ""]]
+        assert ends.heard == [m.Event(DEVICE, 0, "event", "")]
 
 
 @in_rig()
@@ -209,7 +210,7 @@ async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
         monkeypatch.setattr("farm.worker.link._PUMP_S", 0.0)
         (peer,) = rig.hub.peers.values()
         for number in range(20):  # a message each
-            peer.words.append((v.TERMINATE, DEVICE, number, ""))
+            peer.outbox.append(m.Terminate(DEVICE, number, ""))
             rig.hub.dirty[peer.identity] = peer
             assert ends.router is not None
             ends.router.pump()
@@ -220,7 +221,7 @@ async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
                 assert len(ends.heard) <= before + 1
                 assert ends.worker.behind == (len(ends.heard) > before)
                 await trio.lowlevel.checkpoint()
-        assert [word[2] for word in ends.heard] == list(range(20))
+        assert [one.code for one in ends.heard] == list(range(20))
 
 
 @in_rig()
@@ -229,7 +230,7 @@ async def test_a_worker_is_saturated_until_what_it_said_is_durable(rig: Rig, tmp
         rig.store.hold()
         for number in range(3):
             assert not ends.worker.saturated
-            ends.say((v.ACK, DEVICE, [["a", number]]))
+            ends.say(m.Ack(DEVICE, [["a", number]]))
         assert ends.worker.saturated
         rig.store.release()
         await ends.until(lambda: not ends.worker.saturated)
@@ -240,7 +241,7 @@ async def test_a_worker_is_saturated_until_what_it_said_is_durable(rig: Rig, tmp
 async def test_a_worker_that_has_gone_is_found_out_by_what_is_said_to_it(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
         other = WorkerLink(
-            ends.zmq, ends.where, ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: held_as_words([DEVICE])
+            ends.zmq, ends.where, ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: announced([DEVICE])
         )
         ends.held = []
         with trio.fail_after(HANG_S):
@@ -266,7 +267,7 @@ async def hear(socket: zmq.Socket[bytes]) -> Any:
     with trio.fail_after(HANG_S):
         while not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             await trio.lowlevel.wait_readable(socket.getsockopt(zmq.FD))
-    return v.unpack(socket.recv(), 10_000)
+    return NEWEST.of_router(socket.recv(), 10_000)
 
 
 @pytest.mark.parametrize(
@@ -274,15 +275,15 @@ async def hear(socket: zmq.Socket[bytes]) -> Any:
     [
         b"",
         b"\xc1",
-        v.pack([99]),
-        v.pack([v.READY]),
-        v.pack([v.READY, 99, 0, b"", 0]),
-        v.pack([v.ASK_STATUS]),
-        v.pack({"a": 1}),
+        NEWEST.encode([99]),
+        NEWEST.encode(array(m.Ready)),
+        NEWEST.encode(m.Ready(99, 0, b"", 0, 99)),
+        NEWEST.encode(array(m.AskStatus)),
+        NEWEST.encode({"a": 1}),
         b"\x91\x81\x90\x01",
         b"\x91" * 100_000,
-        [b"", v.pack([v.ASK_STATUS, 6])],
-        [v.pack([v.ASK_STATUS, 6]), b"one part", b"too many"],
+        [b"", NEWEST.encode(m.AskStatus(6))],
+        [NEWEST.encode(m.AskStatus(6)), b"one part", b"too many"],
     ],
 )
 @in_rig()
@@ -291,13 +292,13 @@ async def test_nonsense_on_the_link_harms_nobody_else(rig: Rig, tmp_path: Path, 
         stranger = ends.zmq.socket(zmq.DEALER)
         stranger.connect(ends.where)
         stranger.send_multipart(message if isinstance(message, list) else [message])
-        stranger.send(v.pack([v.ASK_STATUS, 7]))
+        stranger.send(NEWEST.encode(m.AskStatus(7)))
         answers = [await hear(stranger)]
-        if answers[0] == [v.REJOIN]:  # it spoke before it joined
+        if answers[0] == m.Rejoin():  # it spoke before it joined
             answers.append(await hear(stranger))
-        assert answers[-1] == [v.STATUS, 7, {}]
+        assert answers[-1] == m.Status(7, {})
         stranger.close(linger=0)
-        ends.say((v.ACK, DEVICE, [["a", 1]]))
+        ends.say(m.Ack(DEVICE, [["a", 1]]))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
         assert len(rig.hub.peers) == 1
         assert rig.hub.counters.acks == 1
@@ -312,7 +313,7 @@ def test_an_address_that_no_unix_socket_can_have_is_told(tmp_path: Path) -> None
 @in_rig()
 async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path, max_message_bytes=65_536) as ends:
-        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        ends.say(m.Call(1, m.Attach(DEVICE, "", m.EVERYTHING, 0)))
         await ends.until(lambda: ends.heard)
         ends.heard.clear()
         for number in range(40):
@@ -320,7 +321,7 @@ async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path
         rig.push(DEVICE, "longer than any message", 1, body="x" * 70_000, wait=False)
         rig.push(DEVICE, "last", 1, wait=False)
         await ends.until(lambda: len(ends.heard) == 41)
-        assert [word[3] for word in ends.heard] == [*(f"slot-{number}" for number in range(40)), "last"]
+        assert [one.slot for one in ends.heard] == [*(f"slot-{number}" for number in range(40)), "last"]
         assert rig.hub.counters.words_too_long == 1
         assert rig.hub.counters.leases_lost == 0
         assert ends.worker.joined
@@ -340,24 +341,24 @@ async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: 
             while len(heard) < count:
                 link.pump()
                 while worker.poll(0):
-                    heard.append(v.unpack(worker.recv(), 65_536))
+                    heard.append(NEWEST.of_router(worker.recv(), 65_536))
                 await trio.sleep(0.001)
 
     try:
-        worker.send(v.pack([v.READY, v.PROTOCOL, 0, b"incarnat", 1]))
+        worker.send(NEWEST.encode(m.Ready(m.PROTOCOL, 0, b"incarnat", 1, m.PROTOCOL)))
         await hears(1)
-        rig.hub.heard(b"w0", [v.BATCH, 1, [[v.ATTACH, 1, DEVICE, "", 0, 0]]])
+        rig.hub.received(b"w0", NEWEST.encode(m.WorkerBatch(1, [m.Call(1, m.Attach(DEVICE, "", 0, 0))])))
         await rig.settle()
         await hears(2)
         heard.clear()
         for number in range(40):
             rig.push(DEVICE, f"slot-{number}", 1, body="x" * 5000, wait=False)
-        rig.hub.heard(b"w0", [v.BATCH, 2, [[v.ACK, DEVICE, [["slot-0", 1]]]]])
+        rig.hub.received(b"w0", NEWEST.encode(m.WorkerBatch(2, [m.Ack(DEVICE, [["slot-0", 1]])])))
         await rig.settle()
-        while sum(len(message[2]) for message in heard) < 40:
+        while sum(len(batch.messages) for batch in heard) < 40:
             await hears(len(heard) + 1)
         assert len(heard) > 3
-        assert [message[1] for message in heard] == [1] * (len(heard) - 1) + [2]
+        assert [batch.confirmed for batch in heard] == [1] * (len(heard) - 1) + [2]
     finally:
         link.close()
         worker.close(linger=0)
@@ -368,31 +369,33 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.bind(address(tmp_path))
-    worker = WorkerLink(context, address(tmp_path), LinkOptions(), 3, b"incarnat", 4711, lambda words: None, tuple)
+    worker = WorkerLink(context, address(tmp_path), LinkOptions(), 3, b"incarnat", 4711, lambda messages: None, tuple)
 
-    def next_message() -> tuple[bytes, list[Any]]:
+    def next_envelope() -> tuple[bytes, m.OfWorker]:
         assert router.poll(HANG_S * 1000)
         identity, data = router.recv_multipart()
-        return identity, v.unpack(data, 1000)
+        return identity, NEWEST.of_worker(data, 1000)
 
     try:
         for number in range(2):
-            worker.words.append((v.DETACH, bytes([number]) * 16))
+            worker.messages.append(m.Detach(bytes([number]) * 16))
             worker.pump()
             worker.beat({})  # READY once more: the first may have gone with a router
         worker.pump()
-        identity, first = next_message()
-        assert [first[0], next_message()[1][0]] == [v.READY, v.READY]
+        identity, first = next_envelope()
+        assert [type(first), type(next_envelope()[1])] == [m.Ready, m.Ready]
         while router.poll(100):
-            assert next_message()[1][0] == v.READY
+            assert type(next_envelope()[1]) is m.Ready
         assert worker.unconfirmed == 2
-        router.send_multipart([identity, v.pack([v.WELCOME, b"router-1"])])
+        router.send_multipart([identity, NEWEST.encode(m.Welcome(b"router-1", m.PROTOCOL))])
         deadline = time.monotonic() + HANG_S
         while not worker.joined and time.monotonic() < deadline:
             worker.pump()
             time.sleep(0.01)
         worker.pump()
-        assert [next_message()[1][:2] for _ in range(2)] == [[v.BATCH, 1], [v.BATCH, 2]]
+        assert [next_envelope()[1] for _ in range(2)] == [
+            m.WorkerBatch(number + 1, [m.Detach(bytes([number]) * 16)]) for number in range(2)
+        ]
     finally:
         worker.close()
         context.destroy(linger=0)
@@ -401,16 +404,16 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
 @in_rig()
 async def test_what_cannot_be_packed_is_dropped_and_the_rest_is_said(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        ends.say(m.Call(1, m.Attach(DEVICE, "", m.EVERYTHING, 0)))
         await ends.until(lambda: ends.heard)
         ends.heard.clear()
         for number, body in enumerate(("first", "half a character: \ud83d", "last")):
             rig.push(DEVICE, f"slot-{number}", 1, body=body, wait=False, ttl=0)
         rig.push(DEVICE, "version", 2**64, wait=False, ttl=0)
         rig.hub.on_status(lambda: {"well": object()})
-        rig.hub.heard(b"supervisor", [v.ASK_STATUS, 1])
+        rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(1)))
         await ends.until(lambda: len(ends.heard) == 2)
-        assert [word[5] for word in ends.heard] == ["first", "last"]
+        assert [one.body for one in ends.heard] == ["first", "last"]
         assert rig.hub.counters.words_dropped == 2
         assert rig.hub.counters.leases_lost == 0
 
@@ -429,14 +432,14 @@ async def test_what_was_acknowledged_while_the_disk_was_full_does_not_come_again
 
     rig.store.apply = apply_unless_full  # type: ignore[method-assign]
     async with linked(rig, tmp_path) as ends:
-        ends.say((v.ATTACH, 1, DEVICE, "", v.EVERYTHING, 0))
+        ends.say(m.Call(1, m.Attach(DEVICE, "", m.EVERYTHING, 0)))
         await ends.until(lambda: bool(ends.heard))
         for slot in "abc":
             rig.push(DEVICE, slot, 1, wait=False)
         await ends.until(lambda: len(ends.heard) == 4)
         await rig.settle()
         full = True
-        ends.say((v.ACK, DEVICE, [["a", 1], ["b", 1]]))
+        ends.say(m.Ack(DEVICE, [["a", 1], ["b", 1]]))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
         ends.router_goes()
         rig.committer._unremoved.clear()  # it died with its router
@@ -444,7 +447,7 @@ async def test_what_was_acknowledged_while_the_disk_was_full_does_not_come_again
         ends.held = [DEVICE]
         ends.router_comes()
         await ends.until(lambda: rig.hub.tick() is None and ends.heard)  # a read that failed is made once more
-        assert [(word[0], [item[0] for item in word[2]]) for word in ends.heard] == [(v.DELIVER_STORED, ["c"])]
+        assert [[item.slot for item in one.items] for one in ends.heard] == [["c"]]
         rig.committer._unremoved.clear()
         full = False
         await ends.until(lambda: not ends.worker._unkept)

@@ -9,7 +9,7 @@ from support.pager import CHANNEL, KEY
 from support.shard import DEVICES, NAME, OTHER, ROOM, Shard, Talker
 
 from farm.worker.frames import CLOSE
-from router.common import messages as v
+from router.common import messages as m
 from router.common.poller import INPUT, WRITE
 
 
@@ -22,44 +22,44 @@ def shard() -> Iterator[Shard]:
 
 def test_a_delivery_without_a_number_has_no_result(shard: Shard) -> None:
     device = shard.device()
-    shard.sockets.heard([(v.DELIVER, 0, KEY, CHANNEL, 1, None), (v.DELIVER, 0, b"x" * 16, ":", 1, None)])
+    shard.sockets.received([m.Deliver(0, KEY, CHANNEL, 1, None), m.Deliver(0, b"x" * 16, ":", 1, None)])
     assert json.loads(device.recv())["channelID"] == CHANNEL
     assert shard.said() == []
 
 
 def test_a_delivery_with_a_number_has_one_also_where_the_device_cannot_take_it_now(shard: Shard) -> None:
     device = shard.device()
-    shard.sockets.heard([(v.DELIVER, number, KEY, CHANNEL, number, None) for number in (1, 2, 3)])
-    shard.sockets.heard([(v.DELIVER, 4, b"x" * 16, ":", 1, None)])
+    shard.sockets.received([m.Deliver(number, KEY, CHANNEL, number, None) for number in (1, 2, 3)])
+    shard.sockets.received([m.Deliver(4, b"x" * 16, ":", 1, None)])
     assert [json.loads(device.recv())["version"] for _ in range(2)] == [1, 2]
     assert shard.said() == [
-        (v.RESULT, 1, v.WRITTEN),
-        (v.RESULT, 2, v.WRITTEN),
-        (v.RESULT, 3, v.NOT_HERE),
-        (v.RESULT, 4, v.NOT_HERE),
+        m.Result(1, m.WRITTEN),
+        m.Result(2, m.WRITTEN),
+        m.Result(3, m.NOT_HERE),
+        m.Result(4, m.NOT_HERE),
     ]
 
 
 def test_broadcasts_are_told_at_the_next_tick_and_compared_when_the_link_is_new(shard: Shard) -> None:
     device = shard.device()
-    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2"), (v.BROADCAST, "nobody's", "a", "3")])
+    shard.sockets.received([m.Broadcast(DEVICES, "a", "2"), m.Broadcast("nobody's", "a", "3")])
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
     assert [keys for keys, _ in shard.sockets.welcomed()] == [[KEY]]
-    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2")])
+    shard.sockets.received([m.Broadcast(DEVICES, "a", "2")])
     shard.sockets.tick()
-    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "3"), (v.BROADCASTS_SENT,)])
+    shard.sockets.received([m.Broadcast(DEVICES, "a", "3"), m.BroadcastsSent()])
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "3"}}
     assert shard.said() == []
 
 
 def test_a_broadcasts_that_the_router_does_not_tell_again_is_no_more(shard: Shard) -> None:
-    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2"), (v.BROADCASTS_SENT,)])
+    shard.sockets.received([m.Broadcast(DEVICES, "a", "2"), m.BroadcastsSent()])
     shard.sockets.welcomed()
-    shard.sockets.heard([(v.BROADCASTS_SENT,)])
+    shard.sockets.received([m.BroadcastsSent()])
     device = shard.device()
-    shard.sockets.heard([(v.BROADCAST, DEVICES, "a", "2")])  # new again: so it is told, though the version is the same
+    shard.sockets.received([m.Broadcast(DEVICES, "a", "2")])  # new again: so it is told, though the version is the same
     shard.sockets.tick()
     assert json.loads(device.recv()) == {"messageType": "broadcast", "broadcasts": {"a": "2"}}
 
@@ -102,7 +102,7 @@ def test_events_reach_subscribers_once_they_have_been_answered(shard: Shard) -> 
     assert second.hears_nothing()
     assert third.hear() == "again"
     third.say("part")
-    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+    assert shard.said() == [m.Unsubscribe(ROOM)]
     shard.event("to nobody")
     assert third.hear() == "parted"
     assert third.hears_nothing()
@@ -143,40 +143,42 @@ def test_members_are_told_to_all_but_themselves(shard: Shard) -> None:
     shard.answer({"ann": "A"})
     assert [ann.hear(), ann.hear()] == ["asked", 'joined 0 {"ann": "A"}']
     bob = shard.talker("join bob")
-    ((_, number, *enter),) = shard.said()
-    assert enter == [ROOM, "bob", "info of bob", 2]
-    shard.sockets.heard(
+    (sent,) = shard.said()
+    number = sent.number
+    assert sent.request == m.PresenceJoin(ROOM, "bob", "info of bob", 2)
+    shard.sockets.received(
         [
-            (v.MEMBERS, ROOM, False, [["bob", "B"]], []),
-            (v.ANSWER, number, v.OK, {"ann": "A", "bob": "B"}),
+            m.Members(ROOM, False, [("bob", "B")], []),
+            m.Reply(number, m.OK, {"ann": "A", "bob": "B"}),
         ]
     )
     assert ann.hear() == f"{NAME} + bob (B)"
     assert [bob.hear(), bob.hear()] == ["asked", 'joined 0 {"ann": "A", "bob": "B"}']
     twin = shard.talker("join bob")
     assert [twin.hear(), twin.hear()] == ["asked", 'joined 0 {"ann": "A", "bob": "B"}']
-    shard.sockets.heard([(v.MEMBERS, ROOM, True, [["ann", "A"], ["bob", "B"], ["eve", "E"]], [])])
-    shard.sockets.heard([(v.MEMBERS, ROOM, True, [["ann", "A"], ["bob", "B"]], [])])
+    shard.sockets.received([m.Members(ROOM, True, [("ann", "A"), ("bob", "B"), ("eve", "E")], [])])
+    shard.sockets.received([m.Members(ROOM, True, [("ann", "A"), ("bob", "B")], [])])
     for talker in (ann, bob, twin):
         assert [talker.hear(), talker.hear()] == [f"{NAME} + eve (E)", f"{NAME} - eve"]
     bob.go()
     twin.go()
-    assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "bob")]
+    assert shard.said() == [m.PresenceLeave(ROOM, "bob")]
     full = shard.talker("join joe")
-    shard.answer(status=v.FULL)
+    shard.answer(status=m.FULL)
     assert [full.hear(), full.hear()] == ["asked", "joined 3 null"]
     assert ann.hears_nothing()
 
 
 def test_who_goes_while_it_waits_is_forgotten(shard: Shard) -> None:
     talker = shard.talker("join ann")
-    _, (_, number, *_) = shard.said()
+    _, sent = shard.said()
+    number = sent.number
     talker.go()
     # It is read again only when the answer is here; but a reset is seen at once.
     if talker.here:
         shard.sockets.output.drop(shard.sockets.connections[talker.fd])
-    assert shard.said() == [(v.PRESENCE_LEAVE, ROOM, "ann"), (v.UNSUBSCRIBE, ROOM)]
-    shard.sockets.heard([(v.ANSWER, number, v.OK, {"ann": "A"})])
+    assert shard.said() == [m.PresenceLeave(ROOM, "ann"), m.Unsubscribe(ROOM)]
+    shard.sockets.received([m.Reply(number, m.OK, {"ann": "A"})])
     assert len(shard.sockets.subscriptions) == 0
 
 
@@ -189,22 +191,24 @@ def test_all_of_an_address_are_dismissed_those_in_sight_and_the_hidden(shard: Sh
     assert hidden.hears_nothing()
     assert [seen.hear(), seen.hear(), seen.hear()] == ["asked", "joined 0 null", "not for the hidden"]
     shard.said()
-    shard.sockets.heard([(v.TERMINATE, ROOM, 4009, "terminated"), (v.TERMINATE, OTHER, 4009, "nobody")])
+    shard.sockets.received([m.Terminate(ROOM, 4009, "terminated"), m.Terminate(OTHER, 4009, "nobody")])
     for talker in (hidden, seen):
         assert talker.frame() == (CLOSE, (4009).to_bytes(2, "big") + b"terminated")
     assert other.hears_nothing()
-    assert shard.said() == [(v.UNSUBSCRIBE, ROOM)]
+    assert shard.said() == [m.Unsubscribe(ROOM)]
 
 
 def test_of_many_readers_of_a_record_one_asks_and_who_comes_later_asks_anew(shard: Shard) -> None:
     first, *later = talkers = [shard.talker("read") for _ in range(3)]
-    ((kind, number, *rest),) = shard.said()
-    assert (kind, rest) == (v.READ, ["space", ROOM])
-    shard.sockets.heard([(v.ANSWER, number, v.OK, b"old")])
+    (sent,) = shard.said()
+    number = sent.number
+    assert sent.request == m.Read("space", ROOM)
+    shard.sockets.received([m.Reply(number, m.OK, b"old")])
     assert first.hear() == "read old"
-    ((_, again, *_),) = shard.said()
+    (sent,) = shard.said()
+    again = sent.number
     later[0].go()
-    shard.sockets.heard([(v.ANSWER, again, v.OK, b"new"), (v.ANSWER, number, v.OK, b"said twice")])
+    shard.sockets.received([m.Reply(again, m.OK, b"new"), m.Reply(number, m.OK, b"said twice")])
     assert later[1].hear() == "read new"
     assert shard.said() == []
     talkers[0].say("read")
@@ -215,7 +219,7 @@ def test_of_many_readers_of_a_record_one_asks_and_who_comes_later_asks_anew(shar
 def joined(shard: Shard) -> Talker:
     """A talker that events reach."""
     talker = shard.talker("join")
-    if any(word[0] == v.SUBSCRIBE for word in shard.words):
+    if any(isinstance(one, m.Call) for one in shard.messages):
         shard.answer()
     assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
     return talker
@@ -225,19 +229,21 @@ def test_a_last_event_that_came_before_the_answer_is_the_answer(shard: Shard) ->
     first, second, third, idle = (joined(shard) for _ in range(4))
     for talker in (first, second, third):
         talker.say("read")
-    ((_, number, *_),) = shard.said()
+    (sent,) = shard.said()
+    number = sent.number
     shard.event("kept nowhere")
-    shard.event("the last", offset=v.LAST)
+    shard.event("the last", offset=m.LAST)
     for talker in (first, second, third):
         assert [talker.hear() for _ in range(3)] == ["kept nowhere", "the last", "heard"]
-    shard.sockets.heard([(v.ANSWER, number, v.OK, b"the last, or older")])
+    shard.sockets.received([m.Reply(number, m.OK, b"the last, or older")])
     assert shard.said() == []
     assert [idle.hear(), idle.hear()] == ["kept nowhere", "the last"]
     assert all(talker.hears_nothing() for talker in (first, second, third, idle))
     first.say("read")
-    ((_, again, *_),) = shard.said()
+    (sent,) = shard.said()
+    again = sent.number
     assert again != number
-    shard.sockets.heard([(v.ANSWER, again, v.OK, b"the last")])
+    shard.sockets.received([m.Reply(again, m.OK, b"the last")])
     assert first.hear() == "read the last"
 
 
@@ -245,14 +251,15 @@ def test_after_a_lease_that_ended_the_answer_may_be_newer_than_the_event(shard: 
     stale, current, gone = (joined(shard) for _ in range(3))
     for talker in (stale, gone):
         talker.say("read")
-    ((_, number, *_),) = shard.said()
-    shard.event("sent in the old lease", offset=v.LAST)
+    (sent,) = shard.said()
+    number = sent.number
+    shard.event("sent in the old lease", offset=m.LAST)
     for talker in (stale, gone):
         assert [talker.hear(), talker.hear()] == ["sent in the old lease", "heard"]
     assert current.hear() == "sent in the old lease"
     gone.go()
     list(shard.sockets.welcomed())
-    shard.sockets.heard([(v.ANSWER, number, v.OK, b"published meanwhile"), (v.ANSWER, number, v.OK, b"said twice")])
+    shard.sockets.received([m.Reply(number, m.OK, b"published meanwhile"), m.Reply(number, m.OK, b"said twice")])
     assert stale.hear() == "read published meanwhile"
     assert stale.hears_nothing()
     assert current.hears_nothing()  # it has not asked
@@ -261,11 +268,12 @@ def test_after_a_lease_that_ended_the_answer_may_be_newer_than_the_event(shard: 
 def test_in_the_new_lease_an_event_is_as_new_as_the_answer_again(shard: Shard) -> None:
     talker = joined(shard)
     talker.say("read")
-    ((_, number, *_),) = shard.said()
-    shard.event("read one", offset=v.LAST)
+    (sent,) = shard.said()
+    number = sent.number
+    shard.event("read one", offset=m.LAST)
     list(shard.sockets.welcomed())
-    shard.event("newer", offset=v.LAST)
-    shard.sockets.heard([(v.ANSWER, number, v.OK, b"one")])
+    shard.event("newer", offset=m.LAST)
+    shard.sockets.received([m.Reply(number, m.OK, b"one")])
     assert [talker.hear() for _ in range(3)] == ["read one", "heard", "newer"]
     assert talker.hears_nothing()
 
@@ -273,10 +281,11 @@ def test_in_the_new_lease_an_event_is_as_new_as_the_answer_again(shard: Shard) -
 def test_what_was_heard_is_not_said_again_after_the_link_was_renewed(shard: Shard) -> None:
     talker = joined(shard)
     talker.say("read")
-    ((_, number, *_),) = shard.said()
-    shard.event("read one", offset=v.LAST)
+    (sent,) = shard.said()
+    number = sent.number
+    shard.event("read one", offset=m.LAST)
     list(shard.sockets.welcomed())
-    shard.sockets.heard([(v.ANSWER, number, v.OK, b"one")])
+    shard.sockets.received([m.Reply(number, m.OK, b"one")])
     assert [talker.hear() for _ in range(2)] == ["read one", "heard"]
     assert talker.hears_nothing()
 
@@ -284,11 +293,12 @@ def test_what_was_heard_is_not_said_again_after_the_link_was_renewed(shard: Shar
 def test_an_event_that_the_store_refused_does_not_have_the_one_before_said_again(shard: Shard) -> None:
     talker = joined(shard)
     talker.say("read")
-    ((_, number, *_),) = shard.said()
-    shard.event("read kept", offset=v.LAST)
-    shard.event("read refused", offset=v.LAST)
+    (sent,) = shard.said()
+    number = sent.number
+    shard.event("read kept", offset=m.LAST)
+    shard.event("read refused", offset=m.LAST)
     list(shard.sockets.welcomed())
-    shard.sockets.heard([(v.ANSWER, number, v.OK, b"kept")])
+    shard.sockets.received([m.Reply(number, m.OK, b"kept")])
     assert [talker.hear() for _ in range(3)] == ["read kept", "heard", "read refused"]
     assert talker.hears_nothing()
 
@@ -345,7 +355,7 @@ def test_what_waits_for_all_slow_subscribers_together_is_bounded() -> None:
         shard.sockets.tick()
         assert shard.counters.slow_closed == 5
         assert shard.counters.buffered == 0
-        assert shard.said()[-1] == (v.UNSUBSCRIBE, ROOM)
+        assert shard.said()[-1] == m.Unsubscribe(ROOM)
     finally:
         shard.close()
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.answers import Answer
 from router.core.channels import Channel
 from router.dialects.app_server import Context
@@ -413,7 +413,7 @@ class _AppSide:
     def _answer(self, call: _Call, answer: Response, kept: bool) -> None:
         reply = call.reply
         if kept:
-            self._records.when_durable(lambda status: reply(answer if status == v.OK else _NOT_KEPT))
+            self._records.when_durable(lambda status: reply(answer if status == m.OK else _NOT_KEPT))
         else:
             reply(answer)
 
@@ -451,7 +451,7 @@ class _AppSide:
             return
 
         def read(status: int, record: bytes | None) -> None:
-            if status != v.OK:
+            if status != m.OK:
                 call.reply(_NOT_READ)
                 return
             found["cache"] = None if record is None else self._cached(record)

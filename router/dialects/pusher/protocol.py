@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.answers import Answer, CloseCode, Table
 from router.common.option_texts import path_or_none
 from router.common.options import Section, option
@@ -64,7 +64,7 @@ class PusherOptions(Section):
     max_channels_an_event: int = option(100, "channels one event may go to", unit="channels", ge=1)
     max_batch: int = option(10, "events in one batch_events request", unit="events", ge=1)
     max_members: int = option(100, "users in one presence channel", unit="users", ge=1)
-    max_user_id: int = option(128, "id of a user", unit="characters", ge=1, le=v.MAX_USER_ID)
+    max_user_id: int = option(128, "id of a user", unit="characters", ge=1, le=m.MAX_USER_ID)
     max_user_info_bytes: int = option(1024, "user_info of a user, as JSON", unit="bytes", ge=2)
     max_watchlist: int = option(
         100, "users whose coming and going one signed-in user may watch", unit="users", ge=0, le=100
@@ -137,12 +137,12 @@ def is_cache(name: str) -> bool:
 
 def channel_address(app: str, name: str) -> bytes:
     """The address of an application's channel."""
-    return v.channel_key(NAME, app, name)
+    return m.channel_key(NAME, app, name)
 
 
 def label(app: str, name: str) -> str:
     """What SUBSCRIBE says to the router of a channel: by it the HTTP API lists channels."""
-    return v.channel_label(NAME, app, name)
+    return m.channel_label(NAME, app, name)
 
 
 _NUMERIC: Final = "#"  # begins no JSON

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from router.common import messages as v
+from router.common import messages as m
 from router.dialects import AdminContext
 
 _MAX_VERSION_BYTES: Final = 4096
@@ -60,9 +60,9 @@ class _Broadcasts:
         answer = await self._set_broadcast(key, value)
         if answer is None:
             raise _Refused(503, "the router does not answer; whether it was set is not known")
-        if answer["outcome"] == v.FULL:
+        if answer["outcome"] == m.FULL:
             raise _Refused(400, "ID or version is too long, or there are link.max_broadcasts already")
-        if answer["outcome"] != v.OK:
+        if answer["outcome"] != m.OK:
             raise _Refused(503, "the store failed, or link.max_broadcast_changes wait for it; it was not set")
         broadcasts: dict[str, str] = answer["broadcasts"]
         return broadcasts

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.answers import Answer
 from router.common.id_set import has
 from router.common.token import TokenError
@@ -295,7 +295,7 @@ class _AppSide:
             return
         device = opened[:16]
         slot, version = opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0]
-        self.messages.withdraw(device, slot, version, lambda status: reply(_DELETED if status == v.OK else _NOT_KEPT))
+        self.messages.withdraw(device, slot, version, lambda status: reply(_DELETED if status == m.OK else _NOT_KEPT))
 
 
 class _Message:
@@ -339,7 +339,7 @@ class _Message:
     def looked_up(self, status: int, record: bytes | None) -> None:
         """The device's record is there: keep the message if it has this channel."""
         app = self._app
-        if status != v.OK:
+        if status != m.OK:
             app.counters.pushes_refused += 1
             self._reply(_NOT_KEPT)
             return

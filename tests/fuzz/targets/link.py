@@ -14,23 +14,24 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
 import trio
 import trio.testing
 import zmq
-from support.common import LIMIT, Rig, settings_with
+from support.common import Rig, settings_with
 
 import farm.supervisor.status_link
-import router.common.messages
-import router.common.shapes
+import router.common.wire
 import router.core.channels
 import router.core.hub
 from farm.supervisor.status_link import StatusLink
 from fuzz.dialects import MODULES
 from fuzz.engine import Target
 from fuzz.structures import changed, json_lines
-from router.common import messages as v
+from router.common import messages as m
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
+from router.common.wire import NEWEST
 from router.core.pushes import DELIVERED
 from router.dialects import specs
 from router.dialects.app_server import Context
@@ -70,19 +71,19 @@ def hub(data: bytes) -> None:
 
     async def scenario(rig: Rig) -> None:
         other = rig.worker(1)
-        other.say((v.ATTACH, 1, _OTHER, "", 0, 0))
+        other.say(m.Call(1, m.Attach(_OTHER, "", 0, 0)))
         await rig.settle()
         other.take()
         worker = rig.worker(0)
         for line in data.split(b"\n")[:40]:
-            message = _message(line)
-            if message is None:
+            raw = _raw(line)
+            if raw is None:
                 continue
-            with suppress(v.VocabularyError):
-                rig.hub.heard(worker.identity, message)
+            with suppress(m.MessageError):
+                rig.hub.received(worker.identity, raw)
             await rig.settle()
             for peer in rig.hub.peers.values():
-                v.pack([v.WORDS, peer.confirmed, peer.words])
+                NEWEST.encode(m.RouterBatch(peer.confirmed, peer.outbox, peer.unkept))
             rig.hub.direct.clear()
         rig.hub.tick()
         if other.identity in rig.hub.peers:
@@ -102,63 +103,60 @@ def hub(data: bytes) -> None:
 async def _is_served(rig: Rig, other: Any) -> None:
     other.take()
     outcome = rig.push(_OTHER, "slot", 1)
-    delivered = [word for word in other.take() if word[0] == v.DELIVER]
+    delivered = [word for word in other.take() if isinstance(word, m.Deliver)]
     if delivered:  # else the first worker has reported that the device is connected
-        other.say((v.RESULT, delivered[0][1], v.WRITTEN))
+        other.say(m.Result(delivered[0].number, m.WRITTEN))
         await rig.settle()
         assert outcome == [DELIVERED], f"another worker's device is not served: {outcome}"
 
 
-def _message(line: bytes) -> Any:
-    if line.startswith(b"!raw "):
-        try:
-            return v.unpack(bytes.fromhex(line[5:].decode("ascii", "replace")), LIMIT)
-        except ValueError:
-            return None
+def _raw(line: bytes) -> bytes | None:
     try:
-        packed = v.pack(_value(json.loads(line)))
-    except Exception:  # not JSON, or what no worker could send
-        return None
-    try:
-        return v.unpack(packed, LIMIT)
-    except v.VocabularyError:
+        if line.startswith(b"!raw "):
+            return bytes.fromhex(line[5:].decode("ascii", "replace"))
+        return msgspec.msgpack.encode(_value(json.loads(line)))
+    except Exception:  # not JSON, or what nobody could say
         return None
 
 
-_WORDS: Final[tuple[list[Any], ...]] = (
-    [v.ATTACH, 7, "b:d", "simplepush.device", v.EVERYTHING, 5000],
-    [v.ATTACH, 8, "b:d", "", 0, 0],
-    [v.DETACH, "b:d"],
-    [v.ANNOUNCE, ["b:d", "b:o"], [[1, 0], [1, 6000]]],
-    [v.SUBSCRIBE, 9, "b:c", -1, "pusher\x003\x00news"],
-    [v.UNSUBSCRIBE, "b:c"],
-    [v.ANNOUNCE_CHANNELS, [["b:c", "pusher\x003\x00presence-a", 3, [["u", "{}"]]]]],
-    [v.RECORD, 10, "simplepush.device", "b:d", "b:xxxx", 60],
-    [v.FETCH, 11, "b:d", 5],
-    [v.ACK, "b:d", [["slot", 3]]],
-    [v.DROP, 12, "b:d", "slot"],
-    [v.PUBLISH, 13, "b:c", "body", 60, ""],
-    [v.RESULT, 1, v.WRITTEN],
-    [v.SET_ADD, 14, "webpush.device", "b:d", "b:m", "b:\0\0\0\1", 60, 3],
-    [v.SET_REMOVE, 15, "webpush.device", "b:d", "b:m"],
-    [v.COUNT, "b:c", 3],
-    [v.PRESENCE_JOIN, 16, "b:c", "u", "{}", 5],
-    [v.PRESENCE_LEAVE, "b:c", "u"],
-    [v.READ, 17, "pusher.cache", "b:c"],
-    [v.HAPPENED, "pusher\x003\x00news", "cache_miss", ""],
+def _json(envelope: m.Envelope) -> str:
+    return json.dumps(msgspec.to_builtins(envelope))
+
+
+_MESSAGES: Final[tuple[m.Message, ...]] = (
+    m.Call(7, m.Attach("b:d", "simplepush.device", m.EVERYTHING, 5000)),
+    m.Call(8, m.Attach("b:d", "", 0, 0)),
+    m.Detach("b:d"),
+    m.Announce(["b:d", "b:o"], [[1, 0], [1, 6000]]),
+    m.Call(9, m.Subscribe("b:c", -1, "pusher\x003\x00news")),
+    m.Unsubscribe("b:c"),
+    m.AnnounceChannels([["b:c", "pusher\x003\x00presence-a", 3, [["u", "{}"]]]]),
+    m.Call(10, m.Record("simplepush.device", "b:d", "b:xxxx", 60)),
+    m.Call(11, m.Fetch("b:d", 5)),
+    m.Ack("b:d", [["slot", 3]]),
+    m.Call(12, m.Drop("b:d", "slot")),
+    m.Call(13, m.Publish("b:c", "body", 60, "")),
+    m.Result(1, m.WRITTEN),
+    m.Call(14, m.SetAdd("webpush.device", "b:d", "b:m", "b:\0\0\0\1", 60, 3)),
+    m.Call(15, m.SetRemove("webpush.device", "b:d", "b:m")),
+    m.Counted("b:c", 3),
+    m.Call(16, m.PresenceJoin("b:c", "u", "{}", 5)),
+    m.PresenceLeave("b:c", "u"),
+    m.Call(17, m.Read("pusher.cache", "b:c")),
+    m.Happened("pusher\x003\x00news", "cache_miss", ""),
 )
 _LINES: Final = [
-    json.dumps(one)
+    _json(one)
     for one in (
-        *([v.BATCH, number + 1, [word, word]] for number, word in enumerate(_WORDS)),
-        [v.BATCH, 1, list(_WORDS)],
-        [v.BATCH, 2, [_WORDS[4], _WORDS[16], _WORDS[4], _WORDS[17]]],
-        [v.READY, v.PROTOCOL, 0, "b:i", 4711],
-        [v.READY, v.PROTOCOL, 1, "b:i", 4711],
-        [v.BEAT, {"connections": 1}],
-        [v.ASK_STATUS, 3],
-        [v.SET_BROADCAST, 4, "webpush", "key", "1"],
-        [v.SET_BROADCAST, 5, "webpush", "", None],
+        *(m.WorkerBatch(number + 1, [one, one]) for number, one in enumerate(_MESSAGES)),
+        m.WorkerBatch(1, list(_MESSAGES)),
+        m.WorkerBatch(2, [_MESSAGES[4], _MESSAGES[16], _MESSAGES[4], _MESSAGES[17]]),
+        m.Ready(m.PROTOCOL, 0, "b:i", 4711, m.PROTOCOL),
+        m.Ready(m.PROTOCOL, 1, "b:i", 4711, m.PROTOCOL),
+        m.Beat({"connections": 1}),
+        m.AskStatus(3),
+        m.SetBroadcast(4, "webpush", "key", "1"),
+        m.SetBroadcast(5, "webpush", "", None),
     )
 ] + ["!raw 9302", "!raw 82", "!raw c1", "!raw 920381a0c0", "!raw " + "91" * 2000 + "c0"]
 
@@ -187,7 +185,7 @@ def status(data: bytes) -> None:
                     raw = _raw(line)
                     if raw is not None:
                         router_end.send_multipart([identity, raw])
-                router_end.send_multipart([identity, v.pack([v.STATUS, 2, {"good": 1}])])
+                router_end.send_multipart([identity, NEWEST.encode(m.Status(2, {"good": 1}))])
                 with trio.fail_after(10):
                     link._number = 1
                     assert await link.ask() is not None, "it hears nothing any more"
@@ -199,20 +197,11 @@ def status(data: bytes) -> None:
     trio.run(main)
 
 
-def _raw(line: bytes) -> bytes | None:
-    try:
-        if line.startswith(b"!raw "):
-            return bytes.fromhex(line[5:].decode("ascii", "replace"))
-        return v.pack(_value(json.loads(line)))
-    except Exception:  # not JSON, or what no router could send
-        return None
-
-
 _STATUS: Final = [
-    json.dumps([v.STATUS, 1, {"router": {}, "workers": [], "pid": 1, "memory": 1}]),
-    json.dumps([v.STATUS, 1, None]),
-    json.dumps([v.STATUS, "1", []]),
-    json.dumps([v.STATUS, [1], {}]),
+    _json(m.Status(1, {"router": {}, "workers": [], "pid": 1, "memory": 1})),
+    _json(m.Status(1, None)),
+    _json(m.Status("1", [])),
+    _json(m.Status([1], {})),
     "!raw c1",
     "!raw 93cd",
     "!raw ",
@@ -300,7 +289,7 @@ TARGETS = (
     Target(
         "link",
         hub,
-        (router.core.hub, router.core.channels, router.common.shapes, router.common.messages),
+        (router.core.hub, router.core.channels, router.common.wire),
         tuple(line.encode() for line in _LINES),
         mutate=json_lines(_LINES),
     ),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from router.common import logs
-from router.common import messages as v
+from router.common import messages as m
 from router.common.position import LogSlice
 from router.dialects.pusher.applications import App, Webhook
 from router.dialects.pusher.protocol import PusherOptions
@@ -43,7 +43,7 @@ class Outbox:
         self._unix_time = unix_time
         self.app = app
         self.hook = hook
-        self.log = v.channel_key(SPACE, app.id, hook.url)
+        self.log = m.channel_key(SPACE, app.id, hook.url)
         self.wake: Callable[[], None] = lambda: None
         self.sent = 0
         self.dropped = 0

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from router.common import messages as v
+from router.common import messages as m
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
 from router.core.facades import Core
 from router.dialects.pusher.applications import App, Webhook
@@ -121,7 +121,7 @@ class Webhooks:
             # The data of an event is text; what a device sent as an object is told as its JSON.
             text = msgspec.json.decode(data, type=str) if data.startswith(b'"') else data.decode()
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise v.VocabularyError(f"a client event is a frame: {error}") from error
+            raise m.MessageError(f"a client event is a frame: {error}") from error
         told = {"channel": channel, "event": frame.event, "data": text, "socket_id": exclude}
         self._tell(app, "client_event", told if frame.user_id is None else told | {"user_id": str(frame.user_id)})
 
@@ -135,7 +135,7 @@ class Webhooks:
         """Application and channel; both empty if nobody is to hear of it."""
         if not self.needed or not label:
             return "", ""
-        dialect, app, channel = v.label_parts(label)
+        dialect, app, channel = m.label_parts(label)
         if dialect != NAME or channel.startswith("#") or app not in self._apps:
             return "", ""
         return app, channel
@@ -250,4 +250,4 @@ class _Kept:
 
     def __call__(self, status: int, end: AfterOffset | None) -> None:
         # If the store could not do it, the event is told all the same.
-        self._outbox.put(0 if end is None or status != v.OK else end.offset, self._text)
+        self._outbox.put(0 if end is None or status != m.OK else end.offset, self._text)
