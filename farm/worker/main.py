@@ -16,6 +16,7 @@ import zmq
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
 from farm.dialects import Context, DeviceSide, Dialect, further_listeners, further_ports, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
+from farm.worker.drain import drain
 from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health
 from farm.worker.link import WorkerLink
@@ -37,7 +38,6 @@ from router.dialects import app_server_reads, is_on
 from router.key_file import load_or_make_keys
 
 _TICK_S = 0.25
-_DRAIN_STEP_S = 0.05
 _LINGER_S = 0.002
 _SATURATED_WAIT_S = 0.05
 _FREEZE_EVERY = 2000
@@ -141,7 +141,13 @@ class Worker:
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
                 await stop.wait()
-                await self._drain()
+                self.notice()
+                await drain(
+                    self.sockets,
+                    self.link,
+                    self.settings.get(DrainOptions).seconds,
+                    self.settings.get(WorkerOptions).close_timeout,
+                )
                 nursery.cancel_scope.cancel()
         finally:
             self.sockets.drop_all()
@@ -228,35 +234,6 @@ class Worker:
         numbers["max_connections"] = self.limit
         numbers["draining"] = self.sockets.draining
         return numbers
-
-    async def _drain(self) -> None:
-        seconds = self.settings.get(DrainOptions).seconds
-        sockets = self.sockets
-        self.notice()
-        sockets.drain()
-        waiting = sockets.open_connections()
-        logs.event("worker.draining", connections=len(waiting), seconds=seconds)
-        total, closed, began = len(waiting), 0, time.monotonic()
-        while closed < total:
-            share = (time.monotonic() - began) / seconds if seconds > 0 else 1.0
-            upto = min(total, int(total * share) + 1)
-            sockets.begin_turn(time.monotonic())
-            for connection in waiting[closed:upto]:
-                sockets.let_go(connection)
-            closed = upto
-            self.link.pump()
-            if closed < total:
-                await trio.sleep(_DRAIN_STEP_S)
-        with trio.move_on_after(self.settings.get(WorkerOptions).close_timeout):
-            while len(sockets):
-                for connection in sockets.open_connections():
-                    sockets.let_go(connection)
-                self.link.pump()
-                await trio.sleep(_DRAIN_STEP_S)
-        with trio.move_on_after(1.0):
-            while self.link.unconfirmed and self.link.joined:
-                await trio.sleep(_DRAIN_STEP_S)
-        logs.event("worker.drained", closed=total)
 
 
 def _dialects(settings: Settings, tokens: Tokens, counters: WorkerCounters) -> list[tuple[DeviceSide, Dialect]]:
