@@ -154,6 +154,13 @@ class WorkerOptions(Section):
         unit="s",
         ge=0,
     )
+    accept_patience: float = option(
+        15.0,
+        "a connection that has waited there for longer is closed unanswered while fewer are accepted: its device "
+        "is about to give up (Firefox does after 20 s), and serving it delays the others until they do; 0: none is",
+        unit="s",
+        ge=0,
+    )
     keepalive: int = option(
         1800,
         "silence after which a device gets a WebSocket ping, to find out whether it is there; 0: none",

@@ -3,8 +3,9 @@
 Not while there is no room for them. And in a storm only as many as get their answers soon: what is let in beyond that
 waits behind what was let in before, on the device's time, until the device gives up and comes again. Then all work is
 for those that have gone. So where a turn through all that is ready takes longer than `worker.accept_lag`, or the router
-is behind by that, the next batch is smaller. The others wait in the kernel's queue, where they cost nothing; those that
-gave up there are thrown away before anything is done for them.
+is behind by that, the next batch is smaller. The others wait in the kernel's queue, where they cost nothing. Those that
+gave up there are thrown away before anything is done for them, and so are those that soon will: to serve the one that
+has waited longest is to serve the one that leaves next.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,10 +26,26 @@ from farm.worker.table import Table
 from farm.worker.transports import HTTP, Transport
 from router.common import logs
 from router.common.metrics import WorkerCounters
-from router.common.poller import READ, Poller, has_left
+from router.common.poller import READ, Poller
 
 _MOST_GONE: Final = 256
 """Connections of devices that have gone again that are thrown away in one go."""
+_INFO: Final = struct.Struct("=B51xI")
+"""Of the kernel's `struct tcp_info`: tcpi_state and tcpi_last_data_recv, in ms."""
+_ESTABLISHED: Final = 1
+"""TCP's state of that name, in the kernel's numbers."""
+
+
+def waited(fd: int) -> float:
+    """For how many seconds the connection, or what its peer sent last, has been here; infinite if the peer has left."""
+    shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        state, ms = _INFO.unpack(shell.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+    except OSError:
+        return float("inf")
+    finally:
+        shell.detach()
+    return ms / 1000 if state == _ESTABLISHED else float("inf")
 
 
 class Acceptor:
@@ -57,6 +76,7 @@ class Acceptor:
         self._meet = meet
         self._lag = lag
         self._most_lag = options.accept_lag or float("inf")
+        self._patience = options.accept_patience or sys.float_info.max
         self._left: dict[int, float] = {}  # when a listener's queue was left last, where there was more in it
         self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
         self._paused: list[int] = []  # of them, those that epoll does not watch
@@ -109,7 +129,7 @@ class Acceptor:
                 # Out of descriptors or memory: leave them in the queue until something has been closed.
                 self._cannot_accept(error)
                 return
-            if some_may_have_left and gone < _MOST_GONE and has_left(fd):
+            if some_may_have_left and gone < _MOST_GONE and waited(fd) > self._patience:
                 os.close(fd)
                 gone += 1
                 self._counters.connections_given_up += 1

@@ -67,7 +67,9 @@ WORKER_METRICS = (
     Metric("upgrades", "counter", "Upgrade requests answered 101."),
     Metric("upgrades_refused", "counter", "Requests on the device port answered with an HTTP error."),
     Metric(
-        "connections_given_up", "counter", "Device connections that had ended again before a busy worker accepted them."
+        "connections_given_up",
+        "counter",
+        "Device connections closed when accepted, because they had ended or had waited for worker.accept_patience.",
     ),
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),

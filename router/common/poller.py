@@ -105,13 +105,6 @@ def half_close(fd: int) -> bool:
     return True
 
 
-def has_left(fd: int) -> bool:
-    """Whether the peer of a connection has ended its direction, or reset it."""
-    look = select.poll()
-    look.register(fd, ENDED)
-    return bool(look.poll(0))
-
-
 def prefer_batches() -> None:
     """Have the kernel schedule this process for throughput (SCHED_BATCH, sched(7)): waking it does not interrupt who
     runs, so what comes meanwhile is one batch. Where that is not allowed, nothing changes."""

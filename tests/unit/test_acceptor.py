@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -110,6 +111,17 @@ def test_a_late_worker_throws_away_who_has_left(stack: ExitStack) -> None:
     assert door.turn() == BATCH  # in good time nobody looks
     assert door.turn(after=1.0) == BATCH // 2
     assert door.counters.connections_given_up == BATCH // 2
+
+
+def test_a_late_worker_throws_away_who_has_waited_for_too_long(stack: ExitStack) -> None:
+    door = Door(stack, accept_patience=0.05)
+    first = door.come(2 * BATCH)
+    time.sleep(0.1)
+    door.come(1)
+    assert door.turn() == BATCH  # in good time nobody looks
+    assert door.turn(after=1.0) <= 1  # the last, if it has not waited for too long by now
+    assert door.counters.connections_given_up >= BATCH
+    assert all(device.recv(1) == b"" for device in first[BATCH:])
 
 
 def test_it_does_not_matter_where_the_setting_is_0(stack: ExitStack) -> None:
