@@ -65,7 +65,8 @@ CREATE TEMP TRIGGER events_ended AFTER INSERT ON ended WHEN NOT NEW.whole BEGIN
         WHERE channel = NEW.channel;
 END;
 
-CREATE TEMP TRIGGER log_overfull AFTER INSERT ON overfull BEGIN
+CREATE TEMP TRIGGER log_overfull AFTER INSERT ON overfull WHEN EXISTS (SELECT 1 FROM main.head
+        WHERE channel = NEW.channel AND (number > NEW.most OR bytes > NEW.most_bytes)) BEGIN
     DELETE FROM dropped;
     INSERT INTO dropped SELECT position, sequence, bytes FROM (
             SELECT position, sequence, bytes, row_number() OVER lowest - 1 AS events,
@@ -109,7 +110,8 @@ CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON log_batch WHEN NEW.kind 
         FROM temp.appended WHERE place = NEW.place;
     INSERT OR REPLACE INTO overfull SELECT f.column1, NEW.channel, NEW.most, NEW.most_bytes
         FROM main.head AS h CROSS JOIN (VALUES ({few_dropped}), ({never})) AS f
-        WHERE h.channel = NEW.channel AND (h.number > NEW.most OR h.bytes > NEW.most_bytes);
+        WHERE h.channel = NEW.channel AND (h.bytes > NEW.most_bytes
+            OR h.number > CASE f.column1 WHEN {never} THEN NEW.most + {few_dropped} ELSE NEW.most END);
 END;
 
 CREATE TEMP TRIGGER log_expires INSTEAD OF INSERT ON log_batch WHEN NEW.kind = 4 BEGIN

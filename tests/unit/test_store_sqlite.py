@@ -359,6 +359,29 @@ def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, array
     in_sqlite(path, test)
 
 
+@pytest.mark.parametrize("how", ["count", "bytes", "expiry"])
+def test_an_append_to_a_log_that_is_full_looks_at_a_few_of_its_events(path: Path, how: str) -> None:
+    async def test(store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        db = store.file.db()
+        steps = []
+        for channel, kept in ((A, 50), (B, 1000)):
+            most, most_bytes = (kept, 0) if how == "count" else (0, 100 * kept)
+            expires = NOW if how == "expiry" else LATER
+            one = event(channel, "x" * 100, expires, most=most, most_bytes=most_bytes)
+            await store.apply(Writes(logs=[one] * (kept + 1)), Reads(), NOW - 1)
+            taken = []
+            db.set_progress_handler(lambda taken=taken: taken.append(1), 100)
+            await store.apply(Writes(logs=[one._replace(expires=LATER)] * 50), Reads(), NOW)
+            db.set_progress_handler(None, 0)
+            steps.append(len(taken))
+        small, large = steps
+        # All that has expired goes at once, but once for all that come then.
+        assert small > 10 and large < (2 if how != "expiry" else 10) * small
+
+    in_sqlite(path, test, StoreOptions(log_limit=2000, log_bytes=2**20))
+
+
 def test_a_renewal_finds_its_records_by_their_key(path: Path) -> None:
     async def test(store: Store) -> None:
         assert isinstance(store, SqliteStore)
