@@ -31,8 +31,9 @@ import trio
 from router.common import logs
 from router.common.messages import EVERYTHING, FAILED, OK
 from router.common.numbers import SECOND
-from router.common.position import AfterOffset, Position
+from router.common.position import Position
 from router.common.settings import StoreOptions
+from router.core.bad_batch import apply_apart
 from router.core.batch import (
     AppendDone,
     Batch,
@@ -41,7 +42,6 @@ from router.core.batch import (
     InboxesDone,
     LogDone,
     Outcome,
-    Place,
     PutDone,
     RecordDone,
     SlotName,
@@ -55,14 +55,12 @@ from router.store.base import (
     BadBatchError,
     ExpireLog,
     Item,
-    Reads,
     Renewal,
     Results,
     Store,
-    Writes,
     check_event,
 )
-from router.store.changes import KEEP_EXPIRY, UNCHANGED, Change, Changed, Put, RecordName
+from router.store.changes import KEEP_EXPIRY, Change, Put, RecordName
 
 _PROBE: Final = "probe"
 """Space of a record that is written to see whether the store can write."""
@@ -501,55 +499,12 @@ class GroupCommitter:
         return outcome
 
     async def _apply_apart(self, batch: Batch, now: int) -> Outcome:
-        """Something in the batch can't be written: find it by halves, in the order in which a store writes."""
-        writes = batch.writes
-        parts: list[tuple[SlotName | Place | None, Writes]]
-        parts = [(None, Writes(ceiling=writes.ceiling))] if writes.ceiling else []
-        parts += [(None, Writes(renewals=[renewal])) for renewal in writes.renewals]
-        parts += [(None, Writes(removals={key: version})) for key, version in writes.removals.items()]
-        parts += [(key, Writes(puts={key: item})) for key, item in writes.puts.items()]
-        parts += [(None, Writes(records={name: value})) for name, value in writes.records.items()]
-        parts += [(("change", place), Writes(changes=[change])) for place, change in enumerate(writes.changes)]
-        parts += [(("log", place), Writes(logs=[write])) for place, write in enumerate(writes.logs)]
-        outcome = Outcome(OK, Results())
-        appended: list[AfterOffset | None] = [None] * len(writes.logs)
-        changes = [Changed(UNCHANGED)] * len(writes.changes)
-        stack = [parts]
-        while stack:
-            some = stack.pop()
-            try:
-                found = await self._store.apply(_joined(part for _, part in some), Reads(), now)
-            except BadBatchError as error:
-                if len(some) > 1:
-                    half = len(some) // 2
-                    stack += (some[half:], some[:half])
-                    continue
-                self.unwritable += 1
-                logs.limited("store.unwritable", at="error", per=str(error), error=str(error))
-                name = some[0][0]
-                if name is None:
-                    outcome.commits = FAILED
-                else:
-                    outcome.bad.add(name)
-                for record in some[0][1].records:
-                    self._cache.drop(record)
-                continue
-            outcome.results.refused |= found.refused
-            outcome.results.evicted += found.evicted
-            outcome.results.failed |= found.failed
-            places = [name[1] for name, part in some if name is not None and part.logs]
-            for place, end in zip(places, found.appended, strict=True):
-                assert type(place) is int
-                appended[place] = end
-            places = [name[1] for name, part in some if name is not None and part.changes]
-            for place, changed in zip(places, found.changes, strict=True):
-                assert type(place) is int
-                changes[place] = changed
-        read = await self._store.apply(Writes(), batch.reads, now)
-        read.refused, read.evicted = outcome.results.refused, outcome.results.evicted
-        read.appended, read.changes = appended, changes
-        read.failed |= outcome.results.failed
-        outcome.results = read
+        outcome, unwritable = await apply_apart(self._store, batch, now)
+        for error, part in unwritable:
+            self.unwritable += 1
+            logs.limited("store.unwritable", at="error", per=str(error), error=str(error))
+            for record in part.records:
+                self._cache.drop(record)
         return outcome
 
     def _failed_keys(self, batch: Batch, outcome: Outcome) -> None:
@@ -622,16 +577,3 @@ class GroupCommitter:
     def settled(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         return not self._batches and self._busy_since is None
-
-
-def _joined(parts: Iterable[Writes]) -> Writes:
-    joined = Writes()
-    for part in parts:
-        joined.removals |= part.removals
-        joined.puts |= part.puts
-        joined.records |= part.records
-        joined.logs += part.logs
-        joined.changes += part.changes
-        joined.renewals += part.renewals
-        joined.ceiling = max(joined.ceiling, part.ceiling)
-    return joined
