@@ -49,7 +49,7 @@ def waited(fd: int) -> float:
 
 
 class Acceptor:
-    """Accepts. `meet` takes each new connection. Some more than may stay are accepted, so that they hear why not.
+    """Accepts. `meet` takes each new connection. A few more than the limit are accepted, to be answered 503.
 
     addresses: of the peers by descriptor, as accept(2) gives them, until their request has come.
     """

@@ -1,5 +1,5 @@
-"""The request that a connection begins with: parsed, given to a dialect, answered; at once, or once the router has
-said what a dialect asks it."""
+"""The request that a connection begins with: parsed, given to a dialect and answered, at once or after a call to the
+router."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Asked(NamedTuple):
-    """A request that waits for what the router says."""
+    """A request that waits for the reply of the router."""
 
     dialect: Dialect
     transport: Transport
@@ -92,7 +92,7 @@ class Admissions:
         inbound.undecided = self._undecided if fd_sender is not None else None
 
     def _undecided(self, connection: Connection) -> int:
-        """Bytes that may be read until it is known whose this is; what is behind them is left for who goes on."""
+        """Bytes that may be read until it is known whether this is a device; the rest is left for the router."""
         kept = len(connection.reader) if isinstance(connection.reader, bytearray) else 0
         return max(ENOUGH - kept, 0)
 
@@ -168,10 +168,10 @@ class Admissions:
             self._output.count(connection)
 
     def _next(self, connection: Connection, data: bytes) -> bool:
-        """Another request begins on a connection. Returns: whether it may, now."""
+        """Another request begins on a connection. Returns: whether it is within the rate of commands."""
         if not self._turns.may(connection):
             self._keep(connection, data)
-            self._turns.rest(connection)
+            self._turns.throttle(connection)
             return False
         self._turns.spend(connection.fd, 1)
         connection.phase = HANDSHAKE
@@ -191,7 +191,7 @@ class Admissions:
         rest: bytes,
         waited: bool = False,
     ) -> None:
-        """waited: for the router, so that its deadline runs already."""
+        """waited: it has waited for the router, and its deadline is set."""
         headers: Headers = ()
         if isinstance(opened, tuple):
             if isinstance(opened, Accept):
@@ -209,7 +209,7 @@ class Admissions:
         session = connection.session = opened
         try:
             if request.method == b"HEAD":
-                raise Refusal(405, "there is no HEAD of what goes on", Allow="GET")
+                raise Refusal(405, "HEAD is not understood here", Allow="GET")
             head = transport.head(request, dialect.subprotocol(offered_subprotocols(request)), headers)
         except Refusal as refusal:
             self._refuse(connection, refusal, request)
@@ -293,7 +293,7 @@ class Admissions:
     # ------------------------------------------------------------------ app servers
 
     def _to_router(self, connection: Connection, data: bytes, fd_sender: FdSender) -> None:
-        """This is an app server: the router goes on with its connection."""
+        """Pass the connection of an app server on to the router."""
         if fd_sender.give(connection.fd, data):
             self._counters.handed_over += 1
             self._output.drop(connection)
@@ -303,7 +303,7 @@ class Admissions:
 
 
 def _peer(fd: int) -> Any:
-    """Where a connection comes from whose first request was answered: nobody has kept it."""
+    """The address of a peer, for its second request and later ones: the one from accept(2) is not kept."""
     shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
     try:
         return shell.getpeername()

@@ -1,4 +1,4 @@
-"""What waits in a worker, in bytes: input that is not complete or not handled, and output that was not taken."""
+"""Bytes that a worker buffers: input that is incomplete or not handled, and output that the kernel has not taken."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from farm.worker.transports import Reader
 _MESSAGE_BYTES: Final = 100
 """Of a message that waits, beside its payload."""
 _FREED: Final = 8
-"""Once it is too much, this part of the limit is freed: so the connections are looked through only once in a while."""
+"""At the limit this part of it is freed at once, so that the connections are searched only now and then."""
 
 
 def waiting_bytes(connection: Connection, held: list[tuple[int, bytes]] | None) -> int:
-    """What this connection has waiting, with the messages that are held back."""
+    """Bytes that are buffered for this connection. held: its messages that wait for the reply to a call."""
     size = 0 if connection.out is None else len(connection.out)
     reader = connection.reader
     if isinstance(reader, bytearray):
@@ -29,9 +29,9 @@ def waiting_bytes(connection: Connection, held: list[tuple[int, bytes]] | None) 
 
 
 class Budget:
-    """The sum over all connections, and who has most. Only those with something waiting are in it.
+    """The sum over all connections, and the share of each that has something buffered.
 
-    held: messages that wait for the answer to a call, by connection."""
+    held: messages that wait for the reply to a call, by connection."""
 
     def __init__(self, limit: int, held: Mapping[Connection, list[tuple[int, bytes]]]) -> None:
         self._limit = limit
@@ -40,7 +40,7 @@ class Budget:
         self.total = 0
 
     def count(self, connection: Connection) -> bool:
-        """What waits for this connection has changed. Returns: whether the sum is within the limit."""
+        """What is buffered for this connection has changed. Returns: whether the sum is within the limit."""
         size = waiting_bytes(connection, self._held.get(connection))
         self.total += size - self._sizes.get(connection, 0)
         if size:
@@ -50,12 +50,12 @@ class Budget:
         return self.total <= self._limit
 
     def forget(self, connection: Connection) -> None:
-        """Nothing of this connection waits any more."""
+        """Nothing is buffered for this connection any more."""
         self.total -= self._sizes.pop(connection, 0)
 
     def largest(self) -> Iterator[Connection]:
-        """Those that have to go, the largest first, for as long as there is too much. The caller has each counted or
-        forgotten before the next."""
+        """Connections to close, the largest first, while the sum is too large. The caller has each counted or forgotten
+        before it takes the next."""
         enough = self._limit - self._limit // _FREED
         order = [(-size, number, connection) for number, (connection, size) in enumerate(self._sizes.items())]
         heapq.heapify(order)

@@ -1,4 +1,4 @@
-"""What time it is for all parts of a worker: read once a turn, not once a connection."""
+"""The time as all parts of a worker have it: read once a turn, not once a connection."""
 
 from __future__ import annotations
 

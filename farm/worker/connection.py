@@ -1,4 +1,4 @@
-"""One device connection: what a worker knows of it, without I/O."""
+"""One connection of a device: its state, without I/O."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ class Connection(msgspec.Struct, gc=False, eq=False):
     reader: bytearray | Reader | Finder | None = None
     out: bytearray | None = None  # what the kernel did not take
     bucket: Bucket | None = None
-    call: int = 0  # the question whose answer is waited for
+    call: int = 0  # number of the call whose reply is awaited

@@ -1,4 +1,4 @@
-"""What a session wants is done: effects become bytes, calls, subscriptions."""
+"""Effects of sessions are carried out: they become bytes, calls, subscriptions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from router.common.close_codes import INTERNAL
 
 
 class Performer:
-    """Does what sessions want."""
+    """Carries out the effects of sessions."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class Performer:
         """Whose bytes are handled now, if they are its last: it has ended its direction behind them."""
 
     def message(self, connection: Connection, payload: bytes, binary: bool) -> None:
-        """The session hears a message of its device."""
+        """Give the session a message of its device."""
         assert connection.session is not None
         self.perform(connection, effects_of(connection.session.received, payload, binary, self._clock.now))
 
     def perform(self, connection: Connection, effects: Effects, head: bytes = b"") -> None:
-        """Do what a session wants. head: to be written before anything else."""
+        """Carry out effects. head: to be written before anything else."""
         frames: list[bytes] = [head] if head else []
         try:
             closing = self._collect(connection, effects, frames)
@@ -80,7 +80,7 @@ class Performer:
                 self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _collect(self, connection: Connection, effects: Effects, frames: list[bytes]) -> Close | None:
-        """Do all but writing and closing."""
+        """Carry out all but writing and closing."""
         closing: Close | None = None
         for effect in effects:
             kind = type(effect)
@@ -107,7 +107,7 @@ class Performer:
                     more = effects_of(connection.session.subscribed, results, self._clock.now)
                     closing = self._collect(connection, more, frames) or closing
             elif isinstance(effect, Unsubscribe):
-                # What one that answers once is not told now it asks for with its next request.
+                # A client that polls gets what it misses here with its next request.
                 busy = self._busy and not connection.transport.once
                 if busy and (due := self._output.due(connection, (effect.key,))):
                     frames.insert(0, due)
@@ -133,11 +133,11 @@ class Performer:
         # What it removes from the store is what an ack costs.
         more = len(message.updates) - 1 if isinstance(message, m.Ack) else 0
         if more > 0 and not self._turns.spend(connection.fd, more):
-            self._turns.rest(connection)
+            self._turns.throttle(connection)
 
 
 def effects_of(told: Callable[..., Effects], *what: Any) -> Effects:
-    """Tell a session something. A defect in one dialect must cost one connection, not a shard."""
+    """Call a method of a session. A defect of a dialect must cost one connection, not a shard."""
     try:
         return told(*what)
     except Exception as error:
@@ -145,6 +145,6 @@ def effects_of(told: Callable[..., Effects], *what: Any) -> Effects:
 
 
 def failed(error: Exception) -> Close:
-    """How a connection ends whose dialect has a defect."""
+    """The close of a connection whose dialect has raised an error."""
     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
     return Close(INTERNAL, "internal error")

@@ -1,4 +1,4 @@
-"""What is said to subscribers of several transports: encoded once for each of these, and only if it is needed. Pure."""
+"""Events for subscribers of several transports: encoded once for each transport, and only if it is needed. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from router.common.position import LogEvent
 
 
 class Encoded:
-    """What is said to a channel. logged: the event of the channel's log, if it is one; event: whether it is an event at
-    all, and not a message that tells of members.
+    """One event of a channel, or a message about its members (event is False). logged: what the channel's log has of
+    the event, if it is there.
 
     Kept for each transport but those that answer once: there may be one of them for each connection.
     """

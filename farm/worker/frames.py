@@ -155,7 +155,7 @@ class FrameReader(Reader):
                 del self._buffer[:length]
                 self._take(frame, messages)
         except FrameError as error:
-            # One like it: its own trace refers to this reader, so that neither would be freed, nor who called.
+            # A copy: the trace of the first refers to this reader and its callers, which would not be freed.
             self.error = FrameError(error.code, error.reason)
         self.taken = most - left
         return messages
@@ -193,7 +193,7 @@ class FrameReader(Reader):
             if length < 65_536 or length >> 63:
                 raise FrameError(PROTOCOL_ERROR, "length is not in its shortest form")
         if opcode in _DATA_OPCODES:
-            # Before the payload is waited for, so that nobody makes us keep what will be refused.
+            # Before the payload has come: what will be refused is not to be buffered.
             if self._size + length > self._max_message:
                 raise FrameError(TOO_BIG, f"message is longer than {self._max_message} bytes")
             if self._fragments >= self._max_fragments:
@@ -234,8 +234,8 @@ class FrameReader(Reader):
 
 
 class CloseFinder(Finder):
-    """Looks for the close frame in what a peer still sends once ours is out. It keeps no payload, and less than a
-    frame's header between two reads."""
+    """Looks for the close frame in what a peer still sends after ours. It keeps no payload, and less than a frame's
+    header between two reads."""
 
     __slots__ = ("_found", "_head", "_skip")
 

@@ -1,4 +1,4 @@
-"""What devices send: read, taken apart, handled in order and a turn's worth at a time."""
+"""Input of devices: read, parsed, and handled in order, a limited part of it a turn."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Inbound:
                 self.read(connection)  # it is a device
 
     def read_last(self, connection: Connection) -> None:
-        """Something has come, and the peer has ended its direction: after a while without an answer, say."""
+        """Something has come, and the peer has ended its direction, perhaps because it has given up."""
         self._performer.leaving = connection
         try:
             self.read(connection)
@@ -100,7 +100,7 @@ class Inbound:
                 self._texts(connection, texts)
                 if end == len(data) and not (self._held and connection in self._held):  # the usual
                     if not self._spend(connection.fd, len(texts)):
-                        self._turns.rest(connection)
+                        self._turns.throttle(connection)
                     return
                 if connection.phase != OPEN:
                     self._output.discard(connection, data[end:])
@@ -125,8 +125,8 @@ class Inbound:
         self._feed(connection, reader, data)
 
     def _unasked(self, connection: Connection, data: bytes) -> None:
-        """A peer that has nothing to say sends something, which costs it a command. Where another request may follow,
-        this is its beginning, of which no more is kept than of any request."""
+        """Bytes of a peer that should send nothing; they count as a command. Where another request may follow they are
+        its beginning, and are kept up to the limit of a request."""
         if connection.transport.keeps_alive:
             if not isinstance(connection.reader, bytearray):
                 connection.reader = bytearray()
@@ -135,7 +135,7 @@ class Inbound:
             if connection.phase == OPEN and len(connection.reader) >= self._options.max_request_bytes:
                 self._watch(connection, connection.mask & ~READ)
         if connection.phase == OPEN and not self._spend(connection.fd, 1):
-            self._turns.rest(connection)
+            self._turns.throttle(connection)
 
     def _texts(self, connection: Connection, texts: list[bytes]) -> None:
         for position, text in enumerate(texts):
@@ -170,7 +170,7 @@ class Inbound:
         if connection.phase != OPEN:
             return
         if not self._spend(connection.fd, frames):
-            turns.rest(connection)
+            turns.throttle(connection)
         elif not connection.call and (connection in self._held or (isinstance(reader, Reader) and reader.more)):
             turns.later(connection)
 
@@ -229,8 +229,8 @@ class Inbound:
         return True
 
     def go_on(self, connection: Connection) -> None:
-        """What has come already is next, a turn's worth of it, then what waits in the kernel."""
-        if connection.call or connection.phase == CLOSING or self._turns.rests(connection):
+        """Handle what has come already, no more of it than in one turn; then read on."""
+        if connection.call or connection.phase == CLOSING or self._turns.throttled(connection):
             return
         reader = connection.reader
         if isinstance(reader, bytearray):

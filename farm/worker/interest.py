@@ -11,7 +11,7 @@ _MASKS: Final = {mask: mask for mask in (NOTHING, READ, WRITE, READ | WRITE)}  #
 
 
 class Interest:
-    """Connections as the poller has them."""
+    """Sets what the poller watches of connections."""
 
     def __init__(self, poller: Poller) -> None:
         self._change = poller.change

@@ -1,4 +1,4 @@
-"""A round over descriptors: each is visited once in a period, a few at a time, with no timer for any of them. Pure.
+"""A scan over descriptors: each is visited once in a period, a few at a time, with no timer for any of them. Pure.
 
 TCP's own keep-alive can't do this for very many: the kernel's timers for minutes fire in steps of 16 seconds, so that
 the probes of a million connections leave in bursts of tens of thousands, most of which a queue of 1,000 packets
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 class KeepaliveScan:
-    """period: seconds for a round over all descriptors met so far; 0: there are no rounds."""
+    """period: seconds for a scan over all descriptors met so far; 0: there are none."""
 
     def __init__(self, period: float) -> None:
         self._period = period
@@ -25,7 +25,7 @@ class KeepaliveScan:
             self._top = fd + 1
 
     def due(self, now: float) -> range:
-        """The descriptors to visit now, never more than one round of them; some may be closed, or someone else's."""
+        """The descriptors to visit now, never more than all of them once; some may be closed, or another's."""
         if not self._period:
             return range(0)
         passed, self._last = (0.0 if self._last is None else now - self._last), now

@@ -1,4 +1,4 @@
-"""What is written to connections, and how each of them ends.
+"""Output of connections, and their end.
 
 Output is written at once. What the kernel does not take waits in a bounded buffer with a deadline; beyond either, the
 connection is dropped, and its messages are in the store.
@@ -73,7 +73,7 @@ class Output:
         self._discarding: list[Connection] = []  # closing, and not read until the next tick
         self._deadlines: dict[Connection, float] = {}  # slow readers and closing connections
         self.due: Due = _nothing_due
-        """What was said to channels of a connection, of these or of all, and waits for its turn: it goes out first."""
+        """Takes events that wait in fan-outs for a connection, of these channels or of all: they are written first."""
 
     # ------------------------------------------------------------------ write
 
@@ -114,7 +114,7 @@ class Output:
         self.count(connection)
 
     def count(self, connection: Connection) -> None:
-        """What waits for this connection has changed. If there is too much of all, those with most of it go."""
+        """What is buffered for this connection has changed. If the sum is too large, those with most are closed."""
         if self.budget.count(connection) or self._making_room:
             return
         self._making_room = True
@@ -140,7 +140,7 @@ class Output:
             self.close(connection, TRY_LATER, "too much is being sent to this server at once")
 
     def refuse_full(self, connection: Connection) -> None:
-        """There is no room for what it requests, or soon there will be none."""
+        """Answer a request 503: there is no room for the connection, or the worker is about to stop."""
         refusal = Refusal(503, "full", Retry_After=str(self._options.retry_after))
         self.finish(connection, connection.transport.refusal(refusal, None))
 
@@ -172,7 +172,7 @@ class Output:
     def answer(self, connection: Connection, parts: Sequence[bytes], code: int = 0, reason: str = "") -> bool:
         """Give the whole answer of a transport that answers once. Returns: whether the kernel has it all.
 
-        Events that wait for their turn are the answer themselves: they were said before."""
+        Events that wait for their turn in a fan-out are the answer instead: they came before."""
         if connection.phase != OPEN:
             return False
         transport = connection.transport
@@ -189,7 +189,7 @@ class Output:
             self.write(connection, b"".join(frames))
 
     def answered(self, connection: Connection, data: bytes) -> bool:
-        """This is the whole answer of a transport that answers once: after it comes the next request, or the end.
+        """Write the whole answer of a transport that answers once; then comes the next request, or the end.
         Returns: whether the kernel has it all."""
         if connection.phase != OPEN:
             return False
@@ -211,7 +211,7 @@ class Output:
         return written
 
     def _too_slow(self, connection: Connection) -> None:
-        """It does not read. A close frame could not reach it either; its messages are in the store."""
+        """Drop a connection that does not read: a close would not reach it either. Its messages are in the store."""
         self._counters.slow_closed += 1
         logs.debug("device.slow", fd=connection.fd)
         self.drop(connection)
@@ -232,7 +232,7 @@ class Output:
         self.finish(connection, b"".join((due, *(before or ()), transport.close(code, reason))), finder)
 
     def finish(self, connection: Connection, last: bytes, finder: Finder | None = None) -> bool:
-        """Send the last bytes. finder: looks for the peer's close, and no more is said until it has come.
+        """Send the last bytes. finder: looks for the peer's close, and nothing more is sent until it has come.
 
         Then our direction is shut, and the peer ends the connection, or the close timeout does: to close at once
         while something of the peer's is unread would reset the connection and could swallow what was sent.
@@ -276,7 +276,7 @@ class Output:
                 self._shut(connection)
 
     def _forget(self, connection: Connection) -> None:
-        """Nothing that is said from here on is for this connection."""
+        """End the session and its subscriptions: no message from here on is for this connection."""
         for key in () if connection.session is None else connection.session.channels:
             self._subscriptions.leave(connection, key)
         self._attachments.forget(connection)
@@ -309,7 +309,7 @@ class Output:
             self._counters.disconnects += 1
 
     def tick(self, now: float) -> None:
-        """End those whose time to read or to close is over, and look at more of what the closing ones send."""
+        """Drop connections whose time to read or to close is over; read on where a closing peer has sent much."""
         for connection, deadline in list(self._deadlines.items()):
             if deadline <= now:
                 if connection.phase == CLOSING:

@@ -1,4 +1,4 @@
-"""How much each connection asks for, without I/O. Nothing is kept of those that ask for little."""
+"""The rate of requests of each connection. Pure. Nothing is kept of connections with few of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rates:
         self._debts: dict[int, int] = {}
 
     def spend(self, fd: int, count: int = 1) -> bool:
-        """The connection has asked for so much. Returns: whether it may go on."""
+        """Count this many requests of a connection. Returns: whether it is within its rate and burst."""
         rate = self._rate
         if not rate:
             return True
@@ -33,7 +33,7 @@ class Rates:
         return debt <= self._burst
 
     def may(self, fd: int) -> bool:
-        """Whether the connection may go on."""
+        """Whether the connection is within its rate and burst."""
         return self._debts.get(fd, 0) <= self._burst
 
     def second(self) -> None:
@@ -44,6 +44,6 @@ class Rates:
             self._debts = {fd: debt - self._rate for fd, debt in self._debts.items() if debt > self._rate}
 
     def forget(self, fd: int) -> None:
-        """The connection has gone, and another may have its number next."""
+        """The connection is closed, and another may get its descriptor next."""
         self._counts.pop(fd, None)
         self._debts.pop(fd, None)

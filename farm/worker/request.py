@@ -35,7 +35,7 @@ class Request:
     socket_id: str = ""
     """A name of the connection that no other has in this farm, "<digits>.<digits>"; the worker gives it."""
     address: str = ""
-    """Of the client. Nobody keeps it but who needs it."""
+    """Of the client. A session that needs it keeps it; the worker does not."""
     expects: bool = False
     """Whether the client waits for 100 Continue before it sends the body."""
     keep_alive: bool = False

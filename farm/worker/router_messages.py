@@ -1,4 +1,4 @@
-"""What the router says to a worker, acted on: deliveries, events, answers, and the rest."""
+"""Messages of the router to a worker, carried out: deliveries, events, replies, and the others."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A path that several dialects serve: the first message of a device says which one it speaks.
 
-Two protocols may live on `/`, say, and only the hello tells them apart. Nothing of the dialects themselves knows of
+Two protocols may live on `/`, say, and only the hello tells them apart. The dialects do not know of
 this: the path is served by a `SharedPath`, whose sessions become a session of the dialect that claims them.
 """
 
@@ -17,7 +17,7 @@ from router.common.close_codes import NORMAL
 
 
 class Undecided(Session, msgspec.Struct, gc=False, eq=False):
-    """A connection that has not said anything yet."""
+    """A connection that has sent nothing yet."""
 
     _dialects: Sequence[Dialect]
     _request: Request
@@ -40,7 +40,7 @@ class SharedPath(Dialect):
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
         self._dialects = tuple(dialects)
-        # Who says nothing may be of any of them: so it has the time of the most patient, and 0 is without end.
+        # A silent device may be of any of them: so it has the longest of their deadlines, and 0 is none.
         deadlines = [dialect.first_tick for dialect in dialects]
         self._first_tick = max(deadlines) if all(deadlines) else 0.0
 
@@ -55,7 +55,7 @@ class SharedPath(Dialect):
         return any(dialect.claims(first) for dialect in self._dialects)
 
     def opened(self, request: Request) -> Session:
-        # Without its headers, which are 1 KB: they have said what there was to say.
+        # Without its headers, which are 1 KB.
         slim = replace(request, headers={})
         return Undecided(self._dialects, slim)
 

@@ -1,8 +1,8 @@
-"""Whose a connection on the device port is where app servers come there too: its first bytes tell.
+"""Tells app servers from devices by the first bytes of a connection, where both come to the device port.
 
-A WebSocket upgrade is a GET. So every other request is for the app servers' side, and of the GETs those that ask for
-what the dialects say, or something below it. Empty lines before a request are passed over, and so is the host of a
-target in absolute form (RFC 9112 2.2 and 3.2.2).
+A WebSocket upgrade is a GET. So every other request is for the app servers' side, and of the GETs those for the paths
+that the dialects name, or for something below them. Empty lines before a request are passed over, and so is the host
+of a target in absolute form (RFC 9112 2.2 and 3.2.2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCHEMES: Final = (b"http://", b"https://")
 _PATH_BEGINS: Final = re.compile(rb"[/?# \r]")
 _PATH_ENDS: Final = b" ?/"
 ENOUGH: Final = 512
-"""So many bytes always decide it: a longer host has no name."""
+"""This many bytes always decide it: no name of a host is longer."""
 
 
 def for_app_servers(data: bytes, paths: Sequence[bytes]) -> bool | None:

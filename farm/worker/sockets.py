@@ -153,10 +153,10 @@ class Sockets:
         self.received = messages.received
         self.welcomed = messages.welcomed
 
-    # ------------------------------------------------------------------ what epoll says
+    # ------------------------------------------------------------------ events of epoll
 
     def ready(self, fd: int, events: int) -> None:
-        """Deal with what epoll said of one descriptor."""
+        """Handle an event of epoll for one descriptor."""
         rows = self._rows
         connection = rows[fd] if fd < len(rows) else None
         if connection is None:
@@ -177,13 +177,13 @@ class Sockets:
             self._broke(connection, error)
 
     def ready_but_not_read(self, fd: int, events: int) -> None:
-        """The same where nothing more may be heard of devices: what waits for them goes out, who is closing ends."""
+        """The same where devices may not send more: buffered output is written, and closing connections end."""
         connection = self.connections.get(fd)
         if connection is not None:
             self.ready(fd, events if connection.phase == CLOSING else events & ~READ)
 
     def _broke(self, connection: Connection, error: Exception) -> None:
-        """Whatever goes wrong with a connection is the end of that connection, and of nothing else."""
+        """Drop a connection whose handling has raised an error; the others go on."""
         self._counters.connections_failed += 1
         logs.limited("device.failed", at="error", per=type(error).__name__, exc=error)
         self.output.drop(connection)
@@ -196,12 +196,12 @@ class Sockets:
 
     @property
     def waiting(self) -> bool:
-        """Whether somebody's input waits for its turn: then nobody should sleep before `turn`."""
+        """Whether input waits for its turn: then `turn` is to be called before the next sleep."""
         return bool(self.turns)
 
     @property
     def speaking(self) -> bool:
-        """Whether events wait for their turn: then nobody should sleep before `speak`."""
+        """Whether events wait for their turn: then `speak` is to be called before the next sleep."""
         return self.events.waiting
 
     def speak(self) -> None:
@@ -209,7 +209,7 @@ class Sockets:
         self.events.turn(self.clock.now)
 
     def turn(self) -> None:
-        """Let each connection whose input is here already have its next turn."""
+        """Handle input that is here already, of each connection no more than in one turn."""
         if not self.turns:
             return
         for connection in self.turns.next():
@@ -242,7 +242,7 @@ class Sockets:
         return self._admissions.draining
 
     def drain(self) -> None:
-        """Admit nobody from now on."""
+        """Accept no more connections."""
         self._admissions.draining = True
         self._acceptor.stop()
 
@@ -255,14 +255,14 @@ class Sockets:
         return [c for c in self.connections.values() if c.phase != CLOSING]
 
     def let_go(self, connection: Connection) -> None:
-        """Close one connection because the worker goes."""
+        """Close one connection because the worker is about to stop."""
         if connection.phase == HANDSHAKE and connection.call:
             self.output.refuse_full(connection)
         elif connection.phase in (HANDSHAKE, IDLE):
             self.output.drop(connection)
         else:
             self.close(connection, *(Session if connection.session is None else connection.session).farewell)
-            if connection.phase == IDLE:  # answered, and there will be no next request
+            if connection.phase == IDLE:  # it has its answer, and there will be no next request
                 self.output.finish(connection, b"")
 
     def drop_all(self) -> None:

@@ -1,4 +1,4 @@
-"""What happens to connections by time alone: deadlines, ticks of sessions, keep-alive, broadcasts that are due."""
+"""What time does to connections: deadlines, ticks of sessions, keep-alive, broadcasts that are due."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from router.common.metrics import WorkerCounters
 
 
 class Timers:
-    """Looks at what is due. A connection has no timer of its own but its place in the wheel."""
+    """Handles what is due. A connection has no timer but its place in the wheel."""
 
     def __init__(
         self,

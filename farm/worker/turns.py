@@ -14,7 +14,7 @@ from router.common.poller import READ
 
 
 class Turns:
-    """Whose input waits, for its next turn or for its next second, and since when a message is incomplete."""
+    """The connections whose input waits for their next turn or second, and those with an incomplete message."""
 
     def __init__(
         self,
@@ -30,27 +30,27 @@ class Turns:
         self._watch = watch
         self._commands = Rates(limits.commands_per_second, limits.burst_seconds)
         self._registrations = Rates(limits.registrations_per_second, limits.burst_seconds)
-        self._later: dict[Connection, None] = {}  # its input is here
-        self._resting: dict[Connection, None] = {}  # it has asked for too much, and is read again later
+        self._later: dict[Connection, None] = {}  # their input is here, and waits for its turn
+        self._throttled: dict[Connection, None] = {}  # they have asked for too much, and are read again later
         self._unfinished: dict[Connection, float] = {}  # when a message has to be whole, the earliest first
         self.held: dict[Connection, list[tuple[int, bytes]]] = {}
-        """Messages that came behind a call whose answer is awaited."""
+        """Messages that came while the reply to a call was awaited."""
         self.spend = self._commands.spend
 
     def __len__(self) -> int:
-        """How many wait for their next turn."""
+        """The number of connections that wait for their next turn."""
         return len(self._later)
 
     def waits(self, connection: Connection) -> bool:
-        """Whether what it has sent is not to be read now."""
-        return connection in self._later or connection in self._resting
+        """Whether the connection is not to be read now."""
+        return connection in self._later or connection in self._throttled
 
-    def rests(self, connection: Connection) -> bool:
+    def throttled(self, connection: Connection) -> bool:
         """Whether it has asked for more than it may."""
-        return connection in self._resting
+        return connection in self._throttled
 
     def later(self, connection: Connection) -> None:
-        """Its input is here already and has its next turn soon."""
+        """Handle its input, which is here already, in its next turn."""
         self._later[connection] = None
         self._watch(connection, connection.mask & ~READ)
 
@@ -58,30 +58,30 @@ class Turns:
         """Whether it may ask for more now."""
         return self._commands.may(connection.fd) and self._registrations.may(connection.fd)
 
-    def rest(self, connection: Connection) -> None:
-        """It asks for more than it may: what it sends next waits in the kernel."""
-        if connection.phase in (OPEN, IDLE) and connection not in self._resting:
-            self._counters.rested += 1
-            self._resting[connection] = None
+    def throttle(self, connection: Connection) -> None:
+        """It asks for more than the limits allow: what it sends next waits in the kernel."""
+        if connection.phase in (OPEN, IDLE) and connection not in self._throttled:
+            self._counters.throttled += 1
+            self._throttled[connection] = None
             self._watch(connection, connection.mask & ~READ)
 
     def register(self, connection: Connection) -> None:
         """It has registered something."""
         if not self._registrations.spend(connection.fd):
-            self.rest(connection)
+            self.throttle(connection)
 
     def next(self) -> dict[Connection, None]:
-        """Those that have a turn now."""
+        """The connections that have a turn now."""
         now, self._later = self._later, {}
         return now
 
     def second(self) -> None:
-        """A second is over: who may go on?"""
+        """A second is over: let those go on that are below their rate again."""
         self._commands.second()
         self._registrations.second()
-        for connection in list(self._resting):
+        for connection in list(self._throttled):
             if self.may(connection):
-                del self._resting[connection]
+                del self._throttled[connection]
                 self._later[connection] = None
 
     # ------------------------------------------------------------------ messages that are incomplete
@@ -95,7 +95,7 @@ class Turns:
         self._unfinished.setdefault(connection, self._clock.now + self._timeout)
 
     def overdue(self, now: float) -> list[Connection]:
-        """Those who began a message long ago. One that was not read meanwhile has more time."""
+        """Connections whose message has been incomplete for too long. One that was not read meanwhile has more time."""
         found = []
         for connection, deadline in list(self._unfinished.items()):
             if deadline > now:
@@ -110,14 +110,14 @@ class Turns:
     # ------------------------------------------------------------------ the end
 
     def end(self, connection: Connection) -> None:
-        """What it sends is not handled any more."""
+        """Its input is not handled any more."""
         self._later.pop(connection, None)
-        self._resting.pop(connection, None)
+        self._throttled.pop(connection, None)
         self._unfinished.pop(connection, None)
         self.held.pop(connection, None)
 
     def forget(self, connection: Connection, fd: int) -> None:
-        """It has gone, and another may have its descriptor next."""
+        """It is closed, and another connection may get its descriptor next."""
         self.end(connection)
         self._commands.forget(fd)
         self._registrations.forget(fd)

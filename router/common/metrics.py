@@ -96,7 +96,7 @@ WORKER_METRICS = (
     Metric("catch_ups_given_up", "counter", "Devices closed because of worker.max_held_bytes."),
     Metric("buffered", "gauge", "Bytes that wait: input that is not complete or not handled, output for slow devices."),
     Metric("given_up", "counter", "Devices closed because of worker.max_buffered_bytes."),
-    Metric("rested", "counter", "Times that a device asked for more than limits allow, and was read again later."),
+    Metric("throttled", "counter", "Times that a device asked for more than limits allow, and was read again later."),
     Metric("waits", "counter", "Times that input of devices was let gather: worker.wakeup_interval."),
     Metric("connections_failed", "counter", "Devices closed because of an error of the worker."),
     Metric("words_failed", "counter", "Words of the router that could not be acted on, because of an error."),
@@ -189,7 +189,7 @@ class WorkerCounters:
     catch_ups_given_up: int
     buffered: int
     given_up: int
-    rested: int
+    throttled: int
     waits: int
     connections_failed: int
     words_failed: int

@@ -68,7 +68,7 @@ class Reader:
 
 
 class Finder:
-    """Looks for the end that the peer makes, in what it still sends once we have closed. It keeps no payload."""
+    """Looks for the peer's close in what it still sends after ours. It keeps no payload."""
 
     __slots__ = ("frames",)
 
@@ -82,12 +82,12 @@ class Finder:
 
 
 class Transport:
-    """A kind of connection. These defaults are those of an answer to a plain HTTP request whose client says no more:
-    what it sends is thrown away, and its connection ends with the answer.
+    """A kind of connection. The defaults are those of an answer to a plain HTTP request: what the client sends behind
+    that is thrown away, and the connection ends with the answer.
 
     max_waiting: bytes of output that may wait for a slow reader; 0: `worker.write_buffer_bytes`.
-    once: whether what a session says first, all of it that it says at once, is the whole answer (long polling). Then
-    the session ends, and where the transport `keeps_alive`, the next request may come on the same connection.
+    once: whether the first effects of a session that send something are the whole answer (long polling). Then the
+    session ends, and where the transport `keeps_alive`, the next request may come on the same connection.
     two_way: whether a peer that has ended its direction (TCP's FIN) has no use for an answer either.
     """
 
@@ -120,7 +120,7 @@ class Transport:
         """What answers an accepted request, before any message. headers: of the dialect, besides."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------------ what the peer says
+    # ------------------------------------------------------------------ from the peer
 
     def texts(self, data: bytes, max_message: int, most: int) -> tuple[list[bytes], int] | None:
         """The short way: the text messages, no more than so many, if `data` is nothing but whole ones, and where the
@@ -128,12 +128,12 @@ class Transport:
         return None
 
     def reader(self, max_message: int, max_fragments: int) -> Reader | None:
-        """Takes what `texts` does not; None: the peer has nothing to say, and its bytes are thrown away.
+        """Takes what `texts` does not; None: the peer should send nothing, and its bytes are thrown away.
 
         max_message: bytes of a message. max_fragments: parts that it may come in."""
         return None
 
-    # ------------------------------------------------------------------ what is said
+    # ------------------------------------------------------------------ to the peer
 
     def text(self, payload: bytes) -> bytes:
         """The bytes of a text message; the payload is valid UTF-8."""
@@ -184,4 +184,4 @@ class Transport:
 
 
 HTTP = Transport()
-"""Of a connection whose request has not come yet."""
+"""Of a connection without a complete request."""
