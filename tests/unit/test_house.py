@@ -18,7 +18,6 @@ UNCUT: Final = {
         "hub",
         "pusher_app",
         "pusher_device",
-        "worker_sockets",
     )
 }
 
