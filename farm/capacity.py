@@ -1,4 +1,4 @@
-"""How many devices a farm can hold on this machine, and what stops it first.
+"""How many devices a farm can hold on this machine, and which limit comes first.
 
 The figures are measured ones, rounded up: an idle TCP socket costs the kernel 3.5 to 4 KB whatever the
 language, a hello'd device with one channel about half a KB of a worker and the router together, a process

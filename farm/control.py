@@ -1,8 +1,8 @@
 """Controls a farm that runs: finds its supervisor, sends it a signal, reads its status.
 
 The supervisor holds an exclusive flock on `<data.dir>/farm.pid` for as long as it lives, and has its pid in
-it. The lock is the truth and the number only what to signal: after a crash or a reboot the file is still
-there, the lock not.
+it. The lock decides, and the number is only what to signal: after a crash or a reboot the file is still
+there, the lock is not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from router.common.settings import Data, Listen
 
 PID_FILE: Final = "farm.pid"
 RELOAD_FILE: Final = "reload.json"
-"""Beside it: how far a reload is, and what became of the last one."""
+"""Beside it: the progress of a reload, and the outcome of the last one."""
 RUNNING: Final = "running"
 DONE: Final = "done"
 _REACTS_S: Final = 10.0
@@ -81,7 +81,7 @@ def _holder(file: os.stat_result, locks: Path) -> int:
 
 
 class Supervisor:
-    """A running supervisor, by pidfd, so that no stranger with a reused number gets its signals."""
+    """A running supervisor, by pidfd, so that no other process with a reused number gets its signals."""
 
     def __init__(self, path: Path) -> None:
         """Raises: ControlError if no farm holds the file, or its process cannot be seen from here."""

@@ -42,8 +42,8 @@ def application(
 ) -> Starlette:
     """The admin port's pages, with those of the dialects.
 
-    status: queries the whole farm; its `status` is "ok" when everything serves. unready: tells why the farm should get
-    nothing new. dialects: all that there are, on or off.
+    status: queries the whole farm; its `status` is "ok" when everything serves. unready: why the farm should get no
+    new clients. dialects: all of them, on or off.
     """
 
     async def live(request: Request) -> Response:

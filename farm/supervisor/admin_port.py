@@ -1,9 +1,8 @@
 """Serves the admin port's pages: hypercorn's HTTP/1.1 on connections of ours, so that each of them has its limits.
 
-hypercorn's own server takes any number of connections, gives a request no deadline, and waits without end, even at the
-farm's, for a client that does not read its answer. A connection here is idle or has a request, and has a deadline in
-both states; past it, it is closed, whatever it waits for. Beyond `admin.max_connections` the longest idle one makes
-room.
+hypercorn's own server takes any number of connections, sets no deadline for a request, and waits without end for a
+client that does not read its answer, even when the farm ends. A connection here is idle or has a request, and has a
+deadline in both states, after which it is closed. Beyond `admin.max_connections` the longest idle one is closed.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ class _Connection:
         self.scope.deadline = trio.current_time() + (options.idle_timeout if self.idle else options.request_timeout)
 
     async def run(self) -> None:
-        """Serve it until it ends; whatever that is, it is the end of this connection only."""
+        """Serve it until it ends; an error ends this connection only."""
         try:
             with self.scope:
                 await self._serve()
         except* _GONE:
             pass
         except* Exception as group:
-            if not self.scope.cancel_called:  # otherwise it is hypercorn's surprise that nothing can be sent any more
+            if not self.scope.cancel_called:  # otherwise hypercorn reports that nothing can be sent any more
                 logs.limited("admin.connection_failed", at="error", exc=group)
         finally:
             self._port.forget(self)
@@ -90,7 +89,7 @@ class _Connection:
                         await self._stream.send_all(event.data)
                     return
                 await self._stream.send_eof()
-            except _GONE:  # raised, it would look like a defect of the page that answers
+            except _GONE:  # if raised, it would look like an error of the page
                 pass
             self.scope.cancel()
         elif isinstance(event, Updated):

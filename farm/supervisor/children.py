@@ -1,7 +1,7 @@
 """The supervisor's side of its processes: the fork server, and what is forked from it.
 
 Each process is known by its pidfd. That shows its end whatever its parent was, and what is signalled through it is
-never a stranger with the same number.
+never another process with the same number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SERVED: Final = "farm.supervisor.runners:served"
 
 
 class Child:
-    """A process. `ended` is set when it has gone, with its exit code (negative: signal) in `status`.
+    """A process. `ended` is set when it has ended, with its exit code (negative: signal) in `status`.
 
     line: our end of the socket pair on which it reports why it failed, and notices our end.
     """
@@ -97,7 +97,7 @@ class Child:
 
 
 class ForkServerFailed(Exception):
-    """The fork server does not start, has died or does not answer; the text says which. Another is needed."""
+    """The fork server does not start, has died or does not answer; the text names the reason. Another is needed."""
 
 
 class ForkServerClosed(ForkServerFailed):
@@ -105,7 +105,7 @@ class ForkServerClosed(ForkServerFailed):
 
 
 class SpawnRefused(Exception):
-    """The machine does not allow another process now; the text says why."""
+    """The machine does not allow another process now; the text gives the reason."""
 
 
 class ForkServer:
@@ -184,7 +184,7 @@ class ForkServer:
         return child
 
     async def check_alive(self) -> None:
-        """See that it serves. Raises: ForkServerFailed, and the fork server is killed."""
+        """Check that it serves. Raises: ForkServerFailed, and the fork server is killed."""
         self._number += 1
         await self._ask({"alive": self._number}, [])
 

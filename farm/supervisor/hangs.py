@@ -100,8 +100,8 @@ class Turns(_Moves):
 
 
 class Reads(_Moves):
-    """Whether a process has read anything: the sign that one gets on with opening what takes long, such as a large
-    store, and does not only turn in a circle."""
+    """Whether a process has read anything: the sign that it makes progress with something that takes long, such as
+    opening a large store, and does not loop."""
 
     def _count(self, process: Path) -> int:
         return _number(process / "io", ("rchar",))

@@ -20,7 +20,7 @@ async def status(farm: RunningFarm) -> dict[str, Any]:
 
 
 async def unready(farm: RunningFarm) -> list[str]:
-    """Why the farm as a whole should get nothing new; empty: it is ready."""
+    """Why the farm as a whole should get no new clients; empty: it is ready."""
     told = await farm.link.ask()
     found = _status(farm, told)
     if found["status"] == "draining":

@@ -1,4 +1,4 @@
-"""How far a reload is, and what became of the last one: in memory for the status, and in
+"""The progress of a reload, and the outcome of the last one: in memory for the status, and in
 `<data.dir>/reload.json` for `farm reload`."""
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class ReloadFile:
         self.step("checking")
 
     def step(self, name: str) -> None:
-        """What it is at now."""
+        """Its current step."""
         self._write(step=name)
 
     def ended(self, outcome: str, why: str = "", needs_restart: list[str] | None = None) -> None:
-        """What became of it."""
+        """Its outcome."""
         seconds = round(time.monotonic() - self._began, 1)
         assert self.last is not None
         self.last.pop("step", None)

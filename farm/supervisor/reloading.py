@@ -2,12 +2,12 @@
 
 The new fork server shows that all modules can be imported, and a process of it that everything can be made from the new
 settings, before any process is replaced. Then the workers are replaced one at a time: the new one accepts beside the
-old one before that is told to drain. The router is last: there is but one at a time, so the old one has to end first.
+old one before that is drained. The router is last: there is only one at a time, so the old one has to end first.
 It finishes what it accepted; connections that come meanwhile wait in the listener. If a new process does not come to
 serve, or dies within `farm.reload_watch`, those that were replaced are replaced once more, from the old fork server
 with the old settings.
 
-How far it is, and what became of the last one, stands in a file (`farm.supervisor.reload_file`).
+Its progress, and the outcome of the last one, are kept in a file (`farm.supervisor.reload_file`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Reload:
         self._new_children: list[tuple[str, Child]] = []
 
     async def run(self) -> None:
-        """Reload. What becomes of it is in the log, in the status and in the file."""
+        """Reload. The outcome is in the log, in the status and in the file."""
         farm = self._farm
         farm.reloads.began()
         loser: ForkServer | None = None
@@ -108,7 +108,7 @@ class Reload:
             raise _Failed(f"the new code does not start: {error}") from None
 
     async def _check(self, fork_server: ForkServer) -> None:
-        """Have everything made once, in a process that owns nothing."""
+        """Make everything once, in a process that owns nothing."""
         checker = await self._spawn(fork_server, "check")
         with trio.move_on_after(self._farm.settings.get(FarmOptions).start_timeout):
             await checker.ended.wait()
@@ -147,7 +147,7 @@ class Reload:
                     nursery.start_soon(_cancel_at, event, nursery.cancel_scope)
 
     def _look_for_deaths(self) -> None:
-        """Code may start well and fail soon. A SIGKILL is not its fault: it comes from outside.
+        """New code may start well and fail soon. A SIGKILL is not its fault: it comes from outside.
 
         Raises: _Failed.
         """

@@ -19,8 +19,8 @@ from router.common.options import from_mapping
 def served(mapping: dict[str, Any]) -> Served:
     """For `router.common.fork_server`, with the settings as a mapping.
 
-    Each process inherits its line to the supervisor, and, but for the check, its listeners. An exception that ends it
-    is sent on the line.
+    Each process inherits its socket to the supervisor and, except for the check, its listeners. An exception that
+    ends it is sent on that socket.
     """
     settings = from_mapping(all_sections(), mapping)
 

@@ -1,4 +1,4 @@
-"""A process that must run, and what of the farm around it a reload and the status need."""
+"""A process that must run, and the parts of the supervisor that a reload and the status need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.common.options import Settings
 
 POLL_S: Final = 0.05
 ROUTER_STOP_S: Final = 5.0
-"""What a router gives its own work at its end, at most."""
+"""How long a router may take at its end to finish its work, at most."""
 
 
 class Slot:
@@ -45,7 +45,7 @@ class Slot:
         return self.child is not None and not self.child.ended.is_set()
 
     def put(self, child: Child) -> None:
-        """This process has the place from now on."""
+        """This process fills the slot from now on."""
         before, self.child = self.child, child
         if before is not None:
             before.relieved.set()

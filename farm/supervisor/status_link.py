@@ -20,7 +20,7 @@ _QUESTIONS: Final = 64
 
 
 class StatusLink:
-    """One DEALER socket with one owner task; a question without an answer in a second means that there is no router."""
+    """One DEALER socket with one owner task; a request without an answer in a second means that there is no router."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str) -> None:
         self._socket = context.socket(zmq.DEALER)

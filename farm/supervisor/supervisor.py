@@ -5,8 +5,8 @@ next one instead of being reset. On SIGTERM the farm is not ready for `drain.not
 go over `drain.seconds`, then the router finishes what it accepted. On SIGHUP all processes are replaced
 (`farm.supervisor.reloading`).
 
-Whatever goes wrong beside the router and the workers (the fork server, the admin port, a reload) is mended here or
-tried again, and they go on meanwhile. There is no wait without an end.
+Failures beside the router and the workers (the fork server, the admin port, a reload) are repaired here or tried again,
+and those go on meanwhile. Every wait has an end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from router.common.link_address import address
 from router.common.options import Settings
 from router.common.settings import Data, DrainOptions, Listen, Log, RouterOptions
 
-_KILLED_S: Final = 5.0  # how long a process may take to go after SIGKILL
+_KILLED_S: Final = 5.0  # how long a process may take to end after SIGKILL
 _PEACE_S: Final = 60.0
 _AGAIN_S: Final = 1.0
 _LOOKS: Final = 10  # for hangs, in `farm.hang_timeout`
@@ -66,7 +66,7 @@ class Supervisor:
     """Everything that runs in the supervisor."""
 
     def __init__(self, settings: Settings, workers: int, read_again: Callable[[], Settings]) -> None:
-        """read_again: reads the settings anew from where they came from. Raises: ListenError."""
+        """read_again: reads the settings again from their sources. Raises: ListenError."""
         self.listeners = Listeners(settings.get(Listen), workers, further_ports(settings))
         self.given = settings  # as they were read
         self.settings = self.listeners.with_ports(settings)
@@ -98,7 +98,7 @@ class Supervisor:
         return self._reload is not None
 
     async def run(self) -> int:
-        """Run the farm until it is told to stop. Returns: exit code."""
+        """Run the farm until it is stopped. Returns: exit code."""
         become_subreaper()
         admin_stop = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -201,7 +201,7 @@ class Supervisor:
         self._children.discard(child)
 
     async def _spawn_for(self, slot: Slot) -> Child:
-        """A process for this slot, from whichever fork server there is, when there is one."""
+        """A process for this slot, from the fork server that there is, as soon as there is one."""
         while True:
             fork_server = slot.fork_server
             if fork_server is None or not fork_server.alive:
