@@ -15,7 +15,7 @@ from farm.settings import all_sections
 from router.common import messages as m
 from router.common.options import Settings, defaults
 from router.common.settings import LinkOptions, StoreOptions
-from router.common.wire import NEWEST, Wire
+from router.common.wire import NEWEST, VERSIONS, Wire
 from router.core.committer import GroupCommitter
 from router.core.hub import Hub, WorkerSession
 from router.store.base import Reads, Results, StoreError, Writes
@@ -118,18 +118,21 @@ class Rig:
         self.store = GatedStore(options, self.clock.unix)
         self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
         self.link = settings.get(LinkOptions)
+        self.versions = VERSIONS
         self.hub = self._hub(self.committer, b"router-1")
         self.flush: Callable[[], None] = lambda: None
         """Called after each commit, as the router's shell has it."""
 
     def _hub(self, committer: GroupCommitter, incarnation: bytes) -> Hub:
-        return Hub(committer, self.link, DELIVERY_TIMEOUT_S, incarnation, self.clock.monotonic, self.clock.unix)
+        clocks = self.clock.monotonic, self.clock.unix
+        return Hub(committer, self.link, DELIVERY_TIMEOUT_S, incarnation, *clocks, versions=self.versions)
 
     def flushed(self) -> None:
         self.flush()
 
-    def router_restarts(self) -> None:
-        """Another hub on the same store: it knows nobody."""
+    def router_restarts(self, versions: range = VERSIONS) -> None:
+        """Another hub on the same store: it knows nobody. versions: of the protocol that it speaks."""
+        self.versions = versions
         self.hub = self._hub(self.committer, b"router-2")
 
     async def committer_restarts(self) -> None:

@@ -1,0 +1,158 @@
+"""Envelopes as bytes: every type comes back as it was, in each version that is spoken; what version 4 looks like."""
+
+import msgpack
+import msgspec
+import pytest
+from support.common import LIMIT, Rig, in_rig, received_by_worker
+
+from router.common import messages as m
+from router.common.wire import NEWEST, VERSIONS, WIRES, reply_payload
+from router.store.base import Item
+
+DEVICE, CHANNEL = b"d" * 16, b"c" * 16
+LABEL = m.channel_label("talk", "app", "room")
+OLD = WIRES[4]
+
+REQUESTS: list[m.Request] = [
+    m.Attach(DEVICE, "space", m.EVERYTHING, 5000),
+    m.Fetch(DEVICE, 7),
+    m.Drop(DEVICE, "slot"),
+    m.Subscribe(CHANNEL, -1, LABEL),
+    m.Record("space", DEVICE, b"value", 60),
+    m.SetAdd("space", DEVICE, CHANNEL, b"head", 60, 5),
+    m.SetRemove("space", DEVICE, CHANNEL),
+    m.Read("space", CHANNEL),
+    m.Publish(CHANNEL, "body", 60, "1.2"),
+    m.PresenceJoin(CHANNEL, "ann", "{}", 5),
+]
+TO_ROUTER: list[m.Message] = [
+    *(m.Call(number, request) for number, request in enumerate(REQUESTS, 1)),
+    *(request for request in REQUESTS if isinstance(request, m.Subscribe | m.Record | m.SetAdd | m.Publish)),
+    m.PresenceJoin(CHANNEL, "ann", "{}", 5),
+    m.Detach(DEVICE),
+    m.Announce([DEVICE, CHANNEL], [(1, 0), (1, 7000)]),
+    m.AnnounceChannels([m.HeldChannel(CHANNEL, LABEL, 2, [("ann", "{}")])]),
+    m.Unsubscribe(CHANNEL),
+    m.Ack(DEVICE, [("slot", 3)]),
+    m.Result(2**63 - 1, m.WRITTEN),
+    m.Counted(CHANNEL, 3),
+    m.CountsSent(9),
+    m.PresenceLeave(CHANNEL, "ann"),
+    m.Happened(LABEL, "what", "detail"),
+]
+TO_WORKER: list[m.Message] = [
+    m.Reply(7, m.FULL, None),
+    m.Deliver(0, DEVICE, "slot", 5, "\N{PUSHPIN}\0"),
+    m.DeliverStored(DEVICE, [Item("slot", 5, 6, 2**40, 4, None)]),
+    m.Disconnect(DEVICE),
+    m.Event(CHANNEL, m.LAST, "body", ""),
+    m.Broadcast("space", "key", None),
+    m.BroadcastsSent(),
+    m.Members(CHANNEL, True, [("ann", "{}")], ["bob"]),
+    m.Terminate(CHANNEL, 4009, "gone"),
+    m.SendCounts(3),
+    m.StoreState("full"),
+]
+
+
+def types(union: object) -> set[type]:
+    return set(union.__args__)  # type: ignore[attr-defined]
+
+
+def test_every_type_is_tried_below() -> None:
+    assert {type(one) for one in TO_ROUTER} == types(m.ToRouter)
+    assert {type(one) for one in TO_WORKER} == types(m.ToWorker)
+    assert {type(one) for one in REQUESTS} == types(m.AnyRequest)
+    kinds = [
+        one.__struct_config__.tag for union in (m.ToRouter, m.ToWorker, m.OfWorker, m.OfRouter) for one in types(union)
+    ]
+    assert len(kinds) == len(set(kinds)), "two have the same number"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_batch_comes_back_as_it_was(version: int) -> None:
+    wire = WIRES[version]
+    for envelope in (m.WorkerBatch(3, TO_ROUTER), m.Beat({"connections": 1}), m.AskStatus(3)):
+        assert wire.of_worker(wire.encode(envelope), LIMIT) == envelope
+    for answer in (m.RouterBatch(3, TO_WORKER, [1, 2]), m.Rejoin(), m.Status(3, {"a": 1})):
+        assert wire.of_router(wire.encode(answer), LIMIT) == answer
+
+
+def test_the_form_is_msgpack_and_a_message_is_an_array_that_begins_with_its_kind() -> None:
+    packed = NEWEST.encode(m.WorkerBatch(3, [m.Call(9, m.Fetch(DEVICE, 7)), m.Ack(DEVICE, [("a", 1)])]))
+    assert msgpack.unpackb(packed) == [2, 3, [[51, 9, [27, DEVICE, 7]], [28, DEVICE, [["a", 1]]]]]
+
+
+def test_version_4_has_the_number_of_a_call_in_the_request() -> None:
+    sent = m.WorkerBatch(3, [m.Call(9, m.Fetch(DEVICE, 7)), m.Publish(CHANNEL, "b", 0, ""), m.Detach(DEVICE)])
+    packed = OLD.encode(sent)
+    assert msgpack.unpackb(packed) == [2, 3, [[27, 9, DEVICE, 7], [30, 0, CHANNEL, "b", 0, ""], [21, DEVICE]]]
+    assert OLD.of_worker(packed, LIMIT) == sent
+    assert msgpack.unpackb(OLD.encode(m.Ready(4, 0, b"i", 1))) == [1, 4, 0, b"i", 1]
+    assert msgpack.unpackb(OLD.encode(m.Welcome(b"r", 4))) == [11, b"r"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_message_that_is_none_costs_that_message(version: int) -> None:
+    wire = WIRES[version]
+    bad = [[99], [], None, [28, DEVICE, [["a", -1]]], [27, 8, DEVICE, 0] if version == 4 else [51, 8, [27, DEVICE, 0]]]
+    packed = msgspec.msgpack.encode([2, 1, [[21, DEVICE], *bad, [21, CHANNEL]]])
+    batch = wire.of_worker(packed, LIMIT)
+    assert isinstance(batch, m.WorkerBatch)
+    first, *malformed, last = batch.messages
+    assert (first, last) == (m.Detach(DEVICE), m.Detach(CHANNEL))
+    assert [one.number for one in malformed] == [None, None, None, None, 8]  # type: ignore[union-attr]
+
+
+def test_the_payload_of_a_reply_is_of_the_type_that_its_request_names() -> None:
+    item = Item("slot", 5, 6, 2**40, 4, None)
+    reply = received_by_worker(m.RouterBatch(0, [m.Reply(1, m.OK, m.Attached([item], b"record"))], [])).messages[0]
+    assert reply_payload(m.Attach, reply.payload) == m.Attached([item], b"record")
+    assert reply_payload(m.Drop, 17) is None
+    for request, payload in ((m.Attach, [[["slot"]], None]), (m.Fetch, None), (m.Read, "text"), (m.PresenceJoin, [])):
+        with pytest.raises(m.MessageError):
+            reply_payload(request, payload)
+
+
+# ---- a worker and a router of different versions
+
+
+@in_rig()
+async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> None:
+    def sent(*envelope: object) -> None:
+        rig.hub.received(b"w0", msgpack.packb(list(envelope)))
+
+    def outbox() -> list[object]:
+        peer = rig.hub.peers[b"w0"]
+        messages, peer.outbox = peer.outbox, []
+        return list(msgpack.unpackb(peer.wire.encode(m.RouterBatch(peer.confirmed, messages, peer.unkept)))[2])
+
+    sent(1, 4, 0, b"incarnat", 4711)
+    ((identity, wire, welcome),) = rig.hub.direct
+    assert (identity, msgpack.unpackb(wire.encode(welcome))) == (b"w0", [11, b"router-1"])
+    rig.push(DEVICE, "before", 1)
+    sent(2, 1, [[20, 7, DEVICE, "", m.EVERYTHING, 0], [26, 0, "space", DEVICE, b"value", 60]])
+    await rig.settle()
+    ((kind, number, status, (items, record)),) = outbox()  # type: ignore[misc]
+    assert (kind, number, status, [item[:2] for item in items], record) == (40, 7, m.OK, [["before", 1]], None)
+    outcome = rig.push(DEVICE, "now", 2)
+    ((kind, number, *rest),) = outbox()  # type: ignore[misc]
+    assert (kind, rest) == (41, [DEVICE, "now", 2, None])
+    sent(2, 2, [[31, number, m.WRITTEN], [28, DEVICE, [["before", 1]]], [29, 8, DEVICE, "now"], [29, 9, DEVICE]])
+    await rig.settle()
+    assert outcome == [0]
+    assert sorted(outbox()) == [[40, 8, m.OK, None], [40, 9, m.FAILED, None]]
+    assert await rig.inbox(DEVICE) == []
+    assert rig.hub.counters.words_refused == 1
+
+
+@pytest.mark.parametrize(("highest", "lowest"), [(3, 2), (99, 90), (3, None), (99, None)])
+@in_rig()
+async def test_a_worker_without_a_version_in_common_is_told_the_routers(
+    rig: Rig, highest: int, lowest: int | None
+) -> None:
+    with pytest.raises(m.MessageError, match="versions"):
+        rig.hub.received(b"w0", NEWEST.encode(m.Ready(highest, 0, b"incarnat", 1, lowest)))
+    refused = [envelope for _, _, envelope in rig.hub.direct]
+    assert refused == ([] if lowest is None else [m.Refused(VERSIONS[0], VERSIONS[-1])])
+    assert rig.hub.peers == {}
