@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from farm.dialects import Subscribed
+from farm.dialects import Event, Subscribed
 from farm.settings import WorkerOptions
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
@@ -217,9 +217,8 @@ class Inbound:
             effects = effects_of(connection.session.subscribed, results, self._clock.now)
             self._performer.perform(connection, effects)
             if events and connection.phase == OPEN:
-                wanted = [(event.text, None) for event in events if not (event.last and connection.call)]
-                if wanted:
-                    self._output.events(connection, wanted)
+                behind = [Event(event.text) for event in events if not (event.last and connection.call)]
+                self._performer.perform(connection, behind)
             self.go_on(connection)
 
     def _waited_for(self, connection: Connection, number: int) -> bool:

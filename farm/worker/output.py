@@ -26,7 +26,6 @@ from router.common import logs
 from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, WRITE, Poller, half_close
-from router.common.position import LogEvent
 
 _DISCARDED: Final = 512  # frames of a connection that is being closed that are looked at in a tick
 
@@ -178,15 +177,6 @@ class Output:
         transport = connection.transport
         due = self.due(connection, None) if self._busy else b""
         return self.answered(connection, due or transport.answer(parts, code, reason))
-
-    def events(self, connection: Connection, events: Sequence[tuple[bytes, LogEvent | None]]) -> None:
-        """Send these events of channels, as `Transport.event` takes them."""
-        transport = connection.transport
-        frames = [transport.event(*event) for event in events]
-        if transport.once:
-            self.answer(connection, frames)
-        else:
-            self.write(connection, b"".join(frames))
 
     def answered(self, connection: Connection, data: bytes) -> bool:
         """Write the whole answer of a transport that answers once; then comes the next request, or the end.
