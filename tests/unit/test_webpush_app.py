@@ -51,6 +51,16 @@ async def test_a_device_that_is_there_gets_it_at_once_and_it_is_kept_until_the_a
 
 
 @in_rig()
+async def test_a_body_of_any_bytes_and_length_comes_in_base64url(rig: Rig) -> None:
+    app = App(rig)
+    bodies = [bytes(range(256)) * 4, *(bytes([255, 254, 62, 63, 251])[:length] for length in range(1, 6))]
+    for body in bodies:
+        answer = await app.settled(app.post(body, **AES128GCM))
+        assert answer.status == 201
+    assert [said(item.body)["data"] for item in await app.waiting()] == [b64(body) for body in bodies]
+
+
+@in_rig()
 async def test_without_a_body_there_is_nothing_to_decrypt(rig: Rig) -> None:
     app = App(rig)
     assert await app.outcome(app.post(content_encoding="nonsense", encryption="x", crypto_key="y")) == (201, None)

@@ -49,7 +49,7 @@ from router.dialects.webpush.protocol import (
     plain_slot,
     topic_slot,
 )
-from router.dialects.webpush.vapid import Vapid, VapidError, encode_base64url, parameters
+from router.dialects.webpush.vapid import Vapid, VapidError, parameters
 from router.http.message import Request, Response
 from router.http.routes import Reply, Route
 
@@ -132,6 +132,7 @@ _MAX_TOPIC: Final = 32
 _INTEGER: Final = re.compile(rb"[+-]?[0-9]+")
 _SAFE_IN_JSON: Final = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
 _PADDING: Final = re.compile(rb"(?<=[\w-])=+(?=[ \t]*(?:[,;]|$))")
+_encode: Final = msgspec.json.Encoder().encode
 _AES128GCM: Final = '","headers":{"encoding":"aes128gcm"}'
 
 
@@ -351,7 +352,7 @@ class _Message:
         self._number = number = app.messages.sequence()
         topic = self._topic
         self._slot = slot = plain_slot(number, chid) if topic is None else topic_slot(chid, topic.decode())
-        body = f'"data":"{encode_base64url(self._body).decode()}{self._tail}' if self._tail else None
+        body = f'"data":"{_in_base64url(self._body)}{self._tail}' if self._tail else None
         app.messages.push(
             self.device,
             slot,
@@ -371,6 +372,12 @@ class _Message:
         app = self._app
         name = app.tokens.seal(MESSAGE_PURPOSE, self.device + _NUMBER.pack(self._number) + self._slot.encode())
         self._reply(Response(201, headers=(("Location", app.location + name), ("TTL", str(self.ttl)), *_CORS)))
+
+
+def _in_base64url(body: bytes) -> str:
+    """A body in base64url without padding. msgspec makes base64 of bytes in half the time that binascii takes, and for
+    a text of this length two replacements take an eighth of a translation's."""
+    return _encode(body)[1:-1].rstrip(b"=").replace(b"+", b"-").replace(b"/", b"_").decode()
 
 
 def _kept(text: bytes, needed: bytes, room: int, refusal: Response) -> str:
