@@ -423,13 +423,19 @@ class WebPushSession(_Reader, DeviceSession, msgspec.Struct, gc=False, eq=False)
         if len(command.updates) > most:
             return self._refuse(f"more than {most} updates in one ack, of which no more are ever under way")
         self._dialect.counters.acks += 1
-        parsed = [parse_wire(update.channelID, update.version) for update in command.updates]
-        acks = [found for found in parsed if found is not None]
+        flow = self._flow
+        unacked = {} if flow is None else flow.unacked
+        acks = []
+        for update in command.updates:
+            slot = f":{update.version}:{update.channelID}"
+            if (number := unacked.get(slot)) is not None:  # the usual: as it was sent, and so well formed
+                acks.append((slot, number))
+            elif (found := parse_wire(update.channelID, update.version)) is not None:
+                acks.append(found)
         if not acks:
             return ()
         effects: list[Effect] = [m.Ack(self.key, acks)]
-        if (flow := self._flow) is not None:
-            unacked = flow.unacked
+        if flow is not None:
             for slot, version in acks:
                 if unacked.get(slot, version + 1) <= version:
                     del unacked[slot]
