@@ -14,7 +14,7 @@ import trio
 import zmq
 
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
-from farm.dialects import Context, DeviceSide, Dialect, further_listeners, further_ports, sides, specs
+from farm.dialects import Context, DeviceSide, Dialect, FurtherListener, further_listeners, further_ports, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
 from farm.worker.drain import drain
 from farm.worker.fd_passing import FdSender
@@ -49,6 +49,15 @@ def connection_limit(options: WorkerOptions) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     by_descriptors = soft - RESERVED_DESCRIPTORS
     return min(options.max_connections or by_descriptors, by_descriptors)
+
+
+def matched(
+    listeners: list[socket.socket], wanted: Iterable[FurtherListener], settings: Settings
+) -> list[tuple[FurtherListener, socket.socket | None]]:
+    """Which of the inherited listeners each of those wanted is, as its port tells; None: it is not there. One that no
+    dialect wants any more stays open and unused."""
+    by_port = {listener.getsockname()[1]: listener for listener in listeners}
+    return [(further, by_port.get(further.port(settings))) for further in wanted]
 
 
 class GarbagePauses:
@@ -118,7 +127,11 @@ class Worker:
         )
         self.poller.register(self.link.fileno, READ)
         self.sockets.listen(listeners[0])
-        self._listen_further(listeners[1:])
+        for further, inherited in matched(listeners[1:], further_listeners(settings), settings):
+            if inherited is not None:
+                self.sockets.listen(inherited, further.transport)
+            else:  # it was not wanted when the farm was started
+                logs.warning("worker.listener_needs_restart", setting=further.setting)
         self._pauses = GarbagePauses(self.counters)
 
     def _received(self, messages: list[m.ToWorker]) -> None:
@@ -202,16 +215,6 @@ class Worker:
                 if bursts.over(self.counters.connects + self.counters.disconnects):
                     give_back()
             guarded("worker.link_failed", self.link.pump)
-
-    def _listen_further(self, listeners: list[socket.socket]) -> None:
-        """Which dialect's a listener is its port tells. One that no dialect wants any more stays open and unused."""
-        by_port = {listener.getsockname()[1]: listener for listener in listeners}
-        for further in further_listeners(self.settings):
-            listener = by_port.get(further.port(self.settings))
-            if listener is not None:
-                self.sockets.listen(listener, further.transport)
-            else:  # it was not wanted when the farm was started
-                logs.warning("worker.listener_needs_restart", setting=further.setting)
 
     def _beat(self) -> None:
         self.link.beat(self.snapshot())

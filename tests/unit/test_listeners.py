@@ -11,6 +11,7 @@ from support.common import deaf_port, settings_with
 import farm.dialects
 from farm.dialects import DeviceSide, Dialect, FurtherListener, further_listeners, further_ports
 from farm.supervisor.listeners import Listeners
+from farm.worker.main import matched
 from farm.worker.transports import HTTP
 from router.common.listener import ListenError
 from router.common.options import Section, Settings, option
@@ -45,6 +46,12 @@ def test_each_worker_has_a_listener_of_each_port(listeners: Listeners, free: int
 def test_a_port_that_is_taken_is_said_with_its_setting_and_nothing_stays_open() -> None:
     with deaf_port() as taken, pytest.raises(ListenError, match=f"one.port: .* port {taken}"):
         Listeners(OPTIONS, 2, [("one.port", taken)])
+
+
+def test_a_worker_knows_a_listener_by_its_port(listeners: Listeners, free: int) -> None:
+    wanted = [FurtherListener(f"x.{port}", lambda _, port=port: port, HTTP) for port in (free + 1, free)]  # type: ignore[misc]
+    found = matched(listeners.devices[1][1:], wanted, settings_with())
+    assert found == [(wanted[0], None), (wanted[1], listeners.devices[1][1])]
 
 
 @dataclass(frozen=True)
