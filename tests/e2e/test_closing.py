@@ -11,10 +11,10 @@ from typing import Final
 import pytest
 import trio
 import websocket
-from support import dialects
-from support.echo import Echo
+from support import dialects, mirror
 from support.farm_fixture import UPGRADE, Farm, Raw, reload, running_farm, until
 from support.firefox import Firefox, find_firefox
+from support.mirror import Mirror
 from support.web_site import Reply, Request, Site
 from trio_websocket import ConnectionClosed, open_websocket_url
 
@@ -40,7 +40,8 @@ class Pages(Site):
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """Two workers, and every dialect."""
     folder: Path = tmp_path_factory.mktemp("farm")
-    with running_farm(folder / "data", dialects.settings(folder) | {"worker.max_message_bytes": 4096}) as found:
+    settings = dialects.settings(folder) | {"worker.max_message_bytes": 4096}
+    with running_farm(folder / "data", settings, environment=mirror.environment(folder)) as found:
         yield found
 
 
@@ -61,7 +62,7 @@ def test_every_close_is_a_clean_one_in_firefox(farm: Farm, tmp_path: Path) -> No
 
         for number, close in enumerate(closes):
             watch(f"{number}", close.path, close.first)
-        watch("by the page", "echo", None)
+        watch("by the page", mirror.PATH, None)
         firefox.evaluate("opened['by the page'].close(3456)")
         assert until(lambda: firefox.evaluate("ends").get("by the page"), "its end") == [3456, True]
         check(on_reload=False)
@@ -71,7 +72,7 @@ def test_every_close_is_a_clean_one_in_firefox(farm: Farm, tmp_path: Path) -> No
 
 def test_a_library_that_waits_for_the_server_sees_tcp_end(farm: Farm) -> None:
     """websocket-client, whose close() sends a close frame and reads on to the server's."""
-    with Echo(farm) as device:
+    with Mirror(farm) as device:
         device.socket.send_close(1000)
         assert device.socket.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_CLOSE
         assert device.socket.sock.recv(1) == b""
@@ -79,7 +80,7 @@ def test_a_library_that_waits_for_the_server_sees_tcp_end(farm: Farm) -> None:
 
 def test_trio_websocket_hears_the_code(farm: Farm) -> None:
     async def talk() -> None:
-        async with open_websocket_url(f"{farm.device_url}echo") as client:
+        async with open_websocket_url(f"{farm.device_url}{mirror.PATH}") as client:
             await client.send_message("x" * 5000)
             with pytest.raises(ConnectionClosed) as caught:
                 await client.get_message()
@@ -92,7 +93,7 @@ def test_trio_websocket_hears_the_code(farm: Farm) -> None:
 def test_who_does_not_answer_is_cut_off_after_the_close_timeout(farm: Farm) -> None:
     long = (300_000).to_bytes(8, "big")
     with Raw(farm.device_port) as raw:
-        raw.send(UPGRADE.replace("GET / ", "GET /echo ").encode() + b"\r\n" + b"\x81\xff" + long + bytes(4))
+        raw.send(UPGRADE.replace("GET / ", f"GET /{mirror.PATH} ").encode() + b"\r\n" + b"\x81\xff" + long + bytes(4))
         head, _, frames = raw.rest().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"\x88" in frames  # and then the end, without an answer

@@ -15,22 +15,24 @@ import pytest
 import trio
 import trio_websocket
 import websocket
-from support.echo import SETTINGS, Echo
+from support import mirror
 from support.farm_fixture import KEY, PATIENCE_S, UPGRADE, Farm, Raw, curl, refusal, running_farm, until
+from support.mirror import Mirror
 from websocket import ABNF
 
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """Two workers, everything at its default but what only makes tests wait, and the echo dialect."""
-    with running_farm(tmp_path_factory.mktemp("farm") / "data", SETTINGS) as farm:
+    """Two workers, everything at its default but what only makes tests wait, and the mirror."""
+    folder = tmp_path_factory.mktemp("farm")
+    with running_farm(folder / "data", environment=mirror.environment(folder)) as farm:
         yield farm
 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """One worker with short deadlines, low limits and an origin list."""
-    settings = SETTINGS | {
+    settings = {
         "worker.origins": "https://good.example,https://also.example:8443",
         "worker.max_connections": 8,
         "worker.handshake_timeout": 1,
@@ -38,12 +40,13 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "endpoint.request_timeout": 1,
         "endpoint.idle_timeout": 1,
     }
-    with running_farm(tmp_path_factory.mktemp("strict") / "data", settings, workers=1) as farm:
+    folder = tmp_path_factory.mktemp("strict")
+    with running_farm(folder / "data", settings, workers=1, environment=mirror.environment(folder)) as farm:
         yield farm
 
 
-def test_echo(farm: Farm) -> None:
-    device = Echo(farm).socket
+def test_what_is_said_comes_back(farm: Farm) -> None:
+    device = Mirror(farm).socket
     for length in (0, 1, 125, 126, 65_535, 65_536, 262_144):
         device.send("ä" * (length // 2))
         assert device.recv() == "ä" * (length // 2)
@@ -60,9 +63,9 @@ def test_echo(farm: Farm) -> None:
     device.close(timeout=PATIENCE_S)
 
 
-def test_echo_to_trio_websocket(farm: Farm) -> None:
+def test_what_is_said_comes_back_to_trio_websocket(farm: Farm) -> None:
     async def main() -> None:
-        async with trio_websocket.open_websocket_url(farm.device_url + "echo") as device:
+        async with trio_websocket.open_websocket_url(farm.device_url + mirror.PATH) as device:
             for message in ("text", b"binary", "", b"", "x" * 200_000):
                 await device.send_message(message)
                 assert await device.get_message() == message
@@ -73,21 +76,21 @@ def test_echo_to_trio_websocket(farm: Farm) -> None:
 
 @pytest.mark.parametrize("origin", ["https://good.example", "https://also.example:8443"])
 def test_allowed_origins(strict: Farm, origin: str) -> None:
-    with Echo(strict, origin=origin) as device:
+    with Mirror(strict, origin=origin) as device:
         device.check()
 
 
 @pytest.mark.parametrize("origin", ["https://good.example:443", "http://good.example", "https://also.example", None])
 def test_other_origins(strict: Farm, origin: str | None) -> None:
     with pytest.raises(websocket.WebSocketBadStatusException) as raised:
-        Echo(strict, **({"origin": origin} if origin else {"suppress_origin": True}))
+        Mirror(strict, **({"origin": origin} if origin else {"suppress_origin": True}))
     assert raised.value.status_code == 403
 
 
 def test_a_full_worker_says_when_to_come_again(strict: Farm) -> None:
     def fill() -> websocket.WebSocketBadStatusException | None:
         try:
-            stack.enter_context(Echo(strict, origin="https://good.example")).check()
+            stack.enter_context(Mirror(strict, origin="https://good.example")).check()
         except websocket.WebSocketBadStatusException as error:
             return error
         return None
@@ -154,7 +157,7 @@ def test_tls_and_garbage_are_sent_away(farm: Farm, port: str) -> None:
             raw.socket.shutdown(socket.SHUT_WR)
             answer = raw.rest()
             assert not answer or answer.startswith(b"HTTP/1.1 4")
-    with Echo(farm) as device:
+    with Mirror(farm) as device:
         device.check()
 
 
@@ -185,7 +188,7 @@ def test_an_idle_app_server_is_closed(strict: Farm) -> None:
 def test_the_admin_port(farm: Farm) -> None:
     code, body = farm.admin("/health")
     assert (code, json.loads(body)) == (200, {"status": "ok", "down": [], "workers": 2})
-    with Echo(farm):
+    with Mirror(farm):
         until(lambda: farm.status()["connections"] >= 1, "a worker's beat")
     status = farm.status()
     assert [row["state"] for row in status["workers"]] == ["up", "up"]

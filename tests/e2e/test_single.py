@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.echo import SETTINGS, Echo
+from support import mirror
 from support.farm_fixture import running_farm, until
+from support.mirror import Mirror
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -32,8 +33,9 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, command: tuple
 
 def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
     """An operator in a hurry: the devices are cut off, but the router still ends in good order."""
-    with running_farm(tmp_path / "data", SETTINGS | {"drain.seconds": 3600}) as farm:
-        devices = [Echo(farm) for _ in range(8)]
+    environment = mirror.environment(tmp_path)
+    with running_farm(tmp_path / "data", {"drain.seconds": 3600}, environment=environment) as farm:
+        devices = [Mirror(farm) for _ in range(8)]
         pid = farm.status()["pid"]
         os.kill(pid, signal.SIGINT)
         until(lambda: list(farm.events("farm.draining")), "the drain has begun")

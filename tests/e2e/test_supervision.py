@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import dialects
-from support.echo import Echo
+from support import dialects, mirror
 from support.farm_fixture import ROOT, UPGRADE, Farm, Json, Raw, command, curl, environ, refusal, running_farm, until
+from support.mirror import Mirror
 
 SETTINGS: Json = {
     "farm.hang_timeout": 2,
@@ -321,10 +321,11 @@ def test_not_ready_comes_before_closed(tmp_path: Path) -> None:
     room = len(dialects.names())
     settings = dialects.settings(tmp_path) | SETTINGS
     settings |= {"drain.notice": 600, "worker.max_connections": room, "endpoint.max_connections": 2}
-    with running_farm(tmp_path / "data", settings, workers=1) as farm:
+    environment = mirror.environment(tmp_path)
+    with running_farm(tmp_path / "data", settings, workers=1, environment=environment) as farm:
         with contextlib.ExitStack() as full:
             for _ in range(room):
-                full.enter_context(Echo(farm))
+                full.enter_context(Mirror(farm))
             device_ready = f"http://127.0.0.1:{farm.device_port}/ready"
             assert curl(device_ready).json()["reasons"] == ["there is room for no connection"]
             until(lambda: farm.admin("/ready")[0] == 503, "the admin port says so too")
@@ -347,5 +348,5 @@ def test_not_ready_comes_before_closed(tmp_path: Path) -> None:
             os.kill(farm.pid, signal.SIGTERM)  # no more patience
             assert farm.wait_ended() == 0
             with pytest.raises(ConnectionRefusedError):
-                Echo(farm)
+                Mirror(farm)
         assert json.loads(farm.log_file.read_text().splitlines()[-1])["event"] == "farm.stopped"
