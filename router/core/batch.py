@@ -87,12 +87,12 @@ def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None
         _tell(many_done, many_status, {device: _part(items, EVERYTHING) for device, items in found.items() if items})
     for record_key, record_done in batch.records:
         _tell(record_done, FAILED if record_key in unreadable else status, results.records.get(record_key))
-    for name, log_done in batch.logs:
-        _tell(log_done, FAILED if name in unreadable else status, results.logs.get(name))
     ends = results.appended or [None] * len(batch.appends)
     for place, (end, append_done) in enumerate(zip(ends, batch.appends, strict=True)):
         if append_done is not None:
             _tell(append_done, FAILED if ("log", place) in bad else status, end)
+    for name, log_done in batch.logs:  # behind the events that were read with it
+        _tell(log_done, FAILED if name in unreadable else status, results.logs.get(name))
     changes: list[Changed | None] = [*results.changes] or [None] * len(batch.changes)
     for place, (changed, change_done) in enumerate(zip(changes, batch.changes, strict=True)):
         if change_done is not None:

@@ -315,7 +315,7 @@ async def test_a_callback_that_raises_costs_nobody_else_his(rig: Rig) -> None:
         rig.committer.read_log(CHANNEL, 0, note("log"))
         rig.committer.when_durable(note("durable"))
         await rig.settle()
-    assert heard == ["put", "inbox", "inboxes", "record", "log", "event", "durable", "flush"] * 2
+    assert heard == ["put", "inbox", "inboxes", "record", "event", "log", "durable", "flush"] * 2
     assert rig.committer.settled and rig.committer.waiting == 0
 
 

@@ -49,7 +49,6 @@ class Outbox:
         self.dropped = 0
         self._options = options
         self._waiting: deque[_Waiting] = deque()
-        self._restored = 0  # what the log held when the router started is here up to this place
         self._batch: list[_Waiting] = []
         self._body = b""
         self._since = 0.0  # when the batch was tried first
@@ -62,17 +61,16 @@ class Outbox:
         """What the log holds beyond the position that was told, as the router starts."""
         if part.offset < position:
             position = 0  # the log began anew
-        self._restored = part.offset
+        # What is here already came while it was read. So it is in the log, if it could be kept.
+        here, self._waiting = self._waiting, deque()
         behind = self._monotonic() - self._unix_time()
         for event in part.events:
             if event.offset > position:
                 self._put(_Waiting(event.offset, event.expires + behind, event.body))
+        self._waiting.extend(waiting for waiting in here if not 0 < waiting.offset <= part.offset)
 
     def put(self, offset: int, text: str) -> None:
         """One more event."""
-        if 0 < offset <= self._restored:
-            return  # it was in the log already when that was read
-        self._restored = 0
         self._put(_Waiting(offset, self._monotonic() + max(1, self._options.webhook_retry), text))
 
     def _put(self, waiting: _Waiting) -> None:
