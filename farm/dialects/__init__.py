@@ -22,7 +22,7 @@ from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
-from router.common.position import LogEvent
+from router.common.position import LIVE, LogEvent, LogSlice, Position
 from router.common.token import Tokens
 from router.dialects import DialectSpec, is_on
 from router.dialects import specs as app_server_specs
@@ -47,8 +47,6 @@ class Call(NamedTuple):
     the request's `REPLY` is the type.
 
     Until the reply comes the session receives nothing else of its device: commands are handled strictly in order.
-    A Read is for a session that is subscribed to the channel: SUPERSEDED says that an event of it came before the
-    reply.
     """
 
     request: m.AnyRequest
@@ -78,11 +76,14 @@ class Subscription(NamedTuple):
     """Members that the channel may have."""
     hidden: bool = False
     """Events do not reach it; it only belongs to the address, for TERMINATE. Not counted, either."""
+    position: Position = LIVE
+    """From where on it wants the channel's log."""
 
 
 class Subscribe(NamedTuple):
     """Effect: subscribe the connection to these channels, each named once. `subscribed` is called when it is in all of
-    them, or cannot be; what comes to one of them in the meantime is sent behind that.
+    them, or cannot be, with what the logs hold after the positions. What comes to one of them in the meantime is in
+    that too, or sent behind it: nothing is missing, and nothing comes twice.
 
     As with a Call the session hears nothing else until then, and one of the two at a time may be open. To subscribe to
     a channel again only changes whether it is hidden.
@@ -99,6 +100,9 @@ class Subscribed(NamedTuple):
     """OK; FULL: the channel has `most` members; FAILED."""
     members: Members | None = None
     """All of them, if the channel has presence."""
+    log: LogSlice | None = None
+    """What its log holds after the position, up to now. None: no position was given, or the log could not be read, and
+    of those that were held in the meantime all are sent behind this."""
 
 
 class Members(dict[str, str]):
@@ -324,6 +328,16 @@ class Dialect:
     def counts(self) -> Mapping[str, float]:
         """Its own numbers, named as in the spec's `worker_metrics`."""
         return {}
+
+    def event_text(self, channel: str, event: LogEvent) -> bytes:
+        """The text message that is an event of a channel's log; made once for all subscribers of a worker. channel: its
+        name, if it has a label; else ""."""
+        return event.body.encode()
+
+    def missed_text(self, channel: str) -> bytes | None:
+        """The text message that tells the subscribers of a channel that events are missing: the link was away, and the
+        log does not reach back to then. None: they are not told."""
+        return None
 
     @property
     def presence(self) -> Presence | None:

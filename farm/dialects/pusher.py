@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from farm.dialects import (
-    Call,
     Close,
     Context,
     DeviceSide,
@@ -35,12 +34,12 @@ from farm.dialects import (
 from farm.worker.request import Request
 from router.common import messages as m
 from router.common.answers import Answer
+from router.common.position import LIVE, Last, LogSlice
 from router.dialects.pusher import SPEC
 from router.dialects.pusher.applications import App, load
 from router.dialects.pusher.protocol import (
     AUTH_ERROR,
     BAD_VERSION,
-    CACHE,
     CACHE_MISS,
     DISABLED,
     GO_AND_RETURN,
@@ -62,7 +61,6 @@ from router.dialects.pusher.protocol import (
     TRUNCATED,
     UNAUTHORIZED,
     PusherOptions,
-    cached_frame,
     channel_address,
     is_cache,
     is_channel_name,
@@ -84,6 +82,7 @@ WATCH: Final = "#watch-"
 in. Who watches him is present there too, as the user NOBODY; so to each of them his coming and going is told."""
 NOBODY: Final = ""
 
+_NEWEST: Final = Last(1)
 _PREFIX: Final = "/app/"
 _PONG_SLACK: Final = 0.9  # of pong_timeout: a timer may be early, but must not send a second ping
 _PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
@@ -376,7 +375,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         if name.startswith(SERVER_TO_USER):
             if self._more is None or not self._more.user or name != SERVER_TO_USER + self._more.user:
                 raise _Refused(AUTH_ERROR, "Only who is signed in as this user may subscribe to it")
-            return _subscribe_to(_address(app.id, name))  # which it is in already, hidden
+            return (Subscribe((Subscription(_address(app.id, name)),)),)  # which it is in already, hidden
         if not is_channel_name(name, options.max_channel_name):
             raise _Refused(
                 INVALID_CHANNEL,
@@ -394,11 +393,13 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         elif is_private(name):
             self._check(asked, asked.channel_data, None)
         self.channels = (*self.channels, key) if self.channels else _alone(key)
-        if user is None:
-            return _subscribe_to(key, label(app.id, name))
-        more = self._needs_more()
-        more.members = (*more.members, (key, shown_member(user, info)[0]))
-        return _subscribe_to(key, label(app.id, name), user, info, options.max_members)
+        most = 0
+        if user is not None:
+            more = self._needs_more()
+            more.members = (*more.members, (key, shown_member(user, info)[0]))
+            most = options.max_members
+        position = _NEWEST if is_cache(name) else LIVE
+        return (Subscribe((Subscription(key, label(app.id, name), user, info, most, position=position),)),)
 
     def _check(self, asked: _Subscribe, *channel_data: str | None) -> None:
         """Raises: _Refused unless the application's own server has vouched for this, with one of these as data."""
@@ -443,7 +444,9 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         if key not in self.channels:
             return ()
         if more is not None and more.user and name == SERVER_TO_USER + more.user:
-            return _subscribe_to(key, hidden=True)  # the application may still want to close his connections
+            return (
+                Subscribe((Subscription(key, hidden=True),)),
+            )  # the application may still want to close his connections
         self._leave(key)
         return (Unsubscribe(key),)
 
@@ -507,7 +510,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         more.signing = (user, info, read, asked.user_data)
         key = _address(app.id, SERVER_TO_USER + user)
         self._enters_hidden(more, key)
-        return _subscribe_to(key, hidden=True)
+        return (Subscribe((Subscription(key, hidden=True),)),)
 
     def _enters_hidden(self, more: _More, key: bytes) -> None:
         self.channels = (*self.channels, key)
@@ -541,7 +544,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         app_id, name = self._home.app.id, WATCH + user
         key = _address(app_id, name)
         self._enters_hidden(more, key)
-        return _subscribe_to(key, label(app_id, name), who, "", 2)
+        return (Subscribe((Subscription(key, label(app_id, name), who, "", 2),)),)
 
     def _watch_answered(self, more: _More, join: Subscription, watched: str, status: int, members: Any) -> Effects:
         watching = more.watching
@@ -558,11 +561,8 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
 
     # ------------------------------------------------------------------ from the router
 
-    def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        return self._cached(context, status, payload)
-
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
-        ((wanted, status, members),) = results
+        ((wanted, status, members, log),) = results
         more = self._more
         if wanted.hidden:
             if more is not None and more.signing is not None:
@@ -584,7 +584,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         self._home.dialect.counters.registers += 1
         effects: list[Effect] = [_succeeded(name, members if wanted.user is not None else None)]
         if is_cache(name):
-            effects.append(Call(m.Read(CACHE, wanted.key), name))
+            effects += self._cached(name, log)
         return effects
 
     def _come_back(self, key: bytes) -> Effects:
@@ -592,13 +592,12 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         self._leave(key)
         return (Close(GO_AND_RETURN, GO_AND_RETURN.text),)
 
-    def _cached(self, name: str, status: int, payload: bytes | None) -> Effects:
-        if status == m.SUPERSEDED:
-            return ()
-        if status == m.OK and payload is not None:
-            return (cached_frame(payload).encode(),)
+    def _cached(self, name: str, log: LogSlice | None) -> Effects:
+        """The last event. Without one the client is to ask its application, even if the log cannot be read."""
+        if log is not None and log.events:
+            return (log.events[-1].body.encode(),)
         effects: list[Effect] = [b'{"event":"pusher:cache_miss","channel":%s,"data":"{}"}' % _encode(name)]
-        if status == m.OK and CACHE_MISS in self._home.hears:
+        if log is not None and CACHE_MISS in self._home.hears:
             effects.append(m.Happened(label(self._home.app.id, name), CACHE_MISS, ""))
         return effects
 
@@ -616,12 +615,6 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
             return (_PING,), patience + options.pong_timeout - silent
         self._home.dialect.counters.timeouts += 1
         return (Close(NO_PONG, NO_PONG.text),), 0
-
-
-def _subscribe_to(
-    key: bytes, label: str = "", user: str | None = None, info: str = "", most: int = 0, hidden: bool = False
-) -> Effects:
-    return (Subscribe((Subscription(key, label, user, info, most, hidden),)),)
 
 
 def _given(raw: msgspec.Raw) -> bytes:

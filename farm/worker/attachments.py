@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from farm.dialects import Attach, Call, DeviceSession
 from farm.worker.ages import Ages
 from farm.worker.connection import OPEN, Connection
 from router.common import messages as m
-
-_EVENTS: Final = 16
-"""So many of the last events are remembered while an answer is on its way."""
-
-
-class _Reads:
-    """Questions for a channel's last event: the one that was put, those it stands for, and those that came later."""
-
-    __slots__ = ("asked", "next", "with_it")
-
-    def __init__(self, asked: int) -> None:
-        self.asked = asked
-        self.with_it: list[int] = []
-        self.next: list[int] = []
-
-
-class Overheard:
-    """Questions that an event of the channel made needless, until the router's answer to them has come."""
-
-    __slots__ = ("calls", "channel", "heard", "renewed")
-
-    def __init__(self, channel: bytes, calls: list[tuple[Connection, Call | Attach]], body: str) -> None:
-        self.channel = channel
-        self.calls = calls
-        # Hashes of the events heard. The record may hold an older one than the last, if the store refused that.
-        self.heard: deque[int] = deque((hash(body.encode()),), _EVENTS)
-        self.renewed = False  # the link is another one since, so that later events may have been missed
 
 
 class Attachments:
@@ -54,8 +26,6 @@ class Attachments:
         self.held = self._ages.held
         self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
         self._calls: dict[int, tuple[Connection, Call | Attach, int]] = {}  # and when it was asked, in ms
-        self._reads: dict[bytes, _Reads] = {}  # by channel
-        self._overheard: dict[int, Overheard] = {}  # by the number of the question that was put
         self._number = 0
 
     def number(self) -> int:
@@ -73,66 +43,7 @@ class Attachments:
             self._tell(m.Call(number, m.Attach(device, call.needs, call.fetch, since)))
             return
         self._calls[number] = (connection, call, 0)
-        if isinstance(call.request, m.Read):
-            self._read(number, call.request)
-        else:
-            self._tell(m.Call(number, call.request))
-
-    def _read(self, number: int, request: m.Read) -> None:
-        """Of many that read the same record one asks; what comes while it waits asks with the next."""
-        reads = self._reads.get(request.channel)
-        if reads is None:
-            self._reads[request.channel] = _Reads(number)
-            self._tell(m.Call(number, request))
-        else:
-            reads.next.append(number)
-
-    def readers(self, number: int) -> Sequence[int]:
-        """An answer has come. Returns: the questions that it answers."""
-        found = self._calls.get(number)
-        request = found[1].request if found is not None and isinstance(found[1], Call) else None
-        if not isinstance(request, m.Read):
-            return (number,)
-        reads = self._reads[request.channel]
-        if reads.asked != number:
-            return (number,)
-        numbers = [number, *reads.with_it]
-        if reads.next:
-            reads.asked, *reads.with_it = reads.next
-            reads.next = []
-            self._tell(m.Call(reads.asked, request))
-        else:
-            del self._reads[request.channel]
-        return numbers
-
-    def heard_last(self, channel: bytes, body: str) -> Sequence[int]:
-        """An event came that is the channel's last. Returns: the questions for it, which need no other answer.
-
-        The answer on its way is this event or an older one: it would come twice, or after what has replaced it. Unless
-        the event was sent in a lease that has ended since: what was published then is only in the answer.
-        """
-        for number, one in list(self._overheard.items()):
-            if one.channel == channel:
-                one.heard.append(hash(body.encode()))
-                if one.renewed:
-                    del self._overheard[number]
-        reads = self._reads.pop(channel, None)
-        if reads is None:
-            return ()
-        numbers = (reads.asked, *reads.with_it, *reads.next)
-        calls = [self._calls[number][:2] for number in numbers if number in self._calls]
-        self._overheard[reads.asked] = Overheard(channel, calls, body)
-        return numbers
-
-    def renewed(self) -> None:
-        """The link is new: its lease began just now."""
-        for one in self._overheard.values():
-            one.renewed = True
-
-    def overheard(self, number: int) -> Overheard | None:
-        """An answer has come. Returns: whom it may concern all the same, though they have been answered."""
-        one = self._overheard.pop(number, None)
-        return one if one is not None and one.renewed else None
+        self._tell(m.Call(number, call.request))
 
     def replied(self, number: int, status: int) -> tuple[Connection, Call | Attach, Connection | None] | None:
         """An answer has come.

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from itertools import chain
 from typing import Final
 
-from farm.dialects import Presence, Subscribed
+from farm.dialects import Dialect, Subscribed
 from farm.settings import WorkerOptions
 from farm.worker.connection import Connection
 from farm.worker.encoded import Data, Encoded, Frame, by_transport
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
 from farm.worker.frames import encode_text
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
+from farm.worker.log_reads import Recovered
 from farm.worker.subscriptions import Change, Subscriptions
 from farm.worker.transports.websocket import WEBSOCKET
 from router.common import logs
@@ -48,7 +50,7 @@ class Events:
         fan_outs: FanOuts[LocalChannel, Connection],
         options: WorkerOptions,
         counters: WorkerCounters,
-        presences: Mapping[str, Presence],
+        dialects: Mapping[str, Dialect],
         drop: Callable[[Connection], None],
         put: Callable[[Connection, bytes], bool],
         answered: Callable[[Connection, bytes], bool],
@@ -59,7 +61,7 @@ class Events:
         self._subscriptions = subscriptions
         self._fan_outs = fan_outs
         self._counters = counters
-        self._presences = presences
+        self._dialects = dialects
         self._drop = drop
         self._put = put
         self._answered = answered
@@ -77,33 +79,66 @@ class Events:
     def event(self, channel: LocalChannel, event: HeldEvent, now: float) -> None:
         """An event of a channel, for all but one."""
         self._counters.events_heard += 1
+        if (channel.waiting is None and channel.log is None) or self._subscriptions.came(channel, event):
+            self._say(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
         if channel.waiting is not None:
-            self._hold(channel, event)
-        self._say(channel, self._frame(channel, event.text, True), now, event.left_out)
+            self._close_overdue(channel)
 
-    def _hold(self, channel: LocalChannel, event: HeldEvent) -> None:
-        """Keep an event for those that are about to be subscribed."""
+    def logged(
+        self, channel: LocalChannel, epoch: int, event: LogEvent, left_out: Connection | None, now: float
+    ) -> None:
+        """An event of a channel's log, for all but one."""
+        self.event(channel, HeldEvent(self._text(channel, event), left_out, event, epoch), now)
+
+    def _text(self, channel: LocalChannel, event: LogEvent) -> bytes:
+        dialect, name = self._dialect_of(channel)
+        return event.body.encode() if dialect is None else dialect.event_text(name, event)
+
+    def _dialect_of(self, channel: LocalChannel) -> tuple[Dialect | None, str]:
+        if not channel.label:
+            return None, ""
+        name, _, of_channel = m.label_parts(channel.label)
+        return self._dialects.get(name), of_channel
+
+    def recovered(self, found: Recovered, now: float) -> None:
+        """What the subscribers of a channel have missed while the link was away, and then what came since."""
+        channel = found.channel
+        if found.gap:
+            dialect, name = self._dialect_of(channel)
+            text = None if dialect is None else dialect.missed_text(name)
+            self._subscriptions.hold(channel, HeldEvent(text or b"", None, gap=True))
+            if text is not None:
+                self._say(channel, self._frame(channel, text, False), now)
+        missed = (HeldEvent(self._text(channel, event), None, event, found.epoch) for event in found.missed)
+        for event in chain(missed, found.held):
+            self._subscriptions.hold(channel, event)
+            self._say(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
+        if channel.waiting is not None:
+            self._close_overdue(channel)
+        self._subscriptions.recovered(channel)
+
+    def _close_overdue(self, channel: LocalChannel) -> None:
+        """Of those that wait for a channel the ones for which too much is held."""
         subscriptions = self._subscriptions
-        subscriptions.hold(channel, event)
         while (late := subscriptions.overdue(channel)) is not None:
             self._counters.catch_ups_given_up += 1
             logs.limited("worker.catch_up_given_up", hint="worker.max_held_bytes")
             self._close(late, TRY_LATER, "more came than may wait for a subscription")
             subscriptions.leave(late, channel.key)
 
-    def changed(self, change: Change | None, now: float) -> None:
+    def changed(self, change: Change, now: float) -> None:
         """Tell the subscribers of a presence channel who has come and who has gone."""
-        if change is None or not change.channel.subscribers or not change.channel.label:
+        if not change.channel.subscribers or not change.channel.label:
             return
         channel = change.channel
-        name, _, label = m.label_parts(channel.label)
-        dialect = self._presences.get(name)
-        if dialect is None:
+        dialect, name = self._dialect_of(channel)
+        presence = None if dialect is None else dialect.presence
+        if presence is None:
             return
-        for told, users in ((dialect.member_added, change.added), (dialect.member_removed, change.removed)):
+        for told, users in ((presence.member_added, change.added), (presence.member_removed, change.removed)):
             for user, info in users:
                 try:
-                    frame = self._frame(channel, told(label, user, info), False)
+                    frame = self._frame(channel, told(name, user, info), False)
                 except Exception as error:  # the others are told of, and who waits for this gets in
                     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
                 else:
@@ -111,14 +146,14 @@ class Events:
 
     def admit(self) -> None:
         """Have those in that wait for nothing any more, as many as may be answered at once in this turn."""
-        ready = self._subscriptions.ready
-        while ready and (cost := _cost(ready[0])) <= self._left:
-            self._left -= cost
-            self._answer_next()
+        while self._left > 0 and self._subscriptions.ready:
+            self._left -= self._answer_next()
 
     def _answer_next(self) -> int:
         """Have the next one in, and answer it. Returns: what that cost, in writes."""
-        joining = self._subscriptions.ready.popleft()
+        joining = self._subscriptions.next_ready()
+        if joining is None:
+            return 0
         cost = _cost(joining)
         results, events = self._subscriptions.complete(joining)
         self._counters.events_sent += len(events)
@@ -183,7 +218,8 @@ class Events:
         if ready := self._subscriptions.ready:
             most = budget // 2 if self._fan_outs.going else budget
             while ready and most > 0:
-                most -= (cost := self._answer_next())
+                cost = self._answer_next()
+                most -= cost
                 budget -= cost
         if self._fan_outs.going:
             self._step(max(budget, 1), now)
@@ -288,4 +324,6 @@ def _cost(joining: Joining) -> int:
     for part in joining.parts:
         if (presence := part.channel.presence) is not None:
             size += len(presence.members) * _MEMBER_BYTES
+        if part.log is not None:
+            size += sum(len(event.body) for event in part.log.events)
     return 1 + size // WRITE_BYTES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from farm.dialects import Event, Subscribed
@@ -210,15 +211,12 @@ class Inbound:
     def subscribed(
         self, connection: Connection, number: int, results: Sequence[Subscribed], events: Sequence[HeldEvent]
     ) -> None:
-        """The same for a Subscribe. events: are sent behind what the session says to that, but for those that the
-        record holds which it reads now."""
-        if self._waited_for(connection, number) and connection.phase == OPEN:
+        """The same for a Subscribe. events: are sent behind what the session says to that."""
+        if self._waited_for(connection, number):
             assert connection.session is not None
             effects = effects_of(connection.session.subscribed, results, self._clock.now)
-            self._performer.perform(connection, effects)
-            if events and connection.phase == OPEN:
-                behind = [Event(event.text) for event in events if not (event.last and connection.call)]
-                self._performer.perform(connection, behind)
+            behind = (Event(event.text, event.event) for event in events)
+            self._performer.perform(connection, chain(effects, behind))
             self.go_on(connection)
 
     def _waited_for(self, connection: Connection, number: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from farm.dialects import Members, Subscription
 from farm.worker.connection import Connection
 from router.common.messages import OK
+from router.common.position import ANY_EPOCH, AfterOffset, LogEvent, LogSlice
 
 _FEW: Final = 16
 OPEN: Final = -1
@@ -27,11 +28,13 @@ class Presence:
 
 
 class HeldEvent(NamedTuple):
-    """An event that came while connections waited to be subscribed."""
+    """An event that came while connections waited to be subscribed; or a gap, with what tells of it, if anything."""
 
     text: bytes
     left_out: Connection | None
-    last: bool = False  # whoever reads the channel's record needs it from nowhere else
+    event: LogEvent | None = None  # None: it is in no log
+    epoch: int = ANY_EPOCH
+    gap: bool = False
 
     @property
     def size(self) -> int:
@@ -42,7 +45,7 @@ class HeldEvent(NamedTuple):
 class Part:
     """One channel of a Subscribe that is not complete."""
 
-    __slots__ = ("channel", "joining", "open", "since", "status", "wanted")
+    __slots__ = ("channel", "joining", "log", "open", "read_at", "since", "status", "wanted")
 
     def __init__(self, joining: Joining, channel: LocalChannel, wanted: Subscription) -> None:
         self.joining = joining
@@ -51,6 +54,8 @@ class Part:
         self.status = OK
         self.open = 0  # replies that it waits for
         self.since = 0  # the number of the first event that is held for it
+        self.log: LogSlice | None = None  # what it wanted of the log
+        self.read_at = 0  # the number of the first event that came behind that
 
 
 class Joining:
@@ -87,6 +92,12 @@ class Waiting:
         self.parts[connection] = part
         part.since = self.end
 
+    def restart(self) -> None:
+        """Some events may not have come: those that have nothing yet want what comes from now on."""
+        for part in list(self.parts.values()):
+            if part.log is None:
+                self.add(part)
+
     def hold(self, event: HeldEvent) -> None:
         """An event came."""
         self._events.append(event)
@@ -108,10 +119,28 @@ class Waiting:
         return freed
 
 
+class ChannelLog:
+    """How far the subscribers of a channel have had its log, while there are any that subscribed from a position."""
+
+    __slots__ = ("after", "again", "held", "position", "recovering")
+
+    def __init__(self) -> None:
+        self.position: AfterOffset | None = None
+        self.recovering = False  # what they missed while the link was away is not here yet
+        self.again = False  # nor will it be all
+        self.held: list[HeldEvent] = []  # what came meanwhile
+        self.after: list[Joining] = []  # who wants to be subscribed when that is over
+
+    def reached(self, epoch: int, offset: int) -> None:
+        """They have had this one and those before it."""
+        if self.position is None or self.position.epoch != epoch or self.position.offset < offset:
+            self.position = AfterOffset(epoch, offset)
+
+
 class LocalChannel:
     """A channel with connections of this worker."""
 
-    __slots__ = ("call", "counted", "hidden", "key", "label", "presence", "subscribers", "waiting")
+    __slots__ = ("call", "counted", "hidden", "key", "label", "log", "presence", "subscribers", "waiting")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -123,6 +152,7 @@ class LocalChannel:
         self.call = 0  # the call whose reply opens it; OPEN
         self.counted = 0  # subscribers that the router knows of
         self.presence: Presence | None = None
+        self.log: ChannelLog | None = None
 
     @property
     def empty(self) -> bool:

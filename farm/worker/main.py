@@ -91,9 +91,6 @@ class Worker:
         self.counters = WorkerCounters()
         tokens = Tokens(load_or_make_keys(settings))
         self._dialects = _dialects(settings, tokens, self.counters)
-        by_name = [(side.spec.name, dialect) for side, dialect in self._dialects]
-        presences = {name: presence for name, dialect in by_name if (presence := dialect.presence) is not None}
-        trackers = {name: tracker for name, dialect in by_name if (tracker := dialect.broadcasts) is not None}
         self.limit = connection_limit(options)
         self.link = WorkerLink(
             context,
@@ -119,8 +116,7 @@ class Worker:
             self.limit,
             self.link.messages.append,
             time.monotonic,
-            trackers,
-            presences,
+            {side.spec.name: dialect for side, dialect in self._dialects},
             self._fd_sender,
             self.health,
             settings.get(LimitOptions),

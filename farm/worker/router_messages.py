@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from farm.dialects import Attach, DeviceSession
-from farm.worker.attachments import Attachments, Overheard
+from farm.worker.attachments import Attachments
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
@@ -15,9 +15,10 @@ from farm.worker.events import Events
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.local_channel import HeldEvent
+from farm.worker.log_reads import Recovered
 from farm.worker.output import Output
 from farm.worker.socket_ids import SocketIds
-from farm.worker.subscriptions import Subscriptions
+from farm.worker.subscriptions import Change, Subscriptions
 from router.common import logs
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
@@ -61,7 +62,6 @@ class RouterMessages:
     def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         """The link is new. Returns: the devices that are here, as ANNOUNCE has them."""
         self._broadcasts.renewed()
-        self._attachments.renewed()
         if self._health is not None:
             self._health.refusing = ""
         return self._attachments.held()
@@ -120,28 +120,15 @@ class RouterMessages:
 
     def _replied(self, reply: m.Reply) -> None:
         number, status, payload = reply.number, reply.status, reply.payload
-        ours, change = self._subscriptions.replied(number, status, payload)
+        ours = self._subscriptions.replied(number, status, payload)
         if ours:
-            self._events.changed(change, self._clock.now)
+            if isinstance(ours, Change):
+                self._events.changed(ours, self._clock.now)
+            elif isinstance(ours, Recovered):
+                self._events.recovered(ours, self._clock.now)
             self._events.admit()
             return
-        if (overheard := self._attachments.overheard(number)) is not None:
-            if status == m.OK and payload is not None:
-                self._catch_up(overheard, reply_payload(m.Read, payload))
-            return
-        for asked in self._attachments.readers(number):
-            self._answer_one(asked, status, payload)
-
-    def _catch_up(self, overheard: Overheard, payload: Any) -> None:
-        """While the link was away a channel's last event may have become another than those subscribers have heard."""
-        channel = self._subscriptions.get(overheard.channel)
-        for connection, call in overheard.calls:
-            session = connection.session
-            if channel is None or session is None or connection not in channel.subscribers:
-                continue
-            effects = list(effects_of(session.replied, call.context, m.OK, payload, self._clock.now))
-            if not (len(effects) == 1 and type(effects[0]) is bytes and hash(effects[0]) in overheard.heard):
-                self._performer.perform(connection, effects)
+        self._answer_one(number, status, payload)
 
     def _answer_one(self, number: int, status: int, payload: Any) -> None:
         found = self._attachments.replied(number, status)
@@ -161,14 +148,17 @@ class RouterMessages:
         if channel is None:
             return
         left_out = self._socket_ids.find(message.exclude) if message.exclude else None
-        last = message.offset == m.LAST
-        self._events.event(channel, HeldEvent(message.body.encode(), left_out, last), self._clock.now)
-        if last:
-            for number in self._attachments.heard_last(message.channel, message.body):
-                self._answer_one(number, m.SUPERSEDED, None)
+        self._events.event(channel, HeldEvent(message.body.encode(), left_out), self._clock.now)
+
+    def _logged_event(self, message: m.LoggedEvent) -> None:
+        channel = self._subscriptions.get(message.channel)
+        if channel is not None:
+            left_out = self._socket_ids.find(message.exclude) if message.exclude else None
+            self._events.logged(channel, message.epoch, message.event, left_out, self._clock.now)
 
     def _members(self, message: m.Members) -> None:
-        self._events.changed(self._subscriptions.changed(message), self._clock.now)
+        if (change := self._subscriptions.changed(message)) is not None:
+            self._events.changed(change, self._clock.now)
 
     def _terminate(self, message: m.Terminate) -> None:
         channel = self._subscriptions.get(message.channel)
@@ -200,6 +190,7 @@ _HANDLERS: Final[dict[type, Callable[[RouterMessages, Any], None]]] = {
     m.Reply: RouterMessages._replied,
     m.DeliverStored: RouterMessages._deliver_stored,
     m.Disconnect: RouterMessages._disconnect,
+    m.LoggedEvent: RouterMessages._logged_event,
     m.Members: RouterMessages._members,
     m.Terminate: RouterMessages._terminate,
     m.SendCounts: RouterMessages._send_counts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from farm.dialects import BroadcastTracker, Dialect, Presence, Session
+from farm.dialects import Dialect, Session
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.acceptor import Acceptor
 from farm.worker.admission import Admissions
@@ -58,8 +58,7 @@ class Sockets:
         max_connections: int,
         tell: Callable[[Any], None],
         monotonic: Callable[[], float],
-        trackers: Mapping[str, BroadcastTracker] | None = None,
-        presences: Mapping[str, Presence] | None = None,
+        by_name: Mapping[str, Dialect],
         fd_sender: FdSender | None = None,
         health: Health | None = None,
         limits: LimitOptions | None = None,
@@ -98,7 +97,7 @@ class Sockets:
             fan_outs,
             options,
             counters,
-            presences or {},
+            by_name,
             output.drop,
             output.put,
             output.answered,
@@ -107,7 +106,8 @@ class Sockets:
             inbound.subscribed,
         )
         output.due = events.due
-        broadcasts = BroadcastScan(trackers or {})
+        trackers = {name: tracker for name, dialect in by_name.items() if (tracker := dialect.broadcasts) is not None}
+        broadcasts = BroadcastScan(trackers)
         self._timers = Timers(connections, clock, wheel, options, counters, turns, output, performer, broadcasts)
         lag = (lambda: health.lag) if health is not None else float
         meet = self._timers.meet

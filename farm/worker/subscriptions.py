@@ -20,9 +20,12 @@ from typing import Any, NamedTuple
 from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
-from farm.worker.local_channel import OPEN, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
+from farm.worker.local_channel import OPEN, ChannelLog, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
+from farm.worker.log_reads import LogReads, Recovered, caught_up
 from farm.worker.transports.websocket import WEBSOCKET
+from router.common import logs
 from router.common import messages as m
+from router.common.position import Live, Position
 from router.common.wire import reply_payload
 
 
@@ -60,6 +63,7 @@ class Subscriptions:
         self._number = number
         self._fan_outs = fan_outs
         self._most_held = most_held
+        self._reads = LogReads(self._tell_read, number)
         self._channels: dict[bytes, LocalChannel] = {}
         self.get = self._channels.get
         self._calls: dict[int, _Call] = {}
@@ -67,7 +71,7 @@ class Subscriptions:
         self.various: set[LocalChannel] = set()
         """Channels that have, or have had, subscribers of another transport than WebSocket."""
         self.ready: deque[Joining] = deque()
-        """Connections that wait for nothing any more: each is to be given to `complete`, in this order."""
+        """Connections that wait for no reply any more."""
         self.held_bytes = 0
 
     def __len__(self) -> int:
@@ -97,6 +101,7 @@ class Subscriptions:
             channel is None
             or channel.call != OPEN
             or wanted.user is not None
+            or type(wanted.position) is not Live
             or channel.has(connection)
             or channel.waits(connection) is not None
         ):
@@ -122,6 +127,10 @@ class Subscriptions:
         channel.waiting.add(part)
         if (call := self._call_for(channel, wanted)) is not None:
             call.parts.append(part)
+            part.open += 1
+            joining.open += 1
+        if type(wanted.position) is not Live and not wanted.hidden:
+            self._reads.read(part)
             part.open += 1
             joining.open += 1
 
@@ -160,11 +169,14 @@ class Subscriptions:
         return number
 
     def _tell_subscribe(self, channel: LocalChannel, call: int | None, label: str) -> None:
-        request = m.Subscribe(channel.key, -1, label)
+        request = m.Subscribe(channel.key, label)
         self._tell(request if call is None else m.Call(call, request))
         if label:
             channel.label = label
             channel.counted = 1
+
+    def _tell_read(self, number: int, key: bytes, position: Position) -> None:
+        self._tell(m.Call(number, m.ReadLog(key, position)))
 
     def complete(self, joining: Joining) -> tuple[list[Subscribed], list[HeldEvent]]:
         """Have a connection in that waits for nothing any more.
@@ -181,11 +193,12 @@ class Subscriptions:
         for part in joining.parts:
             channel, wanted = part.channel, part.wanted
             if (waiting := channel.waiting) is not None and waiting.parts.get(connection) is part:
-                events += [event for event in waiting.events(part) if event.left_out is not connection]
+                part.log, behind = caught_up(part, waiting.events(part))
+                events += behind
                 self._wait_no_more(channel, connection)
                 self._add(channel, connection, wanted)
             presence = channel.presence if part.status == m.OK and not wanted.hidden else None
-            results.append(Subscribed(wanted, part.status, None if presence is None else presence.members))
+            results.append(Subscribed(wanted, part.status, None if presence is None else presence.members, part.log))
         joining.parts.clear()
         return results, events
 
@@ -257,6 +270,9 @@ class Subscriptions:
             self.various.discard(channel)
             self._uncounted.pop(channel, None)
             self._calls.pop(channel.call, None)
+            if channel.log is not None:
+                self._release(channel.log)
+                self.ready.extend(channel.log.after)
             self._tell(m.Unsubscribe(channel.key))
 
     def _user_left(self, channel: LocalChannel, user: str) -> None:
@@ -282,11 +298,31 @@ class Subscriptions:
 
     # ------------------------------------------------------------------ what the router says
 
+    def came(self, channel: LocalChannel, event: HeldEvent) -> bool:
+        """An event came to a channel. Returns: whether it is to be sent to the subscribers now."""
+        log = channel.log
+        if log is not None:
+            if log.recovering:
+                if self.held_bytes > self._most_held:
+                    self._release(log)
+                    log.again = True
+                log.held.append(event)
+                self.held_bytes += event.size
+                return False
+            if event.event is not None:
+                log.reached(event.epoch, event.event.offset)
+        self.hold(channel, event)
+        return True
+
     def hold(self, channel: LocalChannel, event: HeldEvent) -> None:
-        """An event came to a channel that connections wait for."""
-        assert channel.waiting is not None
-        channel.waiting.hold(event)
-        self.held_bytes += event.size
+        """Keep an event that is sent to the subscribers for those that wait to be."""
+        if channel.waiting is not None:
+            channel.waiting.hold(event)
+            self.held_bytes += event.size
+
+    def _release(self, log: ChannelLog) -> None:
+        self.held_bytes -= sum(event.size for event in log.held)
+        log.held = []
 
     def overdue(self, channel: LocalChannel) -> Connection | None:
         """If more is held than may be: who has waited longest for this channel, and is to be closed."""
@@ -294,12 +330,12 @@ class Subscriptions:
             return None
         return next(iter(channel.waiting.parts))
 
-    def replied(self, number: int, status: int, payload: Any) -> tuple[bool, Change | None]:
-        """A reply has come. Returns: whether it is for a call of ours that is open, and what changes by it: that is for
-        those who were there before. Then those have their turn that are `ready`."""
+    def replied(self, number: int, status: int, payload: Any) -> Change | Recovered | bool:
+        """A reply has come. Returns: False if it is for no call of ours that is open; else what changes by it, if
+        anything does: that is for those who were there before. Then those have their turn that are ready."""
         call = self._calls.pop(number, None)
         if call is None:
-            return False, None
+            return self._read(number, status, payload)
         channel, user, parts = call
         change: Change | None = None
         if status == m.OK:
@@ -313,13 +349,50 @@ class Subscriptions:
                 continue
             if status == m.OK:
                 waiting.add(part)
+                self._settled(part, 1)
             else:
                 part.status = status
                 self._wait_no_more(channel, part.joining.connection)
-            self._settled(part, 1)
+                self._settled(part, part.open)
         if status != m.OK:
             self._close_if_empty(channel)
-        return True, change
+        return True if change is None else change
+
+    def _read(self, number: int, status: int, payload: Any) -> Recovered | bool:
+        if number not in self._reads:
+            return False
+        found = None
+        if status == m.OK:
+            try:
+                found = reply_payload(m.ReadLog, payload)
+            except m.MessageError as error:  # of a router of an older version
+                logs.limited("link.not_understood", at="error", per="log", peer="router", error=str(error))
+        parts, recovered = self._reads.replied(number, found)
+        for part in parts:
+            self._settled(part, 1)
+        if recovered is None:
+            return True
+        self.held_bytes -= recovered.freed
+        return recovered
+
+    def recovered(self, channel: LocalChannel) -> None:
+        """What the subscribers have missed has been sent to them."""
+        log = channel.log
+        if log is not None and not log.recovering:
+            self.ready.extend(log.after)
+            log.after.clear()
+
+    def next_ready(self) -> Joining | None:
+        """The next connection that is to be given to `complete`."""
+        while self.ready:
+            joining = self.ready.popleft()
+            for part in joining.parts:
+                if (log := part.channel.log) is not None and log.recovering:
+                    log.after.append(joining)
+                    break
+            else:
+                return joining
+        return None
 
     def _entered(self, channel: LocalChannel, user: str, status: int, payload: Any) -> Change | None:
         presence = channel.presence
@@ -372,7 +445,8 @@ class Subscriptions:
                 self._tell(m.Counted(channel.key, channel.counted))
 
     def held(self) -> Iterator[list[m.HeldChannel]]:
-        """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it."""
+        """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it. Then the router is
+        asked for what came while the link was away."""
         entries: list[m.HeldChannel] = []
         size = 0
         for channel in self._channels.values():
@@ -396,3 +470,4 @@ class Subscriptions:
                 entries, size = [], 0
         if entries:
             yield entries
+        self._reads.renewed(self._channels.values())

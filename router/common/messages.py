@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
-from router.common.position import LogSlice
+from router.common.position import LogEvent, LogSlice
 from router.store.base import Item
 
 PROTOCOL: Final = 5
@@ -39,7 +39,6 @@ UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, 
 FAILED = 2  # the store could not do it
 FULL = 3
 MOVED = 4  # ATTACH only: there is a newer connection of the device
-SUPERSEDED = 5  # READ only, and never from the router: before its reply an event came that is as new or newer
 
 # --- outcome in a RESULT
 WRITTEN = 0  # the kernel took the whole frame
@@ -47,8 +46,6 @@ NOT_HERE = 1  # no such connection, or it does not read: the message stays in th
 
 EVERYTHING = 2**31 - 1
 """As the number of items that are asked for."""
-LAST = -1
-"""As the offset of an event."""
 
 MAX_BROADCAST_KEY = 256
 MAX_BROADCAST_VALUE = 1024
@@ -139,14 +136,21 @@ class Drop(Request, tag=29):
 
 
 class Subscribe(Request, tag=23):
-    """This shard has a subscriber, so far one; replied to with the log after that offset, or None (offset -1). label:
-    what `channel_label` gives, for channels that app servers may list and count; else ""."""
-
-    REPLY = LogSlice | None
+    """This shard has a subscriber, so far one. label: what `channel_label` gives, for channels that app servers may
+    list and count; else ""."""
 
     channel: Key
-    offset: Annotated[int, Meta(ge=-1, le=2**63 - 1)]
     label: Label
+
+
+class ReadLog(Request, tag=52):
+    """The channel's log from a position (`router.common.position`). The reply comes behind every event that it may have
+    in it, if the shard has subscribed before, and before every other."""
+
+    REPLY = LogSlice
+
+    channel: Key
+    position: tuple[Any, ...]
 
 
 class Record(Request, tag=26):
@@ -178,13 +182,15 @@ class SetRemove(Request, tag=33):
     member: Key
 
 
-class Read(Request, tag=37):
-    """Replied to with the value of the record that holds the channel's last event, or None."""
+class Take(Request, tag=54):
+    """Delete a record and have its value, once; None if it is not there. taker: 16 random bytes: the request repeated
+    with these gets the value again."""
 
     REPLY = bytes | None
 
     space: Space
-    channel: Key
+    key: Key
+    taker: Key
 
 
 class Publish(Request, tag=30):
@@ -212,7 +218,7 @@ class PresenceJoin(Request, tag=35):
     most: Count
 
 
-AnyRequest = Attach | Fetch | Drop | Subscribe | Record | SetAdd | SetRemove | Read | Publish | PresenceJoin
+AnyRequest = Attach | Fetch | Drop | Subscribe | ReadLog | Record | SetAdd | SetRemove | Take | Publish | PresenceJoin
 
 
 class Call(Message, tag=51):
@@ -340,11 +346,19 @@ class Disconnect(Message, tag=43):
 
 class Event(Message, tag=44):
     """To every subscriber of the channel on this shard, but the connection with the socket id `exclude` ("": to all).
-    offset: its place in the channel's log; LAST: it is now the event that READ gives; 0: it is kept nowhere."""
+    It is in no log."""
 
     channel: Key
-    offset: Annotated[int, Meta(ge=LAST, le=2**63 - 1)]
     body: str
+    exclude: str
+
+
+class LoggedEvent(Message, tag=53):
+    """The same for an event that the channel's log holds, in this epoch."""
+
+    channel: Key
+    epoch: Number
+    event: LogEvent
     exclude: str
 
 
@@ -418,6 +432,7 @@ ToWorker = (
     | DeliverStored
     | Disconnect
     | Event
+    | LoggedEvent
     | Broadcast
     | BroadcastsSent
     | Members

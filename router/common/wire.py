@@ -7,6 +7,10 @@ What version 4 has otherwise
 ----------------------------
 - READY has no range: it ends with the pid. WELCOME has no version. There is no REFUSED: it is refused in silence.
 - There is no CALL: a request is [kind, number, ...], and the number is 0 where no reply is wanted.
+- SUBSCRIBE has an offset, -1, before the label. There is no READ_LOG and no TAKE: what is sent instead gets a reply
+  with nothing in it, so that a log cannot be read, and no record is there.
+- EVENT has an offset, 0, before the body. There is no LOGGED_EVENT: it is sent as an EVENT.
+- There is a READ, of a record; it is replied to with FAILED, as if the store could not read.
 """
 
 from __future__ import annotations
@@ -27,7 +31,12 @@ _READY: Final = 1
 _WORKER_BATCH: Final = 2
 _WELCOME: Final = 11
 _ROUTER_BATCH: Final = 13
+_SUBSCRIBE: Final = 23
+_EVENT: Final = 44
 _CALL: Final = 51
+_READ_LOG: Final = 52
+_LOGGED_EVENT: Final = 53
+_TAKE: Final = 54
 _REQUESTS_4: Final = frozenset((20, 23, 26, 27, 29, 30, 32, 33, 35, 37))
 """Kinds of messages that begin with a call's number, or 0, in version 4."""
 
@@ -132,8 +141,12 @@ def _upgraded(raw: Any) -> Any:
     """A message of version 4 as the one of today."""
     if type(raw) is list and len(raw) > 1 and type(raw[0]) is int and raw[0] in _REQUESTS_4:
         kind, number, *fields = raw
+        if kind == _SUBSCRIBE and len(fields) == 3:
+            del fields[1]
         request = [kind, *fields]
         return request if number == 0 else [_CALL, number, request]
+    if type(raw) is list and len(raw) == 5 and raw[0] == _EVENT:
+        return [*raw[:2], *raw[3:]]
     return raw
 
 
@@ -143,16 +156,28 @@ def _downgraded(raw: list[Any]) -> list[Any]:
         return raw[:5]
     if raw[0] == _WELCOME:
         return raw[:2]
-    if raw[0] == _WORKER_BATCH:
-        return [*raw[:2], [_downgraded_message(message) for message in raw[2]]]
+    if raw[0] in (_WORKER_BATCH, _ROUTER_BATCH):
+        return [*raw[:2], [_downgraded_message(message) for message in raw[2]], *raw[3:]]
     return raw
 
 
 def _downgraded_message(raw: list[Any]) -> list[Any]:
+    number = 0
     if raw[0] == _CALL:
-        _, number, (kind, *fields) = raw
-        return [kind, number, *fields]
-    return [raw[0], 0, *raw[1:]] if raw[0] in _REQUESTS_4 else raw
+        _, number, raw = raw
+    kind, *fields = raw
+    if kind == _READ_LOG:
+        kind, fields = _SUBSCRIBE, [fields[0], ""]
+    elif kind == _TAKE:
+        kind, fields = _SUBSCRIBE, [fields[1], ""]
+    if kind == _SUBSCRIBE:
+        fields = [fields[0], -1, fields[1]]
+    elif kind == _EVENT:
+        return [_EVENT, fields[0], 0, *fields[1:]]
+    elif kind == _LOGGED_EVENT:
+        channel, _, (*_, body), exclude = fields
+        return [_EVENT, channel, 0, body, exclude]
+    return [kind, number, *fields] if kind in _REQUESTS_4 else raw
 
 
 VERSIONS: Final = range(m.LOWEST_PROTOCOL, m.PROTOCOL + 1)

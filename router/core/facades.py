@@ -38,7 +38,17 @@ class Core:
 class Messages:
     """What app servers send: to devices (`push`, `withdraw`) and to channels (`publish`, `terminate`)."""
 
-    __slots__ = ("_committer", "_hub", "publish", "push", "refuse", "sequence", "terminate", "version")
+    __slots__ = (
+        "_committer",
+        "_hub",
+        "publish",
+        "publish_logged",
+        "push",
+        "refuse",
+        "sequence",
+        "terminate",
+        "version",
+    )
 
     def __init__(self, hub: Hub, committer: GroupCommitter) -> None:
         self._hub = hub
@@ -46,6 +56,7 @@ class Messages:
         # The hub's own methods, as a push must not pay for another call.
         self.push = hub.push
         self.publish = hub.publish
+        self.publish_logged = hub.publish_logged
         self.terminate = hub.dismiss
         self.refuse = hub.refuse
         self.sequence = hub.sequence

@@ -20,8 +20,8 @@ from typing import Any
 from router.common import logs
 from router.common import messages as m
 from router.common.metrics import RouterCounters
-from router.common.numbers import Sequencer
-from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
+from router.common.numbers import SECOND, Sequencer
+from router.common.position import AfterOffset, LogEvent, LogSlice, PositionError, position
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST, VERSIONS, WIRES, Wire
 from router.core.address_map import AddressMap, Lease
@@ -33,7 +33,7 @@ from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Pu
 from router.core.recount import Recount
 from router.core.unread import Unread
 from router.store.base import Append, Item
-from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove
+from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove, Take
 
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken
 _HOLD_SHARE = 16  # inboxes of announced devices wait while this part of the largest message is not sent
@@ -107,6 +107,7 @@ class Hub:
         self.dirty: dict[bytes, WorkerSession] = {}  # peers with something to send
         self.direct: deque[tuple[bytes, Wire, m.OfRouter]] = deque()  # to those who are no peers
         self._options = options
+        self._most_log = options.max_message_bytes // 4  # characters of a slice of a log
         self._monotonic = monotonic
         self._unix_time = unix_time
         self._peer_of: dict[Lease, WorkerSession] = {}
@@ -215,41 +216,38 @@ class Hub:
         peer.outbox.append(m.Deliver(push.number, device, push.slot, push.version, push.body))
         self.dirty[peer.identity] = peer
 
-    def publish(
-        self,
-        channel: bytes,
-        body: str,
-        keep: int,
-        done: Callable[[int, int], None] | None = None,
-        exclude: str = "",
-        last: bool = False,
-    ) -> None:
-        """Say an event to every subscriber of a channel; with `keep` > 0 (seconds) only once its log holds it.
-
-        exclude: the socket id of a connection that it is not for. last: the caller keeps it as the channel's last
-        event, in a record that he writes after this.
-        """
+    def publish(self, channel: bytes, body: str, exclude: str = "") -> None:
+        """Send an event to every subscriber of a channel. exclude: the socket id of a connection that it is not for."""
         self.counters.events += 1
-        if keep <= 0:
-            self._fan_out(channel, m.LAST if last else 0, body, exclude)
-            if done is not None:
-                done(m.OK, 0)
-            return
-
-        def logged(status: int, end: AfterOffset | None) -> None:
-            offset = 0 if end is None else end.offset
-            if status == m.OK:
-                self._fan_out(channel, offset, body, exclude)
-            if done is not None:
-                done(status, offset)
-
-        event = Append(channel, self.sequence(), int(self._unix_time()) + keep, body)
-        self.committer.append(event, logged)
-
-    def _fan_out(self, channel: bytes, offset: int, body: str, exclude: str) -> None:
-        event = m.Event(channel, offset, body, exclude)
+        event = m.Event(channel, body, exclude)
         for lease in self.map.channel(channel):
             self._tell(lease, event, len(body))
+
+    def publish_logged(
+        self, event: Append, done: Callable[[int, AfterOffset | None], None] | None = None, exclude: str = ""
+    ) -> None:
+        """Append an event to the log of its channel and, once that holds it, send it to every subscriber. `done` gets
+        status and the position after it; None if it is refused, for the log holds one of its offset.
+
+        Raises: ValueError for an event that no log can hold.
+        """
+        self.counters.events += 1
+
+        def logged(status: int, end: AfterOffset | None) -> None:
+            if status == m.OK and end is not None:
+                self._fan_out(event, end, exclude)
+            if done is not None:
+                done(status, end)
+
+        self.committer.append(event, logged)
+
+    def _fan_out(self, event: Append, end: AfterOffset, exclude: str) -> None:
+        offset = event.offset if event.exact else end.offset
+        time, tag = divmod(event.sequence, SECOND)
+        logged = LogEvent(offset, time, tag, event.expires, event.id, event.headers, event.body)
+        message = m.LoggedEvent(event.channel, end.epoch, logged, exclude)
+        for lease in self.map.channel(event.channel):
+            self._tell(lease, message, len(event.body))
 
     def dismiss(self, channel: bytes, code: int, reason: str) -> None:
         """Have every connection that is subscribed to this address closed."""
@@ -654,16 +652,23 @@ class Hub:
             m.label_parts(label)
             self.channels.subscribe(channel, label, peer.lease)
         self.map.subscribe(channel, peer.lease)
-        if message.offset < 0:
-            self._reply(peer, number, m.OK)
-            return
+        self._reply(peer, number, m.OK)
+
+    def _read_log(self, peer: WorkerSession, message: m.ReadLog, number: int | None) -> None:
+        try:
+            wanted = position(message.position)
+        except PositionError as error:
+            raise m.MessageError(str(error)) from error
         answered = self._slow(peer)
 
-        def read(status: int, part: LogSlice | None) -> None:
-            self._reply(peer, number, status, part)
+        def read(status: int, found: LogSlice | None) -> None:
+            if found is not None and sum(len(event.body) for event in found.events) > self._most_log:
+                logs.limited("hub.log_too_long", limit=self._most_log, hint="link.max_message_bytes")
+                status, found = m.FAILED, None
+            self._reply(peer, number, status, found)
             answered()
 
-        self.committer.read_log(channel, AfterOffset(ANY_EPOCH, message.offset), read)
+        self.committer.read_log(message.channel, wanted, read)
 
     def _unsubscribe(self, peer: WorkerSession, message: m.Unsubscribe, number: int | None) -> None:
         self.map.unsubscribe(message.channel, peer.lease)
@@ -695,15 +700,6 @@ class Hub:
         if (observer := self.channels.observer(message.label)) is not None:
             observer.happened(message.label, message.what, message.detail)
 
-    def _read(self, peer: WorkerSession, message: m.Read, number: int | None) -> None:
-        answered = self._slow(peer)
-
-        def read(status: int, value: bytes | None) -> None:
-            self._reply(peer, number, status, value)
-            answered()
-
-        self.committer.read_record(message.space, message.channel, read)
-
     def _record(self, peer: WorkerSession, message: m.Record, number: int | None) -> None:
         space, key, value, ttl = message.space, message.key, message.value, message.ttl
         if number is not None and value is not None and self.committer.over:
@@ -733,6 +729,15 @@ class Hub:
             done()
 
         self.committer.change(*name, change, changed)
+
+    def _take_record(self, peer: WorkerSession, message: m.Take, number: int) -> None:
+        done = self._slow(peer)
+
+        def taken(status: int, became: Changed | None) -> None:
+            self._reply(peer, number, status, None if became is None else became.value)
+            done()
+
+        self.committer.change(message.space, message.key, Take(message.taker), taken)
 
     def _drop(self, peer: WorkerSession, message: m.Drop, number: int) -> None:
         self.committer.remove(message.device, message.slot)
@@ -769,8 +774,16 @@ class Hub:
         known = self.channels.get(message.channel)
         if known is not None and (observer := self.channels.observer(known.label)) is not None:
             observer.published(known.label, message.body, message.exclude)
-        done = None if number is None else lambda status, offset: self._reply(peer, number, status, offset)
-        self.publish(message.channel, message.body, message.keep, done, message.exclude)
+        if not message.keep:
+            self.publish(message.channel, message.body, message.exclude)
+            self._reply(peer, number, m.OK, 0)
+            return
+
+        def logged(status: int, end: AfterOffset | None) -> None:
+            self._reply(peer, number, status, 0 if end is None else end.offset)
+
+        expires = int(self._unix_time()) + message.keep
+        self.publish_logged(Append(message.channel, self.sequence(), expires, message.body), logged, message.exclude)
 
     # ------------------------------------------------------------------ time and state
 
@@ -828,6 +841,7 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     m.Detach: Hub._detach,
     m.Announce: Hub._announce,
     m.Subscribe: Hub._subscribe,
+    m.ReadLog: Hub._read_log,
     m.Unsubscribe: Hub._unsubscribe,
     m.AnnounceChannels: Hub._announce_channels,
     m.Record: Hub._record,
@@ -836,11 +850,11 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     m.Publish: Hub._publish,
     m.SetAdd: Hub._set_add,
     m.SetRemove: Hub._set_remove,
+    m.Take: Hub._take_record,
     m.Counted: Hub._counted,
     m.CountsSent: Hub._counts_sent,
     m.PresenceJoin: Hub._presence_join,
     m.PresenceLeave: Hub._presence_leave,
-    m.Read: Hub._read,
     m.Happened: Hub._happened,
     m.Malformed: Hub._malformed,
 }

@@ -184,7 +184,7 @@ def test_an_envelope_of_a_router_that_is_none_is_passed_over(tmp_path: Path, mes
         m.Disconnect({}),
         m.Disconnect(b"short"),
         m.DeliverStored(DEVICE, [["a"]]),
-        m.Event(DEVICE, 0, b"no text", ""),
+        m.Event(DEVICE, b"no text", ""),
         m.Broadcast("space", 1, None),
         m.Members(DEVICE, True, [["ann"]], []),
         m.Terminate(DEVICE, "4009", ""),

@@ -35,6 +35,7 @@ from fuzz.structures import json_lines
 from router.common import messages as m
 from router.common.close_codes import INTERNAL
 from router.common.metrics import WorkerCounters
+from router.common.position import Live, LogEvent, LogSlice
 from router.common.token import Tokens
 from router.store.base import Item
 
@@ -42,13 +43,21 @@ CHANNEL: Final = "0a1b2c3d-2222-3333-4444-555555555555"
 UAID: Final = "0123456789abcdef0123456789abcdef"
 SOCKET: Final = "1234.1234"
 _REASON_BYTES: Final = 123
-_STATUSES: Final = (m.OK, m.OK, m.OK, m.FAILED, m.UNKNOWN, m.FULL, m.MOVED, m.SUPERSEDED)
+_STATUSES: Final = (m.OK, m.OK, m.OK, m.FAILED, m.UNKNOWN, m.FULL, m.MOVED)
 _MAY: Final = {
     Attach: (m.UNKNOWN, m.MOVED),
     m.SetAdd: (m.FULL,),
     Subscribe: (m.FULL,),
-    m.Read: (m.SUPERSEDED,),
 }
+
+
+def _log(wanted: Subscription, number: int) -> LogSlice | None:
+    """What the log of a channel may hold, if a position was given."""
+    if type(wanted.position) is Live or not number % 3:
+        return None
+    body = '{"event":"e","channel":"cache-a","data":"{}"}'
+    events = [LogEvent(9, 1_700_000_000, 1, 2_000_000_000, "", {}, body)] if number % 2 else []
+    return LogSlice(7, 9, True, events)
 
 
 class Driver:
@@ -90,7 +99,7 @@ class Driver:
             asked, self.open = self.open, None
             status, payload = self._answer(asked, number)
             if isinstance(asked, Subscribe):
-                results = [Subscribed(wanted, status, payload) for wanted in asked.channels]
+                results = [Subscribed(wanted, status, payload, _log(wanted, number)) for wanted in asked.channels]
                 self._take(self.session.subscribed(results, self._now), False)
             else:
                 self._take(self.session.replied(asked.context, status, payload, self._now), False)
@@ -127,9 +136,6 @@ class Driver:
             return m.OK, m.Attached(items, record if number % 3 or asked.needs else None)
         if kind is m.Fetch:
             return m.OK, items
-        if kind is m.Read:
-            frame = b'{"event":"e","channel":"cache-a","data":"{}"}'
-            return m.OK, (2_000_000_000).to_bytes(8, "big") + frame if number % 2 else None
         return m.OK, None
 
     def _take(self, effects: Effects, said: bool) -> None:
@@ -169,7 +175,7 @@ class Driver:
     def _join(self, join: Subscription) -> None:
         assert join.key in self.session.channels
         if not join.hidden:
-            self._sent(m.Call(1, m.Subscribe(join.key, -1, join.label)))
+            self._sent(m.Call(1, m.Subscribe(join.key, join.label)))
         if join.user is not None:
             self._sent(m.Call(1, m.PresenceJoin(join.key, join.user, join.info, join.most)))
 

@@ -55,17 +55,18 @@ class Worker:
         results = self.subscriptions.subscribe(connection, Subscribe((wanted,)))
         if results is None:
             return None
-        ((again, status, members),) = results
+        ((again, status, members, _),) = results
         assert again == wanted
         return status, members
 
     def answer(self, number: int, status: int = m.OK, payload: Any = None) -> Answered:
-        ours, change = self.subscriptions.replied(number, status, payload)
-        assert ours
+        replied = self.subscriptions.replied(number, status, payload)
+        assert replied
+        change = replied if isinstance(replied, Change) else None
         audience = [] if change is None else list(change.channel.subscribers)
         joins = []
         for connection, results, _ in self.let_in():
-            joins += [(connection, wanted, status) for wanted, status, _ in results]
+            joins += [(connection, wanted, status) for wanted, status, *_ in results]
         return Answered(joins, change, audience)
 
     def hear(self, name: str, text: bytes, left_out: Connection | None = None) -> None:
@@ -77,8 +78,7 @@ class Worker:
     def let_in(self) -> list[tuple[Connection, list[Subscribed], list[HeldEvent]]]:
         """Have those in whose turn it is."""
         found = []
-        while self.subscriptions.ready:
-            joining = self.subscriptions.ready.popleft()
+        while (joining := self.subscriptions.next_ready()) is not None:
             results, events = self.subscriptions.complete(joining)
             if joining.connection.call == joining.number:
                 joining.connection.call = 0

@@ -120,7 +120,7 @@ class Listener:
             elif isinstance(effect, Subscribe):
                 (wanted,) = effect.channels
                 members = None if wanted.user is None else Members([(wanted.user, wanted.info)])
-                subscribe = m.Call(1, m.Subscribe(wanted.key, -1, "" if wanted.hidden else wanted.label))
+                subscribe = m.Call(1, m.Subscribe(wanted.key, "" if wanted.hidden else wanted.label))
                 assert received_by_router(subscribe) == [subscribe]
                 if wanted.user is not None:
                     enter = m.Call(2, m.PresenceJoin(wanted.key, wanted.user, wanted.info, wanted.most))

@@ -40,7 +40,7 @@ OTHER = b"o" * 16
 
 
 class TalkSession(Session):
-    """Does what its messages say: "join user", "join", "hide", "part", "read", "die"."""
+    """Does what its messages say: "join user", "join", "hide", "part", "call", "die"."""
 
     farewell = (4100, "come back later")
     channels: tuple[bytes, ...] = ()
@@ -50,7 +50,6 @@ class TalkSession(Session):
         self.socket_id = socket_id
         self.where = where
         self.members = members
-        self.reads = False  # behind the answer to a join
         self.channels = ()
 
     def begun(self, now: float) -> Effects:
@@ -76,19 +75,19 @@ class TalkSession(Session):
             return (Unsubscribe(ROOM), b"parted")
         if command == "break":
             return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
-        if command == "read":
-            return (Call(m.Read("space", ROOM), "read"),)
+        if command == "call":
+            return (Call(m.Take("space", ROOM, OTHER), "take"),)
         return (message,)
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
-        return (b"heard" if status == m.SUPERSEDED else b"read " + payload,)
+        return (b"took " + payload,)
 
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
-        ((_, status, members),) = results
+        ((_, status, members, _),) = results
         if status != m.OK:
             self.channels = ()
         joined = f"joined {status} {json.dumps(members)}".encode()
-        return (joined, *self.received(b"read", False, now)) if self.reads else (joined,)
+        return (joined,)
 
 
 class Talk(Dialect, Presence):
@@ -106,6 +105,10 @@ class Talk(Dialect, Presence):
     def opened(self, request: Request) -> TalkSession:
         return TalkSession(request.socket_id, request.path, self._members)
 
+    @property
+    def presence(self) -> Presence:
+        return self
+
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         return f"{channel} + {user} ({info})".encode()
 
@@ -122,6 +125,7 @@ class Shard:
         limits: dict[str, Any] | None = None,
         members: int = 2,
         more: Mapping[str, Dialect] | None = None,
+        named: Mapping[str, Dialect] | None = None,
         made: Callable[[Clock, WorkerCounters], Dialect] | None = None,
         hello: Mapping[str, Any] = HELLO,
         max_unacked: int = 128,
@@ -133,7 +137,6 @@ class Shard:
         counters = WorkerCounters()
         self.counters = counters
         devices = Pager(max_unacked) if made is None else made(self.clock, counters)
-        trackers = {} if devices.broadcasts is None else {DEVICES: devices.broadcasts}
         self._hello = json.dumps(hello)
         talk = Talk(members)
         self._poller = Poller()
@@ -148,8 +151,7 @@ class Shard:
             100,
             self.messages.append,
             self.clock.monotonic,
-            trackers,
-            {"talk": talk},
+            {DEVICES: devices, "talk": talk, **(named or {})},
             limits=settings.get(LimitOptions),
         )
         self.sockets.listen(self._listener)
@@ -206,8 +208,8 @@ class Shard:
         (call,) = [one.number for one in self.said() if isinstance(one, m.Call)]
         self.sockets.received([m.Reply(call, status, payload)])
 
-    def event(self, body: str, exclude: str = "", offset: int = 0) -> None:
-        self.sockets.received([m.Event(ROOM, offset, body, exclude)])
+    def event(self, body: str, exclude: str = "") -> None:
+        self.sockets.received([m.Event(ROOM, body, exclude)])
         self.sockets.speak()  # as the worker's loop, each time
 
     def said(self) -> list[Any]:

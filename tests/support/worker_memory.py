@@ -21,8 +21,10 @@ import farm.worker.acceptor
 from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from router.common import messages as m
 from router.common.poller import INPUT
+from router.common.position import LogEvent
 from support.plain_dialect import Plain
 from support.plain_http import get
+from support.replay import ReplayDialect, key_of
 from support.shard import ROOM, Shard
 
 
@@ -105,7 +107,7 @@ class Bench:
         """Answer what was asked, and what is asked because of that."""
         while calls := [one for one in self.shard.said() if isinstance(one, m.Call)]:
             for call in calls:
-                given = [[], None] if isinstance(call.request, m.Attach) else payload
+                given = {m.Attach: [[], None], m.ReadLog: [7, 0, True, []]}.get(type(call.request), payload)
                 self.shard.sockets.received([m.Reply(call.number, m.OK, given)])
 
 
@@ -190,7 +192,7 @@ def while_it_is_told(bench: Bench) -> None:
     for _ in range(3):
         bench.open("/talk/join")
     bench.answer()
-    bench.shard.sockets.received([m.Event(ROOM, 0, "to all", "")])
+    bench.shard.sockets.received([m.Event(ROOM, "to all", "")])
 
 
 def waits_to_be_a_member(bench: Bench) -> None:
@@ -208,15 +210,28 @@ def hidden(bench: Bench) -> None:
     bench.answer()
 
 
-def reads_a_record(bench: Bench) -> None:
+def calls(bench: Bench) -> None:
     in_a_room(bench)
     for client in bench.clients:
-        bench.say(client, frame(TEXT, b"read"))
+        bench.say(client, frame(TEXT, b"call"))
 
 
-def heard_what_it_reads(bench: Bench) -> None:
-    reads_a_record(bench)
-    bench.shard.event("the last", offset=m.LAST)
+def catches_up(bench: Bench) -> None:
+    """Some have the log of one channel, and wait for that of another; events come meanwhile."""
+    for client in [bench.open("/replay/x") for _ in range(3)]:
+        bench.say(client, frame(TEXT, b'{"subscribe": {"a": [1, 1], "b": [0, 0, 2]}}'))
+    opened = [one for one in bench.shard.said() if isinstance(one, m.Call)]
+    for call in opened[:-1]:
+        payload = None if isinstance(call.request, m.Subscribe) else [7, 0, True, []]
+        bench.shard.sockets.received([m.Reply(call.number, m.OK, payload)])
+    event = LogEvent(1, 1, 1, 2_000_000_000, "", {}, "held")
+    bench.shard.sockets.received([m.LoggedEvent(key_of("a"), 7, event, ""), m.Event(key_of("b"), "held", "")])
+    bench.shard.messages.append(opened[-1])
+
+
+def has_caught_up(bench: Bench) -> None:
+    catches_up(bench)
+    bench.answer()
 
 
 def dismissed(bench: Bench) -> None:
@@ -244,7 +259,7 @@ def streams_and_websockets_are_told(bench: Bench) -> None:
     streams(bench)
     in_a_room(bench)
     for number in range(3):
-        bench.shard.sockets.received([m.Event(ROOM, 0, str(number), "")])
+        bench.shard.sockets.received([m.Event(ROOM, str(number), "")])
 
 
 def polls(bench: Bench) -> None:
@@ -257,7 +272,7 @@ def polls(bench: Bench) -> None:
 def polls_and_was_told(bench: Bench) -> None:
     polls(bench)
     for number in range(3):
-        bench.shard.sockets.received([m.Event(ROOM, 0, str(number), "")])
+        bench.shard.sockets.received([m.Event(ROOM, str(number), "")])
 
 
 def waits_to_be_admitted(bench: Bench) -> None:
@@ -345,8 +360,9 @@ STATES: list[Callable[[Bench], object]] = [
     waits_to_be_a_member,
     members,
     hidden,
-    reads_a_record,
-    heard_what_it_reads,
+    calls,
+    catches_up,
+    has_caught_up,
     dismissed,
     takes_nothing,
     streams,
@@ -393,6 +409,8 @@ class Watched:
                 shard.clock.pass_by(0.25)
                 shard.sockets.tick()
             bench.answer()  # what was asked is answered, if late
+            shard.sockets.speak()
+            bench.look()
             for _ in range(2):  # what the last have sent, and that they have gone
                 bench.look()
             for client in bench.clients:
@@ -411,10 +429,10 @@ def watched(
     living: Counter[str] = Counter()
     for module, kind in ((farm.worker.acceptor, "Connection"), (sessions, name)):
         monkeypatch.setattr(module, kind, counted(getattr(module, kind), living))
-    more = {"/plain/**": Plain(keeps=False)}
-    shard = Shard(
-        worker={"frames_a_turn": 8, "fanout_slice": 2}, limits={"commands_per_second": 20}, more=more, **options
-    )
+    replay = ReplayDialect()
+    more = {"/plain/**": Plain(keeps=False), "/replay/*": replay}
+    worker, limits = {"frames_a_turn": 8, "fanout_slice": 2}, {"commands_per_second": 20}
+    shard = Shard(worker, limits, more=more, named={"replay": replay}, **options)
     gc.collect()
     gc.disable()
     yield Watched(shard, living, device)

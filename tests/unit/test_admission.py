@@ -57,7 +57,7 @@ def headers(response: h11.Response) -> dict[bytes, bytes]:
 def replied(shard: Shard, payload: object = None, status: int = m.OK) -> None:
     """The router replies to the one call."""
     (call,) = shard.said()
-    assert isinstance(call.request, m.Read)
+    assert isinstance(call.request, m.Take)
     shard.sockets.received([m.Reply(call.number, status, payload)])
 
 
@@ -157,10 +157,9 @@ def test_who_goes_while_it_waits_is_forgotten(shard: Shard, dialect: Plain) -> N
 
 def test_many_requests_may_wait_at_once_and_the_replies_come_in_any_order(shard: Shard) -> None:
     clients = [Client(shard, get(f"/plain/asked/stream?{number}", *UPGRADE)) for number in range(3)]
-    first, *_ = numbers = [one.number for one in shard.said()]
-    assert len(numbers) == 1  # of many who read the same record one asks
-    shard.sockets.received([m.Reply(first, m.OK, b"x")])
-    replied(shard, b"y")
+    numbers = [one.number for one in shard.said()]
+    assert len(numbers) == 3
+    shard.sockets.received([m.Reply(number, m.OK, b"x") for number in reversed(numbers)])
     for number, client in enumerate(clients):
         assert client.until(b"\r\n\r\n%x\r\n" % 1 + b"%d" % number)
 
@@ -221,8 +220,7 @@ def test_what_waits_for_the_router_counts_and_is_answered_when_the_worker_goes(s
     assert shard.sockets.output.budget.total == 520 + 100
     response, _ = answer(clients[0])
     assert (response.status_code, headers(response)[b"retry-after"]) == (503, b"30")
-    replied(shard, b"no")  # to the one that has gone
-    replied(shard, b"no")
+    shard.sockets.received([m.Reply(one.number, m.OK, b"no") for one in shard.said()])  # also to the one that has gone
     assert answer(clients[1])[0].status_code == 403
     assert shard.sockets.output.budget.total == 0
 

@@ -89,7 +89,7 @@ class WorkerEnd:
         self.port: int = self.listener.getsockname()[1]
         worker = settings_with((WorkerOptions, options)).get(WorkerOptions)
         self.sockets = Sockets(
-            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, fd_sender=self.fd_sender
+            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, {}, self.fd_sender
         )
         self.sockets.listen(self.listener)
 

@@ -12,9 +12,10 @@ from support.watcher import Watcher
 
 from router.common import messages as m
 from router.common.numbers import SECOND
-from router.common.position import log_slice
+from router.common.position import AfterOffset, Last, Position, log_slice
 from router.common.wire import NEWEST
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
+from router.store.base import Append
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
 CHANNEL = b"c" * 16
@@ -27,9 +28,22 @@ def attach(
     return m.Call(ask, m.Attach(device, needs, fetch, since))
 
 
-def subscribe(ask: int, since: int = -1, label: str = "") -> tuple[Any, ...]:
-    request = m.Subscribe(CHANNEL, since, label)
+def subscribe(ask: int, label: str = "") -> tuple[Any, ...]:
+    request = m.Subscribe(CHANNEL, label)
     return m.Call(ask, request) if ask else request
+
+
+def read_log(call: int, place: Position) -> m.Call:
+    return m.Call(call, m.ReadLog(CHANNEL, place))
+
+
+def event(rig: Rig, body: str, **more: Any) -> Append:
+    return Append(CHANNEL, rig.hub.sequence(), int(rig.clock.unix()) + 60, body, **more)
+
+
+def logged(messages: list[Any]) -> list[tuple[int, str, str]]:
+    assert {type(one) for one in messages} <= {m.LoggedEvent}
+    return [(one.event.offset, one.event.body, one.exclude) for one in messages]
 
 
 async def attached(rig: Rig, shard: int = 0, device: bytes = DEVICE) -> FakeWorker:
@@ -698,7 +712,7 @@ async def test_asks_that_the_store_fails_are_answered_with_failed(rig: Rig) -> N
         m.Call(2, m.Drop(DEVICE, "a")),
         m.Call(3, m.Fetch(DEVICE, m.EVERYTHING)),
     )
-    worker.say(subscribe(4, 0), m.Call(5, m.Publish(CHANNEL, "x", 60, "")))
+    worker.say(read_log(4, Last(1)), m.Call(5, m.Publish(CHANNEL, "x", 60, "")))
     await rig.settle()
     assert {one.number: one.status for one in worker.take()} == dict.fromkeys((1, 2, 3, 4, 5), m.FAILED)
 
@@ -1023,66 +1037,101 @@ async def test_a_worker_whose_queue_is_full_loses_its_lease_and_nothing_else(rig
 async def test_an_event_reaches_every_shard_with_subscribers_once(rig: Rig) -> None:
     workers = [rig.worker(shard) for shard in range(3)]
     for worker in workers[:2]:
-        worker.say(subscribe(1, -1))
+        worker.say(subscribe(1))
         assert worker.take() == [m.Reply(1, m.OK, None)]
-    workers[1].say(subscribe(2, -1))
+    workers[1].say(subscribe(2))
     workers[1].take()
     workers[2].say(m.Call(7, m.Publish(CHANNEL, "hello", 0, "1.2")))
     assert [worker.take() for worker in workers] == [
-        [m.Event(CHANNEL, 0, "hello", "1.2")],
-        [m.Event(CHANNEL, 0, "hello", "1.2")],
+        [m.Event(CHANNEL, "hello", "1.2")],
+        [m.Event(CHANNEL, "hello", "1.2")],
         [m.Reply(7, m.OK, 0)],
     ]
-    rig.hub.publish(CHANNEL, "kept", 0, last=True)
-    assert [worker.take() for worker in workers] == [[m.Event(CHANNEL, m.LAST, "kept", "")]] * 2 + [[]]
+    rig.hub.publish(CHANNEL, "of an app server")
+    assert [worker.take() for worker in workers] == [[m.Event(CHANNEL, "of an app server", "")]] * 2 + [[]]
     workers[0].say(m.Unsubscribe(CHANNEL))
     workers[2].say(m.Publish(CHANNEL, "again", 0, ""))
     assert [len(worker.take()) for worker in workers] == [0, 1, 0]
 
 
 @in_rig()
-async def test_a_kept_event_is_said_when_its_log_holds_it(rig: Rig) -> None:
+async def test_an_event_of_a_log_is_sent_when_the_log_holds_it(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say(subscribe(1, -1))
+    worker.say(subscribe(1))
     worker.take()
     rig.store.hold()
-    heard: list[tuple[int, int]] = []
-    rig.hub.publish(CHANNEL, "one", 60, lambda *result: heard.append(result))
+    heard: list[Any] = []
+    rig.hub.publish_logged(
+        event(rig, "one", id="a", headers={"type": "t"}), lambda *result: heard.append(result), "1.2"
+    )
     await rig.settle()
     assert worker.take() == []
     assert heard == []
     rig.store.release()
     await rig.settle()
-    rig.hub.publish(CHANNEL, "two", 60)
+    (sent,) = worker.take()
+    ((status, end),) = heard
+    assert (status, end) == (m.OK, AfterOffset(sent.epoch, 1))
+    rig.hub.publish_logged(event(rig, "two"))
+    worker.say(m.Publish(CHANNEL, "three", 60, "3.4"), read_log(2, Last(9)))
     await rig.settle()
-    assert worker.take() == [m.Event(CHANNEL, 1, "one", ""), m.Event(CHANNEL, 2, "two", "")]
-    assert heard == [(m.OK, 1)]
+    *events, reply = worker.take()
+    assert logged([sent, *events]) == [(1, "one", "1.2"), (2, "two", ""), (3, "three", "3.4")]
+    found = log_slice(reply.payload)
+    assert found.epoch == sent.epoch
+    assert found.events == [sent.event, *(one.event for one in events)]
 
 
 @in_rig()
-async def test_an_event_that_the_log_could_not_keep_is_not_said(rig: Rig) -> None:
+async def test_an_event_that_the_log_cannot_hold_is_not_sent(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say(subscribe(1, -1))
-    worker.take()
-    rig.store.failing = True
-    heard: list[tuple[int, int]] = []
-    rig.hub.publish(CHANNEL, "one", 60, lambda *result: heard.append(result))
+    worker.say(subscribe(1))
+    rig.hub.publish_logged(event(rig, "five", offset=5, exact=True))
     await rig.settle()
-    assert worker.take() == []
-    assert heard == [(m.FAILED, 0)]
+    worker.take()
+    heard: list[Any] = []
+    rig.hub.publish_logged(event(rig, "five again", offset=5, exact=True), lambda *result: heard.append(result))
+    await rig.settle()
+    rig.store.failing = True
+    rig.hub.publish_logged(event(rig, "one"), lambda *result: heard.append(result))
+    worker.say(m.Call(2, m.Publish(CHANNEL, "two", 60, "")))
+    await rig.settle()
+    assert worker.take() == [m.Reply(2, m.FAILED, 0)]
+    assert heard == [(m.OK, None), (m.FAILED, None)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@in_rig()
+async def test_the_reply_to_a_read_comes_behind_the_events_that_it_may_hold(rig: Rig, first: bool) -> None:
+    worker = rig.worker()
+    worker.say(subscribe(1))
+    rig.store.hold()
+    if first:
+        rig.hub.publish_logged(event(rig, "one"))
+    worker.say(read_log(2, Last(9)))
+    rig.hub.publish_logged(event(rig, "two"))
+    rig.store.release()
+    await rig.settle()
+    rig.hub.publish_logged(event(rig, "three"))
+    await rig.settle()
+    _, *messages = worker.take()
+    reply = next(place for place, one in enumerate(messages) if isinstance(one, m.Reply))
+    held = {one.offset for one in log_slice(messages[reply].payload).events}
+    assert held == {one.event.offset for one in messages[:reply]}
 
 
 @in_rig(store={"log_limit": 3})
 async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
     for number in range(5):
-        rig.hub.publish(CHANNEL, f"e{number + 1}", 60)
+        rig.hub.publish_logged(event(rig, f"e{number + 1}"))
     await rig.settle()
     worker = rig.worker()
-    worker.say(subscribe(1, 3), subscribe(2, 0), subscribe(3, 5))
+    worker.say(*(read_log(call, AfterOffset(0, offset)) for call, offset in ((1, 3), (2, 0), (3, 5))))
+    worker.say(m.Call(4, m.ReadLog(CHANNEL, (1, 2, 3, 4, 5))))
     await rig.settle()
-    found = {one.number: log_slice(one.payload) for one in worker.take()}
+    found = {one.number: log_slice(one.payload) for one in worker.take() if one.status == m.OK}
     assert [(part.offset, part.recovered) for part in found.values()] == [(5, True), (5, False), (5, True)]
-    assert {ask: [event.body for event in part.events] for ask, part in found.items()} == {
+    assert {ask: [one.body for one in part.events] for ask, part in found.items()} == {
         1: ["e4", "e5"],
         2: ["e3", "e4", "e5"],
         3: [],
@@ -1092,23 +1141,23 @@ async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
 @in_rig()
 async def test_subscriptions_are_announced_again(rig: Rig) -> None:
     worker = rig.worker()
-    worker.say(subscribe(1, -1))
+    worker.say(subscribe(1))
     rig.router_restarts()
     worker.join()
-    rig.hub.publish(CHANNEL, "missed", 0)
+    rig.hub.publish(CHANNEL, "missed")
     worker.say(m.AnnounceChannels([[CHANNEL, "", 1, []]]))
-    rig.hub.publish(CHANNEL, "heard", 0)
-    assert worker.take() == [m.Event(CHANNEL, 0, "heard", "")]
+    rig.hub.publish(CHANNEL, "heard")
+    assert worker.take() == [m.Event(CHANNEL, "heard", "")]
 
 
 @in_rig(link={"queue_limit": 2})
 async def test_one_slow_shard_does_not_keep_an_event_from_the_others(rig: Rig) -> None:
     slow, quick = rig.worker(0), rig.worker(1)
     for worker in (slow, quick):
-        worker.say(subscribe(1, -1))
+        worker.say(subscribe(1))
         worker.take()
     for number in range(4):
-        rig.hub.publish(CHANNEL, str(number), 0)
+        rig.hub.publish(CHANNEL, str(number))
         assert [word.body for word in quick.take()] == [str(number)]
     assert list(rig.hub.peers) == [quick.identity]
 
@@ -1120,12 +1169,12 @@ async def test_events_for_a_worker_that_does_not_read_end_its_lease_and_not_our_
     worker.take()
     body = "x" * 10_000
     for _ in range(100):
-        rig.hub.publish(CHANNEL, body, 0)
+        rig.hub.publish(CHANNEL, body)
         assert len(worker.take()) == 1  # as long as it reads, there is no end
     for _ in range(6):
-        rig.hub.publish(CHANNEL, body, 0)
+        rig.hub.publish(CHANNEL, body)
     assert list(rig.hub.peers) == [worker.identity]
-    rig.hub.publish(CHANNEL, body, 0)
+    rig.hub.publish(CHANNEL, body)
     assert rig.hub.peers == {}
     worker.say(subscribe(2))
     assert worker.direct()[-1] == m.Rejoin()
@@ -1145,7 +1194,7 @@ def enter(user: str, ask: int = 0, most: int = 10) -> tuple[Any, ...]:
 async def test_named_channels_are_listed_and_counted(rig: Rig) -> None:
     one, two = rig.worker(1), rig.worker(2)
     one.say(subscribe(1, label=LABEL), m.Counted(CHANNEL, 5))
-    two.say(subscribe(0, label=LABEL), m.Call(2, m.Subscribe(DEVICE, -1, "")))
+    two.say(subscribe(0, label=LABEL), m.Call(2, m.Subscribe(DEVICE, "")))
     assert [worker.take() for worker in (one, two)] == [[m.Reply(1, m.OK, None)], [m.Reply(2, m.OK, None)]]
     assert list(rig.hub.channels.names("pusher", "app")) == [NAME]
     assert rig.hub.channels.count(CHANNEL) == 6
@@ -1232,14 +1281,15 @@ async def test_connections_of_an_address_are_dismissed_on_every_shard(rig: Rig) 
 
 
 @in_rig()
-async def test_a_record_is_read_with_all_that_was_written_before(rig: Rig) -> None:
+async def test_a_record_is_taken_once(rig: Rig) -> None:
     worker = rig.worker()
-    rig.hub.committer.record("pusher.cache", CHANNEL, b"last", 0)
-    worker.say(m.Call(1, m.Read("pusher.cache", CHANNEL)), m.Call(2, m.Read("pusher.cache", DEVICE)))
+    rig.hub.committer.record("tokens", CHANNEL, b"value", 0)
+    takes = [m.Take("tokens", CHANNEL, taker) for taker in (b"1" * 16, b"2" * 16, b"1" * 16)]
+    worker.say(*(m.Call(number, take) for number, take in enumerate(takes)))
     await rig.settle()
-    assert worker.take() == [m.Reply(1, m.OK, b"last"), m.Reply(2, m.OK, None)]
+    assert worker.take() == [m.Reply(0, m.OK, b"value"), m.Reply(1, m.OK, None), m.Reply(2, m.OK, b"value")]
     rig.store.failing = True
-    worker.say(m.Call(3, m.Read("pusher.cache", CHANNEL)))
+    worker.say(m.Call(3, takes[0]))
     await rig.settle()
     assert worker.take() == [m.Reply(3, m.FAILED, None)]
 
@@ -1258,7 +1308,7 @@ async def test_an_observer_hears_what_devices_do(rig: Rig) -> None:
         m.Happened(m.channel_label("other", "app", NAME), "nobody wants to know", ""),
         m.Unsubscribe(CHANNEL),
     )
-    rig.hub.publish(CHANNEL, "of an app server", 0)
+    rig.hub.publish(CHANNEL, "of an app server")
     assert watcher.take() == [
         ("occupied", NAME),
         ("counted", NAME, 1),
@@ -1354,8 +1404,8 @@ REFUSED_WORDS: list[Any] = [
     array(m.Announce, [b"f" * 16], [[1, -1]]),
     array(m.Announce, [b"f" * 16], [[1, 0, 0]]),
     array(m.Call, 1, array(m.Subscribe, CHANNEL, -2, "")),
-    array(m.Call, 1, array(m.Subscribe, CHANNEL, -1, "no label")),
-    array(m.Call, 1, array(m.Subscribe, CHANNEL, -1, "a\0b\0" + "x" * m.MAX_LABEL)),
+    array(m.Call, 1, array(m.Subscribe, CHANNEL, "no label")),
+    array(m.Call, 1, array(m.Subscribe, CHANNEL, "a\0b\0" + "x" * m.MAX_LABEL)),
     array(m.Call, 1, array(m.Subscribe, CHANNEL, 2**63, "")),
     array(m.Unsubscribe, {}),
     array(m.AnnounceChannels, [[CHANNEL, "", 1]]),
@@ -1386,7 +1436,7 @@ REFUSED_WORDS: list[Any] = [
     array(m.Call, 1, array(m.PresenceJoin, CHANNEL, 7, "", 1)),
     array(m.Call, 1, array(m.PresenceJoin, CHANNEL, "ann", "", None)),
     array(m.PresenceLeave, CHANNEL, []),
-    array(m.Call, 1, array(m.Read, {}, CHANNEL)),
+    array(m.Call, 1, array(m.ReadLog, {}, CHANNEL)),
     array(m.Happened, 1, 2, 3),
 ]
 
@@ -1496,7 +1546,7 @@ async def test_an_event_that_finds_a_worker_gone_reaches_the_others(rig: Rig) ->
     workers[3].take()
     gone = Deaf(rig, *workers[1:3])
     rig.hub.on_full(gone.send)
-    rig.hub.publish(CHANNEL, "event", 0)
+    rig.hub.publish(CHANNEL, "event")
     assert [type(one) for one in workers[3].take()] == [m.Event]
     assert list(rig.hub.peers) == [workers[3].identity]  # the first has no room, and of the others two have gone
     assert set(rig.hub.dirty) <= {workers[3].identity}
@@ -1759,7 +1809,7 @@ async def test_a_full_queue_is_sent_before_a_worker_is_given_up(rig: Rig) -> Non
     taken: list[Any] = []
     rig.hub.on_full(lambda: taken.extend(quick.take()))
     for number in range(10):
-        rig.hub.publish(CHANNEL, str(number), 0)
+        rig.hub.publish(CHANNEL, str(number))
     taken.extend(quick.take())
     assert [word.body for word in taken] == [str(number) for number in range(10)]
     assert list(rig.hub.peers) == [quick.identity]

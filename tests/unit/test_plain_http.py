@@ -177,7 +177,7 @@ def test_events_for_many_of_both_kinds_go_out_in_slices_and_in_order() -> None:
         for talker in talkers:
             assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
         left_out = talkers[3].socket_id
-        shard.sockets.received([m.Event(ROOM, 0, str(number), left_out if number == 2 else "") for number in range(4)])
+        shard.sockets.received([m.Event(ROOM, str(number), left_out if number == 2 else "") for number in range(4)])
         late = joined(shard)
         talkers[0].say("part")
         turns = 0

@@ -16,16 +16,13 @@ from hypothesis import strategies as st
 from support.common import DELIVERY_TIMEOUT_S, FakeWorker, Rig, growth, in_rig, settings_with
 
 from router.common import messages as m
+from router.common.position import AfterOffset, LogSlice
 from router.common.token import Tokens
 from router.dialects.app_server import Context
 from router.dialects.pusher.app_server import routes
 from router.dialects.pusher.applications import AppsError
 from router.dialects.pusher.protocol import (
-    CACHE,
     PusherOptions,
-    cache_expiry,
-    cache_record,
-    cached_frame,
     channel_address,
     is_cache,
     is_channel_name,
@@ -125,7 +122,7 @@ class App:
         worker = self.rig.worker(shard)
         self._workers.append(worker)
         for channel in channels:
-            worker.say(m.Call(1, m.Subscribe(channel_address(app, channel), -1, label(app, channel))))
+            worker.say(m.Call(1, m.Subscribe(channel_address(app, channel), label(app, channel))))
         worker.take()
         return Listener(worker, app)
 
@@ -146,12 +143,14 @@ class Listener:
 
     def hear(self) -> list[tuple[Json, str]]:
         """The frames said to it, and whom they are not for."""
-        events = [one for one in self.worker.take() if isinstance(one, m.Event)]
-        for event in events:
-            channel = json.loads(event.body)["channel"]
-            assert event.channel == channel_address(self._app, channel)
-            assert event.offset == (m.LAST if is_cache(channel) else 0)
-        return [(json.loads(event.body), event.exclude) for event in events]
+        found = []
+        for one in self.worker.take():
+            if isinstance(one, m.Event | m.LoggedEvent):
+                body = json.loads(one.body if isinstance(one, m.Event) else one.event.body)
+                assert one.channel == channel_address(self._app, body["channel"])
+                assert is_cache(body["channel"]) or isinstance(one, m.Event)
+                found.append((body, one.exclude))
+        return found
 
 
 def signed(app: Json, method: str, path: str, parameters: dict[str, str]) -> str:
@@ -191,12 +190,6 @@ def test_socket_ids() -> None:
     assert is_socket_id("4294967295.18446744073709551615")
     for text in ("", "1", "1.", ".1", "1.2.3", "a.b", "1.2\n", "-1.2", "1" * 21 + ".1", "\u0661.\u0661"):
         assert not is_socket_id(text)
-
-
-@given(st.text(), st.integers(0, 2**40))
-def test_cache_records(frame: str, expires: int) -> None:
-    record = cache_record(frame, expires)
-    assert (cached_frame(record), cache_expiry(record)) == (frame, expires)
 
 
 # ---- signatures
@@ -809,21 +802,23 @@ async def test_a_cache_channel_keeps_its_last_event(rig: Rig, tmp_path: Path) ->
     rig.store.hold()
     first = app.call("POST", "/apps/3/events", event("cache-a", data="1"))
     await rig.settle()
-    assert listener.hear() == [({"event": "greet", "channel": "cache-a", "data": "1"}, "")]  # at once
-    assert first == []  # until it is durable
+    assert listener.hear() == first == []  # until it is durable
     rig.store.release()
     assert await app.answer(first) == (200, {})
+    assert listener.hear() == [({"event": "greet", "channel": "cache-a", "data": "1"}, "")]
     assert await app.post(event("cache-a", data="2\u00fc")) == (200, {})
     rig.clock.pass_by(100)
     assert await app.get(path, info="cache,subscription_count") == (
         200,
         {"occupied": True, "subscription_count": 1, "cache": {"data": "2\u00fc", "ttl": 1700}},
     )
-    found: list[bytes | None] = []
-    rig.committer.read_record(CACHE, channel_address("3", "cache-a"), lambda status, value: found.append(value))
+    found: list[LogSlice | None] = []
+    rig.committer.read_log(channel_address("3", "cache-a"), AfterOffset(0, 0), lambda _, log: found.append(log))
     await rig.settle()
     assert found[0] is not None
-    assert json.loads(cached_frame(found[0])) == {"event": "greet", "channel": "cache-a", "data": "2\u00fc"}
+    assert [json.loads(one.body) for one in found[0].events] == [
+        {"event": "greet", "channel": "cache-a", "data": "2\u00fc"}
+    ]
     rig.clock.pass_by(1700)
     assert await app.get(path, info="cache") == (200, {"occupied": True, "cache": None})
 

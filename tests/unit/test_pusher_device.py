@@ -16,11 +16,10 @@ from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, 
 from farm.worker.request import Request
 from router.common import messages as m
 from router.common.metrics import WorkerCounters
+from router.common.position import LIVE, Last, LogEvent, LogSlice
 from router.common.token import Tokens
 from router.dialects.pusher.protocol import (
-    CACHE,
     PusherOptions,
-    cache_record,
     channel_address,
     label,
 )
@@ -100,12 +99,12 @@ class Device:
     def send(self, name: str, data: Any = None, **more: Any) -> list[Any]:
         return self.raw(json.dumps({"event": name, "data": data, **more}).encode())
 
-    def answer(self, status: int = m.OK, payload: Any = None) -> list[Any]:
+    def answer(self, status: int = m.OK, payload: Any = None, log: LogSlice | None = None) -> list[Any]:
         """The answer to what is open."""
         assert self.open is not None
         asked, self.open = self.open, None
         if isinstance(asked, Subscription):
-            return self.take(self.session.subscribed([Subscribed(asked, status, payload)], self.clock.monotonic()))
+            return self.take(self.session.subscribed([Subscribed(asked, status, payload, log)], self.clock.monotonic()))
         return self.take(self.session.replied(asked.context, status, payload, self.clock.monotonic()))
 
     def subscribe(self, channel: str, *members: str, **data: Any) -> list[Any]:
@@ -401,7 +400,7 @@ def test_a_private_channel_needs_its_signature(plain: PusherDialect, name: str) 
     assert denied(device.subscribe(name)) == (name, "AuthError", 401)
     assert device.channels() == set()
     device.send("pusher:subscribe", {"channel": name, "auth": auth(name)})
-    assert device.open == Subscription(address(name), label("3", name))
+    assert device.open == Subscription(address(name), label("3", name), position=Last(1) if "cache" in name else LIVE)
 
 
 @pytest.mark.parametrize("name", ["private-a", "private-encrypted-a", "private-cache-a"])
@@ -410,7 +409,8 @@ def test_the_signature_of_a_private_channel_may_cover_data(plain: PusherDialect,
     for signed, said in ((data, data), (None, data), (None, None), (None, ""), ("", "")):
         device = Device(plain)
         device.send("pusher:subscribe", {"channel": name, "auth": auth(name, signed), "channel_data": said})
-        assert device.open == Subscription(address(name), label("3", name))  # and it makes no member of it
+        assert isinstance(device.open, Subscription)
+        assert device.open[:3] == (address(name), label("3", name), None)  # it makes no member of it
     for signed, said in ((data, '{"user_id":"u2"}'), (data, None), (data, ""), ("", None)):
         told = Device(plain).subscribe(name, auth=auth(name, signed), channel_data=said)
         assert denied(told) == (name, "AuthError", 401)
@@ -532,41 +532,53 @@ def test_members_come_and_go(plain: PusherDialect) -> None:
 # ---------------------------------------------------------------------- cache channels
 
 
+def log_of(*bodies: str) -> LogSlice:
+    return LogSlice(7, len(bodies), True, [LogEvent(1, 1, 1, 2_000_000_000, "", {}, body) for body in bodies])
+
+
+def asks(device: Device, name: str, **data: Any) -> None:
+    """It subscribes to a channel, from the newest event of its log on."""
+    assert device.send("pusher:subscribe", {"channel": name, "auth": auth(name)} | data) == []
+    assert device.open == Subscription(address(name), label("3", name), position=Last(1))
+
+
+def missed(name: str) -> dict[str, Any]:
+    return {"event": "pusher:cache_miss", "channel": name, "data": {}}
+
+
 def test_a_cache_channel_gives_its_last_event(talkative: PusherDialect) -> None:
     device = Device(talkative)
-    assert device.subscribe("cache-a") == [succeeded("cache-a")]
-    assert device.open == Call(m.Read(CACHE, address("cache-a")), "cache-a")
+    asks(device, "cache-a")
     frame = '{"event":"price","channel":"cache-a","data":"{\\"is\\":5}"}'
-    assert device.answer(m.OK, cache_record(frame, 2_000_000_000)) == [event(frame)]
+    assert device.answer(log=log_of(frame)) == [succeeded("cache-a"), event(frame)]
     assert device.messages == []
 
 
 @pytest.mark.parametrize("name", ["cache-a", "private-cache-a", "private-encrypted-cache-a"])
 def test_a_cache_channel_without_event_is_missed(talkative: PusherDialect, name: str) -> None:
     device = Device(talkative)
-    assert device.subscribe(name, auth=auth(name)) == [succeeded(name)]
-    assert device.answer() == [{"event": "pusher:cache_miss", "channel": name, "data": {}}]
+    asks(device, name)
+    assert device.answer(log=log_of()) == [succeeded(name), missed(name)]
     assert device.messages == [m.Happened(label("3", name), "cache_miss", "")]
-
-
-def test_what_was_heard_meanwhile_is_not_said_again(talkative: PusherDialect) -> None:
-    device = Device(talkative)
-    assert device.subscribe("cache-a") == [succeeded("cache-a")]
-    assert device.answer(m.SUPERSEDED) == []
-    assert device.messages == []
 
 
 def test_presence_and_cache_together(plain: PusherDialect) -> None:
     device = Device(plain)
-    assert device.enter("presence-cache-a", "7", "7")[0]["data"]["presence"]["ids"] == ["7"]
-    assert device.answer()[0]["event"] == "pusher:cache_miss"
+    data = json.dumps({"user_id": "7"})
+    device.send(
+        "pusher:subscribe",
+        {"channel": "presence-cache-a", "auth": auth("presence-cache-a", data), "channel_data": data},
+    )
+    told, cached = device.answer(m.OK, Members([("7", "")]), log_of())
+    assert told["data"]["presence"]["ids"] == ["7"]
+    assert cached == missed("presence-cache-a")
     assert device.messages == []  # nobody wants to hear of it
 
 
 def test_a_store_that_fails_is_a_miss_that_nobody_is_told_of(talkative: PusherDialect) -> None:
     device = Device(talkative)
-    device.subscribe("cache-a")
-    assert device.answer(m.FAILED)[0]["event"] == "pusher:cache_miss"
+    asks(device, "cache-a")
+    assert device.answer() == [succeeded("cache-a"), missed("cache-a")]
     assert device.messages == []
 
 

@@ -62,7 +62,7 @@ class World:
 
 
 def subscribe(worker: FakeWorker, channel: str, number: str = "3") -> None:
-    worker.say(m.Subscribe(channel_address(number, channel), -1, label(number, channel)))
+    worker.say(m.Subscribe(channel_address(number, channel), label(number, channel)))
 
 
 def unsubscribe(worker: FakeWorker, channel: str) -> None:

@@ -4,7 +4,10 @@ import pytest
 from support.channels import Worker
 
 from farm.dialects import Subscribe, Subscription
+from farm.worker.local_channel import HeldEvent, Joining, LocalChannel, Part
+from farm.worker.log_reads import caught_up
 from router.common import messages as m
+from router.common.position import AfterOffset, Last, LogEvent, LogSlice, Position
 
 
 def wanted(*names: str) -> tuple[Subscription, ...]:
@@ -57,7 +60,7 @@ def test_who_goes_while_it_waits_for_several_leaves_nothing_behind() -> None:
     assert worker.said() == [m.Unsubscribe(channel.key) for channel in channels]
     assert worker.let_in() == []
     assert len(worker.subscriptions) == worker.subscriptions.held_bytes == 0
-    assert worker.subscriptions.replied(second.number, m.OK, None) == (False, None)
+    assert worker.subscriptions.replied(second.number, m.OK, None) is False
 
 
 def test_what_is_left_while_it_waits_is_no_part_of_what_it_is_told() -> None:
@@ -93,3 +96,38 @@ def test_who_waits_longest_is_to_be_closed_when_too_much_is_held() -> None:
     worker.subscriptions.leave(first, channel.key)
     assert worker.subscriptions.overdue(room) is None
     assert 5000 < worker.subscriptions.held_bytes < 6000
+
+
+# ---- what the log of a channel gives, and what came since
+
+
+def logged(offset: int, epoch: int = 7) -> HeldEvent:
+    event = LogEvent(offset, 1, offset, 2_000_000_000, "", {}, str(offset))
+    return HeldEvent(b"%d" % offset, None, event, epoch)
+
+
+@pytest.mark.parametrize(
+    ("position", "held", "offsets", "behind"),
+    [
+        (AfterOffset(7, 1), [logged(2), logged(4), logged(5)], [2, 3, 4, 5], []),
+        (AfterOffset(7, 1), [logged(2), logged(3), logged(3), logged(2), logged(4), logged(4)], [2, 3, 4], []),
+        (AfterOffset(7, 1), [logged(2), logged(9), logged(5)], [2, 3, 5, 9], []),
+        (AfterOffset(7, 1), [logged(2), logged(1, epoch=8), logged(2, epoch=8)], [2, 3], [b"1", b"2"]),
+        (Last(2), [logged(3), logged(4)], [3, 4], []),
+        (Last(0), [logged(3), logged(4)], [], []),
+        (AfterOffset(7, 1), [HeldEvent(b"one", None), HeldEvent(b"two", None)], [2, 3], [b"one", b"two"]),
+    ],
+)
+def test_a_double_is_known_by_its_offset_and_what_is_new_is_part_of_the_slice(
+    position: Position, held: list[HeldEvent], offsets: list[int], behind: list[bytes]
+) -> None:
+    worker = Worker()
+    channel = LocalChannel(b"c" * 16)
+    part = Part(Joining(worker.connection()), channel, Subscription(channel.key, position=position))
+    part.log = LogSlice(7, 3, True, [event.event for event in (logged(2), logged(3)) if event.event is not None])
+    part.read_at = 1  # the first of them came before the reply
+    log, rest = caught_up(part, held)
+    assert log is not None
+    assert [event.offset for event in log.events] == offsets
+    assert [event.text for event in rest] == behind
+    assert log.offset == max([3, *(one.event.offset for one in held if one.event is not None and one.epoch == 7)])

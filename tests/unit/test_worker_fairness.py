@@ -116,13 +116,13 @@ def test_fragments_have_turns_too(shard: Shard) -> None:
 
 def test_what_comes_behind_a_question_is_handled_in_order_and_a_few_frames_a_turn(shard: Shard) -> None:
     client = Raw(shard)
-    client.send(frame(1, b"read") + b"".join(frame(1, b"%d" % n) for n in range(30)) + frame(9, b"p"))
+    client.send(frame(1, b"call") + b"".join(frame(1, b"%d" % n) for n in range(30)) + frame(9, b"p"))
     assert client.come() == b""
     assert not shard.sockets.waiting
     shard.answer(b"value")
     while shard.sockets.waiting:
         shard.sockets.turn()
-    assert [client.frame()[1] for _ in range(32)] == [b"read value", *(b"%d" % n for n in range(30)), b"p"]
+    assert [client.frame()[1] for _ in range(32)] == [b"took value", *(b"%d" % n for n in range(30)), b"p"]
 
 
 def test_a_close_behind_a_flood_is_found(shard: Shard) -> None:
@@ -206,7 +206,7 @@ def test_an_unfinished_message_has_a_deadline_that_pings_do_not_move(shard: Shar
 
 def test_a_message_that_waits_for_the_router_is_not_late(shard: Shard) -> None:
     client = Raw(shard)
-    client.send(frame(1, b"read") + frame(1, b"x" * 300)[:-1])
+    client.send(frame(1, b"call") + frame(1, b"x" * 300)[:-1])
     shard.sockets.ready(client.fd, INPUT)  # what epoll says once more; from now on it is not asked
     client.send(b"!")
     shard.clock.pass_by(100)
@@ -355,7 +355,7 @@ def test_while_nothing_may_be_heard_what_waits_goes_out_and_who_is_closing_ends(
 
 def test_a_message_behind_a_question_is_not_late_while_the_answer_is_awaited(shard: Shard) -> None:
     client = Raw(shard)
-    client.send(frame(1, b"read") + frame(1, b"x" * 300)[:-1])
+    client.send(frame(1, b"call") + frame(1, b"x" * 300)[:-1])
     shard.clock.pass_by(100)
     shard.sockets.tick()
     shard.answer(b"value")
@@ -383,7 +383,7 @@ class Broken(DeviceSession):
         m.Deliver(7, KEY, "s", 1, None),
         m.DeliverStored(KEY, [Item("s", 1, 1, 2**40, 0, None)]),
         m.DeliverStored(KEY, [("too", "short")]),
-        m.Event(ROOM, 0, 17, ""),
+        m.Event(ROOM, 17, ""),
         ("nonsense",),
         17,
     ],
@@ -398,7 +398,7 @@ def test_a_word_that_cannot_be_acted_on_costs_no_other(shard: Shard, word: Any) 
     connection = shard.sockets.connections[broken.fd]
     connection.session = Broken()  # type: ignore[assignment]
     shard.sockets.devices[KEY] = connection
-    shard.sockets.received([word, m.Event(ROOM, 0, "on", "")])
+    shard.sockets.received([word, m.Event(ROOM, "on", "")])
     assert client.hear() == "on"
     if isinstance(word, m.Deliver):
         assert m.Result(7, m.NOT_HERE) in shard.said()

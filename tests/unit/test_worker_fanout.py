@@ -53,7 +53,7 @@ class Router:
         self.shard.sockets.received(received_by_worker(m.RouterBatch(0, messages, [])).messages)
 
     def event(self, exclude: str = "") -> None:
-        self.messages.append(m.Event(ROOM, 0, f"event {self.events}", exclude))
+        self.messages.append(m.Event(ROOM, f"event {self.events}", exclude))
         self.events += 1
 
 
@@ -124,7 +124,7 @@ def subscribed(shard: Shard, many: int) -> list[Talker]:
 
 
 def events(shard: Shard, *bodies: str) -> None:
-    shard.sockets.received([m.Event(ROOM, 0, body, "") for body in bodies])
+    shard.sockets.received([m.Event(ROOM, body, "") for body in bodies])
 
 
 def run(shard: Shard) -> int:
@@ -246,18 +246,10 @@ def test_a_descriptor_that_is_used_again_hears_nothing_of_its_former_owner(shard
     assert [talker.hear() for talker in talkers[:6]] == ["one"] * 6
 
 
-def test_an_event_s_answer_to_who_reads_comes_behind_it(shard: Shard) -> None:
-    talkers = subscribed(shard, 7)
-    talkers[6].say("read")
-    shard.sockets.received([m.Event(ROOM, m.LAST, "one", ""), m.Event(ROOM, m.LAST, "two", "")])
-    run(shard)
-    assert [talkers[6].hear() for _ in range(3)] == ["one", "heard", "two"]
-
-
 def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: Shard) -> None:
     talkers = [shard.talker("join") for _ in range(9)]
     (call,) = [one.number for one in shard.said()]
-    shard.sockets.received([m.Reply(call, m.OK, None), m.Event(ROOM, 0, "one", "")])
+    shard.sockets.received([m.Reply(call, m.OK, None), m.Event(ROOM, "one", "")])
     assert sum(connection.call != 0 for connection in shard.sockets.connections.values()) == 7
     talkers[8].say("hello")
     assert run(shard) >= 4
@@ -265,21 +257,6 @@ def test_many_that_join_at_once_share_turns_and_hear_what_came_meanwhile(shard: 
         assert [talker.hear() for _ in range(3)] == ["asked", "joined 0 null", "one"]
     shard.sockets.ready(talkers[8].fd, INPUT)
     assert talkers[8].hear() == "hello"
-
-
-def test_who_reads_the_last_event_behind_its_answer_does_not_hear_it_twice(shard: Shard) -> None:
-    first, second, third = (shard.talker("join") for _ in range(3))
-    (call,) = [one.number for one in shard.said()]
-    shard.sockets.received([m.Reply(call, m.OK, None)])
-    waiting = shard.sockets.connections[third.fd]
-    assert waiting.call  # its turn has not come
-    for talker in (first, second):
-        assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
-    waiting.session.reads = True  # type: ignore[union-attr]
-    shard.sockets.received([m.Event(ROOM, m.LAST, "kept", ""), m.Event(ROOM, 0, "not kept", "")])
-    run(shard)
-    shard.answer(b"kept")
-    assert [third.hear() for _ in range(4)] == ["asked", "joined 0 null", "not kept", "read kept"]
 
 
 @pytest.mark.parametrize("options", [{"max_fanout_bytes": 65_536}, {"write_buffer_bytes": 20_000}])

@@ -198,10 +198,10 @@ async def test_channels_are_announced_with_their_members_to_who_does_not_know_th
         await ends.until(lambda: rig.hub.map.device(b"e" * 16) is not None)
         assert rig.hub.channels.count(DEVICE) == 2
         assert rig.hub.channels.members(DEVICE) == {"ann": "{}", "bob": ""}
-        rig.hub.publish(DEVICE, "event", 0)
+        rig.hub.publish(DEVICE, "event")
         ends.pump()
         await ends.until(lambda: ends.heard)
-        assert ends.heard == [m.Event(DEVICE, 0, "event", "")]
+        assert ends.heard == [m.Event(DEVICE, "event", "")]
 
 
 @in_rig()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.pager import CHANNEL, KEY
-from support.shard import DEVICES, NAME, OTHER, ROOM, Shard, Talker
+from support.shard import DEVICES, NAME, OTHER, ROOM, Shard
 
 from farm.worker.frames import CLOSE
 from router.common import messages as m
@@ -196,120 +196,6 @@ def test_all_of_an_address_are_dismissed_those_in_sight_and_the_hidden(shard: Sh
         assert talker.frame() == (CLOSE, (4009).to_bytes(2, "big") + b"terminated")
     assert other.hears_nothing()
     assert shard.said() == [m.Unsubscribe(ROOM)]
-
-
-def test_of_many_readers_of_a_record_one_asks_and_who_comes_later_asks_anew(shard: Shard) -> None:
-    first, *later = talkers = [shard.talker("read") for _ in range(3)]
-    (sent,) = shard.said()
-    number = sent.number
-    assert sent.request == m.Read("space", ROOM)
-    shard.sockets.received([m.Reply(number, m.OK, b"old")])
-    assert first.hear() == "read old"
-    (sent,) = shard.said()
-    again = sent.number
-    later[0].go()
-    shard.sockets.received([m.Reply(again, m.OK, b"new"), m.Reply(number, m.OK, b"said twice")])
-    assert later[1].hear() == "read new"
-    assert shard.said() == []
-    talkers[0].say("read")
-    shard.answer(b"newest")
-    assert talkers[0].hear() == "read newest"
-
-
-def joined(shard: Shard) -> Talker:
-    """A talker that events reach."""
-    talker = shard.talker("join")
-    if any(isinstance(one, m.Call) for one in shard.messages):
-        shard.answer()
-    assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
-    return talker
-
-
-def test_a_last_event_that_came_before_the_answer_is_the_answer(shard: Shard) -> None:
-    first, second, third, idle = (joined(shard) for _ in range(4))
-    for talker in (first, second, third):
-        talker.say("read")
-    (sent,) = shard.said()
-    number = sent.number
-    shard.event("kept nowhere")
-    shard.event("the last", offset=m.LAST)
-    for talker in (first, second, third):
-        assert [talker.hear() for _ in range(3)] == ["kept nowhere", "the last", "heard"]
-    shard.sockets.received([m.Reply(number, m.OK, b"the last, or older")])
-    assert shard.said() == []
-    assert [idle.hear(), idle.hear()] == ["kept nowhere", "the last"]
-    assert all(talker.hears_nothing() for talker in (first, second, third, idle))
-    first.say("read")
-    (sent,) = shard.said()
-    again = sent.number
-    assert again != number
-    shard.sockets.received([m.Reply(again, m.OK, b"the last")])
-    assert first.hear() == "read the last"
-
-
-def test_after_a_lease_that_ended_the_answer_may_be_newer_than_the_event(shard: Shard) -> None:
-    stale, current, gone = (joined(shard) for _ in range(3))
-    for talker in (stale, gone):
-        talker.say("read")
-    (sent,) = shard.said()
-    number = sent.number
-    shard.event("sent in the old lease", offset=m.LAST)
-    for talker in (stale, gone):
-        assert [talker.hear(), talker.hear()] == ["sent in the old lease", "heard"]
-    assert current.hear() == "sent in the old lease"
-    gone.go()
-    list(shard.sockets.welcomed())
-    shard.sockets.received([m.Reply(number, m.OK, b"published meanwhile"), m.Reply(number, m.OK, b"said twice")])
-    assert stale.hear() == "read published meanwhile"
-    assert stale.hears_nothing()
-    assert current.hears_nothing()  # it has not asked
-
-
-def test_in_the_new_lease_an_event_is_as_new_as_the_answer_again(shard: Shard) -> None:
-    talker = joined(shard)
-    talker.say("read")
-    (sent,) = shard.said()
-    number = sent.number
-    shard.event("read one", offset=m.LAST)
-    list(shard.sockets.welcomed())
-    shard.event("newer", offset=m.LAST)
-    shard.sockets.received([m.Reply(number, m.OK, b"one")])
-    assert [talker.hear() for _ in range(3)] == ["read one", "heard", "newer"]
-    assert talker.hears_nothing()
-
-
-def test_what_was_heard_is_not_said_again_after_the_link_was_renewed(shard: Shard) -> None:
-    talker = joined(shard)
-    talker.say("read")
-    (sent,) = shard.said()
-    number = sent.number
-    shard.event("read one", offset=m.LAST)
-    list(shard.sockets.welcomed())
-    shard.sockets.received([m.Reply(number, m.OK, b"one")])
-    assert [talker.hear() for _ in range(2)] == ["read one", "heard"]
-    assert talker.hears_nothing()
-
-
-def test_an_event_that_the_store_refused_does_not_have_the_one_before_said_again(shard: Shard) -> None:
-    talker = joined(shard)
-    talker.say("read")
-    (sent,) = shard.said()
-    number = sent.number
-    shard.event("read kept", offset=m.LAST)
-    shard.event("read refused", offset=m.LAST)
-    list(shard.sockets.welcomed())
-    shard.sockets.received([m.Reply(number, m.OK, b"kept")])
-    assert [talker.hear() for _ in range(3)] == ["read kept", "heard", "read refused"]
-    assert talker.hears_nothing()
-
-
-def test_an_event_that_is_not_the_last_leaves_the_question_open(shard: Shard) -> None:
-    talker = joined(shard)
-    talker.say("read")
-    shard.event("of a device")
-    shard.event("of a log", offset=3)
-    shard.answer(b"the last")
-    assert [talker.hear() for _ in range(3)] == ["of a device", "of a log", "read the last"]
 
 
 def buffered(shard: Shard) -> int:

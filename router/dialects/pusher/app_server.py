@@ -16,6 +16,7 @@ import msgspec
 
 from router.common import messages as m
 from router.common.answers import Answer
+from router.common.position import AfterOffset, Last, LogEvent, LogSlice
 from router.core.channels import Channel
 from router.dialects.app_server import Context
 from router.dialects.pusher.applications import App, load
@@ -24,7 +25,6 @@ from router.dialects.pusher.protocol import (
     APP_UNKNOWN,
     BAD_METHOD,
     BAD_REQUEST,
-    CACHE,
     FAILED,
     NAME,
     NO_ROOM,
@@ -36,9 +36,6 @@ from router.dialects.pusher.protocol import (
     TOO_LONG,
     UNSIGNED,
     PusherOptions,
-    cache_expiry,
-    cache_record,
-    cached_frame,
     channel_address,
     event_end,
     event_start,
@@ -54,6 +51,7 @@ from router.http.message import PendingResponse, Request, Response
 from router.http.parts import Parts, one_a_turn
 from router.http.percent import unquote
 from router.http.routes import Handler, Reply, Route
+from router.store.base import Append
 
 _encode = msgspec.json.Encoder().encode
 
@@ -159,6 +157,31 @@ def _metrics(context: Context) -> Handler:
             one_a_turn(pages, request.pending, page, lambda: reply(_FAILED))
 
     return metrics
+
+
+class _Logged:
+    """What a request has for the logs of channels."""
+
+    __slots__ = ("_then", "open", "status")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.status = m.OK
+        self._then: Callable[[int], None] | None = None
+
+    def done(self, status: int) -> None:
+        """One of its events is in its log, or could not be kept."""
+        self.open -= 1
+        if status != m.OK:
+            self.status = status
+        if not self.open and self._then is not None:
+            self._then(self.status)
+
+    def when_done(self, then: Callable[[int], None]) -> None:
+        """Call it with OK once all are, or with what has gone wrong."""
+        self._then = then
+        if not self.open:
+            then(self.status)
 
 
 class _AppSide:
@@ -299,16 +322,16 @@ class _AppSide:
         event = _decode(_event_in, call.body)
         channels = self._check_event(event)
         wanted = _wanted(event.info, _INFORMED)
-        kept = any(map(is_cache, channels))
-        self._check_room(kept)
-        self._say(call, event, channels)
+        self._check_room(any(map(is_cache, channels)))
+        logged = _Logged()
+        self._publish(call, event, channels, logged)
         if not wanted:
-            self._answer(call, _EMPTY, kept)
+            self._answer(call, _EMPTY, logged)
             return
 
         def counted() -> None:
             found = {name: _attributes(name, self._there(call.app, name), wanted) for name in channels}
-            self._answer(call, Response(200, _encode({"channels": found})), kept)
+            self._answer(call, Response(200, _encode({"channels": found})), logged)
 
         self._when_counted(call, wanted, channels, counted)
 
@@ -322,20 +345,20 @@ class _AppSide:
         for _, channels, _ in checked:
             if len(channels) != 1:
                 raise _Refused(BAD_REQUEST, "An event of a batch goes to one channel")
-        kept = any(is_cache(channels[0]) for _, channels, _ in checked)
-        self._check_room(kept)
+        self._check_room(any(is_cache(channels[0]) for _, channels, _ in checked))
+        logged = _Logged()
         for event, channels, _ in checked:
-            self._say(call, event, channels)
+            self._publish(call, event, channels, logged)
         every = _NOTHING.union(*(wanted for _, _, wanted in checked))
         if not every:
-            self._answer(call, _EMPTY, kept)
+            self._answer(call, _EMPTY, logged)
             return
 
         def counted() -> None:
             found = [
                 _attributes(channels[0], self._there(call.app, channels[0]), wanted) for _, channels, wanted in checked
             ]
-            self._answer(call, Response(200, _encode({"batch": found})), kept)
+            self._answer(call, Response(200, _encode({"batch": found})), logged)
 
         self._when_counted(call, every, [channels[0] for _, channels, _ in checked], counted)
 
@@ -348,10 +371,10 @@ class _AppSide:
         parameters = call.parameters
         event = _Event(parameters.get("name", ""), data, [channel], None, parameters.get("socket_id"))
         channels = self._check_event(event)
-        kept = is_cache(channel)
-        self._check_room(kept)
-        self._say(call, event, channels)
-        self._answer(call, _ACCEPTED, kept)
+        self._check_room(is_cache(channel))
+        logged = _Logged()
+        self._publish(call, event, channels, logged)
+        self._answer(call, _ACCEPTED, logged)
 
     def _check_event(self, event: _Event) -> list[str]:
         """The channels that it goes to, each once. Raises: _Refused."""
@@ -395,27 +418,35 @@ class _AppSide:
             why = "The store is full (store.max_bytes)" if self._messages.over else "Too much waits for the store"
             raise _Refused(NO_ROOM, why, _WAIT)
 
-    def _say(self, call: _Call, event: _Event, channels: list[str]) -> None:
-        """To the shards, and into the store for cache channels. What channels have in common is encoded once."""
+    def _publish(self, call: _Call, event: _Event, channels: list[str], logged: _Logged) -> None:
+        """To the workers; to those of cache channels when the store has it, or could not. What channels have in common
+        is encoded once."""
         app = call.app.id
-        publish = self._messages.publish
         exclude = event.socket_id or ""
         start, end = event_start(event.name), event_end(event.data)
         for channel in channels:
             key = channel_address(app, channel)
             frame = f"{start}{_encode(channel).decode()}{end}"
-            kept = is_cache(channel)
-            publish(key, frame, 0, None, exclude, kept)
-            if kept:
-                expires = int(self._unix_time()) + self._options.cache_ttl
-                self._records.put(CACHE, key, cache_record(frame, expires), expires)
+            if is_cache(channel):
+                self._publish_logged(key, frame, exclude, logged)
+            else:
+                self._messages.publish(key, frame, exclude)
 
-    def _answer(self, call: _Call, answer: Response, kept: bool) -> None:
+    def _publish_logged(self, key: bytes, frame: str, exclude: str, logged: _Logged) -> None:
+        messages = self._messages
+
+        def done(status: int, end: AfterOffset | None) -> None:
+            if status != m.OK:
+                messages.publish(key, frame, exclude)
+            logged.done(status)
+
+        logged.open += 1
+        expires = int(self._unix_time()) + self._options.cache_ttl
+        messages.publish_logged(Append(key, messages.sequence(), expires, frame, most=1), done, exclude)
+
+    def _answer(self, call: _Call, answer: Response, logged: _Logged) -> None:
         reply = call.reply
-        if kept:
-            self._records.when_durable(lambda status: reply(answer if status == m.OK else _NOT_KEPT))
-        else:
-            reply(answer)
+        logged.when_done(lambda status: reply(answer if status == m.OK else _NOT_KEPT))
 
     # ------------------------------------------------------------------ what is there
 
@@ -450,18 +481,18 @@ class _AppSide:
             call.reply(Response(200, _encode(found)))
             return
 
-        def read(status: int, record: bytes | None) -> None:
-            if status != m.OK:
+        def read(status: int, log: LogSlice | None) -> None:
+            if status != m.OK or log is None:
                 call.reply(_NOT_READ)
                 return
-            found["cache"] = None if record is None else self._cached(record)
+            found["cache"] = self._cached(log.events[-1]) if log.events else None
             call.reply(Response(200, _encode(found)))
 
-        self._records.read(CACHE, channel_address(call.app.id, channel), read)
+        self._core.logs.read(channel_address(call.app.id, channel), Last(1), read)
 
-    def _cached(self, record: bytes) -> _Attributes:
-        data = msgspec.json.decode(cached_frame(record))["data"]
-        return {"data": data, "ttl": max(0, cache_expiry(record) - int(self._unix_time()))}
+    def _cached(self, event: LogEvent) -> _Attributes:
+        data = msgspec.json.decode(event.body)["data"]
+        return {"data": data, "ttl": max(0, event.expires - int(self._unix_time()))}
 
     def _users(self, call: _Call, channel: str) -> None:
         """`GET .../channels/{name}/users`: the members of a presence channel; with_user_info=1 tells more of them."""

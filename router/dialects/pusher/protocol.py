@@ -4,7 +4,6 @@ of a cache channel is kept."""
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -16,8 +15,6 @@ from router.common.option_texts import path_or_none
 from router.common.options import Section, option
 
 NAME = "pusher"
-CACHE = "pusher.cache"
-"""Space of the records that hold a cache channel's last event: key is the channel's, value is a `cache_record`."""
 SERVER_TO_USER = "#server-to-user-"
 """What the name of the channel begins with that only one signed-in user hears."""
 
@@ -101,7 +98,6 @@ class PusherOptions(Section):
 _CHANNEL: Final = re.compile(r"[A-Za-z0-9_\-=@,.;]+")
 _CACHED: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
 _SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
-_EXPIRY: Final = struct.Struct(">Q")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -177,21 +173,6 @@ def event_start(event: str) -> str:
 def event_end(data: str) -> str:
     """What of that frame comes after the channel."""
     return f',"data":{_encode(data).decode()}}}'
-
-
-def cache_record(frame: str, expires: int) -> bytes:
-    """A cache channel's last event as it is kept: the frame, and until when (unix seconds)."""
-    return _EXPIRY.pack(expires) + frame.encode()
-
-
-def cached_frame(record: bytes) -> str:
-    """The frame in a `cache_record`, ready to be sent to a subscriber."""
-    return record[_EXPIRY.size :].decode()
-
-
-def cache_expiry(record: bytes) -> int:
-    """Until when (unix seconds) a `cache_record` holds."""
-    return int(_EXPIRY.unpack_from(record)[0])
 
 
 # ---------------------------------------------------------------------- what refuses

@@ -128,7 +128,7 @@ _MESSAGES: Final[tuple[m.Message, ...]] = (
     m.Call(8, m.Attach("b:d", "", 0, 0)),
     m.Detach("b:d"),
     m.Announce(["b:d", "b:o"], [[1, 0], [1, 6000]]),
-    m.Call(9, m.Subscribe("b:c", -1, "pusher\x003\x00news")),
+    m.Call(9, m.Subscribe("b:c", "pusher\x003\x00news")),
     m.Unsubscribe("b:c"),
     m.AnnounceChannels([["b:c", "pusher\x003\x00presence-a", 3, [["u", "{}"]]]]),
     m.Call(10, m.Record("simplepush.device", "b:d", "b:xxxx", 60)),
@@ -142,7 +142,8 @@ _MESSAGES: Final[tuple[m.Message, ...]] = (
     m.Counted("b:c", 3),
     m.Call(16, m.PresenceJoin("b:c", "u", "{}", 5)),
     m.PresenceLeave("b:c", "u"),
-    m.Call(17, m.Read("pusher.cache", "b:c")),
+    m.Call(17, m.Take("tokens", "b:c", "b:t")),
+    m.Call(18, m.ReadLog("b:c", (7, 3, 2))),
     m.Happened("pusher\x003\x00news", "cache_miss", ""),
 )
 _LINES: Final = [

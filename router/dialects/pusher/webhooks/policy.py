@@ -178,7 +178,7 @@ class Webhooks:
         self._tell(app, "subscription_count", {"channel": channel, "subscription_count": subscribers})
         data = _encode({"subscription_count": subscribers}).decode()
         frame = event_frame("pusher_internal:subscription_count", channel, data)
-        self._messages.publish(channel_address(app, channel), frame, 0)
+        self._messages.publish(channel_address(app, channel), frame)
 
     def _tell(self, app: str, event: str, fields: dict[str, Any]) -> None:
         outboxes = self._wanted.get((app, event))

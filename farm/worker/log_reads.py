@@ -1,0 +1,206 @@
+"""Logs of channels: read for connections that subscribe from a position, and for subscribers after the link was away.
+
+Nothing is missing and nothing comes twice, because of the order in which things happen:
+
+1. A channel is known to the router before its log is read, and events are held from before that.
+2. The router sends an event of a log to the workers when the log has it, and the reply to a read behind all events that
+   the read could see. So of what came before the reply, what is logged is in the reply, or is not after the position;
+   what comes behind it is not in it, and a double, should there be one, has the offset of another.
+3. While the link is away, events may be missed. So every read that is open is made again once the channels are
+   announced, and before those the log of each channel is read from where its subscribers stand. Until that is here, no
+   event goes to them, and nobody joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from farm.worker.local_channel import ChannelLog, HeldEvent, LocalChannel, Part
+from router.common.position import ANY_EPOCH, Last, LogEvent, LogSlice, Position
+
+_RECOVERIES: Final = 1000
+"""So many channels are read at once after the link was new."""
+
+
+class Recovered(NamedTuple):
+    """What the subscribers of a channel have missed."""
+
+    channel: LocalChannel
+    epoch: int
+    missed: list[LogEvent]
+    gap: bool
+    """Whether more is missing than these."""
+    held: list[HeldEvent]
+    """What came meanwhile and is not among them: it is to be sent behind them."""
+    freed: int
+    """Bytes of what was held."""
+
+
+class _Read:
+    """A read that is open."""
+
+    __slots__ = ("channel", "parts", "position")
+
+    def __init__(self, channel: LocalChannel, position: Position) -> None:
+        self.channel = channel
+        self.position = position
+        self.parts: list[Part] | None = None  # None: it is for the subscribers
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it."""
+        if self.parts is None:
+            return not self.channel.empty
+        return any(self.channel.waits(part.joining.connection) is part for part in self.parts)
+
+
+class LogReads:
+    """All of a worker's. `send(number, key, position)` asks the router, `number` gives numbers for that."""
+
+    def __init__(self, send: Callable[[int, bytes, Position], None], number: Callable[[], int]) -> None:
+        self._send = send
+        self._number = number
+        self._reads: dict[int, _Read] = {}
+        self._shared: dict[tuple[LocalChannel, Position], _Read] = {}
+        self._unrecovered: dict[LocalChannel, None] = {}  # their turn has not come
+        self._recoveries = 0  # that are open
+
+    def read(self, part: Part) -> None:
+        """Read what this one wants. Of many that want the same one asks."""
+        channel, position = part.channel, part.wanted.position
+        read = self._shared.get((channel, position))
+        if read is None:
+            self._recover_first(channel)
+            read = self._shared[channel, position] = _Read(channel, position)
+            read.parts = []
+            self._ask(read)
+        assert read.parts is not None
+        read.parts.append(part)
+
+    def _ask(self, read: _Read) -> None:
+        number = self._number()
+        self._reads[number] = read
+        self._send(number, read.channel.key, read.position)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._reads
+
+    def replied(self, number: int, found: LogSlice | None) -> tuple[list[Part], Recovered | None]:
+        """The reply to a read that is open; None: the log could not be read. Returns: for whom it is, and what it
+        recovers."""
+        read = self._reads.pop(number)
+        if read.parts is None:
+            self._recoveries -= 1
+            recovered = None if read.channel.empty else self._recovered(read.channel, found)
+            self._recover()
+            return [], recovered
+        del self._shared[read.channel, read.position]
+        parts = [part for part in read.parts if read.channel.waits(part.joining.connection) is part]
+        waiting = read.channel.waiting
+        for part in parts:
+            assert waiting is not None
+            part.log = found
+            part.read_at = waiting.end
+        if found is not None and parts:
+            _log(read.channel).reached(found.epoch, found.offset)
+        elif parts:
+            _log(read.channel)  # from now on it is followed all the same
+        return parts, None
+
+    # ------------------------------------------------------------------ after the link was new
+
+    def renewed(self, channels: Iterable[LocalChannel]) -> None:
+        """The link is new, and these channels, all that there are, have been announced."""
+        reads, self._reads = self._reads, {}
+        self._shared.clear()
+        self._unrecovered.clear()
+        self._recoveries = 0
+        for channel in channels:
+            if channel.log is not None:
+                channel.log.recovering = True
+                self._unrecovered[channel] = None
+            if channel.waiting is not None:
+                channel.waiting.restart()
+        for read in reads.values():
+            if read.parts is not None and read.wanted:
+                self._recover_first(read.channel)
+                self._shared[read.channel, read.position] = read
+                self._ask(read)
+        self._recover()
+
+    def _recover_first(self, channel: LocalChannel) -> None:
+        """Somebody is about to read the log of this channel: the reply must come behind that for its subscribers."""
+        if channel in self._unrecovered:
+            del self._unrecovered[channel]
+            self._ask_missed(channel)
+
+    def _recover(self) -> None:
+        while self._unrecovered and self._recoveries < _RECOVERIES:
+            channel = next(iter(self._unrecovered))
+            del self._unrecovered[channel]
+            if not channel.empty:
+                self._ask_missed(channel)
+
+    def _ask_missed(self, channel: LocalChannel) -> None:
+        assert channel.log is not None
+        self._recoveries += 1
+        self._ask(_Read(channel, channel.log.position or Last(0)))
+
+    def _recovered(self, channel: LocalChannel, found: LogSlice | None) -> Recovered | None:
+        log = channel.log
+        assert log is not None
+        held, log.held = log.held, []
+        freed = sum(event.size for event in held)
+        epoch, missed, gap = ANY_EPOCH, list[LogEvent](), True
+        if found is not None:
+            epoch, missed, gap = found.epoch, found.events, not found.recovered or log.position is None
+            log.reached(found.epoch, found.offset)
+            held = [event for event in held if event.event is None]
+        if log.again and found is not None:  # more came than may be held: what is logged of it can be read
+            log.again = False
+            self._ask_missed(channel)
+        else:
+            log.recovering = log.again = False
+            for event in held:
+                if event.event is not None:
+                    log.reached(event.epoch, event.event.offset)
+        return Recovered(channel, epoch, missed, gap, held, freed)
+
+
+def _log(channel: LocalChannel) -> ChannelLog:
+    if channel.log is None:
+        channel.log = ChannelLog()
+    return channel.log
+
+
+def caught_up(part: Part, held: list[HeldEvent]) -> tuple[LogSlice | None, list[HeldEvent]]:
+    """A connection is subscribed to a channel now. held: what came since it waits.
+
+    Returns: the slice of the log up to now, if there is one, and what is to be sent behind that.
+    """
+    log, connection = part.log, part.joining.connection
+    if log is None:
+        return None, [event for event in held if event.left_out is not connection and (event.text or not event.gap)]
+    known = {event.offset for event in log.events}
+    newer: dict[int, LogEvent] = {}
+    behind = []
+    recovered = log.recovered
+    for number, event in enumerate(held, part.since):
+        if event.left_out is connection:
+            continue
+        if event.gap:
+            recovered = recovered and number < part.read_at
+            continue
+        if event.event is None or (event.epoch != log.epoch and number >= part.read_at):
+            behind.append(event)
+        elif number >= part.read_at and event.event.offset not in known:
+            newer[event.event.offset] = event.event
+    if newer:
+        events = log.events + [newer[offset] for offset in sorted(newer)]
+        if type(part.wanted.position) is Last:
+            events = events[max(len(events) - part.wanted.position.number, 0) :]
+        log = log._replace(offset=max(log.offset, *newer), events=events)
+    if recovered is not log.recovered:
+        log = log._replace(recovered=recovered)
+    return log, behind

@@ -1,0 +1,247 @@
+"""Router, store, link and one worker in one process, step by step, and devices that check what they are sent."""
+
+import json
+from collections import deque
+from typing import Any
+
+import websocket
+
+from farm.worker.connection import CLOSING
+from farm.worker.frames import CLOSE
+from router.common import messages as m
+from router.common.poller import READ
+from router.store.base import Append
+from support.common import FakeWorker, Rig
+from support.replay import NAME, ReplayDialect, key_of
+from support.shard import Shard
+
+AFTER_OFFSET = 2
+
+
+class ReplayFarm:
+    """A worker's sockets and a hub, with a link between them that carries what it is told to, when it is told to."""
+
+    def __init__(self, rig: Rig, most: int = 1000, **worker: Any) -> None:
+        self.rig = rig
+        self.most = most  # events that a log keeps
+        self.dialect = ReplayDialect()
+        self.shard = Shard(worker, more={"/replay/*": self.dialect}, named={NAME: self.dialect})
+        self._worker = FakeWorker(rig, 0)
+        self._worker.join()
+        self._worker.direct()
+        self._unconfirmed: deque[tuple[int, list[Any]]] = deque()
+        self._sequence = 0
+        self._down: deque[Any] = deque()
+        self.logs: dict[str, list[str]] = {}  # what each log has been given, from offset 1 on
+        self.unlogged = 0
+        self.lapses = 0  # how often the link was away
+
+    def close(self) -> None:
+        self.shard.close()
+
+    # ---- what app servers do
+
+    def publish(self, channel: str, logged: bool = True, body: str = "") -> None:
+        hub = self.rig.hub
+        if not logged:
+            self.unlogged += 1
+            hub.publish(key_of(channel), json.dumps({"channel": channel, "unlogged": self.unlogged}))
+            return
+        log = self.logs.setdefault(channel, [])
+        body = body or f"{channel} {len(log) + 1}"
+        log.append(body)
+        expires = int(self.rig.clock.unix()) + 3600
+        event = Append(key_of(channel), hub.sequence(), expires, body, most=self.most)
+        hub.publish_logged(event)
+
+    async def commit(self) -> None:
+        """What waits for the store is made durable."""
+        self.rig.store.release()
+        await self.rig.settle()
+        self.rig.store.hold()
+
+    # ---- the link
+
+    def up(self) -> None:
+        """What the worker has to say reaches the router."""
+        if messages := self.shard.said():
+            self._sequence += 1
+            self._unconfirmed.append((self._sequence, messages))
+            self._send(self._sequence, messages)
+
+    def _send(self, sequence: int, messages: list[Any]) -> None:
+        self._worker.send(m.WorkerBatch(sequence, messages))
+
+    def down(self, most: int = 1_000_000) -> None:
+        """Some of what the router has to say reaches the worker."""
+        self._take()
+        some: list[Any] = []
+        while self._down and len(some) < most:
+            one = self._down.popleft()
+            if isinstance(one, int):
+                self._confirm(one)
+            else:
+                some.append(one)
+        if some:
+            self.shard.sockets.received(some)
+
+    def _take(self) -> None:
+        worker = self._worker
+        session = self.rig.hub.peers.get(worker.identity)
+        confirmed = 0 if session is None else session.confirmed
+        self._down.extend(worker.take())
+        self._down.append(confirmed)  # it is told with the last of them
+
+    def _confirm(self, confirmed: int) -> None:
+        while self._unconfirmed and self._unconfirmed[0][0] <= confirmed:
+            self._unconfirmed.popleft()
+
+    def lapse(self, arrives: bool, restarts: bool) -> None:
+        """The lease ends, or the router does. arrives: what was on its way to the worker still gets there."""
+        self.lapses += 1
+        hub, worker = self.rig.hub, self._worker
+        if arrives:
+            self.down()
+        self._down.clear()
+        if restarts:
+            self.rig.router_restarts()
+        else:
+            hub.lose(hub.peers[worker.identity], "test")
+        worker.direct()
+
+    def rejoin(self) -> None:
+        """As `farm.worker.link` does when it is welcome again."""
+        self.lapses += 1
+        self._worker.join()
+        self._worker.direct()
+        repeated = list(self._unconfirmed)
+        for sequence, messages in repeated:
+            self._send(sequence, messages)
+        self.up()
+        list(self.shard.sockets.welcomed())
+        for channels in self.shard.sockets.held_channels():
+            self._sequence += 1
+            batch = [m.AnnounceChannels(channels)]
+            self._unconfirmed.append((self._sequence, batch))
+            self._send(self._sequence, batch)
+
+    @property
+    def away(self) -> bool:
+        return self._worker.identity not in self.rig.hub.peers
+
+    async def settle(self) -> None:
+        """Until there is nothing left to do."""
+        if self.away:
+            self.rejoin()
+        for _ in range(6):
+            self.up()
+            await self.commit()
+            self.down()
+            self.speak()
+
+    def speak(self) -> None:
+        while self.shard.sockets.speaking:
+            self.shard.sockets.speak()
+
+
+class ReplayDevice:
+    """A subscriber that knows what it has been sent, and checks that nothing is missing of it and nothing twice."""
+
+    def __init__(self, farm: ReplayFarm) -> None:
+        self._farm = farm
+        self.fd, self._client = farm.shard.open("/replay/x")
+        self.channels: dict[str, int | None] = {}  # with the offset of the last event; None: none has come
+        self.results: list[dict[str, Any]] = []
+        self.gaps: list[str] = []
+        self.unlogged: list[int] = []
+        self.waiting = False
+        self.code = 0  # with which it was closed
+        self._asked: dict[str, Any] = {}
+        self._live: dict[str, int] = {}  # channels without a position, which may miss something when the link is away
+
+    def _tell(self, what: Any) -> None:
+        self._client.send(json.dumps(what))
+        self._farm.shard.sockets.ready(self.fd, READ)
+
+    def subscribe(self, channels: dict[str, Any]) -> None:
+        self.waiting = True
+        self._asked = channels
+        self._tell({"subscribe": channels})
+
+    def leave(self, channel: str) -> None:
+        self._tell({"leave": channel})
+
+    def go(self) -> None:
+        self._client.sock.close()
+        self._farm.shard.sockets.ready(self.fd, READ)
+
+    @property
+    def closed(self) -> bool:
+        return self.fd not in self._farm.shard.sockets.connections
+
+    @property
+    def closing(self) -> bool:
+        """Whether the worker has closed it."""
+        connection = self._farm.shard.sockets.connections.get(self.fd)
+        return connection is None or connection.phase == CLOSING
+
+    def receive(self) -> None:
+        """Take what is here."""
+        self._client.sock.settimeout(0.0)
+        while not self.code:
+            try:
+                frame = self._client.recv_frame()
+                if frame.opcode == CLOSE:
+                    self.code = int.from_bytes(frame.data[:2], "big")
+                else:
+                    self._take(json.loads(frame.data))
+            except (BlockingIOError, websocket.WebSocketTimeoutException, TimeoutError):
+                return
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if "subscribed" in told:
+            self.waiting = False
+            for result in told["subscribed"]:
+                self._subscribed(result)
+        elif "left" in told:
+            del self.channels[told["left"]]
+        elif "missed" in told:
+            self.gaps.append(told["missed"])
+        elif "unlogged" in told:
+            assert told["channel"] in self.channels
+            self.unlogged.append(told["unlogged"])
+        elif "offset" in told:
+            self._event(told["channel"], told["offset"], told["body"])
+        else:
+            assert "said" in told
+
+    def _subscribed(self, result: dict[str, Any]) -> None:
+        self.results.append(result)
+        name = result["name"]
+        assert result["status"] == m.OK
+        self._live[name] = self._farm.lapses
+        if "events" not in result:
+            self.channels[name] = None
+            return
+        del self._live[name]
+        place = self._asked[name]
+        self.channels[name] = place[1] if place[-1] == AFTER_OFFSET and result["recovered"] else None
+        for offset, body in result["events"]:
+            if not result["recovered"] and self.channels[name] is not None:
+                self.gaps.append(name)  # wherever it is among these
+            self._event(name, offset, body)
+        self.gaps = [gap for gap in self.gaps if gap != name]
+        if result["recovered"] or not result["events"]:
+            self.channels[name] = result["offset"]
+        assert self.channels[name] == result["offset"]
+
+    def _event(self, channel: str, offset: int, body: str) -> None:
+        assert channel in self.channels, "no event comes of what it is not subscribed to"
+        before = self.channels[channel]
+        assert body == self._farm.logs[channel][offset - 1]
+        if before is not None:
+            assert offset > before, f"{offset} of {channel} came behind {before}"
+            if offset != before + 1 and self._live.get(channel, self._farm.lapses) == self._farm.lapses:
+                assert channel in self.gaps, f"between {before} and {offset} of {channel} something is missing"
+                self.gaps.remove(channel)
+        self.channels[channel] = offset

@@ -1,0 +1,155 @@
+"""Subscribing from a position, with a real hub and store behind a worker: nothing is missing, nothing comes twice."""
+
+import os
+import random
+from typing import Any
+
+import pytest
+import trio
+from support.common import Rig
+from support.replay_farm import ReplayDevice, ReplayFarm
+
+from farm.worker import log_reads
+from router.common.position import LIVE, AfterOffset, Last
+
+SEEDS = int(os.environ.get("REPLAY_SEEDS", "40"))
+CHANNELS = "abc"
+STEPS = {
+    "subscribe": 20,
+    "leave": 3,
+    "go": 5,
+    "publish": 30,
+    "commit": 16,
+    "up": 16,
+    "down": 20,
+    "speak": 12,
+    "lapse": 3,
+    "rejoin": 10,
+}
+
+
+def step(chance: random.Random) -> tuple[Any, ...]:
+    (name,) = chance.choices(list(STEPS), list(STEPS.values()))
+    device, channel = chance.randrange(4), chance.choice(CHANNELS)
+    if name == "subscribe":
+        channels = chance.sample(CHANNELS, chance.randint(1, 3))
+        places = ["live", "resume", "resume", "all", ("last", chance.randrange(4))]
+        return name, device, {channel: chance.choice(places) for channel in channels}
+    more: dict[str, tuple[Any, ...]] = {
+        "leave": (device, channel),
+        "go": (device,),
+        "publish": (channel, chance.random() < 0.8),
+        "down": (chance.choice([1, 2, 3, 1000]),),
+        "lapse": (chance.random() < 0.5, chance.random() < 0.5),
+    }
+    return name, *more.get(name, ())
+
+
+class World:
+    """Devices that come and go; what each of them had of a channel outlives its connection."""
+
+    def __init__(self, farm: ReplayFarm) -> None:
+        self.farm = farm
+        self.devices: dict[int, ReplayDevice] = {}
+        self.had: dict[tuple[int, str], AfterOffset] = {}
+
+    def subscribe(self, number: int, places: dict[str, Any]) -> None:
+        one = self.devices.get(number)
+        if one is not None and one.closed:
+            one = None
+        if one is None:
+            one = self.devices[number] = ReplayDevice(self.farm)
+        one.receive()
+        places = {name: place for name, place in places.items() if name not in one.channels}
+        if not one.waiting and places:
+            one.subscribe({name: self.position(number, name, place) for name, place in places.items()})
+
+    def position(self, number: int, name: str, place: Any) -> Any:
+        if place == "live":
+            return LIVE
+        if place == "all":
+            return AfterOffset(0, 0)
+        if place == "resume":
+            return self.had.get((number, name), Last(0))
+        return Last(place[1])
+
+    def receive(self) -> None:
+        for number, one in self.devices.items():
+            one.receive()
+            for result in one.results:
+                if "epoch" in result:
+                    self.had[number, result["name"]] = AfterOffset(result["epoch"], result["offset"])
+            one.results.clear()
+            for name, offset in one.channels.items():
+                if offset is not None and (number, name) in self.had:
+                    self.had[number, name] = self.had[number, name]._replace(offset=offset)
+
+    async def do(self, name: str, *what: Any) -> None:
+        farm = self.farm
+        one = self.devices.get(what[0]) if what and type(what[0]) is int else None
+        if name == "subscribe":
+            self.subscribe(*what)
+        elif name == "leave" and one is not None and not one.waiting and what[1] in one.channels:
+            one.leave(what[1])
+        elif name == "go" and one is not None and not one.closed:
+            one.receive()
+            self.receive()
+            one.go()
+            del self.devices[what[0]]
+        elif name == "publish":
+            farm.publish(*what)
+        elif name == "commit":
+            await farm.commit()
+        elif name == "lapse" and not farm.away:
+            farm.lapse(*what)
+        elif name == "rejoin" and farm.away:
+            farm.rejoin()
+        elif name == "up" and not farm.away:
+            farm.up()
+        elif name == "down" and not farm.away:
+            farm.down(what[0])
+        elif name == "speak":
+            farm.shard.sockets.speak()
+        self.receive()
+
+    def check(self) -> None:
+        for one in self.devices.values():
+            assert not one.closed
+            assert not one.waiting
+            for name, offset in one.channels.items():
+                newest = len(self.farm.logs.get(name, ()))
+                assert offset in (newest, None) or (newest == 0 and offset == 0)
+            assert len(set(one.unlogged)) == len(one.unlogged)
+        assert self.farm.shard.counters.connections_failed == self.farm.shard.counters.words_failed == 0
+        assert self.farm.shard.sockets.subscriptions.held_bytes == 0
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_comes_between_each_device_has_every_event_once_and_in_order(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    monkeypatch.setattr(log_reads, "_RECOVERIES", chance.choice([1, 1000]))
+
+    async def main() -> None:
+        rig = Rig()
+        rig.store.hold()
+        farm = ReplayFarm(rig, most=chance.choice([2, 1000]), fanout_slice=chance.choice([1, 2, 256]))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rig.committer.run, rig.flushed)
+                world = World(farm)
+                for _ in range(250):
+                    await world.do(*step(chance))
+                await farm.settle()
+                world.receive()
+                for name in CHANNELS:
+                    farm.publish(name)
+                await farm.settle()
+                world.receive()
+                world.check()
+                nursery.cancel_scope.cancel()
+        finally:
+            farm.close()
+
+    trio.run(main)
