@@ -20,7 +20,7 @@ import trio
 from router.common import fork_server
 from router.common.fork_server import PACKET_BYTES
 from router.common.lifecycle import NOTICE
-from router.common.messages import PROTOCOL
+from router.common.messages import LOWEST_PROTOCOL, PROTOCOL
 from router.common.options import Settings, as_mapping
 from router.common.priority import ORIGINAL
 
@@ -29,8 +29,8 @@ _COLLECT_TRIES: Final = 100
 _COLLECT_WAIT_S: Final = 0.02
 _END_S: Final = 1.0  # from the end of its socket to its own
 _OTHER_LINK: Final = (
-    "this version needs a restart (farm drain, then farm start): its processes speak version {new} of the link between "
-    "workers and router, those that run version {ours}"
+    "this version needs a restart (farm drain, then farm start): its processes speak versions {} to {} of the link "
+    "between workers and router, those that run {} to {}"
 )
 _SERVED: Final = "farm.supervisor.runners:served"
 
@@ -146,8 +146,9 @@ class ForkServer:
             if "ready" not in told:
                 raise ForkServerFailed(str(told.get("failed", told)))
             hello = told["ready"]
-            if hello.get("link") != PROTOCOL:
-                raise ForkServerFailed(_OTHER_LINK.format(new=hello.get("link", "unknown"), ours=PROTOCOL))
+            lowest, highest = hello["link"]
+            if lowest > PROTOCOL or highest < LOWEST_PROTOCOL:
+                raise ForkServerFailed(_OTHER_LINK.format(lowest, highest, LOWEST_PROTOCOL, PROTOCOL))
             server.version = hello["version"]
         except BaseException:
             server.close()

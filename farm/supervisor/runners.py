@@ -12,7 +12,7 @@ from farm.settings import all_sections
 from router import __version__
 from router.common import lifecycle
 from router.common.fork_server import Runner, Served, in_one_line
-from router.common.messages import PROTOCOL
+from router.common.messages import LOWEST_PROTOCOL, PROTOCOL
 from router.common.options import from_mapping
 
 
@@ -42,7 +42,7 @@ def served(mapping: dict[str, Any]) -> Served:
 
     runners = {"check": check, "router": run_router, "worker": run_worker}
     told = {kind: _telling(runner) for kind, runner in runners.items()}
-    return Served(told, "farm", {"version": __version__, "link": PROTOCOL})
+    return Served(told, "farm", {"version": __version__, "link": [LOWEST_PROTOCOL, PROTOCOL]})
 
 
 def _telling(runner: Runner) -> Runner:

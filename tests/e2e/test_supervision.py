@@ -140,6 +140,10 @@ def test_a_process_that_hangs_is_replaced_and_the_others_are_not(farm: Farm, whi
 
 # ---------------------------------------------------------------------- reloads
 
+LINK = '"link": [LOWEST_PROTOCOL, PROTOCOL]'
+LINK_OF_THE_NEXT_VERSION = (LINK, '"link": [PROTOCOL, PROTOCOL + 1]')
+LINK_OF_ANOTHER_AGE = (LINK, '"link": [PROTOCOL + 1, PROTOCOL + 2]')
+
 
 def test_the_old_fork_server_dies_during_a_reload(farm: Farm) -> None:
     before, old = pids(farm), fork_server(farm)
@@ -176,7 +180,7 @@ def test_the_old_fork_server_dies_during_a_reload(farm: Farm) -> None:
             "refused",
             "for long",
         ),
-        ("router/common/messages.py", "PROTOCOL = ", "PROTOCOL = 1", "refused", "needs a restart"),
+        ("farm/supervisor/runners.py", *LINK_OF_ANOTHER_AGE, "refused", "needs a restart"),
         ("router/process.py", "await self.committer.open()", "raise OSError('enough')", "rolled back", "enough"),
     ],
 )
@@ -202,6 +206,15 @@ def test_new_code_that_does_not_run_changes_nothing(
     with dialects.reached(farm) as check:
         check()
     assert "last reload" in command(farm, "status", "--admin-port", str(farm.admin_port)).stdout
+
+
+def test_the_next_version_of_the_link_needs_no_restart(farm: Farm) -> None:
+    before = pids(farm)
+    with changed(farm.root / "farm/supervisor/runners.py", *LINK_OF_THE_NEXT_VERSION):
+        done = reload(farm)
+    assert (done.returncode, done.stderr) == (0, "")
+    farm.wait_healthy()
+    assert not set(before) & set(pids(farm))
 
 
 def test_a_reload_reads_the_settings_again(farm: Farm) -> None:
