@@ -20,13 +20,13 @@ from farm.worker.transports import Transport
 from farm.worker.transports.websocket import WEBSOCKET
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
+from router.common.item import Item
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.position import LIVE, LogEvent, LogSlice, Position
 from router.common.token import Tokens
 from router.dialects import DialectSpec, is_on
 from router.dialects import specs as app_server_specs
-from router.store.base import Item
 
 
 class Binary(NamedTuple):

@@ -31,6 +31,7 @@ from farm.dialects import (
 )
 from farm.worker.request import Request
 from router.common import messages as m
+from router.common.item import Item
 from router.common.last_seen import stamp
 from router.common.settings import EndpointOptions
 from router.common.uuids import device_key, is_id, new_uaid
@@ -49,7 +50,6 @@ from router.dialects.simplepush.protocol import (
     TOO_MANY_CHANNELS,
     SimplePushOptions,
 )
-from router.store.base import Item
 
 SUBPROTOCOL: Final = "push-notification"
 _INVALID: Final = "Invalid Command"

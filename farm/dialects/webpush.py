@@ -34,6 +34,7 @@ from farm.dialects import (
 from farm.worker.request import Request
 from router.common import messages as m
 from router.common.id_set import HEAD_BYTES, ids
+from router.common.item import Item
 from router.common.last_seen import stamp
 from router.common.uuids import is_id, new_uaid
 from router.dialects.webpush import SPEC
@@ -58,7 +59,6 @@ from router.dialects.webpush.protocol import (
     wire_version,
 )
 from router.dialects.webpush.vapid import Recent, VapidError, key_digest, public_key
-from router.store.base import Item
 
 SUBPROTOCOL: Final = "push-notification"
 NOT_FOUND: Final = "Broadcast not found"

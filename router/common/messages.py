@@ -24,8 +24,8 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
+from router.common.item import Item
 from router.common.position import LogEvent, LogSlice
-from router.store.base import Item
 
 PROTOCOL: Final = 5
 """The version of all this. It goes up with every change that the version before would not understand."""

@@ -8,9 +8,10 @@ from operator import attrgetter
 from typing import Any
 
 from router.common import logs
+from router.common.item import Item
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
 from router.common.position import AfterOffset, LogSlice
-from router.store.base import Item, LogName, Reads, Results, Writes
+from router.store.base import LogName, Reads, Results, Writes
 from router.store.changes import Changed, RecordName
 
 PutDone = Callable[[int], None]

@@ -29,6 +29,7 @@ from typing import Final
 import trio
 
 from router.common import logs
+from router.common.item import Item
 from router.common.messages import EVERYTHING, FAILED, OK
 from router.common.numbers import SECOND
 from router.common.position import Position
@@ -49,17 +50,7 @@ from router.core.batch import (
     note_failed,
 )
 from router.core.record_cache import RecordCache
-from router.store.base import (
-    ANY_VERSION,
-    Append,
-    BadBatchError,
-    ExpireLog,
-    Item,
-    Renewal,
-    Results,
-    Store,
-    check_event,
-)
+from router.store.base import ANY_VERSION, Append, BadBatchError, ExpireLog, Renewal, Results, Store, check_event
 from router.store.changes import KEEP_EXPIRY, Change, Put, RecordName
 
 _PROBE: Final = "probe"

@@ -19,6 +19,7 @@ from typing import Any
 
 from router.common import logs
 from router.common import messages as m
+from router.common.item import Item
 from router.common.metrics import RouterCounters
 from router.common.numbers import SECOND, Sequencer
 from router.common.position import AfterOffset, LogEvent, LogSlice, PositionError, position
@@ -32,7 +33,7 @@ from router.core.facades import ChannelDirectory, Core, Logs, Messages, Records
 from router.core.pushes import PENDING, REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.core.recount import Recount
 from router.core.unread import Unread
-from router.store.base import Append, Item
+from router.store.base import Append
 from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove, Take
 
 _FETCH_AGAIN = 3  # times that a part of an inbox is read again because it was overtaken

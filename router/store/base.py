@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from router.common.errors import MendableError
+from router.common.item import Item
 from router.common.position import MAX_EVENT_ID, MAX_HEADERS, AfterOffset, LogSlice, Position
 from router.common.settings import StoreOptions
 from router.store.changes import Change, Changed, RecordName
@@ -47,17 +48,6 @@ class StoreError(MendableError):
 
 class BadBatchError(StoreError):
     """Something in the batch can't be written whatever the state of the store. The rest of it can, without that."""
-
-
-class Item(NamedTuple):
-    """One message in a device's inbox."""
-
-    slot: str
-    version: int
-    seq: int  # order of arrival: larger is later
-    expires: int  # unix seconds; an expired item is never returned
-    urgency: int  # 0: takes nobody's place and gives its own to nobody; 1 lowest .. 4 highest
-    body: str | None
 
 
 NO_HEADERS: Final[dict[str, str]] = {}

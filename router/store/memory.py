@@ -9,11 +9,12 @@ from operator import attrgetter, itemgetter
 
 import trio
 
+from router.common.item import Item
 from router.common.numbers import next_epoch
 from router.common.options import Settings
 from router.common.position import AfterOffset
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY, Append, ExpireLog, Item, Reads, Renewal, Results, Store, Writes, limits
+from router.store.base import LARGE_BODY, Append, ExpireLog, Reads, Renewal, Results, Store, Writes, limits
 from router.store.changes import KEEP_EXPIRY, Record, RecordName, make
 from router.store.memory_log import ENTRY_BYTES, MemoryLog
 

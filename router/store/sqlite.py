@@ -32,9 +32,10 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from router.common.item import Item
 from router.common.options import Settings
 from router.common.settings import Data, StoreOptions
-from router.store.base import Append, Item, Reads, Renewal, Results, Store, Writes
+from router.store.base import Append, Reads, Renewal, Results, Store, Writes
 from router.store.changes import Record, RecordName, make, names
 from router.store.log_rows import log_row
 from router.store.sqlite_file import SqliteFile, has_rows

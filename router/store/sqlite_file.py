@@ -31,7 +31,7 @@ from router.store.thread import StoreThread
 
 BUSY_TIMEOUT_S: Final = 5.0
 PAGE_BYTES: Final = 8192
-"""Of a new file. With SQLite's own 4096 the body of a usual WebPush message lies on an overflow page of its own, which
+"""Of a new file. With SQLite's own 4096 an encrypted message of usual length lies on an overflow page of its own, which
 is written whole and freed by the acknowledgement: 9 us more CPU a message. A row that stands alone on its page, such as
 a registration, costs 1 us more with 8192."""
 # Measured with 200,000 items waiting: a checkpoint of 8 MB holds up one commit for 25 ms; one of 64 MB for 65 ms,

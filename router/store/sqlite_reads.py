@@ -8,9 +8,10 @@ from typing import Final
 
 import msgspec
 
+from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.position import AfterOffset, Last
-from router.store.base import Item, LogName, Reads, Results, Writes
+from router.store.base import LogName, Reads, Results, Writes
 from router.store.changes import RecordName
 from router.store.log_rows import LogRow, position_row
 from router.store.log_statements import READ_APPENDED, READ_LOGS

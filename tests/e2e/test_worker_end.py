@@ -12,10 +12,10 @@ from support.common import announced, array
 
 from farm.worker.link import WorkerLink
 from router.common import messages as m
+from router.common.item import Item
 from router.common.link_address import address
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST
-from router.store.base import Item
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16
 HANG_S = 20

@@ -34,10 +34,10 @@ from fuzz.engine import Target
 from fuzz.structures import json_lines
 from router.common import messages as m
 from router.common.close_codes import INTERNAL
+from router.common.item import Item
 from router.common.metrics import WorkerCounters
 from router.common.position import Live, LogEvent, LogSlice
 from router.common.token import Tokens
-from router.store.base import Item
 
 CHANNEL: Final = "0a1b2c3d-2222-3333-4444-555555555555"
 UAID: Final = "0123456789abcdef0123456789abcdef"

@@ -23,7 +23,7 @@ from farm.dialects import (
 from farm.worker.request import Request
 from router.common import messages as m
 from router.common.close_codes import POLICY
-from router.store.base import Item
+from router.common.item import Item
 
 NAME: Final = "pager"
 UAID: Final = "0123456789abcdef0123456789abcdef"

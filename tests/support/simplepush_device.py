@@ -8,12 +8,12 @@ from farm.dialects import REGISTERED, Attach, Become, Call, Close, Context, Effe
 from farm.dialects.simplepush import SimplePushDialect
 from farm.worker.request import Request
 from router.common import messages as m
+from router.common.item import Item
 from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
 from router.common.wire import reply_payload
 from router.dialects.simplepush.protocol import SimplePushOptions
-from router.store.base import Item
 from support.common import Clock, settings_with
 
 UAID = "0123456789abcdef0123456789abcdef"

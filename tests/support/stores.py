@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
+from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.numbers import SECOND
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice, Position
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY, Append, Item, Reads, Store, Writes
+from router.store.base import LARGE_BODY, Append, Reads, Store, Writes
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from router.common import id_set
 from router.common import messages as m
+from router.common.item import Item
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
 from router.dialects.app_server import Context
@@ -17,7 +18,6 @@ from router.dialects.webpush.protocol import (
 from router.dialects.webpush.vapid import key_digest
 from router.http.message import Request, Response
 from router.http.routes import Router
-from router.store.base import Item
 from support.common import FakeWorker, Rig, settings_with
 from support.webpush_vapid import Sender, b64
 

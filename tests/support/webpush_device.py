@@ -8,6 +8,7 @@ from farm.dialects import REGISTERED, Attach, Become, Call, Close, Context, Effe
 from farm.dialects.webpush import WebPushDialect
 from farm.worker.request import Request
 from router.common import messages as m
+from router.common.item import Item
 from router.common.metrics import WorkerCounters
 from router.common.settings import EndpointOptions
 from router.common.token import Tokens
@@ -19,7 +20,6 @@ from router.dialects.webpush.protocol import (
     topic_slot,
     wire_version,
 )
-from router.store.base import Item
 from support.common import Clock, settings_with
 
 UAID = "0123456789abcdef0123456789abcdef"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.common import Clock, GatedStore, Rig, in_rig
 
 from router.common import messages as m
+from router.common.item import Item
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
 from router.common.numbers import SECOND
 from router.common.position import (
@@ -26,17 +27,7 @@ from router.common.position import (
 from router.common.settings import StoreOptions
 from router.core.committer import GroupCommitter
 from router.core.pushes import REFUSED_OVER, STORED
-from router.store.base import (
-    ANY_VERSION,
-    MAX_OFFSET,
-    Append,
-    BadBatchError,
-    Item,
-    Reads,
-    Results,
-    StoreError,
-    Writes,
-)
+from router.store.base import ANY_VERSION, MAX_OFFSET, Append, BadBatchError, Reads, Results, StoreError, Writes
 from router.store.changes import KEEP_EXPIRY
 from router.store.sqlite import SqliteStore
 

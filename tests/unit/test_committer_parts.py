@@ -6,9 +6,10 @@ from typing import Any
 
 from support.common import GatedStore, Rig, in_rig
 
+from router.common.item import Item
 from router.common.messages import FAILED, OK
 from router.common.position import Last
-from router.store.base import Append, Item, Reads, Results, Writes
+from router.store.base import Append, Reads, Results, Writes
 from router.store.changes import UNCHANGED, Changed, SetRemove
 
 DEVICE, OTHER = b"d" * 16, b"e" * 16

@@ -25,9 +25,9 @@ from support.simplepush_device import (
 )
 
 from router.common import messages as m
+from router.common.item import Item
 from router.common.uuids import device_key
 from router.dialects.simplepush.protocol import DEVICES, PURPOSE
-from router.store.base import Item
 
 # ---- register and unregister
 

@@ -33,19 +33,10 @@ from support.stores import (
     read_log,
 )
 
+from router.common.item import Item
 from router.common.position import LIVE, AfterOffset
 from router.common.settings import StoreOptions
-from router.store.base import (
-    LARGE_BODY,
-    BadBatchError,
-    Item,
-    LogName,
-    Reads,
-    Results,
-    Store,
-    StoreError,
-    Writes,
-)
+from router.store.base import LARGE_BODY, BadBatchError, LogName, Reads, Results, Store, StoreError, Writes
 from router.store.changes import CHANGED, Changed, SetAdd
 from router.store.log_statements import READ_LOGS
 from router.store.sqlite import SqliteStore

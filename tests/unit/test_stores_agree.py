@@ -18,6 +18,7 @@ from support.stores import (
     C,
 )
 
+from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.numbers import SECOND
 from router.common.position import (
@@ -32,16 +33,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.store.base import (
-    ANY_VERSION,
-    LARGE_BODY,
-    Append,
-    ExpireLog,
-    Item,
-    Reads,
-    Renewal,
-    Writes,
-)
+from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, Reads, Renewal, Writes
 from router.store.changes import KEEP_EXPIRY, Change, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore

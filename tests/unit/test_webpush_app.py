@@ -8,12 +8,12 @@ from support.common import Rig, in_rig
 from support.webpush_app import AES128GCM, CHID, MEMBER, OTHER_CHID, OTHER_MEMBER, POINT, URL, App, headers_of, said
 from support.webpush_vapid import b64
 
+from router.common.item import Item
 from router.dialects.webpush.protocol import (
     channel_of,
     plain_slot,
     topic_slot,
 )
-from router.store.base import Item
 
 # ---- what an answer means
 

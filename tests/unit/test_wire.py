@@ -6,9 +6,9 @@ import pytest
 from support.common import LIMIT, Rig, in_rig, received_by_worker
 
 from router.common import messages as m
+from router.common.item import Item
 from router.common.position import LogEvent
 from router.common.wire import NEWEST, VERSIONS, WIRES, reply_payload
-from router.store.base import Item
 
 DEVICE, CHANNEL = b"d" * 16, b"c" * 16
 LABEL = m.channel_label("talk", "app", "room")

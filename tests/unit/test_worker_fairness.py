@@ -18,8 +18,8 @@ from farm.worker.main import connection_limit
 from farm.worker.rates import Rates
 from router.common import messages as m
 from router.common.close_codes import POLICY, TRY_LATER
+from router.common.item import Item
 from router.common.poller import INPUT, READ
-from router.store.base import Item
 
 MASK = b"\0\0\0\0"
 ANSWERED = b"\x8a"  # a pong

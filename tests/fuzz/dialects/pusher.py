@@ -14,11 +14,11 @@ import router.dialects.pusher.applications
 from fuzz.engine import Target
 from fuzz.sessions import SOCKET, WORDS, Driver, context, target
 from fuzz.structures import check_problems, json_lines
+from router.common.item import Item
 from router.common.token import Tokens
 from router.dialects.pusher.applications import AppsError
 from router.dialects.pusher.protocol import PusherOptions
 from router.dialects.pusher.signatures import socket_signature, user_signature
-from router.store.base import Item
 
 _folder = tempfile.TemporaryDirectory(prefix="fuzz-")
 _apps = Path(_folder.name) / "apps.json"

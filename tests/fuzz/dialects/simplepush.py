@@ -8,8 +8,8 @@ from support.common import Rig
 
 import farm.dialects.simplepush
 from fuzz.sessions import CHANNEL, WORDS, Driver, context, hello, target, update
+from router.common.item import Item
 from router.common.token import Tokens
-from router.store.base import Item
 
 
 def _simplepush(data: bytes) -> None:

@@ -13,10 +13,10 @@ import router.dialects.webpush.vapid
 from fuzz.engine import Target
 from fuzz.sessions import CHANNEL, UAID, WORDS, Driver, context, hello, target, update
 from router.common import id_set
+from router.common.item import Item
 from router.common.token import Tokens
 from router.dialects.webpush.protocol import DEVICES, endpoint, plain_slot, topic_slot, wire_version
 from router.dialects.webpush.vapid import Vapid, VapidError
-from router.store.base import Item
 
 
 def _webpush(data: bytes) -> None:

@@ -20,10 +20,11 @@ import router.store.sqlite
 import router.store.sqlite_file
 import router.store.sqlite_reads
 from fuzz.engine import Target
+from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.position import ANY_EPOCH, LIVE, AfterId, AfterOffset, Last
 from router.common.settings import StoreOptions
-from router.store.base import ANY_VERSION, Append, ExpireLog, Item, Reads, Results, StoreError, Writes
+from router.store.base import ANY_VERSION, Append, ExpireLog, Reads, Results, StoreError, Writes
 from router.store.changes import KEEP_EXPIRY, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
