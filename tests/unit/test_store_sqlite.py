@@ -77,7 +77,8 @@ CHILD = textwrap.dedent("""
     from pathlib import Path
     import trio
     from router.common.settings import StoreOptions
-    from router.store.base import Append, Item, Reads, Writes
+    from router.common.item import Item
+    from router.store.base import Append, Reads, Writes
     from router.store.sqlite import SqliteStore
 
     async def main() -> None:

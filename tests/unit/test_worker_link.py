@@ -1,8 +1,6 @@
 """Both ends of the link over a real socket: a worker's end, and the router's end with its hub and store."""
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,113 +8,15 @@ import pytest
 import trio
 import zmq
 from support.common import Rig, announced, array, in_rig
+from support.link_ends import DEVICE, HANG_S, linked
 
 from farm.worker.link import WorkerLink
 from router.common import messages as m
 from router.common.link_address import LinkError, address
 from router.common.settings import LinkOptions
-from router.common.wire import NEWEST, VERSIONS
-from router.core.pushes import DELIVERED
+from router.common.wire import NEWEST
 from router.link import RouterLink
 from router.store.base import Reads, Results, StoreError, Writes
-
-DEVICE = b"d" * 16
-HANG_S = 20
-BEAT_S = 0.05
-
-
-class Ends:
-    """The two ends, each driven as its process drives it: pumped when its descriptor is ready, and at each beat."""
-
-    def __init__(self, rig: Rig, where: str, options: LinkOptions, versions: range = VERSIONS) -> None:
-        self.rig = rig
-        self.where = where
-        self.options = options
-        self.zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.held: list[bytes] = []
-        self.channels: list[list[m.HeldChannel]] = []
-        self.heard: list[Any] = []
-        self.router: RouterLink | None = RouterLink(self.zmq, where, rig.hub, options)
-        self.worker = WorkerLink(
-            self.zmq,
-            where,
-            options,
-            3,
-            b"incarnat",
-            4711,
-            self.heard.extend,
-            lambda: announced(self.held),
-            lambda: list(self.channels),
-            versions,
-        )
-        rig.flush = self.pump
-        self._changed = trio.Event()
-
-    def pump(self) -> None:
-        if self.router is not None:
-            self.router.pump()
-        self.worker.pump()
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def say(self, *words: Any) -> None:
-        """One batch."""
-        self.worker.messages.extend(words)
-        self.worker.pump()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for the condition; a hang is a failure."""
-        with trio.fail_after(HANG_S):
-            while not condition():
-                await self._changed.wait()
-
-    def router_goes(self) -> None:
-        assert self.router is not None
-        self.router.close()
-        self.router = None
-
-    def router_comes(self, versions: range = VERSIONS) -> None:
-        """Another router, which knows nobody."""
-        self.rig.router_restarts(versions)
-        self.router = RouterLink(self.zmq, self.where, self.rig.hub, self.options)
-
-    async def beats(self) -> None:
-        while True:
-            self.worker.beat({"connections": len(self.held)})
-            self.pump()
-            await trio.sleep(BEAT_S)
-
-    async def worker_hears(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self.worker.fileno)
-            self.pump()
-
-    async def router_hears(self) -> None:
-        while True:
-            if self.router is None:
-                await self._changed.wait()
-                continue
-            with trio.move_on_after(BEAT_S):  # by then it may be another router's descriptor
-                await trio.lowlevel.wait_readable(self.router.fileno)
-            self.pump()
-
-
-@asynccontextmanager
-async def linked(rig: Rig, folder: Path, versions: range = VERSIONS, **options: Any) -> AsyncIterator[Ends]:
-    ends = Ends(rig, address(folder), LinkOptions(**options), versions)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ends.beats)
-            nursery.start_soon(ends.worker_hears)
-            nursery.start_soon(ends.router_hears)
-            await ends.until(lambda: ends.worker.joined)
-            yield ends
-            nursery.cancel_scope.cancel()
-    finally:
-        ends.worker.close()
-        if ends.router is not None:
-            ends.router.close()
-        ends.zmq.destroy(linger=0)
 
 
 @in_rig()
@@ -455,69 +355,3 @@ async def test_what_was_acknowledged_while_the_disk_was_full_does_not_come_again
         await ends.until(lambda: not ends.worker._unkept)
         assert await rig.inbox(DEVICE) == [("c", 1)]
         assert ends.worker.unconfirmed == 0
-
-
-# ---- workers and routers of different versions
-
-
-BEFORE = range(m.PROTOCOL - 1, m.PROTOCOL)
-"""What a process speaks that was installed one version ago."""
-
-
-async def is_served(rig: Rig, ends: Ends, number: int) -> None:
-    """A device attaches, is pushed to, and acknowledges."""
-    ends.heard.clear()
-    ends.say(m.Call(number, m.Attach(DEVICE, "", m.EVERYTHING, 0)))
-    await ends.until(lambda: ends.heard)
-    assert ends.heard[0].number == number
-    outcome = rig.push(DEVICE, "a", number)
-    await ends.until(lambda: len(ends.heard) == 2)
-    ends.say(m.Result(ends.heard[1].number, m.WRITTEN), m.Ack(DEVICE, [("a", number)]))
-    await ends.until(lambda: outcome and ends.worker.unconfirmed == 0)
-    assert outcome == [DELIVERED]
-    assert await rig.inbox(DEVICE) == []
-
-
-@in_rig()
-async def test_a_worker_of_the_version_before_works_with_a_router_of_today(rig: Rig, tmp_path: Path) -> None:
-    async with linked(rig, tmp_path, versions=BEFORE) as ends:
-        (peer,) = rig.hub.peers.values()
-        assert peer.wire.version == BEFORE[0]
-        await is_served(rig, ends, 1)
-
-
-@in_rig()
-async def test_a_worker_goes_along_with_routers_of_both_versions_and_says_again_what_was_not_confirmed(
-    rig: Rig, tmp_path: Path
-) -> None:
-    async with linked(rig, tmp_path) as ends:
-        await is_served(rig, ends, 1)
-        for number, versions in enumerate((BEFORE, VERSIONS), 2):
-            ends.router_goes()
-            rig.push(DEVICE, "kept", number, wait=False)
-            await rig.settle()
-            ends.say(m.Ack(DEVICE, [("kept", number)]), m.Call(10 * number, m.Fetch(DEVICE, 5)))
-            assert ends.worker.unconfirmed == 1
-            ends.heard.clear()
-            ends.router_comes(versions)
-            await ends.until(lambda: ends.heard and ends.worker.unconfirmed == 0)
-            assert ends.heard == [m.Reply(10 * number, m.OK, [])]
-            (peer,) = rig.hub.peers.values()
-            assert peer.wire.version == versions[-1]
-            await is_served(rig, ends, number)
-
-
-@in_rig()
-async def test_a_router_that_speaks_no_version_of_the_workers_is_asked_again(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("farm.worker.link._REFUSED_RETRY_S", 4 * BEAT_S)
-    async with linked(rig, tmp_path) as ends:
-        ends.router_goes()
-        ends.router_comes(range(m.PROTOCOL + 1, m.PROTOCOL + 3))
-        await ends.until(lambda: "link.versions_differ" in caplog.text)
-        assert not ends.worker.joined
-        ends.router_goes()
-        ends.router_comes()
-        await ends.until(lambda: ends.worker.joined)
-        await is_served(rig, ends, 1)
