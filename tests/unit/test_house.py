@@ -16,8 +16,6 @@ UNCUT: Final = {
     for name in (
         "committer",
         "hub",
-        "pusher_app",
-        "pusher_device",
     )
 }
 
