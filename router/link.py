@@ -14,8 +14,8 @@ from router.common import logs
 from router.common import messages as m
 from router.common.link_address import LinkError
 from router.common.settings import LinkOptions
-from router.common.wire import Wire
-from router.core.hub import Hub, WorkerSession
+from router.core.hub import Hub
+from router.core.sessions import WorkerSession
 
 _PUMP_S = 0.02
 """So long workers are heard without end, while they say much: then app servers and the clock have a turn."""
@@ -35,8 +35,6 @@ class RouterLink:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str, hub: Hub, options: LinkOptions) -> None:
         self._hub = hub
-        self._limit = options.max_message_bytes
-        self._sending = False
         self.behind = False
         """Whether there may be more to hear. The descriptor does not tell of what came before."""
         self.heard_until = monotonic()
@@ -67,6 +65,7 @@ class RouterLink:
     def _receive(self, until: float) -> bool:
         heard = self.behind = False
         receive, get, hub = self._socket.recv, self._socket.get, self._hub
+        sessions = hub.sessions
         now = monotonic()
         messages = 0
         # Asked before each receive, because an exception for "nothing there" costs more than the question.
@@ -88,6 +87,8 @@ class RouterLink:
             except Exception as error:  # one message's defect must not take the router down
                 hub.counters.link_refused += 1
                 logs.limited("link.failed", at="error", per=repr(error), peer=identity.hex(), exc=error)
+            if sessions.pressing:
+                self.send()
             now = monotonic()
             messages += 1
             if now > until and messages >= _PUMP_LEAST:
@@ -99,73 +100,25 @@ class RouterLink:
     def send(self) -> None:
         """Send what there is. What arrives meanwhile has to be pumped all the same.
 
-        It may be called while it runs, because a peer that is found to have gone has consequences: what they need
-        said is sent by the next call.
+        A session whose worker is found to have gone has consequences: what they want sent goes with the next call.
         """
-        if self._sending:
-            return
-        self._sending = True
-        try:
-            self._send()
-        finally:
-            self._sending = False
-
-    def _send(self) -> None:
         hub = self._hub
-        while hub.direct:
-            identity, wire, envelope = hub.direct.popleft()
-            data = _packed(wire, envelope)
-            if data is not None:
-                # Somebody who is no peer and cannot be reached now asks again later.
-                self._send_one(identity, data)
-        if not hub.dirty:
-            return
-        for identity, peer in list(hub.dirty.items()):
-            if hub.dirty.get(identity) is not peer:
-                continue  # lost, or joined again, by what came of another's loss
-            outcome = self._send_outbox(identity, peer)
-            if outcome is None:
-                hub.lose(peer, "it has gone")
-            elif outcome:
-                del hub.dirty[identity]
+        for identity, data in hub.take_direct():
+            self._send_one(identity, data)
+        gone = [session for session in hub.outgoing() if self._drain(session) is None]
+        for session in gone:
+            hub.lost(session, "it has gone")
 
-    def _send_outbox(self, identity: bytes, peer: WorkerSession) -> bool | None:
-        """Send all that is to be said to a peer, in more than one message where it has to be; what is not sent stays.
-
-        What is confirmed is said with the last part, because it must not be known before the answers that go with it.
-        What was not kept is said with the first, because what is read from the store may hold it.
-        """
+    def _drain(self, session: WorkerSession) -> bool | None:
+        """Send all that waits for a session, in more than one envelope where it has to be; what is not sent stays."""
         while True:
-            part = len(peer.outbox)
-            data = _packed(peer.wire, m.RouterBatch(peer.confirmed, peer.outbox, peer.unkept))
-            if data is None:
-                fit = [one for one in peer.outbox if _packed(peer.wire, m.RouterBatch(0, [one], [])) is not None]
-                self._hub.counters.words_dropped += len(peer.outbox) - len(fit)
-                peer.outbox = fit
-                continue
-            while part and len(data) > self._limit:
-                part //= 2
-                data = peer.wire.encode(m.RouterBatch(peer.told, peer.outbox[:part], peer.unkept))
-            if part < len(peer.outbox) and not part:
-                message = peer.outbox.pop(0)
-                self._hub.counters.words_too_long += 1
-                logs.limited(
-                    "link.word_too_long",
-                    at="error",
-                    shard=peer.lease.shard,
-                    kind=type(message).__name__,
-                    limit=self._limit,
-                )
-                continue
-            outcome = self._send_one(identity, data)
+            outcome = self._send_one(session.identity, session.envelope())
             if not outcome:
+                session.blocked = True
                 return outcome
-            peer.unkept = []
-            if part == len(peer.outbox):
-                peer.outbox = []
-                peer.told = peer.confirmed
+            if session.sent():
+                self._hub.drained(session)
                 return True
-            del peer.outbox[:part]
 
     def _send_one(self, identity: bytes, data: bytes) -> bool | None:
         """True: sent. False: the peer's queue is full. None: there is no such peer, or it cannot be reached."""
@@ -183,13 +136,3 @@ class RouterLink:
     def close(self) -> None:
         """Close the socket; what is queued has half a second to leave."""
         self._socket.close()
-
-
-def _packed(wire: Wire, envelope: m.OfRouter) -> bytes | None:
-    """The envelope as bytes; None if there is something in it that cannot be said: half a character, or no value of
-    msgpack's."""
-    try:
-        return wire.encode(envelope)
-    except Exception as error:
-        logs.limited("link.not_packed", at="error", per=repr(error), exc=error)
-        return None

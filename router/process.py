@@ -81,7 +81,6 @@ class RouterProcess:
         self.poller = Poller()
         self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
         self.link = RouterLink(context, address(data), self.hub, link)
-        self.hub.on_full(self.link.send)
         self.poller.register(self.link.fileno, READ)
         self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not show that
         self._told_more = False
@@ -145,10 +144,13 @@ class RouterProcess:
 
     async def _serve(self) -> None:
         ready = self.port.ready if self.fd_receiver is None else self._ready
+        sessions = self.hub.sessions
         while True:
             await self._gather()
             for fd, events in await self.poller.ready(wait=not self.turns.waiting):
                 guarded("router.event_failed", ready, fd, events)  # nothing for the link's: flush receives from it
+                if sessions.pressing:
+                    guarded("router.flush_failed", self.link.send)
             self.turns.run()
             guarded("router.flush_failed", self.flush)
 
@@ -224,8 +226,7 @@ class RouterProcess:
         if request.method not in (b"GET", b"HEAD"):
             reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
             return
-        clients = sum(peer.lease.devices for peer in self.hub.peers.values())
-        status, body = health.page(request.path.decode(), self._unready(), clients)
+        status, body = health.page(request.path.decode(), self._unready(), self.hub.sessions.devices)
         reply(Response(status, body, headers=(("Cache-Control", "no-store"),)))
 
     def _metrics_page(self) -> bytes:
@@ -254,13 +255,13 @@ class RouterProcess:
         now = time.monotonic()
         workers = [
             {
-                **peer.snapshot,
-                "shard": peer.lease.shard,
-                "pid": peer.pid,
-                "devices": peer.lease.devices,
-                "heard_s": round(max(0.0, self.link.heard_until - peer.heard), 3),
+                **session.snapshot,
+                "shard": session.lease.shard,
+                "pid": session.pid,
+                "devices": session.lease.devices,
+                "heard_s": round(max(0.0, self.link.heard_until - session.received_at), 3),
             }
-            for peer in sorted(self.hub.peers.values(), key=lambda peer: peer.lease.shard)
+            for session in sorted(self.hub.sessions, key=lambda session: session.lease.shard)
         ]
         return {
             "pid": os.getpid(),

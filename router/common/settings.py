@@ -279,7 +279,7 @@ class LinkOptions(Section):
     max_announced: int = option(
         2_000_000, "devices that one worker may announce before their inboxes have been read", unit="devices", ge=2000
     )
-    hold_read: int = option(
+    announced_read: int = option(
         50, "inboxes read at once for a worker that announces its devices again", unit="devices", ge=1
     )
     max_broadcasts: int = option(

@@ -109,6 +109,13 @@ class Wire:
             return m.Malformed(str(error), _number(raw))
 
 
+def common_version(ready: m.Ready, versions: range) -> int | None:
+    """The newest version of these that a worker speaks, too."""
+    lowest = ready.highest if ready.lowest is None else ready.lowest
+    version = min(ready.highest, versions[-1])
+    return version if version >= max(lowest, versions[0]) else None
+
+
 def reply_payload(request: type[m.Request], payload: Any) -> Any:
     """What came with the OK to a request, as the type that this request is replied to with.
 

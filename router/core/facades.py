@@ -7,19 +7,18 @@ durable when the callback says OK.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from router.common.metrics import RouterCounters
 from router.common.position import AfterOffset, LogSlice, Position
-from router.core.channels import Channel, Observer
+from router.core.channels import Channels
 from router.core.committer import GroupCommitter
-from router.store.base import ANY_VERSION, Append
+from router.core.publishing import Messages
+from router.core.recount import Recount
+from router.core.sessions import Sessions
+from router.store.base import Append
 from router.store.changes import Change, Changed
-
-if TYPE_CHECKING:
-    from router.core.hub import Hub
 
 Done = Callable[[int], None]
 
@@ -33,61 +32,6 @@ class Core:
     logs: Logs
     channels: ChannelDirectory
     counters: RouterCounters
-
-
-class Messages:
-    """What app servers send: to devices (`push`, `withdraw`) and to channels (`publish`, `terminate`)."""
-
-    __slots__ = (
-        "_committer",
-        "_hub",
-        "publish",
-        "publish_logged",
-        "push",
-        "refuse",
-        "sequence",
-        "terminate",
-        "version",
-    )
-
-    def __init__(self, hub: Hub, committer: GroupCommitter) -> None:
-        self._hub = hub
-        self._committer = committer
-        # The hub's own methods, as a push must not pay for another call.
-        self.push = hub.push
-        self.publish = hub.publish
-        self.publish_logged = hub.publish_logged
-        self.terminate = hub.dismiss
-        self.refuse = hub.refuse
-        self.sequence = hub.sequence
-        self.version = hub.version
-
-    def withdraw(self, device: bytes, slot: str, version: int = ANY_VERSION, done: Done | None = None) -> None:
-        """Forget what waits in a slot of a device's inbox, if its version is at most this one; whether it was still
-        there is not told."""
-        self._committer.remove(device, slot, version, push=True)
-        if done is not None:
-            self._committer.when_durable(done, device)
-
-    @property
-    def full(self) -> bool:
-        """Whether what has to be kept is refused now: as much waits as may wait, or as much is stored as may be."""
-        return self._committer.full
-
-    @property
-    def crowded(self) -> bool:
-        """Whether even what needs no room in the store is refused now: as much waits as may wait."""
-        return self._committer.crowded
-
-    @property
-    def over(self) -> bool:
-        """Whether as much is stored as may be. What removes is welcome."""
-        return self._committer.over
-
-    @property
-    def devices(self) -> int:
-        """Devices that are connected now."""
-        return sum(session.lease.devices for session in self._hub.peers.values())
 
 
 class Records:
@@ -145,30 +89,22 @@ class Logs:
 class ChannelDirectory:
     """Which channels have subscribers, how many and who; only of channels that were subscribed to with a label."""
 
-    __slots__ = ("_hub",)
+    __slots__ = ("_channels", "_recount", "_sessions", "get", "names", "observe")
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def get(self, key: bytes) -> Channel | None:
-        """The channel of this address, if it has subscribers (or had, on a shard that has just been lost)."""
-        return self._hub.channels.get(key)
-
-    def names(self, dialect: str, application: str, prefix: str = "") -> Iterator[str]:
-        """The occupied channels of an application whose names begin so. To be used up at once."""
-        return self._hub.channels.names(dialect, application, prefix)
-
-    def observe(self, dialect: str, observer: Observer) -> None:
-        """Have this one told of what happens in the dialect's channels."""
-        self._hub.channels.observe(dialect, observer)
+    def __init__(self, channels: Channels, sessions: Sessions, recount: Recount) -> None:
+        self._channels = channels
+        self._sessions = sessions
+        self._recount = recount
+        self.get = channels.get
+        self.names = channels.names
+        self.observe = channels.observe
 
     def when_counted(self, keys: Iterable[bytes] | None, then: Callable[[], None]) -> None:
-        """Call `then` once the numbers of subscribers of these channels (None: of all) are right: workers say them
-        about once a second, and are asked for what they have not said yet. A worker that does not answer in time is not
+        """Call `then` once the numbers of subscribers of these channels (None: of all) are right: workers send them
+        about once a second, and are asked for what they have not sent yet. A worker that does not answer in time is not
         waited for."""
-        hub = self._hub
         if keys is None:
-            hub.recount.ask([session.lease for session in hub.peers.values()], then)
+            self._recount.ask(self._sessions.leases, then)
         else:
-            found = (hub.channels.get(key) for key in keys)
-            hub.recount.ask([lease for channel in found if channel is not None for lease in channel.leases], then)
+            found = (self._channels.get(key) for key in keys)
+            self._recount.ask([lease for channel in found if channel is not None for lease in channel.leases], then)

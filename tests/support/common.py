@@ -17,7 +17,8 @@ from router.common.options import Settings, defaults
 from router.common.settings import LinkOptions, StoreOptions
 from router.common.wire import NEWEST, VERSIONS, Wire
 from router.core.committer import GroupCommitter
-from router.core.hub import Hub, WorkerSession
+from router.core.hub import Hub
+from router.core.sessions import WorkerSession
 from router.store.base import Reads, Results, StoreError, Writes
 from router.store.memory import MemoryStore
 
@@ -147,10 +148,18 @@ class Rig:
         worker.join()
         return worker
 
+    def direct(self, identity: bytes) -> list[bytes]:
+        """What is sent to one outside of batches; what others would get is dropped."""
+        return [data for to, data in self.hub.take_direct() if to == identity]
+
+    def turn_ends(self) -> None:
+        """As the link begins to send."""
+        self.hub.outgoing()
+
     def push(self, device: bytes, slot: str, version: int, **more: Any) -> list[int]:
         """Push; the list gets the outcome when there is one."""
         outcomes: list[int] = []
-        self.hub.push(device, slot, version, outcomes.append, **{"ttl": 60, **more})
+        self.hub.messages.push(device, slot, version, outcomes.append, **{"ttl": 60, **more})
         return outcomes
 
     async def settle(self) -> None:
@@ -189,34 +198,37 @@ class FakeWorker:
         return self._sequence
 
     @property
-    def peer(self) -> WorkerSession:
-        return self._rig.hub.peers[self.identity]
+    def session(self) -> WorkerSession:
+        session = self._rig.hub.sessions.get(self.identity)
+        assert session is not None
+        return session
 
     def take(self) -> list[Any]:
         """The messages that the router has for us, taken as its link takes them."""
-        peer = self._rig.hub.dirty.pop(self.identity, None)
-        if peer is None:
-            return []
-        messages, peer.outbox = peer.outbox, []
-        return received_by_worker(m.RouterBatch(peer.confirmed, messages, peer.unkept)).messages
+        session = self._rig.hub.sessions.dirty.get(self.identity)
+        messages: list[Any] = []
+        while session is not None:
+            batch = session.wire.of_router(session.envelope(), LIMIT)
+            assert isinstance(batch, m.RouterBatch)
+            messages += batch.messages
+            if session.sent():
+                self._rig.hub.drained(session)
+                session = None
+        return messages
 
     def tell_counts(self, *late: Any) -> int:
         """Answer what was asked of counts, with these messages before it. Returns: how often that was."""
-        peer = self._rig.hub.peers.get(self.identity)
-        asked = [] if peer is None else [one for one in peer.outbox if isinstance(one, m.SendCounts)]
+        session = self._rig.hub.sessions.get(self.identity)
+        asked = [] if session is None else [one for one in session.outbox if isinstance(one, m.SendCounts)]
         for one in asked:
-            assert peer is not None
-            peer.outbox.remove(one)
+            assert session is not None
+            session.outbox.remove(one)
             self.say(*late, m.CountsSent(one.number))
         return len(asked)
 
     def direct(self) -> list[Any]:
         """Envelopes other than batches: WELCOME, REJOIN, STATUS."""
-        mine = [
-            received_by_worker(one, wire) for identity, wire, one in self._rig.hub.direct if identity == self.identity
-        ]
-        self._rig.hub.direct.clear()
-        return mine
+        return [NEWEST.of_router(data, LIMIT) for data in self._rig.direct(self.identity)]
 
 
 def received_by_worker(envelope: m.OfRouter, wire: Wire = NEWEST) -> Any:

@@ -98,8 +98,8 @@ class Ends:
 
 
 @asynccontextmanager
-async def linked(rig: Rig, folder: Path, versions: range = VERSIONS, **options: Any) -> AsyncIterator[Ends]:
-    ends = Ends(rig, address(folder), LinkOptions(**options), versions)
+async def linked(rig: Rig, folder: Path, versions: range = VERSIONS) -> AsyncIterator[Ends]:
+    ends = Ends(rig, address(folder), rig.link, versions)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ends.beats)

@@ -45,14 +45,14 @@ class ReplayFarm:
         hub = self.rig.hub
         if not logged:
             self.unlogged += 1
-            hub.publish(key_of(channel), json.dumps({"channel": channel, "unlogged": self.unlogged}))
+            hub.messages.publish(key_of(channel), json.dumps({"channel": channel, "unlogged": self.unlogged}))
             return
         log = self.logs.setdefault(channel, [])
         body = body or f"{channel} {len(log) + 1}"
         log.append(body)
         expires = int(self.rig.clock.unix()) + 3600
-        event = Append(key_of(channel), hub.sequence(), expires, body, most=self.most)
-        hub.publish_logged(event)
+        event = Append(key_of(channel), hub.messages.sequence(), expires, body, most=self.most)
+        hub.messages.publish_logged(event)
 
     async def commit(self) -> None:
         """What waits for the store is made durable."""
@@ -87,7 +87,7 @@ class ReplayFarm:
 
     def _take(self) -> None:
         worker = self._worker
-        session = self.rig.hub.peers.get(worker.identity)
+        session = self.rig.hub.sessions.get(worker.identity)
         confirmed = 0 if session is None else session.confirmed
         self._down.extend(worker.take())
         self._down.append(confirmed)  # it is told with the last of them
@@ -106,7 +106,7 @@ class ReplayFarm:
         if restarts:
             self.rig.router_restarts()
         else:
-            hub.lose(hub.peers[worker.identity], "test")
+            hub.lost(worker.session, "test")
         worker.direct()
 
     def rejoin(self) -> None:
@@ -127,7 +127,7 @@ class ReplayFarm:
 
     @property
     def away(self) -> bool:
-        return self._worker.identity not in self.rig.hub.peers
+        return self._worker.identity not in self.rig.hub.sessions
 
     async def settle(self) -> None:
         """Until there is nothing left to do."""

@@ -1,7 +1,7 @@
 """Broadcasts: set through the hub, kept by a real committer and store, sent to every worker."""
 
 import pytest
-from support.common import Rig, in_rig
+from support.common import LIMIT, Rig, in_rig
 
 from router.common import messages as m
 from router.common.wire import NEWEST
@@ -14,8 +14,7 @@ def set_broadcast(rig: Rig, key: str, value: str | None, space: str = "webpush",
 
 def outcomes_of(rig: Rig) -> list[tuple[int, dict[str, str]]]:
     """Of broadcasts that were set or asked for."""
-    sent = [envelope for identity, _, envelope in rig.hub.direct if identity == b"supervisor"]
-    rig.hub.direct.clear()
+    sent = [NEWEST.of_router(data, LIMIT) for data in rig.direct(b"supervisor")]
     assert all(status.number == 7 for status in sent)
     return [(status.answer["outcome"], status.answer["broadcasts"]) for status in sent]
 

@@ -36,7 +36,7 @@ CHANNEL = b"c" * 16
 
 
 def event(rig: Rig, body: str) -> Append:
-    return Append(CHANNEL, rig.hub.sequence(), int(rig.clock.unix()) + 60, body)
+    return Append(CHANNEL, rig.hub.messages.sequence(), int(rig.clock.unix()) + 60, body)
 
 
 def item(rig: Rig, slot: str, version: int, ttl: int = 60, seq: int = 1) -> Item:
@@ -464,37 +464,37 @@ async def test_no_more_failed_removals_are_kept_than_may_wait(rig: Rig) -> None:
 async def test_after_a_restart_places_are_later_than_all_before_whatever_the_clock_does(rig: Rig, step: int) -> None:
     places = []
     for number in range(3):
-        rig.push(DEVICE, f"{number}", rig.hub.version())
-        places.append(rig.hub.sequence())
-    versions = [rig.hub.version()]
+        rig.push(DEVICE, f"{number}", rig.hub.messages.version())
+        places.append(rig.hub.messages.sequence())
+    versions = [rig.hub.messages.version()]
     await rig.settle()
     rig.clock.unix_s += step
     await rig.committer_restarts()
     rig.router_restarts()
     rig.hub.begin_after(rig.committer.newest)
     assert rig.committer.newest >= max(places)
-    assert rig.hub.sequence() > max(places)
-    versions.append(rig.hub.version())
+    assert rig.hub.messages.sequence() > max(places)
+    versions.append(rig.hub.messages.version())
     assert versions == sorted(versions)
     # It goes ahead of the clock by no more than seconds.
     assert rig.committer.newest < max(places) + 2 * SECOND
     # And every second has a version of its own.
     for _ in range(3):
         rig.clock.pass_by(1)
-        versions.append(rig.hub.version())
+        versions.append(rig.hub.messages.version())
     assert len(set(versions[1:])) == 4 and versions == sorted(versions)
 
 
 @pytest.mark.parametrize("steps", [[-3600], [3600, -7200], [-5, -5, 3, 7200, -1]])
 @in_rig()
 async def test_a_clock_that_is_set_while_it_serves_changes_no_order(rig: Rig, steps: list[int]) -> None:
-    places, versions = [rig.hub.sequence()], [rig.hub.version()]
+    places, versions = [rig.hub.messages.sequence()], [rig.hub.messages.version()]
     for step in steps:
         rig.clock.unix_s += step
         for _ in range(2):
             rig.clock.pass_by(1)
-            places.append(rig.hub.sequence())
-            versions.append(rig.hub.version())
+            places.append(rig.hub.messages.sequence())
+            versions.append(rig.hub.messages.version())
     assert all(before < after for before, after in pairwise(places))
     assert all(before < after for before, after in pairwise(versions))
 

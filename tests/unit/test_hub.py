@@ -38,7 +38,7 @@ def read_log(call: int, place: Position) -> m.Call:
 
 
 def event(rig: Rig, body: str, **more: Any) -> Append:
-    return Append(CHANNEL, rig.hub.sequence(), int(rig.clock.unix()) + 60, body, **more)
+    return Append(CHANNEL, rig.hub.messages.sequence(), int(rig.clock.unix()) + 60, body, **more)
 
 
 def logged(messages: list[Any]) -> list[tuple[int, str, str]]:
@@ -311,7 +311,7 @@ async def test_of_what_is_not_stored_so_much_is_held_back(rig: Rig) -> None:
     assert [word.slot for word in second.take() if isinstance(word, m.Deliver)] == ["kept"]
     assert kept == [STORED]
     second.say(attach(OTHER, 3, since=3000))
-    assert rig.hub._held == 0
+    assert rig.hub.attachments.held == 0
 
 
 @in_rig(store={"inbox_limit": 1})
@@ -347,13 +347,13 @@ async def test_what_has_no_time_to_live_is_never_stored(rig: Rig, there: bool) -
 
 @in_rig()
 async def test_the_place_in_the_order_of_arrival_may_be_taken_before_the_push(rig: Rig) -> None:
-    first, second = rig.hub.sequence(), rig.hub.sequence()
+    first, second = rig.hub.messages.sequence(), rig.hub.messages.sequence()
     assert int(rig.clock.unix() * SECOND) <= first < second
     rig.push(DEVICE, "own", 1, ttl=10**6)
     rig.push(DEVICE, "second", second, sequence=second, wait=False, ttl=10**6)
     rig.push(DEVICE, "first", first, sequence=first, wait=False, ttl=10**6)
     rig.clock.unix_s -= 100
-    assert rig.hub.sequence() > second
+    assert rig.hub.messages.sequence() > second
     await rig.settle()
     assert await rig.inbox(DEVICE) == [("first", first), ("second", second), ("own", 1)]
 
@@ -443,7 +443,7 @@ async def test_what_was_held_for_a_connection_that_went_is_stored(rig: Rig, gone
     worker.say(attach())
     outcome = rig.push(DEVICE, "a", 1)
     if gone == "lost":
-        rig.hub.lose(worker.peer, "test")
+        rig.hub.lost(worker.session, "test")
     elif gone == "moved":
         rig.worker(1).say(attach(fetch=0))
     else:
@@ -474,7 +474,7 @@ async def test_what_was_held_and_refused_is_answered_once(rig: Rig, then: str, w
     if then == "leaves":
         worker.say(m.Detach(DEVICE))
     elif then == "is lost":
-        rig.hub.lose(worker.peer, "test")
+        rig.hub.lost(worker.session, "test")
     elif then == "has a full queue":
         worker.say(attach(OTHER, fetch=0))
     rig.store.release()
@@ -507,7 +507,7 @@ async def test_a_device_that_must_be_known_and_is_not_attaches_nothing(rig: Rig)
     await rig.settle()
     assert worker.take() == [m.Reply(1, m.UNKNOWN, None), m.Reply(2, m.OK, [[], b"today"])]
     assert rig.hub.map.device(DEVICE) is None
-    assert rig.hub.map.device(OTHER) is worker.peer.lease
+    assert rig.hub.map.device(OTHER) is worker.session.lease
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -644,7 +644,7 @@ async def test_a_part_is_read_again_if_something_of_it_was_acknowledged_meanwhil
     rig.store.release()
     await rig.settle()
     assert [slots(word.payload) for word in worker.take()] == [[("b", 1), ("c", 1)]]
-    assert worker.peer.confirmed == number + 1
+    assert worker.session.confirmed == number + 1
     # The whole is not: what is left of it is all there is.
     rig.store.hold()
     worker.say(m.Call(3, m.Fetch(DEVICE, m.EVERYTHING)))
@@ -666,7 +666,7 @@ async def test_a_part_that_is_overtaken_again_and_again_is_given_as_it_was_read(
 
     def replace() -> None:
         nonlocal version
-        if not [word for word in worker.peer.outbox if isinstance(word, m.Reply)]:
+        if not [word for word in worker.session.outbox if isinstance(word, m.Reply)]:
             version += 1
             rig.push(DEVICE, "a", version, wait=False)
 
@@ -723,16 +723,16 @@ async def test_asks_that_the_store_fails_are_answered_with_failed(rig: Rig) -> N
 @in_rig()
 async def test_a_batch_is_confirmed_when_it_is_durable(rig: Rig) -> None:
     worker = await attached(rig)
-    confirmed = worker.peer.confirmed
+    confirmed = worker.session.confirmed
     rig.store.hold()
     worker.say(m.Ack(DEVICE, [["a", 1]]))
     number = worker.say(m.Ack(DEVICE, [["b", 1]]))
     await rig.settle()
-    assert worker.peer.confirmed == confirmed
+    assert worker.session.confirmed == confirmed
     rig.store.release()
     await rig.settle()
-    assert worker.peer.confirmed == number
-    assert worker.identity in rig.hub.dirty
+    assert worker.session.confirmed == number
+    assert worker.identity in rig.hub.sessions.dirty
 
 
 @in_rig()
@@ -741,7 +741,7 @@ async def test_a_batch_that_the_store_failed_is_confirmed_too(rig: Rig) -> None:
     rig.store.failing = True
     number = worker.say(m.Ack(DEVICE, [["a", 1]]))
     await rig.settle()
-    assert worker.peer.confirmed == number
+    assert worker.session.confirmed == number
 
 
 @in_rig()
@@ -756,8 +756,8 @@ async def test_a_worker_is_told_which_acks_the_store_could_not_keep(rig: Rig) ->
     rig.store.failing = False
     well = worker.say(m.Ack(DEVICE, [["a", 1]]))
     await rig.settle()
-    assert worker.peer.unkept == [failed]
-    assert kept < failed < well == worker.peer.confirmed
+    assert worker.session.unkept == [failed]
+    assert kept < failed < well == worker.session.confirmed
 
 
 @in_rig()
@@ -778,7 +778,7 @@ async def test_a_confirmation_goes_to_the_lease_that_said_the_batch(rig: Rig) ->
     worker.join()
     rig.store.release()
     await rig.settle()
-    assert worker.peer.confirmed == 0
+    assert worker.session.confirmed == 0
 
 
 # ---- leases
@@ -792,11 +792,11 @@ async def test_a_silent_worker_loses_its_lease_and_gets_it_again(rig: Rig) -> No
     worker.send(m.Beat({"connections": 1}))
     rig.clock.pass_by(4.9)
     rig.hub.tick()
-    assert rig.hub.map.device(DEVICE) is worker.peer.lease
-    assert worker.peer.snapshot == {"connections": 1}
+    assert rig.hub.map.device(DEVICE) is worker.session.lease
+    assert worker.session.snapshot == {"connections": 1}
     rig.clock.pass_by(0.2)
     rig.hub.tick()
-    assert rig.hub.peers == {}
+    assert len(rig.hub.sessions) == 0
     assert rig.hub.counters.leases_lost == 1
     outcome = rig.push(DEVICE, "missed", 1)
     await rig.settle()
@@ -823,18 +823,18 @@ async def test_a_worker_that_was_not_listened_to_has_not_been_silent(rig: Rig) -
     heard_until = rig.clock.monotonic()
     rig.clock.pass_by(60.0)  # the router did not run, say
     rig.hub.tick(heard_until)
-    assert rig.hub.map.device(DEVICE) is worker.peer.lease
+    assert rig.hub.map.device(DEVICE) is worker.session.lease
     rig.hub.tick(heard_until + 5.1)
-    assert rig.hub.peers == {}
+    assert len(rig.hub.sessions) == 0
 
 
 @in_rig()
 async def test_a_push_on_its_way_when_the_lease_ends_is_stored(rig: Rig) -> None:
     worker = await attached(rig)
     outcome = rig.push(DEVICE, "a", 1)
-    rig.hub.lose(worker.peer, "test")
+    rig.hub.lost(worker.session, "test")
     assert rig.hub.in_work == 0
-    assert rig.hub.dirty == {}
+    assert rig.hub.sessions.dirty == {}
     await rig.settle()
     assert outcome == [STORED]
     assert rig.hub.counters.deliveries_late == 0
@@ -902,9 +902,9 @@ async def test_a_worker_that_joins_again_holds_nothing_until_it_says_so(rig: Rig
     worker = await attached(rig)
     worker.join()
     assert rig.hub.map.device(DEVICE) is None
-    assert len(rig.hub.peers) == 1
+    assert len(rig.hub.sessions) == 1
     worker.say(hold(DEVICE, OTHER))
-    assert rig.hub.map.device(DEVICE) is rig.hub.map.device(OTHER) is worker.peer.lease
+    assert rig.hub.map.device(DEVICE) is rig.hub.map.device(OTHER) is worker.session.lease
     await rig.settle()
     assert worker.take() == []
 
@@ -931,14 +931,14 @@ async def test_a_new_router_learns_its_map_from_the_workers(rig: Rig) -> None:
 @in_rig()
 async def test_who_held_a_device_before_somebody_else_attached_it_is_shed(rig: Rig) -> None:
     first = await attached(rig, 0)
-    rig.hub.lose(first.peer, "test")
+    rig.hub.lost(first.session, "test")
     second = await attached(rig, 1)
     first.join()
     first.say(hold(DEVICE, OTHER))
     await rig.settle()
     assert first.take() == [m.Disconnect(DEVICE)]
-    assert rig.hub.map.device(DEVICE) is second.peer.lease
-    assert rig.hub.map.device(OTHER) is first.peer.lease
+    assert rig.hub.map.device(DEVICE) is second.session.lease
+    assert rig.hub.map.device(OTHER) is first.session.lease
 
 
 @pytest.mark.parametrize("first_heard", ["older", "younger"])
@@ -951,8 +951,8 @@ async def test_of_two_that_announce_a_device_to_a_new_router_the_younger_has_it(
     for worker, since in claims if first_heard == "older" else reversed(claims):
         worker.say(hold(OTHER, DEVICE, since=since) if worker is older else hold(DEVICE, since=since))
     await rig.settle()
-    assert rig.hub.map.device(DEVICE) is younger.peer.lease
-    assert rig.hub.map.device(OTHER) is older.peer.lease
+    assert rig.hub.map.device(DEVICE) is younger.session.lease
+    assert rig.hub.map.device(OTHER) is older.session.lease
     assert [one for one in older.take() if not isinstance(one, m.DeliverStored)] == [m.Disconnect(DEVICE)]
     (stored,) = younger.take()
     assert slots(stored.items) == [("a", 1)]
@@ -971,8 +971,8 @@ async def test_an_older_connection_that_is_said_again_does_not_take_the_device_o
     number = older.say(attach(ask=4, needs=needs, since=5000))  # not confirmed by the last router
     await rig.settle()
     assert older.take() == [m.Reply(4, m.MOVED, None)]
-    assert older.peer.confirmed == number
-    assert rig.hub.map.device(DEVICE) is younger.peer.lease
+    assert older.session.confirmed == number
+    assert rig.hub.map.device(DEVICE) is younger.session.lease
     assert younger.take() == []
     older.say(attach(ask=5, since=7000))
     await rig.settle()
@@ -1019,7 +1019,9 @@ async def test_a_worker_whose_queue_is_full_loses_its_lease_and_nothing_else(rig
     worker = await attached(rig)
     outcomes = [rig.push(DEVICE, f"slot-{number}", 1) for number in range(5)]
     await rig.settle()
-    assert rig.hub.peers == {}
+    assert worker.session.overflowed
+    rig.turn_ends()
+    assert len(rig.hub.sessions) == 0
     assert outcomes[3:] == [[STORED], [STORED]]
     rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
     rig.hub.tick()
@@ -1047,7 +1049,7 @@ async def test_an_event_reaches_every_shard_with_subscribers_once(rig: Rig) -> N
         [m.Event(CHANNEL, "hello", "1.2")],
         [m.Reply(7, m.OK, 0)],
     ]
-    rig.hub.publish(CHANNEL, "of an app server")
+    rig.hub.messages.publish(CHANNEL, "of an app server")
     assert [worker.take() for worker in workers] == [[m.Event(CHANNEL, "of an app server", "")]] * 2 + [[]]
     workers[0].say(m.Unsubscribe(CHANNEL))
     workers[2].say(m.Publish(CHANNEL, "again", 0, ""))
@@ -1061,7 +1063,7 @@ async def test_an_event_of_a_log_is_sent_when_the_log_holds_it(rig: Rig) -> None
     worker.take()
     rig.store.hold()
     heard: list[Any] = []
-    rig.hub.publish_logged(
+    rig.hub.messages.publish_logged(
         event(rig, "one", id="a", headers={"type": "t"}), lambda *result: heard.append(result), "1.2"
     )
     await rig.settle()
@@ -1072,7 +1074,7 @@ async def test_an_event_of_a_log_is_sent_when_the_log_holds_it(rig: Rig) -> None
     (sent,) = worker.take()
     ((status, end),) = heard
     assert (status, end) == (m.OK, AfterOffset(sent.epoch, 1))
-    rig.hub.publish_logged(event(rig, "two"))
+    rig.hub.messages.publish_logged(event(rig, "two"))
     worker.say(m.Publish(CHANNEL, "three", 60, "3.4"), read_log(2, Last(9)))
     await rig.settle()
     *events, reply = worker.take()
@@ -1086,14 +1088,16 @@ async def test_an_event_of_a_log_is_sent_when_the_log_holds_it(rig: Rig) -> None
 async def test_an_event_that_the_log_cannot_hold_is_not_sent(rig: Rig) -> None:
     worker = rig.worker()
     worker.say(subscribe(1))
-    rig.hub.publish_logged(event(rig, "five", offset=5, exact=True))
+    rig.hub.messages.publish_logged(event(rig, "five", offset=5, exact=True))
     await rig.settle()
     worker.take()
     heard: list[Any] = []
-    rig.hub.publish_logged(event(rig, "five again", offset=5, exact=True), lambda *result: heard.append(result))
+    rig.hub.messages.publish_logged(
+        event(rig, "five again", offset=5, exact=True), lambda *result: heard.append(result)
+    )
     await rig.settle()
     rig.store.failing = True
-    rig.hub.publish_logged(event(rig, "one"), lambda *result: heard.append(result))
+    rig.hub.messages.publish_logged(event(rig, "one"), lambda *result: heard.append(result))
     worker.say(m.Call(2, m.Publish(CHANNEL, "two", 60, "")))
     await rig.settle()
     assert worker.take() == [m.Reply(2, m.FAILED, 0)]
@@ -1107,12 +1111,12 @@ async def test_the_reply_to_a_read_comes_behind_the_events_that_it_may_hold(rig:
     worker.say(subscribe(1))
     rig.store.hold()
     if first:
-        rig.hub.publish_logged(event(rig, "one"))
+        rig.hub.messages.publish_logged(event(rig, "one"))
     worker.say(read_log(2, Last(9)))
-    rig.hub.publish_logged(event(rig, "two"))
+    rig.hub.messages.publish_logged(event(rig, "two"))
     rig.store.release()
     await rig.settle()
-    rig.hub.publish_logged(event(rig, "three"))
+    rig.hub.messages.publish_logged(event(rig, "three"))
     await rig.settle()
     _, *messages = worker.take()
     reply = next(place for place, one in enumerate(messages) if isinstance(one, m.Reply))
@@ -1123,7 +1127,7 @@ async def test_the_reply_to_a_read_comes_behind_the_events_that_it_may_hold(rig:
 @in_rig(store={"log_limit": 3})
 async def test_a_subscriber_gets_the_log_after_its_position(rig: Rig) -> None:
     for number in range(5):
-        rig.hub.publish_logged(event(rig, f"e{number + 1}"))
+        rig.hub.messages.publish_logged(event(rig, f"e{number + 1}"))
     await rig.settle()
     worker = rig.worker()
     worker.say(*(read_log(call, AfterOffset(0, offset)) for call, offset in ((1, 3), (2, 0), (3, 5))))
@@ -1144,9 +1148,9 @@ async def test_subscriptions_are_announced_again(rig: Rig) -> None:
     worker.say(subscribe(1))
     rig.router_restarts()
     worker.join()
-    rig.hub.publish(CHANNEL, "missed")
+    rig.hub.messages.publish(CHANNEL, "missed")
     worker.say(m.AnnounceChannels([[CHANNEL, "", 1, []]]))
-    rig.hub.publish(CHANNEL, "heard")
+    rig.hub.messages.publish(CHANNEL, "heard")
     assert worker.take() == [m.Event(CHANNEL, "heard", "")]
 
 
@@ -1157,9 +1161,10 @@ async def test_one_slow_shard_does_not_keep_an_event_from_the_others(rig: Rig) -
         worker.say(subscribe(1))
         worker.take()
     for number in range(4):
-        rig.hub.publish(CHANNEL, str(number))
+        rig.hub.messages.publish(CHANNEL, str(number))
         assert [word.body for word in quick.take()] == [str(number)]
-    assert list(rig.hub.peers) == [quick.identity]
+    rig.turn_ends()
+    assert [one.identity for one in rig.hub.sessions] == [quick.identity]
 
 
 @in_rig(link={"max_message_bytes": 65_536})
@@ -1169,13 +1174,15 @@ async def test_events_for_a_worker_that_does_not_read_end_its_lease_and_not_our_
     worker.take()
     body = "x" * 10_000
     for _ in range(100):
-        rig.hub.publish(CHANNEL, body)
+        rig.hub.messages.publish(CHANNEL, body)
         assert len(worker.take()) == 1  # as long as it reads, there is no end
     for _ in range(6):
-        rig.hub.publish(CHANNEL, body)
-    assert list(rig.hub.peers) == [worker.identity]
-    rig.hub.publish(CHANNEL, body)
-    assert rig.hub.peers == {}
+        rig.hub.messages.publish(CHANNEL, body)
+    rig.turn_ends()
+    assert [one.identity for one in rig.hub.sessions] == [worker.identity]
+    rig.hub.messages.publish(CHANNEL, body)
+    rig.turn_ends()
+    assert len(rig.hub.sessions) == 0
     worker.say(subscribe(2))
     assert worker.direct()[-1] == m.Rejoin()
 
@@ -1276,14 +1283,14 @@ async def test_connections_of_an_address_are_dismissed_on_every_shard(rig: Rig) 
     workers = [rig.worker(shard) for shard in range(3)]
     for worker in workers[:2]:
         worker.say(subscribe(0))
-    rig.hub.dismiss(CHANNEL, 4009, "gone")
+    rig.hub.messages.terminate(CHANNEL, 4009, "gone")
     assert [worker.take() for worker in workers] == [[m.Terminate(CHANNEL, 4009, "gone")]] * 2 + [[]]
 
 
 @in_rig()
 async def test_a_record_is_taken_once(rig: Rig) -> None:
     worker = rig.worker()
-    rig.hub.committer.record("tokens", CHANNEL, b"value", 0)
+    rig.committer.record("tokens", CHANNEL, b"value", 0)
     takes = [m.Take("tokens", CHANNEL, taker) for taker in (b"1" * 16, b"2" * 16, b"1" * 16)]
     worker.say(*(m.Call(number, take) for number, take in enumerate(takes)))
     await rig.settle()
@@ -1308,7 +1315,7 @@ async def test_an_observer_hears_what_devices_do(rig: Rig) -> None:
         m.Happened(m.channel_label("other", "app", NAME), "nobody wants to know", ""),
         m.Unsubscribe(CHANNEL),
     )
-    rig.hub.publish(CHANNEL, "of an app server")
+    rig.hub.messages.publish(CHANNEL, "of an app server")
     assert watcher.take() == [
         ("occupied", NAME),
         ("counted", NAME, 1),
@@ -1327,7 +1334,7 @@ async def test_an_observer_hears_what_devices_do(rig: Rig) -> None:
 async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
     rig.hub.on_status(lambda: {"well": True})
     rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(5)))
-    assert list(rig.hub.direct) == [(b"supervisor", NEWEST, m.Status(5, {"well": True}))]
+    assert list(rig.hub.take_direct()) == [(b"supervisor", NEWEST.encode(m.Status(5, {"well": True})))]
 
 
 @pytest.mark.parametrize(
@@ -1367,7 +1374,7 @@ async def test_a_message_that_is_not_our_vocabulary_is_refused(rig: Rig, message
     worker = rig.worker()
     with pytest.raises(m.MessageError):
         worker.send(message)
-    assert worker.peer.lease.alive
+    assert worker.session.lease.alive
 
 
 REFUSED_WORDS: list[Any] = [
@@ -1453,7 +1460,7 @@ async def test_a_word_that_is_not_our_vocabulary_costs_that_word_only(rig: Rig, 
     answers = {one.number: one.status for one in worker.take()}
     asks = {1: m.FAILED} if type(word) is list and word[:2] == array(m.Call, 1) else {}
     assert answers == {70: m.OK, 71: m.OK} | asks
-    assert worker.peer.confirmed == number
+    assert worker.session.confirmed == number
     assert rig.hub.counters.words_refused == 1
     # Nothing of it has been acted on.
     assert await rig.inbox(DEVICE) == [("kept", 1)]
@@ -1486,7 +1493,7 @@ def test_whatever_a_worker_says_the_router_and_the_others_go_on(words: list[Any]
         number = worker.say(*words)
         await rig.settle()
         rig.hub.tick()
-        assert worker.peer.confirmed == number
+        assert worker.session.confirmed == number
         for word in words:
             if type(word) is list and word and type(word[0]) is int:
                 with suppress(m.MessageError):
@@ -1502,7 +1509,7 @@ def test_whatever_a_worker_says_the_router_and_the_others_go_on(words: list[Any]
         rig.hub.tick()
         rig.hub.map.sweep(100)
         rig.hub.tick()
-        assert (rig.hub.peers, rig.hub.dirty, len(rig.hub.channels)) == ({}, {}, 0)
+        assert (len(rig.hub.sessions), rig.hub.sessions.dirty, len(rig.hub.channels)) == (0, {}, 0)
 
     scenario()
 
@@ -1516,60 +1523,44 @@ async def test_of_too_many_workers_and_of_too_many_answers_some_are_not_heard(ri
     rig.worker(1)
     for number in range(5):
         rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(number)))
-    assert [status.number for _, _, status in rig.hub.direct] == [2, 3, 4]
+    assert [NEWEST.of_router(data, LIMIT).number for _, data in rig.hub.take_direct()] == [2, 3, 4]
     assert rig.hub.counters.link_dropped == 5
 
 
-# ---- workers that are found to have gone while there is something to do for others
-
-
-class Deaf:
-    """Who makes room as the link does: whoever has gone is found out by sending, and its lease ends there and then."""
-
-    def __init__(self, rig: Rig, *gone: FakeWorker) -> None:
-        self._rig = rig
-        self._gone = [worker.peer for worker in gone]
-
-    def send(self) -> None:
-        for peer in self._gone:
-            self._rig.hub.lose(peer, "it has gone")
+# ---- workers that do not take what is sent to them
 
 
 @in_rig(link={"queue_limit": 1})
-async def test_an_event_that_finds_a_worker_gone_reaches_the_others(rig: Rig) -> None:
-    workers = [rig.worker(shard) for shard in range(4)]
+async def test_an_event_that_some_workers_have_no_room_for_reaches_the_others(rig: Rig) -> None:
+    workers = [rig.worker(shard) for shard in range(3)]
     for worker in workers:
         worker.say(subscribe(0), m.Call(1, m.Attach(bytes([worker.shard]) * 16, "", 0, 0)))
-    for worker in workers[2:]:
+    for worker in workers[1:]:
         worker.take()
-    outcomes = [rig.push(bytes([shard]) * 16, "a", 1) for shard in (2, 3)]
-    workers[3].take()
-    gone = Deaf(rig, *workers[1:3])
-    rig.hub.on_full(gone.send)
-    rig.hub.publish(CHANNEL, "event")
-    assert [type(one) for one in workers[3].take()] == [m.Event]
-    assert list(rig.hub.peers) == [workers[3].identity]  # the first has no room, and of the others two have gone
-    assert set(rig.hub.dirty) <= {workers[3].identity}
+    outcomes = [rig.push(bytes([shard]) * 16, "a", 1) for shard in (1, 2)]
+    workers[2].take()
+    rig.hub.messages.publish(CHANNEL, "event")
+    assert [type(one) for one in workers[2].take()] == [m.Event]
+    assert len(rig.hub.sessions) == 3  # nobody ends before the turn does
+    rig.turn_ends()
+    assert list(rig.hub.sessions) == [workers[2].session]
+    assert set(rig.hub.sessions.dirty) <= {workers[2].identity}
     await rig.settle()
     assert outcomes == [[STORED], []]
-    rig.hub.dismiss(CHANNEL, 4009, "")
-    assert [type(one) for one in workers[3].take()] == [m.Terminate]
+    rig.hub.messages.terminate(CHANNEL, 4009, "")
+    assert [type(one) for one in workers[2].take()] == [m.Terminate]
 
 
-@pytest.mark.parametrize("who", ["itself", "the other"])
 @in_rig(link={"queue_limit": 2})
-async def test_a_delivery_that_finds_a_worker_gone_is_stored(rig: Rig, who: str) -> None:
-    worker, other = await attached(rig), await attached(rig, 1, OTHER)
-    rig.push(OTHER, "waits", 1)
-    rig.push(OTHER, "waits too", 1)
-    first, second = rig.push(DEVICE, "a", 1), rig.push(DEVICE, "b", 1)
-    rig.hub.on_full(Deaf(rig, worker if who == "itself" else other).send)
-    third = rig.push(DEVICE, "c", 1)
-    assert worker.identity not in rig.hub.dirty
-    assert rig.hub.in_work == (2 if who == "itself" else 0)
+async def test_a_delivery_that_finds_no_room_is_stored(rig: Rig) -> None:
+    worker = await attached(rig)
+    first, second, third = (rig.push(DEVICE, slot, 1) for slot in "abc")
+    assert rig.hub.in_work == 2
     await rig.settle()
+    assert [first, second, third] == [[], [], [STORED]]
+    rig.turn_ends()
     assert [first, second, third] == [[STORED]] * 3
-    assert worker.identity not in rig.hub.dirty
+    assert worker.identity not in rig.hub.sessions.dirty
 
 
 @in_rig(link={"queue_limit": 2})
@@ -1578,7 +1569,8 @@ async def test_a_worker_that_is_lost_in_its_own_batch_says_all_of_it_again(rig: 
     worker.say(subscribe(0), m.Publish(CHANNEL, "1", 0, ""), m.Publish(CHANNEL, "2", 0, ""))
     worker.say(m.Publish(CHANNEL, "3", 0, ""), subscribe(0, label=LABEL), m.Detach(DEVICE))
     await rig.settle()
-    assert (rig.hub.peers, rig.hub.dirty) == ({}, {})
+    rig.turn_ends()
+    assert (len(rig.hub.sessions), rig.hub.sessions.dirty) == (0, {})
     rig.clock.pass_by(rig.link.member_grace + 1)
     rig.hub.tick()
     assert len(rig.hub.channels) == 0
@@ -1590,7 +1582,7 @@ async def test_an_answer_that_fails_costs_one_push_its_answer(rig: Rig) -> None:
         raise ValueError(outcome)
 
     worker = await attached(rig)
-    rig.hub.push(DEVICE, "a", 1, fails, ttl=60)
+    rig.hub.messages.push(DEVICE, "a", 1, fails, ttl=60)
     outcome = rig.push(DEVICE, "b", 1)
     worker.say(*(m.Result(word.number, m.WRITTEN) for word in worker.take()))
     await rig.settle()
@@ -1663,14 +1655,14 @@ class Shard:
 
     def hear(self) -> None:
         """Take what the router has for us; if it has forgotten us, join again."""
-        if self.worker.identity not in self._rig.hub.peers:
+        if self._rig.hub.sessions.get(self.worker.identity) is None:
             batches = self._unconfirmed
             self._unconfirmed = []
             self.worker.join()
             for _, messages in batches:
                 self.say(messages[0])
             self.say(hold(*self.held))
-        confirmed = self.worker.peer.confirmed
+        confirmed = self.worker.session.confirmed
         self._unconfirmed = [batch for batch in self._unconfirmed if batch[0] > confirmed]
         for word in self.worker.take():
             if isinstance(word, m.Reply):
@@ -1737,8 +1729,8 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
             elif step == "hear":
                 shards[other].hear()
             elif step == "lose":
-                if shards[other].worker.identity in rig.hub.peers:
-                    rig.hub.lose(shards[other].worker.peer, "test")
+                if rig.hub.sessions.get(shards[other].worker.identity) is not None:
+                    rig.hub.lost(shards[other].worker.session, "test")
             elif step == "hold":
                 rig.store.hold()
             elif step == "release":
@@ -1750,7 +1742,7 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
             else:
                 rig.clock.pass_by(DELIVERY_TIMEOUT_S + 0.1)
                 for shard in shards:
-                    if shard.worker.identity in rig.hub.peers:
+                    if rig.hub.sessions.get(shard.worker.identity) is not None:
                         shard.worker.send(m.Beat({}))
                 rig.hub.tick()
             if not step.startswith("push"):
@@ -1771,7 +1763,7 @@ def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(step
                 assert waiting.get(key, 0) >= number
         for (device, slot), at in waiting.items():
             for shard in shards:
-                if device in shard.held and rig.hub.map.device(device) is shard.worker.peer.lease:
+                if device in shard.held and rig.hub.map.device(device) is shard.worker.session.lease:
                     assert shard.held[device].get(slot, 0) >= at
         assert rig.hub.in_work == 0
         assert rig.committer.waiting == 0
@@ -1801,18 +1793,24 @@ def test_the_tests_own_worker_is_told_of_a_router_that_forgot_it() -> None:
     run()
 
 
-@in_rig(link={"queue_limit": 3})
-async def test_a_full_queue_is_sent_before_a_worker_is_given_up(rig: Rig) -> None:
+@in_rig(link={"queue_limit": 4})
+async def test_before_an_outbox_is_full_the_link_is_asked_to_take_some(rig: Rig) -> None:
     quick, stuck = rig.worker(0), rig.worker(1)
     for worker in (quick, stuck):
         worker.say(subscribe(0))
+        worker.take()
+    stuck.session.blocked = True  # the link has found that it does not take more
     taken: list[Any] = []
-    rig.hub.on_full(lambda: taken.extend(quick.take()))
-    for number in range(10):
-        rig.hub.publish(CHANNEL, str(number))
+    for number in range(20):
+        rig.hub.messages.publish(CHANNEL, str(number))
+        if rig.hub.sessions.pressing:
+            assert quick.session in rig.hub.outgoing()
+            taken.extend(quick.take())
+            assert not rig.hub.sessions.pressing
+    assert len(taken) >= 15
     taken.extend(quick.take())
-    assert [word.body for word in taken] == [str(number) for number in range(10)]
-    assert list(rig.hub.peers) == [quick.identity]
+    assert [event.body for event in taken] == [str(number) for number in range(20)]
+    assert list(rig.hub.sessions) == [quick.session]
 
 
 @in_rig()
@@ -1821,8 +1819,8 @@ async def test_a_worker_that_owes_its_beats_is_spoken_to(rig: Rig) -> None:
     worker.take()
     rig.clock.pass_by(rig.link.heartbeat)
     rig.hub.tick()
-    assert worker.identity not in rig.hub.dirty
+    assert worker.identity not in rig.hub.sessions.dirty
     rig.clock.pass_by(rig.link.heartbeat * 2)
     rig.hub.tick()
-    assert worker.identity in rig.hub.dirty
+    assert worker.identity in rig.hub.sessions.dirty
     assert worker.take() == []

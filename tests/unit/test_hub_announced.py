@@ -48,7 +48,7 @@ async def announced(rig: Rig, *devices: bytes) -> FakeWorker:
     return worker
 
 
-@in_rig(link={"hold_read": 2})
+@in_rig(link={"announced_read": 2})
 async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_confirmed(rig: Rig) -> None:
     devices = [bytes([number]) * 16 for number in range(5)]
     for device in devices:
@@ -59,16 +59,16 @@ async def test_announced_inboxes_are_read_some_at_a_time_and_then_the_batch_is_c
     number = worker.say(hold(*devices), hold(DEVICE))
     worker.say(m.Detach(devices[4]))
     await rig.settle()
-    assert worker.peer.confirmed == 0
+    assert worker.session.confirmed == 0
     commits = rig.committer.commits
     rig.store.release()
     await rig.settle()
     assert [one.device for one in worker.take() if isinstance(one, m.DeliverStored)] == devices[:4]
     assert rig.committer.commits - commits == 4
-    assert worker.peer.confirmed == number + 1
+    assert worker.session.confirmed == number + 1
 
 
-@in_rig(link={"hold_read": 1, "max_message_bytes": 65_536})
+@in_rig(link={"announced_read": 1, "max_message_bytes": 65_536})
 async def test_announced_inboxes_wait_while_much_is_not_sent(rig: Rig) -> None:
     devices = [bytes([number]) * 16 for number in range(3)]
     for device in devices:
@@ -80,11 +80,11 @@ async def test_announced_inboxes_wait_while_much_is_not_sent(rig: Rig) -> None:
         for _ in range(3):
             await rig.settle()
             rig.hub.tick()  # it has not been sent yet
-        assert worker.peer.confirmed == (number if device is devices[-1] else 0)
+        assert worker.session.confirmed == (number if device is devices[-1] else 0)
         (stored,) = worker.take()
         assert (stored.device, slots(stored.items)) == (device, [("a", 1)])
         rig.hub.tick()
-    assert not worker.peer.unread.devices
+    assert not worker.session.unread.devices
 
 
 @in_rig()
@@ -95,7 +95,7 @@ async def test_announced_inboxes_that_could_not_be_read_are_read_when_they_can(r
     rig.store.failing = True
     number = worker.say(hold(DEVICE, OTHER))
     await rig.settle()
-    assert worker.peer.confirmed == number  # its devices need not wait for the store
+    assert worker.session.confirmed == number  # its devices need not wait for the store
     rig.hub.tick()
     await rig.settle()
     assert worker.take() == []
@@ -132,7 +132,7 @@ async def test_what_waits_comes_before_what_is_pushed_meanwhile(rig: Rig, ttl: i
     assert told(worker.take()) == [(DEVICE, [("last", 4)])]
 
 
-@in_rig(link={"hold_read": 1})
+@in_rig(link={"announced_read": 1})
 async def test_who_is_pushed_to_is_read_first(rig: Rig) -> None:
     worker = await announced(rig, DEVICE, OTHER, THIRD)
     rig.push(THIRD, "new", 2)
@@ -144,7 +144,7 @@ async def test_who_is_pushed_to_is_read_first(rig: Rig) -> None:
         (THIRD, [("new", 2)]),
         (OTHER, [("old", 1)]),
     ]
-    assert not worker.peer.unread.devices
+    assert not worker.session.unread.devices
 
 
 @in_rig()
@@ -181,7 +181,7 @@ async def test_a_push_to_a_device_that_goes_meanwhile_is_stored(rig: Rig, gone: 
     if gone == "left":
         worker.say(m.Detach(DEVICE))
     elif gone == "lost":
-        rig.hub.lose(worker.peer, "test")
+        rig.hub.lost(worker.session, "test")
     else:
         worker.join()
     rig.store.release()
@@ -216,6 +216,20 @@ async def test_a_connection_that_attaches_meanwhile_gets_all_of_it_once(rig: Rig
         assert outcome == [STORED]  # it is in the answer
     rig.push(DEVICE, "last", 3)
     assert told(newer.take()) == [(DEVICE, [("last", 3)])]
+
+
+@in_rig()
+async def test_a_connection_that_attaches_without_its_inbox_leaves_no_push_without_an_owner(rig: Rig) -> None:
+    older = await announced(rig, DEVICE)
+    outcome = rig.push(DEVICE, "new", 2)
+    newer = rig.worker(1)
+    newer.say(attach(7, 0, since=10_000))
+    assert older.take() == [m.Disconnect(DEVICE)]
+    rig.store.release()
+    await rig.settle()
+    assert newer.take() == [m.Reply(7, m.OK, [[], None])]
+    assert outcome == [STORED]
+    assert (rig.hub.in_work, rig.hub.attachments.held) == (0, 0)
 
 
 @in_rig()
@@ -279,7 +293,7 @@ async def test_nobody_waits_for_an_inbox_longer_than_for_a_delivery(rig: Rig) ->
 def test_each_device_is_said_once_and_before_what_is_pushed_to_it(data: st.DataObject) -> None:
     devices = [bytes([number]) * 16 for number in range(8)]
 
-    @in_rig(link={"hold_read": 2})
+    @in_rig(link={"announced_read": 2})
     async def scenario(rig: Rig) -> None:
         worker = await announced(rig, *devices)
         pushed: dict[bytes, int] = {}
@@ -303,7 +317,7 @@ def test_each_device_is_said_once_and_before_what_is_pushed_to_it(data: st.DataO
         for versions in heard.values():
             assert versions[0] == 1
             assert versions == sorted(set(versions))
-        assert not worker.peer.unread.devices
+        assert not worker.session.unread.devices
 
     scenario()
 

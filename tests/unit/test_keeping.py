@@ -54,7 +54,7 @@ async def test_who_is_connected_is_known_for_as_long_as_that_lasts(rig: Rig, ttl
     worker.say(m.Detach(OTHER))
     await live(rig, keep, 2 * ttl, 0.25)
     assert await there(rig, "a", KNOWN, OTHER) == {KNOWN}
-    rig.hub.lose(worker.peer, "it is tested")
+    rig.hub.lost(worker.session, "it is tested")
     await live(rig, keep, 2 * ttl, 0.25)
     assert await there(rig, "a", KNOWN) == set()
 

@@ -106,7 +106,7 @@ async def test_a_worker_that_does_not_say_is_not_waited_for_long(rig: Rig, tmp_p
     assert (late, lost, len(beyond)) == ([], [], 1)
     rig.hub.tick()
     assert late == []
-    rig.hub.lose(listener.worker.peer, "a test")
+    rig.hub.lost(listener.worker.session, "a test")
     rig.hub.tick()
     assert [json.loads(answers[0].body) for answers in (late, lost)] == [
         {"occupied": False, "subscription_count": 0}

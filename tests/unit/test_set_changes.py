@@ -91,7 +91,7 @@ async def test_a_change_that_comes_at_whatever_moment_of_another_is_made(rig: Ri
     await rig.settle()
     assert answers(worker) == dict.fromkeys(range(1, 11), m.OK)
     assert await members_of(rig) == HEAD + b"".join(members)
-    assert worker.peer.confirmed == 10
+    assert worker.session.confirmed == 10
 
 
 @in_rig()
@@ -115,7 +115,7 @@ async def test_a_record_written_between_two_changes_is_written_between_them(rig:
     worker.say(m.Record(SPACE, DEVICE, HEAD, 60), enlist(4, ONE), m.Record(SPACE, DEVICE, None, 0))
     await rig.settle()
     assert (answers(worker), await members_of(rig)) == ({4: m.OK}, None)
-    assert worker.peer.confirmed == 2
+    assert worker.session.confirmed == 2
 
 
 @in_rig()
@@ -146,7 +146,7 @@ async def test_a_change_that_the_store_failed_is_answered_so_and_the_next_may_su
     number = worker.say(enlist(2, TWO), delist(3, ONE))
     await rig.settle()
     assert answers(worker) == {2: m.FAILED, 3: m.FAILED}
-    assert worker.peer.confirmed == number
+    assert worker.session.confirmed == number
     rig.store.failing = False
     rig.committer.look_up(SPACE, DEVICE, lambda *heard: known.append(heard))
     await rig.settle()
@@ -191,8 +191,8 @@ async def test_a_batch_is_not_confirmed_before_what_it_asked_is_answered(rig: Ri
     seen: list[tuple[bool, bool]] = []
 
     def look() -> None:
-        answered = any(isinstance(said, m.Reply) for said in worker.peer.outbox)
-        seen.append((worker.peer.confirmed >= number, answered))
+        answered = any(isinstance(said, m.Reply) for said in worker.session.outbox)
+        seen.append((worker.session.confirmed >= number, answered))
 
     number = worker.say(word)
     later = worker.say(m.Ack(DEVICE, [["a", 1]]))
@@ -200,7 +200,7 @@ async def test_a_batch_is_not_confirmed_before_what_it_asked_is_answered(rig: Ri
     await rig.settle()
     assert seen[-1] == (True, True)
     assert not [confirmed for confirmed, answered in seen if confirmed and not answered]
-    assert worker.peer.confirmed == later
+    assert worker.session.confirmed == later
 
 
 _steps = st.sampled_from(["enlist", "delist", "put", "delete", "hold", "release"])

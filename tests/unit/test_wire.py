@@ -137,13 +137,15 @@ async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> 
         rig.hub.received(b"w0", msgpack.packb(list(envelope)))
 
     def outbox() -> list[object]:
-        peer = rig.hub.peers[b"w0"]
-        messages, peer.outbox = peer.outbox, []
-        return list(msgpack.unpackb(peer.wire.encode(m.RouterBatch(peer.confirmed, messages, peer.unkept)))[2])
+        session = rig.hub.sessions.get(b"w0")
+        assert session is not None
+        data = session.envelope()
+        assert session.sent()
+        return list(msgpack.unpackb(data)[2])
 
     sent(1, 4, 0, b"incarnat", 4711)
-    ((identity, wire, welcome),) = rig.hub.direct
-    assert (identity, msgpack.unpackb(wire.encode(welcome))) == (b"w0", [11, b"router-1"])
+    ((identity, welcome),) = rig.hub.take_direct()
+    assert (identity, msgpack.unpackb(welcome)) == (b"w0", [11, b"router-1"])
     rig.push(DEVICE, "before", 1)
     sent(2, 1, [[20, 7, DEVICE, "", m.EVERYTHING, 0], [26, 0, "space", DEVICE, b"value", 60]])
     await rig.settle()
@@ -167,6 +169,6 @@ async def test_a_worker_without_a_version_in_common_is_told_the_routers(
 ) -> None:
     with pytest.raises(m.MessageError, match="versions"):
         rig.hub.received(b"w0", NEWEST.encode(m.Ready(highest, 0, b"incarnat", 1, lowest)))
-    refused = [envelope for _, _, envelope in rig.hub.direct]
+    refused = [NEWEST.of_router(data, LIMIT) for _, data in rig.hub.take_direct()]
     assert refused == ([] if lowest is None else [m.Refused(VERSIONS[0], VERSIONS[-1])])
-    assert rig.hub.peers == {}
+    assert len(rig.hub.sessions) == 0

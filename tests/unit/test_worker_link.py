@@ -22,9 +22,9 @@ from router.store.base import Reads, Results, StoreError, Writes
 @in_rig()
 async def test_a_worker_joins_and_is_heard_and_told(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        (peer,) = rig.hub.peers.values()
-        assert (peer.lease.shard, peer.lease.incarnation, peer.pid) == (3, b"incarnat", 4711)
-        await ends.until(lambda: peer.snapshot == {"connections": 0})
+        (session,) = rig.hub.sessions
+        assert (session.lease.shard, session.lease.incarnation, session.pid) == (3, b"incarnat", 4711)
+        await ends.until(lambda: session.snapshot == {"connections": 0})
         ends.say(m.Call(1, m.Attach(DEVICE, "", m.EVERYTHING, 0)))
         await ends.until(lambda: ends.heard)
         assert ends.heard == [m.Reply(1, m.OK, [[], None])]
@@ -56,35 +56,35 @@ async def test_what_is_not_durable_is_said_again_to_another_router(rig: Rig, tmp
         ends.router_comes()
         await ends.until(lambda: rig.hub.counters.acks == 2 and ends.worker.unconfirmed == 0)
         assert ends.worker.lag == 0
-        (peer,) = rig.hub.peers.values()
-        assert [rig.hub.map.device(key) for key in ends.held] == [peer.lease] * 5
+        (session,) = rig.hub.sessions
+        assert [rig.hub.map.device(key) for key in ends.held] == [session.lease] * 5
         assert ends.worker.joined
 
 
 @in_rig()
 async def test_who_lost_its_lease_joins_again_at_its_next_beat(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
-        (peer,) = rig.hub.peers.values()
+        (session,) = rig.hub.sessions
         ends.held = [DEVICE]
-        rig.hub.lose(peer, "test")
+        rig.hub.lost(session, "test")
         rig.push(DEVICE, "missed", 1)
         await ends.until(lambda: ends.heard)
         assert {(type(one), one.device) for one in ends.heard} == {(m.DeliverStored, DEVICE)}
         assert rig.hub.map.device(DEVICE) is not None
-        assert rig.hub.map.device(DEVICE) is not peer.lease
+        assert rig.hub.map.device(DEVICE) is not session.lease
 
 
 @in_rig()
 async def test_very_many_devices_are_announced_in_parts(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
         ends.held = [number.to_bytes(16, "big") for number in range(2 * m.ANNOUNCE_CHUNK + 1)]
-        (peer,) = rig.hub.peers.values()
-        rig.hub.lose(peer, "test")
+        (session,) = rig.hub.sessions
+        rig.hub.lost(session, "test")
         await ends.until(lambda: len(rig.hub.map) == len(ends.held))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
-        (peer,) = rig.hub.peers.values()
-        assert peer.lease.devices == 2 * m.ANNOUNCE_CHUNK + 1
-        assert peer.seen >= 3
+        (session,) = rig.hub.sessions
+        assert session.lease.devices == 2 * m.ANNOUNCE_CHUNK + 1
+        assert session.seen >= 3
 
 
 @in_rig()
@@ -93,12 +93,12 @@ async def test_channels_are_announced_with_their_members_to_who_does_not_know_th
         label = m.channel_label("pusher", "app", "presence-room")
         ends.channels = [[m.HeldChannel(DEVICE, label, 2, [one])] for one in (("ann", "{}"), ("bob", ""))]
         ends.held = [b"e" * 16]
-        (peer,) = rig.hub.peers.values()
-        rig.hub.lose(peer, "test")
+        (session,) = rig.hub.sessions
+        rig.hub.lost(session, "test")
         await ends.until(lambda: rig.hub.map.device(b"e" * 16) is not None)
         assert rig.hub.channels.count(DEVICE) == 2
         assert rig.hub.channels.members(DEVICE) == {"ann": "{}", "bob": ""}
-        rig.hub.publish(DEVICE, "event")
+        rig.hub.messages.publish(DEVICE, "event")
         ends.pump()
         await ends.until(lambda: ends.heard)
         assert ends.heard == [m.Event(DEVICE, "event", "")]
@@ -110,10 +110,10 @@ async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
 ) -> None:
     async with linked(rig, tmp_path) as ends:
         monkeypatch.setattr("farm.worker.link._PUMP_S", 0.0)
-        (peer,) = rig.hub.peers.values()
+        (session,) = rig.hub.sessions
         for number in range(20):  # a message each
-            peer.outbox.append(m.Terminate(DEVICE, number, ""))
-            rig.hub.dirty[peer.identity] = peer
+            session.outbox.append(m.Terminate(DEVICE, number, ""))
+            rig.hub.sessions.dirty[session.identity] = session
             assert ends.router is not None
             ends.router.pump()
         with trio.fail_after(HANG_S):
@@ -126,9 +126,9 @@ async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
         assert [one.code for one in ends.heard] == list(range(20))
 
 
-@in_rig()
+@in_rig(link={"max_unconfirmed": 3})
 async def test_a_worker_is_saturated_until_what_it_said_is_durable(rig: Rig, tmp_path: Path) -> None:
-    async with linked(rig, tmp_path, max_unconfirmed=3) as ends:
+    async with linked(rig, tmp_path) as ends:
         rig.store.hold()
         for number in range(3):
             assert not ends.worker.saturated
@@ -156,11 +156,11 @@ async def test_a_worker_that_has_gone_is_found_out_by_what_is_said_to_it(rig: Ri
         def gone() -> bool:
             if rig.hub.map.device(DEVICE) is not None:
                 outcomes.append(rig.push(DEVICE, "a", 1))
-            return len(rig.hub.peers) == 1
+            return len(rig.hub.sessions) == 1
 
         await ends.until(gone)
         assert rig.hub.map.device(DEVICE) is None
-        (left,) = rig.hub.peers.values()
+        (left,) = rig.hub.sessions
         assert left.lease.shard == 3
 
 
@@ -202,7 +202,7 @@ async def test_nonsense_on_the_link_harms_nobody_else(rig: Rig, tmp_path: Path, 
         stranger.close(linger=0)
         ends.say(m.Ack(DEVICE, [["a", 1]]))
         await ends.until(lambda: ends.worker.unconfirmed == 0)
-        assert len(rig.hub.peers) == 1
+        assert len(rig.hub.sessions) == 1
         assert rig.hub.counters.acks == 1
 
 
@@ -212,9 +212,9 @@ def test_an_address_that_no_unix_socket_can_have_is_told(tmp_path: Path) -> None
         address(tmp_path / ("x" * 100))
 
 
-@in_rig()
+@in_rig(link={"max_message_bytes": 65_536})
 async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path: Path) -> None:
-    async with linked(rig, tmp_path, max_message_bytes=65_536) as ends:
+    async with linked(rig, tmp_path) as ends:
         ends.say(m.Call(1, m.Attach(DEVICE, "", m.EVERYTHING, 0)))
         await ends.until(lambda: ends.heard)
         ends.heard.clear()
@@ -229,10 +229,10 @@ async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path
         assert ends.worker.joined
 
 
-@in_rig()
+@in_rig(link={"max_message_bytes": 65_536})
 async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    link = RouterLink(context, address(tmp_path), rig.hub, LinkOptions(max_message_bytes=65_536))
+    link = RouterLink(context, address(tmp_path), rig.hub, rig.link)
     worker = context.socket(zmq.DEALER)
     worker.setsockopt(zmq.ROUTING_ID, b"w0")
     worker.connect(address(tmp_path))

@@ -31,8 +31,8 @@ async def is_served(rig: Rig, ends: Ends, number: int) -> None:
 @in_rig()
 async def test_a_worker_of_the_version_before_works_with_a_router_of_today(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path, versions=BEFORE) as ends:
-        (peer,) = rig.hub.peers.values()
-        assert peer.wire.version == BEFORE[0]
+        (session,) = rig.hub.sessions
+        assert session.wire.version == BEFORE[0]
         await is_served(rig, ends, 1)
 
 
@@ -52,8 +52,8 @@ async def test_a_worker_goes_along_with_routers_of_both_versions_and_says_again_
             ends.router_comes(versions)
             await ends.until(lambda: ends.heard and ends.worker.unconfirmed == 0)
             assert ends.heard == [m.Reply(10 * number, m.OK, [])]
-            (peer,) = rig.hub.peers.values()
-            assert peer.wire.version == versions[-1]
+            (session,) = rig.hub.sessions
+            assert session.wire.version == versions[-1]
             await is_served(rig, ends, number)
 
 

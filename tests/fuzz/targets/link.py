@@ -82,19 +82,19 @@ def hub(data: bytes) -> None:
             with suppress(m.MessageError):
                 rig.hub.received(worker.identity, raw)
             await rig.settle()
-            for peer in rig.hub.peers.values():
-                NEWEST.encode(m.RouterBatch(peer.confirmed, peer.outbox, peer.unkept))
-            rig.hub.direct.clear()
+            for session in rig.hub.sessions:
+                session.wire.encode(m.RouterBatch(session.confirmed, session.outbox, session.unkept))
+            list(rig.hub.take_direct())
         rig.hub.tick()
-        if other.identity in rig.hub.peers:
+        if rig.hub.sessions.get(other.identity) is not None:
             await _is_served(rig, other)
         for _ in range(3):
             rig.clock.pass_by(10 * rig.link.lease)
             rig.hub.tick()
             rig.hub.map.sweep(100)
             await rig.settle()
-        left = (rig.hub.peers, rig.hub.dirty, len(rig.hub.channels))
-        assert left == ({}, {}, 0), f"something is left of lost workers: {left}"
+        left = (len(rig.hub.sessions), rig.hub.sessions.dirty, len(rig.hub.channels))
+        assert left == (0, {}, 0), f"something is left of lost workers: {left}"
         assert rig.hub.in_work == 0, "a push waits for ever"
 
     _in_rig(scenario)
