@@ -14,7 +14,7 @@ TEST_PROCESSES ?= 2
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test test-unit lint bench docs fuzz torture lock clean
+.PHONY: help install tools start test test-unit test-deletion lint bench docs fuzz torture lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -22,6 +22,7 @@ help:
 	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
 	@echo "make test-unit  install, then only the tests that start no farm, in less than a minute"
+	@echo "make test-deletion  install, then all tests without each dialect in turn: DIALECT=pusher for one; half an hour each"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
 	@echo "make docs     install, then make the reference pages from the code and the site in build/docs"
@@ -55,6 +56,10 @@ test: $(DEV)
 
 test-unit: $(DEV)
 	$(BIN)/python -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile -q tests/unit $(PYTEST_ARGS)
+
+# On copies of the tree: see tests/support/deletion.py.
+test-deletion: $(DEV)
+	PYTHONPATH=tests $(BIN)/python -m support.deletion $(DIALECT)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

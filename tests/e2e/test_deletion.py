@@ -1,0 +1,31 @@
+"""Nothing needs a dialect but its own files: without any one of them the rest imports, is documented, and works.
+
+What is run here of the rest is what could notice; `make test-deletion` runs all of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import dialects
+from support.deletion import copy_without, run
+from support.deletion import pytest as run_tests
+
+NOTICES = (
+    "test_dialect_names",
+    "test_errors",
+    "test_imports",
+    "test_store_kinds",
+    "test_docs",
+    "test_every_dialect",
+)
+
+
+@pytest.mark.parametrize("dialect", dialects.names())
+def test_the_rest_works_without(dialect: str, tmp_path: Path) -> None:
+    left_out = copy_without(dialect, tmp_path)
+    assert any(name.startswith("farm/dialects/") for name in left_out)
+    assert any(name.startswith("tests/unit/test_") for name in left_out)
+    run(tmp_path, "-m", "farm", "check-config")
+    run_tests(tmp_path, "tests", "-k", " or ".join(NOTICES))  # which imports all of them

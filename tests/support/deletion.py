@@ -1,0 +1,80 @@
+"""A copy of the project without one dialect, in which everything else must still work.
+
+What goes is the files that are the dialect's by their names, and in what remains to be read (README, docs, the site's
+table of contents) the lines that name one of them. The pages made from the code are made anew.
+
+    python -m support.deletion [DIALECT ...]    every test of the project without each of these (default: all)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from support import dialects
+from support.dialect_files import ROOT, is_of, tracked
+
+_READ: Final = (".md", ".yml")
+_PATH: Final = re.compile(r"[\w./-]+")
+
+
+def copy_without(dialect: str, folder: Path) -> list[str]:
+    """Copy everything but this dialect. Returns: the files that were left out."""
+    left_out = [name for name in tracked() if is_of(name, dialect)]
+    for name in tracked():
+        if is_of(name, dialect):
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+        if target.suffix in _READ and not name.startswith("bench/results/"):
+            lines = target.read_text(encoding="utf-8").splitlines(keepends=True)
+            target.write_text("".join(line for line in lines if not _names(line, left_out)), encoding="utf-8")
+    run(folder, "docs/generate.py")
+    return left_out
+
+
+def _names(line: str, files: Iterable[str]) -> bool:
+    """Whether a line has the path of one of these files, or of a folder above it, or the end of one."""
+    found = [path.strip("./") for path in _PATH.findall(line) if "/" in path or path.endswith(_READ)]
+    return any(f"/{file}/".endswith(f"/{path}/") or file.startswith(f"{path}/") for path in found for file in files)
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """Run Python on the copy. Raises: AssertionError with what it said if it fails."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(folder / "tests")))}
+    command = [sys.executable, *arguments]
+    ran = subprocess.run(
+        command, check=False, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert ran.returncode == 0, ran.stdout[-10_000:]
+
+
+def pytest(folder: Path, *arguments: str) -> None:
+    """Run tests of the copy. Raises: AssertionError with what pytest said if one fails."""
+    run(folder, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments)
+
+
+def main(names: list[str]) -> int:
+    """Returns: an exit code."""
+    for dialect in names or dialects.names():
+        with tempfile.TemporaryDirectory(prefix="farm-") as folder:
+            left_out = copy_without(dialect, Path(folder))
+            print(f"without {dialect}: {len(left_out)} files fewer", flush=True)
+            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", "--dist", "loadfile"]
+            path = os.pathsep.join((folder, f"{folder}/tests"))
+            ran = subprocess.run(command, check=False, cwd=folder, env={**os.environ, "PYTHONPATH": path})
+            if ran.returncode:
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
