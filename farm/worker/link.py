@@ -73,7 +73,7 @@ class WorkerLink:
         self._sequence = 0
         self._announced = 0  # the batch with the last ANNOUNCE
         self._unconfirmed: deque[tuple[int, bytes, int, float]] = deque()  # sequence, batch, words in it, since when
-        self._unconfirmed_words = 0
+        self._unconfirmed_messages = 0
         self._unconfirmed_bytes = 0
         self._unkept: dict[tuple[bytes, str], int] = {}  # acknowledged, and the store could not keep that
         self._again: tuple[int, list[tuple[tuple[bytes, str], int]]] | None = None  # the batch that says some again
@@ -116,7 +116,7 @@ class WorkerLink:
             return False
         return (
             len(unconfirmed) >= options.max_unconfirmed
-            or self._unconfirmed_words >= options.max_unconfirmed_words
+            or self._unconfirmed_messages >= options.max_unconfirmed_messages
             or self._unconfirmed_bytes >= options.max_unconfirmed_bytes
             or (self.joined and unconfirmed[0][0] <= self._announced)
         )
@@ -169,7 +169,7 @@ class WorkerLink:
             return
         self._sequence = sequence
         self._unconfirmed.append((sequence, batch, len(messages), monotonic()))
-        self._unconfirmed_words += len(messages)
+        self._unconfirmed_messages += len(messages)
         self._unconfirmed_bytes += len(batch)
         # Until WELCOME there goes nothing but READY, perhaps twice: a batch between the two would be received in a
         # lease that ends with the second, and make the older ones that are repeated after it look like old news.
@@ -179,7 +179,7 @@ class WorkerLink:
     def _drop(self, message: m.ToRouter, why: str) -> None:
         """It cannot be sent. Whoever waits for its reply is told that it failed."""
         self.dropped += 1
-        logs.limited("link.word_dropped", at="error", per=why, kind=type(message).__name__, why=why)
+        logs.limited("link.message_dropped", at="error", per=why, kind=type(message).__name__, why=why)
         if isinstance(message, m.Call):
             self._unsent_calls.append(m.Reply(message.number, m.FAILED, None))
 
@@ -226,7 +226,7 @@ class WorkerLink:
         unconfirmed = self._unconfirmed
         while unconfirmed and unconfirmed[0][0] <= confirmed:
             _, batch, words, _ = unconfirmed.popleft()
-            self._unconfirmed_words -= words
+            self._unconfirmed_messages -= words
             self._unconfirmed_bytes -= len(batch)
         if self._again is not None and self._again[0] <= confirmed:
             for name, version in self._again[1]:  # they are kept now
@@ -258,7 +258,7 @@ class WorkerLink:
         """The store has failed these batches: the acknowledgements in them are ours to keep."""
         if self._again is not None and self._again[0] in sequences:
             self._again = None  # once more, later
-        most = self._options.max_unconfirmed_words
+        most = self._options.max_unconfirmed_messages
         for sequence, data, _, _ in self._unconfirmed:
             if sequence not in sequences:
                 continue

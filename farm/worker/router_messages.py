@@ -74,8 +74,8 @@ class RouterMessages:
                 _HANDLERS[type(message)](self, message)
             except Exception as error:
                 # Whoever it concerns may miss it; the others of this batch do not.
-                self._counters.words_failed += 1
-                logs.limited("link.word_failed", at="error", per=type(error).__name__, exc=error)
+                self._counters.messages_failed += 1
+                logs.limited("link.message_failed", at="error", per=type(error).__name__, exc=error)
 
     # ------------------------------------------------------------------ devices
 

@@ -38,9 +38,13 @@ ROUTER_METRICS = (
     Metric("waits", "counter", "Times that pushes were let gather before the router looked: endpoint.gather_ms."),
     Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
     Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
-    Metric("words_too_long", "counter", "Words for workers that were dropped: longer than link.max_message_bytes."),
-    Metric("words_dropped", "counter", "Words for workers that were dropped: something in them cannot be packed."),
-    Metric("words_refused", "counter", "Words of workers that were not understood, and passed over."),
+    Metric(
+        "messages_too_long", "counter", "Messages for workers that were dropped: longer than link.max_message_bytes."
+    ),
+    Metric(
+        "messages_dropped", "counter", "Messages for workers that were dropped: something in them cannot be encoded."
+    ),
+    Metric("messages_refused", "counter", "Messages of workers that were not understood, and passed over."),
     Metric("link_refused", "counter", "Messages on the link that were not understood, and passed over."),
     Metric("link_dropped", "counter", "Answers on the link dropped: more than link.max_direct waited."),
     Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
@@ -99,14 +103,16 @@ WORKER_METRICS = (
     Metric("throttled", "counter", "Times that a device asked for more than limits allow, and was read again later."),
     Metric("waits", "counter", "Times that input of devices was let gather: worker.wakeup_interval."),
     Metric("connections_failed", "counter", "Devices closed because of an error of the worker."),
-    Metric("words_failed", "counter", "Words of the router that could not be acted on, because of an error."),
+    Metric("messages_failed", "counter", "Messages of the router that could not be acted on, because of an error."),
     Metric("protocol_errors", "counter", "Devices closed for breaking RFC 6455."),
     Metric("slow_closed", "counter", "Devices closed because they did not read what was sent."),
     Metric("timeouts", "counter", "Connections closed because a handshake or hello took too long."),
     Metric("shed", "counter", "Connections closed because a newer one of the same device came."),
     Metric("link_unconfirmed", "gauge", "Batches the router has not confirmed."),
-    Metric("link_refused", "counter", "Messages and words of the router that were not understood, and passed over."),
-    Metric("link_dropped", "counter", "Words that could not be said to the router, and acks given up."),
+    Metric(
+        "link_refused", "counter", "Envelopes and messages of the router that were not understood, and passed over."
+    ),
+    Metric("link_dropped", "counter", "Messages that could not be sent to the router, and acks given up."),
     Metric("gc_pause_max_ms", "gauge", "Longest pause for a garbage collection so far, in ms."),
 )
 
@@ -137,9 +143,9 @@ class RouterCounters:
     waits: int
     deliveries_late: int
     leases_lost: int
-    words_too_long: int
-    words_dropped: int
-    words_refused: int
+    messages_too_long: int
+    messages_dropped: int
+    messages_refused: int
     link_refused: int
     link_dropped: int
     devices_moved: int
@@ -192,7 +198,7 @@ class WorkerCounters:
     throttled: int
     waits: int
     connections_failed: int
-    words_failed: int
+    messages_failed: int
     protocol_errors: int
     slow_closed: int
     timeouts: int

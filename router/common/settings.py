@@ -234,12 +234,15 @@ class LinkOptions(Section):
         ge=0,
     )
     queue_limit: int = option(
-        20_000, "words that may wait for one slow worker; beyond, pushes to it are stored only", unit="words", ge=1
+        20_000,
+        "messages that may wait for one slow worker; beyond, pushes to it are stored only",
+        unit="messages",
+        ge=1,
     )
     high_water: int = option(
         1000,
-        "messages, of a whole wake-up each, that ZeroMQ may hold for one end; beyond, words wait at the other",
-        unit="messages",
+        "envelopes, of a whole wake-up each, that ZeroMQ may hold for one end; beyond, messages wait at the other",
+        unit="envelopes",
         ge=1,
     )
     max_held: int = option(
@@ -267,14 +270,14 @@ class LinkOptions(Section):
     max_unconfirmed: int = option(
         1024, "batches a worker may have unconfirmed before it stops reading from devices", unit="batches", ge=2
     )
-    max_unconfirmed_words: int = option(
-        100_000, "words in those batches before it stops reading from devices", unit="words", ge=1
+    max_unconfirmed_messages: int = option(
+        100_000, "messages in those batches before it stops reading from devices", unit="messages", ge=1
     )
     max_unconfirmed_bytes: int = option(
         4_194_304, "bytes of those batches before it stops reading from devices", unit="bytes", ge=65_536
     )
     max_message_bytes: int = option(
-        67_108_864, "largest message on the link", unit="bytes", ge=65_536, le=2_147_483_647
+        67_108_864, "largest envelope on the link", unit="bytes", ge=65_536, le=2_147_483_647
     )
     max_announced: int = option(
         2_000_000, "devices that one worker may announce before their inboxes have been read", unit="devices", ge=2000

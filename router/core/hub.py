@@ -241,12 +241,12 @@ class Hub:
 
     def _refuse(self, session: WorkerSession, number: int | None, error: Exception) -> None:
         """A message that cannot be acted on costs that message: whoever waits for a reply to it is told."""
-        self.counters.words_refused += 1
+        self.counters.messages_refused += 1
         shard = session.lease.shard
         if isinstance(error, m.MessageError):
-            logs.limited("link.word_refused", at="error", per=str(shard), shard=shard, error=str(error))
+            logs.limited("link.message_refused", at="error", per=str(shard), shard=shard, error=str(error))
         else:
-            logs.limited("link.word_failed", at="error", per=repr(error), shard=shard, exc=error)
+            logs.limited("link.message_failed", at="error", per=repr(error), shard=shard, exc=error)
         session.reply(number, m.FAILED)
 
     # ------------------------------------------------------------------ the supervisor

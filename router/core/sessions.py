@@ -123,7 +123,7 @@ class WorkerSession:
             data = _encoded(self.wire, m.RouterBatch(self.confirmed, self.outbox, self.unkept))
             if data is None:
                 fit = [one for one in self.outbox if _encoded(self.wire, m.RouterBatch(0, [one], [])) is not None]
-                self._sessions.counters.words_dropped += part - len(fit)
+                self._sessions.counters.messages_dropped += part - len(fit)
                 self.outbox = fit
                 continue
             while part and len(data) > limit:
@@ -133,8 +133,8 @@ class WorkerSession:
                 self._part = part
                 return data
             kind, shard = type(self.outbox.pop(0)).__name__, self.lease.shard
-            self._sessions.counters.words_too_long += 1
-            logs.limited("link.word_too_long", at="error", shard=shard, kind=kind, limit=limit)
+            self._sessions.counters.messages_too_long += 1
+            logs.limited("link.message_too_long", at="error", shard=shard, kind=kind, limit=limit)
 
     def sent(self) -> bool:
         """The envelope has gone. Returns: whether that was all."""

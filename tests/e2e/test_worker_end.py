@@ -94,8 +94,8 @@ def alone(folder: Path, **options: Any) -> Iterator[Alone]:
         ends.close()
 
 
-@pytest.mark.parametrize("bound", [{"max_unconfirmed_words": 10}, {"max_unconfirmed_bytes": 65_536}])
-def test_unconfirmed_words_are_bounded_whatever_batches_they_are_in(tmp_path: Path, bound: dict[str, int]) -> None:
+@pytest.mark.parametrize("bound", [{"max_unconfirmed_messages": 10}, {"max_unconfirmed_bytes": 65_536}])
+def test_unconfirmed_messages_are_bounded_whatever_batches_they_are_in(tmp_path: Path, bound: dict[str, int]) -> None:
     with alone(tmp_path, **bound) as ends:
         words = [m.Ack(DEVICE, [("x" * 1000, number)]) for number in range(70)]
         ends.say(*words[:5])
@@ -218,7 +218,7 @@ def test_acks_that_the_store_could_not_keep_are_said_until_it_can(tmp_path: Path
 
 
 def test_acks_that_an_old_router_could_not_keep_are_said_before_the_devices_are_announced(tmp_path: Path) -> None:
-    with alone(tmp_path, max_unconfirmed_words=2) as ends:
+    with alone(tmp_path, max_unconfirmed_messages=2) as ends:
         ends.held = [DEVICE]
         ends.say(m.Ack(DEVICE, [[slot, 5] for slot in "abc"]))
         ends.said(1)

@@ -1461,7 +1461,7 @@ async def test_a_word_that_is_not_our_vocabulary_costs_that_word_only(rig: Rig, 
     asks = {1: m.FAILED} if type(word) is list and word[:2] == array(m.Call, 1) else {}
     assert answers == {70: m.OK, 71: m.OK} | asks
     assert worker.session.confirmed == number
-    assert rig.hub.counters.words_refused == 1
+    assert rig.hub.counters.messages_refused == 1
     # Nothing of it has been acted on.
     assert await rig.inbox(DEVICE) == [("kept", 1)]
     assert (len(rig.hub.map), len(rig.hub.channels)) == (2, 0)

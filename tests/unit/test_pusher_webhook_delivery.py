@@ -163,7 +163,7 @@ async def test_a_client_event(rig: Rig) -> None:
         told = {"name": "client_event", "channel": "presence-a", "event": "client-x", "data": data, "socket_id": "1.2"}
         assert await world.told() == [told if user is None else told | {"user_id": user}]
     worker.say(m.Publish(key, "no frame", 0, "1.2"))
-    assert rig.hub.counters.words_refused == 1
+    assert rig.hub.counters.messages_refused == 1
 
 
 @in_rig()

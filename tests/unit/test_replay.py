@@ -120,7 +120,7 @@ class World:
                 newest = len(self.farm.logs.get(name, ()))
                 assert offset in (newest, None) or (newest == 0 and offset == 0)
             assert len(set(one.unlogged)) == len(one.unlogged)
-        assert self.farm.shard.counters.connections_failed == self.farm.shard.counters.words_failed == 0
+        assert self.farm.shard.counters.connections_failed == self.farm.shard.counters.messages_failed == 0
         assert self.farm.shard.sockets.subscriptions.held_bytes == 0
 
 

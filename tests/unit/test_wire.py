@@ -159,7 +159,7 @@ async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> 
     assert outcome == [0]
     assert sorted(outbox()) == [[40, 8, m.OK, None], [40, 9, m.FAILED, None]]
     assert await rig.inbox(DEVICE) == []
-    assert rig.hub.counters.words_refused == 1
+    assert rig.hub.counters.messages_refused == 1
 
 
 @pytest.mark.parametrize(("highest", "lowest"), [(3, 2), (99, 90), (3, None), (99, None)])

@@ -190,7 +190,7 @@ def test_whatever_comes_between_each_hears_every_event_once_and_knows_the_member
             if not device.parted:
                 assert device.events[-1] == last
                 assert device.members == (members if presence else {})
-        assert shard.counters.connections_failed == shard.counters.words_failed == 0
+        assert shard.counters.connections_failed == shard.counters.messages_failed == 0
         assert shard.sockets.events._fan_outs.memory == 0
     finally:
         shard.close()

@@ -224,7 +224,7 @@ async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path
         rig.push(DEVICE, "last", 1, wait=False)
         await ends.until(lambda: len(ends.heard) == 41)
         assert [one.slot for one in ends.heard] == [*(f"slot-{number}" for number in range(40)), "last"]
-        assert rig.hub.counters.words_too_long == 1
+        assert rig.hub.counters.messages_too_long == 1
         assert rig.hub.counters.leases_lost == 0
         assert ends.worker.joined
 
@@ -316,7 +316,7 @@ async def test_what_cannot_be_packed_is_dropped_and_the_rest_is_said(rig: Rig, t
         rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(1)))
         await ends.until(lambda: len(ends.heard) == 2)
         assert [one.body for one in ends.heard] == ["first", "last"]
-        assert rig.hub.counters.words_dropped == 2
+        assert rig.hub.counters.messages_dropped == 2
         assert rig.hub.counters.leases_lost == 0
 
 
