@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
-from farm.worker.request import READING, Request, Response
-from farm.worker.transports import Transport
-from farm.worker.transports.websocket import WEBSOCKET
+from farm.transports import Transport
+from farm.transports.request import READING, Request, Response
+from farm.transports.websocket import WEBSOCKET
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
 from router.common.item import Item

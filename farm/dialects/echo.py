@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from farm.dialects import Binary, DeviceSide, Dialect, Effects, Session
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.dialects import DialectSpec
 
 SPEC: Final = DialectSpec(name="echo", on=False)

@@ -31,7 +31,7 @@ from farm.dialects import (
     Tick,
     Unsubscribe,
 )
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common import messages as m
 from router.common.answers import Answer
 from router.common.position import LIVE, Last, LogSlice

@@ -29,7 +29,7 @@ from farm.dialects import (
     Session,
     Tick,
 )
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common import messages as m
 from router.common.item import Item
 from router.common.last_seen import stamp

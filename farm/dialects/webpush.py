@@ -31,7 +31,7 @@ from farm.dialects import (
     Effects,
     Session,
 )
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common import messages as m
 from router.common.id_set import HEAD_BYTES, ids
 from router.common.item import Item

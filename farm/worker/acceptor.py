@@ -20,10 +20,10 @@ from typing import Any, Final
 
 from farm.capacity import REFUSAL_ROOM
 from farm.settings import WorkerOptions
+from farm.transports import HTTP, Transport
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.table import Table
-from farm.worker.transports import HTTP, Transport
 from router.common import logs
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller

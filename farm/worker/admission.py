@@ -10,6 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from farm.dialects import Accept, Call, Dialect, Opened
 from farm.settings import WorkerOptions
+from farm.transports import Headers, Transport
+from farm.transports.frames import BINARY
+from farm.transports.request import Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
 from farm.worker.acceptor import Acceptor
 from farm.worker.addresses import client_address
 from farm.worker.attachments import Attachments
@@ -17,15 +20,12 @@ from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
 from farm.worker.fd_passing import FdSender
-from farm.worker.frames import BINARY
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
 from farm.worker.paths import Paths
-from farm.worker.request import Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
 from farm.worker.sniff import ENOUGH
 from farm.worker.socket_ids import SocketIds
-from farm.worker.transports import Headers, Transport
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs

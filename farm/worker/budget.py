@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from farm.transports import Reader
 from farm.worker.connection import Connection
-from farm.worker.transports import Reader
 
 _MESSAGE_BYTES: Final = 100
 """Of a message that waits, beside its payload."""

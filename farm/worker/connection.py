@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from farm.dialects import Session
-from farm.worker.transports import HTTP, Finder, Reader, Transport
+from farm.transports import HTTP, Finder, Reader, Transport
 from farm.worker.wheel import Bucket
 
 HANDSHAKE: Final = 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from farm.transports import Transport
 from farm.worker.connection import Connection
-from farm.worker.transports import Transport
 from router.common.position import LogEvent
 
 

@@ -13,14 +13,14 @@ from typing import Final
 
 from farm.dialects import Dialect, Subscribed
 from farm.settings import WorkerOptions
+from farm.transports.frames import encode_text
+from farm.transports.websocket import WEBSOCKET
 from farm.worker.connection import Connection
 from farm.worker.encoded import Data, Encoded, Frame, by_transport
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
-from farm.worker.frames import encode_text
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
 from farm.worker.log_reads import Recovered
 from farm.worker.subscriptions import Change, Subscriptions
-from farm.worker.transports.websocket import WEBSOCKET
 from router.common import logs
 from router.common import messages as m
 from router.common.close_codes import TRY_LATER

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from farm.transports.request import Refusal, Request
 from farm.worker.link import WorkerLink
-from farm.worker.request import Refusal, Request
 from router.common import health
 from router.common.settings import LinkOptions
 

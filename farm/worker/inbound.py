@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from farm.dialects import Event, Subscribed
 from farm.settings import WorkerOptions
+from farm.transports import Reader
+from farm.transports.frames import BINARY, CLOSE, PING, TEXT
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
-from farm.worker.frames import BINARY, CLOSE, PING, TEXT
 from farm.worker.interest import Interest
 from farm.worker.local_channel import HeldEvent
 from farm.worker.output import Output
-from farm.worker.transports import Reader
 from farm.worker.turns import Turns
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Final
 
 from farm.settings import WorkerOptions
+from farm.transports import HTTP, Finder, Reader
+from farm.transports.request import Refusal
 from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.interest import Interest
-from farm.worker.request import Refusal
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
-from farm.worker.transports import HTTP, Finder, Reader
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs

@@ -12,7 +12,7 @@ from dataclasses import replace
 import msgspec
 
 from farm.dialects import Become, Close, DeviceSide, Dialect, Effects, Session
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common.close_codes import NORMAL
 
 

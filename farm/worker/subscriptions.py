@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from farm.dialects import Subscribe, Subscribed, Subscription
+from farm.transports.websocket import WEBSOCKET
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.local_channel import OPEN, ChannelLog, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
 from farm.worker.log_reads import LogReads, Recovered, caught_up
-from farm.worker.transports.websocket import WEBSOCKET
 from router.common import logs
 from router.common import messages as m
 from router.common.position import Live, Position

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from farm.dialects import Effects
 from farm.settings import WorkerOptions
+from farm.transports.request import Refusal
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, failed
 from farm.worker.keepalive_scan import KeepaliveScan
 from farm.worker.output import Output
-from farm.worker.request import Refusal
 from farm.worker.table import Table
 from farm.worker.turns import Turns
 from farm.worker.wheel import Bucket, Wheel

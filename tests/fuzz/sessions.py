@@ -29,7 +29,7 @@ from farm.dialects import (
     Tick,
     Unsubscribe,
 )
-from farm.worker.request import Request
+from farm.transports.request import Request
 from fuzz.engine import Target
 from fuzz.structures import json_lines
 from router.common import messages as m

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
-from farm.worker.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, unmask
+from farm.transports.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, unmask
 
 MAX_MESSAGE = 100_000
 MAX_FRAGMENTS = 64

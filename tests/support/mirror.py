@@ -12,7 +12,7 @@ from typing import Any, Final
 import websocket
 
 from farm.dialects import Binary, DeviceSide, Dialect, Effects, Session
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.dialects import DialectSpec
 from support.farm_fixture import PATIENCE_S, ROOT, Farm
 

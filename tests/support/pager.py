@@ -20,7 +20,7 @@ from farm.dialects import (
     Effects,
     Session,
 )
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common import messages as m
 from router.common.close_codes import POLICY
 from router.common.item import Item

@@ -26,10 +26,10 @@ from farm.dialects import (
     Subscribed,
     Subscription,
 )
-from farm.worker.frames import TEXT
-from farm.worker.request import Refusal, Request, Response, header_lines, response_head
-from farm.worker.transports import Headers, PeerError, Reader, ResponseHead, Transport
-from farm.worker.transports.websocket import WEBSOCKET
+from farm.transports import Headers, PeerError, Reader, ResponseHead, Transport
+from farm.transports.frames import TEXT
+from farm.transports.request import Refusal, Request, Response, header_lines, response_head
+from farm.transports.websocket import WEBSOCKET
 from router.common import messages as m
 from router.common.close_codes import NORMAL
 from router.common.options import Section, option

@@ -6,7 +6,7 @@ from typing import Any
 
 from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Subscribed, Subscription, Tick, Unsubscribe
 from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.position import LogSlice

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from farm.dialects import Dialect, Effects, Session, Subscribe, Subscribed, Subscription, Unsubscribe
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common.messages import OK, channel_key, channel_label
 from router.common.position import LogEvent, position
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import websocket
 
+from farm.transports.frames import CLOSE
 from farm.worker.connection import CLOSING
-from farm.worker.frames import CLOSE
 from router.common import messages as m
 from router.common.poller import READ
 from router.store.base import Append

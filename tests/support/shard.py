@@ -20,7 +20,7 @@ from farm.dialects import (
     Unsubscribe,
 )
 from farm.settings import LimitOptions, WorkerOptions
-from farm.worker.request import Request
+from farm.transports.request import Request
 from farm.worker.sockets import Sockets
 from router.common import messages as m
 from router.common.metrics import WorkerCounters

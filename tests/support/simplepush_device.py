@@ -6,7 +6,7 @@ from typing import Any
 
 from farm.dialects import REGISTERED, Attach, Become, Call, Close, Context, Effects, Tick
 from farm.dialects.simplepush import SimplePushDialect
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common import messages as m
 from router.common.item import Item
 from router.common.metrics import WorkerCounters

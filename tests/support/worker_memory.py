@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import farm.worker.acceptor
-from farm.worker.frames import BINARY, CLOSE, PING, TEXT
+from farm.transports.frames import BINARY, CLOSE, PING, TEXT
 from router.common import messages as m
 from router.common.poller import INPUT
 from router.common.position import LogEvent

@@ -8,7 +8,7 @@ from support.plain_dialect import MAX_BODY, Plain
 from support.plain_http import Client, get
 from support.shard import Shard
 
-from farm.worker.frames import encode_text
+from farm.transports.frames import encode_text
 from router.common import messages as m
 from router.common.poller import READ
 

@@ -2,7 +2,7 @@
 
 from farm.dialects import Binary, Context
 from farm.dialects.echo import SIDE
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.token import Tokens

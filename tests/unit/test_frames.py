@@ -11,7 +11,7 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from farm.worker.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, short_texts
+from farm.transports.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, short_texts
 from router.common.close_codes import INVALID_PAYLOAD, PROTOCOL_ERROR, TOO_BIG
 
 _pings = st.builds(Ping, payload=st.binary(max_size=125))

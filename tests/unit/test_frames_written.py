@@ -10,7 +10,7 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from farm.worker.frames import (
+from farm.transports.frames import (
     BINARY,
     CLOSE,
     PING,

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from support.common import settings_with
 
+from farm.transports.request import Refusal, Request
 from farm.worker.health import Health
 from farm.worker.link import WorkerLink
-from farm.worker.request import Refusal, Request
 from router.common.health import LEAVING, LIVE, NO_ROOM, NO_ROUTER, READY, STATUS, STORE_REFUSES, page
 from router.common.settings import LinkOptions
 

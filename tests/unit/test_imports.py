@@ -69,13 +69,14 @@ def test_what_both_sides_share_imports_neither() -> None:
 
 
 def test_packages_form_no_circle() -> None:
-    """A package is a folder of the router's, or a module beside them."""
+    """A package is a folder of the router's or the farm's, or a module beside them."""
     graph: dict[str, set[str]] = {}
-    for who, whom in edges("router", at_once=True):
+    for who, whom in (*edges("router", at_once=True), *edges("farm", at_once=True)):
         one, other = (".".join(name.split(".")[:2]) for name in (who, whom))
-        if one != other and is_in(other, "router") and other != "router":
+        if one != other and other.startswith(("router.", "farm.")):
             graph.setdefault(one, set()).add(other)
     assert graph["router.dialects"] >= {"router.common", "router.core", "router.http"}
+    assert graph["farm.worker"] >= {"farm.dialects", "farm.transports"}
     while free := [one for one, others in graph.items() if not others & graph.keys()]:
         for one in free:
             del graph[one]

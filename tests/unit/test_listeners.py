@@ -11,8 +11,8 @@ from support.common import deaf_port, settings_with
 import farm.dialects
 from farm.dialects import DeviceSide, Dialect, FurtherListener, further_listeners, further_ports
 from farm.supervisor.listeners import Listeners
+from farm.transports import HTTP
 from farm.worker.main import matched
-from farm.worker.transports import HTTP
 from router.common.listener import ListenError
 from router.common.options import Section, Settings, option
 from router.common.settings import Listen

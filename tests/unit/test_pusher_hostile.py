@@ -10,7 +10,7 @@ from support.common import settings_with
 from support.hostile import VALUES, Json, Listener, context, is_text, spoiled
 
 from farm.dialects import pusher
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.dialects.pusher.protocol import PusherOptions
 from router.dialects.pusher.signatures import socket_signature, user_signature
 

@@ -12,8 +12,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 from wsproto.events import Request as WsRequest
 
-from farm.worker.request import Refusal, Request, check_origin, check_plain, offered_subprotocols, parse
-from farm.worker.transports.websocket import WEBSOCKET
+from farm.transports.request import Refusal, Request, check_origin, check_plain, offered_subprotocols, parse
+from farm.transports.websocket import WEBSOCKET
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455 section 1.3
 ANSWER = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

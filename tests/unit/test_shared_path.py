@@ -1,7 +1,7 @@
 """Several dialects on one path: the first message says which one a device speaks."""
 
 from farm.dialects import Become, Close, DeviceSide, Dialect, Session
-from farm.worker.request import Request
+from farm.transports.request import Request
 from farm.worker.shared_path import SharedPath, Undecided, by_path
 from router.dialects import DialectSpec
 

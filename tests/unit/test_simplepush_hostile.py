@@ -9,7 +9,7 @@ from support.common import settings_with
 from support.hostile import CHANNEL, REGISTER, UAID, UNREGISTER, VALUES, Json, Listener, context, is_text, spoiled
 
 from farm.dialects import simplepush
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.dialects.simplepush.protocol import SimplePushOptions
 
 MESSAGES: Final[tuple[Json, ...]] = (

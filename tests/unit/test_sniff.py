@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.worker.request import parse
+from farm.transports.request import parse
 from farm.worker.sniff import ENOUGH, for_app_servers
 
 PATHS = (b"/apps", b"/metrics")

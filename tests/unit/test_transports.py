@@ -11,13 +11,13 @@ from wsproto.connection import Connection as WsConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
 
+from farm.transports import HTTP, Finder, Transport
+from farm.transports.frames import BINARY, CLOSE, PING, TEXT
+from farm.transports.request import Request, header_lines, response_head
+from farm.transports.websocket import WEBSOCKET, WebSocket
 from farm.worker.connection import Connection
 from farm.worker.encoded import Encoded, Joined, by_transport, join
 from farm.worker.fanout import FanOuts
-from farm.worker.frames import BINARY, CLOSE, PING, TEXT
-from farm.worker.request import Request, header_lines, response_head
-from farm.worker.transports import HTTP, Finder, Transport
-from farm.worker.transports.websocket import WEBSOCKET, WebSocket
 from router.common.poller import READ
 from router.common.position import LogEvent
 

@@ -9,7 +9,7 @@ from support.common import settings_with
 from support.hostile import CHANNEL, REGISTER, UAID, UNREGISTER, VALUES, Json, Listener, context, is_text, spoiled
 
 from farm.dialects import webpush
-from farm.worker.request import Request
+from farm.transports.request import Request
 from router.dialects.webpush.protocol import WebPushOptions
 
 MESSAGES: Final[tuple[Json, ...]] = (

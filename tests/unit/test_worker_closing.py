@@ -9,7 +9,7 @@ import pytest
 from support.pager import HELLO
 from support.shard import PATIENCE_S, Shard, Talker
 
-from farm.worker.frames import CLOSE, PING, TEXT
+from farm.transports.frames import CLOSE, PING, TEXT
 from router.common.poller import ENDED, INPUT, READ
 
 

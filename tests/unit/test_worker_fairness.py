@@ -13,7 +13,7 @@ from support.shard import PATIENCE_S, ROOM, Shard
 from farm.capacity import REFUSAL_ROOM
 from farm.dialects import DeviceSession
 from farm.settings import WorkerOptions
-from farm.worker.frames import CLOSE
+from farm.transports.frames import CLOSE
 from farm.worker.main import connection_limit
 from farm.worker.rates import Rates
 from router.common import messages as m

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.common import received_by_worker
 from support.shard import NAME, ROOM, Shard, Talker
 
-from farm.worker.frames import CLOSE
+from farm.transports.frames import CLOSE
 from router.common import messages as m
 from router.common.poller import INPUT
 from router.core.address_map import Lease

@@ -8,7 +8,7 @@ import pytest
 from support.pager import CHANNEL, KEY
 from support.shard import DEVICES, NAME, OTHER, ROOM, Shard
 
-from farm.worker.frames import CLOSE
+from farm.transports.frames import CLOSE
 from router.common import messages as m
 from router.common.poller import INPUT, WRITE
 

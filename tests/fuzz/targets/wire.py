@@ -10,14 +10,14 @@ import h11
 from support.common import settings_with
 from support.frames import MAX_MESSAGE, by_oracle, read
 
-import farm.worker.frames
-import farm.worker.request
-import farm.worker.transports.websocket
+import farm.transports.frames
+import farm.transports.request
+import farm.transports.websocket
 import router.common.http_head
 import router.http.http1
-from farm.worker.frames import CLOSE, TEXT, CloseFinder, short_texts
-from farm.worker.request import Refusal
-from farm.worker.transports.websocket import WEBSOCKET
+from farm.transports.frames import CLOSE, TEXT, CloseFinder, short_texts
+from farm.transports.request import Refusal
+from farm.transports.websocket import WEBSOCKET
 from fuzz.engine import Target
 from router.common.close_codes import TOO_BIG
 from router.common.settings import EndpointOptions
@@ -112,13 +112,13 @@ def upgrade(data: bytes) -> None:
 
 def _upgrade(data: bytes, seen: int = 0) -> dict[str, Any] | None:
     try:
-        parsed = farm.worker.request.parse(data, _SMALL, 16, seen)
+        parsed = farm.transports.request.parse(data, _SMALL, 16, seen)
         if parsed is None:
             return None
         request = parsed[0]
         try:
-            farm.worker.request.check_plain(request)
-            farm.worker.request.offered_subprotocols(request)
+            farm.transports.request.check_plain(request)
+            farm.transports.request.offered_subprotocols(request)
             WEBSOCKET.check(request)
             assert WEBSOCKET.head(request, None, ()).startswith(b"HTTP/1.1 101 ")
         except Refusal as refusal:
@@ -261,11 +261,11 @@ _REQUESTS = (
 )
 
 TARGETS = (
-    Target("frames", frames, (farm.worker.frames,), _FRAMES, words=_FRAMES),
+    Target("frames", frames, (farm.transports.frames,), _FRAMES, words=_FRAMES),
     Target(
         "upgrade",
         upgrade,
-        (farm.worker.request, farm.worker.transports.websocket, router.common.http_head),
+        (farm.transports.request, farm.transports.websocket, router.common.http_head),
         (_UPGRADE, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
         _HEADERS,
     ),

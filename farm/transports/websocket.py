@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from hashlib import sha1
 from typing import Final
 
-from farm.worker.frames import (
+from farm.transports import Headers, Reader, Transport
+from farm.transports.frames import (
     BINARY,
     CLOSE,
     PING,
@@ -20,8 +21,7 @@ from farm.worker.frames import (
     encode_text,
     short_texts,
 )
-from farm.worker.request import Refusal, Request, header_lines
-from farm.worker.transports import Headers, Reader, Transport
+from farm.transports.request import Refusal, Request, header_lines
 from router.common.http_head import END, has_token
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

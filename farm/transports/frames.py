@@ -12,7 +12,7 @@ from typing import Final
 
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
-from farm.worker.transports import Finder, PeerError, Reader
+from farm.transports import Finder, PeerError, Reader
 from router.common.close_codes import NO_STATUS, PROTOCOL_ERROR, TOO_BIG
 
 TEXT: Final = 0x1

@@ -3,7 +3,7 @@
 What a connection has of it is one reference, `connection.transport`; what is incomplete is a `Reader` in
 `connection.reader`, and only for as long as it is. Sessions and fan-outs do not know which transport it is.
 
-Messages of a peer are pairs (kind, payload); a kind is an opcode of RFC 6455 (`farm.worker.frames`), also where the
+Messages of a peer are pairs (kind, payload); a kind is an opcode of RFC 6455 (`farm.transports.frames`), also where the
 transport has no frames: TEXT and BINARY are for the session, PING is answered with `pong`, CLOSE with `close_reply`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from farm.worker.request import Refusal, Request, parse
+from farm.transports.request import Refusal, Request, parse
 from router.common.position import LogEvent
 
 Headers = Sequence[tuple[str, str]]
