@@ -19,10 +19,11 @@ HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT)
 TABLES: Final = [*HOUSE, *(table for spec in specs() for table in spec.answers)]
 
 
-def statuses(folder: str, callables: set[str]) -> set[int]:
-    """The HTTP errors that the code of a folder, and the parser of heads, gives to one of these."""
+def statuses(folders: tuple[str, ...], callables: set[str]) -> set[int]:
+    """The HTTP errors that the code of some folders, and the parser of heads, gives to one of these."""
     found = set()
-    for path in [*(ROOT / folder).rglob("*.py"), ROOT / "router" / "common" / "http_head.py"]:
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for path in [*paths, ROOT / "router" / "common" / "http_head.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args and isinstance(first := node.args[0], ast.Constant):
                 name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
@@ -32,15 +33,17 @@ def statuses(folder: str, callables: set[str]) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("table", "folder", "callables"),
+    ("table", "folders", "callables"),
     [
-        (refusals.DEVICE_PORT, "farm/worker", {"Refusal", "HeadError"}),
-        (refusals.ROUTER_PORT, "router/http", {"HeadError", "give_up", "Response"}),
+        (refusals.DEVICE_PORT, ("farm/worker", "farm/transports"), {"Refusal", "HeadError"}),
+        (refusals.ROUTER_PORT, ("router/http",), {"HeadError", "give_up", "Response"}),
     ],
 )
-def test_the_ports_refuse_with_what_stands_in_their_tables(table: Table, folder: str, callables: set[str]) -> None:
+def test_the_ports_refuse_with_what_stands_in_their_tables(
+    table: Table, folders: tuple[str, ...], callables: set[str]
+) -> None:
     listed = {row.status for row in table.rows if isinstance(row, Answer)}
-    assert statuses(folder, callables) | {405} == listed  # health pages have theirs from elsewhere
+    assert statuses(folders, callables) | {405} == listed  # health pages have theirs from elsewhere
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)
