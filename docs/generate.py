@@ -156,7 +156,7 @@ def log_events_page() -> str:
     )
 
 
-HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT)
+HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT, refusals.LINK)
 
 
 def _answer_rows(table: Table) -> Iterator[tuple[str, ...]]:

@@ -1,10 +1,11 @@
-"""HTTP errors that the ports themselves answer with, whatever the dialect: one row a status. A test holds them against
-the code, which says more particularly what is wrong."""
+"""What the ports themselves refuse with, whatever the dialect: one row a status of HTTP, which a test holds against the
+code; it says more particularly what is wrong. And how the router refuses on the link."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from router.common import messages as v
 from router.common.answers import Answer, Side, Table
 
 _MEND: Final = "Does not send it again: the request is wrong."
@@ -68,4 +69,28 @@ ROUTER_PORT: Final = _table(
         )
     },
     "router",
+)
+
+LINK: Final = Table(
+    "Replies of the router on the link, and results of workers",
+    (
+        Answer(
+            0,
+            "UNKNOWN: the record that a device's ATTACH needs is not there",
+            "Gives the device a fresh ID.",
+            "",
+            v.UNKNOWN,
+        ),
+        Answer(0, "FAILED: the store could not do it", "Refuses the command, or closes.", "", v.FAILED),
+        Answer(0, "FULL: the record or the channel has as many members as it may", "Refuses the command.", "", v.FULL),
+        Answer(0, "MOVED: there is a newer connection of the device", "Closes this one.", "", v.MOVED),
+        Answer(
+            0,
+            "NOT_HERE: a worker has no such device, or it does not read",
+            "Keeps the message.",
+            "deliveries_missed",
+            v.NOT_HERE,
+        ),
+    ),
+    "worker",
 )

@@ -15,7 +15,7 @@ from router.common.answers import Answer, CloseCode, Table
 from router.dialects import all_metrics
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT)
+HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT, refusals.LINK)
 TABLES: Final = [*HOUSE, *(table for spec in specs() for table in spec.answers)]
 
 
