@@ -1,6 +1,6 @@
 """The router's end of the link: one ROUTER socket over ipc, drained and filled by whoever calls `pump`.
 
-ZMQ_FD is edge-triggered: after any send or receive something may wait of which it will never tell again. So there is
+ZMQ_FD is edge-triggered: after any send or receive something may wait that it will never report again. So there is
 one place that touches the socket, and it goes on until receiving would block and everything sendable is sent.
 """
 
@@ -18,10 +18,10 @@ from router.core.hub import Hub
 from router.core.sessions import WorkerSession
 
 _PUMP_S = 0.02
-"""So long workers are heard without end, while they say much: then app servers and the clock have a turn."""
+"""So long envelopes are received without end, while there are many: then app servers and the clock have a turn."""
 _PUMP_LEAST = 16
-"""So many messages are heard even if that has taken longer: where this process has to wait for a core, the time that
-passes says little of the work, and a turn costs as much as several messages."""
+"""So many envelopes are received even if that has taken longer: where this process has to wait for a core, the time
+that passes shows little of the work, and a turn costs as much as several envelopes."""
 # As plain integers: pyzmq's flags are enums, and combining them costs more than sending.
 _NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS = int(zmq.EVENTS)
@@ -36,9 +36,9 @@ class RouterLink:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str, hub: Hub, options: LinkOptions) -> None:
         self._hub = hub
         self.behind = False
-        """Whether there may be more to hear. The descriptor does not tell of what came before."""
+        """Whether there may be more to receive. The descriptor does not report what came before."""
         self.heard_until = monotonic()
-        """When there was nothing that had not been heard."""
+        """When there was nothing that had not been received."""
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -53,7 +53,7 @@ class RouterLink:
         self.fileno: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
 
     def pump(self) -> None:
-        """Send what there is, then hear what there is, until neither is left or time is up: then it is `behind`."""
+        """Send what there is, then receive what there is, until neither is left or time is up: then it is `behind`."""
         self.send()
         until = monotonic() + _PUMP_S
         while self._receive(until):
@@ -63,7 +63,7 @@ class RouterLink:
                 return
 
     def _receive(self, until: float) -> bool:
-        heard = self.behind = False
+        received = self.behind = False
         receive, get, hub = self._socket.recv, self._socket.get, self._hub
         sessions = hub.sessions
         now = monotonic()
@@ -72,7 +72,7 @@ class RouterLink:
         while get(_EVENTS) & _POLLIN:  # type: ignore[operator]
             identity = receive(_NOBLOCK)
             data = receive(_NOBLOCK) if get(_RCVMORE) else b""  # the parts of a message come together
-            heard = True
+            received = True
             if get(_RCVMORE):
                 while get(_RCVMORE):
                     receive(_NOBLOCK)
@@ -95,7 +95,7 @@ class RouterLink:
                 self.behind = True
                 return True
         self.heard_until = now
-        return heard
+        return received
 
     def send(self) -> None:
         """Send what there is. What arrives meanwhile has to be pumped all the same.

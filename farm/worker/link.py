@@ -1,9 +1,9 @@
 """A worker's end of the link: one DEALER socket; batches are kept until the router says that they are durable.
 
-When the router is another one, or has forgotten us, everything unconfirmed is said again, and then all that we hold.
+When the router is another one, or has forgotten us, everything unconfirmed is sent again, and then all that we hold.
 So nothing a device was promised depends on one router's life.
 
-Acknowledgements that the store could not keep are said again until it can; until then what they are of is not handed
+Acknowledgements that the store could not keep are sent again until it can; until then what they are of is not handed
 over when a router reads it from the store: the device has had it.
 """
 
@@ -26,9 +26,9 @@ _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
 _RCVMORE = int(zmq.RCVMORE)
 _PUMP_S = 0.02
-"""So long the router is heard without end, while it says much: then devices and the clock have a turn."""
+"""So long the router's envelopes are received while there are many: then devices and the clock have a turn."""
 _ACKS_AGAIN = 1000
-"""So many acknowledgements that the store could not keep are said again at a time."""
+"""So many acknowledgements that the store could not keep are sent again at a time."""
 _REFUSED_RETRY_S = 5.0
 """A router that speaks no version of ours is asked again after this time."""
 _RECONNECT_MS = 50
@@ -66,22 +66,22 @@ class WorkerLink:
         self.messages: list[m.ToRouter] = []  # always this list: whoever sends something appends to it
         self.joined = False
         self.behind = False
-        """Whether there may be more to hear. The descriptor does not tell of what came before."""
+        """Whether there may be more to receive. The descriptor does not report what came before."""
         self.last_heard = monotonic()
         self._joining = False
         self._retry_at = 0.0  # no READY before that
         self._sequence = 0
         self._announced = 0  # the batch with the last ANNOUNCE
-        self._unconfirmed: deque[tuple[int, bytes, int, float]] = deque()  # sequence, batch, words in it, since when
+        self._unconfirmed: deque[tuple[int, bytes, int, float]] = deque()  # sequence, batch, messages in it, since when
         self._unconfirmed_messages = 0
         self._unconfirmed_bytes = 0
         self._unkept: dict[tuple[bytes, str], int] = {}  # acknowledged, and the store could not keep that
-        self._again: tuple[int, list[tuple[tuple[bytes, str], int]]] | None = None  # the batch that says some again
+        self._again: tuple[int, list[tuple[tuple[bytes, str], int]]] | None = None  # the batch that has some again
         self._unsent_calls: list[m.ToWorker] = []  # replies to calls that could not be sent
         self.refused = 0
-        """Messages and words of the router that were not understood."""
+        """Envelopes and messages of the router that were not understood."""
         self.dropped = 0
-        """Words that could not be said, and acknowledgements given up."""
+        """Messages that could not be sent, and acknowledgements given up."""
         self._unsent: deque[bytes] = deque()
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, b"w" + incarnation)
@@ -107,9 +107,9 @@ class WorkerLink:
 
     @property
     def saturated(self) -> bool:
-        """Whether devices must not say more: too much is unconfirmed, or the router looks up what waits for them.
+        """Whether devices must not send more: too much is unconfirmed, or the router looks up what waits for them.
 
-        An ack that is said while it looks would cross with the item on its way here, which would go out again.
+        An ack that is sent while it looks would cross with the item on its way here, which would go out again.
         """
         unconfirmed, options = self._unconfirmed, self._options
         if not unconfirmed:
@@ -122,7 +122,7 @@ class WorkerLink:
         )
 
     def pump(self) -> None:
-        """Send what there is, then hear what there is, until neither is left or time is up: then we are `behind`."""
+        """Send what there is, then receive what there is, until neither is left or time is up: then we are `behind`."""
         self._send()
         until = monotonic() + _PUMP_S
         while self._receive(until):
@@ -148,7 +148,7 @@ class WorkerLink:
         sequence = self._sequence + 1
         try:
             batch = self._wire.encode(m.WorkerBatch(sequence, messages))
-        except Exception as error:  # something in it cannot be encoded: half a character, say
+        except Exception as error:  # something in it cannot be encoded: half a character, for example
             if len(messages) > 1:
                 for message in messages:
                     self._enqueue([message])
@@ -177,21 +177,21 @@ class WorkerLink:
             self._unsent.append(batch)
 
     def _drop(self, message: m.ToRouter, why: str) -> None:
-        """It cannot be sent. Whoever waits for its reply is told that it failed."""
+        """It cannot be sent. Whoever waits for its reply gets FAILED."""
         self.dropped += 1
         logs.limited("link.message_dropped", at="error", per=why, kind=type(message).__name__, why=why)
         if isinstance(message, m.Call):
             self._unsent_calls.append(m.Reply(message.number, m.FAILED, None))
 
     def _receive(self, until: float) -> bool:
-        heard = self.behind = False
+        received = self.behind = False
         # Asked before each receive, because an exception for "nothing there" costs more than the question.
         while self._socket.get(_EVENTS) & _POLLIN:  # type: ignore[operator]
             data = self._socket.recv(_NOBLOCK)
             while self._socket.get(_RCVMORE):  # a message of ours is one part
                 self._socket.recv(_NOBLOCK)
                 data = b""
-            heard = True
+            received = True
             try:
                 self._envelope(self._wire.of_router(data, self._options.max_message_bytes))
             except m.MessageError as error:
@@ -200,7 +200,7 @@ class WorkerLink:
             if now >= until:
                 self.behind = True
                 break
-        return heard
+        return received
 
     def _refused(self, error: m.MessageError) -> None:
         self.refused += 1
@@ -225,8 +225,8 @@ class WorkerLink:
     def _confirm(self, confirmed: int) -> None:
         unconfirmed = self._unconfirmed
         while unconfirmed and unconfirmed[0][0] <= confirmed:
-            _, batch, words, _ = unconfirmed.popleft()
-            self._unconfirmed_messages -= words
+            _, batch, messages, _ = unconfirmed.popleft()
+            self._unconfirmed_messages -= messages
             self._unconfirmed_bytes -= len(batch)
         if self._again is not None and self._again[0] <= confirmed:
             for name, version in self._again[1]:  # they are kept now
@@ -322,7 +322,7 @@ class WorkerLink:
         self._speak(version)
         self._joining = False
         self.joined = True
-        # First what was said and not confirmed, acks among it; then what is held: the router answers that with
+        # First what was sent and not confirmed, acks among it; then what is held: the router answers that with
         # what waits in the store, which must not be what was acknowledged already.
         self._unsent.clear()
         self._unsent.extend(batch for _, batch, _, _ in self._unconfirmed)
@@ -339,7 +339,7 @@ class WorkerLink:
             self._announced = self._sequence
 
     def beat(self, snapshot: dict[str, float]) -> None:
-        """Tell the router that we live. Not kept: the next one says it again."""
+        """Let the router know that this worker lives. Not kept: another one follows."""
         if self._unkept and self._again is None and self.joined and not self.saturated:
             self._acks_again(_ACKS_AGAIN)
         if not self._unsent and not self._joining:

@@ -5,7 +5,7 @@ and then has the fields in their order. Two of them, the batches, carry **messag
 `router.common.wire` makes bytes of envelopes and envelopes of bytes, and holds what comes from the other end against
 the types here, once: after that nothing of the wrong kind is found in a table or in the store.
 
-A worker sends READY first, and again when the router says REJOIN or is another one. After WELCOME it announces what it
+A worker sends READY first, and again when the router sends REJOIN or is another one. After WELCOME it announces what it
 holds, and repeats the batches that are not confirmed. So every message may be received twice.
 
 A **call** is a request with the worker's number for it; exactly one REPLY with that number comes back. A request that
@@ -322,7 +322,7 @@ class Reply(Message, tag=40):
 
 
 class Deliver(Message, tag=41):
-    """A message for a device. With a number (else 0) RESULT is to say what became of it."""
+    """A message for a device. With a number (else 0) RESULT is to report what became of it."""
 
     number: Number
     device: Key

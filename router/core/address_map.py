@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 STRETCH_MS: Final = 50
-"""Devices that a lease came to hold within this time are said to have come at once."""
+"""Devices that a lease came to hold within this time count as having come at once."""
 
 
 class Lease:
@@ -77,7 +77,7 @@ class AddressMap:
     def attach(self, key: bytes, lease: Lease, since: int = 0) -> Lease | None:
         """The newest connection wins: `lease` holds the device from now on. since: when (ms) it came to hold it.
 
-        Returns: another live lease that held it until now, which must be told; None if there is none.
+        Returns: another live lease that held it until now, to which DISCONNECT must be sent; None if there is none.
         """
         before = self.device(key)
         stay = lease.stay

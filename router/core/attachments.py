@@ -161,7 +161,7 @@ class Attachments:
         return None if lease is None else self._sessions.of(lease)
 
     def _take(self, session: WorkerSession, device: bytes, since: int) -> bool:
-        """The device is this session's now, since then, and whoever held it is told; unless that is the younger one."""
+        """The device is this session's now, since then, and its holder gets DISCONNECT; unless that is younger."""
         if self._map.device(device) is not None and self._map.since(device) > since:
             return False
         before = self._map.attach(device, session.lease, since)

@@ -66,7 +66,7 @@ class Outcome:
 
 
 def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None:
-    """Tell everybody. One who raises is logged; the others hear all the same.
+    """Call everybody back. A callback that raises is logged; the others are called all the same.
 
     gone: removals that are still to be made, so what they name is given to nobody.
     """
@@ -79,31 +79,31 @@ def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None
             _defect(error)
     for device, most, inbox_done in batch.inboxes:
         items = _part(_left(device, results.inboxes.get(device, []), gone), most)
-        _tell(inbox_done, FAILED if device in unreadable else status, items)
+        _call(inbox_done, FAILED if device in unreadable else status, items)
     for devices, many_done in batch.many:
         found = {
             device: _left(device, results.inboxes[device], gone) for device in devices if device in results.inboxes
         }
         many_status = FAILED if results.failed and not results.failed.isdisjoint(devices) else status
-        _tell(many_done, many_status, {device: _part(items, EVERYTHING) for device, items in found.items() if items})
+        _call(many_done, many_status, {device: _part(items, EVERYTHING) for device, items in found.items() if items})
     for record_key, record_done in batch.records:
-        _tell(record_done, FAILED if record_key in unreadable else status, results.records.get(record_key))
+        _call(record_done, FAILED if record_key in unreadable else status, results.records.get(record_key))
     ends = results.appended or [None] * len(batch.appends)
     for place, (end, append_done) in enumerate(zip(ends, batch.appends, strict=True)):
         if append_done is not None:
-            _tell(append_done, FAILED if ("log", place) in bad else status, end)
+            _call(append_done, FAILED if ("log", place) in bad else status, end)
     for name, log_done in batch.logs:  # behind the events that were read with it
-        _tell(log_done, FAILED if name in unreadable else status, results.logs.get(name))
+        _call(log_done, FAILED if name in unreadable else status, results.logs.get(name))
     changes: list[Changed | None] = [*results.changes] or [None] * len(batch.changes)
     for place, (changed, change_done) in enumerate(zip(changes, batch.changes, strict=True)):
         if change_done is not None:
-            _tell(change_done, FAILED if ("change", place) in bad else status, changed)
+            _call(change_done, FAILED if ("change", place) in bad else status, changed)
     for commit_done in batch.commits:
-        _tell(commit_done, status if status != OK else outcome.commits)
+        _call(commit_done, status if status != OK else outcome.commits)
 
 
 def note_failed(batch: Batch, outcome: Outcome) -> None:
-    """Enter what the store says of keys that have failed where it is looked for: by item, record, log and change."""
+    """Enter the keys that failed in the store where they are looked for: by item, record, log and change."""
     failed, writes, reads = outcome.results.failed, batch.writes, batch.reads
     outcome.bad.update(key for key in writes.puts if key[0] in failed)
     outcome.bad.update(("change", place) for place, (name, _) in enumerate(writes.changes) if name[1] in failed)
@@ -115,9 +115,9 @@ def note_failed(batch: Batch, outcome: Outcome) -> None:
     outcome.commits = FAILED
 
 
-def _tell(done: Callable[..., None], *heard: Any) -> None:
+def _call(done: Callable[..., None], *found: Any) -> None:
     try:
-        done(*heard)
+        done(*found)
     except Exception as error:
         _defect(error)
 

@@ -30,16 +30,16 @@ _out = msgspec.json.Encoder(order="sorted")
 
 
 class Broadcasts:
-    """All of them. `tell_all` sends a message to every worker. `most` of them there may be, in all spaces;
+    """All of them. `send_all` sends a message to every worker. `most` of them there may be, in all spaces;
     `most_changes` may wait for their turn, more are answered with FAILED."""
 
     def __init__(
-        self, committer: GroupCommitter, most: int, most_changes: int, tell_all: Callable[[m.ToWorker], None]
+        self, committer: GroupCommitter, most: int, most_changes: int, send_all: Callable[[m.ToWorker], None]
     ) -> None:
         self._committer = committer
         self._most = most
         self._most_changes = most_changes
-        self._tell_all = tell_all
+        self._send_all = send_all
         self._broadcasts: _Spaces | None = None  # None: not read yet
         self._failed = False
         self._asks: deque[_Ask] = deque()
@@ -60,7 +60,7 @@ class Broadcasts:
                 logs.error("broadcasts.not_understood", error=str(error))
         self._broadcasts = broadcasts
         for message in self.messages():
-            self._tell_all(message)
+            self._send_all(message)
 
     def tick(self) -> None:
         """To be called a few times a second."""
@@ -69,7 +69,7 @@ class Broadcasts:
             self.load()
 
     def messages(self) -> Iterator[m.ToWorker]:
-        """What is said to a worker that has joined: nothing while they are not known, all of them later."""
+        """What is sent to a worker that has joined: nothing while they are not known, all of them later."""
         if self._broadcasts is None:
             return
         for space, broadcasts in self._broadcasts.items():
@@ -127,7 +127,7 @@ class Broadcasts:
         space, key, value, answer = self._asks.popleft()
         if status == m.OK:
             self._broadcasts = changed
-            self._tell_all(m.Broadcast(space, key, value))
+            self._send_all(m.Broadcast(space, key, value))
         self._answer(space, status, answer)
         self._next()
 

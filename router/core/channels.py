@@ -6,10 +6,10 @@ Two rules keep presence right:
 
 1. A user is a member as long as some lease holds him. What a dead lease held goes `member_grace` after its death,
    a part at each tick, so that who comes back at once, on whatever shard, has never gone.
-2. After a restart this is rebuilt by what workers announce. Until all of them have had the time for it, nobody is said
-   to have left a channel that was announced; then everyone is told who is there, and finds out by himself.
+2. After a restart this is rebuilt by what workers announce. Until all of them have had the time for it, nobody counts
+   as having left a channel that was announced; then every worker is sent who is there, and compares.
 
-Workers know the members of their channels, and compare: to tell them something twice does no harm.
+Workers know the members of their channels, and compare: to send them something twice does no harm.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from router.core.address_map import Lease
 _REAP_STEP = 10_000
 """Channels of dead leases that are looked at in one tick."""
 _WHOLE_STEP = 5_000
-"""Members that are told in one tick to those who have to compare."""
+"""Members that are sent in one tick to workers that have to compare."""
 
-Tell = Callable[[Lease, m.ToWorker], None]
+Offer = Callable[[Lease, m.ToWorker], None]
 
 
 class Observer(Protocol):
-    """Who wants to know of what happens in a dialect's channels, for webhooks say. `label` is the channel's."""
+    """What wants to know of what happens in a dialect's channels, webhooks for example. `label` is the channel's."""
 
     def occupied(self, label: str) -> None:
         """It has its first subscriber."""
@@ -39,7 +39,7 @@ class Observer(Protocol):
         """Its last one has gone."""
 
     def counted(self, label: str, subscribers: int) -> None:
-        """It has so many, more or fewer than before; while many come and go said about once a second a shard."""
+        """It has so many, more or fewer than before; called about once a second a shard while many come and go."""
 
     def entered(self, label: str, user: str) -> None:
         """The user is a member now."""
@@ -51,7 +51,7 @@ class Observer(Protocol):
         """A device has published this."""
 
     def happened(self, label: str, what: str, detail: str) -> None:
-        """A session told it by HAPPENED."""
+        """A session sent it as HAPPENED."""
 
 
 class Member:
@@ -67,7 +67,7 @@ class Member:
 class Channel:
     """A channel with subscribers. There may be very many, nearly all of them on one shard."""
 
-    __slots__ = ("_counts", "announced", "application", "key", "leases", "members", "name", "told", "unsaid")
+    __slots__ = ("_counts", "announced", "application", "informed", "key", "leases", "members", "name", "unsaid")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -76,7 +76,7 @@ class Channel:
         self.leases: tuple[Lease, ...] = ()
         self._counts: tuple[int, ...] = ()  # subscribers on each
         self.members: dict[str, Member] | None = None  # for presence
-        self.told: tuple[Lease, ...] = ()  # who was given all members, and hears every change since
+        self.informed: tuple[Lease, ...] = ()  # which were sent all members, and are sent every change since
         self.announced = False  # in the time after a restart, so that others may hold it of whom we don't know yet
         self.unsaid: set[str] | None = None  # who has left in that time, as far as we know
 
@@ -107,15 +107,15 @@ class Channel:
         at = self.leases.index(lease)
         self.leases = self.leases[:at] + self.leases[at + 1 :]
         self._counts = self._counts[:at] + self._counts[at + 1 :]
-        if self.told:
-            self.told = tuple(other for other in self.told if other is not lease)
+        if self.informed:
+            self.informed = tuple(other for other in self.informed if other is not lease)
 
 
 class Channels:
-    """All of them. `tell` is given messages for leases; `grace` and `settled` (when all must have announced) in s."""
+    """All of them. `offer` is given messages for leases; `grace` and `settled` (when all must have announced) in s."""
 
-    def __init__(self, tell: Tell, grace: float, settled: float, monotonic: Callable[[], float]) -> None:
-        self._tell = tell
+    def __init__(self, offer: Offer, grace: float, settled: float, monotonic: Callable[[], float]) -> None:
+        self._offer = offer
         self._grace = grace
         self._settled = settled
         self._settling = True
@@ -126,7 +126,7 @@ class Channels:
         self._held: dict[Lease, set[Channel]] = {}
         self._dead: deque[tuple[float, Lease]] = deque()
         self._announced: list[Channel] = []
-        self._whole: deque[tuple[Channel, Lease | None]] = deque()  # whom to tell all members; None: every lease
+        self._whole: deque[tuple[Channel, Lease | None]] = deque()  # which is sent all members; None: every lease
         self._observers: dict[str, Observer] = {}
         self.member_count = 0
 
@@ -158,7 +158,7 @@ class Channels:
                 yield name
 
     def observe(self, dialect: str, observer: Observer) -> None:
-        """Have this one told of the channels of a dialect."""
+        """Have this one called for what happens in the channels of a dialect."""
         self._observers[dialect] = observer
 
     def observer(self, label: str) -> Observer | None:
@@ -211,18 +211,18 @@ class Channels:
         if present:
             if new:
                 self._entered(channel, new)
-            self._whole.append((channel, lease))  # what it was not told while it was lost
+            self._whole.append((channel, lease))  # what it was not sent while it was lost
 
     # ------------------------------------------------------------------ presence
 
     def enter(self, key: bytes, user: str, info: str, most: int, lease: Lease) -> dict[str, str] | None:
         """The user's first socket on this lease. Returns: all members, or himself if the lease has been given all and
-        hears of every change since; None: there are `most` already.
+        is sent every change since; None: there are `most` already.
 
         To give all to everyone who comes would cost the square of their number when very many come at once.
         """
         channel = self._channel(key, "")
-        if lease not in channel.leases:  # said again to another router, before the channel is announced
+        if lease not in channel.leases:  # sent again to another router, before the channel is announced
             self._hold(channel, lease, 1)
         members = channel.members
         if members is None:
@@ -231,9 +231,9 @@ class Channels:
             return None
         if self._add(channel, user, info, lease):
             self._entered(channel, [(user, info)])
-        if lease in channel.told:
+        if lease in channel.informed:
             return {user: members[user].info}
-        channel.told = (*channel.told, lease)
+        channel.informed = (*channel.informed, lease)
         return self.members(key)
 
     def exit(self, key: bytes, user: str, lease: Lease) -> None:
@@ -270,13 +270,13 @@ class Channels:
 
     def _entered(self, channel: Channel, new: list[tuple[str, str]]) -> None:
         if channel.unsaid:
-            # Of those nobody has been told that they had gone.
+            # No worker has been sent that these had gone.
             known = channel.unsaid.intersection(user for user, _ in new)
             channel.unsaid -= known
             new = [(user, info) for user, info in new if user not in known]
             if not new:
                 return
-        self._say(channel, m.Members(channel.key, False, new, []))
+        self._send(channel, m.Members(channel.key, False, new, []))
         if (observer := self.observer(channel.label)) is not None:
             for user, _ in new:
                 observer.entered(channel.label, user)
@@ -285,15 +285,15 @@ class Channels:
         if self._settling and channel.announced:
             channel.unsaid = (channel.unsaid or set()).union(gone)
             return
-        self._say(channel, m.Members(channel.key, False, [], gone))
+        self._send(channel, m.Members(channel.key, False, [], gone))
         if (observer := self.observer(channel.label)) is not None:
             for user in gone:
                 observer.left(channel.label, user)
 
-    def _say(self, channel: Channel, message: m.ToWorker) -> None:
+    def _send(self, channel: Channel, message: m.ToWorker) -> None:
         for lease in channel.leases:
             if lease.alive:
-                self._tell(lease, message)
+                self._offer(lease, message)
 
     # ------------------------------------------------------------------ the table
 
@@ -372,7 +372,7 @@ class Channels:
         self._reap(now)
         budget = _WHOLE_STEP
         while self._whole and budget > 0:
-            budget -= self._say_whole(*self._whole.popleft())
+            budget -= self._send_whole(*self._whole.popleft())
 
     def _settle(self) -> None:
         """All workers have announced what they hold: from now on, who is not known is not there."""
@@ -401,15 +401,15 @@ class Channels:
                 del self._held[lease]
                 self._dead.popleft()
 
-    def _say_whole(self, channel: Channel, lease: Lease | None) -> int:
+    def _send_whole(self, channel: Channel, lease: Lease | None) -> int:
         """Returns: how much of a tick that was."""
         if self._channels.get(channel.key) is not channel:
             return 1
         members = [(user, member.info) for user, member in (channel.members or {}).items()]
         message = m.Members(channel.key, True, members, [])
         if lease is None:
-            self._say(channel, message)
+            self._send(channel, message)
             return 1 + len(members) * len(channel.leases)
         if lease.alive and lease in channel.leases:
-            self._tell(lease, message)
+            self._offer(lease, message)
         return 1 + len(members)

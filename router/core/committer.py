@@ -1,7 +1,7 @@
 """The committer: many small writes and reads become one group commit after another.
 
-Whoever wants something kept says so without waiting and gives a callback; the committer merges what concerns the same
-slot, hands the whole batch to the store, and calls back when it is durable. While one commit is under way the next
+Whoever wants something kept asks for it without waiting and gives a callback; the committer merges what concerns the
+same slot, hands the whole batch to the store, and calls back when it is durable. While one commit is under way the next
 batch fills. Order is kept: a read sees every write asked for before it.
 
 A message that is acknowledged before its batch is committed never reaches the disk: nobody needs it any more.
@@ -15,7 +15,7 @@ What can go wrong
 - A callback raises: that is logged, and the others are called.
 
 App servers are refused by how much of theirs waits, and only by that. What waits for workers is bounded by the
-workers: they stop reading from their devices when too much of what they said is not confirmed. And a device that
+workers: they stop reading from their devices when too much of what they sent is not confirmed. And a device that
 acknowledges without end has a share of each commit: what is beyond goes with the next ones, which others pass by.
 """
 
@@ -386,7 +386,7 @@ class GroupCommitter:
         return batch
 
     def _next_of(self, device: bytes, weight: int = 1) -> Batch:
-        """The same, but not before what the device has said already."""
+        """The same, but not before what the device has sent already."""
         batch = self._next(0)
         late = self._late.get(device)
         return self._weighed(late if late is not None and late.number > batch.number else batch, weight)

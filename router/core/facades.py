@@ -71,7 +71,7 @@ class Logs:
 
     def append(self, event: Append, done: Callable[[int, AfterOffset | None], None]) -> None:
         """Append an event; `done` gets status and the position after it, None where it is refused. Subscribers are not
-        told of it: see `Messages.publish`.
+        sent it: see `Messages.publish`.
 
         Raises: ValueError for an event that no log can hold.
         """

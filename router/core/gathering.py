@@ -19,7 +19,7 @@ ENOUGH: Final = 16
 LIKELY: Final = 2.0
 """So many pushes must be expected in the longest wait: then that one comes is nearly certain."""
 RATE_WINDOW_S: Final = 0.01
-"""Pushes are counted for so long before it is said how many come in a second."""
+"""Pushes are counted for so long before their number in a second is known."""
 LATELY_S: Final = 0.1
 
 

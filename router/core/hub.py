@@ -135,7 +135,7 @@ class Hub:
         return self.sessions.take_direct()
 
     def outgoing(self) -> Sequence[WorkerSession]:
-        """Sessions with something to send. The link sends their envelopes, and says of each that it is `drained` or
+        """Sessions with something to send. The link sends their envelopes, and reports of each that it is `drained` or
         `lost`, or that it is blocked. Those that have overflowed end first."""
         dirty = self.sessions.dirty
         if not dirty:
@@ -240,7 +240,7 @@ class Hub:
         self._refuse(session, message.number, m.MessageError(message.error))
 
     def _refuse(self, session: WorkerSession, number: int | None, error: Exception) -> None:
-        """A message that cannot be acted on costs that message: whoever waits for a reply to it is told."""
+        """A message that cannot be acted on costs that message: whoever waits for a reply to it gets FAILED."""
         self.counters.messages_refused += 1
         shard = session.lease.shard
         if isinstance(error, m.MessageError):
@@ -291,14 +291,14 @@ class Hub:
         self.counters.members = self.channels.member_count
 
     def store_state(self, refusing: str) -> None:
-        """Tell the workers why the store refuses what is to be kept; "": it does not. Only a change is told."""
+        """Send the workers why the store refuses what is to be kept; "": it does not. Only a change is sent."""
         if refusing != self._refusing:
             self._refusing = refusing
             self.sessions.offer_all(m.StoreState(refusing))
 
     @property
     def in_work(self) -> int:
-        """Pushes that are not answered because a worker has not said what became of them."""
+        """Pushes that are not answered because no worker has reported what became of them."""
         return len(self._pushes)
 
 

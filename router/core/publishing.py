@@ -1,7 +1,7 @@
 """What app servers send, and devices publish: to devices (`push`, `withdraw`) and to channels (`publish`, `terminate`).
 
 A push is answered once two things are known: whether it is durable (the committer's callback) and whether a worker
-wrote it to the device's socket (RESULT, or no worker holds the device, or the worker did not say in time).
+wrote it to the device's socket (RESULT, or no worker holds the device, or the worker did not report in time).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Messages:
         if wait:
             pushes.wait(push, self._monotonic())
         else:
-            push.result = m.NOT_HERE  # nobody will say what became of it
+            push.result = m.NOT_HERE  # nobody will report what became of it
         if lease is not None:
             self._attachments.deliver(lease, device, push)
 
@@ -121,7 +121,7 @@ class Messages:
         self, device: bytes, slot: str, version: int = ANY_VERSION, done: Callable[[int], None] | None = None
     ) -> None:
         """Forget what waits in a slot of a device's inbox, if its version is at most this one; whether it was still
-        there is not told. done: called with the status when that is durable."""
+        there is not known. done: called with the status when that is durable."""
         self._committer.remove(device, slot, version, push=True)
         if done is not None:
             self._committer.when_durable(done, device)

@@ -1,8 +1,8 @@
-"""Pushes in work: what is still unknown of each, and which of them a worker has to say something of. Pure.
+"""Pushes in work: what is still unknown of each, and of which of them a worker has to report. Pure.
 
 A push is answered once two things are known: whether it is durable, and what became of its delivery. The second is
-known when the worker says so, when its lease ends, or when it has not said so in time. A result counts only from the
-lease that the delivery was sent to, and the numbers of one router are never those of another: a worker repeats what
+known when the worker reports it, when its lease ends, or when it has not reported in time. A result counts only from
+the lease that the delivery was sent to, and the numbers of one router are never those of another: a worker repeats what
 was not confirmed to the next router, and a result among it must not be taken for that of another push.
 """
 
@@ -22,7 +22,7 @@ from router.core.address_map import Lease
 DELIVERED: Final = 0
 """Outcome of a push: durable, and the frame is with the device's socket."""
 STORED: Final = 1
-"""Outcome of a push: durable; it waits for the device. (With a TTL of 0: it has been said or it has not.)"""
+"""Outcome of a push: durable; it waits for the device. (With a TTL of 0: it has been sent or it has not.)"""
 REFUSED_FULL: Final = 2
 """Outcome of a push: the device's inbox has no room."""
 REFUSED_FAILED: Final = 3
@@ -57,7 +57,7 @@ class Push:
         if self.result != PENDING:
             self._finish()
         elif status != m.OK:
-            # It may have reached the device, but it is not kept: the app server must hear that it has to try again.
+            # It may have reached the device, but it is not kept: the app server has to try again.
             self._pushes.forget(self.number)
             self.result = m.NOT_HERE
             self._finish()
@@ -129,14 +129,14 @@ class Pushes:
         self._waiting.pop(number, None)
 
     def received(self, number: int, outcome: int, lease: Lease) -> None:
-        """A worker has said what became of a delivery."""
+        """A worker has reported what became of a delivery."""
         push = self._waiting.get(number)
         if push is not None and push.lease is lease:
             del self._waiting[number]
             push.resulted(m.WRITTEN if outcome == m.WRITTEN else m.NOT_HERE)
 
     def lost(self, lease: Lease) -> None:
-        """The lease has ended: whatever it says of deliveries from here on is not heard."""
+        """The lease has ended: whatever it reports of deliveries from here on does not count."""
         for push in [push for push in self._waiting.values() if push.lease is lease]:
             self.forget(push.number)
             push.resulted(m.NOT_HERE)

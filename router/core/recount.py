@@ -1,7 +1,8 @@
-"""Numbers of subscribers that are right at the moment: workers are asked for what they have not said yet. Pure.
+"""Numbers of subscribers that are right at the moment: workers are asked for what they have not sent yet. Pure.
 
-A worker says once a second how many subscribers its channels have, so that a storm of them costs few messages. Who has
-heard that it is subscribed must be counted all the same when an app server asks: then the workers are asked first.
+A worker sends once a second how many subscribers its channels have, so that a storm of them costs few messages. A
+connection that has been told that it is subscribed must be counted all the same when an app server asks: then the
+workers are asked first.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from router.common import messages as m
 from router.core.address_map import Lease
-from router.core.channels import Tell
+from router.core.channels import Offer
 
 
 class _Open:
@@ -27,8 +28,8 @@ class _Open:
 class Recount:
     """The questions that are open. Numbers begin at `first`, so that no answer to another router's is taken for one."""
 
-    def __init__(self, tell: Tell, first: int, limit: int, timeout: float, monotonic: Callable[[], float]) -> None:
-        self._tell = tell
+    def __init__(self, offer: Offer, first: int, limit: int, timeout: float, monotonic: Callable[[], float]) -> None:
+        self._offer = offer
         self._number = first
         self._limit = limit
         self._timeout = timeout
@@ -39,7 +40,7 @@ class Recount:
         return len(self._open)
 
     def ask(self, leases: Iterable[Lease], done: Callable[[], None]) -> None:
-        """Call `done` once these have said what they have. What is late, lost or too much is not waited for."""
+        """Call `done` once these have sent what they have. What is late, lost or too much is not waited for."""
         waiting = {lease for lease in leases if lease.alive}
         if not waiting or len(self._open) >= self._limit:
             done()
@@ -47,7 +48,7 @@ class Recount:
         self._number += 1
         self._open[self._number] = _Open(waiting, self._monotonic() + self._timeout, done)
         for lease in list(waiting):
-            self._tell(lease, m.SendCounts(self._number))
+            self._offer(lease, m.SendCounts(self._number))
 
     def sent(self, number: int, lease: Lease) -> None:
         """The lease has sent its counts before this."""

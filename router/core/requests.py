@@ -1,4 +1,4 @@
-"""What workers say of channels, and their requests for records. Pure."""
+"""Messages of workers about channels, and their requests for records. Pure."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A session ends with its lease. What is to be sent waits in its outbox until the link has taken it; of replies there is
 no end, as they are bounded by what the worker may have unconfirmed, but what nobody asked for is only offered: if too
 much waits already it is dropped, and the session is marked and ends after the turn. It joins anew, announces what it
-holds, and is told what it missed.
+holds, and gets what it missed.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class WorkerSession:
         """The last batch that has come."""
         self.confirmed = 0
         """Batches up to this are done with."""
-        self._told = 0  # up to where it has been told so
+        self._told = 0  # up to where it has been sent that
         self._batches: deque[list[int]] = deque()  # [sequence, what it waits for] of those after `confirmed`, in order
         self._handled: list[int] = [0, 0]  # the one whose messages are being handled, as it stands there
         self.unkept: list[int] = []
-        """Batches with acks that the store failed, and that it has not been told of."""
+        """Batches with acks that the store failed, and that it has not been sent yet."""
         self.unread = Unread()
         self.stored_bytes = 0
         """Of bodies read for it and perhaps not sent yet."""

@@ -1,6 +1,6 @@
 """The devices that one worker has announced and whose inboxes have not been read yet: which ones are read next. Pure.
 
-What waits in an inbox is older than a push that comes meanwhile, so the push is held back until the device has heard
+What waits in an inbox is older than a push that comes meanwhile, so the push is held back until the device has got
 it; and such a device is read before those that nobody pushes to.
 """
 
