@@ -107,14 +107,16 @@ def test_of_a_process_that_has_gone_nothing_can_be_said() -> None:
 def test_a_process_that_turns_in_a_circle_reads_nothing() -> None:
     code = "import sys\nprint('on', flush=True)\nopen('/proc/self/stat').read()\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"on\n"
-        reads, turns = Reads(), Turns()
-        until(lambda: reads.taken(process.pid) is False, "it has read all that it will")
-        turns.taken(process.pid)
-        until(lambda: turns.taken(process.pid), "it runs")
-        assert reads.taken(process.pid) is False
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"on\n"
+            reads, turns = Reads(), Turns()
+            until(lambda: reads.taken(process.pid) is False, "it has read all that it will")
+            turns.taken(process.pid)
+            until(lambda: turns.taken(process.pid), "it runs")
+            assert reads.taken(process.pid) is False
+        finally:
+            process.kill()
     reads.taken(os.getpid())
     with open("/proc/self/stat", "rb") as file:
         file.read()

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -443,7 +444,9 @@ def pages(rig: Rig, client: socket.socket, count: int) -> list[int]:
     client.setblocking(False)
     data = bytearray()
     numbers: list[int] = []
+    until = time.monotonic() + PATIENCE_S
     while len(numbers) < count:
+        assert time.monotonic() < until, f"only {numbers} came"
         rig.turn()
         # One that is sent, one that is made, and endpoint.max_write_bytes.
         assert rig.counters.http_buffered < 2 * LARGE + (4 << 20)
