@@ -127,7 +127,7 @@ class ReplayFarm:
 
     @property
     def away(self) -> bool:
-        return self._worker.identity not in self.rig.hub.sessions
+        return self.rig.hub.sessions.get(self._worker.identity) is None
 
     async def settle(self) -> None:
         """Until there is nothing left to do."""
