@@ -57,8 +57,8 @@ def test_nonsense_is_closed_with_1008(data: str, greeted: bool) -> None:
 @given(st.binary())
 def test_anything_can_be_heard(data: bytes) -> None:
     for device in (Device(), Device().greeted()):
-        assert device.send(data) in ([], [{}])
-        assert device.dialect.claims(data) is False
+        assert len(device.send(data)) <= 1  # by chance it may even be a command
+        assert device.closed is None or device.closed.code == 1008
 
 
 @pytest.mark.parametrize("greeted", [False, True])
