@@ -1,0 +1,91 @@
+"""One ZeroMQ message each: those of workers and of the supervisor, and those of a router."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from router.common.messages.base import Envelope
+from router.common.messages.to_router import ToRouter
+from router.common.messages.to_worker import ToWorker
+from router.common.messages.values import Count, Incarnation, Number
+
+
+class Ready(Envelope, tag=1):
+    """A worker is there. It speaks all versions from the lowest to the highest; lowest None: only the highest. This and
+    REFUSED must be understood by every version from 5 on."""
+
+    highest: Count
+    shard: Count
+    incarnation: Incarnation
+    pid: Count
+    lowest: Count | None = None
+
+
+class WorkerBatch(Envelope, tag=2):
+    """Messages of many connections. Sequence counts up from 1."""
+
+    sequence: Number
+    messages: list[ToRouter]
+
+
+class Beat(Envelope, tag=3):
+    """The worker's counters; also keeps its lease."""
+
+    snapshot: Annotated[dict[Annotated[str, Meta(max_length=100)], int | float | bool], Meta(max_length=1000)]
+
+
+class AskStatus(Envelope, tag=4):
+    """The supervisor wants the router's status."""
+
+    number: Number
+
+
+class SetBroadcast(Envelope, tag=5):
+    """Set a broadcast, remove it (None), or only read (key ""): answered by STATUS with {"outcome": OK, FULL or FAILED,
+    "broadcasts": {key: value of that space}} once that is durable."""
+
+    number: Number
+    space: str
+    key: str
+    value: str | None
+
+
+class Welcome(Envelope, tag=11):
+    """READY was accepted: this version is spoken from here on. Announce, and repeat what is not confirmed."""
+
+    incarnation: Incarnation
+    version: Count = 4
+
+
+class Rejoin(Envelope, tag=12):
+    """The router does not know this worker (any more): it is to send READY and to announce."""
+
+
+class Refused(Envelope, tag=15):
+    """READY was not accepted: the router speaks the versions from the lowest to the highest."""
+
+    lowest: Count
+    highest: Count
+
+
+class RouterBatch(Envelope, tag=13):
+    """Batches up to `confirmed` are done with; of those in `unkept` the store may not have kept the acks."""
+
+    confirmed: Number
+    messages: list[ToWorker]
+    unkept: list[Number]
+
+
+class Status(Envelope, tag=14):
+    """The answer to ASK_STATUS or SET_BROADCAST with this number."""
+
+    number: Number
+    answer: dict[str, Any]
+
+
+OfWorker = Ready | WorkerBatch | Beat | AskStatus | SetBroadcast
+"""Envelopes that a router receives."""
+OfRouter = Welcome | Rejoin | Refused | RouterBatch | Status
+"""Envelopes that a router sends."""
