@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from router.common.http_date import http_date
-
-if TYPE_CHECKING:
-    from router.http.http1 import HttpConnection
 
 
 @dataclass(slots=True)
@@ -75,12 +73,22 @@ def encode(response: Response, keep_alive: bool, head_only: bool = False) -> byt
     return head if head_only or not body else head + body
 
 
+class Connection(Protocol):
+    """What an answer knows of the connection that it goes out by."""
+
+    def answer(self, pending: PendingResponse, size: int) -> None:
+        """It has an answer, of so many bytes."""
+
+    def defer(self, pending: PendingResponse, make: Callable[[], None]) -> bool:
+        """Whether a large answer is not to be made yet: then `make` is called when there is room."""
+
+
 class PendingResponse:
     """The answer of one request, in the order of those of its connection. Called with it, once."""
 
     __slots__ = ("connection", "data", "head_only", "keep_alive", "size")
 
-    def __init__(self, http: HttpConnection, keep_alive: bool, head_only: bool, size: int) -> None:
+    def __init__(self, http: Connection, keep_alive: bool, head_only: bool, size: int) -> None:
         self.keep_alive = keep_alive
         self.head_only = head_only
         self.data: bytes | None = None
