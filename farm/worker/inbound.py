@@ -206,7 +206,7 @@ class Inbound:
             assert connection.session is not None
             replied = connection.session.replied
             self._performer.perform(connection, effects_of(replied, context, status, payload, self._clock.now))
-            self.go_on(connection)
+            self._input_later(connection)
 
     def subscribed(
         self, connection: Connection, number: int, results: Sequence[Subscribed], events: Sequence[HeldEvent]
@@ -217,13 +217,25 @@ class Inbound:
             effects = effects_of(connection.session.subscribed, results, self._clock.now)
             behind = (Event(event.text, event.event) for event in events)
             self._performer.perform(connection, chain(effects, behind))
-            self.go_on(connection)
+            self._input_later(connection)
 
     def _waited_for(self, connection: Connection, number: int) -> bool:
         if connection.call != number:
             return False
         connection.call = 0
         return True
+
+    def _input_later(self, connection: Connection) -> None:
+        """What has come behind a call whose reply is here is handled in the connection's next turn: behind all that the
+        router sent with the reply, and not while the link is saturated. An ack among it would cross with the item that
+        the router has read for a device that was announced, which would go out again.
+        """
+        if connection.call or connection.phase == CLOSING or self._turns.waits(connection):
+            return
+        if connection.reader is not None or connection in self._held:
+            self._turns.later(connection)
+        else:
+            self._watch(connection, connection.mask | READ)
 
     def go_on(self, connection: Connection) -> None:
         """Handle what has come already, no more of it than in one turn; then read on."""

@@ -274,6 +274,7 @@ def test_a_transport_may_read_the_first_bytes_of_a_listener(shard: Shard, dialec
     client.send(b"\r\nhel")
     for word in shard.said():
         shard.sockets.received([m.Reply(word.number, m.OK, None)])
+    shard.sockets.turn()
     client.look()
     client.send(b"lo\r\nyou\r\n")
     shard.event("to all")

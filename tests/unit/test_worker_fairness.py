@@ -359,6 +359,7 @@ def test_a_message_behind_a_question_is_not_late_while_the_answer_is_awaited(sha
     shard.clock.pass_by(100)
     shard.sockets.tick()
     shard.answer(b"value")
+    shard.sockets.turn()
     client.send(b"!")
     assert [client.frame()[0] for _ in range(2)] == [1, 1]
 

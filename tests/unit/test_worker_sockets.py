@@ -299,3 +299,18 @@ def test_a_defect_of_a_dialect_costs_one_connection(shard: Shard, command: str) 
     assert talker.frame()[1][:2] == (1011).to_bytes(2, "big")
     shard.event("on it goes")
     assert [other.hear(), other.hear(), other.hear()] == ["asked", "joined 0 null", "on it goes"]
+
+
+def test_an_ack_behind_a_call_waits_until_all_that_came_with_the_reply_is_handled(shard: Shard) -> None:
+    """Else it crosses with the items that the router has read for a device that was announced, and they come twice."""
+    device = shard.device()
+    (fd,) = shard.sockets.connections
+    device.send(json.dumps({"messageType": "register", "channelID": CHANNEL}))
+    device.send(json.dumps({"messageType": "ack", "updates": [{"channelID": "a", "version": 1}]}))
+    shard.sockets.ready(fd, INPUT)
+    (call,) = shard.said()
+    shard.sockets.received([m.Reply(call.number, m.OK, None), m.DeliverStored(KEY, [])])
+    assert (shard.said(), shard.sockets.waiting) == ([], True)
+    shard.sockets.turn()
+    assert shard.said() == [m.Ack(KEY, [("a", 1)])]
+    assert not shard.sockets.waiting
