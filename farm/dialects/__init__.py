@@ -36,7 +36,8 @@ class Binary(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Effect: close the connection with this code and reason (RFC 6455 section 7.4). 1005: without a code."""
+    """Effect: close the connection with this code and reason (RFC 6455 section 7.4). 1005: without a code. Effects
+    behind it are not carried out, and held events are not sent."""
 
     code: int
     reason: str = ""

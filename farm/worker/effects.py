@@ -80,8 +80,7 @@ class Performer:
                 self._write(connection, frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _collect(self, connection: Connection, effects: Effects, frames: list[bytes]) -> Close | None:
-        """Carry out all but writing and closing."""
-        closing: Close | None = None
+        """Carry out all but writing and closing. What stands behind a Close is not carried out."""
         for effect in effects:
             kind = type(effect)
             if kind is bytes:
@@ -95,7 +94,7 @@ class Performer:
                     return None
                 self._attachments.call(connection, effect)
             elif isinstance(effect, Close):
-                closing = effect
+                return effect
             elif effect is REGISTERED:
                 self._turns.register(connection)
             elif isinstance(effect, Binary):
@@ -105,7 +104,8 @@ class Performer:
                 if results is not None:
                     assert connection.session is not None
                     more = effects_of(connection.session.subscribed, results, self._clock.now)
-                    closing = self._collect(connection, more, frames) or closing
+                    if (closing := self._collect(connection, more, frames)) is not None:
+                        return closing
             elif isinstance(effect, Unsubscribe):
                 # A client that polls gets what it misses here with its next request.
                 busy = self._busy and not connection.transport.once
@@ -126,7 +126,7 @@ class Performer:
                 connection.session = effect.session
                 if effect.message is not None:
                     self.message(connection, effect.message, effect.binary)
-        return closing
+        return None
 
     def _send(self, connection: Connection, message: m.Message) -> None:
         self._tell(message)

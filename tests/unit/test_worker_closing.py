@@ -3,13 +3,15 @@
 import json
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from support.pager import HELLO
-from support.shard import PATIENCE_S, Shard, Talker
+from support.shard import PATIENCE_S, Shard, Talker, TalkSession
 
+from farm.dialects import Close, Effects, Subscribed
 from farm.transports.frames import CLOSE, PING, TEXT
+from router.common import messages as m
 from router.common.poller import ENDED, INPUT, READ
 
 
@@ -170,3 +172,23 @@ def test_a_request_whose_client_has_left_is_not_answered(shard: Shard) -> None:
         ready_as_epoll_says(shard, fd)
         assert client.recv(1) == b""
     assert len(shard.sockets) == 0
+
+
+class Leaver(TalkSession):
+    """Closes when it is subscribed."""
+
+    def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
+        return (b"last", Close(4001, "enough"), b"late")
+
+
+def test_nothing_is_sent_behind_a_close(shard: Shard) -> None:
+    talker = shard.talker()
+    connection = shard.sockets.connections[talker.fd]
+    connection.session = Leaver(talker.socket_id, "/talk/x", 2)
+    talker.say("join")
+    assert talker.hear() == "asked"
+    (call,) = shard.said()
+    shard.event("held meanwhile")
+    shard.sockets.received([m.Reply(call.number, m.OK, None)])
+    assert talker.hear() == "last"
+    assert talker.frame() == (CLOSE, (4001).to_bytes(2, "big") + b"enough")
