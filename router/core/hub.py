@@ -84,7 +84,13 @@ class Hub:
             committer, self.map, sessions, self.attachments, self._pushes, self._numbers, monotonic, unix_time
         )
         requests = Requests(
-            committer, self.map, self.channels, self.recount, self.messages, unix_time, options.max_message_bytes // 4
+            committer,
+            self.map,
+            self.channels,
+            self.recount,
+            self.messages,
+            unix_time,
+            options.max_message_bytes // _LOG_SHARE,
         )
         self._handlers = _handlers(self, self.attachments, requests)
         self.core = Core(
