@@ -14,7 +14,7 @@ A position is a tuple, so msgpack packs it as it is. The kind comes last: thus t
 of one kind. `position`, `log_event` and `log_slice` check what a peer sent.
 
 Doubles between a log and what comes live have the same offset. They are dropped by that and not by order, for the
-offsets of a log whose dialect gives them itself (gopush2's `mid`) may come in any order.
+offsets of a log whose dialect gives them itself, as IDs of messages, may come in any order.
 """
 
 from __future__ import annotations
