@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.farm_fixture import Farm, curl, environ, new_channel, running_farm, until
+from support.installed import cannot
 from support.simplepush import Device, put
 
 SIZE = "6m"
@@ -25,7 +26,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         text=True,
     )
     if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+        cannot(f"no file system can be mounted here: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -23,10 +23,14 @@ def missing(what: str) -> NoReturn:
     """Skip the test, for want of something; with CI=true fail it."""
     reasons = ROOT / ".venv" / ".missing-for-tests"
     why = reasons.read_text().strip() if reasons.exists() else ""
-    text = why or f"tests: {what} not found; make test installs it where it is root"
+    cannot(why or f"tests: {what} not found; make test installs it where it is root")
+
+
+def cannot(why: str) -> NoReturn:
+    """Skip the test, because this machine cannot run it; with CI=true fail it."""
     if os.environ.get("CI") == "true":
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
 
 
 def find_program(*names: str) -> str:
