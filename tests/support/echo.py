@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
-
-import websocket
+from typing import Final
 
 from support.dialects import Close
-from support.farm_fixture import PATIENCE_S, Farm, Json
+from support.farm_fixture import Farm, Json
+from support.mirror import Mirror
 
 SETTINGS: Final[Json] = {"dialects.echo": True}
 CLOSES: Final = [Close("echo", "x" * 300_000, 1009), Close("echo", None, 1001, on_reload=True)]
 
 
-class Echo:
-    """A connection on websocket-client. Raises websocket.WebSocketBadStatusException where it is refused."""
+class Echo(Mirror):
+    """A connection of this dialect."""
 
-    def __init__(self, farm: Farm, **options: Any) -> None:
-        options = {"timeout": PATIENCE_S} | options
-        self.socket = websocket.create_connection(f"{farm.device_url}echo", **options)
-
-    def __enter__(self) -> Echo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close(timeout=PATIENCE_S)
-        self.socket.shutdown()  # close() leaves the socket open if the server has closed first
-
-    def check(self) -> None:
-        """What it sends comes back."""
-        text = os.urandom(8).hex()
-        self.socket.send(text)
-        assert self.socket.recv() == text
+    path = "echo"
 
 
 @contextmanager

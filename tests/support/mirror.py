@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import websocket
 
@@ -50,11 +50,13 @@ def environment(folder: Path, root: Path = ROOT) -> dict[str, str]:
 class Mirror:
     """A connection on websocket-client. Raises websocket.WebSocketBadStatusException where it is refused."""
 
+    path = PATH
+
     def __init__(self, farm: Farm, **options: Any) -> None:
         options = {"timeout": PATIENCE_S} | options
-        self.socket = websocket.create_connection(f"{farm.device_url}{PATH}", **options)
+        self.socket = websocket.create_connection(f"{farm.device_url}{self.path}", **options)
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
