@@ -47,6 +47,6 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_files_that_the_pages_name_exist() -> None:
-    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+    for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
         for name in GENERATOR.files_named(page.read_text(encoding="utf-8")):
             assert (ROOT / name).exists(), f"{page.name} names {name}, which is not there"

@@ -1,6 +1,7 @@
 """SimplePush, app-server side: `PUT /update/{token}`, the batch route and PushGo's status pages.
 
-Source: PushGo 1.5.0. Bodies are JSON strings or `{}` as PushGo's; what each status means is in docs/simplepush.md.
+Source: PushGo 1.5.0. Bodies are JSON strings or `{}` as PushGo's; what each status means is in
+docs/dialects/simplepush.md.
 """
 
 from __future__ import annotations
