@@ -1,0 +1,69 @@
+"""A stream over HTTP: messages are the body of an answer that goes on. Pure.
+
+`HttpStream` is for clients that read the body as it comes, a message a line. What the client sends meanwhile is thrown
+away.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from farm.transports import Headers, Transport
+from farm.transports.request import Request, response_head
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a body (RFC 9112 section 7.1); of nothing: nothing, as that would end the body."""
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""
+
+
+class HttpStream(Transport):
+    """One for all connections whose answers begin alike.
+
+    chunked: False for a client that speaks HTTP/1.0: for it the end of the connection is the end of the body.
+    headers: of every answer. opening, closing: bytes that the body begins and ends with. beat: of the body, what a ping
+    is. ending: behind each message.
+    """
+
+    __slots__ = ("_beat", "_chunked", "_closing", "_ending", "_head", "_opening")
+
+    def __init__(
+        self,
+        content_type: str,
+        *,
+        chunked: bool = True,
+        headers: Headers = (),
+        opening: bytes = b"",
+        closing: bytes = b"",
+        beat: bytes = b"",
+        ending: bytes = b"\r\n",
+    ) -> None:
+        framing = (("Transfer-Encoding", "chunked"),) if chunked else ()
+        # X-Accel-Buffering has nginx pass on what comes at once.
+        told = (("Content-Type", content_type), *framing, ("Connection", "close"), ("X-Accel-Buffering", "no"))
+        self._head = (*told, *headers)
+        self._chunked = chunked
+        self._opening = opening
+        self._closing = self._part(closing) + (LAST_CHUNK if chunked else b"")
+        self._beat = self._part(beat)
+        self._ending = ending
+
+    def _part(self, data: bytes) -> bytes:
+        return chunk(data) if self._chunked else data
+
+    def head(self, request: Request, subprotocol: str | None, headers: Headers) -> bytes:
+        return response_head(200, (*self._head, *headers)) + self._part(self._opening)
+
+    def text(self, payload: bytes) -> bytes:
+        return self._part(payload + self._ending)
+
+    def binary(self, payload: bytes) -> bytes:
+        return self.text(payload)
+
+    def ping(self, payload: bytes) -> bytes:
+        return self._beat
+
+    def close(self, code: int, reason: str) -> bytes:
+        return self._closing
