@@ -7,8 +7,8 @@ What version 4 has otherwise
 ----------------------------
 - READY has no range: it ends with the pid. WELCOME has no version. There is no REFUSED: it is refused in silence.
 - There is no CALL: a request is [kind, number, ...], and the number is 0 where no reply is wanted.
-- SUBSCRIBE has an offset, -1, before the label. There is no READ_LOG and no TAKE: what is sent instead gets a reply
-  with nothing in it, so that a log cannot be read, and no record is there.
+- SUBSCRIBE has an offset, -1, before the label. There is no READ_LOG, no TAKE and no INVOKE: what is sent instead gets
+  a reply with nothing in it, so that a log cannot be read, no record is there, and no dialect is spoken.
 - EVENT has an offset, 0, before the body. There is no LOGGED_EVENT: it is sent as an EVENT.
 - There is a READ, of a record; it is replied to with FAILED, as if the store could not read.
 """
@@ -37,6 +37,7 @@ _CALL: Final = 51
 _READ_LOG: Final = 52
 _LOGGED_EVENT: Final = 53
 _TAKE: Final = 54
+_INVOKE: Final = 58
 _REQUESTS_4: Final = frozenset((20, 23, 26, 27, 29, 30, 32, 33, 35, 37))
 """Kinds of messages that begin with a call's number, or 0, in version 4."""
 
@@ -175,7 +176,7 @@ def _downgraded_message(raw: list[Any]) -> list[Any]:
     kind, *fields = raw
     if kind == _READ_LOG:
         kind, fields = _SUBSCRIBE, [fields[0], ""]
-    elif kind == _TAKE:
+    elif kind in (_TAKE, _INVOKE):
         kind, fields = _SUBSCRIBE, [fields[1], ""]
     if kind == _SUBSCRIBE:
         fields = [fields[0], -1, fields[1]]

@@ -14,6 +14,7 @@ from router.common.metrics import RouterCounters
 from router.common.position import AfterOffset, LogSlice, Position
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
+from router.core.procedures import Procedures
 from router.core.publishing import Messages
 from router.core.recount import Recount
 from router.core.sessions import Sessions
@@ -31,6 +32,7 @@ class Core:
     records: Records
     logs: Logs
     channels: ChannelDirectory
+    procedures: Procedures
     counters: RouterCounters
 
 

@@ -32,6 +32,7 @@ from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
 from router.core.facades import ChannelDirectory, Core, Logs, Records
+from router.core.procedures import Procedures
 from router.core.publishing import Messages
 from router.core.pushes import Pushes
 from router.core.recount import Recount
@@ -83,12 +84,14 @@ class Hub:
         self.messages = Messages(
             committer, self.map, sessions, self.attachments, self._pushes, self._numbers, monotonic, unix_time
         )
+        procedures = Procedures()
         requests = Requests(
             committer,
             self.map,
             self.channels,
             self.recount,
             self.messages,
+            procedures,
             unix_time,
             options.max_message_bytes // _LOG_SHARE,
         )
@@ -98,6 +101,7 @@ class Hub:
             Records(committer),
             Logs(committer),
             ChannelDirectory(self.channels, sessions, self.recount),
+            procedures,
             self.counters,
         )
         """What dialects see."""
@@ -329,6 +333,7 @@ def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[ty
         m.PresenceLeave: requests.presence_leave,
         m.Publish: requests.publish,
         m.Happened: requests.happened,
+        m.Invoke: requests.invoke,
         m.Record: requests.record,
         m.SetAdd: requests.set_add,
         m.SetRemove: requests.set_remove,

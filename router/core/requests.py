@@ -10,6 +10,7 @@ from router.common.position import AfterOffset, LogSlice, PositionError, positio
 from router.core.address_map import AddressMap
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
+from router.core.procedures import Procedures
 from router.core.publishing import Messages
 from router.core.recount import Recount
 from router.core.sessions import WorkerSession
@@ -27,6 +28,7 @@ class Requests:
         channels: Channels,
         recount: Recount,
         messages: Messages,
+        procedures: Procedures,
         unix_time: Callable[[], float],
         most_log: int,
     ) -> None:
@@ -36,6 +38,7 @@ class Requests:
         self._channels = channels
         self._recount = recount
         self._messages = messages
+        self._procedures = procedures
         self._unix_time = unix_time
         self._most_log = most_log
 
@@ -120,6 +123,20 @@ class Requests:
         """HAPPENED has come."""
         if (observer := self._channels.observer(message.label)) is not None:
             observer.happened(message.label, message.what, message.detail)
+
+    def invoke(self, session: WorkerSession, message: m.Invoke, number: int | None) -> None:
+        """INVOKE has come."""
+        procedure = self._procedures.get(message.dialect)
+        if procedure is None:
+            session.reply(number, m.OK)
+            return
+        replied = session.hold()
+
+        def reply(status: int, result: bytes | None = None) -> None:
+            session.reply(number, status, result)
+            replied()
+
+        procedure(message.key, message.arguments, reply)
 
     # ------------------------------------------------------------------ records
 

@@ -26,6 +26,7 @@ REQUESTS: list[m.Request] = [
     m.ReadLog(CHANNEL, (7, 3, 2)),
     m.Publish(CHANNEL, "body", 60, "1.2"),
     m.PresenceJoin(CHANNEL, "ann", "{}", 5),
+    m.Invoke("talk", CHANNEL, b"arguments"),
 ]
 TO_ROUTER: list[m.Message] = [
     *(m.Call(number, request) for number, request in enumerate(REQUESTS, 1)),
@@ -78,7 +79,7 @@ def test_a_batch_comes_back_as_it_was(version: int) -> None:
     to_router: list[m.Message] = TO_ROUTER
     to_worker: list[m.Message] = TO_WORKER
     if version == 4:  # what it has not: see test_wire_versions
-        new = (m.Take, m.ReadLog)
+        new = (m.Take, m.ReadLog, m.Invoke)
         to_router = [one for one in to_router if not (isinstance(one, m.Call) and isinstance(one.request, new))]
         to_worker = [one for one in to_worker if not isinstance(one, m.LoggedEvent)]
     for envelope in (m.WorkerBatch(3, to_router), m.Beat({"connections": 1}), m.AskStatus(3)):

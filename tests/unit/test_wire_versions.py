@@ -25,6 +25,7 @@ def on_the_wire(envelope: m.Envelope) -> list[object]:
         (m.Call(7, m.Subscribe(KEY, "")), [23, 7, KEY, -1, ""], m.Call(7, m.Subscribe(KEY, ""))),
         (m.Call(8, m.ReadLog(KEY, (1, 1))), [23, 8, KEY, -1, ""], m.Call(8, m.Subscribe(KEY, ""))),
         (m.Call(9, m.Take("s", KEY, OTHER)), [23, 9, KEY, -1, ""], m.Call(9, m.Subscribe(KEY, ""))),
+        (m.Call(9, m.Invoke("talk", KEY, b"a")), [23, 9, KEY, -1, ""], m.Call(9, m.Subscribe(KEY, ""))),
     ],
 )
 def test_of_a_worker(message: m.ToRouter, raw: list[object], understood: m.Message) -> None:

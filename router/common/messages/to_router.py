@@ -12,6 +12,7 @@ from router.common.messages.base import Message, Request
 from router.common.messages.values import (
     ANNOUNCE_CHUNK,
     EVERYTHING,
+    MAX_ARGUMENTS,
     Count,
     Key,
     Label,
@@ -146,7 +147,20 @@ class PresenceJoin(Request, tag=35):
     most: Count
 
 
-AnyRequest = Attach | Fetch | Drop | Subscribe | ReadLog | Record | SetAdd | SetRemove | Take | Publish | PresenceJoin
+class Invoke(Request, tag=58):
+    """Have the app-server side of this dialect do something about this address: arguments and reply are the dialect's
+    own. It may be received twice. None: the router does not speak the dialect."""
+
+    REPLY = bytes | None
+
+    dialect: Annotated[str, Meta(max_length=64)]
+    key: Key
+    arguments: Annotated[bytes, Meta(max_length=MAX_ARGUMENTS)]
+
+
+AnyRequest = (
+    Attach | Fetch | Drop | Subscribe | ReadLog | Record | SetAdd | SetRemove | Take | Publish | PresenceJoin | Invoke
+)
 
 
 class Call(Message, tag=51):

@@ -34,6 +34,8 @@ ANNOUNCE_CHUNK = 2000
 """Keys in one ANNOUNCE or ANNOUNCE_CHANNELS."""
 MAX_LABEL = 1024
 """Characters of a label."""
+MAX_ARGUMENTS = 65_536
+"""Bytes of the arguments of an INVOKE."""
 MAX_USER_ID = 256
 """Characters of a user id, as presence knows it."""
 

@@ -144,6 +144,7 @@ _MESSAGES: Final[tuple[m.Message, ...]] = (
     m.PresenceLeave("b:c", "u"),
     m.Call(17, m.Take("tokens", "b:c", "b:t")),
     m.Call(18, m.ReadLog("b:c", (7, 3, 2))),
+    m.Call(19, m.Invoke("talk", "b:c", "b:a")),
     m.Happened("pusher\x003\x00news", "cache_miss", ""),
 )
 _LINES: Final = [
