@@ -1,0 +1,26 @@
+"""gopush2: messages by key, which wait for devices that are away, over WebSocket and over its TCP protocol."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from router.common.options import Settings
+from router.common.store_kinds import Shape
+from router.dialects import DialectSpec
+from router.dialects.gopush2.protocol import NAME, TABLES, Gopush2Options
+
+_ONE_PORT_READS: Final = (b"/ch", b"/stat")
+
+
+def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
+    return _ONE_PORT_READS if settings.get(Gopush2Options).one_port else None
+
+
+SPEC: Final = DialectSpec(
+    name=NAME,
+    on=False,
+    sections=(Gopush2Options,),
+    answers=TABLES,
+    needs=frozenset((Shape.LOG, Shape.TABLE, Shape.TAKE_ONCE)),
+    read_on_device_port=_read_on_device_port,
+)
