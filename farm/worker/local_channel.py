@@ -32,9 +32,14 @@ class HeldEvent(NamedTuple):
 
     text: bytes
     left_out: Connection | None
-    event: LogEvent | None = None  # None: it is in no log
+    event: LogEvent | None = None  # what its dialect makes the text of; None: it came as a text
     epoch: int = ANY_EPOCH
     gap: bool = False
+
+    @property
+    def offset(self) -> int:
+        """Its place in the log; 0: it is in none."""
+        return 0 if self.event is None else self.event.offset
 
     @property
     def size(self) -> int:

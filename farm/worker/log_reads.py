@@ -156,15 +156,15 @@ class LogReads:
         if found is not None:
             epoch, missed, gap = found.epoch, found.events, not found.recovered or log.position is None
             log.reached(found.epoch, found.offset)
-            held = [event for event in held if event.event is None]
+            held = [event for event in held if not event.offset]
         if log.again and found is not None:  # more came than may be held: what is logged of it can be read
             log.again = False
             self._ask_missed(channel)
         else:
             log.recovering = log.again = False
             for event in held:
-                if event.event is not None:
-                    log.reached(event.epoch, event.event.offset)
+                if event.offset:
+                    log.reached(event.epoch, event.offset)
         return Recovered(channel, epoch, missed, gap, held, freed)
 
 
@@ -192,7 +192,7 @@ def caught_up(part: Part, held: list[HeldEvent]) -> tuple[LogSlice | None, list[
         if event.gap:
             recovered = recovered and number < part.read_at
             continue
-        if event.event is None or (event.epoch != log.epoch and number >= part.read_at):
+        if event.event is None or not event.offset or (event.epoch != log.epoch and number >= part.read_at):
             behind.append(event)
         elif number >= part.read_at and event.event.offset not in known:
             newer[event.event.offset] = event.event

@@ -309,8 +309,8 @@ class Subscriptions:
                 log.held.append(event)
                 self.held_bytes += event.size
                 return False
-            if event.event is not None:
-                log.reached(event.epoch, event.event.offset)
+            if event.offset:
+                log.reached(event.epoch, event.offset)
         self.hold(channel, event)
         return True
 

@@ -12,13 +12,13 @@ from router.common import messages as m
 from router.common.item import Item
 from router.common.metrics import RouterCounters
 from router.common.numbers import SECOND, Sequencer
-from router.common.position import AfterOffset, LogEvent
+from router.common.position import ANY_EPOCH, AfterOffset, LogEvent
 from router.core.address_map import AddressMap
 from router.core.attachments import Attachments
 from router.core.committer import GroupCommitter
 from router.core.pushes import REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.core.sessions import Sessions
-from router.store.base import ANY_VERSION, Append
+from router.store.base import ANY_VERSION, Append, check_event
 
 
 class Messages:
@@ -135,6 +135,16 @@ class Messages:
         for lease in self._addresses.channel(channel):
             self._sessions.offer(lease, event, len(body))
 
+    def publish_unlogged(self, event: Append, exclude: str = "") -> None:
+        """Send an event with an ID and headers, which no log keeps, to every subscriber of a channel: to dialects as
+        one of a log with the offset 0.
+
+        Raises: ValueError for one whose ID or headers no log could hold.
+        """
+        check_event(event)
+        self._counters.events += 1
+        self._fan_out(event, ANY_EPOCH, 0, exclude)
+
     def publish_logged(
         self, event: Append, done: Callable[[int, AfterOffset | None], None] | None = None, exclude: str = ""
     ) -> None:
@@ -147,17 +157,16 @@ class Messages:
 
         def logged(status: int, end: AfterOffset | None) -> None:
             if status == m.OK and end is not None:
-                self._fan_out(event, end, exclude)
+                self._fan_out(event, end.epoch, event.offset if event.exact else end.offset, exclude)
             if done is not None:
                 done(status, end)
 
         self._committer.append(event, logged)
 
-    def _fan_out(self, event: Append, end: AfterOffset, exclude: str) -> None:
-        offset = event.offset if event.exact else end.offset
+    def _fan_out(self, event: Append, epoch: int, offset: int, exclude: str) -> None:
         time, tag = divmod(event.sequence, SECOND)
         logged = LogEvent(offset, time, tag, event.expires, event.id, event.headers, event.body)
-        message = m.LoggedEvent(event.channel, end.epoch, logged, exclude)
+        message = m.LoggedEvent(event.channel, epoch, logged, exclude)
         for lease in self._addresses.channel(event.channel):
             self._sessions.offer(lease, message, len(event.body))
 

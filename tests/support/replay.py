@@ -67,6 +67,8 @@ class ReplayDialect(Dialect):
 
     def event_text(self, channel: str, event: LogEvent) -> bytes:
         self.texts += 1
+        if not event.offset:
+            return event.body.encode()
         return _text({"channel": channel, "offset": event.offset, "body": event.body})
 
     def missed_text(self, channel: str) -> bytes:

@@ -45,7 +45,11 @@ class ReplayFarm:
         hub = self.rig.hub
         if not logged:
             self.unlogged += 1
-            hub.messages.publish(key_of(channel), json.dumps({"channel": channel, "unlogged": self.unlogged}))
+            text = json.dumps({"channel": channel, "unlogged": self.unlogged})
+            if self.unlogged % 2:
+                hub.messages.publish(key_of(channel), text)
+            else:
+                hub.messages.publish_unlogged(Append(key_of(channel), hub.messages.sequence(), 0, text))
             return
         log = self.logs.setdefault(channel, [])
         body = body or f"{channel} {len(log) + 1}"

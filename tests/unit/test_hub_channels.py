@@ -8,7 +8,7 @@ from support.hub_messages import CHANNEL, DEVICE, LABEL, NAME, enter, event, log
 from support.watcher import Watcher
 
 from router.common import messages as m
-from router.common.position import AfterOffset, Last, log_slice
+from router.common.position import ANY_EPOCH, AfterOffset, Last, LogEvent, log_slice
 
 # ---- channels
 
@@ -60,6 +60,25 @@ async def test_an_event_of_a_log_is_sent_when_the_log_holds_it(rig: Rig) -> None
     found = log_slice(reply.payload)
     assert found.epoch == sent.epoch
     assert found.events == [sent.event, *(one.event for one in events)]
+
+
+@in_rig()
+async def test_an_event_with_an_id_that_no_log_keeps_is_sent_at_once(rig: Rig) -> None:
+    worker = rig.worker()
+    worker.say(subscribe(1))
+    worker.take()
+    rig.store.hold()
+    one = event(rig, "one", id="a", headers={"type": "t"})
+    rig.hub.messages.publish_unlogged(one, "1.2")
+    (sent,) = worker.take()
+    assert (sent.epoch, sent.exclude) == (ANY_EPOCH, "1.2")
+    assert sent.event._replace(time=0, tag=0) == LogEvent(0, 0, 0, one.expires, "a", {"type": "t"}, "one")
+    worker.say(read_log(2, Last(9)))
+    rig.store.release()
+    await rig.settle()
+    assert log_slice(worker.take()[0].payload).events == []
+    with pytest.raises(ValueError, match="ID or headers"):
+        rig.hub.messages.publish_unlogged(event(rig, "two", id="\0"))
 
 
 @in_rig()

@@ -173,11 +173,15 @@ def test_what_was_missed_while_the_link_was_away_is_sent_to_all(restarts: bool) 
             farm.publish("a")
         await farm.commit()
         texts = farm.dialect.texts
+        farm.rejoin()
+        for _ in range(2):
+            farm.publish("a", logged=False)
+        farm.down()
         await farm.settle()
         for device in devices:
             device.receive()
-            assert (device.channels, device.gaps) == ({"a": 5}, [])
-        assert farm.dialect.texts - texts == 3  # once for all of them
+            assert (device.channels, device.gaps, device.unlogged) == ({"a": 5}, [], [1, 2])
+        assert farm.dialect.texts - texts == 4  # once for all of them
 
     scenario()
 

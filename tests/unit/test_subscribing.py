@@ -116,6 +116,7 @@ def logged(offset: int, epoch: int = 7) -> HeldEvent:
         (Last(2), [logged(3), logged(4)], [3, 4], []),
         (Last(0), [logged(3), logged(4)], [], []),
         (AfterOffset(7, 1), [HeldEvent(b"one", None), HeldEvent(b"two", None)], [2, 3], [b"one", b"two"]),
+        (AfterOffset(7, 1), [logged(0, epoch=0), logged(4), logged(0, epoch=0)], [2, 3, 4], [b"0", b"0"]),
     ],
 )
 def test_a_double_is_known_by_its_offset_and_what_is_new_is_part_of_the_slice(

@@ -54,7 +54,8 @@ class Event(Message, tag=44):
 
 
 class LoggedEvent(Message, tag=53):
-    """The same for an event that the channel's log holds, in this epoch."""
+    """The same for an event that the channel's log holds, in this epoch; with the offset 0: that has an ID and headers,
+    and is in no log."""
 
     channel: Key
     epoch: Number
