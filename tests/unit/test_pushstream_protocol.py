@@ -15,6 +15,7 @@ from router.dialects.pushstream.protocol import (
     HEADER_TYPE,
     LONG_ID,
     NO_CHANNEL,
+    NO_EVENTS,
     NOT_AUTHORIZED,
     SUBSCRIBERS,
     TOO_MANY_IDS,
@@ -23,6 +24,8 @@ from router.dialects.pushstream.protocol import (
     Refused,
     channel_address,
     label,
+    refusal_of,
+    refusal_text,
 )
 from router.dialects.pushstream.templates import Message, Template, message_of
 
@@ -88,6 +91,22 @@ def test_wildcards_are_counted_and_need_another_channel() -> None:
     assert not is_wildcard("", OPTIONS)
     unlimited = replace(options, wildcard_channel_max_qtd=0)
     assert subscriber_path("broad_a/broad_b/broad_c", unlimited)
+
+
+def test_the_events_channel_is_closed_unless_the_settings_open_it() -> None:
+    options = replace(OPTIONS, events_channel_id="events")
+    with pytest.raises(Refused) as caught:
+        subscriber_path("a/events", options)
+    assert caught.value.answer is NO_EVENTS
+    assert subscriber_path("events", replace(options, allow_connections_to_events_channel=True)) == [("events", None)]
+
+
+def test_a_refusal_goes_over_the_link() -> None:
+    for answer in (TOO_MANY_WILDCARDS, TOO_MANY_IDS):
+        found = refusal_of(refusal_text(answer))
+        assert found is not None
+        assert (found.status, found.text) == (answer.status, answer.text)
+    assert refusal_of(b"") is None
 
 
 def test_addresses_are_those_of_the_dialect() -> None:

@@ -10,6 +10,7 @@ from router.dialects.pushstream.protocol import (
     BAD_ID,
     LONG_ID,
     NO_CHANNEL,
+    NO_EVENTS,
     NOT_AUTHORIZED,
     TOO_MANY_IDS,
     TOO_MANY_WILDCARDS,
@@ -47,6 +48,8 @@ def subscriber_path(path: str, options: PushStreamOptions) -> list[Wanted]:
         if match is not None:
             name, backtrack = match[1], min(int(match[2][:10]), MAX_BACKTRACK)
         check_id(name, options)
+        if name == options.events_channel_id and not options.allow_connections_to_events_channel:
+            raise Refused(NO_EVENTS)
         before = found.get(name)
         found[name] = backtrack if before is None else max(before, backtrack or 0)
     _check_number(len(found), options.max_channels_a_connection)

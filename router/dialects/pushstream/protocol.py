@@ -107,6 +107,7 @@ class PushStreamOptions(Section):
         "channel that is told when channels are created and destroyed, and when clients subscribe and unsubscribe; "
         "empty: none",
     )
+    allow_connections_to_events_channel: bool = option(False, "subscribers may come to that channel")
     allowed_origins: tuple[str, ...] = option(
         (),
         "web pages that may read answers: origins (https://www.example.org) or *",
@@ -147,6 +148,14 @@ CHANNELS_ARGUMENT: Final = "channels"
 TIME_ARGUMENT: Final = "time"
 TAG_ARGUMENT: Final = "tag"
 EVENT_ID_ARGUMENT: Final = "eventid"
+
+# What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...]]` or
+# `["publish", [id, ...], text]`. The reply is empty, or `refusal_text` of what refuses it.
+ADMIT: Final = "admit"
+"""Whether these channels may be subscribed to: asked where authorized_channels_only is on."""
+PUBLISH: Final = "publish"
+"""What a WebSocket subscriber has sent, for all of its channels."""
+
 EXPLAIN: Final = "X-Nginx-PushStream-Explain"
 MODE: Final = "X-Nginx-PushStream-Mode"
 
@@ -166,6 +175,8 @@ TOO_MANY_IDS: Final = Answer(400, "Too many channels in one request.", _WRONG)
 NOT_UTF8: Final = Answer(400, "The message is not UTF-8.", _WRONG, "pushes_invalid")
 BAD_EVENT: Final = Answer(400, "Event-Id and Event-Type have at most 1024 characters.", _WRONG, "pushes_invalid")
 NOT_AUTHORIZED: Final = Answer(403, "Channel id not authorized for this method.", _WRONG)
+ONLY_INTERNAL: Final = Answer(403, "Only internal routines can change events channel.", _WRONG)
+NO_EVENTS: Final = Answer(403, "Subscription to events channel is not allowed.", _NEVER)
 TOO_MANY_WILDCARDS: Final = Answer(403, "Subscribed too much wildcard channels.", _NEVER)
 TOO_MANY_SUBSCRIBERS: Final = Answer(403, "Subscribers limit per channel has been exceeded.", _FULL)
 CANNOT_CREATE: Final = Answer(403, "Subscriber could not create channels.", _FULL)
@@ -188,6 +199,7 @@ PUBLISHERS: Final = Table(
         NOT_UTF8,
         BAD_EVENT,
         NOT_AUTHORIZED,
+        ONLY_INTERNAL,
         TOO_MANY_CHANNELS,
         NO_SUCH_CHANNEL,
         BAD_METHOD,
@@ -211,6 +223,7 @@ SUBSCRIBERS: Final = Table(
             BAD_ID,
             TOO_MANY_IDS,
             NOT_AUTHORIZED,
+            NO_EVENTS,
             TOO_MANY_WILDCARDS,
             TOO_MANY_SUBSCRIBERS,
             CANNOT_CREATE,
@@ -236,3 +249,16 @@ class Refused(Exception):
     def close_reason(self) -> str:
         """What a WebSocket is closed with."""
         return f'{{"http_status": {self.answer.status}, "explain":"{self.answer.text}"}}'
+
+
+_BY_TEXT: Final = {row.text: row for row in (*PUBLISHERS.rows, *SUBSCRIBERS.rows) if isinstance(row, Answer)}
+
+
+def refusal_text(answer: Answer) -> bytes:
+    """What refuses, as it goes over the link."""
+    return answer.text.encode()
+
+
+def refusal_of(text: bytes) -> Answer | None:
+    """The answer that the other side has named; None for the empty text: there is none."""
+    return _BY_TEXT[text.decode()] if text else None
