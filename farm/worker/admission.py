@@ -14,7 +14,6 @@ from farm.transports import Headers, Transport
 from farm.transports.frames import BINARY
 from farm.transports.request import Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
 from farm.worker.acceptor import Acceptor
-from farm.worker.addresses import client_address
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
@@ -30,6 +29,7 @@ from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common import messages as m
+from router.common.client_address import client_address
 from router.common.health import PAGES
 from router.common.http_head import END
 from router.common.metrics import WorkerCounters
