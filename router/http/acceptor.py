@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from router.common import logs
 from router.common.poller import READ, Poller
@@ -25,8 +25,8 @@ class Acceptor:
         """-1 once it is closed."""
         poller.register(self.fd, READ)
 
-    def accept(self, room: Callable[[], bool], evict: Callable[[], bool]) -> Iterator[socket.socket]:
-        """What waits in the queue, at most a batch.
+    def accept(self, room: Callable[[], bool], evict: Callable[[], bool]) -> Iterator[tuple[socket.socket, Any]]:
+        """What waits in the queue, at most a batch: connections, and where they come from.
 
         room: whether another may be accepted. evict: closes a connection. Returns: whether there was one.
         """
@@ -37,7 +37,7 @@ class Acceptor:
                 self.pause()
                 return
             try:
-                connection, _ = listener.accept()
+                accepted = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -48,7 +48,7 @@ class Acceptor:
                     self.pause()
                     return
             else:
-                yield connection
+                yield accepted
 
     def pause(self) -> None:
         """Leave them in the queue until `resume`."""

@@ -32,6 +32,8 @@ class HttpConnection:
     def __init__(self, options: EndpointOptions, answered: Callable[[], None] = lambda: None) -> None:
         self._options = options
         self._answered = answered
+        self.address = ""
+        """Where it comes from, without a port; "" if that is not known."""
         self.out: Sized = b""
         """What was taken and could not be written yet: its owner's."""
         self.deferred: dict[PendingResponse, Callable[[], None]] = {}

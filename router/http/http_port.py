@@ -13,9 +13,10 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from router.common import logs
+from router.common.client_address import client_address
 from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.common.settings import EndpointOptions
@@ -73,8 +74,8 @@ class HttpPort:
         client = self._clients.get(fd)
         if client is None:
             if fd == self._acceptor.fd:
-                for connection in self._acceptor.accept(self._may_accept, self._evict):
-                    self._welcome(connection)
+                for connection, peer in self._acceptor.accept(self._may_accept, self._evict):
+                    self._welcome(connection, peer)
             return
         try:
             if events & WRITE:
@@ -107,7 +108,7 @@ class HttpPort:
             os.close(fd)
             logs.limited("http.adopt_failed", error=str(error))
             return
-        client = self._welcome(connection)
+        client = self._welcome(connection, _peer(connection))
         if client is not None and not client.refused:
             try:
                 self._received(client, data)
@@ -116,7 +117,7 @@ class HttpPort:
             except Exception as error:
                 self._failed(client, error)
 
-    def _welcome(self, connection: socket.socket) -> Client | None:
+    def _welcome(self, connection: socket.socket, peer: Any) -> Client | None:
         """Make a client of a connection: it is answered 503 if there are too many. None: it has ended already."""
         refused = not self._room()
         with connection:
@@ -131,6 +132,7 @@ class HttpPort:
         self._clients[fd] = client = Client(fd, self._now)
         client.http = HttpConnection(self._options, lambda: self._answered.add(client))
         client.http.out = client.out
+        client.http.address = client_address(peer)
         self._counters.http_connects += 1
         self._counters.http_connections += 1
         if refused:
@@ -416,3 +418,10 @@ class HttpPort:
         self.stop_listening()
         for client in list(self._clients.values()):
             self._close(client)
+
+
+def _peer(connection: socket.socket) -> Any:
+    try:
+        return connection.getpeername()
+    except OSError:  # it has gone
+        return None

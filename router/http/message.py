@@ -27,6 +27,11 @@ class Request:
         """Stands for the connection that it came by: each connection has a share of what is done at once."""
         return None if self.pending is None else self.pending.connection
 
+    @property
+    def address(self) -> str:
+        """Where it comes from, without a port; "" if that is not known."""
+        return "" if self.pending is None else self.pending.connection.address
+
 
 @dataclass(slots=True)
 class Response:
@@ -75,6 +80,9 @@ def encode(response: Response, keep_alive: bool, head_only: bool = False) -> byt
 
 class Connection(Protocol):
     """What an answer knows of the connection that it goes out by."""
+
+    address: str
+    """Where it comes from, without a port; "" if that is not known."""
 
     def answer(self, pending: PendingResponse, size: int) -> None:
         """It has an answer, of so many bytes."""

@@ -51,6 +51,10 @@ def echo(request: Request, reply: Reply) -> None:
     reply(Response(200, request.method + b" " + request.body, "text/plain"))
 
 
+def source(request: Request, reply: Reply) -> None:
+    reply(Response(200, request.address.encode(), "text/plain"))
+
+
 class RouterEnd:
     """The router's port and its socket for workers."""
 
@@ -58,7 +62,8 @@ class RouterEnd:
         self.poller = Poller()
         self.counters = RouterCounters()
         listener = socket.create_server(("127.0.0.1", 0))
-        routes = Router([Route(b"/echo", echo), Route(b"/apps/echo", echo)])
+        self.number: int = listener.getsockname()[1]
+        routes = Router([Route(b"/echo", echo), Route(b"/apps/echo", echo), Route(b"/apps/source", source)])
         options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
         self.port = HttpPort(listener, self.poller, routes, options, self.counters, Clock().monotonic, Turns())
         self.fd_receiver = FdReceiver(folder, self.poller, self.port.adopt)
@@ -197,6 +202,16 @@ def test_the_router_goes_on_with_the_connection(rig: Rig) -> None:
     client.socket.close()
     rig.turn()
     assert rig.counts == (1, 0, 0)
+
+
+def test_a_request_knows_where_it_comes_from(rig: Rig) -> None:
+    assert rig.router is not None
+    for port, at in ((rig.worker.port, "127.0.0.7"), (rig.router.number, "127.0.0.8")):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_S, (at, 0)) as client:
+            client.sendall(b"GET /apps/source HTTP/1.1\r\nHost: push\r\n\r\n")
+            rig.turn()
+            assert client.recv(65_536).endswith(b"\r\n\r\n" + at.encode())
+        rig.turn()
 
 
 def test_it_waits_for_what_decides(rig: Rig) -> None:
