@@ -56,6 +56,13 @@ def origin(text: str) -> str:
     return text
 
 
+def key(text: str) -> str:
+    """A key that stands in headers and queries: visible characters of ASCII; an empty text stays one."""
+    if not all("!" <= character <= "~" for character in text):
+        raise ValueError(text)
+    return text
+
+
 def path(text: str) -> str:
     """A path in the file system."""
     if not text.strip() or not text.isprintable():

@@ -61,6 +61,9 @@ ROUTER_PORT: Final = _table(
     | {
         answer.status: answer
         for answer in (
+            Answer(
+                403, "the admin key is missing or wrong", "Shows the key that the text names, or comes from this host."
+            ),
             Answer(404, "nothing is served on this path", _MEND),
             Answer(405, "the path takes another method", _MEND),
             Answer(408, "the request took too long", "Sends it faster: endpoint.request_timeout.", "http_bad_requests"),

@@ -1,0 +1,63 @@
+"""Who may use requests that have no authentication of their own: who shows the admin key; and while none is set,
+programs on this host that come directly.
+
+A proxy on this host is told from such a program by the header that it adds, and by that alone. Keys stand in query
+strings too, so no query is ever logged.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from router.http.message import Request, Response
+from router.http.percent import unquote
+
+_BEARER: Final = b"bearer"
+_PARAMETER: Final = b"admin_key"
+_ADDED_BY_PROXIES: Final = (b"forwarded", b"x-forwarded-for")
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+class AdminKey:
+    """The key of one setting."""
+
+    __slots__ = ("_key", "_no_key", "_wrong_key")
+
+    def __init__(self, key: str, setting: str) -> None:
+        """key: "" where none is set."""
+        self._key = key.encode()
+        show = f"send the value of {setting} as `Authorization: Bearer KEY` or `?admin_key=KEY`"
+        wrong_key = f"the admin key is missing or wrong: {show}\n"
+        no_key = (
+            f"only programs on this host may ask for this, and directly, as no admin key is set: set one, and {show}\n"
+        )
+        self._wrong_key = Response(403, wrong_key.encode(), _TEXT)
+        self._no_key = Response(403, no_key.encode(), _TEXT)
+
+    def refusal(self, request: Request) -> Response | None:
+        """What a request is answered with that may not be; None: it may."""
+        if self._key:
+            given = _given(request)
+            return None if given is not None and hmac.compare_digest(given, self._key) else self._wrong_key
+        headers = request.headers
+        if _is_loopback(request.address) and not any(name in headers for name in _ADDED_BY_PROXIES):
+            return None
+        return self._no_key
+
+
+def _given(request: Request) -> bytes | None:
+    header = request.headers.get(b"authorization")
+    if header is not None:
+        scheme, _, credentials = header.partition(b" ")
+        if scheme.lower() == _BEARER:
+            return credentials.strip(b" ")
+    for pair in request.query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if name == _PARAMETER:
+            return unquote(value).encode()  # a plus is one: no key has blanks
+    return None
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
