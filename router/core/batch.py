@@ -11,7 +11,7 @@ from router.common import logs
 from router.common.item import Item
 from router.common.messages import EVERYTHING, FAILED, FULL, OK
 from router.common.position import AfterOffset, LogSlice
-from router.store.base import LogName, Reads, Results, Writes
+from router.store.base import LogName, LogSize, Reads, Results, Writes
 from router.store.changes import Changed, RecordName
 
 PutDone = Callable[[int], None]
@@ -19,6 +19,7 @@ InboxDone = Callable[[int, list[Item]], None]
 InboxesDone = Callable[[int, dict[bytes, list[Item]]], None]
 RecordDone = Callable[[int, bytes | None], None]
 LogDone = Callable[[int, LogSlice | None], None]
+SizesDone = Callable[[int, dict[bytes, LogSize]], None]
 AppendDone = Callable[[int, AfterOffset | None], None]
 ChangeDone = Callable[[int, Changed | None], None]
 
@@ -48,6 +49,7 @@ class Batch:
     many: list[tuple[list[bytes], InboxesDone]] = field(default_factory=list)
     records: list[tuple[RecordName, RecordDone]] = field(default_factory=list)
     logs: list[tuple[LogName, LogDone]] = field(default_factory=list)
+    sizes: list[tuple[list[bytes], SizesDone]] = field(default_factory=list)
     appends: list[AppendDone | None] = field(default_factory=list)  # one for each of writes.logs
     changes: list[ChangeDone | None] = field(default_factory=list)  # one for each of writes.changes
     changing: set[RecordName] = field(default_factory=set)
@@ -94,6 +96,9 @@ def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None
             _call(append_done, FAILED if ("log", place) in bad else status, end)
     for name, log_done in batch.logs:  # behind the events that were read with it
         _call(log_done, FAILED if name in unreadable else status, results.logs.get(name))
+    for channels, sizes_done in batch.sizes:
+        held = {channel: results.log_sizes[channel] for channel in channels if channel in results.log_sizes}
+        _call(sizes_done, status if unreadable.isdisjoint(channels) else FAILED, held)
     changes: list[Changed | None] = [*results.changes] or [None] * len(batch.changes)
     for place, (changed, change_done) in enumerate(zip(changes, batch.changes, strict=True)):
         if change_done is not None:
@@ -112,6 +117,7 @@ def note_failed(batch: Batch, outcome: Outcome) -> None:
     unreadable.update(failed.intersection(reads.inboxes))
     unreadable.update(name for name in reads.records if name[1] in failed)
     unreadable.update(log for log in reads.logs if log[0] in failed)
+    unreadable.update(failed.intersection(reads.log_sizes))
     outcome.commits = FAILED
 
 

@@ -45,6 +45,7 @@ from router.core.batch import (
     Outcome,
     PutDone,
     RecordDone,
+    SizesDone,
     SlotName,
     call_back,
     note_failed,
@@ -370,6 +371,12 @@ class GroupCommitter:
         name = (channel, position)
         batch.reads.logs.add(name)
         batch.logs.append((name, done))
+
+    def read_log_sizes(self, channels: list[bytes], done: SizesDone) -> None:
+        """Read how much the logs of these channels hold; the callback gets those that there are."""
+        batch = self._next(len(channels))
+        batch.reads.log_sizes.update(channels)
+        batch.sizes.append((channels, done))
 
     def when_durable(self, done: PutDone, device: bytes = b"") -> None:
         """Call back once everything asked for so far has been committed (or has failed), of this device and of all

@@ -18,7 +18,7 @@ from router.core.procedures import Procedures
 from router.core.publishing import Messages
 from router.core.recount import Recount
 from router.core.sessions import Sessions
-from router.store.base import Append
+from router.store.base import Append, LogSize
 from router.store.changes import Change, Changed
 
 Done = Callable[[int], None]
@@ -86,6 +86,10 @@ class Logs:
     def read(self, channel: bytes, position: Position, done: Callable[[int, LogSlice | None], None]) -> None:
         """Read the log from a position."""
         self._committer.read_log(channel, position, done)
+
+    def sizes(self, channels: list[bytes], done: Callable[[int, dict[bytes, LogSize]], None]) -> None:
+        """Read how much the logs of these channels hold; `done` gets those that there are."""
+        self._committer.read_log_sizes(channels, done)
 
 
 class ChannelDirectory:

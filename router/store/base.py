@@ -31,6 +31,14 @@ from router.store.changes import Change, Changed, RecordName
 LogName = tuple[bytes, Position]
 """A channel, and the position from which its log is read."""
 
+
+class LogSize(NamedTuple):
+    """How much a log holds."""
+
+    offset: int  # of the newest event there ever was
+    number: int  # events
+
+
 ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
 
@@ -125,15 +133,17 @@ class Reads:
     records: set[RecordName] = field(default_factory=set)
     # channels, each from a position
     logs: set[LogName] = field(default_factory=set)
+    # channels
+    log_sizes: set[bytes] = field(default_factory=set)
 
     def __len__(self) -> int:
-        return len(self.inboxes) + len(self.records) + len(self.logs)
+        return len(self.inboxes) + len(self.records) + len(self.logs) + len(self.log_sizes)
 
 
 @dataclass(slots=True)
 class Results:
-    """Answers to one batch. Keys without anything stored are absent from `inboxes` and `records`, and so are those
-    of `unreadable`: what is stored there is damaged."""
+    """Answers to one batch. Keys without anything stored are absent from `inboxes`, `records` and `log_sizes`, and so
+    are those of `unreadable`: what is stored there is damaged."""
 
     refused: set[tuple[bytes, str]] = field(default_factory=set)  # puts that found the device's inbox full
     evicted: int = 0  # items that gave their place to others
@@ -143,6 +153,7 @@ class Results:
     inboxes: dict[bytes, list[Item]] = field(default_factory=dict)  # in order of slot
     records: dict[RecordName, bytes] = field(default_factory=dict)
     logs: dict[LogName, LogSlice] = field(default_factory=dict)
+    log_sizes: dict[bytes, LogSize] = field(default_factory=dict)
     # Devices, names of records and of logs.
     unreadable: set[bytes | RecordName | LogName] = field(default_factory=set)
     # Keys of devices, channels and records of which nothing is promised, though the rest of the batch is good: of a

@@ -198,6 +198,10 @@ class MemoryStore:
             if log is None or log.dead(now):
                 log = MemoryLog(self._epoch)
             results.logs[name] = log.slice(name[1], now)
+        for channel in reads.log_sizes:
+            log = self._logs.get(channel)
+            if log is not None and not log.dead(now):
+                results.log_sizes[channel] = log.size(now)
 
     async def sweep(self, now: int, budget: int) -> int:
         """See `Store.sweep`. A sweep ends early where a round through everything ends."""

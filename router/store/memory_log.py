@@ -16,7 +16,7 @@ from router.common.position import (
     LogSlice,
     Position,
 )
-from router.store.base import Append, event_bytes
+from router.store.base import Append, LogSize, event_bytes
 from router.store.log_rows import bound
 
 ENTRY_BYTES: Final = 200
@@ -80,6 +80,10 @@ class MemoryLog:
         self.bytes -= event_bytes(event)
         self.lost = max(self.lost, offset)
         self.lost_sequence = max(self.lost_sequence, event.sequence)
+
+    def size(self, now: int) -> LogSize:
+        """How much it holds."""
+        return LogSize(self.last, sum(event.expires > now for event in self.events.values()))
 
     def slice(self, position: Position, now: int) -> LogSlice:
         """What there is after a position."""

@@ -11,15 +11,16 @@ import msgspec
 from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.position import AfterOffset, Last
-from router.store.base import LogName, Reads, Results, Writes
+from router.store.base import LogName, LogSize, Reads, Results, Writes
 from router.store.changes import RecordName
 from router.store.log_rows import LogRow, position_row
-from router.store.log_statements import READ_APPENDED, READ_LOGS
+from router.store.log_statements import READ_APPENDED, READ_LOGS, READ_SIZES
 from router.store.statements import READ
 
 _inboxes_in = msgspec.json.Decoder(list[tuple[bytes, Item]])
 _records_in = msgspec.json.Decoder(list[tuple[tuple[str, bytes], bytes]])
 _logs_in = msgspec.json.Decoder(list[tuple[int, LogRow]])
+_sizes_in = msgspec.json.Decoder(list[tuple[bytes, LogSize]])
 _appended_in = msgspec.json.Decoder(list[tuple[int, AfterOffset]])
 _encode = msgspec.json.Encoder().encode
 _by_slot = itemgetter(0)
@@ -48,6 +49,9 @@ def _read(db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, result
         asked = _encode([position_row(channel, position) for channel, position in names])
         for place, row in _logs_in.decode(db.execute(READ_LOGS, (asked, now, newest)).fetchone()[0]):
             results.logs[names[place]] = row.slice(names[place][1])
+    if reads.log_sizes:
+        rows = db.execute(READ_SIZES, (_encode(list(reads.log_sizes)), now)).fetchone()[0]
+        results.log_sizes = dict(_sizes_in.decode(rows))
 
 
 def read_tables(db: sqlite3.Connection, reads: Reads, now: int, results: Results) -> None:
@@ -72,11 +76,12 @@ def _read_apart(db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, 
     found = Results()
     _read(db, writes, Reads(), now, found)
     results.appended = found.appended
-    results.inboxes, results.records, results.logs = {}, {}, {}
+    results.inboxes, results.records, results.logs, results.log_sizes = {}, {}, {}, {}
     parts: list[tuple[bytes | RecordName | LogName, Reads]]
     parts = [(device, Reads(inboxes={device: most})) for device, most in reads.inboxes.items()]
     parts += [(name, Reads(records={name})) for name in reads.records]
     parts += [(log, Reads(logs={log})) for log in reads.logs]
+    parts += [(channel, Reads(log_sizes={channel})) for channel in reads.log_sizes]
     for name, part in parts:
         found = Results()
         try:
@@ -87,3 +92,4 @@ def _read_apart(db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, 
         results.inboxes |= found.inboxes
         results.records |= found.records
         results.logs |= found.logs
+        results.log_sizes |= found.log_sizes

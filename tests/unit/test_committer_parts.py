@@ -63,12 +63,13 @@ async def test_where_a_part_of_the_store_fails_only_what_is_in_it_does(rig: Rig)
     rig.committer.change("space", OTHER, SetRemove(DEVICE), lambda status, changed: heard.append(("change", status)))
     rig.committer.append(Append(OTHER, 0, 2**40, "x"), lambda status, end: heard.append(("log", status)))
     rig.committer.read_log(OTHER, Last(1), lambda status, part: heard.append(("slice", status)))
+    rig.committer.read_log_sizes([DEVICE, OTHER], lambda status, held: heard.append(("sizes", status)))
     rig.committer.acknowledged(OTHER, [("old", 7)])
     rig.committer.when_durable(lambda status: heard.append(("durable", status)))
     failures = rig.committer.failures
     await rig.settle()
     assert {one[:2] for one in heard} == {
-        (what, FAILED) for what in ("put", "inbox", "record", "inboxes", "change", "log", "slice", "durable")
+        (what, FAILED) for what in ("put", "inbox", "record", "inboxes", "change", "log", "slice", "sizes", "durable")
     }
     assert rig.committer.failures == failures + 1
     # What was acknowledged is not given out, and is removed once that part is well again.

@@ -17,7 +17,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.store.base import Append, ExpireLog, Reads, Store, Writes
+from router.store.base import Append, ExpireLog, LogSize, Reads, Store, Writes
 from router.store.memory import HEAD_GRACE
 
 START = NOW * SECOND
@@ -293,3 +293,16 @@ async def test_a_position_goes_before_its_events_are_swept(store: Store) -> None
     await store.sweep(now, 1)
     # Begun anew or not, the channel takes events.
     assert await append(A) + 1 == await append(A)
+
+
+@in_store(options=StoreOptions(log_limit=3))
+async def test_how_much_a_log_holds_is_known_without_reading_it(store: Store) -> None:
+    await spell(store, A, "abcd")
+    await write(store, event(B, "b", expires=NOW + 5), event(B, "b"), ExpireLog(C, LATER))
+    now_and_then = [(await store.apply(Writes(), Reads(log_sizes={A, B, C}), now)).log_sizes for now in (NOW, NOW + 5)]
+    assert now_and_then == [
+        {A: LogSize(4, 3), B: LogSize(2, 2), C: LogSize(0, 0)},
+        {A: LogSize(4, 3), B: LogSize(2, 1), C: LogSize(0, 0)},
+    ]
+    results = await store.apply(Writes(logs=[ExpireLog(A, NOW), event(B, "c")]), Reads(log_sizes={A, B}), NOW)
+    assert results.log_sizes == {B: LogSize(3, 3)}

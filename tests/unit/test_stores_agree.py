@@ -126,7 +126,8 @@ class StoresAgree(RuleBasedStateMachine):
         trio.run(self.sqlite.open)
 
     def apply(self, writes: Writes, positions: set[Position]) -> None:
-        reads = Reads(INBOXES, NAMES, {(channel, position) for channel in (A, B, C) for position in positions})
+        logs = {(channel, position) for channel in (A, B, C) for position in positions}
+        reads = Reads(INBOXES, NAMES, logs, {A, B, C})
         ours = trio.run(self.sqlite.apply, writes, reads, self.now)
         model = trio.run(self.memory.apply, writes, reads, self.now)
         for name, part in ours.logs.items():
