@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from router.common.options import Settings
 from router.common.token import Tokens
 from router.core.facades import Core
 from router.http.turns import Turns
+
+T = TypeVar("T")
 
 
 def _no_page() -> bytes:
@@ -29,6 +31,14 @@ class Context:
     """For work of which one turn should see only a piece."""
     metrics_page: Callable[[], bytes] = _no_page
     """All numbers of the router and its workers as text, of `router.common.exposition.CONTENT_TYPE`."""
+    _shared: dict[Callable[[Context], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def shared(self, make: Callable[[Context], T]) -> T:
+        """What `make` makes of this context, once: for what routes and services of a dialect have in common."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        found: T = self._shared[make]
+        return found
 
 
 class Service(Protocol):
