@@ -98,7 +98,7 @@ class Subscribed(NamedTuple):
 
     wanted: Subscription
     status: int = m.OK
-    """OK; FULL: the channel has `most` members; FAILED."""
+    """OK; FULL: the channel has `most` members, or its app-server side lets nobody into it; FAILED."""
     members: Members | None = None
     """All of them, if the channel has presence."""
     log: LogSlice | None = None

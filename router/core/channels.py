@@ -32,6 +32,9 @@ Offer = Callable[[Lease, m.ToWorker], None]
 class Observer(Protocol):
     """What wants to know of what happens in a dialect's channels, webhooks for example. `label` is the channel's."""
 
+    def admits(self, label: str) -> bool:
+        """Whether it may have its first subscriber; if not, who wants to be is told FULL."""
+
     def occupied(self, label: str) -> None:
         """It has its first subscriber."""
 
@@ -157,6 +160,10 @@ class Channels:
             if name.startswith(prefix) and channel.count:
                 yield name
 
+    def number(self, dialect: str, application: str) -> int:
+        """Channels of an application that have subscribers, or had, on a shard that has just been lost."""
+        return len(self._names.get(f"{dialect}\0{application}", ()))
+
     def observe(self, dialect: str, observer: Observer) -> None:
         """Have this one called for what happens in the channels of a dialect."""
         self._observers[dialect] = observer
@@ -166,6 +173,12 @@ class Channels:
         return self._observers.get(label.partition("\0")[0]) if self._observers else None
 
     # ------------------------------------------------------------------ subscribers
+
+    def admits(self, key: bytes, label: str) -> bool:
+        """Whether a channel may have one more subscriber: asked only of the first, of its dialect's observer."""
+        if key in self._channels or (observer := self.observer(label)) is None:
+            return True
+        return observer.admits(label)
 
     def subscribe(self, key: bytes, label: str, lease: Lease) -> None:
         """This lease has a subscriber of the channel, so far one."""

@@ -95,7 +95,7 @@ class Logs:
 class ChannelDirectory:
     """Which channels have subscribers, how many and who; only of channels that were subscribed to with a label."""
 
-    __slots__ = ("_channels", "_recount", "_sessions", "get", "names", "observe")
+    __slots__ = ("_channels", "_recount", "_sessions", "get", "names", "number", "observe")
 
     def __init__(self, channels: Channels, sessions: Sessions, recount: Recount) -> None:
         self._channels = channels
@@ -103,6 +103,7 @@ class ChannelDirectory:
         self._recount = recount
         self.get = channels.get
         self.names = channels.names
+        self.number = channels.number
         self.observe = channels.observe
 
     def when_counted(self, keys: Iterable[bytes] | None, then: Callable[[], None]) -> None:

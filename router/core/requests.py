@@ -49,6 +49,9 @@ class Requests:
         channel, label = message.channel, message.label
         if label:
             m.label_parts(label)
+            if number is not None and not self._channels.admits(channel, label):
+                session.reply(number, m.FULL)
+                return
             self._channels.subscribe(channel, label, session.lease)
         self._map.subscribe(channel, session.lease)
         session.reply(number, m.OK)

@@ -10,6 +10,10 @@ class Watcher:
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
+        self.refuses = False
+
+    def admits(self, label: str) -> bool:
+        return not self.refuses
 
     def occupied(self, label: str) -> None:
         self.seen.append(("occupied", m.label_parts(label)[2]))

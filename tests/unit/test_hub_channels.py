@@ -278,6 +278,21 @@ async def test_connections_of_an_address_are_dismissed_on_every_shard(rig: Rig) 
 
 
 @in_rig()
+async def test_a_dialect_may_let_nobody_into_a_channel_that_has_no_subscriber(rig: Rig) -> None:
+    watcher = Watcher()
+    rig.hub.core.channels.observe("pusher", watcher)
+    first, second = rig.worker(0), rig.worker(1)
+    first.say(subscribe(1, LABEL))
+    watcher.refuses = True
+    second.say(subscribe(1, LABEL), m.Call(2, m.Subscribe(DEVICE, m.channel_label("pusher", "app", "other"))))
+    assert second.take() == [m.Reply(1, m.OK, None), m.Reply(2, m.FULL, None)]
+    assert rig.hub.core.channels.get(DEVICE) is None
+    assert rig.hub.core.channels.number("pusher", "app") == 1
+    rig.hub.messages.publish(DEVICE, "nobody is there")
+    assert second.take() == []
+
+
+@in_rig()
 async def test_a_record_is_taken_once(rig: Rig) -> None:
     worker = rig.worker()
     rig.committer.record("tokens", CHANNEL, b"value", 0)

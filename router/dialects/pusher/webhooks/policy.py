@@ -78,6 +78,10 @@ class Webhooks:
 
     # ------------------------------------------------------------------ what happens
 
+    def admits(self, label: str) -> bool:
+        """Every channel may have subscribers."""
+        return True
+
     def occupied(self, label: str) -> None:
         """The channel has its first subscriber."""
         app, channel = self._channel(label)
