@@ -89,6 +89,8 @@ class Transport:
     once: whether the first effects of a session that send something are the whole answer (long polling). Then the
     session ends, and where the transport `keeps_alive`, the next request may come on the same connection.
     two_way: whether a peer that has ended its direction (TCP's FIN) has no use for an answer either.
+    request_timeout: seconds from accept until the request must be whole, on a port of its own;
+    `worker.handshake_timeout` if that is shorter.
     """
 
     __slots__ = ()
@@ -97,6 +99,7 @@ class Transport:
     once: bool = False
     keeps_alive: bool = False
     two_way: bool = False
+    request_timeout: float = float("inf")
 
     # ------------------------------------------------------------------ the request
 

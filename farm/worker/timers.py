@@ -48,7 +48,8 @@ class Timers:
     def meet(self, connection: Connection) -> None:
         """There is a new connection."""
         self._keepalive.meet(connection.fd)
-        connection.bucket = self._wheel.arm(connection.fd, self._options.handshake_timeout)
+        timeout = min(connection.transport.request_timeout, self._options.handshake_timeout)
+        connection.bucket = self._wheel.arm(connection.fd, timeout)
 
     def tick(self) -> None:
         """To be called several times a second."""

@@ -141,6 +141,8 @@ class Lines(Transport):
 
     __slots__ = ()
 
+    request_timeout = 5.0
+
     def request(self, data: bytes, max_bytes: int, max_headers: int, seen: int) -> tuple[Request, bytes] | None:
         line, end, rest = data.partition(b"\r\n")
         if len(line) > MAX_LINE:

@@ -289,3 +289,18 @@ def test_a_transport_may_read_the_first_bytes_of_a_listener(shard: Shard, dialec
     shard.sockets.stop_listening()
     shard.sockets.ready(fd, READ)
     assert [request.path for request in dialect.requests] == ["/plain/lines/join", "/plain/lines"]
+
+
+def test_a_transport_may_want_the_first_bytes_sooner_than_others(shard: Shard) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    shard.sockets.listen(listener, LINES)
+    clients = [Client(shard, sent, listener=one) for sent, one in ((b"GET /plain", None), (b"/plain", listener))]
+    for _ in range(9):
+        shard.clock.pass_by(0.5)
+        shard.sockets.tick()
+    assert all(client.nothing() for client in clients)
+    for _ in range(4):
+        shard.clock.pass_by(0.5)
+        shard.sockets.tick()
+    assert clients[1].rest() == b"refused 408\r\n"
+    assert clients[0].nothing()
