@@ -1,0 +1,61 @@
+"""gopush2, device side: which requests begin what."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil
+from typing import Final
+
+from farm.dialects import Context, Dialect, Opened
+from farm.dialects.gopush2.client_page import CLIENT_PAGE
+from farm.dialects.gopush2.sessions import BadParameter, JoiningSession, RefusedSession, wanted
+from farm.dialects.gopush2.tcp import GOPUSH_TCP, NO_HTTP
+from farm.transports import HTTP, Transport
+from farm.transports.request import Refusal, Request
+from farm.transports.websocket import WEBSOCKET
+from router.common.position import LogEvent
+from router.dialects.gopush2.protocol import BAD_PARAMETER, CLIENT_PATH, Gopush2Options, message_text
+
+_SECONDS: Final = 1024  # that are remembered
+
+
+class Gopush2Dialect(Dialect):
+    """What all sessions of a worker share."""
+
+    def __init__(self, context: Context) -> None:
+        self.options = context.settings.get(Gopush2Options)
+        self.counters = context.counters
+        self.unix_time = context.unix_time
+
+    @property
+    def first_tick(self) -> float:
+        return float(2 * self.options.heartbeat)
+
+    def transport(self, request: Request) -> Transport:
+        if request.version == NO_HTTP:
+            return GOPUSH_TCP
+        return HTTP if request.path == CLIENT_PATH else WEBSOCKET
+
+    def opened(self, request: Request) -> Opened:
+        options = self.options
+        if request.path == CLIENT_PATH:
+            if not options.debug:
+                raise Refusal(404, "the test page is off: gopush2.debug")
+            return CLIENT_PAGE
+        try:
+            found = wanted(request.query, options)
+        except BadParameter as error:
+            return RefusedSession(BAD_PARAMETER, str(error))
+        return JoiningSession(self, found, request.socket_id)
+
+    def event_text(self, channel: str, event: LogEvent) -> bytes:
+        return message_text(event.offset, event.body, self.options.msg_id)
+
+    def deadline(self, seconds: int) -> int:
+        """When that is from now, in unix seconds: one object for all of that second."""
+        return _shared(ceil(self.unix_time()) + seconds)
+
+
+@lru_cache(_SECONDS)
+def _shared(second: int) -> int:
+    return second
