@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from router.common.options import Settings
 from router.common.store_kinds import Shape
 from router.dialects import DialectSpec
 from router.dialects.gopush2.protocol import NAME, TABLES, Gopush2Options
 
+if TYPE_CHECKING:
+    from router.dialects.app_server import Context
+    from router.http.routes import Route
+
 _ONE_PORT_READS: Final = (b"/ch", b"/stat")
+
+
+def _routes(context: Context) -> Iterable[Route]:
+    from router.dialects.gopush2.app_server import routes
+
+    return routes(context)
 
 
 def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
@@ -22,5 +33,6 @@ SPEC: Final = DialectSpec(
     sections=(Gopush2Options,),
     answers=TABLES,
     needs=frozenset((Shape.LOG, Shape.TABLE, Shape.TAKE_ONCE)),
+    routes=_routes,
     read_on_device_port=_read_on_device_port,
 )

@@ -1,0 +1,306 @@
+"""gopush2, app-server side: `/pub`, `/ch` and `/stat`, and who may come in on the device side.
+
+Everything but a wrong method and a missing admin key is answered with 200, and `ret` says what became of it. A push is
+answered once it is durable. The keys of `gopush2.admin_key` and tokens stand in queries: no query is logged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from router.common import messages as m
+from router.common.answers import Answer
+from router.common.numbers import ROUTER_BITS
+from router.common.position import AfterOffset
+from router.core.procedures import Reply as ReplyToDevice
+from router.dialects.app_server import Context
+from router.dialects.gopush2.protocol import (
+    BAD_METHOD,
+    CHANNELS,
+    ENTERED,
+    EXPIRED,
+    MAX_MID,
+    NAME,
+    NO_CHANNEL_HERE,
+    NO_SUBSCRIBER,
+    PARAM_ERROR,
+    PUSH_FAILED,
+    TOKEN_FAILED,
+    TOKEN_REFUSED,
+    TOKENS,
+    Enter,
+    Entry,
+    Gopush2Options,
+    asked,
+    channel_address,
+    deadline_of,
+    deadline_value,
+    entry_bytes,
+    message_body,
+    token_address,
+)
+from router.dialects.gopush2.stat import Counts, Stat
+from router.http.admin_key import AdminKey
+from router.http.message import Request, Response
+from router.http.percent import fields
+from router.http.routes import Reply, Route
+from router.store.base import Append
+from router.store.changes import CHANGED, Changed, Put, PutIfAbsent, Take
+
+TEXT: Final = "text/plain; charset=utf-8"
+"""What Go makes of JSON that is given no type."""
+_encode: Final = msgspec.json.Encoder().encode
+_TOKEN: Final = b"\1"
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_MOST_S: Final = 2**40
+"""Seconds for which a message may be kept."""
+_KEY: Final = re.compile(rb"(?:\A|&)key=")
+_ID: Final = re.compile(rb"(?:\A|&)id=")
+
+
+def _envelope(answer: Answer) -> Response:
+    return Response(answer.status, _encode({"msg": answer.text, "ret": answer.number}), TEXT)
+
+
+_OK: Final = Response(200, b'{"msg":"ok","ret":0}', TEXT)
+_NO_SUBSCRIBER: Final = _envelope(NO_SUBSCRIBER)
+_TOKEN_FAILED: Final = _envelope(TOKEN_FAILED)
+_PUSH_FAILED: Final = _envelope(PUSH_FAILED)
+_PARAM_ERROR: Final = _envelope(PARAM_ERROR)
+_BAD_METHOD: Final = {
+    method: Response(BAD_METHOD.status, f"{BAD_METHOD.text}\n".encode(), TEXT, (("Allow", method.decode()),))
+    for method in (b"GET", b"POST")
+}
+
+
+def routes(context: Context) -> Iterable[Route]:
+    """The dialect's routes on the router port."""
+    options = context.settings.get(Gopush2Options)
+    app_side = _AppSide(context, options)
+    context.core.procedures.register(NAME, app_side.asked_by_device)
+    found = [Route(b"/pub", app_side.pub, claims=_is_push), Route(b"/stat", app_side.stat)]
+    if options.auth:
+        found.append(Route(b"/ch", app_side.ch))
+    return found
+
+
+def _is_push(request: Request) -> bool:
+    """Another dialect may publish on the same path, by `id`."""
+    query = request.query
+    return _KEY.search(query) is not None or _ID.search(query) is None
+
+
+class _AppSide:
+    def __init__(self, context: Context, options: Gopush2Options) -> None:
+        self._options = options
+        self._messages = context.core.messages
+        self._records = context.core.records
+        self._logs = context.core.logs
+        self._counters = context.core.counters
+        self._unix_time = context.unix_time
+        self._admin_key = AdminKey(options.admin_key, "gopush2.admin_key")
+        self._counts = Counts()
+        self._stat = Stat(context, self._counts)
+
+    # ------------------------------------------------------------------ /pub
+
+    def pub(self, request: Request, reply: Reply) -> None:
+        """`POST /pub?key=K[&mid=N][&expire=S]`: the body is the message."""
+        if not self._may(b"POST", request, reply):
+            return
+        given = fields(request.query)
+        mid = _mid(given.get("mid"))
+        if mid is None:
+            self._counters.pushes_invalid += 1
+            reply(_PARAM_ERROR)
+            return
+        key = given.get("key", "")
+        body = message_body(request.body)
+        if not key or len(key.encode()) > self._options.max_key_bytes:
+            self._no_subscriber(reply)
+        elif len(body.encode()) > self._options.max_message_bytes:
+            self._counters.pushes_too_long += 1
+            self._failed(reply)
+        elif self._messages.full:
+            self._messages.refuse()
+            self._failed(reply)
+        else:
+            channel, seconds = channel_address(key), self._seconds(given.get("expire", ""))
+
+            def known(status: int, record: bytes | None) -> None:
+                if status != m.OK:
+                    self._failed(reply)
+                elif self._left(channel, record):
+                    self._append(channel, mid, seconds, body, reply)
+                else:
+                    self._no_subscriber(reply)
+
+            self._records.look_up(CHANNELS, channel, known)
+
+    def _seconds(self, text: str) -> int:
+        """How long a message is to be kept; as gopush2 has it, what is no number is as good as nothing."""
+        return min(int(text), _MOST_S) if _NUMBER.fullmatch(text) else self._options.message_expire
+
+    def _append(self, channel: bytes, mid: int, seconds: int, body: str, reply: Reply) -> None:
+        """mid: 0 where the next one is to be given: it is the time in microseconds, or above it."""
+        self._counts.added_message += 1
+        if seconds <= 0:
+            self._counts.expired_message += 1
+            self._failed(reply)
+            return
+
+        def logged(status: int, end: AfterOffset | None) -> None:
+            if status == m.OK and end is not None:
+                reply(_OK)
+            else:  # the store could not, or holds a message with this ID
+                self._failed(reply)
+
+        sequence = self._messages.sequence()
+        event = Append(
+            channel,
+            sequence,
+            int(self._unix_time()) + seconds,
+            body,
+            offset=mid or sequence >> ROUTER_BITS,
+            exact=mid > 0,
+            most=self._options.max_stored_message,
+        )
+        self._messages.publish_logged(event, logged)
+
+    def _no_subscriber(self, reply: Reply) -> None:
+        self._counters.pushes_rejected += 1
+        reply(_NO_SUBSCRIBER)
+
+    def _failed(self, reply: Reply) -> None:
+        self._counts.failed_message += 1
+        reply(_PUSH_FAILED)
+
+    # ------------------------------------------------------------------ /ch and /stat
+
+    def ch(self, request: Request, reply: Reply) -> None:
+        """`GET /ch?key=K&token=T`: create the channel or extend it, and give it a token."""
+        if not self._may(b"GET", request, reply):
+            return
+        options = self._options
+        given = fields(request.query)
+        key, token = given.get("key", ""), given.get("token", "")
+        lengths = (len(key.encode()), options.max_key_bytes), (len(token.encode()), options.max_token_bytes)
+        if not all(0 < length <= most for length, most in lengths):
+            reply(_PARAM_ERROR)
+            return
+        if self._messages.full:
+            reply(_TOKEN_FAILED)
+            return
+        channel = channel_address(key)
+        deadline = int(self._unix_time()) + options.channel_expire
+        extended = False
+
+        def created(status: int, changed: Changed | None) -> None:
+            nonlocal extended
+            extended = status == m.OK
+            if changed is not None:
+                self._counts.created += changed.outcome == CHANGED
+                self._counts.refreshed += changed.outcome != CHANGED
+
+        def added(status: int, changed: Changed | None) -> None:
+            added = status == m.OK and changed is not None and changed.outcome == CHANGED
+            reply(_OK if extended and added else _TOKEN_FAILED)
+
+        # In this order, and as a rule in one commit: when the last is known, so are the others.
+        value = deadline_value(deadline)
+        self._records.change(CHANNELS, channel, PutIfAbsent(value, deadline), created)
+        self._records.change(CHANNELS, channel, Put(value, deadline), lambda status, changed: None)
+        self._logs.expire(channel, deadline)
+        self._records.change(TOKENS, token_address(channel, token), PutIfAbsent(_TOKEN, deadline), added)
+
+    def stat(self, request: Request, reply: Reply) -> None:
+        """`GET /stat?type=T`: numbers of this server."""
+        if self._may(b"GET", request, reply):
+            kind = fields(request.query).get("type", "")
+            reply(Response(200, self._stat.page(kind), TEXT))
+
+    def _may(self, method: bytes, request: Request, reply: Reply) -> bool:
+        """Whether a request is to be handled; if not, it has been answered."""
+        refused = self._admin_key.refusal(request)
+        if refused is None and request.method != method:
+            refused = _BAD_METHOD[method]
+        if refused is not None:
+            reply(refused)
+        return refused is None
+
+    # ------------------------------------------------------------------ devices
+
+    def asked_by_device(self, channel: bytes, arguments: bytes, reply: ReplyToDevice) -> None:
+        """May a device come in, or stay (`Enter`, `Look`)?"""
+        try:
+            question = asked(arguments)
+        except msgspec.MsgspecError as error:
+            raise m.MessageError(str(error)) from error
+
+        def known(status: int, record: bytes | None) -> None:
+            if status != m.OK:
+                reply(status)
+                return
+            left = self._left(channel, record)
+            if not isinstance(question, Enter):
+                reply(m.OK, entry_bytes(Entry(ENTERED, left) if left else Entry(NO_CHANNEL_HERE)))
+            elif left and not self._options.auth:
+                reply(m.OK, entry_bytes(Entry(ENTERED, left)))
+            elif left:
+                self._take(channel, question, left, reply)
+            elif self._options.auth:
+                reply(m.OK, entry_bytes(Entry(NO_CHANNEL_HERE)))
+            else:
+                self._create(channel, reply)
+
+        self._records.read(CHANNELS, channel, known)
+
+    def _take(self, channel: bytes, question: Enter, left: int, reply: ReplyToDevice) -> None:
+        def taken(status: int, changed: Changed | None) -> None:
+            if status != m.OK:
+                reply(status)
+            else:
+                good = changed is not None and changed.outcome == CHANGED
+                reply(m.OK, entry_bytes(Entry(ENTERED, left) if good else Entry(TOKEN_REFUSED)))
+
+        token = token_address(channel, question.token)
+        self._records.change(TOKENS, token, Take(question.taker), taken, own=True)
+
+    def _create(self, channel: bytes, reply: ReplyToDevice) -> None:
+        """Without `auth` the first device creates the channel, which nothing extends."""
+        if self._messages.over:
+            reply(m.FAILED)
+            return
+        seconds = self._options.channel_expire
+        deadline = int(self._unix_time()) + seconds
+
+        def created(status: int, changed: Changed | None) -> None:
+            if status != m.OK:
+                reply(status)
+                return
+            self._counts.created += changed is not None and changed.outcome == CHANGED
+            reply(m.OK, entry_bytes(Entry(ENTERED, seconds)))
+
+        self._logs.expire(channel, deadline)
+        self._records.change(CHANNELS, channel, PutIfAbsent(deadline_value(deadline), deadline), created, own=True)
+
+    def _left(self, channel: bytes, record: bytes | None) -> int:
+        """For how many seconds the channel is there yet; 0: it is not. Devices of one that has expired are closed."""
+        left = 0 if record is None else deadline_of(record) - int(self._unix_time())
+        if left <= 0:
+            self._messages.terminate(channel, int(EXPIRED), EXPIRED.text)
+            return 0
+        return left
+
+
+def _mid(text: str | None) -> int | None:
+    """The ID that a message is given by its app server; 0 if it gives none, None if it is no ID."""
+    if text is None:
+        return 0
+    if _NUMBER.fullmatch(text) is None or not 0 < (mid := int(text)) <= MAX_MID:
+        return None
+    return mid
