@@ -234,6 +234,11 @@ class Session:
         """
         return (), 0
 
+    def unanswered(self) -> Effects:
+        """The server goes away, and the transport answers once and has not yet: what the answer is. Nothing: what the
+        transport makes of `farewell`."""
+        return ()
+
     def closed(self) -> None:
         """Called once, when nothing of this connection will be heard any more. Not of a session that became another."""
 

@@ -17,7 +17,7 @@ from farm.worker.attachments import Attachments
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, Connection
-from farm.worker.effects import Performer
+from farm.worker.effects import Performer, effects_of
 from farm.worker.encoded import join
 from farm.worker.events import Events
 from farm.worker.fanout import FanOuts
@@ -90,7 +90,9 @@ class Sockets:
             addresses,
             fan_outs.going,
         )
-        performer = Performer(output, turns, attachments, subscriptions, wheel, clock, tell, fan_outs.going)
+        self._performer = performer = Performer(
+            output, turns, attachments, subscriptions, wheel, clock, tell, fan_outs.going
+        )
         self._inbound = inbound = Inbound(options, counters, clock, interest, turns, output, performer)
         self.events = events = Events(
             subscriptions,
@@ -261,6 +263,8 @@ class Sockets:
         elif connection.phase in (HANDSHAKE, IDLE):
             self.output.drop(connection)
         else:
+            if connection.transport.once and connection.session is not None:
+                self._performer.perform(connection, effects_of(connection.session.unanswered))
             self.close(connection, *(Session if connection.session is None else connection.session).farewell)
             if connection.phase == IDLE:  # it has its answer, and there will be no next request
                 self.output.finish(connection, b"")

@@ -220,6 +220,9 @@ class PlainSession(Session):
             return (Respond(200, (("X-Why", "timeout"),)), b"timed out", Close(NORMAL, "timed out")), 0
         return (b"tick",), 0
 
+    def unanswered(self) -> Effects:
+        return (b"come again",) if "stops" in self._parts else ()
+
     def closed(self) -> None:
         self.closes += 1
 

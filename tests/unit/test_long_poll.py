@@ -272,3 +272,12 @@ def test_a_terminated_channel_answers_its_pollers(shard: Shard) -> None:
     shard.sockets.received([m.Terminate(ROOM, 4009, "terminated")])
     assert poller.answer()[0] == 304
     assert poller.phase == IDLE
+
+
+def test_a_worker_that_stops_has_sessions_answer(shard: Shard, dialect: Plain) -> None:
+    pollers = [Poller(shard, get(f"/plain/poll/join{more}")).subscribed() for more in ("/stops", "")]
+    for connection in shard.sockets.open_connections():
+        shard.sockets.let_go(connection)
+    assert [poller.answer()[::2] for poller in pollers] == [(200, b"come again\n"), (304, b"")]
+    assert [poller.rest() for poller in pollers] == [b"", b""]
+    assert [session.closes for session in dialect.sessions] == [1, 1]
