@@ -24,6 +24,12 @@ DEFAULT_TEMPLATE: Final = (
 """What pushstream.js reads."""
 
 
+def _header_value(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
 def _origin(text: str) -> str:
     return text if text == "*" else texts.origin(text)
 
@@ -94,6 +100,13 @@ class PushStreamOptions(Section):
         DEFAULT_TEMPLATE,
         "a message as subscribers are sent it, with ~id~ ~channel~ ~text~ ~tag~ ~time~ ~event-id~ ~event-type~ ~size~ "
         "in it; what stands in quotes there is escaped for JSON",
+    )
+    content_type: str = option(
+        "text/plain; charset=utf-8",
+        "Content-Type of streams and of answers to polls; text/html where message_template writes scripts for a hidden "
+        "frame",
+        expects="a media type",
+        check=_header_value,
     )
     header_template: str = option("", "what streams and long polls begin with")
     footer_template: str = option("", "what streams end with")
@@ -171,6 +184,7 @@ NO_CHANNEL: Final = Answer(400, "No channel id provided.", _WRONG)
 EMPTY_POST: Final = Answer(400, "Empty post requests are not allowed.", _WRONG, "pushes_invalid")
 LONG_ID: Final = Answer(400, "Channel id is too large.", _WRONG)
 BAD_ID: Final = Answer(400, "Channel id has control characters.", _WRONG)
+BAD_CALLBACK: Final = Answer(400, "The callback is not the name of a function.", _WRONG)
 TOO_MANY_IDS: Final = Answer(400, "Too many channels in one request.", _WRONG)
 NOT_UTF8: Final = Answer(400, "The message is not UTF-8.", _WRONG, "pushes_invalid")
 BAD_EVENT: Final = Answer(400, "Event-Id and Event-Type have at most 1024 characters.", _WRONG, "pushes_invalid")
@@ -222,6 +236,7 @@ SUBSCRIBERS: Final = Table(
             LONG_ID,
             BAD_ID,
             TOO_MANY_IDS,
+            BAD_CALLBACK,
             NOT_AUTHORIZED,
             NO_EVENTS,
             TOO_MANY_WILDCARDS,

@@ -1,0 +1,184 @@
+"""nginx push stream and gogin, device side: subscribers over WebSocket, EventSource, HTTP streams and polls.
+
+| path | how messages come |
+|---|---|
+| `/ws/..`, `/subscribe/..` | WebSocket |
+| `/ev/..` | EventSource |
+| `/lp/..` | long polling; polling with the header X-Nginx-PushStream-Mode |
+| `/sub/..` | a stream; or either kind of polling with that header |
+
+The rest of the path, or the argument `channels`, names the channels (`router.dialects.pushstream.channels`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from farm.dialects import (
+    Admission,
+    Call,
+    Context,
+    DeviceSide,
+    Dialect,
+    Effect,
+    Event,
+    Opened,
+    Session,
+    Subscribed,
+    Subscription,
+)
+from farm.dialects.pushstream.requests import (
+    PATHS,
+    POLL,
+    POLLING_MODES,
+    WEBSOCKET_MODE,
+    Asked,
+    asked,
+    mode_of,
+)
+from farm.dialects.pushstream.sessions import (
+    NEWEST,
+    PollSession,
+    PublishingSession,
+    RefusedSession,
+    StreamSession,
+    WebSocketSession,
+)
+from farm.dialects.pushstream.transports import Transports
+from farm.settings import WorkerOptions
+from farm.transports import HTTP, Transport
+from farm.transports.request import Refusal, Request, Response
+from router.common import messages as m
+from router.common.position import LIVE, LogEvent
+from router.dialects.pushstream import SPEC
+from router.dialects.pushstream.protocol import (
+    ADMIT,
+    EXPLAIN,
+    MISSED_ID,
+    NAME,
+    NOT_READ,
+    TIMED_OUT_ID,
+    TIMED_OUT_TEXT,
+    PushStreamOptions,
+    Refused,
+    channel_address,
+    label,
+    refusal_of,
+)
+from router.dialects.pushstream.templates import Message, Template, message_of
+
+_LONGEST_S: Final = 900.0
+_encode: Final = msgspec.json.Encoder().encode
+_shared_address = lru_cache(2048)(channel_address)
+
+
+class PushStreamDialect(Dialect):
+    """What all sessions of a worker share."""
+
+    methods = (b"GET", b"OPTIONS")
+
+    def __init__(self, context: Context) -> None:
+        self.options = options = context.settings.get(PushStreamOptions)
+        self._transports = Transports(options, context.settings.get(WorkerOptions).retry_after)
+        self._template = Template(options.message_template)
+        self.counters = context.counters
+        self.pings = float(options.ping_message_interval)
+        self.stream_ttl = float(options.subscriber_connection_ttl)
+        self.poll_ttl = float(options.longpolling_connection_ttl) or self.stream_ttl
+        self.timed_out = (
+            self._template.fill(Message(TIMED_OUT_ID, "", TIMED_OUT_TEXT)) if options.timeout_with_body else b""
+        )
+
+    # ------------------------------------------------------------------ requests
+
+    def transport(self, request: Request) -> Transport:
+        if request.method == b"OPTIONS":
+            return HTTP
+        try:
+            return self._transports.find(request)
+        except Refused as refused:
+            raise self._refusal(request, refused) from None
+
+    def opened(self, request: Request) -> Opened:
+        if request.method == b"OPTIONS":
+            return Response(200, headers=(("Allow", "GET, OPTIONS"), *self._transports.headers(request)))
+        mode = mode_of(request)
+        try:
+            found = asked(request, self.options)
+        except Refused as refused:
+            return self._refused(request, mode, refused)
+        if self.options.authorized_channels_only:
+            names = [channel.name for channel in found.channels]
+            question = m.Invoke(NAME, _shared_address(names[0]), _encode([ADMIT, names]))
+            return Admission(Call(question, (mode, found)))
+        return self._session(mode, found)
+
+    def admitted(self, request: Request, context: Any, status: int, payload: Any) -> Opened:
+        mode, found = context
+        answer = NOT_READ if status != m.OK or payload is None else refusal_of(payload)
+        if answer is not None:
+            return self._refused(request, mode, Refused(answer))
+        return self._session(mode, found)
+
+    def _refused(self, request: Request, mode: str, refused: Refused) -> Session:
+        """A WebSocket is told behind the upgrade. Raises: Refusal for all others."""
+        if mode != WEBSOCKET_MODE:
+            raise self._refusal(request, refused)
+        self.counters.commands_refused += 1
+        return RefusedSession(refused)
+
+    def _session(self, mode: str, found: Asked) -> Session:
+        polls = mode in POLLING_MODES
+        wanted = tuple(
+            Subscription(
+                _shared_address(channel.name),
+                label(channel.name),
+                position=NEWEST if polls and position is LIVE else position,
+            )
+            for channel, position in zip(found.channels, found.positions, strict=True)
+        )
+        if polls:
+            return PollSession(self, wanted, mode != POLL)
+        if mode != WEBSOCKET_MODE:
+            return StreamSession(self, wanted)
+        if self.options.websocket_allow_publish:
+            return PublishingSession(self, wanted, _names=tuple(channel.name for channel in found.channels))
+        return WebSocketSession(self, wanted)
+
+    def _refusal(self, request: Request, refused: Refused) -> Refusal:
+        self.counters.commands_refused += 1
+        answer = refused.answer
+        refusal = Refusal(answer.status, answer.text)
+        refusal.headers = {EXPLAIN: answer.text, **dict(self._transports.headers(request))}
+        return refusal
+
+    # ------------------------------------------------------------------ messages
+
+    def event_text(self, channel: str, event: LogEvent) -> bytes:
+        return self._template.fill(message_of(channel, event))
+
+    def missed_text(self, channel: str) -> bytes | None:
+        text = self.options.missed_message
+        return self._template.fill(Message(MISSED_ID, channel, text)) if text else None
+
+    def missing(self, results: Sequence[Subscribed]) -> Iterator[Effect]:
+        """What tells a client that its position is one that a log does not reach back to."""
+        for wanted, _, _, log in results:
+            if log is not None and not log.recovered and wanted.position is not NEWEST:
+                text = self.missed_text(m.label_parts(wanted.label)[2])
+                if text is not None:
+                    yield Event(text)
+
+    # ------------------------------------------------------------------ time
+
+    def step(self, left: float) -> float:
+        """Seconds until the next tick of a connection that ends in so many seconds, or stays (0); 0: it needs none."""
+        due = [seconds for seconds in (self.pings, left) if seconds > 0]
+        return min(*due, _LONGEST_S) if due else 0.0
+
+
+SIDE: Final = DeviceSide(spec=SPEC, make=PushStreamDialect, paths=PATHS)

@@ -1,0 +1,105 @@
+"""What a subscriber's request asks for: how it wants messages, of which channels, and from where on. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import parse_qs, unquote
+
+from farm.transports.request import Request
+from router.common.position import NO_TIME, AfterId, Position
+from router.dialects.pushstream.channels import Wanted, subscriber_path
+from router.dialects.pushstream.positions import position
+from router.dialects.pushstream.protocol import (
+    BAD_CALLBACK,
+    CHANNELS_ARGUMENT,
+    EVENT_ID_ARGUMENT,
+    MODE,
+    TAG_ARGUMENT,
+    TIME_ARGUMENT,
+    PushStreamOptions,
+    Refused,
+)
+
+WEBSOCKET_MODE: Final = "websocket"
+EVENT_SOURCE: Final = "eventsource"
+STREAM: Final = "streaming"
+LONG_POLL: Final = "long-polling"
+POLL: Final = "polling"
+POLLING_MODES: Final = (LONG_POLL, POLL)
+
+PREFIXES: Final = {
+    "/ws": WEBSOCKET_MODE,
+    "/subscribe": WEBSOCKET_MODE,
+    "/ev": EVENT_SOURCE,
+    "/lp": LONG_POLL,
+    "/sub": STREAM,
+}
+# Channels may be in the query alone; but `/sub` without a path is another protocol's.
+PATHS: Final = (*(f"{prefix}/**" for prefix in PREFIXES), "/ws", "/subscribe", "/ev", "/lp")
+
+_MODE_HEADER: Final = MODE.lower().encode()
+_CALLBACK: Final = re.compile(r"[A-Za-z_$][\w$]{0,99}(?:\.[A-Za-z_$][\w$]{0,99}|\[\d{1,9}\]){0,9}", re.ASCII)
+_NO_ARGUMENTS: Final[dict[str, str]] = {}
+_MAX_ARGUMENTS: Final = 100
+
+
+class Asked(NamedTuple):
+    """What a request asks for."""
+
+    channels: list[Wanted]
+    positions: list[Position]
+    """Where each of them begins."""
+
+
+def mode_of(request: Request) -> str:
+    """How a client wants messages: the path says it, and for what is no WebSocket perhaps a header."""
+    mode = PREFIXES["/" + request.path.split("/", 2)[1]]
+    if mode != WEBSOCKET_MODE:
+        wanted = request.headers.get(_MODE_HEADER)
+        if wanted is not None and (name := wanted.decode("latin-1").lower()) in POLLING_MODES:
+            return name
+    return mode
+
+
+def arguments(query: str) -> dict[str, str]:
+    """The arguments of a query; the first of each name counts."""
+    if not query:
+        return _NO_ARGUMENTS
+    try:
+        return {name: values[0] for name, values in parse_qs(query, max_num_fields=_MAX_ARGUMENTS).items()}
+    except ValueError:
+        return _NO_ARGUMENTS
+
+
+def callback_of(request: Request) -> str:
+    """The function of a page that is to be called with the answer (JSONP); "" for none.
+
+    Raises: Refused if it cannot be the name of one.
+    """
+    name = arguments(request.query).get("callback", "")
+    if name and not _CALLBACK.fullmatch(name):
+        raise Refused(BAD_CALLBACK)
+    return name
+
+
+def asked(request: Request, options: PushStreamOptions) -> Asked:
+    """Raises: Refused."""
+    given = arguments(request.query)
+    _, _, path = request.path[1:].partition("/")
+    channels = subscriber_path(unquote(path) or given.get(CHANNELS_ARGUMENT, ""), options)
+    returned = _header(request, b"last-event-id")
+    place = position(None, "", "", returned)
+    if type(place) is AfterId and place.time != NO_TIME:
+        # A browser comes again by itself, with the same path: a backtrack in that has been sent already.
+        return Asked(channels, [place] * len(channels))
+    time = given.get(TIME_ARGUMENT) or _header(request, b"if-modified-since")
+    tag = given.get(TAG_ARGUMENT) or _header(request, b"if-none-match")
+    event_id = given.get(EVENT_ID_ARGUMENT) or returned
+    return Asked(channels, [position(wanted.backtrack, time, tag, event_id) for wanted in channels])
+
+
+def _header(request: Request, name: bytes) -> str:
+    value = request.headers.get(name)
+    # Browsers send an event's ID as UTF-8.
+    return "" if value is None else value.decode("utf-8", "replace")

@@ -1,0 +1,249 @@
+"""Connections of push stream's subscribers: those that stay (WebSocket, EventSource, streams), and polls. Pure.
+
+An idle one is a small object and a place in the wheel, if it is pinged or has an end. What it asked for is kept only
+until it is subscribed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from farm.dialects import (
+    Call,
+    Close,
+    Effect,
+    Effects,
+    Event,
+    Ping,
+    Respond,
+    Session,
+    Subscribe,
+    Subscribed,
+    Subscription,
+    Tick,
+)
+from farm.transports.long_poll import position_headers
+from router.common import messages as m
+from router.common.close_codes import NORMAL, TOO_BIG, TRY_LATER
+from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Last, Live, LogEvent, Position
+from router.dialects.pushstream.protocol import DELETED, NAME, PUBLISH, REFUSED, Refused, refusal_of
+
+if TYPE_CHECKING:
+    from farm.dialects.pushstream import PushStreamDialect
+
+NEWEST: Final = Last(1)
+"""This very object: the newest event is not sent, it only tells where the log stands."""
+_LONGEST_S: Final = 900.0
+"""A timer of the worker is early beyond about a thousand seconds."""
+_SHARED: Final = 2048
+_encode: Final = msgspec.json.Encoder().encode
+_UNREAD: Final = "the channels cannot be read now"
+
+Place = tuple[int, int]
+_START: Final = (0, 0)
+
+
+@lru_cache(_SHARED)
+def alone(key: bytes) -> tuple[bytes, ...]:
+    """The channels of who is in this one only, which is the usual: one object for all of them."""
+    return (key,)
+
+
+@lru_cache(_SHARED)
+def _shared(place: Place) -> Place:
+    """One object for all that wait behind the same event."""
+    return place
+
+
+def _order(entry: tuple[LogEvent, str]) -> tuple[int, int, int]:
+    event = entry[0]
+    return (event.time, event.tag, event.offset)
+
+
+def merged(results: Sequence[Subscribed]) -> Iterator[tuple[LogEvent, str]]:
+    """All events of these logs with the names of their channels, in the order in which they came to the router.
+
+    Where one log knows the ID that a client has had last, a log that does not know it has nothing that is missing."""
+    known = any(log is not None and log.recovered and _by_id_alone(wanted) for wanted, _, _, log in results)
+    slices = []
+    for wanted, _, _, log in results:
+        if log is None or wanted.position is NEWEST or (known and _by_id_alone(wanted) and not log.recovered):
+            continue
+        _, _, name = m.label_parts(wanted.label)
+        slices.append([(event, name) for event in log.events])
+    return heapq.merge(*slices, key=_order)
+
+
+def _by_id_alone(wanted: Subscription) -> bool:
+    return type(wanted.position) is AfterId and wanted.position.time == NO_TIME
+
+
+def failed(results: Sequence[Subscribed]) -> bool:
+    """Whether something that was asked for cannot be had now."""
+    return any(
+        status != m.OK or (log is None and type(wanted.position) is not Live) for wanted, status, _, log in results
+    )
+
+
+class RefusedSession(Session):
+    """A WebSocket that is told why it is closed: after the upgrade, as the module does."""
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, refused: Refused) -> None:
+        self._reason = refused.close_reason
+
+    def begun(self, now: float) -> Effects:
+        return (Close(REFUSED, self._reason),)
+
+
+class StreamSession(Session, msgspec.Struct, gc=False, eq=False):
+    """A connection that stays."""
+
+    _dialect: PushStreamDialect
+    _asked: tuple[Subscription, ...]
+    _left: float = 0.0  # seconds until it ends; 0: it stays
+    channels: tuple[bytes, ...] = ()
+
+    def begun(self, now: float) -> Effects:
+        asked, self._asked = self._asked, ()
+        self.channels = keys_of(asked)
+        self._left = self._dialect.stream_ttl
+        step = self._dialect.step(self._left)
+        if step:
+            yield Tick(step)
+        yield from self._greeting()
+        yield Subscribe(asked)
+
+    def _greeting(self) -> Effects:
+        return ()
+
+    def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
+        if failed(results):
+            yield Close(TRY_LATER, _UNREAD)
+            return
+        yield from self._dialect.missing(results)
+        for event, name in merged(results):
+            yield Event(self._dialect.event_text(name, event), event)
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        step = self._dialect.step(self._left)
+        if self._left:
+            self._left -= step
+            if self._left <= 0:
+                return (*self._farewell(), Close(DELETED)), 0
+        effects: tuple[Effect, ...] = (Ping(),) if self._dialect.pings and step >= self._dialect.pings else ()
+        return effects, self._dialect.step(self._left)
+
+    def _farewell(self) -> tuple[Effect, ...]:
+        return ()
+
+
+class WebSocketSession(StreamSession, gc=False, eq=False):
+    """A WebSocket. What it sends is ignored."""
+
+    def _greeting(self) -> Effects:
+        header = self._dialect.options.header_template
+        return (header.encode(),) if header else ()
+
+    def _farewell(self) -> tuple[Effect, ...]:
+        footer = self._dialect.options.footer_template
+        return (footer.encode(),) if footer else ()
+
+
+class PublishingSession(WebSocketSession, gc=False, eq=False):
+    """A WebSocket whose texts are published to all of its channels."""
+
+    _names: tuple[str, ...] = ()
+
+    def received(self, message: bytes, binary: bool, now: float) -> Effects:
+        if binary:
+            return ()
+        arguments = _encode([PUBLISH, self._names, message.decode()])
+        if len(arguments) > m.MAX_ARGUMENTS:
+            return (Close(TOO_BIG, TOO_BIG.text),)
+        return (Call(m.Invoke(NAME, self.channels[0], arguments), None),)
+
+    def replied(self, context: object, status: int, payload: bytes | None, now: float) -> Effects:
+        if status != m.OK or payload is None or refusal_of(payload) is not None:
+            self._dialect.counters.commands_refused += 1
+        return ()
+
+
+class PollSession(Session, msgspec.Struct, gc=False, eq=False):
+    """A request that is answered once: with what came since the client's position, or when something comes."""
+
+    _dialect: PushStreamDialect
+    _asked: tuple[Subscription, ...]
+    _waits: bool  # until something comes
+    _left: float = 0.0
+    _place: tuple[int, int] | None = None  # the client has had what came up to it; None: it is not subscribed yet
+    channels: tuple[bytes, ...] = ()
+
+    def begun(self, now: float) -> Effects:
+        asked, self._asked = self._asked, ()
+        self.channels = keys_of(asked)
+        if self._waits:
+            self._left = self._dialect.poll_ttl
+            if self._left:
+                yield Tick(min(self._left, _LONGEST_S))
+        yield Subscribe(asked)
+
+    def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
+        if failed(results):
+            yield Close(TRY_LATER, _UNREAD)
+            return
+        events = list(merged(results))
+        place = max((_known(wanted.position) for wanted, *_ in results), default=_START)
+        for _, _, _, log in results:
+            if log is not None and log.events:
+                place = max(place, (log.events[-1].time, log.events[-1].tag))
+        missing = list(self._dialect.missing(results))
+        self._place = _shared(place)
+        if events or missing:
+            yield Respond(200, self._headers())
+            yield from missing
+            for event, name in events:
+                yield Event(self._dialect.event_text(name, event), event)
+        elif not self._waits:
+            yield Respond(304, self._headers())
+            yield Close(NORMAL)
+
+    def _headers(self) -> tuple[tuple[str, str], ...]:
+        assert self._place is not None
+        time, tag = self._place
+        # Without a tag all of that second is known.
+        return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        self._left -= min(self._left, _LONGEST_S)
+        if self._left > 0:
+            return (), min(self._left, _LONGEST_S)
+        return self._nothing_came(self._dialect.timed_out), 0
+
+    def unanswered(self) -> Effects:
+        return self._nothing_came(b"")
+
+    def _nothing_came(self, body: bytes) -> Effects:
+        if self._place is None:
+            return (Close(TRY_LATER, _UNREAD),)
+        if body:
+            return (Respond(200, self._headers()), body, Close(NORMAL))
+        return (Respond(304, self._headers()), Close(NORMAL))
+
+
+def keys_of(asked: Sequence[Subscription]) -> tuple[bytes, ...]:
+    """The addresses of these channels."""
+    return alone(asked[0].key) if len(asked) == 1 else tuple(one.key for one in asked)
+
+
+def _known(position: Position) -> Place:
+    """Up to where a client has had everything."""
+    if isinstance(position, AfterTime | AfterId) and position.time != NO_TIME:
+        return (position.time, position.tag)
+    return _START
