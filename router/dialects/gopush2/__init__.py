@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from router.common.options import Settings
 from router.common.store_kinds import Shape
-from router.dialects import DialectSpec
+from router.dialects import DialectSpec, ForeignConfig, ForeignSettings
 from router.dialects.gopush2.protocol import NAME, TABLES, Gopush2Options
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context
     from router.http.routes import Route
 
+_FLAG: Final = "--gopush2-config"
 _ONE_PORT_READS: Final = (b"/ch", b"/stat")
+
+
+def _config_file(file: Path) -> ForeignSettings:
+    from router.dialects.gopush2.config_file import settings_of
+
+    return settings_of(_FLAG, file)
 
 
 def _routes(context: Context) -> Iterable[Route]:
@@ -31,6 +39,14 @@ SPEC: Final = DialectSpec(
     name=NAME,
     on=False,
     sections=(Gopush2Options,),
+    foreign_configs=(
+        ForeignConfig(
+            _FLAG,
+            "gopush2's configuration, of any version: where it listens, its limits and times; turns gopush2 on. Counts "
+            "more than the settings file, and less than variables and flags.",
+            _config_file,
+        ),
+    ),
     answers=TABLES,
     needs=frozenset((Shape.LOG, Shape.TABLE, Shape.TAKE_ONCE)),
     routes=_routes,
