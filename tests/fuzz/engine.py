@@ -48,7 +48,7 @@ class Target:
     name: str
     run: Callable[[bytes], None]
     modules: tuple[ModuleType, ...]
-    """Whose lines count."""
+    """Whose lines count; of a package those of all its modules."""
     seeds: tuple[bytes, ...]
     words: tuple[bytes, ...] = ()
     """What the inputs are made of."""
@@ -104,11 +104,18 @@ def attempt(target: Target, data: bytes) -> Crash | None:
     return None
 
 
+def _files_of(module: ModuleType) -> list[str]:
+    folders = getattr(module, "__path__", None)
+    if folders is None:
+        return [module.__file__ or ""]
+    return [str(path) for folder in folders for path in Path(folder).rglob("*.py")]
+
+
 class Coverage:
     """Which line came after which, of some modules, while `traced`."""
 
     def __init__(self, modules: Iterable[ModuleType]) -> None:
-        self._files = {module.__file__ for module in modules}
+        self._files = {file for module in modules for file in _files_of(module)}
         self._codes: dict[CodeType, bool] = {}
         self.edges: set[tuple[CodeType, int, int]] = set()
 
