@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.dialects import Call, Close, Context, Effects, Members, Subscribe, Subscribed, Subscription, Tick, Unsubscribe
-from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession
+from farm.dialects.pusher.dialect import PusherDialect, RejectedSession
+from farm.dialects.pusher.session import PusherSession
 from farm.transports.request import Request
 from router.common import messages as m
 from router.common.metrics import WorkerCounters

@@ -24,7 +24,8 @@ from support.pusher_device import (
 )
 
 from farm.dialects import Close, Members, Subscription
-from farm.dialects.pusher import PusherDialect, PusherSession, RejectedSession, _shared_address
+from farm.dialects.pusher.dialect import PusherDialect, RejectedSession
+from farm.dialects.pusher.session import PusherSession, _shared_address
 from router.common import messages as m
 from router.common.position import LIVE, Last, LogEvent, LogSlice
 from router.dialects.pusher.protocol import (

@@ -18,7 +18,7 @@ from support.pusher_device import (
 )
 
 from farm.dialects import Members, Subscription
-from farm.dialects.pusher import PusherDialect
+from farm.dialects.pusher.dialect import PusherDialect
 from router.common import messages as m
 from router.dialects.pusher.protocol import (
     label,
