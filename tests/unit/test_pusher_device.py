@@ -461,6 +461,6 @@ def test_a_subscribed_session_is_small(plain: PusherDialect) -> None:
 
     session = subscribed(0)
     parts = [session, session.channels, session.socket_id]
-    assert all(part is None or part in parts for part in (session._more,))
+    assert all(part is None or part in parts for part in (session._extra,))
     assert sum(map(sys.getsizeof, parts)) <= 260
     gc.collect()

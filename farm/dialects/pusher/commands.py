@@ -1,4 +1,4 @@
-"""What a Pusher device sends: messages as types, and their readers. In every member null stands for nothing."""
+"""Messages of a Pusher device as types, and their readers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final
 import msgspec
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a reader raises."""
+"""What readers raise for a message that they cannot read."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What a device says. Here as in all that follows null is as good as nothing."""
+    """Any message of a device. Everywhere below null counts as absent."""
 
     event: str
     channel: str | None = None
@@ -41,7 +41,7 @@ class Member(msgspec.Struct, frozen=True, gc=False):
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
-    """`user_data` of who signs in."""
+    """`user_data` of a sign-in."""
 
     id: str | int
     user_info: msgspec.Raw = msgspec.Raw(b"")
@@ -64,7 +64,7 @@ def json_of(raw: msgspec.Raw) -> bytes:
 
 
 def data_of(raw: msgspec.Raw) -> bytes:
-    """The data of a command: an object, or a text that holds one, as some libraries send it."""
+    """The data of a command: an object, or a string that holds one, as some libraries send it."""
     data = json_of(raw)
     return _read_text(data).encode() if data.startswith(b'"') else data or b"{}"
 

@@ -1,4 +1,4 @@
-"""What a worker has of Pusher: its applications, and a session for each connection or the reason why there is none."""
+"""Pusher in a worker: its applications, and a session for each connection or the reason why it is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from farm.dialects import Close, Context, Dialect, Effects, Presence, Session
 from farm.dialects.pusher import events
 from farm.dialects.pusher.events import SHOWN
 from farm.dialects.pusher.session import NOBODY, WATCH, PusherSession
-from farm.dialects.pusher.state import Home
+from farm.dialects.pusher.state import LocalApp
 from farm.transports.request import Request
 from router.dialects.pusher.applications import load
 from router.dialects.pusher.protocol import (
@@ -25,7 +25,7 @@ from router.dialects.pusher.protocol import (
 )
 
 PROTOCOLS: Final = range(5, 8)
-"""Versions that differ in nothing a server sees: since 5, data is a text that holds JSON."""
+"""Versions that are the same for a server: since 5, `data` is a string that holds JSON."""
 _PREFIX: Final = "/app/"
 
 
@@ -34,7 +34,7 @@ class PusherDialect(Dialect, Presence):
 
     def __init__(self, context: Context) -> None:
         self.options = options = context.settings.get(PusherOptions)
-        self._homes = {app.key: Home(app, options, context.counters) for app in load(options.apps, options.unsigned)}
+        self._apps = {app.key: LocalApp(app, options, context.counters) for app in load(options.apps, options.unsigned)}
 
     @property
     def first_tick(self) -> float:
@@ -51,15 +51,15 @@ class PusherDialect(Dialect, Presence):
             return RejectedSession(NO_PATH, NO_PATH.text)
         if fault is not None:
             return RejectedSession(*fault)
-        home = self._homes.get(key)
-        if home is None:
+        local = self._apps.get(key)
+        if local is None:
             return RejectedSession(NO_APP, f"{NO_APP.text} {key[:SHOWN]}")
-        if not home.app.enabled:
+        if not local.app.enabled:
             return RejectedSession(DISABLED, DISABLED.text)
-        if home.connections >= home.app.connections_a_worker > 0:
+        if local.connections >= local.app.connections_a_worker > 0:
             return RejectedSession(OVER_QUOTA, OVER_QUOTA.text)
         origin, _, number = request.socket_id.partition(".")
-        return PusherSession(home, sys.intern(origin), int(number))
+        return PusherSession(local, sys.intern(origin), int(number))
 
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         if channel.startswith(WATCH):
@@ -85,7 +85,7 @@ def _version_fault(query: str) -> tuple[int, str] | None:
 
 
 class RejectedSession(Session):
-    """A connection that is told why it cannot be, and closed."""
+    """A connection that is refused: it gets the reason, and is closed."""
 
     __slots__ = ("_code", "_reason")
 

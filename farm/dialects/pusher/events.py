@@ -13,13 +13,13 @@ PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
 PING: Final = b'{"event":"pusher:ping","data":"{}"}'
 
 SHOWN: Final = 64
-"""Characters of something unknown that a text shows."""
+"""How many characters of an unknown name an error shows."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def event(name: str, data: bytes, channel: str | None = None) -> bytes:
-    """A frame's text; `data` is JSON, and goes as a text that holds it."""
+    """data: JSON; it is sent as a string that holds it."""
     where = b"" if channel is None else b',"channel":%s' % _encode(channel)
     return b'{"event":"%s"%s,"data":%s}' % (name.encode(), where, _encode(data.decode()))
 
@@ -31,9 +31,9 @@ def established(socket_id: str, activity_timeout: int) -> bytes:
 
 
 def error(code: int | None, text: str) -> bytes:
-    # An object, not a text that holds one: so the protocol has it for this event alone.
-    told = {"code": None if code is None else int(code), "message": text}
-    return b'{"event":"pusher:error","data":%s}' % _encode(told)
+    # `data` is an object here, not a string that holds one: the protocol has this exception for this event alone.
+    data = {"code": None if code is None else int(code), "message": text}
+    return b'{"event":"pusher:error","data":%s}' % _encode(data)
 
 
 def subscription_error(channel: str, kind: str, text: str, status: int) -> bytes:
@@ -42,7 +42,7 @@ def subscription_error(channel: str, kind: str, text: str, status: int) -> bytes
 
 
 def succeeded(channel: str, members: Members | None) -> bytes:
-    """members: all of a presence channel, with what is shown of them as JSON. Many may come before they change."""
+    """members: all of a presence channel, with what is shown of them as JSON. The text is kept until they change."""
     if members is None:
         return event("pusher_internal:subscription_succeeded", b"{}", channel)
     if members.made is None:
@@ -82,9 +82,9 @@ def client_event(name: str, channel: str, data: bytes, user: bytes | None) -> st
 
 
 def watchlist_events(online: list[str], offline: list[str]) -> bytes:
-    """Who of a watchlist has come and who has gone."""
-    told = [{"name": name, "user_ids": users} for name, users in (("online", online), ("offline", offline)) if users]
-    return event("pusher_internal:watchlist_events", _encode({"events": told}))
+    """The users of a watchlist that have come online or gone offline."""
+    data = [{"name": name, "user_ids": users} for name, users in (("online", online), ("offline", offline)) if users]
+    return event("pusher_internal:watchlist_events", _encode({"events": data}))
 
 
 def signed_in(user_data: str) -> bytes:

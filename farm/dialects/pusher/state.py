@@ -1,4 +1,4 @@
-"""What Pusher's sessions refer to: the application that all of its connections share, and what few connections need."""
+"""What a Pusher session refers to: its application on this worker, and state that few connections need."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from router.dialects.pusher.protocol import PusherOptions
 _NEVER: Final = float("-inf")
 
 
-class Home:
-    """An application on this worker: what its sessions share."""
+class LocalApp:
+    """An application as one worker has it: what all of its connections share."""
 
-    __slots__ = ("app", "connections", "counters", "hears", "options")
+    __slots__ = ("app", "connections", "counters", "options", "webhook_events")
 
     def __init__(self, app: App, options: PusherOptions, counters: WorkerCounters) -> None:
         self.app = app
         self.options = options
         self.counters = counters
         self.connections = 0
-        self.hears = frozenset(event for hook in app.webhooks for event in hook.events)
+        self.webhook_events = frozenset(event for hook in app.webhooks for event in hook.events)
 
 
 class Watching:
-    """A watchlist while it is gone through."""
+    """A watchlist whose users are being looked up, one after the other."""
 
-    __slots__ = ("offline", "online", "unasked")
+    __slots__ = ("offline", "online", "pending")
 
     def __init__(self, users: list[str]) -> None:
-        self.unasked = users
+        self.pending = users
         self.online: list[str] = []
         self.offline: list[str] = []
 
 
-class More:
-    """What most connections do without."""
+class Extra:
+    """State that most connections do not need."""
 
     __slots__ = ("hidden", "info", "members", "second", "sent", "signing", "user", "watching")
 
     def __init__(self) -> None:
-        self.user = ""  # who is signed in
+        self.user = ""  # ID of the user who is signed in
         self.info = ""
-        self.signing: tuple[str, str, User, str] | None = None  # who is about to be, info, and what was said
+        self.signing: tuple[str, str, User, str] | None = (
+            None  # a sign-in under way: ID, info, the data read and as it was sent
+        )
         self.watching: Watching | None = None
-        self.hidden = 0  # channels that it has not asked for
-        self.members: tuple[tuple[bytes, bytes], ...] = ()  # who this connection is in presence channels, as JSON
-        self.second = _NEVER  # when the first client event of the current second came
-        self.sent = 0  # client events since
+        self.hidden = 0  # channels that the device has not asked for
+        self.members: tuple[tuple[bytes, bytes], ...] = ()  # its user in each presence channel, as JSON
+        self.second = _NEVER  # when the current second of the limit of client events began
+        self.sent = 0  # client events in it
 
     def member(self, key: bytes) -> bytes | None:
-        """Who this connection is in a presence channel, as JSON."""
-        return next((user for room, user in self.members if room == key), None)
+        """The ID of its user in a presence channel, as JSON."""
+        return next((user for channel, user in self.members if channel == key), None)

@@ -16,7 +16,7 @@ from router.common.options import Section, option
 
 NAME = "pusher"
 SERVER_TO_USER = "#server-to-user-"
-"""What the name of the channel begins with that only one signed-in user hears."""
+"""Prefix of the channel that only one signed-in user receives."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def is_channel_name(name: str, most: int) -> bool:
-    """Whether a channel may be called so. Those that begin with SERVER_TO_USER are not among them."""
+    """Whether a channel may have this name; never one that begins with SERVER_TO_USER."""
     return len(name) <= most and _CHANNEL.fullmatch(name) is not None
 
 
 def is_socket_id(text: str) -> bool:
-    """Whether a socket may be called so."""
+    """Whether this may be a socket ID."""
     return _SOCKET_ID.fullmatch(text) is not None
 
 
@@ -127,7 +127,7 @@ def is_encrypted(name: str) -> bool:
 
 
 def is_cache(name: str) -> bool:
-    """Whether the channel keeps its last event for those who subscribe later."""
+    """Whether the channel keeps its last event for later subscribers."""
     return name.startswith(_CACHED)
 
 
@@ -137,7 +137,7 @@ def channel_address(app: str, name: str) -> bytes:
 
 
 def label(app: str, name: str) -> str:
-    """What SUBSCRIBE says to the router of a channel: by it the HTTP API lists channels."""
+    """The label of a channel in SUBSCRIBE: the HTTP API lists channels by it."""
     return m.channel_label(NAME, app, name)
 
 
@@ -145,33 +145,33 @@ _NUMERIC: Final = "#"  # begins no JSON
 
 
 def member_info(user_info: str, numeric: bool) -> str:
-    """What presence keeps beside a user's ID: his user_info as JSON or "", and whether the ID was given as a number."""
+    """What presence keeps beside a user's ID: user_info as JSON or "", and whether the ID was given as a number."""
     return _NUMERIC + user_info if numeric else user_info
 
 
 def shown_member(user: str, info: str) -> tuple[bytes, bytes]:
-    """A member's ID as JSON, a number if it was given as one, and his user_info as JSON or b""."""
+    """A member's ID as JSON, a number if it was given as one, and user_info as JSON or b""."""
     if info.startswith(_NUMERIC):
         return user.encode(), info[1:].encode()
     return _encode(user), info.encode()
 
 
 CACHE_MISS: Final = "cache_miss"
-"""What HAPPENED says when somebody subscribed to a cache channel that holds no event; its detail is ""."""
+"""HAPPENED: a device has subscribed to a cache channel that holds no event. Its detail is ""."""
 
 
 def event_frame(event: str, channel: str, data: str) -> str:
-    """The text of the frame by which subscribers hear an app server's event."""
+    """The text message by which subscribers receive an app server's event."""
     return event_start(event) + _encode(channel).decode() + event_end(data)
 
 
 def event_start(event: str) -> str:
-    """What of that frame comes before the channel."""
+    """The part of that message before the channel."""
     return f'{{"event":{_encode(event).decode()},"channel":'
 
 
 def event_end(data: str) -> str:
-    """What of that frame comes after the channel."""
+    """The part of that message after the channel."""
     return f',"data":{_encode(data).decode()}}}'
 
 
@@ -191,7 +191,7 @@ OTHER_VERSION: Final = CloseCode(4007, "Unsupported protocol version", _NEVER)
 NO_VERSION: Final = CloseCode(4008, "No protocol version was supplied", _NEVER)
 UNAUTHORIZED: Final = CloseCode(4009, "Connection not authorized in time", _NEVER, "timeouts")
 TERMINATED: Final = CloseCode(4009, "You were disconnected by the application", _NEVER)
-GO_AND_RETURN: Final = CloseCode(4100, "the server cannot do it now", "Comes back after a second.")
+TRY_AGAIN: Final = CloseCode(4100, "the server cannot do it now", "Comes back after a second.")
 LEAVING: Final = CloseCode(4100, "the server goes away: connect again", "Comes back after a second.")
 NO_PONG: Final = CloseCode(4201, "Pong reply not received in time", "Comes back at once.", "timeouts")
 CLOSES: Final = Table(
@@ -206,17 +206,17 @@ CLOSES: Final = Table(
         NO_VERSION,
         UNAUTHORIZED,
         TERMINATED,
-        GO_AND_RETURN,
+        TRY_AGAIN,
         LEAVING,
         NO_PONG,
     ),
     "worker",
 )
 
-REJECTED: Final = Answer(0, "A client event that may not be", "Tells the page.", _UNREAD, 4301)
+REJECTED: Final = Answer(0, "The client event is not allowed", "Tells the page.", _UNREAD, 4301)
 TRUNCATED: Final = Answer(0, "The watchlist is cut", "Tells the page: pusher.max_watchlist.", "", 4302)
-NOT_SIGNED_IN: Final = Answer(0, "A sign-in that may not be", "Tells the page.", _UNREAD, 4009)
-NOT_UNDERSTOOD: Final = Answer(0, "A command that is none, or cannot be used", "Tells the page.", _UNREAD)
+NOT_SIGNED_IN: Final = Answer(0, "The sign-in is not allowed", "Tells the page.", _UNREAD, 4009)
+NOT_UNDERSTOOD: Final = Answer(0, "The command is unknown or malformed", "Tells the page.", _UNREAD)
 EVENTS: Final = Table(
     "Codes of `pusher:error` that close nothing", (REJECTED, TRUNCATED, NOT_SIGNED_IN, NOT_UNDERSTOOD), "worker"
 )
@@ -232,8 +232,8 @@ SUBSCRIPTIONS: Final = Table(
     "worker",
 )
 
-BAD_REQUEST: Final = Answer(400, "what is wrong with it", _WRONG, "pushes_invalid")
-UNSIGNED: Final = Answer(401, "what is wrong with the signature", "Looks at key, secret and clock.", "pushes_rejected")
+BAD_REQUEST: Final = Answer(400, "What is wrong with the request", _WRONG, "pushes_invalid")
+UNSIGNED: Final = Answer(401, "What is wrong with the signature", "Looks at key, secret and clock.", "pushes_rejected")
 APP_DISABLED: Final = Answer(403, "The application is disabled", _WRONG)
 NO_ROUTE: Final = Answer(404, "There is no such path", _WRONG)
 APP_UNKNOWN: Final = Answer(404, "There is no such application", _WRONG)
