@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 from farm.dialects import REGISTERED, Attach, Become, Call, Close, Context, Effects, Tick
-from farm.dialects.simplepush import SimplePushDialect
+from farm.dialects.simplepush.dialect import SimplePushDialect
 from farm.transports.request import Request
 from router.common import messages as m
 from router.common.item import Item

@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 from farm.dialects import REGISTERED, Attach, Become, Call, Close, Context, Effects
-from farm.dialects.webpush import WebPushDialect
+from farm.dialects.webpush.dialect import WebPushDialect
 from farm.transports.request import Request
 from router.common import messages as m
 from router.common.item import Item

@@ -11,10 +11,13 @@ from support.common import settings_with
 from support.webpush_device import CHANNEL, OTHER, REQUEST, Device, hello, item, member, note, tracker
 
 import farm.dialects.simplepush
+import farm.dialects.simplepush.unidentified
 import farm.dialects.webpush
+import farm.dialects.webpush.unidentified
 from farm.dialects import Attach, Become, Context
-from farm.dialects.simplepush import SimplePushDialect, SimplePushSession
-from farm.dialects.webpush import WebPushSession
+from farm.dialects.simplepush.dialect import SimplePushDialect
+from farm.dialects.simplepush.session import SimplePushSession
+from farm.dialects.webpush.session import WebPushSession
 from farm.worker.shared_path import Undecided, by_path
 from router.common import messages as m
 from router.common.metrics import WorkerCounters
@@ -25,7 +28,7 @@ from router.common.token import Tokens
 
 def simplepush() -> SimplePushDialect:
     context = Context(settings_with(), Tokens([b"k" * 32]), WorkerCounters(), lambda: 0.0)
-    return farm.dialects.simplepush.SimplePushDialect(context)
+    return SimplePushDialect(context)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,8 @@ def test_only_a_hello_with_use_webpush_is_claimed(first: Any, claimed: bool) -> 
     message = json.dumps(first).encode()
     (effect,) = session.received(message, False, 0.0)
     assert isinstance(effect, Become)
-    assert isinstance(effect.session, (farm.dialects.webpush if claimed else farm.dialects.simplepush).Unidentified)
+    dialect = farm.dialects.webpush if claimed else farm.dialects.simplepush
+    assert isinstance(effect.session, dialect.unidentified.Unidentified)
     assert effect.message == message
     assert path.first_tick == simplepush().first_tick
 

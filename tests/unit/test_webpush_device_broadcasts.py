@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from support.webpush_device import Device, hello, refused, tracker
 
-from farm.dialects.webpush import NOT_FOLLOWED, NOT_FOUND, WebPushDialect
+from farm.dialects.webpush.broadcasts import NOT_FOLLOWED, NOT_FOUND
+from farm.dialects.webpush.dialect import WebPushDialect
 from farm.worker.broadcasts import STEP, BroadcastScan
 from farm.worker.connection import OPEN, Connection
 

@@ -8,6 +8,7 @@ from support.webpush_device import CHANNEL, KEY, UAID
 from support.worker_memory import STATES, Bench, Watched, device, watched
 
 import farm.dialects.webpush
+import farm.dialects.webpush.unidentified
 from farm.dialects import Context, Dialect
 from router.common.metrics import WorkerCounters
 from router.common.token import Tokens
@@ -35,7 +36,9 @@ def made(clock: Clock, counters: WorkerCounters) -> Dialect:
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     one = device(KEY, plain_slot(1, CHANNEL), HELLO, REGISTER)
-    with watched(monkeypatch, one, farm.dialects.webpush, "WebPushSession", made=made, hello=HELLO) as found:
+    with watched(
+        monkeypatch, one, farm.dialects.webpush.unidentified, "WebPushSession", made=made, hello=HELLO
+    ) as found:
         yield found
 
 

@@ -101,6 +101,11 @@ def channel_id(member: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def channel_bytes(channel: str) -> bytes:
+    """A channel ID as it stands in the record of its device: 16 bytes."""
+    return bytes.fromhex(channel.replace("-", ""))
+
+
 def plain_slot(number: int, chid: str) -> str:
     """Slot of a message without topic: its own."""
     return f":{number:016x}:{chid}"
