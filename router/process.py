@@ -22,6 +22,7 @@ from router.common.listener import open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
 from router.common.options import Settings
 from router.common.poller import READ, Poller
+from router.common.refusals import BAD_METHOD
 from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
 from router.common.token import Tokens
 from router.core.committer import GroupCommitter
@@ -31,7 +32,7 @@ from router.core.keeping import Keeper
 from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
 from router.http.http_port import HttpPort
-from router.http.message import Request, Response
+from router.http.message import Request, Response, rejection
 from router.http.routes import Reply, Route, Router
 from router.http.turns import Turns
 from router.key_file import load_or_make_keys
@@ -224,7 +225,7 @@ class RouterProcess:
 
     def _health_page(self, request: Request, reply: Reply) -> None:
         if request.method not in (b"GET", b"HEAD"):
-            reply(Response(405, b'"Method Not Allowed"', headers=(("Allow", "GET, HEAD"),)))
+            reply(rejection(BAD_METHOD, ("Allow", "GET, HEAD")))
             return
         status, body = health.page(request.path.decode(), self._unready(), self.hub.sessions.devices)
         reply(Response(status, body, headers=(("Cache-Control", "no-store"),)))

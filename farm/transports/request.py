@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from router.common import http_head
+from router.common.answers import Answer
 from router.common.http_date import http_date
 from router.common.http_head import HeadError
+from router.common.refusals import BAD_ORIGIN, NO_LENGTH, OTHER_METHOD, TOO_LARGE
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ONE_LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -85,6 +87,11 @@ def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
 class Refusal(Exception):
     """The request is answered with an HTTP error, and the connection ends."""
 
+    @classmethod
+    def of(cls, answer: Answer, text: str = "", **headers: str) -> Self:
+        """As a row of a table has it. text: more particular than the row's."""
+        return cls(answer.status, text or answer.text, **headers)
+
     def __init__(self, status: int, text: str, **headers: str) -> None:
         super().__init__(text)
         self.status = status
@@ -105,7 +112,7 @@ def parse(data: bytes, max_bytes: int, max_headers: int, seen: int = 0) -> tuple
     try:
         parsed = http_head.parse(data, max_bytes, max_headers, seen=seen)
     except HeadError as error:
-        raise Refusal(error.status, error.text) from None
+        raise Refusal.of(error.answer, error.text) from None
     if parsed is None:
         return None
     head, end = parsed
@@ -127,19 +134,19 @@ def check_plain(request: Request, methods: tuple[bytes, ...] = READING, max_body
     """
     if request.method not in methods:
         understood = "only GET is" if methods == READING else ", ".join(map(bytes.decode, methods)) + " are"
-        raise Refusal(405, f"{understood} understood here", Allow=", ".join(map(bytes.decode, methods)))
+        raise Refusal.of(OTHER_METHOD, f"{understood} understood here", Allow=", ".join(map(bytes.decode, methods)))
     if request.length and not max_body:
-        raise Refusal(413, "a request here has no body")
+        raise Refusal.of(TOO_LARGE, "a request here has no body")
     if request.length > max_body:
-        raise Refusal(413, f"a body here has no more than {max_body} bytes")
+        raise Refusal.of(TOO_LARGE, f"a body here has no more than {max_body} bytes")
     if request.length < 0:
-        raise Refusal(411, "a body here has a Content-Length")
+        raise Refusal.of(NO_LENGTH)
 
 
 def check_origin(request: Request, origins: tuple[str, ...]) -> None:
     """Whether the page that sends this request may connect; origins: none if every page may. Raises: Refusal."""
     if origins and request.headers.get(b"origin", b"").decode("latin-1") not in origins:
-        raise Refusal(403, "origin is not allowed")
+        raise Refusal.of(BAD_ORIGIN)
 
 
 def offered_subprotocols(request: Request) -> list[str]:

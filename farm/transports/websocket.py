@@ -23,6 +23,7 @@ from farm.transports.frames import (
 )
 from farm.transports.request import Refusal, Request, header_lines
 from router.common.http_head import END, has_token
+from router.common.refusals import MALFORMED, NO_UPGRADE
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _SWITCHING: Final = (
@@ -46,10 +47,10 @@ class WebSocket(Transport):
             headers.get(b"connection", b""), b"upgrade"
         )
         if not wanted or request.version < (1, 1) or request.method != b"GET":
-            raise Refusal(426, "this port speaks WebSocket", Upgrade="websocket", Connection="Upgrade, close")
+            raise Refusal.of(NO_UPGRADE, Upgrade="websocket", Connection="Upgrade, close")
         if headers.get(b"sec-websocket-version") != b"13":
-            raise Refusal(
-                426,
+            raise Refusal.of(
+                NO_UPGRADE,
                 "Sec-WebSocket-Version must be 13",
                 Upgrade="websocket",
                 Connection="Upgrade, close",
@@ -60,7 +61,7 @@ class WebSocket(Transport):
         except binascii.Error:
             key = b""
         if len(key) != 16:
-            raise Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+            raise Refusal.of(MALFORMED, "Sec-WebSocket-Key must be 16 bytes in base64")
 
     def head(self, request: Request, subprotocol: str | None, headers: Headers) -> bytes:
         key = request.headers[b"sec-websocket-key"]

@@ -9,6 +9,7 @@ from typing import Final
 from farm.transports.request import Refusal, Request
 from farm.worker.link import WorkerLink
 from router.common import health
+from router.common.refusals import OTHER_METHOD
 from router.common.settings import LinkOptions
 
 _MISSED_BEATS: Final = 4
@@ -50,7 +51,7 @@ class Health:
         Raises: Refusal.
         """
         if request.method not in (b"GET", b"HEAD"):
-            raise Refusal(405, "only GET and HEAD are understood here", Allow="GET, HEAD")
+            raise Refusal.of(OTHER_METHOD, "only GET and HEAD are understood here", Allow="GET, HEAD")
         status, body = health.page(request.path, self.reasons(full), clients)
         lines = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

@@ -16,6 +16,7 @@ from farm.worker.turns import Turns
 from farm.worker.wheel import Bucket, Wheel
 from router.common.close_codes import POLICY
 from router.common.metrics import WorkerCounters
+from router.common.refusals import NOT_DECIDED, SLOW
 
 
 class Timers:
@@ -86,10 +87,10 @@ class Timers:
         elif connection.phase == HANDSHAKE:
             self._counters.timeouts += 1
             if connection.call:
-                refusal = Refusal(504, "this was not decided in time")
+                refusal = Refusal.of(NOT_DECIDED)
                 self._output.finish(connection, connection.transport.refusal(refusal, None))
             elif connection.reader:
-                refusal = Refusal(408, "the request took too long")
+                refusal = Refusal.of(SLOW)
                 self._output.finish(connection, connection.transport.refusal(refusal, None))
             else:
                 self._output.drop(connection)

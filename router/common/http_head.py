@@ -14,6 +14,17 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from router.common.answers import Answer
+from router.common.refusals import (
+    EXPECTATION,
+    LONG_HEAD,
+    LONG_LINE,
+    MALFORMED,
+    OTHER_VERSION,
+    TOO_LARGE,
+    UNKNOWN_METHOD,
+)
+
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/(\d)\.(\d)")
@@ -50,12 +61,13 @@ END: Final = b"\r\n\r\n"
 
 
 class HeadError(Exception):
-    """The request breaks the protocol or a limit; it is answered with this status, and the connection ends."""
+    """The request breaks the protocol or a limit; it is answered with this, and the connection ends."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
+    def __init__(self, answer: Answer, text: str = "") -> None:
+        """text: more particular than the row's."""
+        super().__init__(text or answer.text)
+        self.answer = answer
+        self.text = text or answer.text
 
 
 @dataclass(slots=True)
@@ -100,8 +112,8 @@ def parse(
     if end < 0:
         if len(data) - at >= max_bytes:
             if data.find(b"\n", begin, at + max_bytes) < 0:
-                raise HeadError(414, f"request line is longer than {max_bytes} bytes")
-            raise HeadError(431, f"request head is longer than {max_bytes} bytes")
+                raise HeadError(LONG_LINE, f"request line is longer than {max_bytes} bytes")
+            raise HeadError(LONG_HEAD, f"request head is longer than {max_bytes} bytes")
         _check_beginning(data, begin, at + seen)
         return None
     line_end = data.find(b"\r\n", begin, end + 2)
@@ -114,7 +126,7 @@ def parse(
     if target[0] != _SLASH:
         target, headers = _without_authority(method, target, headers)
     elif b"#" in target:
-        raise HeadError(400, "request target has a fragment")
+        raise HeadError(MALFORMED, "request target has a fragment")
     path, _, query = target.partition(b"?")
     return Head(method, path, query, headers, fields), end + 4
 
@@ -128,12 +140,12 @@ def _request_line(data: bytes, begin: int, end: int) -> tuple[bytes, bytes, tupl
             return words[0], target, _NEW  # the usual, in less time than the pattern takes
     line = _REQUEST_LINE.fullmatch(data, begin, end)
     if line is None:
-        raise HeadError(400, "request line is malformed")
+        raise HeadError(MALFORMED, "request line is malformed")
     method, target, major, minor = line.groups()
     if major != b"1":
-        raise HeadError(505, "HTTP/1.1 is expected")
+        raise HeadError(OTHER_VERSION)
     if method not in _METHODS:
-        raise HeadError(501, "there is no such method")
+        raise HeadError(UNKNOWN_METHOD, "there is no such method")
     return method, target, _OLD if minor == b"0" else _NEW
 
 
@@ -147,7 +159,7 @@ def skip_blank_lines(data: bytes, at: int = 0) -> int:
 def check_fields(fields: bytes) -> int:
     """How many header lines these are, each with its line end. Raises: HeadError if one is malformed."""
     if _FIELDS.fullmatch(fields) is None:
-        raise HeadError(400, "a header line is malformed")
+        raise HeadError(MALFORMED, "a header line is malformed")
     return fields.count(b"\r\n")
 
 
@@ -173,14 +185,14 @@ def is_host(value: bytes) -> bool:
 
 def _headers(fields: bytes, max_headers: int) -> dict[bytes, bytes]:
     if check_fields(fields) > max_headers:
-        raise HeadError(431, f"more than {max_headers} headers")
+        raise HeadError(LONG_HEAD, f"more than {max_headers} headers")
     headers: dict[bytes, bytes] = {}
     for name, value in _FIELD.findall(fields):
         name = name.lower()
         value = value.strip(b" \t")
         if name in headers:
             if name in _ONCE:
-                raise HeadError(400, f"header {name.decode()} stands twice")
+                raise HeadError(MALFORMED, f"header {name.decode()} stands twice")
             value = headers[name] + b", " + value
         headers[name] = value
     return headers
@@ -191,9 +203,9 @@ def _fields(raw: bytes, version: tuple[int, int], max_headers: int) -> Fields:
     host = headers.get(b"host")
     if host is None:
         if version is _NEW:
-            raise HeadError(400, "Host header is missing")
+            raise HeadError(MALFORMED, "Host header is missing")
     elif not is_host(host):
-        raise HeadError(400, "Host is not a host")
+        raise HeadError(MALFORMED, "Host is not a host")
     length, expects = _body(headers, version)
     keep_alive = version is _NEW
     if keep_alive and (connection := headers.get(b"connection")) is not None:
@@ -206,10 +218,10 @@ def _without_authority(method: bytes, target: bytes, headers: dict[bytes, bytes]
     if target == b"*":
         if method == b"OPTIONS":
             return target, headers
-        raise HeadError(400, "only OPTIONS has the target *")
+        raise HeadError(MALFORMED, "only OPTIONS has the target *")
     found = _ABSOLUTE.fullmatch(target)
     if found is None or not is_host(found[1]):
-        raise HeadError(400, "request target is neither a path nor a URL with http")
+        raise HeadError(MALFORMED, "request target is neither a path nor a URL with http")
     host, rest = found.groups()
     if not rest and method == b"OPTIONS":
         rest = b"*"
@@ -225,32 +237,32 @@ def _body(headers: dict[bytes, bytes], version: tuple[int, int]) -> tuple[int, b
     coding = headers.get(b"transfer-encoding")
     if coding is not None:
         if version is _OLD:
-            raise HeadError(400, "HTTP/1.0 has no Transfer-Encoding")
+            raise HeadError(MALFORMED, "HTTP/1.0 has no Transfer-Encoding")
         if stated is not None:
-            raise HeadError(400, "Transfer-Encoding beside Content-Length")
+            raise HeadError(MALFORMED, "Transfer-Encoding beside Content-Length")
         if coding.lower() != b"chunked":
             raise _unknown_coding(coding)
         length = CHUNKED
     elif stated is not None:
         if not stated.isdigit():
-            raise HeadError(400, "Content-Length is not a number")
+            raise HeadError(MALFORMED, "Content-Length is not a number")
         digits = stated.lstrip(b"0")
         if len(digits) > _LONGEST_NUMBER:
-            raise HeadError(413, "Content Too Large")
+            raise HeadError(TOO_LARGE)
         length = int(digits or b"0")
     expected = headers.get(b"expect")
     if not expected or version is _OLD:
         return length, False
     if expected.lower() != b"100-continue":
-        raise HeadError(417, "only 100-continue can be expected")
+        raise HeadError(EXPECTATION)
     return length, length != 0
 
 
 def _unknown_coding(coding: bytes) -> HeadError:
     codings = [part.strip(b" \t").lower() for part in coding.split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1 or b"" in codings:
-        return HeadError(400, "chunked must be the last transfer coding, and stand once")
-    return HeadError(501, "chunked is the only transfer coding that is understood")
+        return HeadError(MALFORMED, "chunked must be the last transfer coding, and stand once")
+    return HeadError(UNKNOWN_METHOD, "chunked is the only transfer coding that is understood")
 
 
 def _check_beginning(data: bytes, begin: int, seen: int) -> None:
@@ -261,8 +273,8 @@ def _check_beginning(data: bytes, begin: int, seen: int) -> None:
         if start not in (b"", b"\r") and (
             _NO_LINE.search(data, max(begin, seen - 1)) or not _METHOD_BEGINS.match(start)
         ):
-            raise HeadError(400, "this is no HTTP request")
+            raise HeadError(MALFORMED, "this is no HTTP request")
     elif newline >= seen and not (
         data.startswith(b"\r", newline - 1) and _REQUEST_LINE.fullmatch(data, begin, newline - 1)
     ):
-        raise HeadError(400, "request line is malformed")
+        raise HeadError(MALFORMED, "request line is malformed")

@@ -1,78 +1,95 @@
-"""What the ports themselves refuse with, whatever the dialect: one row a status of HTTP, which a test holds against the
-code; it says more particularly what is wrong. And how the router refuses on the link."""
+"""What the ports themselves refuse with, whatever the dialect, and how the router refuses on the link.
+
+The code sends these rows; a text may be more particular where it is sent.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from router.common import messages as v
-from router.common.answers import Answer, Side, Table
+from router.common.answers import Answer, Table
+from router.common.messages import FAILED, FULL, MOVED, NOT_HERE, UNKNOWN
 
 _MEND: Final = "Does not send it again: the request is wrong."
 _LESS: Final = "Sends less."
 _LATER: Final = "Comes again after Retry-After."
 _AGAIN: Final = "Comes again; the log has a trace."
 
-_OF_HEADS: Final = {
-    400: "the request is malformed",
-    413: "a body is too long, or there should be none",
-    414: "the request line is too long",
-    417: "only 100-continue can be expected",
-    431: "the headers are too many or too long",
-    501: "the method or the transfer coding is not known",
-    505: "HTTP/1.1 is expected",
-}
+# ---------------------------------------------------------------------- requests as such, on both ports
+
+MALFORMED: Final = Answer(400, "The request is malformed", _MEND)
+TOO_LARGE: Final = Answer(413, "Content Too Large", _LESS)
+LONG_LINE: Final = Answer(414, "The request line is too long", _LESS)
+EXPECTATION: Final = Answer(417, "only 100-continue can be expected", _MEND)
+LONG_HEAD: Final = Answer(431, "Request Header Fields Too Large", _LESS)
+UNKNOWN_METHOD: Final = Answer(501, "The method or the transfer coding is not known", _MEND)
+OTHER_VERSION: Final = Answer(505, "HTTP/1.1 is expected", _MEND)
+HEADS: Final = (MALFORMED, TOO_LARGE, LONG_LINE, EXPECTATION, LONG_HEAD, UNKNOWN_METHOD, OTHER_VERSION)
 
 
-def _of_heads(metric: str) -> dict[int, Answer]:
-    return {
-        status: Answer(status, text, _LESS if status in (413, 414, 431) else _MEND, metric)
-        for status, text in _OF_HEADS.items()
-    }
+def _counted(metric: str) -> list[Answer]:
+    return [answer._replace(metric=metric) for answer in HEADS]
 
 
-def _table(title: str, rows: dict[int, Answer], side: Side) -> Table:
-    return Table(title, [rows[status] for status in sorted(rows)], side)
+def _by_status(rows: Iterable[Answer]) -> list[Answer]:
+    return sorted(rows, key=lambda answer: answer.status)
 
+
+# ---------------------------------------------------------------------- the device port
 
 _REFUSED: Final = "upgrades_refused"
-DEVICE_PORT: Final = _table(
+BAD_ORIGIN: Final = Answer(403, "origin is not allowed", "Is a page of another site: worker.origins.", _REFUSED)
+NO_DIALECT: Final = Answer(404, "no dialect is spoken on this path", _MEND, _REFUSED)
+OTHER_METHOD: Final = Answer(405, "The path takes another method", _MEND, _REFUSED)
+SLOW: Final = Answer(408, "the request took too long", "Sends it faster: worker.handshake_timeout.", "timeouts")
+NO_LENGTH: Final = Answer(411, "a body here has a Content-Length", _MEND, _REFUSED)
+NO_UPGRADE: Final = Answer(426, "this port speaks WebSocket", "Asks for an upgrade to version 13.", _REFUSED)
+DEFECT: Final = Answer(500, "internal error", _AGAIN, _REFUSED)
+NO_ROOM: Final = Answer(503, "the worker is full or is about to stop", _LATER, "connections_refused")
+ROUTER_BUSY: Final = Answer(503, "the router cannot take this now", _LATER, _REFUSED)
+NOT_DECIDED: Final = Answer(504, "this was not decided in time", "Comes again: the router does not answer.", "timeouts")
+DEVICE_PORT: Final = Table(
     "HTTP errors of the device port",
-    _of_heads(_REFUSED)
-    | {
-        answer.status: answer
-        for answer in (
-            Answer(403, "origin is not allowed", "Is a page of another site: worker.origins.", _REFUSED),
-            Answer(404, "no dialect is spoken on this path", _MEND, _REFUSED),
-            Answer(405, "the path takes another method", _MEND, _REFUSED),
-            Answer(408, "the request took too long", "Sends it faster: worker.handshake_timeout.", "timeouts"),
-            Answer(411, "a body here has a Content-Length", _MEND, _REFUSED),
-            Answer(426, "this port speaks WebSocket, version 13", "Asks for an upgrade.", _REFUSED),
-            Answer(500, "internal error", _AGAIN, _REFUSED),
-            Answer(503, "the worker is full or draining, or the router cannot take it", _LATER, "connections_refused"),
-            Answer(504, "this was not decided in time", "Comes again: the router does not answer.", "timeouts"),
+    _by_status(
+        (
+            *_counted(_REFUSED),
+            BAD_ORIGIN,
+            NO_DIALECT,
+            OTHER_METHOD,
+            SLOW,
+            NO_LENGTH,
+            NO_UPGRADE,
+            DEFECT,
+            NO_ROOM,
+            ROUTER_BUSY,
+            NOT_DECIDED,
         )
-    },
+    ),
     "worker",
 )
-ROUTER_PORT: Final = _table(
+
+# ---------------------------------------------------------------------- the router port
+
+_BAD: Final = "http_bad_requests"
+NO_ADMIN_KEY: Final = Answer(
+    403, "the admin key is missing or wrong", "Shows the key that the text names, or comes from this host."
+)
+NO_ROUTE: Final = Answer(404, "Not Found", _MEND)
+BAD_METHOD: Final = Answer(405, "Method Not Allowed", _MEND)
+REQUEST_TIMEOUT: Final = Answer(408, "Request Timeout", "Sends it faster: endpoint.request_timeout.", _BAD)
+ROUTE_FAILED: Final = Answer(500, "Internal Server Error", _AGAIN)
+TOO_MANY: Final = Answer(503, "Too many connections", _LATER, "http_refused")
+TOO_MUCH: Final = Answer(503, "Too much is being sent to this server at once", _LATER, "http_given_up")
+ROUTER_PORT: Final = Table(
     "HTTP errors of the router port",
-    _of_heads("http_bad_requests")
-    | {
-        answer.status: answer
-        for answer in (
-            Answer(
-                403, "the admin key is missing or wrong", "Shows the key that the text names, or comes from this host."
-            ),
-            Answer(404, "nothing is served on this path", _MEND),
-            Answer(405, "the path takes another method", _MEND),
-            Answer(408, "the request took too long", "Sends it faster: endpoint.request_timeout.", "http_bad_requests"),
-            Answer(500, "internal error", _AGAIN),
-            Answer(503, "too many connections, or too much is being sent at once", _LATER, "http_refused"),
-        )
-    },
+    _by_status(
+        (*_counted(_BAD), NO_ADMIN_KEY, NO_ROUTE, BAD_METHOD, REQUEST_TIMEOUT, ROUTE_FAILED, TOO_MANY, TOO_MUCH)
+    ),
     "router",
 )
+
+# ---------------------------------------------------------------------- the link, where only the number is sent
 
 LINK: Final = Table(
     "Replies of the router on the link, and results of workers",
@@ -82,17 +99,17 @@ LINK: Final = Table(
             "UNKNOWN: the record that a device's ATTACH needs is not there",
             "Gives the device a fresh ID.",
             "",
-            v.UNKNOWN,
+            UNKNOWN,
         ),
-        Answer(0, "FAILED: the store could not do it", "Refuses the command, or closes.", "", v.FAILED),
-        Answer(0, "FULL: the record or the channel has as many members as it may", "Refuses the command.", "", v.FULL),
-        Answer(0, "MOVED: there is a newer connection of the device", "Closes this one.", "", v.MOVED),
+        Answer(0, "FAILED: the store could not do it", "Refuses the command, or closes.", "", FAILED),
+        Answer(0, "FULL: the record or the channel has as many members as it may", "Refuses the command.", "", FULL),
+        Answer(0, "MOVED: there is a newer connection of the device", "Closes this one.", "", MOVED),
         Answer(
             0,
             "NOT_HERE: a worker has no such device, or it does not read",
             "Keeps the message.",
             "deliveries_missed",
-            v.NOT_HERE,
+            NOT_HERE,
         ),
     ),
     "worker",

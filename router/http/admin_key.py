@@ -10,13 +10,13 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
-from router.http.message import Request, Response
+from router.common.refusals import NO_ADMIN_KEY
+from router.http.message import Request, Response, refusal
 from router.http.percent import unquote
 
 _BEARER: Final = b"bearer"
 _PARAMETER: Final = b"admin_key"
 _ADDED_BY_PROXIES: Final = (b"forwarded", b"x-forwarded-for")
-_TEXT: Final = "text/plain; charset=utf-8"
 
 
 class AdminKey:
@@ -28,12 +28,12 @@ class AdminKey:
         """key: "" where none is set."""
         self._key = key.encode()
         show = f"send the value of {setting} as `Authorization: Bearer KEY` or `?admin_key=KEY`"
-        wrong_key = f"the admin key is missing or wrong: {show}\n"
+        wrong_key = f"{NO_ADMIN_KEY.text}: {show}"
         no_key = (
-            f"only programs on this host may ask for this, and directly, as no admin key is set: set one, and {show}\n"
+            f"only programs on this host may ask for this, and directly, as no admin key is set: set one, and {show}"
         )
-        self._wrong_key = Response(403, wrong_key.encode(), _TEXT)
-        self._no_key = Response(403, no_key.encode(), _TEXT)
+        self._wrong_key = refusal(NO_ADMIN_KEY, wrong_key)
+        self._no_key = refusal(NO_ADMIN_KEY, no_key)
 
     def refusal(self, request: Request) -> Response | None:
         """What a request is answered with that may not be; None: it may."""

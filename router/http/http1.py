@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sized
 from typing import Final
 
+from router.common.answers import Answer
 from router.common.http_head import CHUNKED, END, Fields, HeadError, check_fields, parse, skip_blank_lines
+from router.common.refusals import LONG_HEAD, MALFORMED, TOO_LARGE
 from router.common.settings import EndpointOptions
 from router.http.message import PendingResponse, Request, refusal
 
@@ -73,7 +75,7 @@ class HttpConnection:
         try:
             at = self._parse(data, ready, most)
         except HeadError as error:
-            self.give_up(error.status, error.text)
+            self.give_up(error.answer, error.text)
         else:
             if at < len(data) and not self.finished:
                 self._rest = data[at:]
@@ -128,7 +130,7 @@ class HttpConnection:
         self._expect_continue = fields.expects
         length = fields.length
         if length > options.max_body_bytes:
-            raise HeadError(413, "Content Too Large")
+            raise HeadError(TOO_LARGE)
         self._extra = end - at
         if length == CHUNKED:
             self._state = _CHUNK_SIZE
@@ -155,16 +157,16 @@ class HttpConnection:
         end = data.find(b"\r\n", at + max(self._seen - 1, 0))
         if end < 0:
             if len(data) - at > _LONGEST_SIZE and b";" not in data[at : at + _LONGEST_SIZE]:
-                raise HeadError(400, "size of a chunk is malformed")
+                raise HeadError(MALFORMED, "size of a chunk is malformed")
             self._count(len(data) - at - _LONGEST_SIZE, keep=False)
             return -1
         found = _CHUNK.fullmatch(data, at, end)
         if found is None:
-            raise HeadError(400, "size of a chunk is malformed")
+            raise HeadError(MALFORMED, "size of a chunk is malformed")
         self._count(len(found[2]))
         size = int(found[1], 16)
         if len(self._body) + size > self._options.max_body_bytes:
-            raise HeadError(413, "Content Too Large")
+            raise HeadError(TOO_LARGE)
         self._missing = size
         self._state = _CHUNK_DATA if size else _TRAILERS
         return end + 2
@@ -173,7 +175,7 @@ class HttpConnection:
         if len(data) - at < 2:
             return -1
         if not data.startswith(b"\r\n", at):
-            raise HeadError(400, "a chunk is longer than its size")
+            raise HeadError(MALFORMED, "a chunk is longer than its size")
         self._state = _CHUNK_SIZE
         return at + 2
 
@@ -187,14 +189,14 @@ class HttpConnection:
                 return -1
             self._count(end - at)
             if check_fields(data[at:end]) + len(self._headers) > self._options.max_headers:
-                raise HeadError(431, "too many trailers")
+                raise HeadError(LONG_HEAD, "too many trailers")
         self._state = _BODY  # with nothing missing
         return end + 2
 
     def _count(self, extra: int, keep: bool = True) -> None:
         """Count bytes that are neither body nor needed for it: together they have the room of one head."""
         if self._extra + extra > self._options.max_header_bytes:
-            raise HeadError(431, "Request Header Fields Too Large")
+            raise HeadError(LONG_HEAD)
         if keep:
             self._extra += extra
 
@@ -219,8 +221,11 @@ class HttpConnection:
             self.finished = True
         return request, pending
 
-    def give_up(self, status: int, text: str, *headers: tuple[str, str]) -> None:
-        """Answer the unfinished request with an error; nothing more is read, and what was read of it is forgotten."""
+    def give_up(self, answer: Answer, text: str = "", *headers: tuple[str, str]) -> None:
+        """Answer the unfinished request with an error; nothing more is read, and what was read of it is forgotten.
+
+        text: more particular than the row's.
+        """
         if self.finished:
             return
         pending = PendingResponse(self, False, False, 0)
@@ -232,7 +237,7 @@ class HttpConnection:
         self._fields = None
         self._extra = 0
         self._expect_continue = False
-        pending(refusal(status, text, *headers))
+        pending(refusal(answer, text, *headers))
 
     @property
     def full(self) -> bool:

@@ -19,12 +19,13 @@ from router.common import logs
 from router.common.client_address import client_address
 from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
+from router.common.refusals import REQUEST_TIMEOUT, TOO_MANY, TOO_MUCH
 from router.common.settings import EndpointOptions
 from router.core.gathering import Senders
 from router.http.acceptor import Acceptor
 from router.http.clients import Client, Clients
 from router.http.http1 import HttpConnection
-from router.http.message import PendingResponse, Request, Response
+from router.http.message import INTERNAL, PendingResponse, Request, Response
 from router.http.routes import NOT_FOUND, Router
 from router.http.turns import Turns
 
@@ -34,7 +35,6 @@ _SMALL = 512  # bytes; less of one connection is not counted: a usual request wo
 _LINGER_S = 2.0
 _AT_WORK: Final = 32
 """So many connections may have their whole share of requests in a turn; where there are more, each has less."""
-_INTERNAL = Response(500, b'"Internal Server Error"')
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 _SOON = ("Retry-After", "5")
 
@@ -140,7 +140,7 @@ class HttpPort:
             self._counters.http_refused += 1
             self._all.refusals += 1
             client.refused = True
-            client.http.give_up(503, "Too many connections", _SOON)
+            client.http.give_up(TOO_MANY, "", _SOON)
         return client
 
     @property
@@ -165,7 +165,7 @@ class HttpPort:
         if not client.lingering:
             self._counters.http_evicted += 1
             if not client.idle:
-                client.http.give_up(408, "Request Timeout")
+                client.http.give_up(REQUEST_TIMEOUT)
                 with contextlib.suppress(OSError):
                     os.write(client.fd, client.http.take())
         self._close(client)
@@ -249,7 +249,7 @@ class HttpPort:
             handler(request, reply)
         except Exception as error:  # an error in one route must not end the router
             logs.limited("http.route_failed", at="error", per=type(error).__name__, exc=error, path=request.path[:200])
-            reply(_INTERNAL)
+            reply(INTERNAL)
 
     # ------------------------------------------------------------------ answers
 
@@ -343,7 +343,7 @@ class HttpPort:
         if largest.out:
             self._close(largest)
             return
-        largest.http.give_up(503, "Too much is being sent to this server at once", _SOON)
+        largest.http.give_up(TOO_MUCH, "", _SOON)
         self._counters.http_buffered += largest.http.held - largest.held
         largest.held = largest.http.held
 
@@ -399,7 +399,7 @@ class HttpPort:
                 self._close(client)
         elif client.http.in_request:
             if waited > options.request_timeout:
-                client.http.give_up(408, "Request Timeout")
+                client.http.give_up(REQUEST_TIMEOUT)
                 self._answered.add(client)
         elif waited > options.idle_timeout:
             self._close(client)

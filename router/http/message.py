@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
 
+import msgspec
+
+from router.common.answers import Answer
 from router.common.http_date import http_date
+from router.common.refusals import ROUTE_FAILED
 
 
 @dataclass(slots=True)
@@ -56,12 +60,19 @@ class Response:
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _REASONS[413] = "Content Too Large"
-_INTERNAL: Final = Response(500, b'"Internal Server Error"')
 
 
-def refusal(status: int, text: str, *headers: tuple[str, str]) -> Response:
-    """An answer for a request that never reached a route."""
-    return Response(status, text.encode() + b"\n", "text/plain; charset=utf-8", headers)
+def refusal(answer: Answer, text: str = "", *headers: tuple[str, str]) -> Response:
+    """The answer to a request that the port refuses: plain text. text: more particular than the row's."""
+    return Response(answer.status, (text or answer.text).encode() + b"\n", "text/plain; charset=utf-8", headers)
+
+
+def rejection(answer: Answer, *headers: tuple[str, str]) -> Response:
+    """The answer to a whole request that no route has answered: the row's text as JSON."""
+    return Response(answer.status, msgspec.json.encode(answer.text), headers=headers)
+
+
+INTERNAL: Final = rejection(ROUTE_FAILED)
 
 
 def encode(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
@@ -113,6 +124,6 @@ class PendingResponse:
             else:
                 data = encode(response, self.keep_alive, self.head_only)
         except ValueError:  # what cannot stand in a header: a defect of the route, and the end of one request
-            data = encode(_INTERNAL, self.keep_alive, self.head_only)
+            data = encode(INTERNAL, self.keep_alive, self.head_only)
         self.data = data
         self.connection.answer(self, len(data))

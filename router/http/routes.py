@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from router.http.message import Request, Response
+from router.common.refusals import NO_ROUTE
+from router.http.message import Request, Response, rejection
 
 Reply = Callable[[Response], None]
 Handler = Callable[[Request, Reply], None]
 Predicate = Callable[[Request], bool]
 
-NOT_FOUND: Final = Response(404, b'"Not Found"')
+NOT_FOUND: Final = rejection(NO_ROUTE)
 
 
 @dataclass(frozen=True, slots=True)

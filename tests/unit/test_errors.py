@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,31 +20,45 @@ HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT, r
 TABLES: Final = [*HOUSE, *(table for spec in specs() for table in spec.answers)]
 
 
-def statuses(folders: tuple[str, ...], callables: set[str]) -> set[int]:
-    """The HTTP errors that the code of some folders, and the parser of heads, gives to one of these."""
-    found = set()
-    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    for path in [*paths, ROOT / "router" / "common" / "http_head.py"]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and node.args and isinstance(first := node.args[0], ast.Constant):
-                name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
-                if name in callables and isinstance(first.value, int) and first.value >= 400:
-                    found.add(first.value)
-    return found
+def calls(*places: str) -> Iterator[tuple[str, ast.expr]]:
+    """The name of what is called, and the first argument, of all calls in some folders and files."""
+    for place in places:
+        path = ROOT / place
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and node.args:
+                    yield getattr(node.func, "attr", None) or getattr(node.func, "id", ""), node.args[0]
 
 
-@pytest.mark.parametrize(
-    ("table", "folders", "callables"),
-    [
-        (refusals.DEVICE_PORT, ("farm/worker", "farm/transports"), {"Refusal", "HeadError"}),
-        (refusals.ROUTER_PORT, ("router/http",), {"HeadError", "give_up", "Response"}),
-    ],
-)
-def test_the_ports_refuse_with_what_stands_in_their_tables(
-    table: Table, folders: tuple[str, ...], callables: set[str]
-) -> None:
-    listed = {row.status for row in table.rows if isinstance(row, Answer)}
-    assert statuses(folders, callables) | {405} == listed  # health pages have theirs from elsewhere
+PORTS: Final = {
+    "farm/worker": refusals.DEVICE_PORT,
+    "farm/transports": refusals.DEVICE_PORT,
+    "router/http": refusals.ROUTER_PORT,
+    "router/process.py": refusals.ROUTER_PORT,
+    "router/common/http_head.py": refusals.ROUTER_PORT,
+}
+
+
+def test_the_ports_refuse_with_rows_of_their_tables() -> None:
+    """And none of the rows is left unused."""
+    used: set[str] = set()
+    bare: set[int] = set()
+    for place, table in PORTS.items():
+        statuses = {row.status for row in table.rows if isinstance(row, Answer)}
+        for name, first in calls(place):
+            if isinstance(first, ast.Name) and isinstance(row := getattr(refusals, first.id, None), Answer):
+                assert row.status in statuses
+                used.add(first.id)
+            elif (
+                name in {"HeadError", "give_up", "refusal", "rejection", "Refusal", "Response"}
+                and isinstance(first, ast.Constant)
+                and isinstance(first.value, int)
+                and first.value >= 400
+            ):
+                assert first.value in statuses
+                bare.add(first.value)
+    rows = {name: row for name, row in vars(refusals).items() if isinstance(row, Answer)}
+    assert {row.status for name, row in rows.items() if name not in used} <= bare
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.common import cuts, growth
 from support.http1 import CHUNKED, GET, PUT, AppServer, answers, head, options
 
+from router.common.refusals import TOO_MANY
 from router.http.http1 import HttpConnection
 from router.http.message import Request, Response, encode
 
@@ -233,7 +234,7 @@ def test_what_waits_is_counted() -> None:
     assert 1020 < server.http.held < 1300
     server.http.take()
     assert server.http.held == 20
-    server.http.give_up(503, "full")
+    server.http.give_up(TOO_MANY, "full")
     server.http.take()
     assert server.http.held == 0 and not server.http.waiting
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.http1 import CHUNKED, GET, PUT, AppServer, head
 
+from router.common.refusals import REQUEST_TIMEOUT
 from router.http.message import Response
 
 
@@ -139,7 +140,7 @@ def test_a_refusal_waits_for_the_answers_before_it() -> None:
 def test_an_unfinished_request_can_be_given_up() -> None:
     server = AppServer()
     server.send(PUT[:20])
-    server.http.give_up(408, "Request Timeout")
+    server.http.give_up(REQUEST_TIMEOUT)
     server.sent += server.http.take()
     assert server.statuses("PUT") == [408]
     assert server.send(PUT[20:]) == []
