@@ -22,7 +22,7 @@ help:
 	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
 	@echo "make test-unit  install, then only the tests that start no farm, in less than a minute"
-	@echo "make test-deletion  install, then all tests without each dialect in turn: DIALECT=pusher for one; half an hour each"
+	@echo "make test-deletion  install, then all tests without each dialect in turn; DIALECT=pusher for one; half an hour each on 2 cores"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
 	@echo "make docs     install, then make the reference pages from the code and the site in build/docs"
@@ -59,7 +59,7 @@ test-unit: $(DEV)
 
 # On copies of the tree: see tests/support/deletion.py.
 test-deletion: $(DEV)
-	PYTHONPATH=tests $(BIN)/python -m support.deletion $(DIALECT)
+	TEST_PROCESSES=$(TEST_PROCESSES) PYTEST_ARGS='$(PYTEST_ARGS)' PYTHONPATH=tests $(BIN)/python -m support.deletion $(DIALECT)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
