@@ -1,11 +1,11 @@
 """The listeners of a worker: connections are accepted in batches, and no more than can be served.
 
-Not while there is no room for them. And in a storm only as many as get their answers soon: what is let in beyond that
-waits behind what was let in before, on the device's time, until the device gives up and comes again. Then all work is
-for those that have gone. So where a turn through all that is ready takes longer than `worker.accept_lag`, or the router
-is behind by that, the next batch is smaller. The others wait in the kernel's queue, where they cost nothing. Those that
-gave up there are thrown away before anything is done for them, and so are those that soon will: to serve the one that
-has waited longest is to serve the one that leaves next.
+None is accepted while there is no room. In a storm only as many are accepted as get their answers soon: more of them
+would wait behind one another until the devices give up and connect again, and all work would be for devices that have
+gone. So where a turn through all that is ready takes longer than `worker.accept_lag`, or the router is behind by that,
+the next batch is smaller. The others wait in the kernel's queue, where they cost nothing. A connection whose device has
+given up there is closed before anything is done for it, and so is one that has waited for `worker.accept_patience`: the
+device that has waited longest is the next to give up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
 
 _MOST_GONE: Final = 256
-"""Connections of devices that have gone again that are thrown away in one go."""
+"""Connections of devices that have given up, closed in one go."""
 _INFO: Final = struct.Struct("=B51xI")
 """Of the kernel's `struct tcp_info`: tcpi_state and tcpi_last_data_recv, in ms."""
 _ESTABLISHED: Final = 1
@@ -49,7 +49,7 @@ def waited(fd: int) -> float:
 
 
 class Acceptor:
-    """Accepts. `meet` takes each new connection. A few more than the limit are accepted, to be answered 503.
+    """Accepts connections, and gives each to `meet`. A few more than the limit are accepted, to be answered 503.
 
     addresses: of the peers by descriptor, as accept(2) gives them, until their request has come.
     """

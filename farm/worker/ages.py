@@ -2,8 +2,8 @@
 
 The table of devices is in the order in which they attached. Marks stand in it between them, one for each stretch of
 time: what follows a mark attached at its time. So a device costs nothing, and one that goes takes nothing with it.
-Only what attached lately has to be told apart, where an older connection of the same device may not have heard yet
-that it has been replaced: older marks are taken out.
+Only recent attachments need a time, to order two connections of a device of which the older one is perhaps not closed
+yet: older marks are removed.
 
 Times are milliseconds of the machine's monotonic clock, which is the same in all its processes.
 """
@@ -21,7 +21,7 @@ from router.common import messages as m
 STRETCH_MS: Final = 50
 """Devices that attached within this time have one mark."""
 REMEMBER_MS: Final = 600_000
-"""Who attached longer ago than this attached "long ago", which is 0."""
+"""A device that attached longer ago than this has the time 0, "long ago"."""
 MAX_MARKS: Final = 8192
 """The oldest goes when there are more."""
 
@@ -62,7 +62,7 @@ class Ages:
         return len(self.devices) - len(self._marks)
 
     def held(self) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
-        """What ANNOUNCE says: keys, and for each stretch of them how many attached at which time."""
+        """The content of ANNOUNCE: keys, and for each stretch of them how many attached at which time."""
         keys: list[bytes] = []
         runs: list[tuple[int, int]] = []
         since = run = 0

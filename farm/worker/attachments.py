@@ -1,4 +1,4 @@
-"""The table of who is attached, and the questions to the router that are open: what a worker knows, without I/O."""
+"""The devices that are attached to this worker, and its open calls to the router. Pure."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from router.common import messages as m
 
 
 class Attachments:
-    """Which connection holds which device, and which questions to the router are open.
+    """Which connection holds which device, and which calls to the router are open.
 
-    The router hears DETACH for a device only when nobody here holds it or is about to: a DETACH on its way would
-    otherwise take the attachment of a newer connection with it.
+    DETACH is sent only when no connection here holds the device or is being attached to it: a DETACH under way would
+    otherwise remove the attachment of a newer connection. send: takes messages for the router.
     """
 
-    def __init__(self, tell: Callable[[Any], None], monotonic: Callable[[], float]) -> None:
-        self._tell = tell
+    def __init__(self, send: Callable[[Any], None], monotonic: Callable[[], float]) -> None:
+        self._send = send
         self._monotonic = monotonic
         self._ages = Ages()
         self.devices = self._ages.devices
         self.held = self._ages.held
-        self._attaching: dict[bytes, int] = {}  # device key -> attachments without an answer
-        self._calls: dict[int, tuple[Connection, Call | Attach, int]] = {}  # and when it was asked, in ms
+        self._attaching: dict[bytes, int] = {}  # device key -> ATTACHs without a reply
+        self._calls: dict[int, tuple[Connection, Call | Attach, int]] = {}  # and when it was made, in ms
         self._number = 0
 
     def number(self) -> int:
-        """A number for a question that nobody has had."""
+        """A number for a call, used once."""
         self._number += 1
         return self._number
 
@@ -40,16 +40,16 @@ class Attachments:
             device, since = call.device, int(self._monotonic() * 1000)
             self._calls[number] = (connection, call, since)
             self._attaching[device] = self._attaching.get(device, 0) + 1
-            self._tell(m.Call(number, m.Attach(device, call.needs, call.fetch, since)))
+            self._send(m.Call(number, m.Attach(device, call.needs, call.fetch, since)))
             return
         self._calls[number] = (connection, call, 0)
-        self._tell(m.Call(number, call.request))
+        self._send(m.Call(number, call.request))
 
     def replied(self, number: int, status: int) -> tuple[Connection, Call | Attach, Connection | None] | None:
-        """An answer has come.
+        """The reply to a call has come.
 
-        Returns: who asked, what, and an older connection of the device that has lost it to this one; None if the
-        question is not open any more (said twice, because the link was renewed).
+        Returns: the connection, its call, and an older connection of the device that is replaced by this one; None if
+        the call is not open any more (replied to twice, because the link was renewed).
         """
         found = self._calls.pop(number, None)
         if found is None:
@@ -87,4 +87,4 @@ class Attachments:
 
     def _leave(self, key: bytes) -> None:
         if key not in self.devices and key not in self._attaching:
-            self._tell(m.Detach(key))
+            self._send(m.Detach(key))

@@ -1,4 +1,4 @@
-"""Broadcasts of the router, and who is to be told of them. Pure."""
+"""Broadcasts of the router, passed on to the sessions that follow them. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ STEP: Final = 2000
 class BroadcastScan:
     """Walks over all connections when broadcasts of their dialect have changed: a part at a time, one walk at a time.
 
-    A walk says what is newest when it comes by. What changes behind it begins another walk, in which those who have
-    heard everything are told nothing.
+    A session gets what is newest when the walk reaches it. What changes behind the walk begins another one, in which
+    nothing is sent to a session that has everything.
     """
 
     def __init__(self, trackers: Mapping[str, BroadcastTracker]) -> None:
@@ -29,23 +29,23 @@ class BroadcastScan:
         self._top = 0
 
     def renewed(self) -> None:
-        """The link is new: the router says everything again."""
+        """The link is new: the router sends all broadcasts again."""
         for tracker in self._trackers.values():
             tracker.renewed()
 
-    def told(self) -> None:
-        """It has said everything again."""
+    def complete(self) -> None:
+        """It has sent all of them."""
         for tracker in self._trackers.values():
             tracker.complete()
 
     def broadcast_changed(self, space: str, key: str, value: str | None) -> None:
-        """The router has told a broadcast."""
+        """The router has sent a broadcast."""
         tracker = self._trackers.get(space)
         if tracker is not None and tracker.changed(key, value):
             self._waiting[space] = tracker
 
     def step(self, connections: Mapping[int, Connection]) -> Iterator[tuple[Connection, Effects]]:
-        """The next part of a walk: who is to be told what. The table may change meanwhile."""
+        """The next part of a walk: connections, and what is sent to each. The table may change meanwhile."""
         if self._at >= self._top:
             if not self._waiting:
                 return
@@ -59,7 +59,7 @@ class BroadcastScan:
             if connection is not None and connection.phase == OPEN and type(connection.session) is tracker.session_type:
                 try:
                     effects = tracker.notify(connection.session)
-                except Exception as error:  # a defect that costs this connection, and nobody else's broadcasts
+                except Exception as error:  # a defect: it ends this connection and no other
                     logs.limited("dialect.failed", at="error", per=repr(error), exc=error)
                     effects = (Close(INTERNAL, "internal error"),)
                 yield connection, effects

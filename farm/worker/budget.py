@@ -12,7 +12,7 @@ from farm.worker.connection import Connection
 _MESSAGE_BYTES: Final = 100
 """Of a message that waits, beside its payload."""
 _FREED: Final = 8
-"""At the limit this part of it is freed at once, so that the connections are searched only now and then."""
+"""At the limit this part of it is freed at once, so that the search for the largest happens seldom."""
 
 
 def waiting_bytes(connection: Connection, held: list[tuple[int, bytes]] | None) -> int:

@@ -24,7 +24,7 @@ class Connection(msgspec.Struct, gc=False, eq=False):
     """One device connection.
 
     The garbage collector does not see it, nor a session (`farm.dialects.Session`): nothing that one of them refers to
-    may refer back to it. What is to be found by connection lies in a table of the worker, from which closing takes it.
+    may refer back to it. Data that belongs to a connection is in a table of the worker, and closing removes it.
     """
 
     fd: int

@@ -43,7 +43,7 @@ class Encoded:
 
 
 class Joined:
-    """Several of them that are due together, perhaps behind others that are for WebSocket alone."""
+    """Several events that are due together; some of them may be encoded for WebSocket alone."""
 
     __slots__ = ("_parts", "_size")
 

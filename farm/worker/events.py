@@ -28,20 +28,21 @@ from router.common.metrics import WorkerCounters
 from router.common.position import LogEvent
 
 _MEMBER_BYTES: Final = 64
-"""Of a member, about, in what a new subscriber is told."""
+"""About how much one member adds to the list that a new subscriber gets."""
 
 Answer = Callable[[Connection, int, Sequence[Subscribed], Sequence[HeldEvent]], None]
 
 
 class Events:
-    """What is said to channels. `drop`, `put`, `buffer`, `close` and `answer` do to a connection what their names say:
+    """Writes to the subscribers of channels. What it does to a connection it does by these:
 
+    drop(connection)           close it at once
     put(connection, data)      write it, or buffer what the kernel does not take
     answered(connection, data) this is the whole answer of a transport that answers once
     buffer(connection, data)   the kernel has not taken this
     close(connection, code, reason)
-    answer(connection, number, results, events)   what became of the Subscribe of this number, and the events that
-                               are to be sent behind that
+    answer(connection, number, results, events)   the results of the Subscribe of this number, and events to send
+                               after them
     """
 
     def __init__(
@@ -71,16 +72,18 @@ class Events:
         self._answer = answer
         self._slice = options.fanout_slice
         self._most_memory = options.max_fanout_bytes
-        self._most_a_room = options.write_buffer_bytes // 2  # so that none who reads is too slow for what waits
+        self._most_a_room = (
+            options.write_buffer_bytes // 2
+        )  # so that a subscriber that reads never has more waiting than its buffer takes
         self._left = options.fanout_slice  # writes that may be made at once in this turn
 
-    # ------------------------------------------------------------------ what the router says
+    # ------------------------------------------------------------------ from the router
 
     def event(self, channel: LocalChannel, event: HeldEvent, now: float) -> None:
         """An event of a channel, for all but one."""
         self._counters.events_heard += 1
         if (channel.waiting is None and channel.log is None) or self._subscriptions.came(channel, event):
-            self._say(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
+            self._send(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
         if channel.waiting is not None:
             self._close_overdue(channel)
 
@@ -108,17 +111,17 @@ class Events:
             text = None if dialect is None else dialect.missed_text(name)
             self._subscriptions.hold(channel, HeldEvent(text or b"", None, gap=True))
             if text is not None:
-                self._say(channel, self._frame(channel, text, False), now)
+                self._send(channel, self._frame(channel, text, False), now)
         missed = (HeldEvent(self._text(channel, event), None, event, found.epoch) for event in found.missed)
         for event in chain(missed, found.held):
             self._subscriptions.hold(channel, event)
-            self._say(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
+            self._send(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
         if channel.waiting is not None:
             self._close_overdue(channel)
         self._subscriptions.recovered(channel)
 
     def _close_overdue(self, channel: LocalChannel) -> None:
-        """Of those that wait for a channel the ones for which too much is held."""
+        """Close those subscribers-to-be of a channel for which too much is held."""
         subscriptions = self._subscriptions
         while (late := subscriptions.overdue(channel)) is not None:
             self._counters.catch_ups_given_up += 1
@@ -127,7 +130,7 @@ class Events:
             subscriptions.leave(late, channel.key)
 
     def changed(self, change: Change, now: float) -> None:
-        """Tell the subscribers of a presence channel who has come and who has gone."""
+        """Send the subscribers of a presence channel which members have come and gone."""
         if not change.channel.subscribers or not change.channel.label:
             return
         channel = change.channel
@@ -135,22 +138,22 @@ class Events:
         presence = None if dialect is None else dialect.presence
         if presence is None:
             return
-        for told, users in ((presence.member_added, change.added), (presence.member_removed, change.removed)):
+        for text_of, users in ((presence.member_added, change.added), (presence.member_removed, change.removed)):
             for user, info in users:
                 try:
-                    frame = self._frame(channel, told(name, user, info), False)
-                except Exception as error:  # the others are told of, and who waits for this gets in
+                    frame = self._frame(channel, text_of(name, user, info), False)
+                except Exception as error:  # the other members are sent, and waiting subscribers get in
                     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
                 else:
-                    self._say(channel, frame, now)
+                    self._send(channel, frame, now)
 
     def admit(self) -> None:
-        """Have those in that wait for nothing any more, as many as may be answered at once in this turn."""
+        """Complete subscriptions that wait for nothing any more, as many as may be answered at once in this turn."""
         while self._left > 0 and self._subscriptions.ready:
             self._left -= self._answer_next()
 
     def _answer_next(self) -> int:
-        """Have the next one in, and answer it. Returns: what that cost, in writes."""
+        """Complete the next one, and answer it. Returns: what that cost, in writes."""
         joining = self._subscriptions.next_ready()
         if joining is None:
             return 0
@@ -163,22 +166,22 @@ class Events:
     # ------------------------------------------------------------------ writing
 
     def _frame(self, channel: LocalChannel, text: bytes, event: bool, logged: LogEvent | None = None) -> Frame:
-        """What is said to a channel; event: whether it is an event, and not a message that tells of members."""
+        """A message for a channel; event: whether it is an event, and not a change of members."""
         if channel in self._various:
             return Encoded(text, event, logged)
         return WEBSOCKET.event(text, logged) if event else encode_text(text)
 
-    def _say(self, channel: LocalChannel, frame: Frame, now: float, left_out: Connection | None = None) -> None:
+    def _send(self, channel: LocalChannel, frame: Frame, now: float, left_out: Connection | None = None) -> None:
         fan_outs = self._fan_outs
         fan_out = fan_outs.going.get(channel)
         if fan_out is None:
-            audience: Collection[Connection] = channel.subscribers
-            cost = len(audience) * (1 + len(frame) // WRITE_BYTES)
+            subscribers: Collection[Connection] = channel.subscribers
+            cost = len(subscribers) * (1 + len(frame) // WRITE_BYTES)
             if cost <= self._left:
                 self._left -= cost
-                if left_out is not None and left_out in audience:
-                    audience = [connection for connection in audience if connection is not left_out]
-                self._write(audience, frame, 1)
+                if left_out is not None and left_out in subscribers:
+                    subscribers = [connection for connection in subscribers if connection is not left_out]
+                self._write(subscribers, frame, 1)
                 return
         if fan_outs.memory > self._most_memory or (fan_out is not None and not self._fits(fan_out, frame)):
             self._hurry(channel, frame, now)
@@ -190,7 +193,7 @@ class Events:
             self._counters.events_sent += frames
             if frames:
                 self._give(left_out, due)
-        fan_outs.say(channel, frame, now)
+        fan_outs.append(channel, frame, now)
         if left_out is not None:
             fan_out.leave_out(left_out)
 
@@ -198,7 +201,7 @@ class Events:
         return not fan_out.size or fan_out.size + len(frame) <= self._most_a_room
 
     def _hurry(self, channel: LocalChannel, frame: Sized, now: float) -> None:
-        """More waits than may: write it at once."""
+        """More waits than is allowed: write it at once."""
         self._counters.fanouts_hurried += 1
         logs.limited("worker.fanout_behind", hint="events come faster than they can be written to their subscribers")
         fan_outs = self._fan_outs
@@ -244,12 +247,12 @@ class Events:
             self._write(batch.subscribers, batch.data, batch.frames)
         return spent
 
-    def _write(self, audience: Collection[Connection], data: Data, frames: int) -> None:
+    def _write(self, subscribers: Collection[Connection], data: Data, frames: int) -> None:
         """Write the same to many connections."""
         if isinstance(data, bytes):
-            self._write_bytes(audience, data, frames)
+            self._write_bytes(subscribers, data, frames)
             return
-        for transport, connections in by_transport(audience).items():
+        for transport, connections in by_transport(subscribers).items():
             found = data.by(transport)
             if transport.once:
                 for connection in connections:
@@ -267,15 +270,15 @@ class Events:
         else:
             self._put(connection, data.by(connection.transport))
 
-    def _write_bytes(self, audience: Collection[Connection], data: bytes, frames: int) -> None:
+    def _write_bytes(self, subscribers: Collection[Connection], data: bytes, frames: int) -> None:
         """Write the same bytes to many connections, which is all that this loop does.
 
-        Nobody goes while it runs, so that the audience may be a channel's own table; who can't take all of it now has
-        his turn behind all others.
+        No connection is closed while it runs, so `subscribers` may be a channel's own table. Those that cannot take all
+        of it now are handled after the others.
         """
         write, size = os.write, len(data)
         late: list[tuple[Connection, int]] = []
-        for connection in audience:
+        for connection in subscribers:
             sent = 0
             if connection.out is None:
                 try:
@@ -289,7 +292,7 @@ class Events:
                 if sent >= 0:
                     connection.out = bytearray()
             late.append((connection, sent))
-        self._counters.events_sent += len(audience) * frames
+        self._counters.events_sent += len(subscribers) * frames
         for connection, sent in late:
             if sent < 0:
                 self._drop(connection)
@@ -297,8 +300,8 @@ class Events:
                 self._buffer(connection, data[sent:])
 
     def due(self, connection: Connection, keys: Iterable[bytes] | None = None) -> bytes:
-        """What was said to channels of this connection and waits for its turn there: it goes out before anything else
-        that is written now. keys: of those channels, if it is not all that it has joined."""
+        """What was sent to channels of this connection and waits for its turn there: it goes out before anything else
+        that is written now. keys: the channels, if not all that it is subscribed to."""
         found = []
         for key in (connection.session.channels if connection.session is not None else ()) if keys is None else keys:
             channel = self._subscriptions.get(key)
@@ -313,13 +316,13 @@ class Events:
         return b"".join(found)
 
     def count(self, now: float) -> None:
-        """To be called once a second: what the metrics say of this."""
+        """To be called once a second: update the metrics."""
         self._counters.fanout_waiting = self._fan_outs.memory
         self._counters.fanout_lag_ms = round(self._fan_outs.lag(now) * 1000, 1)
 
 
 def _cost(joining: Joining) -> int:
-    """Of an answer, in writes: as many as it writes much."""
+    """What an answer costs, in writes of a usual size."""
     size = 0
     for part in joining.parts:
         if (presence := part.channel.presence) is not None:

@@ -2,14 +2,14 @@
 
 The rules:
 
-1. Each subscriber gets what was said while it was subscribed, once and in order: what it hears is what it would hear
-   if all were written at once.
+1. Each subscriber gets what was sent while it was subscribed, once and in order: the same as if everything were written
+   at once.
 2. What waits for a subscriber is one write. So the further a worker falls behind, the fewer writes an event costs.
-3. A subscriber is visited once a sweep, in a fixed order; who comes is visited last.
+3. A subscriber is visited once a sweep, in a fixed order; a new one is visited last.
 4. Nothing is kept of a subscriber that has gone.
 
-How: frames are numbered, and for each subscriber stands the number of the next frame that is due to it, its level. To
-say something to a channel is to append one frame, however many subscribers there are.
+How: frames are numbered, and each subscriber has a level, the number of the next frame that is due to it. Sending to a
+channel appends one frame, however many subscribers there are.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _NOBODY: Final = 1 << 62
 
 
 class Frame(NamedTuple):
-    """Something that was said."""
+    """A frame for all subscribers."""
 
     data: Any
     at: float
 
 
 class Batch(NamedTuple, Generic[Subscriber]):
-    """Whose turn it is."""
+    """Subscribers to whom the same is due."""
 
     subscribers: list[Subscriber]
     data: Any
@@ -51,7 +51,7 @@ class Batch(NamedTuple, Generic[Subscriber]):
 
 
 class FanOut(Generic[Subscriber]):
-    """What is being said to the subscribers of one channel.
+    """What is on its way to the subscribers of one channel.
 
     most: bytes that are joined into one write; a longer frame is a write by itself. join: makes one of several frames,
     which are bytes or have a length and are understood by it.
@@ -76,10 +76,10 @@ class FanOut(Generic[Subscriber]):
         self._join = join
         self._ring = list(subscribers)
         self._levels = dict.fromkeys(self._ring, 0)
-        self._at = 0  # the place in the ring of whose turn it is
+        self._at = 0  # place in the ring of the next subscriber
         self._floor = _NOBODY  # no level given in this sweep is lower
         self._frames: list[Frame] = []
-        self._first = self._end = 0  # numbers: of the first of them, and of the next that is said
+        self._first = self._end = 0  # numbers: of the first of them, and of the next one
         self._joined: dict[int, tuple[Any, int]] = {}  # level -> what is due from there, and up to where
         self._most = most
         self.size = 0
@@ -94,41 +94,41 @@ class FanOut(Generic[Subscriber]):
 
     @property
     def since(self) -> float:
-        """When the oldest frame was said that may not have reached all."""
+        """When the oldest frame was sent that may not have reached all."""
         return self._frames[0].at if self._frames else float("inf")
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is due to anybody."""
+        """Whether nothing is due to any subscriber."""
         return self._at >= len(self._ring) and self._floor >= self._end
 
-    # ------------------------------------------------------------------ who is in
+    # ------------------------------------------------------------------ subscribers
 
     def join(self, subscriber: Subscriber) -> None:
-        """One more subscriber: what is said from here on is for it."""
+        """One more subscriber: it gets what is sent from here on."""
         self._levels[subscriber] = self._end
         self._ring.append(subscriber)
         self._floor = min(self._floor, self._end)
 
     def leave(self, subscriber: Subscriber) -> None:
-        """The subscriber has gone: whatever was due to it is not any more."""
+        """The subscriber has gone: nothing is due to it any more."""
         self._levels.pop(subscriber, None)
 
-    # ------------------------------------------------------------------ what is said
+    # ------------------------------------------------------------------ frames
 
-    def say(self, data: Any, at: float) -> None:
-        """One more frame, for all who are in."""
+    def append(self, data: Any, at: float) -> None:
+        """One more frame, for all subscribers."""
         self._frames.append(Frame(data, at))
         self._end += 1
         self._joined.clear()
         self.size += len(data)
 
     def leave_out(self, subscriber: Subscriber) -> None:
-        """The last frame is not for this one, which has been given what was due to it before."""
+        """The last frame is not for this subscriber, which has been given what was due to it before."""
         if self._levels.get(subscriber, -1) == self._end - 1:
             self._levels[subscriber] = self._end
 
-    # ------------------------------------------------------------------ whose turn it is
+    # ------------------------------------------------------------------ turns
 
     def due(self, subscriber: Subscriber) -> tuple[Any, int]:
         """All that is due to this subscriber, out of turn, and how many frames that is. It counts as given."""
@@ -190,9 +190,9 @@ class FanOut(Generic[Subscriber]):
         return found
 
     def sweep_again(self) -> float:
-        """If the sweep is at its end, forget what all have got and begin the next one.
+        """If the sweep is at its end, forget what all subscribers have got and begin the next one.
 
-        Returns: when the oldest frame was said that all have got now; infinity if there is none."""
+        Returns: when the oldest frame was sent that all have got now; infinity if there is none."""
         if self._at < len(self._ring):
             return float("inf")
         given = min(self._floor, self._end) - self._first
@@ -202,7 +202,7 @@ class FanOut(Generic[Subscriber]):
         self._first += given
         self._joined.clear()
         if not self.finished:
-            if len(self._ring) > 2 * len(self._levels):  # who has gone, and who came again
+            if len(self._ring) > 2 * len(self._levels):  # without those that have gone
                 self._ring = list(self._levels)
             self._at = 0
             self._floor = _NOBODY
@@ -210,7 +210,7 @@ class FanOut(Generic[Subscriber]):
 
 
 class FanOuts(Generic[Channel, Subscriber]):
-    """All that go on in a worker. They take turns.
+    """All fan-outs of a worker. They take turns.
 
     most: bytes that are joined into one write. join: makes one of several frames."""
 
@@ -218,23 +218,23 @@ class FanOuts(Generic[Channel, Subscriber]):
         self._most = most
         self._join = join
         self.going: dict[Channel, FanOut[Subscriber]] = {}
-        self._order: deque[Channel] = deque()  # whose turn is next
+        self._order: deque[Channel] = deque()  # of turns
         self.get = self.going.get
         self.memory = 0
         """About what all take, in bytes."""
         self._slowest = 0.0  # s from a frame to its last subscriber, since `lag` was asked
 
     def begin(self, channel: Channel, subscribers: Iterable[Subscriber]) -> FanOut[Subscriber]:
-        """A fan-out to these, to whom nothing is due so far. There must be none that goes on."""
+        """Begin a fan-out to these, to whom nothing is due so far. The channel must have none under way."""
         fan_out = self.going[channel] = FanOut(subscribers, self._most, self._join)
         self._order.append(channel)
         self._count(fan_out)
         return fan_out
 
-    def say(self, channel: Channel, data: Any, at: float) -> None:
-        """Say one more frame in a fan-out that goes on."""
+    def append(self, channel: Channel, data: Any, at: float) -> None:
+        """One more frame in a fan-out that is under way."""
         fan_out = self.going[channel]
-        fan_out.say(data, at)
+        fan_out.append(data, at)
         self._count(fan_out)
 
     def join(self, channel: Channel, subscriber: Subscriber) -> None:
@@ -251,12 +251,12 @@ class FanOuts(Generic[Channel, Subscriber]):
             fan_out.leave(subscriber)
 
     def next(self) -> tuple[Channel, FanOut[Subscriber]]:
-        """Whose turn it is. There must be one; `took_turn` is to be called afterwards."""
+        """The fan-out whose turn it is. There must be one; call `took_turn` afterwards."""
         channel = self._order[0]
         return channel, self.going[channel]
 
     def took_turn(self, now: float) -> None:
-        """Who was next is the last now, or nothing is left of it."""
+        """The next one becomes the last one, or is finished."""
         channel = self._order.popleft()
         fan_out = self.going[channel]
         self._slowest = max(self._slowest, now - fan_out.sweep_again())
@@ -273,7 +273,6 @@ class FanOuts(Generic[Channel, Subscriber]):
         fan_out.counted = memory
 
     def lag(self, now: float) -> float:
-        """Seconds from a frame to its last subscriber: the most since this was asked, or since one that is on its way
-        was said."""
+        """Seconds from a frame to its last subscriber: the most since the last call, with frames on their way."""
         slowest, self._slowest = self._slowest, 0.0
         return max(slowest, now - min((fan_out.since for fan_out in self.going.values()), default=now))

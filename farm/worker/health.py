@@ -17,7 +17,7 @@ _MISSED_BEATS: Final = 4
 
 
 class Health:
-    """Knows what speaks against new connections here, but for the room for them."""
+    """The reasons against new connections here, other than a lack of room."""
 
     def __init__(self, link: WorkerLink, options: LinkOptions, monotonic: Callable[[], float]) -> None:
         self._link = link
@@ -26,7 +26,7 @@ class Health:
         self.leaving = False
         """Whether this worker is about to stop."""
         self.refusing = ""
-        """Why the store refuses what is to be kept, as the router says; "": it does not."""
+        """Why the store refuses writes, as the router reports it; "": it does not."""
 
     @property
     def lag(self) -> float:

@@ -25,8 +25,8 @@ _READ_BYTES: Final = 8192
 
 
 class Inbound:
-    """Reads connections. `handshake` takes what comes on one that is not open yet; `undecided` says how many bytes may
-    be read of it, 0: as many as come."""
+    """Reads connections. `handshake` takes what comes on one that is not open yet; `undecided` gives how many bytes may
+    be read of it, 0: all that are there."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Inbound:
                 self.read(connection)  # it is a device
 
     def read_last(self, connection: Connection) -> None:
-        """Something has come, and the peer has ended its direction, perhaps because it has given up."""
+        """Something has come, and the peer sends no more: it may have given up."""
         self._performer.leaving = connection
         try:
             self.read(connection)
@@ -116,16 +116,16 @@ class Inbound:
                 return
             reader = transport.reader(options.max_message_bytes, options.max_fragments)
             if reader is None:
-                self._unasked(connection, data)
+                self._unexpected(connection, data)
                 return
             connection.reader = reader
         if isinstance(reader, bytearray):
-            self._unasked(connection, data)
+            self._unexpected(connection, data)
             return
         assert isinstance(reader, Reader)
         self._feed(connection, reader, data)
 
-    def _unasked(self, connection: Connection, data: bytes) -> None:
+    def _unexpected(self, connection: Connection, data: bytes) -> None:
         """Bytes of a peer that should send nothing; they count as a command. Where another request may follow they are
         its beginning, and are kept up to the limit of a request."""
         if connection.transport.keeps_alive:
@@ -211,7 +211,7 @@ class Inbound:
     def subscribed(
         self, connection: Connection, number: int, results: Sequence[Subscribed], events: Sequence[HeldEvent]
     ) -> None:
-        """The same for a Subscribe. events: are sent behind what the session says to that."""
+        """The same for a Subscribe. events: sent after the session's answer to that."""
         if self._waited_for(connection, number):
             assert connection.session is not None
             effects = effects_of(connection.session.subscribed, results, self._clock.now)

@@ -1,10 +1,10 @@
 """A worker's end of the link: one DEALER socket; batches are kept until the router says that they are durable.
 
 When the router is another one, or has forgotten us, everything unconfirmed is sent again, and then all that we hold.
-So nothing a device was promised depends on one router's life.
+So nothing that a device was promised is lost with a router.
 
-Acknowledgements that the store could not keep are sent again until it can; until then what they are of is not handed
-over when a router reads it from the store: the device has had it.
+Acknowledgements that the store could not keep are sent again until it can. Until then the acknowledged items, which a
+router may read from the store again, are not delivered: the device has had them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class WorkerLink:
         self._received = received
         self._held = held
         self._channels = channels
-        self.messages: list[m.ToRouter] = []  # always this list: whoever sends something appends to it
+        self.messages: list[m.ToRouter] = []  # always this list: senders append to it
         self.joined = False
         self.behind = False
         """Whether there may be more to receive. The descriptor does not report what came before."""
@@ -172,12 +172,12 @@ class WorkerLink:
         self._unconfirmed_messages += len(messages)
         self._unconfirmed_bytes += len(batch)
         # Until WELCOME there goes nothing but READY, perhaps twice: a batch between the two would be received in a
-        # lease that ends with the second, and make the older ones that are repeated after it look like old news.
+        # lease that ends with the second, and make the older ones that are repeated after it look like older ones.
         if self.joined:
             self._unsent.append(batch)
 
     def _drop(self, message: m.ToRouter, why: str) -> None:
-        """It cannot be sent. Whoever waits for its reply gets FAILED."""
+        """It cannot be sent. If it is a call, it is replied to with FAILED."""
         self.dropped += 1
         logs.limited("link.message_dropped", at="error", per=why, kind=type(message).__name__, why=why)
         if isinstance(message, m.Call):

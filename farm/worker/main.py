@@ -41,7 +41,7 @@ _TICK_S = 0.25
 _LINGER_S = 0.002
 _SATURATED_WAIT_S = 0.05
 _FREEZE_EVERY = 2000
-"""After so many more connections, what lives is taken out of the garbage collector's sight."""
+"""After so many more connections, gc.freeze() keeps the garbage collector from looking at what lives."""
 
 
 def connection_limit(options: WorkerOptions) -> int:
@@ -54,8 +54,8 @@ def connection_limit(options: WorkerOptions) -> int:
 def matched(
     listeners: list[socket.socket], wanted: Iterable[FurtherListener], settings: Settings
 ) -> list[tuple[FurtherListener, socket.socket | None]]:
-    """Which of the inherited listeners each of those wanted is, as its port tells; None: it is not there. One that no
-    dialect wants any more stays open and unused."""
+    """The inherited listener of each that is wanted, found by its port; None: it is not there. One that is not
+    wanted any more stays open and unused."""
     by_port = {listener.getsockname()[1]: listener for listener in listeners}
     return [(further, by_port.get(further.port(settings))) for further in wanted]
 
@@ -66,9 +66,9 @@ class GarbagePauses:
     def __init__(self, counters: WorkerCounters) -> None:
         self._counters = counters
         self._started = 0.0
-        gc.callbacks.append(self._told)
+        gc.callbacks.append(self._collected)
 
-    def _told(self, phase: str, info: dict[str, int]) -> None:
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
             self._started = time.perf_counter()
         else:
@@ -140,7 +140,7 @@ class Worker:
         return self.sockets.held_channels()
 
     def notice(self) -> None:
-        """Say from now on that nothing new should be sent here, and go on serving."""
+        """Report from now on that no new connections should be sent here, and go on serving."""
         self.health.leaving = True
 
     async def run(self, stop: trio.Event) -> None:
@@ -170,14 +170,14 @@ class Worker:
         ready = sockets.ready
         while True:
             if link.saturated:
-                # The router does not keep up: devices wait in the kernel, only the link is heard.
+                # The router does not keep up: devices wait in the kernel, only the link is read.
                 with trio.move_on_after(0 if sockets.speaking else _SATURATED_WAIT_S):
                     await trio.lowlevel.wait_readable(link.fileno)
                 sockets.begin_turn(time.monotonic())
                 for fd, mask in poller.ready_now():
                     sockets.ready_but_not_read(fd, mask)
             else:
-                # No descriptor tells of what is there already.
+                # No descriptor reports what has been read already.
                 events = await poller.ready(not (link.behind or sockets.waiting or sockets.speaking))
                 sockets.begin_turn(time.monotonic())
                 if not link.saturated:  # while we waited; the poller will report these again
@@ -217,7 +217,7 @@ class Worker:
 
     @property
     def _pending(self) -> bool:
-        """Whether something is here already that no descriptor tells of."""
+        """Whether something waits that no descriptor reports."""
         return self.link.behind or self.sockets.speaking or (self.sockets.waiting and not self.link.saturated)
 
     def snapshot(self) -> dict[str, float]:

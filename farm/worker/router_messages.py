@@ -33,7 +33,7 @@ class RouterMessages:
         self,
         counters: WorkerCounters,
         clock: Clock,
-        tell: Callable[[Any], None],
+        send: Callable[[Any], None],
         attachments: Attachments,
         subscriptions: Subscriptions,
         socket_ids: SocketIds,
@@ -46,7 +46,7 @@ class RouterMessages:
     ) -> None:
         self._counters = counters
         self._clock = clock
-        self._tell = tell
+        self._send = send
         self._attachments = attachments
         self._devices = attachments.devices
         self._subscriptions = subscriptions
@@ -73,7 +73,7 @@ class RouterMessages:
             try:
                 _HANDLERS[type(message)](self, message)
             except Exception as error:
-                # Whoever it concerns may miss it; the others of this batch do not.
+                # This message is lost; the others of the batch are handled.
                 self._counters.messages_failed += 1
                 logs.limited("link.message_failed", at="error", per=type(error).__name__, exc=error)
 
@@ -99,8 +99,8 @@ class RouterMessages:
                 written = (
                     self._output.answer(connection, (frame,)) if transport.once else self._write(connection, frame)
                 )
-        if message.number:  # else nobody waits for what became of it
-            self._tell(m.Result(message.number, m.WRITTEN if written else m.NOT_HERE))
+        if message.number:  # 0: no result is awaited
+            self._send(m.Result(message.number, m.WRITTEN if written else m.NOT_HERE))
 
     def _deliver_stored(self, message: m.DeliverStored) -> None:
         connection = self._devices.get(message.device)
@@ -169,7 +169,7 @@ class RouterMessages:
 
     def _send_counts(self, message: m.SendCounts) -> None:
         self._subscriptions.counts()
-        self._tell(m.CountsSent(message.number))
+        self._send(m.CountsSent(message.number))
 
     # ------------------------------------------------------------------ the whole
 
@@ -177,7 +177,7 @@ class RouterMessages:
         self._broadcasts.broadcast_changed(message.space, message.key, message.value)
 
     def _broadcasts_sent(self, message: m.BroadcastsSent) -> None:
-        self._broadcasts.told()
+        self._broadcasts.complete()
 
     def _store_state(self, message: m.StoreState) -> None:
         if self._health is not None:

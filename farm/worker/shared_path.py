@@ -1,7 +1,7 @@
-"""A path that several dialects serve: the first message of a device says which one it speaks.
+"""A path that several dialects serve: the first message of a device decides which one it speaks.
 
-Two protocols may live on `/`, say, and only the hello tells them apart. The dialects do not know of
-this: the path is served by a `SharedPath`, whose sessions become a session of the dialect that claims them.
+Two protocols may have the path `/`, for example, and differ only in their hello. The dialects do not know of this:
+the path is served by a `SharedPath`, whose sessions become sessions of the dialect that claims them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Undecided(Session, msgspec.Struct, gc=False, eq=False):
         return (Close(NORMAL, "no dialect on this path knows this message"),)
 
     def tick(self, silent: float) -> tuple[Effects, float]:
-        return (Close(NORMAL, "nothing was said in time"),), 0
+        return (Close(NORMAL, "nothing was sent in time"),), 0
 
 
 class SharedPath(Dialect):

@@ -1,7 +1,7 @@
 """Tells app servers from devices by the first bytes of a connection, where both come to the device port.
 
 A WebSocket upgrade is a GET. So every other request is for the app servers' side, and of the GETs those for the paths
-that the dialects name, or for something below them. Empty lines before a request are passed over, and so is the host
+that the dialects name, or for something below them. Empty lines before a request are skipped, and so is the host
 of a target in absolute form (RFC 9112 2.2 and 3.2.2).
 """
 

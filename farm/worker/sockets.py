@@ -47,7 +47,7 @@ _JOINED_PART: Final = 4
 
 
 class Sockets:
-    """All connections of one worker. Pure of trio and zmq: the caller waits, and sends what `tell` is given."""
+    """All connections of one worker. No trio and no zmq: the caller waits; `send` takes messages for the router."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Sockets:
         dialects: dict[str, Dialect],
         counters: WorkerCounters,
         max_connections: int,
-        tell: Callable[[Any], None],
+        send: Callable[[Any], None],
         monotonic: Callable[[], float],
         by_name: Mapping[str, Dialect],
         fd_sender: FdSender | None = None,
@@ -70,12 +70,12 @@ class Sockets:
         self.wheel = wheel = Wheel(_WHEEL_SLOTS, _TICK_S)
         interest = Interest(poller)
         self.turns = turns = Turns(options, limits or LimitOptions(), counters, clock, interest.watch)
-        attachments = Attachments(tell, monotonic)
+        attachments = Attachments(send, monotonic)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
         fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART, join)
         self._fan_outs = fan_outs.going
-        self.subscriptions = subscriptions = Subscriptions(tell, attachments.number, fan_outs, options.max_held_bytes)
+        self.subscriptions = subscriptions = Subscriptions(send, attachments.number, fan_outs, options.max_held_bytes)
         self.output = output = Output(
             connections,
             poller,
@@ -91,7 +91,7 @@ class Sockets:
             fan_outs.going,
         )
         self._performer = performer = Performer(
-            output, turns, attachments, subscriptions, wheel, clock, tell, fan_outs.going
+            output, turns, attachments, subscriptions, wheel, clock, send, fan_outs.going
         )
         self._inbound = inbound = Inbound(options, counters, clock, interest, turns, output, performer)
         self.events = events = Events(
@@ -135,7 +135,7 @@ class Sockets:
         messages = RouterMessages(
             counters,
             clock,
-            tell,
+            send,
             attachments,
             subscriptions,
             socket_ids,

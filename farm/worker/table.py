@@ -14,7 +14,7 @@ class Table(MutableMapping[int, Connection]):
 
     def __init__(self) -> None:
         self.rows: list[Connection | None] = []
-        """By descriptor, up to the highest that there was: to be read where a call is too much."""
+        """By descriptor, up to the highest so far: for readers on the hot path."""
         self._count = 0
 
     def get(self, fd: int, default: Connection | None = None) -> Connection | None:  # type: ignore[override]

@@ -1,8 +1,8 @@
 """A timing wheel for very many deadlines that are nearly always met, without I/O.
 
 A bucket is an array of descriptors, 4 bytes each; the owner of a deadline keeps a reference to its bucket and nothing
-else. Disarming and re-arming cost nothing: an entry whose owner points at another bucket by then is stale and is passed
-over when its bucket's turn comes. Stale entries last until then, at most one turn of the wheel.
+else. Disarming and re-arming cost nothing: an entry whose owner points at another bucket by then is stale, and skipped
+when its bucket's turn comes. Stale entries last until then, at most one turn of the wheel.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class LocalChannel:
         if left_out is not None:
             self.flush(left_out)
         self.said += 1
-        self.fan_outs.say("room", frame, float(self.said))
+        self.fan_outs.append("room", frame, float(self.said))
         for subscriber in self.subscribers:
             if subscriber != left_out:
                 self.due[subscriber].append(frame)
@@ -132,8 +132,8 @@ def test_what_waits_is_joined_into_one_write_for_each() -> None:
 def test_a_long_frame_is_a_write_by_itself_and_costs_as_many_as_it_takes() -> None:
     fan_outs: FanOuts[str, int] = FanOuts(10_000)
     fan_out = fan_outs.begin("room", range(10))
-    fan_outs.say("room", b"a", 0.0)
-    fan_outs.say("room", b"b" * 40_000, 0.0)
+    fan_outs.append("room", b"a", 0.0)
+    fan_outs.append("room", b"b" * 40_000, 0.0)
     assert fan_out.take(10)[0] == (list(range(10)), b"a", 1)
     fan_outs.took_turn(0.0)
     batch, cost = fan_out.take(10)
@@ -144,7 +144,7 @@ def test_a_long_frame_is_a_write_by_itself_and_costs_as_many_as_it_takes() -> No
 def test_to_whom_nothing_is_due_is_passed_over_a_part_at_a_time() -> None:
     fan_outs: FanOuts[str, int] = FanOuts(100)
     fan_out = fan_outs.begin("room", range(1000))
-    fan_outs.say("room", b"a", 0.0)
+    fan_outs.append("room", b"a", 0.0)
     for subscriber in range(999):
         fan_out.due(subscriber)
     costs = []
@@ -162,7 +162,7 @@ def test_they_take_turns() -> None:
     fan_outs: FanOuts[str, int] = FanOuts(100)
     for name in ("one", "two"):
         fan_outs.begin(name, range(2))
-        fan_outs.say(name, b"a", 0.0)
+        fan_outs.append(name, b"a", 0.0)
     order = []
     while fan_outs.going:
         name, fan_out = fan_outs.next()
@@ -193,12 +193,12 @@ def test_who_comes_and_goes_without_end_takes_no_memory() -> None:
 def test_the_lag_is_that_of_the_last_subscriber(more: bool) -> None:
     fan_outs: FanOuts[str, int] = FanOuts(100)
     fan_out = fan_outs.begin("room", range(4))
-    fan_outs.say("room", b"a", 10.0)
+    fan_outs.append("room", b"a", 10.0)
     fan_out.take(2)
     fan_outs.took_turn(11.0)
     assert fan_outs.lag(12.0) == 2.0  # it is on its way still
     if more:
-        fan_outs.say("room", b"b", 12.0)
+        fan_outs.append("room", b"b", 12.0)
     fan_out.take(2)
     fan_outs.took_turn(13.0)
     assert fan_outs.lag(13.5) == 3.0

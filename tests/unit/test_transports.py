@@ -242,7 +242,7 @@ def test_each_hears_in_its_own_way_what_was_said_while_it_was_in(steps: list[tup
             if fan_outs.get("channel") is None:
                 fan_outs.begin("channel", there)
             frame = Encoded(b"%d" % number, number % 2 == 0, None)
-            fan_outs.say("channel", frame, 0.0)
+            fan_outs.append("channel", frame, 0.0)
             for connection in there:
                 expected[connection.fd] += frame.by(connection.transport)
         elif step == "join" and connections[number] not in there:

@@ -60,8 +60,8 @@ def test_what_a_router_that_came_back_does_not_tell_has_gone() -> None:
     news.broadcast_changed("webpush", "a", "1")
     news.broadcast_changed("webpush", "c", "2")
     assert made.broadcasts.compare({"b": "1"}) == ({}, {})
-    news.told()
-    news.told()
+    news.complete()
+    news.complete()
     told = [json.loads(effect) for _, effects in news.step(table) for effect in effects]
     assert told == [{"messageType": "broadcast", "broadcasts": {"c": "2"}}]
     device = Device(made).greeted(broadcasts={"a": "1", "b": "1"})
