@@ -2,8 +2,8 @@
 
 Two kinds of address, one table of 16-byte keys. A **device** is held by at most one shard, a **channel** by any
 number. The value is the holder's *lease*, or a tuple of leases where a channel has several; for a device it is a
-`Stay`, which knows the lease and since when, and which all share that attached there at that time. A lease is one
-incarnation of a shard: when the shard dies its lease does, and everything it held is gone at that moment without a
+`Stay`, which knows the lease and since when, and is shared by all devices that attached there at that time. A lease is
+one incarnation of a shard: when the shard dies its lease does, and everything it held is gone at that moment without a
 walk through the table; dead entries are dropped when they are met, and by `sweep`.
 """
 
@@ -54,7 +54,7 @@ class AddressMap:
         return len(self._holders)
 
     def keys(self) -> list[bytes]:
-        """All of them, with some that nobody holds any more."""
+        """All of them, with some that no lease holds any more."""
         return list(self._holders)
 
     def device(self, key: bytes) -> Lease | None:
@@ -70,7 +70,7 @@ class AddressMap:
         return None
 
     def since(self, key: bytes) -> int:
-        """When (ms) who holds this device came to hold it: to within `STRETCH_MS`, and never later; 0: long ago."""
+        """Since when (ms) this device is held by its lease: to within `STRETCH_MS`, and never later; 0: long ago."""
         held = self._holders.get(key)
         return held.since if type(held) is Stay else 0
 
@@ -94,7 +94,7 @@ class AddressMap:
     def leave(self, key: bytes, lease: Lease) -> bool:
         """The device's connection on this lease has gone. A newer holder elsewhere stays.
 
-        Returns: whether the device is held by nobody now because of this.
+        Returns: whether the device is held by no lease now because of this.
         """
         held = self._holders.get(key)
         if type(held) is Stay and held.lease is lease:
@@ -111,7 +111,7 @@ class AddressMap:
         if type(held) is Lease:
             held = (held,)
         if type(held) is not tuple:
-            return ()  # a device's, which nobody subscribes to
+            return ()  # a device's key, which has no subscribers
         alive = tuple(lease for lease in held if lease.alive)
         if len(alive) != len(held):
             self._put_channel(key, alive)

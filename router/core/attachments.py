@@ -70,7 +70,7 @@ class Attachments:
             push.resulted(m.NOT_HERE)
 
     def _let_go(self, device: bytes) -> None:
-        """Nobody is there for what is held back for a device: it is stored, or it has expired."""
+        """No worker takes what is held back for a device: it is stored, or it has expired."""
         held = self._attaching.pop(device, ())
         self.held -= len(held)
         for push in held:
@@ -114,7 +114,7 @@ class Attachments:
         if not taken or not fetch:
             if taken:
                 session.reply(number, m.OK, m.Attached([], record))
-                if unread_elsewhere:  # nobody reads it now
+                if unread_elsewhere:  # it will not be read now
                     self._let_go(device)
             else:
                 session.reply(number, m.MOVED)
@@ -210,7 +210,7 @@ class Attachments:
             for device in devices[at : at + several]:
                 holder = self._map.device(device)
                 if holder is not None and holder is not session.lease and self._map.since(device) >= since:
-                    # Somebody attached it afresh while this worker was away: the newer one wins.
+                    # The device attached elsewhere while this worker was away: the newer connection wins.
                     session.send(m.Disconnect(device))
                     continue
                 self._take(session, device, max(since, self._map.since(device)))
@@ -247,14 +247,14 @@ class Attachments:
             unread.reading = False
             if status == m.OK:
                 for device in devices:
-                    if unread.drop(device):  # nobody else has read it meanwhile
+                    if unread.drop(device):  # it has not been read otherwise meanwhile
                         self._send_unread(session, device, inboxes.get(device, []))
             if done is not None:
                 done()
             if status == m.OK:
                 self._read_unread(session)
             elif session.lease.alive:
-                unread.failed(devices)  # at the next tick once more, and nobody waits for it
+                unread.failed(devices)  # read again at the next tick; no call waits for it
 
         self._committer.read_inboxes(devices, fetched)
 

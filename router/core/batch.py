@@ -1,4 +1,4 @@
-"""One batch of the committer: what it writes and reads, and who waits for that. Part of the router's pure core."""
+"""One batch of the committer: what it writes and reads, and the callbacks that wait for it. Pure."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Outcome:
 
 
 def call_back(batch: Batch, outcome: Outcome, gone: dict[SlotName, int]) -> None:
-    """Call everybody back. A callback that raises is logged; the others are called all the same.
+    """Call all callbacks. One that raises is logged; the others are called all the same.
 
-    gone: removals that are still to be made, so what they name is given to nobody.
+    gone: removals that have not been made yet: what they name is left out.
     """
     status, results, bad = outcome.status, outcome.results, outcome.bad
     refused, unreadable = results.refused, results.unreadable
@@ -139,5 +139,5 @@ def _left(device: bytes, items: list[Item], gone: dict[SlotName, int]) -> list[I
 
 
 def _part(items: list[Item], most: int) -> list[Item]:
-    """What one reader asked for, of what was read for all who asked for this inbox."""
+    """What one reader asked for, of what was read for all readers of this inbox."""
     return sorted(items, key=_by_seq) if most >= EVERYTHING else items[:most]

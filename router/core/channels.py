@@ -1,13 +1,13 @@
-"""The registry of channels that app servers may list and count: who subscribes where, and who is present. Pure.
+"""The registry of channels that app servers may list and count: their subscribers, and their members. Pure.
 
-The map of addresses says to which shards an event goes, and knows no names. This knows the names, for channels that
-workers announce with a label, and for each the leases that hold it: how many subscribers they have, and which users.
-Two rules keep presence right:
+The map of addresses finds the shards that an event goes to, without names. The registry has the names, for channels
+that workers announce with a label, and for each the leases that hold it: how many subscribers they have, and which
+users. Two rules keep presence right:
 
-1. A user is a member as long as some lease holds him. What a dead lease held goes `member_grace` after its death,
-   a part at each tick, so that who comes back at once, on whatever shard, has never gone.
-2. After a restart this is rebuilt by what workers announce. Until all of them have had the time for it, nobody counts
-   as having left a channel that was announced; then every worker is sent who is there, and compares.
+1. A user is a member as long as a lease holds it. What a dead lease held is removed `member_grace` after its death,
+   a part at each tick: so a user that is back before that, on any shard, has never left.
+2. After a restart the registry is rebuilt by what workers announce. Until all of them have had the time for it, no user
+   counts as having left a channel that was announced; then every worker is sent all members, and compares.
 
 Workers know the members of their channels, and compare: to send them something twice does no harm.
 """
@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from router.common import messages as m
 from router.core.address_map import Lease
+from router.core.channel import Channel, Member, Observer
 
 _REAP_STEP = 10_000
 """Channels of dead leases that are looked at in one tick."""
@@ -29,93 +29,12 @@ _WHOLE_STEP = 5_000
 Offer = Callable[[Lease, m.ToWorker], None]
 
 
-class Observer(Protocol):
-    """What wants to know of what happens in a dialect's channels, webhooks for example. `label` is the channel's."""
-
-    def admits(self, label: str) -> bool:
-        """Whether it may have its first subscriber; if not, who wants to be is told FULL."""
-
-    def occupied(self, label: str) -> None:
-        """It has its first subscriber."""
-
-    def vacated(self, label: str) -> None:
-        """Its last one has gone."""
-
-    def counted(self, label: str, subscribers: int) -> None:
-        """It has so many, more or fewer than before; called about once a second a shard while many come and go."""
-
-    def entered(self, label: str, user: str) -> None:
-        """The user is a member now."""
-
-    def left(self, label: str, user: str) -> None:
-        """He is not any more."""
-
-    def published(self, label: str, body: str, exclude: str) -> None:
-        """A device has published this."""
-
-    def happened(self, label: str, what: str, detail: str) -> None:
-        """A session sent it as HAPPENED."""
-
-
-class Member:
-    """A user in a channel."""
-
-    __slots__ = ("info", "leases")
-
-    def __init__(self, info: str, lease: Lease) -> None:
-        self.info = info
-        self.leases: tuple[Lease, ...] = (lease,)
-
-
-class Channel:
-    """A channel with subscribers. There may be very many, nearly all of them on one shard."""
-
-    __slots__ = ("_counts", "announced", "application", "informed", "key", "leases", "members", "name", "unsaid")
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-        self.application = ""  # "dialect\0application"; "": there is no label yet
-        self.name = ""
-        self.leases: tuple[Lease, ...] = ()
-        self._counts: tuple[int, ...] = ()  # subscribers on each
-        self.members: dict[str, Member] | None = None  # for presence
-        self.informed: tuple[Lease, ...] = ()  # which were sent all members, and are sent every change since
-        self.announced = False  # in the time after a restart, so that others may hold it of whom we don't know yet
-        self.unsaid: set[str] | None = None  # who has left in that time, as far as we know
-
-    @property
-    def label(self) -> str:
-        """What workers call it by."""
-        return f"{self.application}\0{self.name}" if self.application else ""
-
-    @property
-    def count(self) -> int:
-        """Subscribers on living leases."""
-        return sum(count for lease, count in zip(self.leases, self._counts, strict=True) if lease.alive)
-
-    def hold(self, lease: Lease, subscribers: int) -> bool:
-        """The lease has so many subscribers. Returns: whether it had another number of them, or none."""
-        if lease not in self.leases:
-            self.leases = (*self.leases, lease)
-            self._counts = (*self._counts, subscribers)
-            return True
-        at = self.leases.index(lease)
-        if self._counts[at] == subscribers:
-            return False
-        self._counts = (*self._counts[:at], subscribers, *self._counts[at + 1 :])
-        return True
-
-    def let_go(self, lease: Lease) -> None:
-        """The lease has none any more."""
-        at = self.leases.index(lease)
-        self.leases = self.leases[:at] + self.leases[at + 1 :]
-        self._counts = self._counts[:at] + self._counts[at + 1 :]
-        if self.informed:
-            self.informed = tuple(other for other in self.informed if other is not lease)
-
-
 class Channels:
-    """All of them. `offer` is given messages for leases; `grace` and `settled` (when all must have announced) in s."""
+    """All channels with a label.
+
+    offer: takes messages for leases. grace: how long a dead lease's members stay, in seconds. settled: when all workers
+    have announced what they hold.
+    """
 
     def __init__(self, offer: Offer, grace: float, settled: float, monotonic: Callable[[], float]) -> None:
         self._offer = offer
@@ -155,7 +74,7 @@ class Channels:
         return {user: member.info for user, member in channel.members.items()}
 
     def names(self, dialect: str, application: str, prefix: str = "") -> Iterator[str]:
-        """The occupied channels of an application whose names begin so. Not to be kept while messages are received."""
+        """The occupied channels of an application with this prefix. Not to be used across received messages."""
         for name, channel in self._names.get(f"{dialect}\0{application}", {}).items():
             if name.startswith(prefix) and channel.count:
                 yield name
@@ -169,7 +88,7 @@ class Channels:
         self._observers[dialect] = observer
 
     def observer(self, label: str) -> Observer | None:
-        """Who observes a channel."""
+        """The observer of a channel."""
         return self._observers.get(label.partition("\0")[0]) if self._observers else None
 
     # ------------------------------------------------------------------ subscribers
@@ -192,7 +111,7 @@ class Channels:
         channel = self._channels.get(key)
         if channel is not None and lease in channel.leases:
             self._held[lease].discard(channel)
-            self._let_go(channel, lease)
+            self._release(channel, lease)
 
     def counted(self, key: bytes, subscribers: int, lease: Lease) -> None:
         """So many subscribers are on this lease."""
@@ -223,16 +142,16 @@ class Channels:
         self._occupied(channel)
         if present:
             if new:
-                self._entered(channel, new)
+                self._joined(channel, new)
             self._whole.append((channel, lease))  # what it was not sent while it was lost
 
     # ------------------------------------------------------------------ presence
 
-    def enter(self, key: bytes, user: str, info: str, most: int, lease: Lease) -> dict[str, str] | None:
-        """The user's first socket on this lease. Returns: all members, or himself if the lease has been given all and
-        is sent every change since; None: there are `most` already.
+    def join(self, key: bytes, user: str, info: str, most: int, lease: Lease) -> dict[str, str] | None:
+        """The user has its first connection on this lease. Returns: all members, or the user alone if the lease has all
+        and is sent every change; None: there are `most` already.
 
-        To give all to everyone who comes would cost the square of their number when very many come at once.
+        To give all members to each new one would cost the square of their number when very many come at once.
         """
         channel = self._channel(key, "")
         if lease not in channel.leases:  # sent again to another router, before the channel is announced
@@ -243,20 +162,20 @@ class Channels:
         if user not in members and len(members) >= most:
             return None
         if self._add(channel, user, info, lease):
-            self._entered(channel, [(user, info)])
+            self._joined(channel, [(user, info)])
         if lease in channel.informed:
             return {user: members[user].info}
         channel.informed = (*channel.informed, lease)
         return self.members(key)
 
-    def exit(self, key: bytes, user: str, lease: Lease) -> None:
-        """The user's last socket on this lease has gone."""
+    def leave(self, key: bytes, user: str, lease: Lease) -> None:
+        """The user's last connection on this lease has gone."""
         channel = self._channels.get(key)
         if channel is not None and self._remove(channel, user, lease):
             self._left(channel, [user])
 
     def _add(self, channel: Channel, user: str, info: str, lease: Lease) -> bool:
-        """Returns: whether he was no member before."""
+        """Returns: whether the user is new."""
         if channel.members is None:
             channel.members = {}
         member = channel.members.get(user)
@@ -269,7 +188,7 @@ class Channels:
         return False
 
     def _remove(self, channel: Channel, user: str, lease: Lease) -> bool:
-        """Returns: whether he is no member any more."""
+        """Returns: whether the user is no member any more."""
         member = channel.members.get(user) if channel.members is not None else None
         if member is None or lease not in member.leases:
             return False
@@ -281,22 +200,22 @@ class Channels:
         self.member_count -= 1
         return True
 
-    def _entered(self, channel: Channel, new: list[tuple[str, str]]) -> None:
-        if channel.unsaid:
-            # No worker has been sent that these had gone.
-            known = channel.unsaid.intersection(user for user, _ in new)
-            channel.unsaid -= known
+    def _joined(self, channel: Channel, new: list[tuple[str, str]]) -> None:
+        if channel.unsent_left:
+            # No worker has been sent that these have left.
+            known = channel.unsent_left.intersection(user for user, _ in new)
+            channel.unsent_left -= known
             new = [(user, info) for user, info in new if user not in known]
             if not new:
                 return
         self._send(channel, m.Members(channel.key, False, new, []))
         if (observer := self.observer(channel.label)) is not None:
             for user, _ in new:
-                observer.entered(channel.label, user)
+                observer.joined(channel.label, user)
 
     def _left(self, channel: Channel, gone: list[str]) -> None:
         if self._settling and channel.announced:
-            channel.unsaid = (channel.unsaid or set()).union(gone)
+            channel.unsent_left = (channel.unsent_left or set()).union(gone)
             return
         self._send(channel, m.Members(channel.key, False, [], gone))
         if (observer := self.observer(channel.label)) is not None:
@@ -323,11 +242,13 @@ class Channels:
 
     def _name(self, channel: Channel, label: str) -> None:
         dialect, application, name = m.label_parts(label)
-        whose = f"{dialect}\0{application}"
-        names = self._names.setdefault(whose, {})
+        application_key = f"{dialect}\0{application}"
+        names = self._names.setdefault(application_key, {})
         names[name] = channel
         channel.name = name
-        channel.application = self._applications.setdefault(whose, whose)  # one text for all channels
+        channel.application = self._applications.setdefault(
+            application_key, application_key
+        )  # one text for all channels
 
     def _hold(self, channel: Channel, lease: Lease, subscribers: int) -> None:
         channel.hold(lease, subscribers)
@@ -336,9 +257,9 @@ class Channels:
             held = self._held[lease] = set()
         held.add(channel)
 
-    def _let_go(self, channel: Channel, lease: Lease) -> None:
-        """The channel is not this lease's any more, and its members there neither."""
-        channel.let_go(lease)
+    def _release(self, channel: Channel, lease: Lease) -> None:
+        """The lease does not hold the channel any more, nor its members there."""
+        channel.release(lease)
         if channel.members:
             gone = [user for user in list(channel.members) if self._remove(channel, user, lease)]
             if gone:
@@ -347,20 +268,20 @@ class Channels:
             self._counted(channel)
             return
         del self._channels[channel.key]
-        if whose := channel.application:
-            names = self._names.get(whose, {})
+        if application_key := channel.application:
+            names = self._names.get(application_key, {})
             if names.get(channel.name) is channel:  # and not another that was announced by the same name
                 del names[channel.name]
                 if not names:
-                    del self._names[whose]
-                    del self._applications[whose]
+                    del self._names[application_key]
+                    del self._applications[application_key]
         if (observer := self.observer(channel.label)) is not None:
-            for user in channel.unsaid or ():
+            for user in channel.unsent_left or ():
                 observer.left(channel.label, user)
             observer.vacated(channel.label)
 
     def _occupied(self, channel: Channel) -> None:
-        """A lease more holds it."""
+        """One more lease holds it."""
         if (observer := self.observer(channel.label)) is not None:
             if len(channel.leases) == 1:
                 observer.occupied(channel.label)
@@ -388,13 +309,13 @@ class Channels:
             budget -= self._send_whole(*self._whole.popleft())
 
     def _settle(self) -> None:
-        """All workers have announced what they hold: from now on, who is not known is not there."""
+        """All workers have announced what they hold: from now on, a user that is not known has left."""
         self._settling = False
         for channel in self._announced:
             channel.announced = False
             if self._channels.get(channel.key) is not channel:
                 continue
-            gone, channel.unsaid = channel.unsaid, None
+            gone, channel.unsent_left = channel.unsent_left, None
             if channel.members is not None:
                 self._whole.append((channel, None))
             if gone and (observer := self.observer(channel.label)) is not None:
@@ -409,7 +330,7 @@ class Channels:
             held = self._held[lease]
             while held and budget > 0:
                 budget -= 1
-                self._let_go(held.pop(), lease)
+                self._release(held.pop(), lease)
             if not held:
                 del self._held[lease]
                 self._dead.popleft()

@@ -93,7 +93,7 @@ class Logs:
 
 
 class ChannelDirectory:
-    """Which channels have subscribers, how many and who; only of channels that were subscribed to with a label."""
+    """Which channels have subscribers, how many, and their members; only channels that have a label."""
 
     __slots__ = ("_channels", "_recount", "_sessions", "get", "names", "number", "observe")
 

@@ -1,4 +1,4 @@
-"""How long the router waits for more before its next turn. Pure: times and numbers in, seconds out.
+"""How long the router waits for more pushes before its next turn. Pure: times and numbers in, seconds out.
 
 At half of the rate that a farm reaches, a push costs more than twice the CPU: each turn finds one or two, and a turn
 costs the same whatever it finds - a commit, a message to each worker and what they answer, and all those wake-ups. So
@@ -6,8 +6,8 @@ while pushes come one after another, the router waits until some sixteen have co
 does not wait
 
 - when pushes are rare, so that a single one is answered at once;
-- for more than what is likely to come: pushes come from connections that wait for no answer. Where all who send wait
-  for theirs, nothing comes before they have it, and to wait would only slow them down.
+- for more than what is likely to come: pushes come from connections that wait for no answer. Where all senders wait
+  for answers, nothing comes before they have them, and to wait would only slow them down.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Gathering:
 
 
 class Senders:
-    """Who has sent something lately."""
+    """The connections that have sent something lately."""
 
     __slots__ = ("_before", "_begun", "_now")
 
@@ -64,16 +64,16 @@ class Senders:
         self._before: set[object] = set()
         self._begun = 0.0
 
-    def sent(self, who: object) -> None:
+    def sent(self, sender: object) -> None:
         """One of them has sent something."""
-        if who not in self._now:
-            self._now.add(who)
-            self._before.discard(who)
+        if sender not in self._now:
+            self._now.add(sender)
+            self._before.discard(sender)
 
-    def gone(self, who: object) -> None:
+    def gone(self, sender: object) -> None:
         """This one will send nothing more."""
-        self._now.discard(who)
-        self._before.discard(who)
+        self._now.discard(sender)
+        self._before.discard(sender)
 
     def count(self, now: float) -> int:
         """How many have in the last `LATELY_S`, or twice that."""

@@ -113,8 +113,8 @@ class Hub:
     def received(self, identity: bytes, data: bytes) -> None:
         """One envelope of a worker or of the supervisor.
 
-        Raises: MessageError if it is none of ours; nothing of it has been acted on. A message that is none of ours is
-        passed over, and the others of its batch are not.
+        Raises: MessageError if it is malformed; nothing of it has been acted on. A single malformed message is skipped;
+        the others of its batch are handled.
         """
         session = self.sessions.get(identity)
         wire = NEWEST if session is None else session.wire
@@ -140,8 +140,8 @@ class Hub:
             self._set_broadcast(identity, envelope)
 
     def take_direct(self) -> Iterable[tuple[bytes, bytes]]:
-        """Envelopes for those who have no session, as (identity, data). One that cannot be sent now is not kept: who
-        waits for it asks again later."""
+        """Envelopes for identities without a session, as (identity, data). One that cannot be sent now is dropped: the
+        other side asks again later."""
         return self.sessions.take_direct()
 
     def outgoing(self) -> Sequence[WorkerSession]:
@@ -161,7 +161,7 @@ class Hub:
         self.sessions.dirty.pop(session.identity, None)
 
     def lost(self, session: WorkerSession, why: str) -> None:
-        """The session's lease ends: its devices are nobody's until it joins again."""
+        """The session's lease ends: no worker holds its devices until it joins again."""
         if self.sessions.get(session.identity) is not session:
             return
         self._end(session)
@@ -250,7 +250,7 @@ class Hub:
         self._refuse(session, message.number, m.MessageError(message.error))
 
     def _refuse(self, session: WorkerSession, number: int | None, error: Exception) -> None:
-        """A message that cannot be acted on costs that message: whoever waits for a reply to it gets FAILED."""
+        """A message that cannot be acted on is dropped alone; a call is replied to with FAILED."""
         self.counters.messages_refused += 1
         shard = session.lease.shard
         if isinstance(error, m.MessageError):

@@ -1,9 +1,9 @@
-"""Records of devices that are connected: whoever is connected is being seen, so they are renewed while he is.
+"""Records of connected devices are renewed: a device that is connected counts as seen.
 
 A device's record expires when the device has not been seen for its dialect's `timeout_uaid`. It is written when the
 device says hello, and a connection may outlast it. So the router goes through its map in rounds, three in the shortest
-such time, and raises the expiry of what has less than two thirds of it left. What is not there stays so. The keys of
-the map are all it needs to know: those of channels find no record.
+such time, and raises the expiry of records that have less than two thirds of it left; it makes none. The keys of the
+map are all that it needs: those of channels find no record.
 
 The store's share of this is one statement for a thousand devices: for a million of them and 60 days about one in half
 an hour.
@@ -28,7 +28,7 @@ _FIRST_S: Final = 30.0
 class Keeper:
     """Renews what the devices of the map depend on. `tick` is to be called a few times a second.
 
-    kept: spaces of records by device key, each with the seconds that one lives after its device was seen; 0: for ever.
+    kept: spaces of records by device key, each with the seconds that one lives after its device was seen; 0: no end.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ class Messages:
         if wait:
             pushes.wait(push, self._monotonic())
         else:
-            push.result = m.NOT_HERE  # nobody will report what became of it
+            push.result = m.NOT_HERE  # no result will come
         if lease is not None:
             self._attachments.deliver(lease, device, push)
 

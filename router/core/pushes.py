@@ -36,7 +36,7 @@ PENDING: Final = -1
 
 
 class Push:
-    """A push in work. With number 0 nobody waits for its result."""
+    """A push in work. Number 0: its result is not waited for."""
 
     __slots__ = ("_pushes", "body", "done", "durable", "lease", "number", "result", "slot", "version")
 
@@ -142,7 +142,7 @@ class Pushes:
             push.resulted(m.NOT_HERE)
 
     def tick(self, now: float) -> None:
-        """Answer those whose time is over."""
+        """Answer those whose deadline has passed."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now:
             push = self._waiting.pop(deadlines.popleft()[1], None)

@@ -1,8 +1,8 @@
 """Numbers of subscribers that are right at the moment: workers are asked for what they have not sent yet. Pure.
 
 A worker sends once a second how many subscribers its channels have, so that a storm of them costs few messages. A
-connection that has been told that it is subscribed must be counted all the same when an app server asks: then the
-workers are asked first.
+connection that knows that it is subscribed must be counted all the same when an app server asks: then the workers
+are asked first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from router.core.channels import Offer
 
 
 class _Open:
-    """One question: who has not answered it, how long that is waited for, and what is to be called then."""
+    """One question: the leases that have not answered it, the deadline, and what is called then."""
 
     __slots__ = ("deadline", "done", "waiting")
 

@@ -98,12 +98,12 @@ class Requests:
 
     def presence_join(self, session: WorkerSession, message: m.PresenceJoin, number: int | None) -> None:
         """PRESENCE_JOIN has come."""
-        members = self._channels.enter(message.channel, message.user, message.info, message.most, session.lease)
+        members = self._channels.join(message.channel, message.user, message.info, message.most, session.lease)
         session.reply(number, m.FULL if members is None else m.OK, members)
 
     def presence_leave(self, session: WorkerSession, message: m.PresenceLeave, number: int | None) -> None:
         """PRESENCE_LEAVE has come."""
-        self._channels.exit(message.channel, message.user, session.lease)
+        self._channels.leave(message.channel, message.user, session.lease)
 
     def publish(self, session: WorkerSession, message: m.Publish, number: int | None) -> None:
         """PUBLISH has come."""

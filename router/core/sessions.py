@@ -1,9 +1,9 @@
 """The workers that have joined: what is to be sent to each, and up to where its batches are done with. Pure.
 
-A session ends with its lease. What is to be sent waits in its outbox until the link has taken it; of replies there is
-no end, as they are bounded by what the worker may have unconfirmed, but what nobody asked for is only offered: if too
-much waits already it is dropped, and the session is marked and ends after the turn. It joins anew, announces what it
-holds, and gets what it missed.
+A session ends with its lease. What is to be sent waits in its outbox until the link has taken it. Replies always go
+there: their number is bounded by what the worker may have unconfirmed. Everything else is only offered: if too much
+waits already it is dropped, and the session is marked and ends after the turn. The worker then joins anew, announces
+what it holds, and gets what it missed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class WorkerSession:
 
     __slots__ = (
         "_batches",
+        "_confirmed_sent",
         "_event_chars",
         "_handled",
         "_part",
         "_sessions",
-        "_told",
         "blocked",
         "confirmed",
         "identity",
@@ -66,9 +66,9 @@ class WorkerSession:
         """The last batch that has come."""
         self.confirmed = 0
         """Batches up to this are done with."""
-        self._told = 0  # up to where it has been sent that
+        self._confirmed_sent = 0  # up to where the worker has been sent `confirmed`
         self._batches: deque[list[int]] = deque()  # [sequence, what it waits for] of those after `confirmed`, in order
-        self._handled: list[int] = [0, 0]  # the one whose messages are being handled, as it stands there
+        self._handled: list[int] = [0, 0]  # the batch whose messages are being handled, as in _batches
         self.unkept: list[int] = []
         """Batches with acks that the store failed, and that it has not been sent yet."""
         self.unread = Unread()
@@ -83,7 +83,7 @@ class WorkerSession:
         self._sessions.dirty[self.identity] = self
 
     def send(self, message: m.ToWorker) -> None:
-        """Something that it waits for, or that it must not miss."""
+        """Send what the worker waits for, or must not miss."""
         if self.lease.alive:
             self.outbox.append(message)
             self._sessions.dirty[self.identity] = self
@@ -94,7 +94,7 @@ class WorkerSession:
             self.send(m.Reply(number, status, payload))
 
     def offer(self, message: m.ToWorker, chars: int = 0) -> bool:
-        """Something that it did not ask for, with an event of so many characters. Returns: whether there was room."""
+        """Send what it did not ask for, with an event of so many characters. Returns: whether there was room."""
         sessions, waiting = self._sessions, len(self.outbox)
         if not waiting:
             self._event_chars = 0
@@ -128,7 +128,7 @@ class WorkerSession:
                 continue
             while part and len(data) > limit:
                 part //= 2
-                data = self.wire.encode(m.RouterBatch(self._told, self.outbox[:part], self.unkept))
+                data = self.wire.encode(m.RouterBatch(self._confirmed_sent, self.outbox[:part], self.unkept))
             if part or not self.outbox:
                 self._part = part
                 return data
@@ -144,7 +144,7 @@ class WorkerSession:
             del self.outbox[: self._part]
             return False
         self.outbox = []
-        self._told = self.confirmed
+        self._confirmed_sent = self.confirmed
         return True
 
     # ------------------------------------------------------------------ its batches
@@ -163,7 +163,7 @@ class WorkerSession:
         """For a message that needs more than one step: its batch waits until what this returns has been called.
 
         Confirmed before it is replied to, it would not be repeated to the next router if this one died in between, and
-        the device would wait for ever.
+        the device would wait in vain.
         """
         batch = self._handled
         batch[1] += 1
@@ -239,14 +239,14 @@ class Sessions:
             session.offer(message)
 
     def direct(self, identity: bytes, envelope: m.OfRouter, wire: Wire = NEWEST) -> None:
-        """An envelope for somebody who has no session, or not yet. The oldest gives way if too many wait."""
+        """Send an envelope to an identity that has no session yet. The oldest is dropped if too many wait."""
         if len(self._direct) >= self._max_direct:
             self._direct.popleft()
             self.counters.link_dropped += 1
         self._direct.append((identity, wire, envelope))
 
     def take_direct(self) -> Iterable[tuple[bytes, bytes]]:
-        """The envelopes that wait for such, as (identity, data)."""
+        """The envelopes that wait for identities without a session, as (identity, data)."""
         while self._direct:
             identity, wire, envelope = self._direct.popleft()
             data = _encoded(wire, envelope)

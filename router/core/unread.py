@@ -1,7 +1,7 @@
 """The devices that one worker has announced and whose inboxes have not been read yet: which ones are read next. Pure.
 
 What waits in an inbox is older than a push that comes meanwhile, so the push is held back until the device has got
-it; and such a device is read before those that nobody pushes to.
+it; and such a device is read before those without a push.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Unread:
         return self._parts.popleft()
 
     def failed(self, devices: list[bytes]) -> None:
-        """They could not be read: later once more. Who is urged stays so."""
+        """They could not be read: they are read again later. Urged devices stay urged."""
         if again := [device for device in devices if device in self.devices and device not in self._urged]:
             self._parts.append((again, None))
 

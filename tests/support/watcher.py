@@ -24,7 +24,7 @@ class Watcher:
     def counted(self, label: str, subscribers: int) -> None:
         self.seen.append(("counted", m.label_parts(label)[2], subscribers))
 
-    def entered(self, label: str, user: str) -> None:
+    def joined(self, label: str, user: str) -> None:
         self.seen.append(("entered", user))
 
     def left(self, label: str, user: str) -> None:

@@ -71,7 +71,7 @@ def whole(*users: str) -> tuple[Any, ...]:
 
 
 def enter(registry: Registry, lease: Lease, *users: str, most: int = 100) -> list[dict[str, str] | None]:
-    return [registry.channels.enter(KEY, user, f'"{user}"', most, lease) for user in users]
+    return [registry.channels.join(KEY, user, f'"{user}"', most, lease) for user in users]
 
 
 # ---- names and counts
@@ -155,11 +155,11 @@ def test_a_user_is_told_to_every_shard_once_however_many_shards_he_is_on() -> No
     assert registry.take() == [(1, joined("ann")), (2, joined("ann"))]
     assert enter(registry, two, "ann", "bob") == [{"ann": '"ann"'}, {"bob": '"bob"'}]
     assert registry.take() == [(1, joined("bob")), (2, joined("bob"))]
-    registry.channels.exit(KEY, "ann", one)
-    registry.channels.exit(KEY, "ann", one)
-    registry.channels.exit(KEY, "nobody", one)
+    registry.channels.leave(KEY, "ann", one)
+    registry.channels.leave(KEY, "ann", one)
+    registry.channels.leave(KEY, "nobody", one)
     assert registry.take() == []
-    registry.channels.exit(KEY, "ann", two)
+    registry.channels.leave(KEY, "ann", two)
     assert registry.take() == [(1, left("ann")), (2, left("ann"))]
     assert registry.channels.members(KEY) == {"bob": '"bob"'}
     assert registry.watcher.take() == [("entered", "ann"), ("entered", "bob"), ("left", "ann")]
@@ -172,7 +172,7 @@ def test_a_shard_is_given_all_members_once_for_as_long_as_it_holds_the_channel()
     all_three = {"ann": '"ann"', "bob": '"bob"', "eve": '"eve"'}
     enter(registry, one, "ann", "bob")
     assert enter(registry, two, "eve", "joe") == [all_three, {"joe": '"joe"'}]
-    registry.channels.exit(KEY, "joe", two)
+    registry.channels.leave(KEY, "joe", two)
     registry.channels.unsubscribe(KEY, two)
     registry.channels.subscribe(KEY, LABEL, two)
     assert enter(registry, two, "eve") == [all_three]
@@ -184,7 +184,7 @@ def test_a_full_channel_takes_no_more_users_but_more_shards_of_those_it_has() ->
     one, two = registry.room(1, 2)
     assert enter(registry, one, "ann", "bob", "eve", most=2)[2] is None
     assert enter(registry, two, "ann", most=2) == [{"ann": '"ann"', "bob": '"bob"'}]
-    registry.channels.exit(KEY, "bob", one)
+    registry.channels.leave(KEY, "bob", one)
     assert enter(registry, two, "eve", most=2) != [None]
 
 
@@ -235,7 +235,7 @@ def test_a_shard_that_was_lost_and_comes_back_is_told_what_it_missed() -> None:
     enter(registry, two, "bob", "eve")
     registry.kill(one)
     registry.pass_by(GRACE_S)
-    registry.channels.exit(KEY, "bob", two)
+    registry.channels.leave(KEY, "bob", two)
     registry.take()
     again = Lease(1, b"again")
     registry.channels.hold(KEY, LABEL, 1, [("ann", '"ann"')], again)
@@ -270,7 +270,7 @@ def test_after_a_restart_nobody_is_said_to_leave_before_all_have_announced() -> 
     one, two = Lease(1, b"1"), Lease(2, b"2")
     registry.channels.hold(KEY, LABEL, 3, [("ann", '"ann"'), ("bob", '"bob"'), ("eve", '"eve"')], one)
     for user in ("ann", "bob", "eve"):
-        registry.channels.exit(KEY, user, one)
+        registry.channels.leave(KEY, user, one)
     enter(registry, one, "eve")  # who has come back
     registry.pass_by(LEASE_S)
     assert registry.take() == []
@@ -278,7 +278,7 @@ def test_after_a_restart_nobody_is_said_to_leave_before_all_have_announced() -> 
     registry.pass_by(GRACE_S)
     assert registry.take() == [(1, whole("eve", "bob")), (2, whole("eve", "bob"))]
     assert registry.watcher.take() == [("left", "ann")]
-    registry.channels.exit(KEY, "bob", two)
+    registry.channels.leave(KEY, "bob", two)
     assert registry.take() == [(1, left("bob")), (2, left("bob"))]
 
 
@@ -286,7 +286,7 @@ def test_a_channel_that_nobody_had_before_needs_no_such_care() -> None:
     registry = Registry(settled=False)
     one, _ = registry.room(1, 2)
     enter(registry, one, "ann")
-    registry.channels.exit(KEY, "ann", one)
+    registry.channels.leave(KEY, "ann", one)
     assert registry.take() == [(1, joined("ann")), (2, joined("ann")), (1, left("ann")), (2, left("ann"))]
     registry.pass_by(LEASE_S + GRACE_S)
     assert registry.take() == []
@@ -371,7 +371,7 @@ class Farm(RuleBasedStateMachine):
             self.registry.channels.subscribe(self.key(name), m.channel_label("pusher", "app", name), lease)
             self.held[shard][name] = set()
             self.views[shard, name] = set()
-        answer = self.registry.channels.enter(self.key(name), user, "", 100, lease)
+        answer = self.registry.channels.join(self.key(name), user, "", 100, lease)
         assert answer is not None
         self.held[shard][name].add(user)
         self.hear()
@@ -380,7 +380,7 @@ class Farm(RuleBasedStateMachine):
     @rule(shard=shards, name=names, user=users)
     def exits(self, shard: int, name: str, user: str) -> None:
         lease = self.lease(shard)
-        self.registry.channels.exit(self.key(name), user, lease)
+        self.registry.channels.leave(self.key(name), user, lease)
         if name in self.held[shard]:
             self.held[shard][name].discard(user)
         self.hear()

@@ -40,10 +40,10 @@ class Router:
                 self.channels.unsubscribe(request.channel, self.lease)
             elif isinstance(request, m.PresenceJoin):
                 joins = request.channel, request.user, request.info, request.most
-                members = self.channels.enter(*joins, self.lease)
+                members = self.channels.join(*joins, self.lease)
                 self.messages.append(m.Reply(one.number, m.FULL if members is None else m.OK, members))
             elif isinstance(request, m.PresenceLeave):
-                self.channels.exit(request.channel, request.user, self.lease)
+                self.channels.leave(request.channel, request.user, self.lease)
             else:
                 assert isinstance(request, m.Counted)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from router.common import messages as m
 from router.common.position import Last, LogEvent, LogSlice
-from router.core.channels import Channel
+from router.core.channel import Channel
 from router.dialects.app_server import Context
 from router.dialects.pusher.applications import App
 from router.dialects.pusher.protocol import (

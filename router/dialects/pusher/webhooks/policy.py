@@ -95,7 +95,7 @@ class Webhooks:
             self._hold("channel_vacated", (app, channel, None))
             self._counts.vacated((app, channel))
 
-    def entered(self, label: str, user: str) -> None:
+    def joined(self, label: str, user: str) -> None:
         """The user's first socket is in the presence channel."""
         app, channel = self._channel(label)
         if app and self._held.pop((app, channel, user), None) is None:
