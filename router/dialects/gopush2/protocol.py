@@ -80,7 +80,7 @@ class Gopush2Options(Section):
         0, "devices of one key at once, over all workers; 0: no limit", unit="devices", ge=0
     )
     max_message_bytes: int = option(65_536, "one message, as JSON text", unit="bytes", ge=2, le=4_194_304)
-    max_key_bytes: int = option(1024, "a key", unit="bytes", ge=1)
+    max_key_bytes: int = option(512, "a key", unit="bytes", ge=1, le=m.MAX_LABEL - 64)
     max_token_bytes: int = option(1024, "a token", unit="bytes", ge=1)
 
 
