@@ -84,6 +84,7 @@ class Worker:
         self, settings: Settings, shard: int, listeners: list[socket.socket], context: zmq.Context[zmq.Socket[bytes]]
     ) -> None:
         """listeners: the device port's first, then those of dialects that have a port of their own."""
+        self._started = time.monotonic()
         options = settings.get(WorkerOptions)
         data = Path(settings.get(Data).dir)
         self.settings = settings
@@ -230,6 +231,7 @@ class Worker:
         for _, dialect in self._dialects:
             numbers |= dialect.counts()
         numbers["memory"] = resident_bytes()
+        numbers["running"] = round(time.monotonic() - self._started, 1)
         numbers["max_connections"] = self.limit
         numbers["draining"] = self.sockets.draining
         return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from router.core.address_map import Lease
@@ -70,6 +71,10 @@ class Channel:
     def count(self) -> int:
         """Subscribers on living leases."""
         return sum(count for lease, count in zip(self.leases, self._counts, strict=True) if lease.alive)
+
+    def counts(self) -> Iterator[tuple[Lease, int]]:
+        """Subscribers on each living lease."""
+        return ((lease, count) for lease, count in zip(self.leases, self._counts, strict=True) if lease.alive)
 
     def hold(self, lease: Lease, subscribers: int) -> bool:
         """The lease has so many subscribers. Returns: whether that is a change."""

@@ -37,6 +37,7 @@ class LogSize(NamedTuple):
 
     offset: int  # of the newest event there ever was
     number: int  # events
+    expires: int  # of the event that lives longest, also of those that have gone
 
 
 ANY_VERSION = 2**63 - 1

@@ -169,7 +169,8 @@ SELECT CAST(json_group_array(json_array(p.place, json_array(p.epoch, p.last, p.f
 """.format(second=SECOND)
 READ_SIZES: Final = """
 SELECT CAST(json_group_array(json_array(h.channel, json_array(h.last, h.number - CASE WHEN h.next_expiry > ?2 THEN 0
-        ELSE (SELECT count(*) FROM event AS e WHERE e.channel = h.channel AND e.expires <= ?2) END))) AS BLOB)
+        ELSE (SELECT count(*) FROM event AS e WHERE e.channel = h.channel AND e.expires <= ?2) END,
+        h.expires))) AS BLOB)
     FROM json_each(CAST(?1 AS TEXT)) AS q CROSS JOIN head AS h ON h.channel = q.value
     WHERE NOT h.until BETWEEN 1 AND ?2
 """

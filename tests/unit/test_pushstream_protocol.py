@@ -91,6 +91,8 @@ def test_wildcards_are_counted_and_need_another_channel() -> None:
     assert not is_wildcard("", OPTIONS)
     unlimited = replace(options, wildcard_channel_max_qtd=0)
     assert subscriber_path("broad_a/broad_b/broad_c", unlimited)
+    with pytest.raises(Refused):
+        subscriber_path("broad_a", replace(unlimited, authorized_channels_only=True))
 
 
 def test_the_events_channel_is_closed_unless_the_settings_open_it() -> None:

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
+from router.common.metrics import Metric
 from router.common.store_kinds import Shape
 from router.dialects import DialectSpec
 from router.dialects.pushstream.protocol import NAME, TABLES, PushStreamOptions
+
+if TYPE_CHECKING:
+    from router.dialects.app_server import Context, Service
+    from router.http.routes import Route
+
+
+def _routes(context: Context) -> Iterable[Route]:
+    from router.dialects.pushstream.app_server import routes
+
+    return routes(context)
+
+
+def _services(context: Context) -> Iterable[Service]:
+    from router.dialects.pushstream.service import Housekeeping
+
+    return (Housekeeping(context),)
+
 
 SPEC: Final = DialectSpec(
     name=NAME,
     on=False,
     sections=(PushStreamOptions,),
+    router_metrics=(
+        Metric("pushstream_channels", "gauge", "Channels of push stream: published to, stored, or subscribed to."),
+        Metric(
+            "pushstream_events_dropped",
+            "counter",
+            "Events that the events channel was not told: the store was full, or more than 1000 clients came or went "
+            "at once.",
+        ),
+    ),
+    log_events={"pushstream.names_unread": "The names of channels could not be read at the start; it is tried again."},
     answers=TABLES,
     needs=frozenset((Shape.TABLE, Shape.LOG)),
+    routes=_routes,
+    services=_services,
 )

@@ -95,5 +95,6 @@ def _check_number(number: int, most: int) -> None:
 def _check_wildcards(names: Sequence[str] | dict[str, int | None], options: PushStreamOptions) -> None:
     wildcards = sum(is_wildcard(name, options) for name in names)
     most = options.wildcard_channel_max_qtd
-    if most and (wildcards > most or wildcards == len(names)):
+    alone = wildcards == len(names) and (most or options.authorized_channels_only)
+    if alone or 0 < most < wildcards:
         raise Refused(TOO_MANY_WILDCARDS)

@@ -162,8 +162,8 @@ TIME_ARGUMENT: Final = "time"
 TAG_ARGUMENT: Final = "tag"
 EVENT_ID_ARGUMENT: Final = "eventid"
 
-# What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...]]` or
-# `["publish", [id, ...], text]`. The reply is empty, or `refusal_text` of what refuses it.
+# What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...], ""]` or
+# `["publish", [id, ...], text]`. The reply is `refusal_text` of what refuses it.
 ADMIT: Final = "admit"
 """Whether these channels may be subscribed to: asked where authorized_channels_only is on."""
 PUBLISH: Final = "publish"
@@ -269,9 +269,9 @@ class Refused(Exception):
 _BY_TEXT: Final = {row.text: row for row in (*PUBLISHERS.rows, *SUBSCRIBERS.rows) if isinstance(row, Answer)}
 
 
-def refusal_text(answer: Answer) -> bytes:
+def refusal_text(answer: Answer | None) -> bytes:
     """What refuses, as it goes over the link."""
-    return answer.text.encode()
+    return b"" if answer is None else answer.text.encode()
 
 
 def refusal_of(text: bytes) -> Answer | None:

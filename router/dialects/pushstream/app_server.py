@@ -1,0 +1,211 @@
+"""nginx push stream, app-server side: publishers (`/pub`), and statistics (`/channels-stats`).
+
+A publisher is answered when its message is durable and on its way to the subscribers; without `store_messages` when it
+is on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from router.common import messages as m
+from router.common.answers import Answer
+from router.core.procedures import Reply as ProcedureReply
+from router.dialects.app_server import Context
+from router.dialects.pushstream.channels import check_id, is_wildcard, publisher_path
+from router.dialects.pushstream.formats import ChannelInfo
+from router.dialects.pushstream.protocol import (
+    ADMIT,
+    CANNOT_CREATE,
+    EXPLAIN,
+    NAME,
+    NO_SUCH_CHANNEL,
+    NOT_KEPT,
+    NOT_READ,
+    NOT_UTF8,
+    ONLY_INTERNAL,
+    PUBLISH,
+    TOO_LONG,
+    PushStreamOptions,
+    Refused,
+    channel_address,
+    refusal_text,
+)
+from router.dialects.pushstream.publishing import publisher
+from router.dialects.pushstream.requests import Call, Methods, channel_path, has_id
+from router.dialects.pushstream.state import state
+from router.dialects.pushstream.statistics import statistics
+from router.http.admin_key import AdminKey
+from router.http.message import Request
+from router.http.routes import Reply, Route
+from router.store.base import LogSize
+
+PUBLISH_PATH: Final = b"/pub"
+STATISTICS_PATH: Final = b"/channels-stats"
+_EVENT_ID: Final = b"event-id"
+_EVENT_TYPE: Final = b"event-type"
+_DELETED: Final = "Channel deleted."
+
+
+def routes(context: Context) -> Iterable[Route]:
+    """The dialect's routes on the router port."""
+    options = context.settings.get(PushStreamOptions)
+    key = AdminKey(options.admin_key, f"{PushStreamOptions.SECTION}.admin_key")
+    publishers = _Publishers(context)
+    context.core.procedures.register(NAME, _Procedures(context))
+    pub = Methods(
+        options,
+        (
+            (b"GET", publishers.get),
+            (b"POST", publishers.publish),
+            (b"PUT", publishers.publish),
+            (b"DELETE", publishers.delete),
+        ),
+    )
+    stats = Methods(options, ((b"GET", context.shared(statistics).statistics),))
+
+    def serve_publisher(request: Request, reply: Reply) -> None:
+        pub(request, reply, key.refusal)
+
+    def serve_statistics(request: Request, reply: Reply) -> None:
+        stats(request, reply, key.refusal)
+
+    return (Route(PUBLISH_PATH, serve_publisher, claims=has_id), Route(STATISTICS_PATH, serve_statistics))
+
+
+class _Publishers:
+    """`/pub?id=`."""
+
+    def __init__(self, context: Context) -> None:
+        self._state = context.shared(state)
+        self._options = self._state.options
+        self._publisher = context.shared(publisher)
+        self._statistics = context.shared(statistics)
+
+    def get(self, call: Call) -> None:
+        """The numbers of the channels."""
+        self._statistics.named(call, channel_path(call.request))
+
+    def publish(self, call: Call) -> None:
+        """A message, in the body."""
+        request = call.request
+        try:
+            names = publisher_path(channel_path(request), self._options)
+            text = request.body.decode()
+        except Refused as refused:
+            call.refuse(refused.answer)
+            return
+        except UnicodeDecodeError:
+            self._refuse(call, NOT_UTF8)
+            return
+
+        headers = request.headers
+        outcome: list[Answer | None] = []
+        self._publisher.publish(
+            names,
+            text,
+            outcome.append if self._options.channel_info_on_publish else lambda refusal: self._done(call, refusal),
+            event_id=headers.get(_EVENT_ID, b"").decode("utf-8", "replace"),
+            event_type=headers.get(_EVENT_TYPE, b"").decode("utf-8", "replace"),
+        )
+        if self._options.channel_info_on_publish:
+            if outcome and outcome[0] is not None:
+                self._refuse(call, outcome[0])
+            else:  # with the same commit, behind the message
+                self._statistics.info(names, lambda found: self._told(call, names, outcome, found))
+
+    def _told(
+        self, call: Call, names: list[str], outcome: list[Answer | None], found: list[ChannelInfo] | None
+    ) -> None:
+        refusal = outcome[0] if outcome else NOT_KEPT
+        if refusal is not None or not found:
+            self._done(call, refusal)
+        else:
+            self._statistics.tell(call, names, found)
+
+    def _done(self, call: Call, refusal: Answer | None) -> None:
+        if refusal is None:
+            call.answer(b"")
+        else:
+            self._refuse(call, refusal)
+
+    def _refuse(self, call: Call, refusal: Answer) -> None:
+        if refusal.metric:
+            self._state.core.counters.count(refusal.metric)
+        call.refuse(refusal)
+
+    def delete(self, call: Call) -> None:
+        """The channels go; the body, if there is one, is what their subscribers are told."""
+        request = call.request
+        try:
+            names = publisher_path(channel_path(request), self._options)
+            text = request.body.decode()
+            if self._publisher.is_too_long(text):
+                raise Refused(TOO_LONG)
+        except Refused as refused:
+            self._refuse(call, refused.answer)
+            return
+        except UnicodeDecodeError:
+            self._refuse(call, NOT_UTF8)
+            return
+        if self._options.events_channel_id in names:
+            self._refuse(call, ONLY_INTERNAL)
+            return
+
+        def looked(found: list[ChannelInfo] | None) -> None:
+            if found is None:
+                call.refuse(NOT_READ)
+            elif not found:
+                call.refuse(NO_SUCH_CHANNEL)
+            else:
+                self._publisher.delete([info.channel for info in found], text, deleted)
+
+        def deleted(status: int) -> None:
+            if status == m.OK:
+                call.answer(b"", "text/plain", (EXPLAIN, _DELETED))
+            else:
+                call.refuse(NOT_KEPT)
+
+        self._statistics.info(names, looked)
+
+
+_arguments_in: Final = msgspec.json.Decoder(tuple[str, list[str], str]).decode
+
+
+class _Procedures:
+    """What the device side asks."""
+
+    def __init__(self, context: Context) -> None:
+        self._state = context.shared(state)
+        self._options = self._state.options
+        self._publisher = context.shared(publisher)
+
+    def __call__(self, key: bytes, arguments: bytes, reply: ProcedureReply) -> None:
+        """See `router.core.procedures.Procedure`."""
+        try:
+            what, names, text = _arguments_in(arguments)
+            for name in names:
+                check_id(name, self._options)
+        except (msgspec.MsgspecError, Refused) as error:
+            raise m.MessageError(str(error)) from None
+        if what == PUBLISH:
+            self._publisher.publish(names, text, lambda refusal: reply(m.OK, refusal_text(refusal)))
+        elif what == ADMIT:
+            self._admit([name for name in names if not is_wildcard(name, self._options)], reply)
+        else:
+            raise m.MessageError(f"a device side asks for {what[:20]!r}")
+
+    def _admit(self, names: list[str], reply: ProcedureReply) -> None:
+        keys = [channel_address(name) for name in names]
+
+        def read(status: int, sizes: dict[bytes, LogSize]) -> None:
+            if status != m.OK:
+                reply(m.FAILED)
+                return
+            filled = all(key in sizes and sizes[key].number for key in keys)
+            reply(m.OK, refusal_text(None if filled else CANNOT_CREATE))
+
+        self._state.core.logs.sizes(keys, read)

@@ -1,0 +1,25 @@
+"""What lets pages of other origins read answers (the Fetch standard, CORS). Pure."""
+
+from __future__ import annotations
+
+from router.dialects.pushstream.protocol import PushStreamOptions
+
+_HEADERS = "If-Modified-Since,If-None-Match,Etag,Event-Id,Event-Type,Last-Event-Id,Authorization"
+
+
+def cors_headers(origin: str, methods: str, options: PushStreamOptions) -> tuple[tuple[str, str], ...]:
+    """Headers of an answer. origin: the request's, or "". methods: those of the path, `GET, POST`."""
+    allowed = options.allowed_origins
+    if not allowed:
+        return ()
+    if "*" in allowed:
+        told: tuple[tuple[str, str], ...] = (("Access-Control-Allow-Origin", "*"),)
+    elif origin in allowed:
+        told = (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
+    else:
+        return (("Vary", "Origin"),)
+    return (
+        *told,
+        ("Access-Control-Allow-Methods", methods),
+        ("Access-Control-Allow-Headers", _HEADERS),
+    )

@@ -1,0 +1,104 @@
+"""The names of channels with stored messages, in the store: so that a router that is new can list them.
+
+They stand in records of some names each, by a part of the channel's address. The record is written with the first
+message that a channel stores, before it, and again when the channel is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from router.common.messages import OK
+from router.core.facades import Records
+
+SPACE: Final = "pushstream.names"
+RECORDS: Final = 4096
+"""So few that a router reads all of them in a moment, so many that each is short."""
+
+_encode = msgspec.json.Encoder().encode
+_names_in: Final = msgspec.json.Decoder(list[str]).decode
+
+
+def _number(key: bytes) -> int:
+    return int.from_bytes(key[:2], "big") % RECORDS
+
+
+def _record_key(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+class Names:
+    """All of them. Until a record has been read it is not written."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._names: dict[int, dict[str, None]] = {}
+        self._unread = set(range(RECORDS))
+        self._changed: set[int] = set()  # of those that were not read
+
+    @property
+    def complete(self) -> bool:
+        """Whether all have been read."""
+        return not self._unread
+
+    def add(self, name: str, key: bytes) -> None:
+        """The channel of this address stores messages from now on."""
+        number = _number(key)
+        self._names.setdefault(number, {})[name] = None
+        self._write(number)
+
+    def remove(self, name: str, key: bytes) -> None:
+        """It stores none any more."""
+        number = _number(key)
+        there = self._names.get(number)
+        if there is not None and name in there:
+            del there[name]
+            if not there:
+                del self._names[number]
+            self._write(number)
+
+    def _write(self, number: int) -> None:
+        if number in self._unread:
+            self._changed.add(number)
+            return
+        there = self._names.get(number)
+        value = _encode(list(there)) if there else None
+        self._records.put(SPACE, _record_key(number), value, 0, own=True)
+
+    def read(self, found: Callable[[list[str]], None], done: Callable[[], None]) -> None:
+        """Read what has not been read; `found` gets the names of each record, then `done` is called."""
+        waiting = set(self._unread)
+
+        def read_one(number: int, status: int, value: bytes | None) -> None:
+            if status == OK:
+                self._unread.discard(number)
+                self._read(number, _decoded(value), found)
+            waiting.discard(number)
+            if not waiting:
+                done()
+
+        for number in sorted(waiting):
+            self._records.read(SPACE, _record_key(number), partial(read_one, number))
+
+    def _read(self, number: int, names: Iterable[str], found: Callable[[list[str]], None]) -> None:
+        there = self._names.setdefault(number, {})
+        new = [name for name in names if name not in there]
+        there.update(dict.fromkeys(new))
+        if not there:
+            del self._names[number]
+        if number in self._changed:
+            self._changed.discard(number)
+            self._write(number)
+        if new:
+            found(new)
+
+
+def _decoded(value: bytes | None) -> list[str]:
+    try:
+        return [] if value is None else _names_in(value)
+    except msgspec.MsgspecError:  # whatever wrote it: the channels are there all the same, and not listed
+        return []
