@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import farm.worker.acceptor
+from farm.dialects import Dialect
 from farm.transports.frames import BINARY, CLOSE, PING, TEXT
 from router.common import messages as m
 from router.common.poller import INPUT
@@ -26,6 +27,8 @@ from support.plain_dialect import Plain
 from support.plain_http import get
 from support.replay import ReplayDialect, key_of
 from support.shard import ROOM, Shard
+
+NONE: Mapping[str, Dialect] = {}
 
 
 def counted(kind: type[Any], living: Counter[str]) -> type[Any]:
@@ -422,17 +425,24 @@ class Watched:
 
 @contextmanager
 def watched(
-    monkeypatch: pytest.MonkeyPatch, device: Device, sessions: ModuleType, name: str, **options: Any
+    monkeypatch: pytest.MonkeyPatch,
+    device: Device,
+    sessions: ModuleType,
+    name: str,
+    paths: Mapping[str, Dialect] = NONE,
+    named: Mapping[str, Dialect] = NONE,
+    **options: Any,
 ) -> Iterator[Watched]:
-    """sessions, name: where the class of the sessions of attached devices stands. options: of the shard."""
+    """sessions, name: where the class of the sessions of attached devices stands. paths: more than `/`, by what is
+    spoken there. named: dialects by their names. options: of the shard."""
     logging.disable()  # pytest keeps what is logged, with its frames
     living: Counter[str] = Counter()
     for module, kind in ((farm.worker.acceptor, "Connection"), (sessions, name)):
         monkeypatch.setattr(module, kind, counted(getattr(module, kind), living))
     replay = ReplayDialect()
-    more = {"/plain/**": Plain(keeps=False), "/replay/*": replay}
+    more = {"/plain/**": Plain(keeps=False), "/replay/*": replay, **paths}
     worker, limits = {"frames_a_turn": 8, "fanout_slice": 2}, {"commands_per_second": 20}
-    shard = Shard(worker, limits, more=more, named={"replay": replay}, **options)
+    shard = Shard(worker, limits, more=more, named={"replay": replay, **named}, **options)
     gc.collect()
     gc.disable()
     yield Watched(shard, living, device)
