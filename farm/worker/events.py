@@ -13,10 +13,11 @@ from typing import Final
 
 from farm.dialects import Dialect, Subscribed
 from farm.settings import WorkerOptions
+from farm.transports import Transport
 from farm.transports.frames import encode_text
 from farm.transports.websocket import WEBSOCKET
 from farm.worker.connection import Connection
-from farm.worker.encoded import Data, Encoded, Frame, by_transport
+from farm.worker.encoded import Data, Encoded, Frame, Joined, by_transport
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
 from farm.worker.log_reads import Recovered
@@ -181,7 +182,7 @@ class Events:
                 self._left -= cost
                 if left_out is not None and left_out in subscribers:
                     subscribers = [connection for connection in subscribers if connection is not left_out]
-                self._write(subscribers, frame, 1)
+                self._write(channel, subscribers, frame, 1)
                 return
         if fan_outs.memory > self._most_memory or (fan_out is not None and not self._fits(fan_out, frame)):
             self._hurry(channel, frame, now)
@@ -244,22 +245,44 @@ class Events:
             spent += cost
             if batch is None:
                 break
-            self._write(batch.subscribers, batch.data, batch.frames)
+            self._write(channel, batch.subscribers, batch.data, batch.frames)
         return spent
 
-    def _write(self, subscribers: Collection[Connection], data: Data, frames: int) -> None:
-        """Write the same to many connections."""
+    def _write(self, channel: LocalChannel, subscribers: Collection[Connection], data: Data, frames: int) -> None:
+        """Write the same to many connections: what was sent to this channel."""
         if isinstance(data, bytes):
             self._write_bytes(subscribers, data, frames)
             return
         for transport, connections in by_transport(subscribers).items():
-            found = data.by(transport)
             if transport.once:
-                for connection in connections:
-                    self._answered(connection, found)
+                self._write_answers(channel, transport, connections, data)
                 self._counters.events_sent += len(connections) * frames
             else:
-                self._write_bytes(connections, found, frames)
+                self._write_bytes(connections, data.by(transport), frames)
+
+    def _write_answers(
+        self, channel: LocalChannel, transport: Transport, connections: list[Connection], data: Encoded | Joined
+    ) -> None:
+        """The same where it is the whole answer. What waits in other channels for one of them is in it too: the client
+        goes on behind the newest of all, and so would miss it."""
+        going = self._fan_outs.going
+        elsewhere = len(going) > (channel in going)
+        answer = data.by(transport)
+        for connection in connections:
+            more = self._parts_due(connection, channel) if elsewhere else None
+            self._answered(connection, transport.answer([*data.parts(transport), *more], 0, "") if more else answer)
+
+    def _parts_due(self, connection: Connection, but: LocalChannel | None) -> list[bytes]:
+        """What waits for a connection whose transport answers once, in all of its channels but one."""
+        parts: list[bytes] = []
+        for key in connection.session.channels if connection.session is not None else ():
+            channel = self._subscriptions.get(key)
+            if channel is not None and channel is not but and (fan_out := self._fan_outs.get(channel)) is not None:
+                data, frames = fan_out.due(connection)
+                if frames:
+                    self._counters.events_sent += frames
+                    parts += data.parts(connection.transport)
+        return parts
 
     def _give(self, connection: Connection, data: Data) -> None:
         """Write this to one connection."""
@@ -302,6 +325,9 @@ class Events:
     def due(self, connection: Connection, keys: Iterable[bytes] | None = None) -> bytes:
         """What was sent to channels of this connection and waits for its turn there: it goes out before anything else
         that is written now. keys: the channels, if not all that it is subscribed to."""
+        if connection.transport.once:  # one answer is all that it can be given
+            parts = self._parts_due(connection, None)
+            return connection.transport.answer(parts, 0, "") if parts else b""
         found = []
         for key in (connection.session.channels if connection.session is not None else ()) if keys is None else keys:
             channel = self._subscriptions.get(key)
@@ -310,8 +336,6 @@ class Events:
                 data, frames = fan_out.due(connection)
                 if frames:
                     self._counters.events_sent += frames
-                    if connection.transport.once:  # one answer is all that it can be given
-                        return bytes(data.by(connection.transport))
                     found.append(data if isinstance(data, bytes) else data.by(connection.transport))
         return b"".join(found)
 

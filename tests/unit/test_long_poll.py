@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from support.plain_dialect import Plain
 from support.plain_http import Client, get
-from support.shard import ROOM, Shard
+from support.shard import OTHER, ROOM, Shard
 
 from farm.worker.connection import IDLE, OPEN
 from router.common import messages as m
@@ -125,6 +125,24 @@ def test_events_for_many_pollers_and_websockets_go_out_in_slices(dialect: Plain)
             assert poller.nothing()
             assert poller.phase == IDLE
         assert [session.closes for session in dialect.sessions] == [1] * 8
+    finally:
+        shard.close()
+
+
+def test_what_waits_in_another_channel_is_in_the_answer_too(dialect: Plain) -> None:
+    """A client goes on behind the newest event that it has had, in all of its channels."""
+    shard = Shard({"fanout_slice": 2}, more={"/plain/**": dialect})
+    try:
+        others = [Poller(shard, ASK).subscribed() for _ in range(6)]
+        poller = Poller(shard, get("/plain/poll/both")).subscribed()
+        shard.sockets.received([m.Event(ROOM, "to many", ""), m.Event(OTHER, "to one", "")])
+        while shard.sockets.speaking:
+            shard.sockets.speak()
+        _, head, body = poller.answer()
+        assert sorted(body.split(b"\n")) == [b"", b"to many", b"to one"]
+        assert b"\r\nEtag: 2\r\n" in head
+        assert poller.nothing()
+        assert [other.answer()[2] for other in others] == [b"to many\n"] * 6
     finally:
         shard.close()
 
