@@ -1,10 +1,11 @@
-"""Device side of the dialects: one module each, found by being here. See docs/write-a-dialect.md.
+"""Device side of the dialects: one module or package each, found by being here. See docs/write-a-dialect.md.
 
-A module here has a SIDE, a frozen `DeviceSide`, which refers to the dialect's spec (`router.dialects`). Of its package
+Each has a SIDE, a frozen `DeviceSide`, which refers to the dialect's spec (`router.dialects`). Of its package
 there it imports the spec, `protocol` and pure helpers beside it: so a worker loads no hub and no HTTP port.
 
-A `Dialect` makes one `Session` for each connection. A session is a pure machine: it is told what happened and
-answers with effects. It holds no reference to its connection, so an idle one is a small object and nothing else.
+A `Dialect` makes one `Session` for each connection. A session is a pure machine: it is called with what
+happened and answers with effects. It holds no reference to its connection, so an idle one is a small object and nothing
+else.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Close(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Effect: have the router do what the request says; `replied` gets the context with the reply, of whose payload
-    the request's `REPLY` is the type.
+    """Effect: send the router this request; `replied` gets the context with the reply, whose payload is of the type
+    `REPLY` of the request.
 
     Until the reply comes the session receives nothing else of its device: commands are handled strictly in order.
     """
@@ -70,7 +71,7 @@ class Subscription(NamedTuple):
     label: str = ""
     """`messages.channel_label`, if app servers may list and count the channel."""
     user: str | None = None
-    """Who this is, for presence."""
+    """The ID of its user, for presence."""
     info: str = ""
     """What `member_added` makes of it is what the other members are shown; "" for nothing."""
     most: int = 0
@@ -86,8 +87,8 @@ class Subscribe(NamedTuple):
     them, or cannot be, with what the logs hold after the positions. What comes to one of them in the meantime is in
     that too, or sent behind it: nothing is missing, and nothing comes twice.
 
-    As with a Call the session hears nothing else until then, and one of the two at a time may be open. To subscribe to
-    a channel again only changes whether it is hidden.
+    As with a Call the session receives nothing else until then, and one of the two at a time may be open. To subscribe
+    to a channel again only changes whether it is hidden.
     """
 
     channels: tuple[Subscription, ...]
@@ -155,7 +156,7 @@ class Become(NamedTuple):
 
     session: Session
     message: bytes | None = None
-    """What it hears as its first message, if any."""
+    """The first message that it receives, if any."""
     binary: bool = False
 
 
@@ -240,7 +241,7 @@ class Session:
         return ()
 
     def closed(self) -> None:
-        """Called once, when nothing of this connection will be heard any more. Not of a session that became another."""
+        """Called once, when the connection has ended. Not called for a session that became another."""
 
 
 class DeviceSession(Session):
@@ -272,7 +273,7 @@ class Accept(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """What `Dialect.opened` may give: first the router is asked this, then `Dialect.admitted` is told the reply.
+    """What `Dialect.opened` may give: first this call is made to the router, then `Dialect.admitted` gets the reply.
 
     The connection waits meanwhile, unanswered and unread, for at most `worker.admission_timeout`, over all that is
     asked. The call is neither an ATTACH nor a Subscribe: there is nothing to attach yet.
@@ -341,13 +342,13 @@ class Dialect:
         return event.body.encode()
 
     def missed_text(self, channel: str) -> bytes | None:
-        """The text message that tells the subscribers of a channel that events are missing: the link was away, and the
-        log does not reach back to then. None: they are not told."""
+        """The text message that is sent to the subscribers of a channel when events are missing: the link was away, and
+        the log does not reach back to then. None: nothing is sent."""
         return None
 
     @property
     def presence(self) -> Presence | None:
-        """What tells of members that come and go, if its channels have them."""
+        """Makes the messages about members that come and go, if its channels have them."""
         return None
 
     @property
@@ -357,7 +358,7 @@ class Dialect:
 
 
 class Presence:
-    """For a dialect whose channels have members. Each gives the text message that tells of a change."""
+    """For a dialect whose channels have members. Each method gives the text message about a change."""
 
     __slots__ = ()
 
@@ -366,12 +367,12 @@ class Presence:
         raise NotImplementedError
 
     def member_removed(self, channel: str, user: str, info: str) -> bytes:
-        """The user's last connection has gone. info: what the user was shown with."""
+        """The user's last connection has gone. info: as in `member_added`."""
         raise NotImplementedError
 
 
 class BroadcastTracker:
-    """For a dialect whose sessions are told of broadcasts: small texts by key of which every worker keeps a copy."""
+    """For a dialect whose sessions get broadcasts: small texts by key of which every worker keeps a copy."""
 
     __slots__ = ()
 
@@ -381,19 +382,19 @@ class BroadcastTracker:
         raise NotImplementedError
 
     def changed(self, key: str, value: str | None) -> bool:
-        """A broadcast is this now; None: it is no more. Returns: whether sessions are to be told."""
+        """A broadcast has this value now; None: it was removed. Returns: whether sessions are to be notified."""
         raise NotImplementedError
 
     def renewed(self) -> None:
-        """The link is new: every broadcast that there is will come again."""
+        """The link is new: every broadcast that exists will come again."""
 
     def complete(self) -> None:
-        """That has happened: what did not come again is no more."""
+        """All of them have come: one that has not was removed."""
 
     def notify(self, session: Any) -> Effects:
-        """What this session has to say of the broadcasts now. Called for each, some time after they changed.
+        """What this session sends about the broadcasts now. Called for each session, some time after a change.
 
-        There must be no Call in it: another may be open.
+        It must hold no Call: another one may be open.
         """
         return ()
 

@@ -1,7 +1,7 @@
 """SimplePush, device side: hello, register, unregister, ack, ping, purge, notification.
 
-Source: PushGo 1.5.0 and its stand-alone test suite, which judges where they differ. JSON keys are matched without
-regard to case, and null stands for nothing; replies carry the messageType in lower case. Every error is answered with
+Source: PushGo 1.5.0 and its stand-alone test suite, which decides where they differ. JSON keys are matched without
+regard to case, and null counts as absent; replies carry the messageType in lower case. Every error is answered with
 the request's own object plus `status`, `error` and `reason`, and then closes the connection. Only a register beyond
 `max_channels` is refused and nothing else, because the device is to go on with the channels that it has.
 """

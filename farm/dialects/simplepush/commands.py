@@ -25,7 +25,7 @@ class _Update(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Ack(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """The ack of a device that says nothing unusual: by far the most frequent command."""
+    """An ack in the usual form: by far the most frequent command."""
 
     messageType: Literal["ack"]
     updates: list[_Update]

@@ -42,5 +42,5 @@ class SimplePushDialect(Dialect):
         return self._endpoint + self._tokens.seal(PURPOSE, device + channel.encode())
 
     def today(self) -> bytes:
-        """What stands in the record of a device that says hello now. Once it is another, the record is renewed."""
+        """The content of the record of a device that says hello now. A record with another content is renewed."""
         return stamp(self.unix_time(), self.options.timeout_uaid)

@@ -21,7 +21,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Reader(Session):
-    """What a device may say, identified or not."""
+    """Reads the commands of a device, identified or not."""
 
     __slots__ = ()
     _handlers: ClassVar[Mapping[str, Callable[[Any, dict[str, Any], float], Effects]]] = {}
@@ -75,7 +75,8 @@ class Reader(Session):
         return (_encode(reply), Close(REFUSED, text))
 
     def _pinged(self, last: float, now: float) -> float:
-        """It pings. Returns: when, to be remembered. Raises: CommandError if the last one was just now."""
+        """The device pings. Returns: when, to be kept. Raises: CommandError if its last ping was too short a time
+        ago."""
         if now - last < self._dialect.options.min_ping_interval:
             self._dialect.counters.pings_too_many += 1
             raise CommandError(203)

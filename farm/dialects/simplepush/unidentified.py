@@ -21,7 +21,7 @@ _NEVER: Final = float("-inf")
 
 
 class Unidentified(Reader, msgspec.Struct, gc=False, eq=False):
-    """A connection whose device has not said hello, or waits for what comes of it."""
+    """A connection whose device has not said hello, or waits for the reply."""
 
     _dialect: SimplePushDialect
     _last_ping: float = _NEVER
@@ -47,7 +47,7 @@ class Unidentified(Reader, msgspec.Struct, gc=False, eq=False):
 
     def _fresh(self) -> Effects:
         uaid = new_uaid()
-        # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
+        # Nothing can wait for a new uaid, so there is nothing to fetch.
         key = device_key(uaid)
         return (Attach(key, "", 0, (uaid, key, 0)),)
 

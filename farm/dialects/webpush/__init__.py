@@ -1,8 +1,8 @@
 """WebPush, device side: hello, register, unregister, ack, nack, broadcast_subscribe, ping, notification.
 
-Source: autopush-rs 1.83 and the push client of Firefox, which judges where they differ. What a device may not say ends
-the connection with 1008 and a reason (autopush: 1011, which says that the server failed); there are no error replies
-but to register, unregister and urgency. Members that are not known here are passed over, and null stands for nothing.
+Source: autopush-rs 1.83 and the push client of Firefox, which decides where they differ. A command that is not allowed
+ends the connection with 1008 and a reason (autopush: 1011, which means that the server failed); only register,
+unregister and urgency have error replies. Unknown members are ignored, and null counts as absent.
 """
 
 from __future__ import annotations

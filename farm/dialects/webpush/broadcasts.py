@@ -24,29 +24,30 @@ class Following:
 
 
 class Broadcasts(BroadcastTracker):
-    """The broadcasts as the router last told them, and the sets that devices follow."""
+    """The broadcasts as the router last sent them, and the sets that devices follow."""
 
     def __init__(self, options: WebPushOptions, session_type: type[Session]) -> None:
         self._options = options
         self._session_type = session_type
         self._known: dict[str, tuple[str, int]] = {}  # ID -> version, number of the change that set it
-        self._unheard: set[str] = set()  # of those, what the router that came back has not told
+        self._unrenewed: set[str] = set()  # of those, what a router that came back has not sent again
         self._sets: WeakValueDictionary[tuple[str, ...], Following] = WeakValueDictionary()
         self.changes = 0
 
     def renewed(self) -> None:
-        """The router will tell everything anew."""
-        self._unheard = set(self._known)
+        """The router will send everything again."""
+        self._unrenewed = set(self._known)
 
     def complete(self) -> None:
-        """It has: what it did not tell has gone in the meantime."""
-        for broadcast in self._unheard:
+        """It has: what it did not send was removed in the meantime."""
+        for broadcast in self._unrenewed:
             del self._known[broadcast]
-        self._unheard.clear()
+        self._unrenewed.clear()
 
     def changed(self, key: str, value: str | None) -> bool:
-        """The router has sent a version, None for a broadcast that is no more. Returns: whether devices must hear."""
-        self._unheard.discard(key)
+        """The router has sent a version, None for a broadcast that was removed. Returns: whether devices are
+        notified."""
+        self._unrenewed.discard(key)
         if value is None:
             self._known.pop(key, None)
             return False
@@ -62,7 +63,7 @@ class Broadcasts(BroadcastTracker):
         return self._session_type
 
     def notify(self, session: Any) -> Effects:
-        effects: Effects = session.news()
+        effects: Effects = session.broadcasts_changed()
         return effects
 
     def since(self, change: int, ids: Iterable[str]) -> dict[str, str]:
@@ -71,7 +72,7 @@ class Broadcasts(BroadcastTracker):
         return {i: known[i][0] for i in ids if i in known and known[i][1] > change}
 
     def compare(self, versions: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        """What a device does not have yet of the broadcasts it named, and what is wrong with the others."""
+        """The newer versions of the broadcasts that a device has named, and errors for those that there are not."""
         changed: dict[str, str] = {}
         errors: dict[str, str] = {}
         for broadcast, version in versions.items():

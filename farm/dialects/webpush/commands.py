@@ -15,7 +15,7 @@ _Channel = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3
 
 
 class Command(msgspec.Struct, frozen=True, gc=False, tag_field="messageType"):
-    """What a device may say. Fields that are not named here are passed over."""
+    """A command of a device. Members that are not named here are ignored."""
 
 
 class Hello(Command, tag="hello", frozen=True, gc=False):
@@ -54,7 +54,7 @@ class BroadcastSubscribe(Command, tag="broadcast_subscribe", frozen=True, gc=Fal
 
 
 class Urgency(Command, tag="urgency", frozen=True, gc=False):
-    """The least urgency that a device wants to be woken for: autopush-rs may be built with it, and Sunup says it."""
+    """The least urgency that a device wants to be woken for: autopush-rs may be built with it, and Sunup sends it."""
 
 
 class Ping(Command, tag="ping", frozen=True, gc=False):

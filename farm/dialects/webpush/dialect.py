@@ -77,5 +77,5 @@ class WebPushDialect(Dialect):
         return digest
 
     def today(self) -> bytes:
-        """What stands at the head of the record of a device that says hello now. Once it is another, it is renewed."""
+        """The head of the record of a device that says hello now. A record with another head is renewed."""
         return stamp(self.unix_time(), self.options.timeout_uaid)

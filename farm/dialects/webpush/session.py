@@ -65,7 +65,7 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
     key: bytes
     _flow: Flow | None = None  # only while something is under way
     _follows: Following | None = None
-    _told: int = 0  # the change up to which it knows of its broadcasts
+    _broadcast_change: int = 0  # the number of the last change of broadcasts that it was sent
     _last_ping: float = _NEVER
 
     def identified(self, uaid: str, broadcasts: dict[str, str], attached: m.Attached) -> list[Effect]:
@@ -133,7 +133,7 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
         return effects
 
     def _nack(self, command: Nack, now: float) -> Effects:
-        """It says what went wrong in the page; the message was acknowledged."""
+        """It reports what went wrong in the page; the message was acknowledged."""
         nacks = self._dialect.nacks
         nacks[command.code if command.code in nacks else None] += 1
         return ()
@@ -142,11 +142,11 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
         broadcasts = named_broadcasts(command.broadcasts)
         if fault := self._dialect.broadcasts.fault(broadcasts, self._follows):
             return self._refuse(fault)
-        told = self._follow(broadcasts)
-        return (broadcast(told),) if told else ()
+        changed = self._follow(broadcasts)
+        return (broadcast(changed),) if changed else ()
 
     def _urgency(self, command: Urgency, now: float) -> Effects:
-        return (_NOT_IMPLEMENTED,)  # it goes on hearing of everything
+        return (_NOT_IMPLEMENTED,)  # it goes on receiving everything
 
     def _ping(self, command: Ping, now: float) -> Effects:
         if now - self._last_ping < self._dialect.options.min_ping_interval:
@@ -161,7 +161,7 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:
         kind, subject = context
         if kind == "register":
-            return self._register_answered(subject, status)
+            return self._register_replied(subject, status)
         if kind == "unregister":
             if status != m.OK:
                 return (unregistered(subject, NOT_DONE.status),)
@@ -174,7 +174,7 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
         items: list[Item] = payload
         return [*self._take(items, len(items), self._full(items)), *self._next()]
 
-    def _register_answered(self, subject: tuple[str, bytes], status: int) -> Effects:
+    def _register_replied(self, subject: tuple[str, bytes], status: int) -> Effects:
         channel, digest = subject
         if status == m.FULL:
             return (registered(channel, TOO_MANY_CHANNELS.status, TOO_MANY_CHANNELS.text),)
@@ -212,7 +212,7 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
 
     def stored(self, items: list[Item], now: float) -> Effects:
         under_way = 0 if self._flow is None else len(self._flow.unacked)
-        # A question may be open: so nothing is asked here, and what has no room waits for the acks of the rest.
+        # A call may be open: so none is made here, and what has no room waits for the acks of the rest.
         items.sort(key=_by_slot)
         effects = self._take(items, self._dialect.options.batch - under_way, False)
         self._rest()
@@ -260,7 +260,7 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
     # ------------------------------------------------------------------ broadcasts
 
     def _follow(self, versions: dict[str, str]) -> dict[str, Any]:
-        """Follow these too. Returns: what the device must be told of them now."""
+        """Follow these too. Returns: what the device is sent about them now."""
         if not versions:
             return {}
         broadcasts = self._dialect.broadcasts
@@ -272,13 +272,13 @@ class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
             self._follows = followed  # the unknown ones too: they may be set one day
         return changed | {"errors": errors} if errors else changed
 
-    def news(self) -> Effects:
-        """What has changed of the broadcasts it follows since it was told last."""
+    def broadcasts_changed(self) -> Effects:
+        """What has changed of the broadcasts that it follows since it was sent any."""
         broadcasts = self._dialect.broadcasts
-        told, self._told = self._told, broadcasts.changes
-        if self._follows is None or told == self._told:
+        before, self._broadcast_change = self._broadcast_change, broadcasts.changes
+        if self._follows is None or before == self._broadcast_change:
             return ()
-        changed = broadcasts.since(told, self._follows.ids)
+        changed = broadcasts.since(before, self._follows.ids)
         return (broadcast(changed),) if changed else ()
 
 

@@ -22,7 +22,7 @@ _UAID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Unidentified(Reader, msgspec.Struct, gc=False, eq=False):
-    """A connection whose device has not said hello, or waits for what comes of it."""
+    """A connection whose device has not said hello, or waits for the reply."""
 
     _dialect: WebPushDialect
 
@@ -44,7 +44,7 @@ class Unidentified(Reader, msgspec.Struct, gc=False, eq=False):
 
     def _fresh(self, broadcasts: dict[str, str]) -> Effects:
         uaid = new_uaid()
-        # Nothing can wait for a uaid that nobody has heard of yet, so there is nothing to fetch.
+        # Nothing can wait for a new uaid, so there is nothing to fetch.
         key = device_address(uaid)
         return (Attach(key, "", 0, (uaid, key, broadcasts)),)
 
@@ -59,7 +59,7 @@ class Unidentified(Reader, msgspec.Struct, gc=False, eq=False):
             return (Close(STORE_FAILED, STORE_FAILED.text),)
         attached: m.Attached = payload
         # The key is the very object that the worker knows the device by: to make it again would cost its memory.
-        session = WebPushSession(self._dialect, key, _told=self._dialect.broadcasts.changes)
+        session = WebPushSession(self._dialect, key, _broadcast_change=self._dialect.broadcasts.changes)
         return (Become(session), *session.identified(uaid, broadcasts, attached))
 
     def tick(self, silent: float) -> tuple[Effects, float]:
