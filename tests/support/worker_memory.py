@@ -10,7 +10,7 @@ import logging
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -110,7 +110,10 @@ class Bench:
         """Answer what was asked, and what is asked because of that."""
         while calls := [one for one in self.shard.said() if isinstance(one, m.Call)]:
             for call in calls:
-                given = {m.Attach: [[], None], m.ReadLog: [7, 0, True, []]}.get(type(call.request), payload)
+                request = call.request
+                given = {m.Attach: [[], None], m.ReadLog: [7, 0, True, []]}.get(type(request), payload)
+                if given is None and isinstance(request, m.PresenceJoin):
+                    given = {request.user: request.info}
                 self.shard.sockets.received([m.Reply(call.number, m.OK, given)])
 
 
@@ -431,13 +434,14 @@ def watched(
     name: str,
     paths: Mapping[str, Dialect] = NONE,
     named: Mapping[str, Dialect] = NONE,
+    also: Sequence[tuple[ModuleType, str]] = (),
     **options: Any,
 ) -> Iterator[Watched]:
-    """sessions, name: where the class of the sessions of attached devices stands. paths: more than `/`, by what is
-    spoken there. named: dialects by their names. options: of the shard."""
+    """sessions, name: where the class of the sessions of attached devices stands; also: and others. paths: more than
+    `/`, by what is spoken there. named: dialects by their names. options: of the shard."""
     logging.disable()  # pytest keeps what is logged, with its frames
     living: Counter[str] = Counter()
-    for module, kind in ((farm.worker.acceptor, "Connection"), (sessions, name)):
+    for module, kind in ((farm.worker.acceptor, "Connection"), (sessions, name), *also):
         monkeypatch.setattr(module, kind, counted(getattr(module, kind), living))
     replay = ReplayDialect()
     more = {"/plain/**": Plain(keeps=False), "/replay/*": replay, **paths}
