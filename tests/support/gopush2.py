@@ -117,7 +117,7 @@ class TcpDevice:
     """A device on a plain socket."""
 
     def __init__(self, farm: Farm, key: str, mid: int = 0, heartbeat: int = 30, token: str = "") -> None:
-        self.socket = socket.create_connection(("127.0.0.1", int(farm.settings["gopush2.tcp_port"])), PATIENCE_S)
+        self.socket = socket.create_connection(("127.0.0.1", int(str(farm.settings["gopush2.tcp_port"]))), PATIENCE_S)
         arguments = [b"sub", key.encode(), b"%d" % mid, b"%d" % heartbeat, *([token.encode()] if token else [])]
         parts = (b"$%d\r\n%s\r\n" % (len(one), one) for one in arguments)
         self.socket.sendall(b"*%d\r\n" % len(arguments) + b"".join(parts))

@@ -225,6 +225,7 @@ def test_at_the_end_of_its_channel_it_looks_again_and_stays_if_that_was_put_off(
     device = Device()
     device.replied(seconds=100)
     device.subscribed()
+    assert device.ticks == [60]
     device.clock.pass_by(70)
     assert 0 < device.tick(20) <= 31
     device.clock.pass_by(31)
@@ -240,6 +241,7 @@ def test_at_the_end_of_its_channel_it_is_closed() -> None:
     device = Device()
     device.replied(seconds=5)
     device.subscribed()
+    assert device.ticks == [5]
     device.clock.pass_by(6)
     device.tick(0)
     device.replied(outcome=NO_CHANNEL_HERE)

@@ -185,9 +185,9 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
         for event in log.events:
             if event.offset > mid:  # where the log does not reach back to the message, all of it is here
                 yield Event(dialect.event_text("", event), event)
-        patience = _shared(2 * heartbeat)
+        patience, there = _shared(2 * heartbeat), self._deadline - dialect.unix_time()
         yield Become(SubscribedSession(dialect, patience, self._deadline, self.channels))
-        yield Tick(patience)
+        yield Tick(min(patience, max(there, 1)))
 
     def tick(self, silent: float) -> tuple[Effects, float]:
         return (Close(NOT_NOW, NOT_NOW.text),), 0
