@@ -108,7 +108,7 @@ class PushApp:
     async def invoke(self, what: str, *names: str, text: str = "") -> tuple[int, bytes | None]:
         """As the device side asks."""
         replies: list[tuple[int, bytes | None]] = []
-        arguments = json.dumps([what, names, text]).encode()
+        arguments = json.dumps([what, names, *([text] if text else [])]).encode()
         procedure = self.rig.hub.core.procedures.get(NAME)
         assert procedure is not None
         procedure(channel_address(names[0]), arguments, lambda status, result=None: replies.append((status, result)))

@@ -172,7 +172,16 @@ class _Publishers:
         self._statistics.info(names, looked)
 
 
-_arguments_in: Final = msgspec.json.Decoder(tuple[str, list[str], str]).decode
+
+class _Arguments(msgspec.Struct, array_like=True, gc=False):
+    """Of what the device side asks."""
+
+    what: str
+    names: list[str]
+    text: str = ""
+
+
+_arguments_in: Final = msgspec.json.Decoder(_Arguments).decode
 
 
 class _Procedures:
@@ -186,17 +195,17 @@ class _Procedures:
     def __call__(self, key: bytes, arguments: bytes, reply: ProcedureReply) -> None:
         """See `router.core.procedures.Procedure`."""
         try:
-            what, names, text = _arguments_in(arguments)
-            for name in names:
+            asked = _arguments_in(arguments)
+            for name in asked.names:
                 check_id(name, self._options)
         except (msgspec.MsgspecError, Refused) as error:
             raise m.MessageError(str(error)) from None
-        if what == PUBLISH:
-            self._publisher.publish(names, text, lambda refusal: reply(m.OK, refusal_text(refusal)))
-        elif what == ADMIT:
-            self._admit([name for name in names if not is_wildcard(name, self._options)], reply)
+        if asked.what == PUBLISH:
+            self._publisher.publish(asked.names, asked.text, lambda refusal: reply(m.OK, refusal_text(refusal)))
+        elif asked.what == ADMIT:
+            self._admit([name for name in asked.names if not is_wildcard(name, self._options)], reply)
         else:
-            raise m.MessageError(f"a device side asks for {what[:20]!r}")
+            raise m.MessageError(f"a device side asks for {asked.what[:20]!r}")
 
     def _admit(self, names: list[str], reply: ProcedureReply) -> None:
         keys = [channel_address(name) for name in names]

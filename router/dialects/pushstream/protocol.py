@@ -162,7 +162,7 @@ TIME_ARGUMENT: Final = "time"
 TAG_ARGUMENT: Final = "tag"
 EVENT_ID_ARGUMENT: Final = "eventid"
 
-# What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...], ""]` or
+# What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...]]` or
 # `["publish", [id, ...], text]`. The reply is `refusal_text` of what refuses it.
 ADMIT: Final = "admit"
 """Whether these channels may be subscribed to: asked where authorized_channels_only is on."""
