@@ -270,9 +270,7 @@ async def test_only_channels_with_a_stored_message_are_authorized(rig: Rig) -> N
     assert await app.invoke("admit", "a") == (m.FAILED, None)
 
 
-@pytest.mark.parametrize(
-    "arguments", [b"", b"{}", b'["admit"]', b'["other",["a"]]', b'["admit",["a*"]]', b"\xff"]
-)
+@pytest.mark.parametrize("arguments", [b"", b"{}", b'["admit"]', b'["other",["a"]]', b'["admit",["a*"]]', b"\xff"])
 def test_what_the_device_side_cannot_ask(arguments: bytes) -> None:
     @in_rig()
     async def scenario(rig: Rig) -> None:

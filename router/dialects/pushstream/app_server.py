@@ -172,7 +172,6 @@ class _Publishers:
         self._statistics.info(names, looked)
 
 
-
 class _Arguments(msgspec.Struct, array_like=True, gc=False):
     """Of what the device side asks."""
 
