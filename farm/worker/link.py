@@ -58,8 +58,7 @@ class WorkerLink:
         self._options = options
         self._versions = versions
         self._wire = WIRES[versions[-1]]
-        lowest = versions[0] if len(versions) > 1 else None
-        self._ready = self._wire.encode(m.Ready(versions[-1], shard, incarnation, pid, lowest))
+        self._ready = self._wire.encode(m.Ready(versions[-1], shard, incarnation, pid, versions[0]))
         self._received = received
         self._held = held
         self._channels = channels

@@ -3,14 +3,10 @@
 The form is msgpack. Bytes are decoded and checked in one step. Where that fails the envelope is looked at once more,
 slowly, so that in a batch a message that is none of ours costs that message and not the others.
 
-What version 4 has otherwise
+What version 5 has otherwise
 ----------------------------
-- READY has no range: it ends with the pid. WELCOME has no version. There is no REFUSED: it is refused in silence.
-- There is no CALL: a request is [kind, number, ...], and the number is 0 where no reply is wanted.
-- SUBSCRIBE has an offset, -1, before the label. There is no READ_LOG, no TAKE and no INVOKE: what is sent instead gets
-  a reply with nothing in it, so that a log cannot be read, no record is there, and no dialect is spoken.
-- EVENT has an offset, 0, before the body. There is no LOGGED_EVENT: it is sent as an EVENT.
-- There is a READ, of a record; it is replied to with FAILED, as if the store could not read.
+- There is no INVOKE and no AUTHORISE. They are refused like every message that is not known: who waits for the reply
+  gets FAILED. All else has the same form, so nothing has to be translated.
 """
 
 from __future__ import annotations
@@ -27,35 +23,22 @@ _of_worker: Final = msgspec.msgpack.Decoder(m.OfWorker)
 _of_router: Final = msgspec.msgpack.Decoder(m.OfRouter)
 _AS_THEY_ARE: Final = (bytes,)  # without this a text would be taken for bytes in base64
 
-_READY: Final = 1
 _WORKER_BATCH: Final = 2
-_WELCOME: Final = 11
 _ROUTER_BATCH: Final = 13
-_SUBSCRIBE: Final = 23
-_EVENT: Final = 44
 _CALL: Final = 51
-_READ_LOG: Final = 52
-_LOGGED_EVENT: Final = 53
-_TAKE: Final = 54
-_INVOKE: Final = 58
-_REQUESTS_4: Final = frozenset((20, 23, 26, 27, 29, 30, 32, 33, 35, 37))
-"""Kinds of messages that begin with a call's number, or 0, in version 4."""
 
 
 class Wire:
     """One version. Not for use by two threads at once."""
 
-    __slots__ = ("_current", "version")
+    __slots__ = ("version",)
 
     def __init__(self, version: int) -> None:
         self.version = version
-        self._current = version == m.PROTOCOL
 
     def encode(self, envelope: m.Envelope) -> bytes:
         """Raises: an Exception of some kind if there is something in it that msgpack has not."""
-        if self._current:
-            return _encode(envelope)
-        return _encode(_downgraded(msgspec.to_builtins(envelope, builtin_types=_AS_THEY_ARE)))
+        return _encode(envelope)
 
     def of_worker(self, data: bytes, limit: int) -> m.OfWorker:
         """An envelope that a router has received.
@@ -78,8 +61,6 @@ class Wire:
     ) -> Any:
         if len(data) > limit:
             raise m.MessageError(f"{len(data)} bytes are more than the limit of {limit}")
-        if not self._current:
-            return self._apart(data, envelopes, messages)
         try:
             return decoder.decode(data)
         except Exception:  # of many kinds; what it is comes to light now
@@ -102,8 +83,6 @@ class Wire:
         return envelope
 
     def _message(self, raw: Any, messages: Any) -> Any:
-        if not self._current:
-            raw = _upgraded(raw)
         try:
             return _converted(raw, messages)
         except m.MessageError as error:
@@ -112,9 +91,8 @@ class Wire:
 
 def common_version(ready: m.Ready, versions: range) -> int | None:
     """The newest version of these that a worker speaks, too."""
-    lowest = ready.highest if ready.lowest is None else ready.lowest
     version = min(ready.highest, versions[-1])
-    return version if version >= max(lowest, versions[0]) else None
+    return version if version >= max(ready.lowest, versions[0]) else None
 
 
 def reply_payload(request: type[m.Request], payload: Any) -> Any:
@@ -143,49 +121,6 @@ def _number(raw: Any) -> int | None:
     if type(raw) is list and len(raw) > 1 and type(raw[0]) is type(raw[1]) is int:
         return raw[1] if raw[0] == _CALL and 0 <= raw[1] < 2**63 else None
     return None
-
-
-def _upgraded(raw: Any) -> Any:
-    """A message of version 4 as the one of today."""
-    if type(raw) is list and len(raw) > 1 and type(raw[0]) is int and raw[0] in _REQUESTS_4:
-        kind, number, *fields = raw
-        if kind == _SUBSCRIBE and len(fields) == 3:
-            del fields[1]
-        request = [kind, *fields]
-        return request if number == 0 else [_CALL, number, request]
-    if type(raw) is list and len(raw) == 5 and raw[0] == _EVENT:
-        return [*raw[:2], *raw[3:]]
-    return raw
-
-
-def _downgraded(raw: list[Any]) -> list[Any]:
-    """An envelope as version 4 has it."""
-    if raw[0] == _READY:
-        return raw[:5]
-    if raw[0] == _WELCOME:
-        return raw[:2]
-    if raw[0] in (_WORKER_BATCH, _ROUTER_BATCH):
-        return [*raw[:2], [_downgraded_message(message) for message in raw[2]], *raw[3:]]
-    return raw
-
-
-def _downgraded_message(raw: list[Any]) -> list[Any]:
-    number = 0
-    if raw[0] == _CALL:
-        _, number, raw = raw
-    kind, *fields = raw
-    if kind == _READ_LOG:
-        kind, fields = _SUBSCRIBE, [fields[0], ""]
-    elif kind in (_TAKE, _INVOKE):
-        kind, fields = _SUBSCRIBE, [fields[1], ""]
-    if kind == _SUBSCRIBE:
-        fields = [fields[0], -1, fields[1]]
-    elif kind == _EVENT:
-        return [_EVENT, fields[0], 0, *fields[1:]]
-    elif kind == _LOGGED_EVENT:
-        channel, _, (*_, body), exclude = fields
-        return [_EVENT, channel, 0, body, exclude]
-    return [kind, number, *fields] if kind in _REQUESTS_4 else raw
 
 
 VERSIONS: Final = range(m.LOWEST_PROTOCOL, m.PROTOCOL + 1)

@@ -17,6 +17,7 @@ give, and reports which sessions were drained and which were lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import isfinite
 from typing import Any, Final
 
@@ -106,6 +107,7 @@ class Hub:
         )
         """What dialects see."""
         self._status: Callable[[], dict[str, Any]] = dict
+        self._authorise: Authorise = _nobody
         self._refusing = ""
 
     # ------------------------------------------------------------------ what the link gives
@@ -174,9 +176,8 @@ class Hub:
         shard, pid = ready.shard, ready.pid
         version = common_version(ready, self._versions)
         if version is None:
-            if ready.lowest is not None:  # else it is of version 4, which knows no refusal
-                self.sessions.direct(identity, m.Refused(self._versions[0], self._versions[-1]))
-            theirs, ours = (ready.lowest or ready.highest, ready.highest), (self._versions[0], self._versions[-1])
+            theirs, ours = (ready.lowest, ready.highest), (self._versions[0], self._versions[-1])
+            self.sessions.direct(identity, m.Refused(*ours))
             raise m.MessageError(
                 f"worker {shard} speaks versions {theirs[0]} to {theirs[1]} of the link's protocol, this router"
                 f" {ours[0]} to {ours[1]}: upgrade the one with the lower numbers"
@@ -259,6 +260,17 @@ class Hub:
             logs.limited("link.message_failed", at="error", per=repr(error), shard=shard, exc=error)
         session.reply(number, m.FAILED)
 
+    # ------------------------------------------------------------------ the application's main server
+
+    def on_authorise(self, ask: Authorise) -> None:
+        """Who asks the main server."""
+        self._authorise = ask
+
+    def _asked(self, session: WorkerSession, message: m.Authorise, number: int | None) -> None:
+        """AUTHORISE has come. Its batch does not wait for the answer, as a main server that is slow must not hold up
+        what is confirmed."""
+        self._authorise(message, partial(session.reply, number))
+
     # ------------------------------------------------------------------ the supervisor
 
     def _set_broadcast(self, identity: bytes, asked: m.SetBroadcast) -> None:
@@ -312,6 +324,14 @@ class Hub:
         return len(self._pushes)
 
 
+Authorise = Callable[[m.Authorise, Callable[[int, m.Verdict | None], None]], None]
+"""Has the main server asked, and calls back once with the status of the reply and the verdict."""
+
+
+def _nobody(message: m.Authorise, reply: Callable[[int, m.Verdict | None], None]) -> None:
+    reply(m.FAILED, None)
+
+
 _Handler = Callable[[WorkerSession, Any, Any], None]
 """Acts on a message: session, message, number of the call or None."""
 
@@ -338,5 +358,6 @@ def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[ty
         m.SetAdd: requests.set_add,
         m.SetRemove: requests.set_remove,
         m.Take: requests.take,
+        m.Authorise: hub._asked,
         m.Malformed: hub._malformed,
     }

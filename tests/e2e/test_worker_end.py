@@ -155,7 +155,7 @@ def test_more_than_a_message_may_hold_is_said_in_several(tmp_path: Path) -> None
         m.RouterBatch(0, {}, []),
         m.RouterBatch(0, [], 1),
         array(m.Welcome),
-        m.Welcome("text"),
+        m.Welcome("text", m.PROTOCOL),
         array(m.Rejoin, 1),
         m.Ready(m.PROTOCOL, 0, b"i", 1, m.PROTOCOL),
     ],

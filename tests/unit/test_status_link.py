@@ -30,7 +30,7 @@ GOOD = {"router": {}, "workers": []}
         [NEWEST.encode(m.Status(1, "text"))],
         [NEWEST.encode(m.Status(1, {1: 2}))],
         [NEWEST.encode(m.Status(1, GOOD)), b"one part too many"],
-        [NEWEST.encode(m.Welcome(b"router"))],
+        [NEWEST.encode(m.Welcome(b"router", m.PROTOCOL))],
     ],
 )
 def test_an_answer_that_is_none_is_passed_over(tmp_path: Path, answer: list[bytes]) -> None:

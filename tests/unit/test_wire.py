@@ -1,4 +1,4 @@
-"""Envelopes as bytes: every type comes back as it was, in each version that is spoken; what version 4 looks like."""
+"""Envelopes as bytes: every type comes back as it was, in each version that is spoken."""
 
 import msgpack
 import msgspec
@@ -12,7 +12,9 @@ from router.common.wire import NEWEST, VERSIONS, WIRES, reply_payload
 
 DEVICE, CHANNEL = b"d" * 16, b"c" * 16
 LABEL = m.channel_label("talk", "app", "room")
-OLD = WIRES[4]
+QUESTION = m.Authorise(
+    "talk", m.CONNECT, "GET", "/talk?a=1", [(b"cookie", b"a=\xe9")], "192.0.2.1", ["room"], "ann", '{"a":1}', "hello"
+)
 
 REQUESTS: list[m.Request] = [
     m.Attach(DEVICE, "space", m.EVERYTHING, 5000),
@@ -27,6 +29,7 @@ REQUESTS: list[m.Request] = [
     m.Publish(CHANNEL, "body", 60, "1.2"),
     m.PresenceJoin(CHANNEL, "ann", "{}", 5),
     m.Invoke("talk", CHANNEL, b"arguments"),
+    QUESTION,
 ]
 TO_ROUTER: list[m.Message] = [
     *(m.Call(number, request) for number, request in enumerate(REQUESTS, 1)),
@@ -76,15 +79,9 @@ def test_every_type_is_tried_below() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_batch_comes_back_as_it_was(version: int) -> None:
     wire = WIRES[version]
-    to_router: list[m.Message] = TO_ROUTER
-    to_worker: list[m.Message] = TO_WORKER
-    if version == 4:  # what it has not: see test_wire_versions
-        new = (m.Take, m.ReadLog, m.Invoke)
-        to_router = [one for one in to_router if not (isinstance(one, m.Call) and isinstance(one.request, new))]
-        to_worker = [one for one in to_worker if not isinstance(one, m.LoggedEvent)]
-    for envelope in (m.WorkerBatch(3, to_router), m.Beat({"connections": 1}), m.AskStatus(3)):
+    for envelope in (m.WorkerBatch(3, list(TO_ROUTER)), m.Beat({"connections": 1}), m.AskStatus(3)):
         assert wire.of_worker(wire.encode(envelope), LIMIT) == envelope
-    for answer in (m.RouterBatch(3, to_worker, [1, 2]), m.Rejoin(), m.Status(3, {"a": 1})):
+    for answer in (m.RouterBatch(3, list(TO_WORKER), [1, 2]), m.Rejoin(), m.Status(3, {"a": 1})):
         assert wire.of_router(wire.encode(answer), LIMIT) == answer
 
 
@@ -93,25 +90,16 @@ def test_the_form_is_msgpack_and_a_message_is_an_array_that_begins_with_its_kind
     assert msgpack.unpackb(packed) == [2, 3, [[51, 9, [27, DEVICE, 7]], [28, DEVICE, [["a", 1]]]]]
 
 
-def test_version_4_has_the_number_of_a_call_in_the_request() -> None:
-    sent = m.WorkerBatch(3, [m.Call(9, m.Fetch(DEVICE, 7)), m.Publish(CHANNEL, "b", 0, ""), m.Detach(DEVICE)])
-    packed = OLD.encode(sent)
-    assert msgpack.unpackb(packed) == [2, 3, [[27, 9, DEVICE, 7], [30, 0, CHANNEL, "b", 0, ""], [21, DEVICE]]]
-    assert OLD.of_worker(packed, LIMIT) == sent
-    assert msgpack.unpackb(OLD.encode(m.Ready(4, 0, b"i", 1))) == [1, 4, 0, b"i", 1]
-    assert msgpack.unpackb(OLD.encode(m.Welcome(b"r", 4))) == [11, b"r"]
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_message_that_is_none_costs_that_message(version: int) -> None:
     wire = WIRES[version]
-    bad = [[99], [], None, [28, DEVICE, [["a", -1]]], [27, 8, DEVICE, 0] if version == 4 else [51, 8, [27, DEVICE, 0]]]
+    bad = [[99], [], None, [28, DEVICE, [["a", -1]]], [51, 8, [27, DEVICE, 0]], [51, 9, [999, DEVICE]]]
     packed = msgspec.msgpack.encode([2, 1, [[21, DEVICE], *bad, [21, CHANNEL]]])
     batch = wire.of_worker(packed, LIMIT)
     assert isinstance(batch, m.WorkerBatch)
     first, *malformed, last = batch.messages
     assert (first, last) == (m.Detach(DEVICE), m.Detach(CHANNEL))
-    assert [one.number for one in malformed] == [None, None, None, None, 8]  # type: ignore[union-attr]
+    assert [one.number for one in malformed] == [None, None, None, None, 8, 9]  # type: ignore[union-attr]
 
 
 def test_the_payload_of_a_reply_is_of_the_type_that_its_request_names() -> None:
@@ -119,7 +107,12 @@ def test_the_payload_of_a_reply_is_of_the_type_that_its_request_names() -> None:
     reply = received_by_worker(m.RouterBatch(0, [m.Reply(1, m.OK, m.Attached([item], b"record"))], [])).messages[0]
     assert reply_payload(m.Attach, reply.payload) == m.Attached([item], b"record")
     assert reply_payload(m.Drop, 17) is None
+    verdict = m.Verdict(403, None, "", "", 0, "", "text/html", b"no", [(b"retry-after", b"5")])
+    reply = received_by_worker(m.RouterBatch(0, [m.Reply(1, m.OK, verdict)], [])).messages[0]
+    assert reply_payload(m.Authorise, reply.payload) == verdict
     for request, payload in (
+        (m.Authorise, [99]),
+        (m.Authorise, [200, ["room", 5]]),
         (m.Attach, [[["slot"]], None]),
         (m.Fetch, None),
         (m.ReadLog, "text"),
@@ -144,18 +137,19 @@ async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> 
         assert session.sent()
         return list(msgpack.unpackb(data)[2])
 
-    sent(1, 4, 0, b"incarnat", 4711)
+    before = m.PROTOCOL - 1
+    sent(1, before, 0, b"incarnat", 4711, before - 1)
     ((identity, welcome),) = rig.hub.take_direct()
-    assert (identity, msgpack.unpackb(welcome)) == (b"w0", [11, b"router-1"])
+    assert (identity, msgpack.unpackb(welcome)) == (b"w0", [11, b"router-1", before])
     rig.push(DEVICE, "before", 1)
-    sent(2, 1, [[20, 7, DEVICE, "", m.EVERYTHING, 0], [26, 0, "space", DEVICE, b"value", 60]])
+    sent(2, 1, [[51, 7, [20, DEVICE, "", m.EVERYTHING, 0]], [26, "space", DEVICE, b"value", 60]])
     await rig.settle()
     ((kind, number, status, (items, record)),) = outbox()  # type: ignore[misc]
     assert (kind, number, status, [item[:2] for item in items], record) == (40, 7, m.OK, [["before", 1]], None)
     outcome = rig.push(DEVICE, "now", 2)
     ((kind, number, *rest),) = outbox()  # type: ignore[misc]
     assert (kind, rest) == (41, [DEVICE, "now", 2, None])
-    sent(2, 2, [[31, number, m.WRITTEN], [28, DEVICE, [["before", 1]]], [29, 8, DEVICE, "now"], [29, 9, DEVICE]])
+    sent(2, 2, [[31, number, m.WRITTEN], [28, DEVICE, [["before", 1]]], [51, 8, [29, DEVICE, "now"]], [51, 9, [999]]])
     await rig.settle()
     assert outcome == [0]
     assert sorted(outbox()) == [[40, 8, m.OK, None], [40, 9, m.FAILED, None]]
@@ -163,13 +157,11 @@ async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> 
     assert rig.hub.counters.messages_refused == 1
 
 
-@pytest.mark.parametrize(("highest", "lowest"), [(3, 2), (99, 90), (3, None), (99, None)])
+@pytest.mark.parametrize(("highest", "lowest"), [(3, 2), (4, 4), (99, 90), (99, 99)])
 @in_rig()
-async def test_a_worker_without_a_version_in_common_is_told_the_routers(
-    rig: Rig, highest: int, lowest: int | None
-) -> None:
+async def test_a_worker_without_a_version_in_common_is_told_the_routers(rig: Rig, highest: int, lowest: int) -> None:
     with pytest.raises(m.MessageError, match="versions"):
         rig.hub.received(b"w0", NEWEST.encode(m.Ready(highest, 0, b"incarnat", 1, lowest)))
     refused = [NEWEST.of_router(data, LIMIT) for _, data in rig.hub.take_direct()]
-    assert refused == ([] if lowest is None else [m.Refused(VERSIONS[0], VERSIONS[-1])])
+    assert refused == [m.Refused(VERSIONS[0], VERSIONS[-1])]
     assert len(rig.hub.sessions) == 0

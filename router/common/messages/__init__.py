@@ -16,6 +16,7 @@ Device and channel keys are 16 bytes. The link is ordered in each direction, and
 comes before any DELIVER of that attachment, and a DISCONNECT always means an attachment that has been replied to.
 """
 
+from router.common.messages.authorise import CONNECT, MAX_URI, PUBLISH, REFRESH, Authorise, Verdict
 from router.common.messages.base import Envelope, Message, Part, Request
 from router.common.messages.envelopes import (
     AskStatus,
@@ -111,6 +112,7 @@ from router.common.messages.values import (
 
 __all__ = [
     "ANNOUNCE_CHUNK",
+    "CONNECT",
     "EVERYTHING",
     "FAILED",
     "FULL",
@@ -119,11 +121,14 @@ __all__ = [
     "MAX_BROADCAST_KEY",
     "MAX_BROADCAST_VALUE",
     "MAX_LABEL",
+    "MAX_URI",
     "MAX_USER_ID",
     "MOVED",
     "NOT_HERE",
     "OK",
     "PROTOCOL",
+    "PUBLISH",
+    "REFRESH",
     "UNKNOWN",
     "WRITTEN",
     "Ack",
@@ -133,6 +138,7 @@ __all__ = [
     "AskStatus",
     "Attach",
     "Attached",
+    "Authorise",
     "Beat",
     "Broadcast",
     "BroadcastsSent",
@@ -192,6 +198,7 @@ __all__ = [
     "ToWorker",
     "Unsubscribe",
     "User",
+    "Verdict",
     "Welcome",
     "WorkerBatch",
     "channel_key",

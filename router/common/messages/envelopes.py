@@ -13,14 +13,14 @@ from router.common.messages.values import Count, Incarnation, Number
 
 
 class Ready(Envelope, tag=1):
-    """A worker is there. It speaks all versions from the lowest to the highest; lowest None: only the highest. This and
-    REFUSED must be understood by every version from 5 on."""
+    """A worker is there. It speaks all versions from the lowest to the highest. This and REFUSED must be understood by
+    every version from 5 on."""
 
     highest: Count
     shard: Count
     incarnation: Incarnation
     pid: Count
-    lowest: Count | None = None
+    lowest: Count
 
 
 class WorkerBatch(Envelope, tag=2):
@@ -56,7 +56,7 @@ class Welcome(Envelope, tag=11):
     """READY was accepted: this version is spoken from here on. Announce, and repeat what is not confirmed."""
 
     incarnation: Incarnation
-    version: Count = 4
+    version: Count
 
 
 class Rejoin(Envelope, tag=12):

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from router.common.item import Item
+from router.common.messages.authorise import Authorise
 from router.common.messages.base import Message, Request
 from router.common.messages.values import (
     ANNOUNCE_CHUNK,
@@ -159,7 +160,19 @@ class Invoke(Request, tag=58):
 
 
 AnyRequest = (
-    Attach | Fetch | Drop | Subscribe | ReadLog | Record | SetAdd | SetRemove | Take | Publish | PresenceJoin | Invoke
+    Attach
+    | Fetch
+    | Drop
+    | Subscribe
+    | ReadLog
+    | Record
+    | SetAdd
+    | SetRemove
+    | Take
+    | Publish
+    | PresenceJoin
+    | Invoke
+    | Authorise
 )
 
 
