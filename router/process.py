@@ -14,6 +14,7 @@ from typing import Any
 import trio
 import zmq
 
+from router.auth.main_server import MainServer
 from router.common import health, lifecycle, logs, priority
 from router.common.fd_passing import FdReceiver
 from router.common.guard import guarded
@@ -64,6 +65,8 @@ class RouterProcess:
         self.committer = GroupCommitter(self.store, store_options, time.time, time.monotonic)
         self.hub = Hub(self.committer, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
         self.hub.on_status(self.status)
+        self.main_server = MainServer(settings, self.hub.counters)
+        self.hub.on_authorise(self.main_server.ask)
         self._leaving = False
         self.turns = Turns()
         dialects = spoken(settings, specs())
@@ -111,6 +114,7 @@ class RouterProcess:
                 nursery.start_soon(self.committer.run, self.flush)
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
+                nursery.start_soon(self.main_server.run, self.flush)
                 for service in self.services:
                     nursery.start_soon(service.run)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
@@ -241,6 +245,7 @@ class RouterProcess:
         """The router's own numbers and the workers' last snapshots."""
         counters = self.hub.counters.snapshot()
         counters["addresses"] = len(self.hub.map)
+        counters |= self.main_server.counts()
         for service in self.services:
             counters |= service.counts()
         counters["store_commits"] = self.committer.commits

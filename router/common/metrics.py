@@ -49,6 +49,12 @@ ROUTER_METRICS = (
     Metric("link_dropped", "counter", "Answers on the link dropped: more than link.max_direct waited."),
     Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
     Metric("addresses", "gauge", "Devices and channels in the map."),
+    Metric("auth_asked", "counter", "Questions to the application's main server: auth.url."),
+    Metric("auth_remembered", "counter", "Requests that got a remembered answer, or one that another waited for."),
+    Metric("auth_allowed", "counter", "Requests that the main server has allowed."),
+    Metric("auth_refused", "counter", "Requests that the main server has refused (4xx)."),
+    Metric("auth_undecided", "counter", "Requests refused because the main server has not decided, or too many wait."),
+    Metric("auth_waiting", "gauge", "Requests that wait for the main server."),
     Metric("events", "counter", "Events published to channels, by app servers and by devices."),
     Metric("channels", "gauge", "Occupied channels that have a name."),
     Metric("members", "gauge", "Members of presence channels."),
@@ -149,6 +155,12 @@ class RouterCounters:
     link_refused: int
     link_dropped: int
     devices_moved: int
+    auth_asked: int
+    auth_remembered: int
+    auth_allowed: int
+    auth_refused: int
+    auth_undecided: int
+    auth_waiting: int
     events: int
     channels: int
     members: int

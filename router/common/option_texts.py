@@ -16,6 +16,7 @@ _BASE: Final = re.compile(
     r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{1,5}))?((?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*)",
     re.IGNORECASE,
 )
+_QUERY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
 _ORIGIN: Final = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://[!-.0-~]+")
 
 
@@ -47,6 +48,15 @@ def base_url(text: str) -> str:
 def base_url_or_none(text: str) -> str:
     """As `base_url`; an empty text stays one."""
     return base_url(text) if text else text
+
+
+def url(text: str) -> str:
+    """What can be asked for: http or https, a host, perhaps a port, a path and a query."""
+    base, _, query = text.partition("?")
+    base_url(base)
+    if len(text) > MAX_URL_CHARS or _QUERY.fullmatch(query) is None:
+        raise ValueError(text)
+    return text
 
 
 def origin(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from router.common import option_texts as texts
 from router.common import store_kinds
+from router.common.auth_settings import AuthOptions
 from router.common.options import Section, option
 
 
@@ -316,6 +317,7 @@ SECTIONS: tuple[type[Section], ...] = (
     StoreOptions,
     RouterOptions,
     EndpointOptions,
+    AuthOptions,
     LinkOptions,
     TokenOptions,
 )

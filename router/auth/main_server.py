@@ -1,0 +1,127 @@
+"""Asks the main server over HTTP. Connections to it are reused; nothing of one answer goes into another question."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from router.auth import http
+from router.auth.questions import LATE, Question, Questions
+from router.common import logs
+from router.common import messages as m
+from router.common.auth_settings import AuthOptions, auth_url
+from router.common.guard import guarded
+from router.common.metrics import RouterCounters
+from router.common.options import Settings
+
+if TYPE_CHECKING:
+    import httpx
+
+_TICK_S: Final = 1.0
+_KEPT_S: Final = 4.0
+"""So long an idle connection is kept: less than the 5 s after which many servers close theirs, so that a question
+seldom meets a connection that is being closed."""
+_NO_ANSWER: Final = m.Verdict(503, body=b"the main server cannot be reached")
+_NOT_USABLE: Final = m.Verdict(502, body=b"the main server's answer cannot be used")
+
+
+class MainServer:
+    """The main servers of all dialects, one for each URL in the settings."""
+
+    def __init__(self, settings: Settings, counters: RouterCounters) -> None:
+        self._options = options = settings.get(AuthOptions)
+        self._settings = settings
+        self._wanted = bool(options.url) or any(getattr(section, "auth_url", "") for section in settings)
+        self.questions = Questions(self._url, options, counters, time.monotonic, os.urandom(16))
+        self.ask = self.questions.ask
+
+    def _url(self, dialect: str) -> str:
+        return auth_url(self._settings, dialect) if self._wanted else ""
+
+    def counts(self) -> dict[str, int]:
+        """The numbers that are no counters."""
+        return {"auth_waiting": self.questions.waiting}
+
+    async def run(self, flush: Callable[[], None]) -> None:
+        """Ask for ever; at once over if nobody is to be asked. flush: sends workers what they wait for."""
+        if not self._wanted:
+            return
+        import httpx  # which takes its time and memory: not without need
+
+        # Not a client: that would keep cookies of one answer for the next question, and read the environment.
+        transport = httpx.AsyncHTTPTransport(
+            verify=ssl.create_default_context(),
+            limits=httpx.Limits(
+                max_connections=self._options.max_questions,
+                max_keepalive_connections=self._options.max_questions,
+                keepalive_expiry=_KEPT_S,
+            ),
+            trust_env=False,
+        )
+        async with transport, trio.open_nursery() as nursery:
+            while True:
+                while (question := self.questions.take()) is not None:
+                    nursery.start_soon(self._ask, transport, question, flush)
+                self.questions.tick()
+                guarded("router.flush_failed", flush)
+                awake = trio.Event()
+                self.questions.wake = awake.set
+                with trio.move_on_after(_TICK_S):
+                    await awake.wait()
+
+    async def _ask(self, transport: httpx.AsyncHTTPTransport, question: Question, flush: Callable[[], None]) -> None:
+        verdict, why = LATE, "no answer in time"
+        with trio.move_on_at(trio.current_time() + question.deadline - time.monotonic()):
+            try:
+                verdict, why = await self._asked(transport, question), ""
+            except http.Unusable as error:
+                verdict, why = _NOT_USABLE, str(error)
+            except Exception as error:  # whatever a server or a library does, the router goes on
+                verdict, why = _NO_ANSWER, _told(error)
+        if why:
+            # Without its query, which may hold a secret.
+            url = question.url.partition("?")[0]
+            logs.limited("auth.undecided", per=url, url=url, why=why, hint="clients are refused until it answers")
+        self.questions.answered(question, verdict)
+        self.questions.wake()
+        guarded("router.flush_failed", flush)
+
+    async def _asked(self, transport: httpx.AsyncHTTPTransport, question: Question) -> m.Verdict:
+        import httpx
+
+        request = http.request(question.asked, self._options.method)
+        made: Any = httpx.Request(request.method, question.url, headers=request.headers, content=request.body)
+        try:
+            return await self._answer(transport, made)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # The server has closed a connection while it was taken for the question.
+            if question.asked.action == m.PUBLISH:
+                raise
+            return await self._answer(transport, made)
+
+    async def _answer(self, transport: httpx.AsyncHTTPTransport, request: Any) -> m.Verdict:
+        """Raises: Unusable; an httpx error."""
+        most = self._options.max_answer_bytes
+        response = await transport.handle_async_request(request)
+        try:
+            body = b""
+            async for part in response.stream:  # type: ignore[union-attr]
+                body += part
+                if len(body) > most:
+                    raise http.Unusable(f"its body has more than auth.max_answer_bytes = {most}")
+        finally:
+            await response.aclose()
+        return http.verdict(response.status_code, response.headers.raw, body)
+
+
+def _told(error: Exception) -> str:
+    """An error for the log. What is wrong with a question is not told, as it would show what the client has sent."""
+    import httpx
+
+    name = type(error).__name__
+    return name if isinstance(error, httpx.LocalProtocolError | ValueError) else f"{name}: {error}"
