@@ -169,7 +169,8 @@ class WorkerOptions(Section):
     )
     origins: tuple[str, ...] = option(
         (),
-        "allowed Origin headers, exact; empty: every origin and none",
+        "pages that may connect, by their Origin, exactly (or Referer, where a browser sends no Origin); empty: every "
+        "page, and what is no page. With auth.url and cookies, empty: pages of the same host",
         expects="a list of origins as browsers send them, https://example.org for one",
         check=texts.origin,
     )

@@ -291,6 +291,28 @@ def test_origins_are_compared_exactly(origin: bytes, status: int) -> None:
     assert status_of(request(*USUAL, origin, origin), ("https://a",)) == 400 or b"X-" in origin
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ((b"Referer: https://a/page?x#y",), 101),
+        ((b"Referer: http://b:81",), 101),
+        ((b"Referer: https://b/https://a/",), 403),
+        ((b"Referer: https://a.b/",), 403),
+        ((b"Referer: about:client",), 403),
+        ((b"Origin: https://c", b"Referer: https://a/"), 403),
+        ((b"Origin: null", b"Sec-Fetch-Site: same-origin"), 403),
+        ((b"Sec-Fetch-Site: same-origin",), 403),
+        ((b"Sec-Fetch-Site: same-origin", b"Host: A"), 101),
+        ((b"Sec-Fetch-Site: same-origin", b"Host: b:81"), 101),
+        ((b"Sec-Fetch-Site: same-origin", b"Host: b"), 403),
+        ((b"Sec-Fetch-Site: same-site", b"Host: a"), 403),
+    ],
+)
+def test_a_page_of_the_own_host_sends_no_origin_with_a_get(headers: tuple[bytes, ...], status: int) -> None:
+    usual = [line for line in USUAL if not (line.startswith(b"Host:") and any(h.startswith(b"Host:") for h in headers))]
+    assert status_of(request(*usual, *headers), ("https://a", "http://b:81")) == status
+
+
 # ---- limits, and what is not HTTP at all
 
 
