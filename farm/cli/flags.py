@@ -125,10 +125,12 @@ def _check(settings: Settings) -> None:
 
     Raises: ConfigError with every problem.
     """
-    from farm.dialects import specs
-    from router.dialects import spoken, store_refusals
+    from farm.dialects import sides, specs
+    from farm.worker.asked import differing_urls
+    from router.dialects import is_on, spoken, store_refusals
 
     problems = store_refusals(settings, specs())
+    problems += differing_urls(settings, [side for side in sides() if is_on(settings, side.spec)])
     for spec in spoken(settings, specs()):
         try:
             spec.check(settings)

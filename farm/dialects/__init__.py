@@ -15,12 +15,13 @@ import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
+from urllib.parse import parse_qs
 
 from farm.transports import Transport
 from farm.transports.request import READING, Request, Response
 from farm.transports.websocket import WEBSOCKET
 from router.common import messages as m
-from router.common.close_codes import GOING_AWAY
+from router.common.close_codes import GOING_AWAY, POLICY
 from router.common.item import Item
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
@@ -53,6 +54,19 @@ class Call(NamedTuple):
 
     request: m.AnyRequest
     context: Any
+
+
+class Authorise(NamedTuple):
+    """Effect: have the application's main server asked whether this message may be published; as a Call of
+    `messages.Authorise`: `replied` gets OK and a `messages.Verdict`, or FAILED, which allows nothing either.
+
+    Only where the request has a grant, and the dialect `asks_of_messages`.
+    """
+
+    message: str
+    context: Any
+    channels: tuple[str, ...] | None = None
+    """Those that it is for; None: those that the client asked for when it connected."""
 
 
 class Attach(NamedTuple):
@@ -174,6 +188,7 @@ Effect = (
     | Close
     | Attach
     | Call
+    | Authorise
     | Become
     | Subscribe
     | Unsubscribe
@@ -200,6 +215,8 @@ class Session:
 
     farewell: ClassVar[tuple[int, str]] = (GOING_AWAY, "the server goes away: connect again")
     """Close code and reason when the server goes away."""
+    denied: ClassVar[tuple[int, str]] = (POLICY, "the main server does not allow this any more")
+    """The same when the main server is asked again, and refuses."""
 
     @property
     def channels(self) -> Collection[bytes]:
@@ -293,6 +310,9 @@ class Dialect:
 
     methods: ClassVar[tuple[bytes, ...]] = READING
     """HTTP methods of the requests that it sees; others are answered with 405."""
+    ignored_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of the query that say nothing of who asks for what, as what keeps an answer out of caches: the main
+    server does not see them, so that what it has answered serves the next request too."""
 
     @property
     def max_body(self) -> int:
@@ -305,6 +325,21 @@ class Dialect:
         Raises: Refusal.
         """
         return WEBSOCKET
+
+    def wanted(self, request: Request) -> Sequence[str]:
+        """The channels that a request asks for, as the main server knows them. Raises: Refusal."""
+        return ()
+
+    def redirected(self, target: str) -> Sequence[str]:
+        """The channels that the main server grants by `X-Accel-Redirect`: the argument `channels` of its target, names
+        with a slash between them."""
+        query = parse_qs(target.partition("?")[2], keep_blank_values=True)
+        return [name for value in query.get("channels", ()) for name in value.split("/") if name]
+
+    @property
+    def asks_of_messages(self) -> bool:
+        """Whether its sessions may give `Authorise`. For that a worker keeps what was asked when a client connected."""
+        return False
 
     @property
     def first_tick(self) -> float:

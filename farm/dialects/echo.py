@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from farm.dialects import Binary, DeviceSide, Dialect, Effects, Session
 from farm.transports.request import Request
+from router.common.auth_settings import auth_url_option
+from router.common.options import Section
 from router.dialects import DialectSpec
 
-SPEC: Final = DialectSpec(name="echo", on=False)
+
+@dataclass(frozen=True)
+class EchoOptions(Section):
+    SECTION: ClassVar[str] = "echo"
+    HELP: ClassVar[str] = "The echo dialect, for conformance suites."
+
+    auth_url: str = auth_url_option()
+
+
+SPEC: Final = DialectSpec(name="echo", on=False, sections=(EchoOptions,))
 
 
 class EchoSession(Session):

@@ -24,6 +24,19 @@ _URL_AUTHORITY: Final = re.compile(rb"[/?#]")
 READING: Final = (b"GET", b"HEAD")
 
 
+class Grant(NamedTuple):
+    """What the application's main server has granted to a client."""
+
+    channels: tuple[str, ...] | None = None
+    """Those that it may have; None: the main server names none, and it may have what it asks for."""
+    user: str = ""
+    """User id."""
+    data: str = ""
+    """Whatever else the main server says of it, as JSON; "" for nothing."""
+    expires: int = 0
+    """Seconds after which the worker has the main server asked again; 0: never."""
+
+
 @dataclass(slots=True)
 class Request:
     """A whole request head. Names are in lower case; values of a repeated header are joined by a comma."""
@@ -44,6 +57,8 @@ class Request:
     keep_alive: bool = False
     """Whether the client may send another request on this connection."""
     body: bytes = b""
+    grant: Grant | None = None
+    """None: no main server is asked about clients of this dialect."""
 
 
 class Response(NamedTuple):
@@ -104,6 +119,17 @@ class Refusal(Exception):
         return Response(self.status, self.text.encode() + b"\n", tuple(self.headers.items())).encode(head_only)
 
 
+class Denied(Refusal):
+    """The application's main server refuses the request: it is answered as that has said."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status, "the main server does not allow this")
+        self.response = response
+
+    def encode(self, head_only: bool = False) -> bytes:
+        return self.response.encode(head_only)
+
+
 def parse(data: bytes, max_bytes: int, max_headers: int, seen: int = 0) -> tuple[Request, bytes] | None:
     """The request at the beginning of `data` and the bytes behind it; None if it is not whole yet.
 
@@ -157,6 +183,18 @@ def check_origin(request: Request, origins: tuple[str, ...]) -> None:
         own = not origin and request.headers.get(b"sec-fetch-site") == b"same-origin"
         if not own or _host(request) not in map(_authority, origins):
             raise Refusal.of(BAD_ORIGIN)
+
+
+def check_own_page(request: Request) -> None:
+    """Whether a request with what a browser sends of itself (cookies, a password) comes from a page of the same host,
+    or of none. Another page could use what it gets in the name of its visitor. Raises: Refusal."""
+    headers = request.headers
+    if b"cookie" not in headers and b"authorization" not in headers:
+        return
+    origin = _origin(request)
+    site = headers.get(b"sec-fetch-site")
+    if _authority(origin) != _host(request) if origin else site in (b"cross-site", b"same-site"):
+        raise Refusal(403, "origin is not allowed: with cookies a page of another host has to be in worker.origins")
 
 
 def _origin(request: Request) -> str:

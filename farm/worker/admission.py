@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
-from farm.dialects import Accept, Call, Dialect, Opened
+from farm.dialects import Accept, Admission, Call, Dialect, Opened
 from farm.settings import WorkerOptions
 from farm.transports import Headers, Transport
 from farm.transports.frames import BINARY
@@ -19,6 +19,7 @@ from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, effects_of
 from farm.worker.fd_passing import FdSender
+from farm.worker.grants import Grants
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
@@ -34,6 +35,8 @@ from router.common.health import PAGES
 from router.common.http_head import END
 from router.common.metrics import WorkerCounters
 
+_GRANT: Final = object()
+"""The context of the question to the main server: its reply is not for the dialect."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -67,6 +70,7 @@ class Admissions:
         inbound: Inbound,
         attachments: Attachments,
         turns: Turns,
+        grants: Grants,
         addresses: dict[int, Any],
         health: Health | None,
         fd_sender: FdSender | None,
@@ -83,6 +87,7 @@ class Admissions:
         self._inbound = inbound
         self._attachments = attachments
         self._turns = turns
+        self._grants = grants
         self._addresses = addresses
         self._health = health
         self._fd_sender = fd_sender
@@ -152,7 +157,8 @@ class Admissions:
             request.socket_id = self._socket_ids.new(connection.fd)
             address = self._addresses.pop(connection.fd, None)
             request.address = client_address(address if address is not None else _peer(connection.fd))
-            opened = dialect.opened(request)
+            question = self._grants.question(dialect, request)
+            opened = dialect.opened(request) if question is None else Admission(Call(question, _GRANT))
         except Refusal as refusal:
             self._refuse(connection, refusal, request)
             return
@@ -219,6 +225,8 @@ class Admissions:
             return
         connection.phase = OPEN
         connection.transport = transport
+        if request.grant is not None:
+            self._grants.begin(connection, dialect, request)
         self._counters.upgrades += 1
         first = dialect.first_tick
         passed = self._clock.now - connection.since
@@ -280,7 +288,11 @@ class Admissions:
         self._output.count(connection)
         dialect, transport, request, context = asked
         try:
-            opened = dialect.admitted(request, context, status, payload)
+            if context is _GRANT:
+                request.grant = self._grants.grant(dialect, status, payload)
+                opened = dialect.opened(request)
+            else:
+                opened = dialect.admitted(request, context, status, payload)
         except Refusal as refusal:
             self._refuse(connection, refusal, request)
             return

@@ -45,6 +45,15 @@ class Attachments:
         self._calls[number] = (connection, call, 0)
         self._send(m.Call(number, call.request))
 
+    def again(self) -> None:
+        """The link is new, and the router may be: it does not keep what it was to ask the main server."""
+        for number, (connection, call, _) in list(self._calls.items()):
+            if isinstance(call, Call) and isinstance(call.request, m.Authorise):
+                if connection.call == number:
+                    self._send(m.Call(number, call.request))
+                else:
+                    del self._calls[number]
+
     def replied(self, number: int, status: int) -> tuple[Connection, Call | Attach, Connection | None] | None:
         """The reply to a call has come.
 

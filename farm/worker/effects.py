@@ -8,6 +8,7 @@ from typing import Any
 from farm.dialects import (
     REGISTERED,
     Attach,
+    Authorise,
     Become,
     Binary,
     Call,
@@ -23,6 +24,7 @@ from farm.dialects import (
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
+from farm.worker.grants import Grants
 from farm.worker.output import Output
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.turns import Turns
@@ -41,6 +43,7 @@ class Performer:
         turns: Turns,
         attachments: Attachments,
         subscriptions: Subscriptions,
+        grants: Grants,
         wheel: Wheel,
         clock: Clock,
         tell: Callable[[Any], None],
@@ -52,6 +55,7 @@ class Performer:
         self._turns = turns
         self._attachments = attachments
         self._subscriptions = subscriptions
+        self._grants = grants
         self._wheel = wheel
         self._clock = clock
         self._tell = tell
@@ -122,6 +126,8 @@ class Performer:
             elif isinstance(effect, Respond):
                 if (head := connection.transport.respond(*effect)) is not None:
                     frames.insert(0, head)
+            elif isinstance(effect, Authorise):
+                self._attachments.call(connection, Call(self._grants.of_message(connection, effect), effect.context))
             elif isinstance(effect, Become):
                 connection.session = effect.session
                 if effect.message is not None:

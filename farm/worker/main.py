@@ -16,6 +16,7 @@ import zmq
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
 from farm.dialects import Context, DeviceSide, Dialect, FurtherListener, further_listeners, further_ports, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
+from farm.worker.asked import asked_about, differing_urls
 from farm.worker.drain import drain
 from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health
@@ -24,6 +25,8 @@ from farm.worker.shared_path import by_path
 from farm.worker.sockets import Sockets
 from router.common import lifecycle, logs
 from router.common import messages as m
+from router.common.auth_settings import AuthOptions
+from router.common.errors import MendableError
 from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import base_url, open_listener
@@ -109,10 +112,11 @@ class Worker:
         self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
         reads = app_server_reads(settings, specs())
         self._fd_sender = FdSender(data, reads) if reads is not None else None
+        paths = by_path(self._dialects)
         self.sockets = Sockets(
             self.poller,
             options,
-            by_path(self._dialects),
+            paths,
             self.counters,
             self.limit,
             self.link.messages.append,
@@ -121,6 +125,8 @@ class Worker:
             self._fd_sender,
             self.health,
             settings.get(LimitOptions),
+            asked_about(settings, self._dialects, paths),
+            settings.get(AuthOptions),
         )
         self.poller.register(self.link.fileno, READ)
         self.sockets.listen(listeners[0])
@@ -240,7 +246,10 @@ class Worker:
 def _dialects(settings: Settings, tokens: Tokens, counters: WorkerCounters) -> list[tuple[DeviceSide, Dialect]]:
     """The dialects that are on."""
     context = Context(settings, tokens, counters, time.time)
-    return [(side, side.make(context)) for side in sides() if is_on(settings, side.spec)]
+    spoken = [side for side in sides() if is_on(settings, side.spec)]
+    if problems := differing_urls(settings, spoken):
+        raise MendableError(*problems)
+    return [(side, side.make(context)) for side in spoken]
 
 
 def check(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, OPEN, Connection
+from farm.worker.grants import Grants
 from farm.worker.interest import Interest
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
@@ -51,6 +52,7 @@ class Output:
         wheel: Wheel,
         attachments: Attachments,
         subscriptions: Subscriptions,
+        grants: Grants,
         addresses: dict[int, Any],
         busy: Sized,
     ) -> None:
@@ -66,6 +68,7 @@ class Output:
         self._addresses = addresses
         self._attachments = attachments
         self._subscriptions = subscriptions
+        self._grants = grants
         self._busy = busy
         self.budget = Budget(options.max_buffered_bytes, turns.held)
         self._making_room = False
@@ -269,6 +272,8 @@ class Output:
         """End the session and its subscriptions: no message from here on is for this connection."""
         for key in () if connection.session is None else connection.session.channels:
             self._subscriptions.leave(connection, key)
+        if self._grants:
+            self._grants.forget(connection)
         self._attachments.forget(connection)
 
     def _shut(self, connection: Connection) -> None:

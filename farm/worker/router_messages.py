@@ -12,6 +12,7 @@ from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.effects import Performer, effects_of, failed
 from farm.worker.events import Events
+from farm.worker.grants import Grants
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.local_channel import HeldEvent
@@ -42,6 +43,7 @@ class RouterMessages:
         inbound: Inbound,
         events: Events,
         broadcasts: BroadcastScan,
+        grants: Grants,
         health: Health | None,
     ) -> None:
         self._counters = counters
@@ -57,11 +59,14 @@ class RouterMessages:
         self._inbound = inbound
         self._events = events
         self._broadcasts = broadcasts
+        self._grants = grants
         self._health = health
 
     def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         """The link is new. Returns: the devices that are here, as ANNOUNCE has them."""
         self._broadcasts.renewed()
+        self._attachments.again()
+        self._grants.again()
         if self._health is not None:
             self._health.refusing = ""
         return self._attachments.held()
@@ -133,6 +138,8 @@ class RouterMessages:
     def _answer_one(self, number: int, status: int, payload: Any) -> None:
         found = self._attachments.replied(number, status)
         if found is None:
+            if self._grants and (ending := self._grants.replied(number, status, payload)) is not None:
+                self._output.close(*ending)
             return
         connection, call, older = found
         if older is not None:

@@ -39,7 +39,7 @@ class SharedPath(Dialect):
     """Dialects on one path, asked in order: the more particular first."""
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
-        self._dialects = tuple(dialects)
+        self.dialects = tuple(dialects)
         # A silent device may be of any of them: so it has the longest of their deadlines, and 0 is none.
         deadlines = [dialect.first_tick for dialect in dialects]
         self._first_tick = max(deadlines) if all(deadlines) else 0.0
@@ -48,16 +48,20 @@ class SharedPath(Dialect):
     def first_tick(self) -> float:
         return self._first_tick
 
+    @property
+    def asks_of_messages(self) -> bool:
+        return any(dialect.asks_of_messages for dialect in self.dialects)
+
     def subprotocol(self, offered: list[str]) -> str | None:
-        return next((taken for d in self._dialects if (taken := d.subprotocol(offered)) is not None), None)
+        return next((taken for d in self.dialects if (taken := d.subprotocol(offered)) is not None), None)
 
     def claims(self, first: bytes) -> bool:
-        return any(dialect.claims(first) for dialect in self._dialects)
+        return any(dialect.claims(first) for dialect in self.dialects)
 
     def opened(self, request: Request) -> Session:
         # Without its headers, which are 1 KB.
         slim = replace(request, headers={})
-        return Undecided(self._dialects, slim)
+        return Undecided(self.dialects, slim)
 
 
 def by_path(served: Iterable[tuple[DeviceSide, Dialect]]) -> dict[str, Dialect]:

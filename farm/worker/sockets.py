@@ -7,6 +7,7 @@ task, no parser, no buffer, no timer of its own. Buffers exist only while someth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from farm.dialects import Dialect, Session
@@ -22,6 +23,7 @@ from farm.worker.encoded import join
 from farm.worker.events import Events
 from farm.worker.fanout import FanOuts
 from farm.worker.fd_passing import FdSender
+from farm.worker.grants import Grants
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.interest import Interest
@@ -36,9 +38,11 @@ from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common import messages as m
+from router.common.auth_settings import AuthOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import BROKEN, ENDED, READ, WRITE, Poller
 
+_NO_AUTH: Final = AuthOptions()
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
 _COUNT_TICKS: Final = 4  # subscribers are counted once a second
@@ -62,8 +66,11 @@ class Sockets:
         fd_sender: FdSender | None = None,
         health: Health | None = None,
         limits: LimitOptions | None = None,
+        asked_about: Mapping[Dialect, str] = MappingProxyType({}),
+        auth: AuthOptions = _NO_AUTH,
     ) -> None:
-        """fd_sender: passes connections of app servers on; None: there are only devices."""
+        """fd_sender: passes connections of app servers on; None: there are only devices. asked_about: dialects about
+        whose clients the main server is asked, and how it knows them."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
@@ -73,6 +80,9 @@ class Sockets:
         attachments = Attachments(send, monotonic)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
+        self.grants = grants = Grants(
+            asked_about, auth, bool(options.origins), options.retry_after, counters, clock, send, attachments.number
+        )
         fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART, join)
         self._fan_outs = fan_outs.going
         self.subscriptions = subscriptions = Subscriptions(send, attachments.number, fan_outs, options.max_held_bytes)
@@ -87,11 +97,12 @@ class Sockets:
             wheel,
             attachments,
             subscriptions,
+            grants,
             addresses,
             fan_outs.going,
         )
         self._performer = performer = Performer(
-            output, turns, attachments, subscriptions, wheel, clock, send, fan_outs.going
+            output, turns, attachments, subscriptions, grants, wheel, clock, send, fan_outs.going
         )
         self._inbound = inbound = Inbound(options, counters, clock, interest, turns, output, performer)
         self.events = events = Events(
@@ -110,7 +121,9 @@ class Sockets:
         output.due = events.due
         trackers = {name: tracker for name, dialect in by_name.items() if (tracker := dialect.broadcasts) is not None}
         broadcasts = BroadcastScan(trackers)
-        self._timers = Timers(connections, clock, wheel, options, counters, turns, output, performer, broadcasts)
+        self._timers = Timers(
+            connections, clock, wheel, options, counters, turns, output, performer, broadcasts, grants
+        )
         lag = (lambda: health.lag) if health is not None else float
         meet = self._timers.meet
         self._acceptor = Acceptor(connections, poller, clock, options, counters, max_connections, addresses, meet, lag)
@@ -128,6 +141,7 @@ class Sockets:
             inbound,
             attachments,
             turns,
+            grants,
             addresses,
             health,
             fd_sender,
@@ -144,6 +158,7 @@ class Sockets:
             inbound,
             events,
             broadcasts,
+            grants,
             health,
         )
         self._ticks = 0

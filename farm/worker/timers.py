@@ -9,6 +9,7 @@ from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
 from farm.worker.effects import Performer, failed
+from farm.worker.grants import Grants
 from farm.worker.keepalive_scan import KeepaliveScan
 from farm.worker.output import Output
 from farm.worker.table import Table
@@ -33,6 +34,7 @@ class Timers:
         output: Output,
         performer: Performer,
         broadcasts: BroadcastScan,
+        grants: Grants,
     ) -> None:
         self._connections = connections
         self._clock = clock
@@ -43,6 +45,7 @@ class Timers:
         self._output = output
         self._performer = performer
         self._broadcasts = broadcasts
+        self._grants = grants
         self._keepalive = KeepaliveScan(options.keepalive / 2)
         self._due = clock.now
 
@@ -62,6 +65,8 @@ class Timers:
         for connection in self._turns.overdue(now):
             self._counters.timeouts += 1
             self._output.close(connection, POLICY, "a message took too long")
+        for ending in self._grants.tick(now):
+            self._output.close(*ending)
         for fd in self._keepalive.due(now):
             self._keep_alive(fd)
         for connection, effects in self._broadcasts.step(self._connections):

@@ -18,6 +18,7 @@ from router.common.auth_settings import AuthOptions, auth_url
 from router.common.guard import guarded
 from router.common.metrics import RouterCounters
 from router.common.options import Settings
+from router.common.refusals import NOT_ASKED, UNUSABLE
 
 if TYPE_CHECKING:
     import httpx
@@ -26,8 +27,8 @@ _TICK_S: Final = 1.0
 _KEPT_S: Final = 4.0
 """So long an idle connection is kept: less than the 5 s after which many servers close theirs, so that a question
 seldom meets a connection that is being closed."""
-_NO_ANSWER: Final = m.Verdict(503, body=b"the main server cannot be reached")
-_NOT_USABLE: Final = m.Verdict(502, body=b"the main server's answer cannot be used")
+_NO_ANSWER: Final = m.Verdict(NOT_ASKED.status, body=NOT_ASKED.text.encode())
+_NOT_USABLE: Final = m.Verdict(UNUSABLE.status, body=UNUSABLE.text.encode())
 
 
 class MainServer:

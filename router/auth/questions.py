@@ -16,14 +16,15 @@ import msgspec
 from router.common import messages as m
 from router.common.auth_settings import AuthOptions
 from router.common.metrics import RouterCounters
+from router.common.refusals import NOT_ANSWERED, NOT_ASKED
 
 Reply = Callable[[int, m.Verdict | None], None]
 """Gets the status of a reply on the link, and the verdict."""
 
 _OVERHEAD: Final = 500
 """Bytes of a question, or of an answer that is remembered, beside its texts."""
-FULL: Final = m.Verdict(503, body=b"too many wait to be authorised: auth.max_waiting")
-LATE: Final = m.Verdict(504, body=b"the main server did not answer in time")
+FULL: Final = m.Verdict(NOT_ASKED.status, body=b"too many wait to be authorised: auth.max_waiting")
+LATE: Final = m.Verdict(NOT_ANSWERED.status, body=NOT_ANSWERED.text.encode())
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 

@@ -13,7 +13,12 @@ GOING_AWAY: Final = CloseCode(
 PROTOCOL_ERROR: Final = CloseCode(1002, "a frame is malformed", "Is defective: it broke RFC 6455.", "protocol_errors")
 NO_STATUS: Final = CloseCode(1005, "", "Has closed without a code; never sent.")
 INVALID_PAYLOAD: Final = CloseCode(1007, "text is not UTF-8", "Is defective: it broke RFC 6455.", "protocol_errors")
-POLICY: Final = CloseCode(1008, "a message took too long", "Connects again, and sends whole messages.", "timeouts")
+POLICY: Final = CloseCode(
+    1008,
+    "a message took too long, or the main server does not allow this any more",
+    "Connects again, and sends whole messages.",
+    "timeouts",
+)
 TOO_BIG: Final = CloseCode(
     1009, "a message is too long", "Sends less: worker.max_message_bytes, worker.max_fragments.", "protocol_errors"
 )

@@ -112,6 +112,8 @@ WORKER_METRICS = (
     Metric("messages_failed", "counter", "Messages of the router that could not be acted on, because of an error."),
     Metric("protocol_errors", "counter", "Devices closed for breaking RFC 6455."),
     Metric("slow_closed", "counter", "Devices closed because they did not read what was sent."),
+    Metric("grants_renewed", "counter", "Times that the main server was asked again about a connection."),
+    Metric("grants_ended", "counter", "Connections closed because it refused then, or could not be asked: auth.grace."),
     Metric("timeouts", "counter", "Connections closed because a handshake or hello took too long."),
     Metric("shed", "counter", "Connections closed because a newer one of the same device came."),
     Metric("link_unconfirmed", "gauge", "Batches the router has not confirmed."),
@@ -213,6 +215,8 @@ class WorkerCounters:
     messages_failed: int
     protocol_errors: int
     slow_closed: int
+    grants_renewed: int
+    grants_ended: int
     timeouts: int
     shed: int
     link_unconfirmed: int

@@ -49,6 +49,13 @@ DEFECT: Final = Answer(500, "internal error", _AGAIN, _REFUSED)
 NO_ROOM: Final = Answer(503, "the worker is full or is about to stop", _LATER, "connections_refused")
 ROUTER_BUSY: Final = Answer(503, "the router cannot take this now", _LATER, _REFUSED)
 NOT_DECIDED: Final = Answer(504, "this was not decided in time", "Comes again: the router does not answer.", "timeouts")
+UNUSABLE: Final = Answer(
+    502, "the main server's answer cannot be used", "Comes again; auth.undecided in the log says why.", _REFUSED
+)
+NOT_ASKED: Final = Answer(503, "the main server cannot be asked now", _LATER, _REFUSED)
+NOT_ANSWERED: Final = Answer(
+    504, "the main server did not answer in time", "Comes again: the main server is slow.", _REFUSED
+)
 DEVICE_PORT: Final = Table(
     "HTTP errors of the device port",
     _by_status(
@@ -64,6 +71,9 @@ DEVICE_PORT: Final = Table(
             NO_ROOM,
             ROUTER_BUSY,
             NOT_DECIDED,
+            UNUSABLE,
+            NOT_ASKED,
+            NOT_ANSWERED,
         )
     ),
     "worker",

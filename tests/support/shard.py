@@ -23,6 +23,7 @@ from farm.settings import LimitOptions, WorkerOptions
 from farm.transports.request import Request
 from farm.worker.sockets import Sockets
 from router.common import messages as m
+from router.common.auth_settings import AuthOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
 from support.common import Clock, settings_with
@@ -129,11 +130,14 @@ class Shard:
         made: Callable[[Clock, WorkerCounters], Dialect] | None = None,
         hello: Mapping[str, Any] = HELLO,
         max_unacked: int = 128,
+        auth: dict[str, Any] | None = None,
+        asked_about: Mapping[Dialect, str] | None = None,
     ) -> None:
-        """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's."""
+        """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's. asked_about: those
+        about whose clients the main server is asked."""
         self.messages: list[Any] = []
         self.clock = Clock()
-        settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}))
+        settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}), (AuthOptions, auth or {}))
         counters = WorkerCounters()
         self.counters = counters
         devices = Pager(max_unacked) if made is None else made(self.clock, counters)
@@ -153,6 +157,8 @@ class Shard:
             self.clock.monotonic,
             {DEVICES: devices, "talk": talk, **(named or {})},
             limits=settings.get(LimitOptions),
+            asked_about=asked_about or {},
+            auth=settings.get(AuthOptions),
         )
         self.sockets.listen(self._listener)
         self._clients: list[socket.socket] = []

@@ -23,6 +23,7 @@ from farm.transports.frames import BINARY, CLOSE, PING, TEXT
 from router.common import messages as m
 from router.common.poller import INPUT
 from router.common.position import LogEvent
+from support.granted import Granted
 from support.plain_dialect import Plain
 from support.plain_http import get
 from support.replay import ReplayDialect, key_of
@@ -54,6 +55,14 @@ def kinds() -> Counter[str]:
     """Objects of our own classes, living or only not collected."""
     found = (type(one) for one in gc.get_objects())
     return Counter(kind.__qualname__ for kind in found if str(kind.__module__).startswith(("farm.", "router.")))
+
+
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
 
 
 class Device(NamedTuple):
@@ -111,7 +120,11 @@ class Bench:
         while calls := [one for one in self.shard.said() if isinstance(one, m.Call)]:
             for call in calls:
                 request = call.request
-                given = {m.Attach: [[], None], m.ReadLog: [7, 0, True, []]}.get(type(request), payload)
+                given = {
+                    m.Attach: [[], None],
+                    m.ReadLog: [7, 0, True, []],
+                    m.Authorise: [200, None, "", "ann", 40],
+                }.get(type(request), payload)
                 if given is None and isinstance(request, m.PresenceJoin):
                     given = {request.user: request.info}
                 self.shard.sockets.received([m.Reply(call.number, m.OK, given)])
@@ -286,6 +299,32 @@ def waits_to_be_admitted(bench: Bench) -> None:
         bench.accepted(get(path) + b"and more")
 
 
+def waits_to_be_granted(bench: Bench) -> None:
+    for path in ("/granted/stream", "/granted/poll"):
+        bench.accepted(get(path) + b"and more")
+
+
+def granted_for_a_while(bench: Bench) -> None:
+    for path in ("/granted/stream", "/granted/poll"):
+        bench.accepted(get(path))
+    bench.accepted(get("/granted/ws", *UPGRADE))
+    bench.answer()
+
+
+def is_renewed(bench: Bench) -> None:
+    granted_for_a_while(bench)
+    for _ in range(4):
+        bench.shard.clock.pass_by(10)
+        bench.shard.sockets.tick()
+    bench.shard.sockets.welcomed()
+
+
+def asks_about_a_message(bench: Bench) -> None:
+    granted_for_a_while(bench)
+    for client in bench.clients[-1:]:
+        bench.say(client, frame(TEXT, b"publish hello"), frame(TEXT, b"again"))
+
+
 def half_a_body(bench: Bench) -> None:
     bench.accepted(get("/plain/x", "Content-Length: 5", method="POST") + b"x")
 
@@ -376,6 +415,10 @@ STATES: list[Callable[[Bench], object]] = [
     polls,
     polls_and_was_told,
     waits_to_be_admitted,
+    waits_to_be_granted,
+    granted_for_a_while,
+    is_renewed,
+    asks_about_a_message,
     half_a_body,
     a_defect,
 ]
@@ -443,8 +486,9 @@ def watched(
     living: Counter[str] = Counter()
     for module, kind in ((farm.worker.acceptor, "Connection"), (sessions, name), *also):
         monkeypatch.setattr(module, kind, counted(getattr(module, kind), living))
-    replay = ReplayDialect()
-    more = {"/plain/**": Plain(keeps=False), "/replay/*": replay, **paths}
+    replay, granted = ReplayDialect(), Granted(of_messages=True)
+    more = {"/plain/**": Plain(keeps=False), "/replay/*": replay, "/granted/*": granted, **paths}
+    options["asked_about"] = {granted: "granted"}
     worker, limits = {"frames_a_turn": 8, "fanout_slice": 2}, {"commands_per_second": 20}
     shard = Shard(worker, limits, more=more, named={"replay": replay, **named}, **options)
     gc.collect()

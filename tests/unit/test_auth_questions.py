@@ -8,7 +8,7 @@ from support.common import Clock, settings_with
 
 from router.auth.questions import Question, Questions
 from router.common import messages as m
-from router.common.auth_settings import AuthOptions, auth_url
+from router.common.auth_settings import AuthOptions
 from router.common.metrics import RouterCounters
 
 ASKED = m.Authorise("talk", m.CONNECT, "GET", "/a", [(b"cookie", b"secret")], "192.0.2.1", ["a"])
@@ -241,8 +241,3 @@ def test_nothing_is_left_and_no_secret_is_kept() -> None:
     site.questions.tick()
     assert site.questions._remembered == site.questions._open == {}
     assert site.questions._remembered_bytes == site.questions._bytes == 0
-
-
-def test_a_dialect_may_have_a_main_server_of_its_own_or_none() -> None:
-    settings = settings_with((AuthOptions, {"url": "http://all"}))
-    assert auth_url(settings, "whatever") == "http://all"

@@ -20,6 +20,7 @@ import msgspec
 
 from router.common import messages as m
 from router.common.answers import Answer, CloseCode, Table
+from router.common.auth_settings import auth_url_option
 from router.common.options import Section, option
 
 NAME: Final = "gopush2"
@@ -82,6 +83,7 @@ class Gopush2Options(Section):
     max_message_bytes: int = option(65_536, "one message, as JSON text", unit="bytes", ge=2, le=4_194_304)
     max_key_bytes: int = option(512, "a key", unit="bytes", ge=1, le=m.MAX_LABEL - 64)
     max_token_bytes: int = option(1024, "a token", unit="bytes", ge=1)
+    auth_url: str = auth_url_option()
 
 
 # ---------------------------------------------------------------------- addresses

@@ -11,6 +11,7 @@ import msgspec
 
 from router.common import messages as m
 from router.common.answers import Answer, CloseCode, Table
+from router.common.auth_settings import auth_url_option
 from router.common.option_texts import path_or_none
 from router.common.options import Section, option
 
@@ -91,6 +92,7 @@ class PusherOptions(Section):
         10_000, "events that may wait for one webhook; beyond, new ones are dropped", unit="events", ge=1
     )
     webhook_parallel: int = option(20, "webhook requests under way at once", unit="requests", ge=1)
+    auth_url: str = auth_url_option()
 
 
 # ---------------------------------------------------------------------- channels and events

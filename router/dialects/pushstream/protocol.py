@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 from router.common import messages as m
 from router.common import option_texts as texts
 from router.common.answers import Answer, CloseCode, Table
+from router.common.auth_settings import auth_url_option
 from router.common.options import Section, option
 
 NAME: Final = "pushstream"
@@ -130,6 +131,7 @@ class PushStreamOptions(Section):
     websocket_allow_publish: bool = option(
         False, "what a WebSocket subscriber sends is published to all channels of its connection"
     )
+    auth_url: str = auth_url_option()
 
 
 # ---------------------------------------------------------------------- channels and messages

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from router.common.answers import Answer, CloseCode, Table
+from router.common.auth_settings import auth_url_option
 from router.common.options import Section, option
 
 NAME = "simplepush"
@@ -56,6 +57,7 @@ class SimplePushOptions(Section):
     timeout_uaid: int = option(
         5_184_000, "a device not seen for this long is forgotten and gets a fresh uaid; 0: never", unit="s", ge=0
     )
+    auth_url: str = auth_url_option()
 
 
 # ---------------------------------------------------------------------- what refuses

@@ -20,6 +20,7 @@ from hashlib import blake2b
 from typing import ClassVar, Final
 
 from router.common.answers import Answer, CloseCode, Table
+from router.common.auth_settings import auth_url_option
 from router.common.options import Section, Settings, option
 from router.common.settings import EndpointOptions, Listen
 from router.common.token import Tokens
@@ -77,6 +78,7 @@ class WebPushOptions(Section):
     max_crypto_bytes: int = option(
         512, "Encryption and Crypto-Key headers of one aesgcm message, kept with it", unit="bytes", ge=128
     )
+    auth_url: str = auth_url_option()
 
 
 # ---------------------------------------------------------------------- names of messages and channels
