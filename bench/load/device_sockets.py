@@ -46,6 +46,8 @@ class DeviceSockets:
             order["host"], order["path"], order["channels"], order["payload"], os.urandom(SEED_BYTES), order["shared"]
         )
         self.protocol = protocol_of(order["protocol"], scenario, order["arguments"])
+        self.transport = transport = self.protocol.transport
+        self._head_end, self._single, self._split = transport.head_end, transport.single, transport.split
         self.epoll = select.epoll()
         self._sources: list[str] = order["sources"]
         self._endpoints_every: int = order["endpoints_every"]
@@ -109,12 +111,16 @@ class DeviceSockets:
             more = descriptor + 1 - len(self.stages)
             self.stages.extend([GONE] * more)
             self.numbers.extend([0] * more)
-        self.stages[descriptor] = UPGRADE
+        self.stages[descriptor] = UPGRADE if self._head_end is not None else FIRST_STEP
         self.numbers[descriptor] = number
         self.descriptors[number] = descriptor
         self.opening[descriptor] = due
         self.epoll.register(descriptor, select.EPOLLIN)
-        self._send(descriptor, self.protocol.request(index))
+        self._send(descriptor, self._request(number))
+
+    def _request(self, number: int) -> bytes:
+        """What a device says first."""
+        return self.protocol.request(self.first + number)
 
     def _step(self, descriptor: int, step: Step) -> None:
         """Take a step of the set-up."""
@@ -167,7 +173,7 @@ class DeviceSockets:
             self._drop(descriptor, error_name(error))
             return
         if not data:
-            self._drop(descriptor, "closed without a close frame")
+            self._drop(descriptor, self.transport.broken_off)
             return
         try:
             self._received(descriptor, data)
@@ -180,11 +186,12 @@ class DeviceSockets:
         if self._unfinished and descriptor in self._unfinished:
             rest, parts = self._unfinished.pop(descriptor)
             data = rest + data
-        elif stage != UPGRADE and (payload := frames.single_text(data)) is not None:
+        elif stage != UPGRADE and (payload := self._single(data)) is not None:
             self._message(descriptor, payload)
             return
         if stage == UPGRADE:
-            end = frames.upgrade_end(data)
+            assert self._head_end is not None
+            end = self._head_end(data)
             if not end:
                 self._unfinished[descriptor] = data, parts
                 return
@@ -193,19 +200,20 @@ class DeviceSockets:
             self._step(descriptor, self.protocol.opened(self.first + number, self.reconnects.identity(number)))
             if self.stages[descriptor] == GONE:
                 return
-        messages, rest = frames.split_frames(data, parts)
+        messages, rest = self._split(data, parts)
         if rest or parts:
             self._unfinished[descriptor] = rest, parts
         for opcode, payload in messages:
             if self.stages[descriptor] == GONE:
                 return
             if opcode == frames.PING:
-                self._send(descriptor, frames.client_frame(payload, frames.PONG))
+                self._send(descriptor, self.transport.pong(payload))
             elif opcode == frames.PONG:
                 self.pings.pong(self.numbers[descriptor])
             elif opcode == frames.CLOSE:
-                self._send(descriptor, frames.client_frame(payload[:2], frames.CLOSE))
-                self._drop(descriptor, f"closed with {int.from_bytes(payload[:2], 'big') or 1005}")
+                reply, why = self.transport.closing(payload)
+                self._send(descriptor, reply)
+                self._drop(descriptor, why)
             else:
                 self._message(descriptor, payload)
 
@@ -261,7 +269,7 @@ class DeviceSockets:
 
     def _stage_name(self, stage: int) -> str:
         if stage == UPGRADE:
-            return "upgrade"
+            return self.transport.opening
         steps = self.protocol.steps
         return steps[min(stage - FIRST_STEP, len(steps) - 1)]
 

@@ -21,7 +21,6 @@ import time
 from array import array
 from typing import Any, Final
 
-from bench.load import frames
 from bench.load.device_sockets import GONE, NOT_CONNECTED, READ_BYTES, READY, microseconds
 from bench.load.devices import EVENTS, VirtualUsers
 from bench.load.frames import PeerError
@@ -142,7 +141,7 @@ class Subscribers(VirtualUsers):
         """Bytes that are not just the next event."""
         while self.stages[descriptor] != GONE:
             if not data:
-                self._drop(descriptor, "closed without a close frame")
+                self._drop(descriptor, self.transport.broken_off)
                 return
             try:
                 self._received(descriptor, data)
@@ -189,19 +188,19 @@ class Subscribers(VirtualUsers):
         if self.stages[descriptor] != READY or descriptor in self._unfinished:
             super()._received(descriptor, data)
             return
-        at, size = 0, len(data)
+        at, size, message_end = 0, len(data), self.transport.end
         while at < size:
             event = self.places[descriptor].next
             if event.frame is not None and data.startswith(event.frame, at):
                 at += len(event.frame)
                 self._arrive(descriptor, event)
                 continue
-            end = frames.message_end(data, at)
+            end = message_end(data, at)
             if not end:
                 break
             frame = data[at:end]
             at = end
-            self._message(descriptor, frames.payload_of(frame), frame)
+            self._message(descriptor, self.transport.payload(frame), frame)
             if self.stages[descriptor] == GONE:
                 return
         if at < size:

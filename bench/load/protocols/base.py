@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from bench.load import frames
+from bench.load.transports import WEBSOCKET, Transport
 
 DONE: Final = 65_535
 """The step of a device that is set up."""
@@ -58,9 +59,11 @@ PONG: Final = Received(pong=True)
 
 
 class Protocol:
-    """One kind of device. `steps` name what it waits for, in order, once it is upgraded; the last name also stands
-    for all later steps. `ping` is the frame of its ping; a pong frame always answers one."""
+    """One kind of device. `transport`: how it is connected. `steps` name what it waits for, in order, once it is
+    upgraded (or connected, where nothing is answered before the first message); the last name also stands for all later
+    steps. `ping` is the frame of its ping; a pong frame always answers one."""
 
+    transport: Transport = WEBSOCKET
     steps: tuple[str, ...] = ()
     ping: bytes = frames.client_frame(b"", frames.PING)
 
@@ -70,11 +73,11 @@ class Protocol:
         self.scenario = scenario
 
     def request(self, device: int) -> bytes:
-        """The upgrade request of a device."""
+        """What a device says first: its upgrade request."""
         return frames.upgrade_request(self.scenario.host, self.scenario.path)
 
     def opened(self, device: int, identity: bytes) -> Step:
-        """Its upgrade was accepted. `identity` is empty unless it was set up before."""
+        """Its request was accepted. `identity` is empty unless it was set up before."""
         return Step(b"", DONE)
 
     def answered(self, device: int, step: int, payload: bytes, identity: bytes) -> Step | None:
