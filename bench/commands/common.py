@@ -2,7 +2,7 @@
 
 import math
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final, TypeVar
 
@@ -16,12 +16,13 @@ from bench.figures.profiles import workers_for
 from bench.figures.results import Document, check_output, document, shown, write_json
 from bench.interrupt import Interrupt
 from bench.load.dialect import Dialect
-from bench.load.protocols import DIALECTS, REFERENCE
+from bench.load.protocols import DIALECTS, FAN_OUTS, REFERENCE
 from bench.load.sockets import sources_in
 from bench.machine import procfs
 from bench.progress import Progress
 from bench.render import terminal
 from bench.render.folder import write
+from bench.runs.speaking import Speaking
 from bench.target import Target
 
 REPORT_COLUMNS: Final = 120
@@ -32,6 +33,7 @@ CHANNELS_PUSHED_TO: Final = 200_000
 """At most so many channels are pushed to, of devices evenly spread over all: their endpoints have to be kept."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Spoken = TypeVar("Spoken")
 
 
 def farm_options(command: Command) -> Command:
@@ -197,18 +199,77 @@ def dialect_option(command: Command) -> Command:
 
 
 def chosen(dialect: str) -> list[Dialect]:
-    """What `--dialect` names."""
+    """What `--dialect` names, of those whose pushes go to single devices."""
     return list(DIALECTS.values()) if dialect == ALL else [DIALECTS[dialect]]
 
 
+def subscribers_options(command: Command) -> Command:
+    """`--mode` and `--apps`: for commands with subscribers."""
+    modes = dict.fromkeys(mode for one in FAN_OUTS.values() for mode in one.modes)
+    for option in reversed(
+        (
+            click.option(
+                "--mode",
+                "modes",
+                multiple=True,
+                type=click.Choice([*modes, ALL]),
+                help="How subscribers are connected, where a dialect has several ways; repeatable, and then one after "
+                "the other, as with `all`. By default "
+                + ", ".join(f"{one.modes[0]} ({one.title})" for one in FAN_OUTS.values() if one.modes)
+                + ".",
+            ),
+            click.option(
+                "--apps",
+                default="",
+                metavar="FILE",
+                help="With --url: the farm's own "
+                + " or ".join(one.apps_setting for one in FAN_OUTS.values() if one.apps_setting)
+                + ", of which the first application is used.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def speaking(names: Sequence[str], modes: Sequence[str], url: str, apps: str, mixed: bool = False) -> list[Speaking]:
+    """What `--dialect` and `--mode` name, of those whose events go to many subscribers. `mixed`: all modes at once.
+
+    Raises:
+      BadParameter: no dialect has one of the modes, or a farm that runs needs `--apps`.
+    """
+    found: list[Speaking] = []
+    for name in names:
+        one = FAN_OUTS[name]
+        if url and one.apps_setting and not apps:
+            raise click.BadParameter(
+                "a farm that runs has applications of its own: name their file", param_hint="--apps"
+            )
+        if mixed or not one.modes:
+            found.append(Speaking(one, one.modes, apps if url else ""))
+            continue
+        wanted = one.modes if ALL in modes else tuple(mode for mode in one.modes if mode in modes) or one.modes[:1]
+        found += [Speaking(one, (mode,), apps if url else "") for mode in wanted]
+    unknown = [mode for mode in modes if mode != ALL and not any(mode in FAN_OUTS[name].modes for name in names)]
+    if unknown:
+        raise click.BadParameter(
+            f"{' and '.join(names) or 'no dialect'}: there is no {unknown[0]}", param_hint="--mode"
+        )
+    return found
+
+
 def in_turn(
-    dialect: str, figures: tuple[Figure, ...], interrupt: Interrupt, run: Callable[[Dialect], dict[str, Any]]
+    spoken: Sequence[Spoken],
+    figures: tuple[Figure, ...],
+    interrupt: Interrupt,
+    run: Callable[[Spoken], dict[str, Any]],
+    several: bool,
 ) -> dict[str, Any]:
-    """Run in the dialect that `--dialect` names; or in all of them, and then compare these figures."""
-    if dialect != ALL:
-        return run(DIALECTS[dialect])
+    """Run in what is spoken; where `several` were asked for, in each of them, and then compare these figures."""
+    if not several:
+        return run(spoken[0])
     parts: list[dict[str, Any]] = []
-    for one in chosen(dialect):
+    for one in spoken:
         if not parts or not interrupt.requested:
             parts.append(run(one))
     return {"parts": parts, "ratios": ratios(parts, figures)}

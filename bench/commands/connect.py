@@ -7,26 +7,27 @@ import click
 
 from bench.commands.common import (
     channels_option,
-    chosen,
-    dialect_option,
     endpoints_every,
     farm_options,
     in_turn,
     load_options,
     perform,
     source_option,
+    speaking,
+    subscribers_options,
     target_of,
 )
 from bench.commands.numbers import Number
-from bench.figures.dialects import CONNECT_FIGURES, parts_of
+from bench.figures.dialects import ALL, CONNECT_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.dialect import Dialect
-from bench.load.protocols import DIALECTS, REFERENCE
+from bench.load.protocols import DIALECTS, FAN_OUTS, REFERENCE
 from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.load import Load
+from bench.runs.speaking import Speaking
 
 PUSH_SECONDS: Final = 600.0
 """Pushes that are not sent by then are not, and the run has failed."""
@@ -34,7 +35,18 @@ PUSH_SECONDS: Final = 600.0
 
 @click.command()
 @load_options(10_000)
-@dialect_option
+@click.option(
+    "--dialect",
+    "dialects",
+    type=click.Choice([*DIALECTS, *FAN_OUTS, ALL]),
+    multiple=True,
+    default=(REFERENCE.name,),
+    show_default=True,
+    help="What devices speak; repeatable. Several, or `all` whose pushes go to single devices: one after the other, "
+    "each with a fresh farm unless --url names one, and how they compare with the first. Devices of the others "
+    "subscribe to one channel, the same for all.",
+)
+@subscribers_options
 @click.option(
     "--bare",
     is_flag=True,
@@ -89,7 +101,9 @@ PUSH_SECONDS: Final = 600.0
 def connect(
     *,
     devices: int,
-    dialect: str,
+    dialects: tuple[str, ...],
+    modes: tuple[str, ...],
+    apps: str,
     processes: int,
     timeout: float,
     bare: bool,
@@ -118,10 +132,19 @@ def connect(
     farm bench connect --dialect all --devices 15000
     farm bench connect --url ws://127.0.0.1:8080/ --admin http://127.0.0.1:8082
     """
+    names = [one for name in dialects for one in (DIALECTS if name == ALL else (name,))]
+    channelled = [name for name in names if name not in DIALECTS]
     if bare and pushes:
         raise click.UsageError("--push needs devices with channels, and --bare ones have none")
-    if bare and dialect != REFERENCE.name:
+    if bare and names != [REFERENCE.name]:
         raise click.UsageError("--bare devices send nothing, so they have no --dialect")
+    if channelled and (pushes or channels != 1):
+        raise click.UsageError(f"--push and --channels: not with {channelled[0]}, whose events go to channels (fanout)")
+    subscribing = speaking(channelled, modes, farm["url"], apps)
+    spoken: list[Dialect | Speaking] = []
+    for name in names:
+        mine = [one for one in subscribing if one.fan_out.name == name]
+        spoken += mine or [DIALECTS[name]]
     load = Load(
         devices,
         bare,
@@ -136,22 +159,23 @@ def connect(
     plan = PushPlan(seconds=PUSH_SECONDS, rate=push_rate, count=pushes)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        def one(spoken: Dialect) -> dict[str, Any]:
-            mine, how = pushing.speaking(spoken, load, plan)
+        def one(what: Dialect | Speaking) -> dict[str, Any]:
+            mine, how = (load, plan) if isinstance(what, Speaking) else pushing.speaking(what, load, plan)
             return connecting.run(
                 target_of(farm, devices),
                 mine,
                 hold=hold,
-                baseline=baseline and spoken is chosen(dialect)[0],  # of several, once is enough
+                baseline=baseline and what is spoken[0],  # of several, once is enough
                 interrupt=interrupt,
                 progress=progress,
                 plan=how if pushes else None,
+                subscribing=what if isinstance(what, Speaking) else None,
             )
 
-        return in_turn(dialect, CONNECT_FIGURES, interrupt, one)
+        return in_turn(spoken, CONNECT_FIGURES, interrupt, one, len(spoken) > 1 or ALL in dialects)
 
-    options: dict[str, Any] = {"devices": devices, "dialect": dialect, "bare": bare, "rate": rate, "hold": hold}
-    options |= {"processes": processes}
+    options: dict[str, Any] = {"devices": devices, "dialect": " ".join(dialects), "mode": " ".join(modes)}
+    options |= {"bare": bare, "rate": rate, "hold": hold, "processes": processes}
     options |= {"ping": ping, "push": pushes, "push_rate": push_rate, "channels": channels, "sources": len(sources)}
     body = perform("connect", options | farm, run)
     good = all(_as_it_should_be(part["connect"], devices, pushes) for part in parts_of(body))

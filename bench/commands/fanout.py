@@ -9,18 +9,23 @@ import click
 from bench.commands.common import (
     connections_option,
     farm_options,
+    in_turn,
     perform,
     source_option,
+    speaking,
+    subscribers_options,
     target_of,
 )
 from bench.commands.numbers import Number
 from bench.commands.push import MOST_PAYLOAD_BYTES
+from bench.figures.dialects import FANOUT_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.protocols import FAN_OUTS
 from bench.progress import Progress
 from bench.runs import fanout as fanning
 from bench.runs.deliveries import clean
 from bench.runs.load import Load
+from bench.runs.speaking import Speaking
 
 
 @click.command()
@@ -85,19 +90,17 @@ from bench.runs.load import Load
     help="With --url: where its app servers post.",
 )
 @click.option(
-    "--apps",
-    default="",
-    metavar="FILE",
-    help=f"With --url: the farm's own {' or '.join(one.apps_setting for one in FAN_OUTS.values())}, of which the first "
-    "application is used.",
-)
-@click.option(
     "--dialect",
+    "dialects",
     type=click.Choice(list(FAN_OUTS)),
-    default=next(iter(FAN_OUTS), None),
+    multiple=True,
+    default=list(FAN_OUTS)[:1],
     show_default=True,
-    help="What subscribers and app servers speak.",
+    help="What subscribers and app servers speak; repeatable. Several, or several modes: one after the other, each "
+    "with a fresh farm unless --url names one, and how they compare with the first.",
 )
+@subscribers_options
+@click.option("--mixed", is_flag=True, help="Subscribers in all modes of the dialect at once, in the same channels.")
 @farm_options
 def fanout(
     *,
@@ -114,8 +117,10 @@ def fanout(
     timeout: float,
     sources: tuple[str, ...],
     router: str,
+    dialects: tuple[str, ...],
+    modes: tuple[str, ...],
     apps: str,
-    dialect: str,
+    mixed: bool,
     **farm: Any,
 ) -> None:
     """Send events to channels with many subscribers and count what arrives at each of them.
@@ -133,29 +138,32 @@ def fanout(
     farm bench fanout --subscribers 15000 --channels 1500 --seconds 20
     farm bench fanout --url ws://127.0.0.1:8080/ --apps apps.json --json fanout.json
     """
-    if dialect not in FAN_OUTS:
+    if not dialects:
         raise click.UsageError("there is no dialect whose events go to many subscribers")
     if channels > subscribers:
         raise click.BadParameter("a channel without a subscriber gets nothing", param_hint="--channels")
     if not flat_out and not rate:
         raise click.BadParameter("nothing to do without --rate", param_hint="--no-flat-out")
-    if farm["url"] and not apps:
-        raise click.BadParameter("a farm that runs has applications of its own: name their file", param_hint="--apps")
+    if mixed and modes:
+        raise click.UsageError("--mixed has all modes, and --mode only one at a time")
+    spoken = speaking(dialects, modes, farm["url"], apps, mixed)
     load = Load(subscribers, processes=processes, timeout=timeout, sources=sources, payload=payload)
     plan = fanning.Plan(channels, flat_out, rate, seconds, in_flight, connections, payload, grace)
     if farm["url"]:
         plan = replace(plan, router=router)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        target = target_of(farm, subscribers)
-        named = apps if farm["url"] else ""
-        return fanning.run(target, load, plan, FAN_OUTS[dialect], named, interrupt=interrupt, progress=progress)
+        def one(what: Speaking) -> dict[str, Any]:
+            return fanning.run(target_of(farm, subscribers), load, plan, what, interrupt=interrupt, progress=progress)
 
-    options: dict[str, Any] = {"subscribers": subscribers, "channels": channels, "payload": payload, "dialect": dialect}
+        return in_turn(spoken, FANOUT_FIGURES, interrupt, one, len(spoken) > 1)
+
+    options: dict[str, Any] = {"subscribers": subscribers, "channels": channels, "payload": payload}
+    options |= {"dialect": " ".join(dialects), "mode": "mixed" if mixed else " ".join(modes)}
     options |= {"seconds": seconds, "rate": rate, "flat_out": flat_out, "in_flight": in_flight}
     options |= {"connections": connections, "grace": grace, "processes": processes, "sources": len(sources)}
     body = perform("fanout", options | farm, run)
-    sys.exit(body["interrupted"] or not _as_it_should_be(body))
+    sys.exit(body["interrupted"] or not all(map(_as_it_should_be, parts_of(body))))
 
 
 def _as_it_should_be(body: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from bench.commands.common import (
     target_of,
 )
 from bench.commands.numbers import Number
-from bench.figures.dialects import PUSH_FIGURES, parts_of
+from bench.figures.dialects import ALL, PUSH_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.dialect import Dialect
 from bench.load.protocols import DIALECTS
@@ -141,7 +141,7 @@ def push(
             mine, how = pushing.speaking(spoken, load, plan, payload)
             return pushing.run(target_of(farm, devices), mine, how, interrupt=interrupt, progress=progress)
 
-        return in_turn(dialect, PUSH_FIGURES, interrupt, speak)
+        return in_turn(chosen(dialect), PUSH_FIGURES, interrupt, speak, dialect == ALL)
 
     options: dict[str, Any] = {"devices": devices, "dialect": dialect, "processes": processes}
     options |= {"connections": connections}

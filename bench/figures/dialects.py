@@ -3,16 +3,27 @@
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from bench.load.dialect import Dialect
-from bench.load.protocols import DIALECTS, REFERENCE
+from bench.load.dialect import Dialect, FanOut
+from bench.load.protocols import DIALECTS, FAN_OUTS, REFERENCE
 
 ALL: Final = "all"
 """One dialect after the other, with the same load."""
 
 
-def dialect_of(part: dict[str, Any]) -> Dialect:
+def dialect_of(part: dict[str, Any]) -> Dialect | FanOut:
     """What was spoken in a run; older results do not have it."""
-    return DIALECTS.get(part.get("dialect", ""), REFERENCE)
+    name = part.get("dialect", "")
+    return DIALECTS.get(name) or FAN_OUTS.get(name) or REFERENCE
+
+
+def key_of(part: dict[str, Any]) -> str:
+    """What a run is called where several are compared: its dialect, and how subscribers were connected."""
+    return " ".join(filter(None, (part["dialect"], part.get("mode"))))
+
+
+def title_of(part: dict[str, Any]) -> str:
+    """The same for a reader."""
+    return ", ".join(filter(None, (dialect_of(part).title, part.get("mode"))))
 
 
 def parts_of(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -21,8 +32,8 @@ def parts_of(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class Figure(NamedTuple):
-    """A figure of a run that is worth a comparison. `path`: where it stands in the result; `unit`: ms, bytes, CPU (in
-    seconds for a thousand), or none."""
+    """A figure of a run that is worth a comparison. `path`: where it stands in the result; `unit`: ms, s, bytes, CPU
+    (in seconds for a thousand), CPU a million (in seconds for that), or none."""
 
     key: str
     label: str
@@ -68,6 +79,29 @@ CONNECT_FIGURES: Final = (
         for group in ("router", "workers")
     ),
 )
+FANOUT_FIGURES: Final = (
+    Figure("deliveries_a_second", "deliveries/s", ("runs", 0, "deliveries_a_second")),
+    Figure("to_last_p50", "POST to the last, p50", ("runs", 0, "to_last_ms", "p50"), "ms"),
+    Figure("to_last_p99", "POST to the last, p99", ("runs", 0, "to_last_ms", "p99"), "ms"),
+    Figure(
+        "server_cpu_a_delivery", "CPU of the farm a delivery", ("runs", 0, "cpu_a_million", "server"), "CPU a million"
+    ),
+    Figure("load_cpu_a_delivery", "CPU of the load a delivery", ("runs", 0, "cpu_a_million", "load"), "CPU a million"),
+    Figure(
+        "workers_memory_a_subscriber",
+        "user memory of the workers a subscriber",
+        ("memory_a_subscriber", "workers"),
+        "bytes",
+    ),
+)
+REPLAY_FIGURES: Final = (
+    Figure("seconds", "until all have everything, s", ("rounds", 0, "seconds"), "s"),
+    Figure("back_p99", "until one is back, p99", ("rounds", 0, "back_ms", "p99"), "ms"),
+    Figure("deliveries_a_second", "deliveries/s", ("rounds", 0, "deliveries_a_second")),
+    Figure(
+        "server_cpu_a_delivery", "CPU of the farm a delivery", ("rounds", 0, "cpu_a_million", "server"), "CPU a million"
+    ),
+)
 
 
 def figure_in(part: dict[str, Any], figure: Figure) -> float | None:
@@ -82,12 +116,12 @@ def figure_in(part: dict[str, Any], figure: Figure) -> float | None:
 
 
 def ratios(parts: list[dict[str, Any]], figures: Iterable[Figure]) -> dict[str, dict[str, float | None]]:
-    """By the name of each further dialect: each of its figures over that of the first; None where one of them is
+    """By the name of each further run (`key_of`): each of its figures over that of the first; None where one of them is
     missing or not above 0. On a machine that others disturb only the ratios can be believed."""
     first, *others = parts
     found: dict[str, dict[str, float | None]] = {}
     for part in others:
-        found[part["dialect"]] = row = {}
+        found[key_of(part)] = row = {}
         for figure in figures:
             mine, base = figure_in(part, figure), figure_in(first, figure)
             row[figure.key] = mine / base if mine and base and mine > 0 and base > 0 else None
@@ -95,6 +129,7 @@ def ratios(parts: list[dict[str, Any]], figures: Iterable[Figure]) -> dict[str, 
 
 
 def relations(body: dict[str, Any], key: str) -> list[tuple[str, float]]:
-    """The title of each further dialect, and the ratio of a figure to that of the first, where it is known."""
-    found = ((dialect_of({"dialect": name}).title, row.get(key)) for name, row in body["ratios"].items())
+    """The title of each further run, and the ratio of a figure to that of the first, where it is known."""
+    titles = {key_of(part): title_of(part) for part in body["parts"]}
+    found = ((titles[name], row.get(key)) for name, row in body["ratios"].items())
     return [(title, ratio) for title, ratio in found if ratio is not None]

@@ -3,7 +3,7 @@ of `bench.load.protocols`; nothing else in the bench names one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,27 +54,37 @@ class Events(NamedTuple):
 
     arguments: dict[str, Any]
     path: str
-    authorization: str
+    authorization: str = ""
 
 
 class FanOut(ABC):
-    """How a dialect sends one event to many subscribers. `name`: also that of the subscribers' protocol.
-    `most_payload`: the setting that limits an event. `apps_setting`: of the file that `--apps` names."""
+    """How a dialect sends one event to many subscribers. `name`: also that of the subscribers' protocol. `set_up`: what
+    a subscriber does until it is set up, for a reader. `most_payload`: the setting that limits an event.
+    `apps_setting`: of the file that `--apps` names; empty: there is none. `modes`: in how many ways a subscriber can be
+    connected, the usual one first, if there are several: the protocol's argument `mode`. `ports`: for the modes that
+    have a port of their own, the setting that has it. `replays`: subscribers go on from the last event that they have
+    (`Protocol.resume`). `reference`: what is spoken if nothing else is asked for."""
 
     name: str
     title: str
     wire: str
+    set_up: str
     most_payload: str
-    apps_setting: str
+    apps_setting: str = ""
+    modes: tuple[str, ...] = ()
+    ports: Mapping[str, str] = {}
+    replays: bool = False
+    reference: bool = False
 
     @abstractmethod
-    def settings(self, folder: Path) -> tuple[str, ...]:
-        """What a farm that is started for the run is set to; files that it needs are written to the folder."""
+    def settings(self, folder: Path, stored: int = 0) -> tuple[str, ...]:
+        """What a farm that is started for the run is set to, which keeps so many events of each channel if `stored` is
+        not 0; files that it needs are written to the folder."""
 
     @abstractmethod
     def events(self, prefix: str, apps: str = "") -> Events:
         """To channels whose names begin with this prefix. `apps`: the file of a farm that runs; empty: the farm was
-        started with `settings`.
+        started with `settings`, or needs none.
 
         Raises:
           ValueError: the file has nothing that can be used; the text says why.

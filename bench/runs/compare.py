@@ -24,6 +24,7 @@ from bench.runs.compare_figures import fanout_figures, figures, ratios
 from bench.runs.contestants import Contestant, find_all
 from bench.runs.load import Load, most_a_process, processes_for
 from bench.runs.load_processes import LoadProcesses
+from bench.runs.speaking import Speaking
 from bench.runs.subscribers import Subscribers
 from bench.runs.virtual_users import VirtualUsers
 
@@ -114,10 +115,14 @@ def _round(
         server: Farm
         if contestant.peer is None:
             fan_out = next(iter(FAN_OUTS.values()), None) if plan.subscribers else None
-            settings = (*plan.settings, *(fanout.settings_for(fan_out, stack) if fan_out is not None else ()))
+            spoken = Speaking(fan_out, fan_out.modes[:1]) if fan_out is not None else None
+            settings = plan.settings
+            if spoken is not None:
+                spoken, more = spoken.settings(stack)
+                settings = (*more, *settings)
             server = stack.enter_context(farm_process.started(tools.workers, contestant.store, interrupt, settings))
-            if fan_out is not None:
-                subscribers, events = fanout.speaking(fan_out, subscribers, events)
+            if spoken is not None:
+                subscribers, events = fanout.speaking(spoken, subscribers, events)
                 events = replace(events, router=server.router)
         else:
             peer = contestant.peer

@@ -19,6 +19,7 @@ from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
+from bench.runs.speaking import Speaking
 from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 
@@ -38,18 +39,27 @@ def run(
     interrupt: Interrupt,
     progress: Progress,
     plan: PushPlan | None = None,
+    subscribing: Speaking | None = None,
 ) -> dict[str, Any]:
     """The whole of a run; returns the fields of its JSON. With a plan, pushes by it once the devices were held.
+    `subscribing`: all devices subscribe to one channel, and this says how.
 
     Raises:
       BenchError: the farm, or a load process, is not there, or no connection can come from one of the sources.
     """
     result: dict[str, Any] = {} if load.bare else {"dialect": load.protocol}
+    if subscribing is not None:
+        result = {**subscribing.fields}
     if plan is not None:
         load = replace(load, payload=plan.payload)
     memory = machine_memory.read()  # before any process of the run: their base memory is part of what devices cost
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
+        if subscribing is not None:
+            if not target.url:
+                subscribing, settings = subscribing.settings(stack)
+                target = replace(target, settings=(*settings, *target.settings))
+            load, _ = subscribing.subscribers(replace(load, shared=1))
         farm = target.open(stack, interrupt)
         try:
             check_sources(load.sources, farm.address)
@@ -81,6 +91,8 @@ def _measure(
         protocol=load.protocol,
         arguments=load.arguments,
         sources=load.sources,
+        shared=load.shared,
+        ways=load.ways,
     )
     warm_up = VirtualUsers.of(processes, few, farm)
     warm_up.bring_up(progress, "warming up")

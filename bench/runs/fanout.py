@@ -1,11 +1,9 @@
 """`farm bench fanout`: events to channels with many subscribers, counted at every one of them."""
 
-import tempfile
 import time
 from array import array
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,11 +11,10 @@ from bench.errors import BenchError
 from bench.farm_process import Farm
 from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
-from bench.load.dialect import FanOut
 from bench.load.samples import ACCEPTED
 from bench.load.shared_counts import SharedCounts
 from bench.load.sockets import resolve
-from bench.machine import leftovers, procfs
+from bench.machine import procfs
 from bench.machine.usage import Meter
 from bench.progress import Progress
 from bench.runs.app_servers import START_SECONDS, wait_for_pushers
@@ -25,6 +22,7 @@ from bench.runs.collected import Setup
 from bench.runs.deliveries import cpu_a_million, deliveries_of
 from bench.runs.load import Load, processes_for
 from bench.runs.load_processes import Child, LoadProcesses
+from bench.runs.speaking import Speaking
 from bench.runs.subscribers import Subscribers
 from bench.target import Target
 
@@ -57,44 +55,34 @@ class Plan:
     path: str = ""
 
 
-def speaking(fan_out: FanOut, load: Load, plan: Plan, apps: str = "") -> tuple[Load, Plan]:
-    """The same load in a dialect, with the plan's channels and payload. `apps`: the applications of a farm that runs.
+def speaking(spoken: Speaking, load: Load, plan: Plan) -> tuple[Load, Plan]:
+    """The same load in a dialect, with the plan's channels and payload.
 
     Raises:
-      BenchError: that file has none.
+      BenchError: the file of applications has none.
     """
-    prefix = f"fanout-{time.time_ns():x}-"  # of this run alone: a farm that runs may have other subscribers
-    try:
-        events = fan_out.events(prefix, apps)
-    except ValueError as error:
-        raise BenchError(f"--apps {error}") from None
-    load = replace(load, protocol=fan_out.name, arguments=events.arguments, shared=plan.channels, payload=plan.payload)
-    return load, replace(plan, wire=fan_out.wire, authorization=events.authorization, path=events.path)
-
-
-def settings_for(fan_out: FanOut, stack: ExitStack) -> tuple[str, ...]:
-    """The settings of a farm that is started for events, whose files are there as long as the stack is open."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=leftovers.name("apps-")))
-    return fan_out.settings(Path(folder))
+    load, events = spoken.subscribers(replace(load, shared=plan.channels, payload=plan.payload))
+    return load, replace(plan, wire=spoken.fan_out.wire, authorization=events.authorization, path=events.path)
 
 
 def run(
-    target: Target, load: Load, plan: Plan, fan_out: FanOut, apps: str, *, interrupt: Interrupt, progress: Progress
+    target: Target, load: Load, plan: Plan, spoken: Speaking, *, interrupt: Interrupt, progress: Progress
 ) -> dict[str, Any]:
     """The whole of a run; returns the fields of its JSON.
 
     Raises:
       BenchError: the farm, or a load process, is not there, or no subscriber could be set up.
     """
-    result: dict[str, Any] = {"payload": plan.payload, "channels": plan.channels}
+    result: dict[str, Any] = {**spoken.fields, "payload": plan.payload, "channels": plan.channels}
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         if not target.url:
-            target = replace(target, settings=(*target.settings, *settings_for(fan_out, stack)))
+            spoken, settings = spoken.settings(stack)
+            target = replace(target, settings=(*settings, *target.settings))
         farm = target.open(stack, interrupt)
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
-        load, plan = speaking(fan_out, load, plan, apps)
+        load, plan = speaking(spoken, load, plan)
         plan = replace(plan, router=plan.router or farm.router)
         counts = stack.enter_context(SharedCounts(processes_for(load)))
         subscribers = Subscribers.listening(processes, load, farm, counts)
@@ -130,7 +118,7 @@ def measure(
       BenchError: events can't be posted to that address, or a load process ended.
     """
     processes = subscribers.processes
-    publisher = _start_publisher(subscribers, plan)
+    publisher = start_publisher(subscribers, plan)
     runs = []
     for rate in (*((0.0,) if plan.flat_out else ()), *((plan.rate,) if plan.rate else ())):
         if not processes.interrupt.requested:
@@ -139,8 +127,8 @@ def measure(
     return runs
 
 
-def _start_publisher(subscribers: Subscribers, plan: Plan) -> Child:
-    """Start the app servers."""
+def start_publisher(subscribers: Subscribers, plan: Plan, evenly: bool = False) -> Child:
+    """Start the app servers. `evenly`: each channel gets an event before one gets the next; otherwise random ones."""
     parts = urlsplit(plan.router)
     try:
         address = resolve(parts.hostname or "", parts.port or 80)
@@ -162,6 +150,7 @@ def _start_publisher(subscribers: Subscribers, plan: Plan) -> Child:
         authorization=plan.authorization,
         counts=subscribers.counts.path,
         window=plan.in_flight * sum(listening),
+        evenly=evenly,
     )
     subscribers.processes.gather([publisher], "up")
     return publisher
@@ -187,7 +176,7 @@ def _run(
     outcome = wait_for_pushers(processes, [publisher], progress)
     accepted = zip(outcome.pushes.channels, outcome.pushes.statuses, strict=True)
     expected = sum(listening[channel] for channel, status in accepted if status in ACCEPTED)
-    _wait_for_arrivals(subscribers, before, expected, plan.grace, progress)
+    wait_for_arrivals(subscribers, before, expected, plan.grace, progress)
     usage = meter.stop(procfs.cores())
     tally = subscribers.tally()
     held = subscribers.collect()
@@ -220,7 +209,7 @@ def _run(
     }
 
 
-def _wait_for_arrivals(subscribers: Subscribers, before: int, expected: int, grace: float, progress: Progress) -> None:
+def wait_for_arrivals(subscribers: Subscribers, before: int, expected: int, grace: float, progress: Progress) -> None:
     """Until all is there that was accepted, or nothing has come for the time of grace."""
     progress.step("waiting for the last to arrive", expected)
     last, since = -1, time.monotonic()

@@ -4,7 +4,7 @@ import math
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bench.errors import BenchError
 from bench.load.protocols import REFERENCE
@@ -12,6 +12,14 @@ from bench.load.reconnect import Backoff
 
 DEVICES_A_PROCESS: Final = 18_000
 SPARE_DESCRIPTORS: Final = 200
+
+
+class Way(NamedTuple):
+    """How the devices of a load process are connected. `arguments`: of their protocol; `port`: that they connect to, 0:
+    that of all devices."""
+
+    arguments: Mapping[str, Any]
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +30,8 @@ class Load:
     numbers from device * channels; or, with `shared`, only the one channel device % shared. `ping`: s between two pings
     of a device; 0: none. `payload`: bytes of data in every push that devices check; 0: they don't look. `backoff`:
     devices that lose their connection come back; None: they don't. `sources`: addresses that they connect from in turn,
-    see `bench.load.sockets`."""
+    see `bench.load.sockets`. `ways`: of the load processes, in turn, in the place of `arguments`; there are as many
+    processes at least."""
 
     devices: int
     bare: bool = False
@@ -39,6 +48,7 @@ class Load:
     backoff: Backoff | None = None
     sources: tuple[str, ...] = ()
     shared: int = 0
+    ways: tuple[Way, ...] = ()
 
 
 def most_a_process() -> int:
@@ -56,4 +66,4 @@ def processes_for(load: Load) -> int:
     needed = math.ceil(load.devices / most)
     if load.processes and load.processes < needed:
         raise BenchError(f"{load.devices} devices need {needed} load processes of at most {most} sockets each")
-    return min(load.processes or needed, load.devices)
+    return min(max(load.processes or needed, len(load.ways)), load.devices)

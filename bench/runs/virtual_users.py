@@ -15,7 +15,7 @@ from bench.load.reconnect import Backoff
 from bench.load.sockets import Address
 from bench.progress import Progress
 from bench.runs.collected import Held, Setup
-from bench.runs.load import Load, most_a_process, processes_for
+from bench.runs.load import Load, Way, most_a_process, processes_for
 from bench.runs.load_processes import Child, LoadProcesses
 
 OPENING_A_PROCESS: Final = 256
@@ -52,6 +52,7 @@ class VirtualUsers:
         self.processes = processes
         self.load = load
         self._listeners = listeners
+        self._address = address
         self.children: list[Child] = []
         self.gone: set[int] = set()  # devices that lost their connection, as far as reported, and do not come back
         self.devices = load.devices
@@ -59,20 +60,19 @@ class VirtualUsers:
         self._sizes: dict[int, int] = {}  # devices by the process's pid
         self._new: dict[int, int] = {}  # those of them that have not been sent `go` yet
         protocol = "bare" if load.bare else load.protocol
+        scenario = Scenario(host, path, load.channels, load.payload, shared=load.shared)
+        self._ways = load.ways or (Way(load.arguments),)
         try:
-            protocol_of(
-                protocol, Scenario(host, path, load.channels, load.payload, shared=load.shared), dict(load.arguments)
-            )
+            for way in self._ways:
+                protocol_of(protocol, scenario, dict(way.arguments))
         except ValueError as error:
             raise BenchError(str(error)) from None
         self._order: dict[str, Any] = {
-            "address": address,
             "host": host,
             "path": path,
             "timeout": load.timeout,
             "endpoints_every": load.endpoints_every,
             "protocol": protocol,
-            "arguments": dict(load.arguments),
             "channels": load.channels,
             "shared": load.shared,
             "ping": load.ping,
@@ -95,7 +95,10 @@ class VirtualUsers:
         started: list[Child] = []
         for size in sizes:
             name = "a load process of devices"
-            more = self._more(len(self.children) + len(started))
+            number = len(self.children) + len(started)
+            way = self._ways[number % len(self._ways)]
+            address = self._address._replace(port=way.port or self._address.port)
+            more = {"address": address, "arguments": dict(way.arguments), **self._more(number)}
             child = self.processes.start(self.kind, name, first=self._next, devices=size, **self._order, **more)
             self._next += size
             self._sizes[child.pid] = self._new[child.pid] = size

@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from bench.figures.dialects import CONNECT_FIGURES, dialect_of, parts_of, relations
+from bench.figures.dialects import CONNECT_FIGURES, dialect_of, parts_of, relations, title_of
 from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, size
+from bench.load.dialect import FanOut
 from bench.views import push as pushes
 from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 
@@ -37,10 +38,10 @@ def headline(body: dict[str, Any]) -> str:
     """What was held, and what one costs in the farm's processes."""
     if "parts" not in body:
         return _headline(body)
-    first = dialect_of(body["parts"][0]).title
+    first = title_of(body["parts"][0])
     others = relations(body, "workers_memory_a_device")
     told = [f"memory of the workers a device, {title} : {first}: {ratio:.2f}" for title, ratio in others]
-    return "; ".join([*told, *(f"{dialect_of(part).title}: {_headline(part)}" for part in body["parts"])])
+    return "; ".join([*told, *(f"{title_of(part)}: {_headline(part)}" for part in body["parts"])])
 
 
 def _headline(body: dict[str, Any]) -> str:
@@ -58,16 +59,14 @@ def _headline(body: dict[str, Any]) -> str:
 
 
 def _main(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | None) -> Table:
-    options, setup = body["options"], ours["setup"]
+    setup = ours["setup"]
     table = Table(f"Connecting devices{spoken(body)}", ["farm", *(("trio-websocket",) if base else ())])
 
     def row(name: str, mine: str, other: str = "") -> None:
         table.row(name, mine, *((other or "",) if base else ()))
 
     theirs = base["setup"] if base else {}
-    channels = options.get("channels", 1)
-    register = "register" if channels == 1 else f"register x {channels}"
-    row("what is set up", "upgrade" if options["bare"] else f"upgrade, hello, {register}", "upgrade")
+    row("what is set up", _set_up(body), "upgrade")
     row("devices ready", ready(setup), ready(theirs) if base else "")
     row("set-ups/s, overall", number(setup["rate"]), number(theirs.get("rate")))
     row("set-ups/s, middle half", number(setup["rate_steady"]), number(theirs.get("rate_steady")))
@@ -97,6 +96,17 @@ def _main(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | Non
     if machine:
         table.notes.append(f"Memory of the machine: {machine['note']}.")
     return table
+
+
+def _set_up(body: dict[str, Any]) -> str:
+    """What a device does until it is set up."""
+    options, dialect = body["options"], dialect_of(body)
+    if options["bare"]:
+        return "upgrade"
+    if isinstance(dialect, FanOut):
+        return dialect.set_up
+    channels = options.get("channels", 1)
+    return "upgrade, hello, register" + (f" x {channels}" if channels > 1 else "")
 
 
 def spread(shards: dict[str, int]) -> str:
@@ -147,8 +157,7 @@ def _memory(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | N
 
 def _times(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
     chart = Chart("Time of one set-up", "bar", "percentile", "ms", log_y=True)
-    what = "upgrade" if body["options"]["bare"] else "upgrade, hello, register"
-    runs = [(f"farm{spoken(body)}: {what}", ours["setup"])]
+    runs = [(f"farm{spoken(body)}: {_set_up(body)}", ours["setup"])]
     if base:
         runs.append(("trio-websocket: upgrade", base["setup"]))
     for name, setup in runs:

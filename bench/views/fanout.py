@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
+from bench.figures.dialects import FANOUT_FIGURES, parts_of, relations, title_of
 from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number
-from bench.views.parts import added, kinds, ready
+from bench.views.parts import added, comparison, kinds, ready
 from bench.views.push import name_of
 
 POINTS: Final = ("p50", "p90", "p99", "max")
@@ -23,7 +24,15 @@ COUNTS: Final = (
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """What arrived and how fast, its CPU, and what failed."""
+    """How the dialects and modes compare, if there were several; for each what arrived and how fast, its CPU, and what
+    failed."""
+    found = comparison(body, FANOUT_FIGURES)
+    for part in parts_of(body):
+        found += _tables(part)
+    return found
+
+
+def _tables(body: dict[str, Any]) -> list[Table]:
     runs = body["runs"]
     found = [_arrivals(body, runs), _cpu(runs)] if runs else []
     if body["memory_a_subscriber"]:
@@ -40,7 +49,8 @@ def tables(body: dict[str, Any]) -> list[Table]:
 def _arrivals(body: dict[str, Any], runs: list[dict[str, Any]]) -> Table:
     channels = body["channels"]
     spread = "one channel" if channels == 1 else f"{channels:,} channels"
-    title = f"Events of {body['payload']:,} bytes to {ready(body['setup'])} subscribers of {spread}"
+    dialect = f" ({title_of(body)})" if "dialect" in body else ""
+    title = f"Events of {body['payload']:,} bytes to {ready(body['setup'])} subscribers of {spread}{dialect}"
     table = Table(title, [name_of(run) for run in runs])
     table.row("deliveries/s", *(number(run["deliveries_a_second"]) for run in runs))
     table.row("events/s", *(f"{run['events_a_second']:,.1f}" for run in runs))
@@ -85,6 +95,13 @@ def seconds(value: float | None) -> str:
 
 def headline(body: dict[str, Any]) -> str:
     """Rate, cost, latency and losses, of each run."""
+    if "parts" not in body:
+        return _headline(body)
+    told = [f"{title} at {ratio:.0%} of the rate" for title, ratio in relations(body, "deliveries_a_second")]
+    return "; ".join([*told, *(f"{title_of(part)}: {_headline(part)}" for part in body["parts"])])
+
+
+def _headline(body: dict[str, Any]) -> str:
     told = []
     for run in body["runs"]:
         cost = run["cpu_a_million"]
@@ -98,6 +115,10 @@ def headline(body: dict[str, Any]) -> str:
 
 def charts(body: dict[str, Any]) -> list[Chart]:
     """Latency to the last subscriber, and what each part spends on a delivery."""
+    return [chart for part in parts_of(body) for chart in _charts(part)]
+
+
+def _charts(body: dict[str, Any]) -> list[Chart]:
     latency = Chart("From the POST to the last subscriber's socket", "bar", "percentile", "ms", log_y=True)
     cost = Chart("CPU of a delivery", "bar", "", "microseconds of a core")
     for run in body["runs"]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bench.figures.dialects import Figure, dialect_of, figure_in
+from bench.figures.dialects import Figure, figure_in, title_of
 from bench.figures.tables import Table, kib, milliseconds, number
 
 
@@ -54,7 +54,7 @@ def spoken(part: dict[str, Any]) -> str:
     that do not have it."""
     if "dialect" not in part:
         return ""
-    told = [dialect_of(part).title]
+    told = [title_of(part)]
     if batch := part.get("batch"):
         told.append(f"{batch:,} in a request")
     if payload := part.get("payload"):
@@ -67,7 +67,7 @@ def comparison(body: dict[str, Any], figures: Iterable[Figure]) -> list[Table]:
     parts = body.get("parts", ())
     if len(parts) < 2:
         return []
-    first, *others = (dialect_of(part).title for part in parts)
+    first, *others = (title_of(part) for part in parts)
     table = Table(f"{', '.join(others)} : {first}", [first, *others, *(f"{title} : {first}" for title in others)])
     for figure in figures:
         cells = [_figure(figure_in(part, figure), figure.unit) for part in parts]
@@ -80,4 +80,8 @@ def comparison(body: dict[str, Any], figures: Iterable[Figure]) -> list[Table]:
 def _figure(value: float | None, unit: str) -> str:
     if unit == "CPU":  # seconds for a thousand
         return "-" if value is None else f"{value * 1000:.1f} us"
+    if unit == "CPU a million":
+        return "-" if value is None else f"{value:.2f} us"
+    if unit == "s":
+        return "-" if value is None else f"{value:.2f} s"
     return {"ms": milliseconds, "bytes": kib}.get(unit, number)(value)

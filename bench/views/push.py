@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from bench.figures.dialects import PUSH_FIGURES, dialect_of, parts_of, relations
+from bench.figures.dialects import PUSH_FIGURES, dialect_of, parts_of, relations, title_of
 from bench.figures.tables import Chart, Series, Table, milliseconds, number
+from bench.load.dialect import FanOut
 from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 
 POINTS: Final = ("p50", "p90", "p99", "p99.9", "max")
@@ -49,7 +50,8 @@ def _tables(body: dict[str, Any]) -> list[Table]:
     found = run_tables(f"Pushing to {ready(body['setup'])} devices{spoken(body)}", runs) if runs else []
     away = body.get("away")
     if away:
-        found.append(_away(away, "messages" if dialect_of(body).keeps_all else "channels"))
+        dialect = dialect_of(body)
+        found.append(_away(away, "messages" if isinstance(dialect, FanOut) or dialect.keeps_all else "channels"))
         found += kinds("Attempts to come back that failed", away["return_failures"])
     found += kinds("Devices that failed", body["setup"]["failures"])
     return [*found, cpu([(name_of(run), run["usage"]) for run in runs])] if runs else found
@@ -60,7 +62,7 @@ def headline(body: dict[str, Any]) -> str:
     if "parts" not in body:
         return headline_of(body["runs"][0]) if body["runs"] else "-"
     told = [f"{title} at {ratio:.0%} of the rate" for title, ratio in relations(body, "notifications_a_second")]
-    told += [f"{dialect_of(part).title}: {headline_of(part['runs'][0])}" for part in body["parts"] if part["runs"]]
+    told += [f"{title_of(part)}: {headline_of(part['runs'][0])}" for part in body["parts"] if part["runs"]]
     return "; ".join(told) or "-"
 
 

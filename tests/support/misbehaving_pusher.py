@@ -24,6 +24,7 @@ from bench.progress import Progress
 from bench.runs import fanout as fanning
 from bench.runs.fanout import Plan
 from bench.runs.load import Load
+from bench.runs.speaking import Speaking
 from bench.target import Target
 from support.misbehaving import FRAME_FAULTS, Misbehaving, Peer, Rules
 
@@ -232,8 +233,7 @@ def fan_out(
         Target(url=server.url, admin=""),
         Load(subscribers, timeout=timeout),
         replace(plan, **how),
-        FAN_OUTS["pusher"],
-        "",
+        Speaking(FAN_OUTS["pusher"]),
         interrupt=Interrupt(),
         progress=Progress(Console(file=io.StringIO())),
     )

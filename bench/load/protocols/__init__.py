@@ -24,6 +24,7 @@ WIRES: Final[dict[str, type[Wire]]] = {}
 DIALECTS: Final[dict[str, Dialect]] = {}
 """The reference first."""
 FAN_OUTS: Final[dict[str, FanOut]] = {}
+"""The same."""
 
 
 def protocol_of(name: str, scenario: Scenario, arguments: dict[str, Any]) -> Protocol:
@@ -42,6 +43,7 @@ def protocol_of(name: str, scenario: Scenario, arguments: dict[str, Any]) -> Pro
 
 def _find() -> None:
     dialects: list[Dialect] = []
+    fan_outs: list[FanOut] = []
     for name in sorted(info.name for info in pkgutil.iter_modules(__path__)):
         module = importlib.import_module(f"{__name__}.{name}")
         if hasattr(module, "PROTOCOL"):
@@ -50,9 +52,11 @@ def _find() -> None:
         if hasattr(module, "DIALECT"):
             dialects.append(module.DIALECT)
         if hasattr(module, "FAN_OUT"):
-            FAN_OUTS[name] = module.FAN_OUT
+            fan_outs.append(module.FAN_OUT)
     dialects.sort(key=lambda dialect: not dialect.reference)
     DIALECTS.update((dialect.name, dialect) for dialect in dialects)
+    fan_outs.sort(key=lambda fan_out: not fan_out.reference)
+    FAN_OUTS.update((fan_out.name, fan_out) for fan_out in fan_outs)
 
 
 _find()

@@ -176,10 +176,12 @@ class PusherFanOut(FanOut):
 
     name = wire = "pusher"
     title = "Pusher"
+    set_up = "upgrade, connection established, subscribe to one channel"
     most_payload = "pusher.max_data_bytes"
     apps_setting = "pusher.apps"
+    reference = True
 
-    def settings(self, folder: Path) -> tuple[str, ...]:
+    def settings(self, folder: Path, stored: int = 0) -> tuple[str, ...]:
         file = folder / "apps.json"
         ours = {"id": OURS.id, "name": "bench", "key": OURS.key, "secret": OURS.secret}
         file.write_text(json.dumps({"applications": [ours]}))
