@@ -225,11 +225,13 @@ class DeviceSockets:
             step = self.protocol.answered(self.first + number, stage - FIRST_STEP, payload, identity)
             if step is not None:
                 self._step(descriptor, step)
+                if step.again and self.stages[descriptor] == READY:
+                    self._message(descriptor, payload)
             return
         received = self.protocol.received(self.first + number, payload)
         if received is None:
             return
-        updates, reply, strays, pong = received
+        updates, reply, strays, pong, _ = received
         if updates:
             now = microseconds()
             for channel, version, data in updates:

@@ -37,21 +37,23 @@ _WATCH: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 class Event:
     """An event of a channel and where it stands in it. `frame`: what subscribers read, None while that is not known;
-    `count`: of those who have it; `first` and `last`: when the first and the last of them had."""
+    `count`: of those who have it; `first` and `last`: when the first and the last of them had; `position`: where a
+    subscriber goes on that has it, empty if it can't."""
 
-    __slots__ = ("channel", "count", "first", "frame", "last", "next", "version")
+    __slots__ = ("channel", "count", "first", "frame", "last", "next", "position", "version")
 
     def __init__(self, channel: int, version: int, now: int) -> None:
         self.channel = channel
         self.version = version
         self.frame: bytes | None = None
         self.next: Event = _NOTHING
+        self.position = b""
         self.count = 0
         self.first = self.last = now
 
 
 _NOTHING: Final[Event] = Event.__new__(Event)
-_NOTHING.frame, _NOTHING.next, _NOTHING.version = None, _NOTHING, 0
+_NOTHING.frame, _NOTHING.next, _NOTHING.version, _NOTHING.position = None, _NOTHING, 0, b""
 """What comes after the last event: no bytes are equal to its frame."""
 
 
@@ -66,12 +68,17 @@ class Subscribers(VirtualUsers):
         self.places: list[Event] = []  # the newest event of the subscriber, by its descriptor
         self.listening = array("I", bytes(4 * self.shared))
         self.now = self.arrived = 0
+        self.heads: list[Event] = []
+        self.left: dict[int, tuple[Event, bytes]] = {}
+        """Subscribers that come back: the event that each had last, and the position behind it."""
         self._begin()
 
     def _begin(self) -> None:
         """Forget what came, and which subscribers are gone."""
         self.since = microseconds()
-        self.heads = [Event(channel, 0, 0) for channel in range(self.shared)]
+        before, self.heads = self.heads, [Event(channel, 0, 0) for channel in range(self.shared)]
+        for old, new in zip(before, self.heads, strict=False):
+            new.position = old.position
         self.known: dict[int, Event] = {}
         self.gaps: dict[int, list[tuple[int, int]]] = {}
         self.late: set[tuple[int, Event]] = set()
@@ -81,6 +88,8 @@ class Subscribers(VirtualUsers):
         for number, descriptor in enumerate(self.descriptors):
             if descriptor != NOT_CONNECTED and self.stages[descriptor] == READY:
                 self.places[descriptor] = self.heads[self._channel_of(number)]
+        for number, (_, position) in self.left.items():
+            self.left[number] = self.heads[self._channel_of(number)], position
 
     def _channel_of(self, number: int) -> int:
         return self.protocol.scenario.channel_of(self.first + number)
@@ -96,6 +105,8 @@ class Subscribers(VirtualUsers):
         while not self.stopped:
             if self.going:
                 self._open_due()
+            if self.left:
+                self._open_returns()
             ready = poll(self._patience(), EVENTS)
             self.now = now = clock() // 1000
             others = 0
@@ -166,19 +177,27 @@ class Subscribers(VirtualUsers):
         if (more := len(self.stages) - len(self.places)) > 0:
             self.places.extend([_NOTHING] * more)
 
+    def _request(self, number: int) -> bytes:
+        if number in self.left:
+            return self.protocol.resume(self.first + number, self.left[number][1])
+        return super()._request(number)
+
     def _set_up(self, descriptor: int, number: int) -> None:
         super()._set_up(descriptor, number)
         channel = self._channel_of(number)
         self.listening[channel] += 1
-        self.places[descriptor] = self.heads[channel]
+        self.places[descriptor], _ = self.left.pop(number, (self.heads[channel], b""))
         self.epoll.modify(descriptor, _WATCH)
 
     def _drop(self, descriptor: int, why: str) -> None:
         if self.stages[descriptor] == READY:
-            channel = self._channel_of(self.numbers[descriptor])
+            number, place = self.numbers[descriptor], self.places[descriptor]
+            channel = self._channel_of(number)
+            if place.position and self.reconnects.backoff is not None:
+                self.left[number] = place, place.position
             self.listening[channel] -= 1
             self.gone_channels.append(channel)
-            self.gone_versions.append(self.places[descriptor].version)
+            self.gone_versions.append(place.version)
             self.places[descriptor] = _NOTHING
         super()._drop(descriptor, why)
 
@@ -213,7 +232,7 @@ class Subscribers(VirtualUsers):
         received = self.protocol.received(self.first + self.numbers[descriptor], payload)
         if received is None:
             return
-        updates, reply, strays, pong = received
+        updates, reply, strays, pong, position = received
         if reply:
             self.replies.append((descriptor, reply))
         self.seen.strays += strays
@@ -222,6 +241,12 @@ class Subscribers(VirtualUsers):
         alone = len(updates) == 1 and not reply and not strays
         for channel, version, data in updates:
             self._take(descriptor, channel, version, data, frame if alone else b"")
+        if (
+            updates
+            and position
+            and (event := self.known.get(updates[-1][1] << _CHANNEL_BITS | updates[-1][0])) is not None
+        ):
+            event.position = position
 
     def _take(self, descriptor: int, channel: int, version: int, data: int, frame: bytes) -> None:
         """An event came to a subscriber."""

@@ -35,24 +35,27 @@ class Scenario:
 
 class Step(NamedTuple):
     """A step of a device's set-up: what to send now, and what it then waits for (`DONE`: nothing more). `channel` and
-    `endpoint`: a push endpoint that it learnt. `identity`: what it presents when it comes back, 16 bytes."""
+    `endpoint`: a push endpoint that it learnt. `identity`: what it presents when it comes back, 16 bytes.
+    `again`: once it is set up, the same message is handed to `received`."""
 
     send: bytes
     step: int
     channel: int = 0
     endpoint: bytes = b""
     identity: bytes = b""
+    again: bool = False
 
 
 class Received(NamedTuple):
     """What a message to a device that is set up means: (channel number, version, DATA_... of `bench.load.samples`) of
-    each update, whole frames to answer with, updates for channels that are not this device's, and whether it answers
-    a ping."""
+    each update, whole frames to answer with, updates for channels that are not this device's, whether it answers a
+    ping, and the position behind the last update, see `Protocol.resume`."""
 
     updates: tuple[tuple[int, int, int], ...] = ()
     reply: bytes = b""
     strays: int = 0
     pong: bool = False
+    position: bytes = b""
 
 
 PONG: Final = Received(pong=True)
@@ -75,6 +78,10 @@ class Protocol:
     def request(self, device: int) -> bytes:
         """What a device says first: its upgrade request."""
         return frames.upgrade_request(self.scenario.host, self.scenario.path)
+
+    def resume(self, device: int, position: bytes) -> bytes:
+        """What a subscriber says first that was there before, and wants what came behind this position."""
+        raise NotImplementedError
 
     def opened(self, device: int, identity: bytes) -> Step:
         """Its request was accepted. `identity` is empty unless it was set up before."""
