@@ -8,6 +8,7 @@ from bench.commands.fanout import fanout
 from bench.commands.instances import instances
 from bench.commands.plan import plan
 from bench.commands.push import push
+from bench.commands.replay import replay
 from bench.commands.report import report
 from bench.commands.soak import soak
 from bench.commands.storm import storm
@@ -26,7 +27,7 @@ def main() -> None:
     """
 
 
-for command in (instances, connect, push, fanout, storm, soak, compare, plan, report):
+for command in (instances, connect, push, fanout, replay, storm, soak, compare, plan, report):
     main.add_command(command)
 
 
