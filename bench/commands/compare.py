@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,7 +18,11 @@ from bench.peers import PEERS
 from bench.peers.base import Tools
 from bench.progress import Progress
 from bench.runs import compare as comparing
+from bench.runs import compare_replays
 from bench.runs.compare_figures import clean
+
+MOST_REPLAYED: Final = 5_000
+"""That come back, if no option says how many."""
 
 
 @click.command()
@@ -44,6 +48,17 @@ from bench.runs.compare_figures import clean
     type=click.IntRange(0),
     default=None,
     help="Subscribers of one channel, to which events are sent, too; by default as many as devices, 0: no fan-out.",
+)
+@click.option(
+    "--replay",
+    "replayed",
+    type=click.IntRange(0),
+    default=None,
+    help="Subscribers that go, and come back to what was stored for them meanwhile, on servers that do that; by "
+    f"default as many as devices, {MOST_REPLAYED:,} at most, 0: none.",
+)
+@click.option(
+    "--messages", type=click.IntRange(1), default=20, show_default=True, help="Stored for each of them meanwhile."
 )
 @connections_option
 @click.option("--pushers", type=click.IntRange(1), default=1, show_default=True, help="Load processes of app servers.")
@@ -92,6 +107,8 @@ def compare(
     hold: float,
     seconds: float,
     subscribers: int | None,
+    replayed: int | None,
+    messages: int,
     connections: int,
     pushers: int,
     repeat: int,
@@ -107,7 +124,8 @@ def compare(
     Starts each server on this machine, alone: a farm with SQLite, a farm with its store in memory, and the peers that
     are installed (a row with how to install it for the others). Brings up devices, holds them in silence, pushes to
     random ones flat out, and sets all figures in relation to the farm with SQLite. Then, on those that can do that,
-    many subscribers of one channel, and events to all of them flat out.
+    many subscribers of one channel, and events to all of them flat out; and on those that store events, subscribers
+    that come back to what they missed.
 
     The peers are set up for this load as their manuals advise: no compression, nothing stored, no keepalive of their
     own. What a set-up and a push are differs, and stands in the tables.
@@ -121,6 +139,7 @@ def compare(
     if found is None:
         raise click.BadParameter(f"no program {python!r}", param_hint="--python")
     tools = Tools(os.path.abspath(found), node_modules, workers, devices)
+    replayed = min(devices, MOST_REPLAYED) if replayed is None else replayed
     named = tuple(dict.fromkeys(peers)) or tuple(PEERS)
     plan = comparing.Plan(
         named,
@@ -134,13 +153,14 @@ def compare(
         tools=tools,
         settings=settings,
         subscribers=devices if subscribers is None else subscribers,
+        replays=compare_replays.Plan(replayed, messages, connections, timeout, settings=settings),
     )
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         return comparing.run(plan, interrupt=interrupt, progress=progress)
 
     options: dict[str, Any] = {"peers": list(named), "devices": devices, "hold": hold, "seconds": seconds}
-    options |= {"subscribers": plan.subscribers}
+    options |= {"subscribers": plan.subscribers, "replay": replayed, "messages": messages}
     options |= {"connections": connections, "pushers": pushers, "repeat": repeat, "workers": workers}
     options |= {"timeout": timeout, "set": list(settings), "python": tools.python, "node_modules": node_modules}
     body = perform("compare", options | output, run)

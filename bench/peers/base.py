@@ -43,12 +43,14 @@ class NotInstalledError(Exception):
 @dataclass(frozen=True, slots=True)
 class Tools:
     """How peers are run. `python`: the interpreter that has the Python ones; `node_modules`: a folder that has `ws`, or
-    that has such a folder; `workers`: server processes of those that can have several; `devices`: how many come."""
+    that has such a folder; `workers`: server processes of those that can have several; `devices`: how many come;
+    `stored`: events that a channel keeps where events are stored."""
 
     python: str = sys.executable
     node_modules: str = ""
     workers: int = 1
     devices: int = 10_000
+    stored: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,18 @@ class Ports:
 
     device: int
     push: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storing:
+    """How a peer stores events, and replays them to subscribers that come back. `protocol` and `arguments`: of the
+    subscribers; `path`: what events are posted to, where `{channel}` stands for a channel's number; `title`: for a
+    reader."""
+
+    title: str
+    protocol: str
+    arguments: dict[str, Any]
+    path: str
 
 
 class Peer(ABC):
@@ -108,6 +122,10 @@ class Peer(ABC):
     def listening(self, ports: Ports) -> dict[str, Any]:
         """For the protocol of devices that share channels."""
         return {"path": "/sub/{channel}"}
+
+    def storing(self) -> Storing | None:
+        """How it stores and replays; None: it does not."""
+        return None
 
     def event_path(self) -> str:
         """What a push to a shared channel goes to; `{channel}` stands for its number."""

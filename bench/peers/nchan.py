@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
-from bench.peers.base import NotInstalledError, Peer, Ports, Tools, ask, program
+from bench.peers.base import NotInstalledError, Peer, Ports, Storing, Tools, ask, program
 
 MODULE: Final = "ngx_nchan_module.so"
 MODULE_FOLDERS: Final = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
@@ -52,6 +52,18 @@ http {{
             # nothing is kept once it was sent: its fastest way
             nchan_store_messages off;
         }}
+        location ~ ^/stored/(\\d+)$ {{
+            nchan_subscriber eventsource;
+            nchan_channel_id s$1;
+            nchan_subscriber_first_message newest;
+        }}
+        location ~ ^/store/(\\d+)$ {{
+            nchan_publisher;
+            nchan_channel_id s$1;
+            nchan_store_messages on;
+            nchan_message_buffer_length {stored};
+            nchan_message_timeout 1h;
+        }}
     }}
 }}
 """
@@ -91,12 +103,16 @@ class Nchan(Peer):
             # nginx closes idle ones of app servers once less than a sixteenth of the table is free
             connections=tools.devices * 8 // 7 + SPARE_CONNECTIONS,
             port=ports.device,
+            stored=tools.stored,
             # with one worker there is no one to share the port with
             reuseport=" reuseport" if tools.workers > 1 else "",
         )
         path = folder / "nginx.conf"
         path.write_text(text)
         return [program("nginx"), "-p", str(folder), "-e", str(folder / "log"), "-c", str(path)]
+
+    def storing(self) -> Storing:
+        return Storing("event stream", "eventsource", {"path": "/stored/{channel}"}, "/store/{channel}")
 
 
 def _module() -> str:

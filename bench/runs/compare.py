@@ -17,7 +17,7 @@ from bench.machine.usage import Meter
 from bench.peers.base import Peer, PeerServer, Tools
 from bench.peers.base import started as started_peer
 from bench.progress import Progress
-from bench.runs import fanout
+from bench.runs import compare_replays, fanout
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.compare_figures import fanout_figures, figures, ratios
@@ -42,9 +42,10 @@ POLL_SECONDS: Final = 0.05
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What every server gets. `devices`: connections held; `hold`: s of silence before memory is read; `seconds` of
-    pushing, flat out over `connections` app servers' connections in `pushers` processes; an accepted push that has not
-    arrived `grace` s later is lost. `subscribers`: of one channel, to which events are sent flat out for as long, by
-    the servers that can do that; 0: none. `repeat`: rounds over all servers. `settings`: for the farm."""
+    pushing, flat out over `connections` app servers' connections in `pushers` processes; an accepted push that has
+    not arrived `grace` s later is lost. `subscribers`: of one channel, to which events are sent flat out for as
+    long, by the servers that can do that; 0: none. `replays`: how events are stored and replayed. `repeat`: rounds
+    over all servers. `settings`: for the farm."""
 
     peers: tuple[str, ...] = tuple(peers.PEERS)
     devices: int = 10_000
@@ -58,6 +59,7 @@ class Plan:
     tools: Tools = field(default_factory=Tools)
     settings: tuple[str, ...] = ()
     subscribers: int = 0
+    replays: compare_replays.Plan = field(default_factory=compare_replays.Plan)
 
 
 def run(plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
@@ -68,14 +70,17 @@ def run(plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, An
         happens to a peer is in its row.
     """
     most = most_a_process()
-    for option, wanted in (("--devices", plan.devices), ("--subscribers", plan.subscribers)):
+    for option, wanted in (
+        *(("--devices", plan.devices), ("--subscribers", plan.subscribers)),
+        ("--replay", plan.replays.subscribers),
+    ):
         if wanted > most * plan.tools.workers:
             needed = -(-wanted // most)
             raise BenchError(
                 f"{option} {wanted}: a process may open so many descriptors that it holds {most:,}; "
                 f"give --workers {needed}"
             )
-    tools = replace(plan.tools, devices=max(plan.devices, plan.subscribers))
+    tools = replace(plan.tools, devices=max(plan.devices, plan.subscribers, plan.replays.subscribers))
     contestants = find_all(plan.peers, plan.devices, tools, most, progress)
     there = [contestant for contestant in contestants if not contestant.missing]
     for number in range(plan.repeat):
@@ -87,6 +92,9 @@ def run(plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, An
             progress.step(f"{contestant.title}, round {number + 1} of {plan.repeat}")
             try:
                 contestant.rounds.append(_round(contestant, plan, tools, interrupt, progress))
+                if plan.replays.subscribers and not interrupt.requested:
+                    replayed = compare_replays.run(contestant, plan.replays, tools, interrupt, progress)
+                    contestant.rounds[-1]["replays"] = replayed
             except BenchError as error:
                 if interrupt.requested:
                     break

@@ -125,8 +125,14 @@ def clean(server: dict[str, Any]) -> bool:
         and round_["push"]["delivered"]
         and not round_["push"]["drops"]
         and _fanned_out(round_.get("fanout"))
+        and all(_replayed(one) for one in round_.get("replays", {}).values())
         for round_ in server["rounds"]
     )
+
+
+def _replayed(found: dict[str, Any]) -> bool:
+    """Whether all subscribers came up, came back, and got everything once."""
+    return bool(found.get("clean") and found["held"] == found["setup"]["wanted"])
 
 
 def _fanned_out(found: dict[str, Any] | None) -> bool:

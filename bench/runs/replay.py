@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bench.errors import BenchError
+from bench.farm_process import Farm
 from bench.figures.percentiles import percentiles
 from bench.interrupt import Interrupt
 from bench.load.reconnect import Backoff
@@ -72,31 +73,31 @@ def run(
         result["farm"] = {"address": farm.host, **farm.settings}
         load, events = fanout.speaking(spoken, load, replace(plan.events, channels=plan.channels))
         plan = replace(plan, events=replace(events, router=events.router or farm.router))
-        counts = stack.enter_context(SharedCounts(processes_for(load)))
-        subscribers = Subscribers.listening(processes, replace(load, backoff=NEVER), farm, counts)
-        setup = subscribers.bring_up(progress, "setting up subscribers")
-        result["setup"] = setup.fields()
-        fanout.check(setup)
-        result["rounds"] = measure(subscribers, plan, farm.groups(farm.status()), progress)
+        result |= measure(processes, farm, load, plan, farm.groups(farm.status()), progress)
     return result
 
 
 def measure(
-    subscribers: Subscribers, plan: Plan, groups: dict[str, list[int]], progress: Progress
-) -> list[dict[str, Any]]:
-    """Let subscribers that are up go and come back. `groups`: the server's processes, by what they are.
+    processes: LoadProcesses, farm: Farm, load: Load, plan: Plan, groups: dict[str, list[int]], progress: Progress
+) -> dict[str, Any]:
+    """Let subscribers come, go and come back. `groups`: the server's processes, by what they are.
 
     Raises:
-      BenchError: the first event did not come to all, events can't be posted, or a load process ended.
+      BenchError: no subscriber could be set up, the first event did not come to all, events can't be posted, or a load
+        process ended.
     """
-    processes = subscribers.processes
-    publisher = fanout.start_publisher(subscribers, plan.events, evenly=True)
-    rounds = []
-    for _ in range(plan.rounds):
-        if not processes.interrupt.requested:
-            rounds.append(_Round(subscribers, publisher, plan, groups, progress).run())
-    processes.dismiss([publisher])
-    return rounds
+    with SharedCounts(processes_for(load)) as counts:
+        subscribers = Subscribers.listening(processes, replace(load, backoff=NEVER), farm, counts)
+        setup = subscribers.bring_up(progress, "setting up subscribers")
+        fanout.check(setup)
+        publisher = fanout.start_publisher(subscribers, plan.events, evenly=True)
+        rounds = []
+        for _ in range(plan.rounds):
+            if not processes.interrupt.requested:
+                rounds.append(_Round(subscribers, publisher, plan, groups, progress).run())
+        processes.dismiss([publisher])
+        subscribers.dismiss()
+    return {"setup": setup.fields(), "rounds": rounds}
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """The tables and charts of `farm bench compare`. Pure."""
 
+import statistics
 from typing import Any, Final
 
 from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, size
@@ -15,6 +16,7 @@ RATIOS: Final = (
     ("deliveries/s", "fanout_rate"),
     ("CPU a delivery", "fanout_cpu_a_million"),
 )
+REPLAYED: Final = ("stored_a_second", "seconds", "deliveries_a_second", "cpu_a_million")
 BARS: Final = (
     ("User memory of one idle connection", "KiB", "memory_a_connection", 1 / 1024),
     ("Set-ups a second", "set-ups/s", "setup_rate", 1.0),
@@ -29,7 +31,8 @@ BARS: Final = (
 def tables(body: dict[str, Any]) -> list[Table]:
     """The ratios, what they are made of, what each server is, and what was wrong."""
     servers = body["servers"]
-    found = [_ratios(servers), _setups(body, servers), _pushes(body, servers), *_fan_outs(servers), _servers(servers)]
+    found = [_ratios(servers), _setups(body, servers), _pushes(body, servers), *_fan_outs(servers)]
+    found += [*_replays(body, servers), _servers(servers)]
     return found + _faults(servers)
 
 
@@ -153,6 +156,38 @@ def _fan_outs(servers: list[dict[str, Any]]) -> list[Table]:
         "a push."
     )
     return [table]
+
+
+def _replays(body: dict[str, Any], servers: list[dict[str, Any]]) -> list[Table]:
+    """Events that are stored, and replayed to subscribers that come back; no table where that was not measured."""
+    columns = ["subscribers", "stored/s", "all have everything after", "deliveries/s", "server CPU s/million"]
+    messages = body["options"].get("messages", 0)
+    table = Table(
+        f"Storing events, and replaying {messages} to each subscriber that comes back", [*columns, "lost", "twice"]
+    )
+    for server in servers:
+        for title in dict.fromkeys(title for round_ in server["rounds"] for title in round_.get("replays", {})):
+            rounds = [round_["replays"][title] for round_ in server["rounds"] if title in round_.get("replays", {})]
+            rounds = [one for one in rounds if "seconds" in one]
+            if not rounds:
+                table.row(f"{server['title']}, {title}", "not measured")
+                continue
+            middle = {key: statistics.median(one[key] or 0.0 for one in rounds) for key in REPLAYED}
+            table.row(
+                f"{server['title']}, {title}",
+                number(rounds[-1]["held"]),
+                number(middle["stored_a_second"]),
+                f"{middle['seconds']:.2f} s",
+                number(middle["deliveries_a_second"]),
+                _decimal(middle["cpu_a_million"], 2),
+                number(sum(one["lost"] + one["live_lost"] for one in rounds)),
+                number(sum(one["duplicates"] + one["stale"] for one in rounds)),
+            )
+    table.notes.append(
+        "Subscribers get an event, are cut off, and come back all at once from behind it. A farm's events are durable "
+        "when they are answered, as its pushes are."
+    )
+    return [table] if table.rows else []
 
 
 def _servers(servers: list[dict[str, Any]]) -> Table:

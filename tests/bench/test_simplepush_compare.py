@@ -29,7 +29,7 @@ def test_compare_end_to_end(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NODE_PATH"}
     command = [sys.executable, "-m", "bench.cli", "compare", "--peer", "trio-websocket", "--peer", "ws"]
     command += ["--devices", str(DEVICES), "--seconds", "0.3", "--hold", "0", "--repeat", "2", "--connections", "8"]
-    command += ["--node-modules", str(empty), "--json", str(file)]
+    command += ["--replay", "0", "--node-modules", str(empty), "--json", str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     body = json.loads(file.read_text())
     assert done.returncode == 1, done.stderr  # `ws` was asked for, and is not there
