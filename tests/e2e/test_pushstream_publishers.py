@@ -205,11 +205,19 @@ def test_a_position_is_one_after_a_restart_of_the_whole_farm(farm: Farm) -> None
 
 
 def test_with_a_key_only_who_has_it_publishes_and_it_is_in_no_log(tmp_path_factory: pytest.TempPathFactory) -> None:
-    settings = SETTINGS | {"pushstream.admin_key": "the-key-of-this-test", "pushstream.store_messages": False}
+    key = "the-key-of-this-test"
+    settings = SETTINGS | {
+        "pushstream.admin_key": key,
+        "pushstream.store_messages": False,
+        "pushstream.one_port": True,
+    }
     with running_farm(tmp_path_factory.mktemp("keyed") / "data", settings, workers=1) as farm:
-        assert curl("--data-binary", "x", farm.url("/pub?id=a")).status == 403
-        bearer = curl("--oauth2-bearer", "the-key-of-this-test", "--data-binary", "x", farm.url("/pub?id=a"))
-        assert bearer.json() == {"channel": "a", "published_messages": 1, "stored_messages": 0, "subscribers": 0}
-        assert curl(farm.url("/channels-stats?admin_key=the-key-of-this-test")).status == 200
+        for port in (farm.router_port, farm.device_port):
+            path = f"http://127.0.0.1:{port}"
+            assert curl("--data-binary", "x", f"{path}/pub?id={port}").status == 403
+            bearer = curl("--oauth2-bearer", key, "--data-binary", "x", f"{path}/pub?id={port}")
+            told = {"channel": str(port), "published_messages": 1, "stored_messages": 0, "subscribers": 0}
+            assert bearer.json() == told
+            assert curl(f"{path}/channels-stats?id={port}&admin_key={key}").json() == told
         log = farm.log_file
-    assert "the-key-of-this-test" not in log.read_text()
+    assert key not in log.read_text()

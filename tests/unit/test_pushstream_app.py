@@ -238,6 +238,16 @@ async def test_a_browser_asks_first_and_needs_no_key_for_that(rig: Rig) -> None:
 
 
 @in_rig()
+async def test_where_both_sides_have_one_port_a_browser_asks_the_router_for_subscribers_too(rig: Rig) -> None:
+    app = PushApp(rig, one_port=True, allowed_origins=("*",), admin_key="secret")
+    answer = await app.call("OPTIONS", "/lp/a/b", origin="https://a.example")
+    assert answer.status == 200
+    assert ("Access-Control-Allow-Methods", "GET") in answer.headers
+    assert (await app.call("GET", "/lp/a")).status == 404
+    assert PushApp(rig).router.find(b"/lp/a") is None
+
+
+@in_rig()
 async def test_a_path_that_names_a_key_is_another_dialects(rig: Rig) -> None:
     app = PushApp(rig)
     (answer,) = app.ask("POST", "/pub?key=a&x=1", "text")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from router.common.metrics import Metric
+from router.common.options import Settings
 from router.common.store_kinds import Shape
 from router.dialects import DialectSpec
 from router.dialects.pushstream.protocol import NAME, TABLES, PushStreamOptions
@@ -13,6 +14,13 @@ from router.dialects.pushstream.protocol import NAME, TABLES, PushStreamOptions
 if TYPE_CHECKING:
     from router.dialects.app_server import Context, Service
     from router.http.routes import Route
+
+
+_ONE_PORT_READS: Final = (b"/pub", b"/channels-stats")
+
+
+def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
+    return _ONE_PORT_READS if settings.get(PushStreamOptions).one_port else None
 
 
 def _routes(context: Context) -> Iterable[Route]:
@@ -45,4 +53,5 @@ SPEC: Final = DialectSpec(
     needs=frozenset((Shape.TABLE, Shape.LOG)),
     routes=_routes,
     services=_services,
+    read_on_device_port=_read_on_device_port,
 )

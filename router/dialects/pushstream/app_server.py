@@ -40,11 +40,12 @@ from router.dialects.pushstream.state import state
 from router.dialects.pushstream.statistics import statistics
 from router.http.admin_key import AdminKey
 from router.http.message import Request
-from router.http.routes import Reply, Route
+from router.http.routes import NOT_FOUND, Handler, Reply, Route
 from router.store.base import LogSize
 
 PUBLISH_PATH: Final = b"/pub"
 STATISTICS_PATH: Final = b"/channels-stats"
+_SUBSCRIBERS: Final = (b"/ws/", b"/subscribe/", b"/ev/", b"/lp/", b"/sub/")
 _EVENT_ID: Final = b"event-id"
 _EVENT_TYPE: Final = b"event-type"
 _DELETED: Final = "Channel deleted."
@@ -73,7 +74,16 @@ def routes(context: Context) -> Iterable[Route]:
     def serve_statistics(request: Request, reply: Reply) -> None:
         stats(request, reply, key.refusal)
 
-    return (Route(PUBLISH_PATH, serve_publisher, claims=has_id), Route(STATISTICS_PATH, serve_statistics))
+    found = [Route(PUBLISH_PATH, serve_publisher, claims=has_id), Route(STATISTICS_PATH, serve_statistics)]
+    if options.one_port:  # what begins with OPTIONS is passed on with whatever is asked for
+        found += [Route(path, _preflight(options), exact=False) for path in _SUBSCRIBERS]
+    return found
+
+
+def _preflight(options: PushStreamOptions) -> Handler:
+    """A browser that asks whether a page may subscribe, where publishers may come to the device port."""
+    subscribe = Methods(options, ((b"GET", lambda call: call.reply(NOT_FOUND)),))
+    return lambda request, reply: subscribe(request, reply, lambda request: None)
 
 
 class _Publishers:

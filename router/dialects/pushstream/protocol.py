@@ -46,6 +46,12 @@ class PushStreamOptions(Section):
         "only those on this machine that come directly, without Forwarded and X-Forwarded-For, are answered",
         secret=True,
     )
+    one_port: bool = option(
+        False,
+        "publishers may come to the device port too: a connection that begins with POST, PUT, DELETE or OPTIONS, or "
+        "with GET of /pub or /channels-stats, is passed to the router; whoever reaches the device port then reaches "
+        "all that the router port serves",
+    )
     store_messages: bool = option(
         True,
         "keep messages, so that subscribers may have those that they missed; if not, a message is for those that are "
