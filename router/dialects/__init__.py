@@ -5,7 +5,7 @@ A dialect is a package in this folder, or a module in `farm.dialects`, or both u
     router/dialects/X/__init__.py    SPEC, made of what follows
     router/dialects/X/protocol.py    what both sides share: settings, limits, addresses, formats, error tables
     router/dialects/X/app_server.py  its routes on the router port; what it alone needs stands beside it
-    farm/dialects/X.py               the device side
+    farm/dialects/X.py, or X/        the device side
 
 The spec itself is light: whatever a part of it needs beyond `protocol` is imported when that part is asked for, so a
 worker loads no hub and no HTTP port. Nothing outside of a dialect's own files names it.
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     from router.http.routes import Route
 
 Kept = tuple[str, int]
-"""A space of records by device key, and the seconds that one lives after its device was seen; 0: for ever."""
+"""A space of records by device key, and the seconds that one lives after its device was seen; 0: no end."""
 
 
 class ForeignSettings(NamedTuple):
-    """What another server's configuration file says."""
+    """The content of another server's configuration file."""
 
     settings: list[tuple[str, str, object]]
-    """Where it says so, the key of an option, and its value."""
+    """The place in the file, the key of an option, and its value."""
     warnings: tuple[str, ...] = ()
-    """What it says that has no meaning here, a line each."""
+    """A line for each entry that has no meaning here."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignConfig:
-    """A flag that takes another server's configuration file. What it says counts more than the settings file, and less
-    than variables and flags."""
+    """A flag that takes another server's configuration file. Its options override the settings file; variables and
+    flags override them."""
 
     flag: str
     help: str
@@ -64,7 +64,7 @@ class AdminContext:
     status: Callable[[], Awaitable[dict[str, Any]]]
     """The whole farm's, as `GET /status` has it."""
     set_broadcast: Callable[[str, str | None], Awaitable[dict[str, Any] | None]]
-    """Set the dialect's broadcast of this key, remove it (None), or only tell what there are (an empty key). Returns:
+    """Set the dialect's broadcast of this key, remove it (None), or only read (an empty key). Returns:
     `outcome` and all `broadcasts`; None if the router does not answer."""
 
 
@@ -82,7 +82,7 @@ def _not_here(settings: Settings) -> tuple[bytes, ...] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class DialectSpec:
-    """Everything about a dialect that anybody else has to know."""
+    """Everything about a dialect that other code has to know."""
 
     name: str
     """The key in the `[dialects]` section that turns it on, the first part of its addresses, the name of its files."""

@@ -54,7 +54,7 @@ class World:
         found = []
         while body := outbox.take():
             found += json.loads(body)["events"]
-            self.hooks.heard(outbox, outbox.taken())
+            self.hooks.advance(outbox, outbox.taken())
         return found
 
     async def names(self) -> list[str]:
@@ -349,7 +349,7 @@ async def test_what_was_not_heard_is_told_after_a_restart(rig: Rig) -> None:
     await rig.settle()
     box = world.hooks.outboxes[0]
     assert json.loads(box.take())["events"][0]["channel"] == "a"
-    world.hooks.heard(box, box.taken())
+    world.hooks.advance(box, box.taken())
     box.take()  # b is on its way when the router ends
     await rig.settle()
     rig.router_restarts()

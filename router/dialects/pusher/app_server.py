@@ -1,7 +1,7 @@
 """Pusher Channels (protocol 7), app-server side: the HTTP API under `/apps/{id}/`.
 
-An event is said to the shards and then answered; it is not stored. Only a cache channel's last event is: there the
-answer waits until it is durable.
+An event is sent to the shards and then answered; it is not stored. Only the last event of a cache channel is: there
+the answer waits until it is durable.
 """
 
 from __future__ import annotations
@@ -100,10 +100,11 @@ class _AppSide:
             (b"users", b"terminate_connections"): (b"POST", self._terminate),
         }
 
-    # ------------------------------------------------------------------ who asks for what
+    # ------------------------------------------------------------------ paths
 
     def names(self, request: Request, reply: Reply) -> None:
-        """`GET /apps`: what MicroNotifier tells everybody. Without one port only of those that take the unsigned."""
+        """`GET /apps`: the names, which MicroNotifier gives to everyone; without one_port only those of unsigned
+        apps."""
         names = [app.name for app in self._apps if app.unsigned or self._options.one_port]
         if not names:
             reply(_NO_ROUTE)
@@ -128,7 +129,7 @@ class _AppSide:
             reply(_NO_ROUTE)
 
     def user(self, request: Request, reply: Reply) -> None:
-        """`POST /users/{id}/terminate_connections`: as a library of Pusher's has it; the key says which application."""
+        """`POST /users/{id}/terminate_connections`: as a library of Pusher's has it; the key names the application."""
         parts = request.path.split(b"/")
         if len(parts) == 4 and parts[2]:
             self._serve_one(request, reply, parts[1], parts[2], parts[3], None)

@@ -1,4 +1,4 @@
-"""The applications of the Pusher dialect: who they are, what their file says, and their signatures.
+"""The applications of the Pusher dialect, the file that lists them, and their signatures.
 
 The file is JSON in the shape of MicroNotifier's own configuration. As in Go, in which that is written, the case of a
 name does not matter and null is as good as nothing. What is written there and cannot be done here is an error.
@@ -33,7 +33,7 @@ _KNOWN_TO_MICRONOTIFIER: Final = ("applications", "host", "port", "certificate",
 
 
 class AppsError(MendableError):
-    """The file of applications cannot be used. `problems` has one line each, for whoever wrote it."""
+    """The file of applications cannot be used. `problems` has one line each, for its author."""
 
 
 # ---------------------------------------------------------------------- applications
@@ -41,7 +41,7 @@ class AppsError(MendableError):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where an application wants to hear of events, and of which."""
+    """A URL that an application wants events at, and which events."""
 
     url: str
     events: frozenset[str] = frozenset(WEBHOOK_EVENTS)
@@ -57,9 +57,9 @@ class App:
     secret: str = field(repr=False)
     enabled: bool = True
     client_events: bool = False  # whether its sockets may send events to each other
-    subscription_count: bool = False  # whether sockets are told how many subscribe to a channel
-    authorized_connections: bool = False  # whether a socket must sign in or be let into a channel soon
-    watchlists: bool = False  # whether who signs in may hear of other users' coming and going
+    subscription_count: bool = False  # whether sockets are sent the number of subscribers
+    authorized_connections: bool = False  # whether a socket must soon sign in or subscribe with a signature
+    watchlists: bool = False  # whether a signed-in user may watch other users come and go
     unsigned: bool = False  # whether requests of its app servers need no signature
     connections_a_worker: int = 0  # 0: no limit of its own
     webhooks: tuple[Webhook, ...] = ()
@@ -127,7 +127,7 @@ def load(path: str, unsigned: bool = False) -> Apps:
 
 
 def read(path: Path, unsigned: bool = False) -> AppsFile:
-    """Read a file of applications. unsigned: what holds for an application that does not say it.
+    """Read a file of applications. unsigned: the default for an application.
 
     Raises: AppsError with every problem.
     """

@@ -1,4 +1,4 @@
-"""What is there: the channels of an application, one of them, and the members of a presence channel."""
+"""Reading requests: the channels of an application, one of them, and the members of a presence channel."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Directory:
         return {"data": data, "ttl": max(0, event.expires - int(self._unix_time()))}
 
     def users(self, call: Call, channel: str) -> None:
-        """`GET .../channels/{name}/users`: the members of a presence channel; with_user_info=1 tells more of them."""
+        """`GET .../channels/{name}/users`: the members of a presence channel; with_user_info=1 adds their user_info."""
         check_channel(channel, self._options)
         if not is_presence(channel):
             raise Refused(BAD_REQUEST, "Only a presence channel has users")
@@ -111,7 +111,8 @@ class Directory:
         call.reply(Response(200, _encode({"users": users})))
 
     def _in_turn(self, call: Call, then: Callable[[], None]) -> None:
-        """Do it when this connection has its turn: it takes long, and no two are done before others are heard."""
+        """Do it when this connection has its turn: it takes long, and other connections are served between two of
+        them."""
         one_a_turn(self._listings, call.pending, then, lambda: call.reply(FAILED_RESPONSE))
 
     def when_counted(

@@ -10,11 +10,11 @@ from router.dialects import ForeignSettings
 from router.dialects.pusher.applications import AppsError, read
 
 DEFAULT_PORT: Final = 8111
-"""Where MicroNotifier listens, for devices and app servers, if its file says nothing, or 0."""
+"""Where MicroNotifier listens, for devices and app servers, if its file has none, or 0."""
 
 
 def settings_of(flag: str, file: Path) -> ForeignSettings:
-    """What the file says. `flag` begins every problem.
+    """The content of the file. `flag` begins every problem.
 
     Raises: MendableError with every problem, among them what the farm does not have.
     """

@@ -33,13 +33,13 @@ class PusherOptions(Section):
     )
     unsigned: bool = option(
         False,
-        "take requests of app servers without a signature, as MicroNotifier does: whoever reaches the router port may "
+        "take requests of app servers without a signature, as MicroNotifier does: whatever reaches the router port may "
         "publish to every application, list its channels and close its users' connections",
     )
     one_port: bool = option(
         False,
         "app servers may come to the device port too, as with MicroNotifier: a connection that begins with POST, PUT, "
-        "DELETE or OPTIONS, or with GET or HEAD of /apps or /metrics, is passed to the router; whoever reaches the "
+        "DELETE or OPTIONS, or with GET or HEAD of /apps or /metrics, is passed to the router; whatever reaches the "
         "device port then reaches all that the router port serves, and may ask for the names of the applications",
     )
     timestamp_window: int = option(600, "how far the auth_timestamp of a request may be from our clock", unit="s", ge=1)
@@ -70,20 +70,20 @@ class PusherOptions(Section):
     client_events_a_second: int = option(10, "client events of one device", unit="events", ge=0)
     cache_ttl: int = option(1800, "how long a cache channel keeps its last event", unit="s", ge=1)
     subscription_count_many: int = option(
-        100, "subscribers beyond which a channel's count is told no oftener than subscription_count_interval", ge=0
+        100, "subscribers beyond which a channel's count is sent no more often than subscription_count_interval", ge=0
     )
     subscription_count_interval: float = option(
-        5.0, "time between two counts told of a channel with many subscribers", unit="s", ge=0.1
+        5.0, "time between two counts of a channel with many subscribers", unit="s", ge=0.1
     )
     subscription_count_queue: int = option(
         20_000,
-        "channels whose count was told in that time, or soon is; for more, the one told longest ago is forgotten, and "
-        "a count of it that waits is told at once",
+        "channels whose count was sent in that time, or soon is; for more, the one sent longest ago is forgotten, and "
+        "a count of it that waits is sent at once",
         unit="channels",
         ge=1,
     )
     webhook_hold: float = option(
-        3.0, "how long channel_vacated and member_removed wait for who left to be back", unit="s", ge=0
+        3.0, "how long channel_vacated and member_removed wait for subscribers to be back", unit="s", ge=0
     )
     webhook_retry: int = option(300, "how long a webhook is tried again when its server fails", unit="s", ge=0)
     webhook_timeout: float = option(10.0, "how long a webhook's server may take to answer", unit="s", ge=0.1)

@@ -120,7 +120,7 @@ class Publishing:
         self._directory.when_counted(call, wanted, channels, counted)
 
     def batch_events(self, call: Call) -> None:
-        """`POST .../batch_events`: all of them are found valid before any is said."""
+        """`POST .../batch_events`: all of them are checked before any is sent."""
         events = decode(_batch_in, call.body).batch
         most = self._options.max_batch
         if len(events) > most:

@@ -1,4 +1,4 @@
-"""A request of an app server: what it says, how it is refused, and the parts that several of them have."""
+"""A request of an app server: its parameters, how it is refused, and what several requests have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many subscribe to a channel, told of each channel not too often: the newest count, not each. Pure."""
+"""Numbers of subscribers, sent for each channel not too often: the newest count, not each one. Pure."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _INTERVAL_S: Final = 1.0
 
 
 class SubscriptionCounts:
-    """Calls `tell` with a channel's newest count a moment after the first, then at most once in an interval, which is
+    """Calls `send` with a channel's newest count a moment after the first, then at most once in an interval, which is
     longer where there are many subscribers.
 
-    At most `subscription_count_queue` channels are known at a time. For another the one known for longest has to go: a
-    count of it that waits is told at once, so none is lost, and its next one may be told too soon.
+    At most `subscription_count_queue` channels are known at a time. For another one the channel known for longest is
+    forgotten: a count of it that waits is sent at once, so none is lost, and its next one may be sent too soon.
     """
 
-    def __init__(self, options: PusherOptions, tell: Callable[[Name, int], None]) -> None:
+    def __init__(self, options: PusherOptions, send: Callable[[Name, int], None]) -> None:
         self._most = options.subscription_count_queue
         self._many = options.subscription_count_many
-        self._tell = tell
-        self._waiting: dict[Name, int] = {}  # counts that are to be told; each of a channel that is known
+        self._send = send
+        self._waiting: dict[Name, int] = {}  # counts to be sent; each of a channel that is known
         self._new = _Quiet(_DELAY_S)
         self._small = _Quiet(_INTERVAL_S)
         self._large = _Quiet(options.subscription_count_interval)
-        self._known = (self._large, self._small, self._new)  # in the order in which they have to go
+        self._known = (self._large, self._small, self._new)  # in the order in which they are forgotten
 
     def __len__(self) -> int:
         """Channels that are known."""
@@ -41,29 +41,29 @@ class SubscriptionCounts:
         if not any(name in quiet for quiet in self._known):
             if len(self) >= self._most:
                 self._forget_oldest()
-            self._new.begin(name, now)  # not at once: who has just subscribed hears of that first
+            self._new.begin(name, now)  # not at once: a new subscriber gets the answer to its subscription first
         self._waiting[name] = subscribers
 
     def vacated(self, name: Name) -> None:
-        """Nobody subscribes any more, and nobody is to be told."""
+        """There are no subscribers any more, and nothing is sent."""
         self._waiting.pop(name, None)
 
     def tick(self, now: float) -> None:
-        """Tell what has waited for long enough. To be called a few times a second."""
+        """Send what has waited for long enough. To be called a few times a second."""
         for quiet in self._known:
             while (name := quiet.over(now)) is not None:
                 if (subscribers := self._waiting.pop(name, None)) is not None:
                     (self._large if subscribers > self._many else self._small).begin(name, now)
-                    self._tell(name, subscribers)
+                    self._send(name, subscribers)
 
     def _forget_oldest(self) -> None:
         name = next(quiet for quiet in self._known if quiet).first()
         if (subscribers := self._waiting.pop(name, None)) is not None:
-            self._tell(name, subscribers)
+            self._send(name, subscribers)
 
 
 class _Quiet(dict[Name, float]):
-    """Channels of which nothing is told, with until when: all for equally long, so that the first is the next."""
+    """Channels for which nothing is sent, and until when: all for equally long, so that the first is the next."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ _PUSHGO_OF_WORKERS: Final = {
     "pings_too_many": "counter.updates.client.too_many_pings",
     "updates_sent": "counter.updates.sent",
 }
-"""The farm's numbers to their names on PushGo's `/metrics/` page, which a number of each worker is the sum of."""
+"""The names of the farm's numbers on PushGo's `/metrics/` page; those of workers are summed up."""
 
 
 def _refusal(answer: Answer, *headers: tuple[str, str], text: str = "") -> Response:
@@ -132,8 +132,8 @@ class _AppSide:
     # ------------------------------------------------------------------ one push
 
     def update(self, request: Request, reply: Reply) -> None:
-        """`PUT /update/{token}`: method, token, version, data. PushGo looks at the token last; here nobody without a
-        good one has anything parsed."""
+        """`PUT /update/{token}`: method, token, version, data. PushGo checks the token last; here nothing
+        is parsed before the token is known to be good."""
         if self._cors:
             reply = _with_headers(reply, _CORS_HEADERS)
         if request.method != b"PUT":

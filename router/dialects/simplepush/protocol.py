@@ -15,7 +15,7 @@ DEVICES = "simplepush.device"
 """Space of the records by which a device is known: written at its first register."""
 REFUSE = "refuse"
 FRESH = "fresh"
-"""What `malformed_uaid` may say."""
+"""Values of `malformed_uaid`."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,19 @@ class SimplePushOptions(Section):
 
 # ---------------------------------------------------------------------- what refuses
 
-_MEND: Final = "Is defective, or of another protocol: it connects again, and says it otherwise."
-_AGAIN: Final = "Connects again, and after a while says it again."
+_MEND: Final = "Is defective, or of another protocol: it connects again, and sends another command."
+_AGAIN: Final = "Connects again, and after a while sends it again."
 _NEVER: Final = "Does not send it again: the request is wrong."
 _LATER: Final = "Sends it again after Retry-After."
 _PING_LESS: Final = "Connects again, and pings less often: simplepush.min_ping_interval."
 _UNREAD: Final = "commands_refused"
 
-REFUSED: Final = CloseCode(1000, "a command was refused", "Connects again; the answer before says why.", _UNREAD)
+REFUSED: Final = CloseCode(
+    1000, "a command was refused", "Connects again; the answer before gives the reason.", _UNREAD
+)
 NOT_JSON: Final = CloseCode(1000, "not JSON", _MEND)
 NO_OBJECT: Final = CloseCode(1000, "a command is a JSON object", _MEND, _UNREAD)
-NO_HELLO: Final = CloseCode(1000, "no hello in time", "Connects again, and says hello at once.", "timeouts")
+NO_HELLO: Final = CloseCode(1000, "no hello in time", "Connects again, and sends hello at once.", "timeouts")
 MOVED: Final = CloseCode(1001, "a newer connection of this device came", "Goes on with its newer connection.")
 STORE_FAILED: Final = CloseCode(1013, "Error updating channel record", _AGAIN, _UNREAD)
 CLOSES: Final = Table("Close codes", (REFUSED, NOT_JSON, NO_OBJECT, NO_HELLO, MOVED, STORE_FAILED), "worker")
@@ -82,11 +84,11 @@ ERRORS: Final = {
     for answer in (
         Answer(401, "Invalid command header", _MEND, _UNREAD, 101),
         Answer(401, "Unsupported command type", _MEND, _UNREAD, 102),
-        Answer(503, "Invalid device ID", "Says hello without a uaid, for a fresh one.", _UNREAD, 104),
+        Answer(503, "Invalid device ID", "Sends hello without a uaid, for a fresh one.", _UNREAD, 104),
         Answer(503, "Invalid channel ID", _MEND, _UNREAD, 106),
         Answer(401, "Missing one or more required command fields", _MEND, _UNREAD, 107),
         Answer(401, "Command contains one or more invalid fields", _MEND, _UNREAD, 108),
-        Answer(401, "Command requires handshake", "Connects again, and says hello first.", _UNREAD, 201),
+        Answer(401, "Command requires handshake", "Connects again, and sends hello first.", _UNREAD, 201),
         Answer(503, "Device ID already assigned to this client", "Opens a connection for each uaid.", _UNREAD, 202),
         Answer(401, "Client sent too many pings", _PING_LESS, "pings_too_many", 203),
         Answer(503, STORE_FAILED.text, _AGAIN, _UNREAD, 402),

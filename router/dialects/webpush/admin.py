@@ -13,7 +13,7 @@ from router.common import messages as m
 from router.dialects import AdminContext
 
 _MAX_VERSION_BYTES: Final = 4096
-_RESERVED: Final = "errors"  # stands among the broadcasts that a device is told
+_RESERVED: Final = "errors"  # a member beside the broadcasts in what a device is sent
 
 
 def routes(context: AdminContext) -> Iterable[Route]:

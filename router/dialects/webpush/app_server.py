@@ -179,11 +179,11 @@ class _AppSide:
     # ------------------------------------------------------------------ a push
 
     def plain(self, request: Request, reply: Reply) -> None:
-        """`POST /wpush/v1/{token}`: whoever knows the endpoint may push."""
+        """`POST /wpush/v1/{token}`: whatever knows the endpoint may push."""
         self._post(request, reply, request.path[10:], _PLAIN_TOKEN)
 
     def bound(self, request: Request, reply: Reply) -> None:
-        """`POST /wpush/v2/{token}`: only who has the key that was named at the subscription may push."""
+        """`POST /wpush/v2/{token}`: only the owner of the key that the subscription named may push."""
         self._post(request, reply, request.path[10:], _BOUND_TOKEN)
 
     def unversioned(self, request: Request, reply: Reply) -> None:

@@ -92,11 +92,6 @@ def device_address(uaid: str) -> bytes:
     return blake2b(bytes.fromhex(uaid), digest_size=16, person=b"farm webpush").digest()
 
 
-def channel_member(chid: str) -> bytes | None:
-    """The 16 bytes of a channel ID, None if it is not a hyphenated UUID in lower case."""
-    return bytes.fromhex(chid.replace("-", "")) if _CHANNEL.fullmatch(chid) else None
-
-
 def channel_id(member: bytes) -> str:
     """The channel ID of these 16 bytes."""
     digits = member.hex()
@@ -104,7 +99,7 @@ def channel_id(member: bytes) -> str:
 
 
 def channel_bytes(channel: str) -> bytes:
-    """A channel ID as it stands in the record of its device: 16 bytes."""
+    """The 16 bytes of a channel ID, a UUID with hyphens: so it stands in the record of its device."""
     return bytes.fromhex(channel.replace("-", ""))
 
 
@@ -146,7 +141,7 @@ def base_url(settings: Settings) -> str:
 def endpoint(base: str, tokens: Tokens, device: bytes, member: bytes, digest: bytes = b"") -> str:
     """A push endpoint for this channel, with a fresh token.
 
-    digest: `vapid.key_digest` of the key without whose signature nobody may push here, if there is one.
+    digest: `vapid.key_digest` of the key whose signature every push needs here, if there is one.
     """
     return f"{base}/wpush/{'v2' if digest else 'v1'}/{tokens.seal(PURPOSE, device + member + digest)}"
 
@@ -159,8 +154,8 @@ _FORGET: Final = "Does not use this endpoint again."
 _LATER: Final = "Sends it again after Retry-After."
 
 UNSUPPORTED: Final = CloseCode(1003, "only text messages are understood", "Is defective: it sends text.", _UNREAD)
-REFUSED: Final = CloseCode(1008, "a command was refused", "Connects again, and says it otherwise.", _UNREAD)
-NO_HELLO: Final = CloseCode(1008, "no hello in time", "Connects again, and says hello at once.", "timeouts")
+REFUSED: Final = CloseCode(1008, "a command was refused", "Connects again, and sends another command.", _UNREAD)
+NO_HELLO: Final = CloseCode(1008, "no hello in time", "Connects again, and sends hello at once.", "timeouts")
 TOO_MANY_PINGS: Final = CloseCode(
     1008, "too many pings", "Connects again, and pings less often: webpush.min_ping_interval.", "pings_too_many"
 )
@@ -172,7 +167,7 @@ BAD_KEY: Final = Answer(400, "register: why the key is none", "Subscribes with a
 TOO_MANY_CHANNELS: Final = Answer(
     400, "The device has too many channels", "Goes on with the channels that it has: webpush.max_channels."
 )
-NOT_DONE: Final = Answer(500, "register, unregister: the store failed", "Says it again, after a while.")
+NOT_DONE: Final = Answer(500, "register, unregister: the store failed", "Sends it again, after a while.")
 NO_URGENCY: Final = Answer(501, "urgency", "Goes on hearing of everything.")
 COMMANDS: Final = Table("Errors of commands", (BAD_KEY, TOO_MANY_CHANNELS, NOT_DONE, NO_URGENCY), "worker")
 

@@ -1,4 +1,5 @@
-"""VAPID: who sends a push (RFC 8292), by a JWT (RFC 7519) that is signed with ES256 and with nothing else.
+"""VAPID: the sender of a push (RFC 8292) identifies itself by a JWT (RFC 7519) that is signed with ES256 and with
+nothing else.
 
 Two spellings of the request are known: `Authorization: vapid t=<jwt>, k=<key>`, and the older draft's `Authorization:
 WebPush <jwt>` (or `Bearer`) with the key in `Crypto-Key: p256ecdsa=<key>`. A signature costs as much to check as a
@@ -35,7 +36,7 @@ V = TypeVar("V")
 
 
 class VapidError(ValueError):
-    """The sender did not show who it is; the text says why."""
+    """The sender is not identified; the text says why."""
 
 
 class Recent(Generic[K, V]):

@@ -1,11 +1,11 @@
-"""Webhooks: what happens in an application's channels, told to the URLs in its settings; and how many subscribe to a
-channel, told to its subscribers too.
+"""Webhooks: what happens in an application's channels is posted to the URLs in its settings; and the number of a
+channel's subscribers is sent to its subscribers, too.
 
-`policy` is the pure part. As the observer of the dialect's channels (`router.core.channels`) it is told what happens,
-holds back who may be back in a moment, and puts the rest into an `outbox` for each webhook that wants it. `sender` is
-the thin one: it posts what the outboxes hold.
+`policy` is the pure part. It observes the dialect's channels (`router.core.channel`), delays what may be undone in a
+moment, and puts events into an `outbox` for each webhook that wants them. `sender` is the thin part: it posts what the
+outboxes hold.
 
-An event is appended to a log in the store, and is sent once it is there; how far a webhook has heard is a record
-beside it. So what waits outlives the router, and after a crash a few events may be sent twice. Each outbox is one
-sequence: its next request goes when the one before has been taken or given up.
+An event is appended to a log in the store, and is sent once it is there; a record beside it holds the position up to
+which a webhook has got the log. So waiting events outlive the router, and after a crash a few may be sent twice. Each
+outbox is one sequence: its next request is sent when the one before has been taken or given up.
 """

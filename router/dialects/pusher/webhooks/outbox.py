@@ -1,4 +1,4 @@
-"""What one webhook is still to be told."""
+"""The events that wait for one webhook."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from router.dialects.pusher.applications import App, Webhook
 from router.dialects.pusher.protocol import PusherOptions
 
 SPACE: Final = "pusher.webhook"
-"""Space of the records that hold how far a webhook has heard, and the dialect in the addresses of their logs."""
+"""Space of the records with the position of each webhook, and the dialect in the addresses of their logs."""
 
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 
 
 class _Waiting(NamedTuple):
-    """One event: its place in the log (0: it is not there), until when it is worth telling by the clock that only
-    counts, and its JSON."""
+    """One event: its offset in the log (0: it is not there), its expiry by the monotonic clock, and its JSON."""
 
     offset: int
     expires: float
@@ -29,7 +28,7 @@ class _Waiting(NamedTuple):
 
 
 class Outbox:
-    """What one webhook is still to be told, in order."""
+    """The events that wait for one webhook, in order."""
 
     def __init__(
         self,
@@ -58,7 +57,7 @@ class Outbox:
         return len(self._waiting) + len(self._batch)
 
     def restore(self, position: int, part: LogSlice) -> None:
-        """What the log holds beyond the position that was told, as the router starts."""
+        """As the router starts: what the log holds behind the webhook's position."""
         if part.offset < position:
             position = 0  # the log began anew
         # What is here already came while it was read. So it is in the log, if it could be kept.
@@ -105,12 +104,13 @@ class Outbox:
         return self._body
 
     def taken(self) -> int:
-        """The webhook's server has it. Returns: how far it has heard (0: not known)."""
+        """The webhook's server has the batch. Returns: its new position (0: not known)."""
         self.sent += len(self._batch)
         return self._done()
 
     def failed(self) -> tuple[float, int]:
-        """It did not work. Returns: seconds until the next try; or 0 if it is given up, and how far that is."""
+        """The request failed. Returns: seconds until the next try, and 0; or 0 if it is given up, and the new
+        position."""
         left = self._since + self._options.webhook_retry - self._monotonic()
         if left <= 0:
             self._drop(len(self._batch), "its server has failed for webhook_retry")

@@ -1,4 +1,4 @@
-"""Which events there are, when, and for whom."""
+"""Turns what happens in channels into events of webhooks: which, when, and for which webhook. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _ClientEvent(msgspec.Struct):
-    """The frame that a device has published."""
+    """The message that a device has published."""
 
     event: str
     data: msgspec.Raw = msgspec.Raw(b'""')
@@ -35,10 +35,10 @@ _client_event_in = msgspec.json.Decoder(_ClientEvent)
 
 
 class Webhooks:
-    """What happens in the channels, turned into events of the webhooks.
+    """Observes channels, and makes events for webhooks.
 
-    `label` is a channel's as SUBSCRIBE gave it; those of other dialects, and those that begin with "#", are nobody's
-    business. `monotonic` and `unix_time` are clocks in seconds; `tick` is to be called a few times a second.
+    `label` is a channel's as SUBSCRIBE gave it; those of other dialects, and those that begin with "#", are ignored.
+    `monotonic` and `unix_time` are clocks in seconds; `tick` is to be called a few times a second.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Webhooks:
                 self.outboxes.append(outbox)
                 for event in events:
                     self._wanted.setdefault((app.id, event), []).append(outbox)
-        # Whether there is anything to tell anybody: webhooks, or counts to subscribers.
+        # Whether there is anything to send: to webhooks, or counts to subscribers.
         self.needed = bool(self.outboxes) or any(app.subscription_count for app in self._apps.values())
-        # Who has left and may be back: (app, channel, user or None) to when it is told. All wait equally long, so the
-        # first is always the next.
+        # What has left and may be back: (app, channel, user or None) -> when the event is sent. All wait equally long,
+        # so the first is always the next.
         self._held: dict[tuple[str, str, str | None], float] = {}
-        self._missed: dict[tuple[str, str], float] = {}  # cache misses told, until when no other is
-        self._counts = SubscriptionCounts(options, self._tell_count)
+        self._missed: dict[tuple[str, str], float] = {}  # cache misses sent, until when no other is
+        self._counts = SubscriptionCounts(options, self._send_count)
 
     # ------------------------------------------------------------------ what happens
 
@@ -86,7 +86,7 @@ class Webhooks:
         """The channel has its first subscriber."""
         app, channel = self._channel(label)
         if app and self._held.pop((app, channel, None), None) is None:
-            self._tell(app, "channel_occupied", {"channel": channel})
+            self._add(app, "channel_occupied", {"channel": channel})
 
     def vacated(self, label: str) -> None:
         """The last subscriber has gone."""
@@ -96,13 +96,13 @@ class Webhooks:
             self._counts.vacated((app, channel))
 
     def joined(self, label: str, user: str) -> None:
-        """The user's first socket is in the presence channel."""
+        """The user's first socket has joined the presence channel."""
         app, channel = self._channel(label)
         if app and self._held.pop((app, channel, user), None) is None:
-            self._tell(app, "member_added", {"channel": channel, "user_id": user})
+            self._add(app, "member_added", {"channel": channel, "user_id": user})
 
     def left(self, label: str, user: str) -> None:
-        """His last one has gone."""
+        """The user's last socket has left it."""
         app, channel = self._channel(label)
         if app:
             self._hold("member_removed", (app, channel, user))
@@ -115,28 +115,28 @@ class Webhooks:
         self._counts.counted((app, channel), subscribers, self._monotonic())
 
     def published(self, label: str, body: str, exclude: str) -> None:
-        """A device with this socket id has published this frame. Raises: VocabularyError if it is none."""
+        """A device with this socket id has published this message. Raises: MessageError if it is malformed."""
         app, channel = self._channel(label)
         if (app, "client_event") not in self._wanted:
             return
         try:
             frame = _client_event_in.decode(body)
             data = bytes(frame.data)
-            # The data of an event is text; what a device sent as an object is told as its JSON.
+            # The data of an event is a string; an object that a device has sent is passed on as its JSON.
             text = msgspec.json.decode(data, type=str) if data.startswith(b'"') else data.decode()
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise m.MessageError(f"a client event is a frame: {error}") from error
-        told = {"channel": channel, "event": frame.event, "data": text, "socket_id": exclude}
-        self._tell(app, "client_event", told if frame.user_id is None else told | {"user_id": str(frame.user_id)})
+        fields = {"channel": channel, "event": frame.event, "data": text, "socket_id": exclude}
+        self._add(app, "client_event", fields if frame.user_id is None else fields | {"user_id": str(frame.user_id)})
 
     def happened(self, label: str, what: str, detail: str) -> None:
-        """What a worker says of a channel: CACHE_MISS."""
+        """A session has reported this of a channel: CACHE_MISS."""
         app, channel = self._channel(label)
         if app and what == CACHE_MISS:
             self._missed_cache(app, channel)
 
     def _channel(self, label: str) -> tuple[str, str]:
-        """Application and channel; both empty if nobody is to hear of it."""
+        """Application and channel; both empty if no event is wanted."""
         if not self.needed or not label:
             return "", ""
         dialect, app, channel = m.label_parts(label)
@@ -153,38 +153,39 @@ class Webhooks:
         self._missed[name] = now + self._options.webhook_hold
         if len(self._missed) > self._options.webhook_queue:
             del self._missed[next(iter(self._missed))]
-        self._tell(app, CACHE_MISS, {"channel": channel})
+        self._add(app, CACHE_MISS, {"channel": channel})
 
-    def _hold(self, event: str, who: tuple[str, str, str | None]) -> None:
-        if (who[0], event) not in self._wanted and not self._cancels(who):
+    def _hold(self, event: str, left: tuple[str, str, str | None]) -> None:
+        if (left[0], event) not in self._wanted and not self._cancels(left):
             return
         held = self._held
-        held.pop(who, None)
-        held[who] = self._monotonic() + self._options.webhook_hold
+        held.pop(left, None)
+        held[left] = self._monotonic() + self._options.webhook_hold
         if len(held) > self._options.webhook_queue:
             self._release(next(iter(held)))
 
-    def _cancels(self, who: tuple[str, str, str | None]) -> bool:
-        """Whether one who comes back is not to be told of either, though his going would not have been."""
-        app, _, user = who
+    def _cancels(self, left: tuple[str, str, str | None]) -> bool:
+        """Whether the event of a return is wanted, which is left out if the return follows soon, though that of the
+        leaving is not."""
+        app, _, user = left
         return (app, "channel_occupied" if user is None else "member_added") in self._wanted
 
-    def _release(self, who: tuple[str, str, str | None]) -> None:
-        del self._held[who]
-        app, channel, user = who
+    def _release(self, left: tuple[str, str, str | None]) -> None:
+        del self._held[left]
+        app, channel, user = left
         if user is None:
-            self._tell(app, "channel_vacated", {"channel": channel})
+            self._add(app, "channel_vacated", {"channel": channel})
         else:
-            self._tell(app, "member_removed", {"channel": channel, "user_id": user})
+            self._add(app, "member_removed", {"channel": channel, "user_id": user})
 
-    def _tell_count(self, name: tuple[str, str], subscribers: int) -> None:
+    def _send_count(self, name: tuple[str, str], subscribers: int) -> None:
         app, channel = name
-        self._tell(app, "subscription_count", {"channel": channel, "subscription_count": subscribers})
+        self._add(app, "subscription_count", {"channel": channel, "subscription_count": subscribers})
         data = _encode({"subscription_count": subscribers}).decode()
         frame = event_frame("pusher_internal:subscription_count", channel, data)
         self._messages.publish(channel_address(app, channel), frame)
 
-    def _tell(self, app: str, event: str, fields: dict[str, Any]) -> None:
+    def _add(self, app: str, event: str, fields: dict[str, Any]) -> None:
         outboxes = self._wanted.get((app, event))
         if outboxes is None:
             return
@@ -199,17 +200,17 @@ class Webhooks:
     # ------------------------------------------------------------------ time
 
     def tick(self) -> None:
-        """Tell what has been held back for long enough."""
+        """Send what has been held back for long enough."""
         now = self._monotonic()
         held = self._held
-        while held and held[who := next(iter(held))] <= now:
-            self._release(who)
+        while held and held[left := next(iter(held))] <= now:
+            self._release(left)
         while self._missed and self._missed[name := next(iter(self._missed))] <= now:
             del self._missed[name]
         self._counts.tick(now)
 
     def release(self) -> None:
-        """The router ends: what was held back is told now, into the store at least."""
+        """The router ends: what was held back is written into the store now."""
         while self._held:
             self._release(next(iter(self._held)))
 
@@ -235,10 +236,10 @@ class Webhooks:
         self._records.read(SPACE, outbox.log, record)
         self._logs.read(outbox.log, AfterOffset(ANY_EPOCH, 0), read)
 
-    def heard(self, outbox: Outbox, offset: int) -> None:
-        """A webhook has heard everything up to this place, or it was given up."""
+    def advance(self, outbox: Outbox, offset: int) -> None:
+        """A webhook has got everything up to this position, or it was given up."""
         if offset:
-            # An event that is not told yet came later than this, so the record outlives what it says was told.
+            # An event that has not been sent came later, so the record outlives the events before its position.
             expires = int(self._unix_time()) + self._options.webhook_retry + _POSITION_GRACE_S
             self._records.put(SPACE, outbox.log, _POSITION.pack(offset), expires, own=True)
 
@@ -253,5 +254,5 @@ class _Kept:
         self._text = text
 
     def __call__(self, status: int, end: AfterOffset | None) -> None:
-        # If the store could not do it, the event is told all the same.
+        # If the store could not keep it, the event is sent all the same.
         self._outbox.put(0 if end is None or status != m.OK else end.offset, self._text)

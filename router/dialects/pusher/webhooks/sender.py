@@ -43,7 +43,7 @@ class Sender:
         self._limit = trio.CapacityLimiter(options.webhook_parallel)
 
     async def run(self) -> None:
-        """Send for ever; at once over if there is nothing to tell anybody."""
+        """Send until cancelled; returns at once if there is nothing to send."""
         if not self._webhooks.needed:
             return
         async with trio.open_nursery() as nursery:
@@ -52,7 +52,7 @@ class Sender:
                 nursery.start_soon(self._send)
 
     async def _send(self) -> None:
-        import httpx  # which takes its time and memory: not without need
+        import httpx  # costs time and memory: only imported where it is needed
 
         async with (
             httpx.AsyncClient(timeout=self._timeout, follow_redirects=False) as client,
@@ -93,15 +93,15 @@ class Sender:
             async with self._limit:
                 why = await self._post(client, outbox, body)
             if not why:
-                self._webhooks.heard(outbox, outbox.taken())
+                self._webhooks.advance(outbox, outbox.taken())
                 continue
             wait, offset = outbox.failed()
             logs.limited("webhook.failed", app=outbox.app.id, url=outbox.hook.url, why=why, again_s=round(wait, 1))
-            self._webhooks.heard(outbox, offset)
+            self._webhooks.advance(outbox, offset)
             await trio.sleep(wait)
 
     async def _post(self, client: Any, outbox: Outbox, body: bytes) -> str:
-        """Returns: why it did not work, or nothing."""
+        """Returns: why it failed; "" if it was taken."""
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"connection-farm/{__version__}",
