@@ -1,0 +1,69 @@
+"""Debian's nginx with a configuration of ours, in front of a farm."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.farm_fixture import until
+from support.installed import find_program
+
+_CONFIGURATION = """
+daemon off;
+pid {folder}/pid;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {included};
+}}
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running_nginx(file: Path, listen: str, changes: dict[str, str]) -> Iterator[int]:
+    """nginx with this file included, for the time of the block.
+
+    listen: what of the file is replaced by `listen` on a port of ours. changes: what else is replaced.
+    Value: the port.
+    """
+    program = find_program("nginx")
+    port = _free_port()
+    text = file.read_text()
+    for old, new in {listen: f"listen 127.0.0.1:{port};", **changes}.items():
+        assert old in text
+        text = text.replace(old, new)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        included, whole = folder / "included.conf", folder / "nginx.conf"
+        included.write_text(text)
+        whole.write_text(_CONFIGURATION.format(folder=folder, included=included))
+        command = [program, "-p", str(folder), "-e", str(folder / "log"), "-c", str(whole)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            until(lambda: _accepts(port) or process.poll() is not None, "nginx listens")
+            assert process.poll() is None, process.communicate()[1].decode()
+            yield port
+        finally:
+            process.terminate()
+            process.communicate()
