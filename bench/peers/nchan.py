@@ -112,7 +112,9 @@ class Nchan(Peer):
         return [program("nginx"), "-p", str(folder), "-e", str(folder / "log"), "-c", str(path)]
 
     def storing(self) -> Storing:
-        return Storing("event stream", "eventsource", {"path": "/stored/{channel}"}, "/store/{channel}")
+        return Storing(
+            "event stream", "eventsource", {"path": "/stored/{channel}", "chunked": False}, "/store/{channel}"
+        )
 
 
 def _module() -> str:

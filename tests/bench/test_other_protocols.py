@@ -15,6 +15,7 @@ from bench.load.protocols.base import DONE, PONG, Received, Scenario
 from bench.load.protocols.nats import Publish
 from bench.load.protocols.subscribe import Plain, Post
 from bench.load.samples import DATA_RIGHT, DATA_WRONG
+from bench.load.transports.chunks import BARE_EVENT_STREAM, EVENT_STREAM
 from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.virtual_users import VirtualUsers
@@ -160,3 +161,19 @@ def test_protocols_that_can_not_be(name: str, scenario: Scenario, arguments: dic
     with LoadProcesses() as processes, pytest.raises(BenchError, match=text):
         load = Load(1, protocol=name, arguments=arguments, channels=scenario.channels)
         VirtualUsers.of(processes, load, attach("ws://127.0.0.1:1/", ""))
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_subscriber_by_an_event_stream(chunked: bool) -> None:
+    protocol = protocol_of("eventsource", SHARED, {"path": "/sub/{channel}", "chunked": chunked})
+    head = b"GET /sub/1 HTTP/1.1\r\nHost: h:1\r\nAccept: text/event-stream\r\n"
+    assert protocol.request(5) == head + b"\r\n"
+    assert protocol.resume(5, b"7:1") == head + b"Last-Event-ID: 7:1\r\n\r\n"
+    assert protocol.opened(5, b"").step == DONE
+    event = b"id: 7:1\ndata: %b\n\n"
+    assert protocol.received(5, event % payload_of(9, 60)) == Received(((1, 9, DATA_RIGHT),), position=b"7:1")
+    assert protocol.received(5, event % payload_of(9, 59)) == Received(((1, 9, DATA_WRONG),), position=b"7:1")
+    assert protocol.received(5, b": hi\n\n") is None
+    assert protocol.transport is (EVENT_STREAM if chunked else BARE_EVENT_STREAM)
+    with pytest.raises(ValueError, match="one channel"):
+        protocol_of("eventsource", Scenario("h", channels=2), {})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bench.load.frames import CLOSE, TEXT, Message, PeerError
 from bench.load.transports import WEBSOCKET, Transport
 from bench.load.transports.answers import LONG_POLL
-from bench.load.transports.chunks import EVENT_STREAM, STREAM, fields_of
+from bench.load.transports.chunks import BARE_EVENT_STREAM, EVENT_STREAM, STREAM, fields_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 ANSWERS = (
@@ -36,12 +36,17 @@ READ = [
             (CLOSE, b""),
         ],
     ),
+    (
+        BARE_EVENT_STREAM,
+        b": hi\n\nid: 1:2\ndata: a\n\ndata: b\r\n\r\n",
+        [(TEXT, b": hi\n\n"), (TEXT, b"id: 1:2\ndata: a\n\n"), (TEXT, b"data: b\r\n\r\n")],
+    ),
     (LONG_POLL, b"".join(ANSWERS), [(TEXT, answer) for answer in ANSWERS]),
 ]
 
 
 @given(st.data())
-@pytest.mark.parametrize(("transport", "data", "messages"), READ, ids=["stream", "events", "long poll"])
+@pytest.mark.parametrize(("transport", "data", "messages"), READ, ids=["stream", "events", "bare", "long poll"])
 def test_messages_are_the_same_however_they_are_cut(
     transport: Transport, data: bytes, messages: list[Message], st_data: st.DataObject
 ) -> None:
@@ -61,6 +66,7 @@ def test_messages_are_the_same_however_they_are_cut(
         (STREAM, chunk(b"one"), b"one"),
         (EVENT_STREAM, chunk(b"data: a\n\n"), b"data: a\n\n"),
         (EVENT_STREAM, chunk(b"id: 4\r\ndata: a\r\n\r\n"), b"id: 4\r\ndata: a\r\n\r\n"),
+        (BARE_EVENT_STREAM, b"data: a\n\n", b"data: a\n\n"),
         (LONG_POLL, ANSWERS[0], ANSWERS[0]),
         (WEBSOCKET, b"\x81\x03one", b"one"),
     ],
@@ -93,6 +99,10 @@ def test_what_is_not_one_message_of_a_stream() -> None:
 
 def test_the_answer_to_the_request_of_a_stream() -> None:
     assert STREAM.head_end is not None and LONG_POLL.head_end is None
+    assert BARE_EVENT_STREAM.head_end is not None
+    assert BARE_EVENT_STREAM.head_end(b"HTTP/1.1 200 OK\r\n\r\ndata: a\n\n") == 19
+    with pytest.raises(PeerError, match="in chunks"):
+        BARE_EVENT_STREAM.head_end(HEAD)
     for cut in range(len(HEAD)):
         assert STREAM.head_end(HEAD[:cut]) == 0
     assert STREAM.head_end(HEAD + CHUNKS) == len(HEAD)

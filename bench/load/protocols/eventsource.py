@@ -5,7 +5,7 @@ from typing import Final
 
 from bench.load.http_bytes import judged
 from bench.load.protocols.base import Protocol, Received, Scenario
-from bench.load.transports.chunks import EVENT_STREAM, fields_of
+from bench.load.transports.chunks import BARE_EVENT_STREAM, EVENT_STREAM, fields_of
 
 CHANNEL: Final = "{channel}"
 
@@ -15,15 +15,15 @@ class EventSource(Protocol):
 
     Args:
       path: of the stream; `{channel}` stands for the channel's number.
+      chunked: whether the server sends its body in chunks.
     """
 
-    transport = EVENT_STREAM
-
-    def __init__(self, scenario: Scenario, *, path: str = "/" + CHANNEL) -> None:
+    def __init__(self, scenario: Scenario, *, path: str = "/" + CHANNEL, chunked: bool = True) -> None:
         super().__init__(scenario)
         if scenario.channels != 1:
             raise ValueError("such a device has one channel")
         self._path = path
+        self.transport = EVENT_STREAM if chunked else BARE_EVENT_STREAM
 
     def request(self, device: int) -> bytes:
         return self.resume(device, b"")

@@ -1,6 +1,7 @@
-"""Streams over HTTP: a 200 whose body has no end and comes in chunks (RFC 9112 section 7.1). Pure.
+"""Streams over HTTP: a 200 whose body has no end, and mostly comes in chunks (RFC 9112 section 7.1). Pure.
 
 `STREAM` takes each chunk for a message, `EVENT_STREAM` each event of an event stream, however it is cut into chunks.
+`BARE_EVENT_STREAM` is one of a server that does without chunks.
 """
 
 import re
@@ -15,11 +16,11 @@ _NEW_LINE: Final = b"\r\n"
 _BLANK_LINE: Final = re.compile(rb"\r\n\r\n|\n\n")
 
 
-def stream_begin(data: bytes) -> int:
+def body_begin(data: bytes, chunked: bool) -> int:
     """Where the body of an accepted stream begins; 0 while the head is incomplete.
 
     Raises:
-      PeerError: another answer than a 200 in chunks.
+      PeerError: another answer than a 200, or in chunks where it should not be, or the other way round.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0:
@@ -28,8 +29,8 @@ def stream_begin(data: bytes) -> int:
         return 0
     if not data.startswith(b"HTTP/1.1 200"):
         raise PeerError(f"HTTP {data[9:12].decode('ascii', 'replace')}" if data.startswith(b"HTTP/") else "not HTTP")
-    if b"\r\ntransfer-encoding: chunked\r\n" not in data[: end + 2].lower():
-        raise PeerError("a stream without chunks")
+    if (b"\r\ntransfer-encoding: chunked\r\n" in data[: end + 2].lower()) != chunked:
+        raise PeerError("a stream without chunks" if chunked else "a stream in chunks")
     return end + 4
 
 
@@ -123,6 +124,36 @@ def _split_events(data: bytes, parts: list[bytes]) -> tuple[list[Message], bytes
     return found, rest
 
 
+def _bare_end(data: bytes, start: int) -> int:
+    blank = _BLANK_LINE.search(data, start)
+    return blank.end() if blank is not None else 0
+
+
+def _bare_payload(event: bytes) -> bytes:
+    return event
+
+
+def _single_bare(data: bytes) -> bytes | None:
+    return data if _bare_end(data, 0) == len(data) else None
+
+
+def _split_bare(data: bytes, parts: list[bytes]) -> tuple[list[Message], bytes]:
+    found: list[Message] = []
+    at = 0
+    while end := _bare_end(data, at):
+        found.append(Message(TEXT, data[at:end]))
+        at = end
+    return found, data[at:]
+
+
+def _begin(data: bytes) -> int:
+    return body_begin(data, chunked=True)
+
+
+def _bare_begin(data: bytes) -> int:
+    return body_begin(data, chunked=False)
+
+
 def _pong(payload: bytes) -> bytes:
     return b""
 
@@ -131,7 +162,8 @@ def _closing(payload: bytes) -> tuple[bytes, str]:
     return b"", "the stream ended"
 
 
-STREAM: Final = Transport(
-    "request", stream_begin, _single, _split, _end, _payload, _pong, _closing, "closed in the stream"
-)
+STREAM: Final = Transport("request", _begin, _single, _split, _end, _payload, _pong, _closing, "closed in the stream")
 EVENT_STREAM: Final = replace(STREAM, single=_single_event, split=_split_events, end=_event_end)
+BARE_EVENT_STREAM: Final = replace(
+    EVENT_STREAM, head_end=_bare_begin, single=_single_bare, split=_split_bare, end=_bare_end, payload=_bare_payload
+)
