@@ -6,7 +6,6 @@ one of RFC 8030.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -14,34 +13,17 @@ from typing import Final
 import msgspec
 
 from router.common import messages as m
-from router.common.answers import Answer
 from router.common.id_set import has
 from router.common.token import TokenError
-from router.core.pushes import REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
+from router.core.pushes import REFUSED_OVER, STORED
 from router.dialects.app_server import Context
+from router.dialects.webpush import responses
+from router.dialects.webpush.headers import Refused, encoding_of, topic_of, ttl_of, urgency_of
 from router.dialects.webpush.protocol import (
-    BAD_CRYPTO_KEY,
-    BAD_ENCODING,
-    BAD_ENCRYPTION,
-    BAD_MESSAGE,
     BAD_SENDER,
-    BAD_TOKEN,
-    BAD_TOPIC,
-    BAD_TTL,
-    BAD_URGENCY,
-    BUSY,
     DEVICES,
-    INBOX_FULL,
     MESSAGE_PURPOSE,
-    NEGATIVE_TTL,
-    NO_CHANNEL,
-    NO_DEVICE,
-    NOT_KEPT,
-    NOT_OF_AES128GCM,
-    ONLY_DELETE,
-    ONLY_POST,
     PURPOSE,
-    STORE_FULL,
     TOO_LONG,
     WebPushOptions,
     base_url,
@@ -49,99 +31,14 @@ from router.dialects.webpush.protocol import (
     plain_slot,
     topic_slot,
 )
-from router.dialects.webpush.vapid import Vapid, VapidError, parameters
+from router.dialects.webpush.vapid import Vapid, VapidError
 from router.http.message import Request, Response
 from router.http.routes import Reply, Route
-
-# ---------------------------------------------------------------------- answers
-
-_REASONS: Final = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    405: "Method Not Allowed",
-    410: "Gone",
-    413: "Payload Too Large",
-    503: "Service Unavailable",
-}
-_MORE_INFO: Final = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
-_CORS: Final = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Expose-Headers", "Location, TTL, Retry-After, WWW-Authenticate"),
-)
-# The star does not stand for Authorization (Fetch standard), nor for anything in older browsers.
-_PREFLIGHT: Final = Response(
-    200,
-    headers=(
-        *_CORS,
-        ("Access-Control-Allow-Methods", "DELETE, GET, POST, PUT"),
-        (
-            "Access-Control-Allow-Headers",
-            "Authorization, Content-Encoding, Content-Type, Crypto-Key, Encryption, Encryption-Key, Prefer, Topic, "
-            "TTL, Urgency, *",
-        ),
-        ("Access-Control-Max-Age", "3600"),
-    ),
-)
-
-
-def _error(answer: Answer, *headers: tuple[str, str], text: str = "") -> Response:
-    """text: more particular than the table's."""
-    body = {
-        "code": answer.status,
-        "errno": answer.number,
-        "error": _REASONS[answer.status],
-        "message": text or answer.text,
-        "more_info": _MORE_INFO,
-    }
-    return Response(answer.status, msgspec.json.encode(body), headers=(*headers, *_CORS))
-
-
-_WAIT: Final = ("Retry-After", "120")
-_FORGET: Final = ("Cache-Control", "max-age=86400")
-_ONLY_POST: Final = _error(ONLY_POST, ("Allow", "POST, OPTIONS"))
-_ONLY_DELETE: Final = _error(ONLY_DELETE, ("Allow", "DELETE, OPTIONS"))
-_BAD_TOKEN: Final = Response(BAD_TOKEN.status, headers=_CORS)  # without a body, as autopush has it
-_BAD_MESSAGE: Final = _error(BAD_MESSAGE)
-_BAD_ENCODING: Final = _error(BAD_ENCODING)
-_NOT_OF_AES128GCM: Final = _error(NOT_OF_AES128GCM)
-_BAD_ENCRYPTION: Final = _error(BAD_ENCRYPTION)
-_BAD_CRYPTO_KEY: Final = _error(BAD_CRYPTO_KEY)
-_BAD_TTL: Final = _error(BAD_TTL)
-_BAD_TOPIC: Final = _error(BAD_TOPIC)
-_NEGATIVE_TTL: Final = _error(NEGATIVE_TTL)
-_BAD_URGENCY: Final = _error(BAD_URGENCY)
-_NO_DEVICE: Final = _error(NO_DEVICE, _FORGET)
-_NO_CHANNEL: Final = _error(NO_CHANNEL, _FORGET)
-_FULL: Final = _error(INBOX_FULL, _WAIT)
-_BUSY: Final = _error(BUSY, _WAIT)
-_NOT_KEPT: Final = _error(NOT_KEPT, _WAIT)
-_NO_ROOM: Final = _error(STORE_FULL, _WAIT)
-_REFUSED: Final = {REFUSED_FULL: _FULL, REFUSED_FAILED: _NOT_KEPT, REFUSED_OVER: _NO_ROOM}
-_DELETED: Final = Response(204, headers=_CORS)
-
-
-# ---------------------------------------------------------------------- requests
 
 _PLAIN_TOKEN: Final = 32  # bytes in it: device, channel
 _BOUND_TOKEN: Final = 64  # and the digest of the sender's key
 _NUMBER: Final = struct.Struct(">Q")
-_URGENCIES: Final = {b"very-low": 1, b"low": 2, b"normal": 3, b"high": 4}
-_NORMAL: Final = 3
-_BASE64URL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_MAX_TOPIC: Final = 32
-_INTEGER: Final = re.compile(rb"[+-]?[0-9]+")
-_SAFE_IN_JSON: Final = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
-_PADDING: Final = re.compile(rb"(?<=[\w-])=+(?=[ \t]*(?:[,;]|$))")
 _encode: Final = msgspec.json.Encoder().encode
-_AES128GCM: Final = '","headers":{"encoding":"aes128gcm"}'
-
-
-class _Refused(Exception):
-    """A push that is answered without asking the store."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
 
 
 def routes(context: Context) -> Iterable[Route]:
@@ -166,7 +63,7 @@ class _AppSide:
         self.counters = context.core.counters
         self._options = options
         self._max_body = options.max_body_bytes
-        self._too_long = _error(TOO_LONG, text=f"The body is longer than {self._max_body} bytes")
+        self._too_long = responses.error(TOO_LONG, text=f"The body is longer than {self._max_body} bytes")
         self._vapid = Vapid(
             url,
             max_age=options.max_vapid_age,
@@ -193,7 +90,7 @@ class _AppSide:
     def _post(self, request: Request, reply: Reply, token: bytes, size: int) -> None:
         """One push, checked in autopush's order: token, sender, headers, size, subscription."""
         if request.method != b"POST":
-            reply(_PREFLIGHT if request.method == b"OPTIONS" else _ONLY_POST)
+            reply(responses.PREFLIGHT if request.method == b"OPTIONS" else responses.ONLY_POST)
             return
         headers = request.headers
         try:
@@ -202,21 +99,21 @@ class _AppSide:
                 raise TokenError("of another version")
             self._check_sender(headers, address[_PLAIN_TOKEN:])
             message = self._message(headers, request.body, address, reply)
-        except _Refused as refused:
+        except Refused as refused:
             self.counters.pushes_invalid += 1
             reply(refused.response)
         except TokenError:
             self.counters.pushes_rejected += 1
-            reply(_BAD_TOKEN)
+            reply(responses.BAD_TOKEN)
         except VapidError as error:
             self.counters.pushes_rejected += 1
-            reply(_error(BAD_SENDER, ("WWW-Authenticate", "vapid"), text=str(error)))
+            reply(responses.error(BAD_SENDER, ("WWW-Authenticate", "vapid"), text=str(error)))
         else:
             if len(request.body) > self._max_body:
                 self.counters.pushes_too_long += 1
                 reply(self._too_long)
             elif self.messages.full and (message.ttl or self.messages.crowded):  # TTL 0: it is not kept
-                reply(_NO_ROOM if self.messages.refuse() == REFUSED_OVER else _BUSY)
+                reply(responses.NO_ROOM if self.messages.refuse() == REFUSED_OVER else responses.BUSY)
             else:
                 self._records.look_up(DEVICES, message.device, message.looked_up)
 
@@ -230,73 +127,33 @@ class _AppSide:
             raise VapidError("this endpoint wants a VAPID signature")
 
     def _message(self, headers: dict[bytes, bytes], body: bytes, address: bytes, reply: Reply) -> _Message:
-        ttl = self._ttl(headers.get(b"ttl", b""))
-        topic = headers.get(b"topic")
-        if topic is not None:
-            topic = topic.strip()  # white space after a value is left to us
-            if not 0 < len(topic) <= _MAX_TOPIC or topic.translate(None, _BASE64URL):
-                raise _Refused(_BAD_TOPIC)
-        urgency = headers.get(b"urgency")
-        level = _NORMAL if urgency is None else _URGENCIES.get(urgency) or _URGENCIES.get(urgency.strip().lower())
-        if level is None:
-            raise _Refused(_BAD_URGENCY)
-        tail = self._encoding(headers) if body else ""
+        options = self._options
+        ttl = ttl_of(headers.get(b"ttl", b""), options.max_ttl)
+        topic = topic_of(headers.get(b"topic"))
+        level = urgency_of(headers.get(b"urgency"))
+        tail = encoding_of(headers, options.max_crypto_bytes) if body else ""
         return _Message(self, reply, address, ttl, topic, level, body, tail)
-
-    def _ttl(self, text: bytes) -> int:
-        most = self._options.max_ttl
-        if text.isdigit() and len(text) < 19:
-            return min(int(text), most)
-        text = text.strip()
-        if not _INTEGER.fullmatch(text):
-            raise _Refused(_BAD_TTL)
-        digits = text.lstrip(b"+-0")
-        if not digits:
-            return 0
-        if text.startswith(b"-"):
-            raise _Refused(_NEGATIVE_TTL)
-        return min(int(digits), most) if len(digits) < 19 else most
-
-    def _encoding(self, headers: dict[bytes, bytes]) -> str:
-        """What follows the data in the stored JSON: how the body is encrypted."""
-        encoding = headers.get(b"content-encoding", b"")
-        if encoding != b"aes128gcm":
-            encoding = encoding.strip().lower()
-        encryption, crypto_key = headers.get(b"encryption"), headers.get(b"crypto-key")
-        if encoding == b"aes128gcm":
-            if (encryption is not None and b"salt" in parameters(encryption)) or (
-                crypto_key is not None and b"dh" in parameters(crypto_key)
-            ):
-                raise _Refused(_NOT_OF_AES128GCM)
-            return _AES128GCM
-        if encoding != b"aesgcm":
-            raise _Refused(_BAD_ENCODING)
-        room = self._options.max_crypto_bytes - len(crypto_key or b"")
-        kept = _kept(encryption or b"", b"salt", room, _BAD_ENCRYPTION)
-        tail = f'","headers":{{"encoding":"aesgcm","encryption":"{kept}"'
-        if crypto_key is not None:
-            room = self._options.max_crypto_bytes
-            tail += f',"crypto_key":"{_kept(crypto_key, b"dh", room, _BAD_CRYPTO_KEY)}"'
-        return tail + "}"
 
     # ------------------------------------------------------------------ a message that was sent
 
     def message(self, request: Request, reply: Reply) -> None:
         """`DELETE /m/{id}`: the message is not wanted any more. The same answer whether it still waited or not."""
         if request.method != b"DELETE":
-            reply(_PREFLIGHT if request.method == b"OPTIONS" else _ONLY_DELETE)
+            reply(responses.PREFLIGHT if request.method == b"OPTIONS" else responses.ONLY_DELETE)
             return
         try:
             opened = self.tokens.open(MESSAGE_PURPOSE, request.path[3:])
         except TokenError:
-            reply(_BAD_MESSAGE)
+            reply(responses.BAD_MESSAGE)
             return
         if self.messages.crowded:
-            reply(_BUSY)
+            reply(responses.BUSY)
             return
         device = opened[:16]
         slot, version = opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0]
-        self.messages.withdraw(device, slot, version, lambda status: reply(_DELETED if status == m.OK else _NOT_KEPT))
+        self.messages.withdraw(
+            device, slot, version, lambda status: reply(responses.DELETED if status == m.OK else responses.NOT_KEPT)
+        )
 
 
 class _Message:
@@ -342,11 +199,11 @@ class _Message:
         app = self._app
         if status != m.OK:
             app.counters.pushes_refused += 1
-            self._reply(_NOT_KEPT)
+            self._reply(responses.NOT_KEPT)
             return
         if record is None or not has(record, self._member):
             app.counters.pushes_rejected += 1
-            self._reply(_NO_DEVICE if record is None else _NO_CHANNEL)
+            self._reply(responses.NO_DEVICE if record is None else responses.NO_CHANNEL)
             return
         chid = channel_id(self._member)
         self._number = number = app.messages.sequence()
@@ -367,28 +224,14 @@ class _Message:
 
     def _pushed(self, outcome: int) -> None:
         if outcome != STORED:
-            self._reply(_REFUSED[outcome])
+            self._reply(responses.REFUSED[outcome])
             return
         app = self._app
         name = app.tokens.seal(MESSAGE_PURPOSE, self.device + _NUMBER.pack(self._number) + self._slot.encode())
-        self._reply(Response(201, headers=(("Location", app.location + name), ("TTL", str(self.ttl)), *_CORS)))
+        self._reply(Response(201, headers=(("Location", app.location + name), ("TTL", str(self.ttl)), *responses.CORS)))
 
 
 def _in_base64url(body: bytes) -> str:
     """A body in base64url without padding. msgspec makes base64 of bytes in half the time that binascii takes, and for
     a text of this length two replacements take an eighth of a translation's."""
     return _encode(body)[1:-1].rstrip(b"=").replace(b"+", b"-").replace(b"/", b"_").decode()
-
-
-def _kept(text: bytes, needed: bytes, room: int, refusal: Response) -> str:
-    """A header of an aesgcm message as it goes to the device: without quotes and padding.
-
-    Raises: _Refused if the parameter that it needs is not there, or if it is too long or unfit for JSON.
-    """
-    if len(text) > room:
-        raise _Refused(refusal)
-    text = _PADDING.sub(b"", text.replace(b'"', b""))
-    value = parameters(text).get(needed, b"")
-    if not value or value.translate(None, _BASE64URL) or text.translate(None, _SAFE_IN_JSON):
-        raise _Refused(refusal)
-    return text.decode("ascii")
