@@ -1,4 +1,4 @@
-"""gopush2: what a device sends, over WebSocket and over TCP.
+"""gopush2: what a device sends, over WebSocket and over TCP; requests of app servers, and its configuration file.
 
 A session's input is lines: the query, then messages of the device, or "!": `!reply N` and `!log N` answer what is open,
 `!tick N`, `!pass N`. The reader's is the bytes of a TCP connection, of which the first says how they are cut.
@@ -16,14 +16,18 @@ import farm.dialects.gopush2.dialect
 import farm.dialects.gopush2.multibulk
 import farm.dialects.gopush2.sessions
 import farm.dialects.gopush2.tcp
+import router.dialects.gopush2.config_file
 from farm.dialects import Call, Subscribe
 from farm.dialects.gopush2.sessions import BadParameter, wanted
 from farm.dialects.gopush2.tcp import GOPUSH_TCP, HeartbeatReader
 from farm.transports.request import Refusal
 from fuzz.engine import Target
+from fuzz.structures import check_problems, json_lines
 from router.common import messages as m
+from router.common.errors import MendableError
 from router.common.token import Tokens
-from router.dialects.gopush2.protocol import Gopush2Options
+from router.dialects.gopush2.config_file import parse
+from router.dialects.gopush2.protocol import CHANNELS, Gopush2Options, channel_address, deadline_value
 
 _STATUSES: Final = (m.OK, m.OK, m.OK, m.FAILED)
 _MAX_BYTES: Final = 300
@@ -91,13 +95,43 @@ def _command(data: bytes) -> tuple[str, bytes] | str | None:
     return None if found is None else (found[0].query, found[1])
 
 
-SETTINGS: Final = ((Gopush2Options, {}),)
-REQUESTS: Final[tuple[list[Any], ...]] = ()
+SETTINGS: Final = ((Gopush2Options, {"admin_key": "k", "max_stored_message": 2, "max_message_bytes": 200}),)
+REQUESTS: Final[tuple[list[Any], ...]] = (
+    ["GET", "/ch", "key=a&token=t&admin_key=k", {}, ""],
+    ["POST", "/pub", "key=a&mid=7&expire=60&admin_key=k", {}, "hello"],
+    ["POST", "/pub", "key=a&expire=1", {"Authorization": "Bearer k"}, "\xff\0"],
+    ["GET", "/stat", "type=subscriber&admin_key=k", {}, ""],
+    ["GET", "/stat", "type=config&admin_key=k", {"X-Forwarded-For": "a"}, ""],
+)
 
 
 def prepare(rig: Rig, keys: Tokens) -> dict[bytes, str]:
-    """Nothing."""
+    """A channel."""
+    deadline = int(rig.clock.unix()) + 5
+    rig.hub.core.records.put(CHANNELS, channel_address("a"), deadline_value(deadline), deadline)
     return {}
+
+
+def config_file(data: bytes) -> None:
+    """A configuration file of gopush2."""
+    try:
+        found = parse(data, "gopush2.conf")
+    except MendableError as error:
+        check_problems(error.problems)
+    else:
+        assert ("gopush2.conf", "dialects.gopush2", True) in found.settings
+        if found.warnings:
+            check_problems(found.warnings)
+
+
+_FILES: Final = tuple(
+    json.dumps(one).encode()
+    for one in (
+        {"addr": "localhost", "port": 8080, "admin_addr": "", "admin_port": 8080, "auth": 1, "log": "a", "debug": 0},
+        {"addr": "[::1]:80", "ADMIN_ADDR": ":81", "protocol": 1, "log_level": 3, "channel_type": 2, "redis": {}},
+        {"heartbeat_sec": None, "max_stored_message": "1", "x": [], "message_expire_sec": 1.5},
+    )
+)
 
 
 _SESSIONS: Final = (
@@ -126,5 +160,13 @@ TARGETS = (
         (farm.dialects.gopush2.multibulk, farm.dialects.gopush2.tcp, farm.dialects.gopush2.sessions),
         _COMMANDS,
         (b"*3\r\n", b"$3\r\nsub\r\n", b"$1\r\n0\r\n", b"\r\n", b"h"),
+    ),
+    Target(
+        "gopush2-config",
+        config_file,
+        (router.dialects.gopush2.config_file,),
+        _FILES,
+        (b'"addr"', b'"port"', b'"protocol"', b":80", b"null", b"[", b"1e400"),
+        json_lines(),
     ),
 )
