@@ -17,7 +17,7 @@ from typing import Any, Final
 from farm.config_text import toml_value
 from farm.dialects import specs
 from farm.option_value import expected, options_of
-from farm.settings import all_sections
+from farm.sections import all_sections
 from router.common import close_codes, refusals
 from router.common.answers import Answer, CloseCode, Table
 from router.common.log_events import LOG_EVENTS

@@ -1,4 +1,4 @@
-"""The sections that supervisor and workers read. `SECTIONS` is the whole tree."""
+"""The sections of the settings that supervisor and workers read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
-import router.common.settings
-from farm.dialects import specs
 from router.common import option_texts as texts
 from router.common.options import Section, option
-from router.dialects import switches
 
 
 @dataclass(frozen=True)
@@ -197,10 +194,3 @@ class LimitOptions(Section):
 
 
 OWN_SECTIONS: tuple[type[Section], ...] = (FarmOptions, AdminOptions, WorkerOptions, LimitOptions)
-
-
-def all_sections() -> tuple[type[Section], ...]:
-    """The whole tree: the router's sections, ours, the dialects' and the dialects' switches."""
-    known = specs()
-    own = [section for spec in known for section in spec.sections]
-    return (*router.common.settings.SECTIONS, *OWN_SECTIONS, *own, switches(known))

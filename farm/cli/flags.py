@@ -43,7 +43,7 @@ class _ShortFlag(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """What click prints of this flag: its names and its help."""
-        from farm.settings import all_sections
+        from farm.sections import all_sections
 
         option = next(o for s in all_sections() for o in options_of(s) if o.key == self._key)
         meaning = f"{option.spec.help[0].upper()}{option.spec.help[1:]}"
@@ -163,7 +163,7 @@ def _resolve(
 
     Raises: ConfigError with every problem.
     """
-    from farm.settings import all_sections
+    from farm.sections import all_sections
 
     if config is None and DEFAULT_FILE.exists():
         config = DEFAULT_FILE

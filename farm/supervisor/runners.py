@@ -8,7 +8,7 @@ from typing import Any
 
 import farm.worker.main
 import router.process
-from farm.settings import all_sections
+from farm.sections import all_sections
 from router import __version__
 from router.common import lifecycle
 from router.common.fork_server import Runner, Served, in_one_line

@@ -7,7 +7,7 @@ import sys
 import msgspec
 from support.farm_fixture import ROOT, environ
 
-from farm.settings import all_sections
+from farm.sections import all_sections
 from router.common.options import Settings, as_mapping
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from farm.settings import all_sections
+from farm.sections import all_sections
 from router.common import messages as m
 from router.common.options import Settings, defaults
 from router.common.settings import LinkOptions, StoreOptions

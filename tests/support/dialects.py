@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from farm.settings import all_sections
+from farm.sections import all_sections
 
 
 class Close(NamedTuple):

@@ -8,7 +8,7 @@ from support.common import settings_with
 
 from farm.config import ConfigError, load
 from farm.dialects import DeviceSide, Dialect, sides, specs
-from farm.settings import all_sections
+from farm.sections import all_sections
 from farm.worker.asked import asked_about, differing_urls
 from farm.worker.shared_path import by_path
 from router.common.auth_settings import AuthOptions, auth_url

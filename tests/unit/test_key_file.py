@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from farm.settings import all_sections
+from farm.sections import all_sections
 from router.common.files import FileError
 from router.common.options import Settings, defaults
 from router.common.settings import Data, StoreOptions, TokenOptions

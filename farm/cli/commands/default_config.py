@@ -16,7 +16,7 @@ def command() -> int:
       farm default-config > farm.toml
     """
     from farm.config_text import render_default
-    from farm.settings import all_sections
+    from farm.sections import all_sections
 
     click.echo(render_default(all_sections()), nl=False)
     return DONE

@@ -13,7 +13,7 @@ import farm.option_value
 import router.common.token
 from farm.config import ConfigError, resolve
 from farm.option_value import options_of
-from farm.settings import all_sections
+from farm.sections import all_sections
 from fuzz.engine import Target
 from fuzz.structures import check_problems
 from router.common.token import KeyFormatError, TokenError, Tokens, parse_keys
