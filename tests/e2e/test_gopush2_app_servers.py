@@ -58,6 +58,7 @@ def test_a_farm_in_the_place_of_the_first_version(tmp_path: Path) -> None:
             assert curl("-d", "test", f"{base}/pub?key=Terry-Mao&expire=30").json() == {"msg": "ok", "ret": 0}
             found = json.loads(device.text())
             assert (found["msg"], found["msg_id"]) == ("test", found["mid"])
+            until(lambda: curl(f"{base}/stat?type=subscriber").json()["cur_conn"] == 1, "it counts")
         config = curl(f"{base}/stat?type=confit").json()
         assert config.items() >= {"message_expire_sec": 7200, "channel_expire_sec": 28800, "auth": 1}.items()
     finally:

@@ -194,6 +194,13 @@ async def test_a_message_that_has_expired_is_not_pushed(rig: Rig, expire: str) -
 
 
 @in_rig()
+async def test_connections_are_those_of_all_workers(rig: Rig) -> None:
+    workers = [{"gopush2_devices": 3, "gopush2_subscribed": 5}, {"gopush2_devices": 4, "gopush2_subscribed": 4.0}, {}]
+    found = await App(rig, {"workers": workers}).stat("subscriber")
+    assert (found["cur_conn"], found["total_conn"]) == (7, 9)
+
+
+@in_rig()
 async def test_a_message_has_a_limit(rig: Rig) -> None:
     app = App(rig, max_message_bytes=10)
     await app.ch()

@@ -64,7 +64,9 @@ def test_its_token_comes_first_and_then_what_it_has_missed() -> None:
     device.subscribed(events=[event(8, "missed"), event(11, 'with "quotes"')])
     assert device.sent == [b"h", b'{"mid":8,"msg":"missed"}', b'{"mid":11,"msg":"with \\"quotes\\""}']
     assert device.session.channels == (ADDRESS,)
-    assert device.counters.registers == 1
+    assert device.dialect.counts() == {"gopush2_devices": 1, "gopush2_subscribed": 1}
+    device.session.closed()
+    assert device.dialect.counts() == {"gopush2_devices": 0, "gopush2_subscribed": 1}
 
 
 def test_two_connections_never_have_the_same_taker() -> None:

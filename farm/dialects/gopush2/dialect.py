@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil
 from typing import Final
@@ -26,6 +27,10 @@ class Gopush2Dialect(Dialect):
         self.options = context.settings.get(Gopush2Options)
         self.counters = context.counters
         self.unix_time = context.unix_time
+        self.devices = 0
+        """That are subscribed now."""
+        self.subscribed = 0
+        """That have been since the start."""
 
     @property
     def first_tick(self) -> float:
@@ -47,6 +52,9 @@ class Gopush2Dialect(Dialect):
         except BadParameter as error:
             return RefusedSession(BAD_PARAMETER, str(error))
         return JoiningSession(self, found, request.socket_id)
+
+    def counts(self) -> Mapping[str, float]:
+        return {"gopush2_devices": self.devices, "gopush2_subscribed": self.subscribed}
 
     def event_text(self, channel: str, event: LogEvent) -> bytes:
         return message_text(event.offset, event.body, self.options.msg_id)

@@ -179,13 +179,14 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
     def _begin(self, log: LogSlice) -> Effects:
         """What gopush2 sends first: its heartbeat, and the messages behind the one that the client has."""
         dialect, (_, mid, heartbeat, _) = self._dialect, self._wanted
-        dialect.counters.registers += 1
         if dialect.options.greeting:
             yield HEARTBEAT
         for event in log.events:
             if event.offset > mid:  # where the log does not reach back to the message, all of it is here
                 yield Event(dialect.event_text("", event), event)
         patience, there = _shared(2 * heartbeat), self._deadline - dialect.unix_time()
+        dialect.devices += 1
+        dialect.subscribed += 1
         yield Become(SubscribedSession(dialect, patience, self._deadline, self.channels))
         yield Tick(min(patience, max(there, 1)))
 
@@ -201,6 +202,9 @@ class SubscribedSession(Session, msgspec.Struct, gc=False, eq=False):
     _deadline: int  # when to look whether the channel is still there, in unix seconds; or _ASKED
     channels: tuple[bytes, ...]
     farewell: ClassVar[tuple[int, str]] = (LEAVING, LEAVING.text)
+
+    def closed(self) -> None:
+        self._dialect.devices -= 1
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         if message == HEARTBEAT or not message:

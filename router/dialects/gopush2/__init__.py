@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from router.common.metrics import Metric
 from router.common.options import Settings
 from router.common.store_kinds import Shape
 from router.dialects import DialectSpec, ForeignConfig, ForeignSettings
@@ -46,6 +47,10 @@ SPEC: Final = DialectSpec(
             "more than the settings file, and less than variables and flags.",
             _config_file,
         ),
+    ),
+    worker_metrics=(
+        Metric("gopush2_devices", "gauge", "Devices that are subscribed to a key of gopush2."),
+        Metric("gopush2_subscribed", "counter", "Devices that have come, and were subscribed."),
     ),
     answers=TABLES,
     needs=frozenset((Shape.LOG, Shape.TABLE, Shape.TAKE_ONCE)),

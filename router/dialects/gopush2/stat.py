@@ -1,7 +1,7 @@
 """What `/stat` says: the types and names of gopush2, as far as there is something here that they mean.
 
 Numbers of Go's memory and scheduler are left out where Python has nothing like them. What concerns the process is the
-router's, which answers; connections are all workers'.
+router's, which answers; connections are all workers', as they have told last.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Stat:
         counts = asdict(self._counts)
         found = {name: counts[name] for name in ("created", "added_message", "expired_message", "failed_message")}
         workers = self._context.status().get("workers", ())
-        for name, metric in (("cur_conn", "gopush2_connections"), ("total_conn", "gopush2_connects")):
+        for name, metric in (("cur_conn", "gopush2_devices"), ("total_conn", "gopush2_subscribed")):
             found[name] = sum(int(worker.get(metric, 0)) for worker in workers)
         return found
 
