@@ -89,7 +89,8 @@ def _works(folder: Path) -> bool:
     if _pytest(folder, "-n", processes, "--dist", "loadfile", *chosen):
         return True
     print("what failed, again, one test after the other", flush=True)
-    return _pytest(folder, "--last-failed", "--last-failed-no-failures=none", *chosen)
+    again = ("--last-failed", "--last-failed-no-failures=none", "--continue-on-collection-errors")
+    return _pytest(folder, *again, *chosen)
 
 
 def _pytest(folder: Path, *arguments: str) -> bool:
