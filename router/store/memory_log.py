@@ -83,7 +83,10 @@ class MemoryLog:
 
     def size(self, now: int) -> LogSize:
         """How much it holds."""
-        return LogSize(self.last, sum(event.expires > now for event in self.events.values()), self.expires)
+        number = len(self.events)
+        if self.next_expiry <= now:
+            number = sum(event.expires > now for event in self.events.values())
+        return LogSize(self.last, number, self.expires)
 
     def slice(self, position: Position, now: int) -> LogSlice:
         """What there is after a position."""

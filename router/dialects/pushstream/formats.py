@@ -89,12 +89,20 @@ def _json_list(name: str, items: Iterable[str]) -> str:
     return f'"{name}": [{_END}' + f",{_END}".join(items) + f"{_END}]"
 
 
+def _json_channel(info: ChannelInfo) -> str:
+    name, published, stored, subscribers = info
+    return (  # every publisher is told this, so it is written in one go
+        f'{{"channel": {_encode(name).decode()}, "published_messages": {published}, '
+        f'"stored_messages": {stored}, "subscribers": {subscribers}}}'
+    )
+
+
 def _json_one(info: ChannelInfo) -> str:
-    return _json_object(_rows(info)) + _END
+    return _json_channel(info) + _END
 
 
 def _json_group(head: Head, infos: Iterable[ChannelInfo]) -> str:
-    return _json_object(_rows(head), _json_list("infos", (_json_object(_rows(info)) for info in infos))) + _END
+    return _json_object(_rows(head), _json_list("infos", map(_json_channel, infos))) + _END
 
 
 def _json_summary(head: Head, summary: Summary) -> str:

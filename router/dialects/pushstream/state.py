@@ -49,6 +49,11 @@ class State:
 
     # ------------------------------------------------------------------ questions
 
+    def key(self, name: str) -> bytes:
+        """The address of a channel."""
+        known = self.registry.get(name)
+        return channel_address(name) if known is None else known.key
+
     def subscribers(self, key: bytes) -> int:
         """Of a channel."""
         there = self.core.channels.get(key)
@@ -58,7 +63,7 @@ class State:
         """Whether there is such a channel. size: what its log holds."""
         if self.registry.get(name) is not None or (size is not None and size.number > 0):
             return True
-        return name == self._events or self.subscribers(channel_address(name)) > 0
+        return name == self._events or self.subscribers(self.key(name)) > 0
 
     def all_names(self) -> Iterator[str]:
         """The names of all channels. Not to be kept while anything happens."""

@@ -18,7 +18,6 @@ from router.dialects.pushstream.protocol import (
     NO_SUCH_CHANNEL,
     NOT_READ,
     Refused,
-    channel_address,
 )
 from router.dialects.pushstream.requests import Call, channel_path
 from router.dialects.pushstream.state import LOOKED_AT, state
@@ -61,7 +60,7 @@ class Statistics:
         except Refused as refused:
             call.refuse(refused.answer)
             return
-        keys = [channel_address(name) for name in names]
+        keys = [self._state.key(name) for name in names]
         self._when_counted(keys, lambda: self._read_named(call, names))
 
     def info(self, names: Sequence[str], done: Callable[[list[ChannelInfo] | None], None]) -> None:
@@ -71,7 +70,7 @@ class Statistics:
         def read(status: int, sizes: Sizes) -> None:
             done([self._info(name, sizes) for name in names if self._exists(name, sizes)] if status == m.OK else None)
 
-        keys = [channel_address(name) for name in names if self._may_be_stored(name)]
+        keys = [self._state.key(name) for name in names if self._may_be_stored(name)]
         if keys:
             self._core.logs.sizes(keys, read)
         else:
@@ -95,10 +94,10 @@ class Statistics:
         return known is None or known.stored
 
     def _exists(self, name: str, sizes: Sizes) -> bool:
-        return self._state.exists(name, sizes.get(channel_address(name)))
+        return self._state.exists(name, sizes.get(self._state.key(name)))
 
     def _info(self, name: str, sizes: Sizes) -> ChannelInfo:
-        key = channel_address(name)
+        key = self._state.key(name)
         known, size = self._state.registry.get(name), sizes.get(key)
         published = 0 if known is None else known.published
         if size is None:
@@ -150,7 +149,7 @@ class Statistics:
     def _summary(self, call: Call, names: list[str], sizes: Sizes) -> None:
         by_shard: dict[int, int] = {}
         for name in names:
-            channel = self._core.channels.get(channel_address(name))
+            channel = self._core.channels.get(self._state.key(name))
             for lease, subscribers in () if channel is None else channel.counts():
                 _add(by_shard, lease, subscribers)
         workers = [
