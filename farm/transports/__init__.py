@@ -91,6 +91,7 @@ class Transport:
     two_way: whether a peer that has ended its direction (TCP's FIN) has no use for an answer either.
     request_timeout: seconds from accept until the request must be whole, on a port of its own;
     `worker.handshake_timeout` if that is shorter.
+    for_pages: whether a page in a browser can begin such a connection: then `worker.origins` says which.
     """
 
     __slots__ = ()
@@ -100,6 +101,7 @@ class Transport:
     keeps_alive: bool = False
     two_way: bool = False
     request_timeout: float = float("inf")
+    for_pages: bool = True
 
     # ------------------------------------------------------------------ the request
 

@@ -140,7 +140,8 @@ class Admissions:
             check_plain(request, dialect.methods, dialect.max_body if length else 0)
             transport = dialect.transport(request)
             transport.check(request)
-            check_origin(request, options.origins)
+            if transport.for_pages:
+                check_origin(request, options.origins)
             if connection is self._performer.leaving and transport.two_way:
                 self._output.drop(connection)
                 return

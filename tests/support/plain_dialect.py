@@ -142,6 +142,7 @@ class Lines(Transport):
     __slots__ = ()
 
     request_timeout = 5.0
+    for_pages = False
 
     def request(self, data: bytes, max_bytes: int, max_headers: int, seen: int) -> tuple[Request, bytes] | None:
         line, end, rest = data.partition(b"\r\n")

@@ -304,3 +304,14 @@ def test_a_transport_may_want_the_first_bytes_sooner_than_others(shard: Shard) -
         shard.sockets.tick()
     assert clients[1].rest() == b"refused 408\r\n"
     assert clients[0].nothing()
+
+
+def test_origins_are_of_pages_alone(dialect: Plain) -> None:
+    shard = Shard({"origins": ("https://a",)}, more={"/plain/**": dialect})
+    try:
+        listener = socket.create_server(("127.0.0.1", 0))
+        shard.sockets.listen(listener, LINES)
+        assert Client(shard, b"/plain/lines\r\n", listener=listener).until(b"\r\n") == b"welcome\r\n"
+        assert Client(shard, get("/plain/stream")).rest().startswith(b"HTTP/1.1 403 ")
+    finally:
+        shard.close()
