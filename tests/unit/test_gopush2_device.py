@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from support.gopush2_device import DAY, KEY, Device, event, request
+from support.gopush2_device import DAY, KEY, Device, event, made, request
 
 from farm.dialects import Subscription
-from farm.transports.request import Refusal, Response
+from farm.dialects.gopush2.sessions import JoiningSession, RefusedSession
+from farm.transports.request import Grant, Refusal, Response
 from router.common import messages as m
 from router.common.answers import CloseCode
 from router.common.position import ANY_EPOCH, AfterOffset
@@ -18,6 +19,7 @@ from router.dialects.gopush2.protocol import (
     EXPIRED,
     NO_CHANNEL,
     NO_CHANNEL_HERE,
+    NOT_GRANTED,
     NOT_NOW,
     SILENT,
     TOKEN_REFUSED,
@@ -134,6 +136,26 @@ def test_clients_of_the_first_versions_have_no_greeting_and_their_own_name_for_t
     device = Device(greeting=False, msg_id=True)
     device.joins(event(3))
     assert [json.loads(text) for text in device.sent] == [{"mid": 3, "msg": "message 3", "msg_id": 3}]
+
+
+# ---------------------------------------------------------------------- the main server
+
+
+def test_the_main_server_is_asked_about_the_key_and_may_grant_another() -> None:
+    dialect = made()
+    asked = request("key=a%20b&mid=7&heartbeat=9")
+    assert dialect.wanted(asked) == ("a b",)
+    assert dialect.ignored_arguments == {"mid", "heartbeat"}
+    for channels, granted in ((None, True), (("x", "a b"), True), (("x",), False), ((), False)):
+        asked.grant = Grant(channels)
+        session = dialect.opened(asked)
+        assert isinstance(session, JoiningSession if granted else RefusedSession)
+    assert list(session.begun(0.0)) == [(NOT_GRANTED, NOT_GRANTED.text)]
+
+
+def test_a_request_without_a_key_asks_for_none() -> None:
+    assert not made().wanted(request("mid=7"))
+    assert not made().wanted(request("key=a&mid=0", "/client"))
 
 
 # ---------------------------------------------------------------------- parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import ceil
 from typing import Final
@@ -15,13 +15,15 @@ from farm.transports import HTTP, Transport
 from farm.transports.request import Refusal, Request
 from farm.transports.websocket import WEBSOCKET
 from router.common.position import LogEvent
-from router.dialects.gopush2.protocol import BAD_PARAMETER, CLIENT_PATH, Gopush2Options, message_text
+from router.dialects.gopush2.protocol import BAD_PARAMETER, CLIENT_PATH, NOT_GRANTED, Gopush2Options, message_text
 
 _SECONDS: Final = 1024  # that are remembered
 
 
 class Gopush2Dialect(Dialect):
     """What all sessions of a worker share."""
+
+    ignored_arguments = frozenset(("mid", "heartbeat"))
 
     def __init__(self, context: Context) -> None:
         self.options = context.settings.get(Gopush2Options)
@@ -41,6 +43,14 @@ class Gopush2Dialect(Dialect):
             return GOPUSH_TCP
         return HTTP if request.path == CLIENT_PATH else WEBSOCKET
 
+    def wanted(self, request: Request) -> Sequence[str]:
+        if request.path == CLIENT_PATH:
+            return ()
+        try:
+            return (wanted(request.query, self.options).key,)
+        except BadParameter:
+            return ()  # as `opened` will say
+
     def opened(self, request: Request) -> Opened:
         options = self.options
         if request.path == CLIENT_PATH:
@@ -51,6 +61,8 @@ class Gopush2Dialect(Dialect):
             found = wanted(request.query, options)
         except BadParameter as error:
             return RefusedSession(BAD_PARAMETER, str(error))
+        if request.grant is not None and request.grant.channels is not None and found.key not in request.grant.channels:
+            return RefusedSession(NOT_GRANTED, NOT_GRANTED.text)
         return JoiningSession(self, found, request.socket_id)
 
     def counts(self) -> Mapping[str, float]:

@@ -61,6 +61,7 @@ class GopushTcp(Transport):
 
     two_way = True
     request_timeout = 5.0
+    for_pages = False
 
     def request(self, data: bytes, max_bytes: int, max_headers: int, seen: int) -> tuple[Request, bytes] | None:
         try:

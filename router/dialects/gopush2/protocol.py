@@ -193,6 +193,7 @@ _READS: Final = "Reads `ret`."
 
 BAD_PARAMETER: Final = CloseCode(4400, "key, mid or heartbeat is missing or cannot be used", _BETTER)
 BAD_TOKEN: Final = CloseCode(4401, "the token is unknown, or was used", "Has its app server give it another token.")
+NOT_GRANTED: Final = CloseCode(4403, "the main server does not grant this key", "Asks its app server for another key.")
 NO_CHANNEL: Final = CloseCode(4404, "there is no such channel", "Has its app server create it: /ch.")
 SILENT: Final = CloseCode(4408, "no heartbeat came in time", _AGAIN, "timeouts")
 EXPIRED: Final = CloseCode(4410, "the channel has expired", "Has its app server create it anew: /ch.")
@@ -204,7 +205,7 @@ NOT_NOW: Final = CloseCode(4503, "the server cannot do it now", "Connects again 
 LEAVING: Final = CloseCode(1001, "the server goes away: connect again", _AGAIN)
 CLOSES: Final = Table(
     "Close codes",
-    (BAD_PARAMETER, BAD_TOKEN, NO_CHANNEL, SILENT, EXPIRED, BAD_HEARTBEAT, TOO_MANY, NOT_NOW, LEAVING),
+    (BAD_PARAMETER, BAD_TOKEN, NOT_GRANTED, NO_CHANNEL, SILENT, EXPIRED, BAD_HEARTBEAT, TOO_MANY, NOT_NOW, LEAVING),
     "worker",
 )
 
