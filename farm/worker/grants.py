@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from farm.dialects import Authorise, Dialect, Session
+from farm.dialects import Authorise, Dialect
 from farm.transports.request import Denied, Grant, Refusal, Request, Response, check_own_page
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
@@ -30,6 +30,7 @@ _EARLY: Final = 0.1
 about one after another."""
 _AGAIN_S: Final = 5.0
 """From a renewal that failed to the next, about."""
+_UNKNOWN: Final = "the main server cannot be asked whether this is still allowed"
 _FEW: Final = 64
 """So many timers that do not count are left where they are."""
 
@@ -194,8 +195,7 @@ class Grants:
             kept = self._kept[connection]
             if now >= kept.deadline:
                 self._disarm(kept)
-                self._counters.grants_ended += 1
-                yield Ending(connection, TRY_LATER, "the main server cannot be asked whether this is still allowed")
+                yield self._ended(connection, TRY_LATER, _UNKNOWN)
                 continue
             self._arm(connection, kept, kept.deadline)
             if not kept.number:
@@ -216,20 +216,21 @@ class Grants:
             again = self._clock.now + _AGAIN_S * (0.5 + random.random())
             self._arm(connection, kept, min(again, kept.deadline))
             return None
+        session = connection.session
+        assert session is not None
         if not verdict.allowed:
-            return self._ended(connection)
+            return self._ended(connection, *session.denied)
         named = _named(kept.dialect, verdict)
         if named is not None and not {*(kept.question.channels if kept.named is None else kept.named)} <= {*named}:
-            return self._ended(connection, "other channels are granted now: connect again")
+            return self._ended(connection, session.farewell[0], "other channels are granted now: connect again")
         kept.named = named
         kept.question.user, kept.question.data = verdict.user, verdict.data
         self._expires(connection, kept, verdict.expires)
         return None
 
-    def _ended(self, connection: Connection, why: str = "") -> Ending:
+    def _ended(self, connection: Connection, code: int, reason: str) -> Ending:
         self._counters.grants_ended += 1
-        code, reason = Session.denied if connection.session is None else connection.session.denied
-        return Ending(connection, code, why or reason)
+        return Ending(connection, code, reason)
 
     def again(self) -> None:
         """The link is new, and the router may be: it does not keep what it was asked."""

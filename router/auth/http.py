@@ -39,7 +39,7 @@ def request(question: m.Authorise, method: str) -> HttpRequest:
         (b"x-forwarded-for", question.address.encode("latin-1", "replace")),
         (b"x-original-method", question.method.encode("latin-1", "replace")),
         (b"x-original-uri", question.uri.encode("latin-1", "replace")),
-        (b"x-dialect", quote(question.dialect).encode()),
+        (b"x-dialect", quote(question.dialect, safe=",").encode()),
         (b"x-action", question.action.encode()),
         (b"x-channels", ",".join(quote(channel, safe=_IN_A_LIST) for channel in question.channels).encode()),
     ]

@@ -105,7 +105,9 @@ def auth_url_option() -> Any:
 
 
 def auth_url(settings: Settings, dialect: str) -> str:
-    """What is asked before a client of this dialect is answered; empty: nobody."""
+    """What is asked before a client of this dialect is answered; empty: nobody. dialect: of several that share a path
+    and so a URL, with commas between, the first will do."""
+    dialect = dialect.partition(",")[0]
     own = next((getattr(section, "auth_url", "") for section in settings if dialect == section.SECTION), "")
     if own == OFF:
         return ""

@@ -30,6 +30,11 @@ def test_a_get_has_everything_in_headers() -> None:
     }
 
 
+def test_dialects_that_share_a_path_are_named_with_a_comma() -> None:
+    headers = dict(request(msgspec.structs.replace(QUESTION, dialect="one,two"), "get").headers)
+    assert headers[b"x-dialect"] == b"one,two"
+
+
 def test_a_message_is_the_body_of_a_post() -> None:
     asked = request(msgspec.structs.replace(QUESTION, action=m.PUBLISH, message="hé\n", user="ann b"), "get")
     assert (asked.method, asked.body) == ("POST", "hé\n".encode())

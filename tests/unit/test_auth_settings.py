@@ -33,6 +33,7 @@ def test_every_dialect_may_have_a_main_server_of_its_own_or_none(name: str) -> N
     assert auth_url(settings("", **{name: "http://own"}), name) == "http://own"
     assert auth_url(settings("http://all", **{name: "off"}), name) == ""
     assert auth_url(settings("http://all", **{name: "off"}), "another") == "http://all"
+    assert auth_url(settings("http://all", **{name: "http://own"}), f"{name},another") == "http://own"
 
 
 @pytest.mark.parametrize("text", ["", "http://main:8000/auth", "https://main/", "https://main/auth/?of=farm&x=%20"])

@@ -283,11 +283,11 @@ def test_a_grant_is_renewed_before_it_expires_and_the_connection_goes_on(shard: 
     [
         (None, m.Verdict(403), DENIED),
         (None, m.Verdict(200, ["a", "b", "c"], "", "", 40), None),
-        (None, m.Verdict(200, ["a"], "", "", 40), (4009, "other channels are granted now: connect again")),
+        (None, m.Verdict(200, ["a"], "", "", 40), (1001, "other channels are granted now: connect again")),
         (["c"], m.Verdict(200, ["c", "d"]), None),
         (["c"], m.Verdict(200), None),
         (["c"], m.Verdict(200, None, "/?channels=c"), None),
-        (["c", "d"], m.Verdict(200, ["d"]), (4009, "other channels are granted now: connect again")),
+        (["c", "d"], m.Verdict(200, ["d"]), (1001, "other channels are granted now: connect again")),
     ],
 )
 def test_who_is_refused_then_is_closed(
