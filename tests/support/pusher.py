@@ -74,12 +74,17 @@ class Client:
     """A device on websocket-client, which blocks."""
 
     def __init__(
-        self, farm: Farm, key: str = KEY, query: str = "protocol=7&client=test&version=1", receive_buffer: int = 0
+        self,
+        farm: Farm,
+        key: str = KEY,
+        query: str = "protocol=7&client=test&version=1",
+        receive_buffer: int = 0,
+        cookie: str | None = None,
     ) -> None:
         self.key = key
         options = ((socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer),) if receive_buffer else ()
         url = f"{farm.device_url}app/{key}?{query}"
-        self.socket = websocket.create_connection(url, timeout=PATIENCE_S, sockopt=options)
+        self.socket = websocket.create_connection(url, timeout=PATIENCE_S, sockopt=options, cookie=cookie)
         self.user = ""
         self.greeting = self.event()
         self.socket_id: str = ""

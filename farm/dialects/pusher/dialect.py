@@ -59,7 +59,10 @@ class PusherDialect(Dialect, Presence):
         if local.connections >= local.app.connections_a_worker > 0:
             return RejectedSession(OVER_QUOTA, OVER_QUOTA.text)
         origin, _, number = request.socket_id.partition(".")
-        return PusherSession(local, sys.intern(origin), int(number))
+        session = PusherSession(local, sys.intern(origin), int(number))
+        if request.grant is not None and request.grant.channels is not None:
+            session.granted(request.grant.channels)
+        return session
 
     def member_added(self, channel: str, user: str, info: str) -> bytes:
         if channel.startswith(WATCH):

@@ -35,6 +35,7 @@ from router.common.position import LIVE, Last, LogSlice
 from router.dialects.pusher.protocol import (
     AUTH_ERROR,
     CACHE_MISS,
+    DENIED,
     INVALID_CHANNEL,
     LEAVING,
     LIMIT_REACHED,
@@ -92,6 +93,7 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
     _vouched: bool = False  # whether the application's own server has signed anything for this connection
     channels: tuple[bytes, ...] = ()
     farewell: ClassVar[tuple[int, str]] = (LEAVING, LEAVING.text)
+    denied: ClassVar[tuple[int, str]] = (DENIED, DENIED.text)
 
     def __post_init__(self) -> None:
         self._local.connections += 1
@@ -110,6 +112,10 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
         if self._local.app.authorized_connections:
             return (greeting, Tick(options.authorization_timeout))
         return (greeting,)
+
+    def granted(self, channels: Sequence[str]) -> None:
+        """The main server has named the channels that this connection may have; its user's own is not among them."""
+        self._needs_extra().granted = frozenset(channels)
 
     # ------------------------------------------------------------------ from the device
 
@@ -170,6 +176,8 @@ class PusherSession(Session, msgspec.Struct, gc=False, eq=False):
                 INVALID_CHANNEL,
                 f"A channel's name has 1 to {options.max_channel_name} characters of A-Z a-z 0-9 _ - = @ , . ;",
             )
+        if self._extra is not None and self._extra.granted is not None and name not in self._extra.granted:
+            raise Refused(AUTH_ERROR, f"The main server does not grant {name}")
         key = _address(app.id, name)
         if key in self.channels:
             return self._error(f"Existing subscription to channel {name}")

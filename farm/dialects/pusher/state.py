@@ -39,9 +39,10 @@ class Watching:
 class Extra:
     """State that most connections do not need."""
 
-    __slots__ = ("hidden", "info", "members", "second", "sent", "signing", "user", "watching")
+    __slots__ = ("granted", "hidden", "info", "members", "second", "sent", "signing", "user", "watching")
 
     def __init__(self) -> None:
+        self.granted: frozenset[str] | None = None  # channels that the main server has named
         self.user = ""  # ID of the user who is signed in
         self.info = ""
         self.signing: tuple[str, str, User, str] | None = (

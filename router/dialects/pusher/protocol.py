@@ -192,6 +192,7 @@ BAD_VERSION: Final = CloseCode(4006, "Invalid version string format", _NEVER)
 OTHER_VERSION: Final = CloseCode(4007, "Unsupported protocol version", _NEVER)
 NO_VERSION: Final = CloseCode(4008, "No protocol version was supplied", _NEVER)
 UNAUTHORIZED: Final = CloseCode(4009, "Connection not authorized in time", _NEVER, "timeouts")
+DENIED: Final = CloseCode(4009, "The main server does not allow this any more", _NEVER, "grants_ended")
 TERMINATED: Final = CloseCode(4009, "You were disconnected by the application", _NEVER)
 TRY_AGAIN: Final = CloseCode(4100, "the server cannot do it now", "Comes back after a second.")
 LEAVING: Final = CloseCode(4100, "the server goes away: connect again", "Comes back after a second.")
@@ -207,6 +208,7 @@ CLOSES: Final = Table(
         OTHER_VERSION,
         NO_VERSION,
         UNAUTHORIZED,
+        DENIED,
         TERMINATED,
         TRY_AGAIN,
         LEAVING,
