@@ -187,3 +187,21 @@ def test_a_value_that_is_out_of_range_is_told_with_the_file(tmp_path: Path, caps
         f"--gopush2-config {file}: gopush2.max_stored_message: expected a whole number of at least 1"
     )
     assert line.endswith("found 0")
+
+
+def test_the_store_may_keep_as_many_messages_as_the_file_says() -> None:
+    assert "store.log_limit" not in settings(max_stored_message=1000)
+    assert settings(max_stored_message=1001)["store.log_limit"] == 1001
+
+
+def test_more_than_the_store_may_keep_is_refused_at_start(capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("gopush2.max_stored_message=30", "gopush2.max_message_bytes=80000")
+    less = ("store.log_limit=20", "store.log_bytes=70000")
+    sets = [part for assignment in (*more, *less) for part in ("--set", assignment)]
+    assert cli.run(["check-config", *sets]) == 0
+    capsys.readouterr()
+    assert cli.run(["check-config", *sets, "--set", "dialects.gopush2=true"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "gopush2.max_stored_message: 30 messages, and store.log_limit allows 20; raise that, or lower this",
+        "gopush2.max_message_bytes: 80000 bytes, and store.log_bytes allows 70000; raise that, or lower this",
+    ]

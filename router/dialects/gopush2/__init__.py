@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from router.common.errors import MendableError
 from router.common.metrics import Metric
 from router.common.options import Settings
+from router.common.settings import StoreOptions
 from router.common.store_kinds import Shape
 from router.dialects import DialectSpec, ForeignConfig, ForeignSettings
 from router.dialects.gopush2.protocol import NAME, TABLES, Gopush2Options
@@ -18,6 +20,22 @@ if TYPE_CHECKING:
 
 _FLAG: Final = "--gopush2-config"
 _ONE_PORT_READS: Final = (b"/ch", b"/stat")
+
+
+def _check(settings: Settings) -> None:
+    """That the store may keep what this dialect accepts."""
+    options, store = settings.get(Gopush2Options), settings.get(StoreOptions)
+    limits = (
+        ("max_stored_message", options.max_stored_message, "log_limit", store.log_limit, "messages"),
+        ("max_message_bytes", options.max_message_bytes, "log_bytes", store.log_bytes, "bytes"),
+    )
+    problems = [
+        f"gopush2.{ours}: {most} {unit}, and store.{theirs} allows {allowed}; raise that, or lower this"
+        for ours, most, theirs, allowed, unit in limits
+        if most > allowed
+    ]
+    if problems:
+        raise MendableError(*problems)
 
 
 def _config_file(file: Path) -> ForeignSettings:
@@ -40,6 +58,7 @@ SPEC: Final = DialectSpec(
     name=NAME,
     on=False,
     sections=(Gopush2Options,),
+    check=_check,
     foreign_configs=(
         ForeignConfig(
             _FLAG,

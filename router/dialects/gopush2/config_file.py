@@ -13,6 +13,7 @@ import msgspec
 
 from router.common.errors import MendableError
 from router.common.files import FileError, read_at_most
+from router.common.settings import StoreOptions
 from router.dialects import ForeignSettings
 from router.dialects.gopush2.protocol import NAME
 
@@ -40,6 +41,7 @@ _NOTHING_HERE: Final = {
     "write_buf_byte": "an idle device has no buffer",
 }
 """What has no meaning here, and why."""
+_STORED: Final = "max_stored_message"
 _IN_REDIS: Final = 2
 _FIRST_PORT: Final = 8080
 """Both ports of the first version where its file does not say them."""
@@ -101,6 +103,9 @@ class _File:
             self._given_as(name, key, self._number)
         for name, key in _SWITCHES.items():
             self._given_as(name, key, self._switch)
+        stored = self._given.get(_STORED)
+        if isinstance(stored, int) and stored > StoreOptions().log_limit:
+            self._set("store.log_limit", stored)
         self._given_as("log_level", "log.level", self._level)
         if self._first_version:
             self._set("gopush2.greeting", False)
