@@ -261,11 +261,14 @@ async def test_a_path_that_names_a_key_is_another_dialects(rig: Rig) -> None:
 
 @in_rig()
 async def test_what_a_subscriber_sends_is_published(rig: Rig) -> None:
-    app = PushApp(rig)
+    app = PushApp(rig, events_channel_id="events")
     listener = app.subscribe("a", "b")
     assert await app.invoke("publish", "a", "b", text="from a page") == (m.OK, b"")
     assert listener.texts() == ["from a page"] * 2
     assert await app.invoke("publish", "a", text="") == (m.OK, b"Empty post requests are not allowed.")
+    assert await app.invoke("publish", "a", "events", text="not for events") == (m.OK, b"")
+    assert listener.texts() == ["not for events"]
+    assert (await app.invoke("publish", "events", text="x"))[1] == b"Only internal routines can change events channel."
     rig.store.failing = True
     assert await app.invoke("publish", "a", text="x") == (m.OK, b"The store could not keep it.")
 
@@ -292,6 +295,14 @@ def test_what_the_device_side_cannot_ask(arguments: bytes) -> None:
         assert await app.info("a") is None
 
     scenario()
+
+
+@in_rig()
+async def test_the_number_of_channels_holds_for_who_asks_before_it_subscribes(rig: Rig) -> None:
+    app = PushApp(rig, max_number_of_channels=2)
+    app.subscribe("a")
+    assert await app.invoke("admit", "a", "b") == (m.OK, b"")
+    assert await app.invoke("admit", "b", "c") == (m.OK, b"Number of channels were exceeded.")
 
 
 def test_listeners_know_what_refuses_them() -> None:

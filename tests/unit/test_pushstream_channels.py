@@ -153,6 +153,19 @@ async def test_a_store_that_fails_forgets_nothing(rig: Rig) -> None:
 
 
 @in_rig()
+async def test_names_that_could_not_be_written_are_written_again(rig: Rig) -> None:
+    app = PushApp(rig)
+    await app.load()
+    rig.store.failing = True
+    assert (await app.call("POST", "/pub?id=a", "text")).status == 503
+    rig.store.failing = False
+    await app.publish("a")
+    assert stored_names(rig) == set()
+    await app.pass_by(1)
+    assert stored_names(rig) == {"a"}
+
+
+@in_rig()
 async def test_there_are_no_more_channels_than_may_be(rig: Rig) -> None:
     app = PushApp(rig, max_number_of_channels=3)
     listener = app.subscribe("a")

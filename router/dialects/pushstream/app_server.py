@@ -29,6 +29,7 @@ from router.dialects.pushstream.protocol import (
     ONLY_INTERNAL,
     PUBLISH,
     TOO_LONG,
+    TOO_MANY_CHANNELS,
     PushStreamOptions,
     Refused,
     channel_address,
@@ -210,14 +211,24 @@ class _Procedures:
         except (msgspec.MsgspecError, Refused) as error:
             raise m.MessageError(str(error)) from None
         if asked.what == PUBLISH:
-            self._publisher.publish(asked.names, asked.text, lambda refusal: reply(m.OK, refusal_text(refusal)))
+            names = [name for name in asked.names if name != self._options.events_channel_id]
+            self._publisher.publish(
+                names or asked.names, asked.text, lambda refusal: reply(m.OK, refusal_text(refusal))
+            )
         elif asked.what == ADMIT:
-            self._admit([name for name in asked.names if not is_wildcard(name, self._options)], reply)
+            self._admit(asked.names, reply)
         else:
             raise m.MessageError(f"a device side asks for {asked.what[:20]!r}")
 
     def _admit(self, names: list[str], reply: ProcedureReply) -> None:
-        keys = [channel_address(name) for name in names]
+        new = sum(map(self._state.unknown, names))
+        if new and not self._state.registry.room_for(new):
+            reply(m.OK, refusal_text(TOO_MANY_CHANNELS))
+            return
+        keys = [channel_address(name) for name in names if not is_wildcard(name, self._options)]
+        if not keys or not self._options.authorized_channels_only:
+            reply(m.OK, b"")
+            return
 
         def read(status: int, sizes: dict[bytes, LogSize]) -> None:
             if status != m.OK:

@@ -38,7 +38,7 @@ class Names:
         self._records = records
         self._names: dict[int, dict[str, None]] = {}
         self._unread = set(range(RECORDS))
-        self._changed: set[int] = set()  # of those that were not read
+        self._changed: set[int] = set()  # that are to be written: not read yet, or the store has failed
 
     @property
     def complete(self) -> bool:
@@ -67,7 +67,17 @@ class Names:
             return
         there = self._names.get(number)
         value = _encode(list(there)) if there else None
-        self._records.put(SPACE, _record_key(number), value, 0, own=True)
+        self._records.put(SPACE, _record_key(number), value, 0, partial(self._written, number), own=True)
+
+    def _written(self, number: int, status: int) -> None:
+        if status != OK:
+            self._changed.add(number)
+
+    def write_again(self) -> None:
+        """Write what the store could not write. To be called about once a second."""
+        for number in self._changed - self._unread:
+            self._changed.discard(number)
+            self._write(number)
 
     def read(self, found: Callable[[list[str]], None], done: Callable[[], None]) -> None:
         """Read what has not been read; `found` gets the names of each record, then `done` is called."""

@@ -173,7 +173,7 @@ EVENT_ID_ARGUMENT: Final = "eventid"
 # What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...]]` or
 # `["publish", [id, ...], text]`. The reply is `refusal_text` of what refuses it.
 ADMIT: Final = "admit"
-"""Whether these channels may be subscribed to: asked where authorized_channels_only is on."""
+"""Whether these channels may be subscribed to, as far as authorized_channels_only and max_number_of_channels go."""
 PUBLISH: Final = "publish"
 """What a WebSocket subscriber has sent, for all of its channels."""
 

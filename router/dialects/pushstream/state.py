@@ -125,6 +125,7 @@ class State:
 
     def look(self) -> None:
         """Forget channels whose time is over. To be called about once a second."""
+        self.names.write_again()
         ended = self.registry.due(self.now(), LOOKED_AT)
         stored = [known for known in ended if known.stored]
         for known in ended:
