@@ -87,15 +87,12 @@ class Grants:
         self._clock = clock
         self._send = send
         self._number = number
-        self._kept: dict[Connection, _Kept] = {}
+        self.kept: dict[Connection, _Kept] = {}
+        """Connections with an entry."""
         self._timers: list[tuple[float, int]] = []  # a heap: when, and the timer's number
         self._armed: dict[int, Connection] = {}  # of the timers that count
         self._last_timer = 0
         self._renewals: dict[int, Connection] = {}
-
-    def __len__(self) -> int:
-        """Connections with an entry."""
-        return len(self._kept)
 
     # ------------------------------------------------------------------ the request
 
@@ -141,12 +138,12 @@ class Grants:
         assert question is not None
         question.action = m.REFRESH
         question.user, question.data = grant.user, grant.data
-        kept = self._kept[connection] = _Kept(dialect, question, grant.channels)
+        kept = self.kept[connection] = _Kept(dialect, question, grant.channels)
         self._expires(connection, kept, grant.expires)
 
     def forget(self, connection: Connection) -> None:
         """The connection's session has ended."""
-        kept = self._kept.pop(connection, None)
+        kept = self.kept.pop(connection, None)
         if kept is not None:
             self._renewals.pop(kept.number, None)
             self._disarm(kept)
@@ -155,7 +152,7 @@ class Grants:
 
     def of_message(self, connection: Connection, asked: Authorise) -> m.Authorise:
         """What is asked about a message of this connection. Raises: KeyError if the dialect may not ask."""
-        question = self._kept[connection].question
+        question = self.kept[connection].question
         channels = question.channels if asked.channels is None else list(asked.channels)
         return msgspec.structs.replace(question, action=m.PUBLISH, channels=channels, message=asked.message)
 
@@ -192,7 +189,7 @@ class Grants:
             connection = self._armed.get(timer)
             if connection is None:
                 continue
-            kept = self._kept[connection]
+            kept = self.kept[connection]
             if now >= kept.deadline:
                 self._disarm(kept)
                 yield self._ended(connection, TRY_LATER, _UNKNOWN)
@@ -209,7 +206,7 @@ class Grants:
         connection = self._renewals.pop(number, None)
         if connection is None:
             return None
-        kept = self._kept[connection]
+        kept = self.kept[connection]
         kept.number = 0
         verdict: m.Verdict | None = reply_payload(m.Authorise, payload) if status == m.OK else None
         if verdict is None or verdict.undecided:
@@ -235,7 +232,7 @@ class Grants:
     def again(self) -> None:
         """The link is new, and the router may be: it does not keep what it was asked."""
         for number, connection in self._renewals.items():
-            self._send(m.Call(number, self._kept[connection].question))
+            self._send(m.Call(number, self.kept[connection].question))
 
 
 def _named(dialect: Dialect, verdict: m.Verdict) -> tuple[str, ...] | None:

@@ -272,7 +272,7 @@ class Output:
         """End the session and its subscriptions: no message from here on is for this connection."""
         for key in () if connection.session is None else connection.session.channels:
             self._subscriptions.leave(connection, key)
-        if self._grants:
+        if self._grants.kept:
             self._grants.forget(connection)
         self._attachments.forget(connection)
 

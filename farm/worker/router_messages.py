@@ -138,7 +138,7 @@ class RouterMessages:
     def _answer_one(self, number: int, status: int, payload: Any) -> None:
         found = self._attachments.replied(number, status)
         if found is None:
-            if self._grants and (ending := self._grants.replied(number, status, payload)) is not None:
+            if self._grants.kept and (ending := self._grants.replied(number, status, payload)) is not None:
                 self._output.close(*ending)
             return
         connection, call, older = found

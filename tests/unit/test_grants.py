@@ -257,7 +257,7 @@ def test_who_has_no_end_costs_nothing(shard: Shard) -> None:
     opened(shard, m.Verdict(200))
     pass_by(shard, 100)
     assert shard.said() == []
-    assert len(shard.sockets.grants) == 0
+    assert len(shard.sockets.grants.kept) == 0
 
 
 def test_a_grant_is_renewed_before_it_expires_and_the_connection_goes_on(shard: Shard) -> None:
@@ -339,7 +339,7 @@ def test_a_renewal_without_a_reply_is_put_to_the_next_router_and_has_an_end(shar
     pass_by(shard, 30)
     client.until(b"allowed")
     shard.sockets.received([m.Reply(before.number, m.OK, [200])])  # too late
-    assert len(shard.sockets.grants) == 0
+    assert len(shard.sockets.grants.kept) == 0
 
 
 def test_who_goes_is_forgotten_and_a_reply_about_it_is_nobody_s(shard: Shard) -> None:
@@ -351,7 +351,7 @@ def test_who_goes_is_forgotten_and_a_reply_about_it_is_nobody_s(shard: Shard) ->
     number, _ = asked(shard)
     shard.sockets.output.drop(shard.sockets.connections[clients[0].fd])
     shard.sockets.received([m.Reply(number, m.OK, [200])])
-    assert len(shard.sockets.grants) == 0
+    assert len(shard.sockets.grants.kept) == 0
     assert shard.sockets.grants._armed == shard.sockets.grants._renewals == {}
 
 
@@ -361,7 +361,7 @@ def test_a_poll_is_asked_about_each_time(shard: Shard) -> None:
         decided(shard, m.Verdict(200, None, "", "", 40))
         client.until(b"!\n")
         assert shard.sockets.connections[client.fd].phase == IDLE
-        assert len(shard.sockets.grants) == 0
+        assert len(shard.sockets.grants.kept) == 0
         client.send(get("/granted/poll"))
 
 
