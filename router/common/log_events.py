@@ -40,7 +40,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "http.few_descriptors": "The descriptor limit allows fewer connections than endpoint.max_connections.",
     "http.route_failed": "A request was answered 500 because of an error of ours; the trace follows.",
     "http.too_many_connections": "endpoint.max_connections is reached and none is idle: new ones are answered 503.",
-    "hub.log_too_long": "What a subscriber wants of a log is more than a quarter of link.max_message_bytes; it is told "
+    "hub.log_too_long": "One event of a log is more than a quarter of link.max_message_bytes; who wants it is told "
     "that the log cannot be read.",
     "hub.tick_failed": "Periodic work of the router raised an error; the trace follows.",
     "limits": "At the start: what the machine's limits allow.",

@@ -106,17 +106,20 @@ class LogSlice(NamedTuple):
 
     `recovered`: nothing is missing between the position and now. Otherwise there is a gap, and the events are all that
     is left after the position; all that the log holds where the position is not one of this log.
+
+    `more`: the log holds further events behind these, which are as many as were asked for.
     """
 
     epoch: _Number  # another one: the log was lost or began anew, and its offsets are other events'
     offset: _Number  # of the newest event there ever was; 0: none yet
     recovered: bool
     events: list[LogEvent]
+    more: bool = False
 
     @property
     def end(self) -> AfterOffset:
-        """The position after all of it."""
-        return AfterOffset(self.epoch, self.offset)
+        """The position after these events."""
+        return AfterOffset(self.epoch, self.events[-1].offset if self.more and self.events else self.offset)
 
 
 _TYPES: Final[tuple[type[Position], ...]] = (Live, Last, AfterOffset, AfterId, AfterTime)

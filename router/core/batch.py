@@ -116,7 +116,7 @@ def note_failed(batch: Batch, outcome: Outcome) -> None:
     unreadable = outcome.results.unreadable
     unreadable.update(failed.intersection(reads.inboxes))
     unreadable.update(name for name in reads.records if name[1] in failed)
-    unreadable.update(log for log in reads.logs if log[0] in failed)
+    unreadable.update(log for log in reads.logs if log.channel in failed)
     unreadable.update(failed.intersection(reads.log_sizes))
     outcome.commits = FAILED
 

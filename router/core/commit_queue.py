@@ -34,7 +34,7 @@ from router.core.batch import (
     SlotName,
 )
 from router.core.record_cache import RecordCache
-from router.store.base import ANY_VERSION, Append, ExpireLog, Renewal, Store, check_event
+from router.store.base import ANY_VERSION, Append, ExpireLog, LogName, Renewal, Store, check_event
 from router.store.changes import KEEP_EXPIRY, Change, Put, RecordName
 
 _AHEAD: Final = SECOND
@@ -296,10 +296,10 @@ class CommitQueue:
         self._pushed(batch, None)
         self._read_record(batch, space, key, read)
 
-    def read_log(self, channel: bytes, position: Position, done: LogDone) -> None:
-        """Read a channel's log from a position."""
+    def read_log(self, channel: bytes, position: Position, done: LogDone, most: int = 0) -> None:
+        """Read a channel's log from a position: so many bytes of it (`router.store.base.LogName`), 0: all."""
         batch = self._next()
-        name = (channel, position)
+        name = LogName(channel, position, most)
         batch.reads.logs.add(name)
         batch.logs.append((name, done))
 

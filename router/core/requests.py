@@ -32,7 +32,7 @@ class Requests:
         unix_time: Callable[[], float],
         most_log: int,
     ) -> None:
-        """most_log: characters that a slice of a log may have."""
+        """most_log: bytes that a slice of a log may have."""
         self._committer = committer
         self._map = addresses
         self._channels = channels
@@ -71,7 +71,8 @@ class Requests:
             session.reply(number, status, found)
             replied()
 
-        self._committer.read_log(message.channel, wanted, read)
+        most = min(message.most or self._most_log, self._most_log)
+        self._committer.read_log(message.channel, wanted, read, most)
 
     def unsubscribe(self, session: WorkerSession, message: m.Unsubscribe, number: int | None) -> None:
         """UNSUBSCRIBE has come."""

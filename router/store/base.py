@@ -28,8 +28,19 @@ from router.common.position import MAX_EVENT_ID, MAX_HEADERS, AfterOffset, LogSl
 from router.common.settings import StoreOptions
 from router.store.changes import Change, Changed, RecordName
 
-LogName = tuple[bytes, Position]
-"""A channel, and the position from which its log is read."""
+
+class LogName(NamedTuple):
+    """A part of a channel's log: what follows a position, the whole of it or the first events of that."""
+
+    channel: bytes
+    position: Position
+    most: int = 0
+    """Bytes of events, of which each counts EVENT_BYTES more than it has; the one that passes this bound is the last.
+    0: all."""
+
+
+EVENT_BYTES = 100
+"""What an event counts for beside its texts, where it is read in parts."""
 
 
 class LogSize(NamedTuple):
@@ -132,7 +143,6 @@ class Reads:
     # device -> how many items at most, the first by slot.
     inboxes: dict[bytes, int] = field(default_factory=dict)
     records: set[RecordName] = field(default_factory=set)
-    # channels, each from a position
     logs: set[LogName] = field(default_factory=set)
     # channels
     log_sizes: set[bytes] = field(default_factory=set)

@@ -19,7 +19,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.store.base import Append, ExpireLog, event_bytes, limits
+from router.store.base import Append, ExpireLog, LogName, event_bytes, limits
 
 _NEVER: Final = 2**63 - 1
 _encode = msgspec.json.Encoder().encode
@@ -41,8 +41,13 @@ def log_row(place: int, write: Append | ExpireLog, options: StoreOptions) -> lis
     return [3, write.channel, write.id, write.offset, write.sequence, write.expires, write.exact, write.body, more]
 
 
-def position_row(channel: bytes, position: Position) -> tuple[Any, ...]:
-    """A channel and a position, likewise."""
+def name_row(name: LogName) -> tuple[Any, ...]:
+    """What is to be read, likewise."""
+    channel, position, most = name
+    return *_position_row(channel, position), most or _NEVER
+
+
+def _position_row(channel: bytes, position: Position) -> tuple[Any, ...]:
     if isinstance(position, Last):
         return channel, position.kind, position.number, 0, ""
     if isinstance(position, AfterOffset):
@@ -63,14 +68,14 @@ class LogRow(NamedTuple):
     since: int
     lost: int
     lost_sequence: int
+    newest: int | None
+    """The offset of the newest event after the position, if there is one."""
     events: list[LogEvent]
 
     def slice(self, position: Position) -> LogSlice:
         """The answer to this position."""
-        events = self.events
-        if isinstance(position, Last):  # perhaps another asked for more of them
-            events = events[-position.number :] if position.number else []
-        return LogSlice(self.epoch, self.last, self._recovered(position), events)
+        more = bool(self.events) and self.newest != self.events[-1].offset
+        return LogSlice(self.epoch, self.last, self._recovered(position), self.events, more)
 
     def _recovered(self, position: Position) -> bool:
         if isinstance(position, AfterOffset):

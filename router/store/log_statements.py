@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from router.common.numbers import SECOND
+from router.store.base import EVENT_BYTES
 from router.store.memory import HEAD_GRACE
 
 NEVER: Final = 2**63 - 1
@@ -124,17 +125,18 @@ CREATE TEMP TRIGGER log_expires INSTEAD OF INSERT ON log_batch WHEN NEW.kind = 4
 END;
 """
 
-# Of a log: ?1 are its channel and position as (channel, kind, a, b, text): kinds are those of `router.common.position`,
-# with sequences in the place of times. ?3: so many of the newest are read for all that ask for these, because SQLite
-# takes no column there. `found` is for an ID: twice the offset of the first event that has it or comes
-# after the time, and 1 more if it is by its ID. What becomes of the position is decided by who reads the answer: it has
-# what it missed, as (offset, sequence), and its events.
+# Of a log: ?1 are its channel and position as (channel, kind, a, b, text, most): kinds are those of
+# `router.common.position`, with sequences in the place of times; most: bytes of events. ?3: so many of the newest are
+# read where these are asked for, because SQLite takes no column there. `found` is for an ID: twice the offset of the
+# first event that has it or comes after the time, and 1 more if it is by its ID. `upto`: the offset where `most` is
+# reached. What becomes of the position is decided by who reads the answer: it has what it missed, as (offset,
+# sequence), and its events.
 READ_LOGS: Final = f"""
 WITH asked AS MATERIALIZED (
-    SELECT q.key AS place, q.value ->> 1 AS kind, q.value ->> 2 AS a, q.value ->> 3 AS b,
+    SELECT q.key AS place, q.value ->> 1 AS kind, q.value ->> 2 AS a, q.value ->> 3 AS b, q.value ->> 5 AS most,
         coalesce(h.channel, '') AS channel, coalesce(h.epoch, (SELECT epoch FROM meta)) AS epoch,
         coalesce(h.last, 0) AS last, coalesce(h.lost, 0) AS lost, coalesce(h.lost_sequence, 0) AS lost_sequence,
-        coalesce(h.next_expiry <= ?2, 0) AS expired,
+        coalesce(h.next_expiry <= ?2, 0) AS expired, coalesce(h.bytes + {EVENT_BYTES} * h.number, 0) AS size,
         CASE q.value ->> 1
             WHEN 1 THEN (SELECT e.position FROM event AS e WHERE e.channel = h.channel AND e.expires > ?2
                 ORDER BY e.position DESC LIMIT 1 OFFSET ?3)
@@ -154,18 +156,29 @@ from_there AS MATERIALIZED (
                 WHEN a = {NEVER} THEN 0 ELSE last END
             ELSE 0 END AS since,
         CASE kind WHEN 4 THEN a ELSE -1 END AS after_sequence
-    FROM asked)
+    FROM asked),
+pages AS MATERIALIZED (
+    SELECT *, CASE WHEN size <= most THEN {NEVER} ELSE coalesce((
+            SELECT position FROM (
+                SELECT e.position,
+                    sum(e.bytes + {EVENT_BYTES}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) AS size
+                FROM event AS e WHERE e.channel = p.channel AND e.position > p.since AND e.sequence > p.after_sequence
+                    AND e.expires > ?2)
+            WHERE size >= p.most LIMIT 1), {NEVER}) END AS upto
+    FROM from_there AS p)
 SELECT CAST(json_group_array(json_array(p.place, json_array(p.epoch, p.last, p.found, p.since,
         max(p.lost, coalesce((SELECT max(e.position) FROM event AS e
             WHERE p.expired AND e.channel = p.channel AND e.expires <= ?2), 0)),
         max(p.lost_sequence, coalesce((SELECT max(e.sequence) FROM event AS e
             WHERE p.expired AND e.channel = p.channel AND e.expires <= ?2), 0)),
+        (SELECT e.position FROM event AS e WHERE e.channel = p.channel AND e.position > p.since
+            AND e.sequence > p.after_sequence AND e.expires > ?2 ORDER BY e.position DESC LIMIT 1),
         json((SELECT json_group_array(json_array(
                 e.position, e.sequence / {{second}}, e.sequence % {{second}}, e.expires, e.id,
                 json(CASE e.headers WHEN '' THEN '{{{{}}}}' ELSE e.headers END), e.body))
-            FROM event AS e WHERE e.channel = p.channel AND e.position > p.since AND e.sequence > p.after_sequence
-                AND e.expires > ?2))))) AS BLOB)
-    FROM from_there AS p
+            FROM event AS e WHERE e.channel = p.channel AND e.position > p.since AND e.position <= p.upto
+                AND e.sequence > p.after_sequence AND e.expires > ?2))))) AS BLOB)
+    FROM pages AS p
 """.format(second=SECOND)
 READ_SIZES: Final = """
 SELECT CAST(json_group_array(json_array(h.channel, json_array(h.last, h.number - CASE WHEN h.next_expiry > ?2 THEN 0

@@ -194,10 +194,10 @@ class MemoryStore:
             if value is not None and (value[1] == 0 or value[1] > now):
                 results.records[record] = value[0]
         for name in reads.logs:
-            log = self._logs.get(name[0])
+            log = self._logs.get(name.channel)
             if log is None or log.dead(now):
                 log = MemoryLog(self._epoch)
-            results.logs[name] = log.slice(name[1], now)
+            results.logs[name] = log.slice(name.position, now, name.most)
         for channel in reads.log_sizes:
             log = self._logs.get(channel)
             if log is not None and not log.dead(now):

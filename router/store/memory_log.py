@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Final
 
 from router.common.numbers import SECOND, first_sequence
@@ -16,7 +17,7 @@ from router.common.position import (
     LogSlice,
     Position,
 )
-from router.store.base import Append, LogSize, event_bytes
+from router.store.base import EVENT_BYTES, Append, LogSize, event_bytes
 from router.store.log_rows import bound
 
 ENTRY_BYTES: Final = 200
@@ -88,8 +89,8 @@ class MemoryLog:
             number = sum(event.expires > now for event in self.events.values())
         return LogSize(self.last, number, self.expires)
 
-    def slice(self, position: Position, now: int) -> LogSlice:
-        """What there is after a position."""
+    def slice(self, position: Position, now: int, most: int = 0) -> LogSlice:
+        """What there is after a position: so many bytes of it (`router.store.base.LogName`), 0: all."""
         alive = {offset: event for offset, event in self.events.items() if event.expires > now}
         gone = [(offset, event.sequence) for offset, event in self.events.items() if event.expires <= now]
         lost = max([self.lost, *(offset for offset, _ in gone)])
@@ -113,6 +114,10 @@ class MemoryLog:
             for offset, event in alive.items()
             if offset > since and event.sequence > after
         ]
+        if most:
+            sizes = accumulate(event_bytes(self.events[event.offset]) + EVENT_BYTES for event in events)
+            page = next((number for number, size in enumerate(sizes, 1) if size >= most), len(events))
+            return LogSlice(self.epoch, self.last, recovered, events[:page], page < len(events))
         return LogSlice(self.epoch, self.last, recovered, events)
 
     def _after_id(self, position: AfterId, alive: dict[int, Append], lost: int, lost_sequence: int) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""What the store on disk reads after the writes of a batch: two statements at most, and their answers taken apart."""
+"""What the store on disk reads after the writes of a batch: a statement for what is of one kind, and the answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.common.messages import EVERYTHING
 from router.common.position import AfterOffset, Last
 from router.store.base import LogName, LogSize, Reads, Results, Writes
 from router.store.changes import RecordName
-from router.store.log_rows import LogRow, position_row
+from router.store.log_rows import LogRow, name_row
 from router.store.log_statements import READ_APPENDED, READ_LOGS, READ_SIZES
 from router.store.statements import READ
 
@@ -44,11 +44,13 @@ def _read(db: sqlite3.Connection, writes: Writes, reads: Reads, now: int, result
     if reads.inboxes or reads.records:
         read_tables(db, reads, now, results)
     if reads.logs:
-        names = list(reads.logs)
-        newest = max((position.number for _, position in names if isinstance(position, Last)), default=0)
-        asked = _encode([position_row(channel, position) for channel, position in names])
-        for place, row in _logs_in.decode(db.execute(READ_LOGS, (asked, now, newest)).fetchone()[0]):
-            results.logs[names[place]] = row.slice(names[place][1])
+        by_newest: dict[int, list[LogName]] = {}  # one statement for each number of newest events that is asked for
+        for name in reads.logs:
+            by_newest.setdefault(name.position.number if isinstance(name.position, Last) else 0, []).append(name)
+        for newest, names in by_newest.items():
+            asked = _encode(list(map(name_row, names)))
+            for place, row in _logs_in.decode(db.execute(READ_LOGS, (asked, now, newest)).fetchone()[0]):
+                results.logs[names[place]] = row.slice(names[place].position)
     if reads.log_sizes:
         rows = db.execute(READ_SIZES, (_encode(list(reads.log_sizes)), now)).fetchone()[0]
         results.log_sizes = dict(_sizes_in.decode(rows))

@@ -19,7 +19,7 @@ from router.dialects.gopush2.protocol import (
 from router.http.http1 import HttpConnection
 from router.http.message import Response
 from router.http.routes import Router
-from router.store.base import Reads, Writes
+from router.store.base import LogName, Reads, Writes
 from support.common import FakeWorker, Rig, settings_with
 from support.http1 import options as endpoint_options
 
@@ -106,7 +106,7 @@ class App:
 
     async def slice(self, key: str = KEY, mid: int = 0) -> LogSlice:
         """The log after this message."""
-        name = (channel_address(key), AfterOffset(ANY_EPOCH, mid))
+        name = LogName(channel_address(key), AfterOffset(ANY_EPOCH, mid))
         found = await self.rig.store.apply(Writes(), Reads(logs={name}), int(self.rig.clock.unix()))
         return found.logs[name]
 

@@ -15,7 +15,7 @@ from router.common.messages import EVERYTHING
 from router.common.numbers import SECOND
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice, Position
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY, Append, Reads, Store, Writes
+from router.store.base import LARGE_BODY, Append, LogName, Reads, Store, Writes
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
 
@@ -90,9 +90,10 @@ def event(channel: bytes, body: str = "", expires: int = LATER, sequence: int = 
     return Append(channel, sequence, expires, body, **more)
 
 
-async def read_log(store: Store, channel: bytes, position: Position = ALL, now: int = NOW) -> LogSlice:
+async def read_log(store: Store, channel: bytes, position: Position = ALL, now: int = NOW, most: int = 0) -> LogSlice:
     """A log from a position."""
-    return (await store.apply(Writes(), Reads(logs={(channel, position)}), now)).logs[channel, position]
+    name = LogName(channel, position, most)
+    return (await store.apply(Writes(), Reads(logs={name}), now)).logs[name]
 
 
 def bodies(part: LogSlice) -> str:

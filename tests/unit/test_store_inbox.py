@@ -23,6 +23,7 @@ from support.stores import (
 from router.common.messages import EVERYTHING
 from router.store.base import (
     ANY_VERSION,
+    LogName,
     Reads,
     Results,
     Store,
@@ -127,9 +128,9 @@ async def test_text_comes_back_as_it_was(store: Store, text: str) -> None:
     writes = puts(A, stored, plain)
     writes.logs = [event(A, text)]
     writes.records["space", B] = (text.encode(), 0)
-    results = await store.apply(writes, Reads(everything(A), {("space", B)}, {(A, ALL)}), NOW)
+    results = await store.apply(writes, Reads(everything(A), {("space", B)}, {LogName(A, ALL)}), NOW)
     assert results.inboxes == {A: sorted([stored, plain])}
-    assert bodies(results.logs[A, ALL]) == text
+    assert bodies(results.logs[LogName(A, ALL)]) == text
     assert results.records == {("space", B): text.encode()}
     await store.apply(Writes(removals={(A, text): ANY_VERSION}), Reads(), NOW)
     assert await inbox(store, A) == [plain]

@@ -17,7 +17,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.store.base import Append, ExpireLog, LogSize, Reads, Store, Writes
+from router.store.base import Append, ExpireLog, LogName, LogSize, Reads, Store, Writes
 from router.store.memory import HEAD_GRACE
 
 START = NOW * SECOND
@@ -43,8 +43,8 @@ async def after(store: Store, position: Position, now: int = NOW) -> tuple[str, 
 @in_store()
 async def test_offsets_count_from_one_in_each_channel(store: Store) -> None:
     logs: list[Append | ExpireLog] = [event(A, "a1"), event(B, "b1"), event(A, "a2")]
-    results = await store.apply(Writes(logs=logs), Reads(logs={(A, ALL), (B, ALL), (C, ALL)}), NOW)
-    a, b, c = (results.logs[channel, ALL] for channel in (A, B, C))
+    results = await store.apply(Writes(logs=logs), Reads(logs={LogName(channel, ALL) for channel in (A, B, C)}), NOW)
+    a, b, c = (results.logs[LogName(channel, ALL)] for channel in (A, B, C))
     assert results.appended == [AfterOffset(a.epoch, 1), AfterOffset(b.epoch, 1), AfterOffset(a.epoch, 2)]
     assert (a.offset, b.offset, c.offset) == (2, 1, 0)
     assert [bodies(part) for part in (a, b, c)] == ["a1a2", "b1", ""]
@@ -171,6 +171,32 @@ async def test_a_channel_keeps_so_many_events_and_bytes(store: Store) -> None:
     assert await write(store, event(C, "x" * 1001)) == [4]
     part = await read_log(store, C)
     assert (part.offset, part.events, part.recovered) == (4, [], False)
+
+
+@in_store(StoreOptions(log_limit=100))
+async def test_a_log_is_read_in_parts_of_so_many_bytes(store: Store) -> None:
+    await write(store, *(event(A, letter * 50) for letter in "abcdef"), event(A, "gone", NOW + 1), event(A, "h" * 50))
+    whole = await read_log(store, A, now=NOW + 1)
+    found, position, pages = [], ALL, 0
+    while True:  # each counts 150 bytes
+        page = await read_log(store, A, position, NOW + 1, most=300)
+        assert page.offset == whole.offset
+        found += page.events
+        pages += 1
+        if not page.more:
+            break
+        assert len(page.events) == 2
+        position = page.end
+        assert position.offset == page.events[-1].offset
+    assert (found, pages, page.end.offset) == (whole.events, 4, 8)
+    one = await read_log(store, A, ALL, most=1)
+    assert (bodies(one), one.more) == ("a" * 50, True)
+    # Of the newest it is the oldest that come first, whatever others ask for.
+    names = [LogName(A, Last(number), most) for number, most in ((5, 300), (1, 300), (2, 300), (5, 0), (0, 300))]
+    results = await store.apply(Writes(), Reads(logs=set(names)), NOW + 1)
+    parts = [results.logs[name] for name in names]
+    assert ["".join(sorted(set(bodies(part)))) for part in parts] == ["cd", "h", "fh", "cdefh", ""]
+    assert [part.more for part in parts] == [True, False, False, False, False]
 
 
 @in_store(StoreOptions(log_limit=100, log_bytes=65_536))

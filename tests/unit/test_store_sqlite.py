@@ -111,13 +111,13 @@ def test_kill_loses_nothing_that_was_reported(path: Path, synchronous: str) -> N
 
     async def test(store: Store) -> None:
         devices = {number.to_bytes(16, "big") for number in range(last + 2)}
-        results = await store.apply(Writes(), Reads(everything(*devices), {("last", b"k")}, {(C, LIVE)}), NOW)
+        results = await store.apply(Writes(), Reads(everything(*devices), {("last", b"k")}, {LogName(C, LIVE)}), NOW)
         whole = [len(results.inboxes.get(number.to_bytes(16, "big"), [])) for number in reported]
         assert whole == [20] * len(reported)
         # One batch more may have been committed and not reported; it is there as a whole or not at all.
         kept = int(results.records["last", b"k"])
         assert kept in {last, last + 1}
-        assert len(results.inboxes) == results.logs[C, LIVE].offset == kept + 1
+        assert len(results.inboxes) == results.logs[LogName(C, LIVE)].offset == kept + 1
         assert len(results.inboxes.get((last + 1).to_bytes(16, "big"), [])) == (20 if kept > last else 0)
 
     in_sqlite(path, test, StoreOptions(synchronous=synchronous))
@@ -128,10 +128,10 @@ def test_all_shapes_survive_a_restart(path: Path) -> None:
         writes = puts(A, item("x", 1, body="kept\0"))
         writes.records["s", A] = (b"kept", 0)
         writes.logs = [event(A, "kept")]
-        return await store.apply(writes, Reads(everything(A), {("s", A)}, {(A, ALL), (B, ALL)}), NOW)
+        return await store.apply(writes, Reads(everything(A), {("s", A)}, {LogName(A, ALL), LogName(B, ALL)}), NOW)
 
     async def read(store: Store) -> Results:
-        return await store.apply(Writes(), Reads(everything(A), {("s", A)}, {(A, ALL), (B, ALL)}), NOW)
+        return await store.apply(Writes(), Reads(everything(A), {("s", A)}, {LogName(A, ALL), LogName(B, ALL)}), NOW)
 
     before = in_sqlite(path, write)
     before.appended.clear()
@@ -270,7 +270,7 @@ def test_what_cannot_be_stored_fails_the_batch_as_a_whole(path: Path, bad: Item)
     [
         ("UPDATE inbox SET body = CAST(x'ff' AS TEXT) WHERE slot = 'y'", {A}),
         ("UPDATE record SET value = '*' WHERE space = 's'", {("s", A)}),
-        ("UPDATE event SET body = CAST(x'ff' AS TEXT) WHERE body = 'e'", {(A, ALL)}),
+        ("UPDATE event SET body = CAST(x'ff' AS TEXT) WHERE body = 'e'", {LogName(A, ALL)}),
     ],
 )
 def test_what_is_damaged_is_missed_by_who_asked_for_it_alone(
@@ -284,14 +284,14 @@ def test_what_is_damaged_is_missed_by_who_asked_for_it_alone(
         writes.logs = [event(A, "e"), event(B, "f")] if "event" in statement else [event(B, "f")]
         await store.apply(writes, Reads(), NOW)
         store.file.db().execute(statement)
-        logs: set[LogName] = {(A, ALL), (B, ALL)} if "event" in statement else {(B, ALL)}
+        logs: set[LogName] = {LogName(A, ALL), LogName(B, ALL)} if "event" in statement else {LogName(B, ALL)}
         more = Writes(logs=[event(C, "g"), event(C, "h")])
         found = await store.apply(more, Reads(everything(A, B), {("s", A), ("t", A)}, logs), NOW)
         assert found.unreadable == unreadable
         assert [end.offset for end in found.appended if end] == [1, 2]
         assert [i.slot for i in found.inboxes[B]] == ["z"]
         assert found.records["t", A] == b"2" and (("s", A) in found.records) is ("record" not in statement)
-        assert bodies(found.logs[B, ALL]) == "f"
+        assert bodies(found.logs[LogName(B, ALL)]) == "f"
 
     in_sqlite(path, test)
 
@@ -346,7 +346,8 @@ def test_no_statement_of_a_batch_scans_a_table(path: Path, statement: str, array
         plan = store.file.db().execute(f"EXPLAIN QUERY PLAN {statement}", (b"[]",) * arrays + (0,) * numbers)
         allowed = {"SCAN CONSTANT ROW", "SCAN meta", "SCAN asked", "SCAN p"}
         scans = {row[3] for row in plan if row[3].startswith("SCAN")}
-        assert {s for s in scans if "VIRTUAL TABLE" not in s} <= allowed
+        of_its_own = ("VIRTUAL TABLE", "(subquery")
+        assert {s for s in scans if not any(kind in s for kind in of_its_own)} <= allowed
 
     in_sqlite(path, test)
 
@@ -390,24 +391,26 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
     path.write_bytes(gzip.decompress((DATA / "store-schema-1.sqlite3.gz").read_bytes()))
 
     async def test(store: Store) -> None:
-        reads = Reads(everything(A, B), {("s", A), ("s", B), ("set", A)}, {(key, ALL) for key in (A, B, C)})
+        reads = Reads(everything(A, B), {("s", A), ("s", B), ("set", A)}, {LogName(key, ALL) for key in (A, B, C)})
         found = await store.apply(Writes(), reads, NOW)
         assert [(i.slot, i.body) for i in found.inboxes[A]] == [("#b", "nul \0 é"), ("a", "body")]
         assert [(i.slot, i.body) for i in found.inboxes[B]] == [("none", None)]
         set_of_two = b"day1" + b"1" * 16 + b"2" * 16
         assert found.records == {("s", A): b"for ever", ("s", B): b"\0\xff", ("set", A): set_of_two}
-        assert [(one.offset, one.body) for one in found.logs[A, ALL].events] == [(n, str(n - 1)) for n in (3, 4, 5, 6)]
-        assert [one.body for one in found.logs[B, ALL].events] == ["nul \0 é"]
+        assert [(one.offset, one.body) for one in found.logs[LogName(A, ALL)].events] == [
+            (n, str(n - 1)) for n in (3, 4, 5, 6)
+        ]
+        assert [one.body for one in found.logs[LogName(B, ALL)].events] == ["nul \0 é"]
         assert [(part.offset, part.recovered) for part in found.logs.values()].count((1, False)) == 1
-        assert (await read_log(store, A, AfterOffset(found.logs[A, ALL].epoch, 2))).recovered
-        assert not (await read_log(store, A, AfterOffset(found.logs[A, ALL].epoch, 1))).recovered
+        assert (await read_log(store, A, AfterOffset(found.logs[LogName(A, ALL)].epoch, 2))).recovered
+        assert not (await read_log(store, A, AfterOffset(found.logs[LogName(A, ALL)].epoch, 1))).recovered
         # It goes on as it was.
         change = SetAdd(b"3" * 16, b"day2", LATER, 3)
         writes = Writes(logs=[event(A, "new"), event(C, "new"), event(b"d" * 16, "d")], changes=[(("set", A), change)])
         results = await store.apply(writes, reads, NOW)
         assert [end and end.offset for end in results.appended] == [7, 2, 1]
         assert results.changes == [Changed(CHANGED)]
-        assert bodies(results.logs[A, ALL]) == "345new" and bodies(results.logs[C, ALL]) == "new"
+        assert bodies(results.logs[LogName(A, ALL)]) == "345new" and bodies(results.logs[LogName(C, ALL)]) == "new"
         assert results.records["set", A] == b"day2" + set_of_two[4:] + b"3" * 16
         await store.sweep(NOW, 1000)
 

@@ -19,6 +19,7 @@ from support.stores import (
 )
 
 from router.store.base import (
+    LogName,
     Reads,
     Store,
     Writes,
@@ -36,11 +37,11 @@ async def test_sweep_deletes_what_expired_and_nothing_else(store: Store) -> None
     assert await store.sweep(NOW + 1, 1000) == 4
     assert await store.sweep(NOW + 1, 1000) == 0
     # Read with an earlier clock: what is gone is gone, not just hidden.
-    reads = Reads(everything(A, B), {("s", A), ("s", B), ("s", C)}, {(A, ALL)})
+    reads = Reads(everything(A, B), {("s", A), ("s", B), ("s", C)}, {LogName(A, ALL)})
     results = await store.apply(Writes(), reads, NOW)
     assert results.inboxes == {A: [item("y", 2)]}
     assert results.records == {("s", B): b"kept", ("s", C): b"kept"}
-    assert bodies(results.logs[A, ALL]) == "kept"
+    assert bodies(results.logs[LogName(A, ALL)]) == "kept"
 
 
 @pytest.mark.parametrize("budget", [1, 3, 4, 1000])

@@ -33,7 +33,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, Reads, Renewal, Writes
+from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, LogName, Reads, Renewal, Writes
 from router.store.changes import KEEP_EXPIRY, Change, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
@@ -81,6 +81,8 @@ POSITIONS: st.SearchStrategy[Position] = st.one_of(
     st.builds(AfterId, IDS, st.just(NO_TIME) | TIMES, st.integers(0, 3) | st.just(LAST_TAG)),
     st.builds(AfterTime, TIMES, st.integers(0, 3) | st.just(LAST_TAG)),
 )
+PAGES = st.sampled_from([0, 1, 101, 250, 30_000])
+"""Bytes of events that are read, 0: all."""
 
 
 @st.composite
@@ -125,8 +127,8 @@ class StoresAgree(RuleBasedStateMachine):
     def open(self) -> None:
         trio.run(self.sqlite.open)
 
-    def apply(self, writes: Writes, positions: set[Position]) -> None:
-        logs = {(channel, position) for channel in (A, B, C) for position in positions}
+    def apply(self, writes: Writes, parts: set[tuple[Position, int]]) -> None:
+        logs = {LogName(key, *part) for key in (A, B, C) for part in parts}
         reads = Reads(INBOXES, NAMES, logs, {A, B, C})
         ours = trio.run(self.sqlite.apply, writes, reads, self.now)
         model = trio.run(self.memory.apply, writes, reads, self.now)
@@ -134,18 +136,18 @@ class StoresAgree(RuleBasedStateMachine):
             # A sweep may have come to a log that had ended in one of them: that one's epoch is another.
             other = model.logs[name]
             model.logs[name] = other._replace(epoch=part.epoch)
-            if other.epoch != part.epoch and isinstance(name[1], AfterId | AfterTime):
+            if other.epoch != part.epoch and isinstance(name.position, AfterId | AfterTime):
                 model.logs[name] = model.logs[name]._replace(recovered=part.recovered)
         for results in (ours, model):
             results.appended = [end and end._replace(epoch=0) for end in results.appended]
         assert ours == model
 
-    @rule(writes=batches(), positions=st.sets(POSITIONS, max_size=4))
-    def write(self, writes: Writes, positions: set[Position]) -> None:
+    @rule(writes=batches(), parts=st.sets(st.tuples(POSITIONS, PAGES), max_size=4))
+    def write(self, writes: Writes, parts: set[tuple[Position, int]]) -> None:
         for key, put in writes.puts.items():
             self.seq += 1
             writes.puts[key] = put._replace(seq=self.seq)
-        self.apply(writes, positions)
+        self.apply(writes, parts)
 
     @rule(seconds=st.integers(1, 5))
     def pass_time(self, seconds: int) -> None:
@@ -165,7 +167,7 @@ class StoresAgree(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         if self.sqlite.file.connection is not None:
-            self.apply(Writes(), {ALL, Last(2)})
+            self.apply(Writes(), {(ALL, 0), (ALL, 1), (Last(2), 0)})
 
     def teardown(self) -> None:
         trio.run(self.sqlite.close)

@@ -74,13 +74,15 @@ class Subscribe(Request, tag=23):
 
 
 class ReadLog(Request, tag=52):
-    """The channel's log from a position (`router.common.position`). The reply comes behind every event that it may have
-    in it, if the shard has subscribed before, and before every other."""
+    """The channel's log from a position (`router.common.position`), about so many bytes of it at most; 0: as many as
+    the router gives. The reply comes behind every event that it may have in it, if the shard has subscribed before, and
+    before every other."""
 
     REPLY = LogSlice
 
     channel: Key
     position: tuple[Any, ...]
+    most: Count = 0
 
 
 class Record(Request, tag=26):

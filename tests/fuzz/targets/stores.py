@@ -24,7 +24,7 @@ from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.position import ANY_EPOCH, LIVE, AfterId, AfterOffset, Last
 from router.common.settings import StoreOptions
-from router.store.base import ANY_VERSION, Append, ExpireLog, Reads, Results, StoreError, Writes
+from router.store.base import ANY_VERSION, Append, ExpireLog, LogName, Reads, Results, StoreError, Writes
 from router.store.changes import KEEP_EXPIRY, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
 from router.store.sqlite import SqliteStore
@@ -108,8 +108,8 @@ def _batch(choices: _Choices, sequence: int) -> tuple[Writes, Reads]:
             reads.inboxes[device] = choices.one((1, 2, EVERYTHING))
         else:
             reads.records.add((choices.one(_SPACES), device))
-            reads.logs.add((device, choices.one(_POSITIONS)))
-            reads.logs.add((device, AfterOffset(ANY_EPOCH, choices.below(6))))
+            reads.logs.add(LogName(device, choices.one(_POSITIONS), choices.one((0, 1, 250))))
+            reads.logs.add(LogName(device, AfterOffset(ANY_EPOCH, choices.below(6))))
     return writes, reads
 
 
@@ -165,7 +165,7 @@ def damaged(data: bytes) -> None:
         except StoreError:
             return
         try:
-            reads = Reads(dict.fromkeys(_DEVICES, EVERYTHING), {("s", _DEVICES[0])}, {(_DEVICES[0], Last(9))})
+            reads = Reads(dict.fromkeys(_DEVICES, EVERYTHING), {("s", _DEVICES[0])}, {LogName(_DEVICES[0], Last(9))})
             item = Item("new", 1, 99, _NOW + 9, 1, "x")
             for writes in (
                 Writes(),
