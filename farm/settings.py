@@ -99,7 +99,11 @@ class WorkerOptions(Section):
     )
     max_fragments: int = option(256, "fragments of one message; beyond, it is closed with 1009", unit="fragments", ge=1)
     write_buffer_bytes: int = option(
-        262_144, "output that waits for a slow device before it is closed", unit="bytes", ge=1024
+        262_144,
+        "output that waits for a slow device before it is closed, unless it is a single message; what a device missed "
+        "of a log is sent in pages of a quarter of this",
+        unit="bytes",
+        ge=1024,
     )
     max_buffered_bytes: int = option(
         67_108_864,

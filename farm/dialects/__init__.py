@@ -98,8 +98,8 @@ class Subscription(NamedTuple):
 
 class Subscribe(NamedTuple):
     """Effect: subscribe the connection to these channels, each named once. `subscribed` is called when it is in all of
-    them, or cannot be, with what the logs hold after the positions. What comes to one of them in the meantime is in
-    that too, or sent behind it: nothing is missing, and nothing comes twice.
+    them, or cannot be, with what the logs hold after the positions, or a page of that. What comes to one of them in the
+    meantime is in that too, or sent behind it: nothing is missing, and nothing comes twice.
 
     As with a Call the session receives nothing else until then, and one of the two at a time may be open. To subscribe
     to a channel again only changes whether it is hidden.
@@ -117,7 +117,8 @@ class Subscribed(NamedTuple):
     members: Members | None = None
     """All of them, if the channel has presence."""
     log: LogSlice | None = None
-    """What its log holds after the position, up to now. None: no position was given, or the log could not be read, and
+    """What its log holds after the position, up to now; if that is more than a page, the first of it (`log.more`): what
+    follows is sent as live events are. None: no position was given, or the log could not be read, and
     of those that were held in the meantime all are sent behind this."""
 
 

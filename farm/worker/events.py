@@ -17,6 +17,7 @@ from farm.transports import Transport
 from farm.transports.frames import encode_text
 from farm.transports.websocket import WEBSOCKET
 from farm.worker.connection import Connection
+from farm.worker.effects import failed
 from farm.worker.encoded import Data, Encoded, Frame, Joined, by_transport
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
@@ -85,7 +86,7 @@ class Events:
         self._counters.events_heard += 1
         if (channel.waiting is None and channel.log is None) or self._subscriptions.came(channel, event):
             self._send(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
-        if channel.waiting is not None:
+        if channel.waiting is not None or channel.paging is not None:
             self._close_overdue(channel)
 
     def logged(
@@ -108,16 +109,17 @@ class Events:
         """What the subscribers of a channel have missed while the link was away, and then what came since."""
         channel = found.channel
         if found.gap:
-            dialect, name = self._dialect_of(channel)
-            text = None if dialect is None else dialect.missed_text(name)
+            text = self._missed_text(channel)
             self._subscriptions.hold(channel, HeldEvent(text or b"", None, gap=True))
             if text is not None:
                 self._send(channel, self._frame(channel, text, False), now)
-        missed = (HeldEvent(self._text(channel, event), None, event, found.epoch) for event in found.missed)
+        missed = (
+            HeldEvent(self._text(channel, event), None, event, found.epoch, missed=True) for event in found.missed
+        )
         for event in chain(missed, found.held):
             self._subscriptions.hold(channel, event)
             self._send(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
-        if channel.waiting is not None:
+        if channel.waiting is not None or channel.paging is not None:
             self._close_overdue(channel)
         self._subscriptions.recovered(channel)
 
@@ -132,7 +134,7 @@ class Events:
 
     def changed(self, change: Change, now: float) -> None:
         """Send the subscribers of a presence channel which members have come and gone."""
-        if not change.channel.subscribers or not change.channel.label:
+        if not (change.channel.subscribers or change.channel.paging) or not change.channel.label:
             return
         channel = change.channel
         dialect, name = self._dialect_of(channel)
@@ -142,10 +144,12 @@ class Events:
         for text_of, users in ((presence.member_added, change.added), (presence.member_removed, change.removed)):
             for user, info in users:
                 try:
-                    frame = self._frame(channel, text_of(name, user, info), False)
+                    text = text_of(name, user, info)
+                    frame = self._frame(channel, text, False)
                 except Exception as error:  # the other members are sent, and waiting subscribers get in
                     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
                 else:
+                    self._subscriptions.hold_for_pages(channel, HeldEvent(text, None))
                     self._send(channel, frame, now)
 
     def admit(self) -> None:
@@ -158,11 +162,40 @@ class Events:
         joining = self._subscriptions.next_ready()
         if joining is None:
             return 0
-        cost = _cost(joining)
-        results, events = self._subscriptions.complete(joining)
-        self._counters.events_sent += len(events)
-        self._answer(joining.connection, joining.number, results, events)
+        connection, cost = joining.connection, _cost(joining)
+        if joining.pages:
+            self._write_page(joining)
+        else:
+            results, events = self._subscriptions.complete(joining)
+            self._counters.events_sent += len(events)
+            self._answer(connection, joining.number, results, events)
+        if connection.out is None:
+            self._subscriptions.go_on(connection)
         return cost
+
+    def _write_page(self, joining: Joining) -> None:
+        """A page that is not the first is sent as live events are: the session does not hear of it."""
+        connection = joining.connection
+        page = self._subscriptions.next_page(joining)
+        if page is None:  # it has a position from which to go on
+            self._close(connection, TRY_LATER, "the log cannot be read now")
+            return
+        transport = connection.transport
+        try:
+            frames = [transport.text(text) for text in map(self._missed_text, page.gaps) if text is not None]
+            frames += [transport.event(self._text(channel, event), event) for channel, event in page.events]
+        except Exception as error:
+            failure = failed(error)
+            self._close(connection, failure.code, failure.reason)
+            return
+        frames += [transport.event(event.text, event.event) for event in page.behind]
+        self._counters.events_sent += len(frames)
+        if data := b"".join(frames):
+            self._put(connection, data)
+
+    def _missed_text(self, channel: LocalChannel) -> bytes | None:
+        dialect, name = self._dialect_of(channel)
+        return None if dialect is None else dialect.missed_text(name)
 
     # ------------------------------------------------------------------ writing
 

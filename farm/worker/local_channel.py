@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from farm.dialects import Members, Subscription
 from farm.worker.connection import Connection
 from router.common.messages import OK
-from router.common.position import ANY_EPOCH, AfterOffset, LogEvent, LogSlice
+from router.common.position import ANY_EPOCH, AfterOffset, LogEvent, LogSlice, Position
 
 _FEW: Final = 16
 OPEN: Final = -1
@@ -35,6 +35,7 @@ class HeldEvent(NamedTuple):
     event: LogEvent | None = None  # what its dialect makes the text of; None: it came as a text
     epoch: int = ANY_EPOCH
     gap: bool = False
+    missed: bool = False  # it was read from the log after the link was away
 
     @property
     def offset(self) -> int:
@@ -50,7 +51,7 @@ class HeldEvent(NamedTuple):
 class Part:
     """One channel of a Subscribe that is not complete."""
 
-    __slots__ = ("channel", "joining", "log", "open", "read_at", "since", "status", "wanted")
+    __slots__ = ("behind", "channel", "joining", "log", "open", "position", "read_at", "since", "status", "wanted")
 
     def __init__(self, joining: Joining, channel: LocalChannel, wanted: Subscription) -> None:
         self.joining = joining
@@ -59,20 +60,23 @@ class Part:
         self.status = OK
         self.open = 0  # replies that it waits for
         self.since = 0  # the number of the first event that is held for it
-        self.log: LogSlice | None = None  # what it wanted of the log
+        self.position: Position = wanted.position  # from where on it has nothing of the log yet
+        self.log: LogSlice | None = None  # what it wanted of the log, or a page of that
+        self.behind: list[HeldEvent] = []  # what came while it caught up, and is in no page
         self.read_at = 0  # the number of the first event that came behind that
 
 
 class Joining:
     """A connection that waits until it is subscribed to all channels of a Subscribe."""
 
-    __slots__ = ("connection", "number", "open", "parts")
+    __slots__ = ("connection", "number", "open", "pages", "parts")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.number = 0  # what `connection.call` is meanwhile
         self.parts: list[Part] = []
         self.open = 0  # replies that its parts wait for
+        self.pages = 0  # that it has been given; the last one is none
 
 
 class Waiting:
@@ -145,7 +149,7 @@ class ChannelLog:
 class LocalChannel:
     """A channel with connections of this worker."""
 
-    __slots__ = ("call", "counted", "hidden", "key", "label", "log", "presence", "subscribers", "waiting")
+    __slots__ = ("call", "counted", "hidden", "key", "label", "log", "paging", "presence", "subscribers", "waiting")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -154,6 +158,9 @@ class LocalChannel:
         self.subscribers: tuple[Connection, ...] | dict[Connection, str | None] = ()
         self.hidden: dict[Connection, None] | None = None
         self.waiting: Waiting | None = None
+        self.paging: dict[Connection, Part] | None = (
+            None  # connections that have been given a page of the log, and wait
+        )
         self.call = 0  # the call whose reply opens it; OPEN
         self.counted = 0  # subscribers that the router knows of
         self.presence: Presence | None = None
@@ -162,7 +169,7 @@ class LocalChannel:
     @property
     def empty(self) -> bool:
         """Whether no connection is in it or waits to be."""
-        return not self.subscribers and self.hidden is None and self.waiting is None
+        return not self.subscribers and self.hidden is None and self.waiting is None and self.paging is None
 
     def has(self, connection: Connection) -> bool:
         """Whether the connection is in it."""
@@ -171,6 +178,23 @@ class LocalChannel:
     def waits(self, connection: Connection) -> Part | None:
         """What the connection waits for to be in it; None: it does not wait."""
         return None if self.waiting is None else self.waiting.parts.get(connection)
+
+    def pages(self, connection: Connection) -> Part | None:
+        """Where a connection stands that has been given a page, and has not asked for the next."""
+        return None if self.paging is None else self.paging.get(connection)
+
+    def page(self, part: Part) -> None:
+        """One more of those."""
+        if self.paging is None:
+            self.paging = {}
+        self.paging[part.joining.connection] = part
+
+    def unpage(self, connection: Connection) -> None:
+        """One of those less."""
+        assert self.paging is not None
+        del self.paging[connection]
+        if not self.paging:
+            self.paging = None
 
     def add(self, connection: Connection, user: str | None) -> None:
         """One more subscriber."""

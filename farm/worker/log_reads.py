@@ -6,6 +6,7 @@ Nothing is missing and nothing comes twice, because of the order in which things
 2. The router sends an event of a log to the workers when the log has it, and the reply to a read behind all events that
    the read could see. So of what came before the reply, what is logged is in the reply, or is not after the position;
    what comes behind it is not in it, and a double, should there be one, has the offset of another.
+   A read gives a page; how a connection goes on with the next ones stands in `farm.worker.catch_up`.
 3. While the link is away, events may be missed. So every read that is open is made again once the channels are
    announced, and before those the log of each channel is read from where its subscribers stand. Until that is here, no
    event goes to them, and nobody joins them.
@@ -68,7 +69,7 @@ class LogReads:
 
     def read(self, part: Part) -> None:
         """Read what this one wants. Of many that want the same one asks."""
-        channel, position = part.channel, part.wanted.position
+        channel, position = part.channel, part.position
         read = self._shared.get((channel, position))
         if read is None:
             self._recover_first(channel)
@@ -102,10 +103,10 @@ class LogReads:
             assert waiting is not None
             part.log = found
             part.read_at = waiting.end
-        if found is not None and parts:
-            _log(read.channel).reached(found.epoch, found.offset)
-        elif parts:
-            _log(read.channel)  # from now on it is followed all the same
+        if parts:
+            log = _log(read.channel)  # from now on it is followed, whatever was found
+            if found is not None and not log.recovering:
+                log.reached(found.epoch, found.offset)
         return parts, None
 
     # ------------------------------------------------------------------ after the link was new
@@ -155,9 +156,10 @@ class LogReads:
         epoch, missed, gap = ANY_EPOCH, list[LogEvent](), True
         if found is not None:
             epoch, missed, gap = found.epoch, found.events, not found.recovered or log.position is None
-            log.reached(found.epoch, found.offset)
+            log.reached(found.epoch, found.end.offset)
             held = [event for event in held if not event.offset]
-        if log.again and found is not None:  # more came than may be held: what is logged of it can be read
+        # More came than may be held: what is logged of it can be read. Or there is more than fits into a page.
+        if found is not None and (log.again or (found.more and missed)):
             log.again = False
             self._ask_missed(channel)
         else:
@@ -172,35 +174,3 @@ def _log(channel: LocalChannel) -> ChannelLog:
     if channel.log is None:
         channel.log = ChannelLog()
     return channel.log
-
-
-def caught_up(part: Part, held: list[HeldEvent]) -> tuple[LogSlice | None, list[HeldEvent]]:
-    """A connection is subscribed to a channel now. held: what came since it waits.
-
-    Returns: the slice of the log up to now, if there is one, and what is to be sent behind that.
-    """
-    log, connection = part.log, part.joining.connection
-    if log is None:
-        return None, [event for event in held if event.left_out is not connection and (event.text or not event.gap)]
-    known = {event.offset for event in log.events}
-    newer: dict[int, LogEvent] = {}
-    behind = []
-    recovered = log.recovered
-    for number, event in enumerate(held, part.since):
-        if event.left_out is connection:
-            continue
-        if event.gap:
-            recovered = recovered and number < part.read_at
-            continue
-        if event.event is None or not event.offset or (event.epoch != log.epoch and number >= part.read_at):
-            behind.append(event)
-        elif number >= part.read_at and event.event.offset not in known:
-            newer[event.event.offset] = event.event
-    if newer:
-        events = log.events + [newer[offset] for offset in sorted(newer)]
-        if type(part.wanted.position) is Last:
-            events = events[max(len(events) - part.wanted.position.number, 0) :]
-        log = log._replace(offset=max(log.offset, *newer), events=events)
-    if recovered is not log.recovered:
-        log = log._replace(recovered=recovered)
-    return log, behind

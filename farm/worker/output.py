@@ -69,6 +69,7 @@ class Output:
         self._attachments = attachments
         self._subscriptions = subscriptions
         self._grants = grants
+        self._catch_ups = subscriptions.catch_ups
         self._busy = busy
         self.budget = Budget(options.max_buffered_bytes, turns.held)
         self._making_room = False
@@ -104,10 +105,12 @@ class Output:
         return False
 
     def buffer(self, connection: Connection, data: bytes) -> None:
-        """The kernel has not taken this."""
+        """The kernel has not taken this. Where nothing else waits it may be of any length, as a page of a log whose
+        events are long."""
         assert connection.out is not None
         options = self._options
-        if len(connection.out) + len(data) > (connection.transport.max_waiting or options.write_buffer_bytes):
+        most = connection.transport.max_waiting or options.write_buffer_bytes
+        if connection.out and len(connection.out) + len(data) > most:
             self._too_slow(connection)
             return
         connection.out += data
@@ -168,6 +171,8 @@ class Output:
         self._watch(connection, connection.mask & ~WRITE)
         if connection.phase != CLOSING:
             self._deadlines.pop(connection, None)
+            if self._catch_ups:
+                self._subscriptions.go_on(connection)
         elif connection.reader is None:
             self._shut(connection)
 

@@ -171,7 +171,7 @@ class RouterMessages:
         channel = self._subscriptions.get(message.channel)
         if channel is not None:
             waiting = channel.waiting.parts if channel.waiting is not None else ()
-            for connection in [*channel.subscribers, *(channel.hidden or ()), *waiting]:
+            for connection in [*channel.subscribers, *(channel.hidden or ()), *waiting, *(channel.paging or ())]:
                 self._output.close(connection, message.code, message.reason)
 
     def _send_counts(self, message: m.SendCounts) -> None:

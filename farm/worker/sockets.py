@@ -48,6 +48,8 @@ _WHEEL_SLOTS: Final = 4096
 _COUNT_TICKS: Final = 4  # subscribers are counted once a second
 _JOINED_PART: Final = 4
 """Of the buffer of a device that does not read, this part may be one write of events that have waited."""
+_PAGE_PART: Final = 4
+"""And this part a page of a log."""
 
 
 class Sockets:
@@ -85,7 +87,9 @@ class Sockets:
         )
         fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART, join)
         self._fan_outs = fan_outs.going
-        self.subscriptions = subscriptions = Subscriptions(send, attachments.number, fan_outs, options.max_held_bytes)
+        self.subscriptions = subscriptions = Subscriptions(
+            send, attachments.number, fan_outs, options.max_held_bytes, options.write_buffer_bytes // _PAGE_PART
+        )
         self.output = output = Output(
             connections,
             poller,

@@ -5,7 +5,8 @@ last of them, and of the first and the last connection of each user. It is never
 that subscribes to a channel that is open is in it at once, and so is another connection of a user that is present.
 
 A connection subscribes to several channels in one step: it is in all of them, or told why not, once the last reply is
-here and its turn has come (`ready`). What comes to one of them until then is held for it.
+here and its turn has come (`ready`). What comes to one of them until then is held for it. One that wants more of a log
+than a page is in them with the last page (`farm.worker.catch_up`).
 
 As the link is ordered, a channel that is left while its reply is on the way needs no care: what was sent first is
 received first, and the reply finds its call gone.
@@ -15,17 +16,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
 from typing import Any, NamedTuple
 
 from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.transports.websocket import WEBSOCKET
+from farm.worker.catch_up import CatchUps, Page, caught_up, common_end, gap, passed_by, turn
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.local_channel import OPEN, ChannelLog, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
-from farm.worker.log_reads import LogReads, Recovered, caught_up
+from farm.worker.log_reads import LogReads, Recovered
 from router.common import logs
 from router.common import messages as m
-from router.common.position import Live, Position
+from router.common.position import Live, LogEvent, Position
 from router.common.wire import reply_payload
 
 
@@ -50,7 +53,8 @@ class Subscriptions:
     """All of a worker's. `tell` takes messages for the router, `number` gives numbers for calls to it. `fan_outs`, what
     is being sent to channels, hears at once who comes and who goes.
 
-    most_held: bytes of events that are held for connections that wait."""
+    most_held: bytes of events that are held for connections that wait. page_bytes: of events that are read of a log at
+    once."""
 
     def __init__(
         self,
@@ -58,11 +62,13 @@ class Subscriptions:
         number: Callable[[], int],
         fan_outs: FanOuts[LocalChannel, Connection],
         most_held: int,
+        page_bytes: int,
     ) -> None:
         self._tell = tell
         self._number = number
         self._fan_outs = fan_outs
         self._most_held = most_held
+        self._page_bytes = page_bytes
         self._reads = LogReads(self._tell_read, number)
         self._channels: dict[bytes, LocalChannel] = {}
         self.get = self._channels.get
@@ -72,6 +78,7 @@ class Subscriptions:
         """Channels that have, or have had, subscribers of another transport than WebSocket."""
         self.ready: deque[Joining] = deque()
         """Connections that wait for no reply any more."""
+        self.catch_ups = CatchUps()
         self.held_bytes = 0
 
     def __len__(self) -> int:
@@ -104,6 +111,7 @@ class Subscriptions:
             or type(wanted.position) is not Live
             or channel.has(connection)
             or channel.waits(connection) is not None
+            or channel.pages(connection) is not None
         ):
             return False
         self._add(channel, connection, wanted)
@@ -118,8 +126,12 @@ class Subscriptions:
             self._show(channel, connection, wanted)
             joining.parts.append(Part(joining, channel, wanted))
             return
-        elif channel.waits(connection) is not None:
-            raise ValueError("a Subscribe names each channel once")
+        elif (there := channel.waits(connection) or channel.pages(connection)) is not None:
+            if not there.joining.pages:
+                raise ValueError("a Subscribe names each channel once")
+            there.wanted = there.wanted._replace(hidden=wanted.hidden)  # it is in it when it has caught up
+            joining.parts.append(Part(joining, channel, wanted))
+            return
         part = Part(joining, channel, wanted)
         joining.parts.append(part)
         if channel.waiting is None:
@@ -176,12 +188,13 @@ class Subscriptions:
             channel.counted = 1
 
     def _tell_read(self, number: int, key: bytes, position: Position) -> None:
-        self._tell(m.Call(number, m.ReadLog(key, position)))
+        self._tell(m.Call(number, m.ReadLog(key, position, self._page_bytes)))
 
     def complete(self, joining: Joining) -> tuple[list[Subscribed], list[HeldEvent]]:
         """Have a connection in that waits for nothing any more.
 
-        Returns: what became of its Subscribe, and the events that came meanwhile.
+        Returns: what became of its Subscribe, and the events that came meanwhile. Where there is more of a log than a
+        page, it is not in its channels yet; the rest is read when the connection has taken this page (`go_on`).
         """
         results: list[Subscribed] = []
         events: list[HeldEvent] = []
@@ -190,17 +203,90 @@ class Subscriptions:
             for part in joining.parts[:]:
                 self.leave(connection, part.channel.key)
             return results, events
+        end = common_end(joining.parts)
         for part in joining.parts:
             channel, wanted = part.channel, part.wanted
-            if (waiting := channel.waiting) is not None and waiting.parts.get(connection) is part:
-                part.log, behind = caught_up(part, waiting.events(part))
-                events += behind
-                self._wait_no_more(channel, connection)
-                self._add(channel, connection, wanted)
+            if channel.waits(connection) is part:
+                if end is not None and part.log is not None:
+                    self._turn_page(part, end)
+                else:
+                    events += self._let_in(part)
             presence = channel.presence if part.status == m.OK and not wanted.hidden else None
             results.append(Subscribed(wanted, part.status, None if presence is None else presence.members, part.log))
-        joining.parts.clear()
+        self._turned(joining)
         return results, events
+
+    def _let_in(self, part: Part) -> list[HeldEvent]:
+        """It is in its channel from now on. Returns: what is to be sent behind the log."""
+        channel, connection = part.channel, part.joining.connection
+        assert channel.waiting is not None
+        held = channel.waiting.events(part)
+        self.held_bytes -= sum(event.size for event in part.behind)
+        part.log, behind = caught_up(part, held)
+        self._wait_no_more(channel, connection)
+        self._add(channel, connection, part.wanted)
+        return behind
+
+    # ------------------------------------------------------------------ more of a log than a page
+
+    def _turn_page(self, part: Part, end: tuple[int, int]) -> None:
+        """It is given a page of its log, and another later."""
+        channel, connection = part.channel, part.joining.connection
+        assert channel.waiting is not None
+        held = channel.waiting.events(part)
+        self.held_bytes -= sum(event.size for event in part.behind)
+        turn(part, held, end)
+        self.held_bytes += sum(event.size for event in part.behind)
+        self._wait_no_more(channel, connection)
+        channel.page(part)
+
+    def _turned(self, joining: Joining) -> None:
+        connection = joining.connection
+        joining.parts = [part for part in joining.parts if part.channel.pages(connection) is part]
+        joining.pages += 1
+        if joining.parts:
+            self.catch_ups.put(joining)
+
+    def go_on(self, connection: Connection) -> None:
+        """The connection has taken all that was sent to it: if it catches up, read its next page."""
+        joining = self.catch_ups.take(connection)
+        if joining is None:
+            return
+        for part in joining.parts:
+            channel = part.channel
+            channel.unpage(connection)
+            if channel.waiting is None:
+                channel.waiting = Waiting()
+            channel.waiting.add(part)
+            part.log = None
+            part.open += 1
+            joining.open += 1
+            self._reads.read(part)
+
+    def next_page(self, joining: Joining) -> Page | None:
+        """What a connection that catches up is sent now, before it is in its channels or reads on. None: a log could
+        not be read."""
+        connection = joining.connection
+        parts = [part for part in joining.parts if part.channel.waits(connection) is part]
+        if any(part.log is None for part in parts):
+            return None
+        end = common_end(parts)
+        gaps, logs, behind = [], [], list[HeldEvent]()
+        for part in parts:
+            before = part.position
+            if end is not None:
+                self._turn_page(part, end)
+            else:
+                behind += self._let_in(part)
+            log = part.log
+            assert log is not None
+            if gap(before, log):
+                gaps.append(part.channel)
+            logs.append([(part.channel, event) for event in log.events])
+        self._turned(joining)
+        return Page(gaps, list(merge(*logs, key=_when)), behind)
+
+    # ------------------------------------------------------------------ who is in
 
     def _add(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
         if wanted.hidden:
@@ -251,10 +337,17 @@ class Subscriptions:
             self._remove_subscriber(channel, connection)
         elif channel.hidden is not None and connection in channel.hidden:
             channel.unhide(connection)
-        elif (part := channel.waits(connection)) is not None:
-            self._wait_no_more(channel, connection)
-            part.joining.parts.remove(part)
-            self._settled(part, part.open)
+        elif (part := channel.waits(connection) or channel.pages(connection)) is not None:
+            joining = part.joining
+            joining.parts.remove(part)
+            self.held_bytes -= sum(event.size for event in part.behind)
+            if channel.waits(connection) is part:
+                self._wait_no_more(channel, connection)
+                self._settled(part, part.open)
+            else:
+                channel.unpage(connection)
+                if not joining.parts:
+                    self.catch_ups.remove(joining)
             if part.wanted.user is not None:
                 self._user_left(channel, part.wanted.user)
         else:
@@ -319,6 +412,15 @@ class Subscriptions:
         if channel.waiting is not None:
             channel.waiting.hold(event)
             self.held_bytes += event.size
+        if channel.paging is not None:
+            self.hold_for_pages(channel, event)
+
+    def hold_for_pages(self, channel: LocalChannel, event: HeldEvent) -> None:
+        """Keep it for those that are between two pages, if none of these has it."""
+        for part in channel.paging.values() if channel.paging is not None else ():
+            if passed_by(part, event):
+                part.behind.append(event)
+                self.held_bytes += event.size
 
     def _release(self, log: ChannelLog) -> None:
         self.held_bytes -= sum(event.size for event in log.held)
@@ -326,9 +428,12 @@ class Subscriptions:
 
     def overdue(self, channel: LocalChannel) -> Connection | None:
         """If more is held than may be: who has waited longest for this channel, and is to be closed."""
-        if self.held_bytes <= self._most_held or channel.waiting is None:
+        if self.held_bytes <= self._most_held:
             return None
-        return next(iter(channel.waiting.parts))
+        for connection, part in channel.paging.items() if channel.paging is not None else ():
+            if part.behind:
+                return connection
+        return None if channel.waiting is None else next(iter(channel.waiting.parts))
 
     def replied(self, number: int, status: int, payload: Any) -> Change | Recovered | bool:
         """A reply has come. Returns: False if it is for no call of ours that is open; else what changes by it, if
@@ -437,7 +542,7 @@ class Subscriptions:
     def counts(self) -> None:
         """To be called once a second and when the router asks: tell it of subscribers that are more or fewer now."""
         for channel in list(self._uncounted):
-            if channel.waiting is not None and not channel.subscribers:
+            if not channel.subscribers and (channel.waiting is not None or channel.paging is not None):
                 continue  # those who wait are nearly there
             del self._uncounted[channel]
             if len(channel.subscribers) != channel.counted:
@@ -450,7 +555,8 @@ class Subscriptions:
         entries: list[m.HeldChannel] = []
         size = 0
         for channel in self._channels.values():
-            label = channel.label if channel.subscribers or channel.waiting is not None else ""
+            waits = channel.waiting is not None or channel.paging is not None
+            label = channel.label if channel.subscribers or waits else ""
             channel.counted = max(len(channel.subscribers), 1) if label else 0
             members: list[m.Member] = []
             entries.append(m.HeldChannel(channel.key, label, channel.counted, members))
@@ -471,3 +577,7 @@ class Subscriptions:
         if entries:
             yield entries
         self._reads.renewed(self._channels.values())
+
+
+def _when(one: tuple[LocalChannel, LogEvent]) -> tuple[int, int]:
+    return one[1].time, one[1].tag

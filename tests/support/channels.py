@@ -36,7 +36,9 @@ class Worker:
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
-        self.subscriptions = Subscriptions(self.messages.append, itertools.count(1).__next__, FanOuts(1000), 10_000)
+        self.subscriptions = Subscriptions(
+            self.messages.append, itertools.count(1).__next__, FanOuts(1000), 10_000, 1000
+        )
         self._fd = 100
 
     def connection(self) -> Connection:

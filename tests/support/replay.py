@@ -52,6 +52,7 @@ class ReplaySession(Session):
             if log is not None:
                 events = [[event.offset, event.body] for event in log.events]
                 found |= {"epoch": log.epoch, "offset": log.offset, "recovered": log.recovered, "events": events}
+                found |= {"more": log.more, "at": [[event.time, event.tag] for event in log.events]}
             channels.append(found)
         return (_text({"subscribed": channels}),)
 
@@ -69,7 +70,7 @@ class ReplayDialect(Dialect):
         self.texts += 1
         if not event.offset:
             return event.body.encode()
-        return _text({"channel": channel, "offset": event.offset, "body": event.body})
+        return _text({"channel": channel, "offset": event.offset, "body": event.body, "at": [event.time, event.tag]})
 
     def missed_text(self, channel: str) -> bytes:
         return _text({"missed": channel})

@@ -2,30 +2,41 @@
 
 import json
 from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import trio
 import websocket
 
 from farm.transports.frames import CLOSE
 from farm.worker.connection import CLOSING
 from router.common import messages as m
-from router.common.poller import READ
+from router.common.poller import READ, WRITE
+from router.common.position import AfterOffset
 from router.store.base import Append
 from support.common import FakeWorker, Rig
 from support.replay import NAME, ReplayDialect, key_of
 from support.shard import Shard
 
 AFTER_OFFSET = 2
+ALL = AfterOffset(0, 0)
+"""The position before everything."""
+
+Scenario = Callable[..., Any]
 
 
 class ReplayFarm:
     """A worker's sockets and a hub, with a link between them that carries what it is told to, when it is told to."""
 
-    def __init__(self, rig: Rig, most: int = 1000, **worker: Any) -> None:
+    def __init__(self, rig: Rig, most: int = 1000, padding: int = 0, send_buffer: int = 0, **worker: Any) -> None:
         self.rig = rig
+        self.padding = padding  # characters of each event besides
         self.most = most  # events that a log keeps
         self.dialect = ReplayDialect()
-        self.shard = Shard(worker, more={"/replay/*": self.dialect}, named={NAME: self.dialect})
+        self.shard = Shard(
+            worker, more={"/replay/*": self.dialect}, named={NAME: self.dialect}, send_buffer=send_buffer
+        )
         self._worker = FakeWorker(rig, 0)
         self._worker.join()
         self._worker.direct()
@@ -52,7 +63,7 @@ class ReplayFarm:
                 hub.messages.publish_unlogged(Append(key_of(channel), hub.messages.sequence(), 0, text))
             return
         log = self.logs.setdefault(channel, [])
-        body = body or f"{channel} {len(log) + 1}"
+        body = body or f"{channel} {len(log) + 1}" + "." * self.padding
         log.append(body)
         expires = int(self.rig.clock.unix()) + 3600
         event = Append(key_of(channel), hub.messages.sequence(), expires, body, most=self.most)
@@ -137,7 +148,9 @@ class ReplayFarm:
         """Until there is nothing left to do."""
         if self.away:
             self.rejoin()
-        for _ in range(6):
+        rounds = 6
+        while rounds or self.shard.messages:
+            rounds = max(rounds - 1, 0)
             self.up()
             await self.commit()
             self.down()
@@ -151,9 +164,9 @@ class ReplayFarm:
 class ReplayDevice:
     """A subscriber that knows what it has been sent, and checks that nothing is missing of it and nothing twice."""
 
-    def __init__(self, farm: ReplayFarm) -> None:
+    def __init__(self, farm: ReplayFarm, receive_buffer: int = 0) -> None:
         self._farm = farm
-        self.fd, self._client = farm.shard.open("/replay/x")
+        self.fd, self._client = farm.shard.open("/replay/x", receive_buffer)
         self.channels: dict[str, int | None] = {}  # with the offset of the last event; None: none has come
         self.results: list[dict[str, Any]] = []
         self.gaps: list[str] = []
@@ -161,6 +174,8 @@ class ReplayDevice:
         self.waiting = False
         self.code = 0  # with which it was closed
         self._asked: dict[str, Any] = {}
+        self.pages = 0  # that it has been given and that were not the last
+        self.last = [0, 0]  # time and tag of the last event that came
         self._live: dict[str, int] = {}  # channels without a position, which may miss something when the link is away
 
     def _tell(self, what: Any) -> None:
@@ -190,7 +205,17 @@ class ReplayDevice:
         return connection is None or connection.phase == CLOSING
 
     def receive(self) -> None:
-        """Take what is here."""
+        """Take what is here, and what waits for it in the worker."""
+        sockets = self._farm.shard.sockets
+        self._read()
+        while (connection := sockets.connections.get(self.fd)) is not None and connection.out:
+            before = len(connection.out)
+            sockets.ready(self.fd, WRITE)
+            self._read()
+            if connection.out is not None and len(connection.out) == before:
+                return
+
+    def _read(self) -> None:
         self._client.sock.settimeout(0.0)
         while not self.code:
             try:
@@ -200,6 +225,9 @@ class ReplayDevice:
                 else:
                     self._take(json.loads(frame.data))
             except (BlockingIOError, websocket.WebSocketTimeoutException, TimeoutError):
+                return
+            except (ConnectionError, websocket.WebSocketConnectionClosedException):
+                assert self.closed
                 return
 
     def _take(self, told: dict[str, Any]) -> None:
@@ -215,7 +243,7 @@ class ReplayDevice:
             assert told["channel"] in self.channels
             self.unlogged.append(told["unlogged"])
         elif "offset" in told:
-            self._event(told["channel"], told["offset"], told["body"])
+            self._event(told["channel"], told["offset"], told["body"], told["at"])
         else:
             assert "said" in told
 
@@ -230,16 +258,17 @@ class ReplayDevice:
         del self._live[name]
         place = self._asked[name]
         self.channels[name] = place[1] if place[-1] == AFTER_OFFSET and result["recovered"] else None
-        for offset, body in result["events"]:
+        self.pages += result["more"]
+        for (offset, body), at in zip(result["events"], result["at"], strict=True):
             if not result["recovered"] and self.channels[name] is not None:
                 self.gaps.append(name)  # wherever it is among these
-            self._event(name, offset, body)
+            self._event(name, offset, body, at)
         self.gaps = [gap for gap in self.gaps if gap != name]
         if result["recovered"] or not result["events"]:
             self.channels[name] = result["offset"]
         assert self.channels[name] == result["offset"]
 
-    def _event(self, channel: str, offset: int, body: str) -> None:
+    def _event(self, channel: str, offset: int, body: str, at: list[int]) -> None:
         assert channel in self.channels, "no event comes of what it is not subscribed to"
         before = self.channels[channel]
         assert body == self._farm.logs[channel][offset - 1]
@@ -249,3 +278,51 @@ class ReplayDevice:
                 assert channel in self.gaps, f"between {before} and {offset} of {channel} something is missing"
                 self.gaps.remove(channel)
         self.channels[channel] = offset
+        self.last = max(self.last, at)
+
+
+# ---- tests of it, as coroutine functions
+
+
+@asynccontextmanager
+async def farm_of(rig: Rig | None = None, **options: Any) -> AsyncIterator[ReplayFarm]:
+    rig = rig or Rig()
+    rig.store.hold()
+    farm = ReplayFarm(rig, **options)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.committer.run, rig.flushed)
+            yield farm
+            nursery.cancel_scope.cancel()
+    finally:
+        farm.close()
+
+
+def offsets(result: dict[str, Any]) -> list[int]:
+    return [offset for offset, _ in result["events"]]
+
+
+async def subscribed(farm: ReplayFarm, **channels: Any) -> ReplayDevice:
+    device = ReplayDevice(farm)
+    device.subscribe(channels)
+    await farm.settle()
+    device.receive()
+    assert not device.waiting
+    return device
+
+
+def in_farm(**options: Any) -> Callable[[Scenario], Callable[[], None]]:
+    """Make a test of a coroutine function that takes a farm."""
+
+    def decorate(scenario: Scenario) -> Callable[[], None]:
+        def test() -> None:
+            async def main() -> None:
+                async with farm_of(**options) as farm:
+                    await scenario(farm)
+
+            trio.run(main)
+
+        test.__name__ = scenario.__name__
+        return test
+
+    return decorate

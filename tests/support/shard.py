@@ -132,9 +132,10 @@ class Shard:
         max_unacked: int = 128,
         auth: dict[str, Any] | None = None,
         asked_about: Mapping[Dialect, str] | None = None,
+        send_buffer: int = 0,
     ) -> None:
         """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's. asked_about: those
-        about whose clients the main server is asked."""
+        about whose clients the main server is asked. send_buffer: of the sockets here, in bytes; 0: the kernel's."""
         self.messages: list[Any] = []
         self.clock = Clock()
         settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}), (AuthOptions, auth or {}))
@@ -146,6 +147,8 @@ class Shard:
         self._poller = Poller()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the supervisor's
+        if send_buffer:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self._port: int = self._listener.getsockname()[1]
         self.sockets = Sockets(
             self._poller,

@@ -1,63 +1,12 @@
 """Subscribing from a position, step by step: what is in the slice, what comes behind it, and who is asked."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 import trio
 from support.common import Rig
-from support.replay_farm import ReplayDevice, ReplayFarm
+from support.replay_farm import ALL, ReplayDevice, ReplayFarm, farm_of, in_farm, offsets, subscribed
 
 from router.common import messages as m
 from router.common.position import LIVE, AfterId, AfterOffset, AfterTime, Last
-
-Scenario = Callable[..., Any]
-ALL = AfterOffset(0, 0)
-
-
-@asynccontextmanager
-async def farm_of(rig: Rig | None = None, **options: Any) -> AsyncIterator[ReplayFarm]:
-    rig = rig or Rig()
-    rig.store.hold()
-    farm = ReplayFarm(rig, **options)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.committer.run, rig.flushed)
-            yield farm
-            nursery.cancel_scope.cancel()
-    finally:
-        farm.close()
-
-
-def offsets(result: dict[str, Any]) -> list[int]:
-    return [offset for offset, _ in result["events"]]
-
-
-async def subscribed(farm: ReplayFarm, **channels: Any) -> ReplayDevice:
-    device = ReplayDevice(farm)
-    device.subscribe(channels)
-    await farm.settle()
-    device.receive()
-    assert not device.waiting
-    return device
-
-
-def in_farm(**options: Any) -> Callable[[Scenario], Callable[[], None]]:
-    """Make a test of a coroutine function that takes a farm."""
-
-    def decorate(scenario: Scenario) -> Callable[[], None]:
-        def test() -> None:
-            async def main() -> None:
-                async with farm_of(**options) as farm:
-                    await scenario(farm)
-
-            trio.run(main)
-
-        test.__name__ = scenario.__name__
-        return test
-
-    return decorate
 
 
 @in_farm()

@@ -10,21 +10,28 @@ from support.common import Rig
 from support.replay_farm import ReplayDevice, ReplayFarm
 
 from farm.worker import log_reads
+from router.common.poller import BROKEN
 from router.common.position import LIVE, AfterOffset, Last
 
 SEEDS = int(os.environ.get("REPLAY_SEEDS", "40"))
 CHANNELS = "abc"
+KINDS = {
+    "all at once": {},
+    "pages": {"write_buffer_bytes": 1024},
+    "slow": {"write_buffer_bytes": 16_384, "padding": 1500, "send_buffer": 4608},
+}
 STEPS = {
     "subscribe": 20,
     "leave": 3,
     "go": 5,
-    "publish": 30,
+    "publish": 50,
     "commit": 16,
     "up": 16,
     "down": 20,
     "speak": 12,
     "lapse": 3,
     "rejoin": 10,
+    "read": 20,
 }
 
 
@@ -33,13 +40,14 @@ def step(chance: random.Random) -> tuple[Any, ...]:
     device, channel = chance.randrange(4), chance.choice(CHANNELS)
     if name == "subscribe":
         channels = chance.sample(CHANNELS, chance.randint(1, 3))
-        places = ["live", "resume", "resume", "all", ("last", chance.randrange(4))]
+        places = ["live", "resume", "resume", "all", "all", ("last", chance.randrange(9))]
         return name, device, {channel: chance.choice(places) for channel in channels}
     more: dict[str, tuple[Any, ...]] = {
         "leave": (device, channel),
         "go": (device,),
         "publish": (channel, chance.random() < 0.8),
         "down": (chance.choice([1, 2, 3, 1000]),),
+        "read": (device,),
         "lapse": (chance.random() < 0.5, chance.random() < 0.5),
     }
     return name, *more.get(name, ())
@@ -48,17 +56,18 @@ def step(chance: random.Random) -> tuple[Any, ...]:
 class World:
     """Devices that come and go; what each of them had of a channel outlives its connection."""
 
-    def __init__(self, farm: ReplayFarm) -> None:
+    def __init__(self, farm: ReplayFarm, slow: bool) -> None:
+        """slow: devices read only when it is their turn."""
         self.farm = farm
+        self.slow = slow
+        self.pages = 0
         self.devices: dict[int, ReplayDevice] = {}
         self.had: dict[tuple[int, str], AfterOffset] = {}
 
     def subscribe(self, number: int, places: dict[str, Any]) -> None:
         one = self.devices.get(number)
-        if one is not None and one.closed:
-            one = None
         if one is None:
-            one = self.devices[number] = ReplayDevice(self.farm)
+            one = self.devices[number] = ReplayDevice(self.farm, 4096 if self.slow else 0)
         one.receive()
         places = {name: place for name, place in places.items() if name not in one.channels}
         if not one.waiting and places:
@@ -74,8 +83,15 @@ class World:
         return Last(place[1])
 
     def receive(self) -> None:
-        for number, one in self.devices.items():
-            one.receive()
+        for number in list(self.devices):
+            self.read(number, not self.slow)
+
+    def read(self, number: int, receive: bool = True) -> None:
+        one = self.devices.get(number)
+        if one is not None:
+            gone = one.closed
+            if receive or gone:
+                one.receive()
             for result in one.results:
                 if "epoch" in result:
                     self.had[number, result["name"]] = AfterOffset(result["epoch"], result["offset"])
@@ -83,6 +99,10 @@ class World:
             for name, offset in one.channels.items():
                 if offset is not None and (number, name) in self.had:
                     self.had[number, name] = self.had[number, name]._replace(offset=offset)
+            self.pages += one.pages
+            one.pages = 0
+            if gone:
+                del self.devices[number]
 
     async def do(self, name: str, *what: Any) -> None:
         farm = self.farm
@@ -92,10 +112,10 @@ class World:
         elif name == "leave" and one is not None and not one.waiting and what[1] in one.channels:
             one.leave(what[1])
         elif name == "go" and one is not None and not one.closed:
-            one.receive()
-            self.receive()
-            one.go()
-            del self.devices[what[0]]
+            self.read(what[0])
+            if what[0] in self.devices:
+                one.go()
+                del self.devices[what[0]]
         elif name == "publish":
             farm.publish(*what)
         elif name == "commit":
@@ -110,7 +130,21 @@ class World:
             farm.down(what[0])
         elif name == "speak":
             farm.shard.sockets.speak()
+        elif name == "read":
+            self.read(what[0])
         self.receive()
+
+    async def settle(self) -> None:
+        """Until there is nothing left to do, and nothing left to read."""
+        farm, self.slow = self.farm, False
+        sockets = farm.shard.sockets
+        while True:
+            await farm.settle()
+            self.receive()
+            for fd in set(sockets.connections) - {one.fd for one in self.devices.values()}:
+                sockets.ready(fd, BROKEN)  # its device has gone, though it may not have been read
+            if not farm.shard.messages and not any(one.out for one in sockets.connections.values()):
+                return
 
     def check(self) -> None:
         for one in self.devices.values():
@@ -134,19 +168,18 @@ def test_whatever_comes_between_each_device_has_every_event_once_and_in_order(
     async def main() -> None:
         rig = Rig()
         rig.store.hold()
-        farm = ReplayFarm(rig, most=chance.choice([2, 1000]), fanout_slice=chance.choice([1, 2, 256]))
+        kind = sorted(KINDS)[seed % len(KINDS)]
+        farm = ReplayFarm(rig, chance.choice([2, 1000]), fanout_slice=chance.choice([1, 2, 256]), **KINDS[kind])
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(rig.committer.run, rig.flushed)
-                world = World(farm)
-                for _ in range(250):
+                world = World(farm, kind == "slow")
+                for _ in range(300):
                     await world.do(*step(chance))
-                await farm.settle()
-                world.receive()
+                await world.settle()
                 for name in CHANNELS:
                     farm.publish(name)
-                await farm.settle()
-                world.receive()
+                await world.settle()
                 world.check()
                 assert farm.dialect.texts > 10, "hardly anything has come"
                 nursery.cancel_scope.cancel()

@@ -4,8 +4,8 @@ import pytest
 from support.channels import Worker
 
 from farm.dialects import Subscribe, Subscription
+from farm.worker.catch_up import caught_up
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel, Part
-from farm.worker.log_reads import caught_up
 from router.common import messages as m
 from router.common.position import AfterOffset, Last, LogEvent, LogSlice, Position
 

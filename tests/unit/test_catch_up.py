@@ -1,0 +1,278 @@
+"""A connection that wants more of a log than a page: what it is sent, what is held for it, and where it stands."""
+
+from support.channels import Worker
+from support.replay import key_of
+from support.replay_farm import ALL, ReplayDevice, ReplayFarm, in_farm, offsets
+
+from farm.dialects import Subscribe, Subscription
+from farm.worker.connection import Connection
+from farm.worker.local_channel import HeldEvent
+from router.common import messages as m
+from router.common.position import LIVE, AfterOffset, AfterTime, Last, LogEvent, Position
+
+SLOW = {"write_buffer_bytes": 16_384, "padding": 1500, "send_buffer": 4608}
+"""Two or three events a page, and no more than some pages before the client has to read."""
+
+
+def catching_up(farm: ReplayFarm) -> int:
+    return len(farm.shard.sockets.subscriptions.catch_ups)
+
+
+async def steps(farm: ReplayFarm, number: int) -> None:
+    """So many pages are read at most, and nobody reads what is sent."""
+    for _ in range(number):
+        farm.up()
+        await farm.commit()
+        farm.down()
+        farm.speak()
+
+
+async def finish(farm: ReplayFarm, *devices: ReplayDevice) -> None:
+    while catching_up(farm) or farm.shard.messages:
+        await farm.settle()
+        for device in devices:
+            device.receive()
+    for device in devices:
+        device.receive()
+
+
+@in_farm(**SLOW)
+async def test_a_slow_reader_is_given_as_much_as_it_reads(farm: ReplayFarm) -> None:
+    for _ in range(200):
+        farm.publish("a")
+    await farm.commit()
+    device = ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL})
+    sockets = farm.shard.sockets
+    rounds = 0
+    while True:
+        await steps(farm, 2)
+        if not catching_up(farm):
+            break
+        rounds += 1
+        assert not farm.shard.messages, "nothing is read that it has no room for"
+        assert len(sockets.connections[device.fd].out or b"") < 8192
+        farm.publish("a")  # as fast as it reads, and faster
+        farm.publish("a")
+        await farm.commit()
+        farm.down()
+        assert sockets.subscriptions.held_bytes == 0
+        device.receive()
+    assert rounds > 20
+    await finish(farm, device)
+    assert device.channels == {"a": len(farm.logs["a"])}
+    farm.publish("a")
+    await farm.settle()
+    device.receive()
+    assert device.channels == {"a": len(farm.logs["a"])}
+    assert farm.shard.counters.slow_closed == farm.shard.counters.catch_ups_given_up == 0
+
+
+@in_farm(**SLOW)
+async def test_an_event_that_is_larger_than_the_buffer_reaches_a_slow_reader(farm: ReplayFarm) -> None:
+    for size in (100, 300_000, 100):
+        farm.publish("a", body="x" * size)
+    await farm.commit()
+    device = ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL})
+    await steps(farm, 3)
+    assert farm.shard.sockets.connections[device.fd].out
+    await finish(farm, device)
+    assert device.channels == {"a": 3}
+
+
+@in_farm(**SLOW)
+async def test_where_it_stands_is_one_time_and_tag_in_all_of_its_channels(farm: ReplayFarm) -> None:
+    for number in range(60):
+        farm.publish("a" if number % 7 else "b")
+        if number > 40:
+            farm.publish("c")
+        farm.rig.clock.pass_by(0.3)
+    await farm.commit()
+    had: dict[str, int] = dict.fromkeys("abc", 0)
+    place: Position = AfterTime(0)
+    visits = 0
+    while True:
+        device = ReplayDevice(farm, 4096)
+        device.subscribe(dict.fromkeys("abc", place))
+        await steps(farm, 4)
+        device.receive()
+        for result in device.results:
+            assert result["events"] == [] or offsets(result)[0] == had[result["name"]] + 1, "nothing missing or double"
+        had = {name: max(had[name], offset or 0) for name, offset in device.channels.items()}
+        visits += 1
+        if not (catching_up(farm) or farm.shard.messages):
+            break
+        place = AfterTime(*device.last)
+        device.go()
+    assert visits > 4
+    assert had == {name: len(log) for name, log in farm.logs.items()}
+
+
+@in_farm(**SLOW)
+async def test_what_no_page_has_is_held_and_comes_behind_them(farm: ReplayFarm) -> None:
+    for _ in range(40):
+        farm.publish("a")
+    await farm.commit()
+    device = ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL})
+    await steps(farm, 5)
+    for _ in range(3):
+        farm.publish("a", logged=False)
+    farm.down()
+    assert farm.shard.sockets.subscriptions.held_bytes > 0
+    device.receive()
+    assert device.unlogged == []
+    await finish(farm, device)
+    assert (device.channels, device.unlogged) == ({"a": 40}, [1, 2, 3])
+    assert farm.shard.sockets.subscriptions.held_bytes == 0
+
+
+@in_farm(**SLOW, max_held_bytes=65_536)
+async def test_when_too_much_is_held_it_is_closed(farm: ReplayFarm) -> None:
+    for _ in range(40):
+        farm.publish("a")
+    await farm.commit()
+    slow, other = ReplayDevice(farm, 4096), ReplayDevice(farm, 4096)
+    slow.subscribe({"a": ALL})
+    await steps(farm, 5)
+    while not slow.closing:
+        farm.publish("a", logged=False)
+        farm.down()
+        assert farm.shard.sockets.subscriptions.held_bytes <= 65_536
+    other.subscribe({"a": Last(1)})
+    await finish(farm, other)
+    assert farm.shard.counters.catch_ups_given_up == 1
+    assert (other.channels, farm.shard.sockets.subscriptions.held_bytes) == ({"a": 40}, 0)
+
+
+@in_farm(**SLOW)
+async def test_what_the_log_drops_in_the_meantime_is_a_gap(farm: ReplayFarm) -> None:
+    farm.most = 20
+    for _ in range(20):
+        farm.publish("a")
+    await farm.commit()
+    device = ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL})
+    await steps(farm, 5)
+    for _ in range(30):
+        farm.publish("a")
+    await farm.commit()
+    device.receive()
+    await finish(farm, device)  # the device checks that it was told
+    assert device.channels == {"a": 50}
+    assert farm.shard.counters.slow_closed == 0
+
+
+@in_farm(**SLOW)
+async def test_a_page_that_cannot_be_read_closes_it(farm: ReplayFarm) -> None:
+    for _ in range(40):
+        farm.publish("a")
+    await farm.commit()
+    device = ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL})
+    await steps(farm, 5)
+    farm.rig.store.failing = True
+    while not device.closing:
+        device.receive()
+        await steps(farm, 2)
+    device.receive()
+    assert device.code == 1013
+    assert catching_up(farm) == farm.shard.sockets.subscriptions.held_bytes == 0
+
+
+@in_farm(**SLOW)
+async def test_whoever_leaves_between_two_pages_leaves_nothing(farm: ReplayFarm) -> None:
+    for name in "abc":
+        for _ in range(30):
+            farm.publish(name)
+    await farm.commit()
+    device, gone = ReplayDevice(farm, 4096), ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL, "b": ALL})
+    gone.subscribe({"a": ALL, "c": ALL})
+    await steps(farm, 6)
+    farm.publish("a", logged=False)
+    farm.down()
+    device.leave("a")
+    gone.go()
+    assert catching_up(farm) == 1
+    await finish(farm, device)
+    assert device.channels == {"b": 30}
+    assert farm.shard.sockets.subscriptions.get(key_of("c")) is None
+    device.leave("b")
+    await farm.settle()
+    assert len(farm.shard.sockets.subscriptions) == farm.shard.sockets.subscriptions.held_bytes == 0
+
+
+@in_farm(**SLOW)
+async def test_it_may_subscribe_to_others_meanwhile(farm: ReplayFarm) -> None:
+    for name in "ab":
+        for _ in range(30):
+            farm.publish(name)
+    await farm.commit()
+    device = ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL})
+    await steps(farm, 6)
+    assert catching_up(farm)
+    device._read()
+    device.subscribe({"b": ALL, "c": LIVE})
+    await steps(farm, 1)
+    await finish(farm, device)
+    assert (device.channels["a"], device.channels["b"]) == (30, 30)
+
+
+# ---- offsets that a dialect gives itself come in any order
+
+
+def event_of(offset: int) -> HeldEvent:
+    return HeldEvent(b"%d" % offset, None, LogEvent(offset, 1, offset, 2_000_000_000, "", {}, str(offset)), 7)
+
+
+def page_of(*offsets: int, more: bool) -> list[object]:
+    events = [list(event.event) for event in map(event_of, offsets) if event.event is not None]
+    return [7, 30, True, events, more]
+
+
+def test_an_event_below_the_page_is_held_and_one_above_it_is_read() -> None:
+    worker = Worker()
+    subscriptions = worker.subscriptions
+    connection: Connection = worker.connection()
+    wanted = Subscription(b"c" * 16, position=AfterOffset(0, 0))
+    assert subscriptions.subscribe(connection, Subscribe((wanted,))) is None
+    opened, read = worker.said()
+    subscriptions.replied(opened.number, m.OK, None)
+    subscriptions.replied(read.number, m.OK, page_of(3, 10, more=True))
+    channel = subscriptions.get(wanted.key)
+    assert channel is not None
+    sent: list[int] = []
+
+    def come(*offsets: int) -> None:
+        for offset in offsets:
+            assert subscriptions.came(channel, event_of(offset))
+
+    come(5, 20)  # before its turn comes: 5 is in no page, 20 is in the next
+    ((_, (result,), behind),) = worker.let_in()
+    assert result.log is not None
+    assert (result.log.offset, result.log.more, behind) == (10, True, [])
+    sent += [event.offset for event in result.log.events]
+    come(7, 25)
+    subscriptions.go_on(connection)
+    (read,) = worker.said()
+    assert read.request == m.ReadLog(wanted.key, AfterOffset(7, 10), 1000)
+    come(8, 15)  # before the reply: the log that is read has both
+    subscriptions.replied(read.number, m.OK, page_of(15, 20, more=True))
+    page = subscriptions.next_page(subscriptions.next_ready())  # type: ignore[arg-type]
+    assert page is not None
+    sent += [event.offset for _, event in page.events]
+    assert page.behind == []
+    subscriptions.go_on(connection)
+    (read,) = worker.said()
+    subscriptions.replied(read.number, m.OK, page_of(25, 30, more=False))
+    come(9, 28, 31)  # behind the reply: the log that was read has none of them
+    page = subscriptions.next_page(subscriptions.next_ready())  # type: ignore[arg-type]
+    assert page is not None
+    sent += [event.offset for _, event in page.events]
+    sent += [event.offset for event in page.behind]
+    assert sent == [3, 10, 15, 20, 25, 28, 30, 31, 5, 7, 8, 9]
+    assert list(channel.subscribers) == [connection]
+    assert (subscriptions.held_bytes, len(subscriptions.catch_ups)) == (0, 0)
