@@ -22,6 +22,7 @@ _ONE_LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _WITHOUT_BODY: Final = (204, 304)
 _URL_AUTHORITY: Final = re.compile(rb"[/?#]")
 READING: Final = (b"GET", b"HEAD")
+OPTIONS: Final = b"OPTIONS"
 
 
 class Grant(NamedTuple):

@@ -12,7 +12,7 @@ from farm.dialects import Accept, Admission, Call, Dialect, Opened
 from farm.settings import WorkerOptions
 from farm.transports import Headers, Transport
 from farm.transports.frames import BINARY
-from farm.transports.request import Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
+from farm.transports.request import OPTIONS, Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
 from farm.worker.acceptor import Acceptor
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
@@ -160,6 +160,8 @@ class Admissions:
             request.address = client_address(address if address is not None else _peer(connection.fd))
             question = self._grants.question(dialect, request)
             opened = dialect.opened(request) if question is None else Admission(Call(question, _GRANT))
+            if request.method == OPTIONS and not isinstance(opened, Response):
+                raise TypeError("OPTIONS begins nothing: it is answered with a Response")
         except Refusal as refusal:
             self._refuse(connection, refusal, request)
             return

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from farm.dialects import Authorise, Dialect
-from farm.transports.request import Denied, Grant, Refusal, Request, Response, check_own_page
+from farm.transports.request import OPTIONS, Denied, Grant, Refusal, Request, Response, check_own_page
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from router.common import messages as m
@@ -97,9 +97,12 @@ class Grants:
     # ------------------------------------------------------------------ the request
 
     def question(self, dialect: Dialect, request: Request) -> m.Authorise | None:
-        """What is to be asked before the dialect sees this request; None: nothing. Raises: Refusal."""
+        """What is to be asked before the dialect sees this request; None: nothing. Raises: Refusal.
+
+        OPTIONS is what a browser sends before another page's request, without cookies; it begins nothing.
+        """
         name = self._names.get(dialect)
-        if name is None:
+        if name is None or request.method == OPTIONS:
             return None
         if not self._origins:
             check_own_page(request)

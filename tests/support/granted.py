@@ -8,7 +8,7 @@ from typing import Any
 
 from farm.dialects import Authorise, Dialect, Effects, Opened, Session
 from farm.transports import Transport
-from farm.transports.request import Refusal, Request
+from farm.transports.request import Refusal, Request, Response
 from farm.transports.websocket import WEBSOCKET
 from router.common import messages as m
 from support.plain_dialect import CHUNKS, POLLS
@@ -62,5 +62,9 @@ class Granted(Dialect):
             raise Refusal(400, "no such channel")
         return self.redirected(f"?{request.query}")
 
+    methods = (b"GET", b"HEAD", b"OPTIONS")
+
     def opened(self, request: Request) -> Opened:
+        if request.method == b"OPTIONS" and "session" not in request.path:
+            return Response(204)
         return GrantedSession(request)

@@ -163,6 +163,13 @@ def test_a_client_that_asks_for_what_there_is_not_is_not_asked_about(shard: Shar
     assert shard.said() == []
 
 
+def test_what_a_browser_asks_beforehand_is_answered_and_begins_nothing(shard: Shard) -> None:
+    headers = ("Origin: http://push", "Access-Control-Request-Method: GET")
+    assert Client(shard, get("/granted/stream", *headers, method="OPTIONS")).rest().startswith(b"HTTP/1.1 204 ")
+    assert Client(shard, get("/granted/session", *headers, method="OPTIONS")).rest().startswith(b"HTTP/1.1 500 ")
+    assert shard.said() == []
+
+
 def test_a_router_that_is_new_is_asked_again(shard: Shard) -> None:
     client = Client(shard, get("/granted/ws", *UPGRADE))
     gone = Client(shard, get("/granted/ws", *UPGRADE))
