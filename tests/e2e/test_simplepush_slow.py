@@ -82,20 +82,20 @@ def test_a_device_that_stops_reading(farm: Farm) -> None:
         await in_thread(slow.hello)
         channels = dict([await in_thread(slow.register) for _ in range(5)])
         closed = await in_thread(farm.counter, "slow_closed")
-        ledger: dict[str, list[tuple[int, int]]] = {name: [] for name in channels}
+        pushed: dict[str, list[tuple[int, int]]] = {name: [] for name in channels}
 
         def flood(base: int) -> None:
             pairs = [(name, base + number) for number in range(40) for name in channels]
             pushes = [{"endpoint": channels[name], "version": v, "data": "x" * 4096} for name, v in pairs]
             for (name, version), status in zip(pairs, push_many(farm, pushes), strict=True):
-                ledger[name].append((version, status))
+                pushed[name].append((version, status))
 
         base = 1
         while await in_thread(farm.counter, "slow_closed") == closed:
             assert base < 10_000, "a device that does not read is never closed"
             await in_thread(flood, base)
             base += 40
-        assert {status for pushes in ledger.values() for _, status in pushes} == {200, 202}
+        assert {status for pushes in pushed.values() for _, status in pushes} == {200, 202}
         assert max(resident(pid) - before[pid] for pid in pids) < 32 * 2**20
         assert traffic.undisturbed() == traffic.staying
         await in_thread(slow.socket.shutdown)
@@ -103,8 +103,8 @@ def test_a_device_that_stops_reading(farm: Farm) -> None:
         again = await in_thread(Device, farm)
         await in_thread(again.hello, slow.uaid, tuple(channels))
         assert again.uaid == slow.uaid
-        told = dict(await in_thread(again.updates))
-        assert told == {name: max(version for version, _ in pushes) for name, pushes in ledger.items()}
+        received = dict(await in_thread(again.updates))
+        assert received == {name: max(version for version, _ in pushes) for name, pushes in pushed.items()}
         await in_thread(again.socket.shutdown)
 
     under_traffic(farm, act)

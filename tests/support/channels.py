@@ -25,14 +25,14 @@ class Answered(NamedTuple):
     """What came of an answer."""
 
     joins: list[tuple[Connection, Subscription, int]]
-    """Who is answered, to what, and the status."""
+    """Connections that are answered, to what, and the status."""
     change: Change | None
-    audience: list[Connection]
-    """Who is told of the change."""
+    recipients: list[Connection]
+    """The connections that the change is sent to."""
 
 
 class Worker:
-    """Rooms, and what they said to the router."""
+    """Channels of a worker, and what it has sent to the router."""
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
@@ -47,7 +47,7 @@ class Worker:
         connection.phase = OPEN
         return connection
 
-    def said(self) -> list[Any]:
+    def sent(self) -> list[Any]:
         messages = self.messages[:]
         self.messages.clear()
         return messages
@@ -65,20 +65,20 @@ class Worker:
         replied = self.subscriptions.replied(number, status, payload)
         assert replied
         change = replied if isinstance(replied, Change) else None
-        audience = [] if change is None else list(change.channel.subscribers)
+        recipients = [] if change is None else list(change.channel.subscribers)
         joins = []
-        for connection, results, _ in self.let_in():
+        for connection, results, _ in self.admitted():
             joins += [(connection, wanted, status) for wanted, status, *_ in results]
-        return Answered(joins, change, audience)
+        return Answered(joins, change, recipients)
 
-    def hear(self, name: str, text: bytes, left_out: Connection | None = None) -> None:
-        """An event of a channel that somebody waits for."""
+    def receive(self, name: str, text: bytes, left_out: Connection | None = None) -> None:
+        """An event of a channel that a subscriber waits for."""
         channel = self.subscriptions.get(name.encode().ljust(16))
         assert channel is not None
         self.subscriptions.hold(channel, HeldEvent(text, left_out))
 
-    def let_in(self) -> list[tuple[Connection, list[Subscribed], list[HeldEvent]]]:
-        """Have those in whose turn it is."""
+    def admitted(self) -> list[tuple[Connection, list[Subscribed], list[HeldEvent]]]:
+        """Complete the subscriptions whose turn it is."""
         found = []
         while (joining := self.subscriptions.next_ready()) is not None:
             results, events = self.subscriptions.complete(joining)
@@ -98,7 +98,7 @@ class Worker:
         """A connection that is in the presence channel, with these others known there too."""
         connection = self.connection()
         if self.join(connection, present(user)) is None:
-            *_, enter = self.said()
+            *_, enter = self.sent()
             self.answer(enter.number, payload={name: f'"{name}"' for name in (*others, user)})
-        assert self.said() == []
+        assert self.sent() == []
         return connection

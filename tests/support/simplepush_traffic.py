@@ -39,7 +39,7 @@ Socket: TypeAlias = trio_websocket.WebSocketConnection
 class Connection:
     """One connection of a device."""
 
-    heard: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    received: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     code: int | None = None
     """The close code, once it has ended."""
     ended: float = 0.0
@@ -72,7 +72,7 @@ class Actor:
         self.channels: dict[str, Channel] = {}
         self.connections: list[Connection] = []
         self.reconnects = True
-        self.told: dict[str, int] = {}
+        self.newest: dict[str, int] = {}
 
     @property
     def online(self) -> bool:
@@ -93,7 +93,7 @@ class Actor:
         """Send hello on a fresh connection and keep what waited, without acknowledging it."""
         self.acks = False
         await self._converse(self._until_pong)
-        self.told = {name: versions[-1] for name, versions in self.connections[-1].heard.items()}
+        self.newest = {name: versions[-1] for name, versions in self.connections[-1].received.items()}
 
     async def _converse(self, conversation: Callable[[Socket, Connection], Awaitable[None]]) -> None:
         connection = Connection()
@@ -127,12 +127,12 @@ class Actor:
             self.reconnects = False
             return
         while True:
-            await self._heard(socket, connection, json.loads(await socket.get_message()))
+            await self._received(socket, connection, json.loads(await socket.get_message()))
 
     async def _until_pong(self, socket: Socket, connection: Connection) -> None:
         await socket.send_message('{"messageType":"ping"}')
         while (message := json.loads(await socket.get_message())) != {}:
-            await self._heard(socket, connection, message)
+            await self._received(socket, connection, message)
 
     async def _register(self, socket: Socket) -> None:
         name = os.urandom(16).hex()
@@ -141,19 +141,19 @@ class Actor:
         assert reply["status"] == 200, reply
         self.channels[name] = Channel(name, reply["pushEndpoint"])
 
-    async def _heard(self, socket: Socket, connection: Connection, message: Any) -> None:
+    async def _received(self, socket: Socket, connection: Connection, message: Any) -> None:
         assert message["messageType"] == "notification", message
         for update in message["updates"]:
-            connection.heard[update["channelID"]].append(update["version"])
+            connection.received[update["channelID"]].append(update["version"])
         if self.acks:
             for update in message["updates"]:
                 channel = self.channels[update["channelID"]]
                 channel.acked = max(channel.acked, update["version"])
             await socket.send_message(json.dumps({"messageType": "ack", "updates": message["updates"]}))
 
-    def heard(self, name: str) -> set[int]:
+    def received(self, name: str) -> set[int]:
         """Every version of a channel that it has received on any connection."""
-        return {version for connection in self.connections for version in connection.heard[name]}
+        return {version for connection in self.connections for version in connection.received[name]}
 
 
 class AppServer:
@@ -275,35 +275,35 @@ class Traffic:
         self._stop = True
         await soon(lambda: self._pushers_left == 0, "the last pushes are answered")
         await soon(self.everybody_is_back, "all are connected")
-        await soon(self._all_have_heard_the_newest, "every connected device has heard the newest of every channel")
+        await soon(self._all_have_received_the_newest, "every device has received the newest of every channel")
         for device in self.undisturbed():
             for channel in device.channels.values():
-                told = {version for version, status in channel.pushes if status == 200}
-                assert told <= device.heard(channel.name), "answered 200, but the device has not heard it"
+                delivered = {version for version, status in channel.pushes if status == 200}
+                assert delivered <= device.received(channel.name), "answered 200, but the device has not received it"
         for device in self.devices:
             device.reconnects = False
         async with trio.open_nursery() as nursery:
             for device in self.devices:
                 nursery.start_soon(device.flush)
         missing = [
-            (channel.name, channel.accepted, channel.acked, device.told.get(channel.name))
+            (channel.name, channel.accepted, channel.acked, device.newest.get(channel.name))
             for device in self.devices
             for channel in device.channels.values()
-            if max(channel.acked, device.told.get(channel.name, 0)) < channel.accepted
+            if max(channel.acked, device.newest.get(channel.name, 0)) < channel.accepted
         ]
-        assert not missing, f"lost: (channel, accepted, acked, told) {missing}"
+        assert not missing, f"lost: (channel, accepted, acked, delivered) {missing}"
         for device in self.devices:
             for connection in device.connections:
-                for name, versions in connection.heard.items():
+                for name, versions in connection.received.items():
                     unanswered = {version for version, status in device.channels[name].pushes if status == 0}
                     for before, after in pairwise(versions):
                         # A push that died with the router may have reached the device. The one before it is then the
                         # newest that was accepted, and is said again.
                         assert before < after or before in unanswered, f"twice or out of order: {versions}"
 
-    def _all_have_heard_the_newest(self) -> bool:
+    def _all_have_received_the_newest(self) -> bool:
         return all(
-            max(device.heard(channel.name), default=0) >= channel.accepted
+            max(device.received(channel.name), default=0) >= channel.accepted
             for device in self.staying
             for channel in device.channels.values()
         )

@@ -48,14 +48,14 @@ class Page:
         self.acks = acks
         self.uaid = ""
         self.subscriptions: dict[str, Subscription] = {}
-        self.heard: dict[str, set[str]] = {}
+        self.received: dict[str, set[str]] = {}
         self.online = False
         self.connections = 0
 
     @property
     def missing(self) -> list[tuple[str, set[str]]]:
         """What was accepted and has not been received."""
-        found = [(c, s.accepted - self.heard.get(c, set())) for c, s in self.subscriptions.items()]
+        found = [(c, s.accepted - self.received.get(c, set())) for c, s in self.subscriptions.items()]
         return [(channel, texts) for channel, texts in found if texts]
 
     async def live(self) -> None:
@@ -114,7 +114,7 @@ class Page:
     async def _note(self, socket: Any, seen: set[str], note: Json) -> None:
         assert note["version"] not in seen, "twice on one connection"
         seen.add(note["version"])
-        self.heard.setdefault(note["channelID"], set()).add(body_of(note))
+        self.received.setdefault(note["channelID"], set()).add(body_of(note))
         if self.acks:
             update = {"channelID": note["channelID"], "version": note["version"], "code": 100}
             await socket.send_message(json.dumps({"messageType": "ack", "updates": [update]}))
@@ -187,12 +187,12 @@ class Traffic:
         """Wait until every device that acknowledges has received something new on every channel."""
         await soon(self.everybody_is_back, "all are connected")
         pages = [page for page in self.pages if page.acks]
-        before = {channel: len(page.heard.get(channel, ())) for page in pages for channel in page.subscriptions}
+        before = {channel: len(page.received.get(channel, ())) for page in pages for channel in page.subscriptions}
 
         def waiting() -> list[str]:
-            return [c for page in pages for c in page.subscriptions if len(page.heard.get(c, ())) <= before[c]]
+            return [c for page in pages for c in page.subscriptions if len(page.received.get(c, ())) <= before[c]]
 
-        await soon(lambda: not waiting(), "every device hears something new", waiting)
+        await soon(lambda: not waiting(), "every device receives something new", waiting)
 
     async def run(self, act: Callable[[Traffic], Awaitable[None]]) -> None:
         """Do something under traffic, and check what was received in the end."""
@@ -211,7 +211,7 @@ class Traffic:
                 await self.pushes_arrive()
                 await in_thread(self._hang_up)
                 here = [page for page in self.pages if page.acks]
-                await soon(lambda: not any(page.missing for page in here), "everything is heard without a reconnect")
+                await soon(lambda: not any(page.missing for page in here), "everything is received without a reconnect")
                 nursery.cancel_scope.cancel()
             async with trio.open_nursery() as nursery:
                 for page in self.pages:

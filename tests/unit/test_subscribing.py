@@ -18,20 +18,20 @@ def test_several_channels_are_told_of_together_once_the_last_reply_is_here() -> 
     worker = Worker()
     channels = wanted("one", "two", "three")
     worker.join(other := worker.connection(), channels[1])
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     open_two = sent.number
     worker.answer(open_two)
     connection = worker.connection()
     assert worker.subscriptions.subscribe(connection, Subscribe(channels)) is None
-    first, third = worker.said()
+    first, third = worker.sent()
     worker.subscriptions.replied(third.number, m.FAILED, None)
-    assert worker.said() == [m.Unsubscribe(channels[2].key)]
-    assert worker.let_in() == []
-    worker.hear("two", b"held", None)
-    worker.hear("two", b"its own", connection)
+    assert worker.sent() == [m.Unsubscribe(channels[2].key)]
+    assert worker.admitted() == []
+    worker.receive("two", b"held", None)
+    worker.receive("two", b"its own", connection)
     worker.subscriptions.replied(first.number, m.OK, None)
-    worker.hear("one", b"held too")
-    ((answered, results, events),) = worker.let_in()
+    worker.receive("one", b"held too")
+    ((answered, results, events),) = worker.admitted()
     assert answered is connection
     assert [(result.wanted, result.status) for result in results] == list(
         zip(channels, (m.OK, m.OK, m.FAILED), strict=True)
@@ -51,14 +51,14 @@ def test_who_goes_while_it_waits_for_several_leaves_nothing_behind() -> None:
     channels = wanted("one", "two")
     connection = worker.connection()
     worker.subscriptions.subscribe(connection, Subscribe(channels))
-    first, second = worker.said()
+    first, second = worker.sent()
     worker.subscriptions.replied(first.number, m.OK, None)
-    worker.hear("one", b"held")
+    worker.receive("one", b"held")
     connection.call = 0
     for channel in channels:
         worker.subscriptions.leave(connection, channel.key)
-    assert worker.said() == [m.Unsubscribe(channel.key) for channel in channels]
-    assert worker.let_in() == []
+    assert worker.sent() == [m.Unsubscribe(channel.key) for channel in channels]
+    assert worker.admitted() == []
     assert len(worker.subscriptions) == worker.subscriptions.held_bytes == 0
     assert worker.subscriptions.replied(second.number, m.OK, None) is False
 
@@ -68,10 +68,10 @@ def test_what_is_left_while_it_waits_is_no_part_of_what_it_is_told() -> None:
     channels = wanted("one", "two")
     connection = worker.connection()
     worker.subscriptions.subscribe(connection, Subscribe(channels))
-    first, _ = worker.said()
+    first, _ = worker.sent()
     worker.subscriptions.replied(first.number, m.OK, None)
     worker.subscriptions.leave(connection, channels[1].key)
-    ((_, results, _),) = worker.let_in()
+    ((_, results, _),) = worker.admitted()
     assert [result.wanted for result in results] == [channels[0]]
 
 
@@ -88,10 +88,10 @@ def test_who_waits_longest_is_to_be_closed_when_too_much_is_held() -> None:
     worker.subscriptions.subscribe(first, Subscribe((channel,)))
     room = worker.subscriptions.get(channel.key)
     assert room is not None
-    worker.hear("one", b"a" * 5000)
+    worker.receive("one", b"a" * 5000)
     worker.subscriptions.subscribe(second, Subscribe((channel,)))
     assert worker.subscriptions.overdue(room) is None
-    worker.hear("one", b"b" * 5000)
+    worker.receive("one", b"b" * 5000)
     assert worker.subscriptions.overdue(room) is first
     worker.subscriptions.leave(first, channel.key)
     assert worker.subscriptions.overdue(room) is None

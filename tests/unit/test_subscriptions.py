@@ -23,7 +23,7 @@ def test_the_router_is_asked_once_and_everybody_waits_for_its_answer() -> None:
     first, second, third = (worker.connection() for _ in range(3))
     assert worker.join(first, PLAIN) is None
     assert worker.join(second, PLAIN) is None
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     assert sent == m.Call(number, m.Subscribe(KEY, LABEL))
     assert 0 < first.call != second.call > 0
@@ -33,27 +33,27 @@ def test_the_router_is_asked_once_and_everybody_waits_for_its_answer() -> None:
     assert channel is not None
     assert list(channel.subscribers) == [first, second, third]
     assert worker.subscriptions.replied(number, m.OK, None) is False
-    assert worker.said() == []
+    assert worker.sent() == []
 
 
 def test_the_last_one_closes_the_room_and_a_new_one_opens_it_anew() -> None:
     worker = Worker()
     first, second = worker.connection(), worker.connection()
     worker.join(first, PLAIN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     worker.answer(number)
     worker.join(second, PLAIN)
     worker.subscriptions.leave(first, KEY)
     worker.subscriptions.leave(first, KEY)
-    assert worker.said() == []
+    assert worker.sent() == []
     worker.subscriptions.leave(second, KEY)
-    assert worker.said() == [m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.Unsubscribe(KEY)]
     assert len(worker.subscriptions) == 0
     worker.subscriptions.leave(second, KEY)
-    assert worker.said() == []
+    assert worker.sent() == []
     worker.join(second, PLAIN)
-    assert [type(one.request) for one in worker.said()] == [m.Subscribe]
+    assert [type(one.request) for one in worker.sent()] == [m.Subscribe]
 
 
 def test_who_goes_while_he_waits_takes_nobody_with_him() -> None:
@@ -61,10 +61,10 @@ def test_who_goes_while_he_waits_takes_nobody_with_him() -> None:
     first, second = worker.connection(), worker.connection()
     worker.join(first, PLAIN)
     worker.join(second, PLAIN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     worker.subscriptions.leave(first, KEY)
-    assert worker.said() == []
+    assert worker.sent() == []
     assert worker.answer(number).joins == [(second, PLAIN, m.OK)]
 
 
@@ -72,12 +72,12 @@ def test_an_answer_for_those_who_have_all_gone_changes_nothing() -> None:
     worker = Worker()
     first, second = worker.connection(), worker.connection()
     worker.join(first, PLAIN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     worker.subscriptions.leave(first, KEY)
-    assert worker.said() == [m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.Unsubscribe(KEY)]
     worker.join(second, PLAIN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     again = sent.number
     assert worker.subscriptions.replied(number, m.OK, None) is False
     assert worker.answer(again).joins == [(second, PLAIN, m.OK)]
@@ -87,10 +87,10 @@ def test_a_refused_room_is_no_room() -> None:
     worker = Worker()
     connection = worker.connection()
     worker.join(connection, PLAIN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     assert worker.answer(number, m.FAILED).joins == [(connection, PLAIN, m.FAILED)]
-    assert worker.said() == [m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.Unsubscribe(KEY)]
     assert len(worker.subscriptions) == 0
 
 
@@ -98,51 +98,51 @@ def test_subscribers_are_counted_when_they_are_more_or_fewer_than_the_router_kno
     worker = Worker()
     connections = [worker.connection() for _ in range(5)]
     worker.join(connections[0], PLAIN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     worker.subscriptions.counts()
     worker.answer(number)
     worker.subscriptions.counts()
-    assert worker.said() == []  # SUBSCRIBE was one already
+    assert worker.sent() == []  # SUBSCRIBE was one already
     for connection in connections[1:]:
         worker.join(connection, PLAIN)
-    assert worker.said() == []
+    assert worker.sent() == []
     worker.subscriptions.counts()
     worker.subscriptions.counts()
-    assert worker.said() == [m.Counted(KEY, 5)]
+    assert worker.sent() == [m.Counted(KEY, 5)]
     worker.subscriptions.leave(connections[0], KEY)
     worker.join(connections[0], PLAIN)
     worker.subscriptions.counts()
-    assert worker.said() == []
+    assert worker.sent() == []
     for connection in connections[2:]:
         worker.subscriptions.leave(connection, KEY)
     worker.subscriptions.counts()
-    assert worker.said() == [m.Counted(KEY, 2)]
+    assert worker.sent() == [m.Counted(KEY, 2)]
     for connection in connections:
         worker.subscriptions.leave(connection, KEY)
     worker.subscriptions.counts()
-    assert worker.said() == [m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.Unsubscribe(KEY)]
 
 
 def test_a_channel_without_a_label_is_not_counted() -> None:
     worker = Worker()
     connections = [worker.connection() for _ in range(3)]
     worker.join(connections[0], Subscription(KEY))
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     assert sent == m.Call(number, m.Subscribe(KEY, ""))
     worker.answer(number)
     for connection in connections[1:]:
         worker.join(connection, Subscription(KEY))
     worker.subscriptions.counts()
-    assert worker.said() == []
+    assert worker.sent() == []
 
 
 def test_hidden_ones_hold_the_room_but_are_neither_counted_nor_subscribers() -> None:
     worker = Worker()
     one, two = worker.connection(), worker.connection()
     worker.join(one, HIDDEN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     assert sent == m.Call(number, m.Subscribe(KEY, ""))
     worker.answer(number)
@@ -151,16 +151,16 @@ def test_hidden_ones_hold_the_room_but_are_neither_counted_nor_subscribers() -> 
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([], [one])
     worker.join(two, HIDDEN)
     assert worker.join(one, PLAIN) == (m.OK, None)  # now it wants the events
-    assert worker.said() == [m.Subscribe(KEY, LABEL)]
+    assert worker.sent() == [m.Subscribe(KEY, LABEL)]
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([one], [two])
     assert worker.join(one, PLAIN) == (m.OK, None)
     assert worker.join(one, HIDDEN) == (m.OK, None)
     worker.subscriptions.counts()
-    assert worker.said() == [m.Counted(KEY, 0)]
+    assert worker.sent() == [m.Counted(KEY, 0)]
     assert (list(channel.subscribers), list(channel.hidden or ())) == ([], [two, one])
     worker.subscriptions.leave(one, KEY)
     worker.subscriptions.leave(two, KEY)
-    assert worker.said() == [m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.Unsubscribe(KEY)]
 
 
 @pytest.mark.parametrize("many", [1, 15, 16, 17, 40])
@@ -168,7 +168,7 @@ def test_a_room_of_any_size_has_who_joined_and_not_who_left(many: int) -> None:
     worker = Worker()
     connections = [worker.connection() for _ in range(many)]
     worker.join(connections[0], PLAIN)
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     worker.answer(number)
     for connection in connections[1:]:
@@ -193,20 +193,20 @@ def test_the_first_connection_of_a_user_enters_and_the_others_know_the_members()
     first, second, third = (worker.connection() for _ in range(3))
     assert worker.join(first, present("ann")) is None
     assert worker.join(second, present("ann")) is None
-    subscribe, enter = worker.said()
+    subscribe, enter = worker.sent()
     assert subscribe == m.Subscribe(KEY, LABEL)
     assert enter == m.Call(enter.number, m.PresenceJoin(KEY, "ann", '"ann"', 100))
     completed = worker.answer(enter.number, payload={"eve": '"eve"', "ann": '"ann"'})
     members = {"eve": '"eve"', "ann": '"ann"'}
     assert completed.joins == [(c, present("ann"), m.OK) for c in (first, second)]
     assert worker.members == members
-    assert completed.audience == []
+    assert completed.recipients == []
     assert worker.join(third, present("ann")) == (m.OK, members)
     for connection in (first, second):
         worker.subscriptions.leave(connection, KEY)
-    assert worker.said() == []
+    assert worker.sent() == []
     worker.subscriptions.leave(third, KEY)
-    assert worker.said() == [m.PresenceLeave(KEY, "ann"), m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.PresenceLeave(KEY, "ann"), m.Unsubscribe(KEY)]
 
 
 def test_members_are_told_once_and_never_to_the_user_himself() -> None:
@@ -214,7 +214,7 @@ def test_members_are_told_once_and_never_to_the_user_himself() -> None:
     ann = worker.member("ann", "eve")
     bob = worker.connection()
     worker.join(bob, present("bob"))
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     change = worker.subscriptions.changed(m.Members(KEY, False, [("bob", '"bob"')], []))
     assert told(change) == (["bob"], [])
@@ -249,11 +249,11 @@ def test_what_an_answer_brings_is_told_to_those_who_were_there_before() -> None:
     ann = worker.member("ann")
     bob = worker.connection()
     worker.join(bob, present("bob"))
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     completed = worker.answer(number, payload={"ann": "", "bob": "", "eve": ""})
     assert told(completed.change) == (["bob", "eve"], [])
-    assert completed.audience == [ann]
+    assert completed.recipients == [ann]
     assert completed.joins == [(bob, present("bob"), m.OK)]
     assert worker.members == {"ann": '"ann"', "bob": "", "eve": ""}
 
@@ -264,7 +264,7 @@ def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
     first, second = worker.connection(), worker.connection()
     for connection in (first, second):
         worker.join(connection, present("bob", 1))
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     completed = worker.answer(number, m.FULL)
     assert [(c, status) for c, _, status in completed.joins] == [(first, m.FULL), (second, m.FULL)]
@@ -273,17 +273,17 @@ def test_a_full_channel_refuses_all_who_asked_with_that_user() -> None:
     assert list(channel.subscribers) == [ann]
     for connection in (first, second, ann):
         worker.subscriptions.leave(connection, KEY)
-    assert worker.said() == [m.PresenceLeave(KEY, "ann"), m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.PresenceLeave(KEY, "ann"), m.Unsubscribe(KEY)]
 
 
 def test_the_first_of_a_channel_that_is_full_closes_the_room() -> None:
     worker = Worker()
     connection = worker.connection()
     worker.join(connection, present("bob", 1))
-    _, sent = worker.said()
+    _, sent = worker.sent()
     number = sent.number
     worker.answer(number, m.FULL)
-    assert worker.said() == [m.Unsubscribe(KEY)]
+    assert worker.sent() == [m.Unsubscribe(KEY)]
     assert len(worker.subscriptions) == 0
 
 
@@ -292,12 +292,12 @@ def test_a_user_who_goes_and_comes_while_he_is_asked_for() -> None:
     ann = worker.member("ann")
     first, second = worker.connection(), worker.connection()
     worker.join(first, present("bob"))
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     worker.subscriptions.leave(first, KEY)
-    assert worker.said() == [m.PresenceLeave(KEY, "bob")]
+    assert worker.sent() == [m.PresenceLeave(KEY, "bob")]
     worker.join(second, present("bob"))
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     again = sent.number
     assert worker.subscriptions.replied(number, m.OK, {"ann": "", "bob": ""}) is False
     # What the router says of the first time, and then of the second.
@@ -316,14 +316,14 @@ def test_a_user_who_came_back_too_late_is_told_to_have_gone() -> None:
     ann = worker.member("ann")
     bob = worker.member("bob", "ann")
     worker.subscriptions.leave(bob, KEY)
-    worker.said()
+    worker.sent()
     worker.join(bob, present("bob", 2))
-    (sent,) = worker.said()
+    (sent,) = worker.sent()
     number = sent.number
     assert worker.subscriptions.changed(m.Members(KEY, False, [], ["bob"])) is None
     completed = worker.answer(number, m.FULL)
     assert told(completed.change) == ([], ["bob"])
-    assert completed.audience == [ann]
+    assert completed.recipients == [ann]
 
 
 # ---- for a router that knows nothing
@@ -337,15 +337,15 @@ def test_everything_that_is_held_is_announced_with_its_members() -> None:
     worker.join(waiting, present("bob"))
     hidden = m.channel_key("pusher", "app", "#server-to-user-1")
     worker.join(worker.connection(), Subscription(hidden, hidden=True))
-    *_, sent = worker.said()
+    *_, sent = worker.sent()
     number = sent.number
     worker.answer(number)
     assert list(worker.subscriptions.held()) == [
         [m.HeldChannel(KEY, LABEL, 2, [("ann", '"ann"')]), m.HeldChannel(hidden, "", 0, [])],
     ]
-    assert worker.said() == []
+    assert worker.sent() == []
     worker.subscriptions.counts()
-    assert worker.said() == []  # it has just been said
+    assert worker.sent() == []  # it has just been said
 
 
 def test_very_much_is_announced_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
