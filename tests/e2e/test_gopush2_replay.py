@@ -16,10 +16,19 @@ from pathlib import Path
 import pytest
 import websocket
 from support.farm_fixture import SOON_S, Farm, running_farm, until
-from support.gopush2 import CRASH, ON, Device, Gone, new_key
+from support.gopush2 import CRASH, ON, Device, Gone, new_key, push
 
-SETTINGS = ON | CRASH | {"gopush2.auth": False, "gopush2.max_stored_message": 10_000}
+SETTINGS = (
+    ON
+    | CRASH
+    | {"gopush2.auth": False, "gopush2.max_stored_message": 10_000}
+    | {"store.log_limit": 10_000, "store.log_bytes": 2**24}
+)
 DEVICES = 6
+LARGE = 65_000
+"""Characters of a message."""
+MANY = 100
+"""So large messages, which together are more than the kernel holds for a connection."""
 GONE = (Gone, OSError, websocket.WebSocketException)
 
 
@@ -167,3 +176,23 @@ def test_the_whole_farm_is_killed_and_started_again(tmp_path: Path) -> None:
             more(accepted)
 
         follow(farm, act)
+
+
+def test_a_slow_reader_gets_all_that_is_stored_and_what_comes_meanwhile(farm: Farm) -> None:
+    """More than the kernel and the worker hold for one connection: it is sent as it is read."""
+    key = new_key()
+    sent = [f"{mid} ".ljust(LARGE, "x") for mid in range(1, MANY + 6)]
+    with Device(farm, key):
+        for mid, message in enumerate(sent[:MANY], 1):
+            push(farm, key, message, mid)
+    with Device(farm, key, receive_buffer=8192) as device, Device(farm, key, MANY) as other:
+        got = [device.message()]
+        for mid, message in enumerate(sent[MANY:], MANY + 1):
+            push(farm, key, message, mid)
+            assert other.message() == message
+            got.append(device.message())
+        while len(got) < len(sent):
+            time.sleep(0.01)
+            got.append(device.message())
+        assert got == sent
+        device.beat()
