@@ -59,6 +59,9 @@ test-unit: $(DEV)
 
 # On copies of the tree: see tests/support/deletion.py.
 test-deletion: $(DEV)
+	tests/install-browsers $(MISSING)
+	tests/install-servers $(SERVERS) $(MISSING)
+	tests/install-libfaketime
 	TEST_PROCESSES=$(TEST_PROCESSES) PYTEST_ARGS='$(PYTEST_ARGS)' PYTHONPATH=tests $(BIN)/python -m support.deletion $(DIALECT)
 
 lint: $(DEV)

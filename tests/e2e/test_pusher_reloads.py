@@ -27,6 +27,11 @@ function connect(key, options) {
 
 
 class Pages(Site):
+    def __init__(self) -> None:
+        super().__init__()
+        for path in SCRIPTS.values():
+            npm_file(path)  # the test is skipped here, not while a browser waits for the page
+
     def get(self, request: Request) -> Reply:
         if request.path.startswith("/npm/"):
             return Reply(npm_file(request.path.removeprefix("/npm/")).read_text(), "text/javascript")

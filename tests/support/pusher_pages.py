@@ -110,6 +110,8 @@ class AppSite(Site):
 
     def __init__(self, farm: Farm) -> None:
         super().__init__()
+        for path in {path for paths in SCRIPTS.values() for path in paths}:
+            npm_file(path)  # the test is skipped here, not while a browser waits for the page
         self._python = python_sdk(farm)
         self._forger = python_sdk(farm, secret="not the secret")
         self._node = NodeSdk(farm)
