@@ -30,6 +30,9 @@ MAX_HEADERS: Final = 16
 """Headers of one event."""
 ANY_EPOCH: Final = 0
 """As the epoch of `AfterOffset`: whatever the log's is. For protocols whose clients know no epoch."""
+OWN_OFFSETS: Final = 2**63 - 1
+"""The same where the dialect gives the offsets itself, as IDs of messages: a log that has not reached the offset has
+nothing behind it, and nothing is missing."""
 LAST_TAG: Final = 2**63 - 1
 """As the tag of `AfterTime`: all events of that second are known."""
 NO_TIME: Final = -1
@@ -58,7 +61,7 @@ class Last(NamedTuple):
 
 class AfterOffset(NamedTuple):
     """What follows the event with this offset in this epoch of the log. Offset 0: everything. An epoch that is not the
-    log's, or an offset that the log has not reached, is a gap."""
+    log's, or an offset that the log has not reached, is a gap, except with OWN_OFFSETS."""
 
     epoch: _Number
     offset: _Number

@@ -10,6 +10,7 @@ from router.common.numbers import SECOND, first_sequence
 from router.common.position import (
     ANY_EPOCH,
     NO_TIME,
+    OWN_OFFSETS,
     AfterId,
     AfterOffset,
     AfterTime,
@@ -30,6 +31,11 @@ def bound(position: AfterId | AfterTime) -> int:
     if position.time == NO_TIME:
         return _NEVER
     return min(position.time * SECOND + min(position.tag, SECOND - 1), _NEVER)
+
+
+def reached(position: AfterOffset, epoch: int, last: int) -> bool:
+    """Whether a position is one of the log of this epoch, whose newest offset is the last."""
+    return position.epoch == OWN_OFFSETS or (position.epoch in (ANY_EPOCH, epoch) and position.offset <= last)
 
 
 def log_row(place: int, write: Append | ExpireLog, options: StoreOptions) -> list[Any]:
@@ -79,7 +85,7 @@ class LogRow(NamedTuple):
 
     def _recovered(self, position: Position) -> bool:
         if isinstance(position, AfterOffset):
-            known = position.epoch in (ANY_EPOCH, self.epoch) and position.offset <= self.last
+            known = reached(position, self.epoch, self.last)
             return known and self.lost <= position.offset
         if isinstance(position, AfterId) and self.found is not None and self.found & 1:
             return self.lost <= self.found >> 1

@@ -151,7 +151,7 @@ from_there AS MATERIALIZED (
     SELECT *, CASE kind
             WHEN 0 THEN last
             WHEN 1 THEN coalesce(found, 0)
-            WHEN 2 THEN CASE WHEN a IN (0, epoch) AND b <= last THEN b ELSE 0 END
+            WHEN 2 THEN CASE WHEN a = {NEVER} OR (a IN (0, epoch) AND b <= last) THEN b ELSE 0 END
             WHEN 3 THEN CASE WHEN found IS NOT NULL THEN (found >> 1) - 1 + (found & 1)
                 WHEN a = {NEVER} THEN 0 ELSE last END
             ELSE 0 END AS since,

@@ -7,7 +7,6 @@ from typing import Final
 
 from router.common.numbers import SECOND, first_sequence
 from router.common.position import (
-    ANY_EPOCH,
     NO_TIME,
     AfterId,
     AfterOffset,
@@ -18,7 +17,7 @@ from router.common.position import (
     Position,
 )
 from router.store.base import EVENT_BYTES, Append, LogSize, event_bytes
-from router.store.log_rows import bound
+from router.store.log_rows import bound, reached
 
 ENTRY_BYTES: Final = 200
 """Of memory for an entry besides its texts, about."""
@@ -101,7 +100,7 @@ class MemoryLog:
             newest = list(alive)[-position.number :] if position.number else []
             since = newest[0] - 1 if newest else self.last
         elif isinstance(position, AfterOffset):
-            known = position.epoch in (ANY_EPOCH, self.epoch) and position.offset <= self.last
+            known = reached(position, self.epoch, self.last)
             since = position.offset if known else 0
             recovered = known and lost <= since
         elif isinstance(position, AfterTime):

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from router.common import messages as m
-from router.common.position import ANY_EPOCH, AfterOffset, LogEvent, LogSlice
+from router.common.position import OWN_OFFSETS, AfterOffset, LogEvent, LogSlice
 from router.common.token import Tokens
 from router.dialects.app_server import Context
 from router.dialects.gopush2.app_server import routes
@@ -106,7 +106,7 @@ class App:
 
     async def slice(self, key: str = KEY, mid: int = 0) -> LogSlice:
         """The log after this message."""
-        name = LogName(channel_address(key), AfterOffset(ANY_EPOCH, mid))
+        name = LogName(channel_address(key), AfterOffset(OWN_OFFSETS, mid))
         found = await self.rig.store.apply(Writes(), Reads(logs={name}), int(self.rig.clock.unix()))
         return found.logs[name]
 

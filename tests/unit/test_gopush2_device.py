@@ -11,7 +11,7 @@ from farm.dialects.gopush2.sessions import JoiningSession, RefusedSession
 from farm.transports.request import Grant, Refusal, Response
 from router.common import messages as m
 from router.common.answers import CloseCode
-from router.common.position import ANY_EPOCH, AfterOffset
+from router.common.position import OWN_OFFSETS, AfterOffset
 from router.dialects.gopush2.protocol import (
     BAD_HEARTBEAT,
     BAD_PARAMETER,
@@ -59,7 +59,7 @@ def test_its_token_comes_first_and_then_what_it_has_missed() -> None:
     assert not device.session.channels
     device.replied()
     assert device.wants() == Subscription(
-        ADDRESS, m.channel_label("gopush2", "", KEY), position=AfterOffset(ANY_EPOCH, 7)
+        ADDRESS, m.channel_label("gopush2", "", KEY), position=AfterOffset(OWN_OFFSETS, 7)
     )
     assert device.session.channels == (ADDRESS,)
     assert device.sent == []
@@ -123,13 +123,6 @@ def test_a_router_that_says_nothing_for_long_closes_it() -> None:
     assert device.dialect.first_tick == 10
     assert device.tick(10) == 0
     assert device.closed == (NOT_NOW, NOT_NOW.text)
-
-
-def test_messages_up_to_its_own_are_not_repeated_where_the_log_begins_anew() -> None:
-    device = Device("key=Terry-Mao&mid=5&token=t")
-    device.replied()
-    device.subscribed(events=[event(4), event(5), event(6)], recovered=False)
-    assert [message["mid"] for message in messages(device)] == [6]
 
 
 def test_clients_of_the_first_versions_have_no_greeting_and_their_own_name_for_the_id() -> None:
@@ -201,7 +194,7 @@ def test_parameters_that_cannot_be_used(query: str) -> None:
 def test_message_ids_that_it_may_have(mid: str, position: int) -> None:
     device = Device(f"key=a&mid={mid}")
     device.replied()
-    assert device.wants().position == AfterOffset(ANY_EPOCH, position)
+    assert device.wants().position == AfterOffset(OWN_OFFSETS, position)
 
 
 def test_a_key_is_any_text() -> None:

@@ -9,6 +9,7 @@ from router.common.numbers import SECOND
 from router.common.position import (
     ANY_EPOCH,
     LIVE,
+    OWN_OFFSETS,
     AfterId,
     AfterOffset,
     AfterTime,
@@ -71,6 +72,8 @@ async def test_an_event_comes_back_as_it_was(store: Store) -> None:
         (AfterOffset(ANY_EPOCH, 3), ("de", True)),
         (AfterOffset(ANY_EPOCH, 5), ("", True)),
         (AfterOffset(ANY_EPOCH, 6), ("abcde", False)),  # from a log that was lost
+        (AfterOffset(OWN_OFFSETS, 3), ("de", True)),
+        (AfterOffset(OWN_OFFSETS, 6), ("", True)),
         (AfterOffset(1, 3), ("abcde", False)),
         (AfterId("B"), ("cde", True)),
         (AfterId("E"), ("", True)),

@@ -26,6 +26,7 @@ from router.common.position import (
     LAST_TAG,
     LIVE,
     NO_TIME,
+    OWN_OFFSETS,
     AfterId,
     AfterOffset,
     AfterTime,
@@ -77,7 +78,7 @@ ENDS = st.builds(ExpireLog, DEVICES, st.just(0) | TIMES)
 POSITIONS: st.SearchStrategy[Position] = st.one_of(
     st.just(LIVE),
     st.builds(Last, st.integers(0, 4)),
-    st.builds(AfterOffset, st.sampled_from([ANY_EPOCH, 1]), st.integers(0, 14)),
+    st.builds(AfterOffset, st.sampled_from([ANY_EPOCH, OWN_OFFSETS, 1]), st.integers(0, 14)),
     st.builds(AfterId, IDS, st.just(NO_TIME) | TIMES, st.integers(0, 3) | st.just(LAST_TAG)),
     st.builds(AfterTime, TIMES, st.integers(0, 3) | st.just(LAST_TAG)),
 )

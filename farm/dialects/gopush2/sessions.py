@@ -19,7 +19,7 @@ import msgspec
 from farm.dialects import Become, Call, Close, Effects, Event, Session, Subscribe, Subscribed, Subscription, Tick
 from router.common import messages as m
 from router.common.answers import CloseCode
-from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
+from router.common.position import OWN_OFFSETS, AfterOffset, LogSlice
 from router.dialects.gopush2.protocol import (
     BAD_HEARTBEAT,
     BAD_TOKEN,
@@ -161,7 +161,7 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
         self._deadline = self._dialect.deadline(entry.seconds)
         self.channels = (*self.channels, channel.address) if self.channels else channel.alone
         # Behind the token: what comes from here on is for who may have it. A message below 1 there is not.
-        position = AfterOffset(ANY_EPOCH, max(self._wanted.mid, 0))
+        position = AfterOffset(OWN_OFFSETS, max(self._wanted.mid, 0))
         return (Subscribe((Subscription(channel.address, channel.label, position=position),)),)
 
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
@@ -178,12 +178,11 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
 
     def _begin(self, log: LogSlice) -> Effects:
         """What gopush2 sends first: its heartbeat, and the messages behind the one that the client has."""
-        dialect, (_, mid, heartbeat, _) = self._dialect, self._wanted
+        dialect, heartbeat = self._dialect, self._wanted.heartbeat
         if dialect.options.greeting:
             yield HEARTBEAT
         for event in log.events:
-            if event.offset > mid:  # where the log does not reach back to the message, all of it is here
-                yield Event(dialect.event_text("", event), event)
+            yield Event(dialect.event_text("", event), event)
         patience, there = _shared(2 * heartbeat), self._deadline - dialect.unix_time()
         dialect.devices += 1
         dialect.subscribed += 1
