@@ -24,7 +24,10 @@ class FarmOptions(Section):
     )
     restart_min: float = option(0.1, "first wait before a process that died is started again", unit="s", ge=0)
     restart_max: float = option(
-        2.0, "longest such wait; it doubles from restart_min and falls back after a minute of peace", unit="s", ge=0.1
+        2.0,
+        "longest such wait; it doubles from restart_min and goes back to it after a minute without a death",
+        unit="s",
+        ge=0.1,
     )
     start_timeout: float = option(
         60.0,
