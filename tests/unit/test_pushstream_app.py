@@ -6,6 +6,7 @@ import pytest
 from support.common import Rig, in_rig
 from support.pushstream_app import Listener, PushApp
 
+from farm import cli
 from router.common import messages as m
 from router.dialects.pushstream.protocol import channel_address
 from router.dialects.pushstream.templates import Message
@@ -313,3 +314,25 @@ def test_listeners_know_what_refuses_them() -> None:
         assert Listener(rig.worker(1)).subscribe("b", "d") == [m.OK, m.FULL]
 
     scenario()
+
+
+# ---------------------------------------------------------------------- settings
+
+
+def test_settings_that_cannot_hold_are_refused_at_start(capsys: pytest.CaptureFixture[str]) -> None:
+    stored = ("pushstream.max_messages_stored_per_channel=30", "pushstream.max_message_bytes=80000")
+    store = ("store.log_limit=20", "store.log_bytes=70000")
+    sets = [part for one in (*stored, *store, "pushstream.events_channel_id=a*") for part in ("--set", one)]
+    assert cli.run(["check-config", *sets]) == 0
+    capsys.readouterr()
+    assert cli.run(["check-config", *sets, "--set", "dialects.pushstream=true"]) == 2
+    mend = "raise that, or lower this"
+    events = "pushstream.events_channel_id: Channel id not authorized for this method."
+    assert capsys.readouterr().err.splitlines() == [
+        f"pushstream.max_messages_stored_per_channel: 30 messages, and store.log_limit allows 20; {mend}",
+        f"pushstream.max_message_bytes: 80000 bytes, and store.log_bytes allows 70000; {mend}",
+        events,
+    ]
+    live = [*sets, "--set", "dialects.pushstream=true", "--set", "pushstream.store_messages=false"]
+    assert cli.run(["check-config", *live]) == 2
+    assert capsys.readouterr().err.splitlines() == [events]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from router.common.errors import MendableError
 from router.common.metrics import Metric
 from router.common.options import Settings
+from router.common.settings import StoreOptions
 from router.common.store_kinds import Shape
 from router.dialects import DialectSpec
-from router.dialects.pushstream.protocol import NAME, TABLES, PushStreamOptions
+from router.dialects.pushstream.protocol import NAME, TABLES, PushStreamOptions, Refused
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context, Service
@@ -17,6 +19,30 @@ if TYPE_CHECKING:
 
 
 _ONE_PORT_READS: Final = (b"/pub", b"/channels-stats")
+
+
+def _check(settings: Settings) -> None:
+    """That the store may keep what this dialect accepts, and that the events channel can be one."""
+    from router.dialects.pushstream.channels import check_id
+
+    options, store = settings.get(PushStreamOptions), settings.get(StoreOptions)
+    problems = []
+    if options.store_messages:
+        limits = (
+            ("max_messages_stored_per_channel", "log_limit", store.log_limit, "messages"),
+            ("max_message_bytes", "log_bytes", store.log_bytes, "bytes"),
+        )
+        problems = [
+            f"pushstream.{ours}: {most} {unit}, and store.{theirs} allows {allowed}; raise that, or lower this"
+            for ours, theirs, allowed, unit in limits
+            if (most := getattr(options, ours)) > allowed
+        ]
+    try:
+        check_id(options.events_channel_id, options)
+    except Refused as refused:
+        problems.append(f"pushstream.events_channel_id: {refused.answer.text}")
+    if problems:
+        raise MendableError(*problems)
 
 
 def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
@@ -39,6 +65,7 @@ SPEC: Final = DialectSpec(
     name=NAME,
     on=False,
     sections=(PushStreamOptions,),
+    check=_check,
     router_metrics=(
         Metric("pushstream_channels", "gauge", "Channels of push stream: published to, stored, or subscribed to."),
         Metric(
