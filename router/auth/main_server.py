@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from router.auth import http
+from router.auth.connections import Connections
 from router.auth.questions import LATE, Question, Questions
 from router.common import logs
 from router.common import messages as m
@@ -54,29 +57,35 @@ class MainServer:
             return
         import httpx  # which takes its time and memory: not without need
 
+        tls = ssl.create_default_context()
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEPT_S)
         # Not a client: that would keep cookies of one answer for the next question, and read the environment.
-        transport = httpx.AsyncHTTPTransport(
-            verify=ssl.create_default_context(),
-            limits=httpx.Limits(
-                max_connections=self._options.max_questions,
-                max_keepalive_connections=self._options.max_questions,
-                keepalive_expiry=_KEPT_S,
-            ),
-            trust_env=False,
-        )
-        async with transport, trio.open_nursery() as nursery:
-            while True:
-                while (question := self.questions.take()) is not None:
-                    nursery.start_soon(self._ask, transport, question, flush)
-                self.questions.tick()
-                guarded("router.flush_failed", flush)
-                awake = trio.Event()
-                self.questions.wake = awake.set
-                with trio.move_on_after(_TICK_S):
+        connections = Connections(partial(httpx.AsyncHTTPTransport, verify=tls, limits=limits, trust_env=False))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick, connections, flush)
+                while True:
+                    while (question := self.questions.take()) is not None:
+                        nursery.start_soon(self._ask, connections, question, flush)
+                    awake = trio.Event()
+                    self.questions.wake = awake.set
                     await awake.wait()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _TICK_S):
+                await connections.close_idle(math.inf)
 
-    async def _ask(self, transport: httpx.AsyncHTTPTransport, question: Question, flush: Callable[[], None]) -> None:
+    async def _tick(self, connections: Connections[httpx.AsyncHTTPTransport], flush: Callable[[], None]) -> None:
+        while True:
+            await trio.sleep(_TICK_S)
+            self.questions.tick()
+            guarded("router.flush_failed", flush)
+            await connections.close_idle(time.monotonic() - _KEPT_S)
+
+    async def _ask(
+        self, connections: Connections[httpx.AsyncHTTPTransport], question: Question, flush: Callable[[], None]
+    ) -> None:
         verdict, why = LATE, "no answer in time"
+        transport = connections.take(question.url)
         with trio.move_on_at(trio.current_time() + question.deadline - time.monotonic()):
             try:
                 verdict, why = await self._asked(transport, question), ""
@@ -84,6 +93,7 @@ class MainServer:
                 verdict, why = _NOT_USABLE, str(error)
             except Exception as error:  # whatever a server or a library does, the router goes on
                 verdict, why = _NO_ANSWER, _told(error)
+        connections.give(question.url, transport, time.monotonic())
         if why:
             # Without its query, which may hold a secret.
             url = question.url.partition("?")[0]

@@ -119,14 +119,16 @@ class Questions:
 
     def take(self) -> Question | None:
         """The next question; None: there is none, or as many as may be are under way."""
-        now = self._monotonic()
-        while self._waiting and self._waiting[0].deadline <= now:
-            self._end(self._waiting.popleft(), LATE)
+        self._give_up(self._monotonic())
         if not self._waiting or self._under_way >= self._options.max_questions:
             return None
         self._under_way += 1
         self._counters.auth_asked += 1
         return self._waiting.popleft()
+
+    def _give_up(self, now: float) -> None:
+        while self._waiting and self._waiting[0].deadline <= now:
+            self._end(self._waiting.popleft(), LATE)
 
     def answered(self, question: Question, verdict: m.Verdict) -> None:
         """A question that was taken has this answer."""
@@ -184,7 +186,9 @@ class Questions:
         self._remembered_bytes -= self._remembered.pop(key)[3]
 
     def tick(self) -> None:
-        """To be called now and then: forget what was remembered for long enough."""
+        """To be called now and then: tell those that have waited for too long, and forget what was remembered for long
+        enough."""
         now = self._monotonic()
+        self._give_up(now)
         while self._remembered and self._remembered[key := next(iter(self._remembered))][1] <= now:
             self._forget(key)
