@@ -154,7 +154,8 @@ class Event(NamedTuple):
 
 
 class Respond(NamedTuple):
-    """Effect: status and headers of the answer, where a transport answers once and has not yet; elsewhere nothing."""
+    """Effect: status and headers of the answer, where the transport leaves them to the session and none was given yet;
+    elsewhere nothing."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -254,7 +255,7 @@ class Session:
         return (), 0
 
     def unanswered(self) -> Effects:
-        """The server goes away, and the transport answers once and has not yet: what the answer is. Nothing: what the
+        """The server goes away: what this client is told that waits for an answer of its session. Nothing: what the
         transport makes of `farewell`."""
         return ()
 

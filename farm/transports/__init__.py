@@ -154,8 +154,9 @@ class Transport:
         return self.text(text)
 
     def respond(self, status: int, headers: Headers) -> ResponseHead | None:
-        """For one that answers once: status and headers of that answer, instead of the usual ones. `answer` is given it
-        as the first of the parts. None: the answer has begun already, and this changes nothing."""
+        """Status and headers of the answer, where the session gives them, as to one that answers once: `answer` gets
+        it as the first of the parts. Elsewhere it is sent first. None: the answer has begun already, and this changes
+        nothing."""
         return None
 
     def answer(self, parts: Sequence[bytes], code: int, reason: str) -> bytes:

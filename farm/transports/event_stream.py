@@ -56,6 +56,7 @@ class EventStream(HttpStream):
         closing: bytes = b"",
         beat: bytes = b"",
         type_header: str = "type",
+        late: bool = False,
     ) -> None:
         super().__init__(
             "text/event-stream; charset=utf-8",
@@ -64,6 +65,7 @@ class EventStream(HttpStream):
             opening=comment(opening) + b"\r\n",
             closing=comment(closing) if closing else b"",
             beat=comment(beat) + b"\r\n",
+            late=late,
         )
         self._type_header = type_header
 

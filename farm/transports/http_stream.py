@@ -6,9 +6,10 @@ away.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
-from farm.transports import Headers, Transport
+from farm.transports import Headers, ResponseHead, Transport
 from farm.transports.request import Request, response_head
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -20,14 +21,15 @@ def chunk(data: bytes) -> bytes:
 
 
 class HttpStream(Transport):
-    """One for all connections whose answers begin alike.
+    """One for all connections whose answers begin alike. Where it is `late`, the answer begins when the session gives a
+    `Respond`, so that it may still be an error, and not with the acceptance of the request.
 
     chunked: False for a client that speaks HTTP/1.0: for it the end of the connection is the end of the body.
     headers: of every answer. opening, closing: bytes that the body begins and ends with. beat: of the body, what a ping
     is. ending: behind each message.
     """
 
-    __slots__ = ("_beat", "_chunked", "_closing", "_ending", "_head", "_opening")
+    __slots__ = ("_beat", "_chunked", "_closing", "_ending", "_head", "_late", "_opening")
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class HttpStream(Transport):
         closing: bytes = b"",
         beat: bytes = b"",
         ending: bytes = b"\r\n",
+        late: bool = False,
     ) -> None:
         framing = (("Transfer-Encoding", "chunked"),) if chunked else ()
         # X-Accel-Buffering has nginx pass on what comes at once.
@@ -49,12 +52,20 @@ class HttpStream(Transport):
         self._closing = self._part(closing) + (LAST_CHUNK if chunked else b"")
         self._beat = self._part(beat)
         self._ending = ending
+        self._late = late
 
     def _part(self, data: bytes) -> bytes:
         return chunk(data) if self._chunked else data
 
     def head(self, request: Request, subprotocol: str | None, headers: Headers) -> bytes:
-        return response_head(200, (*self._head, *headers)) + self._part(self._opening)
+        return b"" if self._late else self._begin(200, headers)
+
+    def respond(self, status: int, headers: Headers) -> ResponseHead | None:
+        return ResponseHead(self._begin(status, headers)) if self._late else None
+
+    def _begin(self, status: int, headers: Headers) -> bytes:
+        head = response_head(status, (*self._head, *headers))
+        return head + self._part(self._opening) if status == HTTPStatus.OK else head
 
     def text(self, payload: bytes) -> bytes:
         return self._part(payload + self._ending)

@@ -282,7 +282,7 @@ class Sockets:
         elif connection.phase in (HANDSHAKE, IDLE):
             self.output.drop(connection)
         else:
-            if connection.transport.once and connection.session is not None:
+            if connection.session is not None:
                 self._performer.perform(connection, effects_of(connection.session.unanswered))
             self.close(connection, *(Session if connection.session is None else connection.session).farewell)
             if connection.phase == IDLE:  # it has its answer, and there will be no next request

@@ -62,9 +62,10 @@ class Site:
         logs: Mapping[str, Sequence[LogEvent]] = NO_EVENTS,
         recovered: Sequence[str] | None = None,
         status: int = m.OK,
+        full: type[m.Request] | None = None,
     ) -> None:
         """Reply to all that was asked. logs: what each holds after the position. recovered: channels of which nothing
-        is missing; None: all."""
+        is missing; None: all. full: requests that are refused so."""
         known = {channel_address(name): name for name in ("a", "b", "c", *logs)}
         self.asked.clear()
         for message in self.shard.said():
@@ -77,7 +78,9 @@ class Site:
                 events = list(logs.get(name, ()))
                 offset = events[-1].offset if events else 0
                 payload = LogSlice(EPOCH, offset, recovered is None or name in recovered, events)
-            self.shard.sockets.received([m.Reply(message.number, status, payload)])
+            told = m.FULL if type(message.request) is full else status
+            payload = {} if isinstance(message.request, m.PresenceJoin) else payload
+            self.shard.sockets.received([m.Reply(message.number, told, payload)])
         self.shard.sockets.speak()
 
     def publish(self, name: str, event: LogEvent) -> None:

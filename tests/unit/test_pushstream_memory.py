@@ -12,9 +12,11 @@ from support.pushstream_shard import DATE, EPOCH, logged, made
 from support.worker_memory import Bench, device, frame, watched
 
 import farm.dialects.pushstream
+from farm.dialects import Subscribe, Subscribed
 from farm.transports.frames import TEXT
 from farm.transports.request import Request
 from router.common import messages as m
+from router.common.position import LogSlice
 from router.dialects.pushstream.protocol import channel_address
 
 PATHS = ("/ws/**", "/ev/**", "/lp/**", "/sub/**")
@@ -85,7 +87,8 @@ def test_an_idle_subscriber_is_one_small_object_that_the_collector_does_not_see(
 
     def subscribed() -> Any:
         session: Any = dialect.opened(Request(b"GET", path, "", {}, (1, 1)))
-        list(session.begun(0.0))
+        (asked,) = [effect for effect in session.begun(0.0) if isinstance(effect, Subscribe)]
+        list(session.subscribed([Subscribed(one, log=LogSlice(EPOCH, 0, True, [])) for one in asked.channels], 0.0))
         return session
 
     one, other = subscribed(), subscribed()

@@ -1,11 +1,12 @@
 """Push stream, device side: requests in, bytes out, in each of the modes."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import websocket
-from support.pushstream_shard import DATE, TIME, Answer, logged, site
+from support.pushstream_shard import DATE, TIME, Answer, Site, logged, site
 
 from farm.transports.frames import CLOSE, PING
 from router.common import messages as m
@@ -13,12 +14,16 @@ from router.common.close_codes import GOING_AWAY
 from router.common.position import AfterTime, Last
 from router.dialects.pushstream.protocol import (
     ADMIT,
+    CANNOT_CREATE,
     DELETED,
     NAME,
     NOT_AUTHORIZED,
+    NOT_READ,
     PUBLISH,
+    TOO_MANY_SUBSCRIBERS,
     channel_address,
     refusal_text,
+    subscribers_address,
 )
 
 SINCE = (f"If-Modified-Since: {DATE}", "If-None-Match: W/1")
@@ -65,9 +70,9 @@ def test_a_websocket_has_what_it_missed_and_what_comes() -> None:
 def test_several_channels_are_merged_in_the_order_in_which_events_came() -> None:
     with site() as here:
         client = here.plain("/sub/a/b/c", *SINCE)
-        client.until(b"\r\n\r\n")
         logs = {"a": [logged(2), logged(5)], "b": [logged(3), logged(4)], "c": [logged(1, time=TIME + 1)]}
         here.answer(logs)
+        client.until(b"\r\n\r\n")
         assert set(here.asked.values()) == {AfterTime(TIME, 1)}
         found = [json.loads(client.until(b"\r\n\r\n").splitlines()[1])["text"] for _ in range(5)]
         assert found == ["text 2", "text 3", "text 4", "text 5", "text 1"]
@@ -76,10 +81,11 @@ def test_several_channels_are_merged_in_the_order_in_which_events_came() -> None
 def test_a_stream_is_a_line_for_each_message() -> None:
     with site(**BARE, header_template="HEAD", footer_template="FOOT") as here:
         client = here.plain("/sub/a")
+        assert client.nothing()
+        here.answer()
         head = client.until(b"\r\n\r\n")
         assert b"\r\nTransfer-Encoding: chunked\r\n" in head
         assert b"\r\nContent-Type: text/plain; charset=utf-8\r\n" in head
-        here.answer()
         here.publish("a", logged(1))
         here.shard.sockets.received([m.Terminate(channel_address("a"), DELETED, "")])
         assert client.rest() == chunked("HEAD\r\n", "text 1\r\n", "FOOT") + b"0\r\n\r\n"
@@ -88,8 +94,8 @@ def test_a_stream_is_a_line_for_each_message() -> None:
 def test_a_stream_over_http_1_0_has_no_chunks() -> None:
     with site(**BARE) as here:
         client = here.plain("/sub/a", version="1.0")
-        assert b"chunked" not in client.until(b"\r\n\r\n")
         here.answer()
+        assert b"chunked" not in client.until(b"\r\n\r\n")
         here.publish("a", logged(1))
         here.shard.sockets.received([m.Terminate(channel_address("a"), DELETED, "")])
         assert client.rest() == b"text 1\r\n"
@@ -98,8 +104,8 @@ def test_a_stream_over_http_1_0_has_no_chunks() -> None:
 def test_an_event_source_has_ids_that_it_comes_again_with() -> None:
     with site(**BARE) as here:
         client = here.plain("/ev/a", version="1.0")
-        assert b"\r\nContent-Type: text/event-stream; charset=utf-8\r\n" in client.until(b"\r\n\r\n")
         here.answer()
+        assert b"\r\nContent-Type: text/event-stream; charset=utf-8\r\n" in client.until(b"\r\n\r\n")
         here.publish("a", logged(1))
         here.publish("a", logged(2, "two\nlines", id="mine", headers={"type": "news"}))
         here.publish("a", logged(0, "unstored", headers={"id": "3"}))
@@ -110,21 +116,21 @@ def test_an_event_source_has_ids_that_it_comes_again_with() -> None:
             f"id: {TIME}:0\ndata: unstored\n\n"
         )
         again = here.plain("/ev/a.b5", f"Last-Event-ID: {TIME}:1", version="1.0")
-        again.until(b"\r\n\r\n")
         here.answer({"a": [logged(2)]})
+        again.until(b"\r\n\r\n")
         assert again.until(b"text 2\r\n\r\n").decode() == f": \r\n\r\nid: {TIME}:2\r\ndata: text 2\r\n\r\n"
 
 
 def test_of_an_id_that_one_channel_knows_the_others_have_nothing_that_is_missing() -> None:
     with site(**BARE) as here:
         client = here.plain("/sub/a/b", "Last-Event-Id: mine", version="1.0")
-        client.until(b"\r\n\r\n")
         here.answer({"a": [logged(5)], "b": [logged(1), logged(6)]}, recovered=["a"])
+        client.until(b"\r\n\r\n")
         here.publish("b", logged(7))
         assert client.until(b"7\r\n") == b"text 5\r\ntext 7\r\n"
         client = here.plain("/sub/a/b", "Last-Event-Id: mine", version="1.0")
-        client.until(b"\r\n\r\n")
         here.answer({"a": [logged(5)], "b": [logged(1), logged(6)]}, recovered=[])
+        client.until(b"\r\n\r\n")
         assert client.until(b"6\r\n") == b"text 1\r\ntext 5\r\ntext 6\r\n"
 
 
@@ -153,16 +159,68 @@ def test_a_connection_without_pings_and_end_has_no_timer() -> None:
             here.plain(f"/{path}/a")
         here.socket("/ws/a")
         here.answer()
+        here.pass_by(20)  # the time that it may take to be subscribed
         assert [connection.bucket for connection in here.shard.sockets.open_connections()] == [None] * 4
 
 
-def test_who_cannot_be_given_what_it_asked_for_is_told_to_come_again() -> None:
+ALL_MODES = ("ws", "ev", "sub", "lp")
+
+
+def refused(here: Site, path: str) -> Callable[[], tuple[int, str | None]]:
+    """A client of any mode. Returns: what gives status and explanation of the answer that refuses it."""
+    if path.startswith("/ws"):
+        socket = here.socket(path)
+
+        def closed() -> tuple[int, str | None]:
+            code, reason = close_of(socket)
+            found = json.loads(reason)
+            assert code == (1013 if found["http_status"] == 503 else 1008)
+            return found["http_status"], found["explain"]
+
+        return closed
+    client = here.plain(path)
+
+    def answered() -> tuple[int, str | None]:
+        answer = Answer(client)
+        assert ("retry-after" in answer.headers) == (answer.status == 503)
+        return answer.status, answer.headers.get("x-nginx-pushstream-explain")
+
+    return answered
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+def test_a_client_whose_channels_cannot_be_read_may_come_again(mode: str) -> None:
     with site() as here:
-        client, poll = here.socket("/ws/a.b1"), here.plain("/lp/a.b1")
+        answers = [refused(here, f"/{mode}/a.b1")]
         here.answer(status=m.FAILED)
-        assert close_of(client)[0] == 1013
-        answer = Answer(poll)
-        assert (answer.status, "retry-after" in answer.headers) == (503, True)
+        answers.append(refused(here, f"/{mode}/a"))
+        here.pass_by(20)
+        answers.append(refused(here, f"/{mode}/a"))
+        for connection in here.shard.sockets.open_connections():
+            here.shard.sockets.let_go(connection)
+        for answer in answers:
+            assert answer() == (503, NOT_READ.text)
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+def test_channels_and_subscribers_have_limits_that_the_router_knows(mode: str) -> None:
+    with site(max_subscribers_per_channel=7) as here:
+        answer = refused(here, f"/{mode}/a")
+        here.answer(full=m.Subscribe)
+        assert answer() == (403, CANNOT_CREATE.text)
+        answer = refused(here, f"/{mode}/b")
+        calls = [call.request for call in here.shard.said() if isinstance(call, m.Call)]
+        (joins,) = [call for call in calls if isinstance(call, m.PresenceJoin)]
+        assert (joins.channel, joins.most) == (subscribers_address("b"), 7)
+        assert len(here.shard.sockets.subscriptions) == 2
+        answer = refused(here, f"/{mode}/a")
+        here.answer(full=m.PresenceJoin)
+        assert answer() == (403, TOO_MANY_SUBSCRIBERS.text)
+        answer = refused(here, f"/{mode}/c")
+        here.answer()
+        for connection in here.shard.sockets.open_connections():
+            here.shard.sockets.close(connection, 1000, "")
+        assert m.PresenceLeave in map(type, here.shard.said())
 
 
 # ---------------------------------------------------------------------- polls
@@ -231,13 +289,6 @@ def test_a_long_poll_for_which_nothing_came(with_body: bool) -> None:
             assert (found["id"], found["text"]) == (-3, "Timed out")
 
 
-def test_a_long_poll_that_ends_before_it_was_subscribed_says_nothing_of_a_position() -> None:
-    with site(longpolling_connection_ttl=5) as here:
-        client = here.plain("/lp/a")
-        here.pass_by(6)
-        assert Answer(client).status == 503
-
-
 def test_a_time_without_a_tag_stays_one() -> None:
     with site() as here:
         client = here.plain("/sub/a", SINCE[0], "X-Nginx-PushStream-Mode: polling")
@@ -279,6 +330,7 @@ def test_the_router_says_which_channels_are_open() -> None:
         assert Answer(poll).status == 403
         stream = here.plain("/sub/a")
         here.shard.answer(b"")
+        here.answer()
         assert stream.until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
         for status, payload in ((m.FAILED, None), (m.OK, None)):
             here.shard.said()
@@ -307,7 +359,9 @@ def test_pages_of_other_origins(origins: tuple[str, ...], page: str, allowed: st
         answers.append(Answer(poll))
         assert [answer.headers.get("access-control-allow-origin") for answer in answers] == [allowed] * 3
         assert [answer.status for answer in answers] == [200, 403, 200]
-        stream = here.plain("/ev/a", f"Origin: {page}").until(b"\r\n\r\n").decode()
+        client = here.plain("/ev/a", f"Origin: {page}")
+        here.answer()
+        stream = client.until(b"\r\n\r\n").decode()
         assert (f"\r\nAccess-Control-Allow-Origin: {allowed}\r\n" in stream) == (allowed is not None)
 
 
@@ -343,7 +397,7 @@ def test_what_a_websocket_sends_is_ignored_otherwise() -> None:
         assert told(client) == (1, "text 1")
 
 
-@pytest.mark.parametrize("path", ["ws", "ev", "sub", "lp"])
+@pytest.mark.parametrize("path", ALL_MODES)
 def test_a_worker_that_stops_lets_subscribers_go(path: str) -> None:
     with site(**BARE) as here:
         client: Any = here.socket("/ws/a") if path == "ws" else here.plain(f"/{path}/a", *SINCE)

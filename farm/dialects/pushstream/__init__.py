@@ -41,6 +41,7 @@ from farm.dialects.pushstream.requests import (
     mode_of,
 )
 from farm.dialects.pushstream.sessions import (
+    LONGEST_S,
     NEWEST,
     PollSession,
     PublishingSession,
@@ -68,10 +69,10 @@ from router.dialects.pushstream.protocol import (
     channel_address,
     label,
     refusal_of,
+    subscribers_address,
 )
 from router.dialects.pushstream.templates import Message, Template, message_of
 
-_LONGEST_S: Final = 900.0
 _encode: Final = msgspec.json.Encoder().encode
 _shared_address = lru_cache(2048)(channel_address)
 
@@ -83,7 +84,10 @@ class PushStreamDialect(Dialect):
 
     def __init__(self, context: Context) -> None:
         self.options = options = context.settings.get(PushStreamOptions)
-        self._transports = Transports(options, context.settings.get(WorkerOptions).retry_after)
+        worker = context.settings.get(WorkerOptions)
+        self._transports = Transports(options, worker.retry_after)
+        self.retry_after = str(worker.retry_after)
+        self.patience = worker.admission_timeout
         self._template = Template(options.message_template)
         self.counters = context.counters
         self.pings = float(options.ping_message_interval)
@@ -115,23 +119,23 @@ class PushStreamDialect(Dialect):
             names = [channel.name for channel in found.channels]
             question = m.Invoke(NAME, _shared_address(names[0]), _encode([ADMIT, names]))
             return Admission(Call(question, (mode, found)))
-        return self._session(mode, found)
+        return self._session(mode, found, request.socket_id)
 
     def admitted(self, request: Request, context: Any, status: int, payload: Any) -> Opened:
         mode, found = context
         answer = NOT_READ if status != m.OK or payload is None else refusal_of(payload)
         if answer is not None:
             return self._refused(request, mode, Refused(answer))
-        return self._session(mode, found)
+        return self._session(mode, found, request.socket_id)
 
     def _refused(self, request: Request, mode: str, refused: Refused) -> Session:
         """A WebSocket is told behind the upgrade. Raises: Refusal for all others."""
         if mode != WEBSOCKET_MODE:
             raise self._refusal(request, refused)
         self.counters.commands_refused += 1
-        return RefusedSession(refused)
+        return RefusedSession(refused.answer)
 
-    def _session(self, mode: str, found: Asked) -> Session:
+    def _session(self, mode: str, found: Asked, socket_id: str) -> Session:
         polls = mode in POLLING_MODES
         wanted = tuple(
             Subscription(
@@ -141,8 +145,14 @@ class PushStreamDialect(Dialect):
             )
             for channel, position in zip(found.channels, found.positions, strict=True)
         )
+        most = self.options.max_subscribers_per_channel
+        if most:  # presence counts over all shards
+            wanted += tuple(
+                Subscription(subscribers_address(channel.name), user=socket_id, most=most, hidden=True)
+                for channel in found.channels
+            )
         if polls:
-            return PollSession(self, wanted, mode != POLL)
+            return PollSession(self, wanted, _waits=mode != POLL)
         if mode != WEBSOCKET_MODE:
             return StreamSession(self, wanted)
         if self.options.websocket_allow_publish:
@@ -178,7 +188,7 @@ class PushStreamDialect(Dialect):
     def step(self, left: float) -> float:
         """Seconds until the next tick of a connection that ends in so many seconds, or stays (0); 0: it needs none."""
         due = [seconds for seconds in (self.pings, left) if seconds > 0]
-        return min(*due, _LONGEST_S) if due else 0.0
+        return min(*due, LONGEST_S) if due else 0.0
 
 
 SIDE: Final = DeviceSide(spec=SPEC, make=PushStreamDialect, paths=PATHS)

@@ -29,20 +29,31 @@ from farm.dialects import (
 )
 from farm.transports.long_poll import position_headers
 from router.common import messages as m
+from router.common.answers import Answer
 from router.common.close_codes import NORMAL, TOO_BIG, TRY_LATER
 from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Last, Live, LogEvent, Position
-from router.dialects.pushstream.protocol import DELETED, NAME, PUBLISH, REFUSED, Refused, refusal_of
+from router.dialects.pushstream.protocol import (
+    CANNOT_CREATE,
+    DELETED,
+    EXPLAIN,
+    NAME,
+    NOT_READ,
+    PUBLISH,
+    REFUSED,
+    TOO_MANY_SUBSCRIBERS,
+    Refused,
+    refusal_of,
+)
 
 if TYPE_CHECKING:
     from farm.dialects.pushstream import PushStreamDialect
 
 NEWEST: Final = Last(1)
 """This very object: the newest event is not sent, it only tells where the log stands."""
-_LONGEST_S: Final = 900.0
+LONGEST_S: Final = 900.0
 """A timer of the worker is early beyond about a thousand seconds."""
 _SHARED: Final = 2048
 _encode: Final = msgspec.json.Encoder().encode
-_UNREAD: Final = "the channels cannot be read now"
 
 Place = tuple[int, int]
 _START: Final = (0, 0)
@@ -83,62 +94,89 @@ def _by_id_alone(wanted: Subscription) -> bool:
     return type(wanted.position) is AfterId and wanted.position.time == NO_TIME
 
 
-def failed(results: Sequence[Subscribed]) -> bool:
-    """Whether something that was asked for cannot be had now."""
-    return any(
-        status != m.OK or (log is None and type(wanted.position) is not Live) for wanted, status, _, log in results
-    )
+def refused(results: Sequence[Subscribed]) -> Answer | None:
+    """Why a client cannot have what it asked for, if it cannot."""
+    for wanted, status, _, log in results:
+        if status == m.FULL:
+            return CANNOT_CREATE if wanted.user is None else TOO_MANY_SUBSCRIBERS
+        if status != m.OK or (log is None and type(wanted.position) is not Live):
+            return NOT_READ
+    return None
 
 
 class RefusedSession(Session):
     """A WebSocket that is told why it is closed: after the upgrade, as the module does."""
 
-    __slots__ = ("_reason",)
+    __slots__ = ("_answer",)
 
-    def __init__(self, refused: Refused) -> None:
-        self._reason = refused.close_reason
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     def begun(self, now: float) -> Effects:
-        return (Close(REFUSED, self._reason),)
+        return (Close(REFUSED, Refused(self._answer).close_reason),)
 
 
-class StreamSession(Session, msgspec.Struct, gc=False, eq=False):
-    """A connection that stays."""
+class Subscriber(Session, msgspec.Struct, gc=False, eq=False):
+    """What those over WebSocket and HTTP have in common. It is answered when it is subscribed."""
 
     _dialect: PushStreamDialect
-    _asked: tuple[Subscription, ...]
+    _asked: tuple[Subscription, ...]  # none once it is subscribed
     _left: float = 0.0  # seconds until it ends; 0: it stays
     channels: tuple[bytes, ...] = ()
 
     def begun(self, now: float) -> Effects:
-        asked, self._asked = self._asked, ()
-        self.channels = keys_of(asked)
-        self._left = self._dialect.stream_ttl
-        step = self._dialect.step(self._left)
-        if step:
-            yield Tick(step)
-        yield from self._greeting()
-        yield Subscribe(asked)
-
-    def _greeting(self) -> Effects:
-        return ()
+        asked = self._asked
+        self.channels = alone(asked[0].key) if len(asked) == 1 else tuple(one.key for one in asked)
+        return (Tick(self._dialect.patience), Subscribe(asked))
 
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
-        if failed(results):
-            yield Close(TRY_LATER, _UNREAD)
-            return
+        self._asked = ()
+        answer = refused(results)
+        return self._refuse(answer) if answer is not None else self._accept(results)
+
+    def unanswered(self) -> Effects:
+        return self._refuse(NOT_READ) if self._asked else ()
+
+    def _accept(self, results: Sequence[Subscribed]) -> Effects:
+        raise NotImplementedError
+
+    def _refuse(self, answer: Answer) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        headers = ((EXPLAIN, answer.text),)
+        later = (("Retry-After", self._dialect.retry_after),) if answer.status == NOT_READ.status else ()
+        return (Respond(answer.status, (*headers, *later)), Close(NORMAL))
+
+    def _caught_up(self, results: Sequence[Subscribed]) -> Iterator[Effect]:
         yield from self._dialect.missing(results)
         for event, name in merged(results):
             yield Event(self._dialect.event_text(name, event), event)
 
+
+class StreamSession(Subscriber, gc=False, eq=False):
+    """A connection that stays, over HTTP."""
+
+    def _accept(self, results: Sequence[Subscribed]) -> Effects:
+        self._left = self._dialect.stream_ttl
+        if step := self._dialect.step(self._left):
+            yield Tick(step)
+        yield from self._greeting()
+        yield from self._caught_up(results)
+
     def tick(self, silent: float) -> tuple[Effects, float]:
+        if self._asked:
+            return self._refuse(NOT_READ), 0
         step = self._dialect.step(self._left)
+        if not step:
+            return (), 0
         if self._left:
             self._left -= step
             if self._left <= 0:
                 return (*self._farewell(), Close(DELETED)), 0
         effects: tuple[Effect, ...] = (Ping(),) if self._dialect.pings and step >= self._dialect.pings else ()
         return effects, self._dialect.step(self._left)
+
+    def _greeting(self) -> tuple[Effect, ...]:
+        return (Respond(200),)
 
     def _farewell(self) -> tuple[Effect, ...]:
         return ()
@@ -147,7 +185,11 @@ class StreamSession(Session, msgspec.Struct, gc=False, eq=False):
 class WebSocketSession(StreamSession, gc=False, eq=False):
     """A WebSocket. What it sends is ignored."""
 
-    def _greeting(self) -> Effects:
+    def _refuse(self, answer: Answer) -> Effects:
+        self._dialect.counters.commands_refused += 1
+        return (Close(REFUSED if answer.status < NOT_READ.status else TRY_LATER, Refused(answer).close_reason),)
+
+    def _greeting(self) -> tuple[Effect, ...]:
         header = self._dialect.options.header_template
         return (header.encode(),) if header else ()
 
@@ -175,71 +217,48 @@ class PublishingSession(WebSocketSession, gc=False, eq=False):
         return ()
 
 
-class PollSession(Session, msgspec.Struct, gc=False, eq=False):
+class PollSession(Subscriber, gc=False, eq=False):
     """A request that is answered once: with what came since the client's position, or when something comes."""
 
-    _dialect: PushStreamDialect
-    _asked: tuple[Subscription, ...]
-    _waits: bool  # until something comes
-    _left: float = 0.0
-    _place: tuple[int, int] | None = None  # the client has had what came up to it; None: it is not subscribed yet
-    channels: tuple[bytes, ...] = ()
+    _waits: bool = False  # until something comes
+    _place: tuple[int, int] = _START  # the client has had what came up to it
 
-    def begun(self, now: float) -> Effects:
-        asked, self._asked = self._asked, ()
-        self.channels = keys_of(asked)
-        if self._waits:
-            self._left = self._dialect.poll_ttl
-            if self._left:
-                yield Tick(min(self._left, _LONGEST_S))
-        yield Subscribe(asked)
-
-    def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
-        if failed(results):
-            yield Close(TRY_LATER, _UNREAD)
-            return
-        events = list(merged(results))
-        place = max((_known(wanted.position) for wanted, *_ in results), default=_START)
+    def _accept(self, results: Sequence[Subscribed]) -> Effects:
+        place = max(_known(wanted.position) for wanted, *_ in results)
         for _, _, _, log in results:
             if log is not None and log.events:
                 place = max(place, (log.events[-1].time, log.events[-1].tag))
-        missing = list(self._dialect.missing(results))
         self._place = _shared(place)
-        if events or missing:
-            yield Respond(200, self._headers())
-            yield from missing
-            for event, name in events:
-                yield Event(self._dialect.event_text(name, event), event)
-        elif not self._waits:
-            yield Respond(304, self._headers())
-            yield Close(NORMAL)
-
-    def _headers(self) -> tuple[tuple[str, str], ...]:
-        assert self._place is not None
-        time, tag = self._place
-        # Without a tag all of that second is known.
-        return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
+        effects = tuple(self._caught_up(results))
+        if effects:
+            return (Respond(200, self._headers()), *effects)
+        if not self._waits:
+            return self._nothing_came(b"")
+        self._left = self._dialect.poll_ttl
+        return (Tick(min(self._left, LONGEST_S)),) if self._left else ()
 
     def tick(self, silent: float) -> tuple[Effects, float]:
-        self._left -= min(self._left, _LONGEST_S)
+        if self._asked:
+            return self._refuse(NOT_READ), 0
+        if not self._left:
+            return (), 0
+        self._left -= min(self._left, LONGEST_S)
         if self._left > 0:
-            return (), min(self._left, _LONGEST_S)
+            return (), min(self._left, LONGEST_S)
         return self._nothing_came(self._dialect.timed_out), 0
 
     def unanswered(self) -> Effects:
-        return self._nothing_came(b"")
+        return self._refuse(NOT_READ) if self._asked else self._nothing_came(b"")
 
     def _nothing_came(self, body: bytes) -> Effects:
-        if self._place is None:
-            return (Close(TRY_LATER, _UNREAD),)
         if body:
             return (Respond(200, self._headers()), body, Close(NORMAL))
         return (Respond(304, self._headers()), Close(NORMAL))
 
-
-def keys_of(asked: Sequence[Subscription]) -> tuple[bytes, ...]:
-    """The addresses of these channels."""
-    return alone(asked[0].key) if len(asked) == 1 else tuple(one.key for one in asked)
+    def _headers(self) -> tuple[tuple[str, str], ...]:
+        time, tag = self._place
+        # Without a tag all of that second is known.
+        return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
 
 
 def _known(position: Position) -> Place:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from farm.dialects.pushstream.requests import EVENT_SOURCE, STREAM, WEBSOCKET_MODE, callback_of, mode_of
 from farm.transports import Headers, Transport
 from farm.transports.event_stream import EventStream
@@ -11,22 +9,9 @@ from farm.transports.http_stream import HttpStream
 from farm.transports.long_poll import JsonpPoll, LongPoll
 from farm.transports.request import Request
 from farm.transports.websocket import WEBSOCKET
-from router.dialects.pushstream.protocol import EXPLAIN, HEADER_TYPE, PING_ID, PushStreamOptions
+from router.dialects.pushstream.cors import cors_headers
+from router.dialects.pushstream.protocol import HEADER_TYPE, PING_ID, PushStreamOptions
 from router.dialects.pushstream.templates import Message, Template
-
-_EVERY_PAGE: Final = "*"
-_ASKED: Final = "If-Modified-Since,If-None-Match,Etag,Event-Id,Event-Type,Last-Event-Id,X-Nginx-PushStream-Mode"
-
-
-def page_headers(origin: str) -> Headers:
-    """That a page of this origin may read an answer, and send what belongs to a request."""
-    return (
-        ("Access-Control-Allow-Origin", origin),
-        ("Access-Control-Allow-Methods", "GET"),
-        ("Access-Control-Allow-Headers", _ASKED),
-        ("Access-Control-Expose-Headers", f"Etag,Last-Modified,{EXPLAIN}"),
-        *(() if origin == _EVERY_PAGE else (("Vary", "Origin"),)),
-    )
 
 
 class _Kinds:
@@ -47,6 +32,7 @@ class _Kinds:
                 opening=opening + line,
                 closing=closing,
                 beat=ping,
+                late=True,
             )
             self._streams[EVENT_SOURCE, chunked] = EventStream(
                 chunked=chunked,
@@ -55,6 +41,7 @@ class _Kinds:
                 closing=closing,
                 beat=b"%d" % PING_ID,
                 type_header=HEADER_TYPE,
+                late=True,
             )
         self._polls = {
             keeps_alive: LongPoll(keeps_alive, options.content_type, headers, opening, closing, retry_after)
@@ -72,18 +59,14 @@ class Transports:
     """All that there are. retry_after: seconds until one for which there is no room may come again."""
 
     def __init__(self, options: PushStreamOptions, retry_after: int) -> None:
-        origins = options.allowed_origins
-        if _EVERY_PAGE in origins:
-            self._for_others = _Kinds(options, retry_after, page_headers(_EVERY_PAGE))
-            self._by_origin: dict[bytes, _Kinds] = {}
-        else:
-            self._for_others = _Kinds(options, retry_after, ())
-            self._by_origin = {
-                origin.encode(): _Kinds(options, retry_after, page_headers(origin)) for origin in origins
-            }
+        def kinds(origin: str) -> _Kinds:
+            return _Kinds(options, retry_after, cors_headers(origin, "GET", options))
+
+        self._by_origin = {origin.encode(): kinds(origin) for origin in options.allowed_origins}
+        self._others = kinds("")
 
     def _kinds(self, request: Request) -> _Kinds:
-        return self._by_origin.get(request.headers.get(b"origin", b""), self._for_others)
+        return self._by_origin.get(request.headers.get(b"origin", b""), self._others)
 
     def headers(self, request: Request) -> Headers:
         """Of every answer to this client."""

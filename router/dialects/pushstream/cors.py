@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from router.dialects.pushstream.protocol import PushStreamOptions
+from typing import Final
 
-_HEADERS = "If-Modified-Since,If-None-Match,Etag,Event-Id,Event-Type,Last-Event-Id,Authorization"
+from router.dialects.pushstream.protocol import EXPLAIN, MODE, PushStreamOptions
+
+_HEADERS: Final = f"If-Modified-Since,If-None-Match,Etag,Event-Id,Event-Type,Last-Event-Id,Authorization,{MODE}"
 
 
 def cors_headers(origin: str, methods: str, options: PushStreamOptions) -> tuple[tuple[str, str], ...]:
@@ -22,4 +24,5 @@ def cors_headers(origin: str, methods: str, options: PushStreamOptions) -> tuple
         *told,
         ("Access-Control-Allow-Methods", methods),
         ("Access-Control-Allow-Headers", _HEADERS),
+        ("Access-Control-Expose-Headers", f"Etag,{EXPLAIN}"),
     )

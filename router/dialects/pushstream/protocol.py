@@ -148,6 +148,11 @@ def channel_address(name: str) -> bytes:
     return m.channel_key(NAME, "", name)
 
 
+def subscribers_address(name: str) -> bytes:
+    """Another address of the channel, by which its subscribers are counted where there is a limit for them."""
+    return m.channel_key(NAME, "subscribers", name)
+
+
 def label(name: str) -> str:
     """What SUBSCRIBE says to the router of a channel: by it the statistics list channels."""
     return m.channel_label(NAME, "", name)
