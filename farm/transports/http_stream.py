@@ -11,6 +11,7 @@ from typing import Final
 
 from farm.transports import Headers, ResponseHead, Transport
 from farm.transports.request import Request, response_head
+from router.common.http_date import http_date
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -64,7 +65,7 @@ class HttpStream(Transport):
         return ResponseHead(self._begin(status, headers)) if self._late else None
 
     def _begin(self, status: int, headers: Headers) -> bytes:
-        head = response_head(status, (*self._head, *headers))
+        head = response_head(status, (("Date", http_date()), *self._head, *headers))
         return head + self._part(self._opening) if status == HTTPStatus.OK else head
 
     def text(self, payload: bytes) -> bytes:

@@ -13,6 +13,7 @@ from typing import Final
 from farm.transports import Headers, ResponseHead, Transport
 from farm.transports.request import Request, header_lines
 from router.common.close_codes import GOING_AWAY, NO_STATUS, NORMAL, POLICY, TRY_LATER
+from router.common.http_date import http_date
 from router.common.position import LogEvent
 
 _UNSAID: Final = {0: 304, NORMAL: 304, NO_STATUS: 304, GOING_AWAY: 304, POLICY: 403, TRY_LATER: 503}
@@ -74,7 +75,7 @@ class LongPoll(Transport):
         return part
 
     def respond(self, status: int, headers: Headers) -> ResponseHead:
-        return ResponseHead(f"HTTP/1.1 {status} \r\n".encode() + header_lines(headers))
+        return ResponseHead(f"HTTP/1.1 {status} \r\n".encode() + header_lines((("Date", http_date()), *headers)))
 
     def answer(self, parts: Sequence[bytes], code: int, reason: str) -> bytes:
         if parts and isinstance(parts[0], ResponseHead):

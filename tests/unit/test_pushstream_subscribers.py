@@ -216,11 +216,13 @@ def test_channels_and_subscribers_have_limits_that_the_router_knows(mode: str) -
         answer = refused(here, f"/{mode}/a")
         here.answer(full=m.PresenceJoin)
         assert answer() == (403, TOO_MANY_SUBSCRIBERS.text)
-        answer = refused(here, f"/{mode}/c")
+        refused(here, f"/{mode}/c")
         here.answer()
+        here.shard.said()
         for connection in here.shard.sockets.open_connections():
             here.shard.sockets.close(connection, 1000, "")
-        assert m.PresenceLeave in map(type, here.shard.said())
+        left = {one.channel for one in here.shard.said() if isinstance(one, m.PresenceLeave)}
+        assert left == {subscribers_address("b"), subscribers_address("c")}
 
 
 # ---------------------------------------------------------------------- polls

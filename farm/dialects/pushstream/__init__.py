@@ -148,8 +148,7 @@ class PushStreamDialect(Dialect):
         most = self.options.max_subscribers_per_channel
         if most:  # presence counts over all shards
             wanted += tuple(
-                Subscription(subscribers_address(channel.name), user=socket_id, most=most, hidden=True)
-                for channel in found.channels
+                Subscription(subscribers_address(channel.name), user=socket_id, most=most) for channel in found.channels
             )
         if polls:
             return PollSession(self, wanted, _waits=mode != POLL)
