@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from support.pushstream_shard import DATE, TIME
 
-from farm.dialects.pushstream.requests import arguments, asked, callback_of, mode_of
-from farm.transports.request import Request
+from farm.dialects.pushstream.requests import arguments, asked, callback_of, mode_of, redirected
+from farm.transports.request import Grant, Request
 from router.common.position import LAST_TAG, LIVE, AfterId, AfterTime, Last
 from router.dialects.pushstream.protocol import BAD_CALLBACK, NO_CHANNEL, PushStreamOptions, Refused
 
@@ -107,3 +107,44 @@ def test_what_is_no_function_is_no_callback(name: str) -> None:
     with pytest.raises(Refused) as refused:
         callback_of(request(f"/lp/a?callback={name}"))
     assert refused.value.answer is BAD_CALLBACK
+
+
+@pytest.mark.parametrize(
+    ("target", "granted", "names"),
+    [
+        ("/subscribe", ["1"], ["1"]),
+        ("/subscribe/x", ["1"], ["1"]),
+        ("/ev/a/b", ["b", "c"], ["b"]),
+        ("/ev/a.b2/b", ["a", "b"], ["a", "b"]),
+        ("/ev?channels=a/b", ["b"], ["b"]),
+    ],
+)
+def test_a_client_has_what_the_main_server_grants(target: str, granted: list[str], names: list[str]) -> None:
+    one = request(target)
+    one.grant = Grant(tuple(granted))
+    assert [channel.name for channel in asked(one, OPTIONS).channels] == names
+
+
+def test_a_grant_without_channels_is_for_what_was_asked_and_an_empty_one_for_none() -> None:
+    one = request("/ev/a.b2")
+    one.grant = Grant()
+    assert asked(one, OPTIONS).channels == [("a", 2)]
+    one = request("/ev")
+    one.grant = Grant(("a.b3",))
+    assert asked(one, OPTIONS).positions == [Last(3)]
+    one.grant = Grant(())
+    with pytest.raises(Refused):
+        asked(one, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        ("/ws?_=&tag=&time=&eventid=&channels=1", ["1"]),
+        ("/ws?channels=a.b3/b", ["a.b3", "b"]),
+        ("/sub/a/b?x=1", ["a", "b"]),
+        ("/sub", []),
+    ],
+)
+def test_a_target_as_nginx_is_told(target: str, names: list[str]) -> None:
+    assert redirected(target) == names

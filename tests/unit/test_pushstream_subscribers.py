@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import websocket
-from support.pushstream_shard import DATE, TIME, Answer, Site, logged, site
+from support.pushstream_shard import DATE, TIME, Answer, Site, logged, made, site
 
+from farm.dialects import Authorise
 from farm.transports.frames import CLOSE, PING
+from farm.transports.request import Grant, Refusal, Request
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
 from router.common.position import AfterTime, Last
@@ -265,6 +267,20 @@ def test_a_long_poll_waits_for_an_event() -> None:
         assert len(here.shard.sockets.subscriptions) == 0
 
 
+def test_an_answer_that_is_a_part_of_what_there_is_says_where_that_ends() -> None:
+    with site(**BARE) as here:
+        client = here.plain("/lp/a.b9/b")
+        calls = [message for message in here.shard.said() if isinstance(message, m.Call)]
+        slices = {"a": [7, 3, True, [[*logged(3)]], True], "b": [7, 9, True, [[*logged(9)]], False]}
+        names = {channel_address(name): name for name in slices}
+        for call in calls:
+            found = slices[names[call.request.channel]] if isinstance(call.request, m.ReadLog) else None
+            here.shard.sockets.received([m.Reply(call.number, m.OK, found)])
+        here.shard.sockets.speak()
+        answer = Answer(client)
+        assert (answer.body, answer.place) == (b"text 3", (DATE, "W/3"))
+
+
 def test_an_event_that_comes_while_a_long_poll_is_being_subscribed_is_its_answer() -> None:
     with site(**BARE) as here:
         client = here.plain("/lp/a", *SINCE)
@@ -386,6 +402,32 @@ def test_what_a_websocket_sends_is_published_if_it_may() -> None:
         for _ in range(20):
             here.look()
         assert close_of(client)[0] == 1009
+
+
+def test_the_main_server_is_asked_about_a_message_first() -> None:
+    dialect = made(websocket_allow_publish=True)
+    assert dialect.asks_of_messages
+    session: Any = dialect.opened(Request(b"GET", "/ws/a", "", {}, (1, 1), grant=Grant()))
+    list(session.begun(0.0))
+    (asked,) = session.received(b"hello", False, 0.0)
+    assert asked == Authorise("hello", "hello", ("a",))
+    for status, payload in ((m.OK, m.Verdict(403)), (m.OK, m.Verdict(503)), (m.FAILED, None)):
+        assert session.replied("hello", status, payload, 0.0) == ()
+    assert dialect.counters.commands_refused == 3
+    (call,) = session.replied("hello", m.OK, m.Verdict(200), 0.0)
+    assert json.loads(call.request.arguments) == [PUBLISH, ["a"], "hello"]
+    assert session.replied(call.context, m.OK, b"", 0.0) == ()
+    assert session.replied(call.context, m.OK, refusal_text(NOT_AUTHORIZED), 0.0) == ()
+    assert dialect.counters.commands_refused == 4
+
+
+def test_what_the_main_server_is_asked() -> None:
+    dialect = made()
+    assert dialect.wanted(Request(b"GET", "/ev/a.b2/b", "", {}, (1, 1))) == ["a", "b"]
+    assert dialect.wanted(Request(b"GET", "/subscribe", "", {}, (1, 1))) == ()
+    with pytest.raises(Refusal):
+        dialect.wanted(Request(b"GET", "/ws/ALL", "", {}, (1, 1)))
+    assert {"_", "tag", "time", "eventid"} < dialect.ignored_arguments
 
 
 def test_what_a_websocket_sends_is_ignored_otherwise() -> None:

@@ -39,6 +39,8 @@ from farm.dialects.pushstream.requests import (
     Asked,
     asked,
     mode_of,
+    named,
+    redirected,
 )
 from farm.dialects.pushstream.sessions import (
     LONGEST_S,
@@ -58,10 +60,15 @@ from router.common.position import LIVE, LogEvent
 from router.dialects.pushstream import SPEC
 from router.dialects.pushstream.protocol import (
     ADMIT,
+    CALLBACK_ARGUMENT,
+    EVENT_ID_ARGUMENT,
     EXPLAIN,
     MISSED_ID,
     NAME,
+    NO_CHANNEL,
     NOT_READ,
+    TAG_ARGUMENT,
+    TIME_ARGUMENT,
     TIMED_OUT_ID,
     TIMED_OUT_TEXT,
     PushStreamOptions,
@@ -81,6 +88,7 @@ class PushStreamDialect(Dialect):
     """What all sessions of a worker share."""
 
     methods = (b"GET", b"OPTIONS")
+    ignored_arguments = frozenset(("_", TAG_ARGUMENT, TIME_ARGUMENT, EVENT_ID_ARGUMENT, CALLBACK_ARGUMENT))
 
     def __init__(self, context: Context) -> None:
         self.options = options = context.settings.get(PushStreamOptions)
@@ -107,6 +115,21 @@ class PushStreamDialect(Dialect):
         except Refused as refused:
             raise self._refusal(request, refused) from None
 
+    def wanted(self, request: Request) -> Sequence[str]:
+        try:
+            return [channel.name for channel in named(request, self.options)]
+        except Refused as refused:
+            if refused.answer is NO_CHANNEL:  # the main server may name some
+                return ()
+            raise self._refusal(request, refused) from None
+
+    def redirected(self, target: str) -> Sequence[str]:
+        return redirected(target)
+
+    @property
+    def asks_of_messages(self) -> bool:
+        return self.options.websocket_allow_publish
+
     def opened(self, request: Request) -> Opened:
         if request.method == b"OPTIONS":
             return Response(200, headers=(("Allow", "GET, OPTIONS"), *self._transports.headers(request)))
@@ -119,14 +142,14 @@ class PushStreamDialect(Dialect):
             names = [channel.name for channel in found.channels]
             question = m.Invoke(NAME, _shared_address(names[0]), _encode([ADMIT, names]))
             return Admission(Call(question, (mode, found)))
-        return self._session(mode, found, request.socket_id)
+        return self._session(mode, found, request)
 
     def admitted(self, request: Request, context: Any, status: int, payload: Any) -> Opened:
         mode, found = context
         answer = NOT_READ if status != m.OK or payload is None else refusal_of(payload)
         if answer is not None:
             return self._refused(request, mode, Refused(answer))
-        return self._session(mode, found, request.socket_id)
+        return self._session(mode, found, request)
 
     def _refused(self, request: Request, mode: str, refused: Refused) -> Session:
         """A WebSocket is told behind the upgrade. Raises: Refusal for all others."""
@@ -135,7 +158,7 @@ class PushStreamDialect(Dialect):
         self.counters.commands_refused += 1
         return RefusedSession(refused.answer)
 
-    def _session(self, mode: str, found: Asked, socket_id: str) -> Session:
+    def _session(self, mode: str, found: Asked, request: Request) -> Session:
         polls = mode in POLLING_MODES
         wanted = tuple(
             Subscription(
@@ -148,14 +171,16 @@ class PushStreamDialect(Dialect):
         most = self.options.max_subscribers_per_channel
         if most:  # presence counts over all shards
             wanted += tuple(
-                Subscription(subscribers_address(channel.name), user=socket_id, most=most) for channel in found.channels
+                Subscription(subscribers_address(channel.name), user=request.socket_id, most=most)
+                for channel in found.channels
             )
         if polls:
             return PollSession(self, wanted, _waits=mode != POLL)
         if mode != WEBSOCKET_MODE:
             return StreamSession(self, wanted)
         if self.options.websocket_allow_publish:
-            return PublishingSession(self, wanted, _names=tuple(channel.name for channel in found.channels))
+            names = tuple(channel.name for channel in found.channels)
+            return PublishingSession(self, wanted, _names=names, _asks=request.grant is not None)
         return WebSocketSession(self, wanted)
 
     def _refusal(self, request: Request, refused: Refused) -> Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -12,6 +13,7 @@ from router.dialects.pushstream.channels import Wanted, subscriber_path
 from router.dialects.pushstream.positions import position
 from router.dialects.pushstream.protocol import (
     BAD_CALLBACK,
+    CALLBACK_ARGUMENT,
     CHANNELS_ARGUMENT,
     EVENT_ID_ARGUMENT,
     MODE,
@@ -77,17 +79,17 @@ def callback_of(request: Request) -> str:
 
     Raises: Refused if it cannot be the name of one.
     """
-    name = arguments(request.query).get("callback", "")
+    name = arguments(request.query).get(CALLBACK_ARGUMENT, "")
     if name and not _CALLBACK.fullmatch(name):
         raise Refused(BAD_CALLBACK)
     return name
 
 
 def asked(request: Request, options: PushStreamOptions) -> Asked:
-    """Raises: Refused."""
+    """Of the channels that the main server grants only those that it asks for, if there are any. Raises: Refused."""
     given = arguments(request.query)
-    _, _, path = request.path[1:].partition("/")
-    channels = subscriber_path(unquote(path) or given.get(CHANNELS_ARGUMENT, ""), options)
+    granted = None if request.grant is None else request.grant.channels
+    channels = named(request, options) if granted is None else _granted(request, options, granted)
     returned = _header(request, b"last-event-id")
     place = position(None, "", "", returned)
     if type(place) is AfterId and place.time != NO_TIME:
@@ -97,6 +99,30 @@ def asked(request: Request, options: PushStreamOptions) -> Asked:
     tag = given.get(TAG_ARGUMENT) or _header(request, b"if-none-match")
     event_id = given.get(EVENT_ID_ARGUMENT) or returned
     return Asked(channels, [position(wanted.backtrack, time, tag, event_id) for wanted in channels])
+
+
+def named(request: Request, options: PushStreamOptions) -> list[Wanted]:
+    """The channels that a request names. Raises: Refused."""
+    return subscriber_path(_channel_path(request.path, request.query), options)
+
+
+def redirected(target: str) -> list[str]:
+    """The channels in a target that nginx would be told by X-Accel-Redirect, as they stand there."""
+    path, _, query = target.partition("?")
+    return [name for name in _channel_path(path, query).split("/") if name]
+
+
+def _channel_path(path: str, query: str) -> str:
+    _, _, rest = path[1:].partition("/")
+    return unquote(rest).strip("/") or arguments(query).get(CHANNELS_ARGUMENT, "")
+
+
+def _granted(request: Request, options: PushStreamOptions, granted: Sequence[str]) -> list[Wanted]:
+    found = {wanted.name: wanted for wanted in subscriber_path("/".join(granted), options)}
+    if not _channel_path(request.path, request.query):
+        return list(found.values())
+    both = [wanted for wanted in named(request, options) if wanted.name in found]
+    return both or list(found.values())
 
 
 def _header(request: Request, name: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from farm.dialects import (
+    Authorise,
     Call,
     Close,
     Effect,
@@ -202,19 +203,28 @@ class PublishingSession(WebSocketSession, gc=False, eq=False):
     """A WebSocket whose texts are published to all of its channels."""
 
     _names: tuple[str, ...] = ()
+    _asks: bool = False  # the main server first
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:
         if binary:
             return ()
-        arguments = _encode([PUBLISH, self._names, message.decode()])
+        text = message.decode()
+        return (Authorise(text, text, self._names),) if self._asks else self._publish(text)
+
+    def replied(self, context: str | None, status: int, payload: m.Verdict | bytes | None, now: float) -> Effects:
+        if status == m.OK and isinstance(payload, m.Verdict):
+            if context is not None and payload.allowed:
+                return self._publish(context)
+        elif status == m.OK and isinstance(payload, bytes) and refusal_of(payload) is None:
+            return ()
+        self._dialect.counters.commands_refused += 1
+        return ()
+
+    def _publish(self, text: str) -> Effects:
+        arguments = _encode([PUBLISH, self._names, text])
         if len(arguments) > m.MAX_ARGUMENTS:
             return (Close(TOO_BIG, TOO_BIG.text),)
         return (Call(m.Invoke(NAME, self.channels[0], arguments), None),)
-
-    def replied(self, context: object, status: int, payload: bytes | None, now: float) -> Effects:
-        if status != m.OK or payload is None or refusal_of(payload) is not None:
-            self._dialect.counters.commands_refused += 1
-        return ()
 
 
 class PollSession(Subscriber, gc=False, eq=False):
@@ -225,8 +235,10 @@ class PollSession(Subscriber, gc=False, eq=False):
 
     def _accept(self, results: Sequence[Subscribed]) -> Effects:
         place = max(_known(wanted.position) for wanted, *_ in results)
-        for _, _, _, log in results:
-            if log is not None and log.events:
+        paged = any(log is not None and log.more for _, _, _, log in results)
+        for wanted, _, _, log in results:
+            # Where the answer is a part of what there is, the client goes on behind that part.
+            if log is not None and log.events and not (paged and wanted.position is NEWEST):
                 place = max(place, (log.events[-1].time, log.events[-1].tag))
         self._place = _shared(place)
         effects = tuple(self._caught_up(results))

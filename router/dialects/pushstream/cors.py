@@ -17,7 +17,11 @@ def cors_headers(origin: str, methods: str, options: PushStreamOptions) -> tuple
     if "*" in allowed:
         told: tuple[tuple[str, str], ...] = (("Access-Control-Allow-Origin", "*"),)
     elif origin in allowed:
-        told = (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
+        told = (
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Vary", "Origin"),
+        )
     else:
         return (("Vary", "Origin"),)
     return (

@@ -174,6 +174,7 @@ CHANNELS_ARGUMENT: Final = "channels"
 TIME_ARGUMENT: Final = "time"
 TAG_ARGUMENT: Final = "tag"
 EVENT_ID_ARGUMENT: Final = "eventid"
+CALLBACK_ARGUMENT: Final = "callback"
 
 # What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...]]` or
 # `["publish", [id, ...], text]`. The reply is `refusal_text` of what refuses it.
