@@ -40,6 +40,11 @@ async def _redirects_inside(request: Request) -> Response:
     return Response(headers={"X-Accel-Redirect": "/ws?_=&tag=&time=&eventid=&channels=a"})
 
 
+async def _reads(request: Request) -> Response:
+    """Allows everything but to publish."""
+    return HTMLResponse("only reads", 403) if request.headers["x-action"] == "publish" else Response()
+
+
 async def _for_a_second(request: Request) -> Response:
     return JSONResponse({"expires": 1})
 
@@ -89,6 +94,7 @@ DOES: Final[dict[str, Callable[[Request], Awaitable[Response]]]] = {
     "yes": _yes,
     "channels": _channels,
     "redirects-inside": _redirects_inside,
+    "reads": _reads,
     "for-a-second": _for_a_second,
     "twice": _twice,
     "late": _late,
