@@ -131,19 +131,41 @@ class Waiting:
 class ChannelLog:
     """How far the subscribers of a channel have had its log, while there are any that subscribed from a position."""
 
-    __slots__ = ("after", "again", "held", "position", "recovering")
+    __slots__ = ("_after", "_held", "again", "position", "recovering")
 
     def __init__(self) -> None:
         self.position: AfterOffset | None = None
         self.recovering = False  # what they missed while the link was away is not here yet
         self.again = False  # nor will it be all
-        self.held: list[HeldEvent] = []  # what came meanwhile
-        self.after: list[Joining] = []  # who wants to be subscribed when that is over
+        self._held: list[HeldEvent] | None = None  # what came meanwhile
+        self._after: list[Joining] | None = None  # who wants to be subscribed when that is over
 
     def reached(self, epoch: int, offset: int) -> None:
         """They have had this one and those before it."""
         if self.position is None or self.position.epoch != epoch or self.position.offset < offset:
             self.position = AfterOffset(epoch, offset)
+
+    def hold(self, event: HeldEvent) -> None:
+        """An event came while it recovers."""
+        if self._held is None:
+            self._held = []
+        self._held.append(event)
+
+    def take_held(self) -> list[HeldEvent]:
+        """Those events, which are not held any more."""
+        held, self._held = self._held, None
+        return held or []
+
+    def wait(self, joining: Joining) -> None:
+        """This one wants to be subscribed when it has recovered."""
+        if self._after is None:
+            self._after = []
+        self._after.append(joining)
+
+    def take_waiting(self) -> list[Joining]:
+        """Those, who do not wait any more."""
+        after, self._after = self._after, None
+        return after or []
 
 
 class LocalChannel:

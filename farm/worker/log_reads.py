@@ -151,7 +151,7 @@ class LogReads:
     def _recovered(self, channel: LocalChannel, found: LogSlice | None) -> Recovered | None:
         log = channel.log
         assert log is not None
-        held, log.held = log.held, []
+        held = log.take_held()
         freed = sum(event.size for event in held)
         epoch, missed, gap = ANY_EPOCH, list[LogEvent](), True
         if found is not None:

@@ -365,7 +365,7 @@ class Subscriptions:
             self._calls.pop(channel.call, None)
             if channel.log is not None:
                 self._release(channel.log)
-                self.ready.extend(channel.log.after)
+                self.ready.extend(channel.log.take_waiting())
             self._tell(m.Unsubscribe(channel.key))
 
     def _user_left(self, channel: LocalChannel, user: str) -> None:
@@ -399,7 +399,7 @@ class Subscriptions:
                 if self.held_bytes > self._most_held:
                     self._release(log)
                     log.again = True
-                log.held.append(event)
+                log.hold(event)
                 self.held_bytes += event.size
                 return False
             if event.offset:
@@ -423,8 +423,7 @@ class Subscriptions:
                 self.held_bytes += event.size
 
     def _release(self, log: ChannelLog) -> None:
-        self.held_bytes -= sum(event.size for event in log.held)
-        log.held = []
+        self.held_bytes -= sum(event.size for event in log.take_held())
 
     def overdue(self, channel: LocalChannel) -> Connection | None:
         """If more is held than may be: who has waited longest for this channel, and is to be closed."""
@@ -484,8 +483,7 @@ class Subscriptions:
         """What the subscribers have missed has been sent to them."""
         log = channel.log
         if log is not None and not log.recovering:
-            self.ready.extend(log.after)
-            log.after.clear()
+            self.ready.extend(log.take_waiting())
 
     def next_ready(self) -> Joining | None:
         """The next connection that is to be given to `complete`."""
@@ -493,7 +491,7 @@ class Subscriptions:
             joining = self.ready.popleft()
             for part in joining.parts:
                 if (log := part.channel.log) is not None and log.recovering:
-                    log.after.append(joining)
+                    log.wait(joining)
                     break
             else:
                 return joining
