@@ -94,6 +94,8 @@ class Subscription(NamedTuple):
     """Events do not reach it; it only belongs to the address, for TERMINATE. Not counted, either."""
     position: Position = LIVE
     """From where on it wants the channel's log."""
+    dialect: str = ""
+    """Where there is no label: the dialect whose `event_text` makes messages of the log's events."""
 
 
 class Subscribe(NamedTuple):

@@ -101,7 +101,7 @@ class Events:
 
     def _dialect_of(self, channel: LocalChannel) -> tuple[Dialect | None, str]:
         if not channel.label:
-            return None, ""
+            return self._dialects.get(channel.dialect), ""
         name, _, of_channel = m.label_parts(channel.label)
         return self._dialects.get(name), of_channel
 

@@ -171,11 +171,24 @@ class ChannelLog:
 class LocalChannel:
     """A channel with connections of this worker."""
 
-    __slots__ = ("call", "counted", "hidden", "key", "label", "log", "paging", "presence", "subscribers", "waiting")
+    __slots__ = (
+        "call",
+        "counted",
+        "dialect",
+        "hidden",
+        "key",
+        "label",
+        "log",
+        "paging",
+        "presence",
+        "subscribers",
+        "waiting",
+    )
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, dialect: str = "") -> None:
         self.key = key
         self.label = ""
+        self.dialect = dialect  # whose its events are, if it has no label
         # With the user id, for presence. Most channels have very few: a tuple takes a fifth of a table's memory.
         self.subscribers: tuple[Connection, ...] | dict[Connection, str | None] = ()
         self.hidden: dict[Connection, None] | None = None

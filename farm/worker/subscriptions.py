@@ -121,7 +121,7 @@ class Subscriptions:
         connection = joining.connection
         channel = self._channels.get(wanted.key)
         if channel is None:
-            channel = self._channels[wanted.key] = LocalChannel(wanted.key)
+            channel = self._channels[wanted.key] = LocalChannel(wanted.key, wanted.dialect)
         elif channel.has(connection):
             self._show(channel, connection, wanted)
             joining.parts.append(Part(joining, channel, wanted))

@@ -58,9 +58,7 @@ def test_its_token_comes_first_and_then_what_it_has_missed() -> None:
     assert (wanted.token, len(wanted.taker)) == ("secret", 16)
     assert not device.session.channels
     device.replied()
-    assert device.wants() == Subscription(
-        ADDRESS, m.channel_label("gopush2", "", KEY), position=AfterOffset(OWN_OFFSETS, 7)
-    )
+    assert device.wants() == Subscription(ADDRESS, position=AfterOffset(OWN_OFFSETS, 7), dialect="gopush2")
     assert device.session.channels == (ADDRESS,)
     assert device.sent == []
     device.subscribed(events=[event(8, "missed"), event(11, 'with "quotes"')])

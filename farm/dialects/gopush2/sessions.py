@@ -97,7 +97,6 @@ class _Channel(NamedTuple):
     """A key's channel."""
 
     address: bytes
-    label: str
     alone: tuple[bytes]
     """The channels of who is in this one only."""
 
@@ -106,7 +105,7 @@ class _Channel(NamedTuple):
 def _channel(key: str) -> _Channel:
     """The same objects for all subscribers of this key."""
     address = channel_address(key)
-    return _Channel(address, m.channel_label(NAME, "", key), (address,))
+    return _Channel(address, (address,))
 
 
 @lru_cache(_SHARED)
@@ -162,7 +161,7 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
         self.channels = (*self.channels, channel.address) if self.channels else channel.alone
         # Behind the token: what comes from here on is for who may have it. A message below 1 there is not.
         position = AfterOffset(OWN_OFFSETS, max(self._wanted.mid, 0))
-        return (Subscribe((Subscription(channel.address, channel.label, position=position),)),)
+        return (Subscribe((Subscription(channel.address, position=position, dialect=NAME),)),)
 
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
         ((subscription, status, _, log),) = results
