@@ -71,7 +71,8 @@ class PushApp:
         answers = self.ask(method, path, body, **more)
         for one in self.listeners:
             one.worker.tell_counts()
-        for _ in range(3):
+        await self.rig.settle()
+        while self.turns.waiting:
             self.turns.run()
             await self.rig.settle()
         (answer,) = answers

@@ -17,6 +17,7 @@ from router.core.procedures import Reply as ProcedureReply
 from router.dialects.app_server import Context
 from router.dialects.pushstream.channels import check_id, is_wildcard, publisher_path
 from router.dialects.pushstream.formats import ChannelInfo
+from router.dialects.pushstream.listings import Listings
 from router.dialects.pushstream.protocol import (
     ADMIT,
     CANNOT_CREATE,
@@ -67,7 +68,7 @@ def routes(context: Context) -> Iterable[Route]:
             (b"DELETE", publishers.delete),
         ),
     )
-    stats = Methods(options, ((b"GET", context.shared(statistics).statistics),))
+    stats = Methods(options, ((b"GET", Listings(context).get),))
 
     def serve_publisher(request: Request, reply: Reply) -> None:
         pub(request, reply, key.refusal)

@@ -101,8 +101,8 @@ def _json_one(info: ChannelInfo) -> str:
     return _json_channel(info) + _END
 
 
-def _json_group(head: Head, infos: Iterable[ChannelInfo]) -> str:
-    return _json_object(_rows(head), _json_list("infos", map(_json_channel, infos))) + _END
+def _json_group(head: Head, items: Iterable[str]) -> str:
+    return _json_object(_rows(head), _json_list("infos", items)) + _END
 
 
 def _json_summary(head: Head, summary: Summary) -> str:
@@ -125,9 +125,9 @@ def _plain_one(info: ChannelInfo) -> str:
     return _plain_channel(info) + _END
 
 
-def _plain_group(head: Head, infos: Iterable[ChannelInfo]) -> str:
+def _plain_group(head: Head, items: Iterable[str]) -> str:
     start = ", ".join(f"{name}: {value}" for name, value in _rows(head))
-    return f"{start}, infos: {_END}" + f",{_END}".join(map(_plain_channel, infos)) + _END
+    return f"{start}, infos: {_END}" + f",{_END}".join(items) + _END
 
 
 def _plain_summary(head: Head, summary: Summary) -> str:
@@ -151,21 +151,26 @@ def _yaml_text(text: str) -> str:
 _YAML_WORDS: Final = frozenset(("y", "n", "yes", "no", "true", "false", "on", "off", "null"))
 
 
-def _yaml_items(items: Iterable[Rows], indent: str) -> str:
-    return "".join(f"{indent}-{_END}{_lines(_yaml(rows), indent + ' ')}{_END}" for rows in items)
+def _yaml_item(rows: Rows, indent: str) -> str:
+    return f"{indent}-{_END}{_lines(_yaml(rows), indent + ' ')}{_END}"
+
+
+def _yaml_channel(info: ChannelInfo) -> str:
+    return _yaml_item(_rows(info), " ")
 
 
 def _yaml_one(info: ChannelInfo) -> str:
     return _lines(_yaml(_rows(info)), "  ") + _END
 
 
-def _yaml_group(head: Head, infos: Iterable[ChannelInfo]) -> str:
-    return _lines(_yaml(_rows(head))) + f"{_END}infos: {_END}" + _yaml_items(map(_rows, infos), " ") + _END
+def _yaml_group(head: Head, items: Iterable[str]) -> str:
+    return _lines(_yaml(_rows(head))) + f"{_END}infos: {_END}" + "".join(items) + _END
 
 
 def _yaml_summary(head: Head, summary: Summary) -> str:
     start = _lines(_yaml(_summary_rows(head, summary)), "  ")
-    return f"{start}{_END}  by_worker:{_END}" + _yaml_items(map(_rows, summary.by_worker), "   ") + _END
+    workers = "".join(_yaml_item(_rows(worker), "   ") for worker in summary.by_worker)
+    return f"{start}{_END}  by_worker:{_END}{workers}{_END}"
 
 
 # ---------------------------------------------------------------------- XML
@@ -186,8 +191,8 @@ def _xml_one(info: ChannelInfo) -> str:
     return _XML + _xml_channel(info)
 
 
-def _xml_group(head: Head, infos: Iterable[ChannelInfo]) -> str:
-    channels = "".join(map(_xml_channel, infos))
+def _xml_group(head: Head, items: Iterable[str]) -> str:
+    channels = "".join(items)
     return f"{_XML}<root>{_END}{_elements(_rows(head))}  <infos>{_END}{channels}  </infos>{_END}</root>{_END}"
 
 
@@ -204,14 +209,16 @@ class Format(NamedTuple):
     """How statistics are written."""
 
     one: Callable[[ChannelInfo], str]
-    group: Callable[[Head, Iterable[ChannelInfo]], str]
+    item: Callable[[ChannelInfo], str]
+    """A channel among several, for `group`."""
+    group: Callable[[Head, Iterable[str]], str]
     summary: Callable[[Head, Summary], str]
 
 
-JSON: Final = Format(_json_one, _json_group, _json_summary)
-_PLAIN: Final = Format(_plain_one, _plain_group, _plain_summary)
-_YAML: Final = Format(_yaml_one, _yaml_group, _yaml_summary)
-_XML_FORMAT: Final = Format(_xml_one, _xml_group, _xml_summary)
+JSON: Final = Format(_json_one, _json_channel, _json_group, _json_summary)
+_PLAIN: Final = Format(_plain_one, _plain_channel, _plain_group, _plain_summary)
+_YAML: Final = Format(_yaml_one, _yaml_channel, _yaml_group, _yaml_summary)
+_XML_FORMAT: Final = Format(_xml_one, _xml_channel, _xml_group, _xml_summary)
 _BY_SUBTYPE: Final = {
     "plain": ("text/plain", _PLAIN),
     "json": ("application/json", JSON),
