@@ -81,7 +81,7 @@ def test_what_has_gone_leaves_nothing(
         worker.check(state)
 
 
-@pytest.mark.parametrize(("path", "most"), [("/ws/a", 56), ("/ev/a", 56), ("/sub/a", 56), ("/lp/a", 72)])
+@pytest.mark.parametrize(("path", "most"), [("/ws/a", 56), ("/ev/a", 56), ("/sub/a", 56), ("/lp/a", 64)])
 def test_an_idle_subscriber_is_one_small_object_that_the_collector_does_not_see(path: str, most: int) -> None:
     dialect = made()
 

@@ -45,6 +45,7 @@ from farm.dialects.pushstream.requests import (
 from farm.dialects.pushstream.sessions import (
     LONGEST_S,
     NEWEST,
+    ImmediatePollSession,
     PollSession,
     PublishingSession,
     RefusedSession,
@@ -175,7 +176,7 @@ class PushStreamDialect(Dialect):
                 for channel in found.channels
             )
         if polls:
-            return PollSession(self, wanted, _waits=mode != POLL)
+            return ImmediatePollSession(self, wanted) if mode == POLL else PollSession(self, wanted)
         if mode != WEBSOCKET_MODE:
             return StreamSession(self, wanted)
         if self.options.websocket_allow_publish:

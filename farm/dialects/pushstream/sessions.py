@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
@@ -230,7 +230,7 @@ class PublishingSession(WebSocketSession, gc=False, eq=False):
 class PollSession(Subscriber, gc=False, eq=False):
     """A request that is answered once: with what came since the client's position, or when something comes."""
 
-    _waits: bool = False  # until something comes
+    waits: ClassVar[bool] = True  # until something comes; no field, which would cost each of them 16 bytes
     _place: tuple[int, int] = _START  # the client has had what came up to it
 
     def _accept(self, results: Sequence[Subscribed]) -> Effects:
@@ -244,7 +244,7 @@ class PollSession(Subscriber, gc=False, eq=False):
         effects = tuple(self._caught_up(results))
         if effects:
             return (Respond(200, self._headers()), *effects)
-        if not self._waits:
+        if not self.waits:
             return self._nothing_came(b"")
         self._left = self._dialect.poll_ttl
         return (Tick(min(self._left, LONGEST_S)),) if self._left else ()
@@ -271,6 +271,12 @@ class PollSession(Subscriber, gc=False, eq=False):
         time, tag = self._place
         # Without a tag all of that second is known.
         return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
+
+
+class ImmediatePollSession(PollSession, gc=False, eq=False):
+    """One that is answered in any case, perhaps with nothing."""
+
+    waits: ClassVar[bool] = False
 
 
 def _known(position: Position) -> Place:
