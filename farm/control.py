@@ -87,7 +87,7 @@ class Supervisor:
         """Raises: ControlError if no farm holds the file, or its process cannot be seen from here."""
         pid = running_pid(path)
         if pid is None:
-            raise ControlError(f"no farm runs on {path.parent} (nobody holds {path.name} there)")
+            raise ControlError(f"no farm runs on {path.parent} (no process holds {path.name} there)")
         try:
             self._fd = os.pidfd_open(pid)
         except OSError as exc:
@@ -126,36 +126,36 @@ class Supervisor:
         Returns: what the supervisor reports of it: `outcome` (DONE or another), `why`, `needs_restart`.
         Raises: ControlError if one is under way, or the supervisor does not react, ends or takes too long.
         """
-        before = self._told_of_reload()
+        before = self._reload_state()
         if before.get("outcome") == RUNNING:
             raise ControlError(f"supervisor {self.pid} is reloading already; farm status shows how far it is")
         self.send(signal.SIGHUP)
         began = time.monotonic()
         while True:
             ended = self.wait(_POLL_S, lambda: None, _POLL_S)
-            told = self._told_of_reload()
-            new = told.get("number") != before.get("number")
-            if new and told["outcome"] != RUNNING:
-                return told
+            state = self._reload_state()
+            new = state.get("number") != before.get("number")
+            if new and state["outcome"] != RUNNING:
+                return state
             if ended:
                 raise ControlError(f"supervisor {self.pid} has ended meanwhile: see its log")
             waited = time.monotonic() - began
             if timeout is not None and waited >= timeout:
                 raise ControlError(f"supervisor {self.pid} is not done after {timeout:g} s; it goes on")
             if new:
-                progress(str(told.get("step", "")))
+                progress(str(state.get("step", "")))
             elif waited >= _REACTS_S:
                 raise ControlError(
                     f"supervisor {self.pid} does not react; it hangs, is just starting, or cannot write {RELOAD_FILE}"
                 )
 
-    def _told_of_reload(self) -> dict[str, Any]:
+    def _reload_state(self) -> dict[str, Any]:
         """The reload file of this supervisor; empty if it has written none yet."""
         try:
-            told = json.loads(self._reload_file.read_bytes())
+            state = json.loads(self._reload_file.read_bytes())
         except (OSError, ValueError):
             return {}
-        return told if isinstance(told, dict) and told.get("supervisor") == self.pid else {}
+        return state if isinstance(state, dict) and state.get("supervisor") == self.pid else {}
 
     def wait(self, timeout: float | None, progress: Callable[[], None], interval: float = 0.5) -> bool:
         """Wait until the supervisor has ended, at most `timeout` seconds, calling `progress` meanwhile.
@@ -181,7 +181,7 @@ def status_url(settings: Settings) -> str:
     """
     listen = settings.get(Listen)
     if listen.admin_port == 0:
-        raise ControlError("listen.admin_port is 0 (a free port), so the settings do not tell where: give --url")
+        raise ControlError("listen.admin_port is 0 (a free port), so the settings do not have it: give --url")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.admin_host, listen.admin_host)
     return f"http://{f'[{host}]' if ':' in host else host}:{listen.admin_port}/status"
 

@@ -45,8 +45,8 @@ def print_status(status: Mapping[str, Any]) -> None:
         rows.insert(0, ("router", router))
     _print_pairs(console, "farm", status)
     if isinstance(last := status.get("last_reload"), dict):
-        reload_told = {name: last[name] for name in ("outcome", "why", "when") if last.get(name)}
-        _print_pairs(console, "last reload", reload_told)
+        reload = {name: last[name] for name in ("outcome", "why", "when") if last.get(name)}
+        _print_pairs(console, "last reload", reload)
     if not workers:
         console.print("no workers")
     names = [name for name in _COLUMNS if any(name in row for _, row in rows)]
@@ -59,8 +59,8 @@ def print_status(status: Mapping[str, Any]) -> None:
             table.add_row(escape(title), *(escape(_cell(name, row.get(name))) for name in names))
         console.print(table)
     if isinstance(router, dict):
-        told = ((name, value) for name, value in router.items() if name not in _COLUMNS)
-        counted = {name: value for name, value in told if value is False or value not in (0, None)}
+        numbers = ((name, value) for name, value in router.items() if name not in _COLUMNS)
+        counted = {name: value for name, value in numbers if value is False or value not in (0, None)}
         _print_pairs(console, "router", counted)
 
 

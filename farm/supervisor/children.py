@@ -137,15 +137,15 @@ class ForkServer:
         server = cls(settings, nursery, timeout)
         try:
             try:
-                told, _ = await server._answer(patience)
+                answer, _ = await server._answer(patience)
             except ForkServerFailed as error:
                 with trio.move_on_after(_END_S):
                     await server.process.ended.wait()
                     raise ForkServerFailed(f"{error}, with exit status {server.process.status}") from None
                 raise
-            if "ready" not in told:
-                raise ForkServerFailed(str(told.get("failed", told)))
-            hello = told["ready"]
+            if "ready" not in answer:
+                raise ForkServerFailed(str(answer.get("failed", answer)))
+            hello = answer["ready"]
             lowest, highest = hello["link"]
             if lowest > PROTOCOL or highest < LOWEST_PROTOCOL:
                 raise ForkServerFailed(_OTHER_LINK.format(lowest, highest, LOWEST_PROTOCOL, PROTOCOL))
@@ -172,12 +172,12 @@ class ForkServer:
         with theirs:
             fds = [theirs.fileno(), *(listener.fileno() for listener in listeners)]
             try:
-                told, descriptors = await self._ask({"spawn": kind, "number": shard}, fds)
-                if "refused" in told:
-                    raise SpawnRefused(told["refused"])
+                answer, descriptors = await self._ask({"spawn": kind, "number": shard}, fds)
+                if "refused" in answer:
+                    raise SpawnRefused(answer["refused"])
                 if not descriptors:  # the kernel has closed it; what was forked sees its line end
                     raise SpawnRefused("the supervisor is out of descriptors")
-                child = Child(told["spawned"], descriptors[0], ours)
+                child = Child(answer["spawned"], descriptors[0], ours)
             except BaseException:
                 ours.close()
                 raise
@@ -221,8 +221,8 @@ class ForkServer:
                     descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
             if not data:
                 raise ForkServerFailed("has died")
-            told: dict[str, Any] = msgspec.json.decode(data)
-            return told, list(descriptors)
+            answer: dict[str, Any] = msgspec.json.decode(data)
+            return answer, list(descriptors)
         raise ForkServerFailed(f"has not answered within {patience:g} s")
 
     def close(self) -> None:

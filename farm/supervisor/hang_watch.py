@@ -35,11 +35,11 @@ class HangWatch:
         self._reads = Reads()
         self._waits = Waits()
 
-    def look(self, told: Mapping[str, Any] | None, settings: Settings) -> None:
-        """Look once, and kill. told: the status that the router sent; None if it does not answer."""
+    def look(self, answer: Mapping[str, Any] | None, settings: Settings) -> None:
+        """Look once, and kill. answer: the status that the router has sent; None if it sends none."""
         options = settings.get(FarmOptions)
         interval = options.hang_timeout * self._share
-        signs, progress = self._signs(told, interval + 2 * settings.get(LinkOptions).heartbeat)
+        signs, progress = self._signs(answer, interval + 2 * settings.get(LinkOptions).heartbeat)
         for numbers in (self._turns, self._reads, self._waits):
             numbers.forget_all_but(set(signs))
         waited = {pid: self._waits.since(pid) for pid, sign in signs.items() if sign is False or not progress[pid]}
@@ -59,13 +59,13 @@ class HangWatch:
             slot.child.signal(signal.SIGKILL)  # one that is stopped does not react to a SIGTERM
 
     def _signs(
-        self, told: Mapping[str, Any] | None, recent: float
+        self, answer: Mapping[str, Any] | None, recent: float
     ) -> tuple[dict[int, bool | None], dict[int, bool | None]]:
         """For each pid whether there was a sign of life, and of progress towards serving; None: that cannot be seen.
 
         recent: so many seconds ago the router may have last received something of a worker that lives.
         """
-        heard = {row["pid"]: row["heard_s"] for row in told["workers"]} if told is not None else {}
+        silence = {row["pid"]: row["heard_s"] for row in answer["workers"]} if answer is not None else {}
         signs: dict[int, bool | None] = {}
         progress: dict[int, bool | None] = {}
         for slot in self._slots:
@@ -75,10 +75,10 @@ class HangWatch:
             if slot.turn.locked():  # it is being replaced, which has an end of its own
                 signs[pid] = progress[pid] = None
                 continue
-            by_router = told["pid"] if told is not None else None
-            spoken = by_router == pid if slot is self._router else heard.get(pid, recent) < recent
+            by_router = answer["pid"] if answer is not None else None
+            alive = by_router == pid if slot is self._router else silence.get(pid, recent) < recent
             progress[pid] = True
-            if spoken:
+            if alive:
                 slot.served = pid
                 signs[pid] = True
             elif slot.served != pid:
@@ -86,8 +86,8 @@ class HangWatch:
                 if slot is self._router:
                     progress[pid] = self._reads.taken(pid)
                 else:
-                    progress[pid] = None if told is None else False
-            elif slot is not self._router and told is None:
+                    progress[pid] = None if answer is None else False
+            elif slot is not self._router and answer is None:
                 signs[pid] = None
             else:
                 signs[pid] = False

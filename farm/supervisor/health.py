@@ -21,15 +21,15 @@ async def status(farm: RunningFarm) -> dict[str, Any]:
 
 async def unready(farm: RunningFarm) -> list[str]:
     """Why the farm as a whole should get no new clients; empty: it is ready."""
-    told = await farm.link.ask()
-    found = _status(farm, told)
+    answer = await farm.link.ask()
+    found = _status(farm, answer)
     if found["status"] == "draining":
         return [LEAVING]
     if found["status"] == "starting":
         return ["the farm is starting: " + ", ".join(found["down"])]
-    if told is None or not farm.router.alive:
+    if answer is None or not farm.router.alive:
         return [NO_ROUTER]
-    reasons = list(told.get("unready", ()))
+    reasons = list(answer.get("unready", ()))
     serving = [row for row in found["workers"] if row["state"] == "up"]
     if not serving:
         reasons.append("no worker serves")
@@ -38,9 +38,9 @@ async def unready(farm: RunningFarm) -> list[str]:
     return reasons
 
 
-def _status(farm: RunningFarm, told: dict[str, Any] | None) -> dict[str, Any]:
-    joined = {worker["pid"]: worker for worker in told["workers"]} if told is not None else {}
-    down = [] if told is not None and farm.router.alive else ["router"]
+def _status(farm: RunningFarm, answer: dict[str, Any] | None) -> dict[str, Any]:
+    joined = {worker["pid"]: worker for worker in answer["workers"]} if answer is not None else {}
+    down = [] if answer is not None and farm.router.alive else ["router"]
     rows = []
     for slot in farm.workers:
         pid = slot.child.pid if slot.child is not None else None
@@ -58,8 +58,8 @@ def _status(farm: RunningFarm, told: dict[str, Any] | None) -> dict[str, Any]:
     listen = farm.settings.get(Listen)
     pid = farm.router.child.pid if farm.router.child is not None else None
     router: dict[str, Any] = {"pid": pid if farm.router.alive else None, "state": _state(farm, farm.router, False)}
-    if told is not None:
-        router = {**told["router"], "pid": told["pid"], "memory": told["memory"], "state": "up"}
+    if answer is not None:
+        router = {**answer["router"], "pid": answer["pid"], "memory": answer["memory"], "state": "up"}
     fork_server = farm.fork_server
     return {
         "status": state,

@@ -63,4 +63,4 @@ class ReloadFile:
             draft.write_text(json.dumps(self.last))
             draft.replace(self._path)
         except OSError as error:
-            logs.limited("reload.not_told", why=str(error), file=str(self._path))
+            logs.limited("reload.not_recorded", why=str(error), file=str(self._path))

@@ -42,7 +42,7 @@ class _ForkServerLost(_Failed):
 
 
 class _Stopping(Exception):
-    """The farm was told to stop meanwhile."""
+    """The farm was stopped meanwhile."""
 
 
 class Reload:
@@ -79,7 +79,7 @@ class Reload:
         except _Failed as error:
             await self._give_up(str(error))
         except _Stopping:
-            farm.reloads.ended(CUT_SHORT, "the farm is told to stop")
+            farm.reloads.ended(CUT_SHORT, "the farm is about to stop")
         finally:
             for fork_server in (loser, self._new):
                 if fork_server is not None:
@@ -139,7 +139,7 @@ class Reload:
         self._look_for_deaths()
 
     async def _watch(self, child: Child | None) -> None:
-        """Wait for `farm.reload_watch`, or until this process ends or the farm is told to stop."""
+        """Wait for `farm.reload_watch`, or until this process ends or the farm is about to stop."""
         farm = self._farm
         with trio.move_on_after(farm.settings.get(FarmOptions).reload_watch):
             async with trio.open_nursery() as nursery:
@@ -226,7 +226,7 @@ class Reload:
             try:
                 await self._restore(slot)
             except (_Failed, _Stopping) as error:
-                logs.error("reload.not_rolled_back", process=slot.name, why=str(error) or "the farm is told to stop")
+                logs.error("reload.not_rolled_back", process=slot.name, why=str(error) or "the farm is about to stop")
                 why = f"{why}; and {slot.name} is not what it was: {error}"
         farm.reloads.ended(ROLLED_BACK, why)
 

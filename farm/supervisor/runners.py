@@ -29,7 +29,7 @@ def served(mapping: dict[str, Any]) -> Served:
             router.process.check(settings)
             farm.worker.main.check(settings)
         except lifecycle.MENDABLE as error:
-            lifecycle.tell_supervisor(descriptors[0], str(error))
+            lifecycle.report_failure(descriptors[0], str(error))
             return 1
         return 0
 
@@ -41,16 +41,16 @@ def served(mapping: dict[str, Any]) -> Served:
         return farm.worker.main.run(settings, number, listeners, descriptors[0])
 
     runners = {"check": check, "router": run_router, "worker": run_worker}
-    told = {kind: _telling(runner) for kind, runner in runners.items()}
-    return Served(told, "farm", {"version": __version__, "link": [LOWEST_PROTOCOL, PROTOCOL]})
+    reporting = {kind: _reporting(runner) for kind, runner in runners.items()}
+    return Served(reporting, "farm", {"version": __version__, "link": [LOWEST_PROTOCOL, PROTOCOL]})
 
 
-def _telling(runner: Runner) -> Runner:
+def _reporting(runner: Runner) -> Runner:
     def run(number: int, descriptors: list[int]) -> int:
         try:
             return runner(number, descriptors)
         except BaseException as error:
-            lifecycle.tell_supervisor(descriptors[0], in_one_line(error))
+            lifecycle.report_failure(descriptors[0], in_one_line(error))
             raise
 
     return run

@@ -271,9 +271,9 @@ class Supervisor:
             await self._look_for_hangs()
 
     async def _look_for_hangs(self) -> None:
-        told = await self.link.ask()
+        answer = await self.link.ask()
         if not self.stopping.is_set():
-            self._hangs.look(told, self.settings)
+            self._hangs.look(answer, self.settings)
 
     # ------------------------------------------------------------------ signals
 
@@ -367,8 +367,8 @@ class Supervisor:
         """Wait until this worker has joined the router. Returns: False if it has ended, or takes too long."""
         with trio.move_on_after(self.settings.get(FarmOptions).start_timeout):
             while not child.ended.is_set():
-                told = await self.link.ask()
-                if told is not None and any(worker["pid"] == child.pid for worker in told["workers"]):
+                answer = await self.link.ask()
+                if answer is not None and any(worker["pid"] == child.pid for worker in answer["workers"]):
                     return True
                 await trio.sleep(POLL_S)
         return False

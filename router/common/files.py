@@ -119,7 +119,7 @@ def _check_folder(folder: Path) -> None:
     for parent in Path(os.path.realpath(folder)).parents:
         found = os.stat(parent)
         if found.st_mode & stat.S_ISVTX == 0 and (_others_may_write(found) or not _is_ours(found)):
-            hint = "whoever owns it or may write in it can put another folder in the place of data.dir"
+            hint = "its owner, or a user that may write in it, can put another folder in the place of data.dir"
             logs.warning("data.parent_of_others", folder=str(parent), hint=hint)
             return
 

@@ -88,10 +88,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 def _failed(name: str, line: int | None, why: str) -> None:
     logs.error(f"{name}.failed", why=why)
     if line is not None:
-        tell_supervisor(line, why)
+        report_failure(line, why)
 
 
-def tell_supervisor(line: int, why: str) -> None:
+def report_failure(line: int, why: str) -> None:
     """Report why this process is about to fail."""
     with contextlib.suppress(OSError):
         os.write(line, why.encode(errors="replace"))
@@ -131,12 +131,12 @@ async def _watch_supervisor(line: int, stop: trio.Event, process: Process) -> No
     while True:
         await trio.lowlevel.wait_readable(line)
         try:
-            told = os.read(line, _LINE_BYTES)
+            data = os.read(line, _LINE_BYTES)
         except OSError:
-            told = b""
-        if not told:
+            data = b""
+        if not data:
             logs.warning("parent.gone")
             stop.set()
             return
-        if NOTICE in told:
+        if NOTICE in data:
             process.notice()

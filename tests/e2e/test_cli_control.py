@@ -231,7 +231,7 @@ def test_reload_does_not_wait_for_longer_than_it_may(farm: Farm) -> None:
 
 @pytest.mark.parametrize("command", ["drain", "reload"])
 def test_no_farm_runs(farm: Farm, command: str) -> None:
-    said = f"farm {command}: no farm runs on farm-data (nobody holds farm.pid there)"
+    said = f"farm {command}: no farm runs on farm-data (no process holds farm.pid there)"
     assert farm.fails(1, command) == [said]
     (farm.cwd / "farm-data").mkdir()
     assert farm.fails(1, command) == [said]

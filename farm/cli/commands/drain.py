@@ -13,7 +13,7 @@ from farm.config import Resolved
 
 
 @click.command("drain", short_help="Let the devices go and stop the farm.")
-@click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: for ever.")
+@click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: no limit.")
 @with_settings("--admin-port", "--data")
 def command(timeout: float | None, resolved: Resolved) -> int:
     """Let the devices of a running farm go, spread over drain.seconds, and stop it. Waits until it has gone.

@@ -13,7 +13,7 @@ from farm.config import Resolved
 
 
 @click.command("reload", short_help="Replace the workers and the router one by one.")
-@click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: for ever.")
+@click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: no limit.")
 @with_settings("--data")
 def command(timeout: float | None, resolved: Resolved) -> int:
     """Replace the workers of a running farm one by one, then its router (SIGHUP). Waits until that is done.

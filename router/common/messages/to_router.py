@@ -86,7 +86,7 @@ class ReadLog(Request, tag=52):
 
 
 class Record(Request, tag=26):
-    """Put a record, or remove it (None). ttl: s, 0: for ever. Replied to when it is durable."""
+    """Put a record, or remove it (None). ttl: s, 0: no end. Replied to when it is durable."""
 
     space: Space
     key: Key
