@@ -104,6 +104,7 @@ def _allowed(headers: dict[bytes, bytes], content_type: str, body: bytes) -> m.V
         return m.Verdict(200, redirect=redirect)
     try:
         answer = _decode(body)
+        data = bytes(answer.data).decode()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unusable(f"its JSON is not as it should be: {error}") from None
     channels, user, expires = answer.channels, answer.user, answer.expires
@@ -114,7 +115,6 @@ def _allowed(headers: dict[bytes, bytes], content_type: str, body: bytes) -> m.V
         raise Unusable(f"user has more than {m.MAX_USER_ID} characters")
     if expires is not None and not 0 < expires <= _MAX_EXPIRES:
         raise Unusable("expires is no number of seconds above 0")
-    data = bytes(answer.data).decode()
     return m.Verdict(
         200,
         channels,

@@ -153,6 +153,8 @@ def test_no_secret_is_in_the_log(farm: Farm) -> None:
     with Raw(farm.device_port) as raw:
         raw.send(b"GET /mirror?token=s3cr3t-token HTTP/1.1\r\nCookie: session=s3cr3t-cookie\r\nbroken\r\n\r\n")
         raw.rest()
+    for path in ("/update/s3cr3t-token", "/apps/3/events?auth_key=s3cr3t-token", "/pub?admin_key=s3cr3t-token"):
+        assert curl("--header", "Cookie: session=s3cr3t-cookie", "--data", "x", farm.url(path)).status >= 400
     log = farm.log_file.read_text()
     assert "auth.undecided" in log
     assert not [secret for secret in SECRETS if secret in log]
