@@ -16,12 +16,12 @@ from router.common.close_codes import GOING_AWAY
 from router.common.position import AfterTime, Last
 from router.dialects.pushstream.protocol import (
     ADMIT,
-    CANNOT_CREATE,
     DELETED,
     NAME,
     NOT_AUTHORIZED,
     NOT_READ,
     PUBLISH,
+    TOO_MANY_CHANNELS,
     TOO_MANY_SUBSCRIBERS,
     channel_address,
     refusal_text,
@@ -209,7 +209,7 @@ def test_channels_and_subscribers_have_limits_that_the_router_knows(mode: str) -
     with site(max_subscribers_per_channel=7) as here:
         answer = refused(here, f"/{mode}/a")
         here.answer(full=m.Subscribe)
-        assert answer() == (403, CANNOT_CREATE.text)
+        assert answer() == (403, TOO_MANY_CHANNELS.text)
         answer = refused(here, f"/{mode}/b")
         calls = [call.request for call in here.shard.said() if isinstance(call, m.Call)]
         (joins,) = [call for call in calls if isinstance(call, m.PresenceJoin)]

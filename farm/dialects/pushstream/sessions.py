@@ -34,13 +34,13 @@ from router.common.answers import Answer
 from router.common.close_codes import NORMAL, TOO_BIG, TRY_LATER
 from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Last, Live, LogEvent, Position
 from router.dialects.pushstream.protocol import (
-    CANNOT_CREATE,
     DELETED,
     EXPLAIN,
     NAME,
     NOT_READ,
     PUBLISH,
     REFUSED,
+    TOO_MANY_CHANNELS,
     TOO_MANY_SUBSCRIBERS,
     Refused,
     refusal_of,
@@ -99,7 +99,7 @@ def refused(results: Sequence[Subscribed]) -> Answer | None:
     """Why a client cannot have what it asked for, if it cannot."""
     for wanted, status, _, log in results:
         if status == m.FULL:
-            return CANNOT_CREATE if wanted.user is None else TOO_MANY_SUBSCRIBERS
+            return TOO_MANY_CHANNELS if wanted.user is None else TOO_MANY_SUBSCRIBERS
         if status != m.OK or (log is None and type(wanted.position) is not Live):
             return NOT_READ
     return None
