@@ -87,7 +87,7 @@ def test_positions(target: str, headers: dict[str, str], positions: list[Any]) -
 
 
 def test_a_browser_that_comes_again_by_itself_is_not_sent_the_backtrack_again() -> None:
-    place = AfterId(f"{TIME}:5", TIME, 5)
+    place = AfterTime(TIME, 5)
     found = asked(request("/ev/a.b10/b", last_event_id=f"{TIME}:5"), OPTIONS)
     assert found.positions == [place, place]
 

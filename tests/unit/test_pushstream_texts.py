@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from farm.transports.event_stream import place
 from router.common.position import LAST_TAG, LIVE, NO_TIME, AfterId, AfterTime, Last, LogEvent
 from router.dialects.pushstream.channels import Wanted, is_wildcard, publisher_path, subscriber_path
-from router.dialects.pushstream.positions import etag, event_source_id, http_time, position, tag_of, unix_time
+from router.dialects.pushstream.positions import http_time, position, tag_of, unix_time
 from router.dialects.pushstream.protocol import (
     BAD_ID,
     DEFAULT_TEMPLATE,
@@ -181,7 +182,7 @@ def test_the_id_of_a_message_is_its_offset_or_its_own() -> None:
 def test_times_and_tags_are_read_as_they_are_written() -> None:
     assert http_time(TIME) == DATE
     assert unix_time(DATE) == TIME
-    assert tag_of(etag(12)) == tag_of("12") == tag_of('W/"12"') == 12
+    assert tag_of("W/12") == tag_of("12") == tag_of('W/"12"') == 12
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,9 @@ def test_what_is_no_tag(text: str) -> None:
         ((None, DATE, "W/4", ""), AfterTime(TIME, 4)),
         ((None, "", "4", ""), LIVE),
         ((None, "", "", "e"), AfterId("e", NO_TIME, LAST_TAG)),
-        ((None, DATE, "4", "e"), AfterId("e", TIME, 4)),
-        ((None, "", "", f"{TIME}:4"), AfterId(f"{TIME}:4", TIME, 4)),
+        ((None, DATE, "", "e"), AfterId("e", TIME, LAST_TAG)),
+        ((None, DATE, "4", "e"), AfterTime(TIME, 4)),
+        ((None, "", "", f"{TIME}:4"), AfterTime(TIME, 4)),
         ((None, "", "", "x" * 1025), LIVE),
         ((None, "", "", "a\0b"), LIVE),
     ],
@@ -216,6 +218,6 @@ def test_where_a_subscriber_stands(told: tuple[int | None, str, str, str], found
     assert position(*told) == found
 
 
-def test_the_id_in_an_event_stream_is_a_position_where_the_publisher_gave_none() -> None:
-    assert event_source_id("own", TIME, 4) == "own"
-    assert position(None, "", "", event_source_id("", TIME, 4)) == AfterId(f"{TIME}:4", TIME, 4)
+def test_the_id_in_an_event_stream_is_a_position() -> None:
+    event = LogEvent(1, TIME, 4, TIME + 60, "own", {}, "text")
+    assert position(None, "", "", place(event)) == AfterTime(TIME, 4)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from farm.transports.request import Request
-from router.common.position import NO_TIME, AfterId, Position
+from router.common.position import AfterTime, Position
 from router.dialects.pushstream.channels import Wanted, subscriber_path
 from router.dialects.pushstream.positions import position
 from router.dialects.pushstream.protocol import (
@@ -92,7 +92,7 @@ def asked(request: Request, options: PushStreamOptions) -> Asked:
     channels = named(request, options) if granted is None else _granted(request, options, granted)
     returned = _header(request, b"last-event-id")
     place = position(None, "", "", returned)
-    if type(place) is AfterId and place.time != NO_TIME:
+    if type(place) is AfterTime:
         # A browser comes again by itself, with the same path: a backtrack in that has been sent already.
         return Asked(channels, [place] * len(channels))
     time = given.get(TIME_ARGUMENT) or _header(request, b"if-modified-since")

@@ -34,20 +34,10 @@ def unix_time(text: str) -> int | None:
     return found if 0 <= found <= _MAX_TIME else None
 
 
-def etag(tag: int) -> str:
-    """A tag as the header Etag has it."""
-    return f"W/{tag}"
-
-
 def tag_of(text: str) -> int | None:
     """The tag that an Etag or an argument says; None if it is none."""
     text = text.strip().removeprefix("W/").strip('"')
     return int(text) if _NUMBER.fullmatch(text) else None
-
-
-def event_source_id(event_id: str, time: int, tag: int) -> str:
-    """What stands behind `id:` in an event stream: the publisher's, or the position."""
-    return event_id or f"{time}:{tag}"
 
 
 def position(backtrack: int | None, time: str, tag: str, event_id: str) -> Position:
@@ -59,11 +49,12 @@ def position(backtrack: int | None, time: str, tag: str, event_id: str) -> Posit
         return Last(backtrack) if backtrack else LIVE
     at = unix_time(time) if time else None
     number = tag_of(tag) if tag else None
-    after = NO_TIME if at is None else at
-    behind = LAST_TAG if number is None else number
-    if not event_id or len(event_id) > MAX_EVENT_ID or "\0" in event_id:
-        return LIVE if at is None else AfterTime(after, behind)
     pair = _PAIR.fullmatch(event_id)
-    if pair is not None and at is None:  # an id of ours, if no message has it as its own
-        after, behind = min(int(pair[1]), _MAX_TIME), int(pair[2])
-    return AfterId(event_id, after, behind)
+    if at is None and pair is not None:  # an id of ours
+        at, number = min(int(pair[1]), _MAX_TIME), int(pair[2])
+    if at is not None and number is not None:
+        return AfterTime(at, number)  # it is exact, also where a publisher has given an id twice
+    known = LAST_TAG if number is None else number
+    if event_id and len(event_id) <= MAX_EVENT_ID and "\0" not in event_id:
+        return AfterId(event_id, NO_TIME if at is None else at, known)
+    return LIVE if at is None else AfterTime(at, known)

@@ -10,11 +10,11 @@ from support.common import Rig
 import router.dialects.pushstream.channels
 import router.dialects.pushstream.positions
 import router.dialects.pushstream.templates
+from farm.transports.event_stream import place
 from fuzz.engine import Target
-from router.common.position import Last, position
+from router.common.position import AfterTime, Last, LogEvent, position
 from router.common.token import Tokens
 from router.dialects.pushstream.channels import publisher_path, subscriber_path
-from router.dialects.pushstream.positions import event_source_id
 from router.dialects.pushstream.positions import position as subscriber_position
 from router.dialects.pushstream.protocol import DEFAULT_TEMPLATE, PushStreamOptions, Refused
 from router.dialects.pushstream.templates import Message, Template
@@ -43,8 +43,8 @@ def texts(data: bytes) -> None:
     shown = json.loads(_TEMPLATE.fill(message))
     assert (shown["channel"], shown["text"], shown["eventid"]) == (path, text, event_id)
     assert Template(template).fill(message).decode() is not None
-    own = event_source_id("", 784_111_777, len(data))
-    assert subscriber_position(None, "", "", own)[1:3] == (784_111_777, len(data))
+    own = place(LogEvent(1, 784_111_777, len(data), 784_111_778, event_id, {}, text))
+    assert subscriber_position(None, "", "", own) == AfterTime(784_111_777, len(data))
 
 
 SETTINGS: Final = (
