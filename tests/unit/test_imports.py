@@ -83,6 +83,11 @@ def test_packages_form_no_circle() -> None:
     assert not graph
 
 
+def test_what_dialects_are_made_of_is_imported_from_one_place() -> None:
+    found = {who for who, whom in edges("farm") if is_in(whom, "farm.interface") and not is_in(who, "farm.interface")}
+    assert found == {"farm.dialects"}
+
+
 @pytest.mark.parametrize("name", [side.spec.name for side in sides()])
 def test_a_device_side_loads_nothing_of_the_routers(name: str) -> None:
     code = f"import farm.dialects.{name}, sys; print(*(m for m in sys.modules if m.startswith({ROUTER_SIDE!r})))"
