@@ -85,7 +85,12 @@ def test_no_row_of_a_dialect_is_left_unused() -> None:
         own = [path for side in ("router", "farm") for path in (ROOT / side / "dialects").rglob("*.py")]
         own = [path for path in own if spec.name in path.relative_to(ROOT).as_posix()]
         trees = [ast.parse(path.read_text(encoding="utf-8")) for path in own]
-        names = Counter(one.id for tree in trees for one in ast.walk(tree) if isinstance(one, ast.Name))
+        names = Counter(
+            one.id if isinstance(one, ast.Name) else one.attr
+            for tree in trees
+            for one in ast.walk(tree)
+            if isinstance(one, ast.Name | ast.Attribute)
+        )
         (protocol,) = [path for path in own if path.name == "protocol.py"] or [None]
         if protocol is None:
             assert not spec.answers
