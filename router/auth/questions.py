@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from router.common import logs
 from router.common import messages as m
 from router.common.auth_settings import AuthOptions
 from router.common.metrics import RouterCounters
@@ -90,6 +91,7 @@ class Questions:
         if self._requests >= self._options.max_waiting or (
             question is None and self._bytes + size > self._options.max_waiting_bytes
         ):
+            logs.limited("auth.full", waiting=self._requests, hint="auth.max_waiting, auth.max_waiting_bytes")
             self._answer(reply, FULL)
             return
         self._requests += 1

@@ -65,7 +65,11 @@ class AuthOptions(Section):
         check=_header,
     )
     timeout: float = option(
-        5.0, "from a request until the main server's whole answer; beyond, the client gets 504", unit="s", ge=0.1
+        5.0,
+        "from a request until the main server's whole answer; beyond, the client gets 504, and so it does after "
+        "worker.admission_timeout",
+        unit="s",
+        ge=0.1,
     )
     max_questions: int = option(
         100, "questions that the main server has at once, a connection each; others wait", unit="questions", ge=1

@@ -9,6 +9,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "admin.accept_failed": "The admin port could not accept a connection; it tries again.",
     "admin.connection_failed": "A connection of the admin port ended because of an internal error.",
     "admin.full": "The admin port has as many connections as it takes; a new one was closed.",
+    "auth.full": "As many requests as may wait for the application's main server: others are refused with 503.",
     "auth.undecided": "The application's main server could not be asked, or its answer cannot be used: `why`.",
     "broadcasts.not_understood": "What the store holds of the broadcasts cannot be read.",
     "clock.stepped": "The machine's clock was set forward; nothing is deleted as expired for a while.",

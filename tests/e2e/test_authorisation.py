@@ -98,6 +98,25 @@ def test_an_answer_is_remembered_for_those_that_ask_the_same(farm: Farm, main_se
     assert len(main_server.seen(cookie="does=fails.again")) == 2
 
 
+def test_connections_to_the_main_server_are_used_again(farm: Farm, main_server: MainServer) -> None:
+    for number in range(4):
+        Mirror(farm, cookie=f"does=yes.connection-{number}").socket.close()
+    seen = [one["port"] for number in range(4) for one in main_server.seen(cookie=f"does=yes.connection-{number}")]
+    assert len(seen) == 4
+    assert len(set(seen)) == 1
+
+
+def test_a_main_server_that_was_started_again_is_asked_at_once(tmp_path: Path) -> None:
+    with running_main_server() as main_server:
+        settings = {"auth.url": main_server.url()}
+        with running_farm(tmp_path / "data", settings, environment=mirror.environment(tmp_path)) as farm:
+            assert refused(farm).status == 403
+            main_server.stop()
+            main_server.start()
+            with Mirror(farm, cookie="does=yes") as device:
+                device.check()
+
+
 def test_a_cookie_of_one_answer_is_not_shown_for_another_client(farm: Farm, main_server: MainServer) -> None:
     with Mirror(farm, cookie="does=sets-a-cookie") as device:
         device.check()

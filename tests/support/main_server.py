@@ -108,7 +108,9 @@ DOES: Final[dict[str, Callable[[Request], Awaitable[Response]]]] = {
 
 
 async def _auth(request: Request) -> Response:
-    _seen.append({"method": request.method, **request.headers, "body": (await request.body()).decode()})
+    assert request.client is not None
+    told = {"method": request.method, "body": (await request.body()).decode(), "port": str(request.client.port)}
+    _seen.append({**request.headers, **told})
     does = request.cookies.get("does", "").partition(".")[0]
     return await DOES[does](request) if does in DOES else HTMLResponse(REFUSAL, 403)
 
@@ -175,7 +177,7 @@ class MainServer:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def seen(self, **like: str) -> list[dict[str, Any]]:
-        """What it was asked, of that what has these headers; `method` and `body` are among them."""
+        """What it was asked, of that what has these headers; `method`, `body` and `port` are among them."""
         with urllib.request.urlopen(self.url("/seen"), timeout=PATIENCE_S) as answer:
             found = json.load(answer)
         return [one for one in found if all(one.get(name.replace("_", "-")) == text for name, text in like.items())]
