@@ -283,6 +283,8 @@ def test_the_test_page_is_there_if_debug_is_on() -> None:
     page = Device(debug=True).dialect.opened(request("", "/client"))
     assert isinstance(page, Response)
     assert page.content_type.startswith("text/html")
+    assert not made().transport(request("", "/client")).for_pages
+    assert made().transport(request()).for_pages
     with pytest.raises(Refusal) as refused:
         Device().dialect.opened(request("", "/client"))
     assert refused.value.status == 404

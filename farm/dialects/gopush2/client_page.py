@@ -7,6 +7,7 @@ import base64
 from hashlib import sha256
 from typing import Final
 
+from farm.transports import Transport
 from farm.transports.request import Response
 
 _SCRIPT: Final = """
@@ -44,6 +45,16 @@ _PAGE: Final = f"""<!DOCTYPE html>
 </html>
 """
 
+
+class ClientPageTransport(Transport):
+    """Of a request for it. Whoever has a link to it may see it, whatever `worker.origins` says."""
+
+    __slots__ = ()
+
+    for_pages = False
+
+
+CLIENT_PAGE_TRANSPORT: Final = ClientPageTransport()
 CLIENT_PAGE: Final = Response(
     200,
     _PAGE.encode(),

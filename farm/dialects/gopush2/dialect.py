@@ -8,10 +8,10 @@ from math import ceil
 from typing import Final
 
 from farm.dialects import Context, Dialect, Opened
-from farm.dialects.gopush2.client_page import CLIENT_PAGE
+from farm.dialects.gopush2.client_page import CLIENT_PAGE, CLIENT_PAGE_TRANSPORT
 from farm.dialects.gopush2.sessions import BadParameter, JoiningSession, RefusedSession, wanted
 from farm.dialects.gopush2.tcp import GOPUSH_TCP, NO_HTTP
-from farm.transports import HTTP, Transport
+from farm.transports import Transport
 from farm.transports.request import Refusal, Request
 from farm.transports.websocket import WEBSOCKET
 from router.common.position import LogEvent
@@ -41,7 +41,7 @@ class Gopush2Dialect(Dialect):
     def transport(self, request: Request) -> Transport:
         if request.version == NO_HTTP:
             return GOPUSH_TCP
-        return HTTP if request.path == CLIENT_PATH else WEBSOCKET
+        return CLIENT_PAGE_TRANSPORT if request.path == CLIENT_PATH else WEBSOCKET
 
     def wanted(self, request: Request) -> Sequence[str]:
         if request.path == CLIENT_PATH:
