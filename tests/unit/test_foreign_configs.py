@@ -30,7 +30,7 @@ def speak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None
     monkeypatch.chdir(tmp_path)  # where there is no farm.toml
 
     def speak(*specs: DialectSpec) -> None:
-        for module in ("farm.dialects", "farm.settings"):
+        for module in ("farm.dialects", "farm.sections"):
             monkeypatch.setattr(f"{module}.specs", lambda: list(specs))
 
     return speak
