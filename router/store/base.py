@@ -77,10 +77,10 @@ class Append(NamedTuple):
     """One event for a channel's log.
 
     Without `exact` its offset is the next one, and at least `offset`. With it its offset is `offset`, wherever that is
-    among the others, and where the log holds one of this offset already, the event is refused.
+    among the others; where the log holds one of this offset already, or the event alone is too large, it is refused.
 
-    Beyond `most` events or `most_bytes` of them, those with the lowest offsets go, and so does this one if it is among
-    them. The store's own limits hold too, and alone where these are 0.
+    Beyond `most` events or `most_bytes` of them, those with the lowest offsets go; one that was given its own offset
+    stays, though it is the lowest. The store's own limits hold too, and alone where these are 0.
     """
 
     channel: bytes

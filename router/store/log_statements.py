@@ -40,12 +40,12 @@ COMMIT;
 
 # What is not the usual course of an append goes to a table whose trigger does it: `ended`, a log that has come to its
 # end or has events that have; `overfull`, one that has too many: first a few are looked at, and only if these were not
-# enough all of them.
+# enough all of them, but for the one that is `kept`.
 LOG_BATCH: Final = """
 CREATE TEMP TABLE appended (place INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, position INTEGER NOT NULL);
 CREATE TEMP TABLE ended (id INTEGER PRIMARY KEY, channel TEXT NOT NULL, now INTEGER NOT NULL, whole INTEGER NOT NULL);
 CREATE TEMP TABLE overfull (few INTEGER PRIMARY KEY, channel TEXT NOT NULL, most INTEGER NOT NULL,
-    most_bytes INTEGER NOT NULL);
+    most_bytes INTEGER NOT NULL, kept INTEGER NOT NULL);
 CREATE TEMP TABLE dropped (position INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, bytes INTEGER NOT NULL);
 
 CREATE TEMP TRIGGER log_ended AFTER INSERT ON ended WHEN NEW.whole BEGIN
@@ -73,7 +73,7 @@ CREATE TEMP TRIGGER log_overfull AFTER INSERT ON overfull WHEN EXISTS (SELECT 1 
             SELECT position, sequence, bytes, row_number() OVER lowest - 1 AS events,
                 sum(bytes) OVER lowest - bytes AS bytes_before
             FROM (SELECT position, sequence, bytes FROM main.event WHERE channel = NEW.channel
-                ORDER BY position LIMIT NEW.few)
+                AND position <> NEW.kept ORDER BY position LIMIT NEW.few)
             WINDOW lowest AS (ORDER BY position ROWS UNBOUNDED PRECEDING))
         WHERE events < (SELECT h.number - NEW.most FROM main.head AS h WHERE h.channel = NEW.channel)
             OR bytes_before < (SELECT h.bytes - NEW.most_bytes FROM main.head AS h WHERE h.channel = NEW.channel);
@@ -96,8 +96,8 @@ END;
 CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON log_batch WHEN NEW.kind = 3 BEGIN
     INSERT OR REPLACE INTO ended SELECT 1, NEW.channel, NEW.now, until BETWEEN 1 AND NEW.now FROM main.head
         WHERE channel = NEW.channel AND (next_expiry <= NEW.now OR until BETWEEN 1 AND NEW.now);
-    SELECT RAISE(IGNORE) WHERE NEW.exact
-        AND EXISTS (SELECT 1 FROM main.event WHERE channel = NEW.channel AND position = NEW.position);
+    SELECT RAISE(IGNORE) WHERE NEW.exact AND (NEW.bytes > NEW.most_bytes
+        OR EXISTS (SELECT 1 FROM main.event WHERE channel = NEW.channel AND position = NEW.position));
     INSERT INTO head (channel, epoch, last, expires, number, bytes, next_expiry)
         SELECT NEW.channel, epoch, max(1, NEW.position), NEW.expires, 1, NEW.bytes, NEW.expires
         FROM main.meta WHERE true
@@ -109,7 +109,8 @@ CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON log_batch WHEN NEW.kind 
         WHERE channel = NEW.channel;
     INSERT INTO event SELECT NEW.channel, position, NEW.expires, NEW.sequence, NEW.bytes, NEW.id, NEW.headers, NEW.body
         FROM temp.appended WHERE place = NEW.place;
-    INSERT OR REPLACE INTO overfull SELECT f.column1, NEW.channel, NEW.most, NEW.most_bytes
+    INSERT OR REPLACE INTO overfull SELECT f.column1, NEW.channel, NEW.most, NEW.most_bytes,
+            NEW.exact * NEW.position
         FROM main.head AS h CROSS JOIN (VALUES ({few_dropped}), ({never})) AS f
         WHERE h.channel = NEW.channel AND (h.bytes > NEW.most_bytes
             OR h.number > CASE f.column1 WHEN {never} THEN NEW.most + {few_dropped} ELSE NEW.most END);

@@ -168,15 +168,19 @@ class MemoryStore:
         if ends or (log is None and isinstance(write, ExpireLog) and write.expires == 0):
             return None
         if log is None:
-            log = self._logs[channel] = MemoryLog(self._epoch)
+            log = MemoryLog(self._epoch)
         if isinstance(write, ExpireLog):
+            self._logs[channel] = log
             log.until = write.expires
             return None
         before = log.used
         most, most_bytes = limits(write, self._options)
         offset = log.append(write, most, most_bytes, now)
         self.used += log.used - before
-        return None if offset is None else AfterOffset(log.epoch, offset)
+        if offset is None:
+            return None
+        self._logs[channel] = log
+        return AfterOffset(log.epoch, offset)
 
     def _forget_log(self, channel: bytes, log: MemoryLog, now: int) -> None:
         """A channel that begins anew counts from 1: under another epoch."""

@@ -53,7 +53,7 @@ class MemoryLog:
         """Returns: its offset, None if it is refused."""
         self.purge(now)
         offset = event.offset if event.exact else max(self.last + 1, event.offset)
-        if offset in self.events:
+        if offset in self.events or (event.exact and event_bytes(event) > most_bytes):
             return None
         self.events[offset] = event
         if offset < self.last:
@@ -63,7 +63,9 @@ class MemoryLog:
         self.next_expiry = min(self.next_expiry, event.expires)
         self.bytes += event_bytes(event)
         while len(self.events) > most or self.bytes > most_bytes:
-            self.drop(next(iter(self.events)))
+            lowest = iter(self.events)
+            first = next(lowest)
+            self.drop(next(lowest) if event.exact and first == offset else first)
         return offset
 
     def purge(self, now: int) -> None:

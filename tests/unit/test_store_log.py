@@ -231,16 +231,30 @@ async def test_a_dialect_may_give_the_offsets_in_any_order(store: Store) -> None
     assert await after(store, ALL) == ("egj", True)
     assert await after(store, AfterOffset(ANY_EPOCH, 5)) == ("gj", True)
     assert await after(store, AfterOffset(ANY_EPOCH, 6)) == ("gj", True)
-    # The lowest goes first, though it came last.
+    # The lowest of the others goes.
     assert await give(12, "l") == [12]
     assert await give(1, "a") == [1]
-    assert await after(store, AfterOffset(ANY_EPOCH, 1)) == ("egjl", True)
-    assert await after(store, ALL) == ("egjl", False)
+    assert await after(store, AfterOffset(ANY_EPOCH, 5)) == ("gjl", True)
+    assert await after(store, ALL) == ("agjl", False)
     assert await give(11, "k") == [11]
     assert await after(store, AfterOffset(ANY_EPOCH, 5)) == ("gjkl", True)
     assert await after(store, AfterOffset(ANY_EPOCH, 4)) == ("gjkl", False)
     # What comes without is the highest.
     assert await write(store, event(A, "m")) == [13]
+
+
+@in_store(StoreOptions())
+async def test_an_event_with_an_offset_of_its_own_stays_though_it_is_the_lowest(store: Store) -> None:
+    for offset in range(10, 50):
+        await write(store, event(A, "x", offset=offset, exact=True, most=40, most_bytes=40))
+    assert await write(store, event(A, "y" * 20, offset=5, exact=True, most=40, most_bytes=40)) == [5]
+    assert await after(store, ALL) == ("y" * 20 + "x" * 20, False)
+    assert await write(store, event(A, "z", offset=4, exact=True, most=2)) == [4]
+    assert await after(store, ALL) == ("zx", False)
+    assert await write(store, event(A, "w" * 41, offset=3, exact=True, most_bytes=40)) == [None]
+    assert await after(store, ALL) == ("zx", False)
+    assert await write(store, event(A, "w" * 40, offset=3, exact=True, most_bytes=40)) == [3]
+    assert await after(store, ALL) == ("w" * 40, False)
 
 
 @in_store()
