@@ -11,6 +11,7 @@ from router.common.options import Settings
 from router.common.settings import StoreOptions
 from router.common.store_kinds import Shape
 from router.dialects import DialectSpec
+from router.dialects.pushstream.nats.options import NatsOptions, stream_problems
 from router.dialects.pushstream.protocol import NAME, TABLES, PushStreamOptions, Refused
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _ONE_PORT_READS: Final = (b"/pub", b"/channels-stats")
 
 
 def _check(settings: Settings) -> None:
-    """That the store may keep what this dialect accepts, and that the events channel can be one."""
+    """That the store may keep what this dialect accepts, that the events channel can be one, and the queue used."""
     from router.dialects.pushstream.channels import check_id
 
     options, store = settings.get(PushStreamOptions), settings.get(StoreOptions)
@@ -41,6 +42,7 @@ def _check(settings: Settings) -> None:
         check_id(options.events_channel_id, options)
     except Refused as refused:
         problems.append(f"pushstream.events_channel_id: {refused.answer.text}")
+    problems += stream_problems(settings.get(NatsOptions))
     if problems:
         raise MendableError(*problems)
 
@@ -56,15 +58,16 @@ def _routes(context: Context) -> Iterable[Route]:
 
 
 def _services(context: Context) -> Iterable[Service]:
+    from router.dialects.pushstream.nats.service import Queue
     from router.dialects.pushstream.service import Housekeeping
 
-    return (Housekeeping(context),)
+    return (Housekeeping(context), Queue(context))
 
 
 SPEC: Final = DialectSpec(
     name=NAME,
     on=False,
-    sections=(PushStreamOptions,),
+    sections=(PushStreamOptions, NatsOptions),
     check=_check,
     router_metrics=(
         Metric("pushstream_channels", "gauge", "Channels of push stream: published to, stored, or subscribed to."),
@@ -74,8 +77,28 @@ SPEC: Final = DialectSpec(
             "Events that the events channel was not told: the store was full, or more than 1000 clients came or went "
             "at once.",
         ),
+        Metric("pushstream_queue_connected", "gauge", "1 while the router is connected to the queue (nats.url)."),
+        Metric("pushstream_notifications", "counter", "Messages of the queue that were published to their channels."),
+        Metric(
+            "pushstream_notifications_invalid",
+            "counter",
+            "Messages of the queue that were thrown away: no notification, or for a channel that there cannot be.",
+        ),
+        Metric(
+            "pushstream_notifications_dropped",
+            "counter",
+            "Messages of the queue beyond nats.max_waiting or nats.max_waiting_bytes; of a stream they come again.",
+        ),
     ),
-    log_events={"pushstream.names_unread": "The names of channels could not be read at the start; it is tried again."},
+    log_events={
+        "pushstream.names_unread": "The names of channels could not be read at the start; it is tried again.",
+        "pushstream.notification_dropped": "More messages of the queue came than may wait; a stream sends them again.",
+        "pushstream.notification_failed": "A message of the queue raised an error of ours; the trace follows.",
+        "pushstream.notification_invalid": "A message of the queue was no notification, and was thrown away.",
+        "pushstream.queue_connected": "The router is connected to the queue, and takes its messages.",
+        "pushstream.queue_failed": "The queue, its stream or its consumer cannot be used; it is tried again.",
+        "pushstream.queue_lost": "The connection to the queue was lost; it is made again.",
+    },
     answers=TABLES,
     needs=frozenset((Shape.TABLE, Shape.LOG)),
     routes=_routes,
