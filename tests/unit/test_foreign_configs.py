@@ -32,6 +32,7 @@ def speak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None
     def speak(*specs: DialectSpec) -> None:
         for module in ("farm.dialects", "farm.sections"):
             monkeypatch.setattr(f"{module}.specs", lambda: list(specs))
+        monkeypatch.setattr("farm.dialects.sides", list)
 
     return speak
 
