@@ -79,6 +79,8 @@ class Grants:
         only pages of some may connect. send: sends the router a message. number: gives one for a call that nobody has
         had."""
         self._names = names
+        self.asks = bool(names)
+        """Whether it is asked about anybody."""
         self._options = options
         self._headers = tuple(name.encode() for name in options.headers)
         self._origins = origins
