@@ -25,9 +25,9 @@ def request(query: str = QUERY, path: str = "/sub") -> Request:
 
 def event(mid: int, message: str = "") -> LogEvent:
     """A message in the log."""
-    return LogEvent(
-        mid, 1_700_000_000, mid, 2_000_000_000, "", {}, message_body((message or f"message {mid}").encode())
-    )
+    body = message_body((message or f"message {mid}").encode(), 1 << 20)
+    assert body is not None
+    return LogEvent(mid, 1_700_000_000, mid, 2_000_000_000, "", {}, body)
 
 
 def made(clock: Clock | None = None, **options: Any) -> Gopush2Dialect:

@@ -119,10 +119,10 @@ class _AppSide:
             reply(_PARAM_ERROR)
             return
         key = given.get("key", "")
-        body = message_body(request.body)
+        body = message_body(request.body, self._options.max_message_bytes)
         if not key or len(key.encode()) > self._options.max_key_bytes:
             self._no_subscriber(reply)
-        elif len(body.encode()) > self._options.max_message_bytes:
+        elif body is None:
             self._counters.pushes_too_long += 1
             self._failed(reply)
         elif self._messages.full:
@@ -130,12 +130,13 @@ class _AppSide:
             self._failed(reply)
         else:
             channel, seconds = channel_address(key), self._seconds(given.get("expire", ""))
+            message = body
 
             def known(status: int, record: bytes | None) -> None:
                 if status != m.OK:
                     self._failed(reply)
                 elif self._left(channel, record):
-                    self._append(channel, mid, seconds, body, reply)
+                    self._append(channel, mid, seconds, message, reply)
                 else:
                     self._no_subscriber(reply)
 

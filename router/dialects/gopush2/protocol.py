@@ -120,9 +120,15 @@ def deadline_of(value: bytes) -> int:
 _encode = msgspec.json.Encoder().encode
 
 
-def message_body(data: bytes) -> str:
-    """A message as its log keeps it: a JSON text. What is not UTF-8 is replaced, as gopush2 does."""
-    return _encode(data.decode("utf-8", "replace")).decode()
+def message_body(data: bytes, most: int) -> str | None:
+    """A message as its log keeps it: a JSON text; None if it has more than `most` bytes.
+
+    As with gopush2, what is not UTF-8 is replaced.
+    """
+    if len(data) + len('""') > most:  # nothing is shorter as JSON
+        return None
+    text = _encode(data.decode("utf-8", "replace"))
+    return text.decode() if len(text) <= most else None
 
 
 def message_text(mid: int, body: str, msg_id: bool = False) -> bytes:
