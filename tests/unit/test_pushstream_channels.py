@@ -225,6 +225,20 @@ def test_the_events_channel_is_told_what_happens(stored: bool) -> None:
 
 
 @in_rig()
+async def test_clients_that_were_there_before_a_restart_are_not_told_of(rig: Rig) -> None:
+    app = PushApp(rig, store_messages=False, events_channel_id="events")
+    events = app.subscribe("events")
+    worker = rig.worker(1)
+    worker.say(m.AnnounceChannels([m.HeldChannel(channel_address("a"), label("a"), 2, [])]))
+    worker.say(m.Counted(channel_address("a"), 3))
+    assert events.texts() == []
+    worker.say(m.Counted(channel_address("a"), 4))
+    assert events.texts() == [told("client_subscribed", "a")]
+    worker.say(m.Unsubscribe(channel_address("a")))
+    assert events.texts() == [told("client_unsubscribed", "a")] * 4
+
+
+@in_rig()
 async def test_the_events_channel_stays(rig: Rig) -> None:
     app = PushApp(rig, message_ttl=TTL, events_channel_id="events")
     assert await app.info("events") == (0, 0, 0)

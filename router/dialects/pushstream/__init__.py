@@ -98,6 +98,7 @@ SPEC: Final = DialectSpec(
         "pushstream.queue_connected": "The router is connected to the queue, and takes its messages.",
         "pushstream.queue_failed": "The queue, its stream or its consumer cannot be used; it is tried again.",
         "pushstream.queue_lost": "The connection to the queue was lost; it is made again.",
+        "pushstream.tick_failed": "Periodic work on channels raised an error; the trace follows.",
     },
     answers=TABLES,
     needs=frozenset((Shape.TABLE, Shape.LOG)),

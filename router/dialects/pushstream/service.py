@@ -33,7 +33,10 @@ class Housekeeping:
                 await trio.sleep(_TICK_S)
         while True:
             await trio.sleep(_TICK_S)
-            self._state.look()
+            try:
+                self._state.look()
+            except Exception as error:  # the router goes on without
+                logs.limited("pushstream.tick_failed", at="error", per=type(error).__name__, exc=error)
 
     def close(self) -> None:
         """See `Service.close`."""

@@ -169,6 +169,8 @@ class State:
         """See `router.core.channel.Observer`."""
         name = m.label_parts(label)[2]
         self._deleted.discard(name)
+        if self._events:
+            self._subscribers[name] = 0
         known = self.registry.get(name)
         if known is None:
             self._tell("channel_created", name)
@@ -178,7 +180,7 @@ class State:
     def vacated(self, label: str) -> None:
         """See `router.core.channel.Observer`."""
         name = m.label_parts(label)[2]
-        self._count(name, 0)
+        self._tell_of_clients(name, self._subscribers.pop(name, 0), 0)
         if name in self._deleted:
             self._deleted.discard(name)
             return
@@ -191,7 +193,11 @@ class State:
     def counted(self, label: str, subscribers: int) -> None:
         """See `router.core.channel.Observer`."""
         if self._events:
-            self._count(m.label_parts(label)[2], subscribers)
+            name = m.label_parts(label)[2]
+            # Of one that a worker announced to a router that is new it is not known who of them came just now.
+            before = self._subscribers.get(name, subscribers)
+            self._subscribers[name] = subscribers
+            self._tell_of_clients(name, before, subscribers)
 
     def joined(self, label: str, user: str) -> None:
         """See `router.core.channel.Observer`."""
@@ -207,14 +213,9 @@ class State:
 
     # ------------------------------------------------------------------ the events channel
 
-    def _count(self, name: str, subscribers: int) -> None:
-        if not self._events:
-            return
-        before = self._subscribers.pop(name, 0)
-        if subscribers:
-            self._subscribers[name] = subscribers
-        what = "client_subscribed" if subscribers > before else "client_unsubscribed"
-        number = abs(subscribers - before)
+    def _tell_of_clients(self, name: str, before: int, after: int) -> None:
+        what = "client_subscribed" if after > before else "client_unsubscribed"
+        number = abs(after - before)
         self.events_dropped += max(0, number - _EVENTS_A_TURN)
         for _ in range(min(number, _EVENTS_A_TURN)):
             self._tell(what, name)
