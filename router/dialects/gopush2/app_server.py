@@ -23,6 +23,7 @@ from router.dialects.gopush2.protocol import (
     CHANNELS,
     ENTERED,
     EXPIRED,
+    FOR_EVER_S,
     MAX_MID,
     NAME,
     NO_CHANNEL_HERE,
@@ -56,8 +57,6 @@ TEXT: Final = "text/plain; charset=utf-8"
 _encode: Final = msgspec.json.Encoder().encode
 _TOKEN: Final = b"\1"
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}")
-_MOST_S: Final = 2**40
-"""Seconds for which a message may be kept."""
 _KEY: Final = re.compile(rb"(?:\A|&)key=")
 _ID: Final = re.compile(rb"(?:\A|&)id=")
 
@@ -144,7 +143,7 @@ class _AppSide:
 
     def _seconds(self, text: str) -> int:
         """How long a message is to be kept; as gopush2 has it, what is no number is as good as nothing."""
-        return min(int(text), _MOST_S) if _NUMBER.fullmatch(text) else self._options.message_expire
+        return min(int(text), FOR_EVER_S) if _NUMBER.fullmatch(text) else self._options.message_expire
 
     def _append(self, channel: bytes, mid: int, seconds: int, body: str, reply: Reply) -> None:
         """mid: 0 where the next one is to be given: it is the time in microseconds, or above it."""

@@ -33,6 +33,9 @@ TOKENS: Final = "gopush2.token"
 """Spaces of records."""
 MAX_MID: Final = 2**53 - 1
 """The highest ID of a message: JavaScript keeps numbers exactly up to here."""
+_LONG_S: Final = 1_000_000
+FOR_EVER_S: Final = 100 * 365 * 86_400
+"""For longer nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +67,32 @@ class Gopush2Options(Section):
     msg_id: bool = option(False, "messages have their ID as `msg_id` too, as clients of the first versions read it")
     debug: bool = option(False, "serve the test page /client on the device port")
     heartbeat: int = option(
-        30, "a device that is silent for twice as long is closed; it may ask for another time", unit="s", ge=1
+        30,
+        "a device that is silent for twice as long is closed; it may ask for another time",
+        unit="s",
+        ge=1,
+        le=_LONG_S,
     )
-    max_heartbeat: int = option(86_400, "the longest that a device may ask for", unit="s", ge=1)
-    message_expire: int = option(10_800, "how long a message is kept if /pub does not say", unit="s", ge=1)
+    max_heartbeat: int = option(86_400, "the longest that a device may ask for", unit="s", ge=1, le=_LONG_S)
+    message_expire: int = option(
+        10_800, "how long a message is kept if /pub does not say", unit="s", ge=1, le=FOR_EVER_S
+    )
     channel_expire: int = option(
         604_800,
         "how long a channel is there after the last /ch; its devices, messages and tokens go with it",
         unit="s",
         ge=1,
+        le=FOR_EVER_S,
     )
     max_stored_message: int = option(
         20, "messages kept for one key; beyond, the one with the smallest ID goes", unit="messages", ge=1
     )
     max_subscriber_per_key: int = option(
-        0, "devices of one key at once, over all workers; 0: no limit", unit="devices", ge=0
+        0, "devices of one key at once, over all workers; 0: no limit", unit="devices", ge=0, le=2**31 - 1
     )
     max_message_bytes: int = option(65_536, "one message, as JSON text", unit="bytes", ge=2, le=4_194_304)
     max_key_bytes: int = option(512, "a key", unit="bytes", ge=1, le=m.MAX_LABEL - 64)
-    max_token_bytes: int = option(1024, "a token", unit="bytes", ge=1)
+    max_token_bytes: int = option(1024, "a token", unit="bytes", ge=1, le=m.MAX_ARGUMENTS // 2)
     auth_url: str = auth_url_option()
 
 
