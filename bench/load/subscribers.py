@@ -204,9 +204,16 @@ class Subscribers(VirtualUsers):
     # ---- the long way
 
     def _received(self, descriptor: int, data: bytes) -> None:
-        if self.stages[descriptor] != READY or descriptor in self._unfinished:
+        if self.stages[descriptor] != READY:
             super()._received(descriptor, data)
             return
+        if descriptor in self._unfinished:
+            rest, parts = self._unfinished[descriptor]
+            if parts:
+                super()._received(descriptor, data)
+                return
+            del self._unfinished[descriptor]
+            data = rest + data
         at, size, message_end = 0, len(data), self.transport.end
         while at < size:
             event = self.places[descriptor].next

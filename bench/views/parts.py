@@ -1,10 +1,14 @@
 """Tables that several commands show. Pure."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from bench.figures.dialects import Figure, figure_in, title_of
+from bench.figures.dialects import Figure, figure_in, key_of, title_of
 from bench.figures.tables import Table, kib, milliseconds, number
+
+MOST_COLUMNS: Final = 3
+"""Runs that are compared side by side; of more each is a row."""
+NOTE: Final = "One after the other on the same machine: what disturbs it moves all, so go by the ratios."
 
 
 def cpu(runs: list[tuple[str, dict[str, Any]]]) -> Table:
@@ -67,14 +71,30 @@ def comparison(body: dict[str, Any], figures: Iterable[Figure]) -> list[Table]:
     parts = body.get("parts", ())
     if len(parts) < 2:
         return []
+    if len(parts) > MOST_COLUMNS:
+        return [_transposed(body, figures)]
     first, *others = (title_of(part) for part in parts)
     table = Table(f"{', '.join(others)} : {first}", [first, *others, *(f"{title} : {first}" for title in others)])
     for figure in figures:
         cells = [_figure(figure_in(part, figure), figure.unit) for part in parts]
         found = [row.get(figure.key) for row in body["ratios"].values()]
         table.row(figure.label, *cells, *("-" if ratio is None else f"{ratio:.2f}" for ratio in found))
-    table.notes.append("One after the other on the same machine: what disturbs it moves all, so go by the ratios.")
+    table.notes.append(NOTE)
     return [table]
+
+
+def _transposed(body: dict[str, Any], figures: Iterable[Figure]) -> Table:
+    """The same of many: a row each."""
+    first, *others = body["parts"]
+    figures = [figure for figure in figures if any(figure_in(part, figure) is not None for part in body["parts"])]
+    table = Table(f"Several, and as a multiple of {title_of(first)}", [figure.label for figure in figures])
+    table.row(title_of(first), *(_figure(figure_in(first, figure), figure.unit) for figure in figures))
+    for part in others:
+        row = body["ratios"][key_of(part)]
+        cells = [(_figure(figure_in(part, figure), figure.unit), row.get(figure.key)) for figure in figures]
+        table.row(title_of(part), *(f"{cell}, {ratio:.2f} x" if ratio is not None else cell for cell, ratio in cells))
+    table.notes.append(NOTE)
+    return table
 
 
 def _figure(value: float | None, unit: str) -> str:

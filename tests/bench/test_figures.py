@@ -8,10 +8,12 @@ from bench.errors import BenchError
 from bench.farm_process import Status, read_status
 from bench.figures.dialects import CONNECT_FIGURES, PUSH_FIGURES, ratios
 from bench.figures.percentiles import percentiles
+from bench.load.protocols import DIALECTS
 from bench.load.samples import (
     rates,
 )
 from bench.runs.load import Load, processes_for
+from bench.views.parts import comparison
 
 
 def test_percentiles_are_nearest_rank() -> None:
@@ -72,3 +74,22 @@ def test_ratios_of_what_was_measured() -> None:
     assert ratios(memory, CONNECT_FIGURES)["webpush"]["workers_memory_a_device"] == 0.5
     memory[0]["connect"]["user_memory"]["workers"]["a_connection"] = -8  # type: ignore[index]  # shrank: no ratio
     assert ratios(memory, CONNECT_FIGURES)["webpush"]["workers_memory_a_device"] is None
+
+
+def test_many_runs_are_compared_a_row_each() -> None:
+    name = next(iter(DIALECTS))
+    modes = ("a", "b", "c", "d")
+    parts = [
+        {"dialect": name, "mode": mode, "runs": [{"notifications_a_second": 100.0 * number}]}
+        for number, mode in enumerate(modes, 1)
+    ]
+    (table,) = comparison({"parts": parts, "ratios": ratios(parts, PUSH_FIGURES)}, PUSH_FIGURES)
+    title = DIALECTS[name].title
+    assert table.columns == ["notifications/s"] and table.title.endswith(f"{title}, a")
+    assert table.rows == [
+        [f"{title}, a", "100"],
+        *(
+            [f"{title}, {mode}", f"{rate}, {rate / 100:.2f} x"]
+            for mode, rate in zip("bcd", (200, 300, 400), strict=True)
+        ),
+    ]
