@@ -58,7 +58,7 @@ async def _twice(request: Request) -> Response:
 
 
 async def _late(request: Request) -> Response:
-    await trio.sleep(1.5)
+    await trio.sleep(1)
     return Response()
 
 
