@@ -239,7 +239,7 @@ def test_an_event_below_the_page_is_held_and_one_above_it_is_read() -> None:
     connection: Connection = worker.connection()
     wanted = Subscription(b"c" * 16, position=AfterOffset(0, 0))
     assert subscriptions.subscribe(connection, Subscribe((wanted,))) is None
-    opened, read = worker.said()
+    opened, read = worker.sent()
     subscriptions.replied(opened.number, m.OK, None)
     subscriptions.replied(read.number, m.OK, page_of(3, 10, more=True))
     channel = subscriptions.get(wanted.key)
@@ -251,13 +251,13 @@ def test_an_event_below_the_page_is_held_and_one_above_it_is_read() -> None:
             assert subscriptions.came(channel, event_of(offset))
 
     come(5, 20)  # before its turn comes: 5 is in no page, 20 is in the next
-    ((_, (result,), behind),) = worker.let_in()
+    ((_, (result,), behind),) = worker.admitted()
     assert result.log is not None
     assert (result.log.offset, result.log.more, behind) == (10, True, [])
     sent += [event.offset for event in result.log.events]
     come(7, 25)
     subscriptions.go_on(connection)
-    (read,) = worker.said()
+    (read,) = worker.sent()
     assert read.request == m.ReadLog(wanted.key, AfterOffset(7, 10), 1000)
     come(8, 15)  # before the reply: the log that is read has both
     subscriptions.replied(read.number, m.OK, page_of(15, 20, more=True))
@@ -266,7 +266,7 @@ def test_an_event_below_the_page_is_held_and_one_above_it_is_read() -> None:
     sent += [event.offset for _, event in page.events]
     assert page.behind == []
     subscriptions.go_on(connection)
-    (read,) = worker.said()
+    (read,) = worker.sent()
     subscriptions.replied(read.number, m.OK, page_of(25, 30, more=False))
     come(9, 28, 31)  # behind the reply: the log that was read has none of them
     page = subscriptions.next_page(subscriptions.next_ready())  # type: ignore[arg-type]
