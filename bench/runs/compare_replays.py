@@ -84,8 +84,12 @@ def run(
             runs.append((storing.title, mine, where))
             server = peer
         processes = stack.enter_context(LoadProcesses(interrupt))
-        assert server.supervisor is not None
-        groups = {"server": [server.supervisor, *procfs.descendants(server.supervisor)]}
+        supervisor = server.supervisor
+        assert supervisor is not None
+
+        def groups() -> dict[str, list[int]]:
+            return {"server": [supervisor, *procfs.descendants(supervisor)]}
+
         for title, mine, where in runs:
             if not interrupt.requested:
                 progress.step(f"{contestant.title}, {title}: storing and replaying")

@@ -1,6 +1,7 @@
 """`farm bench replay`: subscribers that were away come back at once, and get what was stored for them meanwhile."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -73,14 +74,20 @@ def run(
         result["farm"] = {"address": farm.host, **farm.settings}
         load, events = fanout.speaking(spoken, load, replace(plan.events, channels=plan.channels))
         plan = replace(plan, events=replace(events, router=events.router or farm.router))
-        result |= measure(processes, farm, load, plan, farm.groups(farm.status()), progress)
+        result |= measure(processes, farm, load, plan, lambda: farm.groups(farm.status()), progress)
     return result
 
 
 def measure(
-    processes: LoadProcesses, farm: Farm, load: Load, plan: Plan, groups: dict[str, list[int]], progress: Progress
+    processes: LoadProcesses,
+    farm: Farm,
+    load: Load,
+    plan: Plan,
+    groups: Callable[[], dict[str, list[int]]],
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Let subscribers come, go and come back. `groups`: the server's processes, by what they are.
+    """Let subscribers come, go and come back. `groups` gives the server's processes, by what they are: asked once the
+    subscribers are up, as some are only started when the server listens.
 
     Raises:
       BenchError: no subscriber could be set up, the first event did not come to all, events can't be posted, or a load
@@ -94,7 +101,7 @@ def measure(
         rounds = []
         for _ in range(plan.rounds):
             if not processes.interrupt.requested:
-                rounds.append(_Round(subscribers, publisher, plan, groups, progress).run())
+                rounds.append(_Round(subscribers, publisher, plan, groups(), progress).run())
         processes.dismiss([publisher])
         subscribers.dismiss()
     return {"setup": setup.fields(), "rounds": rounds}

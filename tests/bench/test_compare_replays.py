@@ -30,7 +30,7 @@ def replays_of(contestant: Contestant) -> dict[str, dict[str, Any]]:
 def check(found: dict[str, Any]) -> None:
     assert found["clean"] and found["held"] == found["back"] == SUBSCRIBERS == found["setup"]["ready"], found
     assert found["delivered"] == found["expected"] == SUBSCRIBERS * 5 and not found["live_lost"]
-    assert found["seconds"] > 0 and found["stored_a_second"] > 0
+    assert found["cpu_a_million"] > 0 and found["seconds"] > 0 and found["stored_a_second"] > 0
 
 
 def test_a_farm_replays_in_each_way() -> None:
