@@ -173,6 +173,14 @@ class Events:
             self._subscriptions.go_on(connection)
         return cost
 
+    def renewed(self) -> None:
+        """The link is new: have subscribers of several channels catch up in all of them together."""
+        for connection, channels in self._subscriptions.in_several_logs().items():
+            if due := self.due(connection):
+                (self._answered if connection.transport.once else self._put)(connection, due)
+            if connection.session is not None:
+                self._subscriptions.catch_up(connection, channels)
+
     def _write_page(self, joining: Joining) -> None:
         """A page that is not the first is sent as live events are: the session does not hear of it."""
         connection = joining.connection
@@ -190,7 +198,9 @@ class Events:
             return
         frames += [transport.event(event.text, event.event) for event in page.behind]
         self._counters.events_sent += len(frames)
-        if data := b"".join(frames):
+        if frames and transport.once:
+            self._answered(connection, transport.answer(frames, 0, ""))
+        elif data := b"".join(frames):
             self._put(connection, data)
 
     def _missed_text(self, channel: LocalChannel) -> bytes | None:

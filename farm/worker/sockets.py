@@ -269,6 +269,7 @@ class Sockets:
 
     def held_channels(self) -> Iterable[list[m.HeldChannel]]:
         """The channels that are here, as ANNOUNCE_CHANNELS has them."""
+        self.events.renewed()
         return self.subscriptions.held()
 
     def open_connections(self) -> list[Connection]:

@@ -79,6 +79,7 @@ class Subscriptions:
         self.ready: deque[Joining] = deque()
         """Connections that wait for no reply any more."""
         self.catch_ups = CatchUps()
+        self._together: list[Connection] = []  # of these, those that have just begun because the link is new
         self.held_bytes = 0
 
     def __len__(self) -> int:
@@ -555,7 +556,8 @@ class Subscriptions:
         for channel in self._channels.values():
             waits = channel.waiting is not None or channel.paging is not None
             label = channel.label if channel.subscribers or waits else ""
-            channel.counted = max(len(channel.subscribers), 1) if label else 0
+            number = len(channel.subscribers) + (0 if channel.paging is None else len(channel.paging))
+            channel.counted = max(number, 1) if label else 0
             members: list[m.Member] = []
             entries.append(m.HeldChannel(channel.key, label, channel.counted, members))
             size += 1
@@ -575,6 +577,35 @@ class Subscriptions:
         if entries:
             yield entries
         self._reads.renewed(self._channels.values())
+        together, self._together = self._together, []
+        for connection in together:
+            if connection.out is None:
+                self.go_on(connection)
+
+    def in_several_logs(self) -> dict[Connection, list[LocalChannel]]:
+        """The subscribers of more than one channel whose log is followed."""
+        found: dict[Connection, list[LocalChannel]] = {}
+        for channel in self._channels.values():
+            if channel.log is not None and channel.log.position is not None:
+                for connection in channel.subscribers:
+                    if connection.session is not None and len(connection.session.channels) > 1:
+                        found.setdefault(connection, []).append(channel)
+        return {connection: channels for connection, channels in found.items() if len(channels) > 1}
+
+    def catch_up(self, connection: Connection, channels: list[LocalChannel]) -> None:
+        """The link is new: what a subscriber has missed of these channels it is sent page by page, in the order in
+        which it came to them. Nothing is due to it any more, and `held` is called next."""
+        joining = Joining(connection)
+        joining.pages = 1
+        for channel in channels:
+            assert channel.log is not None and channel.log.position is not None
+            self._fan_outs.leave(channel, connection)
+            wanted = Subscription(channel.key, channel.label, channel.remove(connection), position=channel.log.position)
+            part = Part(joining, channel, wanted)
+            joining.parts.append(part)
+            channel.page(part)
+        self.catch_ups.put(joining)
+        self._together.append(connection)
 
 
 def _when(one: tuple[LocalChannel, LogEvent]) -> tuple[int, int]:

@@ -175,7 +175,8 @@ class ReplayDevice:
         self.code = 0  # with which it was closed
         self._asked: dict[str, Any] = {}
         self.pages = 0  # that it has been given and that were not the last
-        self.last = [0, 0]  # time and tag of the last event that came
+        self.last = self.newest = [0, 0]  # time and tag of the last event that came, and of the newest
+        self._told: set[str] = set()  # channels of which it was told that something is missing in what comes now
         self._live: dict[str, int] = {}  # channels without a position, which may miss something when the link is away
 
     def _tell(self, what: Any) -> None:
@@ -207,6 +208,9 @@ class ReplayDevice:
     def receive(self) -> None:
         """Take what is here, and what waits for it in the worker."""
         sockets = self._farm.shard.sockets
+        connection = sockets.connections.get(self.fd)
+        if connection is None or connection.out is None:
+            self._told.clear()
         self._read()
         while (connection := sockets.connections.get(self.fd)) is not None and connection.out:
             before = len(connection.out)
@@ -275,10 +279,13 @@ class ReplayDevice:
         if before is not None:
             assert offset > before, f"{offset} of {channel} came behind {before}"
             if offset != before + 1 and self._live.get(channel, self._farm.lapses) == self._farm.lapses:
-                assert channel in self.gaps, f"between {before} and {offset} of {channel} something is missing"
-                self.gaps.remove(channel)
+                told = channel in self.gaps or channel in self._told
+                assert told, f"between {before} and {offset} of {channel} something is missing"
+                self.gaps = [gap for gap in self.gaps if gap != channel]
+                self._told.add(channel)
         self.channels[channel] = offset
-        self.last = max(self.last, at)
+        self.last = at
+        self.newest = max(self.newest, at)
 
 
 # ---- tests of it, as coroutine functions
