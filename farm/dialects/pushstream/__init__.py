@@ -101,7 +101,7 @@ class PushStreamDialect(Dialect):
         self.retry_after = str(worker.retry_after)
         self.patience = worker.admission_timeout
         self._template = Template(options.message_template)
-        self._texts: dict[tuple[str, int], tuple[LogEvent, bytes]] = {}
+        self._texts: dict[tuple[str, int], tuple[tuple[Any, ...], bytes]] = {}
         self.counters = context.counters
         self.pings = float(options.ping_message_interval)
         self.stream_ttl = float(options.subscriber_connection_ttl)
@@ -206,7 +206,7 @@ class PushStreamDialect(Dialect):
         if len(text) <= _KEPT_BYTES:
             if len(self._texts) >= _KEPT_TEXTS:
                 self._texts.clear()
-            self._texts[channel, event.offset] = event, text
+            self._texts[channel, event.offset] = tuple(event), text
         return text
 
     def missed_text(self, channel: str) -> bytes | None:
