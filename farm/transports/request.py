@@ -195,7 +195,9 @@ def check_own_page(request: Request) -> None:
     origin = _origin(request)
     site = headers.get(b"sec-fetch-site")
     if _authority(origin) != _host(request) if origin else site in (b"cross-site", b"same-site"):
-        raise Refusal(403, "origin is not allowed: with cookies a page of another host has to be in worker.origins")
+        raise Refusal.of(
+            BAD_ORIGIN, "origin is not allowed: with cookies a page of another host has to be in worker.origins"
+        )
 
 
 def _origin(request: Request) -> str:

@@ -34,6 +34,7 @@ from router.common.client_address import client_address
 from router.common.health import PAGES
 from router.common.http_head import END
 from router.common.metrics import WorkerCounters
+from router.common.refusals import DEFECT, NO_DIALECT, NO_ROOM, OTHER_METHOD, ROUTER_BUSY
 
 _GRANT: Final = object()
 """The context of the question to the main server: its reply is not for the dialect."""
@@ -135,7 +136,7 @@ class Admissions:
                 return
             dialect = self._paths.find(path)
             if dialect is None:
-                raise Refusal(404, "no dialect is spoken on this path")
+                raise Refusal.of(NO_DIALECT)
             length = request.length
             check_plain(request, dialect.methods, dialect.max_body if length else 0)
             transport = dialect.transport(request)
@@ -147,7 +148,7 @@ class Admissions:
                 return
             if self.draining or self._acceptor.full:
                 self._counters.connections_refused += 1
-                raise Refusal(503, "full", Retry_After=str(options.retry_after))
+                raise Refusal.of(NO_ROOM, Retry_After=str(options.retry_after))
             if length:
                 if len(rest) < length:
                     if request.expects and not rest:
@@ -218,7 +219,7 @@ class Admissions:
         session = connection.session = opened
         try:
             if request.method == b"HEAD":
-                raise Refusal(405, "HEAD is not understood here", Allow="GET")
+                raise Refusal.of(OTHER_METHOD, "HEAD is not understood here", Allow="GET")
             head = transport.head(request, dialect.subprotocol(offered_subprotocols(request)), headers)
         except Refusal as refusal:
             self._refuse(connection, refusal, request)
@@ -262,7 +263,7 @@ class Admissions:
     def _failed(self, connection: Connection, error: Exception, request: Request | None) -> None:
         """A defect of the dialect."""
         logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
-        self._refuse(connection, Refusal(500, "internal error"), request)
+        self._refuse(connection, Refusal.of(DEFECT), request)
 
     # ------------------------------------------------------------------ what the router is asked first
 
@@ -313,7 +314,7 @@ class Admissions:
             self._counters.handed_over += 1
             self._output.drop(connection)
             return
-        refusal = Refusal(503, "the router cannot take this now", Retry_After=str(self._options.retry_after))
+        refusal = Refusal.of(ROUTER_BUSY, Retry_After=str(self._options.retry_after))
         self._refuse(connection, refusal, None)
 
 

@@ -27,6 +27,7 @@ from router.common import logs
 from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, WRITE, Poller, half_close
+from router.common.refusals import NO_ROOM
 
 _DISCARDED: Final = 512  # frames of a connection that is being closed that are looked at in a tick
 
@@ -146,7 +147,7 @@ class Output:
 
     def refuse_full(self, connection: Connection) -> None:
         """Answer a request 503: there is no room for the connection, or the worker is about to stop."""
-        refusal = Refusal(503, "full", Retry_After=str(self._options.retry_after))
+        refusal = Refusal.of(NO_ROOM, Retry_After=str(self._options.retry_after))
         self.finish(connection, connection.transport.refusal(refusal, None))
 
     def flush(self, connection: Connection) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import websocket
 from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, curl, running_farm, until
+
+from router.dialects.pushstream.names import SPACE
+from router.dialects.pushstream.protocol import channel_address
 
 SETTINGS = {
     "dialects.pushstream": True,
@@ -84,6 +89,18 @@ def subscribed(farm: Farm, path: str, number: int) -> Iterator[Sequence[Subscrib
         yield subscribers
 
 
+def stored_of(farm: Farm, channel: str) -> tuple[int, int, int]:
+    """Rows of the store about a channel: its events, its log, records that name it."""
+    key = base64.b64encode(channel_address(channel)).decode()
+    with closing(sqlite3.connect(f"file:{farm.data / 'store.sqlite3'}?mode=ro", uri=True)) as store:
+        events, logs = (
+            store.execute(f"SELECT count(*) FROM {table} WHERE channel = ?", (key,)).fetchone()[0]
+            for table in ("event", "head")
+        )
+        values = store.execute("SELECT value FROM record WHERE space = ?", (SPACE,)).fetchall()
+    return events, logs, sum(channel in json.loads(base64.b64decode(value)) for (value,) in values)
+
+
 def test_a_message_reaches_its_subscribers_with_its_id_and_type(farm: Farm) -> None:
     with Subscriber(farm, "news") as subscriber:
         until(lambda: info(farm, "news"), "it is subscribed")
@@ -147,6 +164,7 @@ def test_statistics_count_the_subscribers_of_all_workers(farm: Farm) -> None:
 
 def test_a_deleted_channel_ends_on_every_worker(farm: Farm) -> None:
     publish(farm, "doomed")
+    assert stored_of(farm, "doomed") == (1, 1, 1)
     with subscribed(farm, "doomed", 12) as subscribers:
         answer = curl("--request", "DELETE", "--data-binary", "the end", farm.url("/pub?id=doomed"))
         assert (answer.status, answer.body) == (200, b"")
@@ -156,6 +174,7 @@ def test_a_deleted_channel_ends_on_every_worker(farm: Farm) -> None:
             assert subscriber.closed() == b""
         assert info(farm, "doomed") is None
         assert curl("--request", "DELETE", farm.url("/pub?id=doomed")).status == 404
+    assert stored_of(farm, "doomed") == (0, 0, 0)
     assert publish(farm, "doomed")["published_messages"] == 1
 
 

@@ -1,6 +1,7 @@
 """A main server in a process of its own, on Starlette and hypercorn. A client's cookie decides what it does.
 
-`does=NAME` chooses one of `DOES`; with a dot and whatever follows it is another cookie. Without it the answer is 403.
+`does=NAME` chooses one of `DOES`; with a dot and whatever follows it is another cookie. Without it the answer is 403,
+but for a client that asks for `for-all` by an argument.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ async def _twice(request: Request) -> Response:
 
 
 async def _late(request: Request) -> Response:
-    await trio.sleep(1.5)
+    await trio.sleep(1)
     return Response()
 
 
@@ -111,6 +112,8 @@ async def _auth(request: Request) -> Response:
     assert request.client is not None
     told = {"method": request.method, "body": (await request.body()).decode(), "port": str(request.client.port)}
     _seen.append({**request.headers, **told})
+    if "=for-all" in request.headers.get("x-original-uri", ""):
+        return Response()
     does = request.cookies.get("does", "").partition(".")[0]
     return await DOES[does](request) if does in DOES else HTMLResponse(REFUSAL, 403)
 

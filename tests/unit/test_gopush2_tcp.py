@@ -137,6 +137,16 @@ def test_a_device_gets_what_it_missed_and_what_comes(shard: Shard, listener: soc
     assert client.nothing()
 
 
+def test_heartbeats_that_come_with_the_command_are_answered_behind_the_greeting(
+    shard: Shard, listener: socket.socket
+) -> None:
+    client = Client(shard, COMMAND + b"hh", listener=listener)
+    assert client.nothing()
+    answered(shard, ENTERED, logged(8, "missed"))
+    shard.sockets.turn()
+    assert client.until(b"}\r\nhh") == b'h$24\r\n{"mid":8,"msg":"missed"}\r\nhh'
+
+
 def test_websockets_and_tcp_are_in_one_channel(shard: Shard, listener: socket.socket) -> None:
     _, device = shard.open("/sub?key=Terry-Mao&mid=7&token=test")
     client = Client(shard, COMMAND, listener=listener)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,9 @@ def test_workers_that_never_stop_speaking_are_heard_a_part_at_a_time(
 
         def received_and_more_sent(identity: bytes, data: bytes) -> None:
             received(identity, data)
-            talker.send(ask)
-            talker.send(ask)
+            with suppress(zmq.Again):  # its queue is full: on a busy machine what is sent may take its time to be here
+                talker.send(ask, zmq.NOBLOCK)
+                talker.send(ask, zmq.NOBLOCK)
 
         rig.hub.received = received_and_more_sent  # type: ignore[method-assign]
         talker.send(ask)
@@ -48,7 +50,7 @@ def test_workers_that_never_stop_speaking_are_heard_a_part_at_a_time(
             link.pump()
             while talker.poll(0):
                 answers.append(talker.recv())
-        assert answers  # requests that came meanwhile were answered
+        assert answers or talker.poll(20_000)  # requests that came meanwhile were answered
         link.close()
         talker.close()
 
