@@ -23,6 +23,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "gopush2.tcp_port": free_port(),
         "gopush2.debug": True,
         "gopush2.max_subscriber_per_key": MOST,
+        "log.level": "debug",
     }
     with running_farm(tmp_path_factory.mktemp("gopush2") / "data", settings) as running:
         yield running
@@ -68,6 +69,21 @@ def test_who_asks_for_nothing_that_there_is_hears_why(farm: Farm) -> None:
     assert Device(farm, new_key(), heartbeat=0, greets=False).code() == 4400
     assert curl(f"http://127.0.0.1:{farm.device_port}/sub?key=a&mid=0").status == 426
     assert curl(f"http://127.0.0.1:{farm.device_port}/sub/a").status == 404
+
+
+def test_keys_and_tokens_are_in_no_log(farm: Farm) -> None:
+    key, good, bad = new_key(), new_key(), new_key()
+    create(farm, key, good)
+    push(farm, key, "hello")
+    with Device(farm, key, token=good):
+        assert Device(farm, key, token=bad, greets=False).code() == 4401
+        assert Device(farm, key, token=good, heartbeat="x", greets=False).code() == 4400
+    with TcpDevice(farm, key, token=bad) as device:
+        assert device.ended()
+    assert curl(f"http://127.0.0.1:{farm.device_port}/sub?key={key}&mid=0&token={good}").status == 426
+    log = farm.log_file.read_text()
+    assert "router.ready" in log
+    assert not any(secret in log for secret in (key, good, bad))
 
 
 # ---------------------------------------------------------------------- messages and heartbeats
