@@ -81,10 +81,7 @@ class LongPoll(Transport):
         if parts and isinstance(parts[0], ResponseHead):
             head, parts = parts[0], parts[1:]
         elif parts:
-            logged = [part for part in parts if isinstance(part, Part)]
-            if len(logged) == len(parts) > 1:  # they may be of several channels
-                parts = logged = sorted(logged, key=lambda part: part.at)
-            newest = max((part.at for part in logged), default=None)
+            newest = max((part.at for part in parts if isinstance(part, Part)), default=None)
             head = self.respond(200, () if newest is None else position_headers(*newest))
         else:
             status = _UNSAID.get(code, 500)

@@ -36,10 +36,6 @@ class Encoded:
                 self._kept[transport] = found
         return found
 
-    def parts(self, transport: Transport) -> list[bytes]:
-        """It alone, as `Transport.answer` takes it."""
-        return [self.part(transport)]
-
     def by(self, transport: Transport) -> bytes:
         """Its bytes on this transport. For one that answers once: the whole answer."""
         part = self.part(transport)
@@ -58,13 +54,9 @@ class Joined:
     def __len__(self) -> int:
         return self._size
 
-    def parts(self, transport: Transport) -> list[bytes]:
-        """Each of them, as `Transport.answer` takes it."""
-        return [part if isinstance(part, bytes) else part.part(transport) for part in self._parts]
-
     def by(self, transport: Transport) -> bytes:
         """Their bytes on this transport. For one that answers once: the whole answer."""
-        parts = self.parts(transport)
+        parts = [part if isinstance(part, bytes) else part.part(transport) for part in self._parts]
         return transport.answer(parts, 0, "") if transport.once else b"".join(parts)
 
 

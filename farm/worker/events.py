@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 from farm.dialects import Dialect, Subscribed
 from farm.settings import WorkerOptions
-from farm.transports import Transport
 from farm.transports.frames import encode_text
 from farm.transports.websocket import WEBSOCKET
 from farm.worker.connection import Connection
 from farm.worker.effects import failed
-from farm.worker.encoded import Data, Encoded, Frame, Joined, by_transport
+from farm.worker.encoded import Data, Encoded, Frame, by_transport, join
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
+from farm.worker.fanout import Frame as Waiting
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
 from farm.worker.log_reads import Recovered
 from farm.worker.subscriptions import Change, Subscriptions
@@ -29,6 +30,7 @@ from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
 from router.common.position import LogEvent
 
+_number: Final = attrgetter("number")
 _MEMBER_BYTES: Final = 64
 """About how much one member adds to the list that a new subscriber gets."""
 
@@ -85,7 +87,8 @@ class Events:
         """An event of a channel, for all but one."""
         self._counters.events_heard += 1
         if (channel.waiting is None and channel.log is None) or self._subscriptions.came(channel, event):
-            self._send(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
+            frame = self._frame(channel, event.text, True, event.event)
+            self._send(channel, frame, now, event.left_out, event.event is not None)
         if channel.waiting is not None or channel.paging is not None:
             self._close_overdue(channel)
 
@@ -118,7 +121,8 @@ class Events:
         )
         for event in chain(missed, found.held):
             self._subscriptions.hold(channel, event)
-            self._send(channel, self._frame(channel, event.text, True, event.event), now, event.left_out)
+            frame = self._frame(channel, event.text, True, event.event)
+            self._send(channel, frame, now, event.left_out, event.event is not None)
         if channel.waiting is not None or channel.paging is not None:
             self._close_overdue(channel)
         self._subscriptions.recovered(channel)
@@ -215,7 +219,15 @@ class Events:
             return Encoded(text, event, logged)
         return WEBSOCKET.event(text, logged) if event else encode_text(text)
 
-    def _send(self, channel: LocalChannel, frame: Frame, now: float, left_out: Connection | None = None) -> None:
+    def _send(
+        self,
+        channel: LocalChannel,
+        frame: Frame,
+        now: float,
+        left_out: Connection | None = None,
+        ordered: bool = False,
+    ) -> None:
+        """ordered: subscribers of several channels get it in the order in which events came to all of these."""
         fan_outs = self._fan_outs
         fan_out = fan_outs.going.get(channel)
         if fan_out is None:
@@ -225,7 +237,10 @@ class Events:
                 self._left -= cost
                 if left_out is not None and left_out in subscribers:
                     subscribers = [connection for connection in subscribers if connection is not left_out]
-                self._write(channel, subscribers, frame, 1)
+                if fan_outs.going:
+                    newest = fan_outs.newest(frame, now, ordered)
+                    subscribers = self._write_in_order(channel, subscribers, [newest])
+                self._write(subscribers, frame, 1)
                 return
         if fan_outs.memory > self._most_memory or (fan_out is not None and not self._fits(fan_out, frame)):
             self._hurry(channel, frame, now)
@@ -237,7 +252,7 @@ class Events:
             self._counters.events_sent += frames
             if frames:
                 self._give(left_out, due)
-        fan_outs.append(channel, frame, now)
+        fan_outs.append(channel, frame, now, ordered)
         if left_out is not None:
             fan_out.leave_out(left_out)
 
@@ -288,44 +303,61 @@ class Events:
             spent += cost
             if batch is None:
                 break
-            self._write(channel, batch.subscribers, batch.data, batch.frames)
+            subscribers: Collection[Connection] = batch.subscribers
+            if len(self._fan_outs.going) > 1:
+                subscribers = self._write_in_order(channel, subscribers, fan_out.frames(batch))
+            self._write(subscribers, batch.data, batch.frames)
         return spent
 
-    def _write(self, channel: LocalChannel, subscribers: Collection[Connection], data: Data, frames: int) -> None:
-        """Write the same to many connections: what was sent to this channel."""
+    def _write(self, subscribers: Collection[Connection], data: Data, frames: int) -> None:
+        """Write the same to many connections."""
         if isinstance(data, bytes):
             self._write_bytes(subscribers, data, frames)
             return
         for transport, connections in by_transport(subscribers).items():
+            found = data.by(transport)
             if transport.once:
-                self._write_answers(channel, transport, connections, data)
+                for connection in connections:
+                    self._answered(connection, found)
                 self._counters.events_sent += len(connections) * frames
             else:
-                self._write_bytes(connections, data.by(transport), frames)
+                self._write_bytes(connections, found, frames)
 
-    def _write_answers(
-        self, channel: LocalChannel, transport: Transport, connections: list[Connection], data: Encoded | Joined
-    ) -> None:
-        """The same where it is the whole answer. What waits in other channels for one of them is in it too: the client
-        goes on behind the newest of all, and so would miss it."""
-        going = self._fan_outs.going
-        elsewhere = len(going) > (channel in going)
-        answer = data.by(transport)
-        for connection in connections:
-            more = self._parts_due(connection, channel) if elsewhere else None
-            self._answered(connection, transport.answer([*data.parts(transport), *more], 0, "") if more else answer)
+    def _write_in_order(
+        self, channel: LocalChannel, subscribers: Collection[Connection], frames: list[Waiting]
+    ) -> Collection[Connection]:
+        """Write these to those of the subscribers for which other events wait, and all of these too, in the order in
+        which they came. A client that has one position for all of its channels comes back with the last that it had: it
+        would miss what was before that, and had not reached it yet.
 
-    def _parts_due(self, connection: Connection, but: LocalChannel | None) -> list[bytes]:
-        """What waits for a connection whose transport answers once, in all of its channels but one."""
-        parts: list[bytes] = []
-        for key in connection.session.channels if connection.session is not None else ():
+        Returns: the other subscribers.
+        """
+        ordered = frames[-1].ordered
+        if not ordered and channel not in self._various:
+            return subscribers
+        others = []
+        for connection in list(subscribers):
+            keys = connection.session.channels if connection.session is not None else ()
+            if (
+                len(keys) > 1
+                and (ordered or connection.transport.once)
+                and (more := self._frames_due(connection, keys))
+            ):
+                self._counters.events_sent += len(frames)
+                self._give(connection, in_order([*frames, *more]))
+            else:
+                others.append(connection)
+        return others
+
+    def _frames_due(self, connection: Connection, keys: Iterable[bytes]) -> list[Waiting]:
+        """What waits for a connection in these channels. It counts as given."""
+        found: list[Waiting] = []
+        for key in keys:
             channel = self._subscriptions.get(key)
-            if channel is not None and channel is not but and (fan_out := self._fan_outs.get(channel)) is not None:
-                data, frames = fan_out.due(connection)
-                if frames:
-                    self._counters.events_sent += frames
-                    parts += data.parts(connection.transport)
-        return parts
+            if channel is not None and (fan_out := self._fan_outs.get(channel)) is not None:
+                found += fan_out.frames_due(connection)
+        self._counters.events_sent += len(found)
+        return found
 
     def _give(self, connection: Connection, data: Data) -> None:
         """Write this to one connection."""
@@ -368,24 +400,23 @@ class Events:
     def due(self, connection: Connection, keys: Iterable[bytes] | None = None) -> bytes:
         """What was sent to channels of this connection and waits for its turn there: it goes out before anything else
         that is written now. keys: the channels, if not all that it is subscribed to."""
-        if connection.transport.once:  # one answer is all that it can be given
-            parts = self._parts_due(connection, None)
-            return connection.transport.answer(parts, 0, "") if parts else b""
-        found = []
-        for key in (connection.session.channels if connection.session is not None else ()) if keys is None else keys:
-            channel = self._subscriptions.get(key)
-            fan_out = self._fan_outs.get(channel) if channel is not None else None
-            if fan_out is not None:
-                data, frames = fan_out.due(connection)
-                if frames:
-                    self._counters.events_sent += frames
-                    found.append(data if isinstance(data, bytes) else data.by(connection.transport))
-        return b"".join(found)
+        if keys is None:
+            keys = connection.session.channels if connection.session is not None else ()
+        frames = self._frames_due(connection, keys)
+        if not frames:
+            return b""
+        data = in_order(frames)
+        return data if isinstance(data, bytes) else data.by(connection.transport)
 
     def count(self, now: float) -> None:
         """To be called once a second: update the metrics."""
         self._counters.fanout_waiting = self._fan_outs.memory
         self._counters.fanout_lag_ms = round(self._fan_outs.lag(now) * 1000, 1)
+
+
+def in_order(frames: list[Waiting]) -> Data:
+    """What waits, as one."""
+    return join([frame.data for frame in sorted(frames, key=_number)])
 
 
 def _cost(joining: Joining) -> int:

@@ -38,6 +38,10 @@ class Frame(NamedTuple):
 
     data: Any
     at: float
+    number: int = 0
+    """Its place in the order in which frames came, of all channels."""
+    ordered: bool = False
+    """Whether that is the order in which a subscriber of several channels has to get it."""
 
 
 class Batch(NamedTuple, Generic[Subscriber]):
@@ -48,6 +52,8 @@ class Batch(NamedTuple, Generic[Subscriber]):
     """What is due to each of them: one frame, or several joined."""
     frames: int
     """How many frames that is."""
+    first: int
+    """Where the first of them is, for `FanOut.frames`."""
 
 
 class FanOut(Generic[Subscriber]):
@@ -116,9 +122,9 @@ class FanOut(Generic[Subscriber]):
 
     # ------------------------------------------------------------------ frames
 
-    def append(self, data: Any, at: float) -> None:
+    def append(self, data: Any, at: float, number: int = 0, ordered: bool = False) -> None:
         """One more frame, for all subscribers."""
-        self._frames.append(Frame(data, at))
+        self._frames.append(Frame(data, at, number, ordered))
         self._end += 1
         self._joined.clear()
         self.size += len(data)
@@ -132,11 +138,20 @@ class FanOut(Generic[Subscriber]):
 
     def due(self, subscriber: Subscriber) -> tuple[Any, int]:
         """All that is due to this subscriber, out of turn, and how many frames that is. It counts as given."""
+        frames = self.frames_due(subscriber)
+        return (self._join([frame.data for frame in frames]), len(frames)) if frames else (b"", 0)
+
+    def frames_due(self, subscriber: Subscriber) -> list[Frame]:
+        """The same as single frames."""
         level = self._levels.get(subscriber, self._end)
         if level == self._end:
-            return b"", 0
+            return []
         self._levels[subscriber] = self._end
-        return self._join([frame.data for frame in self._frames[level - self._first :]]), self._end - level
+        return self._frames[level - self._first :]
+
+    def frames(self, batch: Batch[Subscriber]) -> list[Frame]:
+        """Those of a batch, before this sweep is over."""
+        return self._frames[batch.first - self._first :][: batch.frames]
 
     def take(self, most: int) -> tuple[Batch[Subscriber] | None, int]:
         """The next subscribers to whom the same is due. They count as having got it.
@@ -169,7 +184,7 @@ class FanOut(Generic[Subscriber]):
                 weight += len(data) // WRITE_BYTES
         self._went_on(at, upto)
         cost = max(len(taken) * weight, (at - first) // _LOOK)
-        return (Batch(taken, data, upto - due) if taken else None), cost
+        return (Batch(taken, data, upto - due, due) if taken else None), cost
 
     def _went_on(self, at: int, upto: int) -> None:
         self._at = at
@@ -223,6 +238,7 @@ class FanOuts(Generic[Channel, Subscriber]):
         self.memory = 0
         """About what all take, in bytes."""
         self._slowest = 0.0  # s from a frame to its last subscriber, since `lag` was asked
+        self._number = 0
 
     def begin(self, channel: Channel, subscribers: Iterable[Subscriber]) -> FanOut[Subscriber]:
         """Begin a fan-out to these, to whom nothing is due so far. The channel must have none under way."""
@@ -231,10 +247,16 @@ class FanOuts(Generic[Channel, Subscriber]):
         self._count(fan_out)
         return fan_out
 
-    def append(self, channel: Channel, data: Any, at: float) -> None:
+    def newest(self, data: Any, at: float, ordered: bool) -> Frame:
+        """A frame that comes now, for a channel to which nothing waits to be written."""
+        self._number += 1
+        return Frame(data, at, self._number, ordered)
+
+    def append(self, channel: Channel, data: Any, at: float, ordered: bool = False) -> None:
         """One more frame in a fan-out that is under way."""
         fan_out = self.going[channel]
-        fan_out.append(data, at)
+        self._number += 1
+        fan_out.append(data, at, self._number, ordered)
         self._count(fan_out)
 
     def join(self, channel: Channel, subscriber: Subscriber) -> None:

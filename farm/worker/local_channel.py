@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import merge
 from typing import Final, NamedTuple
 
 from farm.dialects import Members, Subscription
@@ -46,6 +47,18 @@ class HeldEvent(NamedTuple):
     def size(self) -> int:
         """About the bytes that it takes."""
         return len(self.text) + EVENT_BYTES
+
+
+def as_they_came(channels: list[list[HeldEvent]]) -> list[HeldEvent]:
+    """Events of several channels in the order in which they came to the router, if they say when that was."""
+    if len(channels) > 1 and all(event.event is not None for events in channels for event in events):
+        return list(merge(*channels, key=_when))
+    return [event for events in channels for event in events]
+
+
+def _when(event: HeldEvent) -> tuple[int, int]:
+    assert event.event is not None
+    return event.event.time, event.event.tag
 
 
 class Part:

@@ -24,7 +24,17 @@ from farm.transports.websocket import WEBSOCKET
 from farm.worker.catch_up import CatchUps, Page, caught_up, common_end, gap, passed_by, turn
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
-from farm.worker.local_channel import OPEN, ChannelLog, HeldEvent, Joining, LocalChannel, Part, Presence, Waiting
+from farm.worker.local_channel import (
+    OPEN,
+    ChannelLog,
+    HeldEvent,
+    Joining,
+    LocalChannel,
+    Part,
+    Presence,
+    Waiting,
+    as_they_came,
+)
 from farm.worker.log_reads import LogReads, Recovered
 from router.common import logs
 from router.common import messages as m
@@ -198,12 +208,12 @@ class Subscriptions:
         page, it is not in its channels yet; the rest is read when the connection has taken this page (`go_on`).
         """
         results: list[Subscribed] = []
-        events: list[HeldEvent] = []
+        events: list[list[HeldEvent]] = []
         connection = joining.connection
         if connection.call != joining.number:  # it has gone
             for part in joining.parts[:]:
                 self.leave(connection, part.channel.key)
-            return results, events
+            return results, []
         end = common_end(joining.parts)
         for part in joining.parts:
             channel, wanted = part.channel, part.wanted
@@ -211,11 +221,11 @@ class Subscriptions:
                 if end is not None and part.log is not None:
                     self._turn_page(part, end)
                 else:
-                    events += self._let_in(part)
+                    events.append(self._let_in(part))
             presence = channel.presence if part.status == m.OK and not wanted.hidden else None
             results.append(Subscribed(wanted, part.status, None if presence is None else presence.members, part.log))
         self._turned(joining)
-        return results, events
+        return results, as_they_came(events)
 
     def _let_in(self, part: Part) -> list[HeldEvent]:
         """It is in its channel from now on. Returns: what is to be sent behind the log."""
@@ -272,20 +282,20 @@ class Subscriptions:
         if any(part.log is None for part in parts):
             return None
         end = common_end(parts)
-        gaps, logs, behind = [], [], list[HeldEvent]()
+        gaps, logs, behind = [], [], list[list[HeldEvent]]()
         for part in parts:
             before = part.position
             if end is not None:
                 self._turn_page(part, end)
             else:
-                behind += self._let_in(part)
+                behind.append(self._let_in(part))
             log = part.log
             assert log is not None
             if gap(before, log):
                 gaps.append(part.channel)
             logs.append([(part.channel, event) for event in log.events])
         self._turned(joining)
-        return Page(gaps, list(merge(*logs, key=_when)), behind)
+        return Page(gaps, list(merge(*logs, key=_when)), as_they_came(behind))
 
     # ------------------------------------------------------------------ who is in
 

@@ -83,10 +83,11 @@ class Site:
             self.shard.sockets.received([m.Reply(message.number, told, payload)])
         self.shard.sockets.speak()
 
-    def publish(self, name: str, event: LogEvent) -> None:
-        """An event comes."""
+    def publish(self, name: str, event: LogEvent, speak: bool = True) -> None:
+        """An event comes. speak: whether what waits has its turn."""
         self.shard.sockets.received([m.LoggedEvent(channel_address(name), EPOCH, event, "")])
-        self.shard.sockets.speak()
+        if speak:
+            self.shard.sockets.speak()
 
     def look(self) -> None:
         """What clients have sent is read."""
@@ -101,11 +102,12 @@ class Site:
 
 
 @contextmanager
-def site(**options: Any) -> Iterator[Site]:
+def site(fanout_slice: int = 256, **options: Any) -> Iterator[Site]:
     """A shard with these settings of push stream."""
     dialect = made(**options)
     paths = dict.fromkeys(("/ws/**", "/subscribe/**", "/ev/**", "/lp/**", "/sub/**", "/ws", "/ev", "/lp"), dialect)
-    shard = Shard({"next_request_timeout": 60}, more=paths, named={NAME: dialect})
+    worker = {"next_request_timeout": 60, "fanout_slice": fanout_slice}
+    shard = Shard(worker, more=paths, named={NAME: dialect})
     try:
         yield Site(shard, dialect)
     finally:

@@ -134,7 +134,7 @@ def test_a_long_frame_is_a_write_by_itself_and_costs_as_many_as_it_takes() -> No
     fan_out = fan_outs.begin("room", range(10))
     fan_outs.append("room", b"a", 0.0)
     fan_outs.append("room", b"b" * 40_000, 0.0)
-    assert fan_out.take(10)[0] == (list(range(10)), b"a", 1)
+    assert fan_out.take(10)[0] == (list(range(10)), b"a", 1, 0)
     fan_outs.took_turn(0.0)
     batch, cost = fan_out.take(10)
     assert batch is not None

@@ -1,7 +1,9 @@
 """Push stream, device side: requests in, bytes out, in each of the modes."""
 
 import json
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -321,6 +323,42 @@ def test_jsonp() -> None:
         answer = Answer(client)
         assert answer.headers["content-type"] == "application/javascript; charset=utf-8"
         assert json.loads(answer.body.removeprefix(b"page.took(").removesuffix(b");\r\n"))[0]["text"] == "text 2"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_events_of_several_channels_come_in_their_order_however_many_are_on_their_way(seed: int) -> None:
+    """A client that comes back behind the last event that it had must have had all before that."""
+    chance = random.Random(seed)
+    with site(chance.choice([1, 2, 3]), **BARE) as here:
+        for name in "abc":
+            for _ in range(chance.randrange(1, 6)):
+                here.socket(f"/ws/{name}")
+        several = [here.plain(f"/sub/{path}", version="1.0") for path in ("a/b", "b/c/a", "a/b/c", "c/b")]
+        sockets = [here.socket("/ws/a/b/c"), here.socket("/ws/c/a")]
+        poll = here.plain("/lp/a/b/c", *SINCE)
+        here.answer()
+        for number in range(2, 40):
+            here.publish(chance.choice("abc"), logged(number), speak=chance.random() < 0.6)
+        while here.shard.sockets.speaking:
+            here.shard.sockets.speak()
+        for client in several:
+            client.until(b"\r\n\r\n")
+        here.shard.sockets.drop_all()
+        for client in several:
+            numbers = [int(line.split()[1]) for line in client.rest().splitlines()]
+            assert len(numbers) > 5
+            assert numbers == sorted(set(numbers))
+        for socket in sockets:
+            numbers = []
+            with suppress(websocket.WebSocketConnectionClosedException):
+                while True:
+                    numbers.append(int(str(socket.recv()).split()[1]))
+            assert len(numbers) > 5
+            assert numbers == sorted(set(numbers))
+        answer = Answer(poll)
+        polled = [int(number) for number in answer.body.decode().replace("text", "").split()]
+        assert polled == list(range(2, polled[-1] + 1))
+        assert answer.place == (DATE, f"W/{polled[-1]}")
 
 
 # ---------------------------------------------------------------------- what is refused
