@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple, Self
 
-from router.common import http_head
+from router.common import http_head, pages
 from router.common.answers import Answer
 from router.common.http_date import http_date
 from router.common.http_head import HeadError
@@ -20,7 +20,6 @@ from router.common.refusals import BAD_ORIGIN, NO_LENGTH, OTHER_METHOD, TOO_LARG
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ONE_LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _WITHOUT_BODY: Final = (204, 304)
-_URL_AUTHORITY: Final = re.compile(rb"[/?#]")
 READING: Final = (b"GET", b"HEAD")
 OPTIONS: Final = b"OPTIONS"
 
@@ -172,17 +171,14 @@ def check_plain(request: Request, methods: tuple[bytes, ...] = READING, max_body
 
 
 def check_origin(request: Request, origins: tuple[str, ...]) -> None:
-    """Whether the page that sends this request may connect; origins: none if every page may. Raises: Refusal.
-
-    A browser sends no Origin with a GET to the page's own host. Then the Referer counts, and where the page has it left
-    out Sec-Fetch-Site, which no page can forge.
-    """
+    """Whether the page that sends this request may connect; origins: none if every page may. Raises: Refusal."""
     if not origins:
         return
-    origin = _origin(request)
+    headers = request.headers
+    origin = pages.page_origin(headers)
     if origin not in origins:
-        own = not origin and request.headers.get(b"sec-fetch-site") == b"same-origin"
-        if not own or _host(request) not in map(_authority, origins):
+        own = not origin and headers.get(pages.SITE) == b"same-origin"
+        if not own or pages.host(headers) not in map(pages.authority, origins):
             raise Refusal.of(BAD_ORIGIN)
 
 
@@ -192,34 +188,12 @@ def check_own_page(request: Request) -> None:
     headers = request.headers
     if b"cookie" not in headers and b"authorization" not in headers:
         return
-    origin = _origin(request)
-    site = headers.get(b"sec-fetch-site")
-    if _authority(origin) != _host(request) if origin else site in (b"cross-site", b"same-site"):
+    origin = pages.page_origin(headers)
+    other = pages.authority(origin) != pages.host(headers) if origin else headers.get(pages.SITE) in pages.OTHER_SITES
+    if other:
         raise Refusal.of(
             BAD_ORIGIN, "origin is not allowed: with cookies a page of another host has to be in worker.origins"
         )
-
-
-def _origin(request: Request) -> str:
-    """Of the page that sends it; "": that is not known, or there is none."""
-    headers = request.headers
-    return (headers.get(b"origin") or _origin_of(headers.get(b"referer", b""))).decode("latin-1")
-
-
-def _host(request: Request) -> str:
-    return request.headers.get(b"host", b"").decode("latin-1").lower()
-
-
-def _origin_of(url: bytes) -> bytes:
-    """Of a page's address; empty for what is none."""
-    scheme, found, rest = url.partition(b"://")
-    return scheme + found + _URL_AUTHORITY.split(rest, 1)[0] if found else b""
-
-
-def _authority(origin: str) -> str:
-    """Host and port, as Host has them: without the port that the scheme has anyway."""
-    scheme, _, authority = origin.lower().partition("://")
-    return authority.removesuffix({"http": ":80", "https": ":443"}.get(scheme, "//"))
 
 
 def offered_subprotocols(request: Request) -> list[str]:

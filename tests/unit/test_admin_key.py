@@ -15,11 +15,11 @@ SET = AdminKey(KEY, "talk.admin_key")
 UNSET = AdminKey("", "talk.admin_key")
 
 
-def asked(target: str = "/pub", *headers: str, address: str = "192.0.2.1") -> Request:
+def asked(target: str = "/pub", *headers: str, address: str = "192.0.2.1", host: str = "localhost:8081") -> Request:
     """A request as the port gives it to a route."""
     http = HttpConnection(options())
     http.address = address
-    head = "\r\n".join((f"GET {target} HTTP/1.1", "Host: push", *headers, "", ""))
+    head = "\r\n".join((f"GET {target} HTTP/1.1", f"Host: {host}", *headers, "", ""))
     ((request, _),) = http.receive(head.encode())
     return request
 
@@ -91,6 +91,44 @@ def test_without_a_key_others_may_not(request_: Request) -> None:
     assert refused.status == 403
     assert b"set one" in refused.body
     assert b"talk.admin_key" in refused.body
+
+
+@pytest.mark.parametrize(
+    ("host", "headers"),
+    [
+        ("localhost:8081", ("Origin: http://localhost:8081", "Sec-Fetch-Site: same-origin")),
+        ("localhost:8081", ("Referer: http://localhost:8081/client?key=a",)),
+        ("localhost", ("Origin: https://LOCALHOST:443",)),
+        ("localhost:8081", ("Sec-Fetch-Site: none", "User-Agent: Mozilla/5.0")),  # typed by its user
+        *(
+            (host, ())
+            for host in ("127.0.0.1:8081", "127.1", "[::1]:8081", "[::ffff:127.0.0.1]", "a.localhost", "farm")
+        ),
+    ],
+)
+def test_without_a_key_pages_and_names_of_this_host_may_come(host: str, headers: tuple[str, ...]) -> None:
+    assert UNSET.refusal(asked("/pub", *headers, address="127.0.0.1", host=host)) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "headers"),
+    [
+        ("localhost:8081", ("Origin: http://example.org",)),
+        ("localhost:8081", ("Origin: null",)),
+        ("localhost:8081", ("Origin: http://localhost:3000",)),
+        ("localhost:8081", ("Origin: http://127.0.0.1:8081",)),
+        ("localhost:8081", ("Referer: https://example.org/page",)),
+        ("localhost:8081", ("Sec-Fetch-Site: cross-site",)),
+        ("localhost:8081", ("Sec-Fetch-Site: same-site", "Origin: http://localhost:8081")),
+        # Names of others that lead here: what a browser says of itself does not tell.
+        ("farm.example.org:8081", ("Origin: http://farm.example.org:8081", "Sec-Fetch-Site: same-origin")),
+        *((host, ()) for host in ("example.org:8081", "localhost.example.org", "0.0.0.0:8081", "[::]:8081")),
+    ],
+)
+def test_without_a_key_pages_of_other_sites_may_not(host: str, headers: tuple[str, ...]) -> None:
+    assert UNSET.refusal(asked("/pub", *headers, address="127.0.0.1", host=host)) is not None
+    with_key = asked(f"/pub?admin_key={KEY}", *headers, address="127.0.0.1", host=host)
+    assert SET.refusal(with_key) is None
 
 
 def test_a_request_of_no_connection_is_not_from_this_host() -> None:

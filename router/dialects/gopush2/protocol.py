@@ -52,7 +52,7 @@ class Gopush2Options(Section):
     admin_key: str = option(
         "",
         "what app servers show for /pub, /ch and /stat, as `Authorization: Bearer KEY` or `?admin_key=KEY`; empty: "
-        "only those on this host may come, and directly",
+        "only programs on this host may come, directly, and no page of another site",
         secret=True,
     )
     one_port: bool = option(

@@ -43,7 +43,8 @@ class PushStreamOptions(Section):
     admin_key: str = option(
         "",
         "key that publishers and readers of statistics give, as a bearer token or as admin_key in the query; empty: "
-        "only those on this machine that come directly, without Forwarded and X-Forwarded-For, are answered",
+        "only programs on this host that come directly, without Forwarded and X-Forwarded-For, are answered, and no "
+        "page of another site",
         secret=True,
     )
     one_port: bool = option(
