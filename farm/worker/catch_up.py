@@ -43,7 +43,7 @@ class CatchUps:
     """The connections that have been given a page, and wait until they have taken it."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Connection, list[Joining]] = {}  # whose turn is next is the first
+        self._waiting: dict[Connection, list[Joining]] = {}  # in order of turns
 
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._waiting
@@ -56,7 +56,7 @@ class CatchUps:
         self._waiting.setdefault(joining.connection, []).append(joining)
 
     def take(self, connection: Connection) -> Joining | None:
-        """Whose next page is to be read now, if any of this connection's is."""
+        """The Subscribe of this connection whose next page is to be read now, if any."""
         joinings = self._waiting.get(connection)
         if joinings is None:
             return None
@@ -102,7 +102,7 @@ def _in_no_page(part: Part, held: list[HeldEvent], page: set[int], after: AfterO
         if number < part.read_at:
             left = passed_by(part, event)
         else:
-            left = event.left_out is not part.joining.connection and below(event, after)
+            left = event.excluded is not part.joining.connection and below(event, after)
             left = left and event.offset not in page
         if left:
             yield event
@@ -119,7 +119,7 @@ def below(event: HeldEvent, position: Position) -> bool:
 
 def passed_by(part: Part, event: HeldEvent) -> bool:
     """Whether an event that comes between two pages is to be sent behind the last one."""
-    if event.left_out is part.joining.connection:
+    if event.excluded is part.joining.connection:
         return False
     return below(event, part.position) if part.joining.pages else not event.offset and not event.gap
 
@@ -131,13 +131,13 @@ def caught_up(part: Part, held: list[HeldEvent]) -> tuple[LogSlice | None, list[
     """
     log, connection = part.log, part.joining.connection
     if log is None:
-        return None, [event for event in held if event.left_out is not connection and (event.text or not event.gap)]
+        return None, [event for event in held if event.excluded is not connection and (event.text or not event.gap)]
     known = {event.offset for event in log.events}
     newer: dict[int, LogEvent] = {}
     behind = part.behind
     recovered = log.recovered
     for number, event in enumerate(held, part.since):
-        if event.left_out is connection:
+        if event.excluded is connection:
             continue
         if event.gap:
             recovered = recovered and number < part.read_at
@@ -164,7 +164,7 @@ def caught_up(part: Part, held: list[HeldEvent]) -> tuple[LogSlice | None, list[
 
 def gap(before: Position, log: LogSlice) -> bool:
     """Whether something is missing in a page that begins here, or before it. A log in which something has gone behind
-    the position says so with each page; it is told where it is."""
+    the position says so with each page; it is reported with the page where it is."""
     if log.recovered:
         return False
     if not isinstance(before, AfterOffset) or before.epoch != log.epoch or not log.events:

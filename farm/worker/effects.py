@@ -46,7 +46,7 @@ class Performer:
         grants: Grants,
         wheel: Wheel,
         clock: Clock,
-        tell: Callable[[Any], None],
+        send: Callable[[Any], None],
         busy: Sized,
     ) -> None:
         """busy: not empty while events wait for their turn somewhere."""
@@ -58,10 +58,10 @@ class Performer:
         self._grants = grants
         self._wheel = wheel
         self._clock = clock
-        self._tell = tell
+        self._to_router = send
         self._busy = busy
         self.leaving: Connection | None = None
-        """Whose bytes are handled now, if they are its last: it has ended its direction behind them."""
+        """The connection whose last bytes are handled now: the peer sends no more."""
 
     def message(self, connection: Connection, payload: bytes, binary: bool) -> None:
         """Give the session a message of its device."""
@@ -135,7 +135,7 @@ class Performer:
         return None
 
     def _send(self, connection: Connection, message: m.Message) -> None:
-        self._tell(message)
+        self._to_router(message)
         # What it removes from the store is what an ack costs.
         more = len(message.updates) - 1 if isinstance(message, m.Ack) else 0
         if more > 0 and not self._turns.spend(connection.fd, more):

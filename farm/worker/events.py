@@ -88,15 +88,15 @@ class Events:
         self._counters.events_heard += 1
         if (channel.waiting is None and channel.log is None) or self._subscriptions.came(channel, event):
             frame = self._frame(channel, event.text, True, event.event)
-            self._send(channel, frame, now, event.left_out, event.event is not None)
+            self._send(channel, frame, now, event.excluded, event.event is not None)
         if channel.waiting is not None or channel.paging is not None:
             self._close_overdue(channel)
 
     def logged(
-        self, channel: LocalChannel, epoch: int, event: LogEvent, left_out: Connection | None, now: float
+        self, channel: LocalChannel, epoch: int, event: LogEvent, excluded: Connection | None, now: float
     ) -> None:
         """An event of a channel's log, for all but one."""
-        self.event(channel, HeldEvent(self._text(channel, event), left_out, event, epoch), now)
+        self.event(channel, HeldEvent(self._text(channel, event), excluded, event, epoch), now)
 
     def _text(self, channel: LocalChannel, event: LogEvent) -> bytes:
         dialect, name = self._dialect_of(channel)
@@ -122,7 +122,7 @@ class Events:
         for event in chain(missed, found.held):
             self._subscriptions.hold(channel, event)
             frame = self._frame(channel, event.text, True, event.event)
-            self._send(channel, frame, now, event.left_out, event.event is not None)
+            self._send(channel, frame, now, event.excluded, event.event is not None)
         if channel.waiting is not None or channel.paging is not None:
             self._close_overdue(channel)
         self._subscriptions.recovered(channel)
@@ -224,7 +224,7 @@ class Events:
         channel: LocalChannel,
         frame: Frame,
         now: float,
-        left_out: Connection | None = None,
+        excluded: Connection | None = None,
         ordered: bool = False,
     ) -> None:
         """ordered: subscribers of several channels get it in the order in which events came to all of these."""
@@ -235,8 +235,8 @@ class Events:
             cost = len(subscribers) * (1 + len(frame) // WRITE_BYTES)
             if cost <= self._left:
                 self._left -= cost
-                if left_out is not None and left_out in subscribers:
-                    subscribers = [connection for connection in subscribers if connection is not left_out]
+                if excluded is not None and excluded in subscribers:
+                    subscribers = [connection for connection in subscribers if connection is not excluded]
                 if fan_outs.going:
                     newest = fan_outs.newest(frame, now, ordered)
                     subscribers = self._write_in_order(channel, subscribers, [newest])
@@ -247,14 +247,14 @@ class Events:
             fan_out = fan_outs.get(channel)
         if fan_out is None:
             fan_out = fan_outs.begin(channel, channel.subscribers)
-        if left_out is not None:
-            due, frames = fan_out.due(left_out)
+        if excluded is not None:
+            due, frames = fan_out.due(excluded)
             self._counters.events_sent += frames
             if frames:
-                self._give(left_out, due)
+                self._give(excluded, due)
         fan_outs.append(channel, frame, now, ordered)
-        if left_out is not None:
-            fan_out.leave_out(left_out)
+        if excluded is not None:
+            fan_out.leave_out(excluded)
 
     def _fits(self, fan_out: FanOut[Connection], frame: Sized) -> bool:
         return not fan_out.size or fan_out.size + len(frame) <= self._most_a_room

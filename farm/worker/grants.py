@@ -1,4 +1,4 @@
-"""What the application's main server is asked about connections, and what becomes of its answers. Pure.
+"""What the application's main server is asked about connections, and what follows from its answers. Pure.
 
 A connection is asked about before its dialect sees the request (`farm.worker.admission`). It has an entry here only if
 its grant expires, or its dialect asks about messages too: all others cost nothing. A grant that expires is renewed
@@ -80,7 +80,7 @@ class Grants:
         had."""
         self._names = names
         self.asks = bool(names)
-        """Whether it is asked about anybody."""
+        """Whether it is asked about any connection."""
         self._options = options
         self._headers = tuple(name.encode() for name in options.headers)
         self._origins = origins
@@ -164,7 +164,7 @@ class Grants:
     # ------------------------------------------------------------------ grants that expire
 
     def _expires(self, connection: Connection, kept: _Kept, seconds: int) -> None:
-        """It is granted for so long; 0: for ever."""
+        """It is granted for so long; 0: without end."""
         if not seconds:
             self._disarm(kept)
             return
@@ -207,7 +207,7 @@ class Grants:
                 self._send(m.Call(kept.number, kept.question))
 
     def replied(self, number: int, status: int, payload: Any) -> Ending | None:
-        """A reply has come to a call that nobody else has made. Returns: what is to be closed now."""
+        """A reply has come to a call that may be of the grants. Returns: what is to be closed now."""
         connection = self._renewals.pop(number, None)
         if connection is None:
             return None

@@ -18,22 +18,22 @@ EVENT_BYTES: Final = 120
 
 
 class Presence:
-    """Who is in a channel, in the whole farm, and who of them is here."""
+    """The members of a channel in the whole farm, and those that are here."""
 
     __slots__ = ("entering", "members", "own")
 
     def __init__(self) -> None:
-        self.members = Members()  # user id -> info, as far as the router has told
+        self.members = Members()  # user id -> info, as far as the router has sent them
         self.own: dict[str, int] = {}  # user id -> connections of it here, those that wait too
-        self.entering: dict[str, int] | None = None  # user id -> the call whether it may
+        self.entering: dict[str, int] | None = None  # user id -> the open call for it
 
 
 class HeldEvent(NamedTuple):
-    """An event that came while connections waited to be subscribed; or a gap, with what tells of it, if anything."""
+    """An event that came while connections waited to be subscribed; or a gap, with the message about it, if any."""
 
     text: bytes
-    left_out: Connection | None
-    event: LogEvent | None = None  # what its dialect makes the text of; None: it came as a text
+    excluded: Connection | None
+    event: LogEvent | None = None  # from which its dialect makes the text; None: it came as text
     epoch: int = ANY_EPOCH
     gap: bool = False
     missed: bool = False  # it was read from the log after the link was away
@@ -151,7 +151,7 @@ class ChannelLog:
         self.recovering = False  # what they missed while the link was away is not here yet
         self.again = False  # nor will it be all
         self._held: list[HeldEvent] | None = None  # what came meanwhile
-        self._after: list[Joining] | None = None  # who wants to be subscribed when that is over
+        self._after: list[Joining] | None = None  # those to be subscribed after that
 
     def reached(self, epoch: int, offset: int) -> None:
         """They have had this one and those before it."""
@@ -176,7 +176,7 @@ class ChannelLog:
         self._after.append(joining)
 
     def take_waiting(self) -> list[Joining]:
-        """Those, who do not wait any more."""
+        """Those; they do not wait any more."""
         after, self._after = self._after, None
         return after or []
 
@@ -201,14 +201,12 @@ class LocalChannel:
     def __init__(self, key: bytes, dialect: str = "") -> None:
         self.key = key
         self.label = ""
-        self.dialect = dialect  # whose its events are, if it has no label
+        self.dialect = dialect  # of its events, if it has no label
         # With the user id, for presence. Most channels have very few: a tuple takes a fifth of a table's memory.
         self.subscribers: tuple[Connection, ...] | dict[Connection, str | None] = ()
         self.hidden: dict[Connection, None] | None = None
         self.waiting: Waiting | None = None
-        self.paging: dict[Connection, Part] | None = (
-            None  # connections that have been given a page of the log, and wait
-        )
+        self.paging: dict[Connection, Part] | None = None  # those that have been given a page of the log, and wait
         self.call = 0  # the call whose reply opens it; OPEN
         self.counted = 0  # subscribers that the router knows of
         self.presence: Presence | None = None

@@ -9,7 +9,7 @@ Nothing is missing and nothing comes twice, because of the order in which things
    A read gives a page; how a connection goes on with the next ones stands in `farm.worker.catch_up`.
 3. While the link is away, events may be missed. So every read that is open is made again once the channels are
    announced, and before those the log of each channel is read from where its subscribers stand. Until that is here, no
-   event goes to them, and nobody joins them.
+   event goes to them, and no connection joins them.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class _Read:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody waits for it."""
+        """Whether anything waits for it."""
         if self.parts is None:
             return not self.channel.empty
         return any(self.channel.waits(part.joining.connection) is part for part in self.parts)
 
 
 class LogReads:
-    """All of a worker's. `send(number, key, position)` asks the router, `number` gives numbers for that."""
+    """All reads of a worker. `send(number, key, position)` asks the router, `number` gives numbers for that."""
 
     def __init__(self, send: Callable[[int, bytes, Position], None], number: Callable[[], int]) -> None:
         self._send = send
@@ -68,7 +68,7 @@ class LogReads:
         self._recoveries = 0  # that are open
 
     def read(self, part: Part) -> None:
-        """Read what this one wants. Of many that want the same one asks."""
+        """Read what this one wants; one read serves all that want the same."""
         channel, position = part.channel, part.position
         read = self._shared.get((channel, position))
         if read is None:
@@ -131,7 +131,7 @@ class LogReads:
         self._recover()
 
     def _recover_first(self, channel: LocalChannel) -> None:
-        """Somebody is about to read the log of this channel: the reply must come behind that for its subscribers."""
+        """The log of this channel is about to be read: the reply must come behind that for its subscribers."""
         if channel in self._unrecovered:
             del self._unrecovered[channel]
             self._ask_missed(channel)

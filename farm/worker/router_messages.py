@@ -154,14 +154,14 @@ class RouterMessages:
         channel = self._subscriptions.get(message.channel)
         if channel is None:
             return
-        left_out = self._socket_ids.find(message.exclude) if message.exclude else None
-        self._events.event(channel, HeldEvent(message.body.encode(), left_out), self._clock.now)
+        excluded = self._socket_ids.find(message.exclude) if message.exclude else None
+        self._events.event(channel, HeldEvent(message.body.encode(), excluded), self._clock.now)
 
     def _logged_event(self, message: m.LoggedEvent) -> None:
         channel = self._subscriptions.get(message.channel)
         if channel is not None:
-            left_out = self._socket_ids.find(message.exclude) if message.exclude else None
-            self._events.logged(channel, message.epoch, message.event, left_out, self._clock.now)
+            excluded = self._socket_ids.find(message.exclude) if message.exclude else None
+            self._events.logged(channel, message.epoch, message.event, excluded, self._clock.now)
 
     def _members(self, message: m.Members) -> None:
         if (change := self._subscriptions.changed(message)) is not None:

@@ -1,10 +1,10 @@
-"""The channels of a worker: which of its connections subscribe to which channel, and who is present there. Pure.
+"""The channels of a worker: which of its connections subscribe to which channel, and the members there. Pure.
 
-A channel is there as long as a connection is subscribed to it or waits to be. The router is told of the first and the
-last of them, and of the first and the last connection of each user. It is never asked what is known here: a connection
-that subscribes to a channel that is open is in it at once, and so is another connection of a user that is present.
+A channel exists as long as a connection is subscribed to it or waits to be. The router is sent the first and the last
+of them, and the first and the last connection of each user. It is not asked what is known here: a connection that
+subscribes to a channel that is open is in it at once, and so is another connection of a user that is a member.
 
-A connection subscribes to several channels in one step: it is in all of them, or told why not, once the last reply is
+A connection subscribes to several channels in one step: it is in all of them, or refused, once the last reply is
 here and its turn has come (`ready`). What comes to one of them until then is held for it. One that wants more of a log
 than a page is in them with the last page (`farm.worker.catch_up`).
 
@@ -43,7 +43,7 @@ from router.common.wire import reply_payload
 
 
 class Change(NamedTuple):
-    """What the subscribers of a presence channel are to be told, all who are in it now."""
+    """A change of a presence channel's members, for all of its subscribers."""
 
     channel: LocalChannel
     added: list[tuple[str, str]]
@@ -55,31 +55,31 @@ class Change(NamedTuple):
 class _Call(NamedTuple):
     channel: LocalChannel
     user: str | None
-    """Who wants to enter it; None: it is to be opened."""
+    """The user that is to be a member; None: the call opens the channel."""
     parts: list[Part]
 
 
 class Subscriptions:
-    """All of a worker's. `tell` takes messages for the router, `number` gives numbers for calls to it. `fan_outs`, what
-    is being sent to channels, hears at once who comes and who goes.
+    """All subscriptions of a worker. `send` takes messages for the router, `number` gives numbers for calls to it.
+    `fan_outs`, what is being sent to channels, gets at once which subscribers come and go.
 
     most_held: bytes of events that are held for connections that wait. page_bytes: of events that are read of a log at
     once."""
 
     def __init__(
         self,
-        tell: Callable[[Any], None],
+        send: Callable[[Any], None],
         number: Callable[[], int],
         fan_outs: FanOuts[LocalChannel, Connection],
         most_held: int,
         page_bytes: int,
     ) -> None:
-        self._tell = tell
+        self._send = send
         self._number = number
         self._fan_outs = fan_outs
         self._most_held = most_held
         self._page_bytes = page_bytes
-        self._reads = LogReads(self._tell_read, number)
+        self._reads = LogReads(self._send_read, number)
         self._channels: dict[bytes, LocalChannel] = {}
         self.get = self._channels.get
         self._calls: dict[int, _Call] = {}
@@ -98,7 +98,7 @@ class Subscriptions:
     # ------------------------------------------------------------------ in and out
 
     def subscribe(self, connection: Connection, effect: Subscribe) -> list[Subscribed] | None:
-        """Have a connection in channels.
+        """Subscribe a connection to channels.
 
         Returns: what became of that; None: it waits, by the number that is in `connection.call`, until it is `ready`.
         """
@@ -165,7 +165,7 @@ class Subscriptions:
                 return None
             if not channel.call:
                 channel.call = self._call(channel, None)
-                self._tell_subscribe(channel, channel.call, "" if wanted.hidden else wanted.label)
+                self._send_subscribe(channel, channel.call, "" if wanted.hidden else wanted.label)
             return self._calls[channel.call]
         presence = channel.presence
         if presence is None:
@@ -182,8 +182,8 @@ class Subscriptions:
                 presence.entering = {}
             presence.entering[user] = call
             if not channel.call and not channel.counted:
-                self._tell_subscribe(channel, None, wanted.label)
-            self._tell(m.Call(call, m.PresenceJoin(channel.key, user, wanted.info, wanted.most)))
+                self._send_subscribe(channel, None, wanted.label)
+            self._send(m.Call(call, m.PresenceJoin(channel.key, user, wanted.info, wanted.most)))
         return self._calls[call]
 
     def _call(self, channel: LocalChannel, user: str | None) -> int:
@@ -191,18 +191,18 @@ class Subscriptions:
         self._calls[number] = _Call(channel, user, [])
         return number
 
-    def _tell_subscribe(self, channel: LocalChannel, call: int | None, label: str) -> None:
+    def _send_subscribe(self, channel: LocalChannel, call: int | None, label: str) -> None:
         request = m.Subscribe(channel.key, label)
-        self._tell(request if call is None else m.Call(call, request))
+        self._send(request if call is None else m.Call(call, request))
         if label:
             channel.label = label
             channel.counted = 1
 
-    def _tell_read(self, number: int, key: bytes, position: Position) -> None:
-        self._tell(m.Call(number, m.ReadLog(key, position, self._page_bytes)))
+    def _send_read(self, number: int, key: bytes, position: Position) -> None:
+        self._send(m.Call(number, m.ReadLog(key, position, self._page_bytes)))
 
     def complete(self, joining: Joining) -> tuple[list[Subscribed], list[HeldEvent]]:
-        """Have a connection in that waits for nothing any more.
+        """Complete the subscription of a connection that waits for nothing any more.
 
         Returns: what became of its Subscribe, and the events that came meanwhile. Where there is more of a log than a
         page, it is not in its channels yet; the rest is read when the connection has taken this page (`go_on`).
@@ -221,13 +221,13 @@ class Subscriptions:
                 if end is not None and part.log is not None:
                     self._turn_page(part, end)
                 else:
-                    events.append(self._let_in(part))
+                    events.append(self._complete_part(part))
             presence = channel.presence if part.status == m.OK and not wanted.hidden else None
             results.append(Subscribed(wanted, part.status, None if presence is None else presence.members, part.log))
         self._turned(joining)
         return results, as_they_came(events)
 
-    def _let_in(self, part: Part) -> list[HeldEvent]:
+    def _complete_part(self, part: Part) -> list[HeldEvent]:
         """It is in its channel from now on. Returns: what is to be sent behind the log."""
         channel, connection = part.channel, part.joining.connection
         assert channel.waiting is not None
@@ -288,7 +288,7 @@ class Subscriptions:
             if end is not None:
                 self._turn_page(part, end)
             else:
-                behind.append(self._let_in(part))
+                behind.append(self._complete_part(part))
             log = part.log
             assert log is not None
             if gap(before, log):
@@ -297,7 +297,7 @@ class Subscriptions:
         self._turned(joining)
         return Page(gaps, list(merge(*logs, key=_when)), as_they_came(behind))
 
-    # ------------------------------------------------------------------ who is in
+    # ------------------------------------------------------------------ subscribers
 
     def _add(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
         if wanted.hidden:
@@ -308,7 +308,7 @@ class Subscriptions:
             self.various.add(channel)
         self._fan_outs.join(channel, connection)
         if not channel.counted and (wanted.label or channel.label):
-            self._tell_subscribe(channel, None, wanted.label or channel.label)
+            self._send_subscribe(channel, None, wanted.label or channel.label)
         self._check_count(channel)
 
     def _check_count(self, channel: LocalChannel) -> None:
@@ -316,7 +316,7 @@ class Subscriptions:
             self._uncounted[channel] = None
 
     def _show(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
-        """It is in the channel; only whether events reach it may be another thing now."""
+        """It is in the channel already; only whether events reach it may change."""
         if wanted.hidden:
             if connection in channel.subscribers:
                 self._remove_subscriber(channel, connection)
@@ -340,7 +340,7 @@ class Subscriptions:
             channel.waiting = None
 
     def leave(self, connection: Connection, key: bytes) -> None:
-        """The connection goes out of a channel, or does not wait for it any more."""
+        """The connection leaves a channel, or does not wait for it any more."""
         channel = self._channels.get(key)
         if channel is None:
             return
@@ -377,7 +377,7 @@ class Subscriptions:
             if channel.log is not None:
                 self._release(channel.log)
                 self.ready.extend(channel.log.take_waiting())
-            self._tell(m.Unsubscribe(channel.key))
+            self._send(m.Unsubscribe(channel.key))
 
     def _user_left(self, channel: LocalChannel, user: str) -> None:
         presence = channel.presence
@@ -389,7 +389,7 @@ class Subscriptions:
         del presence.own[user]
         if presence.entering is not None and (call := presence.entering.pop(user, 0)):
             del self._calls[call]
-        self._tell(m.PresenceLeave(channel.key, user))
+        self._send(m.PresenceLeave(channel.key, user))
 
     def _settled(self, part: Part, replies: int) -> None:
         """So many of the replies that a part waited for are here, or are not waited for any more."""
@@ -400,7 +400,7 @@ class Subscriptions:
         if not part.joining.open:
             self.ready.append(part.joining)
 
-    # ------------------------------------------------------------------ what the router says
+    # ------------------------------------------------------------------ from the router
 
     def came(self, channel: LocalChannel, event: HeldEvent) -> bool:
         """An event came to a channel. Returns: whether it is to be sent to the subscribers now."""
@@ -437,7 +437,7 @@ class Subscriptions:
         self.held_bytes -= sum(event.size for event in log.take_held())
 
     def overdue(self, channel: LocalChannel) -> Connection | None:
-        """If more is held than may be: who has waited longest for this channel, and is to be closed."""
+        """If more is held than is allowed: the connection that has waited longest for this channel, to be closed."""
         if self.held_bytes <= self._most_held:
             return None
         for connection, part in channel.paging.items() if channel.paging is not None else ():
@@ -447,7 +447,7 @@ class Subscriptions:
 
     def replied(self, number: int, status: int, payload: Any) -> Change | Recovered | bool:
         """A reply has come. Returns: False if it is for no call of ours that is open; else what changes by it, if
-        anything does: that is for those who were there before. Then those have their turn that are ready."""
+        anything does: it is sent to the subscribers from before, and then those that are `ready` have their turn."""
         call = self._calls.pop(number, None)
         if call is None:
             return self._read(number, status, payload)
@@ -458,7 +458,7 @@ class Subscriptions:
         elif channel.call == number:
             channel.call = 0
         if user is not None:
-            change = self._entered(channel, user, status, payload)
+            change = self._joined(channel, user, status, payload)
         for part in parts:
             if (waiting := channel.waiting) is None or waiting.parts.get(part.joining.connection) is not part:
                 continue
@@ -508,7 +508,7 @@ class Subscriptions:
                 return joining
         return None
 
-    def _entered(self, channel: LocalChannel, user: str, status: int, payload: Any) -> Change | None:
+    def _joined(self, channel: LocalChannel, user: str, status: int, payload: Any) -> Change | None:
         presence = channel.presence
         assert presence is not None
         if presence.entering is not None:
@@ -539,7 +539,7 @@ class Subscriptions:
         presence = channel.presence
         assert presence is not None
         members, own = presence.members, presence.own
-        # Who is here stays, whatever the router knew when it said this: it hears, or has heard, of him.
+        # A user that is here stays: the router has sent this before it knew, and will know.
         gone = [(user, members.pop(user)) for user in removed if user in members and user not in own]
         new = [(user, info) for user, info in added if user not in members]
         if not new and not gone:
@@ -549,14 +549,14 @@ class Subscriptions:
         return Change(channel, new, gone)
 
     def counts(self) -> None:
-        """To be called once a second and when the router asks: tell it of subscribers that are more or fewer now."""
+        """To be called once a second and when the router asks: send it the numbers of subscribers that have changed."""
         for channel in list(self._uncounted):
             if not channel.subscribers and (channel.waiting is not None or channel.paging is not None):
-                continue  # those who wait are nearly there
+                continue  # those that wait are nearly subscribed
             del self._uncounted[channel]
             if len(channel.subscribers) != channel.counted:
                 channel.counted = len(channel.subscribers)
-                self._tell(m.Counted(channel.key, channel.counted))
+                self._send(m.Counted(channel.key, channel.counted))
 
     def held(self) -> Iterator[list[m.HeldChannel]]:
         """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it. Then the router is

@@ -71,11 +71,11 @@ class Worker:
             joins += [(connection, wanted, status) for wanted, status, *_ in results]
         return Answered(joins, change, recipients)
 
-    def receive(self, name: str, text: bytes, left_out: Connection | None = None) -> None:
+    def receive(self, name: str, text: bytes, excluded: Connection | None = None) -> None:
         """An event of a channel that a subscriber waits for."""
         channel = self.subscriptions.get(name.encode().ljust(16))
         assert channel is not None
-        self.subscriptions.hold(channel, HeldEvent(text, left_out))
+        self.subscriptions.hold(channel, HeldEvent(text, excluded))
 
     def admitted(self) -> list[tuple[Connection, list[Subscribed], list[HeldEvent]]]:
         """Complete the subscriptions whose turn it is."""

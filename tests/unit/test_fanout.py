@@ -26,18 +26,18 @@ class LocalChannel:
     def fan_out(self) -> FanOut[int] | None:
         return self.fan_outs.get("room")
 
-    def say(self, left_out: int | None = None) -> None:
+    def say(self, excluded: int | None = None) -> None:
         frame = b"<%d>" % self.said
         fan_out = self.fan_out or self.fan_outs.begin("room", self.subscribers)
-        if left_out is not None:
-            self.flush(left_out)
+        if excluded is not None:
+            self.flush(excluded)
         self.said += 1
         self.fan_outs.append("room", frame, float(self.said))
         for subscriber in self.subscribers:
-            if subscriber != left_out:
+            if subscriber != excluded:
                 self.due[subscriber].append(frame)
-        if left_out is not None:
-            fan_out.leave_out(left_out)
+        if excluded is not None:
+            fan_out.leave_out(excluded)
 
     def join(self, subscriber: int) -> None:
         if subscriber in self.subscribers:

@@ -176,8 +176,8 @@ def test_events_for_many_of_both_kinds_go_out_in_slices_and_in_order() -> None:
         talkers = [shard.talker("join") for _ in range(8)]
         for talker in talkers:
             assert [talker.hear(), talker.hear()] == ["asked", "joined 0 null"]
-        left_out = talkers[3].socket_id
-        shard.sockets.received([m.Event(ROOM, str(number), left_out if number == 2 else "") for number in range(4)])
+        excluded = talkers[3].socket_id
+        shard.sockets.received([m.Event(ROOM, str(number), excluded if number == 2 else "") for number in range(4)])
         late = joined(shard)
         talkers[0].say("part")
         turns = 0
@@ -188,7 +188,7 @@ def test_events_for_many_of_both_kinds_go_out_in_slices_and_in_order() -> None:
         for stream in streams:
             assert [stream.hear() for _ in range(4)] == [f"event {number}" for number in range(4)]
         for talker in talkers[1:]:
-            heard = ["0", "1", "3"] if talker.socket_id == left_out else ["0", "1", "2", "3"]
+            heard = ["0", "1", "3"] if talker.socket_id == excluded else ["0", "1", "2", "3"]
             assert [talker.hear() for _ in heard] == heard
         assert [talkers[0].hear() for _ in range(5)] == ["0", "1", "2", "3", "parted"]
         assert late.nothing()

@@ -65,7 +65,7 @@ class Device:
         self.user = user
         self.members: dict[str, str] | None = None
         self.events: list[int] = []
-        self.left_out: list[int] = []
+        self.excluded: list[int] = []
         self.parted = False
 
     def hear(self, text: str) -> None:
@@ -103,7 +103,7 @@ class Device:
     def check_events(self) -> None:
         if self.events:
             run = range(self.events[0], self.events[-1] + 1)
-            assert self.events == [number for number in run if number not in self.left_out]
+            assert self.events == [number for number in run if number not in self.excluded]
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_whatever_comes_between_each_hears_every_event_once_and_knows_the_member
                 device.talker.say("asked")
             elif name == "event":
                 if device is not None:
-                    device.left_out.append(router.events)
+                    device.excluded.append(router.events)
                 router.event(device.talker.socket_id if device is not None else "")
             elif not what:
                 {"hear": router.hear, "tell": router.tell, "speak": shard.sockets.speak}[name]()
