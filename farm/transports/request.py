@@ -39,7 +39,8 @@ class Grant(NamedTuple):
 
 @dataclass(slots=True)
 class Request:
-    """A whole request head. Names are in lower case; values of a repeated header are joined by a comma."""
+    """A whole request head. Names are in lower case; values of a repeated header are joined by a comma (Cookie:
+    by a semicolon)."""
 
     method: bytes
     path: str

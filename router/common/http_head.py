@@ -78,7 +78,8 @@ class Fields:
     version: tuple[int, int]
     """(1, 0) or (1, 1)."""
     headers: dict[bytes, bytes]
-    """Names are in lower case; values of a repeated header are joined by a comma."""
+    """Names are in lower case; values of a repeated header are joined by a comma, those of Cookie by a semicolon
+    (RFC 9113 8.2.3)."""
     length: int
     """Bytes of the body; CHUNKED: it comes in chunks."""
     expects: bool
@@ -193,7 +194,7 @@ def _headers(fields: bytes, max_headers: int) -> dict[bytes, bytes]:
         if name in headers:
             if name in _ONCE:
                 raise HeadError(MALFORMED, f"header {name.decode()} stands twice")
-            value = headers[name] + b", " + value
+            value = headers[name] + (b"; " if name == b"cookie" else b", ") + value
         headers[name] = value
     return headers
 

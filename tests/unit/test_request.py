@@ -336,6 +336,13 @@ def test_an_unfinished_head_is_refused_when_it_reaches_the_limit() -> None:
     assert refused.value.status == 431
 
 
+def test_values_of_a_header_that_is_repeated_are_joined() -> None:
+    parsed = parse(request(*USUAL, b"Cookie: a=1", b"X-A: 1", b"cookie: b=2", b"X-A: 2"), MAX_BYTES, MAX_HEADERS)
+    assert parsed is not None
+    headers = parsed[0].headers
+    assert (headers[b"cookie"], headers[b"x-a"]) == (b"a=1; b=2", b"1, 2")
+
+
 def test_headers_are_counted() -> None:
     many = [b"X-%d: 1" % i for i in range(MAX_HEADERS - len(USUAL))]
     assert status_of(request(*USUAL, *many)) == 101
