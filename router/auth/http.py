@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -13,11 +14,21 @@ from router import __version__
 from router.common import messages as m
 
 _USER_AGENT: Final = f"connection-farm/{__version__}".encode()
+_OWN: Final = (
+    (b"user-agent", _USER_AGENT),
+    (b"accept", b"application/json, */*;q=0.1"),
+    (b"accept-encoding", b"identity"),
+)
 _IN_A_LIST: Final = "!$&'()*+./:;=?@[]^`{|}~"
 """What a channel's name in X-Channels has as it is, besides letters, digits, - and _: not the comma, nor what is no
 single byte."""
 _PASSED_ON: Final = frozenset((b"www-authenticate", b"retry-after"))
 """Of a refusal, besides its content type."""
+_ONE_LINE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+"""What a header of the answer to a client may hold; the HTTP library lets more through."""
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_FORWARDED_FOR: Final = b"x-forwarded-for"
+_REDIRECT: Final = b"x-accel-redirect"
 _MAX_EXPIRES: Final = 2**40
 _MAX_CHANNEL: Final = m.MAX_LABEL
 
@@ -32,11 +43,17 @@ class HttpRequest(NamedTuple):
 
 def request(question: m.Authorise, method: str) -> HttpRequest:
     """The HTTP request that asks this. method: `auth.method`."""
-    headers = [(b"user-agent", _USER_AGENT), (b"accept", b"application/json, */*;q=0.1"), *question.headers]
+    # What the client itself may have sent comes once: here that counts, or ours is put behind it.
+    shown = dict(question.headers)
+    headers = [*(own for own in _OWN if own[0] not in shown), *question.headers]
     if method == "post":
         return HttpRequest("POST", [*headers, (b"content-type", b"application/json")], _body(question))
+    address = question.address.encode("latin-1", "replace")
+    if (before := shown.get(_FORWARDED_FOR)) is not None:
+        headers.remove((_FORWARDED_FOR, before))
+        address = before + b", " + address
     headers += [
-        (b"x-forwarded-for", question.address.encode("latin-1", "replace")),
+        (_FORWARDED_FOR, address),
         (b"x-original-method", question.method.encode("latin-1", "replace")),
         (b"x-original-uri", question.uri.encode("latin-1", "replace")),
         (b"x-dialect", quote(question.dialect, safe=",").encode()),
@@ -85,22 +102,33 @@ class Unusable(Exception):
 
 def verdict(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> m.Verdict:
     """What this answer says. Raises: Unusable."""
-    found = {name.lower(): value for name, value in headers}
+    lines = [(name.lower(), value) for name, value in headers]
+    found = dict(lines)
+    if body and found.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Unusable("its body is compressed, though Accept-Encoding is identity")
     content_type = found.get(b"content-type", b"").decode("latin-1")
     if 200 <= status < 300:
         return _allowed(found, content_type, body)
     if not 400 <= status < 500:
         hint = "; it is to answer 2xx or 4xx, and redirects are not followed" if 300 <= status < 400 else ""
         raise Unusable(f"it answered {status}{hint}")
-    passed_on = [(name, found[name]) for name in sorted(_PASSED_ON & found.keys())]
+    passed_on = [(name, value) for name, value in lines if name in _PASSED_ON]
+    for name, value in (*passed_on, (b"content-type", found.get(b"content-type", b""))):
+        if not _ONE_LINE.fullmatch(value):
+            raise Unusable(f"its {name.decode()} has control characters")
     return m.Verdict(status, content_type=content_type[:_MAX_CHANNEL], body=body, headers=passed_on)
 
 
 def _allowed(headers: dict[bytes, bytes], content_type: str, body: bytes) -> m.Verdict:
-    redirect = headers.get(b"x-accel-redirect", b"").decode("latin-1")
+    redirect = headers.get(_REDIRECT, b"/").decode("latin-1")
+    if not redirect.startswith("/") or len(redirect) > m.MAX_URI:
+        raise Unusable(f"its X-Accel-Redirect is no path of up to {m.MAX_URI} characters")
+    if _REDIRECT not in headers:
+        redirect = ""
     kind = content_type.partition(";")[0].strip().lower()
+    body = body.removeprefix(_BYTE_ORDER_MARK).strip()
     # Whatever it calls itself: an object that names channels must not be taken for one that names none.
-    if not (kind == "application/json" or kind.endswith("+json") or body.lstrip().startswith(b"{")) or not body.strip():
+    if not (kind == "application/json" or kind.endswith("+json") or body.startswith(b"{")) or not body:
         return m.Verdict(200, redirect=redirect)
     try:
         answer = _decode(body)

@@ -27,6 +27,18 @@ _OF_THE_CONNECTION: Final = frozenset(
     ]
 )
 """Headers that say something of one connection or one body: to forward them would be wrong."""
+_OF_THE_QUESTION: Final = frozenset(
+    [
+        "accept-encoding",
+        "x-action",
+        "x-channels",
+        "x-dialect",
+        "x-original-method",
+        "x-original-uri",
+        "x-user",
+    ]
+)
+"""Headers that are the router's own: a client could say what it likes by them."""
 
 
 def _url_or_none(text: str) -> str:
@@ -39,7 +51,8 @@ def _url_or_off(text: str) -> str:
 
 def _header(text: str) -> str:
     name = text.lower()
-    if _HEADER.fullmatch(name) is None or name in _OF_THE_CONNECTION or name.startswith("sec-websocket-"):
+    ours = name in _OF_THE_CONNECTION or name in _OF_THE_QUESTION or name.startswith("sec-websocket-")
+    if ours or _HEADER.fullmatch(name) is None:
         raise ValueError(text)
     return name
 
@@ -61,7 +74,8 @@ class AuthOptions(Section):
     headers: tuple[str, ...] = option(
         ("cookie", "authorization"),
         "headers of the client's request that the main server is shown",
-        expects="a list of names of headers, without those of the connection itself (Host, Upgrade ...)",
+        expects="a list of names of headers, without those of the connection itself (Host, Upgrade ...) and of "
+        "the question (X-User, X-Channels ...)",
         check=_header,
     )
     timeout: float = option(

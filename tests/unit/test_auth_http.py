@@ -19,6 +19,7 @@ def test_a_get_has_everything_in_headers() -> None:
     assert (asked.method, asked.body) == ("GET", b"")
     assert headers.pop(b"user-agent").startswith(b"connection-farm/")
     assert headers.pop(b"accept")
+    assert headers.pop(b"accept-encoding") == b"identity"
     assert headers == {
         b"cookie": b"session=caf\xe9",
         b"x-forwarded-for": b"192.0.2.1",
@@ -28,6 +29,13 @@ def test_a_get_has_everything_in_headers() -> None:
         b"x-action": b"connect",
         b"x-channels": b"a,b%2Cc%20d,%E2%98%83",
     }
+
+
+def test_a_header_of_the_client_and_one_of_ours_are_not_both_there() -> None:
+    shown = [(b"user-agent", b"curl"), (b"x-forwarded-for", b"198.51.100.7"), COOKIE]
+    headers = request(msgspec.structs.replace(QUESTION, headers=shown), "get").headers
+    assert len(dict(headers)) == len(headers)
+    assert {(b"user-agent", b"curl"), (b"x-forwarded-for", b"198.51.100.7, 192.0.2.1"), COOKIE} < set(headers)
 
 
 def test_dialects_that_share_a_path_are_named_with_a_comma() -> None:
@@ -84,6 +92,13 @@ def test_a_post_has_the_same_in_a_json_object(action: str) -> None:
             b"<p>who?",
             m.Verdict(401, content_type="text/html", body=b"<p>who?", headers=[(b"www-authenticate", b"Basic")]),
         ),
+        (
+            401,
+            [(b"WWW-Authenticate", b"Basic"), (b"www-authenticate", b"Bearer")],
+            b"",
+            m.Verdict(401, headers=[(b"www-authenticate", b"Basic"), (b"www-authenticate", b"Bearer")]),
+        ),
+        (200, [(b"content-type", b"text/plain")], b'\xef\xbb\xbf{"channels": ["a"]}', m.Verdict(200, ["a"])),
         (429, [(b"retry-after", b"5")], b"", m.Verdict(429, headers=[(b"retry-after", b"5")])),
     ],
 )
@@ -116,3 +131,21 @@ def test_an_answer(status: int, headers: list[tuple[bytes, bytes]], body: bytes,
 def test_an_answer_that_decides_nothing(status: int, body: bytes, why: str) -> None:
     with pytest.raises(Unusable, match=why):
         verdict(status, [JSON], body)
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "why"),
+    [
+        (403, (b"Content-Type", b"text/\x01html"), "control characters"),
+        (403, (b"WWW-Authenticate", b"Basic\x7f"), "control characters"),
+        (403, (b"Retry-After", b"\x01"), "control characters"),
+        (403, (b"Content-Encoding", b"gzip"), "compressed"),
+        (200, (b"Content-Encoding", b"gzip"), "compressed"),
+        (200, (b"X-Accel-Redirect", b"http://elsewhere/ws?channels=a"), "no path"),
+        (200, (b"X-Accel-Redirect", b""), "no path"),
+        (200, (b"X-Accel-Redirect", b"/ws?channels=" + b"a" * m.MAX_URI), "no path"),
+    ],
+)
+def test_a_header_that_cannot_be_used(status: int, header: tuple[bytes, bytes], why: str) -> None:
+    with pytest.raises(Unusable, match=why):
+        verdict(status, [header], b"no")

@@ -53,6 +53,8 @@ def test_what_can_be_asked(text: str) -> None:
         ("auth.url", "off"),
         ("auth.headers", "cookie,sec-websocket-key"),
         ("auth.headers", "Host"),
+        ("auth.headers", "X-User"),
+        ("auth.headers", "accept-encoding"),
         ("auth.headers", "a b"),
         ("auth.method", "put"),
         ("auth.timeout", "0"),
