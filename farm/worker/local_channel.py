@@ -5,8 +5,9 @@ from __future__ import annotations
 from heapq import merge
 from typing import Final, NamedTuple
 
-from farm.dialects import Members, Subscription
+from farm.dialects import Subscription
 from farm.worker.connection import Connection
+from farm.worker.presence import Presence
 from router.common.messages import OK
 from router.common.position import ANY_EPOCH, AfterOffset, LogEvent, LogSlice, Position
 
@@ -15,17 +16,6 @@ OPEN: Final = -1
 """As `LocalChannel.call`: events of the channel come."""
 EVENT_BYTES: Final = 120
 """About what an event takes that is held, beside its text."""
-
-
-class Presence:
-    """The members of a channel in the whole farm, and those that are here."""
-
-    __slots__ = ("entering", "members", "own")
-
-    def __init__(self) -> None:
-        self.members = Members()  # user id -> info, as far as the router has sent them
-        self.own: dict[str, int] = {}  # user id -> connections of it here, those that wait too
-        self.entering: dict[str, int] | None = None  # user id -> the open call for it
 
 
 class HeldEvent(NamedTuple):

@@ -14,28 +14,28 @@ received first, and the reply finds its call gone.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from heapq import merge
 from typing import Any, NamedTuple
 
 from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.transports.websocket import WEBSOCKET
-from farm.worker.catch_up import CatchUps, Page, caught_up, common_end, gap, passed_by, turn
+from farm.worker.announcing import announced
+from farm.worker.catch_up import CatchUps, Page, caught_up, common_end, gap, turn
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
+from farm.worker.holding import Holding
 from farm.worker.local_channel import (
     OPEN,
-    ChannelLog,
     HeldEvent,
     Joining,
     LocalChannel,
     Part,
-    Presence,
     Waiting,
     as_they_came,
 )
 from farm.worker.log_reads import LogReads, Recovered
+from farm.worker.presence import Presence
 from router.common import logs
 from router.common import messages as m
 from router.common.position import Live, LogEvent, Position
@@ -59,7 +59,7 @@ class _Call(NamedTuple):
     parts: list[Part]
 
 
-class Subscriptions:
+class Subscriptions(Holding):
     """All subscriptions of a worker. `send` takes messages for the router, `number` gives numbers for calls to it.
     `fan_outs`, what is being sent to channels, gets at once which subscribers come and go.
 
@@ -74,10 +74,10 @@ class Subscriptions:
         most_held: int,
         page_bytes: int,
     ) -> None:
+        super().__init__(most_held)
         self._send = send
         self._number = number
         self._fan_outs = fan_outs
-        self._most_held = most_held
         self._page_bytes = page_bytes
         self._reads = LogReads(self._send_read, number)
         self._channels: dict[bytes, LocalChannel] = {}
@@ -86,11 +86,8 @@ class Subscriptions:
         self._uncounted: dict[LocalChannel, None] = {}
         self.various: set[LocalChannel] = set()
         """Channels that have, or have had, subscribers of another transport than WebSocket."""
-        self.ready: deque[Joining] = deque()
-        """Connections that wait for no reply any more."""
         self.catch_ups = CatchUps()
         self._together: list[Connection] = []  # of these, those that have just begun because the link is new
-        self.held_bytes = 0
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -332,13 +329,6 @@ class Subscriptions:
         if user is not None:
             self._user_left(channel, user)
 
-    def _wait_no_more(self, channel: LocalChannel, connection: Connection) -> None:
-        waiting = channel.waiting
-        assert waiting is not None
-        self.held_bytes -= waiting.remove(connection)
-        if not waiting.parts:
-            channel.waiting = None
-
     def leave(self, connection: Connection, key: bytes) -> None:
         """The connection leaves a channel, or does not wait for it any more."""
         channel = self._channels.get(key)
@@ -382,68 +372,12 @@ class Subscriptions:
     def _user_left(self, channel: LocalChannel, user: str) -> None:
         presence = channel.presence
         assert presence is not None
-        connections = presence.own[user] - 1
-        if connections:
-            presence.own[user] = connections
-            return
-        del presence.own[user]
-        if presence.entering is not None and (call := presence.entering.pop(user, 0)):
-            del self._calls[call]
-        self._send(m.PresenceLeave(channel.key, user))
-
-    def _settled(self, part: Part, replies: int) -> None:
-        """So many of the replies that a part waited for are here, or are not waited for any more."""
-        if not replies:
-            return
-        part.open -= replies
-        part.joining.open -= replies
-        if not part.joining.open:
-            self.ready.append(part.joining)
+        if presence.left(user):
+            if call := presence.entered(user):
+                del self._calls[call]
+            self._send(m.PresenceLeave(channel.key, user))
 
     # ------------------------------------------------------------------ from the router
-
-    def came(self, channel: LocalChannel, event: HeldEvent) -> bool:
-        """An event came to a channel. Returns: whether it is to be sent to the subscribers now."""
-        log = channel.log
-        if log is not None:
-            if log.recovering:
-                if self.held_bytes > self._most_held:
-                    self._release(log)
-                    log.again = True
-                log.hold(event)
-                self.held_bytes += event.size
-                return False
-            if event.offset:
-                log.reached(event.epoch, event.offset)
-        self.hold(channel, event)
-        return True
-
-    def hold(self, channel: LocalChannel, event: HeldEvent) -> None:
-        """Keep an event that is sent to the subscribers for those that wait to be."""
-        if channel.waiting is not None:
-            channel.waiting.hold(event)
-            self.held_bytes += event.size
-        if channel.paging is not None:
-            self.hold_for_pages(channel, event)
-
-    def hold_for_pages(self, channel: LocalChannel, event: HeldEvent) -> None:
-        """Keep it for those that are between two pages, if none of these has it."""
-        for part in channel.paging.values() if channel.paging is not None else ():
-            if passed_by(part, event):
-                part.behind.append(event)
-                self.held_bytes += event.size
-
-    def _release(self, log: ChannelLog) -> None:
-        self.held_bytes -= sum(event.size for event in log.take_held())
-
-    def overdue(self, channel: LocalChannel) -> Connection | None:
-        """If more is held than is allowed: the connection that has waited longest for this channel, to be closed."""
-        if self.held_bytes <= self._most_held:
-            return None
-        for connection, part in channel.paging.items() if channel.paging is not None else ():
-            if part.behind:
-                return connection
-        return None if channel.waiting is None else next(iter(channel.waiting.parts))
 
     def replied(self, number: int, status: int, payload: Any) -> Change | Recovered | bool:
         """A reply has come. Returns: False if it is for no call of ours that is open; else what changes by it, if
@@ -490,39 +424,13 @@ class Subscriptions:
         self.held_bytes -= recovered.freed
         return recovered
 
-    def recovered(self, channel: LocalChannel) -> None:
-        """What the subscribers have missed has been sent to them."""
-        log = channel.log
-        if log is not None and not log.recovering:
-            self.ready.extend(log.take_waiting())
-
-    def next_ready(self) -> Joining | None:
-        """The next connection that is to be given to `complete`."""
-        while self.ready:
-            joining = self.ready.popleft()
-            for part in joining.parts:
-                if (log := part.channel.log) is not None and log.recovering:
-                    log.wait(joining)
-                    break
-            else:
-                return joining
-        return None
-
     def _joined(self, channel: LocalChannel, user: str, status: int, payload: Any) -> Change | None:
         presence = channel.presence
         assert presence is not None
-        if presence.entering is not None:
-            presence.entering.pop(user, None)
-            if not presence.entering:
-                presence.entering = None
+        presence.entered(user)
         if status == m.OK:
-            return self._merge(channel, reply_payload(m.PresenceJoin, payload).items(), ())
-        del presence.own[user]
-        info = presence.members.pop(user, None)
-        if info is None:
-            return None
-        presence.members.made = None
-        return Change(channel, [], [(user, info)])
+            return _change(channel, presence.merge(reply_payload(m.PresenceJoin, payload).items(), ()))
+        return _change(channel, ([], presence.refuse(user)))
 
     def changed(self, message: m.Members) -> Change | None:
         """Returns: what is another now by this."""
@@ -533,20 +441,7 @@ class Subscriptions:
         if message.whole:
             there = {user for user, _ in added}
             removed = [user for user in channel.presence.members if user not in there]
-        return self._merge(channel, added, removed)
-
-    def _merge(self, channel: LocalChannel, added: Iterable[tuple[str, str]], removed: Iterable[str]) -> Change | None:
-        presence = channel.presence
-        assert presence is not None
-        members, own = presence.members, presence.own
-        # A user that is here stays: the router has sent this before it knew, and will know.
-        gone = [(user, members.pop(user)) for user in removed if user in members and user not in own]
-        new = [(user, info) for user, info in added if user not in members]
-        if not new and not gone:
-            return None
-        members.update(new)
-        members.made = None
-        return Change(channel, new, gone)
+        return _change(channel, channel.presence.merge(added, removed))
 
     def counts(self) -> None:
         """To be called once a second and when the router asks: send it the numbers of subscribers that have changed."""
@@ -561,31 +456,7 @@ class Subscriptions:
     def held(self) -> Iterator[list[m.HeldChannel]]:
         """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it. Then the router is
         asked for what came while the link was away."""
-        entries: list[m.HeldChannel] = []
-        size = 0
-        for channel in self._channels.values():
-            waits = channel.waiting is not None or channel.paging is not None
-            label = channel.label if channel.subscribers or waits else ""
-            number = len(channel.subscribers) + (0 if channel.paging is None else len(channel.paging))
-            channel.counted = max(number, 1) if label else 0
-            members: list[m.Member] = []
-            entries.append(m.HeldChannel(channel.key, label, channel.counted, members))
-            size += 1
-            presence = channel.presence
-            for user in presence.own if presence is not None else ():
-                if (info := presence.members.get(user)) is None:  # type: ignore[union-attr]
-                    continue
-                if size >= m.ANNOUNCE_CHUNK:
-                    yield entries
-                    members = []
-                    entries, size = [m.HeldChannel(channel.key, label, channel.counted, members)], 1
-                members.append((user, info))
-                size += 1
-            if size >= m.ANNOUNCE_CHUNK:
-                yield entries
-                entries, size = [], 0
-        if entries:
-            yield entries
+        yield from announced(self._channels.values())
         self._reads.renewed(self._channels.values())
         together, self._together = self._together, []
         for connection in together:
@@ -620,3 +491,8 @@ class Subscriptions:
 
 def _when(one: tuple[LocalChannel, LogEvent]) -> tuple[int, int]:
     return one[1].time, one[1].tag
+
+
+def _change(channel: LocalChannel, changed: tuple[list[tuple[str, str]], list[tuple[str, str]]]) -> Change | None:
+    added, removed = changed
+    return Change(channel, added, removed) if added or removed else None

@@ -10,14 +10,6 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 TESTS: Final = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES: Final = 500
-# These are being cut together with what they test.
-UNCUT: Final = {
-    f"test_{name}.py"
-    for name in (
-        "committer",
-        "hub",
-    )
-}
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -43,7 +35,7 @@ def is_in(module: str, *packages: str) -> bool:
 
 
 def test_a_file_of_tests_has_at_most_500_lines() -> None:
-    lines = {file.name: len(file.read_text().splitlines()) for file in TESTS if file.name not in UNCUT}
+    lines = {file.name: len(file.read_text().splitlines()) for file in TESTS}
     assert not {name: count for name, count in lines.items() if count > MAX_LINES}
 
 
