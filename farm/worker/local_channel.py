@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from heapq import merge
 from typing import Final, NamedTuple
 
@@ -12,6 +13,9 @@ from router.common.messages import OK
 from router.common.position import ANY_EPOCH, AfterOffset, LogEvent, LogSlice, Position
 
 _FEW: Final = 16
+_ENTRY_BYTES: Final = 64
+_TABLE_BYTES: Final = 1024
+"""A table into which subscribers only came takes 58 bytes for each at most."""
 OPEN: Final = -1
 """As `LocalChannel.call`: events of the channel come."""
 EVENT_BYTES: Final = 120
@@ -247,6 +251,12 @@ class LocalChannel:
             self.subscribers = tuple(other for other in subscribers if other is not connection)
             return None
         return subscribers.pop(connection)
+
+    def shrink(self) -> None:
+        """Give back what subscribers have left that came and went: a table keeps room for twice as many then."""
+        table = self.subscribers
+        if isinstance(table, dict) and sys.getsizeof(table) > _ENTRY_BYTES * len(table) + _TABLE_BYTES:
+            self.subscribers = dict(list(table.items()))  # the copy of a table that is full has its room
 
     def _table(self) -> dict[Connection, str | None]:
         """The subscribers with their user ids."""

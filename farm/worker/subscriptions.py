@@ -449,6 +449,7 @@ class Subscriptions(Holding):
             if not channel.subscribers and (channel.waiting is not None or channel.paging is not None):
                 continue  # those that wait are nearly subscribed
             del self._uncounted[channel]
+            channel.shrink()
             if len(channel.subscribers) != channel.counted:
                 channel.counted = len(channel.subscribers)
                 self._send(m.Counted(channel.key, channel.counted))
