@@ -96,7 +96,7 @@ class Subscribed(NamedTuple):
 
     wanted: Subscription
     status: int = m.OK
-    """OK; FULL: the channel has `most` members, or its app-server side lets nobody into it; FAILED."""
+    """OK; FULL: the channel has `most` members, or its app-server side admits no first subscriber; FAILED."""
     members: Members | None = None
     """All of them, if the channel has presence."""
     log: LogSlice | None = None

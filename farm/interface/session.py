@@ -60,8 +60,8 @@ class Session:
         return (), 0
 
     def unanswered(self) -> Effects:
-        """The server goes away: what this client is told that waits for an answer of its session. Nothing: what the
-        transport makes of `farewell`."""
+        """The server goes away: what is sent to this client, which waits for an answer of its session. Nothing: what
+        the transport makes of `farewell`."""
         return ()
 
     def closed(self) -> None:

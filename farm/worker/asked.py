@@ -14,7 +14,7 @@ from router.common.options import Settings
 def asked_about(
     settings: Settings, served: Iterable[tuple[DeviceSide, Dialect]], paths: Mapping[str, Dialect]
 ) -> dict[Dialect, str]:
-    """The dialects about whose clients it is asked, each with the name by which it is told: where several share a path,
+    """The dialects about whose clients it is asked, each with the name that is sent for it: where several share a path,
     all of them, with a comma between. paths: what answers on each path."""
     names = {dialect: side.spec.name for side, dialect in served if auth_url(settings, side.spec.name)}
     for dialect in paths.values():
@@ -31,10 +31,10 @@ def differing_urls(settings: Settings, spoken: Iterable[DeviceSide]) -> list[str
     for path, sharing in groupby(at, key=lambda entry: entry[0]):
         urls = {name: auth_url(settings, name) for _, name in sharing}
         if len(set(urls.values())) > 1:
-            told = ", ".join(f"{name} {url.partition('?')[0] or 'nobody'}" for name, url in urls.items())
+            shown = ", ".join(f"{name} {url.partition('?')[0] or 'nobody'}" for name, url in urls.items())
             keys = " and ".join(f"{name}.auth_url" for name in urls)
             found.append(
                 f"{keys}: these dialects share the path {path}, where the main server is asked before it is known "
-                f"which of them a client speaks, and would ask: {told}; set both alike, or auth.url alone"
+                f"which of them a client speaks, and would ask: {shown}; set both alike, or auth.url alone"
             )
     return found

@@ -142,10 +142,10 @@ class Performer:
             self._turns.throttle(connection)
 
 
-def effects_of(told: Callable[..., Effects], *what: Any) -> Effects:
+def effects_of(method: Callable[..., Effects], *arguments: Any) -> Effects:
     """Call a method of a session. A defect of a dialect must cost one connection, not a shard."""
     try:
-        return told(*what)
+        return method(*arguments)
     except Exception as error:
         return (failed(error),)
 

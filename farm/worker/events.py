@@ -186,7 +186,7 @@ class Events:
                 self._subscriptions.catch_up(connection, channels)
 
     def _write_page(self, joining: Joining) -> None:
-        """A page that is not the first is sent as live events are: the session does not hear of it."""
+        """A page that is not the first is sent as live events are: the session is not called."""
         connection = joining.connection
         page = self._subscriptions.next_page(joining)
         if page is None:  # it has a position from which to go on

@@ -76,7 +76,7 @@ class Grants:
         number: Callable[[], int],
     ) -> None:
         """names: those dialects about whose clients the main server is asked, and how it knows them. origins: whether
-        only pages of some may connect. send: sends the router a message. number: gives one for a call that nobody has
+        only pages of some may connect. send: sends the router a message. number: gives one for a call that no other has
         had."""
         self._names = names
         self.asks = bool(names)

@@ -61,7 +61,7 @@ from router.dialects.pusher.signatures import user_signature
 
 WATCH: Final = "#watch-"
 """Prefix of an internal presence channel: a signed-in user of an application with watchlists is a member of it. Those
-who watch this user are in it too, as the user NOBODY, and so are told when the user comes online and goes offline."""
+who watch this user are in it too, as the user NOBODY, and so learn when the user comes online and goes offline."""
 NOBODY: Final = ""
 
 _NEWEST: Final = Last(1)
