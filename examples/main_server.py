@@ -19,4 +19,4 @@ async def auth(request: Request) -> Response:
     return JSONResponse({"user": user, "expires": 3600})
 
 
-app = Starlette(routes=[Route("/auth", auth)])
+app = Starlette(routes=[Route("/auth", auth, methods=["GET", "POST"])])

@@ -12,6 +12,7 @@ from farm.interface.session import Session
 from farm.transports import Transport
 from farm.transports.request import READING, Request, Response
 from farm.transports.websocket import WEBSOCKET
+from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.position import LogEvent
@@ -74,6 +75,12 @@ class Dialect:
         with a slash between them."""
         query = parse_qs(target.partition("?")[2], keep_blank_values=True)
         return [name for value in query.get("channels", ()) for name in value.split("/") if name]
+
+    def granted(self, verdict: m.Verdict) -> tuple[str, ...] | None:
+        """The channels that an answer of the main server names; None: it names none."""
+        if verdict.redirect:
+            return tuple(self.redirected(verdict.redirect))
+        return None if verdict.channels is None else tuple(verdict.channels)
 
     @property
     def asks_of_messages(self) -> bool:

@@ -131,7 +131,7 @@ class Grants:
             headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in verdict.headers)
             kind = verdict.content_type or "text/plain; charset=utf-8"
             raise Denied(Response(verdict.status, verdict.body, headers, kind))
-        return Grant(_named(dialect, verdict), verdict.user, verdict.data, verdict.expires)
+        return Grant(dialect.granted(verdict), verdict.user, verdict.data, verdict.expires)
 
     def begin(self, connection: Connection, dialect: Dialect, request: Request) -> None:
         """The connection of a request with a grant is open."""
@@ -222,7 +222,7 @@ class Grants:
         assert session is not None
         if not verdict.allowed:
             return self._ended(connection, *session.denied)
-        named = _named(kept.dialect, verdict)
+        named = kept.dialect.granted(verdict)
         if named is not None and not {*(kept.question.channels if kept.named is None else kept.named)} <= {*named}:
             return self._ended(connection, session.farewell[0], "other channels are granted now: connect again")
         kept.named = named
@@ -238,12 +238,6 @@ class Grants:
         """The link is new, and the router may be: it does not keep what it was asked."""
         for number, connection in self._renewals.items():
             self._send(m.Call(number, self.kept[connection].question))
-
-
-def _named(dialect: Dialect, verdict: m.Verdict) -> tuple[str, ...] | None:
-    if verdict.redirect:
-        return tuple(dialect.redirected(verdict.redirect))
-    return None if verdict.channels is None else tuple(verdict.channels)
 
 
 def _without(query: str, arguments: frozenset[str]) -> str:

@@ -8,7 +8,7 @@ from support.pushstream_shard import DATE, TIME
 from farm.dialects.pushstream.requests import arguments, asked, callback_of, mode_of, redirected
 from farm.transports.request import Grant, Request
 from router.common.position import LAST_TAG, LIVE, AfterId, AfterTime, Last
-from router.dialects.pushstream.protocol import BAD_CALLBACK, NO_CHANNEL, PushStreamOptions, Refused
+from router.dialects.pushstream.protocol import BAD_CALLBACK, NO_CHANNEL, NOT_GRANTED, PushStreamOptions, Refused
 
 OPTIONS = PushStreamOptions()
 
@@ -133,8 +133,9 @@ def test_a_grant_without_channels_is_for_what_was_asked_and_an_empty_one_for_non
     one.grant = Grant(("a.b3",))
     assert asked(one, OPTIONS).positions == [Last(3)]
     one.grant = Grant(())
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as refused:
         asked(one, OPTIONS)
+    assert refused.value.answer is NOT_GRANTED
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,7 @@ def test_a_grant_without_channels_is_for_what_was_asked_and_an_empty_one_for_non
         ("/ws?_=&tag=&time=&eventid=&channels=1", ["1"]),
         ("/ws?channels=a.b3/b", ["a.b3", "b"]),
         ("/sub/a/b?x=1", ["a", "b"]),
+        ("/internal/ws?channels=a/b", ["a", "b"]),
         ("/sub", []),
     ],
 )

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 import websocket
-from support.pushstream_shard import DATE, TIME, Answer, Site, logged, made, site
+from support.pushstream_shard import DATE, TIME, Answer, Site, logged, site
 
-from farm.dialects import Authorise
 from farm.transports.frames import CLOSE, PING
-from farm.transports.request import Grant, Refusal, Request
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
 from router.common.position import AfterTime, Last
@@ -440,32 +438,6 @@ def test_what_a_websocket_sends_is_published_if_it_may() -> None:
         for _ in range(20):
             here.look()
         assert close_of(client)[0] == 1009
-
-
-def test_the_main_server_is_asked_about_a_message_first() -> None:
-    dialect = made(websocket_allow_publish=True)
-    assert dialect.asks_of_messages
-    session: Any = dialect.opened(Request(b"GET", "/ws/a", "", {}, (1, 1), grant=Grant()))
-    list(session.begun(0.0))
-    (asked,) = session.received(b"hello", False, 0.0)
-    assert asked == Authorise("hello", "hello", ("a",))
-    for status, payload in ((m.OK, m.Verdict(403)), (m.OK, m.Verdict(503)), (m.FAILED, None)):
-        assert session.replied("hello", status, payload, 0.0) == ()
-    assert dialect.counters.commands_refused == 3
-    (call,) = session.replied("hello", m.OK, m.Verdict(200), 0.0)
-    assert json.loads(call.request.arguments) == [PUBLISH, ["a"], "hello"]
-    assert session.replied(call.context, m.OK, b"", 0.0) == ()
-    assert session.replied(call.context, m.OK, refusal_text(NOT_AUTHORIZED), 0.0) == ()
-    assert dialect.counters.commands_refused == 4
-
-
-def test_what_the_main_server_is_asked() -> None:
-    dialect = made()
-    assert dialect.wanted(Request(b"GET", "/ev/a.b2/b", "", {}, (1, 1))) == ["a", "b"]
-    assert dialect.wanted(Request(b"GET", "/subscribe", "", {}, (1, 1))) == ()
-    with pytest.raises(Refusal):
-        dialect.wanted(Request(b"GET", "/ws/ALL", "", {}, (1, 1)))
-    assert {"_", "tag", "time", "eventid"} < dialect.ignored_arguments
 
 
 def test_what_a_websocket_sends_is_ignored_otherwise() -> None:

@@ -17,6 +17,7 @@ from router.dialects.pushstream.protocol import (
     CHANNELS_ARGUMENT,
     EVENT_ID_ARGUMENT,
     MODE,
+    NOT_GRANTED,
     TAG_ARGUMENT,
     TIME_ARGUMENT,
     PushStreamOptions,
@@ -107,9 +108,16 @@ def named(request: Request, options: PushStreamOptions) -> list[Wanted]:
 
 
 def redirected(target: str) -> list[str]:
-    """The channels in a target that nginx would be told by X-Accel-Redirect, as they stand there."""
+    """The channels in a target that nginx would be told by X-Accel-Redirect, as they stand there. The argument counts
+    more than the path, which may be that of any location."""
     path, _, query = target.partition("?")
-    return [name for name in _channel_path(path, query).split("/") if name]
+    names = arguments(query).get(CHANNELS_ARGUMENT) or _channel_path(path, "")
+    return [name for name in names.split("/") if name]
+
+
+def granted_names(granted: Sequence[str], options: PushStreamOptions) -> set[str]:
+    """The names of the channels that the main server grants. Raises: Refused."""
+    return {wanted.name for wanted in subscriber_path("/".join(granted), options)}
 
 
 def _channel_path(path: str, query: str) -> str:
@@ -118,6 +126,8 @@ def _channel_path(path: str, query: str) -> str:
 
 
 def _granted(request: Request, options: PushStreamOptions, granted: Sequence[str]) -> list[Wanted]:
+    if not any(granted):
+        raise Refused(NOT_GRANTED)
     found = {wanted.name: wanted for wanted in subscriber_path("/".join(granted), options)}
     if not _channel_path(request.path, request.query):
         return list(found.values())

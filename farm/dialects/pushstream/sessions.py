@@ -28,6 +28,7 @@ from farm.dialects import (
     Subscription,
     Tick,
 )
+from farm.dialects.pushstream.requests import granted_names
 from farm.transports.long_poll import position_headers
 from router.common import messages as m
 from router.common.answers import Answer
@@ -209,19 +210,30 @@ class PublishingSession(WebSocketSession, gc=False, eq=False):
         if binary:
             return ()
         text = message.decode()
-        return (Authorise(text, text, self._names),) if self._asks else self._publish(text)
+        return (Authorise(text, text, self._names),) if self._asks else self._publish(text, self._names)
 
     def replied(self, context: str | None, status: int, payload: m.Verdict | bytes | None, now: float) -> Effects:
         if status == m.OK and isinstance(payload, m.Verdict):
-            if context is not None and payload.allowed:
-                return self._publish(context)
+            if context is not None and payload.allowed and (names := self._granted(payload)):
+                return self._publish(context, names)
         elif status == m.OK and isinstance(payload, bytes) and refusal_of(payload) is None:
             return ()
         self._dialect.counters.commands_refused += 1
         return ()
 
-    def _publish(self, text: str) -> Effects:
-        arguments = _encode([PUBLISH, self._names, text])
+    def _granted(self, verdict: m.Verdict) -> Sequence[str]:
+        """To which of its channels the main server lets a message go."""
+        granted = self._dialect.granted(verdict)
+        if granted is None:
+            return self._names
+        try:
+            found = granted_names(granted, self._dialect.options)
+        except Refused:
+            return ()
+        return [name for name in self._names if name in found]
+
+    def _publish(self, text: str, names: Sequence[str]) -> Effects:
+        arguments = _encode([PUBLISH, names, text])
         if len(arguments) > m.MAX_ARGUMENTS:
             return (Close(TOO_BIG, TOO_BIG.text),)
         return (Call(m.Invoke(NAME, self.channels[0], arguments), None),)

@@ -208,6 +208,7 @@ TOO_MANY_IDS: Final = Answer(400, "Too many channels in one request.", _WRONG)
 NOT_UTF8: Final = Answer(400, "The message is not UTF-8.", _WRONG, "pushes_invalid")
 BAD_EVENT: Final = Answer(400, "Event-Id and Event-Type have at most 1024 characters.", _WRONG, "pushes_invalid")
 NOT_AUTHORIZED: Final = Answer(403, "Channel id not authorized for this method.", _WRONG)
+NOT_GRANTED: Final = Answer(403, "The main server grants no channel.", _NEVER)
 ONLY_INTERNAL: Final = Answer(403, "Only internal routines can change events channel.", _WRONG)
 NO_EVENTS: Final = Answer(403, "Subscription to events channel is not allowed.", _NEVER)
 TOO_MANY_WILDCARDS: Final = Answer(403, "Subscribed too much wildcard channels.", _NEVER)
@@ -257,6 +258,7 @@ SUBSCRIBERS: Final = Table(
             TOO_MANY_IDS,
             BAD_CALLBACK,
             NOT_AUTHORIZED,
+            NOT_GRANTED,
             NO_EVENTS,
             TOO_MANY_WILDCARDS,
             TOO_MANY_SUBSCRIBERS,
