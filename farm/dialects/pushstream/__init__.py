@@ -43,7 +43,6 @@ from farm.dialects.pushstream.requests import (
     redirected,
 )
 from farm.dialects.pushstream.sessions import (
-    LONGEST_S,
     NEWEST,
     ImmediatePollSession,
     PollSession,
@@ -64,6 +63,7 @@ from router.dialects.pushstream.protocol import (
     CALLBACK_ARGUMENT,
     EVENT_ID_ARGUMENT,
     EXPLAIN,
+    LONGEST_TIMER,
     MISSED_ID,
     NAME,
     NO_CHANNEL,
@@ -226,7 +226,7 @@ class PushStreamDialect(Dialect):
     def step(self, left: float) -> float:
         """Seconds until the next tick of a connection that ends in so many seconds, or stays (0); 0: it needs none."""
         due = [seconds for seconds in (self.pings, left) if seconds > 0]
-        return min(*due, LONGEST_S) if due else 0.0
+        return min(*due, LONGEST_TIMER) if due else 0.0
 
 
 SIDE: Final = DeviceSide(spec=SPEC, make=PushStreamDialect, paths=PATHS)

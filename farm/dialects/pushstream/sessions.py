@@ -37,6 +37,7 @@ from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Last, 
 from router.dialects.pushstream.protocol import (
     DELETED,
     EXPLAIN,
+    LONGEST_TIMER,
     NAME,
     NOT_READ,
     PUBLISH,
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
 
 NEWEST: Final = Last(1)
 """This very object: the newest event is not sent, it only tells where the log stands."""
-LONGEST_S: Final = 900.0
-"""A timer of the worker is early beyond about a thousand seconds."""
 _SHARED: Final = 2048
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -259,16 +258,16 @@ class PollSession(Subscriber, gc=False, eq=False):
         if not self.waits:
             return self._nothing_came(b"")
         self._left = self._dialect.poll_ttl
-        return (Tick(min(self._left, LONGEST_S)),) if self._left else ()
+        return (Tick(min(self._left, LONGEST_TIMER)),) if self._left else ()
 
     def tick(self, silent: float) -> tuple[Effects, float]:
         if self._asked:
             return self._refuse(NOT_READ), 0
         if not self._left:
             return (), 0
-        self._left -= min(self._left, LONGEST_S)
+        self._left -= min(self._left, LONGEST_TIMER)
         if self._left > 0:
-            return (), min(self._left, LONGEST_S)
+            return (), min(self._left, LONGEST_TIMER)
         return self._nothing_came(self._dialect.timed_out), 0
 
     def unanswered(self) -> Effects:

@@ -19,6 +19,8 @@ from router.common.auth_settings import auth_url_option
 from router.common.options import Section, option
 
 NAME: Final = "pushstream"
+LONGEST_TIMER: Final = 900.0
+"""Seconds: what is further off takes several timers, for a worker's are early beyond about a thousand."""
 DEFAULT_TEMPLATE: Final = (
     '{"id":~id~,"channel":"~channel~","text":"~text~","tag":"~tag~","time":"~time~","eventid":"~event-id~"}'
 )
@@ -106,7 +108,9 @@ class PushStreamOptions(Section):
     timeout_with_body: bool = option(
         False, "answer a long poll for which nothing came with 200 and a message with the id -3, and not with 304"
     )
-    ping_message_interval: int = option(0, "time between two pings of a subscriber; 0: none", unit="s", ge=0)
+    ping_message_interval: int = option(
+        0, "time between two pings of a subscriber; 0: none", unit="s", ge=0, le=int(LONGEST_TIMER)
+    )
     ping_message_text: str = option(" ", "text of these pings, whose id is -1, where they go through the template")
     message_template: str = option(
         DEFAULT_TEMPLATE,
