@@ -37,7 +37,7 @@ from router.dialects.pushstream.protocol import (
     refusal_text,
 )
 from router.dialects.pushstream.publishing import publisher
-from router.dialects.pushstream.requests import Call, Methods, channel_path, has_id
+from router.dialects.pushstream.requests import Call, Methods, channel_path
 from router.dialects.pushstream.state import state
 from router.dialects.pushstream.statistics import statistics
 from router.http.admin_key import AdminKey
@@ -76,7 +76,8 @@ def routes(context: Context) -> Iterable[Route]:
     def serve_statistics(request: Request, reply: Reply) -> None:
         stats(request, reply, key.refusal)
 
-    found = [Route(PUBLISH_PATH, serve_publisher, claims=has_id), Route(STATISTICS_PATH, serve_statistics)]
+    # Another dialect may publish on the same path, and claims what names its `key`.
+    found = [Route(PUBLISH_PATH, serve_publisher), Route(STATISTICS_PATH, serve_statistics)]
     if options.one_port:  # what begins with OPTIONS is passed on with whatever is asked for
         found += [Route(path, _preflight(options), exact=False) for path in _SUBSCRIBERS]
     return found

@@ -45,11 +45,6 @@ def channel_path(request: Request) -> str:
     return ""
 
 
-def has_id(request: Request) -> bool:
-    """Whether there is a parameter `id`."""
-    return any(pair.partition(b"=")[0] == ID for pair in request.query.split(b"&"))
-
-
 class Methods:
     """What a path does, by method; OPTIONS is answered for all of it, as browsers ask without a key."""
 
@@ -64,7 +59,7 @@ class Methods:
         call = Call(request, reply, cors_headers(origin, self._allowed, self._options))
         handler = self._methods.get(request.method)
         if request.method == b"OPTIONS":
-            call.answer(b"")
+            call.answer(b"", "text/plain", ("Allow", self._allowed))
         elif (refused := refusal(request)) is not None:
             reply(refused)
         elif handler is None:
