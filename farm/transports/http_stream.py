@@ -11,6 +11,7 @@ from typing import Final
 
 from farm.transports import Headers, ResponseHead, Transport
 from farm.transports.request import Request, response_head
+from router.common.close_codes import POLICY
 from router.common.http_date import http_date
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -26,11 +27,11 @@ class HttpStream(Transport):
     `Respond`, so that it may still be an error, and not with the acceptance of the request.
 
     chunked: False for a client that speaks HTTP/1.0: for it the end of the connection is the end of the body.
-    headers: of every answer. opening, closing: bytes that the body begins and ends with. beat: of the body, what a ping
-    is. ending: behind each message.
+    headers: of every answer. opening, closing: bytes that the body begins and ends with; that of one that is refused
+    (POLICY) is empty. beat: of the body, what a ping is. ending: behind each message.
     """
 
-    __slots__ = ("_beat", "_chunked", "_closing", "_ending", "_head", "_late", "_opening")
+    __slots__ = ("_beat", "_chunked", "_closing", "_end", "_ending", "_head", "_late", "_opening")
 
     def __init__(
         self,
@@ -50,7 +51,8 @@ class HttpStream(Transport):
         self._head = (*told, *headers)
         self._chunked = chunked
         self._opening = opening
-        self._closing = self._part(closing) + (LAST_CHUNK if chunked else b"")
+        self._end = LAST_CHUNK if chunked else b""
+        self._closing = self._part(closing) + self._end
         self._beat = self._part(beat)
         self._ending = ending
         self._late = late
@@ -78,4 +80,4 @@ class HttpStream(Transport):
         return self._beat
 
     def close(self, code: int, reason: str) -> bytes:
-        return self._closing
+        return self._end if code == POLICY else self._closing

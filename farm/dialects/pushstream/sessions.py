@@ -145,7 +145,7 @@ class Subscriber(Session, msgspec.Struct, gc=False, eq=False):
         self._dialect.counters.commands_refused += 1
         headers = ((EXPLAIN, answer.text),)
         later = (("Retry-After", self._dialect.retry_after),) if answer.status == NOT_READ.status else ()
-        return (Respond(answer.status, (*headers, *later)), Close(NORMAL))
+        return (Respond(answer.status, (*headers, *later)), Close(REFUSED))
 
     def _caught_up(self, results: Sequence[Subscribed]) -> Iterator[Effect]:
         yield from self._dialect.missing(results)
