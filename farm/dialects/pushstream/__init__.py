@@ -68,6 +68,7 @@ from router.dialects.pushstream.protocol import (
     NAME,
     NO_CHANNEL,
     NOT_READ,
+    OTHER_VERSION,
     TAG_ARGUMENT,
     TIME_ARGUMENT,
     TIMED_OUT_ID,
@@ -193,6 +194,8 @@ class PushStreamDialect(Dialect):
         answer = refused.answer
         refusal = Refusal(answer.status, answer.text)
         refusal.headers = {EXPLAIN: answer.text, **dict(self._transports.headers(request))}
+        if answer is OTHER_VERSION:
+            refusal.headers["Sec-WebSocket-Version"] = "8, 13"
         return refusal
 
     # ------------------------------------------------------------------ messages

@@ -17,7 +17,9 @@ from router.dialects.pushstream.protocol import (
     CHANNELS_ARGUMENT,
     EVENT_ID_ARGUMENT,
     MODE,
+    NO_UPGRADE,
     NOT_GRANTED,
+    OTHER_VERSION,
     TAG_ARGUMENT,
     TIME_ARGUMENT,
     PushStreamOptions,
@@ -42,6 +44,8 @@ PREFIXES: Final = {
 PATHS: Final = (*(f"{prefix}/**" for prefix in PREFIXES), "/ws", "/subscribe", "/ev", "/lp")
 
 _MODE_HEADER: Final = MODE.lower().encode()
+_VERSION: Final = b"sec-websocket-version"
+_UPGRADE: Final = (b"upgrade", b"connection", b"sec-websocket-key", _VERSION)
 _CALLBACK: Final = re.compile(r"[A-Za-z_$][\w$]{0,99}(?:\.[A-Za-z_$][\w$]{0,99}|\[\d{1,9}\]){0,9}", re.ASCII)
 _NO_ARGUMENTS: Final[dict[str, str]] = {}
 _MAX_ARGUMENTS: Final = 100
@@ -84,6 +88,18 @@ def callback_of(request: Request) -> str:
     if name and not _CALLBACK.fullmatch(name):
         raise Refused(BAD_CALLBACK)
     return name
+
+
+def check_upgrade(request: Request) -> None:
+    """What the module wants of an upgrade to WebSocket; its transport looks at the rest. Raises: Refused."""
+    headers = request.headers
+    if not all(name in headers for name in _UPGRADE):
+        raise Refused(NO_UPGRADE)
+    version = headers[_VERSION]
+    if version == b"8":
+        headers[_VERSION] = b"13"  # which has the same frames
+    elif version != b"13":
+        raise Refused(OTHER_VERSION)
 
 
 def asked(request: Request, options: PushStreamOptions) -> Asked:

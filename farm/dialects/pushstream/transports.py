@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from farm.dialects.pushstream.requests import EVENT_SOURCE, STREAM, WEBSOCKET_MODE, callback_of, mode_of
+from farm.dialects.pushstream.requests import EVENT_SOURCE, STREAM, WEBSOCKET_MODE, callback_of, check_upgrade, mode_of
 from farm.transports import Headers, Transport
 from farm.transports.event_stream import EventStream
 from farm.transports.http_stream import HttpStream
@@ -76,5 +76,6 @@ class Transports:
         """The one by which a request is answered. Raises: Refused."""
         mode = mode_of(request)
         if mode == WEBSOCKET_MODE:
+            check_upgrade(request)
             return WEBSOCKET
         return self._kinds(request).find(mode, request, callback_of(request))

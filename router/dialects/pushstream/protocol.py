@@ -208,6 +208,14 @@ EMPTY_POST: Final = Answer(400, "Empty post requests are not allowed.", _WRONG, 
 LONG_ID: Final = Answer(400, "Channel id is too large.", _WRONG)
 BAD_ID: Final = Answer(400, "Channel id has control characters.", _WRONG)
 BAD_CALLBACK: Final = Answer(400, "The callback is not the name of a function.", _WRONG)
+NO_UPGRADE: Final = Answer(
+    400,
+    "Don't have at least one of the mandatory headers: Connection, Upgrade, Sec-WebSocket-Key and "
+    "Sec-WebSocket-Version",
+    _WRONG,
+    _UNREAD,
+)
+OTHER_VERSION: Final = Answer(400, "Version not supported. Supported versions: 8, 13", _WRONG, _UNREAD)
 TOO_MANY_IDS: Final = Answer(400, "Too many channels in one request.", _WRONG)
 NOT_UTF8: Final = Answer(400, "The message is not UTF-8.", _WRONG, "pushes_invalid")
 BAD_EVENT: Final = Answer(400, "Event-Id and Event-Type have at most 1024 characters.", _WRONG, "pushes_invalid")
@@ -272,10 +280,11 @@ SUBSCRIBERS: Final = Table(
     ),
     "worker",
 )
+UPGRADES: Final = Table("Errors of what should be an upgrade to WebSocket", (NO_UPGRADE, OTHER_VERSION), "worker")
 REFUSED: Final = CloseCode(1008, '{"http_status": 403, "explain": "..."}', "Comes back after a minute.", _UNREAD)
 DELETED: Final = CloseCode(1005, "", "Comes back, or knows that its channel was deleted.")
 CLOSES: Final = Table("Close codes", (REFUSED, DELETED), "worker")
-TABLES: Final = (CLOSES, PUBLISHERS, SUBSCRIBERS)
+TABLES: Final = (CLOSES, PUBLISHERS, SUBSCRIBERS, UPGRADES)
 
 
 class Refused(Exception):
