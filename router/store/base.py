@@ -55,7 +55,7 @@ ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
 
 MAX_OFFSET = 2**53 - 1
-"""The highest offset that an event may be given by its dialect."""
+"""The highest offset of an event: JavaScript keeps numbers exactly up to here."""
 
 LARGE_BODY = 8192
 """Bytes. An inbox that holds fewer than `store.inbox_bytes` / LARGE_BODY items is not looked at for its bytes unless
@@ -76,8 +76,9 @@ NO_HEADERS: Final[dict[str, str]] = {}
 class Append(NamedTuple):
     """One event for a channel's log.
 
-    Without `exact` its offset is the next one, and at least `offset`. With it its offset is `offset`, wherever that is
-    among the others; where the log holds one of this offset already, or the event alone is too large, it is refused.
+    Without `exact` its offset is the next one, and at least `offset`; behind MAX_OFFSET there is none, and it is
+    refused. With it its offset is `offset`, wherever that is among the others; where the log holds one of this offset
+    already, or the event alone is too large, it is refused.
 
     Beyond `most` events or `most_bytes` of them, those with the lowest offsets go; one that was given its own offset
     stays, though it is the lowest. The store's own limits hold too, and alone where these are 0.

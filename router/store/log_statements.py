@@ -98,6 +98,7 @@ CREATE TEMP TRIGGER event_appended INSTEAD OF INSERT ON log_batch WHEN NEW.kind 
         WHERE channel = NEW.channel AND (next_expiry <= NEW.now OR until BETWEEN 1 AND NEW.now);
     SELECT RAISE(IGNORE) WHERE NEW.exact AND (NEW.bytes > NEW.most_bytes
         OR EXISTS (SELECT 1 FROM main.event WHERE channel = NEW.channel AND position = NEW.position));
+    SELECT RAISE(IGNORE) FROM main.head WHERE NOT NEW.exact AND channel = NEW.channel AND last >= {max_offset};
     INSERT INTO head (channel, epoch, last, expires, number, bytes, next_expiry)
         SELECT NEW.channel, epoch, max(1, NEW.position), NEW.expires, 1, NEW.bytes, NEW.expires
         FROM main.meta WHERE true

@@ -16,7 +16,7 @@ from router.common.position import (
     LogSlice,
     Position,
 )
-from router.store.base import EVENT_BYTES, Append, LogSize, event_bytes
+from router.store.base import EVENT_BYTES, MAX_OFFSET, Append, LogSize, event_bytes
 from router.store.log_rows import bound, reached
 
 ENTRY_BYTES: Final = 200
@@ -53,7 +53,7 @@ class MemoryLog:
         """Returns: its offset, None if it is refused."""
         self.purge(now)
         offset = event.offset if event.exact else max(self.last + 1, event.offset)
-        if offset in self.events or (event.exact and event_bytes(event) > most_bytes):
+        if offset > MAX_OFFSET or offset in self.events or (event.exact and event_bytes(event) > most_bytes):
             return None
         self.events[offset] = event
         if offset < self.last:

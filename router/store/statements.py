@@ -7,7 +7,7 @@ from typing import Final
 from router.common.messages import EVERYTHING
 from router.common.numbers import MAX_ROUTERS, ROUTER_BITS
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY
+from router.store.base import LARGE_BODY, MAX_OFFSET
 from router.store.changes import KEEP_EXPIRY
 from router.store.log_statements import FEW_DROPPED, HEAD_ENDED, LOG_BATCH, LOG_TABLES, NEVER
 from router.store.memory import crowd
@@ -139,6 +139,7 @@ def batch_sql(options: StoreOptions) -> str:
         epoch_step=1 << ROUTER_BITS,
         router_mask=MAX_ROUTERS - 1,
         few_dropped=FEW_DROPPED,
+        max_offset=MAX_OFFSET,
         never=NEVER,
         keep_expiry=KEEP_EXPIRY,
         size=_SIZE,

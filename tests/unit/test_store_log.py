@@ -18,7 +18,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.store.base import Append, ExpireLog, LogName, LogSize, Reads, Store, Writes
+from router.store.base import MAX_OFFSET, Append, ExpireLog, LogName, LogSize, Reads, Store, Writes
 from router.store.memory import HEAD_GRACE
 
 START = NOW * SECOND
@@ -260,6 +260,20 @@ async def test_an_event_with_an_offset_of_its_own_stays_though_it_is_the_lowest(
 @in_store()
 async def test_an_offset_may_have_a_floor(store: Store) -> None:
     assert await write(store, event(A, offset=1000), event(A, offset=5), event(A, offset=2000)) == [1000, 1001, 2000]
+
+
+@in_store()
+async def test_no_offset_is_above_what_javascript_can_have(store: Store) -> None:
+    assert await write(store, event(A, "a", offset=MAX_OFFSET - 1, exact=True), event(A, "b")) == [
+        MAX_OFFSET - 1,
+        MAX_OFFSET,
+    ]
+    assert await write(store, event(A, "no"), event(A, "c", offset=5, exact=True), event(A, "no", offset=5)) == [
+        None,
+        5,
+        None,
+    ]
+    assert await after(store, ALL) == ("cab", True)
 
 
 @in_store()
