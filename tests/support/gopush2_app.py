@@ -5,6 +5,7 @@ from typing import Any
 
 from router.common import messages as m
 from router.common.position import OWN_OFFSETS, AfterOffset, LogEvent, LogSlice
+from router.common.settings import Listen
 from router.common.token import Tokens
 from router.dialects.app_server import Context
 from router.dialects.gopush2.app_server import routes
@@ -35,9 +36,9 @@ TAKER = b"t" * 16
 class App:
     """The routes over a rig."""
 
-    def __init__(self, rig: Rig, status: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(self, rig: Rig, status: dict[str, Any] | None = None, host: str = "0.0.0.0", **options: Any) -> None:
         self.rig = rig
-        settings = settings_with((Gopush2Options, options))
+        settings = settings_with((Gopush2Options, options), (Listen, {"host": host}))
         context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, lambda: status or {})
         self.router = Router(routes(context))
 

@@ -137,6 +137,18 @@ async def test_an_id_is_there_once(rig: Rig) -> None:
     assert await app.pub("two", "&mid=7") == PUSH_FAILED
     assert listener.messages() == [(7, "one")]
     assert await app.stored() == [(7, "one")]
+    assert rig.hub.counters.pushes_refused == 1
+
+
+@in_rig()
+async def test_behind_the_highest_id_there_is_none(rig: Rig) -> None:
+    app = App(rig)
+    await app.ch()
+    listener = app.listener()
+    assert await app.pub("last", f"&mid={MAX_MID}") == OK
+    assert await app.pub("without an ID") == PUSH_FAILED
+    assert await app.pub("below", "&mid=1") == OK
+    assert listener.messages() == [(MAX_MID, "last"), (1, "below")]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +203,16 @@ async def test_a_message_that_has_expired_is_not_pushed(rig: Rig, expire: str) -
         "failed_message": 1,
         "total_conn": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("host", "tcp_port", "addr"), [("127.0.0.1", 0, "127.0.0.1:8080"), ("::", 0, "[::]:8080"), ("a", 9, "a:9")]
+)
+@in_rig()
+async def test_its_configuration_as_a_file_would_say_it(rig: Rig, host: str, tcp_port: int, addr: str) -> None:
+    app = App(rig, host=host, tcp_port=tcp_port)
+    config = await app.stat("config")
+    assert (config["addr"], config["protocol"]) == (addr, int(tcp_port > 0))
 
 
 @in_rig()

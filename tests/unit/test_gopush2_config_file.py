@@ -112,6 +112,7 @@ def test_names_are_as_in_go() -> None:
         ({"port": 9000}, {"listen.device_port": 9000, "listen.router_port": 8080}),
         ({"admin_port": 9001}, {"listen.device_port": 8080, "listen.router_port": 9001}),
         ({"port": 9000, "admin_port": 9000}, {"listen.device_port": 9000, "gopush2.one_port": True}),
+        ({"addr": "localhost"}, {"listen.device_port": 8080, "gopush2.one_port": True, "gopush2.greeting": False}),
         ({"addr": "", "admin_addr": "", "port": 9000}, {"listen.host": "0.0.0.0", "listen.device_port": 9000}),
         ({"addr": ":9000"}, {"listen.host": "0.0.0.0", "listen.device_port": 9000}),
         ({"addr": "[::1]:9000", "admin_addr": "localhost:9001"}, {"listen.host": "::1", "listen.router_port": 9001}),
@@ -152,7 +153,8 @@ def test_what_has_no_meaning_here_is_told(options: dict[str, Any], words: list[s
         (b"[]", ["expected an object with gopush2's options"]),
         (b'"\xff"', ["'utf-8' codec"]),
         (b"[" * 100_000, ["is nested too deeply"]),
-        ({"addr": "localhost"}, ["addr: expected HOST:PORT, found 'localhost'"]),
+        ({"addr": "localhost", "admin_addr": ":1"}, ["addr: expected HOST:PORT, found 'localhost'"]),
+        ({"protocol": 2}, ["protocol: expected 0 or 1, found 2"]),
         ({"addr": "localhost:"}, ["addr: expected HOST:PORT, found 'localhost:'"]),
         ({"addr": "a:1", "admin_addr": "a:1"}, ["addr and admin_addr are the same, with which gopush2 does not start"]),
         (

@@ -123,10 +123,10 @@ class _AppSide:
             self._no_subscriber(reply)
         elif body is None:
             self._counters.pushes_too_long += 1
-            self._failed(reply)
+            self._not_pushed(reply)
         elif self._messages.full:
             self._messages.refuse()
-            self._failed(reply)
+            self._not_pushed(reply)
         else:
             channel, seconds = channel_address(key), self._seconds(given.get("expire", ""))
             message = body
@@ -176,6 +176,10 @@ class _AppSide:
         reply(_NO_SUBSCRIBER)
 
     def _failed(self, reply: Reply) -> None:
+        self._counters.pushes_refused += 1
+        self._not_pushed(reply)
+
+    def _not_pushed(self, reply: Reply) -> None:
         self._counts.failed_message += 1
         reply(_PUSH_FAILED)
 

@@ -91,7 +91,9 @@ class _File:
     def __init__(self, origin: str, given: dict[str, Any]) -> None:
         self._origin = origin
         self._given = given
-        self._first_version = "port" in given or "admin_port" in given
+        hosts = [given[name] for name in ("addr", "admin_addr") if name in given]
+        bare = bool(hosts) and all(isinstance(host, str) and ":" not in host for host in hosts)
+        self._first_version = bare or "port" in given or "admin_port" in given
         self.settings: list[tuple[str, str, object]] = []
         self.warnings: list[str] = []
         self.problems: list[str] = []
@@ -122,7 +124,7 @@ class _File:
 
     def _listeners(self) -> None:
         devices, app_servers = self._address("addr", "port"), self._address("admin_addr", "admin_port")
-        tcp = self._taken("protocol", self._number) == 1
+        tcp = self._taken("protocol", self._switch)
         if devices is None or app_servers is None:
             return
         if devices == app_servers and not self._first_version and devices.port:

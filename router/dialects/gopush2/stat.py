@@ -77,8 +77,8 @@ class Stat:
         options = self._context.settings.get(Gopush2Options)
         listen = self._context.settings.get(Listen)
         return {
-            "addr": f"{listen.host}:{listen.device_port}",
-            "admin_addr": f"{listen.host}:{listen.router_port}",
+            "addr": _address(listen.host, options.tcp_port or listen.device_port),
+            "admin_addr": _address(listen.host, listen.router_port),
             "message_expire_sec": options.message_expire,
             "channel_expire_sec": options.channel_expire,
             "max_stored_message": options.max_stored_message,
@@ -101,6 +101,10 @@ class Stat:
         for name, metric in (("cur_conn", "gopush2_devices"), ("total_conn", "gopush2_subscribed")):
             found[name] = sum(int(worker.get(metric, 0)) for worker in workers)
         return found
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _memory() -> Mapping[str, Any]:
