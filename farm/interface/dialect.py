@@ -209,7 +209,8 @@ class DeviceSide:
     make: Callable[[Context], Dialect]
     """Called once in each worker. Raises: MendableError."""
     paths: tuple[str, ...] = ()
-    """Of the device port that it serves: `/*` at the end stands for every last part, `/**` for all that follows."""
+    """Of the device port that it serves: `/*` at the end stands for every last part, `/**` for all that follows;
+    `/path?name` is the path where its query has this argument, whoever else has the path."""
     rank: int = 0
     """Where dialects share a path, the lower is asked first whether it claims a connection."""
     listeners: tuple[FurtherListener, ...] = ()

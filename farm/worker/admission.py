@@ -134,7 +134,7 @@ class Admissions:
                 clients = len(self._attachments.devices)
                 self._output.finish(connection, self._health.answer(request, self._acceptor.full, clients))
                 return
-            dialect = self._paths.find(path)
+            dialect = self._paths.find(path, request.query)
             if dialect is None:
                 raise Refusal.of(NO_DIALECT)
             length = request.length

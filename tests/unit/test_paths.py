@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 
 from farm.worker.paths import Paths
 
-PATHS = Paths({each: each for each in ("/", "/sub", "/app/*", "/ws/**", "/ws/deep/**", "/ws/deep/exactly", "/ev/*")})
+PATHS = Paths(
+    {
+        each: each
+        for each in ("/", "/sub", "/app/*", "/ws/**", "/ws/deep/**", "/ws/deep/exactly", "/ev/*", "/sub?channels")
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +43,31 @@ def test_the_most_particular_pattern_counts(path: str, pattern: str | None) -> N
     assert PATHS.find(path) == pattern
 
 
+@pytest.mark.parametrize(
+    ("path", "query", "pattern"),
+    [
+        ("/sub", "channels=a", "/sub?channels"),
+        ("/sub", "_=1&channels=", "/sub?channels"),
+        ("/sub", "key=a", "/sub"),
+        ("/sub", "subchannels=a", "/sub"),
+        ("/sub", "key=channels", "/sub"),
+        ("/sub", "channels", "/sub"),
+        ("/", "channels=a", "/"),
+        ("/ws/a", "channels=a", "/ws/**"),
+    ],
+)
+def test_an_argument_is_more_particular_than_the_path(path: str, query: str, pattern: str) -> None:
+    assert PATHS.find(path, query) == pattern
+
+
 def test_one_last_part_is_more_particular_than_all_that_follows() -> None:
     paths = Paths({"/a/**": "tree", "/a/*": "one"})
     assert [paths.find(path) for path in ("/a/x", "/a/x/y")] == ["one", "tree"]
 
 
-@pytest.mark.parametrize("pattern", ["", "sub", "/a*", "/a/*/b", "/a/***", "/*/a", "*"])
+@pytest.mark.parametrize(
+    "pattern", ["", "sub", "/a*", "/a/*/b", "/a/***", "/*/a", "*", "/a?", "/a?b=1", "/a/*?b", "a?b"]
+)
 def test_what_is_no_pattern_is_said_at_start(pattern: str) -> None:
     with pytest.raises(ValueError, match="is no path"):
         Paths({pattern: 1})
