@@ -56,11 +56,12 @@ def texts(body: bytes) -> list[str]:
     return found
 
 
-def test_curl_reads_a_stream(farm: Farm) -> None:
+@pytest.mark.parametrize("path", ["sub/", "sub?channels="])
+def test_curl_reads_a_stream(farm: Farm, path: str) -> None:
     name = new_channel()
     publish(farm, name, "one")
     publish(farm, name, "two")
-    with curl_of("--no-buffer", device_url(farm, f"sub/{name}.b2")) as reader:
+    with curl_of("--no-buffer", device_url(farm, f"{path}{name}.b2")) as reader:
         assert reader.stdout is not None
         assert [json.loads(reader.stdout.readline())["text"] for _ in range(2)] == ["one", "two"]
         publish(farm, name, "four")

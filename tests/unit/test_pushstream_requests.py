@@ -28,6 +28,7 @@ def request(target: str, **headers: str) -> Request:
         ("/ev/a", "eventsource"),
         ("/lp/a", "long-polling"),
         ("/sub/a", "streaming"),
+        ("/sub?channels=a", "streaming"),
     ],
 )
 def test_the_path_says_how_messages_come(target: str, mode: str) -> None:
@@ -47,6 +48,7 @@ def test_the_path_says_how_messages_come(target: str, mode: str) -> None:
         ("/sub/%C3%A9", ["é"]),
         ("/ws?channels=a/b.b3&x=1", ["a", "b"]),
         ("/ws?channels=a%2Fb", ["a", "b"]),
+        ("/sub?_=1&channels=a/b", ["a", "b"]),
         ("/ws/a?channels=b", ["a"]),
     ],
 )

@@ -40,8 +40,15 @@ PREFIXES: Final = {
     "/lp": LONG_POLL,
     "/sub": STREAM,
 }
-# Channels may be in the query alone; but `/sub` without a path is another protocol's.
-PATHS: Final = (*(f"{prefix}/**" for prefix in PREFIXES), "/ws", "/subscribe", "/ev", "/lp")
+# Channels may be in the query alone; but `/sub` without them is another protocol's.
+PATHS: Final = (
+    *(f"{prefix}/**" for prefix in PREFIXES),
+    "/ws",
+    "/subscribe",
+    "/ev",
+    "/lp",
+    f"/sub?{CHANNELS_ARGUMENT}",
+)
 
 _MODE_HEADER: Final = MODE.lower().encode()
 _VERSION: Final = b"sec-websocket-version"
