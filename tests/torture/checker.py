@@ -14,7 +14,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, TypeVar
 
-from torture.history import CLOCK, LINK, PUSHER, SIMPLEPUSH, STOPPED, STORE, WEBPUSH, Arrival, History, Push, Subscribed
+from torture.history import (
+    CLOCK,
+    DIALECTS,
+    FOLLOWED,
+    LINK,
+    PUSHER,
+    SIMPLEPUSH,
+    STOPPED,
+    STORE,
+    WEBPUSH,
+    Arrival,
+    History,
+    Push,
+    Subscribed,
+)
 
 _NEAR_S: Final = 1.0
 """A connection that lasted so much longer than an answer was there when the answer was sent."""
@@ -22,7 +36,7 @@ _SETTLED_S: Final = 5.0
 """So long before and after a disturbance of the link nothing is said about events that nobody keeps."""
 _LATE_S: Final = 30.0
 """A message that comes so long after its TTL was not merely slow."""
-_GOOD: Final = {SIMPLEPUSH: (200, 202), WEBPUSH: (201,), PUSHER: (200,)}
+_GOOD: Final = dict.fromkeys(DIALECTS, (200,)) | {SIMPLEPUSH: (200, 202), WEBPUSH: (201,)}
 _TRY_AGAIN: Final = (0, 503)
 
 
@@ -326,7 +340,7 @@ def expired(index: Index) -> Iterator[Violation]:
 
 def data_is_whole(index: Index) -> Iterator[Violation]:
     """What arrives is what was sent."""
-    for key, pushes, arrivals in [one for dialect in (SIMPLEPUSH, WEBPUSH, PUSHER) for one in index.of(dialect)]:
+    for key, pushes, arrivals in [one for dialect in DIALECTS for one in index.of(dialect)]:
         by_number = {push.number: push for push in pushes}
         for arrival in arrivals:
             push = by_number.get(arrival.number)
@@ -337,6 +351,29 @@ def data_is_whole(index: Index) -> Iterator[Violation]:
 
 
 # ---------------------------------------------------------------------- channels of many
+
+
+def followed(index: Index) -> Iterator[Violation]:
+    """Who comes back with the position of what it had last has everything that was accepted, once and in order, however
+    many connections it took. What nobody answered may have come or not, in any place."""
+    for (_, channel), pushes, arrivals in [one for dialect in FOLLOWED for one in index.of(dialect)]:
+        accepted = {push.number: push for push in pushes if push.accepted}
+        for client in (name for name, channels in index.history.follows.items() if channel in channels):
+            seen: dict[int, Arrival] = {}
+            newest = 0
+            for arrival in (one for one in arrivals if one.client == client):
+                first = seen.setdefault(arrival.number, arrival)
+                if first is not arrival:
+                    text = f"{arrival.number} came at {first.at:.3f} on {first.connection}, and on {arrival.connection}"
+                    yield Violation("had already", text, arrival.at, client, channel)
+                elif arrival.number in accepted and arrival.number < newest:
+                    text = f"{arrival.number} came behind {newest} on {arrival.connection}"
+                    yield Violation("behind newer", text, arrival.at, client, channel)
+                newest = max(newest, arrival.number if arrival.number in accepted else 0)
+            for push in accepted.values():
+                if index.history.complete and push.number not in seen:
+                    text = f"message {push.number} was answered {push.status} and never came to {client}"
+                    yield Violation("not replayed", text, push.sent, client, channel)
 
 
 def events_reach_subscribers(index: Index) -> Iterator[Violation]:
@@ -438,6 +475,7 @@ RULES: Final[tuple[Rule, ...]] = (
     replaced_and_deleted,
     expired,
     data_is_whole,
+    followed,
     events_reach_subscribers,
     cache_is_fresh,
     members_once,

@@ -8,7 +8,11 @@ from typing import Final
 SIMPLEPUSH: Final = "simplepush"
 WEBPUSH: Final = "webpush"
 PUSHER: Final = "pusher"
-DIALECTS: Final = (SIMPLEPUSH, WEBPUSH, PUSHER)
+GOPUSH2: Final = "gopush2"
+PUSHSTREAM: Final = "pushstream"
+FOLLOWED: Final = (GOPUSH2, PUSHSTREAM)
+"""Those whose clients come back with a position."""
+DIALECTS: Final = (SIMPLEPUSH, WEBPUSH, PUSHER, *FOLLOWED)
 
 LINK: Final = "link"
 """Messages between router and workers may be lost: events of channels, which are not kept."""
@@ -164,6 +168,8 @@ class History:
     webhooks: list[Told] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
     occupancy: list[Occupancy] = field(default_factory=list)
+    follows: dict[str, list[str]] = field(default_factory=dict)
+    """Clients that come back with a position, and their channels."""
     faults: list[Fault] = field(default_factory=list)
     oddities: list[Oddity] = field(default_factory=list)
     complete: bool = True

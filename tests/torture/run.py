@@ -19,10 +19,13 @@ from support.farm_fixture import Farm
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
 from torture.faults import LEASE_S, NAMES, Faults, Machine
+from torture.followers import Gopush2Follower, Gopush2Sender, PushStreamFollower, PushStreamSender
 from torture.history import (
     DIALECTS,
+    GOPUSH2,
     LINK,
     PUSHER,
+    PUSHSTREAM,
     SIMPLEPUSH,
     STOPPED,
     STORE,
@@ -62,7 +65,16 @@ SETTINGS: Final = {
     "pusher.webhook_hold": 0.5,
     "webpush.timeout_uaid": 0,
     "simplepush.timeout_uaid": 0,
+    "store.log_limit": 100_000,
+    "store.log_bytes": 33_554_432,
+    "gopush2.auth": False,
+    "gopush2.message_expire": 1_000_000,
+    "gopush2.channel_expire": 1_000_000,
+    "gopush2.max_stored_message": 100_000,
+    "pushstream.message_ttl": 1_000_000,
 }
+"""The clock is stepped by less than what expires."""
+FOLLOWED_CHANNELS: Final = 6
 _REPORT_S: Final = 10.0
 _STILL_S: Final = 2.0
 _SETTLE_S: Final = 60.0
@@ -125,7 +137,8 @@ class Run:
         app = {"id": APP_ID, "name": "torture", "key": APP_KEY, "secret": APP_SECRET, "webhooks": [hook]}
         apps = self._folder / "apps.json"
         apps.write_text(json.dumps({"applications": [app]}))
-        return known(SETTINGS | {"pusher.apps": apps})
+        spoken = {f"dialects.{name}": True for name in self.options.dialects}
+        return known(SETTINGS | {"pusher.apps": apps}) | spoken
 
     def _populate(self) -> None:
         options, world = self.options, self.world
@@ -147,6 +160,15 @@ class Run:
             chance = world.random("subscriptions")
             self.clients += [Subscriber(world, f"u{n}", chance.sample(CHANNELS, 3)) for n in range(each)]
             self.senders += [PusherSender(world, f"p-sender{n}", rate / 4, CHANNELS[n::4]) for n in range(4)]
+        names = [f"c{n}" for n in range(FOLLOWED_CHANNELS)]
+        if GOPUSH2 in options.dialects:
+            keys = [f"key-{name}" for name in names]
+            self.clients += [Gopush2Follower(world, f"g{n}", keys[n % len(keys)]) for n in range(each)]
+            self.senders += [Gopush2Sender(world, f"g-sender{n}", rate / 2, keys[n::2]) for n in range(2)]
+        if PUSHSTREAM in options.dialects:
+            chance = world.random("followed")
+            self.clients += [PushStreamFollower(world, f"s{n}", chance.sample(names, 2)) for n in range(each)]
+            self.senders += [PushStreamSender(world, f"s-sender{n}", rate / 2, names[n::2]) for n in range(2)]
 
     # ------------------------------------------------------------------ faults
 

@@ -8,6 +8,7 @@ import pytest
 from torture.checker import RULES, Index, Violation, check, longest_gap
 from torture.history import (
     CLOCK,
+    GOPUSH2,
     LINK,
     PUSHER,
     SIMPLEPUSH,
@@ -28,27 +29,27 @@ from torture.history import (
 )
 from torture.report import chosen_first, rest
 
-SP, WP, ROOM = "sp-channel", "wp-channel", "cache-room"
+SP, WP, ROOM, KEY = "sp-channel", "wp-channel", "cache-room", "gopush2-key"
 DAY = 86_400
 Change = Callable[[History], object]
 
 
 def push(dialect: str, number: int, sent: float, status: int, **more: object) -> Push:
-    client = {SIMPLEPUSH: "sp", WEBPUSH: "wp", PUSHER: ""}[dialect]
-    channel = {SIMPLEPUSH: SP, WEBPUSH: WP, PUSHER: ROOM}[dialect]
+    client = {SIMPLEPUSH: "sp", WEBPUSH: "wp", PUSHER: "", GOPUSH2: ""}[dialect]
+    channel = {SIMPLEPUSH: SP, WEBPUSH: WP, PUSHER: ROOM, GOPUSH2: KEY}[dialect]
     return Push(dialect, client, channel, number, sent, sent + 0.1, status, **more)  # type: ignore[arg-type]
 
 
 def arrival(dialect: str, connection: int, number: int, at: float, **more: object) -> Arrival:
-    client = {SIMPLEPUSH: "sp", WEBPUSH: "wp", PUSHER: "u1"}[dialect]
-    channel = {SIMPLEPUSH: SP, WEBPUSH: WP, PUSHER: ROOM}[dialect]
+    client = {SIMPLEPUSH: "sp", WEBPUSH: "wp", PUSHER: "u1", GOPUSH2: "g1"}[dialect]
+    channel = {SIMPLEPUSH: SP, WEBPUSH: WP, PUSHER: ROOM, GOPUSH2: KEY}[dialect]
     return Arrival(connection, client, channel, number, at, **more)  # type: ignore[arg-type]
 
 
 def good() -> History:
     """A run in which nothing went wrong: each client has two connections, one after the other."""
     found = History()
-    for number, client in ((1, "sp"), (2, "wp"), (3, "u1")):
+    for number, client in ((1, "sp"), (2, "wp"), (3, "u1"), (4, "g1")):
         found.connections[number] = Connection(number, client, 0.0, 0.2, ended=50.0)
         found.connections[number + 10] = Connection(number + 10, client, 60.0, 60.2)
     found.pushes = [
@@ -63,6 +64,10 @@ def good() -> History:
         push(WEBPUSH, 6, 54, 201, ttl=DAY, deleting=54.2, deleted=54.4),
         push(PUSHER, 1, 10, 200),
         push(PUSHER, 2, 20, 200),
+        push(GOPUSH2, 1, 10, 200),
+        push(GOPUSH2, 2, 11, 0),
+        push(GOPUSH2, 3, 12, 200),
+        push(GOPUSH2, 4, 55, 200),
     ]
     found.arrivals = [
         arrival(SIMPLEPUSH, 1, 1, 10.1, data="a", acked=10.2, confirmed=10.3),
@@ -74,7 +79,12 @@ def good() -> History:
         arrival(PUSHER, 3, 1, 10.1),
         arrival(PUSHER, 3, 2, 20.1),
         arrival(PUSHER, 13, 2, 60.6),
+        arrival(GOPUSH2, 4, 1, 10.1),
+        arrival(GOPUSH2, 4, 3, 12.1),
+        arrival(GOPUSH2, 4, 2, 12.2),
+        arrival(GOPUSH2, 14, 4, 60.6),
     ]
+    found.follows = {"g1": [KEY]}
     found.subscribed = [Subscribed(3, ROOM, 0.2, 0.3, -1), Subscribed(13, ROOM, 60.2, 60.3, 2)]
     found.members = [
         MemberChange(3, "presence-a", "u2", True, 1.0),
@@ -112,7 +122,7 @@ def add(*new: Arrival) -> Change:
 
 
 def drop(dialect: str, number: int) -> Change:
-    channel = {SIMPLEPUSH: SP, WEBPUSH: WP, PUSHER: ROOM}[dialect]
+    channel = {SIMPLEPUSH: SP, WEBPUSH: WP, PUSHER: ROOM, GOPUSH2: KEY}[dialect]
 
     def change(history: History) -> None:
         history.arrivals = [one for one in history.arrivals if (one.channel, one.number) != (channel, number)]
@@ -205,6 +215,10 @@ BROKEN: list[tuple[str, Change]] = [
     ("changed", replace_push(SIMPLEPUSH, 1, data="b")),
     ("changed", replace_push(WEBPUSH, 1, data="1 y")),
     ("invented", add(arrival(WEBPUSH, 12, 77, 62))),
+    ("not replayed", drop(GOPUSH2, 4)),
+    ("not replayed", drop(GOPUSH2, 3)),
+    ("had already", add(arrival(GOPUSH2, 14, 3, 60.3))),
+    ("behind newer", both(drop(GOPUSH2, 3), add(arrival(GOPUSH2, 14, 3, 60.7)))),
     ("event lost", drop(PUSHER, 1)),
     ("stale cache", both(late_event, without_the_newest)),
     ("stale cache", both(late_event, without_the_newest, one_more_event)),
@@ -283,6 +297,8 @@ EXCUSED: list[tuple[str, Change]] = [
         "a connection that did not wait for the newest",
         both(late_event, without_the_newest, connection(13, ended=61.0)),
     ),
+    ("a message that nobody answered, and that never came", drop(GOPUSH2, 2)),
+    ("what is not replayed yet", both(drop(GOPUSH2, 4), unfinished)),
     ("what has not come back yet", both(drop(SIMPLEPUSH, 3), unfinished)),
     ("a message that has expired", both(drop(WEBPUSH, 2), replace_push(WEBPUSH, 2, ttl=4))),
 ]
