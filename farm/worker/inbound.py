@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from itertools import chain
+from heapq import merge
 from typing import Any, Final
 
-from farm.dialects import Event, Subscribed
+from farm.dialects import Effects, Event, Subscribed
 from farm.settings import WorkerOptions
 from farm.transports import Reader
 from farm.transports.frames import BINARY, CLOSE, PING, TEXT
@@ -211,12 +211,12 @@ class Inbound:
     def subscribed(
         self, connection: Connection, number: int, results: Sequence[Subscribed], events: Sequence[HeldEvent]
     ) -> None:
-        """The same for a Subscribe. events: sent after the session's answer to that."""
+        """The same for a Subscribe. events: sent after the session's answer to that, or among the events that it ends
+        with."""
         if self._waited_for(connection, number):
             assert connection.session is not None
             effects = effects_of(connection.session.subscribed, results, self._clock.now)
-            behind = (Event(event.text, event.event) for event in events)
-            self._performer.perform(connection, chain(effects, behind))
+            self._performer.perform(connection, _with_held(effects, events) if events else effects)
             self._input_later(connection)
 
     def _waited_for(self, connection: Connection, number: int) -> bool:
@@ -252,6 +252,25 @@ class Inbound:
             self._feed(connection, reader, b"")
         if connection.phase != CLOSING and not (connection.call or self._turns.waits(connection)):
             self._watch(connection, connection.mask | READ)
+
+
+def _with_held(effects: Effects, events: Sequence[HeldEvent]) -> Effects:
+    """What a session answers to its Subscribe, with the events that came meanwhile: in the order in which they came to
+    the router, where the answer ends with events that say when that was. A client that has one position for all of its
+    channels comes back with the last."""
+    answer = list(effects)
+    at = len(answer)
+    while at and isinstance(event := answer[at - 1], Event) and event.logged is not None:
+        at -= 1
+    held = [Event(event.text, event.event) for event in events]
+    if at == len(answer) or any(event.logged is None for event in held):
+        yield from (*answer, *held)
+    else:
+        yield from (*answer[:at], *merge(answer[at:], held, key=_when))
+
+
+def _when(event: Any) -> tuple[int, int]:
+    return event.logged.time, event.logged.tag
 
 
 def _not_wired(*_: Any) -> None:

@@ -80,6 +80,26 @@ def test_several_channels_are_merged_in_the_order_in_which_events_came() -> None
         assert found == ["text 2", "text 3", "text 4", "text 5", "text 1"]
 
 
+def test_what_comes_while_logs_are_read_is_merged_too() -> None:
+    """One channel is wanted from a position, the others from now on."""
+    with site(**BARE) as here:
+        client = here.plain("/sub/a.b3/b/c", version="1.0")
+        calls = [call for call in here.shard.said() if isinstance(call, m.Call)]
+        opened = {call.request.channel: call.number for call in calls if isinstance(call.request, m.Subscribe)}
+        (read,) = [call.number for call in calls if isinstance(call.request, m.ReadLog)]
+        one, two, three = (m.Reply(opened[channel_address(name)], m.OK, None) for name in "abc")
+        found = m.Reply(read, m.OK, [7, 3, True, [[*logged(2)], [*logged(3)]], False])
+        here.shard.sockets.received([one, two])
+        here.publish("b", logged(8))
+        here.shard.sockets.received([found])
+        here.publish("a", logged(9))
+        here.publish("b", logged(10))
+        here.shard.sockets.received([three])
+        here.shard.sockets.speak()
+        assert client.until(b"\r\n\r\n")
+        assert [client.until(b"\r\n") for _ in range(5)] == [b"text %d\r\n" % at for at in (2, 3, 8, 9, 10)]
+
+
 def test_a_stream_is_a_line_for_each_message() -> None:
     with site(**BARE, header_template="HEAD", footer_template="FOOT") as here:
         client = here.plain("/sub/a")
