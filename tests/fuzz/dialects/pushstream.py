@@ -1,4 +1,4 @@
-"""push stream: the requests of publishers; paths, templates and positions; subscribers.
+"""push stream: the requests of publishers; paths, templates and positions; subscribers; messages of the queue.
 
 A subscriber's input is lines: the target, Last-Event-Id, If-Modified-Since, If-None-Match, the mode, then what it sends
 or "!": `!log N` answers its Subscribe, `!reply N` its call, `!event N` is an event of its first channel, `!tick`.
@@ -18,6 +18,7 @@ import farm.dialects.pushstream.requests
 import farm.dialects.pushstream.sessions
 import farm.dialects.pushstream.transports
 import router.dialects.pushstream.channels
+import router.dialects.pushstream.nats.notification
 import router.dialects.pushstream.positions
 import router.dialects.pushstream.templates
 from farm.dialects import (
@@ -44,6 +45,7 @@ from router.common import messages as m
 from router.common.position import AfterTime, Last, Live, LogEvent, LogSlice, position
 from router.common.token import Tokens
 from router.dialects.pushstream.channels import publisher_path, subscriber_path
+from router.dialects.pushstream.nats.notification import NotificationError, notification
 from router.dialects.pushstream.positions import position as subscriber_position
 from router.dialects.pushstream.protocol import DEFAULT_TEMPLATE, PushStreamOptions, Refused
 from router.dialects.pushstream.templates import Message, Template
@@ -74,6 +76,18 @@ def texts(data: bytes) -> None:
     assert Template(template).fill(message).decode() is not None
     own = place(LogEvent(1, 784_111_777, len(data), 784_111_778, event_id, {}, text))
     assert subscriber_position(None, "", "", own) == AfterTime(784_111_777, len(data))
+
+
+def notifications(data: bytes) -> None:
+    """A message of the queue."""
+    try:
+        names, text = notification(data, _OPTIONS)
+    except NotificationError:
+        return
+    assert 0 < len(names) == len(set(names))
+    assert publisher_path("/".join(names), _OPTIONS) == names
+    again = json.dumps({"channel": "/".join(names), "message": text})
+    assert notification(again.encode(), _OPTIONS) == notification(json.dumps(again).encode(), _OPTIONS) == (names, text)
 
 
 _MODES: Final = {b"p": b"polling", b"l": b"long-polling"}
@@ -263,6 +277,13 @@ TARGETS = (
             b"a\n\n12\nown\n'~text~'\n</script>'",
         ),
         (b"/", b".b", b"*", b"all_", b"~text~", b"~event-id~", b'"', b"'", b"\\", b"W/", b":"),
+    ),
+    Target(
+        "pushstream-notifications",
+        notifications,
+        (router.dialects.pushstream.nats.notification,),
+        (b'{"channel":7,"message":"text"}', b'"{\\"channel\\":\\"a/b\\",\\"message\\":\\"\\\\u00e9\\"}"', b'"{}"'),
+        (b'"channel"', b'"message"', b"\\u0000", b"\\ud800", b"/", b"*", b"ALL", b"null", b"1e9"),
     ),
     Target(
         "pushstream-subscribers",
