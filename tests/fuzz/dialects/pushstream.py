@@ -200,7 +200,7 @@ def subscribers(data: bytes) -> None:
     if mode[:1] in _MODES:
         headers[b"x-nginx-pushstream-mode"] = _MODES[mode[:1]]
     path, _, query = target.decode("ascii", "replace").partition("?")
-    prefix = PATHS[len(target) % len(PATHS)].removesuffix("/**")
+    prefix = PATHS[len(target) % len(PATHS)].removesuffix("/**").partition("?")[0]
     request = Request(b"GET", prefix + "/" + path, query, headers | _UPGRADE, (1, 1), socket_id="1.2", keep_alive=True)
     site = _SITES[len(data) % 3]
     try:
