@@ -11,7 +11,7 @@ from email.utils import formatdate
 from typing import Final
 
 from farm.transports import Headers, ResponseHead, Transport
-from farm.transports.request import Request, header_lines
+from farm.transports.request import Request, header_lines, status_line
 from router.common.close_codes import GOING_AWAY, NO_STATUS, NORMAL, POLICY, TRY_LATER
 from router.common.http_date import http_date
 from router.common.position import LogEvent
@@ -75,7 +75,7 @@ class LongPoll(Transport):
         return part
 
     def respond(self, status: int, headers: Headers) -> ResponseHead:
-        return ResponseHead(f"HTTP/1.1 {status} \r\n".encode() + header_lines((("Date", http_date()), *headers)))
+        return ResponseHead(status_line(status) + header_lines((("Date", http_date()), *headers)))
 
     def answer(self, parts: Sequence[bytes], code: int, reason: str) -> bytes:
         if parts and isinstance(parts[0], ResponseHead):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, NamedTuple, Self
 
@@ -82,13 +83,19 @@ class Response(NamedTuple):
         return head if head_only or self.status in _WITHOUT_BODY else head + self.body
 
 
-def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """The head of an answer. Raises: ValueError for what is no header."""
+@lru_cache(100)
+def status_line(status: int) -> bytes:
+    """What an answer begins with."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode() + header_lines(headers) + b"\r\n"
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """The head of an answer. Raises: ValueError for what is no header."""
+    return status_line(status) + header_lines(headers) + b"\r\n"
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:

@@ -120,7 +120,8 @@ class Answer:
     def __init__(self, client: Client) -> None:
         head = client.until(b"\r\n\r\n").decode("latin-1")
         status, *lines = head.split("\r\n")
-        self.status = int(status.split(" ")[1])
+        _, number, self.phrase = status.split(" ", 2)
+        self.status = int(number)
         self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
         self.body = b""
         length = int(self.headers.get("content-length", 0))
