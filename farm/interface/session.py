@@ -52,6 +52,11 @@ class Session:
         """What became of a Subscribe, channel by channel in its order."""
         return ()
 
+    def terminated(self, key: bytes) -> Effects:
+        """The router ends this channel (TERMINATE). Nothing: the connection is closed, with the code that the router
+        says; else it stays, and leaves the channel by Unsubscribe."""
+        return ()
+
     def tick(self, silent: float) -> tuple[Effects, float]:
         """The deadline that was asked for is over; nothing was read for `silent` seconds.
 

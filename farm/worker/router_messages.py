@@ -169,10 +169,19 @@ class RouterMessages:
 
     def _terminate(self, message: m.Terminate) -> None:
         channel = self._subscriptions.get(message.channel)
-        if channel is not None:
-            waiting = channel.waiting.parts if channel.waiting is not None else ()
-            for connection in [*channel.subscribers, *(channel.hidden or ()), *waiting, *(channel.paging or ())]:
+        if channel is None:
+            return
+        waiting = channel.waiting.parts if channel.waiting is not None else ()
+        others = [*(channel.hidden or ()), *waiting, *(channel.paging or ())]
+        for connection in list(channel.subscribers):
+            session = connection.session
+            effects = effects_of(session.terminated, message.channel) if session is not None else ()
+            if effects:
+                self._performer.perform(connection, effects)
+            else:
                 self._output.close(connection, message.code, message.reason)
+        for connection in others:
+            self._output.close(connection, message.code, message.reason)
 
     def _send_counts(self, message: m.SendCounts) -> None:
         self._subscriptions.counts()
