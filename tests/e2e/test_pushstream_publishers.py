@@ -80,12 +80,12 @@ class Subscriber:
 
 
 @contextmanager
-def subscribed(farm: Farm, path: str, number: int) -> Iterator[Sequence[Subscriber]]:
-    """So many, on both workers, once all are counted."""
+def subscribed(farm: Farm, path: str, number: int, others: int = 0) -> Iterator[Sequence[Subscriber]]:
+    """So many, on both workers, once all are counted, with so many others."""
     with ExitStack() as stack:
         subscribers = [stack.enter_context(Subscriber(farm, path)) for _ in range(number)]
         name = path.partition("?")[0]
-        until(lambda: (info(farm, name) or (0, 0, 0))[2] == number, "all are subscribed")
+        until(lambda: (info(farm, name) or (0, 0, 0))[2] == number + others, "all are subscribed")
         yield subscribers
 
 
@@ -165,14 +165,17 @@ def test_statistics_count_the_subscribers_of_all_workers(farm: Farm) -> None:
 def test_a_deleted_channel_ends_on_every_worker(farm: Farm) -> None:
     publish(farm, "doomed")
     assert stored_of(farm, "doomed") == (1, 1, 1)
-    with subscribed(farm, "doomed", 12) as subscribers:
+    with Subscriber(farm, "doomed/spared") as other, subscribed(farm, "doomed", 11, 1) as subscribers:
         answer = curl("--request", "DELETE", "--data-binary", "the end", farm.url("/pub?id=doomed"))
         assert (answer.status, answer.body) == (200, b"")
         for subscriber in subscribers:
             message = subscriber.message()
             assert (message["id"], message["text"]) == (-2, "the end")
             assert subscriber.closed() == b""
-        assert info(farm, "doomed") is None
+        assert other.message()["text"] == "the end"
+        until(lambda: info(farm, "doomed") is None, "the other has left it")
+        publish(farm, "spared", "more")
+        assert other.message()["text"] == "more"
         assert curl("--request", "DELETE", farm.url("/pub?id=doomed")).status == 404
     assert stored_of(farm, "doomed") == (0, 0, 0)
     assert publish(farm, "doomed")["published_messages"] == 1

@@ -27,6 +27,7 @@ from farm.dialects import (
     Subscribed,
     Subscription,
     Tick,
+    Unsubscribe,
 )
 from farm.dialects.pushstream.requests import granted_names
 from farm.transports.long_poll import position_headers
@@ -176,6 +177,18 @@ class StreamSession(Subscriber, gc=False, eq=False):
         effects: tuple[Effect, ...] = (Ping(),) if self._dialect.pings and step >= self._dialect.pings else ()
         return effects, self._dialect.step(self._left)
 
+    def terminated(self, key: bytes) -> Effects:
+        """It keeps its other channels, and ends with the last."""
+        channels = self.channels
+        # Where they are limited its subscribers are counted by another address, behind those of all channels.
+        number = len(channels) // (2 if self._dialect.options.max_subscribers_per_channel else 1)
+        if number == 1:
+            return ()
+        ended = channels[channels.index(key) :: number]
+        left = tuple(one for one in channels if one not in ended)
+        self.channels = left if len(left) > 1 else alone(left[0])
+        return tuple(map(Unsubscribe, ended))
+
     def _greeting(self) -> tuple[Effect, ...]:
         return (Respond(200),)
 
@@ -219,6 +232,13 @@ class PublishingSession(WebSocketSession, gc=False, eq=False):
             return ()
         self._dialect.counters.commands_refused += 1
         return ()
+
+    def terminated(self, key: bytes) -> Effects:
+        at = self.channels.index(key)
+        effects = super().terminated(key)
+        if effects:
+            self._names = self._names[:at] + self._names[at + 1 :]
+        return effects
 
     def _granted(self, verdict: m.Verdict) -> Sequence[str]:
         """To which of its channels the main server lets a message go."""
