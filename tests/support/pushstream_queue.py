@@ -17,6 +17,7 @@ from support.installed import find_program
 
 SUBJECT = "notification"
 STREAM = "NOTIFICATIONS"
+DURABLE = "connection-farm"
 
 
 class NatsServer:
@@ -60,6 +61,18 @@ class NatsServer:
             await client.close()
 
         asyncio.run(make())
+
+    def max_ack_pending(self) -> int | None:
+        """Of the consumer that the farm has made."""
+
+        async def look() -> int | None:
+            client = await nats.connect(self.url)
+            found = await client.jetstream().consumer_info(STREAM, DURABLE)
+            await client.close()
+            held: int | None = found.config.max_ack_pending
+            return held
+
+        return asyncio.run(look())
 
     def publish(self, bodies: Iterable[bytes], stored: bool = False) -> None:
         """stored: have each acknowledged by the stream."""

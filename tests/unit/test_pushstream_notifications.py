@@ -9,7 +9,7 @@ from router.common.errors import MendableError
 from router.common.options import spec_of
 from router.dialects.pushstream import SPEC
 from router.dialects.pushstream.nats.notification import NotificationError, notification
-from router.dialects.pushstream.nats.options import NatsOptions, servers, stream_problems
+from router.dialects.pushstream.nats.options import NatsOptions, max_in_work, servers, stream_problems
 from router.dialects.pushstream.protocol import PushStreamOptions
 
 OPTIONS = PushStreamOptions()
@@ -91,3 +91,8 @@ def checked(option: str, value: str) -> str:
     check_value = spec_of({field.name: field for field in fields(NatsOptions)}[option]).check
     assert check_value is not None
     return check_value(value)
+
+
+@pytest.mark.parametrize(("waiting", "longest", "in_work"), [(10, 65_536, 10), (10_000, 65_536, 256), (10, 2**25, 1)])
+def test_of_a_stream_no_more_is_taken_than_has_room(waiting: int, longest: int, in_work: int) -> None:
+    assert max_in_work(NatsOptions(max_waiting=waiting, max_waiting_bytes=2**24), longest) == in_work

@@ -1,8 +1,9 @@
 """The client library of NATS, in a thread of its own: it needs an event loop of asyncio.
 
 It takes a batch of messages, has it published by the router's thread, and acknowledges it; meanwhile no further one is
-taken. So what waits is bounded, and the order is kept: what the store refuses for now is tried again before anything
-behind that batch. What the router's thread is told it is told there (`run_sync_soon`).
+published. So what waits is bounded, and the order is kept: what the store refuses for now is tried again before what is
+behind that batch. Of a stream no more is taken than may wait, and what is behind the batch is said to be in work, too,
+or the server would send it again. What the router's thread is told it is told there (`run_sync_soon`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class State(enum.Enum):
     """A message that there was no room for."""
 
 
+class ConsumerError(Exception):
+    """The stream's consumer cannot be used."""
+
+
 Done = Callable[[Sequence[Fate]], None]
 Take = Callable[[list[bytes], Done], None]
 """Publishes a batch, and calls back once with what became of each; both in the router's thread."""
@@ -61,14 +66,19 @@ Tell = Callable[[State, str], None]
 class QueueThread:
     """Takes messages until it is stopped. `take` and `tell` are called in the thread of the token."""
 
-    def __init__(self, options: NatsOptions, take: Take, tell: Tell, token: trio.lowlevel.TrioToken) -> None:
+    def __init__(
+        self, options: NatsOptions, max_in_work: int, take: Take, tell: Tell, token: trio.lowlevel.TrioToken
+    ) -> None:
+        """max_in_work: messages of a stream that are taken and not acknowledged yet."""
         self._options = options
+        self._max_in_work = max_in_work
         self._take = take
         self._tell_there = tell
         self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: asyncio.Task[None] | None = None
         self._busy = False
+        self._behind: list[Any] = []  # of a stream, taken while a batch was in work
         self._stopping = asyncio.Event()
         self._stopped = False
         self.ended = trio.Event()
@@ -149,44 +159,78 @@ class QueueThread:
 
     async def _subscribed(self, client: Any) -> Any:
         options = self._options
-        limits = {"pending_msgs_limit": options.max_waiting, "pending_bytes_limit": options.max_waiting_bytes}
         if not options.stream:
-            return await client.subscribe(options.subject, **limits)
-        from nats.js.api import AckPolicy, ConsumerConfig
-
-        return await client.jetstream().subscribe(
+            return await client.subscribe(
+                options.subject,
+                pending_msgs_limit=options.max_waiting,
+                pending_bytes_limit=options.max_waiting_bytes,
+            )
+        jetstream = client.jetstream()
+        config = await self._consumer(jetstream)
+        return await jetstream.subscribe(
             options.subject,
             stream=options.stream,
             durable=options.durable,
-            config=ConsumerConfig(
-                ack_policy=AckPolicy.EXPLICIT, ack_wait=_ACK_WAIT_S, max_ack_pending=options.max_waiting
-            ),
+            config=config,
             manual_ack=True,
-            **limits,
+            # The server sends no more than max_ack_pending; what were dropped here would come again out of order.
+            pending_msgs_limit=0,
+            pending_bytes_limit=0,
         )
 
+    async def _consumer(self, jetstream: Any) -> Any:
+        """What the consumer is to be like. One that is there already is changed to that: the library takes it as it is.
+
+        Raises: ConsumerError if it is for something else.
+        """
+        from nats.js.api import AckPolicy, ConsumerConfig
+        from nats.js.errors import NotFoundError
+
+        options = self._options
+        limits: dict[str, Any] = {"ack_wait": _ACK_WAIT_S, "max_ack_pending": self._max_in_work}
+        try:
+            found = (await jetstream.consumer_info(options.stream, options.durable)).config
+        except NotFoundError:
+            return ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, **limits)
+        subjects = found.filter_subjects or [found.filter_subject or options.subject]
+        if subjects != [options.subject] or found.ack_policy != AckPolicy.EXPLICIT or not found.deliver_subject:
+            raise ConsumerError(
+                f"the consumer {options.durable} is there already, for {', '.join(subjects)}, and is not as this needs "
+                "it (a push consumer with explicit acknowledgement): give nats.durable another name, or delete it"
+            )
+        if any(getattr(found, name) != value for name, value in limits.items()):
+            await jetstream.add_consumer(options.stream, found.evolve(**limits))
+        return found
+
     async def _take_all(self, subscription: Any) -> None:
+        self._behind = []
         while not self._stopping.is_set():
-            try:
-                batch = [await subscription.next_msg(timeout=_LOOK_S)]
-            except TimeoutError:
-                if self._options.stream:
-                    await subscription.consumer_info()
-                continue
-            while subscription.pending_msgs and len(batch) < self._options.max_waiting:
-                batch.append(await subscription.next_msg(timeout=_LOOK_S))
+            batch, self._behind = self._behind, []
+            if not batch:
+                try:
+                    batch.append(await subscription.next_msg(timeout=_LOOK_S))
+                except TimeoutError:
+                    if self._options.stream:
+                        await subscription.consumer_info()
+                    continue
+            await self._take_waiting(subscription, batch)
             self._busy = True
             try:
-                await self._publish(batch)
+                await self._publish(subscription, batch)
             finally:
                 self._busy = False
 
-    async def _publish(self, batch: list[Any]) -> None:
+    async def _take_waiting(self, subscription: Any, taken: list[Any]) -> None:
+        """What has come already, and there is room for, without waiting for more."""
+        while subscription.pending_msgs and len(taken) < self._options.max_waiting:
+            taken.append(await subscription.next_msg(timeout=_LOOK_S))
+
+    async def _publish(self, subscription: Any, batch: list[Any]) -> None:
         acknowledged = bool(self._options.stream)
         while batch:
             fates = asyncio.ensure_future(self._fates([message.data for message in batch]))
             while not (await asyncio.wait((fates,), timeout=_IN_WORK_S))[0]:
-                await self._in_work(batch)
+                await self._in_work(subscription, batch)
             again = []
             for message, fate in zip(batch, fates.result(), strict=True):
                 if fate is Fate.AGAIN:
@@ -197,12 +241,13 @@ class QueueThread:
             if batch and self._stopping.is_set():
                 return
             if batch:
-                await self._in_work(batch)
+                await self._in_work(subscription, batch)
                 await asyncio.sleep(_AGAIN_S)
 
-    async def _in_work(self, batch: list[Any]) -> None:
+    async def _in_work(self, subscription: Any, batch: list[Any]) -> None:
         if self._options.stream:
-            for message in batch:
+            await self._take_waiting(subscription, self._behind)
+            for message in (*batch, *self._behind):
                 await message.in_progress()
 
     async def _fates(self, bodies: list[bytes]) -> Sequence[Fate]:

@@ -73,7 +73,17 @@ class NatsOptions(Section):
         ge=1,
         le=65_536,
     )
-    max_waiting_bytes: int = option(16_777_216, "the same in bytes", unit="bytes", ge=65_536)
+    max_waiting_bytes: int = option(
+        16_777_216,
+        "the same in bytes; of a stream's messages each counts as one of pushstream.max_message_bytes",
+        unit="bytes",
+        ge=65_536,
+    )
+
+
+def max_in_work(options: NatsOptions, max_message_bytes: int) -> int:
+    """Messages of a stream that may be taken and not published yet."""
+    return max(1, min(options.max_waiting, options.max_waiting_bytes // max_message_bytes))
 
 
 def stream_problems(options: NatsOptions) -> list[str]:

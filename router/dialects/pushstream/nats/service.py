@@ -12,7 +12,7 @@ from router.common.answers import Answer
 from router.dialects.app_server import Context
 from router.dialects.pushstream.nats.client import Done, Fate, QueueThread, State
 from router.dialects.pushstream.nats.notification import NotificationError, notification
-from router.dialects.pushstream.nats.options import NatsOptions
+from router.dialects.pushstream.nats.options import NatsOptions, max_in_work
 from router.dialects.pushstream.protocol import PushStreamOptions
 from router.dialects.pushstream.publishing import publisher
 
@@ -52,8 +52,9 @@ class Queue:
         """See `Service.run`."""
         if not self._nats.url:
             return
+        in_work = max_in_work(self._nats, self._options.max_message_bytes)
         token = trio.lowlevel.current_trio_token()
-        thread = self._thread = QueueThread(self._nats, self.take, self._told, token)
+        thread = self._thread = QueueThread(self._nats, in_work, self.take, self._told, token)
         try:
             await trio.sleep_forever()
         finally:
