@@ -45,6 +45,12 @@ def test_the_readme_with_curl_and_a_browser(farm: Farm, tmp_path: Path) -> None:
         with Tab(chromium) as another:
             another.open(f"{page_url}?mid=0&key=Terry-Mao&token=test")
             until(lambda: another.evaluate(state).startswith("closed: 4401 "), "its token was used")
+        with Tab(chromium) as page_of_another_port:
+            page_of_another_port.open(f"http://127.0.0.1:{farm.device_port}/another")
+            create = farm.url("/ch?key=Terry-Mao&token=of-a-page")
+            for mode in ("no-cors", "cors"):
+                page_of_another_port.evaluate(f"fetch('{create}', {{mode: '{mode}'}}).catch(() => 0).then(() => 1)")
+        assert answered(farm, "GET", "/ch", key="Terry-Mao", token="of-a-page")["ret"] == 0
 
 
 # ---------------------------------------------------------------------- tokens and parameters
