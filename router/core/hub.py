@@ -357,7 +357,6 @@ def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[ty
         m.Record: requests.record,
         m.SetAdd: requests.set_add,
         m.SetRemove: requests.set_remove,
-        m.Take: requests.take,
         m.Authorise: hub._asked,
         m.Malformed: hub._malformed,
     }

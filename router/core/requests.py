@@ -15,7 +15,7 @@ from router.core.publishing import Messages
 from router.core.recount import Recount
 from router.core.sessions import WorkerSession
 from router.store.base import Append
-from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove, Take
+from router.store.changes import FULL, Change, Changed, RecordName, SetAdd, SetRemove
 
 
 class Requests:
@@ -175,13 +175,3 @@ class Requests:
             replied()
 
         self._committer.change(*name, change, changed)
-
-    def take(self, session: WorkerSession, message: m.Take, number: int) -> None:
-        """TAKE has come."""
-        replied = session.hold()
-
-        def taken(status: int, became: Changed | None) -> None:
-            session.reply(number, status, None if became is None else became.value)
-            replied()
-
-        self._committer.change(message.space, message.key, Take(message.taker), taken)

@@ -43,7 +43,7 @@ OTHER: Final = b"o" * 16
 """The channels of `support.shard`."""
 MAX_BODY: Final = 1000
 MAX_LINE: Final = 100
-TAKER = b"t" * 16
+QUESTION = m.Invoke("plain", ROOM, b"may it?")
 
 
 class Chunks(Transport):
@@ -260,7 +260,7 @@ class Plain(Dialect):
         if request.method == b"POST" and "asked" not in request.path:
             return Response(200, request.body, (("X-Address", request.address),), "application/octet-stream")
         if "asked" in request.path:
-            return Admission(Call(m.Take("space", ROOM, TAKER), "may it?"))
+            return Admission(Call(QUESTION, "may it?"))
         if "wrong" in request.path:
             return Admission(Call(m.Attach(ROOM, "", 0, 0), "wrong"))
         if "defect" in request.path:
@@ -278,7 +278,7 @@ class Plain(Dialect):
         if payload == b"elsewhere":
             return Response(302, headers=(("Location", "/plain/login"),))
         if payload == b"again":
-            return Admission(Call(m.Take("space", ROOM, TAKER), context))
+            return Admission(Call(QUESTION, context))
         if payload == b"defect":
             raise ZeroDivisionError
         if payload == b"poll":

@@ -77,7 +77,7 @@ class TalkSession(Session):
         if command == "break":
             return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
         if command == "call":
-            return (Call(m.Take("space", ROOM, OTHER), "take"),)
+            return (Call(m.Invoke("talk", ROOM, b"take"), "take"),)
         return (message,)
 
     def replied(self, context: Any, status: int, payload: Any, now: float) -> Effects:

@@ -57,7 +57,7 @@ def headers(response: h11.Response) -> dict[bytes, bytes]:
 def replied(shard: Shard, payload: object = None, status: int = m.OK) -> None:
     """The router replies to the one call."""
     (call,) = shard.said()
-    assert isinstance(call.request, m.Take)
+    assert isinstance(call.request, m.Invoke)
     shard.sockets.received([m.Reply(call.number, status, payload)])
 
 

@@ -293,20 +293,6 @@ async def test_a_dialect_may_let_nobody_into_a_channel_that_has_no_subscriber(ri
 
 
 @in_rig()
-async def test_a_record_is_taken_once(rig: Rig) -> None:
-    worker = rig.worker()
-    rig.committer.record("tokens", CHANNEL, b"value", 0)
-    takes = [m.Take("tokens", CHANNEL, taker) for taker in (b"1" * 16, b"2" * 16, b"1" * 16)]
-    worker.say(*(m.Call(number, take) for number, take in enumerate(takes)))
-    await rig.settle()
-    assert worker.take() == [m.Reply(0, m.OK, b"value"), m.Reply(1, m.OK, None), m.Reply(2, m.OK, b"value")]
-    rig.store.failing = True
-    worker.say(m.Call(3, takes[0]))
-    await rig.settle()
-    assert worker.take() == [m.Reply(3, m.FAILED, None)]
-
-
-@in_rig()
 async def test_a_dialect_does_what_its_device_side_asks_for(rig: Rig) -> None:
     replies: list[Any] = []
     asked: list[tuple[bytes, bytes]] = []

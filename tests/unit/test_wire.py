@@ -24,7 +24,6 @@ REQUESTS: list[m.Request] = [
     m.Record("space", DEVICE, b"value", 60),
     m.SetAdd("space", DEVICE, CHANNEL, b"head", 60, 5),
     m.SetRemove("space", DEVICE, CHANNEL),
-    m.Take("space", CHANNEL, DEVICE),
     m.ReadLog(CHANNEL, (7, 3, 2)),
     m.Publish(CHANNEL, "body", 60, "1.2"),
     m.PresenceJoin(CHANNEL, "ann", "{}", 5),

@@ -57,7 +57,6 @@ from router.common.messages.to_router import (
     SetAdd,
     SetRemove,
     Subscribe,
-    Take,
     ToRouter,
     Unsubscribe,
 )
@@ -192,7 +191,6 @@ __all__ = [
     "Status",
     "StoreState",
     "Subscribe",
-    "Take",
     "Terminate",
     "ToRouter",
     "ToWorker",

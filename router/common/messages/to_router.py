@@ -114,17 +114,6 @@ class SetRemove(Request, tag=33):
     member: Key
 
 
-class Take(Request, tag=54):
-    """Delete a record and have its value, once; None if it is not there. taker: 16 random bytes: the request repeated
-    with these gets the value again."""
-
-    REPLY = bytes | None
-
-    space: Space
-    key: Key
-    taker: Key
-
-
 class Publish(Request, tag=30):
     """To every subscriber but the connection with the socket id `exclude` ("": to all); with keep (s), first into the
     channel's log. Replied to with its offset."""
@@ -170,7 +159,6 @@ AnyRequest = (
     | Record
     | SetAdd
     | SetRemove
-    | Take
     | Publish
     | PresenceJoin
     | Invoke
