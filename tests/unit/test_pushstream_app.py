@@ -8,7 +8,7 @@ from support.pushstream_app import Listener, PushApp
 
 from farm import cli
 from router.common import messages as m
-from router.dialects.pushstream.protocol import channel_address
+from router.dialects.pushstream.protocol import EXPLAIN, channel_address
 from router.dialects.pushstream.templates import Message
 
 
@@ -218,7 +218,8 @@ async def test_a_key_or_a_program_of_this_host_is_needed(rig: Rig) -> None:
         assert (await app.call("GET", path, address="192.0.2.1")).status == 403
         assert (await app.call("GET", path, x_forwarded_for="192.0.2.1")).status == 403
     keyed = PushApp(rig, admin_key="secret")
-    assert (await keyed.call("GET", "/channels-stats")).status == 403
+    refused = await keyed.call("GET", "/channels-stats")
+    assert (refused.status, dict(refused.headers)[EXPLAIN]) == (403, refused.body.decode())
     assert (await keyed.call("GET", "/channels-stats?admin_key=secret", address="192.0.2.1")).status == 200
     found = await keyed.call("POST", "/pub?id=a", "text", address="192.0.2.1", authorization="Bearer secret")
     assert found.status == 200

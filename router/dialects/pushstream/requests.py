@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from router.common.answers import Answer
@@ -61,7 +61,8 @@ class Methods:
         if request.method == b"OPTIONS":
             call.answer(b"", "text/plain", ("Allow", self._allowed))
         elif (refused := refusal(request)) is not None:
-            reply(refused)
+            headers = (*refused.headers, (EXPLAIN, refused.body.decode()), *call.cors)
+            reply(replace(refused, headers=headers))
         elif handler is None:
             call.refuse(BAD_METHOD, ("Allow", self._allowed))
         else:
