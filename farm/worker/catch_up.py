@@ -11,6 +11,7 @@ The rules by which nothing is missing and nothing comes twice:
 2. An event that comes between two pages is in a later page if its offset is above where the connection stands. If it is
    below, which is so only where a dialect gives the offsets itself, or if it is in no log, it is held (`Part.behind`),
    and is sent behind the last page.
+   Nor is a channel that is wanted from now on joined before the last page: all that comes to it is held.
 3. While a page is read, all events are held. Those that came before the reply are in the log that was read; of those
    behind it the ones above the page are in the next page, or added to this one if it is the last.
 """
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from farm.worker.connection import Connection
 from farm.worker.local_channel import HeldEvent, Joining, LocalChannel, Part
-from router.common.position import AfterOffset, Last, LogEvent, LogSlice, Position
+from router.common.position import AfterOffset, Last, Live, LogEvent, LogSlice, Position
 
 End = tuple[int, int]
 """A time and tag."""
@@ -66,10 +67,11 @@ class CatchUps:
 
     def remove(self, joining: Joining) -> None:
         """It does not wait."""
-        joinings = self._waiting[joining.connection]
-        joinings.remove(joining)
-        if not joinings:
-            del self._waiting[joining.connection]
+        joinings = self._waiting.get(joining.connection, [])
+        if joining in joinings:
+            joinings.remove(joining)
+            if not joinings:
+                del self._waiting[joining.connection]
 
 
 def common_end(parts: Iterable[Part]) -> End | None:
@@ -121,6 +123,8 @@ def passed_by(part: Part, event: HeldEvent) -> bool:
     """Whether an event that comes between two pages is to be sent behind the last one."""
     if event.excluded is part.joining.connection:
         return False
+    if type(part.position) is Live:
+        return not event.gap
     return below(event, part.position) if part.joining.pages else not event.offset and not event.gap
 
 
@@ -160,6 +164,11 @@ def caught_up(part: Part, held: list[HeldEvent]) -> tuple[LogSlice | None, list[
     if recovered is not log.recovered:
         log = log._replace(recovered=recovered)
     return log, behind
+
+
+def wait_for_pages(part: Part, held: list[HeldEvent]) -> None:
+    """This part wants no log, and waits for the last page of the others. held: what came since it waits."""
+    part.behind += [event for event in held if passed_by(part, event)]
 
 
 def gap(before: Position, log: LogSlice) -> bool:

@@ -21,7 +21,7 @@ from farm.worker.effects import failed
 from farm.worker.encoded import Data, Encoded, Frame, by_transport, join
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
 from farm.worker.fanout import Frame as Waiting
-from farm.worker.local_channel import HeldEvent, Joining, LocalChannel
+from farm.worker.local_channel import HeldEvent, Joining, LocalChannel, as_they_came
 from farm.worker.log_reads import Recovered
 from farm.worker.subscriptions import Change, Subscriptions
 from router.common import logs
@@ -86,7 +86,8 @@ class Events:
     def event(self, channel: LocalChannel, event: HeldEvent, now: float) -> None:
         """An event of a channel, for all but one."""
         self._counters.events_heard += 1
-        if (channel.waiting is None and channel.log is None) or self._subscriptions.came(channel, event):
+        idle = channel.waiting is None and channel.log is None and channel.paging is None
+        if idle or self._subscriptions.came(channel, event):
             frame = self._frame(channel, event.text, True, event.event)
             self._send(channel, frame, now, event.excluded, event.event is not None)
         if channel.waiting is not None or channel.paging is not None:
@@ -195,12 +196,12 @@ class Events:
         transport = connection.transport
         try:
             frames = [transport.text(text) for text in map(self._missed_text, page.gaps) if text is not None]
-            frames += [transport.event(self._text(channel, event), event) for channel, event in page.events]
+            events = [HeldEvent(self._text(channel, event), None, event) for channel, event in page.events]
         except Exception as error:
             failure = failed(error)
             self._close(connection, failure.code, failure.reason)
             return
-        frames += [transport.event(event.text, event.event) for event in page.behind]
+        frames += [transport.event(event.text, event.event) for event in as_they_came([events, page.behind])]
         self._counters.events_sent += len(frames)
         if frames and transport.once:
             self._answered(connection, transport.answer(frames, 0, ""))

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.transports.websocket import WEBSOCKET
 from farm.worker.announcing import announced
-from farm.worker.catch_up import CatchUps, Page, caught_up, common_end, gap, turn
+from farm.worker.catch_up import CatchUps, Page, caught_up, common_end, gap, turn, wait_for_pages
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.holding import Holding
@@ -215,7 +215,7 @@ class Subscriptions(Holding):
         for part in joining.parts:
             channel, wanted = part.channel, part.wanted
             if channel.waits(connection) is part:
-                if end is not None and part.log is not None:
+                if end is not None and (part.log is not None or _from_now_on(wanted)):
                     self._turn_page(part, end)
                 else:
                     events.append(self._complete_part(part))
@@ -238,12 +238,15 @@ class Subscriptions(Holding):
     # ------------------------------------------------------------------ more of a log than a page
 
     def _turn_page(self, part: Part, end: tuple[int, int]) -> None:
-        """It is given a page of its log, and another later."""
+        """It is given a page of its log, and another later; or waits for those of others."""
         channel, connection = part.channel, part.joining.connection
         assert channel.waiting is not None
         held = channel.waiting.events(part)
         self.held_bytes -= sum(event.size for event in part.behind)
-        turn(part, held, end)
+        if part.log is None:
+            wait_for_pages(part, held)
+        else:
+            turn(part, held, end)
         self.held_bytes += sum(event.size for event in part.behind)
         self._wait_no_more(channel, connection)
         channel.page(part)
@@ -262,6 +265,8 @@ class Subscriptions(Holding):
             return
         for part in joining.parts:
             channel = part.channel
+            if type(part.position) is Live:
+                continue
             channel.unpage(connection)
             if channel.waiting is None:
                 channel.waiting = Waiting()
@@ -270,6 +275,8 @@ class Subscriptions(Holding):
             part.open += 1
             joining.open += 1
             self._reads.read(part)
+        if not joining.open:
+            self.ready.append(joining)
 
     def next_page(self, joining: Joining) -> Page | None:
         """What a connection that catches up is sent now, before it is in its channels or reads on. None: a log could
@@ -291,6 +298,12 @@ class Subscriptions(Holding):
             if gap(before, log):
                 gaps.append(part.channel)
             logs.append([(part.channel, event) for event in log.events])
+        for part in joining.parts if end is None else ():
+            if part.channel.pages(connection) is part:
+                self.held_bytes -= sum(event.size for event in part.behind)
+                behind.append(part.behind)
+                part.channel.unpage(connection)
+                self._add(part.channel, connection, part.wanted)
         self._turned(joining)
         return Page(gaps, list(merge(*logs, key=_when)), as_they_came(behind))
 
@@ -488,6 +501,11 @@ class Subscriptions(Holding):
             channel.page(part)
         self.catch_ups.put(joining)
         self._together.append(connection)
+
+
+def _from_now_on(wanted: Subscription) -> bool:
+    """Whether it is for what comes from now on, and not for its address alone."""
+    return type(wanted.position) is Live and not wanted.hidden
 
 
 def _when(one: tuple[LocalChannel, LogEvent]) -> tuple[int, int]:

@@ -317,3 +317,41 @@ def test_an_event_below_the_page_is_held_and_one_above_it_is_read() -> None:
     assert sent == [3, 10, 15, 20, 25, 28, 30, 31, 5, 7, 8, 9]
     assert list(channel.subscribers) == [connection]
     assert (subscriptions.held_bytes, len(subscriptions.catch_ups)) == (0, 0)
+
+
+@in_farm(**SLOW)
+async def test_a_channel_that_is_wanted_from_now_on_waits_for_the_last_page(farm: ReplayFarm) -> None:
+    for _ in range(30):
+        farm.publish("a")
+    farm.publish("b")
+    await farm.commit()
+    device, other = ReplayDevice(farm, 4096), ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL, "b": LIVE})
+    other.subscribe({"a": ALL, "b": LIVE})
+    await until_blocked(farm)
+    farm.publish("b")
+    farm.publish("a")
+    farm.publish("b")
+    await farm.commit()
+    farm.down()
+    assert farm.shard.sockets.subscriptions.held_bytes > 0
+    for one in (device, other):
+        one._read()
+        assert one.newest == one.last
+        assert one.channels["b"] is None
+    other.leave("a")
+    other.receive()
+    await finish(farm, device, other)
+    assert device.newest == device.last
+    assert (device.channels, other.channels) == ({"a": 31, "b": 3}, {"b": 3})
+    assert farm.shard.sockets.subscriptions.held_bytes == 0
+    farm.publish("b")
+    await farm.settle()
+    for one in (device, other):
+        one.receive()
+        assert one.channels["b"] == 4
+    device.leave("b")
+    device.leave("a")
+    other.go()
+    await farm.settle()
+    assert len(farm.shard.sockets.subscriptions) == farm.shard.sockets.subscriptions.held_bytes == 0
