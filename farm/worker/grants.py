@@ -30,6 +30,8 @@ _EARLY: Final = 0.1
 about one after another."""
 _AGAIN_S: Final = 5.0
 """From a renewal that failed to the next, about."""
+_TRIES: Final = 4
+"""So many renewals at least are tried before a connection is closed because nothing was decided."""
 _UNKNOWN: Final = "the main server cannot be asked whether this is still allowed"
 _FEW: Final = 64
 """So many timers that do not count are left where they are."""
@@ -215,7 +217,8 @@ class Grants:
         kept.number = 0
         verdict: m.Verdict | None = reply_payload(m.Authorise, payload) if status == m.OK else None
         if verdict is None or verdict.undecided:
-            again = self._clock.now + _AGAIN_S * (0.5 + random.random())
+            pause = min(_AGAIN_S, self._options.grace / _TRIES)
+            again = self._clock.now + pause * (0.5 + random.random())
             self._arm(connection, kept, min(again, kept.deadline))
             return None
         session = connection.session

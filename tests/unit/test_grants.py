@@ -335,6 +335,21 @@ def test_it_may_come_back_in_time(shard: Shard) -> None:
     assert client.here
 
 
+def test_in_a_short_grace_it_is_tried_several_times() -> None:
+    shard = granting(Granted(), grace=4)
+    try:
+        client = opened(shard, m.Verdict(200, None, "", "", 40))
+        pass_by(shard, 40)
+        for _ in range(2):
+            decided(shard, NOT_DECIDED)
+            pass_by(shard, 1.75)
+        decided(shard, m.Verdict(200))
+        pass_by(shard, 10)
+        assert client.nothing()
+    finally:
+        shard.close()
+
+
 def test_a_renewal_without_a_reply_is_put_to_the_next_router_and_has_an_end(shard: Shard) -> None:
     client = opened(shard, m.Verdict(200, None, "", "", 40))
     pass_by(shard, 41)
