@@ -45,6 +45,15 @@ async def test_a_channel_has_a_key_and_a_token(rig: Rig, query: str) -> None:
 
 
 @in_rig()
+async def test_a_key_that_no_device_can_ask_for_is_none(rig: Rig) -> None:
+    app = App(rig)
+    assert await app.ch(key="%FF") == PARAM_ERROR
+    assert await app.ch(token="%FF") == PARAM_ERROR
+    assert await app.ch(key="%EF%BF%BD") == OK
+    assert await app.pub(key="%FF") == PARAM_ERROR
+
+
+@in_rig()
 async def test_keys_and_tokens_have_limits(rig: Rig) -> None:
     app = App(rig, max_key_bytes=4, max_token_bytes=3)
     assert await app.ch("abc", "abcd") == OK

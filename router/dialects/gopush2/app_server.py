@@ -111,9 +111,9 @@ class _AppSide:
         """`POST /pub?key=K[&mid=N][&expire=S]`: the body is the message."""
         if not self._may(b"POST", request, reply):
             return
-        given = fields(request.query)
-        mid = _mid(given.get("mid"))
-        if mid is None:
+        given = _fields(request)
+        mid = None if given is None else _mid(given.get("mid"))
+        if given is None or mid is None:
             self._counters.pushes_invalid += 1
             reply(_PARAM_ERROR)
             return
@@ -190,7 +190,7 @@ class _AppSide:
         if not self._may(b"GET", request, reply):
             return
         options = self._options
-        given = fields(request.query)
+        given = _fields(request) or {}
         key, token = given.get("key", ""), given.get("token", "")
         lengths = (len(key.encode()), options.max_key_bytes), (len(token.encode()), options.max_token_bytes)
         if not all(0 < length <= most for length, most in lengths):
@@ -299,6 +299,14 @@ class _AppSide:
             self._messages.terminate(channel, int(EXPIRED), EXPIRED.text)
             return 0
         return left
+
+
+def _fields(request: Request) -> dict[str, str] | None:
+    """The query's parameters; None if they are no UTF-8, as no device can ask for: else two keys could be one."""
+    try:
+        return fields(request.query, "strict")
+    except UnicodeDecodeError:
+        return None
 
 
 def _mid(text: str | None) -> int | None:
