@@ -93,6 +93,19 @@ async def test_what_is_behind_a_batch_that_waits_for_the_store_comes_once_and_in
 
 
 @trio_test
+async def test_a_server_that_hangs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PING_S", 0.2)
+    with nats_server(tmp_path) as server:
+        await in_thread(server.make_stream)
+        async with taking(server, published) as queue:
+            await queue.tells(State.CONNECTED)
+            with server.stopped():
+                await queue.tells(State.LOST)
+            await in_thread(server.publish, [b"one"], True)
+            await queue.has([b"one"])
+
+
+@trio_test
 async def test_a_consumer_that_is_there_is_taken_as_the_settings_are_now_if_it_is_for_the_subject(
     tmp_path: Path,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -53,6 +54,16 @@ class NatsServer:
             self._process.kill()
             self._process.wait(PATIENCE_S)
             self._process = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It hangs for the time of the block, and its connections stay."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def make_stream(self) -> None:
         async def make() -> None:

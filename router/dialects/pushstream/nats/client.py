@@ -30,6 +30,8 @@ _ACK_WAIT_S: Final = 5.0
 """A message of a stream comes again after this time, unless it is acknowledged, or said to be in work, by then."""
 _IN_WORK_S: Final = 1.0
 """How often that is said."""
+_PING_S: Final = 10
+"""The server is pinged so often; one that lets three pings pass counts as away."""
 _CLOSE_S: Final = 1.0
 
 
@@ -146,6 +148,8 @@ class QueueThread:
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_RETRY_S,
                 connect_timeout=5,
+                ping_interval=_PING_S,
+                max_outstanding_pings=2,
                 error_cb=failed,
                 disconnected_cb=lost,
                 reconnected_cb=back,
