@@ -31,6 +31,7 @@ from farm.dialects import (
     Subscribed,
     Subscription,
 )
+from farm.dialects.pushstream.polls import ImmediatePollSession, PollSession
 from farm.dialects.pushstream.requests import (
     PATHS,
     POLL,
@@ -44,8 +45,6 @@ from farm.dialects.pushstream.requests import (
 )
 from farm.dialects.pushstream.sessions import (
     NEWEST,
-    ImmediatePollSession,
-    PollSession,
     PublishingSession,
     RefusedSession,
     StreamSession,

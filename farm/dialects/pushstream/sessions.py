@@ -1,4 +1,4 @@
-"""Connections of push stream's subscribers: those that stay (WebSocket, EventSource, streams), and polls. Pure.
+"""Connections of push stream's subscribers that stay: WebSocket, EventSource, streams. Pure. Polls are in `polls.py`.
 
 An idle one is a small object and a place in the wheel, if it is pinged or has an end. What it asked for is kept only
 until it is subscribed.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -30,15 +30,13 @@ from farm.dialects import (
     Unsubscribe,
 )
 from farm.dialects.pushstream.requests import granted_names
-from farm.transports.long_poll import position_headers
 from router.common import messages as m
 from router.common.answers import Answer
-from router.common.close_codes import NORMAL, TOO_BIG, TRY_LATER
-from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Last, Live, LogEvent, Position
+from router.common.close_codes import TOO_BIG, TRY_LATER
+from router.common.position import NO_TIME, AfterId, Last, Live, LogEvent
 from router.dialects.pushstream.protocol import (
     DELETED,
     EXPLAIN,
-    LONGEST_TIMER,
     NAME,
     NOT_READ,
     PUBLISH,
@@ -54,23 +52,14 @@ if TYPE_CHECKING:
 
 NEWEST: Final = Last(1)
 """This very object: the newest event is not sent, it only tells where the log stands."""
-_SHARED: Final = 2048
+SHARED: Final = 2048
 _encode: Final = msgspec.json.Encoder().encode
 
-Place = tuple[int, int]
-_START: Final = (0, 0)
 
-
-@lru_cache(_SHARED)
+@lru_cache(SHARED)
 def alone(key: bytes) -> tuple[bytes, ...]:
     """The channels of who is in this one only, which is the usual: one object for all of them."""
     return (key,)
-
-
-@lru_cache(_SHARED)
-def _shared(place: Place) -> Place:
-    """One object for all that wait behind the same event."""
-    return place
 
 
 def _order(entry: tuple[LogEvent, str]) -> tuple[int, int, int]:
@@ -256,62 +245,3 @@ class PublishingSession(WebSocketSession, gc=False, eq=False):
         if len(arguments) > m.MAX_ARGUMENTS:
             return (Close(TOO_BIG, TOO_BIG.text),)
         return (Call(m.Invoke(NAME, self.channels[0], arguments), None),)
-
-
-class PollSession(Subscriber, gc=False, eq=False):
-    """A request that is answered once: with what came since the client's position, or when something comes."""
-
-    waits: ClassVar[bool] = True  # until something comes; no field, which would cost each of them 16 bytes
-    _place: tuple[int, int] = _START  # the client has had what came up to it
-
-    def _accept(self, results: Sequence[Subscribed]) -> Effects:
-        place = max(_known(wanted.position) for wanted, *_ in results)
-        paged = any(log is not None and log.more for _, _, _, log in results)
-        for wanted, _, _, log in results:
-            # Where the answer is a part of what there is, the client goes on behind that part.
-            if log is not None and log.events and not (paged and wanted.position is NEWEST):
-                place = max(place, (log.events[-1].time, log.events[-1].tag))
-        self._place = _shared(place)
-        effects = tuple(self._caught_up(results))
-        if effects:
-            return (Respond(200, self._headers()), *effects)
-        if not self.waits:
-            return self._nothing_came(b"")
-        self._left = self._dialect.poll_ttl
-        return (Tick(min(self._left, LONGEST_TIMER)),) if self._left else ()
-
-    def tick(self, silent: float) -> tuple[Effects, float]:
-        if self._asked:
-            return self._refuse(NOT_READ), 0
-        if not self._left:
-            return (), 0
-        self._left -= min(self._left, LONGEST_TIMER)
-        if self._left > 0:
-            return (), min(self._left, LONGEST_TIMER)
-        return self._nothing_came(self._dialect.timed_out), 0
-
-    def unanswered(self) -> Effects:
-        return self._refuse(NOT_READ) if self._asked else self._nothing_came(b"")
-
-    def _nothing_came(self, body: bytes) -> Effects:
-        if body:
-            return (Respond(200, self._headers()), body, Close(NORMAL))
-        return (Respond(304, self._headers()), Close(NORMAL))
-
-    def _headers(self) -> tuple[tuple[str, str], ...]:
-        time, tag = self._place
-        # Without a tag all of that second is known.
-        return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
-
-
-class ImmediatePollSession(PollSession, gc=False, eq=False):
-    """One that is answered in any case, perhaps with nothing."""
-
-    waits: ClassVar[bool] = False
-
-
-def _known(position: Position) -> Place:
-    """Up to where a client has had everything."""
-    if isinstance(position, AfterTime | AfterId) and position.time != NO_TIME:
-        return (position.time, position.tag)
-    return _START

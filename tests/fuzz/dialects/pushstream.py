@@ -14,6 +14,7 @@ from support.common import Rig
 from support.pushstream_shard import logged, made
 
 import farm.dialects.pushstream
+import farm.dialects.pushstream.polls
 import farm.dialects.pushstream.requests
 import farm.dialects.pushstream.sessions
 import farm.dialects.pushstream.transports
@@ -290,6 +291,7 @@ TARGETS = (
         subscribers,
         (
             farm.dialects.pushstream,
+            farm.dialects.pushstream.polls,
             farm.dialects.pushstream.requests,
             farm.dialects.pushstream.sessions,
             farm.dialects.pushstream.transports,

@@ -1,0 +1,82 @@
+"""Polls of push stream's subscribers: requests that are answered once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar, Final
+
+from farm.dialects import Close, Effects, Respond, Subscribed, Tick
+from farm.dialects.pushstream.sessions import NEWEST, SHARED, Subscriber
+from farm.transports.long_poll import position_headers
+from router.common.close_codes import NORMAL
+from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Position
+from router.dialects.pushstream.protocol import LONGEST_TIMER, NOT_READ
+
+Place = tuple[int, int]
+_START: Final = (0, 0)
+
+
+@lru_cache(SHARED)
+def _shared(place: Place) -> Place:
+    """One object for all that wait behind the same event."""
+    return place
+
+
+class PollSession(Subscriber, gc=False, eq=False):
+    """A request that is answered once: with what came since the client's position, or when something comes."""
+
+    waits: ClassVar[bool] = True  # until something comes; no field, which would cost each of them 16 bytes
+    _place: tuple[int, int] = _START  # the client has had what came up to it
+
+    def _accept(self, results: Sequence[Subscribed]) -> Effects:
+        place = max(_known(wanted.position) for wanted, *_ in results)
+        paged = any(log is not None and log.more for _, _, _, log in results)
+        for wanted, _, _, log in results:
+            # Where the answer is a part of what there is, the client goes on behind that part.
+            if log is not None and log.events and not (paged and wanted.position is NEWEST):
+                place = max(place, (log.events[-1].time, log.events[-1].tag))
+        self._place = _shared(place)
+        effects = tuple(self._caught_up(results))
+        if effects:
+            return (Respond(200, self._headers()), *effects)
+        if not self.waits:
+            return self._nothing_came(b"")
+        self._left = self._dialect.poll_ttl
+        return (Tick(min(self._left, LONGEST_TIMER)),) if self._left else ()
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        if self._asked:
+            return self._refuse(NOT_READ), 0
+        if not self._left:
+            return (), 0
+        self._left -= min(self._left, LONGEST_TIMER)
+        if self._left > 0:
+            return (), min(self._left, LONGEST_TIMER)
+        return self._nothing_came(self._dialect.timed_out), 0
+
+    def unanswered(self) -> Effects:
+        return self._refuse(NOT_READ) if self._asked else self._nothing_came(b"")
+
+    def _nothing_came(self, body: bytes) -> Effects:
+        if body:
+            return (Respond(200, self._headers()), body, Close(NORMAL))
+        return (Respond(304, self._headers()), Close(NORMAL))
+
+    def _headers(self) -> tuple[tuple[str, str], ...]:
+        time, tag = self._place
+        # Without a tag all of that second is known.
+        return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
+
+
+class ImmediatePollSession(PollSession, gc=False, eq=False):
+    """One that is answered in any case, perhaps with nothing."""
+
+    waits: ClassVar[bool] = False
+
+
+def _known(position: Position) -> Place:
+    """Up to where a client has had everything."""
+    if isinstance(position, AfterTime | AfterId) and position.time != NO_TIME:
+        return (position.time, position.tag)
+    return _START
