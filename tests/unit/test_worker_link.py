@@ -121,7 +121,8 @@ async def test_a_router_that_says_much_is_heard_a_part_at_a_time(
                 before = len(ends.heard)
                 ends.worker.pump()
                 assert len(ends.heard) <= before + 1
-                assert ends.worker.behind == (len(ends.heard) > before)
+                # An envelope without a message may come, too: one that only confirms.
+                assert ends.worker.behind or len(ends.heard) == before
                 await trio.lowlevel.checkpoint()
         assert [one.code for one in ends.heard] == list(range(20))
 
