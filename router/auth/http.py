@@ -100,6 +100,14 @@ class Unusable(Exception):
     """The answer decides nothing; the text says why."""
 
 
+def reason(error: BaseException) -> str:
+    """What an error says; if it says nothing, as one of TLS, what has caused it does."""
+    name = type(error).__name__
+    while not str(error) and (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return f"{name}: {error}"
+
+
 def verdict(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> m.Verdict:
     """What this answer says. Raises: Unusable."""
     lines = [(name.lower(), value) for name, value in headers]

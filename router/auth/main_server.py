@@ -134,5 +134,6 @@ def _told(error: Exception) -> str:
     """An error for the log. What is wrong with a question is not told, as it would show what the client has sent."""
     import httpx
 
-    name = type(error).__name__
-    return name if isinstance(error, httpx.LocalProtocolError | ValueError) else f"{name}: {error}"
+    if isinstance(error, httpx.LocalProtocolError | ValueError):
+        return type(error).__name__
+    return http.reason(error)

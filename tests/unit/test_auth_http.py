@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from router.auth.http import Unusable, request, verdict
+from router.auth.http import Unusable, reason, request, verdict
 from router.common import messages as m
 
 COOKIE = (b"cookie", b"session=caf\xe9")
@@ -149,3 +149,12 @@ def test_an_answer_that_decides_nothing(status: int, body: bytes, why: str) -> N
 def test_a_header_that_cannot_be_used(status: int, header: tuple[bytes, bytes], why: str) -> None:
     with pytest.raises(Unusable, match=why):
         verdict(status, [header], b"no")
+
+
+def test_an_error_that_says_nothing_is_told_by_its_cause() -> None:
+    error = ConnectionError()
+    error.__cause__ = RuntimeError()
+    error.__cause__.__context__ = OSError("certificate verify failed")
+    assert reason(error) == "ConnectionError: certificate verify failed"
+    assert reason(ValueError("wrong")) == "ValueError: wrong"
+    assert reason(RuntimeError()) == "RuntimeError: "
