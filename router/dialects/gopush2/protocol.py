@@ -205,7 +205,6 @@ def entered(payload: bytes | None) -> Entry | None:
 
 _BETTER: Final = "Connects with other parameters."
 _AGAIN: Final = "Connects again."
-_READS: Final = "Reads `ret`."
 
 BAD_PARAMETER: Final = CloseCode(4400, "key, mid or heartbeat is missing or cannot be used", _BETTER)
 BAD_TOKEN: Final = CloseCode(4401, "the token is unknown, or was used", "Has its app server give it another token.")
