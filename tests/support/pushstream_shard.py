@@ -9,7 +9,7 @@ from typing import Any
 import websocket
 
 from farm.dialects import Context
-from farm.dialects.pushstream import PushStreamDialect
+from farm.dialects.pushstream.dialect import PushStreamDialect
 from router.common import messages as m
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT

@@ -11,7 +11,7 @@ from support.plain_http import get
 from support.pushstream_shard import DATE, EPOCH, logged, made
 from support.worker_memory import Bench, device, frame, watched
 
-import farm.dialects.pushstream
+import farm.dialects.pushstream.dialect
 from farm.dialects import Subscribe, Subscribed
 from farm.transports.frames import TEXT
 from farm.transports.request import Request
@@ -77,7 +77,9 @@ def test_what_has_gone_leaves_nothing(
     dialect = made(websocket_allow_publish=kind == "PublishingSession", ping_message_interval=30)
     one = device(KEY, CHANNEL, HELLO, {"messageType": "register", "channelID": CHANNEL})
     paths = dict.fromkeys(PATHS, dialect)
-    with watched(monkeypatch, one, farm.dialects.pushstream, kind, paths, named={"pushstream": dialect}) as worker:
+    with watched(
+        monkeypatch, one, farm.dialects.pushstream.dialect, kind, paths, named={"pushstream": dialect}
+    ) as worker:
         worker.check(state)
 
 

@@ -48,7 +48,7 @@ from router.dialects.pushstream.protocol import (
 )
 
 if TYPE_CHECKING:
-    from farm.dialects.pushstream import PushStreamDialect
+    from farm.dialects.pushstream.dialect import PushStreamDialect
 
 NEWEST: Final = Last(1)
 """This very object: the newest event is not sent, it only tells where the log stands."""
