@@ -51,8 +51,8 @@ class Dialect:
     methods: ClassVar[tuple[bytes, ...]] = READING
     """HTTP methods of the requests that it sees; others are answered with 405."""
     ignored_arguments: ClassVar[frozenset[str]] = frozenset()
-    """Arguments of the query that say nothing of who asks for what, as what keeps an answer out of caches: the main
-    server does not see them, so that what it has answered serves the next request too."""
+    """Arguments of the query that do not say which client asks for what, such as one that keeps answers out of caches:
+    the main server does not see them, so that what it has answered serves the next request too."""
 
     @property
     def max_body(self) -> int:
@@ -210,7 +210,7 @@ class DeviceSide:
     """Called once in each worker. Raises: MendableError."""
     paths: tuple[str, ...] = ()
     """Of the device port that it serves: `/*` at the end stands for every last part, `/**` for all that follows;
-    `/path?name` is the path where its query has this argument, whoever else has the path."""
+    `/path?name` is the path where its query has this argument, whatever other dialect has the path."""
     rank: int = 0
     """Where dialects share a path, the lower is asked first whether it claims a connection."""
     listeners: tuple[FurtherListener, ...] = ()

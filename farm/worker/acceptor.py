@@ -29,7 +29,7 @@ from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
 
 _MOST_GONE: Final = 256
-"""Connections of devices that have given up, closed in one go."""
+"""Connections of devices that have given up, closed at once."""
 _INFO: Final = struct.Struct("=B51xI")
 """Of the kernel's `struct tcp_info`: tcpi_state and tcpi_last_data_recv, in ms."""
 _ESTABLISHED: Final = 1

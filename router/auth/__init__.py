@@ -1,1 +1,1 @@
-"""Authorisation by the application's main server: what it is asked, what its answers mean, and who waits for them."""
+"""Authorisation by the application's main server: what it is asked, what its answers mean, and what waits for them."""

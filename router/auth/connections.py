@@ -37,7 +37,7 @@ class Connections(Generic[C]):
         self._idle.setdefault(url, []).append((now, connection))
 
     async def close_idle(self, before: float) -> None:
-        """Close those that nobody has used since."""
+        """Close those that have not been used since."""
         for idle in self._idle.values():
             old = [connection for since, connection in idle if since < before]
             del idle[: len(old)]

@@ -52,7 +52,7 @@ class MainServer:
         return {"auth_waiting": self.questions.waiting}
 
     async def run(self, flush: Callable[[], None]) -> None:
-        """Ask for ever; at once over if nobody is to be asked. flush: sends workers what they wait for."""
+        """Ask until cancelled; returns at once if no main server is set. flush: sends workers what they wait for."""
         if not self._wanted:
             return
         import httpx  # which takes its time and memory: not without need
@@ -131,7 +131,7 @@ class MainServer:
 
 
 def _told(error: Exception) -> str:
-    """An error for the log. What is wrong with a question is not told, as it would show what the client has sent."""
+    """An error for the log. What is wrong with a question is left out, as it would show what the client has sent."""
     import httpx
 
     if isinstance(error, httpx.LocalProtocolError | ValueError):

@@ -30,7 +30,7 @@ _pack: Final = msgspec.msgpack.Encoder().encode
 
 
 class Question:
-    """One question, and who waits for its answer."""
+    """One question, and the requests that wait for its answer."""
 
     __slots__ = ("asked", "deadline", "key", "replies", "size", "url")
 
@@ -55,7 +55,7 @@ class Questions:
         monotonic: Callable[[], float],
         secret: bytes,
     ) -> None:
-        """url_of: what is asked for a dialect; "": nobody is. secret: the key of the hashes."""
+        """url_of: what is asked for a dialect; "": no main server is. secret: the key of the hashes."""
         self._url_of = url_of
         self._options = options
         self._counters = counters
@@ -188,8 +188,8 @@ class Questions:
         self._remembered_bytes -= self._remembered.pop(key)[3]
 
     def tick(self) -> None:
-        """To be called now and then: tell those that have waited for too long, and forget what was remembered for long
-        enough."""
+        """To be called now and then: answer those that have waited for too long, and forget what was remembered for
+        long enough."""
         now = self._monotonic()
         self._give_up(now)
         while self._remembered and self._remembered[key := next(iter(self._remembered))][1] <= now:

@@ -10,7 +10,7 @@ from router.common import option_texts as texts
 from router.common.options import Section, Settings, option
 
 OFF: Final = "off"
-"""As a dialect's `auth_url`: nobody is asked, whatever `auth.url` is."""
+"""As a dialect's `auth_url`: no main server is asked, whatever `auth.url` is."""
 _HEADER: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _OF_THE_CONNECTION: Final = frozenset(
     [
@@ -64,7 +64,7 @@ class AuthOptions(Section):
 
     url: str = option(
         "",
-        "what the router asks before a client of any dialect is answered; empty: nobody is asked",
+        "what the router asks before a client of any dialect is answered; empty: no main server",
         expects="an http:// or https:// URL with a host, without user and fragment",
         check=_url_or_none,
     )
@@ -116,15 +116,15 @@ def auth_url_option() -> Any:
     """The option `auth_url` of a dialect's own section, which has the dialect's name."""
     return option(
         "",
-        "what is asked instead of auth.url before a client of this dialect is answered; empty: that; off: nobody",
+        "what is asked instead of auth.url before a client of this dialect is answered; empty: that; off: none",
         expects="off, or an http:// or https:// URL with a host, without user and fragment",
         check=_url_or_off,
     )
 
 
 def auth_url(settings: Settings, dialect: str) -> str:
-    """What is asked before a client of this dialect is answered; empty: nobody. dialect: of several that share a path
-    and so a URL, with commas between, the first will do."""
+    """What is asked before a client of this dialect is answered; empty: no main server. dialect: of several that share
+    a path and so a URL, with commas between, the first will do."""
     dialect = dialect.partition(",")[0]
     own = next((getattr(section, "auth_url", "") for section in settings if dialect == section.SECTION), "")
     if own == OFF:

@@ -5,7 +5,7 @@ slowly, so that in a batch a message that is none of ours costs that message and
 
 What version 5 has otherwise
 ----------------------------
-- There is no INVOKE and no AUTHORISE. They are refused like every message that is not known: who waits for the reply
+- There is no INVOKE and no AUTHORISE. They are refused like every message that is not known: what waits for the reply
   gets FAILED. All else has the same form, so nothing has to be translated.
 """
 

@@ -1,7 +1,7 @@
-"""Who may use requests that have no authentication of their own: who shows the admin key; and while none is set,
-programs on this host that come directly.
+"""Which clients may make requests that have no authentication of their own: those with the admin key; and while none is
+set, programs on this host that come directly.
 
-A proxy on this host is told from such a program by the header that it adds, and by that alone. So is a page in a
+A proxy on this host differs from such a program by the header that it adds, and by that alone. So is a page in a
 browser on this host: only one that comes from here is answered. Where the browser says nothing of it (GET without
 TLS, for a name that is not localhost), the name is refused: it could be a page's own, which its DNS leads
 here. Keys stand in query strings too, so no query is ever logged.

@@ -131,7 +131,7 @@ END;
 # `router.common.position`, with sequences in the place of times; most: bytes of events. ?3: so many of the newest are
 # read where these are asked for, because SQLite takes no column there. `found` is for an ID: twice the offset of the
 # first event that has it or comes after the time, and 1 more if it is by its ID. `upto`: the offset where `most` is
-# reached. What becomes of the position is decided by who reads the answer: it has what it missed, as (offset,
+# reached. What becomes of the position is decided by the reader of the answer: it has what it missed, as (offset,
 # sequence), and its events.
 READ_LOGS: Final = f"""
 WITH asked AS MATERIALIZED (

@@ -47,7 +47,7 @@ _PAGE: Final = f"""<!DOCTYPE html>
 
 
 class ClientPageTransport(Transport):
-    """Of a request for it. Whoever has a link to it may see it, whatever `worker.origins` says."""
+    """Of a request for it. It may be opened from any origin, whatever `worker.origins` says."""
 
     __slots__ = ()
 

@@ -98,7 +98,7 @@ class _Channel(NamedTuple):
 
     address: bytes
     alone: tuple[bytes]
-    """The channels of who is in this one only."""
+    """The channels of a session that has only this one."""
 
 
 @lru_cache(_SHARED)
@@ -115,7 +115,7 @@ def _shared(number: int) -> int:
 
 
 class RefusedSession(Session, msgspec.Struct, gc=False, eq=False):
-    """A connection that is told why it cannot be."""
+    """A connection that is closed with the reason why it was refused."""
 
     _code: CloseCode
     _reason: str
@@ -159,7 +159,7 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
         channel = _channel(self._wanted.key)
         self._deadline = self._dialect.deadline(entry.seconds)
         self.channels = (*self.channels, channel.address) if self.channels else channel.alone
-        # Behind the token: what comes from here on is for who may have it. A message below 1 there is not.
+        # Behind the token: what comes from here on is for this device alone. There is no message below 1.
         position = AfterOffset(OWN_OFFSETS, max(self._wanted.mid, 0))
         return (Subscribe((Subscription(channel.address, position=position, dialect=NAME),)),)
 

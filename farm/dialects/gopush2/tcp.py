@@ -1,5 +1,5 @@
 """The transport of gopush2's TCP protocol: a command, then heartbeats, which are one byte in both directions, and
-messages, `$<bytes>\\r\\n<JSON>\\r\\n`. What goes wrong ends the connection without a word."""
+messages, `$<bytes>\\r\\n<JSON>\\r\\n`. An error ends the connection without a message."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class PushStreamDialect(Dialect):
         return self._session(mode, found, request)
 
     def _refused(self, request: Request, mode: str, refused: Refused) -> Session:
-        """A WebSocket is told behind the upgrade. Raises: Refusal for all others."""
+        """A WebSocket gets the reason behind the upgrade. Raises: Refusal for all others."""
         if mode != WEBSOCKET_MODE:
             raise self._refusal(request, refused)
         self.counters.commands_refused += 1
@@ -203,7 +203,7 @@ class PushStreamDialect(Dialect):
         return self._template.fill(Message(MISSED_ID, channel, text)) if text else None
 
     def missing(self, results: Sequence[Subscribed]) -> Iterator[Effect]:
-        """What tells a client that its position is one that a log does not reach back to."""
+        """The message for a client whose position is one that a log does not reach back to."""
         for wanted, _, _, log in results:
             if log is not None and not log.recovered and wanted.position is not NEWEST:
                 text = self.missed_text(m.label_parts(wanted.label)[2])

@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from farm.dialects.pushstream.dialect import PushStreamDialect
 
 NEWEST: Final = Last(1)
-"""This very object: the newest event is not sent, it only tells where the log stands."""
+"""This very object: the newest event is not sent, it only shows where the log stands."""
 SHARED: Final = 2048
 _encode: Final = msgspec.json.Encoder().encode
 
 
 @lru_cache(SHARED)
 def alone(key: bytes) -> tuple[bytes, ...]:
-    """The channels of who is in this one only, which is the usual: one object for all of them."""
+    """The channels of a session that has only this one, which is the usual: one object for all of them."""
     return (key,)
 
 
@@ -96,7 +96,7 @@ def refused(results: Sequence[Subscribed]) -> Answer | None:
 
 
 class RefusedSession(Session):
-    """A WebSocket that is told why it is closed: after the upgrade, as the module does."""
+    """A WebSocket that is closed with the reason why it was refused: after the upgrade, as the module does."""
 
     __slots__ = ("_answer",)
 

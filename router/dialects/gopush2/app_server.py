@@ -1,4 +1,4 @@
-"""gopush2, app-server side: `/pub`, `/ch` and `/stat`, and who may come in on the device side.
+"""gopush2, app-server side: `/pub`, `/ch` and `/stat`, and which devices may subscribe.
 
 Everything but a wrong method and a missing admin key is answered with 200, and `ret` says what became of it. A push is
 answered once it is durable. The keys of `gopush2.admin_key` and tokens stand in queries: no query is logged.
@@ -142,7 +142,7 @@ class _AppSide:
             self._records.look_up(CHANNELS, channel, known)
 
     def _seconds(self, text: str) -> int:
-        """How long a message is to be kept; as gopush2 has it, what is no number is as good as nothing."""
+        """How long a message is to be kept; as gopush2 has it, what is no number counts as not given."""
         return min(int(text), FOR_EVER_S) if _NUMBER.fullmatch(text) else self._options.message_expire
 
     def _append(self, channel: bytes, mid: int, seconds: int, body: str, reply: Reply) -> None:

@@ -1,6 +1,6 @@
 """gopush2's configuration file, as settings of a farm: every option of its first version, with ports of their own, and
-of its last, whose addresses hold the ports. As in Go, the case of a name does not matter, and null is as good as
-nothing.
+of its last, whose addresses hold the ports. As in Go, the case of a name does not matter, and null counts as not
+given.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _File:
             self._set("gopush2.greeting", False)
             self._set("gopush2.msg_id", True)
         if self._taken("channel_type", self._number) == _IN_REDIS:
-            self._warn("channel_type", "what /pub is given is kept here, so nobody has to put it into Redis before")
+            self._warn("channel_type", "what /pub is given is kept here, so it need not be put into Redis before")
         for name in self._given:
             if name in _NOTHING_HERE:
                 self._warn(name, _NOTHING_HERE[name])

@@ -8,7 +8,8 @@
 | subscriber of a key with a limit | a member of the address of `subscribers_address`, on all shards |
 
 The device side has the app-server side look after channel and token: it sends what `enter` and `look` give, and
-`entered` reads the reply. So who may come in is decided in one place, whether it was created by `/ch` or by `/sub`.
+`entered` reads the reply. So one place decides which device may subscribe, whether `/ch` or `/sub` has created the
+channel.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Gopush2Options(Section):
     one_port: bool = option(
         False,
         "app servers may come to the device port too: a connection that begins with POST, PUT, DELETE or OPTIONS, or "
-        "with GET or HEAD of /ch or /stat, is passed to the router; whoever reaches the device port then reaches all "
+        "with GET or HEAD of /ch or /stat, is passed to the router; every client of the device port then reaches all "
         "that the router port serves",
     )
     greeting: bool = option(

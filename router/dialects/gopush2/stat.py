@@ -1,7 +1,7 @@
 """What `/stat` says: the types and names of gopush2, as far as there is something here that they mean.
 
 Numbers of Go's memory and scheduler are left out where Python has nothing like them. What concerns the process is the
-router's, which answers; connections are all workers', as they have told last.
+router's, which answers; connections are all workers', as they last reported them.
 """
 
 from __future__ import annotations

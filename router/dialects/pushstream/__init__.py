@@ -74,8 +74,8 @@ SPEC: Final = DialectSpec(
         Metric(
             "pushstream_events_dropped",
             "counter",
-            "Events that the events channel was not told: the store was full, or more than 1000 clients came or went "
-            "at once.",
+            "Events that were not sent to the events channel: the store was full, or more than 1000 clients came or "
+            "went at once.",
         ),
         Metric("pushstream_queue_connected", "gauge", "1 while the router is connected to the queue (nats.url)."),
         Metric("pushstream_notifications", "counter", "Messages of the queue that were published to their channels."),

@@ -151,7 +151,7 @@ class _Publishers:
         call.refuse(refusal)
 
     def delete(self, call: Call) -> None:
-        """The channels go; the body, if there is one, is what their subscribers are told."""
+        """The channels go; the body, if there is one, is what their subscribers are sent."""
         request = call.request
         try:
             names = publisher_path(channel_path(request), self._options)

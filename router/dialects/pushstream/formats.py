@@ -91,7 +91,7 @@ def _json_list(name: str, items: Iterable[str]) -> str:
 
 def _json_channel(info: ChannelInfo) -> str:
     name, published, stored, subscribers = info
-    return (  # every publisher is told this, so it is written in one go
+    return (  # every publisher is sent this, so it is one format
         f'{{"channel": {_encode(name).decode()}, "published_messages": {published}, '
         f'"stored_messages": {stored}, "subscribers": {subscribers}}}'
     )

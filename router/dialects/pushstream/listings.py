@@ -121,7 +121,7 @@ class Listings:
             raise
 
     def _gather(self, call: Call, names: list[str], start: int, page: _Page, decided: Callable[[], None]) -> None:
-        """The next channels; what the store holds of them is read in one go."""
+        """The next channels; what the store holds of them is read in one step."""
         part = names[start : start + LOOKED_AT]
         if not part:
             page.finish(call)

@@ -52,7 +52,7 @@ class PushStreamOptions(Section):
     one_port: bool = option(
         False,
         "publishers may come to the device port too: a connection that begins with POST, PUT, DELETE or OPTIONS, or "
-        "with GET of /pub or /channels-stats, is passed to the router; whoever reaches the device port then reaches "
+        "with GET of /pub or /channels-stats, is passed to the router; every client of the device port then reaches "
         "all that the router port serves",
     )
     store_messages: bool = option(
@@ -128,12 +128,13 @@ class PushStreamOptions(Section):
     footer_template: str = option("", "what streams end with")
     missed_message: str = option(
         "",
-        "text of a message with the id -4 that tells a subscriber that messages are missing behind its position, which "
-        "the log does not hold any more; empty: it is not told, as by the module",
+        "text of a message with the id -4, sent to a subscriber when messages are missing behind its position, which "
+        "the log does not hold any more; empty: it gets no such message, as from the module",
     )
     events_channel_id: str = option(
         "",
-        "channel that is told when channels are created and destroyed, and when clients subscribe and unsubscribe; "
+        "channel that gets a message when channels are created and destroyed, and when clients subscribe and "
+        "unsubscribe; "
         "empty: none",
     )
     allow_connections_to_events_channel: bool = option(False, "subscribers may come to that channel")

@@ -19,7 +19,7 @@ ID: Final = b"id"
 
 @dataclass(slots=True)
 class Call:
-    """A request of somebody who may make it."""
+    """A request that passed the check of the key."""
 
     request: Request
     reply: Reply
@@ -54,7 +54,7 @@ class Methods:
         self._allowed = ", ".join(method.decode() for method in self._methods)
 
     def __call__(self, request: Request, reply: Reply, refusal: Callable[[Request], Response | None]) -> None:
-        """Answer a request. refusal: what refuses whoever makes it."""
+        """Answer a request. refusal: what refuses it."""
         origin = request.headers.get(b"origin", b"").decode("latin-1")
         call = Call(request, reply, cors_headers(origin, self._allowed, self._options))
         handler = self._methods.get(request.method)

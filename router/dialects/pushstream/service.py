@@ -20,7 +20,7 @@ class Housekeeping:
 
     def __init__(self, context: Context) -> None:
         self._state = context.shared(state)
-        context.shared(publisher)  # which tells the events channel
+        context.shared(publisher)  # which publishes to the events channel
 
     async def run(self) -> None:
         """See `Service.run`."""

@@ -1,4 +1,4 @@
-"""What is known of channels: kept in step with the core and with the store, and told to the events channel.
+"""What is known of channels: kept in step with the core and with the store, and announced in the events channel.
 
 The core knows subscribers, the store messages; the registry holds what neither does. Which channels there are is asked
 here, by publishers, statistics and subscribers alike.
@@ -20,9 +20,9 @@ from router.dialects.pushstream.registry import Known, Registry
 from router.store.base import LogSize
 
 LOOKED_AT: Final = 1000
-"""Channels that are looked at in the store in one go."""
+"""Channels that are looked up in the store at once."""
 _EVENTS_A_TURN: Final = 1000
-"""Events of one channel's subscribers that are told at once: more of them came or went in one second."""
+"""Events of one channel's subscribers that are sent at once: more of them came or went in one second."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -151,7 +151,7 @@ class State:
         now = self.now()
         if known.name == self._events:
             self.registry.used(known, now)
-        if self.core.channels.get(known.key) is not None:  # announced by a worker, which is not told here
+        if self.core.channels.get(known.key) is not None:  # announced by a worker, which the observer does not see
             self.registry.occupy(known)
         elif known.ends > now:
             self.registry.again(known)
@@ -194,7 +194,7 @@ class State:
         """See `router.core.channel.Observer`."""
         if self._events:
             name = m.label_parts(label)[2]
-            # Of one that a worker announced to a router that is new it is not known who of them came just now.
+            # Of one that a worker announced to a router that is new it is not known which of them came just now.
             before = self._subscribers.get(name, subscribers)
             self._subscribers[name] = subscribers
             self._tell_of_clients(name, before, subscribers)

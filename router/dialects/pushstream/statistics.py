@@ -1,4 +1,4 @@
-"""What is told of channels that are named: to a publisher of its own, and by `/channels-stats?id=a/b`."""
+"""The numbers of channels that are named: to a publisher of its own, and by `/channels-stats?id=a/b`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 It takes a batch of messages, has it published by the router's thread, and acknowledges it; meanwhile no further one is
 published. So what waits is bounded, and the order is kept: what the store refuses for now is tried again before what is
 behind that batch. Of a stream no more is taken than may wait, and what is behind the batch is said to be in work, too,
-or the server would send it again. What the router's thread is told it is told there (`run_sync_soon`).
+or the server would send it again. What the router's thread gets is handed over there (`run_sync_soon`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Fate(enum.Enum):
 
 
 class State(enum.Enum):
-    """What the client tells of itself."""
+    """What the client sends about itself."""
 
     CONNECTED = enum.auto()
     LOST = enum.auto()
