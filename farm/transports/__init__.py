@@ -92,6 +92,8 @@ class Transport:
     request_timeout: seconds from accept until the request must be whole, on a port of its own;
     `worker.handshake_timeout` if that is shorter.
     for_pages: whether a page in a browser can begin such a connection: then `worker.origins` says which.
+    for_scripts: whether the answer is a script, which any page can have run: where cookies decide, it must be known
+    whose it is.
     """
 
     __slots__ = ()
@@ -102,6 +104,7 @@ class Transport:
     two_way: bool = False
     request_timeout: float = float("inf")
     for_pages: bool = True
+    for_scripts: bool = False
 
     # ------------------------------------------------------------------ the request
 

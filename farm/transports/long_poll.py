@@ -103,6 +103,7 @@ class JsonpPoll(LongPoll):
     JavaScript expression. callback: the function's name, checked by the caller."""
 
     __slots__ = ("_callback",)
+    for_scripts = True
 
     def __init__(self, callback: str, keeps_alive: bool, headers: Headers = ()) -> None:
         safe = (("X-Content-Type-Options", "nosniff"), *headers)

@@ -190,14 +190,20 @@ def check_origin(request: Request, origins: tuple[str, ...]) -> None:
             raise Refusal.of(BAD_ORIGIN)
 
 
-def check_own_page(request: Request) -> None:
+def check_own_page(request: Request, known: bool = False) -> None:
     """Whether a request with what a browser sends of itself (cookies, a password) comes from a page of the same host,
-    or of none. Another page could use what it gets in the name of its visitor. Raises: Refusal."""
+    or of none. Another page could use what it gets in the name of its visitor. known: it must be known that it is no
+    other page's: a script element sends no Origin, and over plain HTTP nothing at all if its page wants no Referer.
+    Raises: Refusal."""
     headers = request.headers
     if b"cookie" not in headers and b"authorization" not in headers:
         return
     origin = pages.page_origin(headers)
-    other = pages.authority(origin) != pages.host(headers) if origin else headers.get(pages.SITE) in pages.OTHER_SITES
+    site = headers.get(pages.SITE)
+    if origin:
+        other = pages.authority(origin) != pages.host(headers)
+    else:
+        other = site in pages.OTHER_SITES or (known and site is None)
     if other:
         raise Refusal.of(
             BAD_ORIGIN, "origin is not allowed: with cookies a page of another host has to be in worker.origins"

@@ -159,7 +159,7 @@ class Admissions:
             request.socket_id = self._socket_ids.new(connection.fd)
             address = self._addresses.pop(connection.fd, None)
             request.address = client_address(address if address is not None else _peer(connection.fd))
-            question = self._grants.question(dialect, request) if self._grants.asks else None
+            question = self._grants.question(dialect, request, transport.for_scripts) if self._grants.asks else None
             opened = dialect.opened(request) if question is None else Admission(Call(question, _GRANT))
             if request.method == OPTIONS and not isinstance(opened, Response):
                 raise TypeError("OPTIONS begins nothing: it is answered with a Response")

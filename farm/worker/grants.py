@@ -100,8 +100,9 @@ class Grants:
 
     # ------------------------------------------------------------------ the request
 
-    def question(self, dialect: Dialect, request: Request) -> m.Authorise | None:
-        """What is to be asked before the dialect sees this request; None: nothing. Raises: Refusal.
+    def question(self, dialect: Dialect, request: Request, for_scripts: bool = False) -> m.Authorise | None:
+        """What is to be asked before the dialect sees this request; None: nothing. for_scripts: as its transport says.
+        Raises: Refusal.
 
         OPTIONS is what a browser sends before another page's request, without cookies; it begins nothing.
         """
@@ -109,7 +110,7 @@ class Grants:
         if name is None or request.method == OPTIONS:
             return None
         if not self._origins:
-            check_own_page(request)
+            check_own_page(request, for_scripts)
         found = request.headers
         headers = [(header, found[header]) for header in self._headers if header in found]
         uri = request.path

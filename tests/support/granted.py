@@ -8,11 +8,13 @@ from typing import Any
 
 from farm.dialects import Authorise, Dialect, Effects, Opened, Session
 from farm.transports import Transport
+from farm.transports.long_poll import JsonpPoll
 from farm.transports.request import Refusal, Request, Response
 from farm.transports.websocket import WEBSOCKET
 from router.common import messages as m
 from support.plain_dialect import CHUNKS, POLLS
 
+JSONP = JsonpPoll("called", True)
 DENIED = (4009, "go away")
 
 
@@ -55,7 +57,7 @@ class Granted(Dialect):
         return self._of_messages
 
     def transport(self, request: Request) -> Transport:
-        return {"ws": WEBSOCKET, "poll": POLLS[True]}.get(request.path.split("/")[2], CHUNKS)
+        return {"ws": WEBSOCKET, "poll": POLLS[True], "script": JSONP}.get(request.path.split("/")[2], CHUNKS)
 
     def wanted(self, request: Request) -> Sequence[str]:
         if "refused" in request.query:

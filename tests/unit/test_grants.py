@@ -213,6 +213,24 @@ def test_a_page_of_another_host_cannot_use_the_cookies_of_its_visitor(
         assert b"worker.origins" in body
 
 
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        (("Cookie: a=b",), False),
+        (("Cookie: a=b", "Referer: about:blank"), False),
+        (("Cookie: a=b", "Sec-Fetch-Site: same-site"), False),
+        (("Cookie: a=b", "Sec-Fetch-Site: same-origin"), True),
+        (("Cookie: a=b", "Referer: http://push/page"), True),
+        (("X-No: cookie",), True),
+    ],
+)
+def test_a_script_is_for_a_page_that_is_known_if_there_are_cookies(
+    shard: Shard, headers: tuple[str, ...], allowed: bool
+) -> None:
+    Client(shard, get("/granted/script", *headers))
+    assert len(shard.said()) == allowed
+
+
 def test_pages_that_are_named_may_use_cookies() -> None:
     shard = granting(Granted(), worker={"origins": ("https://a",)})
     try:
