@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import websocket
-from support.farm_fixture import SOON_S, Farm, running_farm, until
+from support.farm_fixture import SOON_S, Farm, running_farm
 from support.gopush2 import CRASH, ON, Device, Gone, new_key, push
+from support.kills import Accepted, kill_all, kill_each, more
 
 SETTINGS = (
     ON
@@ -124,7 +123,7 @@ class Follower:
         return not self._thread.is_alive()
 
 
-def follow(farm: Farm, act: Callable[[Callable[[], int]], None]) -> None:
+def follow(farm: Farm, act: Callable[[Accepted], None]) -> None:
     """Devices come and go, and messages come, while something is done. act: is given what tells how many were sent."""
     key = new_key()
     with Device(farm, key):  # creates the channel
@@ -140,42 +139,17 @@ def follow(farm: Farm, act: Callable[[Callable[[], int]], None]) -> None:
     assert all(follower.connections > 1 for follower in followers if not follower._stays)
 
 
-def more(accepted: Callable[[], int], number: int = 100) -> None:
-    """Wait until so many messages more were sent."""
-    before = accepted()
-    until(lambda: accepted() >= before + number, "messages are accepted", SOON_S)
-
-
 def test_devices_that_come_and_go_miss_nothing(farm: Farm) -> None:
     follow(farm, lambda accepted: more(accepted, 600))
 
 
 def test_a_worker_and_the_router_are_killed(farm: Farm) -> None:
-    def act(accepted: Callable[[], int]) -> None:
-        for shard in (0, 1):
-            more(accepted)
-            os.kill(farm.worker_pid(shard), signal.SIGKILL)
-            more(accepted)
-            farm.wait_healthy()
-        router = farm.router_pid()
-        os.kill(router, signal.SIGKILL)
-        until(lambda: farm.router_pid() not in (None, router), "there is a new router")
-        more(accepted)
-        farm.wait_healthy()
-
-    follow(farm, act)
+    follow(farm, lambda accepted: kill_each(farm, accepted))
 
 
 def test_the_whole_farm_is_killed_and_started_again(tmp_path: Path) -> None:
     with running_farm(tmp_path / "data", SETTINGS) as farm:
-
-        def act(accepted: Callable[[], int]) -> None:
-            more(accepted)
-            farm.kill()
-            farm.start()
-            more(accepted)
-
-        follow(farm, act)
+        follow(farm, lambda accepted: kill_all(farm, accepted))
 
 
 def test_a_slow_reader_gets_all_that_is_stored_and_what_comes_meanwhile(farm: Farm) -> None:

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +16,8 @@ from urllib.parse import quote
 
 import pytest
 import websocket
-from support.farm_fixture import SOON_S, Farm, running_farm, until
+from support.farm_fixture import SOON_S, Farm, running_farm
+from support.kills import Accepted, kill_all, kill_each, more
 from support.pushstream import CRASH, ON, Gone, Socket, Stream, new_channel, publish
 
 SETTINGS = ON | CRASH | {"store.log_limit": 100_000, "store.log_bytes": 33_554_432}
@@ -178,7 +177,7 @@ class ByLongPolls(Follower):
 KINDS = (OverWebSocket, OfAnEventSource, OfAStream, ByLongPolls)
 
 
-def follow(farm: Farm, act: Callable[[Callable[[], int]], None]) -> None:
+def follow(farm: Farm, act: Callable[[Accepted], None]) -> None:
     """Subscribers come and go, and messages come, while something is done. act: is given what tells how many came."""
     names = (new_channel(), new_channel())
     publisher = Publisher(farm, names)
@@ -190,16 +189,10 @@ def follow(farm: Farm, act: Callable[[Callable[[], int]], None]) -> None:
         for follower in followers:
             follower.last = last
         for name in names:
-            publish(farm, name, "so that nobody waits for more")
+            publish(farm, name, "so that none waits for more")
         ended = [follower.ended() for follower in followers]
     assert [follower.fault for follower in followers] == [""] * len(followers)
     assert ended == [True] * len(followers), [(follower.had, last) for follower in followers]
-
-
-def more(accepted: Callable[[], int], number: int = 100) -> None:
-    """Wait until so many messages more were accepted."""
-    before = accepted()
-    until(lambda: accepted() >= before + number, "messages are accepted", SOON_S)
 
 
 def test_subscribers_that_come_and_go_miss_nothing(farm: Farm) -> None:
@@ -207,28 +200,9 @@ def test_subscribers_that_come_and_go_miss_nothing(farm: Farm) -> None:
 
 
 def test_a_worker_and_the_router_are_killed(farm: Farm) -> None:
-    def act(accepted: Callable[[], int]) -> None:
-        for shard in (0, 1):
-            more(accepted)
-            os.kill(farm.worker_pid(shard), signal.SIGKILL)
-            more(accepted)
-            farm.wait_healthy()
-        router = farm.router_pid()
-        os.kill(router, signal.SIGKILL)
-        until(lambda: farm.router_pid() not in (None, router), "there is a new router")
-        more(accepted)
-        farm.wait_healthy()
-
-    follow(farm, act)
+    follow(farm, lambda accepted: kill_each(farm, accepted))
 
 
 def test_the_whole_farm_is_killed_and_started_again(tmp_path: Path) -> None:
     with running_farm(tmp_path / "data", SETTINGS) as farm:
-
-        def act(accepted: Callable[[], int]) -> None:
-            more(accepted)
-            farm.kill()
-            farm.start()
-            more(accepted)
-
-        follow(farm, act)
+        follow(farm, lambda accepted: kill_all(farm, accepted))
