@@ -39,6 +39,7 @@ async def test_the_answer_waits_until_the_message_is_durable(rig: Rig) -> None:
     listener = app.subscribe("a")
     rig.store.hold()
     answers = app.ask("POST", "/pub?id=a", "text")
+    listener.worker.tell_counts()
     await rig.settle()
     assert (answers, listener.hear()) == ([], [])
     rig.store.release()
@@ -78,7 +79,9 @@ async def test_without_storing_a_message_is_sent_at_once_and_counted(rig: Rig) -
     listener = app.subscribe("a")
     rig.store.hold()
     for number in (1, 2):
-        (answer,) = app.ask("POST", "/pub?id=a", f"text {number}", event_id="e")
+        answers = app.ask("POST", "/pub?id=a", f"text {number}", event_id="e")
+        listener.worker.tell_counts()
+        (answer,) = answers
         assert json.loads(answer.body)["published_messages"] == number
     assert listener.hear() == [Message(1, "", "text 1", 0, 0, "e"), Message(2, "", "text 2", 0, 0, "e")]
     rig.store.release()

@@ -253,3 +253,15 @@ def test_only_get_is_understood() -> None:
             assert (answer.status, ("Allow", "GET") in answer.headers) == (405, True)
 
     scenario()
+
+
+@in_rig()
+async def test_a_publisher_that_is_alone_waits_until_subscribers_are_counted(rig: Rig) -> None:
+    app = PushApp(rig)
+    listener = app.subscribe("a")
+    first, second = (app.ask("POST", "/pub?id=a", "text") for _ in range(2))
+    await rig.settle()
+    assert first == []
+    assert [json.loads(answer.body)["subscribers"] for answer in second] == [1]
+    assert listener.worker.tell_counts(m.Counted(channel_address("a"), 7)) == 1
+    assert [json.loads(answer.body)["subscribers"] for answer in first] == [7]

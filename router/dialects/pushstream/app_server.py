@@ -128,7 +128,7 @@ class _Publishers:
             if outcome and outcome[0] is not None:
                 self._refuse(call, outcome[0])
             else:  # with the same commit, behind the message
-                self._statistics.info(names, lambda found: self._told(call, names, outcome, found))
+                self._statistics.behind(names, lambda found: self._told(call, names, outcome, found))
 
     def _told(
         self, call: Call, names: list[str], outcome: list[Answer | None], found: list[ChannelInfo] | None

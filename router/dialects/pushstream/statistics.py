@@ -30,6 +30,7 @@ class Statistics:
         self._options = self._state.options
         self._core = context.core
         self._started = context.unix_time()
+        self._publishers = 0  # that wait for an answer
 
     def named(self, call: Call, path: str) -> None:
         """Answer with those of the channels of a path. Subscribers are counted before."""
@@ -49,6 +50,33 @@ class Statistics:
 
         keys = [self._state.key(name) for name in names]
         self._core.channels.when_counted(keys, lambda: self.info(names, told))
+
+    def behind(self, names: Sequence[str], done: Callable[[list[ChannelInfo] | None], None]) -> None:
+        """As `info`, behind a message that is on its way to the store: workers are asked for the numbers of subscribers
+        meanwhile. Only if no other publisher waits for its answer: of many at once the others are told the last that
+        are known, so that they cost nothing more."""
+        state = self._state
+        found: list[ChannelInfo] | None = None
+        left = 1 if self._publishers else 2
+        self._publishers += 1
+
+        def read(infos: list[ChannelInfo] | None) -> None:
+            nonlocal found
+            found = infos
+            one()
+
+        def one() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._publishers -= 1
+                done(
+                    found and [info._replace(subscribers=state.subscribers(state.key(info.channel))) for info in found]
+                )
+
+        if left > 1:
+            self._core.channels.when_counted([state.key(name) for name in names], one)
+        self.info(names, read)
 
     def info(self, names: Sequence[str], done: Callable[[list[ChannelInfo] | None], None]) -> None:
         """The numbers of those of these channels that there are; None: the store cannot be read. Those of subscribers
