@@ -23,7 +23,8 @@ ALL: Final = "ALL"
 MAX_BACKTRACK: Final = 2**31 - 1
 
 _BACKTRACK: Final = re.compile(r"(.+)\.b([0-9]+)", re.DOTALL)
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+# U+FFFD is what decoding has put for bytes that are not UTF-8: two such ids would be one.
+_BAD: Final = re.compile(r"[\x00-\x1f\x7f\ufffd]")
 
 
 class Wanted(NamedTuple):
@@ -75,7 +76,7 @@ def check_id(name: str, options: PushStreamOptions) -> None:
         raise Refused(LONG_ID)
     if name == ALL or "*" in name:
         raise Refused(NOT_AUTHORIZED)
-    if _CONTROL.search(name):
+    if _BAD.search(name):
         raise Refused(BAD_ID)
 
 

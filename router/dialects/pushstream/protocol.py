@@ -207,7 +207,7 @@ _UNREAD: Final = "commands_refused"
 NO_CHANNEL: Final = Answer(400, "No channel id provided.", _WRONG)
 EMPTY_POST: Final = Answer(400, "Empty post requests are not allowed.", _WRONG, "pushes_invalid")
 LONG_ID: Final = Answer(400, "Channel id is too large.", _WRONG)
-BAD_ID: Final = Answer(400, "Channel id has control characters.", _WRONG)
+BAD_ID: Final = Answer(400, "Channel id has control characters, or is not UTF-8.", _WRONG)
 BAD_CALLBACK: Final = Answer(400, "The callback is not the name of a function.", _WRONG)
 NO_UPGRADE: Final = Answer(
     400,
