@@ -47,8 +47,8 @@ class HttpStream(Transport):
     ) -> None:
         framing = (("Transfer-Encoding", "chunked"),) if chunked else ()
         # X-Accel-Buffering has nginx pass on what comes at once.
-        told = (("Content-Type", content_type), *framing, ("Connection", "close"), ("X-Accel-Buffering", "no"))
-        self._head = (*told, *headers)
+        fields = (("Content-Type", content_type), *framing, ("Connection", "close"), ("X-Accel-Buffering", "no"))
+        self._head = (*fields, *headers)
         self._chunked = chunked
         self._opening = opening
         self._end = LAST_CHUNK if chunked else b""

@@ -90,8 +90,8 @@ class LongPoll(Transport):
             length = () if head.startswith(b"HTTP/1.1 304") else (("Content-Length", "0"),)
             return head + header_lines((*self._headers, *length)) + b"\r\n"
         body = self.body(parts)
-        told = (*self._headers, ("Content-Type", self._content_type), ("Content-Length", str(len(body))))
-        return head + header_lines(told) + b"\r\n" + body
+        fields = (*self._headers, ("Content-Type", self._content_type), ("Content-Length", str(len(body))))
+        return head + header_lines(fields) + b"\r\n" + body
 
     def body(self, parts: Sequence[bytes]) -> bytes:
         """Of an answer with these messages."""

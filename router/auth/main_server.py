@@ -92,7 +92,7 @@ class MainServer:
             except http.Unusable as error:
                 verdict, why = _NOT_USABLE, str(error)
             except Exception as error:  # whatever a server or a library does, the router goes on
-                verdict, why = _NO_ANSWER, _told(error)
+                verdict, why = _NO_ANSWER, _text(error)
         connections.give(question.url, transport, time.monotonic())
         if why:
             # Without its query, which may hold a secret.
@@ -130,7 +130,7 @@ class MainServer:
         return http.verdict(response.status_code, response.headers.raw, body)
 
 
-def _told(error: Exception) -> str:
+def _text(error: Exception) -> str:
     """An error for the log. What is wrong with a question is left out, as it would show what the client has sent."""
     import httpx
 

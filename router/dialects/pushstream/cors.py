@@ -15,9 +15,9 @@ def cors_headers(origin: str, methods: str, options: PushStreamOptions) -> tuple
     if not allowed:
         return ()
     if "*" in allowed:
-        told: tuple[tuple[str, str], ...] = (("Access-Control-Allow-Origin", "*"),)
+        fields: tuple[tuple[str, str], ...] = (("Access-Control-Allow-Origin", "*"),)
     elif origin in allowed:
-        told = (
+        fields = (
             ("Access-Control-Allow-Origin", origin),
             ("Access-Control-Allow-Credentials", "true"),
             ("Vary", "Origin"),
@@ -25,7 +25,7 @@ def cors_headers(origin: str, methods: str, options: PushStreamOptions) -> tuple
     else:
         return (("Vary", "Origin"),)
     return (
-        *told,
+        *fields,
         ("Access-Control-Allow-Methods", methods),
         ("Access-Control-Allow-Headers", _HEADERS),
         ("Access-Control-Expose-Headers", f"Etag,{EXPLAIN}"),

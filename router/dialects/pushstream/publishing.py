@@ -58,7 +58,7 @@ class Publisher:
         self._messages = context.core.messages
         self._logs = context.core.logs
         self._records = context.core.records
-        self._state.tell = self._tell
+        self._state.announce = self._announce
 
     def publish(
         self, names: Sequence[str], text: str, done: Published, *, event_id: str = "", event_type: str = ""
@@ -125,7 +125,7 @@ class Publisher:
         own = {HEADER_ID: str(number)} | headers
         self._messages.publish_unlogged(Append(key, sequence, expires, text, event_id, own))
 
-    def _tell(self, text: str) -> None:
+    def _announce(self, text: str) -> None:
         """To the events channel."""
         name = self._options.events_channel_id
         self._state.total_published += 1

@@ -37,7 +37,7 @@ class State:
         channels = self.core.channels
         self.registry = Registry(self.options, lambda: channels.number(NAME, ""))
         self.names = Names(self.core.records)
-        self.tell: Callable[[str], None] = lambda text: None
+        self.announce: Callable[[str], None] = lambda text: None
         """Publishes to the events channel."""
         self.events_dropped = 0
         self.total_published = 0
@@ -90,7 +90,7 @@ class State:
             registry.add(known, now, occupied)
             self._deleted.discard(name)
             if not occupied:
-                self._tell("channel_created", name)
+                self._announce("channel_created", name)
         registry.used(known, now, stored_until)
         if stored_until and not known.stored:
             known.stored = True
@@ -110,7 +110,7 @@ class State:
         self.core.logs.expire(known.key, 1)
         self.names.remove(known.name, known.key)
         self.registry.forget(known)
-        self._tell("channel_destroyed", known.name)
+        self._announce("channel_destroyed", known.name)
 
     # ------------------------------------------------------------------ what the store has from before
 
@@ -173,14 +173,14 @@ class State:
             self._subscribers[name] = 0
         known = self.registry.get(name)
         if known is None:
-            self._tell("channel_created", name)
+            self._announce("channel_created", name)
         else:
             self.registry.occupy(known)
 
     def vacated(self, label: str) -> None:
         """See `router.core.channel.Observer`."""
         name = m.label_parts(label)[2]
-        self._tell_of_clients(name, self._subscribers.pop(name, 0), 0)
+        self._announce_clients(name, self._subscribers.pop(name, 0), 0)
         if name in self._deleted:
             self._deleted.discard(name)
             return
@@ -197,7 +197,7 @@ class State:
             # Of one that a worker announced to a router that is new it is not known which of them came just now.
             before = self._subscribers.get(name, subscribers)
             self._subscribers[name] = subscribers
-            self._tell_of_clients(name, before, subscribers)
+            self._announce_clients(name, before, subscribers)
 
     def joined(self, label: str, user: str) -> None:
         """See `router.core.channel.Observer`."""
@@ -213,16 +213,16 @@ class State:
 
     # ------------------------------------------------------------------ the events channel
 
-    def _tell_of_clients(self, name: str, before: int, after: int) -> None:
+    def _announce_clients(self, name: str, before: int, after: int) -> None:
         what = "client_subscribed" if after > before else "client_unsubscribed"
         number = abs(after - before)
         self.events_dropped += max(0, number - _EVENTS_A_TURN)
         for _ in range(min(number, _EVENTS_A_TURN)):
-            self._tell(what, name)
+            self._announce(what, name)
 
-    def _tell(self, what: str, name: str) -> None:
+    def _announce(self, what: str, name: str) -> None:
         if self._events and name != self._events:
-            self.tell(f'{{"type": "{what}", "channel": {_encode(name).decode()}}}')
+            self.announce(f'{{"type": "{what}", "channel": {_encode(name).decode()}}}')
 
 
 def state(context: Context) -> State:

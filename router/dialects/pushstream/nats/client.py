@@ -30,8 +30,10 @@ _ACK_WAIT_S: Final = 5.0
 """A message of a stream comes again after this time, unless it is acknowledged, or said to be in work, by then."""
 _IN_WORK_S: Final = 1.0
 """How often that is said."""
+_CONNECT_S: Final = 5
+"""To connect may take so long."""
 _PING_S: Final = 10
-"""The server is pinged so often; one that lets three pings pass counts as away."""
+"""The server is pinged so often; one that answers none of three counts as away."""
 _CLOSE_S: Final = 1.0
 
 
@@ -62,20 +64,20 @@ class ConsumerError(Exception):
 Done = Callable[[Sequence[Fate]], None]
 Take = Callable[[list[bytes], Done], None]
 """Publishes a batch, and calls back once with what became of each; both in the router's thread."""
-Tell = Callable[[State, str], None]
+Report = Callable[[State, str], None]
 
 
 class QueueThread:
-    """Takes messages until it is stopped. `take` and `tell` are called in the thread of the token."""
+    """Takes messages until it is stopped. `take` and `report` are called in the thread of the token."""
 
     def __init__(
-        self, options: NatsOptions, max_in_work: int, take: Take, tell: Tell, token: trio.lowlevel.TrioToken
+        self, options: NatsOptions, max_in_work: int, take: Take, report: Report, token: trio.lowlevel.TrioToken
     ) -> None:
         """max_in_work: messages of a stream that are taken and not acknowledged yet."""
         self._options = options
         self._max_in_work = max_in_work
         self._take = take
-        self._tell_there = tell
+        self._report_there = report
         self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -103,8 +105,8 @@ class QueueThread:
             asyncio.run(self._main())
             self._token.run_sync_soon(self.ended.set)
 
-    def _tell(self, state: State, detail: str = "") -> None:
-        self._token.run_sync_soon(self._tell_there, state, detail)
+    def _report(self, state: State, detail: str = "") -> None:
+        self._token.run_sync_soon(self._report_there, state, detail)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -119,7 +121,7 @@ class QueueThread:
             except trio.RunFinishedError:
                 raise
             except Exception as error:  # of very many kinds: the server's, the library's, the socket's
-                self._tell(State.FAILED, _text(error))
+                self._report(State.FAILED, _text(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _RETRY_S)
 
@@ -130,15 +132,15 @@ class QueueThread:
 
         async def failed(error: Exception) -> None:
             if isinstance(error, SlowConsumerError):
-                self._tell(State.DROPPED)
+                self._report(State.DROPPED)
             else:
-                self._tell(State.FAILED, _text(error))
+                self._report(State.FAILED, _text(error))
 
         async def lost() -> None:
-            self._tell(State.LOST)
+            self._report(State.LOST)
 
         async def back() -> None:
-            self._tell(State.CONNECTED)
+            self._report(State.CONNECTED)
 
         client = Client()
         try:
@@ -147,7 +149,7 @@ class QueueThread:
                 name=_NAME,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_RETRY_S,
-                connect_timeout=5,
+                connect_timeout=_CONNECT_S,
                 ping_interval=_PING_S,
                 max_outstanding_pings=2,
                 error_cb=failed,
@@ -155,7 +157,7 @@ class QueueThread:
                 reconnected_cb=back,
             )
             subscription = await self._subscribed(client)
-            self._tell(State.CONNECTED)
+            self._report(State.CONNECTED)
             await self._take_all(subscription)
         finally:
             with contextlib.suppress(Exception):

@@ -54,7 +54,7 @@ class Queue:
             return
         in_work = max_in_work(self._nats, self._options.max_message_bytes)
         token = trio.lowlevel.current_trio_token()
-        thread = self._thread = QueueThread(self._nats, in_work, self.take, self._told, token)
+        thread = self._thread = QueueThread(self._nats, in_work, self.take, self._reported, token)
         try:
             await trio.sleep_forever()
         finally:
@@ -76,7 +76,7 @@ class Queue:
             "pushstream_notifications_dropped": self._dropped,
         }
 
-    def _told(self, state: State, detail: str) -> None:
+    def _reported(self, state: State, detail: str) -> None:
         if state is State.DROPPED:
             self._dropped += 1
             logs.limited("pushstream.notification_dropped", hint="nats.max_waiting, nats.max_waiting_bytes")
