@@ -126,7 +126,7 @@ def _check(settings: Settings) -> None:
     Raises: ConfigError with every problem.
     """
     from farm.dialects import sides, specs
-    from farm.worker.asked import differing_urls
+    from farm.worker.auth_dialects import differing_urls
     from router.dialects import is_on, spoken, store_refusals
 
     problems = store_refusals(settings, specs())

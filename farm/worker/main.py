@@ -16,7 +16,7 @@ import zmq
 from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
 from farm.dialects import Context, DeviceSide, Dialect, FurtherListener, further_listeners, further_ports, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
-from farm.worker.asked import asked_about, differing_urls
+from farm.worker.auth_dialects import asked_about, differing_urls
 from farm.worker.drain import drain
 from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health

@@ -9,7 +9,7 @@ from support.common import settings_with
 from farm.config import ConfigError, load
 from farm.dialects import DeviceSide, Dialect, sides, specs
 from farm.sections import all_sections
-from farm.worker.asked import asked_about, differing_urls
+from farm.worker.auth_dialects import asked_about, differing_urls
 from farm.worker.shared_path import by_path
 from router.common.auth_settings import AuthOptions, auth_url
 from router.common.options import Section, Settings
