@@ -22,10 +22,11 @@ _OWN: Final = (
 _IN_A_LIST: Final = "!$&'()*+./:;=?@[]^`{|}~"
 """What a channel's name in X-Channels has as it is, besides letters, digits, - and _: not the comma, nor what is no
 single byte."""
-_PASSED_ON: Final = frozenset((b"www-authenticate", b"retry-after"))
+_PASSED_ON: Final = frozenset((b"www-authenticate", b"retry-after", b"content-encoding"))
 """Of a refusal, besides its content type."""
 _ONE_LINE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-"""What a header of the answer to a client may hold; the HTTP library lets more through."""
+"""What a header of the answer to a client may hold. The HTTP library lets more through; a refusal is passed on without
+such a header."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FORWARDED_FOR: Final = b"x-forwarded-for"
 _REDIRECT: Final = b"x-accel-redirect"
@@ -112,24 +113,23 @@ def verdict(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) ->
     """What this answer says. Raises: Unusable."""
     lines = [(name.lower(), value) for name, value in headers]
     found = dict(lines)
-    if body and found.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise Unusable("its body is compressed, though Accept-Encoding is identity")
-    content_type = found.get(b"content-type", b"").decode("latin-1")
+    kind = found.get(b"content-type", b"")
+    content_type = kind.decode("latin-1") if _ONE_LINE.fullmatch(kind) else ""
     if 200 <= status < 300:
         return _allowed(found, content_type, body)
     if not 400 <= status < 500:
         hint = "; it is to answer 2xx or 4xx, and redirects are not followed" if 300 <= status < 400 else ""
         raise Unusable(f"it answered {status}{hint}")
-    passed_on = [(name, value) for name, value in lines if name in _PASSED_ON]
-    for name, value in (*passed_on, (b"content-type", found.get(b"content-type", b""))):
-        if not _ONE_LINE.fullmatch(value):
-            raise Unusable(f"its {name.decode()} has control characters")
+    passed_on = [(name, value) for name, value in lines if name in _PASSED_ON and _ONE_LINE.fullmatch(value)]
     return m.Verdict(status, content_type=content_type[:_MAX_CHANNEL], body=body, headers=passed_on)
 
 
 def _allowed(headers: dict[bytes, bytes], content_type: str, body: bytes) -> m.Verdict:
-    redirect = headers.get(_REDIRECT, b"/").decode("latin-1")
-    if not redirect.startswith("/") or len(redirect) > m.MAX_URI:
+    if body and headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Unusable("its body is compressed, though Accept-Encoding is identity")
+    target = headers.get(_REDIRECT, b"/")
+    redirect = target.decode("latin-1")
+    if not redirect.startswith("/") or len(redirect) > m.MAX_URI or not _ONE_LINE.fullmatch(target):
         raise Unusable(f"its X-Accel-Redirect is no path of up to {m.MAX_URI} characters")
     if _REDIRECT not in headers:
         redirect = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import router.auth.http
+from farm.transports.request import header_lines
 from fuzz.engine import Target
 from router.auth.http import Unusable, verdict
 from router.common import messages as m
@@ -25,6 +26,8 @@ def answer(data: bytes) -> None:
         assert len(str(error)) < 1000
         assert status < 400 or status >= 500, "a refusal is one, whatever comes with it"
         return
+    header_lines((name.decode(), value.decode("latin-1")) for name, value in found.headers)
+    header_lines([("Content-Type", found.content_type)])
     assert found.allowed == (200 <= status < 300)
     batch = NEWEST.of_router(NEWEST.encode(m.RouterBatch(1, [m.Reply(1, m.OK, found)], [])), _LIMIT)
     assert isinstance(batch, m.RouterBatch)
