@@ -232,6 +232,45 @@ def subscribers_options(command: Command) -> Command:
     return command
 
 
+def fan_out_options(names: list[str], default: list[str]) -> Callable[[Command], Command]:
+    """`--processes`, `--router`, `--dialect`, `--mode`, `--apps` and `--mixed`: for commands that publish to
+    subscribers."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(
+            (
+                click.option("--processes", type=click.IntRange(0), default=0, help="Load processes of subscribers."),
+                click.option(
+                    "--router",
+                    default="http://127.0.0.1:8081",
+                    show_default=True,
+                    metavar="URL",
+                    help="With --url: where its app servers post.",
+                ),
+                click.option(
+                    "--dialect",
+                    "dialects",
+                    type=click.Choice(names),
+                    multiple=True,
+                    default=default,
+                    show_default=True,
+                    help="What subscribers and app servers speak; repeatable. Several, or several modes: one after the "
+                    "other, each with a fresh farm unless --url names one, and how they compare with the first.",
+                ),
+                subscribers_options,
+                click.option(
+                    "--mixed",
+                    is_flag=True,
+                    help="Subscribers in all modes of the dialect at once, in the same channels.",
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def speaking(names: Sequence[str], modes: Sequence[str], url: str, apps: str, mixed: bool = False) -> list[Speaking]:
     """What `--dialect` and `--mode` name, of those whose events go to many subscribers. `mixed`: all modes at once.
 

@@ -8,12 +8,12 @@ import click
 
 from bench.commands.common import (
     connections_option,
+    fan_out_options,
     farm_options,
     in_turn,
     perform,
     source_option,
     speaking,
-    subscribers_options,
     target_of,
 )
 from bench.commands.numbers import Number
@@ -72,7 +72,6 @@ from bench.runs.speaking import Speaking
     metavar="SECONDS",
     help="When nothing has arrived for so long after the end, what is missing is lost.",
 )
-@click.option("--processes", type=click.IntRange(0), default=0, help="Load processes of subscribers.")
 @click.option(
     "--timeout",
     type=Number(0.1),
@@ -82,25 +81,7 @@ from bench.runs.speaking import Speaking
     help="A subscriber that is not set up by then has failed.",
 )
 @source_option
-@click.option(
-    "--router",
-    default="http://127.0.0.1:8081",
-    show_default=True,
-    metavar="URL",
-    help="With --url: where its app servers post.",
-)
-@click.option(
-    "--dialect",
-    "dialects",
-    type=click.Choice(list(FAN_OUTS)),
-    multiple=True,
-    default=list(FAN_OUTS)[:1],
-    show_default=True,
-    help="What subscribers and app servers speak; repeatable. Several, or several modes: one after the other, each "
-    "with a fresh farm unless --url names one, and how they compare with the first.",
-)
-@subscribers_options
-@click.option("--mixed", is_flag=True, help="Subscribers in all modes of the dialect at once, in the same channels.")
+@fan_out_options(list(FAN_OUTS), list(FAN_OUTS)[:1])
 @farm_options
 def fanout(
     *,

@@ -8,13 +8,13 @@ import click
 
 from bench.commands.common import (
     connections_option,
+    fan_out_options,
     farm_options,
     grace_option,
     in_turn,
     perform,
     source_option,
     speaking,
-    subscribers_options,
     target_of,
 )
 from bench.commands.numbers import Number
@@ -68,7 +68,6 @@ REPLAYING = [name for name, one in FAN_OUTS.items() if one.replays]
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="How often they go and come back.")
 @connections_option
 @grace_option(10.0)
-@click.option("--processes", type=click.IntRange(0), default=0, help="Load processes of subscribers.")
 @click.option(
     "--timeout",
     type=Number(0.1),
@@ -78,25 +77,7 @@ REPLAYING = [name for name, one in FAN_OUTS.items() if one.replays]
     help="A subscriber that is not set up by then has failed, or tries again if it was there before.",
 )
 @source_option
-@click.option(
-    "--router",
-    default="http://127.0.0.1:8081",
-    show_default=True,
-    metavar="URL",
-    help="With --url: where its app servers post.",
-)
-@click.option(
-    "--dialect",
-    "dialects",
-    type=click.Choice(REPLAYING),
-    multiple=True,
-    default=REPLAYING,
-    show_default=True,
-    help="What subscribers and app servers speak; repeatable. Several, or several modes: one after the other, each "
-    "with a fresh farm unless --url names one, and how they compare with the first.",
-)
-@subscribers_options
-@click.option("--mixed", is_flag=True, help="Subscribers in all modes of the dialect at once, in the same channels.")
+@fan_out_options(REPLAYING, REPLAYING)
 @farm_options
 def replay(
     *,
