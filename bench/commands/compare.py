@@ -7,12 +7,9 @@ from typing import Any, Final
 
 import click
 
-from bench.commands.common import (
-    connections_option,
-    output_options,
-    perform,
-)
+from bench.commands.common import perform
 from bench.commands.numbers import Number
+from bench.commands.options import connections_option, output_options
 from bench.interrupt import Interrupt
 from bench.peers import PEERS
 from bench.peers.base import Tools

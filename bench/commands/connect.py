@@ -5,19 +5,9 @@ from typing import Any, Final
 
 import click
 
-from bench.commands.common import (
-    channels_option,
-    endpoints_every,
-    farm_options,
-    in_turn,
-    load_options,
-    perform,
-    source_option,
-    speaking,
-    subscribers_options,
-    target_of,
-)
+from bench.commands.common import endpoints_every, in_turn, perform, speaking, target_of
 from bench.commands.numbers import Number
+from bench.commands.options import channels_option, farm_options, load_options, source_option, subscribers_options
 from bench.figures.dialects import ALL, CONNECT_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.dialect import Dialect

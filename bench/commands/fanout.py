@@ -6,17 +6,9 @@ from typing import Any
 
 import click
 
-from bench.commands.common import (
-    connections_option,
-    fan_out_options,
-    farm_options,
-    in_turn,
-    perform,
-    source_option,
-    speaking,
-    target_of,
-)
+from bench.commands.common import in_turn, perform, speaking, target_of
 from bench.commands.numbers import Number
+from bench.commands.options import connections_option, fan_out_options, farm_options, source_option
 from bench.commands.push import MOST_PAYLOAD_BYTES
 from bench.figures.dialects import FANOUT_FIGURES, parts_of
 from bench.interrupt import Interrupt

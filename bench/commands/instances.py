@@ -5,12 +5,9 @@ from typing import Any, Final
 
 import click
 
-from bench.commands.common import (
-    connections_option,
-    output_options,
-    perform,
-)
+from bench.commands.common import perform
 from bench.commands.numbers import Number
+from bench.commands.options import connections_option, output_options
 from bench.figures.profiles import GIB, PROFILES, PUBLISHED, Profile, parse_memory
 from bench.interrupt import Interrupt
 from bench.load.protocols import REFERENCE

@@ -5,21 +5,17 @@ from typing import Any, Final
 
 import click
 
-from bench.commands.common import (
+from bench.commands.common import chosen, endpoints_every, in_turn, perform, target_of
+from bench.commands.numbers import Number
+from bench.commands.options import (
     channels_option,
-    chosen,
     connections_option,
     dialect_option,
-    endpoints_every,
     farm_options,
     grace_option,
-    in_turn,
     load_options,
-    perform,
     source_option,
-    target_of,
 )
-from bench.commands.numbers import Number
 from bench.figures.dialects import ALL, PUSH_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.dialect import Dialect

@@ -5,16 +5,9 @@ from typing import Any
 
 import click
 
-from bench.commands.common import (
-    connections_option,
-    endpoints_every,
-    farm_options,
-    grace_option,
-    load_options,
-    perform,
-    target_of,
-)
+from bench.commands.common import endpoints_every, perform, target_of
 from bench.commands.numbers import Number
+from bench.commands.options import connections_option, farm_options, grace_option, load_options
 from bench.interrupt import Interrupt
 from bench.load.protocols import REFERENCE
 from bench.progress import Progress
