@@ -150,7 +150,7 @@ class WorkerOptions(Section):
     handshake_timeout: float = option(10.0, "from accept to the whole upgrade request", unit="s", ge=1, le=1000)
     write_timeout: float = option(10.0, "how long output may wait for a slow device", unit="s", ge=1)
     close_timeout: float = option(5.0, "how long a close handshake may take", unit="s", ge=1)
-    accept_batch: int = option(128, "connections accepted in one go, at most", unit="connections", ge=1)
+    accept_batch: int = option(128, "connections accepted in one step, at most", unit="connections", ge=1)
     accept_lag: float = option(
         0.5,
         "where what is ready waits for longer than this, in the worker or in the router, fewer connections are "

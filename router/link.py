@@ -1,4 +1,4 @@
-"""The router's end of the link: one ROUTER socket over ipc, drained and filled by whoever calls `pump`.
+"""The router's end of the link: one ROUTER socket over ipc, drained and filled by each call of `pump`.
 
 ZMQ_FD is edge-triggered: after any send or receive something may wait that it will never report again. So there is
 one place that touches the socket, and it goes on until receiving would block and everything sendable is sent.

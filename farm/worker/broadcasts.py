@@ -11,7 +11,7 @@ from router.common import logs
 from router.common.close_codes import INTERNAL
 
 STEP: Final = 2000
-"""Descriptors visited in one go: some milliseconds, however many devices there are."""
+"""Descriptors visited in one step: some milliseconds, however many devices there are."""
 
 
 class BroadcastScan:

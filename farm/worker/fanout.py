@@ -157,7 +157,7 @@ class FanOut(Generic[Subscriber]):
         """The next subscribers to whom the same is due. They count as having got it.
 
         most: writes that may be spent. Returns: them, and what that costs, as a number of writes. No batch: this
-        sweep, or what may be looked at in one go, is at its end.
+        sweep, or what may be looked at in one call, is at its end.
         """
         ring, levels, end = self._ring, self._levels, self._end
         at = first = self._at

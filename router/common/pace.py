@@ -32,7 +32,7 @@ class Pace:
     __slots__ = ("_busy", "_ends", "_enough", "_found", "interval")
 
     def __init__(self, interval: float, workers: int) -> None:
-        """The pace of one of so many workers. interval: seconds from one look to the next, whoever of them it is: so
+        """The pace of one of so many workers. interval: seconds from one look to the next, by any of them: so
         their looks, and the messages to the router that come of them, cost the same however many they are."""
         self.interval = min(interval * workers, _LONGEST_S) if workers >= FEWEST_WORKERS else 0.0
         """Seconds from one look of this worker to its next; 0: it never waits."""

@@ -1,7 +1,7 @@
 """Changes of records that depend on what a record holds. Pure: what a store does in one step, on one record or two.
 
 A store that can do so makes them inside its own commit: SQLite within one `apply`, Redis in a script. One that has only
-compare-and-swap reads, calls `make` and writes, until nobody came between.
+compare-and-swap reads, calls `make` and writes, until no other write came between.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class PutIfNewer(NamedTuple):
 
 
 class Take(NamedTuple):
-    """Delete the record and get its value, once. `taker`, 16 random bytes, is whoever asks: if it repeats the question
-    because it has not heard the answer, it gets the value again."""
+    """Delete the record and get its value, once. `taker`, 16 random bytes, names the request: repeated with the
+    same, because its reply did not arrive, it gets the value again."""
 
     taker: bytes
 

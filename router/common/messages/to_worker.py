@@ -77,8 +77,8 @@ class BroadcastsSent(Message, tag=48):
 
 
 class Members(Message, tag=46):
-    """Who has come into a presence channel and who has gone; if whole, all who are there: whoever else a worker knows
-    of has gone. What it knows already changes nothing."""
+    """Users that have joined a presence channel and that have left it; if whole, all of its members: every other one
+    that a worker knows of has left. What it knows already changes nothing."""
 
     channel: Key
     whole: bool

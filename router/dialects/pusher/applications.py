@@ -1,7 +1,7 @@
 """The applications of the Pusher dialect, the file that lists them, and their signatures.
 
 The file is JSON in the shape of MicroNotifier's own configuration. As in Go, in which that is written, the case of a
-name does not matter and null is as good as nothing. What is written there and cannot be done here is an error.
+name does not matter and null counts as not given. What is written there and cannot be done here is an error.
 """
 
 from __future__ import annotations

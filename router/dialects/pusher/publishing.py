@@ -45,7 +45,7 @@ _NOT_KEPT: Final = error_response(NOT_KEPT, "", WAIT)
 
 
 class _Event(msgspec.Struct, gc=False):
-    """The body of an event. Of `channels` and `channel` one is there. Null is as good as nothing."""
+    """The body of an event. Of `channels` and `channel` one is there. Null counts as not given."""
 
     name: str
     data: str

@@ -128,16 +128,16 @@ class _Publishers:
             if outcome and outcome[0] is not None:
                 self._refuse(call, outcome[0])
             else:  # with the same commit, behind the message
-                self._statistics.behind(names, lambda found: self._told(call, names, outcome, found))
+                self._statistics.behind(names, lambda found: self._answer(call, names, outcome, found))
 
-    def _told(
+    def _answer(
         self, call: Call, names: list[str], outcome: list[Answer | None], found: list[ChannelInfo] | None
     ) -> None:
         refusal = outcome[0] if outcome else NOT_KEPT
         if refusal is not None or not found:
             self._done(call, refusal)
         else:
-            self._statistics.tell(call, names, found)
+            self._statistics.answer(call, names, found)
 
     def _done(self, call: Call, refusal: Answer | None) -> None:
         if refusal is None:

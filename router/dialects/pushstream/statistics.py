@@ -40,16 +40,16 @@ class Statistics:
             call.refuse(refused.answer)
             return
 
-        def told(found: list[ChannelInfo] | None) -> None:
+        def answer(found: list[ChannelInfo] | None) -> None:
             if found is None:
                 call.refuse(NOT_READ)
             elif not found:
                 call.refuse(NO_SUCH_CHANNEL)
             else:
-                self.tell(call, names, found)
+                self.answer(call, names, found)
 
         keys = [self._state.key(name) for name in names]
-        self._core.channels.when_counted(keys, lambda: self.info(names, told))
+        self._core.channels.when_counted(keys, lambda: self.info(names, answer))
 
     def behind(self, names: Sequence[str], done: Callable[[list[ChannelInfo] | None], None]) -> None:
         """As `info`, behind a message that is on its way to the store: workers are asked for the numbers of subscribers
@@ -112,7 +112,7 @@ class Statistics:
             return ChannelInfo(name, published, 0, subscribers)
         return ChannelInfo(name, max(published, size.offset), size.number, subscribers)
 
-    def tell(self, call: Call, names: Sequence[str], found: list[ChannelInfo]) -> None:
+    def answer(self, call: Call, names: Sequence[str], found: list[ChannelInfo]) -> None:
         """Answer with the numbers of the channels that there are, of these."""
         content_type, form = format_of(call.request.headers.get(b"accept", b""))
         if len(names) == 1:

@@ -311,7 +311,7 @@ class _Batch:
 
 
 class _Line(msgspec.Struct):
-    """One line of a batch. Null is as good as nothing."""
+    """One line of a batch. Null counts as not given."""
 
     endpoint: str | None = None
     token: str | None = None
