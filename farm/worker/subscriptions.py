@@ -19,12 +19,10 @@ from heapq import merge
 from typing import Any, NamedTuple
 
 from farm.dialects import Subscribe, Subscribed, Subscription
-from farm.transports.websocket import WEBSOCKET
 from farm.worker.announcing import announced
-from farm.worker.catch_up import CatchUps, Page, caught_up, common_end, gap, turn, wait_for_pages
+from farm.worker.catch_up import Page, caught_up, common_end, gap, turn, wait_for_pages
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
-from farm.worker.holding import Holding
 from farm.worker.local_channel import (
     OPEN,
     HeldEvent,
@@ -36,6 +34,7 @@ from farm.worker.local_channel import (
 )
 from farm.worker.log_reads import LogReads, Recovered
 from farm.worker.presence import Presence
+from farm.worker.subscribers import OpenCall, Subscribers
 from router.common import logs
 from router.common import messages as m
 from router.common.position import Live, LogEvent, Position
@@ -52,14 +51,7 @@ class Change(NamedTuple):
     """The same."""
 
 
-class _Call(NamedTuple):
-    channel: LocalChannel
-    user: str | None
-    """The user that is to be a member; None: the call opens the channel."""
-    parts: list[Part]
-
-
-class Subscriptions(Holding):
+class Subscriptions(Subscribers):
     """All subscriptions of a worker. `send` takes messages for the router, `number` gives numbers for calls to it.
     `fan_outs`, what is being sent to channels, gets at once which subscribers come and go.
 
@@ -74,23 +66,11 @@ class Subscriptions(Holding):
         most_held: int,
         page_bytes: int,
     ) -> None:
-        super().__init__(most_held)
-        self._send = send
+        super().__init__(send, fan_outs, most_held)
         self._number = number
-        self._fan_outs = fan_outs
         self._page_bytes = page_bytes
         self._reads = LogReads(self._send_read, number)
-        self._channels: dict[bytes, LocalChannel] = {}
-        self.get = self._channels.get
-        self._calls: dict[int, _Call] = {}
-        self._uncounted: dict[LocalChannel, None] = {}
-        self.various: set[LocalChannel] = set()
-        """Channels that have, or have had, subscribers of another transport than WebSocket."""
-        self.catch_ups = CatchUps()
-        self._together: list[Connection] = []  # of these, those that have just begun because the link is new
-
-    def __len__(self) -> int:
-        return len(self._channels)
+        self._together: list[Connection] = []  # of `catch_ups`, those that have just begun because the link is new
 
     # ------------------------------------------------------------------ in and out
 
@@ -154,7 +134,7 @@ class Subscriptions(Holding):
             part.open += 1
             joining.open += 1
 
-    def _call_for(self, channel: LocalChannel, wanted: Subscription) -> _Call | None:
+    def _call_for(self, channel: LocalChannel, wanted: Subscription) -> OpenCall | None:
         """The call that this one has to wait for, perhaps with others."""
         user = wanted.user
         if user is None:
@@ -185,15 +165,8 @@ class Subscriptions(Holding):
 
     def _call(self, channel: LocalChannel, user: str | None) -> int:
         number = self._number()
-        self._calls[number] = _Call(channel, user, [])
+        self._calls[number] = OpenCall(channel, user, [])
         return number
-
-    def _send_subscribe(self, channel: LocalChannel, call: int | None, label: str) -> None:
-        request = m.Subscribe(channel.key, label)
-        self._send(request if call is None else m.Call(call, request))
-        if label:
-            channel.label = label
-            channel.counted = 1
 
     def _send_read(self, number: int, key: bytes, position: Position) -> None:
         self._send(m.Call(number, m.ReadLog(key, position, self._page_bytes)))
@@ -307,89 +280,6 @@ class Subscriptions(Holding):
         self._turned(joining)
         return Page(gaps, list(merge(*logs, key=_when)), as_they_came(behind))
 
-    # ------------------------------------------------------------------ subscribers
-
-    def _add(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
-        if wanted.hidden:
-            channel.hide(connection)
-            return
-        channel.add(connection, wanted.user)
-        if connection.transport is not WEBSOCKET:
-            self.various.add(channel)
-        self._fan_outs.join(channel, connection)
-        if not channel.counted and (wanted.label or channel.label):
-            self._send_subscribe(channel, None, wanted.label or channel.label)
-        self._check_count(channel)
-
-    def _check_count(self, channel: LocalChannel) -> None:
-        if channel.label and len(channel.subscribers) != channel.counted:
-            self._uncounted[channel] = None
-
-    def _show(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
-        """It is in the channel already; only whether events reach it may change."""
-        if wanted.hidden:
-            if connection in channel.subscribers:
-                self._remove_subscriber(channel, connection)
-                self._add(channel, connection, wanted)
-                self._check_count(channel)
-        elif channel.hidden is not None and connection in channel.hidden:
-            channel.unhide(connection)
-            self._add(channel, connection, wanted)
-
-    def _remove_subscriber(self, channel: LocalChannel, connection: Connection) -> None:
-        user = channel.remove(connection)
-        self._fan_outs.leave(channel, connection)
-        if user is not None:
-            self._user_left(channel, user)
-
-    def leave(self, connection: Connection, key: bytes) -> None:
-        """The connection leaves a channel, or does not wait for it any more."""
-        channel = self._channels.get(key)
-        if channel is None:
-            return
-        if connection in channel.subscribers:
-            self._remove_subscriber(channel, connection)
-        elif channel.hidden is not None and connection in channel.hidden:
-            channel.unhide(connection)
-        elif (part := channel.waits(connection) or channel.pages(connection)) is not None:
-            joining = part.joining
-            joining.parts.remove(part)
-            self.held_bytes -= sum(event.size for event in part.behind)
-            if channel.waits(connection) is part:
-                self._wait_no_more(channel, connection)
-                self._settled(part, part.open)
-            else:
-                channel.unpage(connection)
-                if not joining.parts:
-                    self.catch_ups.remove(joining)
-            if part.wanted.user is not None:
-                self._user_left(channel, part.wanted.user)
-        else:
-            return
-        self._close_if_empty(channel)
-
-    def _close_if_empty(self, channel: LocalChannel) -> None:
-        if not channel.empty:
-            self._check_count(channel)
-            return
-        if self._channels.get(channel.key) is channel:
-            del self._channels[channel.key]
-            self.various.discard(channel)
-            self._uncounted.pop(channel, None)
-            self._calls.pop(channel.call, None)
-            if channel.log is not None:
-                self._release(channel.log)
-                self.ready.extend(channel.log.take_waiting())
-            self._send(m.Unsubscribe(channel.key))
-
-    def _user_left(self, channel: LocalChannel, user: str) -> None:
-        presence = channel.presence
-        assert presence is not None
-        if presence.left(user):
-            if call := presence.entered(user):
-                del self._calls[call]
-            self._send(m.PresenceLeave(channel.key, user))
-
     # ------------------------------------------------------------------ from the router
 
     def replied(self, number: int, status: int, payload: Any) -> Change | Recovered | bool:
@@ -455,17 +345,6 @@ class Subscriptions(Holding):
             there = {user for user, _ in added}
             removed = [user for user in channel.presence.members if user not in there]
         return _change(channel, channel.presence.merge(added, removed))
-
-    def counts(self) -> None:
-        """To be called once a second and when the router asks: send it the numbers of subscribers that have changed."""
-        for channel in list(self._uncounted):
-            if not channel.subscribers and (channel.waiting is not None or channel.paging is not None):
-                continue  # those that wait are nearly subscribed
-            del self._uncounted[channel]
-            channel.shrink()
-            if len(channel.subscribers) != channel.counted:
-                channel.counted = len(channel.subscribers)
-                self._send(m.Counted(channel.key, channel.counted))
 
     def held(self) -> Iterator[list[m.HeldChannel]]:
         """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it. Then the router is
