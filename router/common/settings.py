@@ -140,7 +140,7 @@ class StoreOptions(Section):
         le=1_048_576,
     )
     record_cache: int = option(
-        50_000, "registrations of up to 256 bytes that the router remembers for a minute", unit="records", ge=0
+        50_000, "registrations of up to 256 bytes that the router remembers for ten minutes", unit="records", ge=0
     )
 
 

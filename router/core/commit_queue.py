@@ -278,7 +278,7 @@ class CommitQueue:
         batch.records.append(((space, key), done))
 
     def look_up(self, space: str, key: bytes, done: RecordDone) -> None:
-        """Read one record for a push, which may be up to a minute old: what is remembered is given at once."""
+        """Read one record for a push, which may be up to ten minutes old: what is remembered is given at once."""
         name = (space, key)
         known = self._cache.get(name)
         if known is not None:

@@ -2,7 +2,7 @@
 
 Two generations: what is put goes into the young one; when that has its share of the room, or its time is over, it
 becomes the old one, and what the old one held is forgotten. An entry is not renewed by being used, so that none
-outlives its record by more than a minute: the cache does not know when a record expires.
+outlives its record by more than ten minutes: the cache does not know when a record expires.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 Name = tuple[str, bytes]
 
-MAX_AGE_S: Final = 60.0
+MAX_AGE_S: Final = 600.0
 _GENERATION_S: Final = MAX_AGE_S / 3  # at its end another generation may have begun as late as after two of these
 _ENTRY_BYTES: Final = 256
 
