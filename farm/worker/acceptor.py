@@ -6,6 +6,9 @@ gone. So where a turn through all that is ready takes longer than `worker.accept
 the next batch is smaller. The others wait in the kernel's queue, where they cost nothing. A connection whose device has
 given up there is closed before anything is done for it, and so is one that has waited for `worker.accept_patience`: the
 device that has waited longest is the next to give up.
+Then the queue is shortened, too, to a few batches: the kernel does not answer devices that come while it is full, and
+asks again for them after 1, 3 and 7 s. A device that does get in is served in time; in a long queue all of them would
+wait until it is too late.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ from router.common import logs
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
 
+_QUEUED_BATCHES: Final = 4
+"""Batches that may wait in the kernel's queue while they are smaller than they might be."""
+_LEAST_QUEUED: Final = 16
 _MOST_GONE: Final = 256
 """Connections of devices that have given up, closed at once."""
 _INFO: Final = struct.Struct("=B51xI")
@@ -79,6 +85,8 @@ class Acceptor:
         self._patience = options.accept_patience or sys.float_info.max
         self._left: dict[int, float] = {}  # when a listener's queue was left last, where there was more in it
         self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
+        self._backlogs: dict[int, int] = {}  # what was asked for, of the listeners whose queue is ours to change
+        self._queue = 0  # what it is now, for all of these; 0: what was asked for
         self._paused: list[int] = []  # of them, those that epoll does not watch
         self.max_connections = max_connections
 
@@ -87,11 +95,15 @@ class Acceptor:
         """Whether there are more connections than may stay."""
         return len(self._connections) > self.max_connections
 
-    def listen(self, listener: socket.socket, transport: Transport = HTTP) -> None:
-        """Accept from this listener (listening) from now on. transport: reads the first bytes of its connections."""
+    def listen(self, listener: socket.socket, transport: Transport = HTTP, backlog: int = 0) -> None:
+        """Accept from this listener (listening) from now on. transport: reads the first bytes of its connections.
+        backlog: its backlog, which is lowered while this worker is late; 0: it is left as it is."""
         listener.setblocking(False)
         fd = listener.fileno()
         self._listeners[fd] = (listener, transport)
+        if backlog:
+            self._backlogs[fd] = backlog
+            listener.listen(backlog)  # whoever had it before may have ended while it was late
         self._poller.register(fd, READ)
 
     def stop(self) -> None:
@@ -99,8 +111,11 @@ class Acceptor:
         for fd, (listener, _) in self._listeners.items():
             if fd not in self._paused:
                 self._poller.unregister(fd)
+            if self._queue and fd in self._backlogs:  # another process may have the same listener
+                listener.listen(self._backlogs[fd])
             listener.close()
         self._listeners.clear()
+        self._backlogs.clear()
         self._paused.clear()
 
     def ready(self, fd: int) -> None:
@@ -160,6 +175,11 @@ class Acceptor:
             self._batch = max(1, int(self._batch * self._most_lag / late))
         else:
             self._batch = min(self._most, 2 * self._batch)
+        queue = 0 if self._batch == self._most else max(_LEAST_QUEUED, _QUEUED_BATCHES * self._batch)
+        if queue != self._queue:
+            self._queue = queue
+            for fd, backlog in self._backlogs.items():
+                self._listeners[fd][0].listen(min(queue, backlog) if queue else backlog)
         return self._batch
 
     def _cannot_accept(self, error: OSError) -> None:

@@ -129,10 +129,11 @@ class Worker:
             settings.get(AuthOptions),
         )
         self.poller.register(self.link.fileno, READ)
-        self.sockets.listen(listeners[0])
+        backlog = settings.get(Listen).backlog
+        self.sockets.listen(listeners[0], backlog=backlog)
         for further, inherited in matched(listeners[1:], further_listeners(settings), settings):
             if inherited is not None:
-                self.sockets.listen(inherited, further.transport)
+                self.sockets.listen(inherited, further.transport, backlog)
             else:  # it was not wanted when the farm was started
                 logs.warning("worker.listener_needs_restart", setting=further.setting)
         self._pauses = GarbagePauses(self.counters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -31,13 +32,13 @@ class Door:
         self.met: list[Connection] = []
         self.poller = Poller()
         stack.callback(self.poller.close)
-        self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
         self.clock, self.counters = Clock(self._time.monotonic), WorkerCounters()
         settings = WorkerOptions(accept_batch=BATCH, **options)  # type: ignore[arg-type]
         self.acceptor = Acceptor(
             Table(), self.poller, self.clock, settings, self.counters, 5000, {}, self._meet, lambda: self.lag
         )
-        self.acceptor.listen(self.listener)
+        self.acceptor.listen(self.listener, backlog=1024)
 
     def come(self, devices: int) -> list[socket.socket]:
         """So many devices more are in the queue."""
@@ -48,6 +49,11 @@ class Door:
         self.met.append(connection)
         self.poller.unregister(connection.fd)
         socket.socket(fileno=connection.fd).close()
+
+    def room(self) -> int:
+        """What the kernel says of the queue's length: of a listener, TCP_INFO has it in tcpi_sacked."""
+        info = self.listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int(struct.unpack_from("=I", info, 28)[0])
 
     def turn(self, after: float = 0.0) -> int:
         """Handle what the poller says, so many seconds later. Returns: how many were accepted."""
@@ -122,6 +128,29 @@ def test_a_late_worker_throws_away_who_has_waited_for_too_long(stack: ExitStack)
     assert door.turn(after=1.0) <= 1  # the last, if it has not waited for too long by now
     assert door.counters.connections_given_up >= BATCH
     assert all(device.recv(1) == b"" for device in first[BATCH:])
+
+
+def test_a_late_worker_has_a_short_queue_until_it_is_in_time(stack: ExitStack) -> None:
+    door = Door(stack)
+    assert door.room() == 1024  # whatever it was before
+    door.come(200)
+    assert door.turn() == BATCH
+    assert door.turn(after=16.0) == BATCH // 32
+    assert door.room() == 16  # of more than that, those that are there stay
+    while (accepted := door.turn()) < BATCH and accepted:
+        pass
+    assert door.room() == 1024
+
+
+def test_a_listener_that_is_left_has_the_queue_that_was_asked_for(stack: ExitStack) -> None:
+    door = Door(stack)
+    door.come(2 * BATCH)
+    door.turn()
+    door.turn(after=16.0)
+    other = stack.enter_context(door.listener.dup())
+    door.acceptor.stop()
+    door.listener = other
+    assert door.room() == 1024
 
 
 def test_it_does_not_matter_where_the_setting_is_0(stack: ExitStack) -> None:
