@@ -159,7 +159,7 @@ def compare(
     options: dict[str, Any] = {"peers": list(named), "devices": devices, "hold": hold, "seconds": seconds}
     options |= {"subscribers": plan.subscribers, "replay": replayed, "messages": messages}
     options |= {"connections": connections, "pushers": pushers, "repeat": repeat, "workers": workers}
-    options |= {"timeout": timeout, "set": list(settings), "python": tools.python, "node_modules": node_modules}
+    options |= {"timeout": timeout, "set": list(settings), "python": python, "node_modules": node_modules}
     body = perform("compare", options | output, run)
     # a peer that is not installed is no failure, unless it was asked for by name
     failed = [server for server in body["servers"] if not clean(server) and (peers or not server["missing"])]
