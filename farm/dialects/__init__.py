@@ -28,12 +28,9 @@ from farm.interface.effects import (
     REGISTERED,
     Attach,
     Authorise,
-    Become,
     Binary,
     Call,
     Close,
-    Effect,
-    Effects,
     Event,
     Members,
     Ping,
@@ -45,7 +42,7 @@ from farm.interface.effects import (
     Tick,
     Unsubscribe,
 )
-from farm.interface.session import DeviceSession, Session
+from farm.interface.session import Become, DeviceSession, Effect, Effects, Session
 from router.common.options import Settings
 from router.dialects import DialectSpec, is_on
 from router.dialects import specs as app_server_specs

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qs
 
-from farm.interface.effects import Call, Effects
-from farm.interface.session import Session
+from farm.interface.effects import Call
+from farm.interface.session import Effects, Session
 from farm.transports import Transport
 from farm.transports.request import READING, Request, Response
 from farm.transports.websocket import WEBSOCKET

@@ -1,15 +1,15 @@
-"""Effects: what a session wants to happen. The worker carries them out in order (`farm.worker.effects`)."""
+"""Effects: what a session wants to happen. The worker carries them out in order (`farm.worker.effects`).
+
+`Become`, which names another session, stands with `Session`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from router.common import messages as m
 from router.common.position import LIVE, LogEvent, LogSlice, Position
-
-if TYPE_CHECKING:
-    from farm.interface.session import Session
 
 
 class Binary(NamedTuple):
@@ -150,15 +150,6 @@ class Tick(NamedTuple):
     seconds: float
 
 
-class Become(NamedTuple):
-    """Effect: another session takes this connection over, from the next effect on."""
-
-    session: Session
-    message: bytes | None = None
-    """The first message that it receives, if any."""
-    binary: bool = False
-
-
 class Registered:
     """Effect: the device has registered a channel, which counts for `limits.registrations_per_second`."""
 
@@ -166,23 +157,3 @@ class Registered:
 
 
 REGISTERED: Final = Registered()
-
-Effect = (
-    bytes
-    | Binary
-    | Close
-    | Attach
-    | Call
-    | Authorise
-    | Become
-    | Subscribe
-    | Unsubscribe
-    | Registered
-    | Tick
-    | Ping
-    | Event
-    | Respond
-    | m.Message
-)
-"""bytes: send a text message. A message: for the router, without a reply."""
-Effects = Iterable[Effect]

@@ -1,13 +1,58 @@
-"""A session: one connection, as its dialect sees it."""
+"""A session: one connection, as its dialect sees it, and what it may answer with."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
-from farm.interface.effects import Effects, Subscribed
+from farm.interface.effects import (
+    Attach,
+    Authorise,
+    Binary,
+    Call,
+    Close,
+    Event,
+    Ping,
+    Registered,
+    Respond,
+    Subscribe,
+    Subscribed,
+    Tick,
+    Unsubscribe,
+)
+from router.common import messages as m
 from router.common.close_codes import GOING_AWAY, POLICY
 from router.common.item import Item
+
+
+class Become(NamedTuple):
+    """Effect: another session takes this connection over, from the next effect on."""
+
+    session: Session
+    message: bytes | None = None
+    """The first message that it receives, if any."""
+    binary: bool = False
+
+
+Effect = (
+    bytes
+    | Binary
+    | Close
+    | Attach
+    | Call
+    | Authorise
+    | Become
+    | Subscribe
+    | Unsubscribe
+    | Registered
+    | Tick
+    | Ping
+    | Event
+    | Respond
+    | m.Message
+)
+"""bytes: send a text message. A message: for the router, without a reply."""
+Effects = Iterable[Effect]
 
 
 class Session:

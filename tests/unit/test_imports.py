@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +82,17 @@ def test_packages_form_no_circle() -> None:
         for one in free:
             del graph[one]
     assert not graph
+
+
+def test_modules_form_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for folder in ("router", "farm", "bench"):
+        for module, name in edges(folder):
+            graph.setdefault(module, set()).add(name)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports, those of type checkers too: {' <- '.join(error.args[1])}")
 
 
 def test_what_dialects_are_made_of_is_imported_from_one_place() -> None:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from math import ceil
-from typing import Final
+from collections.abc import Sequence
 
-from farm.dialects import Context, Dialect, Opened
+from farm.dialects import Opened
 from farm.dialects.gopush2.client_page import CLIENT_PAGE, CLIENT_PAGE_TRANSPORT
 from farm.dialects.gopush2.sessions import BadParameter, JoiningSession, RefusedSession, wanted
+from farm.dialects.gopush2.shared import Gopush2Shared
 from farm.dialects.gopush2.tcp import GOPUSH_TCP, NO_HTTP
 from farm.transports import Transport
 from farm.transports.request import Refusal, Request
 from farm.transports.websocket import WEBSOCKET
-from router.common.position import LogEvent
-from router.dialects.gopush2.protocol import BAD_PARAMETER, CLIENT_PATH, NOT_GRANTED, Gopush2Options, message_text
-
-_SECONDS: Final = 1024  # that are remembered
+from router.dialects.gopush2.protocol import BAD_PARAMETER, CLIENT_PATH, NOT_GRANTED
 
 
-class Gopush2Dialect(Dialect):
-    """What all sessions of a worker share."""
+class Gopush2Dialect(Gopush2Shared):
+    """The dialect, for a whole worker."""
 
     ignored_arguments = frozenset(("mid", "heartbeat"))
-
-    def __init__(self, context: Context) -> None:
-        self.options = context.settings.get(Gopush2Options)
-        self.counters = context.counters
-        self.unix_time = context.unix_time
-        self.devices = 0
-        """That are subscribed now."""
-        self.subscribed = 0
-        """That have been since the start."""
 
     @property
     def first_tick(self) -> float:
@@ -64,18 +50,3 @@ class Gopush2Dialect(Dialect):
         if request.grant is not None and request.grant.channels is not None and found.key not in request.grant.channels:
             return RefusedSession(NOT_GRANTED, NOT_GRANTED.text)
         return JoiningSession(self, found, request.socket_id)
-
-    def counts(self) -> Mapping[str, float]:
-        return {"gopush2_devices": self.devices, "gopush2_subscribed": self.subscribed}
-
-    def event_text(self, channel: str, event: LogEvent) -> bytes:
-        return message_text(event.offset, event.body, self.options.msg_id)
-
-    def deadline(self, seconds: int) -> int:
-        """When that is from now, in unix seconds: one object for all of that second."""
-        return _shared(ceil(self.unix_time()) + seconds)
-
-
-@lru_cache(_SECONDS)
-def _shared(second: int) -> int:
-    return second

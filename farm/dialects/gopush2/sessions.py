@@ -11,12 +11,13 @@ import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from farm.dialects import Become, Call, Close, Effects, Event, Session, Subscribe, Subscribed, Subscription, Tick
+from farm.dialects.gopush2.shared import Gopush2Shared
 from router.common import messages as m
 from router.common.answers import CloseCode
 from router.common.position import OWN_OFFSETS, AfterOffset, LogSlice
@@ -40,9 +41,6 @@ from router.dialects.gopush2.protocol import (
     look,
     subscribers_address,
 )
-
-if TYPE_CHECKING:
-    from farm.dialects.gopush2.dialect import Gopush2Dialect
 
 _SHARED: Final = 2048  # keys whose subscribers share the objects that are their address
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}")
@@ -127,7 +125,7 @@ class RefusedSession(Session, msgspec.Struct, gc=False, eq=False):
 class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
     """A connection that is not subscribed yet."""
 
-    _dialect: Gopush2Dialect
+    _dialect: Gopush2Shared
     _wanted: Wanted
     _socket_id: str
     _deadline: int = 0
@@ -195,7 +193,7 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
 class SubscribedSession(Session, msgspec.Struct, gc=False, eq=False):
     """A connection that is."""
 
-    _dialect: Gopush2Dialect
+    _dialect: Gopush2Shared
     _patience: int  # s, after which a connection that is silent is closed
     _deadline: int  # when to look whether the channel is still there, in unix seconds; or _ASKED
     channels: tuple[bytes, ...]

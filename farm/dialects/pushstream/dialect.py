@@ -1,8 +1,8 @@
-"""push stream, device side: which requests begin what, and the texts of messages."""
+"""push stream, device side: which requests begin what."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -12,12 +12,8 @@ from farm.dialects import (
     Admission,
     Call,
     Context,
-    Dialect,
-    Effect,
-    Event,
     Opened,
     Session,
-    Subscribed,
     Subscription,
 )
 from farm.dialects.pushstream.polls import ImmediatePollSession, PollSession
@@ -32,70 +28,49 @@ from farm.dialects.pushstream.requests import (
     redirected,
 )
 from farm.dialects.pushstream.sessions import (
-    NEWEST,
     PublishingSession,
     RefusedSession,
     StreamSession,
     WebSocketSession,
 )
+from farm.dialects.pushstream.shared import NEWEST, PushStreamShared
 from farm.dialects.pushstream.transports import Transports
 from farm.settings import WorkerOptions
 from farm.transports import HTTP, Transport
 from farm.transports.request import Refusal, Request, Response
 from router.common import messages as m
-from router.common.position import LIVE, LogEvent
+from router.common.position import LIVE
 from router.dialects.pushstream.protocol import (
     ADMIT,
     CALLBACK_ARGUMENT,
     EVENT_ID_ARGUMENT,
     EXPLAIN,
-    LONGEST_TIMER,
-    MISSED_ID,
     NAME,
     NO_CHANNEL,
     NOT_READ,
     OTHER_VERSION,
     TAG_ARGUMENT,
     TIME_ARGUMENT,
-    TIMED_OUT_ID,
-    TIMED_OUT_TEXT,
-    PushStreamOptions,
     Refused,
     channel_address,
     label,
     refusal_of,
     subscribers_address,
 )
-from router.dialects.pushstream.templates import Message, Template, message_of
 
-_KEPT_TEXTS: Final = 256
-_KEPT_BYTES: Final = 2048
-"""Texts of events that are kept, and the longest of them."""
 _encode: Final = msgspec.json.Encoder().encode
 _shared_address = lru_cache(2048)(channel_address)
 
 
-class PushStreamDialect(Dialect):
-    """What all sessions of a worker share."""
+class PushStreamDialect(PushStreamShared):
+    """The dialect, for a whole worker."""
 
     methods = (b"GET", b"OPTIONS")
     ignored_arguments = frozenset(("_", TAG_ARGUMENT, TIME_ARGUMENT, EVENT_ID_ARGUMENT, CALLBACK_ARGUMENT))
 
     def __init__(self, context: Context) -> None:
-        self.options = options = context.settings.get(PushStreamOptions)
-        worker = context.settings.get(WorkerOptions)
-        self._transports = Transports(options, worker.retry_after)
-        self.retry_after = str(worker.retry_after)
-        self.patience = worker.admission_timeout
-        self._template = Template(options.message_template)
-        self._texts: dict[tuple[str, int], tuple[tuple[Any, ...], bytes]] = {}
-        self.counters = context.counters
-        self.pings = float(options.ping_message_interval)
-        self.stream_ttl = float(options.subscriber_connection_ttl)
-        self.poll_ttl = float(options.longpolling_connection_ttl) or self.stream_ttl
-        self.timed_out = (
-            self._template.fill(Message(TIMED_OUT_ID, "", TIMED_OUT_TEXT)) if options.timeout_with_body else b""
-        )
+        super().__init__(context)
+        self._transports = Transports(self.options, context.settings.get(WorkerOptions).retry_after)
 
     # ------------------------------------------------------------------ requests
 
@@ -183,36 +158,3 @@ class PushStreamDialect(Dialect):
         if answer is OTHER_VERSION:
             refusal.headers["Sec-WebSocket-Version"] = "8, 13"
         return refusal
-
-    # ------------------------------------------------------------------ messages
-
-    def event_text(self, channel: str, event: LogEvent) -> bytes:
-        # Many come back at once to the same events, and each reads them from the log: to fill the template takes 5 us.
-        kept = self._texts.get((channel, event.offset))
-        if kept is not None and kept[0] == event:
-            return kept[1]
-        text = self._template.fill(message_of(channel, event))
-        if len(text) <= _KEPT_BYTES:
-            if len(self._texts) >= _KEPT_TEXTS:
-                self._texts.clear()
-            self._texts[channel, event.offset] = tuple(event), text
-        return text
-
-    def missed_text(self, channel: str) -> bytes | None:
-        text = self.options.missed_message
-        return self._template.fill(Message(MISSED_ID, channel, text)) if text else None
-
-    def missing(self, results: Sequence[Subscribed]) -> Iterator[Effect]:
-        """The message for a client whose position is one that a log does not reach back to."""
-        for wanted, _, _, log in results:
-            if log is not None and not log.recovered and wanted.position is not NEWEST:
-                text = self.missed_text(m.label_parts(wanted.label)[2])
-                if text is not None:
-                    yield Event(text)
-
-    # ------------------------------------------------------------------ time
-
-    def step(self, left: float) -> float:
-        """Seconds until the next tick of a connection that ends in so many seconds, or stays (0); 0: it needs none."""
-        due = [seconds for seconds in (self.pings, left) if seconds > 0]
-        return min(*due, LONGEST_TIMER) if due else 0.0

@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import ClassVar, Final
 
 from farm.dialects import Close, Effects, Respond, Subscribed, Tick
-from farm.dialects.pushstream.sessions import NEWEST, SHARED, Subscriber
+from farm.dialects.pushstream.sessions import SHARED, Subscriber
+from farm.dialects.pushstream.shared import NEWEST
 from farm.transports.long_poll import position_headers
 from router.common.close_codes import NORMAL
 from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Position

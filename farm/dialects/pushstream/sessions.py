@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -30,10 +30,11 @@ from farm.dialects import (
     Unsubscribe,
 )
 from farm.dialects.pushstream.requests import granted_names
+from farm.dialects.pushstream.shared import NEWEST, PushStreamShared
 from router.common import messages as m
 from router.common.answers import Answer
 from router.common.close_codes import TOO_BIG, TRY_LATER
-from router.common.position import NO_TIME, AfterId, Last, Live, LogEvent
+from router.common.position import NO_TIME, AfterId, Live, LogEvent
 from router.dialects.pushstream.protocol import (
     DELETED,
     EXPLAIN,
@@ -47,11 +48,6 @@ from router.dialects.pushstream.protocol import (
     refusal_of,
 )
 
-if TYPE_CHECKING:
-    from farm.dialects.pushstream.dialect import PushStreamDialect
-
-NEWEST: Final = Last(1)
-"""This very object: the newest event is not sent, it only shows where the log stands."""
 SHARED: Final = 2048
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -110,7 +106,7 @@ class RefusedSession(Session):
 class Subscriber(Session, msgspec.Struct, gc=False, eq=False):
     """What those over WebSocket and HTTP have in common. It is answered when it is subscribed."""
 
-    _dialect: PushStreamDialect
+    _dialect: PushStreamShared
     _asked: tuple[Subscription, ...]  # none once it is subscribed
     _left: float = 0.0  # seconds until it ends; 0: it stays
     channels: tuple[bytes, ...] = ()

@@ -1,31 +1,18 @@
-"""SimplePush in a worker: what all of its sessions share."""
+"""SimplePush in a worker: what a connection begins with."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from farm.coarse_time import CoarseTime
-from farm.dialects import Context, Dialect
+from farm.dialects.simplepush.shared import SimplePushShared
 from farm.dialects.simplepush.unidentified import Unidentified
 from farm.transports.request import Request
-from router.common.last_seen import stamp
-from router.common.settings import EndpointOptions
-from router.dialects.simplepush.protocol import PURPOSE, SimplePushOptions
 
 SUBPROTOCOL: Final = "push-notification"
 
 
-class SimplePushDialect(Dialect):
-    """What all sessions of a worker share."""
-
-    def __init__(self, context: Context) -> None:
-        options = context.settings.get(SimplePushOptions)
-        self.options = options
-        self.counters = context.counters
-        self.unix_time = context.unix_time
-        self.coarse_time = CoarseTime()
-        self._tokens = context.tokens
-        self._endpoint = context.settings.get(EndpointOptions).url + "/update/"
+class SimplePushDialect(SimplePushShared):
+    """The dialect, for a whole worker."""
 
     def subprotocol(self, offered: list[str]) -> str | None:
         return SUBPROTOCOL if SUBPROTOCOL in offered else None
@@ -36,11 +23,3 @@ class SimplePushDialect(Dialect):
 
     def opened(self, request: Request) -> Unidentified:
         return Unidentified(self)
-
-    def endpoint(self, device: bytes, channel: str) -> str:
-        """A push endpoint for this channel, with a fresh token."""
-        return self._endpoint + self._tokens.seal(PURPOSE, device + channel.encode())
-
-    def today(self) -> bytes:
-        """The content of the record of a device that says hello now. A record with another content is renewed."""
-        return stamp(self.unix_time(), self.options.timeout_uaid)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from farm.dialects import Close, Effects, Session
 from farm.dialects.simplepush.commands import CommandError, Fields
+from farm.dialects.simplepush.shared import SimplePushShared
 from router.dialects.simplepush.protocol import ERRORS, NO_OBJECT, NOT_JSON, REFUSED, STORE_FAILED
-
-if TYPE_CHECKING:
-    from farm.dialects.simplepush.dialect import SimplePushDialect
 
 _INVALID: Final = "Invalid Command"
 _encode = msgspec.json.Encoder().encode
@@ -25,7 +23,7 @@ class Reader(Session):
 
     __slots__ = ()
     _handlers: ClassVar[Mapping[str, Callable[[Any, dict[str, Any], float], Effects]]] = {}
-    _dialect: SimplePushDialect
+    _dialect: SimplePushShared
 
     def _command(self, message: bytes, now: float) -> Effects:
         try:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from farm.dialects import REGISTERED, Call, DeviceSession, Effect, Effects, Tick
 from farm.dialects.simplepush.commands import CommandError, Fields, check_channel, decode_ack, is_version, read_update
 from farm.dialects.simplepush.reader import Reader
+from farm.dialects.simplepush.shared import SimplePushShared
 from router.common import messages as m
 from router.common.item import Item
 from router.common.uuids import is_id
 from router.dialects.simplepush.protocol import DEVICES, TOO_MANY_CHANNELS
-
-if TYPE_CHECKING:
-    from farm.dialects.simplepush.dialect import SimplePushDialect
 
 _NEVER: Final = float("-inf")
 _encode = msgspec.json.Encoder().encode
@@ -29,7 +27,7 @@ CHANNEL: Final = 4
 class SimplePushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
     """A device that has said hello."""
 
-    _dialect: SimplePushDialect
+    _dialect: SimplePushShared
     key: bytes
     _spelling: str | None = None  # the uaid, where it is not the key's plain digits
     _last_ping: float = _NEVER

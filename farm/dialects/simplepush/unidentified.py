@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -10,12 +10,10 @@ from farm.dialects import Attach, Become, Close, Effects
 from farm.dialects.simplepush.commands import CommandError, Fields
 from farm.dialects.simplepush.reader import Reader
 from farm.dialects.simplepush.session import CHANNEL, RECORDED, SimplePushSession
+from farm.dialects.simplepush.shared import SimplePushShared
 from router.common import messages as m
 from router.common.uuids import device_key, is_id, new_uaid
 from router.dialects.simplepush.protocol import DEVICES, FRESH, MOVED, NO_HELLO
-
-if TYPE_CHECKING:
-    from farm.dialects.simplepush.dialect import SimplePushDialect
 
 _NEVER: Final = float("-inf")
 
@@ -23,7 +21,7 @@ _NEVER: Final = float("-inf")
 class Unidentified(Reader, msgspec.Struct, gc=False, eq=False):
     """A connection whose device has not said hello, or waits for the reply."""
 
-    _dialect: SimplePushDialect
+    _dialect: SimplePushShared
     _last_ping: float = _NEVER
 
     def received(self, message: bytes, binary: bool, now: float) -> Effects:

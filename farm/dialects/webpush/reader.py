@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from farm.dialects import Close, Effects, Session
 from farm.dialects.webpush.commands import EMPTY, PING, UNREADABLE, decode_command
+from farm.dialects.webpush.shared import WebPushShared
 from router.dialects.webpush.protocol import REFUSED, UNSUPPORTED
-
-if TYPE_CHECKING:
-    from farm.dialects.webpush.dialect import WebPushDialect
 
 
 class Reader(Session):
     """What an identified device and another have in common: commands are read alike."""
 
     __slots__ = ()
-    _dialect: WebPushDialect
+    _dialect: WebPushShared
 
     def _refuse(self, reason: str, code: int = REFUSED) -> Effects:
         self._dialect.counters.commands_refused += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +23,7 @@ from farm.dialects.webpush.commands import (
 )
 from farm.dialects.webpush.reader import Reader
 from farm.dialects.webpush.replies import broadcast, hello, notification, registered, unregistered
+from farm.dialects.webpush.shared import WebPushShared
 from router.common import messages as m
 from router.common.id_set import HEAD_BYTES, ids
 from router.common.item import Item
@@ -39,9 +40,6 @@ from router.dialects.webpush.protocol import (
     parse_wire,
 )
 from router.dialects.webpush.vapid import VapidError
-
-if TYPE_CHECKING:
-    from farm.dialects.webpush.dialect import WebPushDialect
 
 _NEVER: Final = float("-inf")
 _NOT_IMPLEMENTED: Final = b'{"messageType":"urgency","status":%d}' % NO_URGENCY.status
@@ -61,7 +59,7 @@ class Flow:
 class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
     """A device that has said hello."""
 
-    _dialect: WebPushDialect
+    _dialect: WebPushShared
     key: bytes
     _flow: Flow | None = None  # only while something is under way
     _follows: Following | None = None

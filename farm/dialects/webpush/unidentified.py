@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -11,12 +11,10 @@ from farm.dialects import Attach, Become, Close, Effects
 from farm.dialects.webpush.commands import Hello, named_broadcasts
 from farm.dialects.webpush.reader import Reader
 from farm.dialects.webpush.session import WebPushSession
+from farm.dialects.webpush.shared import WebPushShared
 from router.common import messages as m
 from router.common.uuids import is_id, new_uaid
 from router.dialects.webpush.protocol import DEVICES, MOVED, NO_HELLO, STORE_FAILED, device_address
-
-if TYPE_CHECKING:
-    from farm.dialects.webpush.dialect import WebPushDialect
 
 _UAID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -24,7 +22,7 @@ _UAID: Final = re.compile(r"[0-9a-f]{32}")
 class Unidentified(Reader, msgspec.Struct, gc=False, eq=False):
     """A connection whose device has not said hello, or waits for the reply."""
 
-    _dialect: WebPushDialect
+    _dialect: WebPushShared
 
     def _handle(self, command: Any, now: float) -> Effects:
         return self._hello(command) if type(command) is Hello else self._refuse("hello is expected first")
