@@ -44,7 +44,7 @@ class Load:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     channels: int = 1
     ping: float = 0.0
-    payload: int = 0
+    payload: int = REFERENCE.payload
     backoff: Backoff | None = None
     sources: tuple[str, ...] = ()
     shared: int = 0
