@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from farm.worker.catch_up import below
 from farm.worker.local_channel import ChannelLog, HeldEvent, LocalChannel, Part
 from router.common.position import ANY_EPOCH, Last, LogEvent, LogSlice, Position
 
@@ -93,7 +94,7 @@ class LogReads:
         read = self._reads.pop(number)
         if read.parts is None:
             self._recoveries -= 1
-            recovered = None if read.channel.empty else self._recovered(read.channel, found)
+            recovered = None if read.channel.empty else self._recovered(read, found)
             self._recover()
             return [], recovered
         del self._shared[read.channel, read.position]
@@ -148,7 +149,8 @@ class LogReads:
         self._recoveries += 1
         self._ask(_Read(channel, channel.log.position or Last(0)))
 
-    def _recovered(self, channel: LocalChannel, found: LogSlice | None) -> Recovered | None:
+    def _recovered(self, read: _Read, found: LogSlice | None) -> Recovered | None:
+        channel = read.channel
         log = channel.log
         assert log is not None
         held = log.take_held()
@@ -157,7 +159,7 @@ class LogReads:
         if found is not None:
             epoch, missed, gap = found.epoch, found.events, not found.recovered or log.position is None
             log.reached(found.epoch, found.end.offset)
-            held = [event for event in held if not event.offset]
+            held = [event for event in held if below(event, read.position)]
         # More came than may be held: what is logged of it can be read. Or there is more than fits into a page.
         if found is not None and (log.again or (found.more and missed)):
             log.again = False

@@ -8,8 +8,9 @@ from support.replay_farm import ALL, ReplayDevice, ReplayFarm, in_farm, offsets
 from farm.dialects import Subscribe, Subscription
 from farm.worker.connection import Connection
 from farm.worker.local_channel import HeldEvent
+from farm.worker.log_reads import Recovered
 from router.common import messages as m
-from router.common.position import LIVE, AfterOffset, AfterTime, Last, LogEvent, Position
+from router.common.position import LIVE, OWN_OFFSETS, AfterOffset, AfterTime, Last, LogEvent, Position
 
 SLOW = {"write_buffer_bytes": 16_384, "padding": 1500, "send_buffer": 4608}
 """Two or three events a page, and no more than some pages before the client has to read."""
@@ -317,6 +318,30 @@ def test_an_event_below_the_page_is_held_and_one_above_it_is_read() -> None:
     assert sent == [3, 10, 15, 20, 25, 28, 30, 31, 5, 7, 8, 9]
     assert list(channel.subscribers) == [connection]
     assert (subscriptions.held_bytes, len(subscriptions.catch_ups)) == (0, 0)
+
+
+def test_an_event_below_those_that_were_missed_comes_behind_them() -> None:
+    """The link is new, and what was missed is read: of what comes meanwhile only what is in no log that is read is
+    kept."""
+    worker = Worker()
+    subscriptions = worker.subscriptions
+    wanted = Subscription(b"c" * 16, position=AfterOffset(OWN_OFFSETS, 0))
+    subscriptions.subscribe(worker.connection(), Subscribe((wanted,)))
+    opened, read = worker.sent()
+    subscriptions.replied(opened.number, m.OK, None)
+    subscriptions.replied(read.number, m.OK, page_of(10, 30, more=False))
+    worker.admitted()
+    channel = subscriptions.get(wanted.key)
+    assert channel is not None
+    list(subscriptions.held())
+    (read,) = worker.sent()
+    assert read.request == m.ReadLog(wanted.key, AfterOffset(7, 30), 1000)
+    assert not any(subscriptions.came(channel, event_of(offset)) for offset in (20, 50))
+    found = subscriptions.replied(read.number, m.OK, page_of(40, 50, more=False))
+    assert isinstance(found, Recovered)
+    sent = [event.offset for event in found.missed] + [event.offset for event in found.held]
+    assert sent == [40, 50, 20]
+    assert subscriptions.held_bytes == 0
 
 
 @in_farm(**SLOW)
