@@ -1,9 +1,10 @@
 """gopush2, app-server side: requests through the routes and a real hub, answers and messages for the workers out."""
 
+import itertools
 import json
 
 import pytest
-from support.common import Rig, in_rig
+from support.common import Rig, during_each_commit, in_rig
 from support.gopush2_app import KEY, NO_SUBSCRIBER, OK, PARAM_ERROR, PUSH_FAILED, TOKEN_FAILED, App
 
 from router.common import messages as m
@@ -36,6 +37,24 @@ async def test_a_token_is_added_once_while_it_is_unused(rig: Rig) -> None:
     worker = rig.worker()
     assert (await app.entry(worker, "one")).outcome == 0
     assert await app.ch("one") == OK
+
+
+@pytest.mark.parametrize("failing", range(1, 5))
+@in_rig(store={"batch_limit": 1})
+async def test_a_token_is_for_a_channel_that_was_extended(rig: Rig, failing: int) -> None:
+    app = App(rig, channel_expire=100)
+    assert await app.ch("one") == OK
+    rig.clock.pass_by(50)
+    commits = itertools.count(1)
+
+    def act() -> None:
+        rig.store.failing = next(commits) == failing
+
+    during_each_commit(rig, act)
+    said_so = await app.ch("two") == OK
+    worker = rig.worker()
+    left = (await app.look(worker)).seconds
+    assert not said_so or left == 100
 
 
 @pytest.mark.parametrize("query", ["", "?", "?key=a", "?token=a", "?key=&token=a", "?key=a&token=", "?Key=a&token=a"])

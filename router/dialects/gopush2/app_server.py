@@ -204,11 +204,13 @@ class _AppSide:
         extended = False
 
         def created(status: int, changed: Changed | None) -> None:
-            nonlocal extended
-            extended = status == m.OK
             if changed is not None:
                 self._counts.created += changed.outcome == CHANGED
                 self._counts.refreshed += changed.outcome != CHANGED
+
+        def was_extended(status: int, changed: Changed | None) -> None:
+            nonlocal extended
+            extended = status == m.OK
 
         def added(status: int, changed: Changed | None) -> None:
             added = status == m.OK and changed is not None and changed.outcome == CHANGED
@@ -217,7 +219,7 @@ class _AppSide:
         # In this order, and as a rule in one commit: when the last is known, so are the others.
         value = deadline_value(deadline)
         self._records.change(CHANNELS, channel, PutIfAbsent(value, deadline), created)
-        self._records.change(CHANNELS, channel, Put(value, deadline), lambda status, changed: None)
+        self._records.change(CHANNELS, channel, Put(value, deadline), was_extended)
         self._logs.expire(channel, deadline)
         self._records.change(TOKENS, token_address(channel, token), PutIfAbsent(_TOKEN, deadline), added)
 
