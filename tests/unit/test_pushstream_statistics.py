@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 import pytest
@@ -165,6 +166,31 @@ async def test_all_and_a_prefix(rig: Rig) -> None:
     assert await app.refused("GET", STATISTICS + "?id=pre_*/a") == (403, "Channel id not authorized for this method.")
     local = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(rig.clock.unix()))
     assert everything["time"] == local
+
+
+@in_rig()
+async def test_not_all_names_are_gone_through_for_each_publisher(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = PushApp(rig, wildcard_channel_prefix="all_")
+    walks = []
+    all_names = app.state.all_names
+
+    def walked() -> Iterator[str]:
+        walks.append(rig.clock.unix())
+        return all_names()
+
+    monkeypatch.setattr(app.state, "all_names", walked)
+    await app.publish("all_x")
+    for _ in range(3):
+        told = await app.publish("a/b")
+        assert (told["channels"], told["wildcard_channels"]) == (2, 1)
+    assert len(walks) == 1
+    await app.publish("all_y")
+    assert (await app.publish("a/b"))["wildcard_channels"] == 1
+    assert (await app.statistics())["wildcard_channels"] == 2
+    await app.publish("all_z")
+    rig.clock.pass_by(10)
+    told = await app.publish("a/b")
+    assert (told["channels"], told["wildcard_channels"]) == (2, 3)
 
 
 @in_rig()

@@ -20,6 +20,9 @@ from router.store.base import LogSize
 Sizes = dict[bytes, LogSize]
 TAGS: Final = (("X-Nginx-PushStream-Tag", f"connection-farm {__version__}"), ("X-Nginx-PushStream-Commit", __version__))
 """What the module says of its build."""
+_COUNTED_S: Final = 10.0
+"""How long the number of channels with the wildcard prefix is told again to those that ask for other numbers: all names
+are gone through for it."""
 
 
 class Statistics:
@@ -31,6 +34,8 @@ class Statistics:
         self._core = context.core
         self._started = context.unix_time()
         self._publishers = 0  # that wait for an answer
+        self._wildcards = 0  # when it was counted last
+        self._counted = float("-inf")
 
     def named(self, call: Call, path: str) -> None:
         """Answer with those of the channels of a path. Subscribers are counted before."""
@@ -118,15 +123,18 @@ class Statistics:
         if len(names) == 1:
             call.answer(form.one(found[0]).encode(), content_type, *TAGS)
         else:
-            call.answer(form.group(self.head(), map(form.item, found)).encode(), content_type, *TAGS)
+            head = self.head(_COUNTED_S)
+            call.answer(form.group(head, map(form.item, found)).encode(), content_type, *TAGS)
 
-    def head(self) -> Head:
-        """What statistics of several channels begin with."""
+    def head(self, age: float = 0) -> Head:
+        """What statistics of several channels begin with. age: how old the number of those with the wildcard prefix may
+        be, in seconds."""
         now = self._state.now()
         number = len(self._state.registry)
-        wildcards = 0
-        if self._options.wildcard_channel_prefix:
-            wildcards = sum(is_wildcard(name, self._options) for name in self._state.all_names())
+        if self._options.wildcard_channel_prefix and not 0 <= now - self._counted < age:
+            self._wildcards = sum(is_wildcard(name, self._options) for name in self._state.all_names())
+            self._counted = now
+        wildcards = min(self._wildcards, number)
         local = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
         return Head(socket.gethostname(), local, number - wildcards, wildcards, int(now - self._started))
 
