@@ -66,7 +66,7 @@ class RouterProcess:
         self.hub = Hub(self.committer, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
         self.hub.on_status(self.status)
         self.main_server = MainServer(settings, self.hub.counters)
-        self.hub.on_authorise(self.main_server.ask)
+        self.hub.on_authorise(self.main_server.questions)
         self._leaving = False
         self.turns = Turns()
         dialects = spoken(settings, specs())

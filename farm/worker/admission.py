@@ -34,6 +34,7 @@ from router.common.client_address import client_address
 from router.common.health import PAGES
 from router.common.http_head import END
 from router.common.metrics import WorkerCounters
+from router.common.poller import INPUT, READ
 from router.common.refusals import DEFECT, NO_DIALECT, NO_ROOM, OTHER_METHOD, ROUTER_BUSY
 
 _GRANT: Final = object()
@@ -94,6 +95,7 @@ class Admissions:
         self._fd_sender = fd_sender
         self.draining = False
         inbound.handshake = self.handshake
+        inbound.waits = self._waits
         inbound.admit = self._admitted
         inbound.undecided = self._undecided if fd_sender is not None else None
 
@@ -281,6 +283,15 @@ class Admissions:
             if connection.phase != HANDSHAKE:
                 return
         self._attachments.call(connection, call._replace(context=asked))
+
+    def _waits(self, connection: Connection) -> int:
+        """Something has come behind a request that waits. A client that ends its direction while the main server is
+        asked is gone, as for other gateways: it must not keep a place that another could have (`auth.max_waiting`)."""
+        if not self._attachments.asks(connection):
+            return READ
+        if connection is self._performer.leaving:
+            self._output.drop(connection)
+        return INPUT
 
     def _admitted(self, connection: Connection, asked: _Asked, status: int, payload: Any) -> None:
         """The router has replied."""

@@ -45,14 +45,16 @@ class Attachments:
         self._calls[number] = (connection, call, 0)
         self._send(m.Call(number, call.request))
 
+    def asks(self, connection: Connection) -> bool:
+        """Whether the call whose reply this connection waits for is a question to the main server."""
+        found = self._calls.get(connection.call)
+        return found is not None and isinstance(found[1], Call) and isinstance(found[1].request, m.Authorise)
+
     def again(self) -> None:
         """The link is new, and the router may be: it does not keep what it was to ask the main server."""
-        for number, (connection, call, _) in list(self._calls.items()):
+        for number, (_, call, _) in self._calls.items():
             if isinstance(call, Call) and isinstance(call.request, m.Authorise):
-                if connection.call == number:
-                    self._send(m.Call(number, call.request))
-                else:
-                    del self._calls[number]
+                self._send(m.Call(number, call.request))
 
     def replied(self, number: int, status: int) -> tuple[Connection, Call | Attach, Connection | None] | None:
         """The reply to a call has come.
@@ -85,6 +87,9 @@ class Attachments:
 
     def forget(self, connection: Connection) -> None:
         """The connection's session has ended: nothing is delivered to it from here on."""
+        if connection.call and self.asks(connection):
+            del self._calls[connection.call]
+            self._send(m.Withdraw(connection.call))
         session = connection.session
         connection.session = None
         if session is None:

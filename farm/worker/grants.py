@@ -153,7 +153,8 @@ class Grants:
         """The connection's session has ended."""
         kept = self.kept.pop(connection, None)
         if kept is not None:
-            self._renewals.pop(kept.number, None)
+            if self._renewals.pop(kept.number, None) is not None:
+                self._send(m.Withdraw(kept.number))
             self._disarm(kept)
 
     # ------------------------------------------------------------------ messages

@@ -26,7 +26,8 @@ _READ_BYTES: Final = 8192
 
 class Inbound:
     """Reads connections. `handshake` takes what comes on one that is not open yet; `undecided` gives how many bytes may
-    be read of it, 0: all that are there."""
+    be read of it, 0: all that are there; `waits` looks at one whose request waits, and gives what epoll is not to watch
+    for any more."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Inbound:
         self._performer = performer
         self._message = performer.message
         self.handshake: Callable[[Connection, bytes], None] = _not_wired
+        self.waits: Callable[[Connection], int] = _not_wired
         self.admit: Callable[[Connection, Any, int, Any], None] = _not_wired
         self.undecided: Callable[[Connection], int] | None = None
 
@@ -56,7 +58,8 @@ class Inbound:
         """Something has come."""
         if connection.call:
             # Commands are handled in order; until the answer is here, what follows waits in the kernel.
-            self._watch(connection, connection.mask & ~READ)
+            unwatched = READ if connection.phase != HANDSHAKE else self.waits(connection)
+            self._watch(connection, connection.mask & ~unwatched)
             return
         undecided = 0
         if self.undecided is not None and connection.phase not in (OPEN, CLOSING):
@@ -273,5 +276,5 @@ def _when(event: Any) -> tuple[int, int]:
     return event.logged.time, event.logged.tag
 
 
-def _not_wired(*_: Any) -> None:
+def _not_wired(*_: Any) -> Any:
     raise AssertionError("handshakes are not wired")

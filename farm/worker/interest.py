@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from farm.worker.connection import Connection
-from router.common.poller import NOTHING, READ, WRITE, Poller
+from router.common.poller import ENDED, NOTHING, READ, WRITE, Poller
 
-_MASKS: Final = {mask: mask for mask in (NOTHING, READ, WRITE, READ | WRITE)}  # one object for all connections
+_INPUT: Final = (NOTHING, ENDED, READ)
+_MASKS: Final = {mask: mask for some in _INPUT for mask in (some, some | WRITE)}  # one object for all connections
 
 
 class Interest:

@@ -42,7 +42,6 @@ class MainServer:
         self._settings = settings
         self._wanted = bool(options.url) or any(getattr(section, "auth_url", "") for section in settings)
         self.questions = Questions(self._url, options, counters, time.monotonic, os.urandom(16))
-        self.ask = self.questions.ask
 
     def _url(self, dialect: str) -> str:
         return auth_url(self._settings, dialect) if self._wanted else ""

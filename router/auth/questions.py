@@ -6,7 +6,7 @@ secrets in it, and the URL; of that only a keyed hash is kept. A message to be p
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
@@ -21,6 +21,8 @@ from router.common.refusals import NOT_ANSWERED, NOT_ASKED
 
 Reply = Callable[[int, m.Verdict | None], None]
 """Gets the status of a reply on the link, and the verdict."""
+Asker = tuple[object, int]
+"""A worker that has joined, and the number of its call."""
 
 _OVERHEAD: Final = 500
 """Bytes of a question, or of an answer that is remembered, beside its texts."""
@@ -41,7 +43,7 @@ class Question:
         """b"": it is asked on its own."""
         self.size = size
         self.deadline = deadline
-        self.replies: list[Reply] = []
+        self.replies: dict[Asker, Reply] = {}
 
 
 class Questions:
@@ -61,11 +63,11 @@ class Questions:
         self._counters = counters
         self._monotonic = monotonic
         self._secret = secret
-        self._waiting: deque[Question] = deque()
+        self._waiting: OrderedDict[Question, None] = OrderedDict()
         self._under_way = 0
         self._open: dict[bytes, Question] = {}  # that others may join, waiting or under way
         self._bytes = 0  # of all that wait or are under way
-        self._requests = 0  # that wait for an answer
+        self._askers: dict[Asker, Question] = {}  # the requests that wait for an answer
         self._remembered: dict[bytes, tuple[float, float, m.Verdict, int]] = {}  # since, until, what, its size
         self._remembered_bytes = 0
         self.wake: Callable[[], None] = lambda: None
@@ -73,8 +75,10 @@ class Questions:
 
     # ------------------------------------------------------------------ what workers ask
 
-    def ask(self, asked: m.Authorise, reply: Reply) -> None:
+    def ask(self, asked: m.Authorise, asker: Asker, reply: Reply) -> None:
         """A worker asks this."""
+        if asker in self._askers:  # it has joined again, and repeats what is not confirmed
+            return
         url = self._url_of(asked.dialect)
         if not url:
             reply(m.FAILED, None)
@@ -88,24 +92,43 @@ class Questions:
             return
         question = self._open.get(key) if key else None
         size = len(packed) + _OVERHEAD
-        if self._requests >= self._options.max_waiting or (
+        if len(self._askers) >= self._options.max_waiting or (
             question is None and self._bytes + size > self._options.max_waiting_bytes
         ):
-            logs.limited("auth.full", waiting=self._requests, hint="auth.max_waiting, auth.max_waiting_bytes")
+            logs.limited("auth.full", waiting=len(self._askers), hint="auth.max_waiting, auth.max_waiting_bytes")
             self._answer(reply, FULL)
             return
-        self._requests += 1
         if question is not None:
             self._counters.auth_remembered += 1
-            question.replies.append(reply)
+            self._join(question, asker, reply)
             return
         question = Question(url, asked, key, size, now + self._options.timeout)
-        question.replies.append(reply)
+        self._join(question, asker, reply)
         self._bytes += size
         if key:
             self._open[key] = question
-        self._waiting.append(question)
+        self._waiting[question] = None
         self.wake()
+
+    def _join(self, question: Question, asker: Asker, reply: Reply) -> None:
+        question.replies[asker] = reply
+        self._askers[asker] = question
+
+    def withdraw(self, asker: Asker) -> None:
+        """The answer is not waited for any more. A question that only this request waits for is not put, unless the
+        main server has it already."""
+        question = self._askers.pop(asker, None)
+        if question is None:
+            return
+        del question.replies[asker]
+        if not question.replies and question in self._waiting:
+            del self._waiting[question]
+            self._close(question)
+
+    def lost(self, worker: object) -> None:
+        """A worker waits for no answer any more: what it still wants it asks again once it has joined again."""
+        for asker in [asker for asker in self._askers if asker[0] is worker]:
+            self.withdraw(asker)
 
     def _answer(self, reply: Reply, verdict: m.Verdict) -> None:
         counters = self._counters
@@ -126,11 +149,12 @@ class Questions:
             return None
         self._under_way += 1
         self._counters.auth_asked += 1
-        return self._waiting.popleft()
+        return self._waiting.popitem(last=False)[0]
 
     def _give_up(self, now: float) -> None:
-        while self._waiting and self._waiting[0].deadline <= now:
-            self._end(self._waiting.popleft(), LATE)
+        while self._waiting and (question := next(iter(self._waiting))).deadline <= now:
+            del self._waiting[question]
+            self._end(question, LATE)
 
     def answered(self, question: Question, verdict: m.Verdict) -> None:
         """A question that was taken has this answer."""
@@ -140,17 +164,20 @@ class Questions:
         self._end(question, verdict)
 
     def _end(self, question: Question, verdict: m.Verdict) -> None:
+        self._close(question)
+        for asker, reply in question.replies.items():
+            del self._askers[asker]
+            self._answer(reply, verdict)
+
+    def _close(self, question: Question) -> None:
         self._bytes -= question.size
-        self._requests -= len(question.replies)
         if question.key:
             del self._open[question.key]
-        for reply in question.replies:
-            self._answer(reply, verdict)
 
     @property
     def waiting(self) -> int:
         """Requests that wait for an answer."""
-        return self._requests
+        return len(self._askers)
 
     # ------------------------------------------------------------------ answers that are remembered
 

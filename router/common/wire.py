@@ -5,8 +5,8 @@ slowly, so that in a batch a message that is none of ours costs that message and
 
 What version 5 has otherwise
 ----------------------------
-- There is no INVOKE and no AUTHORISE. They are refused like every message that is not known: what waits for the reply
-  gets FAILED. All else has the same form, so nothing has to be translated.
+- There is no INVOKE, no AUTHORISE and no WITHDRAW. They are refused like every message that is not known: what waits
+  for the reply gets FAILED. All else has the same form, so nothing has to be translated.
 """
 
 from __future__ import annotations

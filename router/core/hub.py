@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from router.common import logs
 from router.common import messages as m
@@ -107,7 +107,7 @@ class Hub:
         )
         """What dialects see."""
         self._status: Callable[[], dict[str, Any]] = dict
-        self._authorise: Authorise = _nobody
+        self._questions: Questions = _NoMainServer()
         self._refusing = ""
 
     # ------------------------------------------------------------------ what the link gives
@@ -201,6 +201,7 @@ class Hub:
         self.channels.lost(session.lease)
         self.attachments.lost(session)
         self._pushes.lost(session.lease)
+        self._questions.lost(session.lease)
 
     # ------------------------------------------------------------------ batches
 
@@ -262,14 +263,18 @@ class Hub:
 
     # ------------------------------------------------------------------ the application's main server
 
-    def on_authorise(self, ask: Authorise) -> None:
-        """Who asks the main server."""
-        self._authorise = ask
+    def on_authorise(self, questions: Questions) -> None:
+        """What has the main server asked."""
+        self._questions = questions
 
-    def _asked(self, session: WorkerSession, message: m.Authorise, number: int | None) -> None:
+    def _asked(self, session: WorkerSession, message: m.Authorise, number: int) -> None:
         """AUTHORISE has come. Its batch does not wait for the answer, as a main server that is slow must not hold up
         what is confirmed."""
-        self._authorise(message, partial(session.reply, number))
+        self._questions.ask(message, (session.lease, number), partial(session.reply, number))
+
+    def _withdrawn(self, session: WorkerSession, message: m.Withdraw, number: None) -> None:
+        """WITHDRAW has come."""
+        self._questions.withdraw((session.lease, message.number))
 
     # ------------------------------------------------------------------ the supervisor
 
@@ -324,12 +329,30 @@ class Hub:
         return len(self._pushes)
 
 
-Authorise = Callable[[m.Authorise, Callable[[int, m.Verdict | None], None]], None]
-"""Has the main server asked, and calls back once with the status of the reply and the verdict."""
+class Questions(Protocol):
+    """Has the main server asked. A request is known by the lease of its worker and the number of its call."""
+
+    def ask(
+        self, asked: m.Authorise, asker: tuple[object, int], reply: Callable[[int, m.Verdict | None], None], /
+    ) -> None:
+        """Calls back once, with the status of the reply and the verdict; not if the request was withdrawn."""
+
+    def withdraw(self, asker: tuple[object, int], /) -> None:
+        """The answer is not waited for any more."""
+
+    def lost(self, worker: object, /) -> None:
+        """The same for all requests of a worker."""
 
 
-def _nobody(message: m.Authorise, reply: Callable[[int, m.Verdict | None], None]) -> None:
-    reply(m.FAILED, None)
+class _NoMainServer:
+    def ask(self, asked: m.Authorise, asker: object, reply: Callable[[int, m.Verdict | None], None], /) -> None:
+        reply(m.FAILED, None)
+
+    def withdraw(self, asker: object, /) -> None:
+        pass
+
+    def lost(self, worker: object, /) -> None:
+        pass
 
 
 _Handler = Callable[[WorkerSession, Any, Any], None]
@@ -358,5 +381,6 @@ def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[ty
         m.SetAdd: requests.set_add,
         m.SetRemove: requests.set_remove,
         m.Authorise: hub._asked,
+        m.Withdraw: hub._withdrawn,
         m.Malformed: hub._malformed,
     }

@@ -199,6 +199,11 @@ def test_too_many_questions_are_refused_at_once_and_the_rest_are_answered(
         running_farm(tmp_path / "data", settings, environment=mirror.environment(tmp_path)) as farm,
         ExitStack() as stack,
     ):
+        for number in range(3):
+            stack.enter_context(Raw(farm.device_port)).send(request(f"does=late.gone-{number}"))
+            until(lambda: farm.status()["router"]["auth_waiting"] == number + 1, "it waits")  # noqa: B023
+        stack.close()
+        until(lambda: farm.status()["router"]["auth_waiting"] == 0, "clients that have gone keep no place")
         waiting = [stack.enter_context(Raw(farm.device_port)) for _ in range(3)]
         for number, raw in enumerate(waiting):
             raw.send(request(f"does=late.{number}"))
@@ -209,7 +214,7 @@ def test_too_many_questions_are_refused_at_once_and_the_rest_are_answered(
         for raw in waiting:
             assert raw.socket.recv(12) == b"HTTP/1.1 101"
     seen = [one["cookie"] for one in main_server.seen(method="POST")]
-    assert sorted(seen) == ["does=late.0", "does=late.1", "does=late.2"]
+    assert sorted(seen) == ["does=late.0", "does=late.1", "does=late.2", "does=late.gone-0"]
 
 
 def test_a_main_server_that_is_away_allows_nothing_new_and_what_there_is_goes_on(tmp_path: Path) -> None:

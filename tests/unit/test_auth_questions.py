@@ -32,11 +32,13 @@ class Site:
             self.clock.monotonic,
             b"key",
         )
+        self.number = 0
 
-    def ask(self, asked: m.Authorise = ASKED) -> list[m.Verdict | None]:
+    def ask(self, asked: m.Authorise = ASKED, worker: object = None) -> list[m.Verdict | None]:
         """Returns: a list that gets the verdict when there is one."""
         found: list[m.Verdict | None] = []
-        self.questions.ask(asked, lambda status, verdict: found.append(verdict))
+        self.number += 1
+        self.questions.ask(asked, (worker, self.number), lambda status, verdict: found.append(verdict))
         return found
 
     def take(self) -> Question:
@@ -69,7 +71,7 @@ def test_a_question_goes_to_the_url_of_its_dialect_and_its_answer_to_who_asked()
 def test_a_dialect_without_a_url_is_an_error() -> None:
     site = Site()
     statuses: list[int] = []
-    site.questions.ask(like(dialect="none"), lambda status, verdict: statuses.append(status))
+    site.questions.ask(like(dialect="none"), (None, 1), lambda status, verdict: statuses.append(status))
     assert statuses == [m.FAILED]
     assert site.questions.take() is None
 
@@ -199,6 +201,55 @@ def test_who_is_one_too_many_is_refused_at_once() -> None:
     assert site.ask(like(uri="/b")) == []
 
 
+def test_a_request_that_is_withdrawn_gives_its_place_up() -> None:
+    site = Site(max_waiting=2, max_questions=1)
+    first = site.ask()
+    question = site.take()
+    second = site.ask(like(uri="/b"))
+    held = site.questions._bytes
+    for number in (1, 2, 2, 7):
+        site.questions.withdraw((None, number))
+    assert site.questions.waiting == 0
+    assert site.questions._bytes == held / 2
+    third = site.ask(like(uri="/c"))
+    site.questions.answered(question, YES)
+    assert site.take().asked.uri == "/c"
+    assert first == second == third == []
+    assert site.ask() == [YES]
+
+
+def test_a_question_is_put_while_one_of_those_that_share_it_waits() -> None:
+    site = Site()
+    gone, stays = site.ask(), site.ask()
+    site.questions.withdraw((None, 1))
+    again = site.ask()
+    site.questions.answered(site.take(), YES)
+    assert site.questions.take() is None
+    assert (gone, stays, again) == ([], [YES], [YES])
+
+
+def test_what_a_worker_that_is_lost_waits_for_keeps_no_place() -> None:
+    site = Site(max_waiting=3)
+    lost = [site.ask(like(uri=f"/{number}"), "lost") for number in range(2)]
+    other = site.ask(worker="other")
+    site.questions.lost("lost")
+    assert site.questions.waiting == 1
+    site.questions.answered(site.take(), YES)
+    assert lost == [[], []]
+    assert other == [YES]
+
+
+def test_a_request_that_is_repeated_has_one_place_and_one_answer() -> None:
+    site = Site()
+    found: list[m.Verdict | None] = []
+    for _ in range(2):
+        site.questions.ask(like(action=m.PUBLISH), (None, 1), lambda status, verdict: found.append(verdict))
+    assert site.questions.waiting == 1
+    site.questions.answered(site.take(), YES)
+    assert site.questions.take() is None
+    assert found == [YES]
+
+
 def test_what_waits_holds_no_more_bytes_than_it_may() -> None:
     site = Site(max_waiting_bytes=65_536)
     publish = like(action=m.PUBLISH, message="x" * 20_000)
@@ -246,5 +297,5 @@ def test_nothing_is_left_and_no_secret_is_kept() -> None:
     assert "secret" not in kept
     site.clock.pass_by(5)
     site.questions.tick()
-    assert site.questions._remembered == site.questions._open == {}
+    assert site.questions._remembered == site.questions._open == site.questions._askers == {}
     assert site.questions._remembered_bytes == site.questions._bytes == 0

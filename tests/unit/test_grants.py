@@ -173,8 +173,9 @@ def test_what_a_browser_asks_beforehand_is_answered_and_begins_nothing(shard: Sh
 def test_a_router_that_is_new_is_asked_again(shard: Shard) -> None:
     client = Client(shard, get("/granted/ws", *UPGRADE))
     gone = Client(shard, get("/granted/ws", *UPGRADE))
-    before, _ = shard.said()
+    before, other = shard.said()
     shard.sockets.output.drop(shard.sockets.connections[gone.fd])
+    assert shard.said() == [m.Withdraw(other.number)]
     list(shard.sockets.welcomed())
     number, question = asked(shard)
     assert (number, question) == (before.number, before.request)
@@ -393,6 +394,41 @@ def test_who_goes_is_forgotten_and_a_reply_about_it_is_nobody_s(shard: Shard) ->
     shard.sockets.received([m.Reply(number, m.OK, [200])])
     assert len(shard.sockets.grants.kept) == 0
     assert shard.sockets.grants._armed == shard.sockets.grants._renewals == {}
+
+
+@pytest.mark.parametrize("path", ["/granted/ws", "/granted/stream", "/granted/poll"])
+@pytest.mark.parametrize("behind", [b"", b"\x81"])
+def test_a_client_that_goes_while_it_waits_is_not_waited_for(shard: Shard, path: str, behind: bytes) -> None:
+    client = Client(shard, get(path, *(UPGRADE if path.endswith("ws") else ())))
+    number, _ = asked(shard)
+    if behind:
+        client.send(behind)
+        client.look()
+    assert client.here
+    client.socket.close()
+    client.look()
+    assert not client.here
+    assert shard.said() == [m.Withdraw(number)]
+    shard.sockets.received([m.Reply(number, m.OK, [200])])  # it was on its way
+    list(shard.sockets.welcomed())
+    assert shard.said() == []
+
+
+def test_a_request_that_is_answered_without_the_main_server_is_not_waited_for(shard: Shard) -> None:
+    client = Client(shard, get("/granted/stream"))
+    number, _ = asked(shard)
+    pass_by(shard, 11)
+    assert client.rest().startswith(b"HTTP/1.1 504 ")
+    assert shard.said() == [m.Withdraw(number)]
+
+
+def test_a_renewal_of_a_connection_that_ends_is_not_waited_for(shard: Shard) -> None:
+    client = opened(shard, m.Verdict(200, None, "", "", 40))
+    pass_by(shard, 41)
+    number, _ = asked(shard)
+    client.socket.close()
+    client.look()
+    assert shard.said() == [m.Withdraw(number)]
 
 
 def test_a_poll_is_asked_about_each_time(shard: Shard) -> None:

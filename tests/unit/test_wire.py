@@ -44,6 +44,7 @@ TO_ROUTER: list[m.Message] = [
     m.CountsSent(9),
     m.PresenceLeave(CHANNEL, "ann"),
     m.Happened(LABEL, "what", "detail"),
+    m.Withdraw(12),
 ]
 TO_WORKER: list[m.Message] = [
     m.Reply(7, m.FULL, None),

@@ -59,6 +59,7 @@ from router.common.messages.to_router import (
     Subscribe,
     ToRouter,
     Unsubscribe,
+    Withdraw,
 )
 from router.common.messages.to_worker import (
     Broadcast,
@@ -198,6 +199,7 @@ __all__ = [
     "User",
     "Verdict",
     "Welcome",
+    "Withdraw",
     "WorkerBatch",
     "channel_key",
     "channel_label",

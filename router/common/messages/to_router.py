@@ -247,6 +247,13 @@ class PresenceLeave(Message, tag=36):
     user: User
 
 
+class Withdraw(Message, tag=59):
+    """The reply to the AUTHORISE with this number is not waited for any more: its connection has ended. None comes, or
+    it is on its way. It may be received twice, and by a router that was not asked."""
+
+    number: Number
+
+
 class Happened(Message, tag=38):
     """Something that only an app server may want to know of (a webhook): texts of the dialect."""
 
@@ -272,5 +279,6 @@ ToRouter = (
     | PresenceJoin
     | PresenceLeave
     | Happened
+    | Withdraw
 )
 """Messages of a worker."""
