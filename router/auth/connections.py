@@ -38,7 +38,7 @@ class Connections(Generic[C]):
 
     async def close_idle(self, before: float) -> None:
         """Close those that have not been used since."""
-        for idle in self._idle.values():
+        for idle in [*self._idle.values()]:  # others are given while one is closed, perhaps of a URL that is new
             old = [connection for since, connection in idle if since < before]
             del idle[: len(old)]
             for connection in old:
