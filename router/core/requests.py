@@ -66,8 +66,11 @@ class Requests:
 
         def read(status: int, found: LogSlice | None) -> None:
             if found is not None and sum(len(event.body) for event in found.events) > self._most_log:
-                logs.limited("hub.log_too_long", limit=self._most_log, hint="link.max_message_bytes")
-                status, found = m.FAILED, None
+                *events, _ = found.events  # the last is the one that passed the bound
+                found = found._replace(events=events, more=True) if events else None
+                if found is None:
+                    logs.limited("hub.log_too_long", limit=self._most_log, hint="link.max_message_bytes")
+                    status = m.FAILED
             session.reply(number, status, found)
             replied()
 

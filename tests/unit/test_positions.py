@@ -202,6 +202,21 @@ async def test_more_than_may_be_held_after_the_link_was_away_is_read_again(farm:
     assert farm.shard.sockets.subscriptions.held_bytes == 0
 
 
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_a_page_whose_last_event_passes_the_bound_of_the_link_goes_without_it(number: int) -> None:
+    async def main() -> None:
+        async with farm_of(Rig(link={"max_message_bytes": 65_536})) as farm:
+            for _ in range(number):
+                farm.publish("a", body="x" * 10_000)
+            await farm.commit()
+            device = await subscribed(farm, a=ALL)
+            await farm.settle()
+            device.receive()
+            assert (device.channels, device.gaps) == ({"a": number}, [])
+
+    trio.run(main)
+
+
 def test_a_slice_that_is_too_long_for_the_link_counts_as_one_that_cannot_be_read() -> None:
     async def main() -> None:
         async with farm_of(Rig(link={"max_message_bytes": 65_536})) as farm:
