@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Final
 
 from router.common.numbers import SECOND, first_sequence
@@ -92,8 +91,10 @@ class MemoryLog:
 
     def slice(self, position: Position, now: int, most: int = 0) -> LogSlice:
         """What there is after a position: so many bytes of it (`router.store.base.LogName`), 0: all."""
-        alive = {offset: event for offset, event in self.events.items() if event.expires > now}
-        gone = [(offset, event.sequence) for offset, event in self.events.items() if event.expires <= now]
+        alive, gone = self.events, []
+        if self.next_expiry <= now:
+            alive = {offset: event for offset, event in self.events.items() if event.expires > now}
+            gone = [(offset, event.sequence) for offset, event in self.events.items() if event.expires <= now]
         lost = max([self.lost, *(offset for offset, _ in gone)])
         lost_sequence = max([first_sequence(self.epoch), self.lost_sequence, *(sequence for _, sequence in gone)])
         since, after = self.last, -1
@@ -110,15 +111,15 @@ class MemoryLog:
             recovered = lost_sequence <= after
         elif isinstance(position, AfterId):
             since, recovered = self._after_id(position, alive, lost, lost_sequence)
-        events = [
-            LogEvent(offset, *divmod(event.sequence, SECOND), event.expires, event.id, event.headers, event.body)
-            for offset, event in alive.items()
-            if offset > since and event.sequence > after
-        ]
-        if most:
-            sizes = accumulate(event_bytes(self.events[event.offset]) + EVENT_BYTES for event in events)
-            page = next((number for number, size in enumerate(sizes, 1) if size >= most), len(events))
-            return LogSlice(self.epoch, self.last, recovered, events[:page], page < len(events))
+        events: list[LogEvent] = []
+        left = most or _NEVER
+        for offset, event in alive.items():
+            if offset > since and event.sequence > after:
+                if left <= 0:
+                    return LogSlice(self.epoch, self.last, recovered, events, True)
+                left -= event_bytes(event) + EVENT_BYTES
+                time_tag = divmod(event.sequence, SECOND)
+                events.append(LogEvent(offset, *time_tag, event.expires, event.id, event.headers, event.body))
         return LogSlice(self.epoch, self.last, recovered, events)
 
     def _after_id(self, position: AfterId, alive: dict[int, Append], lost: int, lost_sequence: int) -> tuple[int, bool]:
