@@ -7,7 +7,7 @@ from support.common import LIMIT, Rig, in_rig, received_by_worker
 
 from router.common import messages as m
 from router.common.item import Item
-from router.common.position import LogEvent
+from router.common.position import LogEvent, LogSlice
 from router.common.wire import NEWEST, VERSIONS, WIRES, reply_payload
 
 DEVICE, CHANNEL = b"d" * 16, b"c" * 16
@@ -123,6 +123,21 @@ def test_the_payload_of_a_reply_is_of_the_type_that_its_request_names() -> None:
 
 
 # ---- a worker and a router of different versions
+
+
+def test_a_log_is_read_in_version_5_as_that_has_it() -> None:
+    older = WIRES[5]
+    read = m.Call(9, m.ReadLog(CHANNEL, (7, 3, 2), 65_536))
+    detach = m.Detach(DEVICE)
+    packed = older.encode(m.WorkerBatch(3, [read, detach]))
+    assert msgpack.unpackb(packed) == [2, 3, [[51, 9, [52, CHANNEL, [7, 3, 2]]], [21, DEVICE]]]
+    assert older.of_worker(packed, LIMIT) == m.WorkerBatch(3, [m.Call(9, m.ReadLog(CHANNEL, (7, 3, 2))), detach])
+    whole = LogSlice(7, 3, True, [LogEvent(3, 1, 2, 3, "", {}, "body")])
+    packed = older.encode(m.RouterBatch(3, [m.Reply(9, m.OK, whole), m.Reply(8, m.OK, whole._replace(more=True))], []))
+    reply, part = msgpack.unpackb(packed)[2]
+    assert reply == [40, 9, m.OK, [7, 3, True, [[3, 1, 2, 3, "", {}, "body"]]]]
+    assert part == [40, 8, m.FAILED, None]
+    assert reply_payload(m.ReadLog, reply[3]) == whole
 
 
 @in_rig()
