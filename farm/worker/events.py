@@ -114,9 +114,10 @@ class Events(ChannelWriter):
 
     def changed(self, change: Change, now: float) -> None:
         """Send the subscribers of a presence channel which members have come and gone."""
-        if not (change.channel.subscribers or change.channel.paging) or not change.channel.label:
-            return
         channel = change.channel
+        catching_up = channel.catching_up
+        if not (channel.subscribers or catching_up) or not channel.label:
+            return
         dialect, name = self._dialect_of(channel)
         presence = None if dialect is None else dialect.presence
         if presence is None:
@@ -129,8 +130,10 @@ class Events(ChannelWriter):
                 except Exception as error:  # the other members are sent, and waiting subscribers get in
                     logs.limited("dialect.failed", at="error", per=type(error).__name__, exc=error)
                 else:
-                    self._subscriptions.hold_for_pages(channel, HeldEvent(text, None))
+                    self._subscriptions.hold_change(catching_up, HeldEvent(text, None))
                     self._send(channel, frame, now)
+        if catching_up:
+            self._close_overdue(channel)
 
     def admit(self) -> None:
         """Complete subscriptions that wait for nothing any more, as many as may be answered at once in this turn."""

@@ -41,15 +41,17 @@ class Holding:
         if channel.waiting is not None:
             channel.waiting.hold(event)
             self.held_bytes += event.size
-        if channel.paging is not None:
-            self.hold_for_pages(channel, event)
-
-    def hold_for_pages(self, channel: LocalChannel, event: HeldEvent) -> None:
-        """Keep it for those that are between two pages, if none of these has it."""
         for part in channel.paging.values() if channel.paging is not None else ():
             if passed_by(part, event):
                 part.behind.append(event)
                 self.held_bytes += event.size
+
+    def hold_change(self, parts: list[Part], event: HeldEvent) -> None:
+        """Keep a change of members for these, which catch up. All others that wait are given the members when they are
+        subscribed."""
+        for part in parts:
+            part.behind.append(event)
+        self.held_bytes += len(parts) * event.size
 
     def _release(self, log: ChannelLog) -> None:
         self.held_bytes -= sum(event.size for event in log.take_held())

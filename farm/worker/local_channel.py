@@ -89,10 +89,11 @@ class Joining:
 class Waiting:
     """The connections that wait to be subscribed to a channel, and the events that came since the first of them."""
 
-    __slots__ = ("_events", "_first", "parts")
+    __slots__ = ("_events", "_first", "parts", "reading_on")
 
     def __init__(self) -> None:
         self.parts: dict[Connection, Part] = {}  # in order of `since`
+        self.reading_on: dict[Connection, Part] = {}  # of them, those that have been given a page
         self._events: list[HeldEvent] = []
         self._first = 0  # the number of the first of these events
 
@@ -106,6 +107,8 @@ class Waiting:
         connection = part.joining.connection
         self.parts.pop(connection, None)
         self.parts[connection] = part
+        if part.joining.pages:
+            self.reading_on[connection] = part
         part.since = self.end
 
     def restart(self) -> None:
@@ -125,6 +128,7 @@ class Waiting:
     def remove(self, connection: Connection) -> int:
         """This one does not wait any more. Returns: the bytes that are not held any more because of that."""
         del self.parts[connection]
+        self.reading_on.pop(connection, None)
         if not self._events:
             return 0
         oldest = next(iter(self.parts.values()), None)
@@ -222,6 +226,14 @@ class LocalChannel:
     def pages(self, connection: Connection) -> Part | None:
         """Where a connection stands that has been given a page, and has not asked for the next."""
         return None if self.paging is None else self.paging.get(connection)
+
+    @property
+    def catching_up(self) -> list[Part]:
+        """Where all those stand that have been given a page, and do not have the last."""
+        parts = [] if self.paging is None else [*self.paging.values()]
+        if self.waiting is not None:
+            parts += self.waiting.reading_on.values()
+        return parts
 
     def page(self, part: Part) -> None:
         """One more of those."""
