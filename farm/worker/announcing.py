@@ -15,8 +15,7 @@ def announced(channels: Iterable[LocalChannel]) -> Iterator[list[m.HeldChannel]]
     for channel in channels:
         waits = channel.waiting is not None or channel.paging is not None
         label = channel.label if channel.subscribers or waits else ""
-        number = len(channel.subscribers) + (0 if channel.paging is None else len(channel.paging))
-        channel.counted = max(number, 1) if label else 0
+        channel.counted = max(channel.answered, 1) if label else 0
         members: list[m.Member] = []
         entries.append(m.HeldChannel(channel.key, label, channel.counted, members))
         size += 1

@@ -228,6 +228,16 @@ class LocalChannel:
         return None if self.paging is None else self.paging.get(connection)
 
     @property
+    def answered(self) -> int:
+        """Connections that have been answered that they are subscribed: the subscribers, and those that catch up."""
+        number = len(self.subscribers)
+        if self.paging is not None:
+            number += len(self.paging)
+        if self.waiting is not None:
+            number += len(self.waiting.reading_on)
+        return number
+
+    @property
     def catching_up(self) -> list[Part]:
         """Where all those stand that have been given a page, and do not have the last."""
         parts = [] if self.paging is None else [*self.paging.values()]

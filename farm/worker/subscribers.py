@@ -48,6 +48,7 @@ class Subscribers(Holding):
     def _add(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
         if wanted.hidden:
             channel.hide(connection)
+            self._check_count(channel)
             return
         channel.add(connection, wanted.user)
         if connection.transport is not WEBSOCKET:
@@ -58,7 +59,7 @@ class Subscribers(Holding):
         self._check_count(channel)
 
     def _check_count(self, channel: LocalChannel) -> None:
-        if channel.label and len(channel.subscribers) != channel.counted:
+        if channel.label and channel.answered != channel.counted:
             self._uncounted[channel] = None
 
     def _show(self, channel: LocalChannel, connection: Connection, wanted: Subscription) -> None:
@@ -67,7 +68,6 @@ class Subscribers(Holding):
             if connection in channel.subscribers:
                 self._remove_subscriber(channel, connection)
                 self._add(channel, connection, wanted)
-                self._check_count(channel)
         elif channel.hidden is not None and connection in channel.hidden:
             channel.unhide(connection)
             self._add(channel, connection, wanted)
@@ -136,10 +136,11 @@ class Subscribers(Holding):
     def counts(self) -> None:
         """To be called once a second and when the router asks: send it the numbers of subscribers that have changed."""
         for channel in list(self._uncounted):
-            if not channel.subscribers and (channel.waiting is not None or channel.paging is not None):
+            number = channel.answered
+            if not number and channel.waiting is not None:
                 continue  # those that wait are nearly subscribed
             del self._uncounted[channel]
             channel.shrink()
-            if len(channel.subscribers) != channel.counted:
-                channel.counted = len(channel.subscribers)
+            if number != channel.counted:
+                channel.counted = number
                 self._send(m.Counted(channel.key, channel.counted))

@@ -223,6 +223,7 @@ class Subscriptions(Subscribers):
         self.held_bytes += sum(event.size for event in part.behind)
         self._wait_no_more(channel, connection)
         channel.page(part)
+        self._check_count(channel)
 
     def _turned(self, joining: Joining) -> None:
         connection = joining.connection

@@ -344,6 +344,43 @@ def test_an_event_below_those_that_were_missed_comes_behind_them() -> None:
     assert subscriptions.held_bytes == 0
 
 
+def test_it_is_counted_from_its_first_page_on() -> None:
+    worker = Worker()
+    subscriptions = worker.subscriptions
+    label = m.channel_label("replay", "app", "a")
+    wanted = Subscription(key_of("a"), label, position=AfterOffset(0, 0))
+    connection, other = worker.connection(), worker.connection()
+    subscriptions.subscribe(connection, Subscribe((wanted,)))
+    opened, read = worker.sent()
+    subscriptions.replied(opened.number, m.OK, None)
+    assert worker.join(other, wanted._replace(position=LIVE)) == (m.OK, None)
+
+    def counted() -> list[int]:
+        subscriptions.counts()
+        return [message.subscribers for message in worker.sent() if isinstance(message, m.Counted)]
+
+    assert counted() == []  # the router knows that there is one
+    subscriptions.replied(read.number, m.OK, page_of(3, more=True))
+    worker.admitted()
+    assert counted() == [2]
+    subscriptions.go_on(connection)
+    ((held,),) = subscriptions.held()  # the link is new while it reads on
+    assert held.subscribers == 2
+    *_, missed, read = worker.sent()
+    assert counted() == []
+    subscriptions.leave(other, wanted.key)
+    assert counted() == [1]
+    subscriptions.replied(missed.number, m.OK, page_of(more=False))
+    subscriptions.replied(read.number, m.OK, page_of(4, more=False))
+    channel = subscriptions.get(wanted.key)
+    assert channel is not None
+    subscriptions.recovered(channel)
+    assert subscriptions.next_page(subscriptions.next_ready()) is not None  # type: ignore[arg-type]
+    assert counted() == []
+    subscriptions.leave(connection, wanted.key)
+    assert worker.sent() == [m.Unsubscribe(wanted.key)]
+
+
 @in_farm(**SLOW)
 async def test_a_channel_that_is_wanted_from_now_on_waits_for_the_last_page(farm: ReplayFarm) -> None:
     for _ in range(30):
