@@ -39,12 +39,8 @@ class MainServer:
 
     def __init__(self, settings: Settings, counters: RouterCounters) -> None:
         self._options = options = settings.get(AuthOptions)
-        self._settings = settings
-        self._wanted = bool(options.url) or any(getattr(section, "auth_url", "") for section in settings)
-        self.questions = Questions(self._url, options, counters, time.monotonic, os.urandom(16))
-
-    def _url(self, dialect: str) -> str:
-        return auth_url(self._settings, dialect) if self._wanted else ""
+        self._wanted = any(auth_url(settings, section.SECTION) for section in settings)
+        self.questions = Questions(partial(auth_url, settings), options, counters, time.monotonic, os.urandom(16))
 
     def counts(self) -> dict[str, int]:
         """The numbers that are no counters."""

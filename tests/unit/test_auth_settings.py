@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from support.common import settings_with
 
 from farm.config import ConfigError, load
@@ -11,7 +13,9 @@ from farm.dialects import DeviceSide, Dialect, sides, specs
 from farm.sections import all_sections
 from farm.worker.auth_dialects import asked_about, differing_urls
 from farm.worker.shared_path import by_path
+from router.auth.main_server import MainServer
 from router.common.auth_settings import AuthOptions, auth_url
+from router.common.metrics import RouterCounters
 from router.common.options import Section, Settings
 from router.dialects import DialectSpec
 
@@ -106,3 +110,18 @@ def test_dialects_that_share_a_path_have_one_main_server(one: str, other: str) -
     assert differing_urls(settings(**{one: "http://same", other: "http://same"}), sides()) == []
     only = [side for side in sides() if side.spec.name != other]
     assert differing_urls(settings(**{one: "http://one"}), only) == []
+
+
+def test_where_no_main_server_is_set_nothing_is_run_for_one() -> None:
+    async def main(own: dict[str, str]) -> bool:
+        with trio.move_on_after(10) as scope:
+            await MainServer(settings(**own), RouterCounters()).run(lambda: None)
+        return scope.cancelled_caught
+
+    def runs(**own: str) -> bool:
+        return trio.run(main, own, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    one, other = DIALECTS[:2]
+    assert not runs()
+    assert not runs(**{one: "off"})
+    assert runs(**{one: "off", other: "http://own"})
