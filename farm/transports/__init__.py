@@ -162,6 +162,12 @@ class Transport:
         nothing."""
         return None
 
+    @property
+    def responded(self) -> Transport:
+        """The transport of a connection whose session has given them: another one where `close` is, before that, a
+        whole answer."""
+        return self
+
     def answer(self, parts: Sequence[bytes], code: int, reason: str) -> bytes:
         """For one that answers once: the whole answer. parts: what `respond`, `text`,
         `binary` and `event` have made. code: not

@@ -57,7 +57,9 @@ class EventStream(HttpStream):
         beat: bytes = b"",
         type_header: str = "type",
         late: bool = False,
+        retry_after: int = 30,
     ) -> None:
+        self._type_header = type_header
         super().__init__(
             "text/event-stream; charset=utf-8",
             chunked=chunked,
@@ -66,8 +68,8 @@ class EventStream(HttpStream):
             closing=comment(closing) if closing else b"",
             beat=comment(beat) + b"\r\n",
             late=late,
+            retry_after=retry_after,
         )
-        self._type_header = type_header
 
     def text(self, payload: bytes) -> bytes:
         return self._part(_data(payload))

@@ -6,14 +6,17 @@ away.
 
 from __future__ import annotations
 
+from copy import copy
 from http import HTTPStatus
 from typing import Final
 
 from farm.transports import Headers, ResponseHead, Transport
-from farm.transports.request import Request, response_head
-from router.common.close_codes import POLICY
+from farm.transports.request import Request, Response, response_head
+from router.common.close_codes import GOING_AWAY, NO_STATUS, NORMAL, POLICY, TRY_LATER
 from router.common.http_date import http_date
 
+_UNBEGUN: Final[dict[int, int]] = {NORMAL: 200, NO_STATUS: 200, POLICY: 403, GOING_AWAY: 503, TRY_LATER: 503}
+"""The status where the connection is closed before the session has given one, by close code; of any other: 500."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -24,14 +27,28 @@ def chunk(data: bytes) -> bytes:
 
 class HttpStream(Transport):
     """One for all connections whose answers begin alike. Where it is `late`, the answer begins when the session gives a
-    `Respond`, so that it may still be an error, and not with the acceptance of the request.
+    `Respond`, so that it may still be an error, and not with the acceptance of the request. One that is closed before
+    that is answered by the close code.
 
     chunked: False for a client that speaks HTTP/1.0: for it the end of the connection is the end of the body.
     headers: of every answer. opening, closing: bytes that the body begins and ends with; that of one that is refused
-    (POLICY) is empty. beat: of the body, what a ping is. ending: behind each message.
+    (POLICY) is empty. beat: of the body, what a ping is. ending: behind each message. retry_after: seconds, where there
+    is no room.
     """
 
-    __slots__ = ("_beat", "_chunked", "_closing", "_end", "_ending", "_head", "_late", "_opening")
+    __slots__ = (
+        "_beat",
+        "_begun",
+        "_chunked",
+        "_closing",
+        "_end",
+        "_ending",
+        "_head",
+        "_headers",
+        "_late",
+        "_opening",
+        "_retry_after",
+    )
 
     def __init__(
         self,
@@ -44,6 +61,7 @@ class HttpStream(Transport):
         beat: bytes = b"",
         ending: bytes = b"\r\n",
         late: bool = False,
+        retry_after: int = 30,
     ) -> None:
         framing = (("Transfer-Encoding", "chunked"),) if chunked else ()
         # X-Accel-Buffering has nginx pass on what comes at once.
@@ -55,7 +73,13 @@ class HttpStream(Transport):
         self._closing = self._part(closing) + self._end
         self._beat = self._part(beat)
         self._ending = ending
+        self._headers = tuple(headers)
+        self._retry_after = str(retry_after)
         self._late = late
+        self._begun = self
+        if late:
+            self._begun = begun = copy(self)  # so a subclass sets what is its own first
+            begun._late, begun._begun = False, begun
 
     def _part(self, data: bytes) -> bytes:
         return chunk(data) if self._chunked else data
@@ -65,6 +89,10 @@ class HttpStream(Transport):
 
     def respond(self, status: int, headers: Headers) -> ResponseHead | None:
         return ResponseHead(self._begin(status, headers)) if self._late else None
+
+    @property
+    def responded(self) -> HttpStream:
+        return self._begun
 
     def _begin(self, status: int, headers: Headers) -> bytes:
         head = response_head(status, (("Date", http_date()), *self._head, *headers))
@@ -80,4 +108,13 @@ class HttpStream(Transport):
         return self._beat
 
     def close(self, code: int, reason: str) -> bytes:
+        if self._late:
+            return self._unbegun(_UNBEGUN.get(code, 500))
         return self._end if code == POLICY else self._closing
+
+    def _unbegun(self, status: int) -> bytes:
+        """The whole answer to a request that has none yet."""
+        if status == HTTPStatus.OK:
+            return self._begin(status, ()) + self._closing
+        later = (("Retry-After", self._retry_after),) if status == HTTPStatus.SERVICE_UNAVAILABLE else ()
+        return Response(status, b"", (*self._headers, *later)).encode()

@@ -126,6 +126,7 @@ class Performer:
             elif isinstance(effect, Respond):
                 if (head := connection.transport.respond(*effect)) is not None:
                     frames.insert(0, head)
+                    connection.transport = connection.transport.responded
             elif isinstance(effect, Authorise):
                 self._attachments.call(connection, Call(self._grants.of_message(connection, effect), effect.context))
             elif isinstance(effect, Become):

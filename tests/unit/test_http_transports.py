@@ -121,6 +121,27 @@ def test_an_event_source_reads_what_was_said_and_comes_again_with_the_place(
     assert found.last_id == place
 
 
+@pytest.mark.parametrize(
+    ("code", "status"), [(1000, 200), (1005, 200), (1001, 503), (1008, 403), (1011, 500), (1013, 503)]
+)
+def test_a_stream_that_is_closed_before_it_has_begun_is_an_answer_all_the_same(code: int, status: int) -> None:
+    stream = EventStream(headers=ORIGIN, opening=b"begin", closing=b"end", late=True, retry_after=7)
+    assert stream.head(REQUEST, None, ()) == b""
+    response, body, ended = read(stream.close(code, "x"))
+    told = headers(response)
+    assert (response.status_code, ended, body != b"") == (status, True, status == 200)
+    assert told["access-control-allow-origin"] == "*"
+    assert told.get("retry-after") == ("7" if status == 503 else None)
+    head = stream.respond(200, (("X-More", "1"),))
+    assert head is not None
+    begun = stream.responded
+    assert begun.respond(403, ()) is None
+    _, body, ended = read(head, begun.event(b"a", logged()), begun.close(code, "x"))
+    assert ended
+    assert EventSource(body.decode()).events == [("message", "a", "1700000000:7")]
+    assert stream.responded is begun
+
+
 def test_what_no_log_holds_changes_no_position() -> None:
     stream = EventStream()
     _, body, _ = read(stream.head(REQUEST, None, ()), stream.event(b"a", logged()), stream.event(b"live", None))

@@ -1,9 +1,11 @@
-"""Push stream, device side: how requests are refused before anything is asked, and what is not in such an answer."""
+"""Push stream, device side: requests that are refused before anything is asked, or end while it is."""
 
 import pytest
 from support.pushstream_shard import Answer, site
 
 from router.common import messages as m
+from router.common.close_codes import TRY_LATER
+from router.dialects.pushstream.protocol import DELETED, channel_address
 
 WEBSOCKET = {
     "Upgrade": "websocket",
@@ -55,3 +57,26 @@ def test_an_answer_that_refuses_has_no_header_and_no_footer(path: str) -> None:
         assert answer.endswith(b"\r\n\r\n0\r\n\r\n")
         assert b"FOOTER" not in answer
         assert b"HEADER" not in answer
+
+
+@pytest.mark.parametrize("mode", ["ev", "sub", "lp"])
+def test_a_client_for_which_too_much_is_held_is_answered(mode: str) -> None:
+    with site() as here:
+        client = here.plain(f"/{mode}/a")
+        (connection,) = here.shard.sockets.open_connections()
+        here.shard.sockets.close(connection, TRY_LATER, "more came than may wait for a subscription")
+        answer = Answer(client)
+        assert (answer.status, "retry-after" in answer.headers) == (503, True)
+
+
+@pytest.mark.parametrize("mode", ["ev", "sub", "lp"])
+def test_a_client_whose_channel_is_deleted_while_it_waits_is_answered(mode: str) -> None:
+    with site() as here:
+        client = here.plain(f"/{mode}/a")
+        here.shard.sockets.received([m.Terminate(channel_address("a"), DELETED, "")])
+        if mode == "lp":
+            assert Answer(client).status == 304
+        else:
+            answer = client.rest()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.endswith(b"\r\n0\r\n\r\n")

@@ -33,6 +33,7 @@ class _Kinds:
                 closing=closing,
                 beat=ping,
                 late=True,
+                retry_after=retry_after,
             )
             self._streams[EVENT_SOURCE, chunked] = EventStream(
                 chunked=chunked,
@@ -42,6 +43,7 @@ class _Kinds:
                 beat=b"%d" % PING_ID,
                 type_header=HEADER_TYPE,
                 late=True,
+                retry_after=retry_after,
             )
         self._polls = {
             keeps_alive: LongPoll(keeps_alive, options.content_type, headers, opening, closing, retry_after)
