@@ -76,7 +76,7 @@ def test_pings_of_a_good_server_are_all_answered() -> None:
 
 def test_pushes_while_all_are_held() -> None:
     with misbehaving(Rules(push=every(10, "lose"))) as server:
-        measured = connect_to(server, Load(10, endpoints_every=1), plan=PushPlan(seconds=60, count=100, grace=0.2))
+        measured = connect_to(server, Load(10, endpoints_every=1), plan=PushPlan(seconds=60, count=100, grace=2))
     run = measured["push"]
     assert run["pushes"] == server.pushes == 100
     assert run["lost"] == server.faults["lose"] == 10 and run["delivered"] == 90

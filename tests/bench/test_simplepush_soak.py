@@ -149,7 +149,7 @@ def test_a_soak_of_a_farm(tmp_path: Path) -> None:
 
 def test_a_long_soak_is_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "MOST_SAMPLES", 4)
-    plan = soak.Plan(seconds=2.5, every=0.1, churn=0, rate=50, grace=0.5, backoff=0.1)
+    plan = soak.Plan(seconds=2.5, every=0.1, churn=0, rate=50, grace=60, backoff=0.1)
     with misbehaving(Rules()) as server:
         target = Target(url=server.url, admin="")
         load = Load(10, endpoints_every=1)
@@ -160,7 +160,7 @@ def test_a_long_soak_is_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_soak_finds_what_was_lost() -> None:
-    plan = soak.Plan(seconds=1.5, every=0.3, churn=0, rate=50, grace=0.2, backoff=0.1)
+    plan = soak.Plan(seconds=0.6, every=0.3, churn=0, rate=50, grace=5, backoff=0.1)  # a busy machine is no loss
     with misbehaving(Rules(push=every(10, "lose"))) as server:
         target = Target(url=server.url, admin="")
         load = Load(10, endpoints_every=1)
