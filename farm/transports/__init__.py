@@ -67,6 +67,30 @@ class Reader:
         raise NotImplementedError
 
 
+class BytesReader(Reader):
+    """A reader that keeps what is not whole, or has not had its turn, as the bytes that came."""
+
+    __slots__ = ("_kept", "error", "more", "taken")
+
+    def __init__(self) -> None:
+        self._kept = b""
+        self.error: PeerError | None = None
+        self.more = False
+        self.taken = 0
+
+    @property
+    def idle(self) -> bool:
+        return not self._kept and self.error is None
+
+    @property
+    def kept(self) -> int:
+        return len(self._kept)
+
+    def keep(self, data: bytes) -> None:
+        self._kept += data
+        self.more = True
+
+
 class Finder:
     """Looks for the peer's close in what it still sends after ours. It keeps no payload."""
 

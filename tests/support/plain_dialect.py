@@ -26,7 +26,7 @@ from farm.dialects import (
     Subscribed,
     Subscription,
 )
-from farm.transports import Headers, PeerError, Reader, ResponseHead, Transport
+from farm.transports import BytesReader, Headers, PeerError, Reader, ResponseHead, Transport
 from farm.transports.frames import TEXT
 from farm.transports.request import Refusal, Request, Response, header_lines, response_head
 from farm.transports.websocket import WEBSOCKET
@@ -108,24 +108,10 @@ class LongPoll(Transport):
         return parts[0] + header_lines([*headers, ("Content-Length", str(len(body)))]) + b"\r\n" + body
 
 
-class LineReader(Reader):
+class LineReader(BytesReader):
     """Lines that are not whole."""
 
-    __slots__ = ("_kept", "error", "more", "taken")
-
-    def __init__(self) -> None:
-        self._kept = b""
-        self.error: PeerError | None = None
-        self.more = False
-        self.taken = 0
-
-    @property
-    def idle(self) -> bool:
-        return not self._kept and self.error is None
-
-    @property
-    def kept(self) -> int:
-        return len(self._kept)
+    __slots__ = ()
 
     def feed(self, data: bytes, most: int) -> list[tuple[int, bytes]]:
         *lines, self._kept = (self._kept + data).split(b"\r\n", most)

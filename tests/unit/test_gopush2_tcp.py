@@ -67,6 +67,13 @@ def test_heartbeats_are_one_byte_each_however_they_come(reads: list[int], most: 
     assert reader.idle
 
 
+def test_what_is_kept_is_looked_at_in_the_next_turn() -> None:
+    reader = HeartbeatReader()
+    reader.keep(b"hh")
+    assert (reader.more, reader.kept, reader.idle) == (True, 2, False)
+    assert len(reader.feed(b"h", 8)) == 3 and reader.idle
+
+
 @given(st.integers(0, 20), st.binary(min_size=1, max_size=20), st.integers(1, 8))
 def test_behind_heartbeats_whatever_else_is_an_error(beats: int, rest: bytes, most: int) -> None:
     reader = HeartbeatReader()

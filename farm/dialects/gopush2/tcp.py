@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import quote_from_bytes
 
 from farm.dialects.gopush2.multibulk import MultibulkError, parse
-from farm.transports import Headers, PeerError, Reader, Transport
+from farm.transports import BytesReader, Headers, PeerError, Reader, Transport
 from farm.transports.frames import TEXT
 from farm.transports.request import Refusal, Request
 from router.dialects.gopush2.protocol import BAD_HEARTBEAT, HEARTBEAT, SUB_PATH
@@ -18,27 +18,10 @@ _COMMAND: Final = b"sub"
 _PARAMETERS: Final = ("key", "mid", "heartbeat", "token")
 
 
-class HeartbeatReader(Reader):
+class HeartbeatReader(BytesReader):
     """Heartbeats that wait for their turn."""
 
-    __slots__ = ("_kept", "error", "more", "taken")
-
-    def __init__(self) -> None:
-        self._kept = b""
-        self.error: PeerError | None = None
-        self.more = False
-        self.taken = 0
-
-    @property
-    def idle(self) -> bool:
-        return not self._kept and self.error is None
-
-    @property
-    def kept(self) -> int:
-        return len(self._kept)
-
-    def keep(self, data: bytes) -> None:
-        self._kept += data
+    __slots__ = ()
 
     def feed(self, data: bytes, most: int) -> list[tuple[int, bytes]]:
         data = self._kept + data
