@@ -42,7 +42,10 @@ def speaking(names: Sequence[str], modes: Sequence[str], url: str, apps: str, mi
 
     Raises:
       BadParameter: no dialect has one of the modes, or a farm that runs needs `--apps`.
+      UsageError: some modes, and all of them at once, are asked for.
     """
+    if mixed and modes:
+        raise click.UsageError("--mixed has all modes, and --mode only one at a time")
     found: list[Speaking] = []
     for name in names:
         one = FAN_OUTS[name]

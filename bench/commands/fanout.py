@@ -9,7 +9,6 @@ import click
 from bench.commands.common import in_turn, perform, speaking, target_of
 from bench.commands.numbers import Number
 from bench.commands.options import connections_option, fan_out_options, farm_options, source_option
-from bench.commands.push import MOST_PAYLOAD_BYTES
 from bench.figures.dialects import FANOUT_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.protocols import FAN_OUTS
@@ -23,21 +22,6 @@ from bench.runs.speaking import Speaking
 @click.command()
 @click.option(
     "--subscribers", type=click.IntRange(1), default=15_000, show_default=True, help="Devices, each on one channel."
-)
-@click.option(
-    "--channels",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Channels that the subscribers share evenly. An event goes to one of them, a random one.",
-)
-@click.option(
-    "--payload",
-    type=click.IntRange(fanning.LEAST_PAYLOAD, MOST_PAYLOAD_BYTES),
-    default=120,
-    show_default=True,
-    metavar="BYTES",
-    help=f"Data of an event. A farm takes {' or '.join(one.most_payload for one in FAN_OUTS.values())}.",
 )
 @click.option("--seconds", type=Number(0.1), default=10.0, show_default=True, help="Length of a run.")
 @click.option(
@@ -98,10 +82,10 @@ def fanout(
 ) -> None:
     """Send events to channels with many subscribers and count what arrives at each of them.
 
-    Devices of a dialect with channels subscribe; app servers post events to the router port. Reports deliveries a
-    second, CPU of a million of them, percentiles from the POST to the moment at which the last subscriber's socket has
-    the event, and what was lost, came twice, or in another order than it was sent. Every byte that comes is compared
-    with what has to come.
+    Devices of a dialect with channels subscribe; app servers post events to the router port, each to one of the
+    channels, a random one. Reports deliveries a second, CPU of a million of them, percentiles from the POST to the
+    moment at which the last subscriber's socket has the event, and what was lost, came twice, or in another order than
+    it was sent. Every byte that comes is compared with what has to come.
 
     Flat out the next event is sent when subscribers have the ones before: an app server is answered long before that.
     With --rate it is sent when it is due, whatever became of the others.
@@ -117,8 +101,6 @@ def fanout(
         raise click.BadParameter("a channel without a subscriber gets nothing", param_hint="--channels")
     if not flat_out and not rate:
         raise click.BadParameter("nothing to do without --rate", param_hint="--no-flat-out")
-    if mixed and modes:
-        raise click.UsageError("--mixed has all modes, and --mode only one at a time")
     spoken = speaking(dialects, modes, farm["url"], apps, mixed)
     load = Load(subscribers, processes=processes, timeout=timeout, sources=sources, payload=payload)
     plan = fanning.Plan(channels, flat_out, rate, seconds, in_flight, connections, payload, grace)

@@ -9,8 +9,10 @@ from bench.commands.numbers import Number
 from bench.figures.dialects import ALL
 from bench.load.protocols import DIALECTS, FAN_OUTS, REFERENCE
 from bench.load.sockets import sources_in
+from bench.runs.fanout import LEAST_PAYLOAD
 
 MOST_CHANNELS: Final = 1000
+MOST_PAYLOAD_BYTES: Final = 1 << 20
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -207,12 +209,29 @@ def subscribers_options(command: Command) -> Command:
 
 
 def fan_out_options(names: list[str], default: list[str]) -> Callable[[Command], Command]:
-    """`--processes`, `--router`, `--dialect`, `--mode`, `--apps` and `--mixed`: for commands that publish to
-    subscribers."""
+    """`--channels`, `--payload`, `--processes`, `--router`, `--dialect`, `--mode`, `--apps` and `--mixed`: for commands
+    that publish to subscribers."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(
             (
+                click.option(
+                    "--channels",
+                    type=click.IntRange(1),
+                    default=1,
+                    show_default=True,
+                    help="Channels that the subscribers share evenly.",
+                ),
+                click.option(
+                    "--payload",
+                    type=click.IntRange(LEAST_PAYLOAD, MOST_PAYLOAD_BYTES),
+                    default=120,
+                    show_default=True,
+                    metavar="BYTES",
+                    help="Data of an event. A farm takes "
+                    + " or ".join(one.most_payload for one in FAN_OUTS.values())
+                    + ".",
+                ),
                 click.option("--processes", type=click.IntRange(0), default=0, help="Load processes of subscribers."),
                 click.option(
                     "--router",

@@ -8,6 +8,7 @@ import click
 from bench.commands.common import chosen, endpoints_every, in_turn, perform, target_of
 from bench.commands.numbers import Number
 from bench.commands.options import (
+    MOST_PAYLOAD_BYTES,
     channels_option,
     connections_option,
     dialect_option,
@@ -25,7 +26,6 @@ from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.load import Load
 
-MOST_PAYLOAD_BYTES: Final = 1 << 20
 BATCHING: Final = [one.title for one in DIALECTS.values() if one.batch_wire]
 
 

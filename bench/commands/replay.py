@@ -9,7 +9,6 @@ import click
 from bench.commands.common import in_turn, perform, speaking, target_of
 from bench.commands.numbers import Number
 from bench.commands.options import connections_option, fan_out_options, farm_options, grace_option, source_option
-from bench.commands.push import MOST_PAYLOAD_BYTES
 from bench.figures.dialects import REPLAY_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.protocols import FAN_OUTS
@@ -30,21 +29,6 @@ REPLAYING = [name for name, one in FAN_OUTS.items() if one.replays]
     default=20,
     show_default=True,
     help="Stored for each channel while its subscribers are away.",
-)
-@click.option(
-    "--channels",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Channels that the subscribers share evenly.",
-)
-@click.option(
-    "--payload",
-    type=click.IntRange(fanning.LEAST_PAYLOAD, MOST_PAYLOAD_BYTES),
-    default=120,
-    show_default=True,
-    metavar="BYTES",
-    help="Data of an event.",
 )
 @click.option(
     "--rate",
@@ -106,8 +90,6 @@ def replay(
         raise click.UsageError("there is no dialect that replays")
     if channels > subscribers:
         raise click.BadParameter("a channel without a subscriber gets nothing", param_hint="--channels")
-    if mixed and modes:
-        raise click.UsageError("--mixed has all modes, and --mode only one at a time")
     spoken = speaking(dialects, modes, farm["url"], apps, mixed)
     load = Load(subscribers, processes=processes, timeout=timeout, sources=sources, payload=payload)
     events = fanning.Plan(channels, connections=connections, payload=payload)
