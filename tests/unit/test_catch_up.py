@@ -29,11 +29,26 @@ async def steps(farm: ReplayFarm, number: int) -> None:
         farm.speak()
 
 
+async def stored(farm: ReplayFarm, number: int, names: str = "a") -> None:
+    for name in names:
+        for _ in range(number):
+            farm.publish(name)
+    await farm.commit()
+
+
 async def until_blocked(farm: ReplayFarm) -> None:
     """Nothing more is read: there is no room for it, or there is no more."""
     await steps(farm, 1)
     while farm.shard.messages:
         await steps(farm, 1)
+
+
+async def slow_reader(farm: ReplayFarm) -> ReplayDevice:
+    """It wants all of a channel, and does not read."""
+    device = ReplayDevice(farm, 4096)
+    device.subscribe({"a": ALL})
+    await until_blocked(farm)
+    return device
 
 
 async def finish(farm: ReplayFarm, *devices: ReplayDevice) -> None:
@@ -47,9 +62,7 @@ async def finish(farm: ReplayFarm, *devices: ReplayDevice) -> None:
 
 @in_farm(**SLOW)
 async def test_a_slow_reader_is_given_as_much_as_it_reads(farm: ReplayFarm) -> None:
-    for _ in range(200):
-        farm.publish("a")
-    await farm.commit()
+    await stored(farm, 200)
     device = ReplayDevice(farm, 4096)
     device.subscribe({"a": ALL})
     sockets = farm.shard.sockets
@@ -153,12 +166,8 @@ def test_what_several_channels_missed_comes_in_one_order(pages: int) -> None:
 
 @in_farm(**SLOW)
 async def test_what_no_page_has_is_held_and_comes_behind_them(farm: ReplayFarm) -> None:
-    for _ in range(40):
-        farm.publish("a")
-    await farm.commit()
-    device = ReplayDevice(farm, 4096)
-    device.subscribe({"a": ALL})
-    await until_blocked(farm)
+    await stored(farm, 40)
+    device = await slow_reader(farm)
     for _ in range(3):
         farm.publish("a", logged=False)
     farm.down()
@@ -172,9 +181,7 @@ async def test_what_no_page_has_is_held_and_comes_behind_them(farm: ReplayFarm) 
 
 @in_farm(**SLOW, max_held_bytes=65_536)
 async def test_when_too_much_is_held_it_is_closed(farm: ReplayFarm) -> None:
-    for _ in range(40):
-        farm.publish("a")
-    await farm.commit()
+    await stored(farm, 40)
     slow, other = ReplayDevice(farm, 4096), ReplayDevice(farm, 4096)
     slow.subscribe({"a": ALL})
     await until_blocked(farm)
@@ -191,15 +198,9 @@ async def test_when_too_much_is_held_it_is_closed(farm: ReplayFarm) -> None:
 @in_farm(**SLOW)
 async def test_what_the_log_drops_in_the_meantime_is_a_gap(farm: ReplayFarm) -> None:
     farm.most = 20
-    for _ in range(20):
-        farm.publish("a")
-    await farm.commit()
-    device = ReplayDevice(farm, 4096)
-    device.subscribe({"a": ALL})
-    await until_blocked(farm)
-    for _ in range(30):
-        farm.publish("a")
-    await farm.commit()
+    await stored(farm, 20)
+    device = await slow_reader(farm)
+    await stored(farm, 30)
     device.receive()
     await finish(farm, device)  # the device checks that it was told
     assert device.channels == {"a": 50}
@@ -208,12 +209,8 @@ async def test_what_the_log_drops_in_the_meantime_is_a_gap(farm: ReplayFarm) -> 
 
 @in_farm(**SLOW)
 async def test_a_page_that_cannot_be_read_closes_it(farm: ReplayFarm) -> None:
-    for _ in range(40):
-        farm.publish("a")
-    await farm.commit()
-    device = ReplayDevice(farm, 4096)
-    device.subscribe({"a": ALL})
-    await until_blocked(farm)
+    await stored(farm, 40)
+    device = await slow_reader(farm)
     farm.rig.store.failing = True
     while not device.closing:
         device.receive()
@@ -225,10 +222,7 @@ async def test_a_page_that_cannot_be_read_closes_it(farm: ReplayFarm) -> None:
 
 @in_farm(**SLOW)
 async def test_whoever_leaves_between_two_pages_leaves_nothing(farm: ReplayFarm) -> None:
-    for name in "abc":
-        for _ in range(30):
-            farm.publish(name)
-    await farm.commit()
+    await stored(farm, 30, "abc")
     device, gone = ReplayDevice(farm, 4096), ReplayDevice(farm, 4096)
     device.subscribe({"a": ALL, "b": ALL})
     gone.subscribe({"a": ALL, "c": ALL})
@@ -248,13 +242,8 @@ async def test_whoever_leaves_between_two_pages_leaves_nothing(farm: ReplayFarm)
 
 @in_farm(**SLOW)
 async def test_it_may_subscribe_to_others_meanwhile(farm: ReplayFarm) -> None:
-    for name in "ab":
-        for _ in range(30):
-            farm.publish(name)
-    await farm.commit()
-    device = ReplayDevice(farm, 4096)
-    device.subscribe({"a": ALL})
-    await until_blocked(farm)
+    await stored(farm, 30, "ab")
+    device = await slow_reader(farm)
     assert catching_up(farm)
     device._read()
     device.subscribe({"b": ALL, "c": LIVE})
