@@ -45,6 +45,7 @@ class Gopush2Follower(Follower):
 
     def __init__(self, world: World, name: str, key: str) -> None:
         super().__init__(world, name, [key])
+        self.created = False
         self._mid = 0
 
     async def dial(self) -> WebSocket:
@@ -54,6 +55,7 @@ class Gopush2Follower(Follower):
     async def greet(self, socket: WebSocket, dialled: float) -> Connection:
         if (greeting := await socket.receive()) != "h":
             raise Gone(f"greeted with {greeting[:40]}")
+        self.created = True
         return await super().greet(socket, dialled)
 
     def hear(self, connection: Connection, socket: WebSocket, message: dict[str, Any]) -> None:
@@ -89,7 +91,7 @@ class FollowedSender(Sender):
 
     def __init__(self, world: World, name: str, rate: float, channels: Sequence[str]) -> None:
         super().__init__(world, name, rate)
-        self._channels = self._all = channels
+        self._channels = channels
 
     async def send(self) -> None:
         channel = self.random.choice(self._channels)
@@ -108,10 +110,12 @@ class Gopush2Sender(FollowedSender):
 
     dialect = GOPUSH2
 
+    def __init__(self, world: World, name: str, rate: float, followers: Sequence[Gopush2Follower]) -> None:
+        super().__init__(world, name, rate, ())
+        self._followers = followers
+
     async def send(self) -> None:
-        connected = {one.client for one in self.world.history.connections.values()}
-        follows = self.world.history.follows
-        self._channels = [channel for name in connected for channel in follows.get(name, ()) if channel in self._all]
+        self._channels = sorted({key for one in self._followers if one.created for key in one.channels})
         if self._channels:
             await super().send()
 

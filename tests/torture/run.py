@@ -75,6 +75,7 @@ SETTINGS: Final = {
 }
 """The clock is stepped by less than what expires."""
 FOLLOWED_CHANNELS: Final = 6
+"""An even number, so that each key is sent to by one of two senders."""
 _REPORT_S: Final = 10.0
 _STILL_S: Final = 2.0
 _SETTLE_S: Final = 60.0
@@ -163,8 +164,9 @@ class Run:
         names = [f"c{n}" for n in range(FOLLOWED_CHANNELS)]
         if GOPUSH2 in options.dialects:
             keys = [f"key-{name}" for name in names]
-            self.clients += [Gopush2Follower(world, f"g{n}", keys[n % len(keys)]) for n in range(each)]
-            self.senders += [Gopush2Sender(world, f"g-sender{n}", rate / 2, keys[n::2]) for n in range(2)]
+            followers = [Gopush2Follower(world, f"g{n}", keys[n % len(keys)]) for n in range(each)]
+            self.clients += followers
+            self.senders += [Gopush2Sender(world, f"g-sender{n}", rate / 2, followers[n::2]) for n in range(2)]
         if PUSHSTREAM in options.dialects:
             chance = world.random("followed")
             self.clients += [PushStreamFollower(world, f"s{n}", chance.sample(names, 2)) for n in range(each)]
