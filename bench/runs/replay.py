@@ -98,10 +98,12 @@ def measure(
         setup = subscribers.bring_up(progress, "setting up subscribers")
         fanout.check(setup)
         publisher = fanout.start_publisher(subscribers, plan.events, evenly=True)
-        rounds = []
-        for _ in range(plan.rounds):
-            if not processes.interrupt.requested:
-                rounds.append(_Round(subscribers, publisher, plan, groups(), progress).run())
+        rounds: list[dict[str, Any]] = []
+        while len(rounds) < plan.rounds:
+            done = _Round(subscribers, publisher, plan, groups(), progress).run()
+            if done is None:
+                break
+            rounds.append(done)
         processes.dismiss([publisher])
         subscribers.dismiss()
     return {"setup": setup.fields(), "rounds": rounds}
@@ -115,14 +117,20 @@ class _Round:
     groups: dict[str, list[int]]
     progress: Progress
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any] | None:
+        """Its fields of the JSON; None: it was interrupted, and what is missing was not lost."""
         subscribers, plan, progress = self.subscribers, self.plan, self.progress
+        interrupt = subscribers.processes.interrupt
+        if interrupt.requested:
+            return None
         subscribers.collect()
         listening = subscribers.tally().listening
         wanted = sum(listening)
         before = subscribers.arrived()
         first = self._publish(plan.channels, "sending each channel an event, behind which its subscribers go on")
         fanout.wait_for_arrivals(subscribers, before, wanted, plan.grace, progress)
+        if interrupt.requested:
+            return None
         if subscribers.arrived() - before < wanted or first.errors:
             raise BenchError(
                 f"of {wanted:,} subscribers {subscribers.arrived() - before:,} got the first event "
@@ -153,6 +161,8 @@ class _Round:
         before = subscribers.arrived()
         live = self._publish(plan.channels, "sending each channel an event, now that they are back")
         fanout.wait_for_arrivals(subscribers, before, wanted, plan.grace, progress)
+        if interrupt.requested:
+            return None
         after_tally = subscribers.tally()
         after = deliveries_of(live, listening, after_tally)
         faults = tally.faults + after_tally.faults

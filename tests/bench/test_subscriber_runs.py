@@ -1,5 +1,9 @@
 """`farm bench connect`, `fanout` and `replay` in each dialect whose events go to many subscribers, with real farms."""
 
+import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,23 @@ def test_subscribers_of_all_modes_come_back_to_what_they_missed(fan_out: FanOut,
     page = shown(body)
     assert "7 messages to each of 40" in page.headline and page.charts
     assert any(table.title.startswith("7 stored messages") for table in page.tables)
+
+
+@pytest.mark.parametrize("fan_out", REPLAYING[:1], ids=lambda one: one.name)
+def test_a_round_that_was_interrupted_is_left_out(fan_out: FanOut, tmp_path: Path) -> None:
+    file = tmp_path / "replay.json"
+    command = [sys.executable, "-m", "bench.cli", "replay", "--dialect", fan_out.name, "--subscribers", "20"]
+    command += ["--repeat", "1000", "--store", "memory", "--json", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+        assert bench.stderr is not None
+        for _ in range(2):
+            assert any(b"cutting the subscribers off" in line for line in bench.stderr)
+        bench.send_signal(signal.SIGINT)
+        output, _ = bench.communicate(timeout=60)
+    assert bench.returncode == 1 and b"interrupted" in output
+    body = json.loads(file.read_text())
+    assert body["interrupted"] and 0 < len(body["rounds"]) < 1000
+    assert all(one["clean"] for one in body["rounds"])
 
 
 @pytest.mark.parametrize(
