@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 import websocket
 from support.farm_fixture import PATIENCE_S, Farm, running_farm
-from support.gopush2 import ON, Device, TcpDevice, create, free_port, push
+from support.gopush2 import ON, Device, TcpDevice, create, push
 from support.main_server import REFUSAL, MainServer, running_main_server
+
+from bench.machine.ports import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def main_server() -> Iterator[MainServer]:
 
 @pytest.fixture(scope="module")
 def farm(main_server: MainServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    settings = ON | {"gopush2.auth_url": main_server.url(), "gopush2.tcp_port": free_port()}
+    settings = ON | {"gopush2.auth_url": main_server.url(), "gopush2.tcp_port": free_ports(1)[0]}
     with running_farm(tmp_path_factory.mktemp("farm") / "data", settings) as running:
         yield running
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from support.chromium import Chromium, Tab, find_chromium
 from support.farm_fixture import Farm, curl, running_farm, until
-from support.gopush2 import ON, Device, Gone, TcpDevice, answered, create, free_port, new_key, push
+from support.gopush2 import ON, Device, Gone, TcpDevice, answered, create, new_key, push
+
+from bench.machine.ports import free_ports
 
 MOST = 3
 
@@ -20,7 +22,7 @@ MOST = 3
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """Two workers; tokens are asked for, and a key may have few devices."""
     settings = ON | {
-        "gopush2.tcp_port": free_port(),
+        "gopush2.tcp_port": free_ports(1)[0],
         "gopush2.debug": True,
         "gopush2.max_subscriber_per_key": MOST,
         "log.level": "debug",

@@ -11,6 +11,8 @@ import pytest
 import websocket
 from support.farm_fixture import PATIENCE_S, ROOT, Farm, curl, reload, running_farm
 
+from bench.machine.ports import free_ports
+
 FINDS_IT = """
 import farm.dialects
 farm.dialects.__path__.append({folder!r})
@@ -24,8 +26,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     dialects.mkdir()
     (folder / "sitecustomize.py").write_text(FINDS_IT.format(folder=str(dialects)))
     (dialects / "plain.py").write_text("from support.plain_dialect import SIDE\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     settings = {"dialects.plain": True, "plain.lines_port": port, "worker.admission_timeout": 5}
     path = ":".join(map(str, (folder, ROOT, ROOT / "tests")))
     data: Path = tmp_path_factory.mktemp("farm") / "data"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 
 import pytest
 from support.chromium import Chromium, Tab, find_chromium
 from support.farm_fixture import Farm
 from support.main_server import MainServer, running_main_server
+
+from bench.machine.ports import free_ports
 
 OPENS = """
 globalThis.opens = (url) => new Promise((done) => {
@@ -32,8 +33,7 @@ globalThis.fetches = (url, referrerPolicy) => {
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """Its own pages are the only ones."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     settings = {
         "dialects.pushstream": True,
         "pushstream.allowed_origins": "*",

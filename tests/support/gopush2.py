@@ -152,12 +152,6 @@ class TcpDevice:
         return self._file.read() == b""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 def settings(folder: Path) -> Json:
     """As `support.dialects` has it: devices need no token."""
     return {"gopush2.auth": False}

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from bench.machine.ports import free_ports
 from support.farm_fixture import PATIENCE_S, ROOT, environ, until
 
 REFUSAL: Final = "<p>log in first"
@@ -141,8 +142,7 @@ class MainServer:
     def __init__(self, module: str = "support.main_server", folder: str = "tests") -> None:
         self._module = module
         self._folder = ROOT / folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

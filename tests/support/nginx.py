@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.machine.ports import free_ports
 from support.farm_fixture import until
 from support.installed import find_program
 
@@ -28,13 +29,6 @@ http {{
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 def _accepts(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
@@ -48,7 +42,7 @@ def running_nginx(file: Path, listen: str, changes: dict[str, str]) -> Iterator[
     Value: the port.
     """
     program = find_program("nginx")
-    port = _free_port()
+    (port,) = free_ports(1)
     text = file.read_text()
     for old, new in {listen: f"listen 127.0.0.1:{port};", **changes}.items():
         assert old in text

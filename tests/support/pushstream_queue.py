@@ -13,6 +13,7 @@ from pathlib import Path
 import nats
 from nats.js.api import StreamConfig
 
+from bench.machine.ports import free_ports
 from support.farm_fixture import PATIENCE_S, until
 from support.installed import find_program
 
@@ -26,8 +27,7 @@ class NatsServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"nats://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
