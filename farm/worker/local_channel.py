@@ -98,6 +98,11 @@ class Waiting:
         self._first = 0  # the number of the first of these events
 
     @property
+    def unanswered(self) -> list[Connection]:
+        """Those that have not been given a page."""
+        return [connection for connection in self.parts if connection not in self.reading_on]
+
+    @property
     def end(self) -> int:
         """The number of the next event."""
         return self._first + len(self._events)

@@ -171,9 +171,10 @@ class RouterMessages:
         channel = self._subscriptions.get(message.channel)
         if channel is None:
             return
-        waiting = channel.waiting.parts if channel.waiting is not None else ()
-        others = [*(channel.hidden or ()), *waiting, *(channel.paging or ())]
-        for connection in list(channel.subscribers):
+        answered = [*channel.subscribers, *(part.joining.connection for part in channel.catching_up)]
+        waiting = channel.waiting.unanswered if channel.waiting is not None else ()
+        others = [*(channel.hidden or ()), *waiting]
+        for connection in answered:
             session = connection.session
             effects = effects_of(session.terminated, message.channel) if session is not None else ()
             if effects:

@@ -44,6 +44,21 @@ def test_who_has_other_channels_keeps_them_and_ends_with_the_last(limit: int) ->
         assert not here.shard.sockets.subscriptions
 
 
+def test_who_catches_up_in_several_keeps_the_others() -> None:
+    with site() as here:
+        client = here.socket("/ws/a.b1/b.b1")
+        here.answer()
+        list(here.shard.sockets.welcomed())  # the link is new: what came in the meantime is read
+        list(here.shard.sockets.held_channels())
+        delete(here, "a")
+        here.answer({"b": [logged(5)]})
+        here.publish("b", logged(6))
+        assert texts(client, 2) == ["text 5", "text 6"]
+        delete(here, "b")
+        assert texts(client, 1) == ["the end"]
+        assert client.recv_frame().opcode == CLOSE
+
+
 def test_what_is_published_afterwards_goes_to_the_others_only() -> None:
     session = PublishingSession(made(max_subscribers_per_channel=3), (), _names=("a", "b", "c"))
     session.channels = (A, B, C, *map(subscribers_address, "abc"))
