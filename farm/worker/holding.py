@@ -53,6 +53,16 @@ class Holding:
             part.behind.append(event)
         self.held_bytes += len(parts) * event.size
 
+    def _keep_passed_by(self, channel: LocalChannel) -> None:
+        """Pages of its log that are being read will be read again: keep what came in the meantime and is in none."""
+        waiting = channel.waiting
+        assert waiting is not None
+        for part in waiting.reading_on.values():
+            if part.log is None:
+                kept = [event for event in waiting.events(part) if passed_by(part, event)]
+                part.behind += kept
+                self.held_bytes += sum(event.size for event in kept)
+
     def _release(self, log: ChannelLog) -> None:
         self.held_bytes -= sum(event.size for event in log.take_held())
 

@@ -351,6 +351,9 @@ class Subscriptions(Subscribers):
         """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it. Then the router is
         asked for what came while the link was away."""
         yield from announced(self._channels.values())
+        for channel in self._channels.values():
+            if channel.waiting is not None and channel.waiting.reading_on:
+                self._keep_passed_by(channel)
         self._reads.renewed(self._channels.values())
         together, self._together = self._together, []
         for connection in together:

@@ -309,6 +309,35 @@ def test_an_event_below_the_page_is_held_and_one_above_it_is_read() -> None:
     assert (subscriptions.held_bytes, len(subscriptions.catch_ups)) == (0, 0)
 
 
+def test_an_event_below_a_page_that_is_read_again_comes_behind_it() -> None:
+    """The link is new before the page is here."""
+    worker = Worker()
+    subscriptions = worker.subscriptions
+    wanted = Subscription(b"c" * 16, position=AfterOffset(OWN_OFFSETS, 0))
+    connection = worker.connection()
+    subscriptions.subscribe(connection, Subscribe((wanted,)))
+    opened, read = worker.sent()
+    subscriptions.replied(opened.number, m.OK, None)
+    subscriptions.replied(read.number, m.OK, page_of(10, 30, more=True))
+    worker.admitted()
+    subscriptions.go_on(connection)
+    channel = subscriptions.get(wanted.key)
+    assert channel is not None
+    for offset in (20, 40):
+        assert subscriptions.came(channel, event_of(offset))
+    worker.sent()
+    list(subscriptions.held())
+    missed, read = worker.sent()
+    assert read.request == m.ReadLog(wanted.key, AfterOffset(7, 30), 1000)
+    subscriptions.replied(missed.number, m.OK, page_of(more=False))
+    subscriptions.recovered(channel)
+    subscriptions.replied(read.number, m.OK, page_of(40, more=False))
+    page = subscriptions.next_page(subscriptions.next_ready())  # type: ignore[arg-type]
+    assert page is not None
+    assert [event.offset for _, event in page.events] + [event.offset for event in page.behind] == [40, 20]
+    assert subscriptions.held_bytes == 0
+
+
 def test_an_event_below_those_that_were_missed_comes_behind_them() -> None:
     """The link is new, and what was missed is read: of what comes meanwhile only what is in no log that is read is
     kept."""
