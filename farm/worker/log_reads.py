@@ -9,7 +9,8 @@ Nothing is missing and nothing comes twice, because of the order in which things
    A read gives a page; how a connection goes on with the next ones stands in `farm.worker.catch_up`.
 3. While the link is away, events may be missed. So every read that is open is made again once the channels are
    announced, and before those the log of each channel is read from where its subscribers stand. Until that is here, no
-   event goes to them, and no connection joins them.
+   event goes to them, and no connection that had to wait for a reply joins them. One that wants only what comes joins
+   at once, and is sent what they have missed, too: what came since it joined is among that.
 """
 
 from __future__ import annotations
