@@ -138,6 +138,7 @@ class _Subscriber:
             elif isinstance(effect, Respond):
                 if (head := transport.respond(*effect)) is not None:
                     parts.insert(0, head)
+                    self.transport = transport = transport.responded
             elif isinstance(effect, Ping):
                 parts.append(transport.ping(effect.payload))
             elif isinstance(effect, Close):
