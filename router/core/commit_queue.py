@@ -68,8 +68,8 @@ class CommitQueue:
         self._chars = 0
         self._unremoved: dict[SlotName, int] = {}  # removals that failed
         self._ceiling = 0  # of the sequences that may be stored
-        # The read of an inbox counts as so many writes: as large as the last ones were, and large at first.
-        self._inbox_weight = max(1, options.batch_limit // _FIRST_READS)
+        # The read of an inbox or of a log counts as so many writes: as large as the last ones were, and large at first.
+        self._inbox_weight = self._log_weight = max(1, options.batch_limit // _FIRST_READS)
 
     def _batch_added(self) -> None:
         """There is a batch to commit."""
@@ -298,7 +298,7 @@ class CommitQueue:
 
     def read_log(self, channel: bytes, position: Position, done: LogDone, most: int = 0) -> None:
         """Read a channel's log from a position: so many bytes of it (`router.store.base.LogName`), 0: all."""
-        batch = self._next()
+        batch = self._next(self._log_weight)
         name = LogName(channel, position, most)
         batch.reads.logs.add(name)
         batch.logs.append((name, done))

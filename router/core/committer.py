@@ -21,18 +21,18 @@ from typing import Final
 import trio
 
 from router.common import logs
-from router.common.item import Item
 from router.common.messages import FAILED, OK
 from router.common.settings import StoreOptions
 from router.core.bad_batch import apply_apart
 from router.core.batch import Batch, Outcome, call_back, note_failed
 from router.core.commit_queue import CommitQueue
-from router.store.base import BadBatchError, Results, Store
+from router.store.base import EVENT_BYTES, BadBatchError, Reads, Results, Store
 
 _PROBE: Final = "probe"
 """Space of a record that is written to see whether the store can write."""
 _READ_BYTES: Final = 33_554_432
-"""About so many bytes of inboxes are read in one batch: what is read waits in memory until it has been sent on."""
+"""About so many bytes of inboxes, and of logs, are read in one batch: what is read waits in memory until it has been
+sent on."""
 _SLOW_COMMIT_S: Final = 10.0
 """A commit that takes so long is as bad as one that fails: no more is promised meanwhile."""
 _STEP_S: Final = 60.0
@@ -129,18 +129,23 @@ class GroupCommitter(CommitQueue):
             self._pushes -= batch.pushes
             self._pushes_done += batch.pushes
             self._chars -= batch.chars
-        if batch.reads.inboxes:
-            self._weigh_inboxes(len(batch.reads.inboxes), outcome.results.inboxes)
+        self._weigh_reads(batch.reads, outcome.results)
         call_back(batch, outcome, self._unremoved)
         if self._unremoved and outcome.status == OK and len(batch.writes) and not outcome.results.failed:
             self._remove_again()
         flush()
 
-    def _weigh_inboxes(self, asked: int, found: dict[bytes, list[Item]]) -> None:
-        """Large inboxes raise the weight at once; small ones lower it step by step."""
-        size = sum(len(item.slot) + len(item.body or "") for items in found.values() for item in items)
-        weight = min(self._batch_limit, size // asked * self._batch_limit // _READ_BYTES)
-        self._inbox_weight = max(1, weight, self._inbox_weight // 2)
+    def _weigh_reads(self, reads: Reads, found: Results) -> None:
+        if reads.inboxes:
+            size = sum(len(item.slot) + len(item.body or "") for items in found.inboxes.values() for item in items)
+            self._inbox_weight = self._weight(size // len(reads.inboxes), self._inbox_weight)
+        if reads.logs:
+            size = sum(len(event.body) + EVENT_BYTES for part in found.logs.values() for event in part.events)
+            self._log_weight = self._weight(size // len(reads.logs), self._log_weight)
+
+    def _weight(self, size: int, before: int) -> int:
+        """Large reads raise the weight at once; small ones lower it step by step."""
+        return max(1, min(self._batch_limit, size * self._batch_limit // _READ_BYTES), before // 2)
 
     async def _apply(self, batch: Batch) -> Outcome:
         now = int(self._unix_time())

@@ -1,6 +1,6 @@
 """The committer over a real store: batching must change nothing but the number of commits."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from support.common import Clock, Rig, in_rig
 from router.common import messages as m
 from router.common.item import Item
 from router.common.messages import FAILED, OK
+from router.common.position import Last
 from router.common.settings import StoreOptions
 from router.core.committer import GroupCommitter
 from router.core.pushes import REFUSED_OVER, STORED
@@ -136,14 +137,16 @@ async def test_a_device_that_acknowledges_without_end_lets_others_pass(rig: Rig)
     assert len(rig.store.batches) == 1 + len(batches) + 1
 
 
-@in_rig(store={"inbox_bytes": 2**25, "batch_limit": 2000})
-async def test_large_inboxes_are_read_a_few_at_a_time(rig: Rig) -> None:
-    devices = [number.to_bytes(16, "big") for number in range(400)]
+Storm = Callable[[], Awaitable[list[int]]]
+
+
+def storm_of(rig: Rig, ask: Callable[[], None]) -> Storm:
+    """What has many reads asked for at once, and gives how many went into each commit."""
     read: list[int] = []
     apply = rig.store.apply
 
     async def counting(writes: Writes, reads: Reads, now: int) -> Results:
-        read.append(len(reads.inboxes))
+        read.append(len(reads))
         return await apply(writes, reads, now)
 
     rig.store.apply = counting  # type: ignore[method-assign]
@@ -153,12 +156,48 @@ async def test_large_inboxes_are_read_a_few_at_a_time(rig: Rig) -> None:
         rig.store.hold()
         rig.committer.when_durable(lambda status: None)
         await rig.settle()
-        for device in devices:
-            rig.committer.read_inbox(device, lambda status, items: None)
+        ask()
         rig.store.release()
         await rig.settle()
         return [count for count in read if count]
 
+    return storm
+
+
+@in_rig(store={"batch_limit": 2000})
+async def test_large_parts_of_logs_are_read_a_few_at_a_time(rig: Rig) -> None:
+    channels = [number.to_bytes(16, "big") for number in range(400)]
+
+    def read_all() -> None:
+        for channel in channels:
+            rig.committer.read_log(channel, Last(1), lambda status, part: None)
+
+    storm = storm_of(rig, read_all)
+    assert max(await storm()) <= 33  # nothing is known of them
+    for _ in range(2):
+        await storm()
+    assert await storm() == [400]  # they were empty
+    for channel in channels:
+        rig.committer.append(event(rig, "x" * 1_000_000)._replace(channel=channel), None)
+    await rig.settle()
+    await storm()
+    assert max(await storm()) <= 40
+    for channel in channels:
+        rig.committer.expire_log(channel, 1)
+    for _ in range(2):
+        await storm()
+    assert await storm() == [400]
+
+
+@in_rig(store={"inbox_bytes": 2**25, "batch_limit": 2000})
+async def test_large_inboxes_are_read_a_few_at_a_time(rig: Rig) -> None:
+    devices = [number.to_bytes(16, "big") for number in range(400)]
+
+    def read_all() -> None:
+        for device in devices:
+            rig.committer.read_inbox(device, lambda status, items: None)
+
+    storm = storm_of(rig, read_all)
     assert max(await storm()) <= 33  # nothing is known of them
     assert await storm() == [400]  # they were empty
     body = "x" * 1_000_000
