@@ -41,14 +41,6 @@ from bench.runs.speaking import Speaking
 )
 @connections_option
 @click.option(
-    "--grace",
-    type=Number(0),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="When nothing has arrived for so long after the end, what is missing is lost.",
-)
-@click.option(
     "--timeout",
     type=Number(0.1),
     default=30.0,
@@ -57,7 +49,7 @@ from bench.runs.speaking import Speaking
     help="A subscriber that is not set up by then has failed.",
 )
 @source_option
-@fan_out_options(list(FAN_OUTS), list(FAN_OUTS)[:1])
+@fan_out_options(list(FAN_OUTS), list(FAN_OUTS)[:1], grace=5.0)
 @farm_options
 def fanout(
     *,

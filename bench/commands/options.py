@@ -208,9 +208,9 @@ def subscribers_options(command: Command) -> Command:
     return command
 
 
-def fan_out_options(names: list[str], default: list[str]) -> Callable[[Command], Command]:
-    """`--channels`, `--payload`, `--processes`, `--router`, `--dialect`, `--mode`, `--apps` and `--mixed`: for commands
-    that publish to subscribers."""
+def fan_out_options(names: list[str], default: list[str], grace: float) -> Callable[[Command], Command]:
+    """`--channels`, `--payload`, `--grace`, `--processes`, `--router`, `--dialect`, `--mode`, `--apps` and `--mixed`:
+    for commands that publish to subscribers."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(
@@ -231,6 +231,14 @@ def fan_out_options(names: list[str], default: list[str]) -> Callable[[Command],
                     help="Data of an event. A farm takes "
                     + " or ".join(one.most_payload for one in FAN_OUTS.values())
                     + ".",
+                ),
+                click.option(
+                    "--grace",
+                    type=Number(0),
+                    default=grace,
+                    show_default=True,
+                    metavar="SECONDS",
+                    help="When nothing has arrived for so long after the end, what is missing is lost.",
                 ),
                 click.option("--processes", type=click.IntRange(0), default=0, help="Load processes of subscribers."),
                 click.option(

@@ -8,7 +8,7 @@ import click
 
 from bench.commands.common import in_turn, perform, speaking, target_of
 from bench.commands.numbers import Number
-from bench.commands.options import connections_option, fan_out_options, farm_options, grace_option, source_option
+from bench.commands.options import connections_option, fan_out_options, farm_options, source_option
 from bench.figures.dialects import REPLAY_FIGURES, parts_of
 from bench.interrupt import Interrupt
 from bench.load.protocols import FAN_OUTS
@@ -42,7 +42,6 @@ REPLAYING = [name for name, one in FAN_OUTS.items() if one.replays]
 )
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="How often they go and come back.")
 @connections_option
-@grace_option(10.0)
 @click.option(
     "--timeout",
     type=Number(0.1),
@@ -52,7 +51,7 @@ REPLAYING = [name for name, one in FAN_OUTS.items() if one.replays]
     help="A subscriber that is not set up by then has failed, or tries again if it was there before.",
 )
 @source_option
-@fan_out_options(REPLAYING, REPLAYING)
+@fan_out_options(REPLAYING, REPLAYING, grace=10.0)
 @farm_options
 def replay(
     *,
