@@ -2,18 +2,17 @@
 message that it has."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from bench.load import frames
 from bench.load.dialect import Events, FanOut
-from bench.load.frames import TEXT, Message, PeerError
+from bench.load.frames import PeerError
 from bench.load.http_bytes import Response, judged
 from bench.load.protocols.base import DONE, PONG, Protocol, Received, Scenario, Step
 from bench.load.samples import DATA_WRONG
-from bench.load.transports import WEBSOCKET, Transport
+from bench.load.transports import WEBSOCKET, Transport, delimited
 from bench.load.wires import Wire, body_of
 
 WS: Final = "ws"
@@ -64,29 +63,7 @@ def _bulk_payload(message: bytes) -> bytes:
     return message if message == HEARTBEAT else message[message.find(b"\r\n") + 2 : -2]
 
 
-def _single_bulk(data: bytes) -> bytes | None:
-    return _bulk_payload(data) if _bulk_end(data, 0) == len(data) else None
-
-
-def _split_bulk(data: bytes, parts: list[bytes]) -> tuple[list[Message], bytes]:
-    found: list[Message] = []
-    at = 0
-    while at < len(data) and (end := _bulk_end(data, at)):
-        found.append(Message(TEXT, _bulk_payload(data[at:end])))
-        at = end
-    return found, data[at:]
-
-
-BULK: Final = replace(
-    WEBSOCKET,
-    opening="connect",
-    head_end=None,
-    single=_single_bulk,
-    split=_split_bulk,
-    end=_bulk_end,
-    payload=_bulk_payload,
-    broken_off="closed",
-)
+BULK: Final = delimited("connect", None, _bulk_end, _bulk_payload, "closed")
 
 
 # ---- devices

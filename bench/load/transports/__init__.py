@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.load import frames
-from bench.load.frames import Message
+from bench.load.frames import TEXT, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,42 @@ class Transport:
     pong: Callable[[bytes], bytes]
     closing: Callable[[bytes], tuple[bytes, str]]
     broken_off: str
+
+
+def delimited(
+    opening: str,
+    head_end: Callable[[bytes], int] | None,
+    end: Callable[[bytes, int], int],
+    payload: Callable[[bytes], bytes],
+    broken_off: str,
+    ended: str = "closed",
+) -> Transport:
+    """One whose messages follow each other, each as `end` finds it, and that has no pings. `ended`: why the connection
+    ended that the server has closed."""
+
+    def single(data: bytes) -> bytes | None:
+        return payload(data) if end(data, 0) == len(data) else None
+
+    def split(data: bytes, parts: list[bytes]) -> tuple[list[Message], bytes]:
+        found: list[Message] = []
+        at = 0
+        while at < len(data) and (behind := end(data, at)):
+            found.append(Message(TEXT, payload(data[at:behind])))
+            at = behind
+        return found, data[at:]
+
+    def pong(payload: bytes) -> bytes:
+        return b""
+
+    def closing(payload: bytes) -> tuple[bytes, str]:
+        return b"", ended
+
+    return Transport(opening, head_end, single, split, end, payload, pong, closing, broken_off)
+
+
+def as_it_is(message: bytes) -> bytes:
+    """The payload of a message that is nothing else."""
+    return message
 
 
 def _pong(payload: bytes) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from bench.load.frames import CLOSE, MAX_RESPONSE_HEAD_BYTES, TEXT, Message, PeerError
-from bench.load.transports import Transport
+from bench.load.transports import as_it_is, delimited
 
 MOST_SIZE_DIGITS: Final = 8
 _NEW_LINE: Final = b"\r\n"
@@ -84,14 +84,6 @@ def _payload(chunk: bytes) -> bytes:
     return chunk[chunk.find(_NEW_LINE) + 2 : -2]
 
 
-def _single(data: bytes) -> bytes | None:
-    return _payload(data) if _end(data, 0) == len(data) else None
-
-
-def _single_event(data: bytes) -> bytes | None:
-    return _payload(data) if _event_end(data, 0) == len(data) else None
-
-
 def _split(data: bytes, parts: list[bytes]) -> tuple[list[Message], bytes]:
     found: list[Message] = []
     at = 0
@@ -129,23 +121,6 @@ def _bare_end(data: bytes, start: int) -> int:
     return blank.end() if blank is not None else 0
 
 
-def _bare_payload(event: bytes) -> bytes:
-    return event
-
-
-def _single_bare(data: bytes) -> bytes | None:
-    return data if _bare_end(data, 0) == len(data) else None
-
-
-def _split_bare(data: bytes, parts: list[bytes]) -> tuple[list[Message], bytes]:
-    found: list[Message] = []
-    at = 0
-    while end := _bare_end(data, at):
-        found.append(Message(TEXT, data[at:end]))
-        at = end
-    return found, data[at:]
-
-
 def _begin(data: bytes) -> int:
     return body_begin(data, chunked=True)
 
@@ -154,16 +129,14 @@ def _bare_begin(data: bytes) -> int:
     return body_begin(data, chunked=False)
 
 
-def _pong(payload: bytes) -> bytes:
-    return b""
-
-
-def _closing(payload: bytes) -> tuple[bytes, str]:
-    return b"", "the stream ended"
-
-
-STREAM: Final = Transport("request", _begin, _single, _split, _end, _payload, _pong, _closing, "closed in the stream")
-EVENT_STREAM: Final = replace(STREAM, single=_single_event, split=_split_events, end=_event_end)
-BARE_EVENT_STREAM: Final = replace(
-    EVENT_STREAM, head_end=_bare_begin, single=_single_bare, split=_split_bare, end=_bare_end, payload=_bare_payload
+_ENDED: Final = "the stream ended"
+_BROKEN_OFF: Final = "closed in the stream"
+STREAM: Final = replace(
+    delimited("request", _begin, _end, _payload, _BROKEN_OFF, _ENDED),
+    split=_split,  # its last chunk is a close
 )
+EVENT_STREAM: Final = replace(
+    delimited("request", _begin, _event_end, _payload, _BROKEN_OFF, _ENDED),
+    split=_split_events,  # an event may be in several chunks
+)
+BARE_EVENT_STREAM: Final = delimited("request", _bare_begin, _bare_end, as_it_is, _BROKEN_OFF, _ENDED)
