@@ -20,12 +20,6 @@ SECRETS = ("s3cr3t-cookie", "s3cr3t-token", "s3cr3t-url", "s3cr3t-bearer")
 
 
 @pytest.fixture(scope="module")
-def main_server() -> Iterator[MainServer]:
-    with running_main_server() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def farm(main_server: MainServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     folder = tmp_path_factory.mktemp("farm")
     settings = {

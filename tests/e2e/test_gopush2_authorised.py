@@ -8,15 +8,9 @@ import pytest
 import websocket
 from support.farm_fixture import PATIENCE_S, Farm, running_farm
 from support.gopush2 import ON, Device, TcpDevice, create, push
-from support.main_server import REFUSAL, MainServer, running_main_server
+from support.main_server import REFUSAL, MainServer
 
 from bench.machine.ports import free_ports
-
-
-@pytest.fixture(scope="module")
-def main_server() -> Iterator[MainServer]:
-    with running_main_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

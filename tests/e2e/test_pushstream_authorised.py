@@ -9,13 +9,7 @@ import pytest
 import websocket
 from support.chromium import Chromium, Tab, find_chromium
 from support.farm_fixture import PATIENCE_S, Farm, curl, running_farm, until
-from support.main_server import REFUSAL, MainServer, running_main_server
-
-
-@pytest.fixture(scope="module")
-def main_server() -> Iterator[MainServer]:
-    with running_main_server() as running:
-        yield running
+from support.main_server import REFUSAL, MainServer
 
 
 @pytest.fixture(scope="module")

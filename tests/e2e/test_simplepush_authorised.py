@@ -7,14 +7,8 @@ from collections.abc import Iterator
 import pytest
 import websocket
 from support.farm_fixture import Farm, command, running_farm
-from support.main_server import REFUSAL, MainServer, running_main_server
+from support.main_server import REFUSAL, MainServer
 from support.simplepush import Device, put
-
-
-@pytest.fixture(scope="module")
-def main_server() -> Iterator[MainServer]:
-    with running_main_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
