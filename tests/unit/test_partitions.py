@@ -18,7 +18,7 @@ def test_a_key_stays_in_its_partition() -> None:
 
 
 def test_uuids_are_spread_evenly_in_spite_of_their_constant_bits() -> None:
-    keys = (UUID(int=number, version=4).bytes for number in range(0, PARTITIONS * 200))
+    keys = (UUID(int=number, version=4).bytes for number in range(PARTITIONS * 200))
     found = Counter(map(partition, keys))
 
     assert len(found) == PARTITIONS
