@@ -54,16 +54,27 @@ _SWITCH_INTERVAL_S = 0.0005
 class RouterProcess:
     """Everything the router is made of, wired."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(
+        self, settings: Settings, number: int, listener: socket.socket, context: zmq.Context[zmq.Socket[bytes]]
+    ) -> None:
+        """number: its place among the farm's routers, from 0."""
         store_options = settings.get(StoreOptions)
         endpoint = settings.get(EndpointOptions)
         link = settings.get(LinkOptions)
         data = Path(settings.get(Data).dir)
         tokens = Tokens(load_or_make_keys(settings))
         self.settings = settings
-        self.store = open_store(settings)
+        self.store = open_store(settings, number)
         self.committer = GroupCommitter(self.store, store_options, time.time, time.monotonic)
-        self.hub = Hub(self.committer, link, endpoint.delivery_timeout, os.urandom(8), time.monotonic, time.time)
+        self.hub = Hub(
+            self.committer,
+            link,
+            endpoint.delivery_timeout,
+            os.urandom(8),
+            time.monotonic,
+            time.time,
+            router=number,
+        )
         self.hub.on_status(self.status)
         self.main_server = MainServer(settings, self.hub.counters)
         self.hub.on_authorise(self.main_server.questions)
@@ -84,7 +95,7 @@ class RouterProcess:
         self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]
         self.poller = Poller()
         self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
-        self.link = RouterLink(context, address(data), self.hub, link)
+        self.link = RouterLink(context, address(data, number), self.hub, link)
         self.poller.register(self.link.fileno, READ)
         self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not show that
         self._told_more = False
@@ -300,21 +311,27 @@ def check(settings: Settings) -> None:
     Router(_routes(spoken(settings, specs()), Context(hub.core, tokens, settings, time.time, dict)))
 
 
-def run(settings: Settings, listener: socket.socket, line: int | None) -> int:
-    """Run a router on an open listener until SIGTERM, or until the supervisor's end of `line` closes.
+def run(settings: Settings, number: int, listener: socket.socket, line: int | None) -> int:
+    """Run the router of this number on an open listener until SIGTERM, or until the supervisor's end of `line` closes.
 
     Returns: exit code.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    return lifecycle.run(lambda context: RouterProcess(settings, listener, context), settings, line, "router")
+    fields = {"router": number} if settings.get(RouterOptions).routers > 1 else {}
+    return lifecycle.run(
+        lambda context: RouterProcess(settings, number, listener, context), settings, line, "router", **fields
+    )
 
 
-def run_single(settings: Settings) -> int:
+def run_single(settings: Settings, number: int) -> int:
     """A router on its own (`farm router`): opens its listener itself and stops at SIGTERM or SIGINT.
 
     Raises: ListenError.
     """
     options = settings.get(Listen)
-    listener = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
+    several = settings.get(RouterOptions).routers > 1
+    listener = open_listener(
+        options.host, options.router_port, options.backlog, "listen.router_port", reuse_port=several
+    )
     port = listener.getsockname()[1]
-    return run(settings.replace(Listen, router_port=port), listener, None)
+    return run(settings.replace(Listen, router_port=port), number, listener, None)

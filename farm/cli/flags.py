@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Flag, the option that it is short for, what stands for its value in the help.
 _SHORT_FLAGS: Final = (
     ("--workers", "farm.workers", "N|auto"),
+    ("--routers", "router.routers", "K"),
     ("--host", "listen.host", "ADDRESS"),
     ("--device-port", "listen.device_port", "PORT"),
     ("--router-port", "listen.router_port", "PORT"),

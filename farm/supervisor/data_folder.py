@@ -11,9 +11,9 @@ from pathlib import Path
 from farm.control import pid_file
 from router.common import fd_passing
 from router.common.files import FileError, check_place, open_own, take_folder
-from router.common.link_address import SOCKET_NAME, address
+from router.common.link_address import address, socket_name
 from router.common.options import Settings
-from router.common.settings import Data
+from router.common.settings import Data, RouterOptions
 from router.key_file import load_or_make_keys
 
 
@@ -24,7 +24,8 @@ def held(settings: Settings) -> Iterator[None]:
     Raises: FileError, KeyFormatError, LinkError.
     """
     folder = Path(settings.get(Data).dir)
-    sockets = [folder / name for name in (SOCKET_NAME, fd_passing.SOCKET_NAME)]
+    routers = settings.get(RouterOptions).routers
+    sockets = [folder / name for name in (*map(socket_name, range(routers)), fd_passing.SOCKET_NAME)]
     path = pid_file(settings)
     take_folder(folder)
     try:
@@ -44,7 +45,7 @@ def held(settings: Settings) -> Iterator[None]:
         except OSError as error:
             raise FileError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
         load_or_make_keys(settings)
-        address(folder)
+        address(folder, routers - 1)
         for place in sockets:
             check_place(place)
         yield

@@ -34,7 +34,7 @@ def served(mapping: dict[str, Any]) -> Served:
         return 0
 
     def run_router(number: int, descriptors: list[int]) -> int:
-        return router.process.run(settings, socket.socket(fileno=descriptors[1]), descriptors[0])
+        return router.process.run(settings, number, socket.socket(fileno=descriptors[1]), descriptors[0])
 
     def run_worker(number: int, descriptors: list[int]) -> int:
         listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]

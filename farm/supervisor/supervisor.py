@@ -71,10 +71,10 @@ class Supervisor:
         self.given = settings  # as they were read
         self.settings = self.listeners.with_ports(settings)
         self.read_again = read_again
-        self.router = Slot("router", -1, [self.listeners.router])
+        self.router = Slot("router", 0, [self.listeners.router])
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.fork_server: ForkServer | None = None
-        self.link = StatusLink(zmq.Context(), address(Path(settings.get(Data).dir)))
+        self.link = StatusLink(zmq.Context(), address(Path(settings.get(Data).dir), 0))
         self.started = time.monotonic()
         self.stopping = trio.Event()
         self.ready = False

@@ -98,7 +98,7 @@ class Worker:
         self.limit = connection_limit(options)
         self.link = WorkerLink(
             context,
-            address(data),
+            address(data, 0),
             settings.get(LinkOptions),
             shard,
             os.urandom(8),

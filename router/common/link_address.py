@@ -1,4 +1,4 @@
-"""Where the link between workers and router is: a Unix socket in the data folder."""
+"""Where the link between workers and a router is: a Unix socket in the data folder for each router."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final
 
 from router.common.errors import MendableError
 
-SOCKET_NAME: Final = "router.sock"
 _SUN_PATH_MAX: Final = 107
 
 
@@ -15,12 +14,17 @@ class LinkError(MendableError):
     """The link's address cannot be used."""
 
 
-def address(folder: Path) -> str:
-    """The link's address in this control folder.
+def socket_name(number: int) -> str:
+    """Of the router of this number."""
+    return f"router-{number}.sock" if number else "router.sock"
+
+
+def address(folder: Path, number: int) -> str:
+    """Where the router of this number is in this control folder.
 
     Raises: LinkError if the path is too long for a Unix socket.
     """
-    path = str(folder.resolve() / SOCKET_NAME)
+    path = str(folder.resolve() / socket_name(number))
     if len(path.encode()) > _SUN_PATH_MAX:
         raise LinkError(
             f"{path} is longer than the {_SUN_PATH_MAX} bytes a Unix socket may have: choose a shorter data.dir"

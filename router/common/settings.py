@@ -77,8 +77,16 @@ class DrainOptions(Section):
 @dataclass(frozen=True)
 class RouterOptions(Section):
     SECTION: ClassVar[str] = "router"
-    HELP: ClassVar[str] = "The router's process."
+    HELP: ClassVar[str] = "The routers' processes. Another number of routers needs a restart."
+    AT_START: ClassVar[frozenset[str]] = frozenset(("routers",))
 
+    routers: int = option(
+        1,
+        "router processes, each with a part of the address map and of the store",
+        unit="processes",
+        ge=1,
+        le=64,
+    )
     nice: int = option(
         -10,
         "nice value of the supervisor, and of a router that is starved of CPU, or the lowest that RLIMIT_NICE allows: "

@@ -83,8 +83,9 @@ def test_the_help_needs_no_heavy_import() -> None:
     ("args", "line"),
     [
         (["strat"], "farm: No such command 'strat'"),
-        (["start", "--wrkers", "2"], "farm start: No such option '--wrkers'. Did you mean '--workers'?"),
+        (["start", "--jsn", "2"], "farm start: No such option '--jsn'. Did you mean '--set'?"),
         (["worker"], "farm worker: Missing option '--shard'"),
+        (["router", "--number", "2", "--routers", "2"], "farm router: --number 2: router.routers is 2, and they are"),
         (["worker", "--shard", "-1"], "farm worker: Invalid value for '--shard'"),
         (["worker", "--shard", "9" * 20], "farm worker: Invalid value for '--shard'"),
         (["start", "--config", "/dev/zero"], "/dev/zero: is larger than"),

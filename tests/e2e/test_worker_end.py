@@ -27,12 +27,12 @@ class Alone:
     def __init__(self, folder: Path, **options: Any) -> None:
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._zmq.socket(zmq.ROUTER)
-        self._router.bind(address(folder))
+        self._router.bind(address(folder, 0))
         self.heard: list[Any] = []
         self.held: list[bytes] = []
         self.link = WorkerLink(
             self._zmq,
-            address(folder),
+            address(folder, 0),
             LinkOptions(**options),
             3,
             b"incarnat",

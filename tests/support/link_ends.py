@@ -99,7 +99,7 @@ class Ends:
 
 @asynccontextmanager
 async def linked(rig: Rig, folder: Path, versions: range = VERSIONS) -> AsyncIterator[Ends]:
-    ends = Ends(rig, address(folder), rig.link, versions)
+    ends = Ends(rig, address(folder, 0), rig.link, versions)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ends.beats)

@@ -28,9 +28,9 @@ def test_workers_that_never_stop_speaking_are_heard_a_part_at_a_time(
 ) -> None:
     @in_rig()
     async def scenario(rig: Rig) -> None:
-        link = RouterLink(context, address(tmp_path), rig.hub, LinkOptions())
+        link = RouterLink(context, address(tmp_path, 0), rig.hub, LinkOptions())
         talker = context.socket(zmq.DEALER)
-        talker.connect(address(tmp_path))
+        talker.connect(address(tmp_path, 0))
         received = rig.hub.received
         ask = NEWEST.encode(m.AskStatus(1))
 
@@ -65,9 +65,9 @@ def test_all_is_heard_only_when_nothing_is_left(
 
     @in_rig()
     async def scenario(rig: Rig) -> None:
-        link = RouterLink(context, address(tmp_path), rig.hub, LinkOptions())
+        link = RouterLink(context, address(tmp_path, 0), rig.hub, LinkOptions())
         talker = context.socket(zmq.DEALER)
-        talker.connect(address(tmp_path))
+        talker.connect(address(tmp_path, 0))
         begun = link.heard_until
         for _ in range(3):
             talker.send(NEWEST.encode(m.AskStatus(1)))

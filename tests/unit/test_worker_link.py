@@ -208,9 +208,10 @@ async def test_nonsense_on_the_link_harms_nobody_else(rig: Rig, tmp_path: Path, 
 
 
 def test_an_address_that_no_unix_socket_can_have_is_told(tmp_path: Path) -> None:
-    assert address(tmp_path) == f"ipc://{tmp_path}/router.sock"
+    assert address(tmp_path, 0) == f"ipc://{tmp_path}/router.sock"
+    assert address(tmp_path, 1) == f"ipc://{tmp_path}/router-1.sock"
     with pytest.raises(LinkError, match=r"data\.dir"):
-        address(tmp_path / ("x" * 100))
+        address(tmp_path / ("x" * 100), 0)
 
 
 @in_rig(link={"max_message_bytes": 65_536})
@@ -233,10 +234,10 @@ async def test_more_than_one_message_may_hold_goes_in_several(rig: Rig, tmp_path
 @in_rig(link={"max_message_bytes": 65_536})
 async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    link = RouterLink(context, address(tmp_path), rig.hub, rig.link)
+    link = RouterLink(context, address(tmp_path, 0), rig.hub, rig.link)
     worker = context.socket(zmq.DEALER)
     worker.setsockopt(zmq.ROUTING_ID, b"w0")
-    worker.connect(address(tmp_path))
+    worker.connect(address(tmp_path, 0))
     heard: list[Any] = []
 
     async def hears(count: int) -> None:
@@ -271,8 +272,10 @@ async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: 
 def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
-    router.bind(address(tmp_path))
-    worker = WorkerLink(context, address(tmp_path), LinkOptions(), 3, b"incarnat", 4711, lambda messages: None, tuple)
+    router.bind(address(tmp_path, 0))
+    worker = WorkerLink(
+        context, address(tmp_path, 0), LinkOptions(), 3, b"incarnat", 4711, lambda messages: None, tuple
+    )
 
     def next_envelope() -> tuple[bytes, m.OfWorker]:
         assert router.poll(HANG_S * 1000)

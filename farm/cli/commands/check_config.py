@@ -12,6 +12,7 @@ from farm.config import Resolved
 @click.command("check-config", cls=SettingsCommand, short_help="Check the settings, print what is in force.")
 @with_settings(
     "--workers",
+    "--routers",
     "--host",
     "--device-port",
     "--router-port",

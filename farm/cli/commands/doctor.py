@@ -18,7 +18,7 @@ from farm.config import Resolved
     help="How many are to be held. Default: what there is room for.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON, for scripts.")
-@with_settings("--workers", "--host", "--device-port", "--router-port", "--admin-port", "--data")
+@with_settings("--workers", "--routers", "--host", "--device-port", "--router-port", "--admin-port", "--data")
 def command(connections: int | None, as_json: bool, resolved: Resolved) -> int:
     """Check what this machine allows against what a farm needs, and say what to change.
 

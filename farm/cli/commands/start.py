@@ -13,6 +13,7 @@ from router.common.options import Settings
 @click.command("start", cls=SettingsCommand, short_help="Start a farm in the foreground.")
 @with_settings(
     "--workers",
+    "--routers",
     "--host",
     "--device-port",
     "--router-port",

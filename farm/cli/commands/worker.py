@@ -12,7 +12,7 @@ from farm.config import Resolved
 
 @click.command("worker", short_help="Run one worker alone.")
 @click.option("--shard", type=whole(0, 9999), required=True, metavar="K", help="Number of this worker, from 0.")
-@with_settings("--host", "--device-port", "--data", checked=True)
+@with_settings("--routers", "--host", "--device-port", "--data", checked=True)
 def command(shard: int, resolved: Resolved) -> int:
     """Run one worker alone, for a set-up that has its own supervisor.
 
