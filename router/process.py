@@ -118,6 +118,7 @@ class RouterProcess:
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
         await self.committer.open()
+        logs.event("store.opened", kind=self.settings.get(StoreOptions).kind, promise=self.store.promise)
         self.hub.begin_after(self.committer.newest)
         self.hub.broadcasts.load()
         try:
@@ -205,6 +206,7 @@ class RouterProcess:
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 guarded("router.tick_failed", self.port.tick)
+                guarded("router.tick_failed", self.committer.probe)
                 guarded("router.tick_failed", self._look_for_starvation, now)
                 if bursts.over(self.committer.written):
                     give_back()

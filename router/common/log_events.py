@@ -80,6 +80,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "status.not_understood": "An answer of the router was not understood.",
     "store.close_failed": "The store could not be closed in order; what was committed is kept.",
     "store.failed": "A commit failed: what it held was answered 503.",
+    "store.opened": "The router has opened its store; `promise` says what an accepted message survives.",
     "store.recovered": "The store can write again.",
     "store.removals_lost": "Too many removals wait for a store that fails: some acknowledged messages will come again.",
     "store.sweep_failed": "Expired entries could not be deleted; it is tried again.",

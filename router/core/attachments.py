@@ -87,7 +87,7 @@ class Attachments:
         replied = session.hold()
 
         def looked_up(status: int, value: bytes | None) -> None:
-            if status == m.OK and value is not None:
+            if status == m.OK and (value is not None or self._committer.forgets):
                 self._attach(session, message, number, value, replied)
                 return
             if status == m.OK:

@@ -80,6 +80,11 @@ class GroupCommitter(CommitQueue):
         self.newest = await self._store.highest()
 
     @property
+    def forgets(self) -> bool:
+        """Whether a record that is missing may have been lost (`Store.forgets`)."""
+        return self._store.forgets
+
+    @property
     def refusing(self) -> str:
         """Why pushes are refused now; empty if they are not."""
         if not self.healthy:
@@ -217,11 +222,14 @@ class GroupCommitter(CommitQueue):
             batch.size += 1
             self._waiting += 1
 
-    def sweep_soon(self, budget: int) -> None:
-        """Between two commits, delete what has expired among the next `budget` entries of the store. If it has failed,
-        a record is written to see whether it works again: pushes are refused meanwhile, and cannot show it."""
+    def probe(self) -> None:
+        """If the store has failed, write a record to see whether it works again: pushes are refused meanwhile, and
+        cannot show it."""
         if not self.healthy:
             self.record(_PROBE, b"", b"", int(self._unix_time()) + 1)
+
+    def sweep_soon(self, budget: int) -> None:
+        """Between two commits, delete what has expired among the next `budget` entries of the store."""
         now = self._monotonic()
         offset = self._unix_time() - now
         if offset - self._offset > _STEP_S:

@@ -178,6 +178,10 @@ class Store(Protocol):
 
     used: int
     """Bytes that what is stored takes, as far as the store knows at this moment."""
+    promise: str
+    """What an accepted message survives, in a line, once the store is open."""
+    forgets: bool
+    """Whether it may lose a record before its time while the farm goes on: then one that is missing says nothing."""
 
     def check(self) -> None:
         """See, beside a store that is open, whether this one could be opened. Raises: StoreError."""

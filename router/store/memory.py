@@ -38,6 +38,9 @@ def _size(item: Item) -> int:
 class MemoryStore:
     """A `Store` in this process's memory. It never fails."""
 
+    promise = "in the router's memory: what is accepted is lost when the router ends"
+    forgets = False
+
     def __init__(self, options: StoreOptions, router: int = 0, unix_time: Callable[[], float] = time.time) -> None:
         self._router = router
         self._inbox_limit = options.inbox_limit

@@ -63,6 +63,8 @@ class SqliteStore:
 
     `Writes` and `Reads` are read in that thread: they must stay as they are until the answer is there."""
 
+    forgets = False
+
     def __init__(
         self, options: StoreOptions, path: Path, router: int = 0, unix_time: Callable[[], float] = time.time
     ) -> None:
@@ -74,6 +76,8 @@ class SqliteStore:
         self._unmeasured = 0  # commits since `used` was measured
         self.file = SqliteFile(options, path, router, unix_time, self._prepared)
         self.used = 0
+        survives = "a power cut" if options.synchronous == "full" else "a crash of any process, not a power cut"
+        self.promise = f"on the disk of this machine: what is accepted survives {survives}"
 
     def check(self) -> None:
         """See `Store.check`: a file that is there has a schema that this release knows."""

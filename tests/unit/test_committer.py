@@ -349,7 +349,7 @@ async def test_whatever_the_store_raises_is_survived(rig: Rig, error: Exception)
     assert not rig.committer.healthy
     assert rig.committer.refusing == (str(error) or "MemoryError")
     rig.store.apply, rig.store.sweep = apply, sweep  # type: ignore[method-assign]
-    rig.committer.sweep_soon(10)
+    rig.committer.probe()
     await rig.settle()
     assert rig.committer.healthy and rig.committer.refusing == ""
 

@@ -75,7 +75,7 @@ async def test_a_removal_that_failed_is_made_when_the_store_is_well_again(rig: R
     # Nobody is given what was acknowledged, and the length of a part is right all the same.
     assert [sorted(slots) for slots in heard] == [["b", "c"], ["b", "c"], ["b"], ["b", "c"]]
     assert dict(await rig.inbox(DEVICE)) == {"a": 5, "b": 5, "c": 5}
-    rig.committer.sweep_soon(1)
+    rig.committer.probe()
     await rig.settle()
     assert rig.committer.unremoved == 0
     assert dict(await rig.inbox(DEVICE)) == {"b": 5, "c": 5}
@@ -110,11 +110,11 @@ async def test_a_removal_that_failed_spares_what_came_after_it(rig: Rig, when: s
     rig.store.release()
     await rig.settle()
     if when == "afterwards":
-        rig.committer.sweep_soon(1)
+        rig.committer.probe()
         await rig.settle()
         put(4)
         await rig.settle()
-    rig.committer.sweep_soon(1)
+    rig.committer.probe()
     rig.committer.record("space", DEVICE, b"", 0)
     await rig.settle()
     assert rig.committer.failures == 1

@@ -182,7 +182,7 @@ async def test_a_store_that_failed_is_well_again_once_it_has_written(rig: Rig) -
     rig.committer.read_inbox(DEVICE, lambda status, items: None)
     await rig.settle()
     assert not rig.committer.healthy
-    rig.committer.sweep_soon(10)
+    rig.committer.probe()
     await rig.settle()
     assert rig.committer.healthy
 

@@ -151,6 +151,20 @@ async def test_a_device_that_must_be_known_and_is_not_attaches_nothing(rig: Rig)
     assert rig.hub.map.device(OTHER) is worker.session.lease
 
 
+@in_rig()
+async def test_a_store_that_may_forget_ends_no_device_for_a_record_that_is_missing(rig: Rig) -> None:
+    rig.store.forgets = True
+    worker = rig.worker()
+    stored = rig.push(DEVICE, "a", 7)
+    worker.say(m.Record(DEVICES, OTHER, b"today", 60))
+    worker.say(attach(DEVICE, 1, needs=DEVICES), attach(OTHER, 2, needs=DEVICES))
+    await rig.settle()
+    first, second = worker.take()
+    assert (stored, slots(first.payload[0]), first.payload[1]) == ([STORED], [("a", 7)], None)
+    assert second == m.Reply(2, m.OK, [[], b"today"])
+    assert rig.hub.map.device(DEVICE) is worker.session.lease
+
+
 @pytest.mark.parametrize("same", [True, False])
 @in_rig()
 async def test_a_device_without_the_record_that_its_newer_connection_needs_is_shed(rig: Rig, same: bool) -> None:

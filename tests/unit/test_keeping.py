@@ -101,7 +101,7 @@ async def test_a_store_that_cannot_write_gets_it_when_it_can(rig: Rig) -> None:
     write(rig, "a", OTHER, TTL)
     await live(rig, keep, 30)
     rig.store.failing = False
-    rig.committer.sweep_soon(1)
+    rig.committer.probe()
     await live(rig, keep, 60)
     assert await there(rig, "a", KNOWN) == {KNOWN}
 
