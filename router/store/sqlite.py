@@ -32,9 +32,11 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from router.common.errors import MendableError
 from router.common.item import Item
 from router.common.options import Settings
-from router.common.settings import Data, StoreOptions
+from router.common.settings import Data, RouterOptions, StoreOptions
+from router.store import layout
 from router.store.base import Append, Reads, Renewal, Results, Store, Writes
 from router.store.changes import Record, RecordName, make, names
 from router.store.log_rows import log_row
@@ -43,8 +45,6 @@ from router.store.sqlite_reads import read, read_tables
 from router.store.sqlite_sweep import Sweeper
 from router.store.statements import READ_RECORDS, RENEW, USED, WRITE, WRITE_NUL
 
-STORE_FILE: Final = "store.sqlite3"
-"""In the data folder."""
 CEILING: Final = ("mark", b"seq")
 """Name of the record that holds the last `Writes.ceiling`."""
 _MEASURE_EVERY: Final = 256  # commits
@@ -66,15 +66,21 @@ class SqliteStore:
     forgets = False
 
     def __init__(
-        self, options: StoreOptions, path: Path, router: int = 0, unix_time: Callable[[], float] = time.time
+        self,
+        options: StoreOptions,
+        path: Path,
+        router: int = 0,
+        unix_time: Callable[[], float] = time.time,
+        confirm: Callable[[], object] = lambda: None,
     ) -> None:
+        """confirm: called when the file is locked and before it is opened. Raises: StoreError if it is not the file."""
         self._options = options
         self._refusals = False
         # Stands for U+0000. Nobody outside can know it, so no text holds it.
         self._nul = f"<NUL {secrets.token_hex(16)}>"
         self._sweeper = Sweeper(router)
         self._unmeasured = 0  # commits since `used` was measured
-        self.file = SqliteFile(options, path, router, unix_time, self._prepared)
+        self.file = SqliteFile(options, path, router, unix_time, self._prepared, confirm)
         self.used = 0
         survives = "a power cut" if options.synchronous == "full" else "a crash of any process, not a power cut"
         self.promise = f"on the disk of this machine: what is accepted survives {survives}"
@@ -235,12 +241,19 @@ def _apart(puts: dict[tuple[bytes, str], Item]) -> tuple[list[Any], bytes]:
 
 
 def new_store(settings: Settings, router: int) -> Store:
-    """See `router.store.registry.StoreModule`."""
-    return SqliteStore(settings.get(StoreOptions), Path(settings.get(Data).dir) / STORE_FILE, router)
+    """See `router.store.registry.StoreModule`. Raises: StoreError, FileError if the files are of other settings."""
+    place = layout.Place(Path(settings.get(Data).dir), settings.get(RouterOptions).routers, router)
+    return SqliteStore(settings.get(StoreOptions), place.path, router, confirm=place.confirm)
 
 
 def keeps(settings: Settings) -> tuple[str, str] | None:
     """See `router.store.registry.StoreModule`. A file that cannot be read counts as one that has something."""
-    if not has_rows(Path(settings.get(Data).dir) / STORE_FILE):
+    data = Path(settings.get(Data).dir)
+    try:
+        found = layout.read(data)
+    except MendableError:
+        return f"{layout.MANIFEST} beside it", f"move {layout.MANIFEST} and the folders of stores away"
+    if found is None or not any(map(has_rows, found.paths(data))):
         return None
-    return f"{STORE_FILE} beside it", f"move {STORE_FILE} away"
+    names = f"{layout.MANIFEST} and {found.name}" if found.folder else found.name
+    return f"{found.name} beside it", f"move {names} away"

@@ -72,7 +72,8 @@ _ADVICE: Final = (
 class SqliteFile:
     """The file at `path`, for the store that has it alone. Everything but `check` runs in the thread of `run`.
 
-    prepared: called for each connection that is made, before anything else.
+    prepared: called for each connection that is made, before anything else. confirm: called when the file is locked and
+    before it is made or opened; raises StoreError if it is not the file after all.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class SqliteFile:
         router: int,
         unix_time: Callable[[], float],
         prepared: Callable[[sqlite3.Connection], None],
+        confirm: Callable[[], object] = lambda: None,
     ) -> None:
         self._options = options
         self._path = path
         self._router = router
         self._unix_time = unix_time
         self._prepared = prepared
+        self._confirm = confirm
         self._thread = StoreThread()
         self._lock: int | None = None
         self._failing_since: float | None = None
@@ -163,6 +166,7 @@ class SqliteFile:
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old for the store; it needs 3.38 or newer")
         take_folder(self._path.parent)
         self._take_lock()
+        self._confirm()
         # SQLite gives the files beside it the same mode. It would follow links, so these are looked at first.
         os.close(open_own(self._path, os.O_RDWR | os.O_CREAT))
         for beside in ("-wal", "-shm"):

@@ -16,8 +16,8 @@ from router.common.settings import Data, StoreOptions, TokenOptions
 from router.common.token import KeyFormatError, new_key, parse_keys
 from router.key_file import KEY_FILE, load_or_make_keys
 from router.store.base import Reads, Writes
+from router.store.layout import STORE_FILE
 from router.store.registry import open_store
-from router.store.sqlite import STORE_FILE
 
 
 def settings(folder: Path, keys: str = "", kind: str = "sqlite") -> Settings:
