@@ -14,7 +14,7 @@ from router.common.metrics import RouterCounters
 from router.common.position import AfterOffset, LogSlice, Position
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
-from router.core.procedures import Procedures
+from router.core.operations import Operations
 from router.core.publishing import Messages
 from router.core.recount import Recount
 from router.core.sessions import Sessions
@@ -26,13 +26,13 @@ Done = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """Everything that a dialect sees of the core."""
+    """Everything that a dialect sees of the core. All but `operations` knows only what this router owns."""
 
     messages: Messages
     records: Records
     logs: Logs
     channels: ChannelDirectory
-    procedures: Procedures
+    operations: Operations
     counters: RouterCounters
 
 

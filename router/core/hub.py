@@ -25,6 +25,7 @@ from router.common import logs
 from router.common import messages as m
 from router.common.metrics import RouterCounters
 from router.common.numbers import Sequencer
+from router.common.partitions import fixed_owners
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST, VERSIONS, WIRES, common_version
 from router.core.address_map import AddressMap, Lease
@@ -33,7 +34,7 @@ from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
 from router.core.facades import ChannelDirectory, Core, Logs, Records
-from router.core.procedures import Procedures
+from router.core.operations import Operations
 from router.core.publishing import Messages
 from router.core.pushes import Pushes
 from router.core.recount import Recount
@@ -50,7 +51,7 @@ class Hub:
     """Sessions, address map, attachments, channels and pushes.
 
     `monotonic` and `unix_time` are clocks in seconds; `versions` those of the protocol that are spoken. `router` is its
-    number among the farm's routers (`router.common.numbers`).
+    number among the farm's routers (`router.common.numbers`), of which there are `routers`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Hub:
         monotonic: Callable[[], float],
         unix_time: Callable[[], float],
         router: int = 0,
+        routers: int = 1,
         versions: range = VERSIONS,
     ) -> None:
         self._committer = committer
@@ -85,14 +87,14 @@ class Hub:
         self.messages = Messages(
             committer, self.map, sessions, self.attachments, self._pushes, self._numbers, monotonic, unix_time
         )
-        procedures = Procedures()
+        operations = Operations(fixed_owners(routers), router)
         requests = Requests(
             committer,
             self.map,
             self.channels,
             self.recount,
             self.messages,
-            procedures,
+            operations,
             unix_time,
             options.max_message_bytes // _LOG_SHARE,
         )
@@ -102,7 +104,7 @@ class Hub:
             Records(committer),
             Logs(committer),
             ChannelDirectory(self.channels, sessions, self.recount),
-            procedures,
+            operations,
             self.counters,
         )
         """What dialects see."""

@@ -10,7 +10,7 @@ from router.common.position import AfterOffset, LogSlice, PositionError, positio
 from router.core.address_map import AddressMap
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
-from router.core.procedures import Procedures
+from router.core.operations import Operations
 from router.core.publishing import Messages
 from router.core.recount import Recount
 from router.core.sessions import WorkerSession
@@ -28,7 +28,7 @@ class Requests:
         channels: Channels,
         recount: Recount,
         messages: Messages,
-        procedures: Procedures,
+        operations: Operations,
         unix_time: Callable[[], float],
         most_log: int,
     ) -> None:
@@ -38,7 +38,7 @@ class Requests:
         self._channels = channels
         self._recount = recount
         self._messages = messages
-        self._procedures = procedures
+        self._operations = operations
         self._unix_time = unix_time
         self._most_log = most_log
 
@@ -133,17 +133,13 @@ class Requests:
 
     def invoke(self, session: WorkerSession, message: m.Invoke, number: int | None) -> None:
         """INVOKE has come."""
-        procedure = self._procedures.get(message.dialect)
-        if procedure is None:
-            session.reply(number, m.OK)
-            return
         replied = session.hold()
 
-        def reply(status: int, result: bytes | None = None) -> None:
+        def reply(status: int, result: bytes | None) -> None:
             session.reply(number, status, result)
             replied()
 
-        procedure(message.key, message.arguments, reply)
+        self._operations.perform(message.dialect, message.key, message.arguments, reply)
 
     # ------------------------------------------------------------------ records
 

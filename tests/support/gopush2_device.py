@@ -8,9 +8,10 @@ from farm.dialects.gopush2.dialect import Gopush2Dialect
 from farm.transports.request import Request
 from router.common import messages as m
 from router.common.metrics import WorkerCounters
+from router.common.operation import encoded
 from router.common.position import LogEvent, LogSlice
 from router.common.token import Tokens
-from router.dialects.gopush2.protocol import ENTERED, Entry, Gopush2Options, entry_bytes, message_body
+from router.dialects.gopush2.protocol import ENTERED, Entry, Gopush2Options, message_body
 from support.common import Clock, settings_with
 
 KEY = "Terry-Mao"
@@ -92,7 +93,7 @@ class Device:
         """The router answers the call."""
         assert isinstance(self.open, Call)
         call, self.open = self.open, None
-        payload = entry_bytes(Entry(outcome, seconds)) if status == m.OK else None
+        payload = encoded(Entry(outcome, seconds)) if status == m.OK else None
         self.take(self.session.replied(call.context, status, payload, self.now))
 
     def subscribed(self, status: int = m.OK, events: Sequence[LogEvent] | None = (), recovered: bool = True) -> None:

@@ -8,7 +8,7 @@ from router.common import messages as m
 from router.common.token import Tokens
 from router.dialects.app_server import Context
 from router.dialects.pushstream.app_server import routes
-from router.dialects.pushstream.protocol import EXPLAIN, NAME, PushStreamOptions, channel_address, label
+from router.dialects.pushstream.protocol import EXPLAIN, Admit, Publish, PushStreamOptions, channel_address, label
 from router.dialects.pushstream.service import Housekeeping
 from router.dialects.pushstream.state import state
 from router.dialects.pushstream.templates import Message, message_of
@@ -106,13 +106,11 @@ class PushApp:
         assert answer.status == 200
         return json.loads(answer.body)
 
-    async def invoke(self, what: str, *names: str, text: str = "") -> tuple[int, bytes | None]:
+    async def perform(self, asked: Admit | Publish) -> tuple[int, str | None]:
         """As the device side asks."""
-        replies: list[tuple[int, bytes | None]] = []
-        arguments = json.dumps([what, names, *([text] if text else [])]).encode()
-        procedure = self.rig.hub.core.procedures.get(NAME)
-        assert procedure is not None
-        procedure(channel_address(names[0]), arguments, lambda status, result=None: replies.append((status, result)))
+        replies: list[tuple[int, str | None]] = []
+        key = channel_address(asked.names[0])
+        self.rig.hub.core.operations.at(key, asked, lambda status, reply=None: replies.append((status, reply)))
         await self.rig.settle()
         (reply,) = replies
         return reply

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from support.gopush2_device import DAY, KEY, Device, event, made, request
 
@@ -26,7 +27,6 @@ from router.dialects.gopush2.protocol import (
     TOO_MANY,
     Enter,
     Look,
-    asked,
     channel_address,
     subscribers_address,
 )
@@ -40,8 +40,7 @@ def question(device: Device) -> Enter | Look:
     invoke = device.asked()
     assert isinstance(invoke, m.Invoke)
     assert invoke.key == ADDRESS
-    found: Enter | Look = asked(invoke.arguments)
-    return found
+    return msgspec.msgpack.decode(invoke.arguments, type=Enter | Look)
 
 
 def messages(device: Device) -> list[Any]:

@@ -11,7 +11,8 @@ from support.worker_memory import Bench, Watched, device, watched
 import farm.dialects.gopush2.dialect
 import farm.dialects.gopush2.sessions
 from router.common import messages as m
-from router.dialects.gopush2.protocol import ENTERED, TOKEN_REFUSED, Entry, channel_address, entry_bytes
+from router.common.operation import encoded
+from router.dialects.gopush2.protocol import ENTERED, TOKEN_REFUSED, Entry, channel_address
 
 QUERY = "?key=a&mid=0&token=t"
 SESSIONS = (
@@ -37,7 +38,7 @@ def answer(bench: Bench, rounds: int = 9, outcome: int = ENTERED, seconds: int =
         for call in [one for one in bench.shard.said() if isinstance(one, m.Call)]:
             payload: object = None
             if isinstance(call.request, m.Invoke):
-                payload = entry_bytes(Entry(outcome, seconds))
+                payload = encoded(Entry(outcome, seconds))
             elif isinstance(call.request, m.ReadLog):
                 payload = [EPOCH, 1, True, [list(event(1))]]
             elif isinstance(call.request, m.PresenceJoin):

@@ -15,6 +15,7 @@ from farm.dialects.gopush2.tcp import GOPUSH_TCP, NO_HTTP, HeartbeatReader
 from farm.transports.frames import TEXT
 from farm.transports.request import Refusal
 from router.common import messages as m
+from router.common.operation import encoded
 from router.common.position import LogEvent
 from router.dialects.gopush2.protocol import (
     BAD_HEARTBEAT,
@@ -22,7 +23,6 @@ from router.dialects.gopush2.protocol import (
     TOKEN_REFUSED,
     Entry,
     channel_address,
-    entry_bytes,
 )
 
 COMMAND = b"*5\r\n$3\r\nsub\r\n$9\r\nTerry-Mao\r\n$1\r\n7\r\n$2\r\n30\r\n$4\r\ntest\r\n"
@@ -121,7 +121,7 @@ def answered(shard: Shard, outcome: int = ENTERED, *events: LogEvent) -> None:
         for call in calls:
             payload: object = None
             if isinstance(call.request, m.Invoke):
-                payload = entry_bytes(Entry(outcome, 3600))
+                payload = encoded(Entry(outcome, 3600))
             elif isinstance(call.request, m.ReadLog):
                 payload = [EPOCH, 9, True, [list(event) for event in events]]
             shard.sockets.received([m.Reply(call.number, m.OK, payload)])

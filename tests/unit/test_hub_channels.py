@@ -293,37 +293,6 @@ async def test_a_dialect_may_let_nobody_into_a_channel_that_has_no_subscriber(ri
 
 
 @in_rig()
-async def test_a_dialect_does_what_its_device_side_asks_for(rig: Rig) -> None:
-    replies: list[Any] = []
-    asked: list[tuple[bytes, bytes]] = []
-
-    def procedure(key: bytes, arguments: bytes, reply: Any) -> None:
-        asked.append((key, arguments))
-        if arguments == b"malformed":
-            raise m.MessageError("none of ours")
-        replies.append(reply)
-
-    rig.hub.core.procedures.register("talk", procedure)
-    worker = rig.worker()
-    worker.say(
-        m.Call(1, m.Invoke("talk", CHANNEL, b"first")),
-        m.Call(2, m.Invoke("talk", CHANNEL, b"malformed")),
-        m.Call(3, m.Invoke("other", CHANNEL, b"first")),
-        m.Call(4, m.Invoke("talk", DEVICE, b"last")),
-    )
-    await rig.settle()
-    assert worker.take() == [m.Reply(2, m.FAILED, None), m.Reply(3, m.OK, None)]
-    assert asked == [(CHANNEL, b"first"), (CHANNEL, b"malformed"), (DEVICE, b"last")]
-    replies[1](m.FULL)
-    await rig.settle()
-    assert worker.session.confirmed == 0
-    replies[0](m.OK, b"result")
-    await rig.settle()
-    assert worker.take() == [m.Reply(4, m.FULL, None), m.Reply(1, m.OK, b"result")]
-    assert worker.session.confirmed == 1
-
-
-@in_rig()
 async def test_an_observer_hears_what_devices_do(rig: Rig) -> None:
     watcher = Watcher()
     rig.hub.channels.observe("pusher", watcher)

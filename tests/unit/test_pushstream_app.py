@@ -8,7 +8,8 @@ from support.pushstream_app import Listener, PushApp
 
 from farm import cli
 from router.common import messages as m
-from router.dialects.pushstream.protocol import EXPLAIN, channel_address
+from router.common.operation import Operation
+from router.dialects.pushstream.protocol import EXPLAIN, Admit, Publish, channel_address
 from router.dialects.pushstream.templates import Message
 
 
@@ -264,35 +265,33 @@ async def test_where_both_sides_have_one_port_a_browser_asks_the_router_for_subs
 async def test_what_a_subscriber_sends_is_published(rig: Rig) -> None:
     app = PushApp(rig, events_channel_id="events")
     listener = app.subscribe("a", "b")
-    assert await app.invoke("publish", "a", "b", text="from a page") == (m.OK, b"")
+    assert await app.perform(Publish(["a", "b"], "from a page")) == (m.OK, "")
     assert listener.texts() == ["from a page"] * 2
-    assert await app.invoke("publish", "a", text="") == (m.OK, b"Empty post requests are not allowed.")
-    assert await app.invoke("publish", "a", "events", text="not for events") == (m.OK, b"")
+    assert await app.perform(Publish(["a"], "")) == (m.OK, "Empty post requests are not allowed.")
+    assert await app.perform(Publish(["a", "events"], "not for events")) == (m.OK, "")
     assert listener.texts() == ["not for events"]
-    assert (await app.invoke("publish", "events", text="x"))[1] == b"Only internal routines can change events channel."
+    assert (await app.perform(Publish(["events"], "x")))[1] == "Only internal routines can change events channel."
     rig.store.failing = True
-    assert await app.invoke("publish", "a", text="x") == (m.OK, b"The store could not keep it.")
+    assert await app.perform(Publish(["a"], "x")) == (m.OK, "The store could not keep it.")
 
 
 @in_rig()
 async def test_only_channels_with_a_stored_message_are_authorized(rig: Rig) -> None:
     app = PushApp(rig, authorized_channels_only=True, wildcard_channel_prefix="all_")
     await app.publish("a")
-    assert await app.invoke("admit", "a", "all_x") == (m.OK, b"")
-    assert await app.invoke("admit", "a", "b") == (m.OK, b"Subscriber could not create channels.")
+    assert await app.perform(Admit(["a", "all_x"])) == (m.OK, "")
+    assert await app.perform(Admit(["a", "b"])) == (m.OK, "Subscriber could not create channels.")
     rig.store.failing = True
-    assert await app.invoke("admit", "a") == (m.FAILED, None)
+    assert await app.perform(Admit(["a"])) == (m.FAILED, None)
 
 
-@pytest.mark.parametrize("arguments", [b"", b"{}", b'["admit"]', b'["other",["a"]]', b'["admit",["a*"]]', b"\xff"])
-def test_what_the_device_side_cannot_ask(arguments: bytes) -> None:
+@pytest.mark.parametrize("asked", [Admit(["a*"]), Publish(["a", "b*"], "text")])
+def test_what_the_device_side_cannot_ask(asked: Operation) -> None:
     @in_rig()
     async def scenario(rig: Rig) -> None:
         app = PushApp(rig)
-        procedure = rig.hub.core.procedures.get("pushstream")
-        assert procedure is not None
         with pytest.raises(m.MessageError):
-            procedure(bytes(16), arguments, lambda status, result=None: None)
+            rig.hub.core.operations.at(bytes(16), asked, lambda status, reply=None: None)
         assert await app.info("a") is None
 
     scenario()
@@ -302,8 +301,8 @@ def test_what_the_device_side_cannot_ask(arguments: bytes) -> None:
 async def test_the_number_of_channels_holds_for_who_asks_before_it_subscribes(rig: Rig) -> None:
     app = PushApp(rig, max_number_of_channels=2)
     app.subscribe("a")
-    assert await app.invoke("admit", "a", "b") == (m.OK, b"")
-    assert await app.invoke("admit", "b", "c") == (m.OK, b"Number of channels were exceeded.")
+    assert await app.perform(Admit(["a", "b"])) == (m.OK, "")
+    assert await app.perform(Admit(["b", "c"])) == (m.OK, "Number of channels were exceeded.")
 
 
 def test_listeners_know_what_refuses_them() -> None:

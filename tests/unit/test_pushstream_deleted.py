@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 import websocket
 from support.pushstream_shard import Site, logged, made, site
@@ -10,7 +11,7 @@ from farm.dialects import Unsubscribe
 from farm.dialects.pushstream.sessions import PublishingSession
 from farm.transports.frames import CLOSE
 from router.common import messages as m
-from router.dialects.pushstream.protocol import DELETED, channel_address, subscribers_address
+from router.dialects.pushstream.protocol import DELETED, Publish, channel_address, subscribers_address
 
 A, B, C = map(channel_address, "abc")
 
@@ -65,7 +66,7 @@ def test_what_is_published_afterwards_goes_to_the_others_only() -> None:
     assert session.terminated(B) == (Unsubscribe(B), Unsubscribe(subscribers_address("b")))
     assert session.channels == (A, C, subscribers_address("a"), subscribers_address("c"))
     (call,) = session.received(b"text", False, 0)
-    assert json.loads(call.request.arguments)[1] == ["a", "c"]
+    assert msgspec.msgpack.decode(call.request.arguments, type=Publish).names == ["a", "c"]
     session.terminated(A)
     assert session.channels == (C, subscribers_address("c"))
     assert session.terminated(C) == ()

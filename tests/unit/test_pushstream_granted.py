@@ -1,6 +1,5 @@
 """Push stream, device side: what the main server is asked, and what its answers allow."""
 
-import json
 from typing import Any
 
 import pytest
@@ -9,7 +8,8 @@ from support.pushstream_shard import made
 from farm.dialects import Authorise
 from farm.transports.request import Grant, Refusal, Request
 from router.common import messages as m
-from router.dialects.pushstream.protocol import NOT_AUTHORIZED, PUBLISH, refusal_text
+from router.common.operation import encoded
+from router.dialects.pushstream.protocol import NOT_AUTHORIZED, Publish, refusal_text
 
 
 def test_the_main_server_is_asked_about_a_message_first() -> None:
@@ -23,9 +23,9 @@ def test_the_main_server_is_asked_about_a_message_first() -> None:
         assert session.replied("hello", status, payload, 0.0) == ()
     assert dialect.counters.commands_refused == 3
     (call,) = session.replied("hello", m.OK, m.Verdict(200), 0.0)
-    assert json.loads(call.request.arguments) == [PUBLISH, ["a"], "hello"]
-    assert session.replied(call.context, m.OK, b"", 0.0) == ()
-    assert session.replied(call.context, m.OK, refusal_text(NOT_AUTHORIZED), 0.0) == ()
+    assert call.request.arguments == encoded(Publish(["a"], "hello"))
+    assert session.replied(call.context, m.OK, encoded(refusal_text(None)), 0.0) == ()
+    assert session.replied(call.context, m.OK, encoded(refusal_text(NOT_AUTHORIZED)), 0.0) == ()
     assert dialect.counters.commands_refused == 4
 
 
@@ -35,7 +35,7 @@ def test_a_message_goes_to_those_channels_only_that_the_main_server_names() -> N
     list(session.begun(0.0))
     for verdict in (m.Verdict(200, ["b.b2", "c"]), m.Verdict(200, redirect="/ws?channels=b/c")):
         (call,) = session.replied("hello", m.OK, verdict, 0.0)
-        assert json.loads(call.request.arguments) == [PUBLISH, ["b"], "hello"]
+        assert call.request.arguments == encoded(Publish(["b"], "hello"))
     for verdict in (m.Verdict(200, []), m.Verdict(200, ["c"]), m.Verdict(200, ["ALL"]), m.Verdict(200, redirect="/ws")):
         assert session.replied("hello", m.OK, verdict, 0.0) == ()
     assert dialect.counters.commands_refused == 4

@@ -13,16 +13,17 @@ from support.pushstream_shard import DATE, TIME, Answer, Site, logged, site
 from farm.transports.frames import CLOSE, PING
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
+from router.common.operation import encoded
 from router.common.position import AfterTime, Last
 from router.dialects.pushstream.protocol import (
-    ADMIT,
     DELETED,
     NAME,
     NOT_AUTHORIZED,
     NOT_READ,
-    PUBLISH,
     TOO_MANY_CHANNELS,
     TOO_MANY_SUBSCRIBERS,
+    Admit,
+    Publish,
     channel_address,
     refusal_text,
     subscribers_address,
@@ -396,14 +397,14 @@ def test_refusals_are_explained() -> None:
 
 def test_the_router_says_which_channels_are_open() -> None:
     with site(authorized_channels_only=True) as here:
-        question = m.Invoke(NAME, channel_address("a"), json.dumps([ADMIT, ["a", "b"]], separators=(",", ":")).encode())
+        question = m.Invoke(NAME, channel_address("a"), encoded(Admit(["a", "b"])))
         poll = here.plain("/lp/a/b")
         (call,) = here.shard.said()
         assert call.request == question
-        here.shard.sockets.received([m.Reply(call.number, m.OK, refusal_text(NOT_AUTHORIZED))])
+        here.shard.sockets.received([m.Reply(call.number, m.OK, encoded(refusal_text(NOT_AUTHORIZED)))])
         assert Answer(poll).status == 403
         stream = here.plain("/sub/a")
-        here.shard.answer(b"")
+        here.shard.answer(encoded(""))
         here.answer()
         assert stream.until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
         for status, payload in ((m.FAILED, None), (m.OK, None)):
@@ -451,8 +452,8 @@ def test_what_a_websocket_sends_is_published_if_it_may() -> None:
         here.look()
         (call,) = here.shard.said()
         assert call.request.key == channel_address("a")
-        assert json.loads(call.request.arguments) == [PUBLISH, ["a", "b"], "héllo"]
-        here.shard.sockets.received([m.Reply(call.number, m.OK, b"")])
+        assert call.request.arguments == encoded(Publish(["a", "b"], "héllo"))
+        here.shard.sockets.received([m.Reply(call.number, m.OK, encoded(""))])
         assert here.dialect.counters.commands_refused == 0
         client.send("x" * 65_530)
         for _ in range(20):

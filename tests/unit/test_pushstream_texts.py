@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from farm.transports.event_stream import place
+from router.common.operation import encoded
 from router.common.position import LAST_TAG, LIVE, NO_TIME, AfterId, AfterTime, Last, LogEvent
 from router.dialects.pushstream.channels import Wanted, is_wildcard, publisher_path, subscriber_path
 from router.dialects.pushstream.positions import http_time, position, tag_of, unix_time
@@ -106,10 +107,10 @@ def test_the_events_channel_is_closed_unless_the_settings_open_it() -> None:
 
 def test_a_refusal_goes_over_the_link() -> None:
     for answer in (TOO_MANY_WILDCARDS, TOO_MANY_IDS):
-        found = refusal_of(refusal_text(answer))
+        found = refusal_of(encoded(refusal_text(answer)))
         assert found is not None
         assert (found.status, found.text) == (answer.status, answer.text)
-    assert refusal_of(b"") is None
+    assert refusal_of(encoded(refusal_text(None))) is None
 
 
 def test_addresses_are_those_of_the_dialect() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from farm.dialects import (
     Admission,
@@ -39,9 +37,9 @@ from farm.settings import WorkerOptions
 from farm.transports import HTTP, Transport
 from farm.transports.request import Refusal, Request, Response
 from router.common import messages as m
+from router.common.operation import invoke
 from router.common.position import LIVE
 from router.dialects.pushstream.protocol import (
-    ADMIT,
     CALLBACK_ARGUMENT,
     EVENT_ID_ARGUMENT,
     EXPLAIN,
@@ -51,6 +49,7 @@ from router.dialects.pushstream.protocol import (
     OTHER_VERSION,
     TAG_ARGUMENT,
     TIME_ARGUMENT,
+    Admit,
     Refused,
     channel_address,
     label,
@@ -58,7 +57,6 @@ from router.dialects.pushstream.protocol import (
     subscribers_address,
 )
 
-_encode: Final = msgspec.json.Encoder().encode
 _shared_address = lru_cache(2048)(channel_address)
 
 
@@ -107,7 +105,7 @@ class PushStreamDialect(PushStreamShared):
             return self._refused(request, mode, refused)
         if self.options.authorized_channels_only:
             names = [channel.name for channel in found.channels]
-            question = m.Invoke(NAME, _shared_address(names[0]), _encode([ADMIT, names]))
+            question = invoke(NAME, _shared_address(names[0]), Admit(names))
             return Admission(Call(question, (mode, found)))
         return self._session(mode, found, request)
 

@@ -34,22 +34,22 @@ from farm.dialects.pushstream.shared import NEWEST, PushStreamShared
 from router.common import messages as m
 from router.common.answers import Answer
 from router.common.close_codes import TOO_BIG, TRY_LATER
+from router.common.operation import invoke
 from router.common.position import NO_TIME, AfterId, Live, LogEvent
 from router.dialects.pushstream.protocol import (
     DELETED,
     EXPLAIN,
     NAME,
     NOT_READ,
-    PUBLISH,
     REFUSED,
     TOO_MANY_CHANNELS,
     TOO_MANY_SUBSCRIBERS,
+    Publish,
     Refused,
     refusal_of,
 )
 
 SHARED: Final = 2048
-_encode: Final = msgspec.json.Encoder().encode
 
 
 @lru_cache(SHARED)
@@ -237,7 +237,7 @@ class PublishingSession(WebSocketSession, gc=False, eq=False):
         return [name for name in self._names if name in found]
 
     def _publish(self, text: str, names: Sequence[str]) -> Effects:
-        arguments = _encode([PUBLISH, names, text])
-        if len(arguments) > m.MAX_ARGUMENTS:
+        publish = invoke(NAME, self.channels[0], Publish(list(names), text))
+        if len(publish.arguments) > m.MAX_ARGUMENTS:
             return (Close(TOO_BIG, TOO_BIG.text),)
-        return (Call(m.Invoke(NAME, self.channels[0], arguments), None),)
+        return (Call(publish, None),)

@@ -140,8 +140,9 @@ class PresenceJoin(Request, tag=35):
 
 
 class Invoke(Request, tag=58):
-    """Have the app-server side of this dialect do something about this address: arguments and reply are the dialect's
-    own. It may be received twice. None: the router does not speak the dialect."""
+    """Have the app-server side of this dialect perform an operation at this address (`router.common.operation`):
+    arguments and reply are an operation of the dialect's and what it is replied to with, encoded. It may be received
+    twice. None: the router does not speak the dialect."""
 
     REPLY = bytes | None
 

@@ -19,6 +19,7 @@ UNKNOWN = 1  # the record that ATTACH needs is not there; nothing was attached, 
 FAILED = 2  # the store could not do it
 FULL = 3
 MOVED = 4  # ATTACH only: there is a newer connection of the device
+UNREACHED = 5  # of an operation only: the router that owns its key did not answer; it may have been done
 
 # --- outcome in a RESULT
 WRITTEN = 0  # the kernel took the whole frame

@@ -16,7 +16,7 @@ from router.common import messages as m
 from router.common.answers import Answer
 from router.common.numbers import ROUTER_BITS
 from router.common.position import AfterOffset
-from router.core.procedures import Reply as ReplyToDevice
+from router.core.operations import Done
 from router.dialects.app_server import Context
 from router.dialects.gopush2.protocol import (
     BAD_METHOD,
@@ -36,11 +36,10 @@ from router.dialects.gopush2.protocol import (
     Enter,
     Entry,
     Gopush2Options,
-    asked,
+    Look,
     channel_address,
     deadline_of,
     deadline_value,
-    entry_bytes,
     message_body,
     token_address,
 )
@@ -80,7 +79,7 @@ def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     options = context.settings.get(Gopush2Options)
     app_side = _AppSide(context, options)
-    context.core.procedures.register(NAME, app_side.asked_by_device)
+    context.core.operations.register(NAME, {Enter: app_side.enter, Look: app_side.look})
     found = [Route(b"/pub", app_side.pub, claims=_is_push), Route(b"/stat", app_side.stat)]
     if options.auth:
         found.append(Route(b"/ch", app_side.ch))
@@ -240,56 +239,62 @@ class _AppSide:
 
     # ------------------------------------------------------------------ devices
 
-    def asked_by_device(self, channel: bytes, arguments: bytes, reply: ReplyToDevice) -> None:
-        """May a device come in, or stay (`Enter`, `Look`)?"""
-        try:
-            question = asked(arguments)
-        except msgspec.MsgspecError as error:
-            raise m.MessageError(str(error)) from error
+    def look(self, channel: bytes, look: Look, done: Done) -> None:
+        """May a device stay?"""
 
         def known(status: int, record: bytes | None) -> None:
             if status != m.OK:
-                reply(status)
+                done(status)
                 return
             left = self._left(channel, record)
-            if not isinstance(question, Enter):
-                reply(m.OK, entry_bytes(Entry(ENTERED, left) if left else Entry(NO_CHANNEL_HERE)))
-            elif left and not self._options.auth:
-                reply(m.OK, entry_bytes(Entry(ENTERED, left)))
-            elif left:
-                self._take(channel, question, left, reply)
-            elif self._options.auth:
-                reply(m.OK, entry_bytes(Entry(NO_CHANNEL_HERE)))
-            else:
-                self._create(channel, reply)
+            done(m.OK, Entry(ENTERED, left) if left else Entry(NO_CHANNEL_HERE))
 
         self._records.read(CHANNELS, channel, known)
 
-    def _take(self, channel: bytes, question: Enter, left: int, reply: ReplyToDevice) -> None:
+    def enter(self, channel: bytes, enter: Enter, done: Done) -> None:
+        """May a device come in?"""
+
+        def known(status: int, record: bytes | None) -> None:
+            if status != m.OK:
+                done(status)
+                return
+            left = self._left(channel, record)
+            if left and not self._options.auth:
+                done(m.OK, Entry(ENTERED, left))
+            elif left:
+                self._take(channel, enter, left, done)
+            elif self._options.auth:
+                done(m.OK, Entry(NO_CHANNEL_HERE))
+            else:
+                self._create(channel, done)
+
+        self._records.read(CHANNELS, channel, known)
+
+    def _take(self, channel: bytes, enter: Enter, left: int, done: Done) -> None:
         def taken(status: int, changed: Changed | None) -> None:
             if status != m.OK:
-                reply(status)
+                done(status)
             else:
                 good = changed is not None and changed.outcome == CHANGED
-                reply(m.OK, entry_bytes(Entry(ENTERED, left) if good else Entry(TOKEN_REFUSED)))
+                done(m.OK, Entry(ENTERED, left) if good else Entry(TOKEN_REFUSED))
 
-        token = token_address(channel, question.token)
-        self._records.change(TOKENS, token, Take(question.taker), taken, own=True)
+        token = token_address(channel, enter.token)
+        self._records.change(TOKENS, token, Take(enter.taker), taken, own=True)
 
-    def _create(self, channel: bytes, reply: ReplyToDevice) -> None:
+    def _create(self, channel: bytes, done: Done) -> None:
         """Without `auth` the first device creates the channel, which nothing extends."""
         if self._messages.over:
-            reply(m.FAILED)
+            done(m.FAILED)
             return
         seconds = self._options.channel_expire
         deadline = int(self._unix_time()) + seconds
 
         def created(status: int, changed: Changed | None) -> None:
             if status != m.OK:
-                reply(status)
+                done(status)
                 return
             self._counts.created += changed is not None and changed.outcome == CHANGED
-            reply(m.OK, entry_bytes(Entry(ENTERED, seconds)))
+            done(m.OK, Entry(ENTERED, seconds))
 
         self._logs.expire(channel, deadline)
         self._records.change(CHANNELS, channel, PutIfAbsent(deadline_value(deadline), deadline), created, own=True)

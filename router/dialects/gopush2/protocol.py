@@ -22,6 +22,7 @@ import msgspec
 from router.common import messages as m
 from router.common.answers import Answer, CloseCode, Table
 from router.common.auth_settings import auth_url_option
+from router.common.operation import Operation, invoke
 from router.common.options import Section, option
 
 NAME: Final = "gopush2"
@@ -151,24 +152,13 @@ def message_text(mid: int, body: str, msg_id: bool = False) -> bytes:
 # ---------------------------------------------------------------------- what the device side has done
 
 
-class Enter(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag=1):
-    """A device wants to come in. The token is used up by it; a request that is repeated has the same taker."""
-
-    token: str
-    taker: bytes
-
-
-class Look(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag=2):
-    """Is the channel (still) there?"""
-
-
 ENTERED: Final = 0
 NO_CHANNEL_HERE: Final = 1
 TOKEN_REFUSED: Final = 2
 
 
 class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """What becomes of it."""
+    """What becomes of a device that wants to come in, or to stay."""
 
     outcome: int
     """ENTERED, NO_CHANNEL_HERE or TOKEN_REFUSED."""
@@ -176,25 +166,32 @@ class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """How long the channel is there yet, if nothing extends it. Then the device is to look again."""
 
 
-_pack = msgspec.msgpack.Encoder().encode
-asked: Final = msgspec.msgpack.Decoder(Enter | Look).decode
-"""Raises: msgspec.MsgspecError."""
+class Enter(Operation, tag=1):
+    """A device wants to come in. The token is used up by it; a request that is repeated has the same taker."""
+
+    REPLY = Entry
+
+    token: str
+    taker: bytes
+
+
+class Look(Operation, tag=2):
+    """Is the channel (still) there?"""
+
+    REPLY = Entry
+
+
 _entry: Final = msgspec.msgpack.Decoder(Entry).decode
 
 
 def enter(channel: bytes, token: str, taker: bytes) -> m.Invoke:
     """May a device with this token come into the channel? taker: 16 random bytes."""
-    return m.Invoke(NAME, channel, _pack(Enter(token, taker)))
+    return invoke(NAME, channel, Enter(token, taker))
 
 
 def look(channel: bytes) -> m.Invoke:
     """Is the channel there?"""
-    return m.Invoke(NAME, channel, _pack(Look()))
-
-
-def entry_bytes(entry: Entry) -> bytes:
-    """As a reply."""
-    return _pack(entry)
+    return invoke(NAME, channel, Look())
 
 
 def entered(payload: bytes | None) -> Entry | None:

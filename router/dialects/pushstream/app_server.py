@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
 from router.common import messages as m
 from router.common.answers import Answer
-from router.core.procedures import Reply as ProcedureReply
+from router.core.operations import Done
 from router.dialects.app_server import Context
 from router.dialects.pushstream.channels import check_id, is_wildcard, publisher_path
 from router.dialects.pushstream.formats import ChannelInfo
 from router.dialects.pushstream.listings import Listings
 from router.dialects.pushstream.protocol import (
-    ADMIT,
     CANNOT_CREATE,
     EXPLAIN,
     NAME,
@@ -28,9 +25,10 @@ from router.dialects.pushstream.protocol import (
     NOT_READ,
     NOT_UTF8,
     ONLY_INTERNAL,
-    PUBLISH,
     TOO_LONG,
     TOO_MANY_CHANNELS,
+    Admit,
+    Publish,
     PushStreamOptions,
     Refused,
     channel_address,
@@ -58,7 +56,8 @@ def routes(context: Context) -> Iterable[Route]:
     options = context.settings.get(PushStreamOptions)
     key = AdminKey(options.admin_key, f"{PushStreamOptions.SECTION}.admin_key")
     publishers = _Publishers(context)
-    context.core.procedures.register(NAME, _Procedures(context))
+    of_devices = _OfDevices(context)
+    context.core.operations.register(NAME, {Admit: of_devices.admit, Publish: of_devices.publish})
     pub = Methods(
         options,
         (
@@ -185,18 +184,7 @@ class _Publishers:
         self._statistics.info(names, looked)
 
 
-class _Arguments(msgspec.Struct, array_like=True, gc=False):
-    """Of what the device side asks."""
-
-    what: str
-    names: list[str]
-    text: str = ""
-
-
-_arguments_in: Final = msgspec.json.Decoder(_Arguments).decode
-
-
-class _Procedures:
+class _OfDevices:
     """What the device side asks."""
 
     def __init__(self, context: Context) -> None:
@@ -204,39 +192,37 @@ class _Procedures:
         self._options = self._state.options
         self._publisher = context.shared(publisher)
 
-    def __call__(self, key: bytes, arguments: bytes, reply: ProcedureReply) -> None:
-        """See `router.core.procedures.Procedure`."""
-        try:
-            asked = _arguments_in(arguments)
-            for name in asked.names:
-                check_id(name, self._options)
-        except (msgspec.MsgspecError, Refused) as error:
-            raise m.MessageError(str(error)) from None
-        if asked.what == PUBLISH:
-            names = [name for name in asked.names if name != self._options.events_channel_id]
-            self._publisher.publish(
-                names or asked.names, asked.text, lambda refusal: reply(m.OK, refusal_text(refusal))
-            )
-        elif asked.what == ADMIT:
-            self._admit(asked.names, reply)
-        else:
-            raise m.MessageError(f"a device side asks for {asked.what[:20]!r}")
+    def publish(self, key: bytes, asked: Publish, done: Done) -> None:
+        """What a subscriber has sent."""
+        self._check(asked.names)
+        names = [name for name in asked.names if name != self._options.events_channel_id]
+        self._publisher.publish(names or asked.names, asked.text, lambda refusal: done(m.OK, refusal_text(refusal)))
 
-    def _admit(self, names: list[str], reply: ProcedureReply) -> None:
+    def _check(self, names: list[str]) -> None:
+        try:
+            for name in names:
+                check_id(name, self._options)
+        except Refused as error:
+            raise m.MessageError(str(error)) from None
+
+    def admit(self, key: bytes, asked: Admit, done: Done) -> None:
+        """May a subscriber have these channels?"""
+        names = asked.names
+        self._check(names)
         new = sum(map(self._state.unknown, names))
         if new and not self._state.registry.room_for(new):
-            reply(m.OK, refusal_text(TOO_MANY_CHANNELS))
+            done(m.OK, refusal_text(TOO_MANY_CHANNELS))
             return
         keys = [channel_address(name) for name in names if not is_wildcard(name, self._options)]
         if not keys or not self._options.authorized_channels_only:
-            reply(m.OK, b"")
+            done(m.OK, refusal_text(None))
             return
 
         def read(status: int, sizes: dict[bytes, LogSize]) -> None:
             if status != m.OK:
-                reply(m.FAILED)
+                done(m.FAILED)
                 return
             filled = all(key in sizes and sizes[key].number for key in keys)
-            reply(m.OK, refusal_text(None if filled else CANNOT_CREATE))
+            done(m.OK, refusal_text(None if filled else CANNOT_CREATE))
 
         self._state.core.logs.sizes(keys, read)

@@ -12,10 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+import msgspec
+
 from router.common import messages as m
 from router.common import option_texts as texts
 from router.common.answers import Answer, CloseCode, Table
 from router.common.auth_settings import auth_url_option
+from router.common.operation import Operation
 from router.common.options import Section, option
 
 NAME: Final = "pushstream"
@@ -186,12 +189,25 @@ TAG_ARGUMENT: Final = "tag"
 EVENT_ID_ARGUMENT: Final = "eventid"
 CALLBACK_ARGUMENT: Final = "callback"
 
-# What the device side asks of the router by `messages.Invoke`: the arguments are JSON, `["admit", [id, ...]]` or
-# `["publish", [id, ...], text]`. The reply is `refusal_text` of what refuses it.
-ADMIT: Final = "admit"
-"""Whether these channels may be subscribed to, as far as authorized_channels_only and max_number_of_channels go."""
-PUBLISH: Final = "publish"
-"""What a WebSocket subscriber has sent, for all of its channels."""
+# What the device side asks of the router. The reply is the text of what refuses it, "" where nothing does.
+
+
+class Admit(Operation, tag=1):
+    """Whether these channels may be subscribed to, as far as authorized_channels_only and max_number_of_channels go."""
+
+    REPLY = str
+
+    names: list[str]
+
+
+class Publish(Operation, tag=2):
+    """What a WebSocket subscriber has sent, for all of its channels."""
+
+    REPLY = str
+
+    names: list[str]
+    text: str
+
 
 EXPLAIN: Final = "X-Nginx-PushStream-Explain"
 MODE: Final = "X-Nginx-PushStream-Mode"
@@ -304,11 +320,15 @@ class Refused(Exception):
 _BY_TEXT: Final = {row.text: row for row in (*PUBLISHERS.rows, *SUBSCRIBERS.rows) if isinstance(row, Answer)}
 
 
-def refusal_text(answer: Answer | None) -> bytes:
-    """What refuses, as it goes over the link."""
-    return b"" if answer is None else answer.text.encode()
+def refusal_text(answer: Answer | None) -> str:
+    """What refuses, as a reply has it."""
+    return "" if answer is None else answer.text
 
 
-def refusal_of(text: bytes) -> Answer | None:
-    """The answer that the other side has named; None for the empty text: there is none."""
-    return _BY_TEXT[text.decode()] if text else None
+_text: Final = msgspec.msgpack.Decoder(str).decode
+
+
+def refusal_of(reply: bytes) -> Answer | None:
+    """The answer that a reply of the router names; None for the empty text: there is none."""
+    text = _text(reply)
+    return _BY_TEXT[text] if text else None

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from router import __version__
+from router.common import messages as m
 from router.common.answers import Answer
+from router.common.operation import Operation
 from router.common.settings import EndpointOptions
 from router.common.token import TokenError
+from router.core.operations import Done
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.dialects.app_server import Context
 from router.dialects.simplepush.protocol import (
@@ -25,6 +29,7 @@ from router.dialects.simplepush.protocol import (
     BAD_VERSION,
     FAILED,
     INBOX_FULL,
+    NAME,
     NO_LINES,
     NOT_KEPT,
     PURPOSE,
@@ -99,9 +104,21 @@ class _Refused(Exception):
         self.response = response
 
 
+class Push(Operation, tag=1):
+    """An update for a device. The reply is its outcome (`router.core.pushes`)."""
+
+    REPLY = int
+
+    channel: str
+    version: int | None
+    """None: the next one, which only the owner can know."""
+    data: str | None
+
+
 def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     app_side = _AppSide(context)
+    context.core.operations.register(NAME, {Push: app_side.perform_push})
     return (
         Route(b"/update/", app_side.update, exact=False),
         Route(b"/v1/push", app_side.batch),
@@ -116,6 +133,7 @@ class _AppSide:
         endpoint = context.settings.get(EndpointOptions)
         self._context = context
         self._messages = context.core.messages
+        self._ask = context.core.operations.at
         self._counters = context.core.counters
         self._ttl = options.timeout_live
         self._max_data = options.max_data_bytes
@@ -145,13 +163,23 @@ class _AppSide:
         except _Refused as refused:
             reply(refused.response)
             return
-        self._push(device, channel, version, data, lambda outcome: reply(_RESPONSES[outcome]))
+        self._ask(device, Push(channel, version, data), partial(self._pushed, reply))
 
-    def _push(self, device: bytes, channel: str, version: int, data: str | None, done: Callable[[int], None]) -> None:
+    def _pushed(self, decided: Callable[[Response], None], status: int, outcome: int | None = None) -> None:
+        if status != m.OK or outcome is None:
+            self._counters.pushes_refused += 1
+            outcome = REFUSED_FAILED
+        decided(_RESPONSES[outcome])
+
+    def perform_push(self, device: bytes, push: Push, done: Done) -> None:
+        """Keep an update of a device that this router owns, and send it."""
+        version = self._messages.version() if push.version is None else push.version
         # The data of an update is never stored (PushGo: privacy): only a device that is there gets it.
-        self._messages.push(device, channel, version, done, ttl=self._ttl, body=data, keep_body=False)
+        self._messages.push(
+            device, push.channel, version, partial(done, m.OK), ttl=self._ttl, body=push.data, keep_body=False
+        )
 
-    def _parameters(self, request: Request) -> tuple[int, str | None]:
+    def _parameters(self, request: Request) -> tuple[int | None, str | None]:
         body = request.body
         if not request.query and body.startswith(b"version=") and body[8:].isdigit() and len(body) < 27:
             kind = request.headers.get(b"content-type", b"")
@@ -171,8 +199,8 @@ class _AppSide:
             raise _Refused(self._too_long)
         return urlencoded(request.body) if kind == _FORM else _multipart(request.body, content_type)
 
-    def _check(self, version: str, data: str) -> tuple[int, str | None]:
-        number = self._messages.version()
+    def _check(self, version: str, data: str) -> tuple[int | None, str | None]:
+        number = None
         if version:
             text = version.encode("utf-8", "replace")
             if not _NUMBER.fullmatch(text) or (number := int(text)) > _MAX_VERSION:
@@ -224,7 +252,7 @@ class _AppSide:
         except _Refused as refused:
             decided(refused.response)
         else:
-            self._push(device, channel, version, data, lambda outcome: decided(_RESPONSES[outcome]))
+            self._ask(device, Push(channel, version, data), partial(self._pushed, decided))
 
     # ------------------------------------------------------------------ PushGo's pages
 

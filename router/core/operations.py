@@ -1,0 +1,159 @@
+"""Operations: what dialects have done by the owner of a key, whichever router that is. Pure.
+
+A dialect's app-server side checks a request where it came, makes an operation of it (`router.common.operation`) and
+asks for it here. The owner of the key performs it as a whole, with the core's facades (`router.core.facades`), which
+know only what this router owns; the status and the reply come back. What a worker asks for with INVOKE is an operation
+too, which the worker has sent to the owner.
+
+Of a status, OK and FAILED are those of `router.common.messages`, and others are the performing function's own, except
+UNREACHED: the owner did not answer in time or is away. Then it may have been done, and is not tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from router.common import messages as m
+from router.common.operation import Operation, encoded
+from router.common.partitions import fixed_owners, partition
+
+EVERYWHERE: Final = b""
+"""The key of what every router is to do."""
+
+
+class Done(Protocol):
+    """Called once, at once or later, with the status and the operation's REPLY. A reply is not changed afterwards."""
+
+    def __call__(self, status: int, reply: Any = None, /) -> None: ...
+
+
+Perform = Callable[[bytes, Any, Done], None]
+"""Gets the key, the operation, and where status and reply go. An operation from elsewhere has fields of the right types
+and no more; it may raise `messages.MessageError` for what it does not allow, before it has called back. One that a
+device has asked for may come twice, from a worker whose router died before it had replied."""
+
+
+class Operations:
+    """The operations of all dialects, and who owns what. owners: the router of each partition; number: this router."""
+
+    __slots__ = ("_alone", "_decoders", "_number", "_owners", "_performers")
+
+    def __init__(self, owners: Sequence[int] = fixed_owners(1), number: int = 0) -> None:
+        self._owners = owners
+        self._number = number
+        self._alone = all(owner == number for owner in owners)
+        self._performers: dict[type[Operation], Perform] = {}
+        self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
+
+    def register(self, dialect: str, performers: Mapping[type[Operation], Perform]) -> None:
+        """What performs each of a dialect's operations here."""
+        self._performers.update(performers)
+        self._decoders[dialect] = msgspec.msgpack.Decoder(reduce(or_, performers))
+
+    # ------------------------------------------------------------------ who owns what
+
+    def owner(self, key: bytes) -> int:
+        """The number of the router that owns this key."""
+        return self._owners[partition(key)]
+
+    def owns(self, key: bytes) -> bool:
+        """Whether this router owns this key."""
+        return self._alone or self._owners[partition(key)] == self._number
+
+    def by_owner(self, keys: Iterable[bytes]) -> dict[int, list[bytes]]:
+        """These keys by the number of the router that owns them. An operation at the first of each reaches the owner of
+        all of them."""
+        found: dict[int, list[bytes]] = {}
+        for key in keys:
+            found.setdefault(self.owner(key), []).append(key)
+        return found
+
+    # ------------------------------------------------------------------ what dialects ask for
+
+    def at(self, key: bytes, operation: Operation, done: Done) -> None:
+        """Have the owner of the key perform this.
+
+        Raises: what the performing function raises, if it is this router's.
+        """
+        if self._alone or self._owners[partition(key)] == self._number:
+            self._performers[type(operation)](key, operation, done)
+        else:
+            done(m.UNREACHED)
+
+    def at_each(self, asked: Sequence[tuple[bytes, Operation]], done: Callable[[list[tuple[int, Any]]], None]) -> None:
+        """Have the owners of several keys perform an operation each. `done` gets status and reply of each, in their
+        order, when all are known."""
+        gathered = _Gathered(len(asked), done)
+        for index, (key, operation) in enumerate(asked):
+            self.at(key, operation, gathered.place(index))
+
+    def at_all(self, operation: Operation, done: Callable[[int, list[Any]], None]) -> None:
+        """Have every router perform this, with the key EVERYWHERE. `done` gets OK and their replies, by number; or what
+        one of them has said instead of OK, and those replies count for nothing."""
+
+        def known(answers: list[tuple[int, Any]]) -> None:
+            status = next((status for status, _ in answers if status != m.OK), m.OK)
+            done(status, [reply for _, reply in answers] if status == m.OK else [])
+
+        if not self._alone:
+            done(m.UNREACHED, [])
+            return
+        gathered = _Gathered(1, known)
+        self._performers[type(operation)](EVERYWHERE, operation, gathered.place(0))
+
+    # ------------------------------------------------------------------ what has come from another process
+
+    def perform(self, dialect: str, key: bytes, data: bytes, reply: Callable[[int, bytes | None], None]) -> None:
+        """Perform an encoded operation; `reply` gets the status and the encoded reply. OK and None: this router does
+        not speak the dialect.
+
+        Raises: MessageError if it is none of the dialect's, or not this router's; then `reply` is not called.
+        """
+        decoder = self._decoders.get(dialect)
+        if decoder is None:
+            reply(m.OK, None)
+            return
+        if key and not self.owns(key):
+            raise m.MessageError(f"an operation of {dialect} for a key of router {self.owner(key)}")
+        try:
+            operation = decoder.decode(data)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise m.MessageError(f"no operation of {dialect}: {error}") from error
+        wanted = operation.REPLY is not None
+
+        def done(status: int, answer: Any = None) -> None:
+            if status != m.OK:
+                reply(status, None)
+            else:
+                reply(status, encoded(answer) if wanted else b"")
+
+        self._performers[type(operation)](key, operation, done)
+
+
+class _Gathered:
+    """Several answers of which the last makes them all known."""
+
+    __slots__ = ("_answers", "_done", "_missing")
+
+    def __init__(self, number: int, done: Callable[[list[tuple[int, Any]]], None]) -> None:
+        self._answers: list[tuple[int, Any]] = [(m.UNREACHED, None)] * number
+        self._missing = number
+        self._done = done
+        if not number:
+            done([])
+
+    def place(self, index: int) -> Done:
+        """For the answer of this place."""
+
+        def known(status: int, reply: Any = None) -> None:
+            self._answers[index] = (status, reply)
+            self._missing -= 1
+            if not self._missing:
+                self._done(self._answers)
+
+        return known
