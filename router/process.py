@@ -225,7 +225,7 @@ class RouterProcess:
         elif changed is not None:
             logs.event("router.waits_its_turn")
 
-    def notice(self) -> None:
+    def notice(self, over: float | None = None) -> None:
         """Answer probes as not ready from now on, and go on serving."""
         self._leaving = True
 

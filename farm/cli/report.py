@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from router.common.options import Settings
 # The columns of the table, as far as the farm has them; for the rest there is --json.
 _COLUMNS: Final = ("pid", "state", "connections", "memory", "age", "uptime", "restarts")
 _RIGHT: Final = frozenset(("pid", "connections", "memory", "age", "uptime", "restarts"))
+_LINE_S: Final = 10.0
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -44,6 +46,8 @@ def print_status(status: Mapping[str, Any]) -> None:
     if isinstance(router, dict):
         rows.insert(0, ("router", router))
     _print_pairs(console, "farm", status)
+    if isinstance(drain := status.get("drain"), dict):
+        _print_pairs(console, "drain", drain)
     if isinstance(last := status.get("last_reload"), dict):
         reload = {name: last[name] for name in ("outcome", "why", "when") if last.get(name)}
         _print_pairs(console, "last reload", reload)
@@ -94,17 +98,22 @@ def print_checks_json(rows: Iterable[Check]) -> None:
 
 
 def drain(supervisor: Supervisor, settings: Settings, timeout: float | None) -> bool:
-    """Send SIGTERM and wait, on a terminal with the number of connections that are left.
+    """Send SIGTERM and wait, with how far it is: on a terminal all the time, elsewhere a line every ten seconds.
 
     Returns: whether the supervisor has ended in time.
     Raises: ControlError if it could not be sent.
     """
     console = Console(stderr=True)
+    due = time.monotonic() + _LINE_S
     with console.status("draining") as line:
 
         def progress() -> None:
-            left = _connections(settings)
-            line.update("draining" if left is None else f"draining: {left:,} connections left")
+            nonlocal due
+            text = _drained(settings)
+            line.update(text)
+            if not console.is_terminal and time.monotonic() >= due:
+                due += _LINE_S
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
 
         supervisor.send(signal.SIGTERM)
         return supervisor.wait(timeout, progress)
@@ -124,14 +133,21 @@ def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
         return supervisor.reload(timeout, progress)
 
 
-def _connections(settings: Settings) -> int | None:
-    """Connections of the whole farm; None if it does not answer (any more)."""
+def _drained(settings: Settings) -> str:
+    """How far a drain is."""
     try:
-        rows = fetch_status(status_url(settings)).get("workers", ())
-    except ControlError:
-        return None
-    numbers = [row.get("connections") for row in rows if isinstance(row, dict)]
-    return sum(number for number in numbers if isinstance(number, int))
+        found = fetch_status(status_url(settings))
+    except ControlError:  # it has ended, or is about to
+        return "draining"
+    drain = found.get("drain")
+    if not isinstance(drain, dict):
+        return "draining"
+    left, connections, seconds = (drain.get(name) for name in ("left", "connections", "remaining_seconds"))
+    if drain.get("phase") == "notice":
+        return f"not ready, and serving for {_cell('_seconds', seconds)} more"
+    if drain.get("phase") == "router":
+        return "all devices have been let go; the router ends"
+    return f"draining: {_cell('', left)} of {_cell('', connections)} connections left, {_cell('_seconds', seconds)}"
 
 
 def _is_plain(value: object) -> bool:

@@ -27,6 +27,8 @@ SetBroadcast = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]
 def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metric]:
     """The whole farm's numbers."""
     yield family("gauge", "farm_up", "Whether the router and all workers serve.", [], [([], status["status"] == "ok")])
+    drains = status["status"] == "draining"
+    yield family("gauge", "farm_draining", "Whether the farm is about to stop (SIGTERM).", [], [([], drains)])
     forks = status["fork_server"]["state"] == "up"
     yield family("gauge", "farm_fork_server_up", "Whether processes can be started again.", [], [([], forks)])
     yield from families(status.get("router", {}), status["workers"], *all_metrics(dialects))

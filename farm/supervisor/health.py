@@ -61,6 +61,7 @@ def _status(farm: RunningFarm, answer: dict[str, Any] | None) -> dict[str, Any]:
     if answer is not None:
         router = {**answer["router"], "pid": answer["pid"], "memory": answer["memory"], "state": "up"}
     fork_server = farm.fork_server
+    connections = sum(row.get("connections", 0) for row in rows)
     return {
         "status": state,
         "down": down,
@@ -75,7 +76,8 @@ def _status(farm: RunningFarm, answer: dict[str, Any] | None) -> dict[str, Any]:
         if fork_server is not None and fork_server.alive
         else {"pid": None, "state": "down"},
         "ports": {"device": listen.device_port, "router": listen.router_port, "admin": listen.admin_port},
-        "connections": sum(row.get("connections", 0) for row in rows),
+        "connections": connections,
+        "drain": farm.drain.fields(connections) if farm.drain is not None else None,
         "router": router,
         "workers": rows,
     }

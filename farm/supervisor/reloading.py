@@ -22,6 +22,7 @@ from farm.control import DONE
 from farm.settings import FarmOptions, WorkerOptions
 from farm.supervisor import health
 from farm.supervisor.children import Child, ForkServer, ForkServerFailed, SpawnRefused
+from farm.supervisor.draining import announce
 from farm.supervisor.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, RunningFarm, Slot
 from router.common import logs
@@ -176,7 +177,8 @@ class Reload:
         if farm.stopping.is_set():
             raise _Stopping
         if old is not None:
-            seconds = farm.settings.get(DrainOptions).seconds + farm.settings.get(WorkerOptions).close_timeout
+            seconds = await announce(farm.link, [old], farm.settings.get(DrainOptions))
+            seconds += farm.settings.get(WorkerOptions).close_timeout
             await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
         logs.event("reload.replaced", process=slot.name, pid=new.pid)
 

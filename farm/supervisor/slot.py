@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import trio
 
 from farm.supervisor.children import Child, ForkServer
+from farm.supervisor.draining import Drain
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.reload_file import ReloadFile
 from farm.supervisor.status_link import StatusLink
@@ -66,6 +67,7 @@ class RunningFarm(Protocol):
     started: float
     stopping: trio.Event
     ready: bool
+    drain: Drain | None
 
     @property
     def slots(self) -> list[Slot]:

@@ -2,7 +2,7 @@
 
 A listener outlives the process that accepts from it: connections in the queue of a worker that died wait for the
 next one instead of being reset. On SIGTERM the farm is not ready for `drain.notice`, then the workers let their devices
-go over `drain.seconds`, then the router finishes what it accepted. On SIGHUP all processes are replaced
+go (`farm.supervisor.draining`), then the router finishes what it accepted. On SIGHUP all processes are replaced
 (`farm.supervisor.reloading`).
 
 Failures beside the router and the workers (the fork server, the admin port, a reload) are repaired here or tried again,
@@ -27,7 +27,7 @@ import zmq
 from farm import capacity
 from farm.dialects import further_ports, specs
 from farm.settings import AdminOptions, FarmOptions, WorkerOptions
-from farm.supervisor import admin, data_folder, health
+from farm.supervisor import admin, data_folder, draining, health
 from farm.supervisor.children import (
     Child,
     ForkServer,
@@ -35,6 +35,7 @@ from farm.supervisor.children import (
     ForkServerFailed,
     SpawnRefused,
 )
+from farm.supervisor.draining import Drain
 from farm.supervisor.hang_watch import HangWatch
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.reload_file import FAILED, ReloadFile
@@ -78,6 +79,7 @@ class Supervisor:
         self.started = time.monotonic()
         self.stopping = trio.Event()
         self.ready = False
+        self.drain: Drain | None = None
         self._reload: Reload | None = None
         self.reloads = ReloadFile(Path(settings.get(Data).dir))
         self._hangs = HangWatch(self.router, self.workers, 1 / _LOOKS)
@@ -315,23 +317,26 @@ class Supervisor:
     # ------------------------------------------------------------------ the end
 
     async def _shut_down(self) -> None:
-        drain, grace = self.settings.get(DrainOptions), self.settings.get(FarmOptions).drain_grace
-        logs.event("farm.draining", notice=drain.notice, seconds=drain.seconds)
-        if self.ready and drain.notice and not self._failed:
-            for child in self._children:
-                child.notice()
-            with trio.move_on_after(drain.notice):
-                await self._skip_notice.wait()
-        else:
-            for child in self._children:
-                child.notice()
+        options, grace = self.settings.get(DrainOptions), self.settings.get(FarmOptions).drain_grace
+        notice = options.notice if self.ready and not self._failed else 0.0
+        logs.event("farm.draining", notice=notice)
+        self.drain = drain = Drain(options, notice)
+        for child in self._children:
+            child.notice()
+        with trio.move_on_after(notice):
+            await self._skip_notice.wait()
         self._skip_notice.set()
         for slot in self.workers:
             for listener in slot.listeners:
                 listener.close()
         router = self.router.child
         workers = [child for child in self._children if child is not router]
-        await self.end(workers, drain.seconds + self.settings.get(WorkerOptions).close_timeout + grace)
+        seconds = await drain.begin_devices(self.link, workers)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain.report, self.link)
+            await self.end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)
+            nursery.cancel_scope.cancel()
+        drain.phase = draining.ROUTER
         await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
         self._over = True
         if self.fork_server is not None:

@@ -1,8 +1,9 @@
-"""The end of a worker: devices are closed spread over `drain.seconds`, so that they do not all reconnect at once."""
+"""The end of a worker: devices are let go one after another, so that they do not all reconnect at once."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -14,22 +15,25 @@ from router.common import logs
 _STEP_S: Final = 0.05
 
 
-async def drain(sockets: Sockets, link: WorkerLink, seconds: float, close_timeout: float) -> None:
-    """Close every device within so many seconds, and have the router confirm what it was sent.
+async def drain(sockets: Sockets, link: WorkerLink, over: Callable[[], float], close_timeout: float) -> None:
+    """Close every device, and have the router confirm what it was sent.
 
-    close_timeout: how long devices may then take to answer the close, in seconds.
+    over: seconds over which that is spread evenly; it is asked at every step, as the supervisor, which knows what the
+    other workers hold, may say so a moment later. close_timeout: how long devices may then take to answer the close, in
+    seconds.
     """
     sockets.drain()
     waiting = sockets.open_connections()
-    logs.event("worker.draining", connections=len(waiting), seconds=seconds)
     total, closed, began = len(waiting), 0, time.monotonic()
+    logs.event("worker.draining", connections=total)
     while closed < total:
+        seconds = over()
         share = (time.monotonic() - began) / seconds if seconds > 0 else 1.0
         upto = min(total, int(total * share) + 1)
         sockets.begin_turn(time.monotonic())
         for connection in waiting[closed:upto]:
             sockets.let_go(connection)
-        closed = upto
+        closed = max(closed, upto)
         link.pump()
         if closed < total:
             await trio.sleep(_STEP_S)

@@ -88,6 +88,7 @@ class Worker:
     ) -> None:
         """listeners: the device port's first, then those of dialects that have a port of their own."""
         self._started = time.monotonic()
+        self._over: float | None = None
         options = settings.get(WorkerOptions)
         data = Path(settings.get(Data).dir)
         self.settings = settings
@@ -147,22 +148,25 @@ class Worker:
     def _held_channels(self) -> Iterable[list[m.HeldChannel]]:
         return self.sockets.held_channels()
 
-    def notice(self) -> None:
-        """Report from now on that no new connections should be sent here, and go on serving."""
+    def notice(self, over: float | None = None) -> None:
+        """Report from now on that no new connections should be sent here, and go on serving. over: seconds over which
+        the devices are let go at the end; None: as the settings say, if all workers hold as many as this one."""
         self.health.leaving = True
+        self._over = over
 
     async def run(self, stop: trio.Event) -> None:
-        """Serve until `stop` is set, then let the devices go over `drain.seconds`."""
+        """Serve until `stop` is set, then let the devices go as `drain` in the settings says."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
                 await stop.wait()
-                self.notice()
+                self.health.leaving = True
+                default = self.settings.get(DrainOptions).over(len(self.sockets) * self.settings.get(FarmOptions).count)
                 await drain(
                     self.sockets,
                     self.link,
-                    self.settings.get(DrainOptions).seconds,
+                    lambda: default if self._over is None else self._over,
                     self.settings.get(WorkerOptions).close_timeout,
                 )
                 nursery.cancel_scope.cancel()

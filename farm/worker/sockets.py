@@ -277,7 +277,10 @@ class Sockets:
         return [c for c in self.connections.values() if c.phase != CLOSING]
 
     def let_go(self, connection: Connection) -> None:
-        """Close one connection because the worker is about to stop."""
+        """Close one connection because the worker is about to stop. One that has ended or closes is left alone."""
+        if connection.phase == CLOSING:
+            return
+        self._counters.let_go += 1
         if connection.phase == HANDSHAKE and connection.call:
             self.output.refuse_full(connection)
         elif connection.phase in (HANDSHAKE, IDLE):

@@ -24,8 +24,7 @@ _GC_THRESHOLD = (20_000, 20, 50)
 """What lives as long as one push survives a young collection at Python's default of 700, for nothing."""
 MENDABLE = (MendableError, OSError)
 
-NOTICE: Final = b"n"
-"""From the supervisor: answer probes as not ready, and go on serving until SIGTERM."""
+_NOTICE: Final = b"notice"
 _LINE_BYTES: Final = 64
 
 PRIVATE: Final = 0o077
@@ -40,8 +39,15 @@ class Process(Protocol):
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then end in good order."""
 
-    def notice(self) -> None:
-        """Answer probes as not ready from now on, and go on serving."""
+    def notice(self, over: float | None = None) -> None:
+        """Answer probes as not ready from now on, and go on serving until SIGTERM.
+
+        over: seconds over which the clients are to be let go then; None: that is not known (yet)."""
+
+
+def notice(over: float | None) -> bytes:
+    """What a supervisor sends a process to have its `notice` called."""
+    return _NOTICE + b"\n" if over is None else b"%s %.3f\n" % (_NOTICE, over)
 
 
 def run(make: Callable[[Context], Process], settings: Settings, line: int | None, name: str, **fields: Any) -> int:
@@ -128,6 +134,7 @@ async def _watch_signals(stop: trio.Event, process: Process, notice: float | Non
 
 async def _watch_supervisor(line: int, stop: trio.Event, process: Process) -> None:
     """Receive from the supervisor; set `stop` when it has ended, because nothing else would stop this process."""
+    kept = b""
     while True:
         await trio.lowlevel.wait_readable(line)
         try:
@@ -138,5 +145,8 @@ async def _watch_supervisor(line: int, stop: trio.Event, process: Process) -> No
             logs.warning("parent.gone")
             stop.set()
             return
-        if NOTICE in data:
-            process.notice()
+        *lines, kept = (kept + data).split(b"\n")
+        for text in lines:
+            word, _, over = text.partition(b" ")
+            if word == _NOTICE:
+                process.notice(float(over) if over else None)

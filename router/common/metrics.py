@@ -74,6 +74,7 @@ WORKER_METRICS = (
     Metric("connections", "gauge", "Open device connections."),
     Metric("connects", "counter", "Device connections accepted."),
     Metric("disconnects", "counter", "Device connections closed, for whatever reason."),
+    Metric("let_go", "counter", "Device connections closed because the worker is about to stop: a drain, a reload."),
     Metric("upgrades", "counter", "Upgrade requests answered 101."),
     Metric("upgrades_refused", "counter", "Requests on the device port answered with an HTTP error."),
     Metric(
@@ -186,6 +187,7 @@ class WorkerCounters:
     connections: int
     connects: int
     disconnects: int
+    let_go: int
     upgrades: int
     upgrades_refused: int
     connections_given_up: int

@@ -66,12 +66,32 @@ class DrainOptions(Section):
     HELP: ClassVar[str] = "How a farm ends on SIGTERM, and how devices are let go then and on a reload."
 
     notice: float = option(
-        1.0,
+        0.0,
         "first GET /ready answers 503 for so long, while the farm serves as before, so that balancers use other hosts",
         unit="s",
         ge=0,
     )
     seconds: float = option(10.0, "devices are closed (1001) spread evenly over this time", unit="s", ge=0)
+    rate: float = option(
+        0.0,
+        "devices that the farm, all its workers together, lets go in a second; 0: drain.seconds counts instead",
+        unit="devices",
+        ge=0,
+    )
+    deadline: float = option(
+        900.0,
+        "where drain.notice, and drain.rate, would take longer than this together, devices are let go faster",
+        unit="s",
+        ge=0,
+    )
+
+    def over(self, connections: int, passed: float = 0.0) -> float:
+        """Seconds over which so many connections of the farm are let go, where the drain has gone on for `passed`."""
+        return min(connections / self.rate, max(0.0, self.deadline - passed)) if self.rate else self.seconds
+
+    def longest(self, passed: float = 0.0) -> float:
+        """The same for any number of connections."""
+        return max(0.0, self.deadline - passed) if self.rate else self.seconds
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,30 @@ def test_drain_shows_what_is_left_until_it_ends(farm: Farm) -> None:
     assert done.stdout.startswith(f"drained: supervisor {process.pid} ended after ")
 
 
+@pytest.mark.parametrize(
+    ("drain", "shown"),
+    [
+        ({"phase": "notice", "remaining_seconds": 9.5}, "not ready, and serving for 9.5 s more"),
+        (
+            {"phase": "devices", "left": 1234, "connections": 5000, "remaining_seconds": 61.0},
+            "draining: 1,234 of 5,000 connections left, 61.0 s",
+        ),
+        ({"phase": "devices", "left": 5, "connections": None, "remaining_seconds": 0}, "draining: 5 of - connections"),
+        ({"phase": "router", "left": 0}, "all devices have been let go; the router ends"),
+    ],
+)
+def test_drain_shows_how_far_it_is(farm: Farm, drain: Mapping[str, object], shown: str) -> None:
+    body = json.dumps({**STATUS, "drain": drain}).encode()
+    asked = iter((lambda: None, lambda: None))
+    with (
+        stand_in(farm.cwd / "farm-data", on_term="stays") as process,
+        answering(body, on_get=lambda: next(asked, process.kill)()) as port,  # noqa: PLW0108  # another one each time
+    ):
+        done = farm("drain", "--admin-port", str(port), FORCE_COLOR="1")  # as on a terminal
+    assert done.returncode == 0
+    assert shown in done.stderr
+
+
 def test_drain_gives_up_after_its_timeout(farm: Farm) -> None:
     with stand_in(farm.cwd / "d", on_term="stays") as process:
         (line,) = farm.fails(1, "drain", "--data", "d", "--timeout", "0.01", "--admin-port", "0")

@@ -16,7 +16,10 @@ from farm.config import Resolved
 @click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: no limit.")
 @with_settings("--admin-port", "--data")
 def command(timeout: float | None, resolved: Resolved) -> int:
-    """Let the devices of a running farm go, spread over drain.seconds, and stop it. Waits until it has gone.
+    """Let the devices of a running farm go and stop it (SIGTERM). Waits until it has gone, and shows how far it is.
+
+    For drain.notice seconds GET /ready answers 503 while the farm serves as before. Then the devices are closed one
+    after another: drain.rate of them a second or, where that is 0, over drain.seconds.
 
     \b
     Examples:

@@ -30,8 +30,8 @@ def command(resolved: Resolved) -> int:
       farm start --config /etc/farm/farm.toml --workers auto
       farm start --device-port 80 --data /var/lib/farm --set store.synchronous=normal
 
-    It prints what this machine allows, and one line when it is ready. SIGTERM (farm drain) lets the
-    devices go over drain.seconds and ends it; SIGHUP (farm reload) replaces the processes one by one.
+    It prints what this machine allows, and one line when it is ready. SIGTERM (farm drain) lets the devices
+    go one after another and ends it; SIGHUP (farm reload) replaces the processes one by one.
     """
     from farm.supervisor import supervisor
 
