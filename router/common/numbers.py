@@ -5,7 +5,7 @@
 | sequence of a message: its place in the order of arrival | unix microseconds, 9 bits of the router's number |
 | time and tag of an event of a log | whole seconds of its sequence, and the rest of it |
 | epoch of a log: one life of it, in which an offset is one event | unix milliseconds, 9 bits of the router's number |
-| number of a delivery that a worker answers | 9 bits of the router's number, 54 that begin anywhere at each start |
+| number that a worker answers (DELIVER, SEND_COUNTS) | 9 bits of the router's number, 54 that begin anywhere |
 
 Each router of a farm has a number of its own, below 512, for as long as it runs; so no two routers give the same
 number, whatever their clocks say. One router gives none twice: it counts on where its clock stands still or is set
@@ -21,13 +21,14 @@ stay below 2**53. Sequences and epochs of before there were routers' bits are sm
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Final
 
 ROUTER_BITS: Final = 9
 MAX_ROUTERS: Final = 1 << ROUTER_BITS
 SECOND: Final = 1_000_000 << ROUTER_BITS
 """By so much a sequence grows in a second. (The rest of its division by this is the tag of an event.)"""
-_DELIVERY_BITS: Final = 54
+_COUNTED_BITS: Final = 54
 
 
 class Sequencer:
@@ -78,9 +79,16 @@ def first_sequence(epoch: int) -> int:
     return (epoch >> ROUTER_BITS) * 1000 << ROUTER_BITS
 
 
-def first_delivery(router: int, chance: int) -> int:
-    """The number before the first delivery of a router's life. chance: a random number, of 54 bits at least."""
-    return _checked(router) << _DELIVERY_BITS | chance & (1 << _DELIVERY_BITS) - 1
+def first_number(router: int, incarnation: bytes) -> int:
+    """The number before the first that a router asks workers with in this life. In effect chosen at random, from so
+    many that the numbers of two lives do not meet; and counted on as long as one may, it stays this router's."""
+    chance = int.from_bytes(blake2b(incarnation, digest_size=8).digest(), "big")
+    return _checked(router) << _COUNTED_BITS | chance & (1 << _COUNTED_BITS - 1) - 1
+
+
+def router_of(number: int) -> int:
+    """The router that asked with this number, and that the answer is for."""
+    return number >> _COUNTED_BITS
 
 
 def _checked(router: int) -> int:

@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 from router.common import logs
 from router.common import messages as m
 from router.common.metrics import RouterCounters
-from router.common.numbers import Sequencer
+from router.common.numbers import Sequencer, first_number
 from router.common.partitions import fixed_owners
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST, VERSIONS, WIRES, common_version
@@ -76,7 +76,7 @@ class Hub:
         self.sessions = sessions = Sessions(options, self.counters)
         settled = monotonic() + options.lease + options.member_grace
         self.channels = Channels(sessions.offer, options.member_grace, settled, monotonic)
-        first = int.from_bytes(incarnation[-5:], "big") << 20
+        first = first_number(router, incarnation)
         self.recount = Recount(sessions.offer, first, options.max_recounts, delivery_timeout, monotonic)
         changes = options.max_broadcast_changes
         self.broadcasts = Broadcasts(committer, options.max_broadcasts, changes, sessions.offer_all)

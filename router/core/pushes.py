@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Final
 
 from router.common import logs
 from router.common import messages as m
 from router.common.metrics import RouterCounters
-from router.common.numbers import first_delivery
+from router.common.numbers import first_number
 from router.core.address_map import Lease
 
 DELIVERED: Final = 0
@@ -103,8 +102,7 @@ class Pushes:
         self._most = most
         self._waiting: dict[int, Push] = {}
         self._deadlines: deque[tuple[float, int]] = deque()
-        # Chosen at random, in effect, from so many that the numbers of two starts do not meet.
-        self._number = first_delivery(router, int.from_bytes(blake2b(incarnation, digest_size=8).digest(), "big"))
+        self._number = first_number(router, incarnation)
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock
 
-from router.common.numbers import MAX_ROUTERS, SECOND, Sequencer, first_delivery, first_sequence, next_epoch
+from router.common.numbers import MAX_ROUTERS, SECOND, Sequencer, first_number, first_sequence, next_epoch, router_of
 
 _routers = st.lists(st.integers(0, MAX_ROUTERS - 1), min_size=2, max_size=4, unique=True)
 _steps = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-3600.0, -1.0, 0.0, 1e-6, 0.5, 3600.0])), max_size=40)
@@ -67,11 +67,11 @@ def test_what_is_given_out_after_an_epoch_began_comes_after_its_first_sequence()
     assert before < first_sequence(epoch) <= Sequencer(3, clock.unix, clock.monotonic).next()
 
 
-@given(_routers, st.integers(0, 2**64 - 1))
-def test_deliveries_of_routers_never_meet(routers: list[int], chance: int) -> None:
-    firsts = [first_delivery(router, chance) for router in routers]
-    assert len({first >> 54 for first in firsts}) == len(routers)
-    assert all(0 <= first < 2**63 for first in firsts)
+@given(st.integers(0, MAX_ROUTERS - 1), st.binary(min_size=1, max_size=64), st.integers(0, 2**53))
+def test_an_answer_finds_the_router_that_asked(router: int, incarnation: bytes, asked: int) -> None:
+    first = first_number(router, incarnation)
+    assert router_of(first) == router_of(first + asked) == router
+    assert 0 <= first + asked < 2**63
 
 
 @pytest.mark.parametrize("router", [-1, MAX_ROUTERS])
@@ -82,4 +82,4 @@ def test_a_router_beyond_the_bits_is_refused(router: int) -> None:
     with pytest.raises(ValueError, match="number"):
         next_epoch(0, router, 0)
     with pytest.raises(ValueError, match="number"):
-        first_delivery(router, 0)
+        first_number(router, b"life")
