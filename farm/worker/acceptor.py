@@ -9,6 +9,9 @@ device that has waited longest is the next to give up.
 Then the queue is shortened, too, to a few batches: the kernel does not answer devices that come while it is full, and
 asks again for them after 1, 3 and 7 s. A device that does get in is served in time; in a long queue all of them would
 wait until it is too late.
+
+With `limits.setups_per_second` no more are accepted than that in any case, and the queue is no longer than what is
+worked off before it is too late.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from farm.settings import WorkerOptions
 from farm.transports import HTTP, Transport
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
+from farm.worker.setup_rate import NO_LIMIT, SetupRate
 from farm.worker.table import Table
 from router.common import logs
 from router.common.metrics import WorkerCounters
@@ -34,6 +38,8 @@ from router.common.poller import READ, Poller
 _QUEUED_BATCHES: Final = 4
 """Batches that may wait in the kernel's queue while they are smaller than they might be."""
 _LEAST_QUEUED: Final = 16
+_PATIENCE_PART: Final = 0.5
+"""Of `worker.accept_patience`, what the last in the queue waits where `limits.setups_per_second` holds them back."""
 _MOST_GONE: Final = 256
 """Connections of devices that have given up, closed at once."""
 _INFO: Final = struct.Struct("=B51xI")
@@ -71,8 +77,10 @@ class Acceptor:
         addresses: dict[int, Any],
         meet: Callable[[Connection], None],
         lag: Callable[[], float],
+        setups_per_second: float = 0,
     ) -> None:
-        """lag: for how many seconds the router has not answered."""
+        """lag: for how many seconds the router has not answered. setups_per_second: that may be accepted; 0: any
+        number."""
         self._connections = connections
         self._poller = poller
         self._clock = clock
@@ -83,10 +91,11 @@ class Acceptor:
         self._lag = lag
         self._most_lag = options.accept_lag or float("inf")
         self._patience = options.accept_patience or sys.float_info.max
+        self._rate = SetupRate(setups_per_second, clock.now)
         self._left: dict[int, float] = {}  # when a listener's queue was left last, where there was more in it
         self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
         self._backlogs: dict[int, int] = {}  # what was asked for, of the listeners whose queue is ours to change
-        self._queue = 0  # what it is now, for all of these; 0: what was asked for
+        self._queue = NO_LIMIT  # what it is now at most, for all of these
         self._paused: list[int] = []  # of them, those that epoll does not watch
         self.max_connections = max_connections
 
@@ -111,7 +120,7 @@ class Acceptor:
         for fd, (listener, _) in self._listeners.items():
             if fd not in self._paused:
                 self._poller.unregister(fd)
-            if self._queue and fd in self._backlogs:  # another process may have the same listener
+            if self._queue != NO_LIMIT and fd in self._backlogs:  # another process may have the same listener
                 listener.listen(self._backlogs[fd])
             listener.close()
         self._listeners.clear()
@@ -129,14 +138,17 @@ class Acceptor:
         room = self.max_connections + REFUSAL_ROOM - len(self._connections)
         lag = self._lag()
         here = listener.fileno()
+        rate = self._rate
+        allowed = rate.allowed(self._clock.now)
         batch = self._next_batch(here, lag)
-        some_may_have_left = batch < self._most
+        some_may_have_left = batch < self._most or rate.behind
         gone = 0
-        left = min(batch, room)
+        left = most = min(batch, room, allowed)
         while left > 0:
             try:
                 fd, address = accept()
             except BlockingIOError:
+                rate.spend(most - left)
                 return
             except OSError as error:
                 if error.errno == errno.ECONNABORTED:
@@ -163,7 +175,10 @@ class Acceptor:
             self._meet(connection)
             self._counters.connects += 1
         self._left[here] = self._clock.now
-        if room <= self._most or lag > self._most_lag:
+        if not rate.spend(most):
+            self._counters.setups_held_back += 1
+            self._pause()  # until there may be more
+        elif room <= self._most or lag > self._most_lag:
             self._pause()  # until the next tick
 
     def _next_batch(self, listener: int, lag: float) -> int:
@@ -175,11 +190,14 @@ class Acceptor:
             self._batch = max(1, int(self._batch * self._most_lag / late))
         else:
             self._batch = min(self._most, 2 * self._batch)
-        queue = 0 if self._batch == self._most else max(_LEAST_QUEUED, _QUEUED_BATCHES * self._batch)
+        queue = NO_LIMIT if self._batch == self._most else _QUEUED_BATCHES * self._batch
+        if self._rate.behind:
+            queue = min(queue, self._rate.within(self._patience * _PATIENCE_PART))
+        queue = max(_LEAST_QUEUED, queue)
         if queue != self._queue:
             self._queue = queue
             for fd, backlog in self._backlogs.items():
-                self._listeners[fd][0].listen(min(queue, backlog) if queue else backlog)
+                self._listeners[fd][0].listen(min(queue, backlog))
         return self._batch
 
     def _cannot_accept(self, error: OSError) -> None:
@@ -193,8 +211,15 @@ class Acceptor:
                 self._paused.append(fd)
                 self._poller.unregister(fd)
 
+    @property
+    def held_back(self) -> bool:
+        """Whether more have come than may be accepted in a second: then `resume` is to be called again soon."""
+        return self._rate.behind
+
     def resume(self) -> None:
-        """Accept again if there is room again."""
+        """Accept again if there is room again, and may be."""
+        if not self._rate.allowed(self._clock.now):
+            return
         while self._paused and len(self._connections) < self.max_connections:
             try:
                 self._poller.register(self._paused[-1], READ)

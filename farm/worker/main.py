@@ -41,6 +41,8 @@ from router.dialects import app_server_reads, is_on
 from router.key_file import load_or_make_keys
 
 _TICK_S = 0.25
+_ADMIT_S = 0.02
+"""Between two moments at which new connections are accepted, where they are held back."""
 _LINGER_S = 0.002
 _SATURATED_WAIT_S = 0.05
 _FREEZE_EVERY = 2000
@@ -212,6 +214,9 @@ class Worker:
                     self.sockets.turn()
                 guarded("worker.events_failed", self.sockets.speak)
                 guarded("worker.link_failed", self.link.pump)
+            while self.sockets.held_back and (left := next_tick - time.monotonic()) > 0:
+                await trio.sleep(min(left, _ADMIT_S))
+                guarded("worker.tick_failed", self.sockets.admit)
             await trio.sleep(max(0.0, next_tick - time.monotonic()))
             guarded("worker.tick_failed", self.sockets.tick)
             if (now := time.monotonic()) >= next_beat:

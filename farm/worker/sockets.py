@@ -130,7 +130,10 @@ class Sockets:
         )
         lag = (lambda: health.lag) if health is not None else float
         meet = self._timers.meet
-        self._acceptor = Acceptor(connections, poller, clock, options, counters, max_connections, addresses, meet, lag)
+        rate = (limits or LimitOptions()).setups_per_second
+        self._acceptor = Acceptor(
+            connections, poller, clock, options, counters, max_connections, addresses, meet, lag, rate
+        )
         socket_ids = SocketIds(connections)
         self._admissions = Admissions(
             dialects,
@@ -251,6 +254,17 @@ class Sockets:
         self._counters.connections = len(self.connections)
         self._counters.channels = len(self.subscriptions)
         self._counters.buffered = self.output.budget.total
+
+    @property
+    def held_back(self) -> bool:
+        """Whether new connections wait for `limits.setups_per_second`: then `admit` is to be called until the next
+        tick, again and again."""
+        return self._acceptor.held_back
+
+    def admit(self) -> None:
+        """Accept as many as may be by now."""
+        self.clock.read()
+        self._acceptor.resume()
 
     # ------------------------------------------------------------------ the whole
 

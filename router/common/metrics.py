@@ -82,6 +82,7 @@ WORKER_METRICS = (
         "counter",
         "Device connections closed when accepted, because they had ended or had waited for worker.accept_patience.",
     ),
+    Metric("setups_held_back", "counter", "Times that no connection was accepted because of limits.setups_per_second."),
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
     Metric("hellos", "counter", "hello commands answered 200."),
@@ -191,6 +192,7 @@ class WorkerCounters:
     upgrades: int
     upgrades_refused: int
     connections_given_up: int
+    setups_held_back: int
     connections_refused: int
     handed_over: int
     hellos: int

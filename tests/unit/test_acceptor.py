@@ -25,7 +25,7 @@ BATCH = 64
 class Door:
     """A listener, and a router that is as far behind as a test says."""
 
-    def __init__(self, stack: ExitStack, **options: float) -> None:
+    def __init__(self, stack: ExitStack, setups_per_second: int = 0, **options: float) -> None:
         self._stack = stack
         self._time = StillClock()
         self.lag = 0.0
@@ -36,7 +36,16 @@ class Door:
         self.clock, self.counters = Clock(self._time.monotonic), WorkerCounters()
         settings = WorkerOptions(accept_batch=BATCH, **options)  # type: ignore[arg-type]
         self.acceptor = Acceptor(
-            Table(), self.poller, self.clock, settings, self.counters, 5000, {}, self._meet, lambda: self.lag
+            Table(),
+            self.poller,
+            self.clock,
+            settings,
+            self.counters,
+            5000,
+            {},
+            self._meet,
+            lambda: self.lag,
+            setups_per_second,
         )
         self.acceptor.listen(self.listener, backlog=1024)
 
@@ -158,3 +167,91 @@ def test_it_does_not_matter_where_the_setting_is_0(stack: ExitStack) -> None:
     door.lag = 1e9
     door.come(2 * BATCH)
     assert [door.turn(after=60.0) for _ in range(2)] == [BATCH, BATCH]
+
+
+# ---------------------------------------------------------------------- limits.setups_per_second
+
+RATE, BURST = 160, 16
+STEP_S = 1 / 32
+EACH = 5
+"""What may be accepted in a step."""
+
+
+def admitted(door: Door, after: float) -> int:
+    """So many seconds later, as the worker's loop does it. Returns: how many were accepted."""
+    accepted = door.turn(after)
+    door.acceptor.resume()
+    return accepted + door.turn()
+
+
+def test_no_more_are_accepted_than_may_be_in_a_second(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE)
+    door.come(2 * BURST + 5 * EACH + 1)
+    assert [door.turn(), door.turn()] == [BURST, 0]  # after a quiet time a tenth of a second's at once
+    assert door.acceptor.held_back
+    assert [admitted(door, STEP_S) for _ in range(5)] == [EACH] * 5
+    assert admitted(door, 8 * STEP_S) == BURST  # no more are saved up
+    assert admitted(door, STEP_S / 8) == 0
+    assert admitted(door, STEP_S / 8) == 1
+    assert door.counters.setups_held_back == 8
+
+
+def test_those_that_are_fewer_are_not_held_back(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE)
+    for _ in range(20):
+        door.come(EACH)
+        assert door.turn(after=STEP_S) == EACH
+    assert (door.acceptor.held_back, door.counters.setups_held_back) == (False, 0)
+
+
+def test_it_is_over_when_fewer_come(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE)
+    door.come(BURST + 1)
+    assert door.turn() == BURST
+    assert admitted(door, STEP_S) == 1
+    assert door.acceptor.held_back
+    assert admitted(door, 3 * STEP_S) == 0
+    assert not door.acceptor.held_back
+
+
+def test_less_than_one_a_tick_is_a_rate_too(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=1)
+    door.come(3)
+    assert [admitted(door, 0.25) for _ in range(9)] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_while_connections_are_held_back_their_queue_is_worked_off_in_time(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE, accept_patience=5)
+    door.come(BURST + 2 * EACH)
+    assert door.turn() == BURST
+    assert [admitted(door, STEP_S) for _ in range(3)] == [EACH, EACH, 0]
+    assert door.room() == RATE * 5 // 2
+    assert admitted(door, 1.0) == 0
+    door.come(1)
+    assert door.turn() == 1
+    assert door.room() == 1024
+
+
+def test_their_queue_is_as_long_as_ever_where_nobody_is_out_of_patience(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE, accept_patience=0)
+    door.come(BURST + EACH)
+    assert [door.turn(), admitted(door, STEP_S)] == [BURST, EACH]
+    assert door.room() == 1024
+
+
+def test_of_those_that_are_held_back_who_has_left_does_not_count(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE)
+    devices = door.come(BURST + 20 + EACH)
+    assert door.turn() == BURST
+    for device in devices[BURST : BURST + 20]:
+        device.close()
+    assert admitted(door, STEP_S) == EACH
+    assert door.counters.connections_given_up == 20
+
+
+def test_a_listener_that_is_left_while_connections_are_held_back_is_not_watched_again(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE)
+    door.come(2 * BURST)
+    assert door.turn() == BURST
+    door.acceptor.stop()
+    assert admitted(door, 1.0) == 0
