@@ -6,6 +6,7 @@
 | time and tag of an event of a log | whole seconds of its sequence, and the rest of it |
 | epoch of a log: one life of it, in which an offset is one event | unix milliseconds, 9 bits of the router's number |
 | number that a worker answers (DELIVER, SEND_COUNTS) | 9 bits of the router's number, 54 that begin anywhere |
+| number of a worker's question to the main server | 9 bits of the router that is asked, 54 that count up |
 
 Each router of a farm has a number of its own, below 512, for as long as it runs; so no two routers give the same
 number, whatever their clocks say. One router gives none twice: it counts on where its clock stands still or is set
@@ -87,8 +88,13 @@ def first_number(router: int, incarnation: bytes) -> int:
 
 
 def router_of(number: int) -> int:
-    """The router that asked with this number, and that the answer is for."""
+    """The router that is in this number: the one that asked with it, and that the answer is for."""
     return number >> _COUNTED_BITS
+
+
+def of_router(router: int, number: int) -> int:
+    """This number with a router in it. number: of 54 bits at most."""
+    return _checked(router) << _COUNTED_BITS | number
 
 
 def _checked(router: int) -> int:

@@ -12,6 +12,9 @@ from zlib import crc32
 PARTITIONS: Final = 512
 _MASK: Final = PARTITIONS - 1
 
+BROADCASTS: Final = b"all"
+"""The key of all broadcasts. The owner of its partition alone has them, and sends them to the workers."""
+
 
 def partition(key: bytes) -> int:
     """The partition of a key, from 0 to 511."""

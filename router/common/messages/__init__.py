@@ -32,6 +32,7 @@ from router.common.messages.envelopes import (
     Welcome,
     WorkerBatch,
 )
+from router.common.messages.recipients import EACH, KEYS, NUMBERS
 from router.common.messages.to_router import (
     Ack,
     Announce,
@@ -114,9 +115,11 @@ from router.common.messages.values import (
 __all__ = [
     "ANNOUNCE_CHUNK",
     "CONNECT",
+    "EACH",
     "EVERYTHING",
     "FAILED",
     "FULL",
+    "KEYS",
     "LOWEST_PROTOCOL",
     "MAX_ARGUMENTS",
     "MAX_BROADCAST_KEY",
@@ -126,6 +129,7 @@ __all__ = [
     "MAX_USER_ID",
     "MOVED",
     "NOT_HERE",
+    "NUMBERS",
     "OK",
     "PROTOCOL",
     "PUBLISH",
