@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from farm.worker.connection import Connection
@@ -61,8 +61,11 @@ class Ages:
         """Devices, without the marks."""
         return len(self.devices) - len(self._marks)
 
-    def held(self) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
-        """The content of ANNOUNCE: keys, and for each stretch of them how many attached at which time."""
+    def held(
+        self, wanted: Callable[[bytes], bool] | None = None
+    ) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
+        """The content of ANNOUNCE: keys, and for each stretch of them how many attached at which time. wanted: whether
+        a key is to be among them; None: all are."""
         keys: list[bytes] = []
         runs: list[tuple[int, int]] = []
         since = run = 0
@@ -71,6 +74,8 @@ class Ages:
                 if run:
                     runs.append((run, since))
                 since, run = _mark_key.unpack(key)[0], 0
+                continue
+            if wanted is not None and not wanted(key):
                 continue
             keys.append(key)
             run += 1

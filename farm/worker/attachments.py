@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from farm.dialects import Attach, Call, DeviceSession
 from farm.worker.ages import Ages
+from farm.worker.backpressure import Backpressure
 from farm.worker.connection import OPEN, Connection
 from router.common import messages as m
+from router.common.numbers import of_router, router_of
 
 
 class Attachments:
     """Which connection holds which device, and which calls to the router are open.
 
     DETACH is sent only when no connection here holds the device or is being attached to it: a DETACH under way would
-    otherwise remove the attachment of a newer connection. send: takes messages for the router.
+    otherwise remove the attachment of a newer connection. send: takes messages for the routers.
     """
 
-    def __init__(self, send: Callable[[Any], None], monotonic: Callable[[], float]) -> None:
+    def __init__(self, send: Callable[[Any], None], monotonic: Callable[[], float], backpressure: Backpressure) -> None:
         self._send = send
         self._monotonic = monotonic
+        self._backpressure = backpressure
+        self._routes = backpressure.routes
         self._ages = Ages()
         self.devices = self._ages.devices
-        self.held = self._ages.held
         self._attaching: dict[bytes, int] = {}  # device key -> ATTACHs without a reply
         self._calls: dict[int, tuple[Connection, Call | Attach, int]] = {}  # and when it was made, in ms
         self._number = 0
@@ -33,27 +36,41 @@ class Attachments:
         self._number += 1
         return self._number
 
+    def number_of(self, question: m.Authorise) -> int:
+        """The same for this question, with the router in it that is asked."""
+        return of_router(self._routes.of(question), self.number())
+
     def call(self, connection: Connection, call: Call | Attach) -> None:
-        """Make a call to the router; the connection waits for its reply."""
+        """Make a call to its router; the connection waits for its reply. Where that router does not keep up, it is made
+        when it does."""
         connection.call = number = self.number()
+        if self._backpressure.shut and self._backpressure.defers(connection, call):
+            return
         if isinstance(call, Attach):
             device, since = call.device, int(self._monotonic() * 1000)
             self._calls[number] = (connection, call, since)
             self._attaching[device] = self._attaching.get(device, 0) + 1
             self._send(m.Call(number, m.Attach(device, call.needs, call.fetch, since)))
             return
+        if isinstance(call.request, m.Authorise):
+            connection.call = number = of_router(self._routes.of(call.request), number)
         self._calls[number] = (connection, call, 0)
         self._send(m.Call(number, call.request))
 
     def asks(self, connection: Connection) -> bool:
         """Whether the call whose reply this connection waits for is a question to the main server."""
         found = self._calls.get(connection.call)
-        return found is not None and isinstance(found[1], Call) and isinstance(found[1].request, m.Authorise)
+        call = self._backpressure.deferred(connection) if found is None else found[1]
+        return isinstance(call, Call) and isinstance(call.request, m.Authorise)
 
-    def again(self) -> None:
+    def held(self, router: int) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
+        """The devices of this router that are here, as ANNOUNCE has them."""
+        return self._ages.held(self._routes.share(router))
+
+    def again(self, router: int) -> None:
         """The link is new, and the router may be: it does not keep what it was to ask the main server."""
         for number, (_, call, _) in self._calls.items():
-            if isinstance(call, Call) and isinstance(call.request, m.Authorise):
+            if isinstance(call, Call) and isinstance(call.request, m.Authorise) and router_of(number) == router:
                 self._send(m.Call(number, call.request))
 
     def replied(self, number: int, status: int) -> tuple[Connection, Call | Attach, Connection | None] | None:
@@ -87,8 +104,7 @@ class Attachments:
 
     def forget(self, connection: Connection) -> None:
         """The connection's session has ended: nothing is delivered to it from here on."""
-        if connection.call and self.asks(connection):
-            del self._calls[connection.call]
+        if connection.call and self.asks(connection) and self._calls.pop(connection.call, None) is not None:
             self._send(m.Withdraw(connection.call))
         session = connection.session
         connection.session = None

@@ -8,15 +8,15 @@ from typing import Final
 
 import trio
 
-from farm.worker.link import WorkerLink
+from farm.worker.links import Links
 from farm.worker.sockets import Sockets
 from router.common import logs
 
 _STEP_S: Final = 0.05
 
 
-async def drain(sockets: Sockets, link: WorkerLink, over: Callable[[], float], close_timeout: float) -> None:
-    """Close every device, and have the router confirm what it was sent.
+async def drain(sockets: Sockets, links: Links, over: Callable[[], float], close_timeout: float) -> None:
+    """Close every device, and have the routers confirm what they were sent.
 
     over: seconds over which that is spread evenly; it is asked at every step, as the supervisor, which knows what the
     other workers hold, may say so a moment later. close_timeout: how long devices may then take to answer the close, in
@@ -34,16 +34,16 @@ async def drain(sockets: Sockets, link: WorkerLink, over: Callable[[], float], c
         for connection in waiting[closed:upto]:
             sockets.let_go(connection)
         closed = max(closed, upto)
-        link.pump()
+        links.pump()
         if closed < total:
             await trio.sleep(_STEP_S)
     with trio.move_on_after(close_timeout):
         while len(sockets):
             for connection in sockets.open_connections():
                 sockets.let_go(connection)
-            link.pump()
+            links.pump()
             await trio.sleep(_STEP_S)
     with trio.move_on_after(1.0):
-        while link.unconfirmed and link.joined:
+        while links.unconfirmed and links.joined:
             await trio.sleep(_STEP_S)
     logs.event("worker.drained", closed=total)

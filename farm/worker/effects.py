@@ -22,6 +22,7 @@ from farm.dialects import (
     Unsubscribe,
 )
 from farm.worker.attachments import Attachments
+from farm.worker.backpressure import Backpressure
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.grants import Grants
@@ -48,6 +49,7 @@ class Performer:
         clock: Clock,
         send: Callable[[Any], None],
         busy: Sized,
+        backpressure: Backpressure,
     ) -> None:
         """busy: not empty while events wait for their turn somewhere."""
         self._output = output
@@ -60,6 +62,7 @@ class Performer:
         self._clock = clock
         self._to_router = send
         self._busy = busy
+        self._backpressure = backpressure
         self.leaving: Connection | None = None
         """The connection whose last bytes are handled now: the peer sends no more."""
 
@@ -104,6 +107,9 @@ class Performer:
             elif isinstance(effect, Binary):
                 frames.append(connection.transport.binary(effect.payload))
             elif isinstance(effect, Subscribe):
+                if self._backpressure.shut and self._backpressure.defers(connection, effect):
+                    connection.call = self._attachments.number()
+                    continue
                 results = self._subscriptions.subscribe(connection, effect)
                 if results is not None:
                     assert connection.session is not None
@@ -137,6 +143,8 @@ class Performer:
 
     def _send(self, connection: Connection, message: m.Message) -> None:
         self._to_router(message)
+        if self._backpressure.shut:
+            self._backpressure.sent(connection, message)
         # What it removes from the store is what an ack costs.
         more = len(message.updates) - 1 if isinstance(message, m.Ack) else 0
         if more > 0 and not self._turns.spend(connection.fd, more):

@@ -156,9 +156,10 @@ class Events(ChannelWriter):
             self._subscriptions.go_on(connection)
         return cost
 
-    def renewed(self) -> None:
-        """The link is new: have subscribers of several channels catch up in all of them together."""
-        for connection, channels in self._subscriptions.in_several_logs().items():
+    def renewed(self, router: int) -> None:
+        """The link to this router is new: have subscribers of several of its channels catch up in all of them
+        together."""
+        for connection, channels in self._subscriptions.in_several_logs(router).items():
             if due := self.due(connection):
                 (self._answered if connection.transport.once else self._put)(connection, due)
             if connection.session is not None:

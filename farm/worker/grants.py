@@ -22,6 +22,7 @@ from router.common import messages as m
 from router.common.auth_settings import AuthOptions
 from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
+from router.common.numbers import router_of
 from router.common.refusals import NOT_ANSWERED, NOT_ASKED, UNUSABLE
 from router.common.wire import reply_payload
 
@@ -75,11 +76,11 @@ class Grants:
         counters: WorkerCounters,
         clock: Clock,
         send: Callable[[Any], None],
-        number: Callable[[], int],
+        number: Callable[[m.Authorise], int],
     ) -> None:
         """names: those dialects about whose clients the main server is asked, and how it knows them. origins: whether
-        only pages of some may connect. send: sends the router a message. number: gives one for a call that no other has
-        had."""
+        only pages of some may connect. send: sends a router a message. number: gives one for the call that asks this,
+        which no other has had."""
         self._names = names
         self.asks = bool(names)
         """Whether it is asked about any connection."""
@@ -205,7 +206,7 @@ class Grants:
                 continue
             self._arm(connection, kept, kept.deadline)
             if not kept.number:
-                kept.number = self._number()
+                kept.number = self._number(kept.question)
                 self._renewals[kept.number] = connection
                 self._counters.grants_renewed += 1
                 self._send(m.Call(kept.number, kept.question))
@@ -239,10 +240,11 @@ class Grants:
         self._counters.grants_ended += 1
         return Ending(connection, code, reason)
 
-    def again(self) -> None:
+    def again(self, router: int) -> None:
         """The link is new, and the router may be: it does not keep what it was asked."""
         for number, connection in self._renewals.items():
-            self._send(m.Call(number, self.kept[connection].question))
+            if router_of(number) == router:
+                self._send(m.Call(number, self.kept[connection].question))
 
 
 def _without(query: str, arguments: frozenset[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -14,36 +14,52 @@ from router.common.settings import LinkOptions
 
 _MISSED_BEATS: Final = 4
 """A router that owes so many answers to beats does not answer."""
+_LEASES: Final = 2
+"""One of several that has not answered for so many leases is not on its way back."""
 
 
 class Health:
     """The reasons against new connections here, other than a lack of room."""
 
-    def __init__(self, link: WorkerLink, options: LinkOptions, monotonic: Callable[[], float]) -> None:
-        self._link = link
+    def __init__(self, links: Sequence[WorkerLink], options: LinkOptions, monotonic: Callable[[], float]) -> None:
+        """links: to the routers, by their numbers."""
+        self._links = links
         self._patience = _MISSED_BEATS * options.heartbeat
+        self._away = _LEASES * options.lease
         self._monotonic = monotonic
         self.leaving = False
         """Whether this worker is about to stop."""
-        self.refusing = ""
-        """Why the store refuses writes, as the router reports it; "": it does not."""
+        self._refusing: dict[int, str] = {}
+
+    def store_state(self, router: int, why: str) -> None:
+        """Why the store of this router refuses writes, as it reports; "": it does not."""
+        if why:
+            self._refusing[router] = why if len(self._links) == 1 else f"{why} (router {router})"
+        else:
+            self._refusing.pop(router, None)
 
     @property
     def lag(self) -> float:
-        """How far the router is behind, in seconds."""
-        return self._link.lag
+        """How far the router is behind that is furthest, in seconds. One that does not answer counts only where none
+        does: devices that need others do not wait for it."""
+        return max(link.lag for link in self._answering() or self._links)
+
+    def _answering(self) -> list[WorkerLink]:
+        now, patience = self._monotonic(), self._patience
+        return [link for link in self._links if link.joined and now - link.last_heard <= patience]
 
     def reasons(self, full: bool) -> list[str]:
-        """Why nothing new should be sent here; empty: all is well."""
-        link = self._link
+        """Why nothing new should be sent here; empty: all is well.
+
+        A router that is away for a moment, one of several, is none: most devices do not need it."""
         found = [health.LEAVING] if self.leaving else []
         if full:
             found.append(health.NO_ROOM)
-        if not link.joined or self._monotonic() - link.last_heard > self._patience:
-            found.append(health.NO_ROUTER)
-        elif self.refusing:
-            found.append(self.refusing)
-        return found
+        if not self._answering():
+            return [*found, health.NO_ROUTER]
+        if self._monotonic() - min(link.last_heard for link in self._links) > self._away:
+            found.append(health.ROUTER_AWAY)
+        return [*found, *self._refusing.values()]
 
     def answer(self, request: Request, full: bool, clients: int) -> bytes:
         """The whole answer to a request for one of `router.common.health.PAGES`.

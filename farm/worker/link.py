@@ -1,4 +1,4 @@
-"""A worker's end of the link: one DEALER socket; batches are kept until the router says that they are durable.
+"""A worker's end of a link: one DEALER socket; batches are kept until the router says that they are durable.
 
 When the router is another one, or has forgotten us, everything unconfirmed is sent again, and then all that we hold.
 So nothing that a device was promised is lost with a router.
@@ -67,6 +67,7 @@ class WorkerLink:
         self.behind = False
         """Whether there may be more to receive. The descriptor does not report what came before."""
         self.last_heard = monotonic()
+        """When the router has sent something to this worker as one that it knows; until then, when this was made."""
         self._joining = False
         self._retry_at = 0.0  # no READY before that
         self._sequence = 0
@@ -195,7 +196,9 @@ class WorkerLink:
                 self._envelope(self._wire.of_router(data, self._options.max_message_bytes))
             except m.MessageError as error:
                 self._refused(error)
-            self.last_heard = now = monotonic()
+            now = monotonic()
+            if self.joined:
+                self.last_heard = now
             if now >= until:
                 self.behind = True
                 break

@@ -59,15 +59,23 @@ class _Read:
 
 
 class LogReads:
-    """All reads of a worker. `send(number, key, position)` asks the router, `number` gives numbers for that."""
+    """All reads of a worker. `send(number, key, position)` asks a router, `number` gives numbers for that, `owner` the
+    router of a channel."""
 
-    def __init__(self, send: Callable[[int, bytes, Position], None], number: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        send: Callable[[int, bytes, Position], None],
+        number: Callable[[], int],
+        owner: Callable[[bytes], int],
+    ) -> None:
         self._send = send
         self._number = number
+        self._owner = owner
         self._reads: dict[int, _Read] = {}
         self._shared: dict[tuple[LocalChannel, Position], _Read] = {}
-        self._unrecovered: dict[LocalChannel, None] = {}  # their turn has not come
-        self._recoveries = 0  # that are open
+        # For each router, so that one does not wait for another: channels whose turn has not come, and open reads.
+        self._unrecovered: dict[int, dict[LocalChannel, None]] = {}
+        self._recoveries: dict[int, int] = {}
 
     def read(self, part: Part) -> None:
         """Read what this one wants; one read serves all that want the same."""
@@ -94,9 +102,10 @@ class LogReads:
         recovers."""
         read = self._reads.pop(number)
         if read.parts is None:
-            self._recoveries -= 1
+            router = self._owner(read.channel.key)
+            self._recoveries[router] -= 1
             recovered = None if read.channel.empty else self._recovered(read, found)
-            self._recover()
+            self._recover(router)
             return [], recovered
         del self._shared[read.channel, read.position]
         parts = [part for part in read.parts if read.channel.waits(part.joining.connection) is part]
@@ -113,41 +122,49 @@ class LogReads:
 
     # ------------------------------------------------------------------ after the link was new
 
-    def renewed(self, channels: Iterable[LocalChannel]) -> None:
-        """The link is new, and these channels, all that there are, have been announced."""
+    def renewed(self, channels: Iterable[LocalChannel], router: int) -> None:
+        """The link to this router is new, and these channels, all that there are of it, have been announced."""
         reads, self._reads = self._reads, {}
-        self._shared.clear()
-        self._unrecovered.clear()
-        self._recoveries = 0
+        again: list[_Read] = []
+        for number, read in reads.items():
+            if self._owner(read.channel.key) != router:
+                self._reads[number] = read
+            elif read.parts is not None:
+                del self._shared[read.channel, read.position]
+                again.append(read)
+        unrecovered = self._unrecovered[router] = {}
+        self._recoveries[router] = 0
         for channel in channels:
             if channel.log is not None:
                 channel.log.recovering = True
-                self._unrecovered[channel] = None
+                unrecovered[channel] = None
             if channel.waiting is not None:
                 channel.waiting.restart()
-        for read in reads.values():
-            if read.parts is not None and read.wanted:
+        for read in again:
+            if read.wanted:
                 self._recover_first(read.channel)
                 self._shared[read.channel, read.position] = read
                 self._ask(read)
-        self._recover()
+        self._recover(router)
 
     def _recover_first(self, channel: LocalChannel) -> None:
         """The log of this channel is about to be read: the reply must come behind that for its subscribers."""
-        if channel in self._unrecovered:
-            del self._unrecovered[channel]
+        unrecovered = self._unrecovered.get(self._owner(channel.key))
+        if unrecovered and channel in unrecovered:
+            del unrecovered[channel]
             self._ask_missed(channel)
 
-    def _recover(self) -> None:
-        while self._unrecovered and self._recoveries < _RECOVERIES:
-            channel = next(iter(self._unrecovered))
-            del self._unrecovered[channel]
+    def _recover(self, router: int) -> None:
+        unrecovered = self._unrecovered[router]
+        while unrecovered and self._recoveries[router] < _RECOVERIES:
+            channel = next(iter(unrecovered))
+            del unrecovered[channel]
             if not channel.empty:
                 self._ask_missed(channel)
 
     def _ask_missed(self, channel: LocalChannel) -> None:
         assert channel.log is not None
-        self._recoveries += 1
+        self._recoveries[self._owner(channel.key)] += 1
         self._ask(_Read(channel, channel.log.position or Last(0)))
 
     def _recovered(self, read: _Read, found: LogSlice | None) -> Recovered | None:

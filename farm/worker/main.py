@@ -20,11 +20,11 @@ from farm.worker.auth_dialects import asked_about, differing_urls
 from farm.worker.drain import drain
 from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health
-from farm.worker.link import WorkerLink
+from farm.worker.links import Links
+from farm.worker.routes import Routes
 from farm.worker.shared_path import by_path
 from farm.worker.sockets import Sockets
 from router.common import lifecycle, logs
-from router.common import messages as m
 from router.common.auth_settings import AuthOptions
 from router.common.errors import MendableError
 from router.common.guard import guarded
@@ -35,7 +35,7 @@ from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.pace import Pace
 from router.common.poller import READ, Poller
-from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen
+from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen, RouterOptions
 from router.common.token import Tokens
 from router.dialects import app_server_reads, is_on
 from router.key_file import load_or_make_keys
@@ -99,20 +99,20 @@ class Worker:
         tokens = Tokens(load_or_make_keys(settings))
         self._dialects = _dialects(settings, tokens, self.counters)
         self.limit = connection_limit(options)
-        self.link = WorkerLink(
+        routes = Routes(settings.get(RouterOptions).routers)
+        self.links = Links(
             context,
-            address(data, 0),
+            [address(data, router) for router in range(routes.routers)],
             settings.get(LinkOptions),
+            routes,
             shard,
             os.urandom(8),
             os.getpid(),
-            self._received,
-            self._welcomed,
-            self._held_channels,
+            lambda: self.sockets,
         )
         pace = Pace(options.wakeup_interval, settings.get(FarmOptions).count)
-        self.poller = Poller(_LINGER_S, pace, self.link.fileno)
-        self.health = Health(self.link, settings.get(LinkOptions), time.monotonic)
+        self.poller = Poller(_LINGER_S, pace, self.links.fileno)
+        self.health = Health(self.links.each, settings.get(LinkOptions), time.monotonic)
         reads = app_server_reads(settings, specs())
         self._fd_sender = FdSender(data, reads) if reads is not None else None
         paths = by_path(self._dialects)
@@ -122,7 +122,7 @@ class Worker:
             paths,
             self.counters,
             self.limit,
-            self.link.messages.append,
+            self.links.send,
             time.monotonic,
             {side.spec.name: dialect for side, dialect in self._dialects},
             self._fd_sender,
@@ -130,8 +130,9 @@ class Worker:
             settings.get(LimitOptions),
             asked_about(settings, self._dialects, paths),
             settings.get(AuthOptions),
+            routes,
         )
-        self.poller.register(self.link.fileno, READ)
+        self.poller.register(self.links.fileno, READ)
         backlog = settings.get(Listen).backlog
         self.sockets.listen(listeners[0], backlog=backlog)
         for further, inherited in matched(listeners[1:], further_listeners(settings), settings):
@@ -140,15 +141,6 @@ class Worker:
             else:  # it was not wanted when the farm was started
                 logs.warning("worker.listener_needs_restart", setting=further.setting)
         self._pauses = GarbagePauses(self.counters)
-
-    def _received(self, messages: list[m.ToWorker]) -> None:
-        self.sockets.received(messages)
-
-    def _welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
-        return self.sockets.welcomed()
-
-    def _held_channels(self) -> Iterable[list[m.HeldChannel]]:
-        return self.sockets.held_channels()
 
     def notice(self, over: float | None = None) -> None:
         """Report from now on that no new connections should be sent here, and go on serving. over: seconds over which
@@ -167,7 +159,7 @@ class Worker:
                 default = self.settings.get(DrainOptions).over(len(self.sockets) * self.settings.get(FarmOptions).count)
                 await drain(
                     self.sockets,
-                    self.link,
+                    self.links,
                     lambda: default if self._over is None else self._over,
                     self.settings.get(WorkerOptions).close_timeout,
                 )
@@ -176,30 +168,31 @@ class Worker:
             self.sockets.drop_all()
             if self._fd_sender is not None:
                 self._fd_sender.close()
-            self.link.close()
+            self.links.close()
             self.poller.close()
 
     async def _serve(self) -> None:
-        link, sockets, poller = self.link, self.sockets, self.poller
-        ready = sockets.ready
+        links, sockets, poller = self.links, self.sockets, self.poller
+        ready, ready_of_some = sockets.ready, sockets.ready_where_routers_keep_up
         while True:
-            if link.saturated:
-                # The router does not keep up: devices wait in the kernel, only the link is read.
+            if links.saturated:
+                # No router keeps up: devices wait in the kernel, only the links are read.
                 with trio.move_on_after(0 if sockets.speaking else _SATURATED_WAIT_S):
-                    await trio.lowlevel.wait_readable(link.fileno)
+                    await trio.lowlevel.wait_readable(links.fileno)
                 sockets.begin_turn(time.monotonic())
                 for fd, mask in poller.ready_now():
                     sockets.ready_but_not_read(fd, mask)
             else:
                 # No descriptor reports what has been read already.
-                events = await poller.ready(not (link.behind or sockets.waiting or sockets.speaking))
+                events = await poller.ready(not (links.behind or sockets.waiting or sockets.speaking))
                 sockets.begin_turn(time.monotonic())
-                if not link.saturated:  # while we waited; the poller will report these again
+                if not links.saturated:  # while we waited; the poller will report these again
+                    handle = ready_of_some if links.shut else ready
                     for fd, mask in events:
-                        ready(fd, mask)
+                        handle(fd, mask)
                     sockets.turn()
             guarded("worker.events_failed", sockets.speak)
-            guarded("worker.link_failed", link.pump)
+            links.pump()
 
     async def _tick(self) -> None:
         options = self.settings.get(LinkOptions)
@@ -210,10 +203,10 @@ class Worker:
             next_tick = time.monotonic() + _TICK_S
             while self._pending and time.monotonic() < next_tick:  # nothing else would wake the task that serves
                 await trio.lowlevel.checkpoint()
-                if not self.link.saturated:
+                if not self.links.saturated:
                     self.sockets.turn()
                 guarded("worker.events_failed", self.sockets.speak)
-                guarded("worker.link_failed", self.link.pump)
+                self.links.pump()
             while self.sockets.held_back and (left := next_tick - time.monotonic()) > 0:
                 await trio.sleep(min(left, _ADMIT_S))
                 guarded("worker.tick_failed", self.sockets.admit)
@@ -227,21 +220,21 @@ class Worker:
                     gc.freeze()
                 if bursts.over(self.counters.connects + self.counters.disconnects):
                     give_back()
-            guarded("worker.link_failed", self.link.pump)
+            self.links.pump()
 
     def _beat(self) -> None:
-        self.link.beat(self.snapshot())
+        self.links.beat(self.snapshot())
 
     @property
     def _pending(self) -> bool:
         """Whether something waits that no descriptor reports."""
-        return self.link.behind or self.sockets.speaking or (self.sockets.waiting and not self.link.saturated)
+        return self.links.behind or self.sockets.speaking or (self.sockets.waiting and not self.links.saturated)
 
     def snapshot(self) -> dict[str, float]:
         """The worker's numbers, for its beat."""
-        self.counters.link_unconfirmed = self.link.unconfirmed
-        self.counters.link_refused = self.link.refused
-        self.counters.link_dropped = self.link.dropped
+        self.counters.link_unconfirmed = self.links.unconfirmed
+        self.counters.link_refused = self.links.refused
+        self.counters.link_dropped = self.links.dropped
         self.counters.waits = self.poller.waits
         numbers = self.counters.snapshot()
         for _, dialect in self._dialects:

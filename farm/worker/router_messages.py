@@ -1,4 +1,4 @@
-"""Messages of the router to a worker, carried out: deliveries, events, replies, and the others."""
+"""Messages of the routers to a worker, carried out: deliveries, events, replies, and the others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from farm.worker.inbound import Inbound
 from farm.worker.local_channel import HeldEvent
 from farm.worker.log_reads import Recovered
 from farm.worker.output import Output
+from farm.worker.routes import Routes
 from farm.worker.socket_ids import SocketIds
 from farm.worker.subscriptions import Change, Subscriptions
 from router.common import logs
@@ -28,7 +29,7 @@ from router.common.wire import reply_payload
 
 
 class RouterMessages:
-    """Takes messages of the router."""
+    """Takes messages of the routers."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class RouterMessages:
         broadcasts: BroadcastScan,
         grants: Grants,
         health: Health | None,
+        routes: Routes,
     ) -> None:
         self._counters = counters
         self._clock = clock
@@ -61,19 +63,23 @@ class RouterMessages:
         self._broadcasts = broadcasts
         self._grants = grants
         self._health = health
+        self._of_broadcasts = routes.broadcasts
+        self._router = 0  # whose messages are carried out
 
-    def welcomed(self) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
-        """The link is new. Returns: the devices that are here, as ANNOUNCE has them."""
-        self._broadcasts.renewed()
-        self._attachments.again()
-        self._grants.again()
+    def welcomed(self, router: int = 0) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
+        """The link to this router is new. Returns: those of its devices that are here, as ANNOUNCE has them."""
+        if router == self._of_broadcasts:
+            self._broadcasts.renewed()
+        self._attachments.again(router)
+        self._grants.again(router)
         if self._health is not None:
-            self._health.refusing = ""
-        return self._attachments.held()
+            self._health.store_state(router, "")
+        return self._attachments.held(router)
 
-    def received(self, messages: list[m.ToWorker]) -> None:
-        """Messages of the router."""
+    def received(self, messages: list[m.ToWorker], router: int = 0) -> None:
+        """Messages of this router."""
         self._clock.read()
+        self._router = router
         for message in messages:
             try:
                 _HANDLERS[type(message)](self, message)
@@ -194,11 +200,12 @@ class RouterMessages:
         self._broadcasts.broadcast_changed(message.space, message.key, message.value)
 
     def _broadcasts_sent(self, message: m.BroadcastsSent) -> None:
-        self._broadcasts.complete()
+        if self._router == self._of_broadcasts:  # others have none
+            self._broadcasts.complete()
 
     def _store_state(self, message: m.StoreState) -> None:
         if self._health is not None:
-            self._health.refusing = message.why
+            self._health.store_state(self._router, message.why)
 
 
 _HANDLERS: Final[dict[type, Callable[[RouterMessages, Any], None]]] = {

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from farm.dialects import Dialect, Session
+from farm.dialects import Call, Dialect, Session
 from farm.settings import LimitOptions, WorkerOptions
 from farm.worker.acceptor import Acceptor
 from farm.worker.admission import Admissions
 from farm.worker.attachments import Attachments
+from farm.worker.backpressure import Backpressure
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, Connection
@@ -30,6 +31,7 @@ from farm.worker.interest import Interest
 from farm.worker.local_channel import LocalChannel
 from farm.worker.output import Output
 from farm.worker.router_messages import RouterMessages
+from farm.worker.routes import Routes
 from farm.worker.socket_ids import SocketIds
 from farm.worker.subscriptions import Subscriptions
 from farm.worker.table import Table
@@ -43,6 +45,9 @@ from router.common.metrics import WorkerCounters
 from router.common.poller import BROKEN, ENDED, READ, WRITE, Poller
 
 _NO_AUTH: Final = AuthOptions()
+_ONE: Final = Routes()
+_GO_ON: Final = 256
+"""Connections that have waited for a router, and go on in one turn."""
 _TICK_S: Final = 0.25
 _WHEEL_SLOTS: Final = 4096
 _COUNT_TICKS: Final = 4  # subscribers are counted once a second
@@ -70,25 +75,28 @@ class Sockets:
         limits: LimitOptions | None = None,
         asked_about: Mapping[Dialect, str] = MappingProxyType({}),
         auth: AuthOptions = _NO_AUTH,
+        routes: Routes = _ONE,
     ) -> None:
         """fd_sender: passes connections of app servers on; None: there are only devices. asked_about: dialects about
-        whose clients the main server is asked, and how it knows them."""
+        whose clients the main server is asked, and how it knows them. routes: to the routers."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
         self.wheel = wheel = Wheel(_WHEEL_SLOTS, _TICK_S)
         interest = Interest(poller)
-        self.turns = turns = Turns(options, limits or LimitOptions(), counters, clock, interest.watch)
-        attachments = Attachments(send, monotonic)
+        watch = interest.watch
+        self._backpressure = waiting = Backpressure(routes, lambda one: watch(one, one.mask & ~READ))
+        self.turns = turns = Turns(options, limits or LimitOptions(), counters, clock, watch, waiting)
+        self._attachments = attachments = Attachments(send, monotonic, waiting)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
         self.grants = grants = Grants(
-            asked_about, auth, bool(options.origins), options.retry_after, counters, clock, send, attachments.number
+            asked_about, auth, bool(options.origins), options.retry_after, counters, clock, send, attachments.number_of
         )
         fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART, join)
         self._fan_outs = fan_outs.going
         self.subscriptions = subscriptions = Subscriptions(
-            send, attachments.number, fan_outs, options.max_held_bytes, options.write_buffer_bytes // _PAGE_PART
+            send, attachments.number, fan_outs, options.max_held_bytes, options.write_buffer_bytes // _PAGE_PART, routes
         )
         self.output = output = Output(
             connections,
@@ -106,7 +114,7 @@ class Sockets:
             fan_outs.going,
         )
         self._performer = performer = Performer(
-            output, turns, attachments, subscriptions, grants, wheel, clock, send, fan_outs.going
+            output, turns, attachments, subscriptions, grants, wheel, clock, send, fan_outs.going, waiting
         )
         self._inbound = inbound = Inbound(options, counters, clock, interest, turns, output, performer)
         self.events = events = Events(
@@ -167,6 +175,7 @@ class Sockets:
             broadcasts,
             grants,
             health,
+            routes,
         )
         self._ticks = 0
         self._rows = connections.rows
@@ -206,6 +215,18 @@ class Sockets:
         if connection is not None:
             self.ready(fd, events if connection.phase == CLOSING else events & ~READ)
 
+    def ready_where_routers_keep_up(self, fd: int, events: int) -> None:
+        """The same for those connections whose router does not keep up, while others do."""
+        connection = self.connections.get(fd)
+        if connection is not None and events & READ and self._backpressure.withholds(connection):
+            self.ready_but_not_read(fd, events)
+        else:
+            self.ready(fd, events)
+
+    def keeps_up(self, shut: frozenset[int]) -> None:
+        """These of several routers do not keep up, and all others do."""
+        self._backpressure.shut = shut
+
     def _broke(self, connection: Connection, error: Exception) -> None:
         """Drop a connection whose handling has raised an error; the others go on."""
         self._counters.connections_failed += 1
@@ -221,7 +242,7 @@ class Sockets:
     @property
     def waiting(self) -> bool:
         """Whether input waits for its turn: then `turn` is to be called before the next sleep."""
-        return bool(self.turns)
+        return bool(self.turns) or self._backpressure.due
 
     @property
     def speaking(self) -> bool:
@@ -234,11 +255,31 @@ class Sockets:
 
     def turn(self) -> None:
         """Handle input that is here already, of each connection no more than in one turn."""
+        if self._backpressure.due:
+            self._routers_keep_up()
         if not self.turns:
             return
+        shut = self._backpressure.shut
         for connection in self.turns.next():
+            if shut and self._backpressure.withholds(connection):
+                continue
             try:
                 self._inbound.go_on(connection)
+            except Exception as error:
+                self._broke(connection, error)
+
+    def _routers_keep_up(self) -> None:
+        for connection, effect in self._backpressure.next(_GO_ON):
+            try:
+                if effect is None:
+                    self._inbound.go_on(connection)
+                    continue
+                connection.call = 0
+                if connection.phase == HANDSHAKE:
+                    assert isinstance(effect, Call)
+                    self._attachments.call(connection, effect)
+                else:
+                    self._performer.perform(connection, (effect,))
             except Exception as error:
                 self._broke(connection, error)
 
@@ -247,7 +288,7 @@ class Sockets:
         self._timers.tick()
         self._ticks += 1
         if self._ticks % _COUNT_TICKS == 0:
-            self.subscriptions.counts()
+            self.subscriptions.counts(self._backpressure.shut)
             self.events.count(self.clock.now)
             self.turns.second()
         self._acceptor.resume()
@@ -281,10 +322,10 @@ class Sockets:
         self._admissions.draining = True
         self._acceptor.stop()
 
-    def held_channels(self) -> Iterable[list[m.HeldChannel]]:
-        """The channels that are here, as ANNOUNCE_CHANNELS has them."""
-        self.events.renewed()
-        return self.subscriptions.held()
+    def held_channels(self, router: int = 0) -> Iterable[list[m.HeldChannel]]:
+        """The channels of a router that are here, as ANNOUNCE_CHANNELS has them."""
+        self.events.renewed(router)
+        return self.subscriptions.held(router)
 
     def open_connections(self) -> list[Connection]:
         """Connections that are not closing yet."""

@@ -12,6 +12,7 @@ from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.holding import Holding
 from farm.worker.local_channel import LocalChannel, Part
+from farm.worker.routes import Routes
 from router.common import messages as m
 
 
@@ -29,10 +30,15 @@ class Subscribers(Holding):
     once which subscribers come and go. most_held: bytes of events that are held for connections that wait."""
 
     def __init__(
-        self, send: Callable[[Any], None], fan_outs: FanOuts[LocalChannel, Connection], most_held: int
+        self,
+        send: Callable[[Any], None],
+        fan_outs: FanOuts[LocalChannel, Connection],
+        most_held: int,
+        routes: Routes,
     ) -> None:
         super().__init__(most_held)
         self._send = send
+        self._routes = routes
         self._fan_outs = fan_outs
         self._channels: dict[bytes, LocalChannel] = {}
         self.get = self._channels.get
@@ -133,9 +139,12 @@ class Subscribers(Holding):
             channel.label = label
             channel.counted = 1
 
-    def counts(self) -> None:
-        """To be called once a second and when the router asks: send it the numbers of subscribers that have changed."""
+    def counts(self, shut: frozenset[int] = frozenset()) -> None:
+        """To be called once a second and when a router asks: send the numbers of subscribers that have changed. shut:
+        routers that do not keep up, and are sent theirs later."""
         for channel in list(self._uncounted):
+            if shut and self._routes.owner(channel.key) in shut:
+                continue
             number = channel.answered
             if not number and channel.waiting is not None:
                 continue  # those that wait are nearly subscribed

@@ -14,7 +14,7 @@ received first, and the reply finds its call gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import merge
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from farm.worker.local_channel import (
 )
 from farm.worker.log_reads import LogReads, Recovered
 from farm.worker.presence import Presence
+from farm.worker.routes import Routes
 from farm.worker.subscribers import OpenCall, Subscribers
 from router.common import logs
 from router.common import messages as m
@@ -65,11 +66,12 @@ class Subscriptions(Subscribers):
         fan_outs: FanOuts[LocalChannel, Connection],
         most_held: int,
         page_bytes: int,
+        routes: Routes,
     ) -> None:
-        super().__init__(send, fan_outs, most_held)
+        super().__init__(send, fan_outs, most_held, routes)
         self._number = number
         self._page_bytes = page_bytes
-        self._reads = LogReads(self._send_read, number)
+        self._reads = LogReads(self._send_read, number, routes.owner)
         self._together: list[Connection] = []  # of `catch_ups`, those that have just begun because the link is new
 
     # ------------------------------------------------------------------ in and out
@@ -347,23 +349,30 @@ class Subscriptions(Subscribers):
             removed = [user for user in channel.presence.members if user not in there]
         return _change(channel, channel.presence.merge(added, removed))
 
-    def held(self) -> Iterator[list[m.HeldChannel]]:
-        """Everything that is held, as ANNOUNCE_CHANNELS has it, for a router that does not know it. Then the router is
-        asked for what came while the link was away."""
-        yield from announced(self._channels.values())
-        for channel in self._channels.values():
+    def _of(self, router: int) -> Collection[LocalChannel]:
+        """The channels of a router."""
+        share = self._routes.share(router)
+        channels = self._channels
+        return channels.values() if share is None else [channels[key] for key in channels if share(key)]
+
+    def held(self, router: int) -> Iterator[list[m.HeldChannel]]:
+        """Everything that is held of this router, as ANNOUNCE_CHANNELS has it, as it does not know it. Then it is asked
+        for what came while the link was away."""
+        channels = self._of(router)
+        yield from announced(channels)
+        for channel in channels:
             if channel.waiting is not None and channel.waiting.reading_on:
                 self._keep_passed_by(channel)
-        self._reads.renewed(self._channels.values())
+        self._reads.renewed(channels, router)
         together, self._together = self._together, []
         for connection in together:
             if connection.out is None:
                 self.go_on(connection)
 
-    def in_several_logs(self) -> dict[Connection, list[LocalChannel]]:
-        """The subscribers of more than one channel whose log is followed."""
+    def in_several_logs(self, router: int) -> dict[Connection, list[LocalChannel]]:
+        """The subscribers of more than one channel of this router whose log is followed."""
         found: dict[Connection, list[LocalChannel]] = {}
-        for channel in self._channels.values():
+        for channel in self._of(router):
             if channel.log is not None and channel.log.position is not None:
                 for connection in channel.subscribers:
                     if connection.session is not None and len(connection.session.channels) > 1:

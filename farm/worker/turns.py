@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from farm.settings import LimitOptions, WorkerOptions
+from farm.worker.backpressure import Backpressure
 from farm.worker.clock import Clock
 from farm.worker.connection import IDLE, OPEN, Connection
 from farm.worker.rates import Rates
@@ -23,11 +24,14 @@ class Turns:
         counters: WorkerCounters,
         clock: Clock,
         watch: Callable[[Connection, int], None],
+        backpressure: Backpressure,
     ) -> None:
         self._timeout: Final = options.message_timeout
         self._counters = counters
         self._clock = clock
         self._watch = watch
+        self._backpressure = backpressure
+        self._for_routers = backpressure.waiting
         self._commands = Rates(limits.commands_per_second, limits.burst_seconds)
         self._registrations = Rates(limits.registrations_per_second, limits.burst_seconds)
         self._later: dict[Connection, None] = {}  # their input is here, and waits for its turn
@@ -43,7 +47,7 @@ class Turns:
 
     def waits(self, connection: Connection) -> bool:
         """Whether the connection is not to be read now."""
-        return connection in self._later or connection in self._throttled
+        return connection in self._later or connection in self._throttled or connection in self._for_routers
 
     def throttled(self, connection: Connection) -> bool:
         """Whether it has asked for more than it may."""
@@ -115,6 +119,8 @@ class Turns:
         self._throttled.pop(connection, None)
         self._unfinished.pop(connection, None)
         self.held.pop(connection, None)
+        if self._for_routers:
+            self._backpressure.forget(connection)
 
     def forget(self, connection: Connection, fd: int) -> None:
         """It is closed, and another connection may get its descriptor next."""

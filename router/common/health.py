@@ -21,6 +21,7 @@ PAGES: Final = frozenset((LIVE, READY, STATUS))
 LEAVING: Final = "the farm is about to stop"
 NO_ROOM: Final = "there is room for no connection"
 NO_ROUTER: Final = "no router answers"
+ROUTER_AWAY: Final = "a router has not answered for long"
 STORE_REFUSES: Final = "the store refuses what is to be kept"
 """The reason is in the log: these pages are public, and the path of the store is not."""
 

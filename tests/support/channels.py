@@ -7,6 +7,7 @@ from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.worker.connection import OPEN, Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.local_channel import HeldEvent
+from farm.worker.routes import Routes
 from farm.worker.subscriptions import Change, Subscriptions
 from router.common import messages as m
 
@@ -37,7 +38,7 @@ class Worker:
     def __init__(self) -> None:
         self.messages: list[Any] = []
         self.subscriptions = Subscriptions(
-            self.messages.append, itertools.count(1).__next__, FanOuts(1000), 10_000, 1000
+            self.messages.append, itertools.count(1).__next__, FanOuts(1000), 10_000, 1000, Routes()
         )
         self._fd = 100
 

@@ -326,7 +326,7 @@ def test_an_event_below_a_page_that_is_read_again_comes_behind_it() -> None:
     for offset in (20, 40):
         assert subscriptions.came(channel, event_of(offset))
     worker.sent()
-    list(subscriptions.held())
+    list(subscriptions.held(0))
     missed, read = worker.sent()
     assert read.request == m.ReadLog(wanted.key, AfterOffset(7, 30), 1000)
     subscriptions.replied(missed.number, m.OK, page_of(more=False))
@@ -351,7 +351,7 @@ def test_an_event_below_those_that_were_missed_comes_behind_them() -> None:
     worker.admitted()
     channel = subscriptions.get(wanted.key)
     assert channel is not None
-    list(subscriptions.held())
+    list(subscriptions.held(0))
     (read,) = worker.sent()
     assert read.request == m.ReadLog(wanted.key, AfterOffset(7, 30), 1000)
     assert not any(subscriptions.came(channel, event_of(offset)) for offset in (20, 50))
@@ -382,7 +382,7 @@ def test_it_is_counted_from_its_first_page_on() -> None:
     worker.admitted()
     assert counted() == [2]
     subscriptions.go_on(connection)
-    ((held,),) = subscriptions.held()  # the link is new while it reads on
+    ((held,),) = subscriptions.held(0)  # the link is new while it reads on
     assert held.subscribers == 2
     *_, missed, read = worker.sent()
     assert counted() == []

@@ -340,7 +340,7 @@ def test_everything_that_is_held_is_announced_with_its_members() -> None:
     *_, sent = worker.sent()
     number = sent.number
     worker.answer(number)
-    assert list(worker.subscriptions.held()) == [
+    assert list(worker.subscriptions.held(0)) == [
         [m.HeldChannel(KEY, LABEL, 2, [("ann", '"ann"')]), m.HeldChannel(hidden, "", 0, [])],
     ]
     assert worker.sent() == []
@@ -355,10 +355,10 @@ def test_very_much_is_announced_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
         worker.member(f"u{number}")
     for number in range(3):
         worker.join(worker.connection(), Subscription(bytes([number]) * 16, f"pusher\0app\0c{number}"))
-    parts = list(worker.subscriptions.held())
+    parts = list(worker.subscriptions.held(0))
     assert all(len(part) + sum(len(held.members) for held in part) <= 4 for part in parts)
     members = [user for part in parts for held in part if held.channel == KEY for user, _ in held.members]
     assert sorted(members) == [f"u{number}" for number in range(6)]
     assert {held.subscribers for part in parts for held in part if held.channel == KEY} == {6}
     assert len({held.channel for part in parts for held in part}) == 4
-    assert list(Worker().subscriptions.held()) == []
+    assert list(Worker().subscriptions.held(0)) == []

@@ -1,0 +1,151 @@
+"""A worker's links, one to each router of its host.
+
+Each has its own batches, confirmations and announcements (`farm.worker.link`), so a router that is away, or does not
+keep up, holds up nothing that goes to another one. With one router there is nothing here but its link.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+import zmq
+
+from farm.worker.link import WorkerLink
+from farm.worker.routes import Routes
+from router.common import messages as m
+from router.common.guard import guarded
+from router.common.settings import LinkOptions
+
+_NONE: Final[frozenset[int]] = frozenset()
+
+
+class Holder(Protocol):
+    """What a worker holds, and what carries out the messages of routers."""
+
+    def received(self, messages: list[m.ToWorker], router: int = 0) -> None:
+        """Messages of this router."""
+
+    def welcomed(self, router: int = 0) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
+        """Its devices that are here, as ANNOUNCE has them: the link to it is new."""
+
+    def held_channels(self, router: int = 0) -> Iterable[list[m.HeldChannel]]:
+        """Its channels, as ANNOUNCE_CHANNELS has them."""
+
+    def keeps_up(self, shut: frozenset[int]) -> None:
+        """These routers do not keep up, and all others do."""
+
+
+class Links:
+    """All of a worker."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        where: Sequence[str],
+        options: LinkOptions,
+        routes: Routes,
+        shard: int,
+        incarnation: bytes,
+        pid: int,
+        holder: Callable[[], Holder],
+    ) -> None:
+        """where: the addresses of the routers, by their numbers. holder: gives what holds the connections; it is not
+        called before the first `pump`."""
+
+        def received(router: int, messages: list[m.ToWorker]) -> None:
+            holder().received(messages, router)
+
+        def welcomed(router: int) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
+            return holder().welcomed(router)
+
+        def channels(router: int) -> Iterable[list[m.HeldChannel]]:
+            return holder().held_channels(router)
+
+        self._holder = holder
+        self.each = [
+            WorkerLink(
+                context,
+                address,
+                options,
+                shard,
+                incarnation,
+                pid,
+                partial(received, router),
+                partial(welcomed, router),
+                partial(channels, router),
+            )
+            for router, address in enumerate(where)
+        ]
+        self.shut: frozenset[int] = _NONE
+        """Of several routers those that do not keep up, while others do."""
+        self._routes = routes
+        self._several = len(self.each) > 1
+        self._messages = [link.messages for link in self.each]
+        self.send: Callable[[Any], None] = self._send if self._several else self._messages[0].append
+        """Takes a message for the router that it goes to."""
+        self._epoll: select.epoll | None = None
+        self.fileno = self.each[0].fileno
+        """Becomes readable when a router may have sent something."""
+        if self._several:
+            self._epoll = select.epoll()
+            for link in self.each:
+                self._epoll.register(link.fileno, select.EPOLLIN)
+            self.fileno = self._epoll.fileno()
+
+    def _send(self, message: Any) -> None:
+        self._messages[self._routes.of(message)].append(message)
+
+    def pump(self) -> None:
+        """Send what there is, then receive what there is, on each of them."""
+        for link in self.each:
+            guarded("worker.link_failed", link.pump)
+        if self._several:
+            shut = frozenset(router for router, link in enumerate(self.each) if link.saturated)
+            if shut != self.shut:
+                self.shut = shut
+                self._holder().keeps_up(shut)
+
+    def beat(self, snapshot: dict[str, float]) -> None:
+        """Let the routers know that this worker lives."""
+        for link in self.each:
+            link.beat(snapshot)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether no connection may send more: none of the routers keeps up."""
+        return all(link.saturated for link in self.each)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there may be more to receive."""
+        return any(link.behind for link in self.each)
+
+    @property
+    def joined(self) -> bool:
+        """Whether there is a router that knows this worker."""
+        return any(link.joined for link in self.each)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Batches that are not confirmed."""
+        return sum(link.unconfirmed for link in self.each)
+
+    @property
+    def refused(self) -> int:
+        """Envelopes and messages of routers that were not understood."""
+        return sum(link.refused for link in self.each)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that could not be sent, and acknowledgements given up."""
+        return sum(link.dropped for link in self.each)
+
+    def close(self) -> None:
+        """Close them; what is queued has a second to leave."""
+        for link in self.each:
+            link.close()
+        if self._epoll is not None:
+            self._epoll.close()
