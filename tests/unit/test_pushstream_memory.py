@@ -12,7 +12,8 @@ from support.pushstream_shard import DATE, EPOCH, logged, made
 from support.worker_memory import Bench, device, frame, watched
 
 import farm.dialects.pushstream.dialect
-from farm.dialects import Subscribe, Subscribed
+import farm.dialects.pushstream.polls
+from farm.dialects import Become, Subscribe, Subscribed
 from farm.transports.frames import TEXT
 from farm.transports.request import Request
 from router.common import messages as m
@@ -77,21 +78,21 @@ def test_what_has_gone_leaves_nothing(
     dialect = made(websocket_allow_publish=kind == "PublishingSession", ping_message_interval=30)
     one = device(KEY, CHANNEL, HELLO, {"messageType": "register", "channelID": CHANNEL})
     paths = dict.fromkeys(PATHS, dialect)
-    with watched(
-        monkeypatch, one, farm.dialects.pushstream.dialect, kind, paths, named={"pushstream": dialect}
-    ) as worker:
+    sessions, waiting = farm.dialects.pushstream.dialect, ((farm.dialects.pushstream.polls, "WaitingPoll"),)
+    with watched(monkeypatch, one, sessions, kind, paths, named={"pushstream": dialect}, also=waiting) as worker:
         worker.check(state)
 
 
-@pytest.mark.parametrize(("path", "most"), [("/ws/a", 56), ("/ev/a", 56), ("/sub/a", 56), ("/lp/a", 64)])
+@pytest.mark.parametrize(("path", "most"), [("/ws/a", 48), ("/ev/a", 48), ("/sub/a", 48), ("/lp/a", 48)])
 def test_an_idle_subscriber_is_one_small_object_that_the_collector_does_not_see(path: str, most: int) -> None:
     dialect = made()
 
     def subscribed() -> Any:
         session: Any = dialect.opened(Request(b"GET", path, "", {}, (1, 1)))
         (asked,) = [effect for effect in session.begun(0.0) if isinstance(effect, Subscribe)]
-        list(session.subscribed([Subscribed(one, log=LogSlice(EPOCH, 0, True, [])) for one in asked.channels], 0.0))
-        return session
+        slices = [Subscribed(one, log=LogSlice(EPOCH, 0, True, [])) for one in asked.channels]
+        effects = list(session.subscribed(slices, 0.0))
+        return next((effect.session for effect in effects if isinstance(effect, Become)), session)
 
     one, other = subscribed(), subscribed()
     assert one.channels is other.channels

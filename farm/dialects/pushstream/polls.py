@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar, Final
 
-from farm.dialects import Close, Effects, Respond, Subscribed, Tick
+import msgspec
+
+from farm.dialects import Become, Close, Effects, Respond, Session, Subscribed, Tick
 from farm.dialects.pushstream.sessions import SHARED, Subscriber
-from farm.dialects.pushstream.shared import NEWEST
+from farm.dialects.pushstream.shared import NEWEST, PushStreamShared
 from farm.transports.long_poll import position_headers
 from router.common.close_codes import NORMAL
 from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Position
@@ -27,8 +29,7 @@ def _shared(place: Place) -> Place:
 class PollSession(Subscriber, gc=False, eq=False):
     """A request that is answered once: with what came since the client's position, or when something comes."""
 
-    waits: ClassVar[bool] = True  # until something comes; no field, which would cost each of them 16 bytes
-    _place: tuple[int, int] = _START  # the client has had what came up to it
+    waits: ClassVar[bool] = True  # until something comes
 
     def _accept(self, results: Sequence[Subscribed]) -> Effects:
         place = max(_known(wanted.position) for wanted, *_ in results)
@@ -37,43 +38,55 @@ class PollSession(Subscriber, gc=False, eq=False):
             # Where the answer is a part of what there is, the client goes on behind that part.
             if log is not None and log.events and not (paged and wanted.position is NEWEST):
                 place = max(place, (log.events[-1].time, log.events[-1].tag))
-        self._place = _shared(place)
         effects = tuple(self._caught_up(results))
         if effects:
-            return (Respond(200, self._headers()), *effects)
+            return (Respond(200, _headers(place)), *effects)
         if not self.waits:
-            return self._nothing_came(b"")
-        self._left = self._dialect.poll_ttl
-        return (Tick(min(self._left, LONGEST_TIMER)),) if self._left else ()
+            return _nothing_came(place)
+        left = self._dialect.poll_ttl
+        waiting = Become(WaitingPoll(self._dialect, _shared(place), left, self.channels))
+        return (waiting, Tick(min(left, LONGEST_TIMER))) if left else (waiting,)
 
     def tick(self, silent: float) -> tuple[Effects, float]:
-        if self._asked:
-            return self._refuse(NOT_READ), 0
-        if not self._left:
-            return (), 0
-        self._left -= min(self._left, LONGEST_TIMER)
-        if self._left > 0:
-            return (), min(self._left, LONGEST_TIMER)
-        return self._nothing_came(self._dialect.timed_out), 0
-
-    def unanswered(self) -> Effects:
-        return self._refuse(NOT_READ) if self._asked else self._nothing_came(b"")
-
-    def _nothing_came(self, body: bytes) -> Effects:
-        if body:
-            return (Respond(200, self._headers()), body, Close(NORMAL))
-        return (Respond(304, self._headers()), Close(NORMAL))
-
-    def _headers(self) -> tuple[tuple[str, str], ...]:
-        time, tag = self._place
-        # Without a tag all of that second is known.
-        return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
+        return self._refuse(NOT_READ) if self._asked else (), 0
 
 
 class ImmediatePollSession(PollSession, gc=False, eq=False):
     """One that is answered in any case, perhaps with nothing."""
 
     waits: ClassVar[bool] = False
+
+
+class WaitingPoll(Session, msgspec.Struct, gc=False, eq=False):
+    """One that is subscribed, and has nothing to say yet: apart, as an idle one is the smaller for it."""
+
+    _dialect: PushStreamShared
+    _place: Place  # the client has had what came up to it
+    _left: float  # seconds until it ends; 0: it stays
+    channels: tuple[bytes, ...]
+
+    def tick(self, silent: float) -> tuple[Effects, float]:
+        if not self._left:
+            return (), 0
+        self._left -= min(self._left, LONGEST_TIMER)
+        if self._left > 0:
+            return (), min(self._left, LONGEST_TIMER)
+        return _nothing_came(self._place, self._dialect.timed_out), 0
+
+    def unanswered(self) -> Effects:
+        return _nothing_came(self._place)
+
+
+def _nothing_came(place: Place, body: bytes = b"") -> Effects:
+    if body:
+        return (Respond(200, _headers(place)), body, Close(NORMAL))
+    return (Respond(304, _headers(place)), Close(NORMAL))
+
+
+def _headers(place: Place) -> tuple[tuple[str, str], ...]:
+    time, tag = place
+    # Without a tag all of that second is known.
+    return position_headers(time, tag)[: 1 if tag == LAST_TAG else 2]
 
 
 def _known(position: Position) -> Place:
