@@ -84,12 +84,11 @@ class Farm:
 
 def read_status(body: dict[str, Any]) -> Status:
     """Raises KeyError, TypeError or ValueError for a body of another shape."""
-    routers = body.get("routers") or [body["router"]]
     rows = body["workers"]
     pauses = [float(row["gc_pause_max_ms"]) for row in rows if row.get("gc_pause_max_ms") is not None]
     capacities = [int(row["max_connections"]) for row in rows if row.get("max_connections") is not None]
     return Status(
-        [int(router["pid"]) for router in routers if router.get("pid")],
+        [int(router["pid"]) for router in body["routers"] if router.get("pid")],
         {str(row["shard"]): int(row["pid"]) for row in rows if row.get("pid")},
         {str(row["shard"]): int(row.get("connections") or 0) for row in rows},
         max(pauses, default=None),

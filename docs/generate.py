@@ -80,8 +80,9 @@ def metrics_page() -> str:
     return (
         "# Metrics\n\n"
         + _NOTE
-        + "\n`GET /metrics` on the admin port, in Prometheus' text format. The numbers of a worker carry its `shard`. "
-        "`farm_memory_bytes` is the resident memory of each process.\n\n## Router\n\n"
+        + "\n`GET /metrics` on the admin port, in Prometheus' text format. The numbers of a router carry its number "
+        "(`router`), those of a worker its `shard`. "
+        "`farm_memory_bytes` is the resident memory of each process.\n\n## Routers\n\n"
         + _table(head, _metric_rows("farm_router_", of_router))
         + "\n## Workers\n\n"
         + _table(head, _metric_rows("farm_worker_", of_worker))

@@ -22,6 +22,7 @@ from router.common.link_address import address
 from router.common.listener import open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
 from router.common.options import Settings
+from router.common.partitions import BROADCASTS, fixed_owners, partition
 from router.common.poller import READ, Poller
 from router.common.refusals import BAD_METHOD
 from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
@@ -64,6 +65,10 @@ class RouterProcess:
         data = Path(settings.get(Data).dir)
         tokens = Tokens(load_or_make_keys(settings))
         self.settings = settings
+        self.number = number
+        owners = fixed_owners(settings.get(RouterOptions).routers)
+        self._partitions = owners.count(number)
+        self._owns_broadcasts = owners[partition(BROADCASTS)] == number
         self.store = open_store(settings, number)
         self.committer = GroupCommitter(self.store, store_options, time.time, time.monotonic)
         self.hub = Hub(
@@ -120,7 +125,8 @@ class RouterProcess:
         await self.committer.open()
         logs.event("store.opened", kind=self.settings.get(StoreOptions).kind, promise=self.store.promise)
         self.hub.begin_after(self.committer.newest)
-        self.hub.broadcasts.load()
+        if self._owns_broadcasts:
+            self.hub.broadcasts.load()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.committer.run, self.flush)
@@ -251,11 +257,12 @@ class RouterProcess:
         from router.common.exposition import exposition, families  # which costs megabytes
 
         found = self.status()
-        router = found["router"] | {"memory": found["memory"]}
-        return exposition(families(router, found["workers"], *all_metrics(specs())))
+        routers = [found["router"] | {name: found[name] for name in ("number", "memory")}]
+        return exposition(families(routers, found["workers"], *all_metrics(specs())))
 
     def status(self) -> dict[str, Any]:
-        """The router's own numbers and the workers' last snapshots."""
+        """This router's own numbers, and what the workers have sent it last. Of several routers the supervisor asks
+        each one."""
         counters = self.hub.counters.snapshot()
         counters["addresses"] = len(self.hub.map)
         counters |= self.main_server.counts()
@@ -283,7 +290,10 @@ class RouterProcess:
             for session in sorted(self.hub.sessions, key=lambda session: session.lease.shard)
         ]
         return {
+            "number": self.number,
             "pid": os.getpid(),
+            "store": self.settings.get(StoreOptions).kind,
+            "partitions": self._partitions,
             "age": round(now - self._started, 1),
             "memory": resident_bytes(),
             "refusing": self.committer.refusing,

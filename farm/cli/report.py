@@ -33,18 +33,15 @@ def print_json(value: object) -> None:
 
 
 def print_status(status: Mapping[str, Any]) -> None:
-    """The status of a farm: its own values in a line, a table with a row a process, and what the router counted.
+    """The status of a farm: its own values in a line, a table with a row a process, and what each router counted.
 
-    `status["router"]` is the router's row, `status["workers"]` holds the workers'. A key that is `memory` or ends in
+    `status["routers"]` and `status["workers"]` hold their rows. A key that is `memory` or ends in
     `_bytes` is in bytes; `age`, `uptime` or `_seconds` in seconds. What is missing or not known here is no error.
     """
     console = Console()
-    found = status.get("workers")
-    workers = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    router = status.get("router")
-    rows = [(f"worker {_cell('shard', row.get('shard'))}", row) for row in workers]
-    if isinstance(router, dict):
-        rows.insert(0, ("router", router))
+    routers = [(f"router {_cell('number', row.get('number'))}", row) for row in _rows(status.get("routers"))]
+    workers = [(f"worker {_cell('shard', row.get('shard'))}", row) for row in _rows(status.get("workers"))]
+    rows = [*routers, *workers]
     _print_pairs(console, "farm", status)
     if isinstance(drain := status.get("drain"), dict):
         _print_pairs(console, "drain", drain)
@@ -62,10 +59,14 @@ def print_status(status: Mapping[str, Any]) -> None:
         for title, row in rows:
             table.add_row(escape(title), *(escape(_cell(name, row.get(name))) for name in names))
         console.print(table)
-    if isinstance(router, dict):
-        numbers = ((name, value) for name, value in router.items() if name not in _COLUMNS)
+    for title, row in routers:
+        numbers = ((name, value) for name, value in row.items() if name not in ("number", *_COLUMNS))
         counted = {name: value for name, value in numbers if value is False or value not in (0, None)}
-        _print_pairs(console, "router", counted)
+        _print_pairs(console, title, counted)
+
+
+def _rows(found: object) -> list[dict[str, Any]]:
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _print_pairs(console: Console, title: str, pairs: Mapping[str, Any]) -> None:
@@ -145,8 +146,8 @@ def _drained(settings: Settings) -> str:
     left, connections, seconds = (drain.get(name) for name in ("left", "connections", "remaining_seconds"))
     if drain.get("phase") == "notice":
         return f"not ready, and serving for {_cell('_seconds', seconds)} more"
-    if drain.get("phase") == "router":
-        return "all devices have been let go; the router ends"
+    if drain.get("phase") == "routers":
+        return "all devices have been let go; the routers end"
     return f"draining: {_cell('', left)} of {_cell('', connections)} connections left, {_cell('_seconds', seconds)}"
 
 
@@ -165,7 +166,7 @@ def _cell(name: str, value: Any) -> str:
             return size(int(value))
         if name in ("age", "uptime") or name.endswith("_seconds"):
             return f"{value:.1f} s"
-        if name in ("pid", "shard", "incarnation"):
+        if name in ("pid", "number", "shard", "incarnation"):
             return str(value)
         return f"{value:,}"
     return "".join(c if c.isprintable() else "?" for c in str(value))

@@ -26,13 +26,15 @@ SetBroadcast = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]
 
 def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metric]:
     """The whole farm's numbers."""
-    yield family("gauge", "farm_up", "Whether the router and all workers serve.", [], [([], status["status"] == "ok")])
+    yield family("gauge", "farm_up", "Whether all routers and workers serve.", [], [([], status["status"] == "ok")])
     drains = status["status"] == "draining"
     yield family("gauge", "farm_draining", "Whether the farm is about to stop (SIGTERM).", [], [([], drains)])
     forks = status["fork_server"]["state"] == "up"
     yield family("gauge", "farm_fork_server_up", "Whether processes can be started again.", [], [([], forks)])
-    yield from families(status.get("router", {}), status["workers"], *all_metrics(dialects))
+    yield from families(status["routers"], status["workers"], *all_metrics(dialects))
     restarts = [([str(w["shard"])], w["restarts"]) for w in status["workers"]]
+    started = [([str(r["number"])], r["restarts"]) for r in status["routers"]]
+    yield family("counter", "farm_router_restarts", "Times the router was started again.", ["router"], started)
     yield family("counter", "farm_worker_restarts", "Times the worker was started again.", ["shard"], restarts)
 
 
@@ -58,7 +60,8 @@ def application(
 
     async def health(request: Request) -> Response:
         found = await status()
-        brief = {"status": found["status"], "down": found["down"], "workers": len(found["workers"])}
+        brief = {"status": found["status"], "down": found["down"]}
+        brief |= {kind: len(found[kind]) for kind in ("routers", "workers")}
         return JSONResponse(brief, 200 if found["status"] == "ok" else 503)
 
     async def full(request: Request) -> Response:

@@ -161,7 +161,7 @@ class ForkServer:
         """Whether it can be sent requests."""
         return self._socket.fileno() >= 0 and not self.process.ended.is_set()
 
-    async def spawn(self, kind: str, shard: int = -1, listeners: Iterable[socket.socket] = ()) -> Child:
+    async def spawn(self, kind: str, number: int = -1, listeners: Iterable[socket.socket] = ()) -> Child:
         """Fork a process; it inherits the listeners.
 
         Raises: ForkServerFailed, and the fork server is killed: it has died, or stands still. SpawnRefused.
@@ -173,7 +173,7 @@ class ForkServer:
         with theirs:
             fds = [theirs.fileno(), *(listener.fileno() for listener in listeners)]
             try:
-                answer, descriptors = await self._ask({"spawn": kind, "number": shard}, fds)
+                answer, descriptors = await self._ask({"spawn": kind, "number": number}, fds)
                 if "refused" in answer:
                     raise SpawnRefused(answer["refused"])
                 if not descriptors:  # the kernel has closed it; what was forked sees its line end

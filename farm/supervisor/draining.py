@@ -13,19 +13,19 @@ from typing import Any, Final
 import trio
 
 from farm.supervisor.children import Child
-from farm.supervisor.status_link import StatusLink
+from farm.supervisor.status_links import Answers, StatusLinks
 from router.common import logs
 from router.common.settings import DrainOptions
 
 NOTICE: Final = "notice"
 DEVICES: Final = "devices"
-ROUTER: Final = "router"
+ROUTERS: Final = "routers"
 _REPORT_S: Final = 10.0
 
 
-def held(answer: Mapping[str, Any] | None, pids: Collection[int]) -> int | None:
+def held(answers: Answers, pids: Collection[int]) -> int | None:
     """Connections of these workers; None if none of them is known. One that is not is taken for an average one."""
-    rows = [row for row in (answer or {}).get("workers", ()) if row["pid"] in pids and "connections" in row]
+    rows = [row for pid, row in answers.workers.items() if pid in pids and "connections" in row]
     return round(_connections(rows) * len(pids) / len(rows)) if rows else None
 
 
@@ -34,13 +34,14 @@ def _connections(rows: Iterable[Mapping[str, Any]]) -> int:
     return sum(row.get("connections", 0) for row in rows)
 
 
-async def announce(link: StatusLink, workers: Collection[Child], options: DrainOptions, passed: float = 0.0) -> float:
+async def announce(link: StatusLinks, workers: Collection[Child], options: DrainOptions, passed: float = 0.0) -> float:
     """Tell workers that are about to be ended over how many seconds to let their devices go.
 
     passed: seconds since the drain began. Returns: those that they take, at most.
     """
     pids = {child.pid for child in workers}
-    connections = held(await link.ask() or link.last, pids)
+    await link.ask()
+    connections = held(link.last, pids)
     if connections is None:  # they know it themselves, about
         return options.longest(passed)
     seconds = options.over(connections, passed)
@@ -61,7 +62,7 @@ class Drain:
         self._connections: int | None = None
         self.phase = NOTICE
 
-    async def begin_devices(self, link: StatusLink, workers: Collection[Child]) -> float:
+    async def begin_devices(self, link: StatusLinks, workers: Collection[Child]) -> float:
         """Tell the workers how fast to let their devices go. Returns: the seconds that this takes, at most."""
         self.phase = DEVICES
         self._until = time.monotonic()  # until it is known
@@ -70,12 +71,11 @@ class Drain:
         self._until = time.monotonic() + seconds
         return seconds
 
-    async def report(self, link: StatusLink) -> None:
+    async def report(self, link: StatusLinks) -> None:
         """Log how far it is, now and again."""
         while True:
             await trio.sleep(_REPORT_S)
-            rows = (await link.ask() or {}).get("workers", ())
-            found = self.fields(_connections(rows))
+            found = self.fields(_connections((await link.ask()).workers.values()))
             logs.event("drain.progress", left=found["left"], connections=found["connections"])
 
     def fields(self, left: int) -> dict[str, Any]:

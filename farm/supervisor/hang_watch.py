@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from farm.settings import FarmOptions
 from farm.supervisor.hangs import Reads, Silences, Turns, Waits
 from farm.supervisor.slot import Slot
 from farm.supervisor.status_link import ASK_TIMEOUT_S
+from farm.supervisor.status_links import Answers
 from router.common import logs
 from router.common.options import Settings
 from router.common.settings import LinkOptions
@@ -19,15 +19,14 @@ from router.common.settings import LinkOptions
 class HangWatch:
     """What is known of the processes of all slots.
 
-    The router lives if it answers; a worker if the router has received something of it, so that nothing is known of
-    workers while the router is silent. A process that starts, and has not served yet, lives if it has had the CPU; but
-    only for `farm.start_timeout`, while there is a router to join and, of a router, while it reads nothing.
+    A router lives if it answers; a worker if one of the routers has received something of it, so that nothing is known
+    of workers while all routers are silent. A process that starts, and has not served yet, lives if it has had the CPU;
+    but only for `farm.start_timeout`, while there are all routers to join and, of a router, while it reads nothing.
     """
 
-    def __init__(self, router: Slot, workers: Sequence[Slot], share: float) -> None:
+    def __init__(self, slots: Sequence[Slot], share: float) -> None:
         """share: the time between two looks, in parts of `farm.hang_timeout`."""
-        self._router = router
-        self._slots = (router, *workers)
+        self._slots = slots
         self._share = share
         self._silences = Silences()
         self._starting = Silences()  # of those that have not served yet: without progress
@@ -35,11 +34,11 @@ class HangWatch:
         self._reads = Reads()
         self._waits = Waits()
 
-    def look(self, answer: Mapping[str, Any] | None, settings: Settings) -> None:
-        """Look once, and kill. answer: the status that the router has sent; None if it sends none."""
+    def look(self, answers: Answers, settings: Settings) -> None:
+        """Look once, and kill. answers: the status that the routers have sent."""
         options = settings.get(FarmOptions)
         interval = options.hang_timeout * self._share
-        signs, progress = self._signs(answer, interval + 2 * settings.get(LinkOptions).heartbeat)
+        signs, progress = self._signs(answers, interval + 2 * settings.get(LinkOptions).heartbeat)
         for numbers in (self._turns, self._reads, self._waits):
             numbers.forget_all_but(set(signs))
         waited = {pid: self._waits.since(pid) for pid, sign in signs.items() if sign is False or not progress[pid]}
@@ -58,14 +57,11 @@ class HangWatch:
                 logs.error("process.does_not_serve", name=slot.name, pid=pid, after=took, hint="farm.start_timeout")
             slot.child.signal(signal.SIGKILL)  # one that is stopped does not react to a SIGTERM
 
-    def _signs(
-        self, answer: Mapping[str, Any] | None, recent: float
-    ) -> tuple[dict[int, bool | None], dict[int, bool | None]]:
+    def _signs(self, answers: Answers, recent: float) -> tuple[dict[int, bool | None], dict[int, bool | None]]:
         """For each pid whether there was a sign of life, and of progress towards serving; None: that cannot be seen.
 
-        recent: so many seconds ago the router may have last received something of a worker that lives.
+        recent: so many seconds ago a router may have last received something of a worker that lives.
         """
-        silence = {row["pid"]: row["heard_s"] for row in answer["workers"]} if answer is not None else {}
         signs: dict[int, bool | None] = {}
         progress: dict[int, bool | None] = {}
         for slot in self._slots:
@@ -75,19 +71,20 @@ class HangWatch:
             if slot.turn.locked():  # it is being replaced, which has an end of its own
                 signs[pid] = progress[pid] = None
                 continue
-            by_router = answer["pid"] if answer is not None else None
-            alive = by_router == pid if slot is self._router else silence.get(pid, recent) < recent
+            is_router = slot.kind == "router"
+            answer = answers.of.get(slot.number) if is_router else answers.workers.get(pid)
+            alive = answer is not None and (answer["pid"] == pid if is_router else answer["heard_s"] < recent)
             progress[pid] = True
             if alive:
                 slot.served = pid
                 signs[pid] = True
             elif slot.served != pid:
                 signs[pid] = self._turns.taken(pid)
-                if slot is self._router:
+                if is_router:
                     progress[pid] = self._reads.taken(pid)
                 else:
-                    progress[pid] = None if answer is None else False
-            elif slot is not self._router and answer is None:
+                    progress[pid] = False if answers.complete else None
+            elif not is_router and not answers.of:
                 signs[pid] = None
             else:
                 signs[pid] = False

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from farm.supervisor.slot import RunningFarm, Slot
+from farm.supervisor.status_links import Answers
 from router import __version__
 from router.common.health import LEAVING, NO_ROOM, NO_ROUTER
 from router.common.interpreter import interpreter
@@ -21,15 +22,15 @@ async def status(farm: RunningFarm) -> dict[str, Any]:
 
 async def unready(farm: RunningFarm) -> list[str]:
     """Why the farm as a whole should get no new clients; empty: it is ready."""
-    answer = await farm.link.ask()
-    found = _status(farm, answer)
+    answers = await farm.link.ask()
+    found = _status(farm, answers)
     if found["status"] == "draining":
         return [LEAVING]
     if found["status"] == "starting":
         return ["the farm is starting: " + ", ".join(found["down"])]
-    if answer is None or not farm.router.alive:
+    if not answers.complete or not all(slot.alive for slot in farm.routers):
         return [NO_ROUTER]
-    reasons = list(answer.get("unready", ()))
+    reasons = list(dict.fromkeys(reason for answer in answers.of.values() for reason in answer.get("unready", ())))
     serving = [row for row in found["workers"] if row["state"] == "up"]
     if not serving:
         reasons.append("no worker serves")
@@ -38,17 +39,10 @@ async def unready(farm: RunningFarm) -> list[str]:
     return reasons
 
 
-def _status(farm: RunningFarm, answer: dict[str, Any] | None) -> dict[str, Any]:
-    joined = {worker["pid"]: worker for worker in answer["workers"]} if answer is not None else {}
-    down = [] if answer is not None and farm.router.alive else ["router"]
-    rows = []
-    for slot in farm.workers:
-        pid = slot.child.pid if slot.child is not None else None
-        row = dict(joined.get(pid, {})) if slot.alive else {}
-        if not row:
-            down.append(slot.name)
-        rows.append({**row, "shard": slot.shard, "pid": pid, "state": _state(farm, slot, bool(row)),
-                     "restarts": slot.restarts})  # fmt: skip
+def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
+    routers = [_router(slot, answers) for slot in farm.routers]
+    workers = [_worker(slot, answers) for slot in farm.workers]
+    down = [slot.name for slot, row in zip(farm.slots, (*routers, *workers), strict=True) if row["state"] != "up"]
     if farm.stopping.is_set():
         state = "draining"
     elif not down:
@@ -56,12 +50,8 @@ def _status(farm: RunningFarm, answer: dict[str, Any] | None) -> dict[str, Any]:
     else:
         state = "degraded" if farm.ready else "starting"
     listen = farm.settings.get(Listen)
-    pid = farm.router.child.pid if farm.router.child is not None else None
-    router: dict[str, Any] = {"pid": pid if farm.router.alive else None, "state": _state(farm, farm.router, False)}
-    if answer is not None:
-        router = {**answer["router"], "pid": answer["pid"], "memory": answer["memory"], "state": "up"}
     fork_server = farm.fork_server
-    connections = sum(row.get("connections", 0) for row in rows)
+    connections = sum(row.get("connections", 0) for row in workers)
     return {
         "status": state,
         "down": down,
@@ -78,14 +68,37 @@ def _status(farm: RunningFarm, answer: dict[str, Any] | None) -> dict[str, Any]:
         "ports": {"device": listen.device_port, "router": listen.router_port, "admin": listen.admin_port},
         "connections": connections,
         "drain": farm.drain.fields(connections) if farm.drain is not None else None,
-        "router": router,
-        "workers": rows,
+        "routers": routers,
+        "workers": workers,
     }
 
 
-def _state(farm: RunningFarm, slot: Slot, serves: bool) -> str:
+def _router(slot: Slot, answers: Answers) -> dict[str, Any]:
+    """A router's row: its numbers are those of `router.common.metrics`."""
+    answer = answers.of.get(slot.number) if slot.alive else None
+    state = _state(slot, serves=answer is not None)
+    row: dict[str, Any] = {"number": slot.number, "pid": _pid(slot), "state": state, "restarts": slot.restarts}
+    if answer is not None:
+        row |= {name: answer[name] for name in ("pid", "age", "memory", "store", "partitions")} | answer["router"]
+    return row
+
+
+def _worker(slot: Slot, answers: Answers) -> dict[str, Any]:
+    """A worker's row, with the numbers that it has sent to the routers last."""
+    pid = _pid(slot)
+    row = answers.workers.get(pid, {}) if pid is not None else {}
+    state = _state(slot, serves=pid is not None and answers.joined(pid), known=bool(row))
+    return {**row, "shard": slot.number, "pid": pid, "state": state, "restarts": slot.restarts}
+
+
+def _pid(slot: Slot) -> int | None:
+    return slot.child.pid if slot.child is not None and slot.alive else None
+
+
+def _state(slot: Slot, *, serves: bool, known: bool = False) -> str:
+    """known: whether a router knows of it."""
     if serves:
         return "up"
-    if slot.child is None or slot.child.ended.is_set():
+    if (pid := _pid(slot)) is None:
         return "down"
-    return "silent" if slot.served == slot.child.pid else "joining"
+    return "silent" if slot.served == pid and not known else "joining"

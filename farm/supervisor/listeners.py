@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final
 
@@ -18,29 +18,27 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 class Listeners:
     """Opened by the supervisor, and kept for as long as it runs."""
 
-    def __init__(self, options: Listen, workers: int, further: Iterable[tuple[str, int]] = ()) -> None:
+    def __init__(self, options: Listen, workers: int, routers: int, further: Iterable[tuple[str, int]] = ()) -> None:
         """further: ports for devices besides the device port, each with the name of its option. Raises: ListenError."""
         self.devices: list[list[socket.socket]] = [[] for _ in range(workers)]
         """Of each worker, the device port's first."""
+        self.routers: list[socket.socket] = []
+        """Of each router."""
         try:
             for option, port in (("listen.device_port", options.device_port), *further):
-                # SO_REUSEPORT would let us share the port with another program: check first that it is free.
-                open_listener(options.host, port, options.backlog, option).close()
-                for listeners in self.devices:
-                    listener = open_listener(options.host, port, options.backlog, option, reuse_port=True)
+                for listeners, listener in zip(self.devices, _shared(options, port, option, workers), strict=True):
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     listeners.append(listener)
-                    port = listener.getsockname()[1]
-            self.router = open_listener(options.host, options.router_port, options.backlog, "listen.router_port")
+            self.routers.extend(_shared(options, options.router_port, "listen.router_port", routers))
             self.admin = open_listener(options.admin_host, options.admin_port, 128, "listen.admin_port")
         except ListenError:
-            for listener in chain(*self.devices):
+            for listener in (*chain(*self.devices), *self.routers):
                 listener.close()
             raise
 
     def close(self) -> None:
         """Close what is still open."""
-        for listener in (*chain(*self.devices), self.router, self.admin):
+        for listener in (*chain(*self.devices), *self.routers, self.admin):
             listener.close()
 
     def with_ports(self, settings: Settings) -> Settings:
@@ -49,7 +47,7 @@ class Listeners:
         settings = settings.replace(
             Listen,
             device_port=self.devices[0][0].getsockname()[1],
-            router_port=self.router.getsockname()[1],
+            router_port=self.routers[0].getsockname()[1],
             admin_port=self.admin.getsockname()[1],
         )
         if not settings.get(EndpointOptions).url:
@@ -58,3 +56,14 @@ class Listeners:
                 logs.warning("endpoint.url_not_set", endpoints=url, hint="set endpoint.url to the public base")
             settings = settings.replace(EndpointOptions, url=url)
         return settings
+
+
+def _shared(options: Listen, port: int, option: str, number: int) -> Iterator[socket.socket]:
+    """So many listeners of one port, among which the kernel divides what comes. Raises: ListenError."""
+    several = number > 1
+    if several:  # SO_REUSEPORT would let us share the port with another program: check first that it is free
+        open_listener(options.host, port, options.backlog, option).close()
+    for _ in range(number):
+        listener = open_listener(options.host, port, options.backlog, option, reuse_port=several)
+        port = listener.getsockname()[1]
+        yield listener

@@ -2,10 +2,10 @@
 
 The new fork server shows that all modules can be imported, and a process of it that everything can be made from the new
 settings, before any process is replaced. Then the workers are replaced one at a time: the new one accepts beside the
-old one before that is drained. The router is last: there is only one at a time, so the old one has to end first.
-It finishes what it accepted; connections that come meanwhile wait in the listener. If a new process does not come to
-serve, or dies within `farm.reload_watch`, those that were replaced are replaced once more, from the old fork server
-with the old settings.
+old one before that is drained. The routers are last, also one at a time: each has its part of the address map alone,
+so the old one has to end first. It finishes what it accepted; connections that come meanwhile wait in its listener.
+If a new process does not come to serve, or dies within `farm.reload_watch`, those that were replaced are replaced once
+more, from the old fork server with the old settings.
 
 Its progress, and the outcome of the last one, are kept in a file (`farm.supervisor.reload_file`).
 """
@@ -66,7 +66,7 @@ class Reload:
             farm.reloads.step("starting the new code")
             self._new = await self._started(settings)
             await self._check(self._new)
-            logs.event("reload.began", workers=len(farm.workers), version=self._new.version)
+            logs.event("reload.began", workers=len(farm.workers), routers=len(farm.routers), version=self._new.version)
             await self._replace_all(self._new)
             loser, farm.fork_server = farm.fork_server, self._new
             self._new = None
@@ -123,9 +123,9 @@ class Reload:
     async def _spawn(self, fork_server: ForkServer, kind: str, slot: Slot | None = None) -> Child:
         if self._farm.stopping.is_set():
             raise _Stopping
-        shard, listeners = (-1, []) if slot is None else (slot.shard, slot.listeners)
+        number, listeners = (-1, []) if slot is None else (slot.number, slot.listeners)
         try:
-            return await self._farm.spawn(kind, shard, listeners, fork_server)
+            return await self._farm.spawn(kind, number, listeners, fork_server)
         except ForkServerFailed as error:
             raise _ForkServerLost(f"{slot.name if slot else kind}: the fork server {error}") from None
         except SpawnRefused as error:
@@ -135,9 +135,10 @@ class Reload:
         for slot in self._farm.workers:
             await self._replace_worker(slot, fork_server)
             self._look_for_deaths()
-        await self._replace_router(self._farm.router, fork_server)
-        await self._watch(self._farm.router.child)
-        self._look_for_deaths()
+        for slot in self._farm.routers:
+            await self._replace_router(slot, fork_server)
+            await self._watch(slot.child)
+            self._look_for_deaths()
 
     async def _watch(self, child: Child | None) -> None:
         """Wait for `farm.reload_watch`, or until this process ends or the farm is about to stop."""
@@ -162,7 +163,7 @@ class Reload:
         async with slot.turn:
             new = await self._spawn(fork_server, slot.kind, slot)
             if not await farm.joined(new):
-                why = _failure(slot.name, new) + ", and has not joined the router"
+                why = _failure(slot.name, new) + ", and has not joined every router"
                 await farm.end([new], _END_S)
                 raise _Failed(why)
             if not undoing:
@@ -224,7 +225,7 @@ class Reload:
         self._replaced, self._new_children = [], []
         for slot in again:
             slot.fork_server = None
-        for slot in sorted(again, key=lambda slot: slot is not farm.router):  # so that the workers have one to join
+        for slot in sorted(again, key=lambda slot: slot.kind != "router"):  # so that the workers have them to join
             try:
                 await self._restore(slot)
             except (_Failed, _Stopping) as error:
@@ -234,7 +235,7 @@ class Reload:
 
     async def _restore(self, slot: Slot) -> None:
         """Put a process of the old code in this place again."""
-        replace = self._replace_router if slot is self._farm.router else self._replace_worker
+        replace = self._replace_router if slot.kind == "router" else self._replace_worker
         for _ in range(_FORK_SERVERS):
             fork_server = await self._old_fork_server()
             try:

@@ -12,7 +12,7 @@ from farm.supervisor.children import Child, ForkServer
 from farm.supervisor.draining import Drain
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.reload_file import ReloadFile
-from farm.supervisor.status_link import StatusLink
+from farm.supervisor.status_links import StatusLinks
 from router.common.options import Settings
 
 POLL_S: Final = 0.05
@@ -21,11 +21,11 @@ ROUTER_STOP_S: Final = 5.0
 
 
 class Slot:
-    """One process that must run: the router, or the worker of one shard."""
+    """One process that must run: a router or a worker, known by its number among those of its kind."""
 
-    def __init__(self, kind: str, shard: int, listeners: list[socket.socket]) -> None:
+    def __init__(self, kind: str, number: int, listeners: list[socket.socket]) -> None:
         self.kind = kind
-        self.shard = shard
+        self.number = number
         self.listeners = listeners
         self.child: Child | None = None
         self.fork_server: ForkServer | None = None  # where the next one comes from; None: from the farm's
@@ -38,7 +38,7 @@ class Slot:
     @property
     def name(self) -> str:
         """For logs and for `down` in the health answer."""
-        return "router" if self.kind == "router" else f"worker[{self.shard}]"
+        return f"{self.kind}[{self.number}]"
 
     @property
     def alive(self) -> bool:
@@ -59,10 +59,10 @@ class RunningFarm(Protocol):
     settings: Settings
     listeners: Listeners
     read_again: Callable[[], Settings]
-    router: Slot
+    routers: list[Slot]
     workers: list[Slot]
     fork_server: ForkServer | None
-    link: StatusLink
+    link: StatusLinks
     reloads: ReloadFile
     started: float
     stopping: trio.Event
@@ -71,7 +71,7 @@ class RunningFarm(Protocol):
 
     @property
     def slots(self) -> list[Slot]:
-        """The router and the workers."""
+        """The routers and the workers."""
 
     @property
     def reloading(self) -> bool:
@@ -80,11 +80,11 @@ class RunningFarm(Protocol):
     async def start_fork_server(self, settings: Settings) -> ForkServer:
         """A fork server that has imported everything. Raises: ForkServerFailed."""
 
-    async def spawn(self, kind: str, shard: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
+    async def spawn(self, kind: str, number: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
         """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
 
     async def joined(self, child: Child) -> bool:
-        """Wait until this worker has joined the router. Returns: False if it has ended, or takes too long."""
+        """Wait until this worker has joined every router. Returns: False if it has ended, or takes too long."""
 
     async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
         """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""

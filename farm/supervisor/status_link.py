@@ -35,15 +35,10 @@ class StatusLink:
         self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
         self._questions: deque[m.AskStatus | m.SetBroadcast] = deque()  # not sent yet
         self._wake = trio.Event()
-        self.last: dict[str, Any] | None = None
-        """The last status that it answered with."""
 
     async def ask(self) -> dict[str, Any] | None:
         """The router's status; None if it does not answer."""
-        answer = await self._question(m.AskStatus, ASK_TIMEOUT_S)
-        if answer is not None:
-            self.last = answer
-        return answer
+        return await self._question(m.AskStatus, ASK_TIMEOUT_S)
 
     async def set_broadcast(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
         """Make the router set a broadcast, remove it (None), or only list them (an empty key).

@@ -1,12 +1,12 @@
-"""The supervisor: opens every listener and keeps it, starts one router and N workers, and starts again what dies.
+"""The supervisor: opens every listener and keeps it, starts K routers and N workers, and starts again what dies.
 
 A listener outlives the process that accepts from it: connections in the queue of a worker that died wait for the
 next one instead of being reset. On SIGTERM the farm is not ready for `drain.notice`, then the workers let their devices
-go (`farm.supervisor.draining`), then the router finishes what it accepted. On SIGHUP all processes are replaced
+go (`farm.supervisor.draining`), then the routers finish what they accepted. On SIGHUP all processes are replaced
 (`farm.supervisor.reloading`).
 
-Failures beside the router and the workers (the fork server, the admin port, a reload) are repaired here or tried again,
-and those go on meanwhile. Every wait has an end.
+Failures beside the routers and the workers (the fork server, the admin port, a reload) are repaired here or tried
+again, and those go on meanwhile. Every wait has an end.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
 from farm.supervisor.status_link import StatusLink
+from farm.supervisor.status_links import StatusLinks
 from router.common import logs, priority
 from router.common.errors import MendableError
 from router.common.fork_server import become_subreaper, collect_strangers
@@ -68,21 +69,23 @@ class Supervisor:
 
     def __init__(self, settings: Settings, workers: int, read_again: Callable[[], Settings]) -> None:
         """read_again: reads the settings again from their sources. Raises: ListenError."""
-        self.listeners = Listeners(settings.get(Listen), workers, further_ports(settings))
+        routers = settings.get(RouterOptions).routers
+        self.listeners = Listeners(settings.get(Listen), workers, routers, further_ports(settings))
         self.given = settings  # as they were read
         self.settings = self.listeners.with_ports(settings)
         self.read_again = read_again
-        self.router = Slot("router", 0, [self.listeners.router])
+        self.routers = [Slot("router", n, [one]) for n, one in enumerate(self.listeners.routers)]
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.fork_server: ForkServer | None = None
-        self.link = StatusLink(zmq.Context(), address(Path(settings.get(Data).dir), 0))
+        folder, context = Path(settings.get(Data).dir), zmq.Context[zmq.Socket[bytes]]()
+        self.link = StatusLinks([StatusLink(context, address(folder, number)) for number in range(routers)])
         self.started = time.monotonic()
         self.stopping = trio.Event()
         self.ready = False
         self.drain: Drain | None = None
         self._reload: Reload | None = None
-        self.reloads = ReloadFile(Path(settings.get(Data).dir))
-        self._hangs = HangWatch(self.router, self.workers, 1 / _LOOKS)
+        self.reloads = ReloadFile(folder)
+        self._hangs = HangWatch(self.slots, 1 / _LOOKS)
         self._children: set[Child] = set()  # all that run
         self._skip_notice = trio.Event()
         self._hurry = trio.Event()
@@ -91,8 +94,8 @@ class Supervisor:
 
     @property
     def slots(self) -> list[Slot]:
-        """The router and the workers."""
-        return [self.router, *self.workers]
+        """The routers and the workers."""
+        return [*self.routers, *self.workers]
 
     @property
     def reloading(self) -> bool:
@@ -107,7 +110,8 @@ class Supervisor:
             self._nursery = nursery
             await nursery.start(self._signals)
             nursery.start_soon(self._persist, "fork_server", self._keep_fork_server)
-            nursery.start_soon(self._persist, "status_link", self.link.run)
+            for name, task in self.link.tasks():
+                nursery.start_soon(self._persist, name, task)
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
             for slot in self.slots:
@@ -190,12 +194,12 @@ class Supervisor:
             self._failed = True
             self.stopping.set()
 
-    async def spawn(self, kind: str, shard: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
+    async def spawn(self, kind: str, number: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
         """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
-        child = await fork_server.spawn(kind, shard, listeners)
+        child = await fork_server.spawn(kind, number, listeners)
         self._children.add(child)
         self._nursery.start_soon(self._forget_ended, child)
-        logs.debug("process.started", kind=kind, shard=shard, pid=child.pid)
+        logs.debug("process.started", kind=kind, number=number, pid=child.pid)
         return child
 
     async def _forget_ended(self, child: Child) -> None:
@@ -210,7 +214,7 @@ class Supervisor:
                 fork_server = self.fork_server
             if fork_server is not None and fork_server.alive:
                 try:
-                    spawned = self.spawn(slot.kind, slot.shard, slot.listeners, fork_server)
+                    spawned = self.spawn(slot.kind, slot.number, slot.listeners, fork_server)
                     return await self._tell_if_lost(fork_server, spawned)
                 except ForkServerFailed:
                     pass  # there will be another one
@@ -262,6 +266,7 @@ class Supervisor:
             app_servers=f"{listen.host}:{listen.router_port}",
             admin=f"{listen.admin_host}:{listen.admin_port}",
             workers=len(self.workers),
+            routers=len(self.routers),
             pid=os.getpid(),
         )
 
@@ -273,9 +278,9 @@ class Supervisor:
             await self._look_for_hangs()
 
     async def _look_for_hangs(self) -> None:
-        answer = await self.link.ask()
+        answers = await self.link.ask()
         if not self.stopping.is_set():
-            self._hangs.look(answer, self.settings)
+            self._hangs.look(answers, self.settings)
 
     # ------------------------------------------------------------------ signals
 
@@ -329,14 +334,14 @@ class Supervisor:
         for slot in self.workers:
             for listener in slot.listeners:
                 listener.close()
-        router = self.router.child
-        workers = [child for child in self._children if child is not router]
+        routers = {slot.child for slot in self.routers}
+        workers = [child for child in self._children if child not in routers]
         seconds = await drain.begin_devices(self.link, workers)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drain.report, self.link)
             await self.end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)
             nursery.cancel_scope.cancel()
-        drain.phase = draining.ROUTER
+        drain.phase = draining.ROUTERS
         await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
         self._over = True
         if self.fork_server is not None:
@@ -369,11 +374,11 @@ class Supervisor:
         scope.cancel()
 
     async def joined(self, child: Child) -> bool:
-        """Wait until this worker has joined the router. Returns: False if it has ended, or takes too long."""
+        """Wait until this worker has joined every router. Returns: False if it has ended, or takes too long."""
         with trio.move_on_after(self.settings.get(FarmOptions).start_timeout):
             while not child.ended.is_set():
-                answer = await self.link.ask()
-                if answer is not None and any(worker["pid"] == child.pid for worker in answer["workers"]):
+                answers = await self.link.ask()
+                if answers.complete and answers.joined(child.pid):
                     return True
                 await trio.sleep(POLL_S)
         return False

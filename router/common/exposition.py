@@ -1,4 +1,4 @@
-"""The numbers of a router and its workers in Prometheus' text format: `farm_router_*`, and `farm_worker_*` by shard."""
+"""Numbers of routers and workers in Prometheus' text format: `farm_router_*` by router, `farm_worker_*` by shard."""
 
 from __future__ import annotations
 
@@ -31,19 +31,21 @@ def exposition(families: Iterable[Metric]) -> bytes:
 
 
 def families(
-    router: dict[str, Any],
+    routers: list[dict[str, Any]],
     workers: list[dict[str, Any]],
     of_router: Iterable[Number],
     of_workers: Iterable[Number],
 ) -> Iterator[Metric]:
-    """What the router counts, and the last counts that its workers have sent, with the tables that define them."""
+    """What routers count, and the last counts that workers have sent them, with the tables that define them.
+
+    routers, workers: a row each, with its `number` or `shard`, its `memory` and its counts, as far as they are known.
+    """
     for metric in of_router:
-        value = router.get(metric.name)
-        if value is not None:
-            yield family(metric.kind, f"farm_router_{metric.name}", metric.help, [], [([], value)])
-    memory = [(["router", ""], router["memory"])] if "memory" in router else []
-    memory += [(["worker", str(w["shard"])], w["memory"]) for w in workers if "memory" in w]
-    yield family("gauge", "farm_memory_bytes", "Resident memory.", ["process", "shard"], memory)
+        rows = [([str(r["number"])], r[metric.name]) for r in routers if metric.name in r]
+        yield family(metric.kind, f"farm_router_{metric.name}", metric.help, ["router"], rows)
+    memory = [(["router", str(r["number"]), ""], r["memory"]) for r in routers if "memory" in r]
+    memory += [(["worker", "", str(w["shard"])], w["memory"]) for w in workers if "memory" in w]
+    yield family("gauge", "farm_memory_bytes", "Resident memory.", ["process", "router", "shard"], memory)
     for metric in of_workers:
         rows = [([str(w["shard"])], w[metric.name]) for w in workers if metric.name in w]
         yield family(metric.kind, f"farm_worker_{metric.name}", metric.help, ["shard"], rows)

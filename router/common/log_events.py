@@ -27,7 +27,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "drain.progress": "So many of the `connections` are `left`; logged every 10 s.",
     "endpoint.url_not_set": "endpoint.url is not set, so that push endpoints name this machine's own address.",
     "farm.draining": "The farm is about to stop: it is not ready for `notice` s, then it lets its devices go.",
-    "farm.ready": "The router and all workers serve.",
+    "farm.ready": "All routers and workers serve.",
     "farm.start_failed": "A process did not start, so the farm ends.",
     "farm.stopped": "Every process has ended.",
     "fd_passing.accept_failed": "The router could not accept the socket over which a worker hands over connections.",

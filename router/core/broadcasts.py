@@ -13,11 +13,12 @@ import msgspec
 
 from router.common import logs
 from router.common import messages as m
+from router.common.partitions import BROADCASTS
 from router.core.committer import GroupCommitter
 
 SPACE: Final = "notice"  # as it is in stores that exist
 """Space of the one record that holds them."""
-KEY: Final = b"all"
+KEY: Final = BROADCASTS
 """Its key."""
 
 Answer = Callable[[int, dict[str, str]], None]

@@ -33,7 +33,7 @@ def test_rates_overall_and_in_the_middle() -> None:
 
 def test_status_of_a_farm() -> None:
     body = {
-        "router": {"pid": 7},
+        "routers": [{"pid": 7}],
         "workers": [
             {"shard": 0, "pid": 8, "connections": 5, "gc_pause_max_ms": 0.5},
             {"shard": 1, "pid": 9, "connections": None, "gc_pause_max_ms": None},

@@ -52,7 +52,7 @@ async def serving(options: AdminOptions, wait: trio.Event | None = None) -> Asyn
     async def status() -> dict[str, Any]:
         if wait is not None:
             await wait.wait()
-        return {"status": "ok", "down": [], "workers": [], "filler": "x" * 30_000_000}
+        return {"status": "ok", "down": [], "routers": [], "workers": [], "filler": "x" * 30_000_000}
 
     async def unready() -> tuple[str, ...]:
         return ()

@@ -145,7 +145,7 @@ def test_what_was_granted_ends_when_the_main_server_says_so(farm: Farm) -> None:
 def test_a_request_that_waits_outlives_the_router(farm: Farm) -> None:
     with Raw(farm.device_port) as raw:
         raw.send(request("does=late"))
-        until(lambda: farm.status()["router"]["auth_waiting"], "it is asked")
+        until(lambda: farm.status()["routers"][0]["auth_waiting"], "it is asked")
         os.kill(farm.router_pid(), signal.SIGKILL)
         assert raw.socket.recv(12) == b"HTTP/1.1 101"
     farm.wait_healthy()
@@ -155,7 +155,7 @@ def test_what_the_farm_counts(farm: Farm) -> None:
     with Mirror(farm, cookie="does=yes.counted") as device:
         device.check()
     assert refused(farm, "does=no.counted").status == 403
-    router = farm.status()["router"]
+    router = farm.status()["routers"][0]
     assert router["auth_asked"] >= 2
     assert router["auth_allowed"] >= 1
     assert router["auth_refused"] >= 1
@@ -195,13 +195,13 @@ def test_too_many_questions_are_refused_at_once_and_the_rest_are_answered(
     ):
         for number in range(3):
             stack.enter_context(Raw(farm.device_port)).send(request(f"does=late.gone-{number}"))
-            until(lambda: farm.status()["router"]["auth_waiting"] == number + 1, "it waits")  # noqa: B023
+            until(lambda: farm.status()["routers"][0]["auth_waiting"] == number + 1, "it waits")  # noqa: B023
         stack.close()
-        until(lambda: farm.status()["router"]["auth_waiting"] == 0, "clients that have gone keep no place")
+        until(lambda: farm.status()["routers"][0]["auth_waiting"] == 0, "clients that have gone keep no place")
         waiting = [stack.enter_context(Raw(farm.device_port)) for _ in range(3)]
         for number, raw in enumerate(waiting):
             raw.send(request(f"does=late.{number}"))
-        until(lambda: farm.status()["router"]["auth_waiting"] == 3, "all wait")
+        until(lambda: farm.status()["routers"][0]["auth_waiting"] == 3, "all wait")
         answer = refused(farm, "does=yes.more")
         assert (answer.status, answer.headers["retry-after"]) == (503, "30")
         assert b"auth.max_waiting" in answer.body
@@ -234,7 +234,7 @@ def test_every_dialect_works_where_the_main_server_allows_it(main_server: MainSe
     settings = dialects.settings(tmp_path) | {"auth.url": main_server.url("/open")}
     with running_farm(tmp_path / "data", settings) as farm, dialects.reached(farm) as check:
         check()
-        assert farm.status()["router"]["auth_allowed"] >= 1
+        assert farm.status()["routers"][0]["auth_allowed"] >= 1
 
 
 def test_where_nobody_listens_nobody_is_allowed(tmp_path: Path) -> None:

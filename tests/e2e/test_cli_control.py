@@ -23,7 +23,10 @@ STATUS = {
     "pid": 7,
     "farm": "ready",
     "nested": {"left": "out"},
-    "router": {"pid": 9, "devices": 3, "clean": True, "late": 0},
+    "routers": [
+        {"pid": 9, "number": 0, "devices": 3, "clean": True, "late": 0},
+        {"pid": 10, "number": 1, "devices": 4},
+    ],
     "workers": [
         {"pid": 11, "shard": 0, "connections": 12345, "memory": 3 * 2**20, "state": "ok", "age": 2.0},
         {"pid": 12, "shard": 1, "connections": 0, "state": "\x1b[31mred[/]", "zeal": 1.5, "of": [1]},
@@ -85,17 +88,19 @@ def answering(body: bytes, code: int = 200, on_get: Callable[[], object] = lambd
             thread.join()
 
 
-def test_status_shows_a_row_a_worker(farm: Farm) -> None:
+def test_status_shows_a_row_a_process(farm: Farm) -> None:
     with answering(json.dumps(STATUS).encode()) as port:
         done = farm("status", "--admin-port", str(port), http_proxy="http://127.0.0.1:1")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert (lines[0], lines[-1]) == ("farm: pid 7, farm ready", "router: devices 3, clean yes")
+    assert lines[0] == "farm: pid 7, farm ready"
+    assert lines[-2:] == ["router 0: devices 3, clean yes", "router 1: devices 4"]
     titles = next(line for line in lines if "process" in line)
     assert titles.replace("┃", " ").split() == ["process", "pid", "state", "connections", "memory", "age"]
     first = next(line for line in lines if "worker 0" in line)
     assert first.replace("│", " ").split() == ["worker", "0", "11", "ok", "12,345", "3.0", "MiB", "2.0", "s"]
-    assert next(line for line in lines if "│ router" in line).replace("│", " ").split() == ["router", "9", *4 * "-"]
+    rows = [line.replace("│", " ").split() for line in lines if "│ router" in line]
+    assert rows == [["router", "0", "9", *4 * "-"], ["router", "1", "10", *4 * "-"]]
     assert "?[31mred[/]" in done.stdout
     assert "\x1b[31m" not in done.stdout
 
@@ -208,7 +213,7 @@ def test_drain_shows_what_is_left_until_it_ends(farm: Farm) -> None:
             "draining: 1,234 of 5,000 connections left, 61.0 s",
         ),
         ({"phase": "devices", "left": 5, "connections": None, "remaining_seconds": 0}, "draining: 5 of - connections"),
-        ({"phase": "router", "left": 0}, "all devices have been let go; the router ends"),
+        ({"phase": "routers", "left": 0}, "all devices have been let go; the routers end"),
     ],
 )
 def test_drain_shows_how_far_it_is(farm: Farm, drain: Mapping[str, object], shown: str) -> None:

@@ -187,12 +187,12 @@ def test_an_idle_app_server_is_closed(strict: Farm) -> None:
 
 def test_the_admin_port(farm: Farm) -> None:
     code, body = farm.admin("/health")
-    assert (code, json.loads(body)) == (200, {"status": "ok", "down": [], "workers": 2})
+    assert (code, json.loads(body)) == (200, {"status": "ok", "down": [], "routers": 1, "workers": 2})
     with Mirror(farm):
         until(lambda: farm.status()["connections"] >= 1, "a worker's beat")
     status = farm.status()
     assert [row["state"] for row in status["workers"]] == ["up", "up"]
-    assert len({row["pid"] for row in status["workers"]} | {status["pid"], status["router"]["pid"]}) == 4
+    assert len({row["pid"] for row in status["workers"]} | {status["pid"], status["routers"][0]["pid"]}) == 4
     assert status["ports"] == {
         "device": farm.device_port,
         "router": farm.router_port,
@@ -205,6 +205,6 @@ def test_the_admin_port(farm: Farm) -> None:
 
 
 def test_a_refused_request_is_counted(farm: Farm) -> None:
-    before = farm.status()["router"]["http_bad_requests"]
+    before = farm.status()["routers"][0]["http_bad_requests"]
     assert refusal(farm.router_port, b"GARBAGE\r\n\r\n").status >= 400
-    until(lambda: farm.status()["router"]["http_bad_requests"] > before, "the refusal is counted")
+    until(lambda: farm.status()["routers"][0]["http_bad_requests"] > before, "the refusal is counted")

@@ -140,7 +140,7 @@ def test_a_library(farm: Farm) -> None:
 
 
 def test_requests_on_one_connection(farm: Farm) -> None:
-    before = farm.status()["router"]["http_connects"]
+    before = farm.status()["routers"][0]["http_connects"]
     with Device(farm, "many", APP) as device, Raw(farm.device_port) as raw:
         for number in range(50):
             body = event("many", str(number))
@@ -150,7 +150,7 @@ def test_requests_on_one_connection(farm: Farm) -> None:
             assert device.hear("my-event") == str(number)
         raw.send(request("GET", "/channels") * 3)  # pipelined
         assert [answer.status for answer in raw.answers(3)] == [200] * 3
-    assert farm.status()["router"]["http_connects"] == before + 1
+    assert farm.status()["routers"][0]["http_connects"] == before + 1
 
 
 def request(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
@@ -219,9 +219,9 @@ def test_no_descriptor_stays(farm: Farm) -> None:
     gc.collect()  # a library may have left connections of ours
     for _ in range(20):  # so that both workers know the router
         assert post(farm.device_port, event("nobody", "")) == 200
-    until(lambda: farm.status()["router"]["http_connections"] == 0, "nobody is there")
+    until(lambda: farm.status()["routers"][0]["http_connections"] == 0, "nobody is there")
     before = in_use()
-    came = farm.status()["router"]["http_connects"]
+    came = farm.status()["routers"][0]["http_connects"]
     for number in range(300):
         with Raw(farm.device_port) as raw:
             if number % 3:
@@ -229,9 +229,9 @@ def test_no_descriptor_stays(farm: Farm) -> None:
                 assert [answer.status for answer in raw.answers(1)] == [200]
             else:
                 raw.send(b"POST /apps/testapp/events HTTP/1.1\r\nContent-Le")  # and goes
-    until(lambda: farm.status()["router"]["http_connects"] == came + 300, "the router has heard of all of them")
+    until(lambda: farm.status()["routers"][0]["http_connects"] == came + 300, "the router has heard of all of them")
     until(lambda: farm.counter("handed_over") == came + 300, "and the workers have told so")
-    until(lambda: farm.status()["router"]["http_connections"] == 0, "nobody is there")
+    until(lambda: farm.status()["routers"][0]["http_connections"] == 0, "nobody is there")
     until(lambda: farm.counter("connections") == 0, "at the workers neither")
     # The status page's own connection may be one of them.
     until(lambda: all(now <= then + 1 for now, then in zip(in_use(), before, strict=True)), f"not more than {before}")
@@ -243,7 +243,7 @@ def test_the_pages_of_micronotifier(farm: Farm) -> None:
     assert (answer.status, answer.json()) == (200, {"applications": ["testapp", "3"]})
     with Device(farm, "page") as _:
         numbers = until(lambda: _numbers(f"{url}/metrics"), "the workers' numbers")
-    assert numbers["farm_router_http_requests_total"] >= 1
+    assert numbers['farm_router_http_requests_total{router="0"}'] >= 1
     assert {'farm_worker_connections{shard="0"}', 'farm_worker_connections{shard="1"}'} <= set(numbers)
     assert curl("--request", "POST", f"{url}/metrics").status == 405
     assert curl(f"{url}/metric").status == 404

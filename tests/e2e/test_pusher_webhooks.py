@@ -63,6 +63,6 @@ def test_what_happens_on_two_workers_and_over_a_router_s_death(tmp_path: Path) -
             until(lambda: told(name="member_removed", channel=room, user_id="jim"), "member_removed")
             until(lambda: told(name="channel_vacated", channel=room), "channel_vacated")
             assert told(name="member_added", channel=room, user_id="jim") == 1
-            until(lambda: farm.status()["router"]["webhooks_sent"] > 0, "they are counted")
-            until(lambda: farm.status()["router"]["webhooks_waiting"] == 0, "none waits")
-            assert farm.status()["router"]["webhooks_dropped"] == 0
+            until(lambda: farm.status()["routers"][0]["webhooks_sent"] > 0, "they are counted")
+            until(lambda: farm.status()["routers"][0]["webhooks_waiting"] == 0, "none waits")
+            assert farm.status()["routers"][0]["webhooks_dropped"] == 0

@@ -133,7 +133,7 @@ def test_a_version_may_be_left_out(farm: Farm, device: Device) -> None:
 def test_the_newest_connection_of_a_uaid_wins(farm: Farm, device: Device, times: int) -> None:
     # One new connection lands on either shard; of twelve some change the shard and some do not.
     channel, endpoint = device.register()
-    moved = farm.status()["router"]["devices_moved"]
+    moved = farm.status()["routers"][0]["devices_moved"]
     holder = device
     with contextlib.ExitStack() as stack:
         for version in range(1, times + 1):
@@ -147,7 +147,7 @@ def test_the_newest_connection_of_a_uaid_wins(farm: Farm, device: Device, times:
             holder.settle()
         if times > 1:
             # The chance that all of twelve find the shard of the one before them is 1 in 4096.
-            assert farm.status()["router"]["devices_moved"] > moved
+            assert farm.status()["routers"][0]["devices_moved"] > moved
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,11 @@ def test_kill_the_router_and_a_worker_again_and_again(farm: Farm) -> None:
     async def act(traffic: Traffic) -> None:
         for shard in (0, 1, 0):
             status = await in_thread(farm.wait_healthy)
-            os.kill(status["router"]["pid"], signal.SIGKILL)
+            os.kill(status["routers"][0]["pid"], signal.SIGKILL)
             os.kill(status["workers"][shard]["pid"], signal.SIGKILL)
-            await in_thread(until, lambda old=status: farm.router_pid() not in (None, old["router"]["pid"]), "a router")
+            await in_thread(
+                until, lambda old=status: farm.router_pid() not in (None, old["routers"][0]["pid"]), "a router"
+            )
         await in_thread(farm.wait_healthy)
         await soon(traffic.everybody_is_back, "all are back")
         await traffic.pushes_arrive()

@@ -48,9 +48,9 @@ def test_farm_reload(draining: Farm) -> None:
         await in_thread(draining.wait_healthy)
         await soon(traffic.everybody_is_back, "all are back")
         await traffic.pushes_arrive()
-        assert await in_thread(draining.router_pid) != before["router"]["pid"]
+        assert await in_thread(draining.router_pid) != before["routers"][0]["pid"]
         replacements = [event["process_"] for event in draining.events("reload.replaced")]
-        assert replacements == ["worker[0]", "worker[1]", "router"]
+        assert replacements == ["worker[0]", "worker[1]", "router[0]"]
         assert not list(draining.events("process.died"))
         assert {connection.code for device in traffic.staying for connection in device.connections[:-1]} == {1001}
         # The fork server is a new one too; what is started from now on comes from there.

@@ -43,10 +43,10 @@ def test_bulk_push(farm: Farm, example: str) -> None:
         endpoint = device.register()[1]
         pushes = [json.dumps({"endpoint": endpoint, "version": number}) for number in range(1, PUSHES - 1)]
         pushes += [json.dumps({"endpoint": stored, "version": 1}), json.dumps({"token": "x", "version": 1})]
-        before = farm.status()["router"]["http_requests"]
+        before = farm.status()["routers"][0]["http_requests"]
         done = run(program, farm.url(""), pushes)
         assert done.returncode == 0, done.stderr
-        assert farm.status()["router"]["http_requests"] == before + 3
+        assert farm.status()["routers"][0]["http_requests"] == before + 3
         told = [line.partition(" ") for line in done.stdout.splitlines()]
         assert [push for _, _, push in told] == pushes
         assert {status for status, _, _ in told[:-2]} <= {"200", "202"}

@@ -30,7 +30,7 @@ def farm(disk: FailingDisk) -> Iterator[Farm]:
 
 
 def well(farm: Farm) -> bool:
-    return farm.status()["router"]["store_ok"] is True
+    return farm.status()["routers"][0]["store_ok"] is True
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def fill(file: Path) -> None:
 
 
 def failing(farm: Farm) -> bool:
-    return farm.status()["router"]["store_ok"] is False
+    return farm.status()["routers"][0]["store_ok"] is False
 
 
 def test_a_full_disk_refuses_pushes_and_registrations_and_passes(small_disk: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_full_disk_refuses_pushes_and_registrations_and_passes(small_disk: Pat
             assert other.ask(messageType="hello", uaid="", channelIDs=[])["status"] in (200, 503)
             other.send({"messageType": "register", "channelID": new_channel()})
         until(lambda: failing(farm), "it says so")
-        assert b"farm_router_store_ok 0.0" in farm.admin("/metrics")[1]
+        assert b'farm_router_store_ok{router="0"} 0.0' in farm.admin("/metrics")[1]
         line = [sys.executable, "-m", "farm", "status", "--admin-port", str(farm.admin_port)]
         shown = subprocess.run(line, env=environ(), cwd=farm.data, check=False, capture_output=True, text=True)
         assert "store ok no" in " ".join(shown.stdout.split())

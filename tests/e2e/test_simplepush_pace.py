@@ -133,7 +133,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 def test_the_supervisor_comes_before_the_others(farm: Farm) -> None:
     status = farm.status()
-    others = [status["router"]["pid"], *(worker["pid"] for worker in status["workers"])]
+    others = [status["routers"][0]["pid"], *(worker["pid"] for worker in status["workers"])]
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in others} == {ours}
     # Where that is allowed: doctor shows what is.

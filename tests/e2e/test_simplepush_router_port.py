@@ -55,7 +55,7 @@ def farm(small: Farm) -> Iterator[Farm]:
 
 def router(farm: Farm) -> dict[str, Any]:
     """What the router counts."""
-    found: dict[str, Any] = farm.status()["router"]
+    found: dict[str, Any] = farm.status()["routers"][0]
     return found
 
 

@@ -129,7 +129,7 @@ def test_a_device_that_reads_too_late(tmp_path: Path) -> None:
 def test_newer_connections_of_many_devices(farm: Farm) -> None:
     async def act(traffic: Traffic) -> None:
         devices = [device for device in traffic.staying if device.acks][:12]
-        moved = (await in_thread(farm.status))["router"]["devices_moved"]
+        moved = (await in_thread(farm.status))["routers"][0]["devices_moved"]
         for device in devices:
             device.reconnects = False
         for times in range(2, 7):
@@ -141,6 +141,6 @@ def test_newer_connections_of_many_devices(farm: Farm) -> None:
             await traffic.pushes_arrive()
             assert all(device.online for device in devices)
         # 60 times a newer connection: on the other shard as well as on the same one.
-        assert 0 < (await in_thread(farm.status))["router"]["devices_moved"] - moved < 60
+        assert 0 < (await in_thread(farm.status))["routers"][0]["devices_moved"] - moved < 60
 
     under_traffic(farm, act)

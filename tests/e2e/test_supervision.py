@@ -55,7 +55,7 @@ def reload(farm: Farm) -> subprocess.CompletedProcess[str]:
 def pids(farm: Farm) -> list[int]:
     """Of the workers and the router."""
     status = farm.status()
-    return [*(row["pid"] for row in status["workers"]), status["router"]["pid"]]
+    return [*(row["pid"] for row in status["workers"]), status["routers"][0]["pid"]]
 
 
 def fork_server(farm: Farm) -> int:

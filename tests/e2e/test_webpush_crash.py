@@ -40,7 +40,7 @@ def test_kill_workers_and_the_router(crashing: Farm) -> None:
             await in_thread(crashing.wait_healthy)
             await traffic.pushes_arrive()
         status = await in_thread(crashing.status)
-        for pid in (status["router"]["pid"], status["workers"][0]["pid"]):
+        for pid in (status["routers"][0]["pid"], status["workers"][0]["pid"]):
             os.kill(pid, signal.SIGKILL)
         await in_thread(crashing.wait_healthy)
 
@@ -66,7 +66,7 @@ def test_what_came_while_its_worker_stood_still_reaches_a_device_that_stayed(tmp
         worker = farm.worker_pid(0)
         os.kill(worker, signal.SIGSTOP)
         try:
-            until(lambda: farm.status()["router"]["leases_lost"], "the worker has lost its lease")
+            until(lambda: farm.status()["routers"][0]["leases_lost"], "the worker has lost its lease")
             for number in range(23):
                 pushed(endpoint, f"{number}")
             pushed(endpoint, "topic", Topic="t")

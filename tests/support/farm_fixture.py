@@ -218,7 +218,7 @@ class Farm:
 
     def router_pid(self) -> int:
         """The router's process."""
-        pid: int = self.status()["router"]["pid"]
+        pid: int = self.status()["routers"][0]["pid"]
         return pid
 
     def counter(self, name: str) -> int:

@@ -182,9 +182,9 @@ class Sender:
 
 def away(farm: Farm, device: UserAgent) -> None:
     """The device goes."""
-    held = farm.status()["router"]["addresses"]
+    held = farm.status()["routers"][0]["addresses"]
     device.__exit__()
-    until(lambda: farm.status()["router"]["addresses"] < held, "the farm knows that the device is away")
+    until(lambda: farm.status()["routers"][0]["addresses"] < held, "the farm knows that the device is away")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from farm.supervisor.draining import held
+from farm.supervisor.status_links import Answers
 from router.common import lifecycle
 from router.common.settings import DrainOptions
 
@@ -37,21 +38,15 @@ def test_the_rate_counts_up_to_the_deadline(
 
 
 def test_the_connections_of_workers_that_are_not_known_are_an_average() -> None:
-    answer = {
-        "workers": [
-            {"pid": 1, "connections": 30},
-            {"pid": 2, "connections": 10},
-            {"pid": 9, "connections": 7},
-            {"pid": 4},
-        ]
-    }
+    rows = [{"pid": 1, "connections": 30}, {"pid": 2, "connections": 10}, {"pid": 9, "connections": 7}, {"pid": 4}]
+    answer = Answers({0: {"workers": [{"heard_s": 0, "devices": 0} | row for row in rows]}}, 1)
     assert held(answer, {1, 2}) == 40
     assert held(answer, {1}) == 30
     assert held(answer, {1, 2, 3}) == 60
     assert held(answer, {1, 4}) == 60
     assert held(answer, {3}) is held(answer, {4}) is None
-    assert held({"workers": []}, {1}) is None
-    assert held(None, {1}) is None
+    assert held(Answers({0: {"workers": []}}, 1), {1}) is None
+    assert held(Answers({}, 1), {1}) is None
 
 
 def test_a_process_is_told_as_often_as_its_supervisor_likes() -> None:

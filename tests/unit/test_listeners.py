@@ -31,7 +31,7 @@ def free() -> int:
 
 @pytest.fixture
 def listeners(free: int) -> Iterator[Listeners]:
-    opened = Listeners(OPTIONS, 3, [("one.port", free)])
+    opened = Listeners(OPTIONS, 3, 2, [("one.port", free)])
     yield opened
     opened.close()
 
@@ -43,9 +43,15 @@ def test_each_worker_has_a_listener_of_each_port(listeners: Listeners, free: int
     assert settings.get(Listen).device_port == device_port
 
 
+def test_each_router_has_a_listener_of_the_router_port(listeners: Listeners) -> None:
+    (port,) = {listener.getsockname()[1] for listener in listeners.routers}
+    assert len(listeners.routers) == 2
+    assert listeners.with_ports(settings_with((Listen, {"router_port": 0}))).get(Listen).router_port == port
+
+
 def test_a_port_that_is_taken_is_said_with_its_setting_and_nothing_stays_open() -> None:
     with deaf_port() as taken, pytest.raises(ListenError, match=f"one.port: .* port {taken}"):
-        Listeners(OPTIONS, 2, [("one.port", taken)])
+        Listeners(OPTIONS, 2, 2, [("one.port", taken)])
 
 
 def test_a_worker_knows_a_listener_by_its_port(listeners: Listeners, free: int) -> None:
