@@ -180,7 +180,8 @@ class WorkerOptions(Section):
     )
     retry_after: int = option(
         30,
-        "Retry-After of a 503 when the worker is full or draining, or cannot pass an app server to the router",
+        "Retry-After of a 503 when the worker is full or draining, or cannot pass an app server to the router; at "
+        "random from half of this to half as much again, so that not all come back together",
         unit="s",
         ge=1,
     )

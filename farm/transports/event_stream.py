@@ -13,6 +13,8 @@ from typing import Final
 
 from farm.transports import Headers
 from farm.transports.http_stream import HttpStream
+from farm.transports.retry import reconnect_ms
+from router.common.close_codes import GOING_AWAY, TRY_LATER
 from router.common.position import LogEvent
 
 _END_OF_LINE: Final = re.compile(rb"\r\n|\r|\n")
@@ -83,3 +85,9 @@ class EventStream(HttpStream):
         if not logged.id:
             return self._part(b"id: %s\r\n%s%s" % (at, typed, _data(text)))
         return self._part(b"id: %s\r\n%s%sid: %s\r\n\r\n" % (_one_line(logged.id), typed, _data(text), at))
+
+    def close(self, code: int, reason: str) -> bytes:
+        last = super().close(code, reason)
+        if self._late or code not in (GOING_AWAY, TRY_LATER):
+            return last
+        return self._part(b"retry: %d\r\n\r\n" % reconnect_ms()) + last

@@ -12,6 +12,7 @@ from typing import Final
 
 from farm.transports import Headers, ResponseHead, Transport
 from farm.transports.request import Request, Response, response_head
+from farm.transports.retry import spread
 from router.common.close_codes import GOING_AWAY, NO_STATUS, NORMAL, POLICY, TRY_LATER
 from router.common.http_date import http_date
 
@@ -74,7 +75,7 @@ class HttpStream(Transport):
         self._beat = self._part(beat)
         self._ending = ending
         self._headers = tuple(headers)
-        self._retry_after = str(retry_after)
+        self._retry_after = retry_after
         self._late = late
         self._begun = self
         if late:
@@ -116,5 +117,5 @@ class HttpStream(Transport):
         """The whole answer to a request that has none yet."""
         if status == HTTPStatus.OK:
             return self._begin(status, ()) + self._closing
-        later = (("Retry-After", self._retry_after),) if status == HTTPStatus.SERVICE_UNAVAILABLE else ()
+        later = (("Retry-After", spread(self._retry_after)),) if status == HTTPStatus.SERVICE_UNAVAILABLE else ()
         return Response(status, b"", (*self._headers, *later)).encode()

@@ -12,6 +12,7 @@ from typing import Final
 
 from farm.transports import Headers, ResponseHead, Transport
 from farm.transports.request import Request, header_lines, status_line
+from farm.transports.retry import spread
 from router.common.close_codes import GOING_AWAY, NO_STATUS, NORMAL, POLICY, TRY_LATER
 from router.common.http_date import http_date
 from router.common.position import LogEvent
@@ -56,7 +57,7 @@ class LongPoll(Transport):
         self._headers = (*_FRESH, *headers) if keeps_alive else (*_FRESH, *headers, ("Connection", "close"))
         self._opening = opening
         self._closing = closing
-        self._retry_after = str(retry_after)
+        self._retry_after = retry_after
 
     def head(self, request: Request, subprotocol: str | None, headers: Headers) -> bytes:
         return b""
@@ -85,12 +86,15 @@ class LongPoll(Transport):
             head = self.respond(200, () if newest is None else position_headers(*newest))
         else:
             status = _UNSAID.get(code, 500)
-            head = self.respond(status, (("Retry-After", self._retry_after),) if status == 503 else ())
+            head = self.respond(status, (("Retry-After", spread(self._retry_after)),) if status == 503 else ())
+        headers = self._headers
+        if code == GOING_AWAY and self.keeps_alive:  # a proxy should not ask here again
+            headers = (*headers, ("Connection", "close"))
         if not parts:
             length = () if head.startswith(b"HTTP/1.1 304") else (("Content-Length", "0"),)
-            return head + header_lines((*self._headers, *length)) + b"\r\n"
+            return head + header_lines((*headers, *length)) + b"\r\n"
         body = self.body(parts)
-        fields = (*self._headers, ("Content-Type", self._content_type), ("Content-Length", str(len(body))))
+        fields = (*headers, ("Content-Type", self._content_type), ("Content-Length", str(len(body))))
         return head + header_lines(fields) + b"\r\n" + body
 
     def body(self, parts: Sequence[bytes]) -> bytes:

@@ -13,6 +13,7 @@ from farm.settings import WorkerOptions
 from farm.transports import Headers, Transport
 from farm.transports.frames import BINARY
 from farm.transports.request import OPTIONS, Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
+from farm.transports.retry import spread
 from farm.worker.acceptor import Acceptor
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
@@ -150,7 +151,7 @@ class Admissions:
                 return
             if self.draining or self._acceptor.full:
                 self._counters.connections_refused += 1
-                raise Refusal.of(NO_ROOM, Retry_After=str(options.retry_after))
+                raise Refusal.of(NO_ROOM, Retry_After=spread(options.retry_after))
             if length:
                 if len(rest) < length:
                     if request.expects and not rest:
@@ -325,7 +326,7 @@ class Admissions:
             self._counters.handed_over += 1
             self._output.drop(connection)
             return
-        refusal = Refusal.of(ROUTER_BUSY, Retry_After=str(self._options.retry_after))
+        refusal = Refusal.of(ROUTER_BUSY, Retry_After=spread(self._options.retry_after))
         self._refuse(connection, refusal, None)
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from farm.dialects import Authorise, Dialect
 from farm.transports.request import OPTIONS, Denied, Grant, Refusal, Request, Response, check_own_page
+from farm.transports.retry import spread
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from router.common import messages as m
@@ -87,7 +88,7 @@ class Grants:
         self._options = options
         self._headers = tuple(name.encode() for name in options.headers)
         self._origins = origins
-        self._retry_after = str(retry_after)
+        self._retry_after = retry_after
         self._counters = counters
         self._clock = clock
         self._send = send
@@ -123,11 +124,11 @@ class Grants:
     def grant(self, dialect: Dialect, status: int, verdict: m.Verdict | None) -> Grant:
         """What the router's reply grants. Raises: Refusal."""
         if status != m.OK or verdict is None:
-            raise Refusal.of(NOT_ASKED, Retry_After=self._retry_after)
+            raise Refusal.of(NOT_ASKED, Retry_After=spread(self._retry_after))
         if verdict.undecided:
             text = verdict.body.decode()
             if verdict.status == NOT_ASKED.status:
-                raise Refusal.of(NOT_ASKED, text, Retry_After=self._retry_after)
+                raise Refusal.of(NOT_ASKED, text, Retry_After=spread(self._retry_after))
             if verdict.status == NOT_ANSWERED.status:
                 raise Refusal.of(NOT_ANSWERED, text)
             raise Refusal.of(UNUSABLE, text)

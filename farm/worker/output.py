@@ -13,6 +13,7 @@ from typing import Any, Final
 from farm.settings import WorkerOptions
 from farm.transports import HTTP, Finder, Reader
 from farm.transports.request import Refusal
+from farm.transports.retry import spread
 from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
@@ -147,7 +148,7 @@ class Output:
 
     def refuse_full(self, connection: Connection) -> None:
         """Answer a request 503: there is no room for the connection, or the worker is about to stop."""
-        refusal = Refusal.of(NO_ROOM, Retry_After=str(self._options.retry_after))
+        refusal = Refusal.of(NO_ROOM, Retry_After=spread(self._options.retry_after))
         self.finish(connection, connection.transport.refusal(refusal, None))
 
     def flush(self, connection: Connection) -> None:

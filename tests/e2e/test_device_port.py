@@ -102,7 +102,7 @@ def test_a_full_worker_says_when_to_come_again(strict: Farm) -> None:
             assert error is None
             error = fill()
         assert error is not None and error.status_code == 503
-        assert error.resp_headers is not None and error.resp_headers["retry-after"] == "17"
+        assert error.resp_headers is not None and int(error.resp_headers["retry-after"]) in range(9, 26)
     with contextlib.ExitStack() as stack:
         until(lambda: fill() is None, "there is room again")
 

@@ -269,7 +269,7 @@ def test_while_the_router_is_away(tmp_path: Path) -> None:
             until(lambda: not Path(f"/proc/{router}").exists(), "the router has gone")
             for number in numbers:
                 answer = refusal(port, request("POST", "/events", event("my-channel", number)))
-                assert (answer.status, answer.headers["retry-after"]) == (503, "7"), answer
+                assert (answer.status, int(answer.headers["retry-after"]) in range(4, 11)) == (503, True), answer
                 assert answer.headers["connection"] == "close"
             farm.wait_healthy()
             assert farm.router_pid() != router

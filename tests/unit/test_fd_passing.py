@@ -287,7 +287,7 @@ def test_while_the_router_is_away_app_servers_are_told_to_come_back(rig: Rig) ->
         client = rig.client(request)
         answer = client.answer()
         assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-        assert b"\r\nRetry-After: 30\r\n" in answer
+        assert b"\r\nRetry-After: " in answer
         assert b"\r\nConnection: close\r\n" in answer
         client.socket.shutdown(socket.SHUT_WR)
         rig.turn()

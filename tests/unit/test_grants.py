@@ -154,7 +154,7 @@ def test_what_is_not_decided_is_not_allowed(
     decided(shard, verdict, status)
     head, _, body = client.rest().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % expected[0])
-    assert (b"\r\nRetry-After: 7" in head) == (expected[0] == 503)
+    assert (b"\r\nRetry-After: " in head) == (expected[0] == 503)
     assert body == expected[1] + b"\n"
 
 

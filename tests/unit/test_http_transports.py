@@ -13,6 +13,7 @@ from farm.transports.event_stream import EventStream
 from farm.transports.http_stream import HttpStream
 from farm.transports.long_poll import JsonpPoll, LongPoll
 from farm.transports.request import Request
+from farm.transports.retry import spread
 from router.common.position import LogEvent
 
 REQUEST = Request(b"GET", "/x", "", {}, (1, 1))
@@ -52,6 +53,7 @@ class EventSource:
     def __init__(self, body: str) -> None:
         self.events: list[tuple[str, str, str]] = []  # type, data, and the ID that the page sees
         self.last_id = ""
+        self.retry: int | None = None
         kind, name = "", ""
         data: list[str] = []
         for line in body.replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]:
@@ -70,6 +72,8 @@ class EventSource:
                 data.append(value)
             elif field == "id" and "\0" not in value:
                 name = value
+            elif field == "retry" and value.isdecimal():
+                self.retry = int(value)
             else:
                 raise AssertionError(line, colon)
 
@@ -131,7 +135,7 @@ def test_a_stream_that_is_closed_before_it_has_begun_is_an_answer_all_the_same(c
     told = headers(response)
     assert (response.status_code, ended, body != b"") == (status, True, status == 200)
     assert told["access-control-allow-origin"] == "*"
-    assert told.get("retry-after") == ("7" if status == 503 else None)
+    assert (int(told.get("retry-after", 0)) in range(4, 11)) == (status == 503)
     head = stream.respond(200, (("X-More", "1"),))
     assert head is not None
     begun = stream.responded
@@ -140,6 +144,24 @@ def test_a_stream_that_is_closed_before_it_has_begun_is_an_answer_all_the_same(c
     assert ended
     assert EventSource(body.decode()).events == [("message", "a", "1700000000:7")]
     assert stream.responded is begun
+
+
+def test_those_that_are_sent_away_come_back_at_other_times() -> None:
+    stream = EventStream(closing=b"end")
+    begun = stream.head(REQUEST, None, ())
+    for code in (1001, 1013):
+        waits = []
+        for _ in range(50):
+            _, body, ended = read(begun, stream.event(b"a", logged()), stream.close(code, "x"))
+            found = EventSource(body.decode())
+            assert (ended, found.events) == (True, [("message", "a", "1700000000:7")])
+            assert found.retry is not None
+            waits.append(found.retry)
+        assert len(set(waits)) > 10
+        assert 1000 <= min(waits) <= max(waits) <= 5000
+    assert b"retry" not in stream.close(1000, "") + stream.close(1008, "")
+    assert {spread(1) for _ in range(50)} == {"1"}
+    assert {spread(4) for _ in range(200)} == {"2", "3", "4", "5", "6"}
 
 
 def test_what_no_log_holds_changes_no_position() -> None:
@@ -173,7 +195,17 @@ def test_a_long_poll_says_where_its_answer_ends() -> None:
 def test_a_long_poll_for_which_nothing_came(code: int, status: int) -> None:
     found, told, body = polled(LongPoll(False, retry_after=7), [], code)
     assert (found, body, told["connection"]) == (status, b"", "close")
-    assert told.get("retry-after") == ("7" if status == 503 else None)
+    assert (int(told.get("retry-after", 0)) in range(4, 11)) == (status == 503)
+
+
+def test_a_long_poll_that_the_server_ends_is_the_last_of_its_connection() -> None:
+    poll = LongPoll(True)
+    for parts, status in (([], 304), ([poll.text(b"a")], 200), ([poll.respond(200, ()), b"a"], 200)):
+        assert (found := polled(poll, parts, 1001))[0] == status
+        assert found[1]["connection"] == "close"
+        assert "connection" not in polled(poll, parts, 1000)[1]
+    _, _, head = LongPoll(False).answer([], 1001, "").partition(b"\r\n")
+    assert head.count(b"Connection: close\r\n") == 1
 
 
 def test_a_session_gives_the_answer_another_status() -> None:

@@ -31,6 +31,7 @@ from farm.dialects import (
 )
 from farm.dialects.pushstream.requests import granted_names
 from farm.dialects.pushstream.shared import NEWEST, PushStreamShared
+from farm.transports.retry import spread
 from router.common import messages as m
 from router.common.answers import Answer
 from router.common.close_codes import TOO_BIG, TRY_LATER
@@ -130,7 +131,7 @@ class Subscriber(Session, msgspec.Struct, gc=False, eq=False):
     def _refuse(self, answer: Answer) -> Effects:
         self._dialect.counters.commands_refused += 1
         headers = ((EXPLAIN, answer.text),)
-        later = (("Retry-After", self._dialect.retry_after),) if answer.status == NOT_READ.status else ()
+        later = (("Retry-After", spread(self._dialect.retry_after)),) if answer.status == NOT_READ.status else ()
         return (Respond(answer.status, (*headers, *later)), Close(REFUSED))
 
     def _caught_up(self, results: Sequence[Subscribed]) -> Iterator[Effect]:

@@ -31,7 +31,7 @@ class PushStreamShared(Dialect):
     def __init__(self, context: Context) -> None:
         self.options = options = context.settings.get(PushStreamOptions)
         worker = context.settings.get(WorkerOptions)
-        self.retry_after = str(worker.retry_after)
+        self.retry_after = worker.retry_after
         self.patience = worker.admission_timeout
         self._template = Template(options.message_template)
         self._texts: dict[tuple[str, int], tuple[tuple[Any, ...], bytes]] = {}
