@@ -41,19 +41,22 @@ device has asked for may come twice, from a worker whose router died before it h
 class Operations:
     """The operations of all dialects, and who owns what. owners: the router of each partition; number: this router."""
 
-    __slots__ = ("_alone", "_decoders", "_number", "_owners", "_performers")
+    __slots__ = ("_alone", "_decoders", "_number", "_of_dialects", "_owners", "_performers")
 
     def __init__(self, owners: Sequence[int] = fixed_owners(1), number: int = 0) -> None:
         self._owners = owners
         self._number = number
         self._alone = all(owner == number for owner in owners)
         self._performers: dict[type[Operation], Perform] = {}
+        self._of_dialects: dict[str, list[type[Operation]]] = {}
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
 
     def register(self, dialect: str, performers: Mapping[type[Operation], Perform]) -> None:
-        """What performs each of a dialect's operations here."""
+        """What performs each of these operations of a dialect here; all of its parts may call this."""
         self._performers.update(performers)
-        self._decoders[dialect] = msgspec.msgpack.Decoder(reduce(or_, performers))
+        known = self._of_dialects.setdefault(dialect, [])
+        known.extend(operation for operation in performers if operation not in known)
+        self._decoders[dialect] = msgspec.msgpack.Decoder(reduce(or_, known))
 
     # ------------------------------------------------------------------ who owns what
 

@@ -84,9 +84,10 @@ class App:
 
     async def answer(self, answers: list[Response]) -> tuple[int, Any]:
         """Status and body; of an error its text."""
+        self.have_turns()
         for worker in self._workers:
             worker.tell_counts()
-        self.turns.run()
+        self.have_turns()
         await self.rig.settle()
         (answer,) = answers
         assert answer.content_type == "application/json"
@@ -103,6 +104,11 @@ class App:
 
     async def get(self, path: str, **parameters: str | None) -> tuple[int, Any]:
         return await self.answer(self.call("GET", path, **parameters))
+
+    def have_turns(self) -> None:
+        """What waits for a turn has it."""
+        while self.turns.waiting:
+            self.turns.run()
 
     def subscribe(self, *channels: str, shard: int = 0, app: str = "3") -> "Listener":
         """A shard with one subscriber in each of these channels."""

@@ -13,15 +13,20 @@ from typing import Final
 
 import msgspec
 
+from router.common import messages as m
+from router.core.operations import Done
 from router.dialects.app_server import Context
 from router.dialects.pusher.applications import App, load
 from router.dialects.pusher.directory import Directory
+from router.dialects.pusher.operations import Terminate
 from router.dialects.pusher.protocol import (
     APP_DISABLED,
     APP_UNKNOWN,
     BAD_METHOD,
     BAD_REQUEST,
+    NAME,
     NO_ROUTE,
+    NOT_KEPT,
     SERVER_TO_USER,
     TERMINATED,
     UNSIGNED,
@@ -29,7 +34,7 @@ from router.dialects.pusher.protocol import (
     channel_address,
 )
 from router.dialects.pusher.publishing import Publishing
-from router.dialects.pusher.requests import EMPTY, FAILED_RESPONSE, Call, Refused, error_response, parameters_of
+from router.dialects.pusher.requests import EMPTY, FAILED_RESPONSE, WAIT, Call, Refused, error_response, parameters_of
 from router.dialects.pusher.signatures import request_signature, same
 from router.http.message import Request, Response
 from router.http.parts import Parts, one_a_turn
@@ -40,6 +45,7 @@ _encode = msgspec.json.Encoder().encode
 _NO_ROUTE: Final = error_response(NO_ROUTE)
 _NO_APP: Final = error_response(APP_UNKNOWN)
 _DISABLED: Final = error_response(APP_DISABLED)
+_NOT_TERMINATED: Final = error_response(NOT_KEPT, "The user's router did not answer; it may have been done", WAIT)
 _ONLY: Final = {
     method: error_response(BAD_METHOD, f"This path takes {method.decode()}", ("Allow", method.decode()))
     for method in (b"GET", b"POST")
@@ -83,6 +89,8 @@ class _AppSide:
         options = context.settings.get(PusherOptions)
         self._options = options
         self._messages = context.core.messages
+        self._operations = context.core.operations
+        self._operations.register(NAME, {Terminate: self._perform_terminate})
         self._counters = context.core.counters
         self._unix_time = context.unix_time
         directory = Directory(context)
@@ -212,5 +220,12 @@ class _AppSide:
         """`POST .../users/{id}/terminate_connections`: closes the sockets that are signed in as this user."""
         if not 0 < len(user) <= self._options.max_user_id:
             raise Refused(BAD_REQUEST, f"The id of a user has 1 to {self._options.max_user_id} characters")
-        self._messages.terminate(channel_address(call.app.id, SERVER_TO_USER + user), int(TERMINATED), TERMINATED.text)
-        call.reply(EMPTY)
+
+        def terminated(status: int, _: None = None) -> None:
+            call.reply(EMPTY if status == m.OK else _NOT_TERMINATED)
+
+        self._operations.at(channel_address(call.app.id, SERVER_TO_USER + user), Terminate(), terminated)
+
+    def _perform_terminate(self, key: bytes, asked: Terminate, done: Done) -> None:
+        self._messages.terminate(key, int(TERMINATED), TERMINATED.text)
+        done(m.OK)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from router.common import messages as m
 from router.common.position import AfterOffset
+from router.core.operations import Done
 from router.dialects.app_server import Context
-from router.dialects.pusher.directory import Directory, attributes
+from router.dialects.pusher.directory import Directory
+from router.dialects.pusher.operations import BUSY, OVER, Counts, Publish, Sent
 from router.dialects.pusher.protocol import (
     BAD_REQUEST,
+    NAME,
     NO_ROOM,
     NOT_KEPT,
     TOO_LONG,
@@ -42,6 +45,12 @@ from router.store.base import Append
 _encode = msgspec.json.Encoder().encode
 _ACCEPTED: Final = Response(202, b"{}")
 _NOT_KEPT: Final = error_response(NOT_KEPT, "", WAIT)
+_PARTLY: Final = error_response(NOT_KEPT, "Not all of it could be sent; some of it may have been", WAIT)
+_REFUSED: Final = {
+    OVER: error_response(NO_ROOM, "The store is full (store.max_bytes)", WAIT),
+    BUSY: error_response(NO_ROOM, "Too much waits for the store", WAIT),
+    m.UNREACHED: error_response(NOT_KEPT, "Its router did not answer; it may have been sent", WAIT),
+}
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -66,7 +75,7 @@ _batch_in: Final = msgspec.json.Decoder(_Batch)
 
 
 class _Logged:
-    """What a request has for the logs of channels."""
+    """What an operation has for the logs of channels."""
 
     __slots__ = ("_then", "open", "status")
 
@@ -90,34 +99,33 @@ class _Logged:
             then(self.status)
 
 
+Answer = Callable[[list[Counts]], Response]
+"""Makes the answer of the counts of all channels, in the order of the request."""
+
+
 class Publishing:
     """The requests that publish. Directory: for the counts that they may ask for."""
 
     def __init__(self, context: Context, directory: Directory) -> None:
         self._options = options = context.settings.get(PusherOptions)
         self._messages = context.core.messages
+        self._operations = context.core.operations
         self._unix_time = context.unix_time
         self._directory = directory
         # Libraries' own tests look for these words, and for those of a batch.
         self._too_long = f"The data content of this event exceeds the allowed maximum ({options.max_data_bytes} bytes)"
+        context.core.operations.register(NAME, {Publish: self.perform})
 
     def events(self, call: Call) -> None:
         """`POST .../events`: one event for up to `max_channels_an_event` channels."""
         event = decode(_event_in, call.body)
         channels = self._check_event(event)
         wanted = wanted_of(event.info, INFORMED)
-        self._check_room(any(map(is_cache, channels)))
-        logged = _Logged()
-        self._publish(call, event, channels, logged)
-        if not wanted:
-            self._answer(call, EMPTY, logged)
-            return
 
-        def counted() -> None:
-            found = {name: attributes(name, self._directory.there(call.app, name), wanted) for name in channels}
-            self._answer(call, Response(200, _encode({"channels": found})), logged)
+        def answer(counts: list[Counts]) -> Response:
+            return Response(200, _encode({"channels": dict(zip(channels, counts, strict=True))}))
 
-        self._directory.when_counted(call, wanted, channels, counted)
+        self._send(call, [(event, channels)], wanted, answer if wanted else _nothing)
 
     def batch_events(self, call: Call) -> None:
         """`POST .../batch_events`: all of them are checked before any is sent."""
@@ -125,27 +133,18 @@ class Publishing:
         most = self._options.max_batch
         if len(events) > most:
             raise Refused(BAD_REQUEST, f"Batch too large ({len(events)} > {most})")
-        checked = [(event, self._check_event(event), wanted_of(event.info, INFORMED)) for event in events]
-        for _, channels, _ in checked:
+        checked = [(event, self._check_event(event)) for event in events]
+        wanted = [wanted_of(event.info, INFORMED) for event in events]
+        for _, channels in checked:
             if len(channels) != 1:
                 raise Refused(BAD_REQUEST, "An event of a batch goes to one channel")
-        self._check_room(any(is_cache(channels[0]) for _, channels, _ in checked))
-        logged = _Logged()
-        for event, channels, _ in checked:
-            self._publish(call, event, channels, logged)
-        every = NOTHING.union(*(wanted for _, _, wanted in checked))
-        if not every:
-            self._answer(call, EMPTY, logged)
-            return
 
-        def counted() -> None:
-            found = [
-                attributes(channels[0], self._directory.there(call.app, channels[0]), wanted)
-                for _, channels, wanted in checked
-            ]
-            self._answer(call, Response(200, _encode({"batch": found})), logged)
+        def answer(counts: list[Counts]) -> Response:
+            found = zip(counts, wanted, strict=True)
+            return Response(200, _encode({"batch": [only(one, asked) for one, asked in found]}))
 
-        self._directory.when_counted(call, every, [channels[0] for _, channels, _ in checked], counted)
+        every = NOTHING.union(*wanted)
+        self._send(call, checked, every, answer if every else _nothing)
 
     def old_events(self, call: Call, channel: str) -> None:
         """`POST .../channels/{name}/events?name=`: the body is the data. Deprecated, and answered with 202."""
@@ -155,11 +154,7 @@ class Publishing:
             raise Refused(BAD_REQUEST, "The data of an event is not UTF-8") from None
         parameters = call.parameters
         event = _Event(parameters.get("name", ""), data, [channel], None, parameters.get("socket_id"))
-        channels = self._check_event(event)
-        self._check_room(is_cache(channel))
-        logged = _Logged()
-        self._publish(call, event, channels, logged)
-        self._answer(call, _ACCEPTED, logged)
+        self._send(call, [(event, self._check_event(event))], NOTHING, lambda _: _ACCEPTED)
 
     def _check_event(self, event: _Event) -> list[str]:
         """The channels that it goes to, each once. Raises: Refused."""
@@ -187,24 +182,70 @@ class Publishing:
             check_channel(channel, options)
         return channels
 
-    def _check_room(self, kept: bool) -> None:
-        if kept and self._messages.full:
-            why = "The store is full (store.max_bytes)" if self._messages.over else "Too much waits for the store"
-            raise Refused(NO_ROOM, why, WAIT)
+    def _send(
+        self, call: Call, events: list[tuple[_Event, list[str]]], wanted: frozenset[str], answer: Answer
+    ) -> None:
+        """Have the owners of the channels send these events, each those of its channels, and answer when all have."""
+        app, reply = call.app.id, call.reply
+        owner = self._operations.owner
+        attributes = sorted(wanted)
+        shares: dict[int, list[Sent]] = {}
+        places: dict[int, list[int]] = {}  # of each share's channels, in the request
+        place = 0
+        for event, channels in events:
+            sent: dict[int, Sent] = {}
+            for channel in channels:
+                key = channel_address(app, channel)
+                if (share := sent.get(number := owner(key))) is None:
+                    share = sent[number] = Sent(event.name, event.data, event.socket_id or "", [])
+                    shares.setdefault(number, []).append(share)
+                share.channels.append((key, channel))
+                places.setdefault(number, []).append(place)
+                place += 1
 
-    def _publish(self, call: Call, event: _Event, channels: list[str], logged: _Logged) -> None:
+        def done(answers: list[tuple[int, Any]]) -> None:
+            for status, _ in answers:
+                if status != m.OK:
+                    reply(_REFUSED.get(status, _NOT_KEPT) if len(answers) == 1 else _PARTLY)
+                    return
+            counts: list[Counts] = [{} for _ in range(place)] if wanted else []
+            if wanted:
+                for number, (_, found) in zip(shares, answers, strict=True):
+                    for index, one in zip(places[number], found, strict=True):
+                        counts[index] = one
+            reply(answer(counts))
+
+        asked = [(share[0].channels[0][0], Publish(share, attributes)) for share in shares.values()]
+        self._operations.at_each(asked, done)
+
+    # ------------------------------------------------------------------ at the owner
+
+    def perform(self, key: bytes, asked: Publish, done: Done) -> None:
         """To the workers; to those of cache channels when the store has it, or could not. What channels have in common
-        is encoded once."""
-        app = call.app.id
-        exclude = event.socket_id or ""
-        start, end = event_start(event.name), event_end(event.data)
-        for channel in channels:
-            key = channel_address(app, channel)
-            frame = f"{start}{_encode(channel).decode()}{end}"
-            if is_cache(channel):
-                self._publish_logged(key, frame, exclude, logged)
-            else:
-                self._messages.publish(key, frame, exclude)
+        is encoded once. The counts are those of after that."""
+        messages = self._messages
+        if messages.full and any(is_cache(channel) for event in asked.events for _, channel in event.channels):
+            done(OVER if messages.over else BUSY)
+            return
+        logged = _Logged()
+        for event in asked.events:
+            start, end = event_start(event.name), event_end(event.data)
+            for address, channel in event.channels:
+                frame = f"{start}{_encode(channel).decode()}{end}"
+                if is_cache(channel):
+                    self._publish_logged(address, frame, event.exclude, logged)
+                else:
+                    messages.publish(address, frame, event.exclude)
+        if not asked.wanted:
+            logged.when_done(lambda status: done(status, []))
+            return
+        channels = [channel for event in asked.events for channel in event.channels]
+
+        def counted() -> None:
+            found = [self._directory.counts(address, channel, asked.wanted) for address, channel in channels]
+            logged.when_done(lambda status: done(status, found))
+
+        self._directory.when_counted(asked.wanted, [address for address, _ in channels], counted)
 
     def _publish_logged(self, key: bytes, frame: str, exclude: str, logged: _Logged) -> None:
         messages = self._messages
@@ -218,6 +259,11 @@ class Publishing:
         expires = int(self._unix_time()) + self._options.cache_ttl
         messages.publish_logged(Append(key, messages.sequence(), expires, frame, most=1), done, exclude)
 
-    def _answer(self, call: Call, answer: Response, logged: _Logged) -> None:
-        reply = call.reply
-        logged.when_done(lambda status: reply(answer if status == m.OK else _NOT_KEPT))
+
+def _nothing(counts: list[Counts]) -> Response:
+    return EMPTY
+
+
+def only(counts: Counts, wanted: frozenset[str]) -> Counts:
+    """Those that this event of a batch has asked for."""
+    return {name: count for name, count in counts.items() if name in wanted}

@@ -8,4 +8,7 @@ outboxes hold.
 An event is appended to a log in the store, and is sent once it is there; a record beside it holds the position up to
 which a webhook has got the log. So waiting events outlive the router, and after a crash a few may be sent twice. Each
 outbox is one sequence: its next request is sent when the one before has been taken or given up.
+
+With several routers, an event is made by the owner of its channel and sent by the owner of the outbox, to whom it is
+handed (`elsewhere`). What is on the way is in the memory of the former.
 """

@@ -19,6 +19,11 @@ _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 
 
+def address(app: App, hook: Webhook) -> bytes:
+    """The address of a webhook's log. Who owns it sends the webhook's events."""
+    return m.channel_key(SPACE, app.id, hook.url)
+
+
 class _Waiting(NamedTuple):
     """One event: its offset in the log (0: it is not there), its expiry by the monotonic clock, and its JSON."""
 
@@ -42,7 +47,7 @@ class Outbox:
         self._unix_time = unix_time
         self.app = app
         self.hook = hook
-        self.log = m.channel_key(SPACE, app.id, hook.url)
+        self.log = address(app, hook)
         self.wake: Callable[[], None] = lambda: None
         self.sent = 0
         self.dropped = 0

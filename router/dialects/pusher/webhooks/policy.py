@@ -12,10 +12,13 @@ import msgspec
 from router.common import messages as m
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
 from router.core.facades import Core
+from router.core.operations import Done
 from router.dialects.pusher.applications import App, Webhook
+from router.dialects.pusher.operations import HandOver
 from router.dialects.pusher.protocol import CACHE_MISS, NAME, PusherOptions, channel_address, event_frame, is_presence
 from router.dialects.pusher.subscription_counts import SubscriptionCounts
-from router.dialects.pusher.webhooks.outbox import SPACE, Outbox
+from router.dialects.pusher.webhooks.elsewhere import Elsewhere
+from router.dialects.pusher.webhooks.outbox import SPACE, Outbox, address
 from router.store.base import Append
 
 _POSITION: Final = struct.Struct(">Q")
@@ -38,6 +41,7 @@ class Webhooks:
     """Observes channels, and makes events for webhooks.
 
     `label` is a channel's as SUBSCRIBE gave it; those of other dialects, and those that begin with "#", are ignored.
+    Of a webhook whose outbox another router owns, that router is handed the events.
     `monotonic` and `unix_time` are clocks in seconds; `tick` is to be called a few times a second.
     """
 
@@ -56,25 +60,37 @@ class Webhooks:
         self._monotonic = monotonic
         self._unix_time = unix_time
         self._apps = {app.id: app for app in apps}
+        self._operations = core.operations
         self.outboxes: list[Outbox] = []
-        self._wanted: dict[tuple[str, str], list[Outbox]] = {}
+        self.elsewhere: list[Elsewhere] = []
+        self._wanted: dict[tuple[str, str], list[Outbox | Elsewhere]] = {}
         for app in self._apps.values():
             # Of two webhooks with the same URL the log would be the same: they are one.
             hooks: dict[str, frozenset[str]] = {}
             for hook in app.webhooks:
                 hooks[hook.url] = hooks.get(hook.url, frozenset()) | hook.events
             for url, events in hooks.items():
-                outbox = Outbox(app, Webhook(url, events), options, monotonic, unix_time)
-                self.outboxes.append(outbox)
+                takes = self._outbox(app, Webhook(url, events))
                 for event in events:
-                    self._wanted.setdefault((app.id, event), []).append(outbox)
+                    self._wanted.setdefault((app.id, event), []).append(takes)
+        self._by_log = {outbox.log: outbox for outbox in self.outboxes}
+        core.operations.register(NAME, {HandOver: self._handed_over})
         # Whether there is anything to send: to webhooks, or counts to subscribers.
-        self.needed = bool(self.outboxes) or any(app.subscription_count for app in self._apps.values())
+        self.needed = bool(self._wanted) or any(app.subscription_count for app in self._apps.values())
         # What has left and may be back: (app, channel, user or None) -> when the event is sent. All wait equally long,
         # so the first is always the next.
         self._held: dict[tuple[str, str, str | None], float] = {}
         self._missed: dict[tuple[str, str], float] = {}  # cache misses sent, until when no other is
         self._counts = SubscriptionCounts(options, self._send_count)
+
+    def _outbox(self, app: App, hook: Webhook) -> Outbox | Elsewhere:
+        if not self._operations.owns(address(app, hook)):
+            elsewhere = Elsewhere(app, hook, self._options, self._operations, self._monotonic)
+            self.elsewhere.append(elsewhere)
+            return elsewhere
+        outbox = Outbox(app, hook, self._options, self._monotonic, self._unix_time)
+        self.outboxes.append(outbox)
+        return outbox
 
     # ------------------------------------------------------------------ what happens
 
@@ -192,10 +208,37 @@ class Webhooks:
         text = _encode({"name": event, **fields}).decode()
         expires = int(self._unix_time()) + max(1, self._options.webhook_retry)
         for outbox in outboxes:
-            if self._messages.full:
-                outbox.put(0, text)
+            if isinstance(outbox, Elsewhere):
+                outbox.put(text)
             else:
-                self._logs.append(Append(outbox.log, 0, expires, text), _Kept(outbox, text))
+                self._keep(outbox, text, expires)
+
+    def _keep(self, outbox: Outbox, text: str, expires: int, then: Callable[[], None] | None = None) -> None:
+        if self._messages.full:
+            outbox.put(0, text)
+            if then is not None:
+                then()
+        else:
+            self._logs.append(Append(outbox.log, 0, expires, text), _Kept(outbox, text, then))
+
+    def _handed_over(self, log: bytes, asked: HandOver, done: Done) -> None:
+        """Events of channels that another router owns."""
+        outbox = self._by_log.get(log)
+        if outbox is None:
+            raise m.MessageError("there is no webhook with this address: the routers' settings differ")
+        left = len(asked.events)
+        if not left:
+            done(m.OK)
+
+        def kept() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done(m.OK)
+
+        expires = int(self._unix_time()) + max(1, self._options.webhook_retry)
+        for text in asked.events:
+            self._keep(outbox, text, expires, kept)
 
     # ------------------------------------------------------------------ time
 
@@ -208,6 +251,8 @@ class Webhooks:
         while self._missed and self._missed[name := next(iter(self._missed))] <= now:
             del self._missed[name]
         self._counts.tick(now)
+        for elsewhere in self.elsewhere:
+            elsewhere.tick()
 
     def release(self) -> None:
         """The router ends: what was held back is written into the store now."""
@@ -247,12 +292,15 @@ class Webhooks:
 class _Kept:
     """An event on its way into the log."""
 
-    __slots__ = ("_outbox", "_text")
+    __slots__ = ("_outbox", "_text", "_then")
 
-    def __init__(self, outbox: Outbox, text: str) -> None:
+    def __init__(self, outbox: Outbox, text: str, then: Callable[[], None] | None) -> None:
         self._outbox = outbox
         self._text = text
+        self._then = then
 
     def __call__(self, status: int, end: AfterOffset | None) -> None:
         # If the store could not keep it, the event is sent all the same.
         self._outbox.put(0 if end is None or status != m.OK else end.offset, self._text)
+        if self._then is not None:
+            self._then()

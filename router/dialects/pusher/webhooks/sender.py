@@ -63,11 +63,11 @@ class Sender:
 
     def counts(self) -> dict[str, int]:
         """What became of the events so far, of all webhooks together, as the spec names it."""
-        outboxes = self._webhooks.outboxes
+        outboxes, elsewhere = self._webhooks.outboxes, self._webhooks.elsewhere
         return {
             "webhooks_sent": sum(outbox.sent for outbox in outboxes),
-            "webhooks_dropped": sum(outbox.dropped for outbox in outboxes),
-            "webhooks_waiting": sum(map(len, outboxes)),
+            "webhooks_dropped": sum(box.dropped for box in outboxes) + sum(box.dropped for box in elsewhere),
+            "webhooks_waiting": sum(map(len, outboxes)) + sum(map(len, elsewhere)),
         }
 
     def close(self) -> None:
