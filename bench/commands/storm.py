@@ -67,6 +67,14 @@ JITTERS: Final = {"off": (False,), "on": (True,), "both": (False, True)}
 )
 @grace_option(10.0)
 @click.option(
+    "--stay",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="DEVICES",
+    help="So many more are not cut off, and get pushes at the same rate: what the storm does to them.",
+)
+@click.option(
     "--restart",
     is_flag=True,
     help="Kill the farm's workers (SIGKILL) instead: the storm hits those that are started anew.",
@@ -85,6 +93,7 @@ def storm(
     calm: float,
     limit: float,
     grace: float,
+    stay: int,
     restart: bool,
     **farm: Any,
 ) -> None:
@@ -93,8 +102,8 @@ def storm(
     Each device resets its connection at the same moment and comes back at its client's backoff: after 5
     seconds, then 10, 20 and so on, as Firefox does, which has no jitter; then it says hello and gets what it
     missed. Reports when 50, 95, 99 and all per cent are back and have it, what app servers saw before,
-    meanwhile and after, attempts, CPU, and what was lost. Exit code 1 if anything was lost, or a device did
-    not come back.
+    meanwhile and after, attempts, CPU, and what was lost; and, of the devices that are not cut off, how long
+    pushes took to reach them. Exit code 1 if anything was lost, or a device did not come back.
 
     \b
     farm bench storm --devices 15000
@@ -114,14 +123,15 @@ def storm(
         cap=max(backoff, backoff_cap),
         jitters=JITTERS[jitter],
         restart=restart,
+        stay=0 if restart else stay,
     )
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        return storming.run(target_of(farm, devices), load, plan, interrupt=interrupt, progress=progress)
+        return storming.run(target_of(farm, devices + plan.stay), load, plan, interrupt=interrupt, progress=progress)
 
     options: dict[str, Any] = {"devices": devices, "processes": processes, "jitter": jitter, "backoff": backoff}
     options |= {"backoff_cap": backoff_cap, "rate": rate, "connections": connections, "calm": calm}
-    options |= {"limit": limit, "grace": grace, "restart": restart}
+    options |= {"limit": limit, "grace": grace, "stay": stay, "restart": restart}
     body = perform("storm", options | farm, run)
     short = body["setup"]["ready"] < devices
     sys.exit(body["interrupted"] or short or not all(done["clean"] for done in body["storms"]))

@@ -20,6 +20,7 @@ from bench.runs.collected import Held, Setup
 from bench.runs.delivery_checker import DeliveryChecker
 from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
+from bench.runs.staying import Staying
 from bench.runs.storm_figures import returns, seen_by_app_servers
 from bench.runs.traffic import Traffic
 from bench.runs.virtual_users import VirtualUsers
@@ -33,7 +34,8 @@ LOOK_SECONDS: Final = 0.2
 class Plan:
     """`rate`: pushes a second all the time, 0: none. `calm`: s of them before the cut, and again after all are back.
     `limit`: s after which the bench waits no longer for devices. `grace`: s that an accepted push may take to arrive
-    at a device that is connected. `jitters`: a storm for each. `restart`: kill the farm's workers instead."""
+    at a device that is connected. `jitters`: a storm for each. `restart`: kill the farm's workers instead. `stay`: as
+    many devices more are not cut off, and get pushes at the same rate."""
 
     rate: float = 100.0
     connections: int = 64
@@ -44,6 +46,7 @@ class Plan:
     cap: float = 1800.0
     jitters: tuple[bool, ...] = (False, True)
     restart: bool = False
+    stay: int = 0
 
 
 def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
@@ -65,7 +68,11 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
         result["setup"] = setup.fields()
         if not setup.ready:
             raise BenchError(f"no device could be set up ({setup.why})")
-        storms = _Storms(farm, users, _traffic(processes, setup, plan), plan, progress)
+        staying = None
+        if plan.stay and plan.rate:
+            pushes = PushPlan(connections=plan.connections, rate=plan.rate)
+            staying = Staying.start(processes, users.load, farm, plan.stay, pushes, progress)
+        storms = _Storms(farm, users, _traffic(processes, setup, plan), staying, plan, progress)
         for jitter in plan.jitters:
             if interrupt.requested:
                 break
@@ -84,6 +91,7 @@ class _Storms:
     farm: Farm
     users: VirtualUsers
     traffic: Traffic | None
+    staying: Staying | None
     plan: Plan
     progress: Progress
     start: int = 0
@@ -101,11 +109,16 @@ class _Storms:
         self.start = _now()
         if self.traffic is not None:
             self.traffic.go(plan.rate)
+        if self.staying is not None:
+            self.staying.go()
         self._let_pass(plan.calm, f"storm {name}: calm before")
         before = self.farm.status()
         load = {"load devices": [child.pid for child in users.children]}
         if self.traffic is not None:
             load["load pushers"] = [child.pid for child in self.traffic.children]
+        if self.staying is not None:
+            for name, pids in self.staying.load().items():
+                load[name] = load.get(name, []) + pids
         meter = Meter(self.farm.groups(before) | load)
         devices = users.count_anew("ready")
         self.cut = _now()
@@ -122,7 +135,10 @@ class _Storms:
             usage = _with_newcomers(usage, before, self._newcomers(before))
         self._let_pass(plan.calm, f"storm {name}: calm after")
         self.sent = self.traffic.end() if self.traffic is not None else Outcome()
-        checker, held = self._check_deliveries()
+        if self.staying is not None:
+            self.staying.end()
+        checker, held = self._check_deliveries(users, self.sent)
+        stayed = self._stayed()
         return {
             "jitter": jitter,
             "cut": "the farm's workers were killed" if plan.restart else "the devices reset their connections",
@@ -139,7 +155,12 @@ class _Storms:
             "missed_wait_ms": percentiles(checker.waited, 0.001),
             "to_frame_ms": percentiles(checker.live, 0.001),
             "strays": held.strays,
-            "clean": checker.clean and not held.strays and not held.reassigned and held.devices >= devices,
+            "stayed": stayed,
+            "clean": checker.clean
+            and not held.strays
+            and not held.reassigned
+            and held.devices >= devices
+            and (stayed is None or stayed["clean"]),
             "usage": usage.fields(devices),
             "limit": usage.limit(),
         }
@@ -198,14 +219,21 @@ class _Storms:
             if left and not away:
                 return
 
-    def _check_deliveries(self) -> tuple[DeliveryChecker, Held]:
+    def _stayed(self) -> dict[str, Any] | None:
+        """What became of the devices that were not cut off."""
+        if self.staying is None:
+            return None
+        checker, held = self._check_deliveries(self.staying.users, self.staying.sent)
+        return self.staying.fields(self.start, self.cut, self.end, checker, held)
+
+    def _check_deliveries(self, users: VirtualUsers, sent: Outcome) -> tuple[DeliveryChecker, Held]:
         """Collect until everything accepted is accounted for, or has had its time."""
-        users, plan = self.users, self.plan
+        plan = self.plan
         self.progress.step("waiting for the last to arrive")
         checker = DeliveryChecker(users.load.channels, plan.grace, since=self.start)
         held = users.collect()
         checker.absences(held.absences)
-        checker.pushed(self.sent.pushes)
+        checker.pushed(sent.pushes)
         checker.arrived(held.arrivals)
         checker.settle(_now())
         deadline = time.monotonic() + plan.grace + 1

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any, Final
 
 from bench.figures.percentiles import percentiles
-from bench.load.samples import ACCEPTED, NO_ANSWER, Pushes
+from bench.load.samples import ACCEPTED, NO_ANSWER, Arrivals, Pushes
 from bench.runs.collected import Absences
 from bench.runs.delivery_checker import DeliveryChecker
 
@@ -66,12 +66,24 @@ def curve(ordered: list[float], total: int) -> list[tuple[float, float]]:
     return points
 
 
+def _phase_of(version: int, cut: int, back: int) -> str:
+    return "before" if version < cut else "during" if version < back else "after"
+
+
+def to_frame(arrivals: Arrivals, start: int, cut: int, back: int) -> dict[str, dict[str, float]]:
+    """From the time that a push was due until its device had it, by the phase in which it was due, in ms."""
+    phases: dict[str, list[int]] = {"before": [], "during": [], "after": []}
+    for version, time_ in zip(arrivals.versions, arrivals.times, strict=True):
+        if version >= start:
+            phases[_phase_of(version, cut, back)].append(time_ - version)
+    return {name: percentiles(times, 0.001) for name, times in phases.items()}
+
+
 def seen_by_app_servers(pushes: Pushes, start: int, cut: int, back: int) -> dict[str, Any]:
     """What app servers saw before the cut, until all were back (or the bench waited no longer), and after."""
     phases: dict[str, list[tuple[int, int]]] = {"before": [], "during": [], "after": []}
     for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True):
-        name = "before" if version < cut else "during" if version < back else "after"
-        phases[name].append((status, time_))
+        phases[_phase_of(version, cut, back)].append((status, time_))
     return {
         "phases": {name: _phase(answers) for name, answers in phases.items()},
         "a_second": _bins(pushes, start, cut),

@@ -11,7 +11,8 @@ POINTS: Final = ("p50", "p99", "max")
 def tables(body: dict[str, Any]) -> list[Table]:
     """How the devices came back, what app servers saw, and which processes used the cores."""
     storms = body["storms"]
-    return [_returns(body, storms), *(_pushes(storm) for storm in storms if _pushed(storm)), *_troubles(body, storms)]
+    pushes = [_pushes(storm) for storm in storms if _pushed(storm)]
+    return [_returns(body, storms), *pushes, *map(_stayed, filter(_some_stayed, storms)), *_troubles(body, storms)]
 
 
 def _name(storm: dict[str, Any]) -> str:
@@ -78,6 +79,24 @@ def _pushes(storm: dict[str, Any]) -> Table:
         cells = [milliseconds(phases[name]["to_response_ms"].get(point)) for name, _ in PHASES]
         table.row(f"push to answer, {point}", *cells)
     table.notes.append("200: written to the device's connection. 202: stored, until the device is back.")
+    return table
+
+
+def _some_stayed(storm: dict[str, Any]) -> bool:
+    return storm.get("stayed") is not None
+
+
+def _stayed(storm: dict[str, Any]) -> Table:
+    stayed = storm["stayed"]
+    phases = stayed["phases"]
+    title = f"{stayed['devices']:,} devices that were not cut off, {_name(storm)}"
+    table = Table(title, [*(title for _, title in PHASES)])
+    table.row("pushes", *(number(phases[name]["pushes"]) for name, _ in PHASES))
+    for key, what in (("to_response_ms", "push to answer"), ("to_frame_ms", "push to message")):
+        for point in ("p50", "p90", "p99", "max"):
+            table.row(f"{what}, {point}", *(milliseconds(phases[name][key].get(point)) for name, _ in PHASES))
+    lost = number(stayed["connections_lost"])
+    table.notes.append(f"Times count from when a push was due. Of these connections {lost} ended.")
     return table
 
 

@@ -100,6 +100,21 @@ def test_devices_that_never_come_back() -> None:
     assert server.faults["refuse"] >= 40 and result["deliveries"]["sent"] == 0
 
 
+def test_how_long_a_message_took_by_phase() -> None:
+    came = arrivals((1, 9, 9), (1, 10, 11), (2, 12, 15), (1, 15, 15))
+    found = storm_figures.to_frame(came, 10 * SECOND, 12 * SECOND, 15 * SECOND)
+    assert {name: times["p50"] for name, times in found.items()} == {"before": 1000, "during": 3000, "after": 0}
+
+
+def test_a_server_that_loses_what_is_for_devices_that_stay_is_found_out() -> None:
+    with misbehaving(Rules(push=lambda number: "lose" if number % 7 == 6 else "")) as server:
+        (result,) = storms_of(server, stay=20)
+    stayed = result["stayed"]
+    assert (stayed["devices"], stayed["connections_lost"]) == (20, 0)
+    assert 0 < stayed["deliveries"]["lost"] < stayed["deliveries"]["sent"] / 2
+    assert not stayed["clean"] and not result["clean"]
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_storm_on_a_farm_loses_nothing(restart: bool, tmp_path: Path) -> None:
     arguments = ["storm", "--devices", "300", "--calm", "0.5", "--backoff", "0.5", "--rate", "200"]
@@ -115,11 +130,18 @@ def test_a_storm_on_a_farm_loses_nothing(restart: bool, tmp_path: Path) -> None:
         assert deliveries["statuses"]["202"] > 0
         assert sum(int(tries) * count for tries, count in result["attempts"].items()) >= 300
         assert result["usage"]["groups"]["workers"]["cpu_seconds"] > 0
+        stayed = result["stayed"]
+        assert (stayed is None) == restart
+        if stayed is not None:
+            assert (stayed["devices"], stayed["connections_lost"], stayed["clean"]) == (100, 0, True)
+            phases = stayed["phases"].values()
+            assert stayed["deliveries"]["delivered"] == sum(phase["pushes"] for phase in phases)
+            assert all(set(phase["statuses"]) == {"200"} for phase in phases)
+            assert all(0 < phase["to_frame_ms"]["p50"] <= phase["to_frame_ms"]["p99"] for phase in phases)
     tables = view.tables(body)
-    assert [table.title for table in tables][1:3] == [
-        "What app servers saw, without jitter",
-        "What app servers saw, with jitter",
-    ]
+    kinds = ["What app servers saw"] if restart else ["What app servers saw", "100 devices that were not cut off"]
+    titles = [f"{kind}, {jitter} jitter" for kind in kinds for jitter in ("without", "with")]
+    assert [table.title for table in tables][1 : 1 + len(titles)] == titles
     share, *answered = view.charts(body)
     assert [series.name for series in share.series][::2] == ["without jitter: back", "with jitter: back"]
     assert all(series.y[-1] == 100 for series in share.series)
