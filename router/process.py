@@ -16,7 +16,7 @@ import zmq
 
 from router.auth.main_server import MainServer
 from router.common import health, lifecycle, logs, priority
-from router.common.fd_passing import FdReceiver
+from router.common.fd_passing import FdReceiver, socket_path
 from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import open_listener
@@ -107,7 +107,9 @@ class RouterProcess:
         self.poller.register(self._more, READ)
         self.gathering = Gathering(endpoint.gather_ms / 1000)
         self.fd_receiver = (
-            FdReceiver(data, self.poller, self.port.adopt) if app_server_reads(settings, dialects) is not None else None
+            FdReceiver(socket_path(data, number), self.poller, self.port.adopt)
+            if app_server_reads(settings, dialects) is not None
+            else None
         )
         self._starvation = priority.Starvation(settings.get(RouterOptions).nice)
         self._started = time.monotonic()

@@ -13,7 +13,7 @@ from router.common import fd_passing
 from router.common.files import FileError, check_place, open_own, take_folder
 from router.common.link_address import address, socket_name
 from router.common.options import Settings
-from router.common.settings import Data, RouterOptions
+from router.common.settings import MAX_ROUTERS, Data, RouterOptions
 from router.key_file import load_or_make_keys
 
 
@@ -25,7 +25,7 @@ def held(settings: Settings) -> Iterator[None]:
     """
     folder = Path(settings.get(Data).dir)
     routers = settings.get(RouterOptions).routers
-    sockets = [folder / name for name in (*map(socket_name, range(routers)), fd_passing.SOCKET_NAME)]
+    sockets = [folder / name(number) for number in range(MAX_ROUTERS) for name in (socket_name, fd_passing.socket_name)]
     path = pid_file(settings)
     take_folder(folder)
     try:
@@ -46,7 +46,7 @@ def held(settings: Settings) -> Iterator[None]:
             raise FileError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
         load_or_make_keys(settings)
         address(folder, routers - 1)
-        for place in sockets:
+        for place in sockets[: 2 * routers]:
             check_place(place)
         yield
         with contextlib.suppress(OSError):

@@ -1,7 +1,8 @@
-"""A worker's end of fd passing: passes connections of app servers to the router, descriptor and all.
+"""A worker's end of fd passing: passes connections of app servers to a router, descriptor and all.
 
-It has one connection to the router's socket, made when there is something to pass. That the router has gone, and
-another may be there, is found out by using it.
+Any router takes any request, so a worker has a favourite, and passes to another one while that is away. It has one
+connection to a router's socket, made when there is something to pass. That the router has gone, and another process may
+be in its place, is found out by using it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ _SEND_BUFFER_BYTES: Final = 1_048_576
 
 
 class FdSender:
-    """Passes descriptors to the router, and never waits for it."""
+    """Passes descriptors to the routers, and never waits for them."""
 
-    def __init__(self, folder: Path, reads: Sequence[bytes]) -> None:
-        """reads: the paths that app servers ask for with GET and HEAD."""
-        self._path = socket_path(folder)
+    def __init__(self, folder: Path, reads: Sequence[bytes], routers: int, shard: int) -> None:
+        """reads: the paths that app servers ask for with GET and HEAD. shard: which decides the favourite router."""
         self._reads = reads
-        self._link: socket.socket | None = None
+        self._ends = [_End(socket_path(folder, (shard + place) % routers)) for place in range(routers)]
 
     def claims(self, data: bytes) -> bool | None:
         """Whether a connection that begins with these bytes is an app server's; None: they do not decide it yet."""
@@ -34,8 +34,25 @@ class FdSender:
     def give(self, fd: int, data: bytes) -> bool:
         """Pass a connection and what was read of it. The caller keeps its descriptor, to close it.
 
-        Returns: whether it is the router's now; if not, it is away, its queue is full, or no descriptor is left.
+        Returns: whether it is a router's now; if not, all are away, their queues full, or no descriptor is left.
         """
+        return any(end.give(fd, data) for end in self._ends)
+
+    def close(self) -> None:
+        """Close the connections to the routers. What was passed before still arrives."""
+        for end in self._ends:
+            end.close()
+
+
+class _End:
+    """What leads to one router."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._link: socket.socket | None = None
+
+    def give(self, fd: int, data: bytes) -> bool:
+        """As that of `FdSender`."""
         for _ in range(2):
             link = self._link or self._connect()
             if link is None:
@@ -66,7 +83,7 @@ class FdSender:
         return link
 
     def close(self) -> None:
-        """Close the connection to the router. What was passed before still arrives."""
+        """Close the connection."""
         if self._link is not None:
             self._link.close()
             self._link = None

@@ -114,7 +114,9 @@ class Worker:
         self.poller = Poller(_LINGER_S, pace, self.links.fileno)
         self.health = Health(self.links.each, settings.get(LinkOptions), time.monotonic)
         reads = app_server_reads(settings, specs())
-        self._fd_sender = FdSender(data, reads) if reads is not None else None
+        self._fd_sender = (
+            FdSender(data, reads, settings.get(RouterOptions).routers, shard) if reads is not None else None
+        )
         paths = by_path(self._dialects)
         self.sockets = Sockets(
             self.poller,

@@ -1,4 +1,4 @@
-"""The router's end of fd passing: takes connections of app servers that came in on the device port.
+"""A router's end of fd passing: takes connections of app servers that came in on the device port.
 
 A worker that finds one passes the descriptor itself (SCM_RIGHTS) with the bytes it has read, one packet a connection,
 over a Unix socket in the data folder; from then on the worker has no part in it. Only the user of the farm can reach
@@ -16,22 +16,26 @@ from typing import Final
 from router.common import logs
 from router.common.poller import READ, Poller
 
-SOCKET_NAME: Final = "adopt.sock"
 _PACKET_BYTES: Final = 4096  # a worker passes far less: what it had to read to know which dialect the connection is for
 _BATCH: Final = 64
 _BACKLOG: Final = 1024
 
 
-def socket_path(folder: Path) -> str:
-    """Where the router takes connections over, in this control folder."""
-    return str(folder.resolve() / SOCKET_NAME)
+def socket_name(number: int) -> str:
+    """Of the router of this number."""
+    return f"adopt-{number}.sock" if number else "adopt.sock"
+
+
+def socket_path(folder: Path, number: int) -> str:
+    """Where the router of this number takes connections over, in this control folder."""
+    return str(folder.resolve() / socket_name(number))
 
 
 class FdReceiver:
     """Listens for workers, and calls `adopt` with each descriptor they pass and the bytes that were read from it."""
 
-    def __init__(self, folder: Path, poller: Poller, adopt: Callable[[int, bytes], None]) -> None:
-        path = socket_path(folder)
+    def __init__(self, path: str, poller: Poller, adopt: Callable[[int, bytes], None]) -> None:
+        """path: of its socket, `socket_path`."""
         Path(path).unlink(missing_ok=True)  # of a router that was killed
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(path)

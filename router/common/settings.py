@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from router.common import option_texts as texts
 from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
 from router.common.options import Section, option
+
+MAX_ROUTERS: Final = 64
+"""On one host."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class RouterOptions(Section):
         "router processes, each with a part of the address map and of the store",
         unit="processes",
         ge=1,
-        le=64,
+        le=MAX_ROUTERS,
     )
     nice: int = option(
         -10,

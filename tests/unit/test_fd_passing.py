@@ -58,7 +58,7 @@ def source(request: Request, reply: Reply) -> None:
 class RouterEnd:
     """The router's port and its socket for workers."""
 
-    def __init__(self, folder: Path, **endpoint: Any) -> None:
+    def __init__(self, folder: Path, number: int = 0, **endpoint: Any) -> None:
         self.poller = Poller()
         self.counters = RouterCounters()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -66,7 +66,7 @@ class RouterEnd:
         routes = Router([Route(b"/echo", echo), Route(b"/apps/echo", echo), Route(b"/apps/source", source)])
         options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
         self.port = HttpPort(listener, self.poller, routes, options, self.counters, Clock().monotonic, Turns())
-        self.fd_receiver = FdReceiver(folder, self.poller, self.port.adopt)
+        self.fd_receiver = FdReceiver(fd_passing.socket_path(folder, number), self.poller, self.port.adopt)
 
     def turn(self) -> None:
         """Deal with everything that is there."""
@@ -85,11 +85,11 @@ class RouterEnd:
 class WorkerEnd:
     """A worker's sockets."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, routers: int = 1, shard: int = 0, **options: Any) -> None:
         self.poller = Poller()
         self.clock = Clock()
         self.counters = WorkerCounters()
-        self.fd_sender = FdSender(folder, READS)
+        self.fd_sender = FdSender(folder, READS, routers, shard)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         worker = settings_with((WorkerOptions, options)).get(WorkerOptions)
@@ -298,6 +298,21 @@ def test_while_the_router_is_away_app_servers_are_told_to_come_back(rig: Rig) ->
     assert rig.counts == (2, 0, 1)
 
 
+def test_another_router_takes_what_the_favourite_cannot(tmp_path: Path) -> None:
+    with Rig(tmp_path, {"routers": 2, "shard": 3}) as rig:  # whose favourite is number 1
+        assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+        assert rig.counts == (1, 0, 1)
+        other, favourite = rig.router, RouterEnd(tmp_path, 1)
+        assert other is not None
+        rig.router = favourite
+        assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+        assert rig.counts == (2, 0, 1)
+        rig.router_goes()
+        rig.router = other
+        assert rig.client(GET).answer().startswith(b"HTTP/1.1 200 ")
+        assert rig.counts == (3, 0, 2)
+
+
 def test_a_router_that_takes_nothing_costs_a_503_and_never_a_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farm.worker.fd_passing._SEND_BUFFER_BYTES", 65_536)
     assert rig.router is not None
@@ -355,7 +370,7 @@ def test_there_is_one_limit_for_all_app_servers(tmp_path: Path) -> None:
 def test_of_something_else_nothing_is_left(tmp_path: Path, rig: Rig) -> None:
     assert rig.router is not None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
-        other.connect(fd_passing.socket_path(tmp_path))
+        other.connect(fd_passing.socket_path(tmp_path, 0))
         read, write = os.pipe()
         socket.send_fds(other, [GET], [read])
         socket.send_fds(other, [GET], [read, read])
@@ -390,7 +405,7 @@ def test_out_of_descriptors_a_worker_waits(rig: Rig) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
         spare = os.open("/dev/null", os.O_RDONLY)
-        worker.connect(fd_passing.socket_path(rig.folder))
+        worker.connect(fd_passing.socket_path(rig.folder, 0))
         socket.send_fds(worker, [GET], [kept.socket.fileno()])
         os.close(spare)
         resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))

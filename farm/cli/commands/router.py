@@ -8,11 +8,16 @@ from farm.cli.flag_types import whole
 from farm.cli.flags import with_settings
 from farm.cli.outcome import BAD_INPUT, complain
 from farm.config import Resolved
+from router.common.settings import MAX_ROUTERS
 
 
 @click.command("router", short_help="Run one router alone.")
 @click.option(
-    "--number", type=whole(0, 63), default=0, metavar="N", help="Number of this router, from 0, below --routers."
+    "--number",
+    type=whole(0, MAX_ROUTERS - 1),
+    default=0,
+    metavar="N",
+    help="Number of this router, from 0, below --routers.",
 )
 @with_settings("--routers", "--host", "--router-port", "--admin-port", "--data", checked=True)
 def command(number: int, resolved: Resolved) -> int:
