@@ -14,16 +14,21 @@ from typing import Final
 from farm.machine import UNLIMITED, Machine
 from farm.settings import WorkerOptions
 from router.common.options import Settings
-from router.common.settings import Listen
+from router.common.settings import Listen, RouterOptions
 
 KERNEL_BYTES_PER_CONNECTION: Final = 4096
 USER_BYTES_PER_CONNECTION: Final = 512
 BYTES_PER_PROCESS: Final = 40 * 2**20
 REFUSAL_ROOM: Final = 64
 """Connections beyond a worker's limit that are accepted, so that they can be answered 503."""
-RESERVED_DESCRIPTORS: Final = 64 + REFUSAL_ROOM
-"""Of each process, for listeners, log, epoll, link and store, and for those connections."""
-OTHER_PROCESSES: Final = 2  # router and supervisor
+_RESERVED_DESCRIPTORS: Final = 64 + REFUSAL_ROOM
+_DESCRIPTORS_PER_LINK: Final = 5  # of ZeroMQ's sockets, both directions
+
+
+def reserved_descriptors(routers: int) -> int:
+    """Of each process, for listeners, log, epoll, store and the links to so many routers, and for connections that are
+    answered 503."""
+    return _RESERVED_DESCRIPTORS + _DESCRIPTORS_PER_LINK * (routers - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,9 @@ class Limits:
     """What the machine allows. Numbers are connections unless their name says otherwise."""
 
     workers: int  # processes
+    routers: int  # processes
+    processes: int  # all of the farm that it counts with: workers, routers and the supervisor
+    reserved: int  # descriptors of one process that no connection gets
     descriptors: int  # descriptors of one process, once the soft limit is raised to the hard one
     somaxconn: int  # connections that may wait at one listener, whatever it requests
     memory_bytes: int
@@ -49,12 +57,14 @@ def limits(settings: Settings, workers: int, machine: Machine | None = None) -> 
     descriptors = machine.descriptor_limits()[1]
     memory_bytes = machine.available_memory()
     file_max = (machine.sysctl("fs.file-max") or (UNLIMITED,))[0]
-    processes = workers + OTHER_PROCESSES
+    routers = settings.get(RouterOptions).routers
+    processes = workers + routers + 1
+    reserved = reserved_descriptors(routers)
     option = settings.get(WorkerOptions).max_connections
     per_connection = KERNEL_BYTES_PER_CONNECTION + USER_BYTES_PER_CONNECTION
     bounds = {
-        "descriptors": workers * max(0, descriptors - RESERVED_DESCRIPTORS),
-        "fs.file-max": max(0, file_max - processes * RESERVED_DESCRIPTORS),
+        "descriptors": workers * max(0, descriptors - reserved),
+        "fs.file-max": max(0, file_max - processes * reserved),
         "memory": max(0, memory_bytes - processes * BYTES_PER_PROCESS) // per_connection,
     }
     if option:
@@ -63,6 +73,9 @@ def limits(settings: Settings, workers: int, machine: Machine | None = None) -> 
     listen = settings.get(Listen)
     return Limits(
         workers=workers,
+        routers=routers,
+        processes=processes,
+        reserved=reserved,
         descriptors=descriptors,
         somaxconn=(machine.sysctl("net.core.somaxconn") or (listen.backlog,))[0],
         memory_bytes=memory_bytes,

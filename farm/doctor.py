@@ -16,8 +16,6 @@ from typing import Final, Literal
 from farm.capacity import (
     BYTES_PER_PROCESS,
     KERNEL_BYTES_PER_CONNECTION,
-    OTHER_PROCESSES,
-    RESERVED_DESCRIPTORS,
     USER_BYTES_PER_CONNECTION,
     Limits,
     count,
@@ -112,7 +110,7 @@ def descriptors(s: Subject) -> Iterator[Check]:
     workers, name = s.limits.workers, "descriptors a process"
     found = f"{count(soft)} soft, {count(hard)} hard"
     remedy = f"systemd: LimitNOFILE={WANTED_DESCRIPTORS}; shell: ulimit -Hn {WANTED_DESCRIPTORS}; or more workers"
-    share = -(-s.target // workers) + RESERVED_DESCRIPTORS
+    share = -(-s.target // workers) + s.limits.reserved
     if hard < MIN_DESCRIPTORS:
         yield Check(name, "fail", found, f"{MIN_DESCRIPTORS:,}", remedy)
     elif hard < share:
@@ -126,10 +124,9 @@ def descriptors(s: Subject) -> Iterator[Check]:
 
 def open_files(s: Subject) -> Iterator[Check]:
     """The two limits of the kernel above RLIMIT_NOFILE."""
-    processes = s.limits.workers + OTHER_PROCESSES
-    needed = s.target + processes * RESERVED_DESCRIPTORS
+    needed = s.target + s.limits.processes * s.limits.reserved
     yield from _at_least(s, "fs.file-max", needed, "descriptors of the whole machine")
-    share = -(-s.target // s.limits.workers) + RESERVED_DESCRIPTORS
+    share = -(-s.target // s.limits.workers) + s.limits.reserved
     yield from _at_least(s, "fs.nr_open", share, "highest descriptor limit a process may have")
 
 
@@ -186,7 +183,7 @@ def source_ports(s: Subject) -> Iterator[Check]:
 def memory(s: Subject) -> Iterator[Check]:
     """Memory for the connections, within the control group's limit too."""
     each = KERNEL_BYTES_PER_CONNECTION + USER_BYTES_PER_CONNECTION
-    needed = s.target * each + (s.limits.workers + OTHER_PROCESSES) * BYTES_PER_PROCESS
+    needed = s.target * each + s.limits.processes * BYTES_PER_PROCESS
     short = s.limits.memory_bytes < needed
     remedy = "a larger machine or control group (systemd: MemoryMax=)" if short else ""
     found = f"{size(s.limits.memory_bytes)} available"
@@ -215,12 +212,17 @@ def overcommit(s: Subject) -> Iterator[Check]:
 
 
 def processors(s: Subject) -> Iterator[Check]:
-    """A worker a core is enough, since batches shrink as processes multiply; more only buy descriptors."""
+    """A worker a core is enough, since batches shrink as processes multiply; more only buy descriptors. More
+    routers than cores buy nothing."""
     cpus, workers = s.machine.cpus(), s.limits.workers
     many = workers > 2 * cpus
     remedy = "fewer workers (farm.workers), with a higher descriptor limit" if many else ""
     found = f"{workers} on {cpus} cores"
     yield Check("workers", "warn" if many else "ok", found, f"at most {2 * cpus}", remedy)
+    routers = s.limits.routers
+    many = routers > cpus
+    remedy = "fewer routers (router.routers)" if many else ""
+    yield Check("routers", "warn" if many else "ok", f"{routers} on {cpus} cores", f"at most {cpus}", remedy)
 
 
 def right_of_way(s: Subject) -> Iterator[Check]:

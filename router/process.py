@@ -317,9 +317,10 @@ def check(settings: Settings) -> None:
     """
     options = settings.get(StoreOptions)
     tokens = Tokens(load_or_make_keys(settings))
-    store = open_store(settings)
-    store.check()
-    committer = GroupCommitter(store, options, time.time, time.monotonic)
+    stores = [open_store(settings, number) for number in range(settings.get(RouterOptions).routers)]
+    for store in stores:
+        store.check()
+    committer = GroupCommitter(stores[0], options, time.time, time.monotonic)
     delay = settings.get(EndpointOptions).delivery_timeout
     hub = Hub(committer, settings.get(LinkOptions), delay, bytes(8), time.monotonic, time.time)
     Router(_routes(spoken(settings, specs()), Context(hub.core, tokens, settings, time.time, dict)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 import zmq
 
-from farm.capacity import RESERVED_DESCRIPTORS, raise_descriptor_limit
+from farm.capacity import raise_descriptor_limit, reserved_descriptors
 from farm.dialects import Context, DeviceSide, Dialect, FurtherListener, further_listeners, further_ports, sides, specs
 from farm.settings import FarmOptions, LimitOptions, WorkerOptions
 from farm.worker.auth_dialects import asked_about, differing_urls
@@ -49,10 +49,10 @@ _FREEZE_EVERY = 2000
 """After so many more connections, gc.freeze() keeps the garbage collector from looking at what lives."""
 
 
-def connection_limit(options: WorkerOptions) -> int:
+def connection_limit(options: WorkerOptions, routers: int) -> int:
     """Open connections this process may hold: the option, or what the descriptor limit leaves."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    by_descriptors = soft - RESERVED_DESCRIPTORS
+    by_descriptors = soft - reserved_descriptors(routers)
     return min(options.max_connections or by_descriptors, by_descriptors)
 
 
@@ -98,7 +98,7 @@ class Worker:
         self.counters = WorkerCounters()
         tokens = Tokens(load_or_make_keys(settings))
         self._dialects = _dialects(settings, tokens, self.counters)
-        self.limit = connection_limit(options)
+        self.limit = connection_limit(options, settings.get(RouterOptions).routers)
         routes = Routes(settings.get(RouterOptions).routers)
         self.links = Links(
             context,

@@ -46,7 +46,7 @@ def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_f
     """Send every log line of this process to stderr (or `stream`); a second call replaces the first.
 
     `format` is "text" or "json", `level` one of debug, info, warning, error. `process_fields` stand in every
-    line; `process` and `shard` are written as `worker[0]` in text.
+    line; `process` and `shard` or `router` are written as `worker[0]` in text.
 
     Raises: KeyError for an unknown level, ValueError for an unknown format.
     """
@@ -219,8 +219,9 @@ class _TextFormatter(_Formatter):
         super().__init__(process_fields)
         rest = dict(process_fields)
         who = _plain(rest.pop("process", "farm"))
-        if "shard" in rest:
-            who = f"{who}[{_plain(rest.pop('shard'))}]"
+        for number in ("shard", "router"):
+            if number in rest:
+                who = f"{who}[{_plain(rest.pop(number))}]"
         self._who = who
         self._rest = rest
 

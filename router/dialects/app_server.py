@@ -27,10 +27,12 @@ class Context:
     settings: Settings
     unix_time: Callable[[], float]
     status: Callable[[], dict[str, Any]]
+    """This router's own numbers and the workers' last snapshots. The numbers of others are asked for by an operation at
+    all routers."""
     turns: Turns = field(default_factory=Turns)
     """For work of which one turn should see only a piece."""
     metrics_page: Callable[[], bytes] = _no_page
-    """All numbers of the router and its workers as text, of `router.common.exposition.CONTENT_TYPE`."""
+    """All numbers of this router and of the workers as text, of `router.common.exposition.CONTENT_TYPE`."""
     _shared: dict[Callable[[Context], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shared(self, make: Callable[[Context], T]) -> T:

@@ -237,6 +237,8 @@ def test_available_memory(machine: MadeUp, name: str, groups: str, files: dict[s
 def test_workers_and_versions(machine: MadeUp, settings: Settings) -> None:
     assert row(examine(settings, 4, 100, machine), "workers").status == "ok"
     assert row(examine(settings, 5, 100, machine), "workers").status == "warn"
+    assert row(examine(settings, 4, 100, machine), "routers").status == "ok"
+    assert row(examine(settings.replace(RouterOptions, routers=3), 4, 100, machine), "routers").status == "warn"
     machine.python, machine.sqlite = (3, 10, 9), (3, 31, 1)
     rows = examine(settings, 2, 100, machine)
     assert row(rows, "Python").status == "fail"
@@ -289,6 +291,8 @@ def test_limits_and_their_first_bound(machine: MadeUp, settings: Settings) -> No
     assert found.by_descriptors == 2 * (20_000 - 128)
     assert found.by_memory == (4 * GIB - 4 * 40 * 2**20) // 4608
     assert (found.connections, found.bound, found.by_option) == (39_744, "descriptors", None)
+    three = limits(settings.replace(RouterOptions, routers=3), 2, machine)
+    assert three.by_memory == (4 * GIB - 6 * 40 * 2**20) // 4608
     machine.descriptors = (1024, 1_048_576)
     assert limits(settings, 2, machine).bound == "memory"
     machine.set_sysctl("fs.file-max", "10000")

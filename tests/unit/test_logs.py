@@ -55,6 +55,13 @@ def test_a_text_line() -> None:
     assert rest == 'info worker[0] drain host="a b" devices=12000 seconds=1.5 soon=True why=None\n'
 
 
+def test_a_router_is_known_by_its_number_where_there_are_several() -> None:
+    stream = io.StringIO()
+    logs.setup("text", "info", stream=stream, process="router", router=1)
+    logs.event("thing", shard=2)
+    assert stream.getvalue().endswith(" info router[1] thing shard=2\n")
+
+
 def test_a_json_line() -> None:
     stream = io.StringIO()
     logs.setup("json", "info", stream=stream, process="worker", shard=0)

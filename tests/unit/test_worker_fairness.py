@@ -440,4 +440,5 @@ def test_descriptors_are_left_for_more_than_those_that_are_told_that_there_is_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (512, 512))
-    assert connection_limit(WorkerOptions()) + REFUSAL_ROOM <= 512 - 64
+    assert connection_limit(WorkerOptions(), 1) + REFUSAL_ROOM <= 512 - 64
+    assert connection_limit(WorkerOptions(), 9) + REFUSAL_ROOM <= 512 - 64 - 8 * 3

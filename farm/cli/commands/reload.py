@@ -12,16 +12,16 @@ from farm.cli.outcome import DONE, complain, one_line
 from farm.config import Resolved
 
 
-@click.command("reload", short_help="Replace the workers and the router one by one.")
+@click.command("reload", short_help="Replace the workers and the routers one by one.")
 @click.option("--timeout", type=seconds(), metavar="SECONDS", help="How long to wait. Default: no limit.")
 @with_settings("--data")
 def command(timeout: float | None, resolved: Resolved) -> int:
-    """Replace the workers of a running farm one by one, then its router (SIGHUP). Waits until that is done.
+    """Replace the workers of a running farm one by one, then its routers (SIGHUP). Waits until that is done.
 
     New code, the settings (the file, and the variables and flags that the farm was started with) and the files that
-    they name count from then on; what needs a restart (ports, farm.workers, data.dir, store.kind, token.keys) is
-    named, and keeps its value. Devices reconnect to the new workers, as many a second as drain.rate says (or over
-    drain.seconds). While the router is replaced, for less than a second, pushes wait; nothing is lost.
+    they name count from then on; what needs a restart (ports, farm.workers, router.routers, data.dir, store.kind,
+    token.keys) is named, and keeps its value. Devices reconnect to the new workers, as many a second as drain.rate says
+    (or over drain.seconds). While a router is replaced, for less than a second, pushes wait; nothing is lost.
 
     \b
     Example:

@@ -22,7 +22,7 @@ from router.common.options import Settings
     checked=True,
 )
 def command(resolved: Resolved) -> int:
-    """Start a farm in the foreground: a router, N workers, and a supervisor over them.
+    """Start a farm in the foreground: K routers, N workers, and a supervisor over them.
 
     \b
     Examples:

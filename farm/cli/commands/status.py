@@ -14,7 +14,7 @@ from farm.config import Resolved
 @click.option("--url", metavar="URL", help="Where it answers. Default: http://<admin host>:<admin port>/status.")
 @with_settings("--admin-port")
 def command(as_json: bool, url: str | None, resolved: Resolved) -> int:
-    """Show a running farm: a row a worker, with its pid, state, connections and memory.
+    """Show a running farm: a row a router or worker, with its pid, state, connections and memory.
 
     \b
     Examples:
