@@ -112,10 +112,19 @@ class GatedStore(MemoryStore):
 class Rig:
     """A hub with its committer and store, and the clocks they go by."""
 
-    def __init__(self, store: dict[str, Any] | None = None, link: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        store: dict[str, Any] | None = None,
+        link: dict[str, Any] | None = None,
+        router: int = 0,
+        routers: int = 1,
+        clock: Clock | None = None,
+    ) -> None:
+        """router: its number, of so many that have this clock."""
+        self._router, self._routers = router, routers
         settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
         options = self._store_options = settings.get(StoreOptions)
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.store = GatedStore(options, self.clock.unix)
         self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
         self.link = settings.get(LinkOptions)
@@ -126,7 +135,16 @@ class Rig:
 
     def _hub(self, committer: GroupCommitter, incarnation: bytes) -> Hub:
         clocks = self.clock.monotonic, self.clock.unix
-        return Hub(committer, self.link, DELIVERY_TIMEOUT_S, incarnation, *clocks, versions=self.versions)
+        return Hub(
+            committer,
+            self.link,
+            DELIVERY_TIMEOUT_S,
+            incarnation,
+            *clocks,
+            router=self._router,
+            routers=self._routers,
+            versions=self.versions,
+        )
 
     def flushed(self) -> None:
         self.flush()

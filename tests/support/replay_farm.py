@@ -11,6 +11,7 @@ import websocket
 
 from farm.transports.frames import CLOSE
 from farm.worker.connection import CLOSING
+from farm.worker.routes import Routes
 from router.common import messages as m
 from router.common.poller import READ, WRITE
 from router.common.position import AfterOffset
@@ -26,68 +27,37 @@ ALL = AfterOffset(0, 0)
 Scenario = Callable[..., Any]
 
 
-class ReplayFarm:
-    """A worker's sockets and a hub, with a link between them that carries what it is told to, when it is told to."""
+class ReplayLink:
+    """The link between the worker and a router."""
 
-    def __init__(self, rig: Rig, most: int = 1000, padding: int = 0, send_buffer: int = 0, **worker: Any) -> None:
+    def __init__(self, farm: "ReplayFarm", rig: Rig, router: int) -> None:
         self.rig = rig
-        self.padding = padding  # characters of each event besides
-        self.most = most  # events that a log keeps
-        self.dialect = ReplayDialect()
-        self.shard = Shard(
-            worker, more={"/replay/*": self.dialect}, named={NAME: self.dialect}, send_buffer=send_buffer
-        )
+        self.router = router
+        self.lapses = 0  # how often it was away
+        self.messages: list[Any] = []  # that wait to go
+        self._shard = farm.shard
         self._worker = FakeWorker(rig, 0)
         self._worker.join()
         self._worker.direct()
         self._unconfirmed: deque[tuple[int, list[Any]]] = deque()
         self._sequence = 0
         self._down: deque[Any] = deque()
-        self.logs: dict[str, list[str]] = {}  # what each log has been given, from offset 1 on
-        self.unlogged = 0
-        self.lapses = 0  # how often the link was away
-
-    def close(self) -> None:
-        self.shard.close()
-
-    # ---- what app servers do
-
-    def publish(self, channel: str, logged: bool = True, body: str = "") -> None:
-        hub = self.rig.hub
-        if not logged:
-            self.unlogged += 1
-            text = json.dumps({"channel": channel, "unlogged": self.unlogged})
-            if self.unlogged % 2:
-                hub.messages.publish(key_of(channel), text)
-            else:
-                hub.messages.publish_unlogged(Append(key_of(channel), hub.messages.sequence(), 0, text))
-            return
-        log = self.logs.setdefault(channel, [])
-        body = body or f"{channel} {len(log) + 1}" + "." * self.padding
-        log.append(body)
-        expires = int(self.rig.clock.unix()) + 3600
-        event = Append(key_of(channel), hub.messages.sequence(), expires, body, most=self.most)
-        hub.messages.publish_logged(event)
-
-    async def commit(self) -> None:
-        """What waits for the store is made durable."""
-        self.rig.store.release()
-        await self.rig.settle()
-        self.rig.store.hold()
-
-    # ---- the link
 
     def up(self) -> None:
         """What the worker has to say reaches the router."""
-        if messages := self.shard.said():
-            self._sequence += 1
-            self._unconfirmed.append((self._sequence, messages))
-            self._send(self._sequence, messages)
+        if messages := self.messages:
+            self.messages = []
+            self._enqueue(messages)
+
+    def _enqueue(self, messages: list[Any]) -> None:
+        self._sequence += 1
+        self._unconfirmed.append((self._sequence, messages))
+        self._send(self._sequence, messages)
 
     def _send(self, sequence: int, messages: list[Any]) -> None:
         self._worker.send(m.WorkerBatch(sequence, messages))
 
-    def down(self, most: int = 1_000_000) -> None:
+    def down(self, most: int) -> None:
         """Some of what the router has to say reaches the worker."""
         self._take()
         some: list[Any] = []
@@ -98,7 +68,7 @@ class ReplayFarm:
             else:
                 some.append(one)
         if some:
-            self.shard.sockets.received(some)
+            self._shard.sockets.received(some, self.router)
 
     def _take(self) -> None:
         worker = self._worker
@@ -116,7 +86,7 @@ class ReplayFarm:
         self.lapses += 1
         hub, worker = self.rig.hub, self._worker
         if arrives:
-            self.down()
+            self.down(1_000_000)
         self._down.clear()
         if restarts:
             self.rig.router_restarts()
@@ -133,23 +103,113 @@ class ReplayFarm:
         for sequence, messages in repeated:
             self._send(sequence, messages)
         self.up()
-        list(self.shard.sockets.welcomed())
-        for channels in self.shard.sockets.held_channels():
-            self._sequence += 1
-            batch = [m.AnnounceChannels(channels)]
-            self._unconfirmed.append((self._sequence, batch))
-            self._send(self._sequence, batch)
+        sockets, router = self._shard.sockets, self.router
+        list(sockets.welcomed(router))
+        for channels in sockets.held_channels(router):
+            self._enqueue([m.AnnounceChannels(channels)])
 
     @property
     def away(self) -> bool:
         return self.rig.hub.sessions.get(self._worker.identity) is None
 
+
+class ReplayFarm:
+    """A worker's sockets and a hub, with a link between them that carries what it is told to, when it is told to; or
+    several hubs, each with a link."""
+
+    def __init__(self, *rigs: Rig, most: int = 1000, padding: int = 0, send_buffer: int = 0, **worker: Any) -> None:
+        """rigs: of the routers, by their numbers."""
+        self.rig = rigs[0]
+        self.padding = padding  # characters of each event besides
+        self.most = most  # events that a log keeps
+        self.dialect = ReplayDialect()
+        self.routes = Routes(len(rigs))
+        self.shard = Shard(
+            worker,
+            more={"/replay/*": self.dialect},
+            named={NAME: self.dialect},
+            send_buffer=send_buffer,
+            routes=self.routes,
+        )
+        self.links = [ReplayLink(self, rig, router) for router, rig in enumerate(rigs)]
+        self.logs: dict[str, list[str]] = {}  # what each log has been given, from offset 1 on
+        self.unlogged = 0
+
+    def close(self) -> None:
+        self.shard.close()
+
+    def link_of(self, channel: str) -> ReplayLink:
+        return self.links[self.routes.owner(key_of(channel))]
+
+    # ---- what app servers do
+
+    def publish(self, channel: str, logged: bool = True, body: str = "") -> None:
+        rig = self.link_of(channel).rig
+        hub = rig.hub
+        if not logged:
+            self.unlogged += 1
+            text = json.dumps({"channel": channel, "unlogged": self.unlogged})
+            if self.unlogged % 2:
+                hub.messages.publish(key_of(channel), text)
+            else:
+                hub.messages.publish_unlogged(Append(key_of(channel), hub.messages.sequence(), 0, text))
+            return
+        log = self.logs.setdefault(channel, [])
+        body = body or f"{channel} {len(log) + 1}" + "." * self.padding
+        log.append(body)
+        expires = int(rig.clock.unix()) + 3600
+        event = Append(key_of(channel), hub.messages.sequence(), expires, body, most=self.most)
+        hub.messages.publish_logged(event)
+
+    async def commit(self, router: int | None = None) -> None:
+        """What waits for the stores, or for that of one router, is made durable."""
+        rigs = [link.rig for link in self.links if router in (None, link.router)]
+        for rig in rigs:
+            rig.store.release()
+        await self.rig.settle()
+        for rig in rigs:
+            rig.store.hold()
+
+    # ---- the links
+
+    def up(self, router: int | None = None) -> None:
+        """What the worker has to say reaches the routers, or one of them."""
+        self._sort()
+        for link in self.links:
+            if router in (None, link.router):
+                link.up()
+
+    def _sort(self) -> None:
+        for message in self.shard.said():
+            self.links[self.routes.of(message)].messages.append(message)
+
+    def down(self, most: int = 1_000_000, router: int | None = None) -> None:
+        """Some of what the routers, or one of them, have to say reaches the worker."""
+        for link in self.links:
+            if router in (None, link.router):
+                link.down(most)
+
+    def lapse(self, arrives: bool, restarts: bool, router: int = 0) -> None:
+        """The lease ends, or the router does. arrives: what was on its way to the worker still gets there."""
+        self.links[router].lapse(arrives, restarts)
+
+    def rejoin(self, router: int = 0) -> None:
+        """The link is new."""
+        self._sort()
+        self.links[router].rejoin()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the worker has nothing to say."""
+        return not self.shard.messages and not any(link.messages for link in self.links)
+
     async def settle(self) -> None:
         """Until there is nothing left to do."""
-        if self.away:
-            self.rejoin()
+        for link in self.links:
+            if link.away:
+                self.rejoin(link.router)
         rounds = 6
-        while rounds or self.shard.messages:
+        while rounds or not self.silent:
             rounds = max(rounds - 1, 0)
             self.up()
             await self.commit()
@@ -255,7 +315,7 @@ class ReplayDevice:
         self.results.append(result)
         name = result["name"]
         assert result["status"] == m.OK
-        self._live[name] = self._farm.lapses
+        self._live[name] = self._farm.link_of(name).lapses
         if "events" not in result:
             self.channels[name] = None
             return
@@ -278,7 +338,8 @@ class ReplayDevice:
         assert body == self._farm.logs[channel][offset - 1]
         if before is not None:
             assert offset > before, f"{offset} of {channel} came behind {before}"
-            if offset != before + 1 and self._live.get(channel, self._farm.lapses) == self._farm.lapses:
+            lapses = self._farm.link_of(channel).lapses
+            if offset != before + 1 and self._live.get(channel, lapses) == lapses:
                 told = channel in self.gaps or channel in self._told
                 assert told, f"between {before} and {offset} of {channel} something is missing"
                 self.gaps = [gap for gap in self.gaps if gap != channel]
@@ -292,13 +353,16 @@ class ReplayDevice:
 
 
 @asynccontextmanager
-async def farm_of(rig: Rig | None = None, **options: Any) -> AsyncIterator[ReplayFarm]:
-    rig = rig or Rig()
-    rig.store.hold()
-    farm = ReplayFarm(rig, **options)
+async def farm_of(*rigs: Rig, **options: Any) -> AsyncIterator[ReplayFarm]:
+    """rigs: of the routers; none: there is one."""
+    rigs = rigs or (Rig(),)
+    for rig in rigs:
+        rig.store.hold()
+    farm = ReplayFarm(*rigs, **options)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.committer.run, rig.flushed)
+            for rig in rigs:
+                nursery.start_soon(rig.committer.run, rig.flushed)
             yield farm
             nursery.cancel_scope.cancel()
     finally:

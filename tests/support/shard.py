@@ -21,6 +21,7 @@ from farm.dialects import (
 )
 from farm.settings import LimitOptions, WorkerOptions
 from farm.transports.request import Request
+from farm.worker.routes import Routes
 from farm.worker.sockets import Sockets
 from router.common import messages as m
 from router.common.auth_settings import AuthOptions
@@ -41,7 +42,7 @@ OTHER = b"o" * 16
 
 
 class TalkSession(Session):
-    """Does what its messages say: "join user", "join", "hide", "part", "call", "die"."""
+    """Does what its messages say: "join user", "join", "hide", "part", "publish", "call", "break"."""
 
     farewell = (4100, "come back later")
     channels: tuple[bytes, ...] = ()
@@ -76,6 +77,8 @@ class TalkSession(Session):
             return (Unsubscribe(ROOM), b"parted")
         if command == "break":
             return (b"" for _ in (1,) if 1 / 0) if user else (b"", self.nothing)  # type: ignore[attr-defined]
+        if command == "publish":
+            return (m.Publish(ROOM, "published", 0, ""),)
         if command == "call":
             return (Call(m.Invoke("talk", ROOM, b"take"), "take"),)
         return (message,)
@@ -133,9 +136,11 @@ class Shard:
         auth: dict[str, Any] | None = None,
         asked_about: Mapping[Dialect, str] | None = None,
         send_buffer: int = 0,
+        routes: Routes | None = None,
     ) -> None:
         """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's. asked_about: those
-        about whose clients the main server is asked. send_buffer: of the sockets here, in bytes; 0: the kernel's."""
+        about whose clients the main server is asked. send_buffer: of the sockets here, in bytes; 0: the kernel's.
+        routes: to several routers."""
         self.messages: list[Any] = []
         self.clock = Clock()
         settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}), (AuthOptions, auth or {}))
@@ -162,6 +167,7 @@ class Shard:
             limits=settings.get(LimitOptions),
             asked_about=asked_about or {},
             auth=settings.get(AuthOptions),
+            routes=routes or Routes(),
         )
         self.sockets.listen(self._listener)
         self._clients: list[socket.socket] = []

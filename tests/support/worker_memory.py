@@ -113,7 +113,7 @@ class Bench:
         sockets = self.shard.sockets
         for fd, events in self.shard._poller.ready_now():
             if fd in sockets.connections:
-                sockets.ready(fd, events)
+                sockets.ready_where_routers_keep_up(fd, events)
 
     def answer(self, payload: object = None) -> None:
         """Answer what was asked, and what is asked because of that."""
@@ -325,6 +325,20 @@ def asks_about_a_message(bench: Bench) -> None:
         bench.say(client, frame(TEXT, b"publish hello"), frame(TEXT, b"again"))
 
 
+def its_router_does_not_keep_up(bench: Bench) -> None:
+    """Clients that it holds up in each way: a hello, a subscription, a call, a question, and one that has sent
+    something; and a device that is attached."""
+    sockets = bench.shard.sockets
+    sockets.keeps_up(frozenset())
+    client = attached(bench)
+    sockets.keeps_up(frozenset((0,)))
+    bench.say(client, bench.device.register)
+    bench.open("/", bench.device.hello)
+    for command in (b"join", b"join ann", b"call", b"publish"):
+        bench.open("/talk/x", frame(TEXT, command), frame(TEXT, b"later"))
+    bench.accepted(get("/granted/poll") + b"and more")
+
+
 def half_a_body(bench: Bench) -> None:
     bench.accepted(get("/plain/x", "Content-Length: 5", method="POST") + b"x")
 
@@ -419,6 +433,7 @@ STATES: list[Callable[[Bench], object]] = [
     granted_for_a_while,
     is_renewed,
     asks_about_a_message,
+    its_router_does_not_keep_up,
     half_a_body,
     a_defect,
 ]
@@ -457,6 +472,7 @@ class Watched:
                 shard.sockets.speak()
                 shard.clock.pass_by(0.25)
                 shard.sockets.tick()
+            shard.sockets.keeps_up(frozenset())
             bench.answer()  # what was asked is answered, if late
             shard.sockets.speak()
             bench.look()

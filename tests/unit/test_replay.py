@@ -1,4 +1,4 @@
-"""Subscribing from a position, with a real hub and store behind a worker: nothing is missing, nothing comes twice."""
+"""Subscribing from a position, with real hubs and stores behind a worker: nothing is missing, nothing comes twice."""
 
 import os
 import random
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import trio
-from support.common import Rig
-from support.replay_farm import ReplayDevice, ReplayFarm
+from support.common import Clock, Rig
+from support.replay_farm import ReplayDevice, ReplayFarm, farm_of
 
 from farm.worker import log_reads
 from router.common.poller import BROKEN
@@ -15,6 +15,7 @@ from router.common.position import LIVE, AfterOffset, Last
 
 SEEDS = int(os.environ.get("REPLAY_SEEDS", "40"))
 CHANNELS = "abc"
+OF_A_LINK = {"commit", "lapse", "rejoin", "up", "down"}
 KINDS = {
     "all at once": {},
     "pages": {"write_buffer_bytes": 1024},
@@ -35,20 +36,24 @@ STEPS = {
 }
 
 
-def step(chance: random.Random) -> tuple[Any, ...]:
+def step(chance: random.Random, routers: int) -> tuple[Any, ...]:
     (name,) = chance.choices(list(STEPS), list(STEPS.values()))
     device, channel = chance.randrange(4), chance.choice(CHANNELS)
     if name == "subscribe":
         channels = chance.sample(CHANNELS, chance.randint(1, 3))
         places = ["live", "resume", "resume", "all", "all", ("last", chance.randrange(9))]
         return name, device, {channel: chance.choice(places) for channel in channels}
+    router = chance.randrange(routers) if routers > 1 else 0
     more: dict[str, tuple[Any, ...]] = {
         "leave": (device, channel),
         "go": (device,),
         "publish": (channel, chance.random() < 0.8),
-        "down": (chance.choice([1, 2, 3, 1000]),),
+        "commit": (router,),
+        "up": (router,),
+        "down": (router, chance.choice([1, 2, 3, 1000])),
         "read": (device,),
-        "lapse": (chance.random() < 0.5, chance.random() < 0.5),
+        "lapse": (router, chance.random() < 0.5, chance.random() < 0.5),
+        "rejoin": (router,),
     }
     return name, *more.get(name, ())
 
@@ -107,6 +112,7 @@ class World:
     async def do(self, name: str, *what: Any) -> None:
         farm = self.farm
         one = self.devices.get(what[0]) if what and type(what[0]) is int else None
+        link = farm.links[what[0]] if name in OF_A_LINK else farm.links[0]
         if name == "subscribe":
             self.subscribe(*what)
         elif name == "leave" and one is not None and not one.waiting and what[1] in one.channels:
@@ -119,15 +125,15 @@ class World:
         elif name == "publish":
             farm.publish(*what)
         elif name == "commit":
-            await farm.commit()
-        elif name == "lapse" and not farm.away:
-            farm.lapse(*what)
-        elif name == "rejoin" and farm.away:
-            farm.rejoin()
-        elif name == "up" and not farm.away:
-            farm.up()
-        elif name == "down" and not farm.away:
-            farm.down(what[0])
+            await farm.commit(link.router)
+        elif name == "lapse" and not link.away:
+            link.lapse(*what[1:])
+        elif name == "rejoin" and link.away:
+            farm.rejoin(link.router)
+        elif name == "up" and not link.away:
+            farm.up(link.router)
+        elif name == "down" and not link.away:
+            link.down(what[1])
         elif name == "speak":
             farm.shard.sockets.speak()
         elif name == "read":
@@ -143,7 +149,7 @@ class World:
             self.receive()
             for fd in set(sockets.connections) - {one.fd for one in self.devices.values()}:
                 sockets.ready(fd, BROKEN)  # its device has gone, though it may not have been read
-            if not farm.shard.messages and not any(one.out for one in sockets.connections.values()):
+            if farm.silent and not any(one.out for one in sockets.connections.values()):
                 return
 
     def check(self) -> None:
@@ -158,32 +164,27 @@ class World:
         assert self.farm.shard.sockets.subscriptions.held_bytes == 0
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("routers, seed", [(1 if seed % 2 else 1 + seed % 3, seed) for seed in range(SEEDS)])
 def test_whatever_comes_between_each_device_has_every_event_once_and_in_order(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    routers: int, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(log_reads, "_RECOVERIES", chance.choice([1, 1000]))
 
     async def main() -> None:
-        rig = Rig()
-        rig.store.hold()
-        kind = sorted(KINDS)[seed % len(KINDS)]
-        farm = ReplayFarm(rig, chance.choice([2, 1000]), fanout_slice=chance.choice([1, 2, 256]), **KINDS[kind])
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(rig.committer.run, rig.flushed)
-                world = World(farm, kind == "slow")
-                for _ in range(300):
-                    await world.do(*step(chance))
-                await world.settle()
-                for name in CHANNELS:
-                    farm.publish(name)
-                await world.settle()
-                world.check()
-                assert farm.dialect.texts > 10, "hardly anything has come"
-                nursery.cancel_scope.cancel()
-        finally:
-            farm.close()
+        clock = Clock()
+        rigs = [Rig(router=router, routers=routers, clock=clock) for router in range(routers)]
+        kind = sorted(KINDS)[seed // 2 % len(KINDS)]
+        most, slice_ = chance.choice([2, 1000]), chance.choice([1, 2, 256])
+        async with farm_of(*rigs, most=most, fanout_slice=slice_, **KINDS[kind]) as farm:
+            world = World(farm, kind == "slow")
+            for _ in range(300):
+                await world.do(*step(chance, routers))
+            await world.settle()
+            for name in CHANNELS:
+                farm.publish(name)
+            await world.settle()
+            world.check()
+            assert farm.dialect.texts > 10, "hardly anything has come"
 
     trio.run(main)
