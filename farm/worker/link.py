@@ -31,6 +31,9 @@ _ACKS_AGAIN = 1000
 """So many acknowledgements that the store could not keep are sent again at a time."""
 _REFUSED_RETRY_S = 5.0
 """A router that speaks no version of ours is asked again after this time."""
+_FLOODED = 2
+"""At so many times the limits of what may be unconfirmed, what nobody waits for is dropped. Where other routers keep
+up, connections come and go while this one does not, and each may send a message before it is not read any more."""
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 500
 
@@ -121,6 +124,14 @@ class WorkerLink:
             or (self.joined and unconfirmed[0][0] <= self._announced)
         )
 
+    @property
+    def _flooded(self) -> bool:
+        options = self._options
+        return (
+            self._unconfirmed_messages >= _FLOODED * options.max_unconfirmed_messages
+            or self._unconfirmed_bytes >= _FLOODED * options.max_unconfirmed_bytes
+        )
+
     def pump(self) -> None:
         """Send what there is, then receive what there is, until neither is left or time is up: then we are `behind`."""
         self._send()
@@ -145,6 +156,13 @@ class WorkerLink:
             self._unsent.popleft()
 
     def _enqueue(self, messages: list[m.ToRouter]) -> None:
+        if self._flooded:
+            for message in messages:
+                if isinstance(message, m.Publish | m.Happened):
+                    self._drop(message, "too much waits for the router already")
+            messages = [message for message in messages if not isinstance(message, m.Publish | m.Happened)]
+            if not messages:
+                return
         sequence = self._sequence + 1
         try:
             batch = self._wire.encode(m.WorkerBatch(sequence, messages))
