@@ -182,22 +182,30 @@ class Publishing:
             check_channel(channel, options)
         return channels
 
-    def _send(
-        self, call: Call, events: list[tuple[_Event, list[str]]], wanted: frozenset[str], answer: Answer
-    ) -> None:
+    def _send(self, call: Call, events: list[tuple[_Event, list[str]]], wanted: frozenset[str], answer: Answer) -> None:
         """Have the owners of the channels send these events, each those of its channels, and answer when all have."""
         app, reply = call.app.id, call.reply
-        owner = self._operations.owner
         attributes = sorted(wanted)
+        event, channels = events[0] if events else (None, ())
+        if event is not None and len(events) == len(channels) == 1:  # the usual
+
+            def performed(status: int, found: list[Counts] | None = None) -> None:
+                reply(answer(found or []) if status == m.OK else _REFUSED.get(status, _NOT_KEPT))
+
+            key = channel_address(app, channels[0])
+            sent = Sent(event.name, event.data, event.socket_id or "", [(key, channels[0])])
+            self._operations.at(key, Publish([sent], attributes), performed)
+            return
+        owner = self._operations.owner
         shares: dict[int, list[Sent]] = {}
         places: dict[int, list[int]] = {}  # of each share's channels, in the request
         place = 0
         for event, channels in events:
-            sent: dict[int, Sent] = {}
+            here: dict[int, Sent] = {}
             for channel in channels:
                 key = channel_address(app, channel)
-                if (share := sent.get(number := owner(key))) is None:
-                    share = sent[number] = Sent(event.name, event.data, event.socket_id or "", [])
+                if (share := here.get(number := owner(key))) is None:
+                    share = here[number] = Sent(event.name, event.data, event.socket_id or "", [])
                     shares.setdefault(number, []).append(share)
                 share.channels.append((key, channel))
                 places.setdefault(number, []).append(place)
