@@ -190,7 +190,7 @@ class Supervisor:
 
     def _fail_start(self, process: str, why: str) -> None:
         if not self.stopping.is_set():
-            logs.error("farm.start_failed", process=process, why=why or "its own lines above say why")
+            logs.error("farm.start_failed", name=process, why=why or "its own lines above say why")
             self._failed = True
             self.stopping.set()
 
