@@ -106,6 +106,11 @@ class Farm:
 
     def start(self) -> None:
         """Start, and wait until GET /health answers 200."""
+        self.launch()
+        self.wait_started()
+
+    def launch(self) -> None:
+        """Start, and do not wait."""
         self._log_from = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as log:
             # A session of its own: whatever it starts can be found by the session's number, whoever its parent is.
@@ -119,6 +124,9 @@ class Farm:
                 start_new_session=True,
             )
         started.append(self)
+
+    def wait_started(self) -> None:
+        """Wait until GET /health answers 200."""
         ready = until(self._ready, "farm.ready in the log", START_S)
         self.device_port, self.router_port, self.admin_port = (
             int(ready[name].rpartition(":")[2]) for name in ("devices", "app_servers", "admin")
