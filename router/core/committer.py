@@ -26,10 +26,8 @@ from router.common.settings import StoreOptions
 from router.core.bad_batch import apply_apart
 from router.core.batch import Batch, Outcome, call_back, note_failed
 from router.core.commit_queue import CommitQueue
-from router.store.base import EVENT_BYTES, BadBatchError, Reads, Results, Store
+from router.store.base import EVENT_BYTES, PROBE_SPACE, BadBatchError, Reads, Results, Store
 
-_PROBE: Final = "probe"
-"""Space of a record that is written to see whether the store can write."""
 _READ_BYTES: Final = 33_554_432
 """About so many bytes of inboxes, and of logs, are read in one batch: what is read waits in memory until it has been
 sent on."""
@@ -226,7 +224,7 @@ class GroupCommitter(CommitQueue):
         """If the store has failed, write a record to see whether it works again: pushes are refused meanwhile, and
         cannot show it."""
         if not self.healthy:
-            self.record(_PROBE, b"", b"", int(self._unix_time()) + 1)
+            self.record(PROBE_SPACE, b"", b"", int(self._unix_time()) + 1)
 
     def sweep_soon(self, budget: int) -> None:
         """Between two commits, delete what has expired among the next `budget` entries of the store."""

@@ -51,6 +51,11 @@ class LogSize(NamedTuple):
     expires: int  # of the event that lives longest, also of those that have gone
 
 
+CEILING_SPACE: Final = "mark"
+"""Space of the record in which a store may keep `Writes.ceiling`."""
+PROBE_SPACE: Final = "probe"
+"""Space of the record that is written to see whether the store can write."""
+
 ANY_VERSION = 2**63 - 1
 """As the version of a removal: whatever version is stored goes."""
 

@@ -37,7 +37,7 @@ from router.common.item import Item
 from router.common.options import Settings
 from router.common.settings import Data, RouterOptions, StoreOptions
 from router.store import layout
-from router.store.base import Append, Reads, Renewal, Results, Store, Writes
+from router.store.base import CEILING_SPACE, Append, Reads, Renewal, Results, Store, Writes
 from router.store.changes import Record, RecordName, make, names
 from router.store.log_rows import log_row
 from router.store.sqlite_file import SqliteFile, has_rows
@@ -45,7 +45,7 @@ from router.store.sqlite_reads import read, read_tables
 from router.store.sqlite_sweep import Sweeper
 from router.store.statements import READ_RECORDS, RENEW, USED, WRITE, WRITE_NUL
 
-CEILING: Final = ("mark", b"seq")
+CEILING: Final = (CEILING_SPACE, b"seq")
 """Name of the record that holds the last `Writes.ceiling`."""
 _MEASURE_EVERY: Final = 256  # commits
 _ROW_BYTES: Final = 160
@@ -107,7 +107,7 @@ class SqliteStore:
 
     async def highest(self) -> int:
         """See `Store.highest`."""
-        return await self.file.run(self._highest)
+        return await self.file.run(lambda: highest(self.file.db()))
 
     async def close(self) -> None:
         """See `Store.close`. May be called at any time, and again."""
@@ -146,14 +146,6 @@ class SqliteStore:
         if reads or writes.logs:
             read(db, writes, reads, now, results)
         return results
-
-    def _highest(self) -> int:
-        db = self.file.db()
-        results = Results()
-        read_tables(db, Reads(records={CEILING}), 0, results)
-        if (value := results.records.get(CEILING)) is not None:
-            return int.from_bytes(value, "big")
-        return int(db.execute("SELECT coalesce(max(seq), 0) FROM inbox").fetchone()[0])
 
     def _changed(
         self, db: sqlite3.Connection, writes: Writes, now: int, results: Results
@@ -220,6 +212,22 @@ class SqliteStore:
                 " (SELECT coalesce(sum(number), 0) FROM evicted)"
             ).fetchone()
             results.refused = _refused_in.decode(refused)
+
+
+def highest(db: sqlite3.Connection) -> int:
+    """See `Store.highest`."""
+    results = Results()
+    read_tables(db, Reads(records={CEILING}), 0, results)
+    if (value := results.records.get(CEILING)) is not None:
+        return int.from_bytes(value, "big")
+    return int(db.execute("SELECT coalesce(max(seq), 0) FROM inbox").fetchone()[0])
+
+
+def write_ceiling(db: sqlite3.Connection, ceiling: int) -> None:
+    """Into a file that has none: what `highest` answers from now on."""
+    texts = msgspec.to_builtins((CEILING, ceiling.to_bytes(8, "big")))
+    (space, key), value = texts
+    db.execute("INSERT INTO record (space, key, expires, value) VALUES (?, ?, 0, ?)", (space, key, value))
 
 
 def _apart(puts: dict[tuple[bytes, str], Item]) -> tuple[list[Any], bytes]:

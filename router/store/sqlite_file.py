@@ -69,6 +69,25 @@ _ADVICE: Final = (
 )
 
 
+REASONS: Final = (*_UNWRITABLE, sqlite3.Error, FileError, OSError, MemoryError)
+"""What `explained` explains."""
+
+
+def explained(path: Path, error: BaseException) -> StoreError:
+    """What to do about an error of this file."""
+    if isinstance(error, _UNWRITABLE):
+        return BadBatchError(f"store {path}: the batch cannot be written: {error}")
+    if isinstance(error, sqlite3.Error):
+        name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        advice = next((text for start, text in _ADVICE if name.startswith(start)), str(error))
+        return StoreError(f"store {path}: {advice} ({name})")
+    if isinstance(error, FileError):
+        return StoreError(f"store {error}")
+    if isinstance(error, OSError):
+        return StoreError(f"store {path}: {error.strerror}; check that this user may write the folder and the file")
+    return StoreError(f"store {path}: there is no memory left")
+
+
 class SqliteFile:
     """The file at `path`, for the store that has it alone. Everything but `check` runs in the thread of `run`.
 
@@ -110,20 +129,8 @@ class SqliteFile:
         """Call it in the thread. Raises: StoreError, BadBatchError for what it raises."""
         try:
             return await self._thread.run(lambda: self._watched(function))
-        except _UNWRITABLE as e:
-            raise BadBatchError(f"store {self._path}: the batch cannot be written: {e}") from e
-        except sqlite3.Error as e:
-            name = getattr(e, "sqlite_errorname", None) or type(e).__name__
-            advice = next((text for start, text in _ADVICE if name.startswith(start)), str(e))
-            raise StoreError(f"store {self._path}: {advice} ({name})") from e
-        except FileError as e:
-            raise StoreError(f"store {e}") from e
-        except OSError as e:
-            raise StoreError(
-                f"store {self._path}: {e.strerror}; check that this user may write the folder and the file"
-            ) from e
-        except MemoryError as e:
-            raise StoreError(f"store {self._path}: there is no memory left") from e
+        except REASONS as error:
+            raise explained(self._path, error) from error
 
     def _watched(self, function: Callable[[], T]) -> T:
         """In the thread: call it, and make the connection anew if all calls have failed for long."""
