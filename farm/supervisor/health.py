@@ -43,6 +43,8 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
     routers = [_router(slot, answers) for slot in farm.routers]
     workers = [_worker(slot, answers) for slot in farm.workers]
     down = [slot.name for slot, row in zip(farm.slots, (*routers, *workers), strict=True) if row["state"] != "up"]
+    if farm.preparing is not None:
+        down.insert(0, farm.preparing.state)
     if farm.stopping.is_set():
         state = "draining"
     elif not down:

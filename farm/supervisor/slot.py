@@ -14,6 +14,7 @@ from farm.supervisor.listeners import Listeners
 from farm.supervisor.reload_file import ReloadFile
 from farm.supervisor.status_links import StatusLinks
 from router.common.options import Settings
+from router.store.registry import Preparation
 
 POLL_S: Final = 0.05
 ROUTER_STOP_S: Final = 5.0
@@ -67,6 +68,7 @@ class RunningFarm(Protocol):
     started: float
     stopping: trio.Event
     ready: bool
+    preparing: Preparation | None
     drain: Drain | None
 
     @property

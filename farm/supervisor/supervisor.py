@@ -38,6 +38,7 @@ from farm.supervisor.children import (
 from farm.supervisor.draining import Drain
 from farm.supervisor.hang_watch import HangWatch
 from farm.supervisor.listeners import Listeners
+from farm.supervisor.preparing import prepare
 from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
@@ -50,6 +51,7 @@ from router.common.lifecycle import PRIVATE
 from router.common.link_address import address
 from router.common.options import Settings
 from router.common.settings import Data, DrainOptions, Listen, Log, RouterOptions
+from router.store.registry import Preparation
 
 _KILLED_S: Final = 5.0  # how long a process may take to end after SIGKILL
 _PEACE_S: Final = 60.0
@@ -82,6 +84,7 @@ class Supervisor:
         self.started = time.monotonic()
         self.stopping = trio.Event()
         self.ready = False
+        self.preparing: Preparation | None = None
         self.drain: Drain | None = None
         self._reload: Reload | None = None
         self.reloads = ReloadFile(folder)
@@ -114,6 +117,7 @@ class Supervisor:
                 nursery.start_soon(self._persist, name, task)
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
+            await self._prepare_store()
             for slot in self.slots:
                 nursery.start_soon(self._persist, slot.name, partial(self._keep, slot))
             nursery.start_soon(self._persist, "announce", self._announce)
@@ -124,6 +128,15 @@ class Supervisor:
         self.link.close()
         self.listeners.close()
         return 1 if self._failed else 0
+
+    async def _prepare_store(self) -> None:
+        def under_way(work: Preparation | None) -> None:
+            self.preparing = work
+
+        try:
+            await prepare(self.settings, self.stopping, under_way)
+        except MendableError as error:
+            self._fail_start("store", str(error))
 
     async def _persist(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task that the farm can do without for a while: if it fails it is begun again."""

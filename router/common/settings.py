@@ -105,7 +105,8 @@ class RouterOptions(Section):
 
     routers: int = option(
         1,
-        "router processes, each with a part of the address map and of the store",
+        "router processes, each with a part of the address map and of the store; a start with another number first "
+        "copies what sqlite has stored",
         unit="processes",
         ge=1,
         le=MAX_ROUTERS,

@@ -38,10 +38,12 @@ class StoreKind:
     """What it is for an operator, in a few words."""
     module: str
     can: frozenset[Shape]
+    files: bool = False
+    """Whether each router has a file of its own, so that another number of routers needs other files."""
 
 
 KINDS: Final = (
-    StoreKind("sqlite", "durable, in the data folder", "router.store.sqlite", frozenset(Shape)),
+    StoreKind("sqlite", "durable, in the data folder", "router.store.sqlite", frozenset(Shape), files=True),
     StoreKind("memory", "lost with the router", "router.store.memory", frozenset(Shape)),
 )
 NAMES: Final = tuple(kind.name for kind in KINDS)

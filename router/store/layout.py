@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
+from zlib import crc32
 
 import msgspec
 
@@ -63,9 +64,9 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Those of all routers."""
         return [self.path(data, number) for number in range(self.routers)]
 
-    def owner(self, checksum: int) -> int:
-        """The router whose file has the key with this crc32."""
-        return checksum % self.partitions % self.routers
+    def owner(self, key: bytes) -> int:
+        """The router whose file has this key, as `router.common.partitions` has it, whatever their number."""
+        return crc32(key) % self.partitions % self.routers
 
     @property
     def name(self) -> str:

@@ -40,6 +40,32 @@ def keeps_something(settings: Settings) -> Remains | None:
     return None if kept is None else Remains(*kept)
 
 
+class Preparation(Protocol):
+    """What has to be done to what a store keeps before routers start, because there is another number of them."""
+
+    @property
+    def state(self) -> str:
+        """How far it is, in a few words, at any time."""
+
+    def run(self) -> None:
+        """Do it, in a thread of its own, since it blocks. Raises: StoreError; then nothing has changed."""
+
+    def stop(self) -> None:
+        """From another thread: let `run` end soon, with an error."""
+
+
+def preparation(settings: Settings) -> Preparation | None:
+    """What the store needs before routers start with these settings; None: nothing.
+
+    Raises: StoreError, FileError if what it keeps cannot be used.
+    """
+    if not store_kinds.by_name(settings.get(StoreOptions).kind).files:
+        return None
+    from router.store import redistribution  # which is rarely needed
+
+    return redistribution.needed(settings)
+
+
 def _module(settings: Settings) -> StoreModule:
     kind = store_kinds.by_name(settings.get(StoreOptions).kind)
     return cast(StoreModule, importlib.import_module(kind.module))
