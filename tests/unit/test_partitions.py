@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from router.common.partitions import PARTITIONS, fixed_owners, partition
+from router.common.partitions import PARTITIONS, fixed_owners, key_in, partition
 
 
 def test_a_key_stays_in_its_partition() -> None:
@@ -23,6 +23,17 @@ def test_uuids_are_spread_evenly_in_spite_of_their_constant_bits() -> None:
 
     assert len(found) == PARTITIONS
     assert max(found.values()) < 2 * 200
+
+
+def test_a_key_can_be_made_for_every_partition() -> None:
+    for label in (b"", b"a", bytes(range(16)), b"\xff" * 40):
+        keys = [key_in(number, label) for number in range(PARTITIONS)]
+
+        assert [partition(key) for key in keys] == list(range(PARTITIONS))
+        assert {(len(key), key[:14]) for key in keys} == {(16, label[:14].ljust(14, b"\0"))}
+    # Written down, as what is stored has such keys.
+    assert key_in(341, b"") == bytes(16)
+    assert key_in(7, b"label").hex() == "6c6162656c0000000000000000000018"
 
 
 @pytest.mark.parametrize("routers", (1, 2, 3, 7, 16, 511, 512))
