@@ -8,7 +8,8 @@ from support.common import Rig, during_each_commit, in_rig
 from support.gopush2_app import KEY, NO_SUBSCRIBER, OK, PARAM_ERROR, PUSH_FAILED, TOKEN_FAILED, App
 
 from router.common import messages as m
-from router.dialects.gopush2.protocol import MAX_MID, channel_address, enter, message_text
+from router.common.partitions import partition
+from router.dialects.gopush2.protocol import MAX_MID, TOKENS, channel_address, enter, message_text
 
 # ---- channels and tokens
 
@@ -55,6 +56,16 @@ async def test_a_token_is_for_a_channel_that_was_extended(rig: Rig, failing: int
     worker = rig.worker()
     left = (await app.look(worker)).seconds
     assert not said_so or left == 100
+
+
+@in_rig()
+async def test_a_token_is_kept_in_the_partition_of_its_channel(rig: Rig) -> None:
+    app = App(rig)
+    for key in "abcdefgh":
+        await app.ch(f"token-of-{key}", key)
+    tokens = [name for space, name in rig.store._records if space == TOKENS]
+    assert len(tokens) == 8
+    assert sorted(map(partition, tokens)) == sorted(partition(channel_address(key)) for key in "abcdefgh")
 
 
 @pytest.mark.parametrize("query", ["", "?", "?key=a", "?token=a", "?key=&token=a", "?key=a&token=", "?Key=a&token=a"])

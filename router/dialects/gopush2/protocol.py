@@ -24,6 +24,7 @@ from router.common.answers import Answer, CloseCode, Table
 from router.common.auth_settings import auth_url_option
 from router.common.operation import Operation, invoke
 from router.common.options import Section, option
+from router.common.partitions import key_in, partition
 
 NAME: Final = "gopush2"
 SUB_PATH: Final = "/sub"
@@ -112,8 +113,8 @@ def subscribers_address(key: str) -> bytes:
 
 
 def token_address(channel: bytes, token: str) -> bytes:
-    """The key of a channel's token in TOKENS."""
-    return m.channel_key(NAME, channel.hex(), token)
+    """The key of a channel's token in TOKENS. It is in the partition of the channel."""
+    return key_in(partition(channel), m.channel_key(NAME, channel.hex(), token))
 
 
 # ---------------------------------------------------------------------- what is kept
