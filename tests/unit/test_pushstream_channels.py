@@ -9,6 +9,7 @@ from support.common import Rig, in_rig
 from support.pushstream_app import Listener, PushApp
 
 from router.common import messages as m
+from router.common.partitions import partition
 from router.dialects.pushstream.names import SPACE
 from router.dialects.pushstream.protocol import PushStreamOptions, channel_address, label
 from router.dialects.pushstream.registry import Known, Registry
@@ -116,6 +117,19 @@ async def test_what_was_announced_after_a_restart_is_not_forgotten_under_its_sub
     worker.say(m.Unsubscribe(channel_address("a")))
     await app.pass_by(INACTIVITY + 2)
     assert await app.info("a") is None
+
+
+@in_rig()
+async def test_a_name_is_kept_in_the_partition_of_its_channel(rig: Rig) -> None:
+    app = PushApp(rig)
+    await app.load()
+    channels = [f"channel{number}" for number in range(60)]
+    for channel in channels:
+        await app.publish(channel)
+    assert stored_names(rig) == set(channels)
+    assert {partition(key) for space, key in rig.store._records if space == SPACE} == {
+        partition(channel_address(channel)) for channel in channels
+    }
 
 
 @in_rig()

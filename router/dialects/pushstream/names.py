@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 
 from router.common.messages import OK
+from router.common.partitions import PARTITIONS, key_in, partition
 from router.core.facades import Records
 
 SPACE: Final = "pushstream.names"
-RECORDS: Final = 4096
+RECORDS: Final = 8 * PARTITIONS
 """So few that a router reads all of them in a moment, so many that each is short."""
 
 _encode = msgspec.json.Encoder().encode
@@ -24,11 +25,12 @@ _names_in: Final = msgspec.json.Decoder(list[str]).decode
 
 
 def _number(key: bytes) -> int:
-    return int.from_bytes(key[:2], "big") % RECORDS
+    return partition(key) * 8 + key[0] % 8
 
 
 def _record_key(number: int) -> bytes:
-    return number.to_bytes(16, "big")
+    """In the partition of the channels whose names it holds, so that these have one owner and are in one file."""
+    return key_in(number // 8, number.to_bytes(2, "big"))
 
 
 class Names:
