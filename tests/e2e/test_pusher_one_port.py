@@ -279,6 +279,30 @@ def test_while_the_router_is_away(tmp_path: Path) -> None:
     assert not list(farm.data.glob("*.sock"))
 
 
+def test_each_worker_has_a_favourite_router_and_passes_to_another_while_that_is_away(tmp_path: Path) -> None:
+    with running(OnePort(tmp_path / "data", {"router.routers": 2, "farm.restart_min": 4})) as farm:
+
+        def taker() -> int:
+            """The router that answers a request on the device port."""
+            page = curl(f"http://127.0.0.1:{farm.device_port}/metrics").body.decode()
+            return next(n for n in range(2) if f'farm_router_http_requests_total{{router="{n}"}}' in page)
+
+        seen: set[int] = set()
+
+        def both() -> bool:
+            seen.add(taker())
+            return seen == {0, 1}
+
+        until(both, "each worker has passed one")
+        router = farm.router_pid()
+        os.kill(router, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{router}").exists(), "the router has gone")
+        assert {taker() for _ in range(DEVICES)} == {1}
+        farm.wait_healthy()
+        seen.clear()
+        until(both, "it is passed connections again")
+
+
 def test_without_the_setting_they_are_turned_away(tmp_path: Path) -> None:
     apps = tmp_path / "apps.json"
     apps.write_text(json.dumps({"applications": [APP]}))
