@@ -115,6 +115,8 @@ def _read_without_manifest(data: Path) -> Layout | None:
     if os.path.lexists(data / STORE_FILE):
         return Layout()
     if folders := _folders(data):
+        if os.path.lexists(data / MANIFEST):  # another router has made both just now, the manifest first
+            return read(data)
         raise StoreError(
             f"{data / MANIFEST} is missing, and {', '.join(folders)} beside it has files of a store: restore it from a "
             f"backup; {_example(data)}; to begin anew, move the folder away"

@@ -154,6 +154,21 @@ def test_a_manifest_that_is_lost_does_not_make_a_store_begin_anew(data: Path) ->
     assert slots(open_store(settings(data, 2))) == []
 
 
+def test_a_router_looks_for_the_manifest_just_before_another_makes_it(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = layout._folders
+
+    def slow(data: Path) -> list[str]:
+        monkeypatch.undo()
+        put(open_store(settings(data, 2), 0), "a")
+        return folders(data)
+
+    monkeypatch.setattr(layout, "_folders", slow)
+    put(open_store(settings(data, 2), 1), "b")
+    assert slots(open_store(settings(data, 2), 1)) == ["b"]
+
+
 def test_a_folder_that_is_lost_does_not_make_a_store_begin_anew(data: Path) -> None:
     put(open_store(settings(data, 2)), "kept")
     os.rename(data / "store-1", data / "away")
