@@ -40,7 +40,7 @@ from router.http.turns import Turns
 from router.key_file import load_or_make_keys
 from router.link import RouterLink
 from router.store.base import StoreError
-from router.store.registry import open_store
+from router.store.registry import for_one, open_store
 
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0
@@ -59,6 +59,7 @@ class RouterProcess:
         self, settings: Settings, number: int, listener: socket.socket, context: zmq.Context[zmq.Socket[bytes]]
     ) -> None:
         """number: its place among the farm's routers, from 0."""
+        settings = for_one(settings)
         store_options = settings.get(StoreOptions)
         endpoint = settings.get(EndpointOptions)
         link = settings.get(LinkOptions)

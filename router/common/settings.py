@@ -159,7 +159,11 @@ class StoreOptions(Section):
         67_108_864, "bodies that may wait for a commit before pushes are refused with 503", unit="bytes", ge=65_536
     )
     max_bytes: int = option(
-        0, "all that is stored; beyond, pushes and registrations are refused with 503; 0: no limit", unit="bytes", ge=0
+        0,
+        "all that is stored, by each router an equal part; beyond, pushes and registrations are refused with 503; "
+        "0: no limit",
+        unit="bytes",
+        ge=0,
     )
     sweep_interval: float = option(30.0, "time between two looks for expired entries", unit="s", ge=0.1)
     sweep_batch: int = option(5000, "entries looked at in one sweep", unit="entries", ge=1)

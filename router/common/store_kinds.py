@@ -38,13 +38,15 @@ class StoreKind:
     """What it is for an operator, in a few words."""
     module: str
     can: frozenset[Shape]
+    apart: bool = False
+    """Whether each router has a store of its own, with an equal part of what `store.max_bytes` allows."""
     files: bool = False
     """Whether each router has a file of its own, so that another number of routers needs other files."""
 
 
 KINDS: Final = (
-    StoreKind("sqlite", "durable, in the data folder", "router.store.sqlite", frozenset(Shape), files=True),
-    StoreKind("memory", "lost with the router", "router.store.memory", frozenset(Shape)),
+    StoreKind("sqlite", "durable, in the data folder", "router.store.sqlite", frozenset(Shape), apart=True, files=True),
+    StoreKind("memory", "lost with the router", "router.store.memory", frozenset(Shape), apart=True),
 )
 NAMES: Final = tuple(kind.name for kind in KINDS)
 HELP: Final = "; ".join(f"{kind.name}: {kind.help}" for kind in KINDS)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, cast
 
 from router.common import store_kinds
 from router.common.options import Settings
-from router.common.settings import StoreOptions
+from router.common.settings import RouterOptions, StoreOptions
 from router.store.base import Store
 
 
@@ -26,6 +26,14 @@ class StoreModule(Protocol):
 
     def keeps(self, settings: Settings) -> tuple[str, str] | None:
         """The members of a `Remains` if there are registrations or messages from before, as far as can be told."""
+
+
+def for_one(settings: Settings) -> Settings:
+    """The settings as the store of one router and its committer go by them: with its part of `store.max_bytes`."""
+    options = settings.get(StoreOptions)
+    if not store_kinds.by_name(options.kind).apart:
+        return settings
+    return settings.replace(StoreOptions, max_bytes=-(-options.max_bytes // settings.get(RouterOptions).routers))
 
 
 def open_store(settings: Settings, router: int = 0) -> Store:

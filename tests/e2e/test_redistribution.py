@@ -87,7 +87,7 @@ def test_what_was_stored_is_delivered_with_another_number_of_routers(farm: Farm)
         (told,) = farm.events("store.redistributed")
         assert (told["routers"], told["rows"]) == (routers, 2 * OFFLINE)
         assert files(farm.data) == there
-    assert delivered(farm, waiting)
+        assert delivered(farm, waiting)  # and not acknowledged
 
 
 def begin_to_copy(farm: Farm) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from pathlib import Path
 
 import trio
+import zmq
 from support.stores import (
     NOW,
     OPTIONS,
@@ -17,8 +19,10 @@ from support.stores import (
     with_store,
 )
 
+from farm.sections import all_sections
 from router.common.options import defaults
-from router.common.settings import SECTIONS, Data, StoreOptions
+from router.common.settings import SECTIONS, Data, RouterOptions, StoreOptions
+from router.process import RouterProcess
 from router.store.base import (
     ANY_VERSION,
     Reads,
@@ -26,7 +30,7 @@ from router.store.base import (
     Writes,
 )
 from router.store.memory import MemoryStore
-from router.store.registry import open_store
+from router.store.registry import for_one, open_store
 from router.store.sqlite import SqliteStore
 
 
@@ -53,3 +57,27 @@ def test_memory_store_counts_what_it_holds() -> None:
         assert dict(store.sizes()) == {"inbox": 0, "log": 3, "table": 1}
 
     trio.run(with_store, MemoryStore(OPTIONS), test)
+
+
+def test_a_router_with_a_store_of_its_own_has_its_part_of_what_may_be_stored() -> None:
+    for most, routers, part in ((0, 3, 0), (900, 1, 900), (901, 3, 301)):
+        tree = defaults(SECTIONS).replace(RouterOptions, routers=routers)
+        for kind in ("sqlite", "memory"):
+            found = for_one(tree.replace(StoreOptions, kind=kind, max_bytes=most))
+            assert found.get(StoreOptions).max_bytes == part
+
+
+def test_a_router_goes_by_its_part(tmp_path: Path) -> None:
+    tree = defaults(all_sections()).replace(Data, dir=str(tmp_path))
+    tree = tree.replace(RouterOptions, routers=3).replace(StoreOptions, kind="memory", max_bytes=7)
+    with socket.create_server(("127.0.0.1", 0)) as listener, zmq.Context() as context:
+        process = RouterProcess(tree, 1, listener, context)
+
+        async def main() -> None:
+            stop = trio.Event()
+            stop.set()
+            await process.run(stop)
+
+        process.committer._store.used = 3
+        assert process.committer.refusing.endswith("store.max_bytes allows 3")
+        trio.run(main)
