@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Final
 
 import msgspec
@@ -15,8 +16,9 @@ import msgspec
 from router.common import messages as m
 from router.common.answers import Answer
 from router.common.numbers import ROUTER_BITS
+from router.common.operation import Operation
 from router.common.position import AfterOffset
-from router.core.operations import Done
+from router.core.operations import Done, Perform
 from router.dialects.app_server import Context
 from router.dialects.gopush2.protocol import (
     BAD_METHOD,
@@ -28,22 +30,28 @@ from router.dialects.gopush2.protocol import (
     NAME,
     NO_CHANNEL_HERE,
     NO_SUBSCRIBER,
+    NOT_ADDED,
+    NOT_COUNTED,
+    NOT_THERE,
     PARAM_ERROR,
     PUSH_FAILED,
     TOKEN_FAILED,
     TOKEN_REFUSED,
     TOKENS,
+    Count,
     Enter,
     Entry,
     Gopush2Options,
     Look,
+    Open,
+    Push,
     channel_address,
     deadline_of,
     deadline_value,
     message_body,
     token_address,
 )
-from router.dialects.gopush2.stat import Counts, Stat
+from router.dialects.gopush2.stat import Counts, Stat, summed
 from router.http.admin_key import AdminKey
 from router.http.message import Request, Response
 from router.http.percent import fields
@@ -69,6 +77,7 @@ _NO_SUBSCRIBER: Final = _envelope(NO_SUBSCRIBER)
 _TOKEN_FAILED: Final = _envelope(TOKEN_FAILED)
 _PUSH_FAILED: Final = _envelope(PUSH_FAILED)
 _PARAM_ERROR: Final = _envelope(PARAM_ERROR)
+_NOT_COUNTED: Final = Response(NOT_COUNTED.status, f"{NOT_COUNTED.text}\n".encode(), TEXT, (("Retry-After", "5"),))
 _BAD_METHOD: Final = {
     method: Response(BAD_METHOD.status, f"{BAD_METHOD.text}\n".encode(), TEXT, (("Allow", method.decode()),))
     for method in (b"GET", b"POST")
@@ -79,7 +88,7 @@ def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     options = context.settings.get(Gopush2Options)
     app_side = _AppSide(context, options)
-    context.core.operations.register(NAME, {Enter: app_side.enter, Look: app_side.look})
+    context.core.operations.register(NAME, app_side.performers())
     found = [Route(b"/pub", app_side.pub, claims=_is_push), Route(b"/stat", app_side.stat)]
     if options.auth:
         found.append(Route(b"/ch", app_side.ch))
@@ -95,6 +104,7 @@ def _is_push(request: Request) -> bool:
 class _AppSide:
     def __init__(self, context: Context, options: Gopush2Options) -> None:
         self._options = options
+        self._operations = context.core.operations
         self._messages = context.core.messages
         self._records = context.core.records
         self._logs = context.core.logs
@@ -102,7 +112,11 @@ class _AppSide:
         self._unix_time = context.unix_time
         self._admin_key = AdminKey(options.admin_key, "gopush2.admin_key")
         self._counts = Counts()
-        self._stat = Stat(context, self._counts)
+        self._stat = Stat(context)
+
+    def performers(self) -> dict[type[Operation], Perform]:
+        """What this router does for the keys that it owns."""
+        return {Enter: self.enter, Look: self.look, Push: self._push, Open: self._open, Count: self._count}
 
     # ------------------------------------------------------------------ /pub
 
@@ -123,64 +137,69 @@ class _AppSide:
         elif body is None:
             self._counters.pushes_too_long += 1
             self._not_pushed(reply)
-        elif self._messages.full:
-            self._messages.refuse()
-            self._not_pushed(reply)
         else:
-            channel, seconds = channel_address(key), self._seconds(given.get("expire", ""))
-            message = body
 
-            def known(status: int, record: bytes | None) -> None:
-                if status != m.OK:
-                    self._failed(reply)
-                elif self._left(channel, record):
-                    self._append(channel, mid, seconds, message, reply)
-                else:
+            def pushed(status: int, _: None = None) -> None:
+                if status == m.OK:
+                    reply(_OK)
+                elif status == NOT_THERE:
                     self._no_subscriber(reply)
+                else:  # the store could not, or holds a message with this ID
+                    self._counters.pushes_refused += status != m.FULL  # which its owner has counted
+                    self._not_pushed(reply)
 
-            self._records.look_up(CHANNELS, channel, known)
+            asked = Push(mid, self._seconds(given.get("expire", "")), body)
+            self._operations.at(channel_address(key), asked, pushed)
 
     def _seconds(self, text: str) -> int:
         """How long a message is to be kept; as gopush2 has it, what is no number counts as not given."""
         return min(int(text), FOR_EVER_S) if _NUMBER.fullmatch(text) else self._options.message_expire
 
-    def _append(self, channel: bytes, mid: int, seconds: int, body: str, reply: Reply) -> None:
-        """mid: 0 where the next one is to be given: it is the time in microseconds, or above it."""
-        self._counts.added_message += 1
-        if seconds <= 0:
-            self._counts.expired_message += 1
-            self._failed(reply)
-            return
-
-        def logged(status: int, end: AfterOffset | None) -> None:
-            if status == m.OK and end is not None:
-                reply(_OK)
-            else:  # the store could not, or holds a message with this ID
-                self._failed(reply)
-
-        sequence = self._messages.sequence()
-        event = Append(
-            channel,
-            sequence,
-            int(self._unix_time()) + seconds,
-            body,
-            offset=mid or sequence >> ROUTER_BITS,
-            exact=mid > 0,
-            most=self._options.max_stored_message,
-        )
-        self._messages.publish_logged(event, logged)
-
     def _no_subscriber(self, reply: Reply) -> None:
         self._counters.pushes_rejected += 1
         reply(_NO_SUBSCRIBER)
 
-    def _failed(self, reply: Reply) -> None:
-        self._counters.pushes_refused += 1
-        self._not_pushed(reply)
-
     def _not_pushed(self, reply: Reply) -> None:
         self._counts.failed_message += 1
         reply(_PUSH_FAILED)
+
+    def _push(self, channel: bytes, push: Push, done: Done) -> None:
+        if self._messages.full:
+            self._messages.refuse()
+            done(m.FULL)
+            return
+
+        def known(status: int, record: bytes | None) -> None:
+            if status != m.OK:
+                done(m.FAILED)
+            elif self._left(channel, record):
+                self._append(channel, push, done)
+            else:
+                done(NOT_THERE)
+
+        self._records.look_up(CHANNELS, channel, known)
+
+    def _append(self, channel: bytes, push: Push, done: Done) -> None:
+        self._counts.added_message += 1
+        if push.seconds <= 0:
+            self._counts.expired_message += 1
+            done(m.FAILED)
+            return
+        sequence = self._messages.sequence()
+        event = Append(
+            channel,
+            sequence,
+            int(self._unix_time()) + push.seconds,
+            push.body,
+            offset=push.mid or sequence >> ROUTER_BITS,  # the time in microseconds, or above it
+            exact=push.mid > 0,
+            most=self._options.max_stored_message,
+        )
+
+        def logged(status: int, end: AfterOffset | None) -> None:
+            done(m.OK if status == m.OK and end is not None else m.FAILED)
+
+        self._messages.publish_logged(event, logged)
 
     # ------------------------------------------------------------------ /ch and /stat
 
@@ -195,11 +214,17 @@ class _AppSide:
         if not all(0 < length <= most for length, most in lengths):
             reply(_PARAM_ERROR)
             return
+
+        def opened(status: int, _: None = None) -> None:
+            reply(_OK if status == m.OK else _TOKEN_FAILED)
+
+        self._operations.at(channel_address(key), Open(token), opened)
+
+    def _open(self, channel: bytes, asked: Open, done: Done) -> None:
         if self._messages.full:
-            reply(_TOKEN_FAILED)
+            done(m.FULL)
             return
-        channel = channel_address(key)
-        deadline = int(self._unix_time()) + options.channel_expire
+        deadline = int(self._unix_time()) + self._options.channel_expire
         extended = False
 
         def created(status: int, changed: Changed | None) -> None:
@@ -213,20 +238,31 @@ class _AppSide:
 
         def added(status: int, changed: Changed | None) -> None:
             added = status == m.OK and changed is not None and changed.outcome == CHANGED
-            reply(_OK if extended and added else _TOKEN_FAILED)
+            done(m.OK if extended and added else NOT_ADDED)
 
         # In this order, and as a rule in one commit: when the last is known, so are the others.
         value = deadline_value(deadline)
         self._records.change(CHANNELS, channel, PutIfAbsent(value, deadline), created)
         self._records.change(CHANNELS, channel, Put(value, deadline), was_extended)
         self._logs.expire(channel, deadline)
-        self._records.change(TOKENS, token_address(channel, token), PutIfAbsent(_TOKEN, deadline), added)
+        self._records.change(TOKENS, token_address(channel, asked.token), PutIfAbsent(_TOKEN, deadline), added)
 
     def stat(self, request: Request, reply: Reply) -> None:
         """`GET /stat?type=T`: numbers of this server."""
-        if self._may(b"GET", request, reply):
-            kind = fields(request.query).get("type", "")
-            reply(Response(200, self._stat.page(kind), TEXT))
+        if not self._may(b"GET", request, reply):
+            return
+        kind = fields(request.query).get("type", "")
+
+        def counted(status: int, found: list[dict[str, int]]) -> None:
+            if status != m.OK:
+                reply(_NOT_COUNTED)
+            else:
+                reply(Response(200, self._stat.page(kind, summed(found)), TEXT))
+
+        self._operations.at_all(Count(), counted)
+
+    def _count(self, key: bytes, asked: Count, done: Done) -> None:
+        done(m.OK, asdict(self._counts))
 
     def _may(self, method: bytes, request: Request, reply: Reply) -> bool:
         """Whether a request is to be handled; if not, it has been answered."""

@@ -182,6 +182,32 @@ class Look(Operation, tag=2):
     REPLY = Entry
 
 
+NOT_THERE: Final = 10
+"""Status of a Push: the channel is not there."""
+NOT_ADDED: Final = 11
+"""Status of an Open: the channel has such a token, which nobody has used."""
+
+
+class Push(Operation, tag=3):
+    """A message for the channel, for so many seconds. mid: its ID; 0: the next one."""
+
+    mid: int
+    seconds: int
+    body: str
+
+
+class Open(Operation, tag=4):
+    """Create the channel or extend it, and give it a token."""
+
+    token: str
+
+
+class Count(Operation, tag=5):
+    """What has happened since a router was started: for `/stat`, which has all routers' together."""
+
+    REPLY = dict[str, int]
+
+
 _entry: Final = msgspec.msgpack.Decoder(Entry).decode
 
 
@@ -236,7 +262,10 @@ PARAM_ERROR: Final = Answer(
     200, "param error", "Does not send it again: the request is wrong.", "pushes_invalid", 65534
 )
 BAD_METHOD: Final = Answer(405, "Method Not Allowed", "Does not send it again: the request is wrong.")
+NOT_COUNTED: Final = Answer(503, "a router did not say what it has counted", "Asks again later.")
 APP_SERVERS: Final = Table(
-    "Answers to app servers, by `ret`", (NO_SUBSCRIBER, TOKEN_FAILED, PUSH_FAILED, PARAM_ERROR, BAD_METHOD), "router"
+    "Answers to app servers, by `ret`",
+    (NO_SUBSCRIBER, TOKEN_FAILED, PUSH_FAILED, PARAM_ERROR, BAD_METHOD, NOT_COUNTED),
+    "router",
 )
 TABLES: Final = (CLOSES, APP_SERVERS)

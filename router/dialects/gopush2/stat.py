@@ -1,7 +1,7 @@
 """What `/stat` says: the types and names of gopush2, as far as there is something here that they mean.
 
 Numbers of Go's memory and scheduler are left out where Python has nothing like them. What concerns the process is the
-router's, which answers; connections are all workers', as they last reported them.
+router's, which answers; what was counted is all routers', and connections are all workers', as they last reported them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ _LEVELS: Final = {"error": 0, "warning": 1, "info": 2, "debug": 3}
 
 @dataclass(slots=True)
 class Counts:
-    """What has happened since this router was started."""
+    """What has happened since a router was started, or all of them."""
 
     created: int = 0
     refreshed: int = 0
@@ -38,29 +39,36 @@ class Counts:
     failed_message: int = 0
 
 
+def summed(counts: Iterable[Mapping[str, int]]) -> Counts:
+    """Those of all routers together."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return Counts(**total)
+
+
 class Stat:
     """The pages of `/stat`."""
 
-    def __init__(self, context: Context, counts: Counts) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._counts = counts
         self._begun = time.monotonic_ns()
-        self._pages: dict[str, Callable[[], Mapping[str, Any]]] = {
+        self._pages: dict[str, Callable[[Counts], Mapping[str, Any]]] = {
             "memory": _memory,
             "golang": _python,
             "server": self._server,
             "config": self._config,
             "confit": self._config,  # as gopush2 has it; its README says config
-            "channel": self._channel,
+            "channel": _channel,
             "subscriber": self._subscriber,
         }
 
-    def page(self, kind: str) -> bytes:
+    def page(self, kind: str, counts: Counts) -> bytes:
         """JSON; nothing for a type that there is not."""
         page = self._pages.get(kind)
-        return b"" if page is None else _encode(dict(sorted(page().items())))
+        return b"" if page is None else _encode(dict(sorted(page(counts).items())))
 
-    def _server(self) -> Mapping[str, Any]:
+    def _server(self, _: Counts) -> Mapping[str, Any]:
         return {
             "uptime": time.monotonic_ns() - self._begun,
             "hostname": socket.gethostname(),
@@ -72,7 +80,7 @@ class Stat:
             "group": str(os.getgid()),
         }
 
-    def _config(self) -> Mapping[str, Any]:
+    def _config(self, _: Counts) -> Mapping[str, Any]:
         """By the names of gopush2's own configuration file."""
         options = self._context.settings.get(Gopush2Options)
         listen = self._context.settings.get(Listen)
@@ -90,24 +98,24 @@ class Stat:
             "log_level": _LEVELS[self._context.settings.get(Log).level],
         }
 
-    def _channel(self) -> Mapping[str, Any]:
-        counts = asdict(self._counts)
-        return {name: counts[name] for name in ("created", "refreshed")}
-
-    def _subscriber(self) -> Mapping[str, Any]:
-        counts = asdict(self._counts)
-        found = {name: counts[name] for name in ("created", "added_message", "expired_message", "failed_message")}
+    def _subscriber(self, counts: Counts) -> Mapping[str, Any]:
+        numbers = asdict(counts)
+        found = {name: numbers[name] for name in ("created", "added_message", "expired_message", "failed_message")}
         workers = self._context.status().get("workers", ())
         for name, metric in (("cur_conn", "gopush2_devices"), ("total_conn", "gopush2_subscribed")):
             found[name] = sum(int(worker.get(metric, 0)) for worker in workers)
         return found
 
 
+def _channel(counts: Counts) -> Mapping[str, Any]:
+    return {"created": counts.created, "refreshed": counts.refreshed}
+
+
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _memory() -> Mapping[str, Any]:
+def _memory(_: Counts) -> Mapping[str, Any]:
     generations = gc.get_stats()
     return {
         "sys": resident_bytes(),
@@ -117,7 +125,7 @@ def _memory() -> Mapping[str, Any]:
     }
 
 
-def _python() -> Mapping[str, Any]:
+def _python(_: Counts) -> Mapping[str, Any]:
     return {
         "compiler": platform.python_compiler(),
         "arch": platform.machine(),
