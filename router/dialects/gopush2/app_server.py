@@ -1,63 +1,44 @@
-"""gopush2, app-server side: `/pub`, `/ch` and `/stat`, and which devices may subscribe.
+"""gopush2, app-server side: `/pub`, `/ch` and `/stat`.
 
-Everything but a wrong method and a missing admin key is answered with 200, and `ret` says what became of it. A push is
-answered once it is durable. The keys of `gopush2.admin_key` and tokens stand in queries: no query is logged.
+Everything but a wrong method, a missing admin key and a router that is away is answered with 200, and `ret` says what
+became of it. The keys of `gopush2.admin_key` and tokens stand in queries: no query is logged.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Final
 
 import msgspec
 
 from router.common import messages as m
 from router.common.answers import Answer
-from router.common.numbers import ROUTER_BITS
-from router.common.operation import Operation
-from router.common.position import AfterOffset
-from router.core.operations import Done, Perform
 from router.dialects.app_server import Context
+from router.dialects.gopush2.channels import Channels
 from router.dialects.gopush2.protocol import (
     BAD_METHOD,
-    CHANNELS,
-    ENTERED,
-    EXPIRED,
     FOR_EVER_S,
     MAX_MID,
     NAME,
-    NO_CHANNEL_HERE,
     NO_SUBSCRIBER,
-    NOT_ADDED,
     NOT_COUNTED,
     NOT_THERE,
     PARAM_ERROR,
     PUSH_FAILED,
     TOKEN_FAILED,
-    TOKEN_REFUSED,
-    TOKENS,
     Count,
-    Enter,
-    Entry,
     Gopush2Options,
-    Look,
     Open,
     Push,
     channel_address,
-    deadline_of,
-    deadline_value,
     message_body,
-    token_address,
 )
 from router.dialects.gopush2.stat import Counts, Stat, summed
 from router.http.admin_key import AdminKey
 from router.http.message import Request, Response
 from router.http.percent import fields
 from router.http.routes import Reply, Route
-from router.store.base import Append
-from router.store.changes import CHANGED, Changed, Put, PutIfAbsent, Take
 
 TEXT: Final = "text/plain; charset=utf-8"
 """What Go makes of JSON that is given no type."""
@@ -88,7 +69,7 @@ def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     options = context.settings.get(Gopush2Options)
     app_side = _AppSide(context, options)
-    context.core.operations.register(NAME, app_side.performers())
+    context.core.operations.register(NAME, Channels(context, options, app_side.counts).performers())
     found = [Route(b"/pub", app_side.pub, claims=_is_push), Route(b"/stat", app_side.stat)]
     if options.auth:
         found.append(Route(b"/ch", app_side.ch))
@@ -105,18 +86,11 @@ class _AppSide:
     def __init__(self, context: Context, options: Gopush2Options) -> None:
         self._options = options
         self._operations = context.core.operations
-        self._messages = context.core.messages
-        self._records = context.core.records
-        self._logs = context.core.logs
         self._counters = context.core.counters
-        self._unix_time = context.unix_time
         self._admin_key = AdminKey(options.admin_key, "gopush2.admin_key")
-        self._counts = Counts()
+        self.counts = Counts()
+        """What this router has done."""
         self._stat = Stat(context)
-
-    def performers(self) -> dict[type[Operation], Perform]:
-        """What this router does for the keys that it owns."""
-        return {Enter: self.enter, Look: self.look, Push: self._push, Open: self._open, Count: self._count}
 
     # ------------------------------------------------------------------ /pub
 
@@ -160,46 +134,8 @@ class _AppSide:
         reply(_NO_SUBSCRIBER)
 
     def _not_pushed(self, reply: Reply) -> None:
-        self._counts.failed_message += 1
+        self.counts.failed_message += 1
         reply(_PUSH_FAILED)
-
-    def _push(self, channel: bytes, push: Push, done: Done) -> None:
-        if self._messages.full:
-            self._messages.refuse()
-            done(m.FULL)
-            return
-
-        def known(status: int, record: bytes | None) -> None:
-            if status != m.OK:
-                done(m.FAILED)
-            elif self._left(channel, record):
-                self._append(channel, push, done)
-            else:
-                done(NOT_THERE)
-
-        self._records.look_up(CHANNELS, channel, known)
-
-    def _append(self, channel: bytes, push: Push, done: Done) -> None:
-        self._counts.added_message += 1
-        if push.seconds <= 0:
-            self._counts.expired_message += 1
-            done(m.FAILED)
-            return
-        sequence = self._messages.sequence()
-        event = Append(
-            channel,
-            sequence,
-            int(self._unix_time()) + push.seconds,
-            push.body,
-            offset=push.mid or sequence >> ROUTER_BITS,  # the time in microseconds, or above it
-            exact=push.mid > 0,
-            most=self._options.max_stored_message,
-        )
-
-        def logged(status: int, end: AfterOffset | None) -> None:
-            done(m.OK if status == m.OK and end is not None else m.FAILED)
-
-        self._messages.publish_logged(event, logged)
 
     # ------------------------------------------------------------------ /ch and /stat
 
@@ -220,33 +156,6 @@ class _AppSide:
 
         self._operations.at(channel_address(key), Open(token), opened)
 
-    def _open(self, channel: bytes, asked: Open, done: Done) -> None:
-        if self._messages.full:
-            done(m.FULL)
-            return
-        deadline = int(self._unix_time()) + self._options.channel_expire
-        extended = False
-
-        def created(status: int, changed: Changed | None) -> None:
-            if changed is not None:
-                self._counts.created += changed.outcome == CHANGED
-                self._counts.refreshed += changed.outcome != CHANGED
-
-        def was_extended(status: int, changed: Changed | None) -> None:
-            nonlocal extended
-            extended = status == m.OK
-
-        def added(status: int, changed: Changed | None) -> None:
-            added = status == m.OK and changed is not None and changed.outcome == CHANGED
-            done(m.OK if extended and added else NOT_ADDED)
-
-        # In this order, and as a rule in one commit: when the last is known, so are the others.
-        value = deadline_value(deadline)
-        self._records.change(CHANNELS, channel, PutIfAbsent(value, deadline), created)
-        self._records.change(CHANNELS, channel, Put(value, deadline), was_extended)
-        self._logs.expire(channel, deadline)
-        self._records.change(TOKENS, token_address(channel, asked.token), PutIfAbsent(_TOKEN, deadline), added)
-
     def stat(self, request: Request, reply: Reply) -> None:
         """`GET /stat?type=T`: numbers of this server."""
         if not self._may(b"GET", request, reply):
@@ -261,9 +170,6 @@ class _AppSide:
 
         self._operations.at_all(Count(), counted)
 
-    def _count(self, key: bytes, asked: Count, done: Done) -> None:
-        done(m.OK, asdict(self._counts))
-
     def _may(self, method: bytes, request: Request, reply: Reply) -> bool:
         """Whether a request is to be handled; if not, it has been answered."""
         refused = self._admin_key.refusal(request)
@@ -272,76 +178,6 @@ class _AppSide:
         if refused is not None:
             reply(refused)
         return refused is None
-
-    # ------------------------------------------------------------------ devices
-
-    def look(self, channel: bytes, look: Look, done: Done) -> None:
-        """May a device stay?"""
-
-        def known(status: int, record: bytes | None) -> None:
-            if status != m.OK:
-                done(status)
-                return
-            left = self._left(channel, record)
-            done(m.OK, Entry(ENTERED, left) if left else Entry(NO_CHANNEL_HERE))
-
-        self._records.read(CHANNELS, channel, known)
-
-    def enter(self, channel: bytes, enter: Enter, done: Done) -> None:
-        """May a device come in?"""
-
-        def known(status: int, record: bytes | None) -> None:
-            if status != m.OK:
-                done(status)
-                return
-            left = self._left(channel, record)
-            if left and not self._options.auth:
-                done(m.OK, Entry(ENTERED, left))
-            elif left:
-                self._take(channel, enter, left, done)
-            elif self._options.auth:
-                done(m.OK, Entry(NO_CHANNEL_HERE))
-            else:
-                self._create(channel, done)
-
-        self._records.read(CHANNELS, channel, known)
-
-    def _take(self, channel: bytes, enter: Enter, left: int, done: Done) -> None:
-        def taken(status: int, changed: Changed | None) -> None:
-            if status != m.OK:
-                done(status)
-            else:
-                good = changed is not None and changed.outcome == CHANGED
-                done(m.OK, Entry(ENTERED, left) if good else Entry(TOKEN_REFUSED))
-
-        token = token_address(channel, enter.token)
-        self._records.change(TOKENS, token, Take(enter.taker), taken, own=True)
-
-    def _create(self, channel: bytes, done: Done) -> None:
-        """Without `auth` the first device creates the channel, which nothing extends."""
-        if self._messages.over:
-            done(m.FAILED)
-            return
-        seconds = self._options.channel_expire
-        deadline = int(self._unix_time()) + seconds
-
-        def created(status: int, changed: Changed | None) -> None:
-            if status != m.OK:
-                done(status)
-                return
-            self._counts.created += changed is not None and changed.outcome == CHANGED
-            done(m.OK, Entry(ENTERED, seconds))
-
-        self._logs.expire(channel, deadline)
-        self._records.change(CHANNELS, channel, PutIfAbsent(deadline_value(deadline), deadline), created, own=True)
-
-    def _left(self, channel: bytes, record: bytes | None) -> int:
-        """For how many seconds the channel is there yet; 0: it is not. Devices of one that has expired are closed."""
-        left = 0 if record is None else deadline_of(record) - int(self._unix_time())
-        if left <= 0:
-            self._messages.terminate(channel, int(EXPIRED), EXPIRED.text)
-            return 0
-        return left
 
 
 def _fields(request: Request) -> dict[str, str] | None:
