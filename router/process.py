@@ -151,6 +151,7 @@ class RouterProcess:
             self.hub.broadcasts.load()
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.store.run)
                 nursery.start_soon(self.committer.run, self.flush)
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)

@@ -64,6 +64,10 @@ class MemoryStore:
         """Nothing to make ready."""
         await trio.lowlevel.checkpoint()
 
+    async def run(self) -> None:
+        """Nothing to do."""
+        await trio.sleep_forever()
+
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         """See `Store.apply`."""
         await trio.lowlevel.checkpoint()

@@ -97,6 +97,10 @@ class SqliteStore:
             await self.close()
             raise
 
+    async def run(self) -> None:
+        """See `Store.run`: nothing."""
+        await trio.sleep_forever()
+
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         """See `Store.apply`. A cancellation that comes while it is under way takes effect afterwards."""
         return await self.file.run(lambda: self._apply(writes, reads, now))
