@@ -11,7 +11,8 @@ settings.register_profile("farm", deadline=None, database=None)
 settings.load_profile("farm")
 
 # What tests/install-servers has fetched.
-os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / "usr" / "sbin")
+for folder in ("sbin", "bin"):
+    os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / "usr" / folder)
 
 
 @pytest.hookimpl(wrapper=True)

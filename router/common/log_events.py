@@ -74,6 +74,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "process.not_started": "A process could not be started; it is tried again.",
     "process.started": "A process was started.",
     "push.answer_failed": "The answer to a push raised an error; the trace follows. The push stands.",
+    "redis.full": "Redis has no memory left (maxmemory): pushes are refused with 503, acknowledgements are not.",
+    "redis.held": "Another router has this one's part of the store; its lease is waited for.",
     "reload.began": "A reload has begun.",
     "reload.done": "A reload has replaced every process; `needs_restart` names settings that keep their old value.",
     "reload.failed": "A reload changed nothing: `why` is the reason.",

@@ -9,6 +9,7 @@ from router.common import option_texts as texts
 from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
 from router.common.options import Section, option
+from router.common.redis_settings import RedisOptions
 
 MAX_ROUTERS: Final = 64
 """On one host."""
@@ -367,6 +368,7 @@ SECTIONS: tuple[type[Section], ...] = (
     Log,
     DrainOptions,
     StoreOptions,
+    RedisOptions,
     RouterOptions,
     EndpointOptions,
     AuthOptions,

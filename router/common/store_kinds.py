@@ -46,6 +46,7 @@ class StoreKind:
 
 KINDS: Final = (
     StoreKind("sqlite", "durable, in the data folder", "router.store.sqlite", frozenset(Shape), apart=True, files=True),
+    StoreKind("redis", "durable, in Redis or Valkey (redis.url)", "router.store.redis", frozenset(Shape)),
     StoreKind("memory", "lost with the router", "router.store.memory", frozenset(Shape), apart=True),
 )
 NAMES: Final = tuple(kind.name for kind in KINDS)

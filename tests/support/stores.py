@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,16 +15,19 @@ from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.numbers import SECOND
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice, Position
+from router.common.redis_settings import RedisOptions
 from router.common.settings import StoreOptions
 from router.store.base import LARGE_BODY, Append, LogName, Reads, Store, Writes
 from router.store.memory import MemoryStore
+from router.store.redis import RedisStore
 from router.store.sqlite import SqliteStore
+from support.redis_servers import PRODUCTS, RedisServer, shared_server
 
 A, B, C = b"a" * 16, b"\x00\xff" * 8, b"c" * 16
 NOW = 1_000_000
 LATER = NOW + 100
 OPTIONS = StoreOptions(inbox_limit=3, log_limit=4)
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", *PRODUCTS)
 ALL = AfterOffset(ANY_EPOCH, 0)
 """The position before everything."""
 ROOMY = StoreOptions(inbox_limit=6, inbox_bytes=3 * LARGE_BODY)
@@ -37,7 +41,17 @@ def new_store(kind: str, options: StoreOptions, folder: Path) -> Store:
     """One of its kind, not opened."""
     if kind == "memory":
         return MemoryStore(options, unix_time=lambda: NOW)
+    if kind in PRODUCTS:
+        server = shared_server(kind)
+        assert server.ask("FLUSHALL") == b"OK"
+        return redis_store(server, options)
     return SqliteStore(options, folder / "data" / "store.sqlite3", unix_time=lambda: NOW)
+
+
+def redis_store(server: RedisServer, options: StoreOptions = OPTIONS, prefix: str = "", **redis: Any) -> RedisStore:
+    """One on this server, not opened. prefix: "" for one that no other store has."""
+    redis = {"url": server.url, "prefix": prefix or secrets.token_hex(8), **redis}
+    return RedisStore(options, RedisOptions(**redis), lambda: "test", unix_time=lambda: NOW)
 
 
 async def with_store(store: Store, test: Callable[[Store], Awaitable[T]]) -> T:

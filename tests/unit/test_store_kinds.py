@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from support.common import settings_with
+from support.redis_servers import shared_server
 
 from farm.cli import run
 from farm.dialects import specs
 from router.common import store_kinds
+from router.common.redis_settings import RedisOptions
 from router.common.settings import Data, StoreOptions
 from router.common.store_kinds import KINDS, NAMES, Shape, StoreKind, refusal
 from router.store.registry import keeps_something, open_store
@@ -51,7 +54,8 @@ def test_a_farm_whose_dialects_need_more_does_not_start(
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_every_kind_opens_and_says_what_it_keeps(kind: str, tmp_path: Path) -> None:
-    settings = settings_with((StoreOptions, {"kind": kind}), (Data, {"dir": str(tmp_path)}))
+    server = {"url": shared_server("valkey").url, "prefix": token_hex(8)} if kind == "redis" else {}
+    settings = settings_with((StoreOptions, {"kind": kind}), (Data, {"dir": str(tmp_path)}), (RedisOptions, server))
     assert keeps_something(settings) is None
     assert open_store(settings).used == 0
 

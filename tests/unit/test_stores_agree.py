@@ -1,4 +1,4 @@
-"""The same batches to both stores give the same answers."""
+"""The same batches to all stores give the same answers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support.stores import (
     ALL,
+    KINDS,
     NOW,
     A,
     B,
     C,
+    new_store,
 )
 
 from router.common.item import Item
@@ -37,7 +47,6 @@ from router.common.settings import StoreOptions
 from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, LogName, Reads, Renewal, Writes
 from router.store.changes import KEEP_EXPIRY, Change, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
-from router.store.sqlite import SqliteStore
 
 DEVICES = st.sampled_from([A, B])
 TIMES = st.integers(NOW, NOW + 12)
@@ -109,29 +118,30 @@ def batches(draw: st.DrawFn) -> Writes:
 
 
 class StoresAgree(RuleBasedStateMachine):
-    """The same batches to both stores: the same answers, whenever a sweep comes and whenever SQLite is reopened."""
+    """The same batches to a store and to its model in memory: the same answers, whenever a sweep comes and whenever the
+    store is reopened."""
+
+    KIND = ""
+    OPTIONS = StoreOptions(inbox_limit=3, log_limit=4, log_bytes=70_000, inbox_bytes=20_000, synchronous="normal")
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        options = StoreOptions(inbox_limit=3, log_limit=4, log_bytes=70_000, inbox_bytes=20_000, synchronous="normal")
-        self.memory = MemoryStore(options, unix_time=lambda: NOW)
-        self.sqlite = SqliteStore(options, self.file, unix_time=lambda: NOW)
+        self.memory = MemoryStore(self.OPTIONS, unix_time=lambda: NOW)
+        self.store = new_store(self.KIND, self.OPTIONS, self.folder)
         self.now = NOW
         self.seq = 0
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "store.sqlite3"
+        self.is_open = False
 
     @initialize()
     def open(self) -> None:
-        trio.run(self.sqlite.open)
+        trio.run(self.store.open)
+        self.is_open = True
 
     def apply(self, writes: Writes, parts: set[tuple[Position, int]]) -> None:
         logs = {LogName(key, *part) for key in (A, B, C) for part in parts}
         reads = Reads(INBOXES, NAMES, logs, {A, B, C})
-        ours = trio.run(self.sqlite.apply, writes, reads, self.now)
+        ours = trio.run(self.store.apply, writes, reads, self.now)
         model = trio.run(self.memory.apply, writes, reads, self.now)
         for name, part in ours.logs.items():
             # A sweep may have come to a log that had ended in one of them: that one's epoch is another.
@@ -156,26 +166,30 @@ class StoresAgree(RuleBasedStateMachine):
 
     @rule(budget=st.integers(1, 20))
     def sweep(self, budget: int) -> None:
-        trio.run(self.sqlite.sweep, self.now, budget)
+        trio.run(self.store.sweep, self.now, budget)
         trio.run(self.memory.sweep, self.now, budget)
 
     @precondition(lambda self: self.seq > 0)
     @rule()
     def reopen(self) -> None:
-        trio.run(self.sqlite.close)
-        trio.run(self.sqlite.open)
+        trio.run(self.store.close)
+        trio.run(self.store.open)
 
     @invariant()
     def same(self) -> None:
-        if self.sqlite.file.connection is not None:
+        if self.is_open:
             self.apply(Writes(), {(ALL, 0), (ALL, 1), (Last(2), 0)})
 
     def teardown(self) -> None:
-        trio.run(self.sqlite.close)
+        trio.run(self.store.close)
         shutil.rmtree(self.folder)
 
 
-TestStoresAgree = StoresAgree.TestCase
-TestStoresAgree.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "memory"])
+def test_a_store_agrees_with_its_model(kind: str) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        type("Agreeing", (StoresAgree,), {"KIND": kind}),
+        settings=settings(
+            max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
