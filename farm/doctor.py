@@ -29,6 +29,7 @@ from farm.machine import Machine
 from router.common.interpreter import Interpreter
 from router.common.options import Settings
 from router.common.settings import Data, Listen, RouterOptions, StoreOptions
+from router.store.registry import look_over
 
 __all__ = [
     "CHECKS",
@@ -243,6 +244,12 @@ def versions(s: Subject) -> Iterator[Check]:
         yield _version("SQLite", sqlite, MIN_SQLITE)
 
 
+def store(s: Subject) -> Iterator[Check]:
+    """The server that is the store, where it is one."""
+    for found in look_over(s.settings):
+        yield Check(*found)
+
+
 def _version(name: str, found: tuple[int, ...], needed: tuple[int, ...]) -> Check:
     old = found < needed
     dotted = [".".join(map(str, version)) for version in (found, needed)]
@@ -328,4 +335,5 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Check]], ...]] = (
     versions,
     ports,
     data_folder,
+    store,
 )

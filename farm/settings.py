@@ -46,7 +46,10 @@ class FarmOptions(Section):
         30.0, "a process that gives no sign of life for so long is killed and started again", unit="s", ge=1
     )
     drain_grace: float = option(
-        5.0, "time after drain.seconds until a process that has not ended is killed", unit="s", ge=0.1
+        5.0,
+        "time after a drain, and worker.close_timeout, until a process that has not ended is killed",
+        unit="s",
+        ge=0.1,
     )
 
     @property

@@ -39,6 +39,7 @@ from router.http.routes import Reply, Route, Router
 from router.http.turns import Turns
 from router.key_file import load_or_make_keys
 from router.link import RouterLink
+from router.peers import Peers
 from router.store.base import StoreError
 from router.store.registry import for_one, open_store
 
@@ -80,6 +81,7 @@ class RouterProcess:
             time.monotonic,
             time.time,
             router=number,
+            routers=settings.get(RouterOptions).routers,
         )
         self.hub.on_status(self.status)
         self.main_server = MainServer(settings, self.hub.counters)
@@ -103,6 +105,10 @@ class RouterProcess:
         self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
         self.link = RouterLink(context, address(data, number), self.hub, link)
         self.poller.register(self.link.fileno, READ)
+        self.peers = Peers(context, data, number, self.hub, link) if self.hub.asking.owners else None
+        if self.peers is not None:
+            for fileno in self.peers.filenos:
+                self.poller.register(fileno, READ)
         self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not show that
         self._told_more = False
         self.poller.register(self._more, READ)
@@ -118,10 +124,23 @@ class RouterProcess:
     def flush(self) -> None:
         """Send what the last events have produced: messages first, because their answers may be there already."""
         self.link.pump()
+        behind = self.link.behind
+        if self.peers is not None:
+            behind = self._flush_peers() or behind
         self.port.flush()
-        if self.link.behind != self._told_more:
-            self._told_more = self.link.behind
+        if behind != self._told_more:
+            self._told_more = behind
             os.eventfd_write(self._more, 1) if self._told_more else os.eventfd_read(self._more)
+
+    def _flush_peers(self) -> bool:
+        """The same for other routers. What they ask for is sent to workers, and what workers report may be their
+        answer. Returns: whether there is more."""
+        assert self.peers is not None
+        while self.peers.pump():
+            self.link.pump()
+            if self.peers.behind:
+                return True
+        return self.link.behind
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""
@@ -132,6 +151,7 @@ class RouterProcess:
             self.hub.broadcasts.load()
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.store.run)
                 nursery.start_soon(self.committer.run, self.flush)
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
@@ -141,13 +161,14 @@ class RouterProcess:
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
                 self.notice()
+                self.hub.leave()
                 self.port.stop_listening()
                 if self.fd_receiver is not None:
                     self.fd_receiver.close()
                 for service in self.services:
                     service.close()
                 with trio.move_on_after(_STOP_S):
-                    while self.port.waiting or self.hub.in_work or not self.committer.settled:
+                    while self.port.waiting or self.hub.in_work or self.hub.answering or not self.committer.settled:
                         await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
         finally:
@@ -156,6 +177,8 @@ class RouterProcess:
             self.flush()
             self.port.close()
             self.link.close()
+            if self.peers is not None:
+                self.peers.close()
             self.poller.close()
             os.close(self._more)
             with trio.CancelScope(shield=True):

@@ -1,26 +1,18 @@
 """What holds for every test: the same examples on a slow machine as on a fast one, and nothing left in the tree."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
 from support import farm_fixture
-from support.memcached import Memcached, running_memcached
 
 settings.register_profile("farm", deadline=None, database=None)
 settings.load_profile("farm")
 
 # What tests/install-servers has fetched.
-for _folder in ("sbin", "bin"):
-    os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / "usr" / _folder)
-
-
-@pytest.fixture(scope="session")
-def memcached() -> Iterator[Memcached]:
-    """A server for tests that share it, each with a prefix of its own."""
-    with running_memcached() as server:
-        yield server
+for folder in ("sbin", "bin"):
+    os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / "usr" / folder)
 
 
 @pytest.hookimpl(wrapper=True)

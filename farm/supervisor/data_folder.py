@@ -11,7 +11,7 @@ from pathlib import Path
 from farm.control import pid_file
 from router.common import fd_passing
 from router.common.files import FileError, check_place, open_own, take_folder
-from router.common.link_address import address, socket_name
+from router.common.link_address import address, peer_socket_name, socket_name
 from router.common.options import Settings
 from router.common.settings import MAX_ROUTERS, Data, RouterOptions
 from router.key_file import load_or_make_keys
@@ -25,7 +25,8 @@ def held(settings: Settings) -> Iterator[None]:
     """
     folder = Path(settings.get(Data).dir)
     routers = settings.get(RouterOptions).routers
-    sockets = [folder / name(number) for number in range(MAX_ROUTERS) for name in (socket_name, fd_passing.socket_name)]
+    kinds = (socket_name, peer_socket_name, fd_passing.socket_name)
+    sockets = [folder / name(number) for number in range(MAX_ROUTERS) for name in kinds]
     path = pid_file(settings)
     take_folder(folder)
     try:

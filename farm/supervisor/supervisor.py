@@ -349,7 +349,7 @@ class Supervisor:
                 listener.close()
         routers = {slot.child for slot in self.routers}
         workers = [child for child in self._children if child not in routers]
-        seconds = await drain.begin_devices(self.link, workers)
+        seconds = await drain.begin_devices(self.link, workers) if self.ready else options.longest()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drain.report, self.link)
             await self.end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)

@@ -141,7 +141,7 @@ class Acceptor:
         rate = self._rate
         allowed = rate.allowed(self._clock.now)
         batch = self._next_batch(here, lag)
-        some_may_have_left = batch < self._most or rate.behind
+        some_may_have_left = batch < self._most or rate.behind(self._clock.now)
         gone = 0
         left = most = min(batch, room, allowed)
         while left > 0:
@@ -191,7 +191,7 @@ class Acceptor:
         else:
             self._batch = min(self._most, 2 * self._batch)
         queue = NO_LIMIT if self._batch == self._most else _QUEUED_BATCHES * self._batch
-        if self._rate.behind:
+        if self._rate.behind(now):
             queue = min(queue, self._rate.within(self._patience * _PATIENCE_PART))
         queue = max(_LEAST_QUEUED, queue)
         if queue != self._queue:
@@ -213,8 +213,8 @@ class Acceptor:
 
     @property
     def held_back(self) -> bool:
-        """Whether more have come than may be accepted in a second: then `resume` is to be called again soon."""
-        return self._rate.behind
+        """Whether some were not accepted at once in the last second: then `resume` is to be called again soon."""
+        return self._rate.behind(self._clock.now)
 
     def resume(self) -> None:
         """Accept again if there is room again, and may be."""

@@ -7,21 +7,25 @@ from typing import Final
 
 _BURST_S: Final = 0.1
 """What may be accepted at once after a quiet time, in seconds of the rate: connected devices wait for no more."""
+_BEHIND_S: Final = 1.0
 NO_LIMIT: Final = sys.maxsize
 
 
 class SetupRate:
-    """A rate with a short burst. It is `behind` from the moment when more have come than it allows, until for as long
-    as a burst fewer have."""
+    """A rate with a short burst."""
 
-    __slots__ = ("_at", "_burst", "_rate", "_tokens", "behind")
+    __slots__ = ("_at", "_behind_until", "_burst", "_rate", "_tokens")
 
     def __init__(self, per_second: float, now: float) -> None:
         """per_second: 0 for no limit."""
         self._rate = per_second
         self._burst = self._tokens = max(1.0, per_second * _BURST_S)
         self._at = now
-        self.behind = False
+        self._behind_until = now
+
+    def behind(self, now: float) -> bool:
+        """Whether it has held back any in the last second."""
+        return now < self._behind_until
 
     def allowed(self, now: float) -> int:
         """How many connections may be accepted now."""
@@ -29,18 +33,16 @@ class SetupRate:
             return NO_LIMIT
         self._tokens = min(self._burst, self._tokens + self._rate * (now - self._at))
         self._at = now
-        if self._tokens == self._burst:
-            self.behind = False
         return int(self._tokens)
 
     def spend(self, count: int) -> bool:
-        """So many have been accepted, of those that were allowed. Returns: whether more may be, without waiting."""
+        """So many have been accepted, of those that were just allowed. Returns: whether more may be, at once."""
         if not self._rate:
             return True
         self._tokens -= count
         if self._tokens >= 1:
             return True
-        self.behind = True
+        self._behind_until = self._at + _BEHIND_S
         return False
 
     def within(self, seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Where the link between workers and a router is: a Unix socket in the data folder for each router."""
+"""Where routers are reached by workers and by each other: Unix sockets in the data folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,26 @@ def socket_name(number: int) -> str:
     return f"router-{number}.sock" if number else "router.sock"
 
 
+def peer_socket_name(number: int) -> str:
+    """Where the other routers reach the router of this number."""
+    return f"peers-{number}.sock"
+
+
 def address(folder: Path, number: int) -> str:
-    """Where the router of this number is in this control folder.
+    """Where the router of this number is for workers, in this control folder.
 
     Raises: LinkError if the path is too long for a Unix socket.
     """
-    path = str(folder.resolve() / socket_name(number))
+    return _address(folder, socket_name(number))
+
+
+def peer_address(folder: Path, number: int) -> str:
+    """The same for other routers."""
+    return _address(folder, peer_socket_name(number))
+
+
+def _address(folder: Path, name: str) -> str:
+    path = str(folder.resolve() / name)
     if len(path.encode()) > _SUN_PATH_MAX:
         raise LinkError(
             f"{path} is longer than the {_SUN_PATH_MAX} bytes a Unix socket may have: choose a shorter data.dir"

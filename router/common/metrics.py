@@ -47,6 +47,10 @@ ROUTER_METRICS = (
     Metric("messages_refused", "counter", "Messages of workers that were not understood, and passed over."),
     Metric("link_refused", "counter", "Messages on the link that were not understood, and passed over."),
     Metric("link_dropped", "counter", "Answers on the link dropped: more than link.max_direct waited."),
+    Metric("forwards", "counter", "Operations that another router owns, and was asked to perform."),
+    Metric("forwards_unreached", "counter", "Those that it did not answer in time: their requests got 503."),
+    Metric("forwards_waiting", "gauge", "Those that it has not answered yet."),
+    Metric("forwarded", "counter", "Operations performed here that another router asked for."),
     Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
     Metric("addresses", "gauge", "Devices and channels in the map."),
     Metric("auth_asked", "counter", "Questions to the application's main server: auth.url."),
@@ -158,6 +162,10 @@ class RouterCounters:
     messages_refused: int
     link_refused: int
     link_dropped: int
+    forwards: int
+    forwards_unreached: int
+    forwards_waiting: int
+    forwarded: int
     devices_moved: int
     auth_asked: int
     auth_remembered: int

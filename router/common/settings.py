@@ -8,8 +8,8 @@ from typing import ClassVar, Final
 from router.common import option_texts as texts
 from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
-from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Section, option
+from router.common.redis_settings import RedisOptions
 
 MAX_ROUTERS: Final = 64
 """On one host."""
@@ -256,7 +256,7 @@ class EndpointOptions(Section):
 @dataclass(frozen=True)
 class LinkOptions(Section):
     SECTION: ClassVar[str] = "link"
-    HELP: ClassVar[str] = "The ZeroMQ link between the router and its workers."
+    HELP: ClassVar[str] = "The ZeroMQ links between routers and workers, and between two routers."
 
     heartbeat: float = option(0.5, "a worker and the router send at least this often", unit="s", ge=0.05)
     lease: float = option(
@@ -317,6 +317,22 @@ class LinkOptions(Section):
     max_message_bytes: int = option(
         67_108_864, "largest envelope on the link", unit="bytes", ge=65_536, le=2_147_483_647
     )
+    forward_timeout: float = option(
+        3.0,
+        "how long a request waits for the router that owns what it is about, beyond endpoint.delivery_timeout; then it "
+        "is answered 503, and may have happened",
+        unit="s",
+        ge=0.1,
+    )
+    max_forwarded: int = option(
+        20_000,
+        "operations that may wait for one other router; beyond, their requests are answered 503",
+        unit="operations",
+        ge=1,
+    )
+    max_forwarded_bytes: int = option(
+        16_777_216, "bytes of those operations, and of their answers at the other end", unit="bytes", ge=65_536
+    )
     max_announced: int = option(
         2_000_000, "devices that one worker may announce before their inboxes have been read", unit="devices", ge=2000
     )
@@ -352,7 +368,7 @@ SECTIONS: tuple[type[Section], ...] = (
     Log,
     DrainOptions,
     StoreOptions,
-    MemcachedOptions,
+    RedisOptions,
     RouterOptions,
     EndpointOptions,
     AuthOptions,

@@ -29,6 +29,8 @@ from router.common.partitions import fixed_owners
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST, VERSIONS, WIRES, common_version
 from router.core.address_map import AddressMap, Lease
+from router.core.answering import Answering
+from router.core.asking import Asking
 from router.core.attachments import Attachments
 from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
@@ -87,7 +89,13 @@ class Hub:
         self.messages = Messages(
             committer, self.map, sessions, self.attachments, self._pushes, self._numbers, monotonic, unix_time
         )
-        operations = Operations(fixed_owners(routers), router)
+        clocks = monotonic, unix_time
+        timeout = delivery_timeout + options.forward_timeout
+        self.asking = Asking(router, routers, incarnation, options, timeout, self.counters, *clocks)
+        operations = Operations(fixed_owners(routers), router, self.asking.ask)
+        self.answering = Answering(
+            operations.perform, self.asking.owners, incarnation, options, self.counters, unix_time
+        )
         requests = Requests(
             committer,
             self.map,
@@ -311,13 +319,19 @@ class Hub:
             if now - session.received_at > _SILENT_BEATS * self._options.heartbeat:
                 session.touch()
             self.attachments.tick(session)
-        for tick in (self.broadcasts.tick, self.channels.tick, self.recount.tick):
+        for tick in (self.asking.tick, self.broadcasts.tick, self.channels.tick, self.recount.tick):
             try:
                 tick()
             except Exception as error:  # one channel's or observer's defect
                 logs.limited("hub.tick_failed", at="error", per=repr(error), exc=error)
         self.counters.channels = len(self.channels)
         self.counters.members = self.channels.member_count
+
+    def leave(self) -> None:
+        """This router is about to end: nothing that other routers ask for from now on is performed, nor is one of them
+        awaited."""
+        self.asking.leaving = True
+        self.answering.leave()
 
     def store_state(self, refusing: str) -> None:
         """Send the workers why the store refuses what is to be kept; "": it does not. Only a change is sent."""

@@ -12,12 +12,13 @@ UNREACHED: the owner did not answer in time or is away. Then it may have been do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any, Final, Protocol
 
 import msgspec
 
+from router.common import logs
 from router.common import messages as m
 from router.common.operation import Operation, encoded
 from router.common.partitions import fixed_owners, partition
@@ -38,24 +39,36 @@ and no more; it may raise `messages.MessageError` for what it does not allow, be
 device has asked for may come twice, from a worker whose router died before it had replied."""
 
 
+Ask = Callable[[int, str, bytes, bytes, Callable[[int, bytes], None]], None]
+"""Has another router, by its number, perform an encoded operation of a dialect at a key. Status and encoded reply are
+called back once."""
+
+
+def _nobody(owner: int, dialect: str, key: bytes, operation: bytes, answered: Callable[[int, bytes], None]) -> None:
+    answered(m.UNREACHED, b"")
+
+
 class Operations:
-    """The operations of all dialects, and who owns what. owners: the router of each partition; number: this router."""
+    """The operations of all dialects, and who owns what. owners: the router of each partition; number: this router;
+    ask: where the others are asked."""
 
-    __slots__ = ("_alone", "_decoders", "_number", "_of_dialects", "_owners", "_performers")
+    __slots__ = ("_alone", "_ask", "_decoders", "_dialects", "_number", "_owners", "_performers", "_routers")
 
-    def __init__(self, owners: Sequence[int] = fixed_owners(1), number: int = 0) -> None:
+    def __init__(self, owners: Sequence[int] = fixed_owners(1), number: int = 0, ask: Ask = _nobody) -> None:
         self._owners = owners
+        self._routers = sorted(set(owners))
         self._number = number
-        self._alone = all(owner == number for owner in owners)
+        self._alone = self._routers == [number]
+        self._ask = ask
         self._performers: dict[type[Operation], Perform] = {}
-        self._of_dialects: dict[str, list[type[Operation]]] = {}
+        self._dialects: dict[type[Operation], str] = {}
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
 
     def register(self, dialect: str, performers: Mapping[type[Operation], Perform]) -> None:
         """What performs each of these operations of a dialect here; all of its parts may call this."""
         self._performers.update(performers)
-        known = self._of_dialects.setdefault(dialect, [])
-        known.extend(operation for operation in performers if operation not in known)
+        self._dialects.update(dict.fromkeys(performers, dialect))
+        known = [kind for kind, of in self._dialects.items() if of == dialect]
         self._decoders[dialect] = msgspec.msgpack.Decoder(reduce(or_, known))
 
     # ------------------------------------------------------------------ who owns what
@@ -83,10 +96,14 @@ class Operations:
 
         Raises: what the performing function raises, if it is this router's.
         """
-        if self._alone or self._owners[partition(key)] == self._number:
+        if self._alone or (owner := self._owners[partition(key)]) == self._number:
             self._performers[type(operation)](key, operation, done)
         else:
-            done(m.UNREACHED)
+            self._elsewhere(owner, key, operation, done)
+
+    def _elsewhere(self, owner: int, key: bytes, operation: Operation, done: Done) -> None:
+        kind = type(operation)
+        self._ask(owner, self._dialects[kind], key, encoded(operation), partial(_answered, kind.REPLY, done))
 
     def at_each(self, asked: Sequence[tuple[bytes, Operation]], done: Callable[[list[tuple[int, Any]]], None]) -> None:
         """Have the owners of several keys perform an operation each. `done` gets status and reply of each, in their
@@ -96,18 +113,19 @@ class Operations:
             self.at(key, operation, gathered.place(index))
 
     def at_all(self, operation: Operation, done: Callable[[int, list[Any]], None]) -> None:
-        """Have every router perform this, with the key EVERYWHERE. `done` gets OK and their replies, by number; or what
-        one of them has said instead of OK, and those replies count for nothing."""
+        """Have every router perform this, with the key EVERYWHERE. `done` gets OK and the replies of all, or no replies
+        and what one of them has said instead of OK."""
 
         def known(answers: list[tuple[int, Any]]) -> None:
             status = next((status for status, _ in answers if status != m.OK), m.OK)
             done(status, [reply for _, reply in answers] if status == m.OK else [])
 
-        if not self._alone:
-            done(m.UNREACHED, [])
-            return
-        gathered = _Gathered(1, known)
-        self._performers[type(operation)](EVERYWHERE, operation, gathered.place(0))
+        gathered = _Gathered(len(self._routers), known)
+        for index, router in enumerate(self._routers):
+            if router == self._number:
+                self._performers[type(operation)](EVERYWHERE, operation, gathered.place(index))
+            else:
+                self._elsewhere(router, EVERYWHERE, operation, gathered.place(index))
 
     # ------------------------------------------------------------------ what has come from another process
 
@@ -136,6 +154,20 @@ class Operations:
                 reply(status, encoded(answer) if wanted else b"")
 
         self._performers[type(operation)](key, operation, done)
+
+
+def _answered(kind: Any, done: Done, status: int, reply: bytes) -> None:
+    """Another router has answered. kind: of the reply."""
+    if status != m.OK or kind is None:
+        done(status)
+        return
+    try:
+        answer = msgspec.msgpack.decode(reply, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        logs.limited("peer.reply_refused", at="error", per=str(kind), error=str(error))
+        done(m.FAILED)
+        return
+    done(m.OK, answer)
 
 
 class _Gathered:

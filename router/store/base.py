@@ -179,7 +179,7 @@ class Results:
 
 
 class Store(Protocol):
-    """Every store does this and nothing else. All methods run in trio; none may be called concurrently."""
+    """Every store does this and nothing else. All methods run in trio; none but `run` may be called concurrently."""
 
     used: int
     """Bytes that what is stored takes, as far as the store knows at this moment."""
@@ -193,6 +193,10 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Make ready. Raises: StoreError, with what to do about it."""
+
+    async def run(self) -> None:
+        """What the store does all the time beside what is asked of it, until it is cancelled: from `open` to `close`,
+        and beside every other call. Raises: StoreError where its owner has to begin anew."""
 
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         """Make the writes durable, then answer the reads. Entries whose expiry is at most `now` do not exist.

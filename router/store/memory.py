@@ -16,6 +16,7 @@ from router.common.position import AfterOffset
 from router.common.settings import StoreOptions
 from router.store.base import LARGE_BODY, Append, ExpireLog, Reads, Renewal, Results, Store, Writes, limits
 from router.store.changes import KEEP_EXPIRY, Record, RecordName, make
+from router.store.findings import Finding
 from router.store.memory_log import ENTRY_BYTES, MemoryLog
 
 HEAD_GRACE = 86_400
@@ -63,6 +64,10 @@ class MemoryStore:
     async def open(self) -> None:
         """Nothing to make ready."""
         await trio.lowlevel.checkpoint()
+
+    async def run(self) -> None:
+        """Nothing to do."""
+        await trio.sleep_forever()
 
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         """See `Store.apply`."""
@@ -293,3 +298,8 @@ def new_store(settings: Settings, router: int) -> Store:
 def keeps(settings: Settings) -> tuple[str, str] | None:
     """See `router.store.registry.StoreModule`. It has nothing from before."""
     return None
+
+
+def look_over(settings: Settings) -> list[Finding]:
+    """See `router.store.registry.StoreModule`. It is no server."""
+    return []

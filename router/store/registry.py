@@ -9,6 +9,7 @@ from router.common import store_kinds
 from router.common.options import Settings
 from router.common.settings import RouterOptions, StoreOptions
 from router.store.base import Store
+from router.store.findings import Finding
 
 
 class Remains(NamedTuple):
@@ -26,6 +27,10 @@ class StoreModule(Protocol):
 
     def keeps(self, settings: Settings) -> tuple[str, str] | None:
         """The members of a `Remains` if there are registrations or messages from before, as far as can be told."""
+
+    def look_over(self, settings: Settings) -> list[Finding]:
+        """What there is to be seen of the server that is the store, without changing anything; nothing if there is
+        none."""
 
 
 def for_one(settings: Settings) -> Settings:
@@ -46,6 +51,11 @@ def keeps_something(settings: Settings) -> Remains | None:
     store that cannot be read counts as one that has."""
     kept = _module(settings).keeps(settings)
     return None if kept is None else Remains(*kept)
+
+
+def look_over(settings: Settings) -> list[Finding]:
+    """See `StoreModule.look_over`."""
+    return _module(settings).look_over(settings)
 
 
 class Preparation(Protocol):

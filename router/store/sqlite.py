@@ -39,6 +39,7 @@ from router.common.settings import Data, RouterOptions, StoreOptions
 from router.store import layout
 from router.store.base import CEILING_SPACE, Append, Reads, Renewal, Results, Store, Writes
 from router.store.changes import Record, RecordName, make, names
+from router.store.findings import Finding
 from router.store.log_rows import log_row
 from router.store.sqlite_file import SqliteFile, has_rows
 from router.store.sqlite_reads import read, read_tables
@@ -96,6 +97,10 @@ class SqliteStore:
         except BaseException:
             await self.close()
             raise
+
+    async def run(self) -> None:
+        """See `Store.run`: nothing."""
+        await trio.sleep_forever()
 
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         """See `Store.apply`. A cancellation that comes while it is under way takes effect afterwards."""
@@ -265,3 +270,8 @@ def keeps(settings: Settings) -> tuple[str, str] | None:
         return None
     names = f"{layout.MANIFEST} and {found.name}" if found.folder else found.name
     return f"{found.name} beside it", f"move {names} away"
+
+
+def look_over(settings: Settings) -> list[Finding]:
+    """See `router.store.registry.StoreModule`. It is no server."""
+    return []

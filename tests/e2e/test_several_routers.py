@@ -6,17 +6,17 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.farm_fixture import ROOT, Farm, Json, Raw, command, reload, running_farm, until
+from support.several_routers import LIVE, asks, connected, pids
 
 from router.common.partitions import PARTITIONS
 
 ROUTERS = 3
 SETTINGS: Json = {"router.routers": ROUTERS, "farm.hang_timeout": 2, "link.lease": 2, "link.heartbeat": 0.1}
-LIVE = b"GET /live HTTP/1.1\r\nHost: push\r\n\r\n"
 WAITING = 12
 """So many connections that it is all but certain that each router is given some of them."""
 
@@ -39,38 +39,8 @@ def farm(shared: Farm) -> Farm:
     return shared
 
 
-def pids(farm: Farm) -> list[int]:
-    """Of the routers."""
-    return [row["pid"] for row in farm.status()["routers"]]
-
-
 def of_workers(farm: Farm) -> list[int]:
     return [row["pid"] for row in farm.status()["workers"]]
-
-
-def asks(raw: Raw) -> None:
-    """An app server's request on a connection that stays open."""
-    raw.send(LIVE)
-    (answer,) = raw.answers(1)
-    assert answer.status == 200
-
-
-@contextmanager
-def connected(farm: Farm) -> Iterator[list[Raw]]:
-    """An app server's connection to each router."""
-
-    def connects() -> list[int]:
-        return [row["http_connects"] for row in farm.status()["routers"]]
-
-    found: dict[int, Raw] = {}
-    with ExitStack() as stack:
-        while len(found) < ROUTERS:
-            before = connects()
-            raw = stack.enter_context(Raw(farm.router_port))
-            asks(raw)
-            (number,) = (n for n, now in enumerate(connects()) if now > before[n])
-            found.setdefault(number, raw)
-        yield [found[number] for number in range(ROUTERS)]
 
 
 def test_each_router_has_a_row_and_each_worker_one(farm: Farm) -> None:

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import trio
 
-from router.common import store_kinds
 from router.common.item import Item
-from router.common.memcached_settings import MemcachedOptions
 from router.common.messages import EVERYTHING
 from router.common.numbers import SECOND
-from router.common.options import Settings
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice, Position
-from router.common.settings import Data, StoreOptions
-from router.common.store_kinds import Shape
+from router.common.redis_settings import RedisOptions
+from router.common.settings import StoreOptions
 from router.store.base import LARGE_BODY, Append, LogName, Reads, Store, Writes
-from router.store.memcached import MemcachedStore
 from router.store.memory import MemoryStore
+from router.store.redis import RedisStore
 from router.store.sqlite import SqliteStore
-from support.common import settings_with
+from support.redis_servers import PRODUCTS, RedisServer, shared_server
 
 A, B, C = b"a" * 16, b"\x00\xff" * 8, b"c" * 16
 NOW = 1_000_000
 LATER = NOW + 100
 OPTIONS = StoreOptions(inbox_limit=3, log_limit=4)
-SWEPT = ("memory", "sqlite")
-"""The kinds that look through all that they hold: others have a server that drops what has expired."""
+KINDS = ("memory", "sqlite", *PRODUCTS)
 ALL = AfterOffset(ANY_EPOCH, 0)
 """The position before everything."""
-TEXTS = ["", "\0", "a\0b\0", "\\u0000", "\\\\u0000\0", '"\\', "é😀\u2028", "\x7f\x1f"]
-"""What a store may take for something else."""
 ROOMY = StoreOptions(inbox_limit=6, inbox_bytes=3 * LARGE_BODY)
 """Room for six messages, and for three times LARGE_BODY bytes of bodies."""
 
@@ -43,27 +37,21 @@ T = TypeVar("T")
 Scenario = Callable[..., Awaitable[None]]
 
 
-def new_store(kind: str, options: StoreOptions, folder: Path, request: pytest.FixtureRequest) -> Store:
-    """One of its kind, not opened. Its server, if it has one, is a fixture of its name."""
+def new_store(kind: str, options: StoreOptions, folder: Path) -> Store:
+    """One of its kind, not opened."""
     if kind == "memory":
         return MemoryStore(options, unix_time=lambda: NOW)
-    if kind == "memcached":
-        return new_memcached_store(options, request.getfixturevalue(kind).name)
+    if kind in PRODUCTS:
+        server = shared_server(kind)
+        assert server.ask("FLUSHALL") == b"OK"
+        return redis_store(server, options)
     return SqliteStore(options, folder / "data" / "store.sqlite3", unix_time=lambda: NOW)
 
 
-def new_memcached_store(options: StoreOptions, *servers: str, **more: Any) -> MemcachedStore:
-    """One whose entries have a prefix of their own, not opened."""
-    return MemcachedStore(MemcachedOptions(servers, **{"prefix": f"{secrets.token_hex(8)}:", **more}), options)
-
-
-def store_settings(kind: str, folder: Path, request: pytest.FixtureRequest) -> Settings:
-    """The settings of one of its kind that holds nothing."""
-    server = {"servers": (request.getfixturevalue(kind).name,)} if kind == "memcached" else {}
-    prefix = {"prefix": f"{secrets.token_hex(8)}:"}
-    return settings_with(
-        (StoreOptions, {"kind": kind}), (Data, {"dir": str(folder)}), (MemcachedOptions, server | prefix)
-    )
+def redis_store(server: RedisServer, options: StoreOptions = OPTIONS, prefix: str = "", **redis: Any) -> RedisStore:
+    """One on this server, not opened. prefix: "" for one that no other store has."""
+    redis = {"url": server.url, "prefix": prefix or secrets.token_hex(8), **redis}
+    return RedisStore(options, RedisOptions(**redis), lambda: "test", unix_time=lambda: NOW)
 
 
 async def with_store(store: Store, test: Callable[[Store], Awaitable[T]]) -> T:
@@ -80,33 +68,26 @@ def in_sqlite(path: Path, test: Callable[[Store], Awaitable[T]], options: StoreO
     return trio.run(with_store, SqliteStore(options, path), test)
 
 
-def in_store(
-    options: StoreOptions = OPTIONS, *, needs: Collection[Shape] = (), kinds: Collection[str] = store_kinds.NAMES
-) -> Callable[[Scenario], Callable[..., None]]:
-    """Make a test for each kind of store of a coroutine function: its first parameter is an open one.
-
-    needs: what the store has to be able to do. kinds: those that are looked at.
-    """
-    able = [kind.name for kind in store_kinds.KINDS if kind.can.issuperset(needs) and kind.name in kinds]
+def in_store(options: StoreOptions = OPTIONS) -> Callable[[Scenario], Callable[..., None]]:
+    """Make a test for each kind of store of a coroutine function: its first parameter is an open one."""
 
     def decorate(scenario: Scenario) -> Callable[..., None]:
-        def test(store_kind: str, tmp_path: Path, request: pytest.FixtureRequest, **parameters: Any) -> None:
+        def test(store_kind: str, tmp_path: Path, **parameters: Any) -> None:
             async def main(store: Store) -> None:
                 await scenario(store, **parameters)
 
-            trio.run(with_store, new_store(store_kind, options, tmp_path, request), main)
+            trio.run(with_store, new_store(store_kind, options, tmp_path), main)
 
         known = inspect.signature(test).parameters
         parameters = [
             known["store_kind"],
             known["tmp_path"],
-            known["request"],
             *list(inspect.signature(scenario).parameters.values())[1:],
         ]
         test.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         test.__name__, test.__doc__, test.__module__ = scenario.__name__, scenario.__doc__, scenario.__module__
         test.pytestmark = list(getattr(scenario, "pytestmark", []))  # type: ignore[attr-defined]
-        return pytest.mark.parametrize("store_kind", able)(test)
+        return pytest.mark.parametrize("store_kind", KINDS)(test)
 
     return decorate
 

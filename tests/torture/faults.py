@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -116,11 +117,15 @@ Act = Callable[[], Awaitable[str]]
 class Faults:
     """All faults, by name, on one farm."""
 
-    def __init__(self, world: World, farm: Farm, machine: Machine, clients: Sequence[Client]) -> None:
+    def __init__(
+        self, world: World, farm: Farm, machine: Machine, clients: Sequence[Client], routers: Sequence[int]
+    ) -> None:
+        """routers: the numbers of them that the farm may have."""
         self._world = world
         self._farm = farm
         self._machine = machine
         self._clients = clients
+        self._routers = routers
         self._random = world.random("faults")
         self.expected_to_run = True
         """The farm must not end now."""
@@ -135,6 +140,7 @@ class Faults:
             "stop-fork-server": (lambda: self._stop("fork_server"), every | {STOPPED}),
             "reload": (self._reload, every),
             "drain": (self._drain, every),
+            "other-routers": (self._other_routers, every),
             "full-disk": (self._full_disk, frozenset({STORE})),
             "eio": (self._eio, frozenset({STORE})),
             "clock": (self._step_the_clock, frozenset({CLOCK})),
@@ -205,6 +211,23 @@ class Faults:
     async def _drain(self) -> str:
         await self._restart(self._farm.stop)
         return ""
+
+    async def _other_routers(self) -> str:
+        """The farm is started with another number of routers, perhaps after a start that is killed while it copies."""
+        before = self._farm.settings.get("router.routers", 1)
+        wanted = self._random.choice([number for number in self._routers if number != before])
+
+        def end() -> None:
+            self._farm.stop()
+            self._farm.settings["router.routers"] = wanted
+            if interrupted:
+                self._farm.launch()
+                time.sleep(interrupted)
+                self._farm.kill()
+
+        interrupted = self._random.choice((0, self._random.uniform(0.2, 1.5)))
+        await self._restart(end)
+        return f"{wanted} instead of {before}" + (f", killed after {interrupted:.1f} s" if interrupted else "")
 
     async def _restart(self, end: Callable[[], None]) -> None:
         self.expected_to_run = False
@@ -292,6 +315,7 @@ NAMES: Final = (
     "stop-fork-server",
     "reload",
     "drain",
+    "other-routers",
     "full-disk",
     "eio",
     "clock",

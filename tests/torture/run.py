@@ -92,6 +92,8 @@ class Run:
         self.options = options
         self.world = World(options.seed)
         self.machine = Machine(folder)
+        if len(set(options.routers)) == 1:
+            self.machine.missing["other-routers"] = "--routers names one number"
         self.site = WebhookSite(self.world)
         self._folder = folder
         self.clients: list[Client] = []
@@ -111,7 +113,7 @@ class Run:
         await asyncio.to_thread(self.farm.start)
         self.world.device_port, self.world.router_port = self.farm.device_port, self.farm.router_port
         self._populate()
-        self.faults = Faults(self.world, self.farm, self.machine, self.clients)
+        self.faults = Faults(self.world, self.farm, self.machine, self.clients, self.options.routers)
         tasks = [asyncio.create_task(client.live()) for client in self.clients]
         tasks += [asyncio.create_task(sender.run()) for sender in self.senders]
         tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._report()), reading]
@@ -139,7 +141,7 @@ class Run:
         apps = self._folder / "apps.json"
         apps.write_text(json.dumps({"applications": [app]}))
         spoken = {f"dialects.{name}": True for name in self.options.dialects}
-        return known(SETTINGS | {"pusher.apps": apps}) | spoken
+        return known(SETTINGS | {"pusher.apps": apps, "router.routers": self.options.routers[0]}) | spoken
 
     def _populate(self) -> None:
         options, world = self.options, self.world
@@ -336,7 +338,7 @@ class Run:
             )
 
 
-_ALONE: Final = frozenset({"kill-everything", "drain"})
+_ALONE: Final = frozenset({"kill-everything", "drain", "other-routers"})
 
 
 def _there() -> list[str]:
@@ -345,6 +347,10 @@ def _there() -> list[str]:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(name) for name in _names(text)]
 
 
 def options(arguments: list[str]) -> argparse.Namespace:
@@ -359,6 +365,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=150, help="clients of all dialects together")
     parser.add_argument("--rate", type=float, default=120, help="pushes of all dialects together (1/s)")
     parser.add_argument("--workers", type=int, default=3, help="worker processes")
+    parser.add_argument(
+        "--routers", type=_numbers, default=[1], help="router processes; a comma separated list: one after the other"
+    )
     parser.add_argument("--pairs", type=float, default=0.3, help="how often two faults come at once (0 to 1)")
     parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 3.0), help="between faults (s)")
     parser.add_argument("--keep", type=Path, help="a folder for the farm's log")

@@ -140,6 +140,79 @@ def test_what_belongs_to_another_router_is_not_performed_here() -> None:
     assert len(talks[0].asked) + len(talks[1].asked) == 20
 
 
+# ---------------------------------------------------------------------- at other routers
+
+
+class Others:
+    """Routers that perform with the operations of their own, and answer when told to."""
+
+    def __init__(self, routers: int) -> None:
+        owners = fixed_owners(routers)
+        self.asked: list[tuple[int, bytes]] = []
+        self.answered: list[Callable[[], None]] = []
+        self.operations = [Operations(owners, number, self.ask) for number in range(routers)]
+        self.talks = [Talk(operations) for operations in self.operations]
+
+    def ask(self, owner: int, dialect: str, key: bytes, data: bytes, answered: Callable[[int, bytes], None]) -> None:
+        self.asked.append((owner, key))
+
+        def answer(status: int, reply: bytes | None) -> None:
+            self.answered.append(lambda: answered(status, reply or b""))
+
+        self.operations[owner].perform(dialect, key, data, answer)
+
+
+def owned_by(operations: Operations, owner: int) -> bytes:
+    keys = (m.channel_key("talk", "", str(number)) for number in range(100))
+    return next(key for key in keys if operations.owner(key) == owner)
+
+
+def test_the_owner_is_asked_for_what_is_not_here() -> None:
+    others = Others(2)
+    here = others.operations[0]
+    key = owned_by(here, 1)
+    found, done = answers()
+    here.at(owned_by(here, 0), Forget(["a"]), done)
+    assert others.asked == []
+    here.at(key, Add(4), done)
+    here.at(key, Forget([]), done)
+    assert others.asked == [(1, key), (1, key)]
+    assert others.talks[1].asked == [(key, Add(4)), (key, Forget([]))]
+    others.talks[1].open[0](m.OK, 8)
+    for answer in others.answered:
+        answer()
+    assert found == [(m.OK,), (m.FULL,), (m.OK, 8)]
+
+
+def test_what_every_router_does_needs_the_answers_of_all() -> None:
+    others = Others(3)
+    found, done = answers()
+    others.operations[1].at_all(Add(1), done)
+    assert [talk.asked for talk in others.talks] == [[(EVERYWHERE, Add(1))]] * 3
+    for number, talk in enumerate(others.talks):
+        assert found == []
+        talk.open[0](m.OK, 10 + number)
+        for answer in others.answered:
+            answer()
+        others.answered.clear()
+    assert found == [(m.OK, [10, 11, 12])]
+    others.operations[1].at_all(Add(2), done)
+    for number, talk in enumerate(others.talks):
+        talk.open[1](m.FAILED if number == 2 else m.OK, 5)
+    for answer in others.answered:
+        answer()
+    assert found[1:] == [(m.FAILED, [])]
+
+
+@pytest.mark.parametrize(("status", "reply", "becomes"), [(m.UNREACHED, b"", m.UNREACHED), (m.OK, b"\xa1a", m.FAILED)])
+def test_an_owner_that_is_away_or_says_something_else_is_a_status(status: int, reply: bytes, becomes: int) -> None:
+    operations = Operations(fixed_owners(2), 0, lambda owner, dialect, key, data, answered: answered(status, reply))
+    Talk(operations)
+    found, done = answers()
+    operations.at(owned_by(operations, 1), Add(1), done)
+    assert found == [(becomes,)]
+
+
 # ---------------------------------------------------------------------- devices
 
 

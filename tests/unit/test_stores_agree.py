@@ -1,29 +1,33 @@
-"""The same batches to two stores give the same answers."""
+"""The same batches to all stores give the same answers."""
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import tempfile
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.memcached import Memcached
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support.stores import (
     ALL,
+    KINDS,
     NOW,
     A,
     B,
     C,
-    new_memcached_store,
+    new_store,
 )
 
-from router.common import store_kinds
 from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.numbers import SECOND
@@ -40,12 +44,9 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.common.store_kinds import Shape
 from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, LogName, Reads, Renewal, Writes
 from router.store.changes import KEEP_EXPIRY, Change, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
-from router.store.memcached import MemcachedStore
 from router.store.memory import MemoryStore
-from router.store.sqlite import SqliteStore
 
 DEVICES = st.sampled_from([A, B])
 TIMES = st.integers(NOW, NOW + 12)
@@ -95,52 +96,52 @@ PAGES = st.sampled_from([0, 1, 101, 250, 30_000])
 
 
 @st.composite
-def batches(draw: st.DrawFn, can: frozenset[Shape] = frozenset(Shape)) -> Writes:
-    """can: what the stores can do."""
-    urgencies = st.integers(0, 4) if Shape.COLLAPSE in can else st.just(0)
+def batches(draw: st.DrawFn) -> Writes:
     writes = Writes()
     keys = draw(st.lists(st.tuples(DEVICES, SLOTS), unique=True, max_size=8))
     for key in keys:
         if draw(st.booleans()):
             version, expires = draw(st.integers(0, 3)), draw(TIMES)
-            writes.puts[key] = Item(key[1], version, 0, expires, draw(urgencies), draw(st.none() | TEXTS | LONG_TEXTS))
+            writes.puts[key] = Item(
+                key[1], version, 0, expires, draw(st.integers(0, 4)), draw(st.none() | TEXTS | LONG_TEXTS)
+            )
         else:
             writes.removals[key] = draw(st.integers(-1, 3) | st.just(ANY_VERSION))
     values = st.none() | st.tuples(st.binary(max_size=4), EXPIRIES)
     writes.records = draw(st.dictionaries(RECORDS, values, max_size=3))
     changes = st.lists(st.tuples(RECORDS, CHANGES), max_size=6)
     writes.changes = [(name, change) for name, change in draw(changes) if name not in writes.records]
-    if Shape.LOG in can:
-        writes.logs = draw(st.lists(st.one_of(APPENDS, APPENDS, APPENDS, ENDS), max_size=7))
+    writes.logs = draw(st.lists(st.one_of(APPENDS, APPENDS, APPENDS, ENDS), max_size=7))
     renewals = st.builds(Renewal, st.sampled_from("st"), st.lists(DEVICES, max_size=2), TIMES, TIMES)
     writes.renewals = draw(st.lists(renewals, max_size=2))
     return writes
 
 
 class StoresAgree(RuleBasedStateMachine):
-    """The same batches to both stores: the same answers, whenever a sweep comes and whenever SQLite is reopened."""
+    """The same batches to a store and to its model in memory: the same answers, whenever a sweep comes and whenever the
+    store is reopened."""
+
+    KIND = ""
+    OPTIONS = StoreOptions(inbox_limit=3, log_limit=4, log_bytes=70_000, inbox_bytes=20_000, synchronous="normal")
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        options = StoreOptions(inbox_limit=3, log_limit=4, log_bytes=70_000, inbox_bytes=20_000, synchronous="normal")
-        self.memory = MemoryStore(options, unix_time=lambda: NOW)
-        self.sqlite = SqliteStore(options, self.file, unix_time=lambda: NOW)
+        self.memory = MemoryStore(self.OPTIONS, unix_time=lambda: NOW)
+        self.store = new_store(self.KIND, self.OPTIONS, self.folder)
         self.now = NOW
         self.seq = 0
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "store.sqlite3"
+        self.is_open = False
 
     @initialize()
     def open(self) -> None:
-        trio.run(self.sqlite.open)
+        trio.run(self.store.open)
+        self.is_open = True
 
     def apply(self, writes: Writes, parts: set[tuple[Position, int]]) -> None:
         logs = {LogName(key, *part) for key in (A, B, C) for part in parts}
         reads = Reads(INBOXES, NAMES, logs, {A, B, C})
-        ours = trio.run(self.sqlite.apply, writes, reads, self.now)
+        ours = trio.run(self.store.apply, writes, reads, self.now)
         model = trio.run(self.memory.apply, writes, reads, self.now)
         for name, part in ours.logs.items():
             # A sweep may have come to a log that had ended in one of them: that one's epoch is another.
@@ -165,82 +166,30 @@ class StoresAgree(RuleBasedStateMachine):
 
     @rule(budget=st.integers(1, 20))
     def sweep(self, budget: int) -> None:
-        trio.run(self.sqlite.sweep, self.now, budget)
+        trio.run(self.store.sweep, self.now, budget)
         trio.run(self.memory.sweep, self.now, budget)
 
     @precondition(lambda self: self.seq > 0)
     @rule()
     def reopen(self) -> None:
-        trio.run(self.sqlite.close)
-        trio.run(self.sqlite.open)
+        trio.run(self.store.close)
+        trio.run(self.store.open)
 
     @invariant()
     def same(self) -> None:
-        if self.sqlite.file.connection is not None:
+        if self.is_open:
             self.apply(Writes(), {(ALL, 0), (ALL, 1), (Last(2), 0)})
 
     def teardown(self) -> None:
-        trio.run(self.sqlite.close)
+        trio.run(self.store.close)
         shutil.rmtree(self.folder)
 
 
-TestStoresAgree = StoresAgree.TestCase
-TestStoresAgree.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
-
-
-class MemcachedAgrees(RuleBasedStateMachine):
-    """The same batches to memcached and to the memory store, through two stores of one prefix by turns."""
-
-    server: ClassVar[Memcached]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.memory = MemoryStore(StoreOptions(inbox_limit=3), unix_time=lambda: NOW)
-        self.prefix = f"{secrets.token_hex(8)}:"
-        self.stores = [self.new_store() for _ in range(2)]
-        self.now = NOW
-        self.seq = 0
-
-    def new_store(self) -> MemcachedStore:
-        return new_memcached_store(StoreOptions(inbox_limit=3), self.server.name, prefix=self.prefix)
-
-    @initialize()
-    def open(self) -> None:
-        for store in self.stores:
-            trio.run(store.open)
-
-    @rule(writes=batches(can=store_kinds.by_name("memcached").can), of=st.integers(0, 1))
-    def write(self, writes: Writes, of: int) -> None:
-        for key, put in writes.puts.items():
-            self.seq += 1
-            writes.puts[key] = put._replace(seq=self.seq)
-        reads = Reads(INBOXES, NAMES)
-        ours = trio.run(self.stores[of].apply, writes, reads, self.now)
-        assert ours == trio.run(self.memory.apply, writes, reads, self.now)
-
-    @rule(seconds=st.integers(1, 5))
-    def pass_time(self, seconds: int) -> None:
-        self.now += seconds
-
-    @rule(of=st.integers(0, 1))
-    def reopen(self, of: int) -> None:
-        trio.run(self.stores[of].close)
-        self.stores[of] = self.new_store()
-        trio.run(self.stores[of].open)
-
-    def teardown(self) -> None:
-        for store in self.stores:
-            trio.run(store.close)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server(memcached: Memcached) -> None:
-    MemcachedAgrees.server = memcached
-
-
-TestMemcachedAgrees = MemcachedAgrees.TestCase
-TestMemcachedAgrees.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "memory"])
+def test_a_store_agrees_with_its_model(kind: str) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        type("Agreeing", (StoresAgree,), {"KIND": kind}),
+        settings=settings(
+            max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

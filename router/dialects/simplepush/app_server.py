@@ -80,11 +80,12 @@ _BAD_VERSION = _refusal(BAD_VERSION)
 _BAD_TOKEN = _refusal(BAD_TOKEN)
 _BAD_METHOD = _refusal(BAD_METHOD, ("Allow", "PUT, OPTIONS"))
 _NO_LINES = _refusal(NO_LINES)
+_NOT_KEPT = _refusal(NOT_KEPT, ("Retry-After", "5"))
 _RESPONSES = {
     DELIVERED: _EMPTY,
     STORED: _STORED,
     REFUSED_FULL: _refusal(INBOX_FULL, ("Retry-After", "60")),
-    REFUSED_FAILED: _refusal(NOT_KEPT, ("Retry-After", "5")),
+    REFUSED_FAILED: _NOT_KEPT,
     REFUSED_OVER: _refusal(STORE_FULL, ("Retry-After", "60")),
 }
 _CORS_HEADERS = (("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Methods", "PUT, OPTIONS"))
@@ -169,7 +170,7 @@ class _AppSide:
         if status != m.OK or outcome is None:
             self._counters.pushes_refused += 1
             outcome = REFUSED_FAILED
-        decided(_RESPONSES[outcome])
+        decided(_RESPONSES.get(outcome, _NOT_KEPT))
 
     def perform_push(self, device: bytes, push: Push, done: Done) -> None:
         """Keep an update of a device that this router owns, and send it."""

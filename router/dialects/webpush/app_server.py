@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from router.common import messages as m
 from router.common.id_set import has
+from router.common.operation import Operation
 from router.common.token import TokenError
-from router.core.pushes import REFUSED_OVER, STORED
+from router.core.operations import Done
+from router.core.pushes import REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.dialects.app_server import Context
 from router.dialects.webpush import responses
 from router.dialects.webpush.headers import Refused, encoding_of, topic_of, ttl_of, urgency_of
@@ -23,6 +26,7 @@ from router.dialects.webpush.protocol import (
     BAD_SENDER,
     DEVICES,
     MESSAGE_PURPOSE,
+    NAME,
     PURPOSE,
     TOO_LONG,
     WebPushOptions,
@@ -41,9 +45,55 @@ _NUMBER: Final = struct.Struct(">Q")
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class Kept(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """How a message is known that was kept."""
+
+    number: int
+    slot: str
+
+
+class Push(Operation, tag=1):
+    """A message for a channel of a device."""
+
+    REPLY = Kept
+
+    member: bytes
+    """The channel's."""
+    ttl: int
+    topic: bytes | None
+    urgency: int
+    body: bytes
+    tail: str
+    """What follows the body on its way to the device; "": there is no body."""
+
+
+class Withdraw(Operation, tag=2):
+    """A message is not wanted any more."""
+
+    slot: str
+    version: int
+
+
+_OVER: Final = 101
+_BUSY: Final = 102
+_NO_DEVICE: Final = 103
+_NO_CHANNEL: Final = 104
+"""Statuses of these operations, besides those that all have."""
+_STATUS: Final = {STORED: m.OK, REFUSED_FULL: m.FULL, REFUSED_FAILED: m.FAILED, REFUSED_OVER: _OVER}
+_REFUSED: Final = {
+    m.FULL: responses.FULL,
+    _OVER: responses.NO_ROOM,
+    _BUSY: responses.BUSY,
+    _NO_DEVICE: responses.NO_DEVICE,
+    _NO_CHANNEL: responses.NO_CHANNEL,
+}
+
+
 def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     app_side = _AppSide(context)
+    owner = _Owner(context)
+    context.core.operations.register(NAME, {Push: owner.push, Withdraw: owner.withdraw})
     return (
         Route(b"/wpush/v1/", app_side.plain, exact=False),
         Route(b"/wpush/v2/", app_side.bound, exact=False),
@@ -56,8 +106,7 @@ class _AppSide:
     def __init__(self, context: Context) -> None:
         options = context.settings.get(WebPushOptions)
         url = base_url(context.settings)
-        self.messages = context.core.messages
-        self._records = context.core.records
+        self._ask = context.core.operations.at
         self.tokens = context.tokens
         self.location = url + "/m/"
         self.counters = context.core.counters
@@ -98,7 +147,7 @@ class _AppSide:
             if len(address) != size:
                 raise TokenError("of another version")
             self._check_sender(headers, address[_PLAIN_TOKEN:])
-            message = self._message(headers, request.body, address, reply)
+            push = self._push(headers, request.body, address)
         except Refused as refused:
             self.counters.pushes_invalid += 1
             reply(refused.response)
@@ -112,10 +161,17 @@ class _AppSide:
             if len(request.body) > self._max_body:
                 self.counters.pushes_too_long += 1
                 reply(self._too_long)
-            elif self.messages.full and (message.ttl or self.messages.crowded):  # TTL 0: it is not kept
-                reply(responses.NO_ROOM if self.messages.refuse() == REFUSED_OVER else responses.BUSY)
             else:
-                self._records.look_up(DEVICES, message.device, message.looked_up)
+                device = address[:16]
+                self._ask(device, push, partial(self._pushed, reply, device, push.ttl))
+
+    def _pushed(self, reply: Reply, device: bytes, ttl: int, status: int, kept: Kept | None = None) -> None:
+        if status != m.OK or kept is None:
+            self.counters.pushes_refused += status == m.UNREACHED  # the owner counts all others
+            reply(_REFUSED.get(status, responses.NOT_KEPT))
+            return
+        name = self.tokens.seal(MESSAGE_PURPOSE, device + _NUMBER.pack(kept.number) + kept.slot.encode())
+        reply(Response(201, headers=(("Location", self.location + name), ("TTL", str(ttl)), *responses.CORS)))
 
     def _check_sender(self, headers: dict[bytes, bytes], bound_to: bytes) -> None:
         authorization = headers.get(b"authorization")
@@ -126,13 +182,13 @@ class _AppSide:
         elif bound_to:
             raise VapidError("this endpoint wants a VAPID signature")
 
-    def _message(self, headers: dict[bytes, bytes], body: bytes, address: bytes, reply: Reply) -> _Message:
+    def _push(self, headers: dict[bytes, bytes], body: bytes, address: bytes) -> Push:
         options = self._options
         ttl = ttl_of(headers.get(b"ttl", b""), options.max_ttl)
         topic = topic_of(headers.get(b"topic"))
         level = urgency_of(headers.get(b"urgency"))
         tail = encoding_of(headers, options.max_crypto_bytes) if body else ""
-        return _Message(self, reply, address, ttl, topic, level, body, tail)
+        return Push(address[16:32], ttl, topic, level, body, tail)
 
     # ------------------------------------------------------------------ a message that was sent
 
@@ -146,89 +202,69 @@ class _AppSide:
         except TokenError:
             reply(responses.BAD_MESSAGE)
             return
-        if self.messages.crowded:
-            reply(responses.BUSY)
-            return
-        device = opened[:16]
-        slot, version = opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0]
-        self.messages.withdraw(
-            device, slot, version, lambda status: reply(responses.DELETED if status == m.OK else responses.NOT_KEPT)
-        )
+        withdraw = Withdraw(opened[24:].decode(), _NUMBER.unpack_from(opened, 16)[0])
+        self._ask(opened[:16], withdraw, partial(_withdrawn, reply))
 
 
-class _Message:
-    """A push that was found valid, on its way into the store."""
+def _withdrawn(reply: Reply, status: int, nothing: None = None) -> None:
+    reply(responses.DELETED if status == m.OK else _REFUSED.get(status, responses.NOT_KEPT))
 
-    __slots__ = (
-        "_app",
-        "_body",
-        "_member",
-        "_number",
-        "_reply",
-        "_slot",
-        "_tail",
-        "_topic",
-        "_urgency",
-        "device",
-        "ttl",
-    )
 
-    def __init__(
-        self,
-        app: _AppSide,
-        reply: Reply,
-        address: bytes,
-        ttl: int,
-        topic: bytes | None,
-        urgency: int,
-        body: bytes,
-        tail: str,
-    ) -> None:
-        self.device = address[:16]
-        self._app = app
-        self._reply = reply
-        self._member = address[16:32]
-        self.ttl = ttl
-        self._topic = topic
-        self._urgency = urgency
-        self._body = body
-        self._tail = tail
+class _Owner:
+    """What is done about a device that this router owns."""
 
-    def looked_up(self, status: int, record: bytes | None) -> None:
-        """The device's record is there: keep the message if it has this channel."""
-        app = self._app
+    def __init__(self, context: Context) -> None:
+        self._messages = context.core.messages
+        self._records = context.core.records
+        self._counters = context.core.counters
+
+    def push(self, device: bytes, push: Push, done: Done) -> None:
+        """Keep a message, if the device is there and has the channel."""
+        messages = self._messages
+        if messages.full and (push.ttl or messages.crowded):  # TTL 0: it is not kept
+            done(_OVER if messages.refuse() == REFUSED_OVER else _BUSY)
+        else:
+            self._records.look_up(DEVICES, device, partial(self._looked_up, device, push, done))
+
+    def _looked_up(self, device: bytes, push: Push, done: Done, status: int, record: bytes | None) -> None:
         if status != m.OK:
-            app.counters.pushes_refused += 1
-            self._reply(responses.NOT_KEPT)
+            self._counters.pushes_refused += 1
+            done(m.FAILED)
             return
-        if record is None or not has(record, self._member):
-            app.counters.pushes_rejected += 1
-            self._reply(responses.NO_DEVICE if record is None else responses.NO_CHANNEL)
+        if record is None or not has(record, push.member):
+            self._counters.pushes_rejected += 1
+            done(_NO_DEVICE if record is None else _NO_CHANNEL)
             return
-        chid = channel_id(self._member)
-        self._number = number = app.messages.sequence()
-        topic = self._topic
-        self._slot = slot = plain_slot(number, chid) if topic is None else topic_slot(chid, topic.decode())
-        body = f'"data":"{_in_base64url(self._body)}{self._tail}' if self._tail else None
-        app.messages.push(
-            self.device,
+        chid = channel_id(push.member)
+        number = self._messages.sequence()
+        topic = push.topic
+        slot = plain_slot(number, chid) if topic is None else topic_slot(chid, topic.decode())
+        body = f'"data":"{_in_base64url(push.body)}{push.tail}' if push.tail else None
+        self._messages.push(
+            device,
             slot,
             number,
-            self._pushed,
-            ttl=self.ttl,
-            urgency=self._urgency,
+            partial(_kept, done, Kept(number, slot)),
+            ttl=push.ttl,
+            urgency=push.urgency,
             body=body,
             sequence=number,
             wait=False,
         )
 
-    def _pushed(self, outcome: int) -> None:
-        if outcome != STORED:
-            self._reply(responses.REFUSED[outcome])
-            return
-        app = self._app
-        name = app.tokens.seal(MESSAGE_PURPOSE, self.device + _NUMBER.pack(self._number) + self._slot.encode())
-        self._reply(Response(201, headers=(("Location", app.location + name), ("TTL", str(self.ttl)), *responses.CORS)))
+    def withdraw(self, device: bytes, withdraw: Withdraw, done: Done) -> None:
+        """Forget a message; the same answer whether it still waited or not."""
+        if self._messages.crowded:
+            done(_BUSY)
+        else:
+            self._messages.withdraw(device, withdraw.slot, withdraw.version, done)
+
+
+def _kept(done: Done, kept: Kept, outcome: int) -> None:
+    if outcome == STORED:
+        done(m.OK, kept)
+    else:
+        done(_STATUS[outcome])
 
 
 def _in_base64url(body: bytes) -> str:

@@ -7,7 +7,6 @@ from typing import Final
 import msgspec
 
 from router.common.answers import Answer
-from router.core.pushes import REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER
 from router.dialects.webpush import protocol as p
 from router.http.message import Response
 
@@ -72,5 +71,4 @@ FULL: Final = error(p.INBOX_FULL, _WAIT)
 BUSY: Final = error(p.BUSY, _WAIT)
 NOT_KEPT: Final = error(p.NOT_KEPT, _WAIT)
 NO_ROOM: Final = error(p.STORE_FULL, _WAIT)
-REFUSED: Final = {REFUSED_FULL: FULL, REFUSED_FAILED: NOT_KEPT, REFUSED_OVER: NO_ROOM}
 DELETED: Final = Response(204, headers=CORS)

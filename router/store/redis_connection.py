@@ -1,0 +1,161 @@
+"""One connection to a Redis or Valkey server: commands out in one write, replies in."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, cast
+
+import hiredis
+import trio
+
+from router.common.redis_address import Address
+from router.store.base import StoreError
+
+Command = tuple[bytes | str | int, ...]
+Reply = Any
+"""bytes, int, None, a list of replies, or hiredis.ReplyError."""
+
+_READ_BYTES: Final = 65_536
+pack = cast(Callable[[Command], bytes], hiredis.pack_command)
+"""A command as it is sent."""
+
+
+class ConnectionLost(StoreError):
+    """The connection ended, or could not be made: what was asked and not answered may have been done or not."""
+
+
+class Connection:
+    """What is sent is answered in order; one caller at a time. After an error it is of no use any more."""
+
+    def __init__(self, stream: trio.abc.Stream, name: str) -> None:
+        self._stream = stream
+        self._reader = hiredis.Reader()
+        self.name = name
+        """The server's, for errors."""
+
+    async def call(self, *commands: Command) -> list[Reply]:
+        """Send all of them in one write and wait for all replies.
+
+        Raises: ConnectionLost; and then, or if it is cancelled, the connection is closed. What `pack` raises, before
+        anything is sent.
+        """
+        data = pack(commands[0]) if len(commands) == 1 else b"".join(map(pack, commands))
+        return await self.exchange(data, len(commands))
+
+    async def exchange(self, data: bytes, number: int) -> list[Reply]:
+        """The same with commands that are packed already, so many of them."""
+        reader, replies = self._reader, []
+        try:
+            await self._stream.send_all(data)
+            while True:
+                while (reply := reader.gets()) is not False:
+                    replies.append(reply)
+                    if len(replies) == number:
+                        return replies
+                received = await self._stream.receive_some(_READ_BYTES)
+                if not received:
+                    raise ConnectionLost(f"{self.name}: closed the connection")
+                reader.feed(bytes(received))
+        except (trio.BrokenResourceError, trio.ClosedResourceError, hiredis.ProtocolError) as error:
+            self.abandon()
+            raise ConnectionLost(f"{self.name}: the connection broke ({error or type(error).__name__})") from None
+        except BaseException:
+            self.abandon()
+            raise
+
+    async def ask(self, *command: bytes | str | int) -> Reply:
+        """The reply to one command.
+
+        Raises: StoreError for an error in reply; ConnectionLost.
+        """
+        (reply,) = await self.call(command)
+        return checked(reply, self.name)
+
+    def abandon(self) -> None:
+        """Close it at once."""
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        if isinstance(stream, trio.SocketStream):
+            stream.socket.close()
+
+
+async def connect(address: Address, timeout: float, ca_file: str = "") -> Connection:
+    """A connection that has logged in and chosen the database.
+
+    timeout: seconds for all of it. ca_file: certificates that are trusted for TLS, "": the system's.
+    Raises: StoreError, with what to do.
+    """
+    try:
+        with trio.fail_after(timeout):
+            stream = await _stream(address, ca_file)
+            connection = Connection(stream, str(address))
+            try:
+                await _log_in(connection, address)
+            except BaseException:
+                connection.abandon()
+                raise
+            return connection
+    except trio.TooSlowError:
+        raise ConnectionLost(
+            f"Redis {address} does not answer within redis.connect_timeout ({timeout:g} s); see that it runs and that "
+            f"redis.url is right"
+        ) from None
+
+
+async def _stream(address: Address, ca_file: str) -> trio.abc.Stream:
+    try:
+        plain = await trio.open_tcp_stream(address.host, address.port)
+        if not address.tls:
+            return plain
+        try:
+            context = ssl.create_default_context(cafile=ca_file or None)
+        except OSError as error:
+            raise StoreError(f"redis.ca_file: cannot read {ca_file}: {error.strerror or error}") from None
+        stream = trio.SSLStream(plain, context, server_hostname=address.host)
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            plain.socket.close()
+            raise
+        return stream
+    except (OSError, trio.BrokenResourceError) as error:
+        reason = str(error.__cause__ or error)
+        raise ConnectionLost(
+            f"Redis {address} cannot be reached: {reason}; see that it runs and that redis.url is right"
+        ) from None
+
+
+async def _log_in(connection: Connection, address: Address) -> None:
+    commands: list[Command] = []
+    if address.password:
+        commands.append(("AUTH", *filter(None, (address.user,)), address.password))
+    commands.append(("SELECT", address.database))
+    for reply in await connection.call(*commands):
+        if isinstance(reply, hiredis.ReplyError):
+            raise StoreError(f"Redis {address} refuses: {reply}; see the user, password and database of redis.url")
+
+
+def checked(reply: Reply, name: str) -> Reply:
+    """A reply that is no error. Raises: StoreError."""
+    if isinstance(reply, hiredis.ReplyError):
+        raise StoreError(f"Redis {name}: {reply}")
+    return reply
+
+
+def first_error(replies: Iterable[Reply]) -> hiredis.ReplyError | None:
+    """Of several."""
+    return next((reply for reply in replies if isinstance(reply, hiredis.ReplyError)), None)
+
+
+def info(text: bytes) -> dict[str, str]:
+    """What an INFO reply says."""
+    lines = text.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    """What a CONFIG GET reply says."""
+    texts = [part.decode(errors="replace") for part in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))

@@ -1,0 +1,149 @@
+"""Who owns which partitions in Redis: leases, and the tokens that fence them. It makes commands and reads replies.
+
+A partition has one hash, its fence:
+
+| field | holds |
+|---|---|
+| `t` | the owner's token, `number:nonce:connection`; number and nonce are its epoch, and the number grows |
+| `h`, `u` | name of the owner, and when its lease ends, in milliseconds of Redis' clock |
+| `q` | ceiling: no sequence above it has been stored |
+| `b` | number of the last batch that wrote: so each batch has a write that a replica can be waited for |
+| `r` | run ID of the server |
+| `g` | no log counts as of an earlier epoch than this: raised with each other run ID |
+| `l` | epoch of the next log that is new |
+
+Every script compares the whole token. The epoch keeps out a router that was thought dead. The number of the connection
+keeps out what this router gave up: a batch whose outcome is unknown ends its connection, and no batch is sent on
+another one before the token has been raised; so what arrives late changes nothing, and none lands behind its successor.
+
+Another run ID may be a replica that was promoted, and may have lost events whose offsets will be given out again; so
+the logs get another epoch.
+
+A lease says who may take a partition, not who may write: an owner that was late, and whose partition nobody took,
+resumes it with its epoch.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from router.store.redis_keys import fence
+from router.store.redis_scripts import ownership_script
+
+Command = tuple[bytes | str | int, ...]
+
+
+class Held(Exception):
+    """A partition is another's. holder: its name. left: seconds until its lease ends, if it is not renewed."""
+
+    def __init__(self, holder: str, left: float) -> None:
+        super().__init__(holder)
+        self.holder = holder
+        self.left = left
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What the fence of a partition says."""
+
+    holder: str
+    epoch: str
+    until: float
+    """Unix seconds of Redis' clock."""
+
+
+class Ownership:
+    """The partitions of one router, on one server.
+
+    bases: of all partitions (`router.store.redis_keys`). holder: name of the router; another start of the same router
+    has the same, and need not wait for its predecessor's lease. lease: seconds. router: its number.
+    """
+
+    def __init__(self, bases: Sequence[bytes], holder: str, lease: float, router: int) -> None:
+        self._bases = bases
+        self._holder = holder
+        self._lease_ms = int(lease * 1000)
+        self._router = router
+        self._connection = 0
+        self._epochs: dict[int, str] = {}
+        self.tokens: dict[int, bytes] = {}
+        """Of each partition that is owned."""
+        self.ceilings: dict[int, int] = {}
+        """Their ceilings of sequences, as they are stored."""
+
+    def acquire(self, partitions: Collection[int], run: bytes, unix_time: float) -> Command:
+        """For partitions that are to be owned from now on, all or none, or that were owned before on another
+        connection: these are resumed if nobody has taken them. run: ID of the server's run."""
+        self._connection += 1
+        places = sorted(partitions)
+        return self._command(
+            places,
+            "acquire",
+            self._holder,
+            self._lease_ms,
+            int(unix_time * 1000),
+            secrets.token_hex(8),
+            self._connection,
+            run,
+            self._router,
+            *(part for place in places for part in (self._epochs.get(place, ""), self._bases[place])),
+        )
+
+    def acquired(self, partitions: Collection[int], reply: list[bytes]) -> bool:
+        """The answer to that. Returns: whether they were owned all the time, as far as this router knows.
+
+        Raises: Held.
+        """
+        places = sorted(partitions)
+        if len(reply) != 2 * len(places) or not isinstance(reply[1], bytes):
+            raise Held(reply[0].decode(errors="replace"), int(reply[1]) / 1000)
+        kept = True
+        for place, token, ceiling in zip(places, reply[::2], reply[1::2], strict=True):
+            self.tokens[place] = token
+            self.ceilings[place] = int(ceiling)
+            epoch = token.rpartition(b":")[0].decode()
+            kept = kept and self._epochs.get(place, epoch) == epoch
+            self._epochs[place] = epoch
+        return kept
+
+    def renew(self) -> Command:
+        """Move the ends of all leases."""
+        places = sorted(self.tokens)
+        return self._command(places, "renew", self._lease_ms, *self._with_tokens(places))
+
+    def release(self, partitions: Iterable[int], successor: str = "") -> Command:
+        """Give partitions up, to whoever comes, or to a router of this name, for which they are kept for a lease."""
+        places = sorted(partitions)
+        command = self._command(places, "release", successor, self._lease_ms, *self._with_tokens(places))
+        for place in places:
+            self._forget(place)
+        return command
+
+    def lost(self, partitions: Iterable[int]) -> None:
+        """These have another owner."""
+        for place in partitions:
+            self._forget(place)
+
+    def _forget(self, place: int) -> None:
+        for known in (self.tokens, self.ceilings, self._epochs):
+            known.pop(place, None)
+
+    def look(self, partition: int) -> Command:
+        """Read who owns a partition."""
+        return "HMGET", fence(self._bases[partition]), "h", "t", "u"
+
+    def _with_tokens(self, places: Iterable[int]) -> list[bytes]:
+        return [part for place in places for part in (self.tokens[place], self._bases[place])]
+
+    def _command(self, places: Sequence[int], *arguments: bytes | str | int) -> Command:
+        return "EVALSHA", ownership_script().name, 1, fence(self._bases[places[0]]), 0, 0, *arguments
+
+
+def owner(reply: list[bytes | None]) -> Owner | None:
+    """What `Ownership.look` found; None: the partition was never owned."""
+    holder, token, until = reply
+    if holder is None or token is None or until is None:
+        return None
+    return Owner(holder.decode(errors="replace"), token.rpartition(b":")[0].decode(), int(float(until)) / 1000)

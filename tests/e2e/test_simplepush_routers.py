@@ -1,0 +1,127 @@
+"""SimplePush over several routers: each pushes to every device, and one that dies, stands still or is replaced is
+missed by its own devices alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pytest
+from support.farm_fixture import Farm, Json, Raw, running_farm, until
+from support.several_routers import connected, pids
+from support.simplepush import Device
+
+from router.common.partitions import fixed_owners, partition
+
+ROUTERS = 2
+SETTINGS: Json = {"router.routers": ROUTERS, "farm.hang_timeout": 2, "link.lease": 2, "link.heartbeat": 0.1}
+OWNERS = fixed_owners(ROUTERS)
+versions = count(1)
+
+
+class Reachable(Device):
+    """A device with a channel."""
+
+    def __init__(self, farm: Farm) -> None:
+        super().__init__(farm)
+        self.hello()
+        self.channel, self.endpoint = self.register()
+        self.owner = OWNERS[partition(UUID(self.uaid).bytes)]
+
+    def gets(self, version: int) -> None:
+        """Read notifications up to this version, and acknowledge."""
+        until(lambda: (self.channel, version) in self.updates(), "it comes")
+        self.ack((self.channel, version))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    with running_farm(tmp_path_factory.mktemp("routers") / "data", SETTINGS) as farm:
+        yield farm
+
+
+@pytest.fixture
+def farm(shared: Farm) -> Farm:
+    """The shared farm, well again."""
+    shared.wait_healthy()
+    return shared
+
+
+@contextmanager
+def reachable(farm: Farm) -> Iterator[list[Reachable]]:
+    """A device of each router, by its number."""
+    found: dict[int, Reachable] = {}
+    with ExitStack() as stack:
+        while len(found) < ROUTERS:
+            device = Reachable(farm)
+            stack.enter_context(device)
+            found.setdefault(device.owner, device)
+        yield [found[number] for number in range(ROUTERS)]
+
+
+def push(raw: Raw, endpoint: str, version: int) -> int:
+    """Push over this connection. Returns: status."""
+    body = b"version=%d" % version
+    head = f"PUT {urlsplit(endpoint).path} HTTP/1.1\r\nHost: push\r\nContent-Length: {len(body)}\r\n\r\n"
+    raw.send(head.encode() + body)
+    (answer,) = raw.answers(1)
+    return answer.status
+
+
+def pushed(raw: Raw, device: Reachable) -> None:
+    """A push over this connection, which reaches this device at once."""
+    version = next(versions)
+    assert push(raw, device.endpoint, version) == 200
+    device.gets(version)
+
+
+def test_each_router_pushes_to_every_device(farm: Farm) -> None:
+    with reachable(farm) as devices, connected(farm) as connections:
+        for raw in connections:
+            for device in devices:
+                pushed(raw, device)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_is_missing_is_missed_by_its_own_devices_alone(farm: Farm, how: signal.Signals) -> None:
+    before = pids(farm)
+    with reachable(farm) as (own, other), connected(farm) as (raw, _):
+        os.kill(before[1], how)
+        until(lambda: farm.status()["routers"][1]["state"] != "up", "it is missed")
+        accepted = 0
+
+        def replaced() -> bool:
+            nonlocal accepted
+            pushed(raw, own)
+            version = next(versions)
+            if (status := push(raw, other.endpoint, version)) in (200, 202):
+                accepted = version
+            else:
+                assert status == 503
+            return farm.healthy()
+
+        until(replaced, "there is another router")
+        assert pids(farm)[0] == before[0]
+        pushed(raw, own)
+        if accepted:
+            other.gets(accepted)
+        pushed(raw, other)
+
+
+def test_of_a_reload_app_servers_notice_a_short_wait(farm: Farm) -> None:
+    with reachable(farm) as devices:
+        endpoints = [device.endpoint for device in devices]
+    before = pids(farm)
+    os.kill(farm.pid, signal.SIGHUP)
+    answers: list[int] = []
+    while before[-1] in pids(farm) or farm.status()["reloading"]:
+        for endpoint in endpoints:
+            with Raw(farm.router_port) as raw:
+                answers.append(push(raw, endpoint, next(versions)))
+    assert set(answers) == {202}
+    assert not set(before) & set(pids(farm))
