@@ -34,6 +34,10 @@ _MAX_BYTES: Final = 4096
 _FORMAT: Final = 1
 _FOLDER: Final = re.compile(r"store-([1-9]\d{0,8})")
 _OURS: Final = re.compile(r"router-\d+\.sqlite3(-wal|-shm|-journal|\.lock)?")
+_FULLNESS: Final = 1.3
+"""New files are up to so many times as large: their pages are not as full."""
+_FILE_BYTES: Final = 1_048_576
+"""Of each file besides."""
 _BESIDE: Final = ("-wal", "-shm", "-journal", "", ".lock")
 """What follows the name of a store's file: in this order it is deleted, so that no log is left for a file that is made
 anew."""
@@ -161,6 +165,11 @@ def write(data: Path, layout: Layout, replace: bool = True) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(data)
+
+
+def room(used: int, routers: int) -> int:
+    """Bytes that the files of so many routers may take, for what takes these bytes in others."""
+    return int(used * _FULLNESS) + routers * _FILE_BYTES
 
 
 def sync_folder(folder: Path) -> None:

@@ -38,8 +38,6 @@ from router.store.statements import SCHEMA, USED
 _TELL_EVERY_S: Final = 5.0
 _CACHE_MIB: Final = 32  # of all new files together
 _MIB: Final = 1_048_576
-_ROOM: Final = 1.3
-"""The new files are up to so many times as large as what is used of the old ones: their pages are not as full."""
 
 
 class _Source(NamedTuple):
@@ -159,7 +157,7 @@ class Redistribution:
             raise explained(path, error) from error
 
     def _check_room(self, used: int) -> None:
-        needed = int(used * _ROOM) + _MIB * self._new.routers
+        needed = layout.room(used, self._new.routers)
         free = shutil.disk_usage(self._data).free
         if free < needed:
             raise StoreError(

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -273,5 +274,22 @@ def keeps(settings: Settings) -> tuple[str, str] | None:
 
 
 def look_over(settings: Settings) -> list[Finding]:
-    """See `router.store.registry.StoreModule`. It is no server."""
-    return []
+    """See `router.store.registry.StoreModule`: whether the files are those of this number of routers."""
+    data, routers = Path(settings.get(Data).dir), settings.get(RouterOptions).routers
+    name, needed = "files of the store", f"those of router.routers={routers}"
+    try:
+        found = layout.read(data)
+        if found is None:
+            return []
+        there = f"those of router.routers={found.routers}"
+        if found.routers == routers:
+            return [Finding(name, "ok", there, needed)]
+        room = layout.room(sum(path.stat().st_size for path in found.paths(data) if path.exists()), routers)
+        free = shutil.disk_usage(data).free
+    except (MendableError, OSError) as error:
+        return [Finding(name, "fail", "cannot be used", needed, str(error))]
+    needed += f": farm start copies the store, which takes up to {room >> 20:,} MiB"
+    if free < room:
+        remedy = f"more room on that disk; or --set router.routers={found.routers}"
+        return [Finding(name, "fail", f"{there}, and {free >> 20:,} MiB on the disk", needed, remedy)]
+    return [Finding(name, "ok", there, needed)]

@@ -15,7 +15,7 @@ from router.common.partitions import PARTITIONS
 from router.common.settings import SECTIONS, Data, RouterOptions
 from router.store import layout
 from router.store.base import Reads, Store, StoreError, Writes
-from router.store.registry import keeps_something, open_store
+from router.store.registry import keeps_something, look_over, open_store
 
 
 def settings(data: Path, routers: int) -> Settings:
@@ -203,3 +203,20 @@ def test_what_is_kept_is_found_in_any_of_the_files(data: Path) -> None:
     put(open_store(tree, 1), "kept")
     remains = keeps_something(tree)
     assert remains is not None and remains.to_begin_anew == "move store.layout and store-1 away"
+
+
+def test_what_a_start_will_do_is_seen_before(data: Path) -> None:
+    assert look_over(settings(data, 2)) == []
+    put(open_store(settings(data, 2), 1), "kept")
+    (found,) = look_over(settings(data, 2))
+    assert (found.status, found.found) == ("ok", "those of router.routers=2")
+    (found,) = look_over(settings(data, 3))
+    assert (found.status, found.found) == ("ok", "those of router.routers=2")
+    assert found.needed == "those of router.routers=3: farm start copies the store, which takes up to 3 MiB"
+    with (data / "store-1" / "router-0.sqlite3").open("wb") as large:
+        large.truncate(1 << 43)
+    (found,) = look_over(settings(data, 3))
+    assert (found.status, found.remedy) == ("fail", "more room on that disk; or --set router.routers=2")
+    (data / "store.layout").write_text("damaged")
+    (found,) = look_over(settings(data, 2))
+    assert found.status == "fail" and "store.layout is damaged" in found.remedy

@@ -303,8 +303,7 @@ def test_a_disk_that_becomes_full_meanwhile_leaves_the_old_files(
     before = content(small_disk, 1, keys)
     with (small_disk / "filler").open("wb") as out:
         out.write(b"x" * (shutil.disk_usage(small_disk).free - 65_536))
-    monkeypatch.setattr("router.store.redistribution._ROOM", 0.0)
-    monkeypatch.setattr("router.store.redistribution._MIB", 1)
+    monkeypatch.setattr("router.store.layout.room", lambda used, routers: 0)
     with pytest.raises(StoreError, match=r"the disk is full.* nothing has changed for router.routers=1"):
         redistribute(small_disk, 2)
     assert files(small_disk) == {"store.sqlite3", "filler"}
