@@ -240,7 +240,7 @@ class RouterProcess:
                 guarded("router.tick_failed", self.port.tick)
                 guarded("router.tick_failed", self.committer.probe)
                 guarded("router.tick_failed", self._look_for_starvation, now)
-                if bursts.over(self.committer.written):
+                if bursts.over(self.committer.answered):
                     give_back()
                 if self.fd_receiver is not None:
                     guarded("router.tick_failed", self.fd_receiver.tick)

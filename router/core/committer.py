@@ -67,6 +67,8 @@ class GroupCommitter(CommitQueue):
         """Why the last commit or sweep failed."""
         self.commits = 0
         self.written = 0
+        self.answered = 0
+        """Writes and reads that have been committed, or have failed; large reads count as several."""
         self.expired = 0
         self.failures = 0
         self.evicted = 0
@@ -129,6 +131,7 @@ class GroupCommitter(CommitQueue):
         finally:
             self._busy_since = None
             self._waiting -= batch.size
+            self.answered += batch.size
             self._pushes -= batch.pushes
             self._pushes_done += batch.pushes
             self._chars -= batch.chars

@@ -36,7 +36,18 @@ async def test_nothing_is_called_back_before_the_commit(rig: Rig) -> None:
     assert heard == [("put", OK), ("durable", OK)]
     assert rig.committer.settled
     # Written besides: up to where places in the order of arrival may be given out.
-    assert (rig.committer.commits, rig.committer.written, rig.committer.waiting) == (1, 2, 0)
+    assert (rig.committer.commits, rig.committer.written, rig.committer.answered) == (1, 2, 1)
+    assert rig.committer.waiting == 0
+
+
+@in_rig()
+async def test_what_is_answered_is_counted_where_nothing_is_written_too(rig: Rig) -> None:
+    heard: list[Any] = []
+    for _ in range(3):  # of which the store makes one read
+        rig.committer.read_record("space", b"k" * 16, lambda status, value: heard.append((status, value)))
+    await rig.settle()
+    assert heard == [(OK, None)] * 3
+    assert (rig.committer.written, rig.committer.answered) == (0, 3)
 
 
 @in_rig()
