@@ -69,14 +69,19 @@ class PushApp:
     async def call(self, method: str, path: str, body: bytes | str = b"", **more: Any) -> Response:
         """The answer, once the workers have sent their counts and the store has done its work."""
         answers = self.ask(method, path, body, **more)
+        await self.have_turns()
         for one in self.listeners:
             one.worker.tell_counts()
         await self.rig.settle()
+        await self.have_turns()
+        (answer,) = answers
+        return answer
+
+    async def have_turns(self) -> None:
+        """What waits for a turn has it, and then the next."""
         while self.turns.waiting:
             self.turns.run()
             await self.rig.settle()
-        (answer,) = answers
-        return answer
 
     async def publish(self, channel: str, text: str = "text", **headers: str) -> Any:
         """The numbers of the channel afterwards."""

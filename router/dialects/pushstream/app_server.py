@@ -7,17 +7,18 @@ is on its way.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from router.common import messages as m
 from router.common.answers import Answer
 from router.core.operations import Done
 from router.dialects.app_server import Context
-from router.dialects.pushstream.channels import check_id, is_wildcard, publisher_path
+from router.dialects.pushstream.channels import check_id, publisher_path
 from router.dialects.pushstream.formats import ChannelInfo
 from router.dialects.pushstream.listings import Listings
+from router.dialects.pushstream.operations import UNREAD, Delete, Enter
+from router.dialects.pushstream.owner import owner
 from router.dialects.pushstream.protocol import (
-    CANNOT_CREATE,
     EXPLAIN,
     NAME,
     NO_SUCH_CHANNEL,
@@ -26,22 +27,19 @@ from router.dialects.pushstream.protocol import (
     NOT_UTF8,
     ONLY_INTERNAL,
     TOO_LONG,
-    TOO_MANY_CHANNELS,
     Admit,
     Publish,
     PushStreamOptions,
     Refused,
-    channel_address,
     refusal_text,
 )
 from router.dialects.pushstream.publishing import publisher
 from router.dialects.pushstream.requests import Call, Methods, channel_path
 from router.dialects.pushstream.state import state
-from router.dialects.pushstream.statistics import statistics
+from router.dialects.pushstream.statistics import by_owner, statistics
 from router.http.admin_key import AdminKey
 from router.http.message import Request
 from router.http.routes import NOT_FOUND, Handler, Reply, Route
-from router.store.base import LogSize
 
 PUBLISH_PATH: Final = b"/pub"
 STATISTICS_PATH: Final = b"/channels-stats"
@@ -57,7 +55,9 @@ def routes(context: Context) -> Iterable[Route]:
     key = AdminKey(options.admin_key, f"{PushStreamOptions.SECTION}.admin_key")
     publishers = _Publishers(context)
     of_devices = _OfDevices(context)
-    context.core.operations.register(NAME, {Admit: of_devices.admit, Publish: of_devices.publish})
+    listings = Listings(context)
+    performers = context.shared(owner).performers() | listings.performers()
+    context.core.operations.register(NAME, performers | {Admit: of_devices.admit, Publish: of_devices.publish})
     pub = Methods(
         options,
         (
@@ -67,7 +67,7 @@ def routes(context: Context) -> Iterable[Route]:
             (b"DELETE", publishers.delete),
         ),
     )
-    stats = Methods(options, ((b"GET", Listings(context).get),))
+    stats = Methods(options, ((b"GET", listings.get),))
 
     def serve_publisher(request: Request, reply: Reply) -> None:
         pub(request, reply, key.refusal)
@@ -92,8 +92,9 @@ class _Publishers:
     """`/pub?id=`."""
 
     def __init__(self, context: Context) -> None:
-        self._state = context.shared(state)
-        self._options = self._state.options
+        self._options = context.shared(state).options
+        self._counters = context.core.counters
+        self._operations = context.core.operations
         self._publisher = context.shared(publisher)
         self._statistics = context.shared(statistics)
 
@@ -115,38 +116,28 @@ class _Publishers:
             return
 
         headers = request.headers
-        outcome: list[Answer | None] = []
+        info = self._options.channel_info_on_publish
+
+        def published(refusal: Answer | None, found: list[ChannelInfo]) -> None:
+            if refusal is not None:
+                self._refuse(call, refusal)
+            elif found:
+                self._statistics.answer(call, names, found)
+            else:
+                call.answer(b"")
+
         self._publisher.publish(
             names,
             text,
-            outcome.append if self._options.channel_info_on_publish else lambda refusal: self._done(call, refusal),
+            published,
             event_id=headers.get(_EVENT_ID, b"").decode("utf-8", "replace"),
             event_type=headers.get(_EVENT_TYPE, b"").decode("utf-8", "replace"),
+            info=info,
         )
-        if self._options.channel_info_on_publish:
-            if outcome and outcome[0] is not None:
-                self._refuse(call, outcome[0])
-            else:  # with the same commit, behind the message
-                self._statistics.behind(names, lambda found: self._answer(call, names, outcome, found))
-
-    def _answer(
-        self, call: Call, names: list[str], outcome: list[Answer | None], found: list[ChannelInfo] | None
-    ) -> None:
-        refusal = outcome[0] if outcome else NOT_KEPT
-        if refusal is not None or not found:
-            self._done(call, refusal)
-        else:
-            self._statistics.answer(call, names, found)
-
-    def _done(self, call: Call, refusal: Answer | None) -> None:
-        if refusal is None:
-            call.answer(b"")
-        else:
-            self._refuse(call, refusal)
 
     def _refuse(self, call: Call, refusal: Answer) -> None:
         if refusal.metric:
-            self._state.core.counters.count(refusal.metric)
+            self._counters.count(refusal.metric)
         call.refuse(refusal)
 
     def delete(self, call: Call) -> None:
@@ -167,36 +158,33 @@ class _Publishers:
             self._refuse(call, ONLY_INTERNAL)
             return
 
-        def looked(found: list[ChannelInfo] | None) -> None:
-            if found is None:
-                call.refuse(NOT_READ)
-            elif not found:
+        def deleted(answers: list[tuple[int, Any]]) -> None:
+            failed = {status for status, _ in answers if status != m.OK}
+            if failed:
+                call.refuse(NOT_READ if failed == {UNREAD} else NOT_KEPT)
+            elif not any(number for _, number in answers):
                 call.refuse(NO_SUCH_CHANNEL)
             else:
-                self._publisher.delete([info.channel for info in found], text, deleted)
-
-        def deleted(status: int) -> None:
-            if status == m.OK:
                 call.answer(b"", "text/plain", (EXPLAIN, _DELETED))
-            else:
-                call.refuse(NOT_KEPT)
 
-        self._statistics.info(names, looked)
+        self._operations.at_each(
+            [(key, Delete(share, text)) for key, share in by_owner(self._operations, names)], deleted
+        )
 
 
 class _OfDevices:
-    """What the device side asks."""
+    """What the device side asks, of channels of any owners."""
 
     def __init__(self, context: Context) -> None:
-        self._state = context.shared(state)
-        self._options = self._state.options
+        self._options = context.shared(state).options
         self._publisher = context.shared(publisher)
+        self._operations = context.core.operations
 
     def publish(self, key: bytes, asked: Publish, done: Done) -> None:
         """What a subscriber has sent."""
         self._check(asked.names)
         names = [name for name in asked.names if name != self._options.events_channel_id]
-        self._publisher.publish(names or asked.names, asked.text, lambda refusal: done(m.OK, refusal_text(refusal)))
+        self._publisher.publish(names or asked.names, asked.text, lambda refusal, _: done(m.OK, refusal_text(refusal)))
 
     def _check(self, names: list[str]) -> None:
         try:
@@ -207,22 +195,12 @@ class _OfDevices:
 
     def admit(self, key: bytes, asked: Admit, done: Done) -> None:
         """May a subscriber have these channels?"""
-        names = asked.names
-        self._check(names)
-        new = sum(map(self._state.unknown, names))
-        if new and not self._state.registry.room_for(new):
-            done(m.OK, refusal_text(TOO_MANY_CHANNELS))
-            return
-        keys = [channel_address(name) for name in names if not is_wildcard(name, self._options)]
-        if not keys or not self._options.authorized_channels_only:
-            done(m.OK, refusal_text(None))
-            return
+        self._check(asked.names)
 
-        def read(status: int, sizes: dict[bytes, LogSize]) -> None:
-            if status != m.OK:
+        def known(answers: list[tuple[int, Any]]) -> None:
+            if any(status != m.OK for status, _ in answers):
                 done(m.FAILED)
-                return
-            filled = all(key in sizes and sizes[key].number for key in keys)
-            done(m.OK, refusal_text(None if filled else CANNOT_CREATE))
+            else:
+                done(m.OK, next((refusal for _, refusal in answers if refusal), ""))
 
-        self._state.core.logs.sizes(keys, read)
+        self._operations.at_each([(key, Enter(share)) for key, share in by_owner(self._operations, asked.names)], known)

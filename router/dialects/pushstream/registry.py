@@ -47,6 +47,8 @@ class Registry:
         self._seconds: dict[int, dict[Known, None]] = {}
         self._order: list[int] = []  # a heap of those
         self.get = self._channels.get
+        self.elsewhere = 0
+        """Channels that other routers know, as they said a moment ago."""
 
     def __len__(self) -> int:
         """Channels in all."""
@@ -57,8 +59,8 @@ class Registry:
         return iter(self._channels.values())
 
     def room_for(self, new: int) -> bool:
-        """Whether there may be so many channels more."""
-        return len(self) + new <= self._most
+        """Whether there may be so many channels more, over all routers."""
+        return len(self) + self.elsewhere + new <= self._most
 
     def add(self, known: Known, now: float, occupied: bool) -> None:
         """Know a channel that was not known."""

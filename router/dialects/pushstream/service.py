@@ -8,11 +8,14 @@ from typing import Final
 import trio
 
 from router.common import logs
+from router.common import messages as m
 from router.dialects.app_server import Context
-from router.dialects.pushstream.publishing import publisher
+from router.dialects.pushstream.operations import Totals
+from router.dialects.pushstream.owner import owner
 from router.dialects.pushstream.state import state
 
 _TICK_S: Final = 1.0
+_WILDCARDS_S: Final = 86_400.0  # of these nothing is asked here
 
 
 class Housekeeping:
@@ -20,7 +23,8 @@ class Housekeeping:
 
     def __init__(self, context: Context) -> None:
         self._state = context.shared(state)
-        context.shared(publisher)  # which publishes to the events channel
+        self._operations = context.core.operations
+        self._owner = context.shared(owner)  # which publishes to the events channel
 
     async def run(self) -> None:
         """See `Service.run`."""
@@ -35,8 +39,15 @@ class Housekeeping:
             await trio.sleep(_TICK_S)
             try:
                 self._state.look()
+                self._operations.at_all(Totals(_WILDCARDS_S), self._known)
             except Exception as error:  # the router goes on without
                 logs.limited("pushstream.tick_failed", at="error", per=type(error).__name__, exc=error)
+
+    def _known(self, status: int, totals: list[tuple[int, int]]) -> None:
+        """How many channels the others have counts for the limit of all."""
+        if status == m.OK:
+            registry = self._state.registry
+            registry.elsewhere = sum(number for number, _ in totals) - len(registry)
 
     def close(self) -> None:
         """See `Service.close`."""
@@ -45,5 +56,5 @@ class Housekeeping:
         """See `Service.counts`."""
         return {
             "pushstream_channels": len(self._state.registry),
-            "pushstream_events_dropped": self._state.events_dropped,
+            "pushstream_events_dropped": self._state.events_dropped + self._owner.events_dropped,
         }

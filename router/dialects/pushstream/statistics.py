@@ -1,18 +1,20 @@
-"""The numbers of channels that are named: to a publisher of its own, and by `/channels-stats?id=a/b`."""
+"""The numbers of channels, as their owner has them; and the answers that give those of channels that are named."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 from router import __version__
 from router.common import messages as m
+from router.core.operations import Done, Operations
 from router.dialects.app_server import Context
 from router.dialects.pushstream.channels import is_wildcard, publisher_path
 from router.dialects.pushstream.formats import ChannelInfo, Head, format_of
-from router.dialects.pushstream.protocol import NO_SUCH_CHANNEL, NOT_READ, Refused
+from router.dialects.pushstream.operations import Ask, Totals
+from router.dialects.pushstream.protocol import NO_SUCH_CHANNEL, NOT_READ, Refused, channel_address
 from router.dialects.pushstream.requests import Call
 from router.dialects.pushstream.state import state
 from router.store.base import LogSize
@@ -32,29 +34,37 @@ class Statistics:
         self._state = context.shared(state)
         self._options = self._state.options
         self._core = context.core
+        self._operations = context.core.operations
         self._started = context.unix_time()
         self._publishers = 0  # that wait for an answer
         self._wildcards = 0  # when it was counted last
         self._counted = float("-inf")
 
     def named(self, call: Call, path: str) -> None:
-        """Answer with those of the channels of a path. Subscribers are counted before."""
+        """Answer with those of the channels of a path."""
         try:
             names = publisher_path(path, self._options)
         except Refused as refused:
             call.refuse(refused.answer)
             return
 
-        def answer(found: list[ChannelInfo] | None) -> None:
-            if found is None:
+        def known(answers: list[tuple[int, Any]]) -> None:
+            if any(status != m.OK for status, _ in answers):
                 call.refuse(NOT_READ)
-            elif not found:
-                call.refuse(NO_SUCH_CHANNEL)
-            else:
+                return
+            there = {info.channel: info for _, infos in answers for info in infos}
+            found = [there[name] for name in names if name in there]
+            if found:
                 self.answer(call, names, found)
+            else:
+                call.refuse(NO_SUCH_CHANNEL)
 
+        self._operations.at_each([(key, Ask(share)) for key, share in by_owner(self._operations, names)], known)
+
+    def counted(self, names: Sequence[str], done: Callable[[list[ChannelInfo] | None], None]) -> None:
+        """As `info`, with the numbers of subscribers as they are now."""
         keys = [self._state.key(name) for name in names]
-        self._core.channels.when_counted(keys, lambda: self.info(names, answer))
+        self._core.channels.when_counted(keys, lambda: self.info(names, done))
 
     def behind(self, names: Sequence[str], done: Callable[[list[ChannelInfo] | None], None]) -> None:
         """As `info`, behind a message that is on its way to the store: workers are asked for the numbers of subscribers
@@ -122,21 +132,49 @@ class Statistics:
         content_type, form = format_of(call.request.headers.get(b"accept", b""))
         if len(names) == 1:
             call.answer(form.one(found[0]).encode(), content_type, *TAGS)
-        else:
-            head = self.head(_COUNTED_S)
-            call.answer(form.group(head, map(form.item, found)).encode(), content_type, *TAGS)
+            return
 
-    def head(self, age: float = 0) -> Head:
+        def headed(head: Head | None) -> None:
+            if head is None:
+                call.refuse(NOT_READ)
+            else:
+                call.answer(form.group(head, map(form.item, found)).encode(), content_type, *TAGS)
+
+        self.head(headed, _COUNTED_S)
+
+    def head(self, done: Callable[[Head | None], None], age: float = 0) -> None:
         """What statistics of several channels begin with. age: how old the number of those with the wildcard prefix may
         be, in seconds."""
+
+        def known(status: int, totals: list[tuple[int, int]]) -> None:
+            if status != m.OK:
+                done(None)
+                return
+            now = self._state.now()
+            number, wildcards = (sum(column) for column in zip(*totals, strict=True))
+            local = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
+            done(Head(socket.gethostname(), local, number - wildcards, wildcards, int(now - self._started)))
+
+        self._operations.at_all(Totals(age), known)
+
+    def totals(self, key: bytes, asked: Totals, done: Done) -> None:
+        """Perform it."""
         now = self._state.now()
         number = len(self._state.registry)
-        if self._options.wildcard_channel_prefix and not 0 <= now - self._counted < age:
+        if self._options.wildcard_channel_prefix and not 0 <= now - self._counted < asked.age:
             self._wildcards = sum(is_wildcard(name, self._options) for name in self._state.all_names())
             self._counted = now
-        wildcards = min(self._wildcards, number)
-        local = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
-        return Head(socket.gethostname(), local, number - wildcards, wildcards, int(now - self._started))
+        done(m.OK, (number, min(self._wildcards, number)))
+
+
+def by_owner(operations: Operations, names: Iterable[str]) -> list[tuple[bytes, list[str]]]:
+    """These channels by their owner, in their order, each with the key of the first."""
+    shares: dict[int, tuple[bytes, list[str]]] = {}
+    for name in names:
+        key = channel_address(name)
+        share = shares.setdefault(operations.owner(key), (key, []))
+        share[1].append(name)
+    return list(shares.values())
 
 
 def statistics(context: Context) -> Statistics:

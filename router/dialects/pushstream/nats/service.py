@@ -9,15 +9,18 @@ import trio
 
 from router.common import logs
 from router.common.answers import Answer
+from router.common.messages import channel_key
 from router.dialects.app_server import Context
 from router.dialects.pushstream.nats.client import Done, Fate, QueueThread, State
 from router.dialects.pushstream.nats.notification import NotificationError, notification
 from router.dialects.pushstream.nats.options import NatsOptions, max_in_work
-from router.dialects.pushstream.protocol import PushStreamOptions
+from router.dialects.pushstream.protocol import NAME, PushStreamOptions
 from router.dialects.pushstream.publishing import publisher
 
 _UNAVAILABLE: Final = 503
 _END_S: Final = 2.0
+_QUEUE: Final = channel_key(f"{NAME}.queue", "", "")
+"""Who owns this key takes the messages."""
 
 
 class _Batch:
@@ -44,13 +47,15 @@ class Queue:
         self._nats = context.settings.get(NatsOptions)
         self._options = context.settings.get(PushStreamOptions)
         self._publisher = context.shared(publisher)
+        # One of several routers takes messages; whose channels they are for others publish them.
+        self._owned = context.core.operations.owns(_QUEUE)
         self._thread: QueueThread | None = None
         self._connected = False
         self._published = self._invalid = self._dropped = 0
 
     async def run(self) -> None:
         """See `Service.run`."""
-        if not self._nats.url:
+        if not self._nats.url or not self._owned:
             return
         in_work = max_in_work(self._nats, self._options.max_message_bytes)
         token = trio.lowlevel.current_trio_token()
@@ -102,7 +107,7 @@ class Queue:
                 self._publisher.publish(
                     names,
                     text,
-                    lambda refusal, place=place: self._was_published(batch, place, refusal),  # type: ignore[misc]
+                    lambda refusal, _, place=place: self._was_published(batch, place, refusal),  # type: ignore[misc]
                 )
             except Exception as error:
                 logs.limited("pushstream.notification_failed", at="error", per=type(error).__name__, exc=error)
