@@ -3,6 +3,7 @@ missed by its own devices alone."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -85,6 +86,35 @@ def test_each_router_pushes_to_every_device(farm: Farm) -> None:
         for raw in connections:
             for device in devices:
                 pushed(raw, device)
+
+
+def test_the_lines_of_a_request_go_each_to_its_owner(farm: Farm) -> None:
+    with reachable(farm) as devices, connected(farm) as connections:
+        for raw in connections:
+            version = next(versions)
+            lines = [json.dumps({"endpoint": device.endpoint, "version": version}) for device in devices]
+            body = "\n".join([*lines, '{"token":"none"}']).encode()
+            raw.send(b"POST /v1/push HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            (answer,) = raw.answers(1)
+            assert [json.loads(line)["status"] for line in answer.body.splitlines()] == [200, 200, 404]
+            for device in devices:
+                device.gets(version)
+
+
+def test_a_version_that_is_not_named_is_the_next_one_whichever_router_is_asked(farm: Farm) -> None:
+    with reachable(farm) as (_, device), connected(farm) as connections:
+        given = []
+        for raw in (*connections, *connections):
+            raw.send(
+                f"PUT {urlsplit(device.endpoint).path} HTTP/1.1\r\nHost: push\r\nContent-Length: 0\r\n\r\n".encode()
+            )
+            (answer,) = raw.answers(1)
+            assert answer.status == 200
+            ((_, version),) = device.updates()
+            device.ack((device.channel, version))
+            given.append(version)
+        assert given == sorted(given)
+        assert given[0] > 10**9  # unix seconds
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
