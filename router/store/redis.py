@@ -248,6 +248,8 @@ class RedisStore:
         self._openings = [opening(base, tokens.get(place, b"")) for place, base in enumerate(self._bases)]
 
     async def _ready(self) -> Connection:
+        if self._connection is not None and self._connection.ended:  # the server was restarted, perhaps
+            self._drop()
         if self._connection is None:
             try:
                 await self._begin()

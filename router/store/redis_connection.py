@@ -30,6 +30,9 @@ class Connection:
 
     def __init__(self, stream: trio.abc.Stream, name: str) -> None:
         self._stream = stream
+        plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        assert isinstance(plain, trio.SocketStream)
+        self._trio_socket = plain.socket
         self._reader = hiredis.Reader()
         self.name = name
         """The server's, for errors."""
@@ -72,13 +75,14 @@ class Connection:
         (reply,) = await self.call(command)
         return checked(reply, self.name)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed it, as far as is known here. Between two calls there is nothing to read."""
+        return self._trio_socket.is_readable()
+
     def abandon(self) -> None:
         """Close it at once."""
-        stream = self._stream
-        if isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        if isinstance(stream, trio.SocketStream):
-            stream.socket.close()
+        self._trio_socket.close()
 
 
 async def connect(address: Address, timeout: float, ca_file: str = "") -> Connection:
