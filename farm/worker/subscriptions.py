@@ -8,8 +8,8 @@ A connection subscribes to several channels in one step: it is in all of them, o
 here and its turn has come (`ready`). What comes to one of them until then is held for it. One that wants more of a log
 than a page is in them with the last page (`farm.worker.catch_up`).
 
-As the link is ordered, a channel that is left while its reply is on the way needs no care: what was sent first is
-received first, and the reply finds its call gone.
+As a link is ordered, and all of a channel goes over one, a channel that is left while its reply is on the way needs no
+care: what was sent first is received first, and the reply finds its call gone.
 """
 
 from __future__ import annotations

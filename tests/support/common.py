@@ -129,17 +129,19 @@ class Rig:
         self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
         self.link = settings.get(LinkOptions)
         self.versions = VERSIONS
-        self.hub = self._hub(self.committer, b"router-1")
+        self._lives = 0
+        self.hub = self._hub(self.committer)
         self.flush: Callable[[], None] = lambda: None
         """Called after each commit, as the router's shell has it."""
 
-    def _hub(self, committer: GroupCommitter, incarnation: bytes) -> Hub:
+    def _hub(self, committer: GroupCommitter) -> Hub:
         clocks = self.clock.monotonic, self.clock.unix
+        self._lives += 1
         return Hub(
             committer,
             self.link,
             DELIVERY_TIMEOUT_S,
-            incarnation,
+            b"router-%d" % self._lives,
             *clocks,
             router=self._router,
             routers=self._routers,
@@ -152,7 +154,7 @@ class Rig:
     def router_restarts(self, versions: range = VERSIONS) -> None:
         """Another hub on the same store: it knows nobody. versions: of the protocol that it speaks."""
         self.versions = versions
-        self.hub = self._hub(self.committer, b"router-2")
+        self.hub = self._hub(self.committer)
 
     async def committer_restarts(self) -> None:
         """Another committer on the same store. It is opened, but nothing runs it."""

@@ -1,7 +1,6 @@
 """Router, store, link and one worker in one process, step by step, and devices that check what they are sent."""
 
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,101 +15,16 @@ from router.common import messages as m
 from router.common.poller import READ, WRITE
 from router.common.position import AfterOffset
 from router.store.base import Append
-from support.common import FakeWorker, Rig
+from support.common import Rig
 from support.replay import NAME, ReplayDialect, key_of
 from support.shard import Shard
+from support.step_link import StepLink
 
 AFTER_OFFSET = 2
 ALL = AfterOffset(0, 0)
 """The position before everything."""
 
 Scenario = Callable[..., Any]
-
-
-class ReplayLink:
-    """The link between the worker and a router."""
-
-    def __init__(self, farm: "ReplayFarm", rig: Rig, router: int) -> None:
-        self.rig = rig
-        self.router = router
-        self.lapses = 0  # how often it was away
-        self.messages: list[Any] = []  # that wait to go
-        self._shard = farm.shard
-        self._worker = FakeWorker(rig, 0)
-        self._worker.join()
-        self._worker.direct()
-        self._unconfirmed: deque[tuple[int, list[Any]]] = deque()
-        self._sequence = 0
-        self._down: deque[Any] = deque()
-
-    def up(self) -> None:
-        """What the worker has to say reaches the router."""
-        if messages := self.messages:
-            self.messages = []
-            self._enqueue(messages)
-
-    def _enqueue(self, messages: list[Any]) -> None:
-        self._sequence += 1
-        self._unconfirmed.append((self._sequence, messages))
-        self._send(self._sequence, messages)
-
-    def _send(self, sequence: int, messages: list[Any]) -> None:
-        self._worker.send(m.WorkerBatch(sequence, messages))
-
-    def down(self, most: int) -> None:
-        """Some of what the router has to say reaches the worker."""
-        self._take()
-        some: list[Any] = []
-        while self._down and len(some) < most:
-            one = self._down.popleft()
-            if isinstance(one, int):
-                self._confirm(one)
-            else:
-                some.append(one)
-        if some:
-            self._shard.sockets.received(some, self.router)
-
-    def _take(self) -> None:
-        worker = self._worker
-        session = self.rig.hub.sessions.get(worker.identity)
-        confirmed = 0 if session is None else session.confirmed
-        self._down.extend(worker.take())
-        self._down.append(confirmed)  # it is told with the last of them
-
-    def _confirm(self, confirmed: int) -> None:
-        while self._unconfirmed and self._unconfirmed[0][0] <= confirmed:
-            self._unconfirmed.popleft()
-
-    def lapse(self, arrives: bool, restarts: bool) -> None:
-        """The lease ends, or the router does. arrives: what was on its way to the worker still gets there."""
-        self.lapses += 1
-        hub, worker = self.rig.hub, self._worker
-        if arrives:
-            self.down(1_000_000)
-        self._down.clear()
-        if restarts:
-            self.rig.router_restarts()
-        else:
-            hub.lost(worker.session, "test")
-        worker.direct()
-
-    def rejoin(self) -> None:
-        """As `farm.worker.link` does when it is welcome again."""
-        self.lapses += 1
-        self._worker.join()
-        self._worker.direct()
-        repeated = list(self._unconfirmed)
-        for sequence, messages in repeated:
-            self._send(sequence, messages)
-        self.up()
-        sockets, router = self._shard.sockets, self.router
-        list(sockets.welcomed(router))
-        for channels in sockets.held_channels(router):
-            self._enqueue([m.AnnounceChannels(channels)])
-
-    @property
-    def away(self) -> bool:
-        return self.rig.hub.sessions.get(self._worker.identity) is None
 
 
 class ReplayFarm:
@@ -131,14 +45,14 @@ class ReplayFarm:
             send_buffer=send_buffer,
             routes=self.routes,
         )
-        self.links = [ReplayLink(self, rig, router) for router, rig in enumerate(rigs)]
+        self.links = [StepLink(self.shard, rig, router) for router, rig in enumerate(rigs)]
         self.logs: dict[str, list[str]] = {}  # what each log has been given, from offset 1 on
         self.unlogged = 0
 
     def close(self) -> None:
         self.shard.close()
 
-    def link_of(self, channel: str) -> ReplayLink:
+    def link_of(self, channel: str) -> StepLink:
         return self.links[self.routes.owner(key_of(channel))]
 
     # ---- what app servers do
@@ -190,7 +104,7 @@ class ReplayFarm:
                 link.down(most)
 
     def lapse(self, arrives: bool, restarts: bool, router: int = 0) -> None:
-        """The lease ends, or the router does. arrives: what was on its way to the worker still gets there."""
+        """As `StepLink.lapse`."""
         self.links[router].lapse(arrives, restarts)
 
     def rejoin(self, router: int = 0) -> None:
@@ -237,7 +151,9 @@ class ReplayDevice:
         self.pages = 0  # that it has been given and that were not the last
         self.last = self.newest = [0, 0]  # time and tag of the last event that came, and of the newest
         self._told: set[str] = set()  # channels of which it was told that something is missing in what comes now
-        self._live: dict[str, int] = {}  # channels without a position, which may miss something when the link is away
+        # Channels without a position, which may miss something when the link is away: how often it had been when the
+        # device asked for them.
+        self._live: dict[str, int] = {}
 
     def _tell(self, what: Any) -> None:
         self._client.send(json.dumps(what))
@@ -246,6 +162,8 @@ class ReplayDevice:
     def subscribe(self, channels: dict[str, Any]) -> None:
         self.waiting = True
         self._asked = channels
+        for name in channels:
+            self._live[name] = self._farm.link_of(name).lapses
         self._tell({"subscribe": channels})
 
     def leave(self, channel: str) -> None:
@@ -300,7 +218,7 @@ class ReplayDevice:
             for result in told["subscribed"]:
                 self._subscribed(result)
         elif "left" in told:
-            del self.channels[told["left"]]
+            self.channels.pop(told["left"], None)  # it may have said so twice
         elif "missed" in told:
             self.gaps.append(told["missed"])
         elif "unlogged" in told:
@@ -315,7 +233,6 @@ class ReplayDevice:
         self.results.append(result)
         name = result["name"]
         assert result["status"] == m.OK
-        self._live[name] = self._farm.link_of(name).lapses
         if "events" not in result:
             self.channels[name] = None
             return

@@ -12,8 +12,10 @@ A **call** is a request with the worker's number for it; exactly one REPLY with 
 may also come without a number is not replied to then. `REPLY` of a request is the type of the payload when the status
 is OK.
 
-Device and channel keys are 16 bytes. The link is ordered in each direction, and much rests on that: the reply to ATTACH
-comes before any DELIVER of that attachment, and a DISCONNECT always means an attachment that has been replied to.
+Device and channel keys are 16 bytes. A link is ordered in each direction, and much rests on that: the reply to ATTACH
+comes before any DELIVER of that attachment, and a DISCONNECT always means an attachment that has been replied to. Where
+there are several routers a worker has a link to each, and all that is about one key goes over one of them
+(`router.common.messages.recipients`); between links there is no order.
 """
 
 from router.common.messages.authorise import CONNECT, MAX_URI, PUBLISH, REFRESH, Authorise, Verdict
