@@ -122,8 +122,13 @@ def test_one_that_is_missing_is_missed_by_its_own_devices_alone(farm: Farm, how:
     before = pids(farm)
     with reachable(farm) as (own, other), connected(farm) as (raw, _):
         os.kill(before[1], how)
-        until(lambda: farm.status()["routers"][1]["state"] != "up", "it is missed")
         accepted = 0
+
+        def missed() -> bool:
+            row = farm.status()["routers"][1]
+            return row["state"] != "up" or row["pid"] != before[1]
+
+        until(missed, "it is missed, or another one is there already")
 
         def replaced() -> bool:
             nonlocal accepted
