@@ -160,15 +160,12 @@ class RouterProcess:
                     nursery.start_soon(service.run)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
-                self.notice()
+                self.finish()
                 self.hub.leave()
-                self.port.stop_listening()
-                if self.fd_receiver is not None:
-                    self.fd_receiver.close()
                 for service in self.services:
                     service.close()
                 with trio.move_on_after(_STOP_S):
-                    while self.port.waiting or self.hub.in_work or self.hub.answering or not self.committer.settled:
+                    while self._busy or self.hub.answering:
                         await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
         finally:
@@ -261,6 +258,18 @@ class RouterProcess:
         """Answer probes as not ready from now on, and go on serving."""
         self._leaving = True
 
+    def finish(self) -> None:
+        """Take no more requests of app servers, and finish those that there are."""
+        self.notice()
+        self.port.stop_listening()
+        if self.fd_receiver is not None:
+            self.fd_receiver.close()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something that was accepted is not finished."""
+        return self.port.waiting or self.hub.in_work > 0 or not self.committer.settled
+
     def _store_refuses(self) -> str:
         return health.STORE_REFUSES if self.committer.refusing else ""
 
@@ -323,6 +332,7 @@ class RouterProcess:
             "age": round(now - self._started, 1),
             "memory": resident_bytes(),
             "refusing": self.committer.refusing,
+            "busy": self._busy,
             "router": counters,
             "unready": self._unready(),
             "workers": workers,

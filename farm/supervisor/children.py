@@ -19,7 +19,7 @@ import trio
 
 from router.common import fork_server
 from router.common.fork_server import PACKET_BYTES
-from router.common.lifecycle import notice
+from router.common.lifecycle import finish, notice
 from router.common.messages import LOWEST_PROTOCOL, PROTOCOL
 from router.common.options import Settings, as_mapping
 from router.common.priority import ORIGINAL
@@ -84,9 +84,16 @@ class Child:
     def notice(self, over: float | None = None) -> None:
         """Make it answer every probe as not ready: it is to be ended soon, and then to let its clients go over so many
         seconds."""
+        self._say(notice(over))
+
+    def finish(self) -> None:
+        """Make it take nothing new from clients, and finish what there is: it is to be ended soon."""
+        self._say(finish())
+
+    def _say(self, line: bytes) -> None:
         if self._line is not None:
             with contextlib.suppress(OSError):
-                self._line.send(notice(over), socket.MSG_DONTWAIT)
+                self._line.send(line, socket.MSG_DONTWAIT)
 
     def let_go(self) -> None:
         """Close the descriptors; a process that still runs sees that and ends by itself."""

@@ -355,6 +355,8 @@ class Supervisor:
             await self.end(workers, seconds + self.settings.get(WorkerOptions).close_timeout + grace)
             nursery.cancel_scope.cancel()
         drain.phase = draining.ROUTERS
+        if len(self.routers) > 1:
+            await self._finish_requests()
         await self.end(list(self._children), grace + ROUTER_STOP_S, may_hurry=False)
         self._over = True
         if self.fork_server is not None:
@@ -362,6 +364,15 @@ class Supervisor:
             with trio.move_on_after(_KILLED_S):  # when this process has ended, nothing of the farm is left
                 await self.fork_server.process.ended.wait()
         logs.event("farm.stopped")
+
+    async def _finish_requests(self) -> None:
+        """Before any of several routers ends: what one of them has accepted may need another one."""
+        for slot in self.routers:
+            if slot.child is not None:
+                slot.child.finish()
+        with trio.move_on_after(ROUTER_STOP_S):
+            while any(answer["busy"] for answer in (await self.link.ask()).of.values()):
+                await trio.sleep(POLL_S)
 
     async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
         """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""

@@ -150,6 +150,9 @@ class Worker:
         self.health.leaving = True
         self._over = over
 
+    def finish(self) -> None:
+        """Nothing: devices are let go at SIGTERM."""
+
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then let the devices go as `drain` in the settings says."""
         try:

@@ -25,6 +25,7 @@ _GC_THRESHOLD = (20_000, 20, 50)
 MENDABLE = (MendableError, OSError)
 
 _NOTICE: Final = b"notice"
+_FINISH: Final = b"finish"
 _LINE_BYTES: Final = 64
 
 PRIVATE: Final = 0o077
@@ -44,10 +45,18 @@ class Process(Protocol):
 
         over: seconds over which the clients are to be let go then; None: that is not known (yet)."""
 
+    def finish(self) -> None:
+        """Take nothing new from clients, finish what there is, and do what other processes ask for until SIGTERM."""
+
 
 def notice(over: float | None) -> bytes:
     """What a supervisor sends a process to have its `notice` called."""
     return _NOTICE + b"\n" if over is None else b"%s %.3f\n" % (_NOTICE, over)
+
+
+def finish() -> bytes:
+    """What a supervisor sends a process to have its `finish` called."""
+    return _FINISH + b"\n"
 
 
 def run(make: Callable[[Context], Process], settings: Settings, line: int | None, name: str, **fields: Any) -> int:
@@ -150,3 +159,5 @@ async def _watch_supervisor(line: int, stop: trio.Event, process: Process) -> No
             word, _, over = text.partition(b" ")
             if word == _NOTICE:
                 process.notice(float(over) if over else None)
+            elif word == _FINISH:
+                process.finish()

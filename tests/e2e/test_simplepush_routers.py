@@ -9,11 +9,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
 from support.farm_fixture import Farm, Json, Raw, running_farm, until
+from support.processes import stopped
 from support.several_routers import connected, pids
 from support.simplepush import Device
 
@@ -65,11 +67,16 @@ def reachable(farm: Farm) -> Iterator[list[Reachable]]:
         yield [found[number] for number in range(ROUTERS)]
 
 
-def push(raw: Raw, endpoint: str, version: int) -> int:
-    """Push over this connection. Returns: status."""
+def send(raw: Raw, endpoint: str, version: int) -> None:
+    """Begin a push over this connection."""
     body = b"version=%d" % version
     head = f"PUT {urlsplit(endpoint).path} HTTP/1.1\r\nHost: push\r\nContent-Length: {len(body)}\r\n\r\n"
     raw.send(head.encode() + body)
+
+
+def push(raw: Raw, endpoint: str, version: int) -> int:
+    """Push over this connection. Returns: status."""
+    send(raw, endpoint, version)
     (answer,) = raw.answers(1)
     return answer.status
 
@@ -160,3 +167,18 @@ def test_of_a_reload_app_servers_notice_a_short_wait(farm: Farm) -> None:
                 answers.append(push(raw, endpoint, next(versions)))
     assert set(answers) == {202}
     assert not set(before) & set(pids(farm))
+
+
+def test_of_the_end_no_request_notices_that_its_router_needs_another(tmp_path: Path) -> None:
+    """The owner cannot answer before all routers have been told to end."""
+    with running_farm(tmp_path / "data", SETTINGS | {"farm.hang_timeout": 60}) as farm, connected(farm) as (raw, _):
+        with reachable(farm) as (_, device):
+            endpoint = device.endpoint
+        until(lambda: sum(row["devices"] for row in farm.status()["workers"]) == 0, "it has gone")
+        with stopped(pids(farm)[1]):
+            send(raw, endpoint, next(versions))
+            os.kill(farm.pid, signal.SIGTERM)
+            until(lambda: farm.status()["drain"]["phase"] == "routers", "the workers have gone")
+        (answer,) = raw.answers(1)
+        assert answer.status == 202
+        assert farm.wait_ended() == 0

@@ -57,6 +57,9 @@ def test_a_process_is_told_as_often_as_its_supervisor_likes() -> None:
         def notice(self, over: float | None = None) -> None:
             told.append(over)
 
+        def finish(self) -> None:
+            told.append(-1.0)
+
     async def main() -> None:
         ours, theirs = socket.socketpair()
         stop = trio.Event()
@@ -64,7 +67,12 @@ def test_a_process_is_told_as_often_as_its_supervisor_likes() -> None:
             os.set_blocking(theirs.fileno(), False)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lifecycle._watch_supervisor, theirs.fileno(), stop, Process())
-                for data in (lifecycle.notice(None), lifecycle.notice(598.7504)[:9], lifecycle.notice(598.7504)[9:]):
+                for data in (
+                    lifecycle.notice(None),
+                    lifecycle.notice(598.7504)[:9],
+                    lifecycle.notice(598.7504)[9:],
+                    lifecycle.finish(),
+                ):
                     ours.sendall(data)
                     await trio.testing.wait_all_tasks_blocked()
                 ours.sendall(lifecycle.notice(None) + b"of a later version\n" + lifecycle.notice(0.0) * 30)
@@ -74,4 +82,4 @@ def test_a_process_is_told_as_often_as_its_supervisor_likes() -> None:
                 await stop.wait()
 
     trio.run(main)
-    assert told == [None, 598.75, None, *[0.0] * 30]
+    assert told == [None, 598.75, -1.0, None, *[0.0] * 30]
