@@ -14,7 +14,7 @@ from bench.runs.collected import Held
 from bench.runs.delivery_checker import DeliveryChecker
 from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
-from bench.runs.storm_figures import seen_by_app_servers, to_frame
+from bench.runs.storm_figures import Phases, to_answer, to_frame
 from bench.runs.traffic import Traffic
 from bench.runs.virtual_users import VirtualUsers
 
@@ -61,14 +61,16 @@ class Staying:
             "load pushers": [child.pid for child in self.traffic.children],
         }
 
-    def fields(self, start: int, cut: int, back: int, checker: DeliveryChecker, held: Held) -> dict[str, Any]:
+    def fields(self, start: int, phases: Phases, checker: DeliveryChecker, held: Held) -> dict[str, Any]:
         """For JSON. checker, held: of what they got."""
-        phases = seen_by_app_servers(self.sent.pushes, start, cut, back)["phases"]
-        frames = to_frame(held.arrivals, start, cut, back)
+        frames = to_frame(held.arrivals, start, phases)
         return {
             "devices": self.devices,
             "connections_lost": len(held.absences.gone),
-            "phases": {name: {**phase, "to_frame_ms": frames[name]} for name, phase in phases.items()},
+            "phases": {
+                name: {**phase, "to_frame_ms": frames[name]}
+                for name, phase in to_answer(self.sent.pushes, phases).items()
+            },
             "deliveries": checker.fields(),
             "clean": checker.clean and not held.absences.gone,
         }

@@ -16,12 +16,12 @@ from bench.machine import procfs
 from bench.machine.usage import Meter, Usage, Use
 from bench.progress import Progress
 from bench.runs.app_servers import Outcome, PushPlan
-from bench.runs.collected import Held, Setup
+from bench.runs.collected import Absences, Held, Setup
 from bench.runs.delivery_checker import DeliveryChecker
 from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.staying import Staying
-from bench.runs.storm_figures import returns, seen_by_app_servers
+from bench.runs.storm_figures import phases_of, returns, seen_by_app_servers
 from bench.runs.traffic import Traffic
 from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
@@ -138,7 +138,7 @@ class _Storms:
         if self.staying is not None:
             self.staying.end()
         checker, held = self._check_deliveries(users, self.sent)
-        stayed = self._stayed()
+        stayed = self._stayed(held.absences)
         return {
             "jitter": jitter,
             "cut": "the farm's workers were killed" if plan.restart else "the devices reset their connections",
@@ -219,12 +219,13 @@ class _Storms:
             if left and not away:
                 return
 
-    def _stayed(self) -> dict[str, Any] | None:
-        """What became of the devices that were not cut off."""
+    def _stayed(self, absences: Absences) -> dict[str, Any] | None:
+        """What became of the devices that were not cut off. absences: of the others."""
         if self.staying is None:
             return None
         checker, held = self._check_deliveries(self.staying.users, self.staying.sent)
-        return self.staying.fields(self.start, self.cut, self.end, checker, held)
+        first = min((time_ for time_ in absences.back_times if time_ > self.cut), default=self.end)
+        return self.staying.fields(self.start, phases_of(self.cut, self.end, first), checker, held)
 
     def _check_deliveries(self, users: VirtualUsers, sent: Outcome) -> tuple[DeliveryChecker, Held]:
         """Collect until everything accepted is accounted for, or has had its time."""

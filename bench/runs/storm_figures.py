@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.figures.percentiles import percentiles
@@ -66,28 +67,41 @@ def curve(ordered: list[float], total: int) -> list[tuple[float, float]]:
     return points
 
 
-def _phase_of(version: int, cut: int, back: int) -> str:
-    return "before" if version < cut else "during" if version < back else "after"
+Phases = Sequence[tuple[str, float]]
+"""Names, each with the time at which it is over."""
 
 
-def to_frame(arrivals: Arrivals, start: int, cut: int, back: int) -> dict[str, dict[str, float]]:
+def phases_of(cut: int, back: int, first: int | None = None) -> Phases:
+    """Before the cut, until all were back (or the bench waited no longer), and after. first: when the first was back;
+    until then they are `away`."""
+    away = [] if first is None else [("away", float(first))]
+    return [("before", float(cut)), *away, ("during", float(back)), ("after", math.inf)]
+
+
+def _name(phases: Phases, time_: int) -> str:
+    return next(name for name, end in phases if time_ < end)
+
+
+def to_frame(arrivals: Arrivals, start: int, phases: Phases) -> dict[str, dict[str, float]]:
     """From the time that a push was due until its device had it, by the phase in which it was due, in ms."""
-    phases: dict[str, list[int]] = {"before": [], "during": [], "after": []}
+    times: dict[str, list[int]] = {name: [] for name, _ in phases}
     for version, time_ in zip(arrivals.versions, arrivals.times, strict=True):
         if version >= start:
-            phases[_phase_of(version, cut, back)].append(time_ - version)
-    return {name: percentiles(times, 0.001) for name, times in phases.items()}
+            times[_name(phases, version)].append(time_ - version)
+    return {name: percentiles(found, 0.001) for name, found in times.items()}
+
+
+def to_answer(pushes: Pushes, phases: Phases) -> dict[str, dict[str, Any]]:
+    """How pushes were answered, by the phase in which they were due."""
+    answers: dict[str, list[tuple[int, int]]] = {name: [] for name, _ in phases}
+    for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True):
+        answers[_name(phases, version)].append((status, time_))
+    return {name: _phase(found) for name, found in answers.items()}
 
 
 def seen_by_app_servers(pushes: Pushes, start: int, cut: int, back: int) -> dict[str, Any]:
-    """What app servers saw before the cut, until all were back (or the bench waited no longer), and after."""
-    phases: dict[str, list[tuple[int, int]]] = {"before": [], "during": [], "after": []}
-    for version, status, time_ in zip(pushes.versions, pushes.statuses, pushes.times, strict=True):
-        phases[_phase_of(version, cut, back)].append((status, time_))
-    return {
-        "phases": {name: _phase(answers) for name, answers in phases.items()},
-        "a_second": _bins(pushes, start, cut),
-    }
+    """What app servers saw by phase, and by second."""
+    return {"phases": to_answer(pushes, phases_of(cut, back)), "a_second": _bins(pushes, start, cut)}
 
 
 def _phase(answers: list[tuple[int, int]]) -> dict[str, Any]:

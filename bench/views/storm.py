@@ -5,6 +5,13 @@ from typing import Any, Final
 from bench.figures.tables import Chart, Series, Table, milliseconds, number
 
 PHASES: Final = (("before", "before the cut"), ("during", "until all are back"), ("after", "after"))
+STAYED: Final = (
+    ("before", "before the cut"),
+    ("away", "until the first is back"),
+    ("during", "until all are back"),
+    ("after", "after"),
+)
+"""Of the devices that stay: until others come back there is no storm."""
 POINTS: Final = ("p50", "p99", "max")
 
 
@@ -90,11 +97,11 @@ def _stayed(storm: dict[str, Any]) -> Table:
     stayed = storm["stayed"]
     phases = stayed["phases"]
     title = f"{stayed['devices']:,} devices that were not cut off, {_name(storm)}"
-    table = Table(title, [*(title for _, title in PHASES)])
-    table.row("pushes", *(number(phases[name]["pushes"]) for name, _ in PHASES))
+    table = Table(title, [*(title for _, title in STAYED)])
+    table.row("pushes", *(number(phases[name]["pushes"]) for name, _ in STAYED))
     for key, what in (("to_response_ms", "push to answer"), ("to_frame_ms", "push to message")):
         for point in ("p50", "p90", "p99", "max"):
-            table.row(f"{what}, {point}", *(milliseconds(phases[name][key].get(point)) for name, _ in PHASES))
+            table.row(f"{what}, {point}", *(milliseconds(phases[name][key].get(point)) for name, _ in STAYED))
     lost = number(stayed["connections_lost"])
     table.notes.append(f"Times count from when a push was due. Of these connections {lost} ended.")
     return table
