@@ -177,14 +177,14 @@ class StoreOptions(Section):
         le=1_048_576,
     )
     record_cache: int = option(
-        50_000, "registrations of up to 256 bytes that the router remembers for ten minutes", unit="records", ge=0
+        50_000, "registrations of up to 256 bytes that a router remembers for ten minutes", unit="records", ge=0
     )
 
 
 @dataclass(frozen=True)
 class EndpointOptions(Section):
     SECTION: ClassVar[str] = "endpoint"
-    HELP: ClassVar[str] = "The app servers' HTTP port."
+    HELP: ClassVar[str] = "The app servers' HTTP port. The limits are those of each router."
 
     url: str = option(
         "",
@@ -258,7 +258,7 @@ class LinkOptions(Section):
     SECTION: ClassVar[str] = "link"
     HELP: ClassVar[str] = "The ZeroMQ links between routers and workers, and between two routers."
 
-    heartbeat: float = option(0.5, "a worker and the router send at least this often", unit="s", ge=0.05)
+    heartbeat: float = option(0.5, "workers and routers send at least this often", unit="s", ge=0.05)
     lease: float = option(
         5.0,
         "a worker silent for this long loses its devices in the map until it announces them again",
