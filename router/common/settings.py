@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 from router.common import option_texts as texts
 from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
+from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Section, option
 from router.common.redis_settings import RedisOptions
 
@@ -369,6 +370,7 @@ SECTIONS: tuple[type[Section], ...] = (
     DrainOptions,
     StoreOptions,
     RedisOptions,
+    MemcachedOptions,
     RouterOptions,
     EndpointOptions,
     AuthOptions,

@@ -48,6 +48,12 @@ KINDS: Final = (
     StoreKind("sqlite", "durable, in the data folder", "router.store.sqlite", frozenset(Shape), apart=True, files=True),
     StoreKind("redis", "durable, in Redis or Valkey (redis.url)", "router.store.redis", frozenset(Shape)),
     StoreKind("memory", "lost with the router", "router.store.memory", frozenset(Shape), apart=True),
+    StoreKind(
+        "memcached",
+        "lost with memcached, for dialects that survive that",
+        "router.store.memcached",
+        frozenset((Shape.INBOX, Shape.TABLE, Shape.TAKE_ONCE, Shape.SETS)),
+    ),
 )
 NAMES: Final = tuple(kind.name for kind in KINDS)
 HELP: Final = "; ".join(f"{kind.name}: {kind.help}" for kind in KINDS)

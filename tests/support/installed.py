@@ -41,6 +41,12 @@ def find_program(*names: str) -> str:
     missing(next(filter(None, names)))
 
 
+def ends_with_us() -> list[str]:
+    """What a command line begins with so that its program ends with the process that starts it, however that ends."""
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "KILL"] if program else []
+
+
 def npm_file(path: str) -> Path:
     """A file of an npm package."""
     found = _NPM / "node_modules" / path

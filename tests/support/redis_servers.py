@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ from bench.machine.ports import free_ports
 from router.common.redis_address import Address
 from router.store.redis_connection import Command, Reply, checked, connect
 from support.farm_fixture import ROOT, until
-from support.installed import find_program, missing
+from support.installed import ends_with_us, find_program, missing
 
 PRODUCTS: Final = ("redis", "valkey")
 _LIBRARIES: Final = ROOT / ".venv" / "servers" / "usr" / "lib" / "x86_64-linux-gnu"
@@ -46,7 +45,7 @@ class RedisServer:
         (self.port,) = free_ports(1)
         self._folder = folder
         self._command = [
-            *_ends_with_us(),
+            *ends_with_us(),
             _program(product),
             *("--port", f"{self.port}", "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
             *("--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes", *options),
@@ -129,11 +128,6 @@ class RedisServer:
         """End it and start it on what it has stored."""
         self.stop(number)
         self.start()
-
-
-def _ends_with_us() -> list[str]:
-    program = shutil.which("setpriv")
-    return [program, "--pdeathsig", "KILL"] if program else []
 
 
 @cache

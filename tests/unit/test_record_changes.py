@@ -1,4 +1,4 @@
-"""Changes that depend on what a record holds, in both stores: what each writes, and what it answers."""
+"""Changes that depend on what a record holds, in each store: what each writes, and what it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inboxes that are full of messages of some urgency, in both stores: who gives its place to whom."""
+"""Inboxes that are full of messages of some urgency, in each store that collapses: who gives its place to whom."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from support.stores import (
 )
 
 from router.common.settings import StoreOptions
+from router.common.store_kinds import Shape
 from router.store.base import (
     LARGE_BODY,
     Reads,
@@ -49,7 +50,7 @@ async def fill(store: Store, *urgencies: int, body: str = "") -> None:
         ((1, 1, 1, 1, 1, 1), 0, None),
     ],
 )
-@in_store(ROOMY)
+@in_store(ROOMY, needs={Shape.COLLAPSE})
 async def test_the_least_urgent_and_of_those_the_oldest_gives_its_place(
     store: Store, stored: tuple[int, ...], urgency: int, gone: str | None
 ) -> None:
@@ -67,7 +68,7 @@ async def test_the_least_urgent_and_of_those_the_oldest_gives_its_place(
     assert await store.apply(puts(B, new), Reads(), NOW) == Results()
 
 
-@in_store(ROOMY)
+@in_store(ROOMY, needs={Shape.COLLAPSE})
 async def test_a_replaced_or_expired_message_makes_nobody_go(store: Store) -> None:
     await fill(store, 1, 1, 1, 1, 1)
     await store.apply(puts(A, item("short", 9, expires=NOW + 1, urgency=1)), Reads(), NOW)
@@ -78,7 +79,7 @@ async def test_a_replaced_or_expired_message_makes_nobody_go(store: Store) -> No
     assert len(results.inboxes[A]) == 6
 
 
-@in_store(ROOMY)
+@in_store(ROOMY, needs={Shape.COLLAPSE})
 async def test_within_one_batch_later_messages_take_the_place_of_earlier_ones(store: Store) -> None:
     writes = puts(A, *(item(f"{n:02}", n, urgency=2) for n in range(10)), item("low", 10, urgency=1))
     writes.puts[B, "b"] = item("b", 11, urgency=1)
@@ -95,7 +96,7 @@ async def test_within_one_batch_later_messages_take_the_place_of_earlier_ones(st
     ("length", "evicted", "refused"),
     [(LARGE_BODY - 4000, 0, False), (LARGE_BODY, 1, False), (12_577, 3, False), (3 * LARGE_BODY + 1, 0, True)],
 )
-@in_store(ROOMY)
+@in_store(ROOMY, needs={Shape.COLLAPSE})
 async def test_bodies_give_their_place_to_bodies(store: Store, length: int, evicted: int, refused: bool) -> None:
     await fill(store, 3, 1, 3, 1, 3, body="x" * 4000)  # 4576 bytes are left
     before = await inbox(store, A)
@@ -109,7 +110,7 @@ async def test_bodies_give_their_place_to_bodies(store: Store, length: int, evic
 
 
 @pytest.mark.parametrize("number", [1, FEW_EVICTED - 1, FEW_EVICTED, FEW_EVICTED + 1, 2 * FEW_EVICTED, 39])
-@in_store(StoreOptions(inbox_limit=100, inbox_bytes=40 * 1000))
+@in_store(StoreOptions(inbox_limit=100, inbox_bytes=40 * 1000), needs={Shape.COLLAPSE})
 async def test_a_long_body_takes_the_place_of_many(store: Store, number: int) -> None:
     many = [item(f"{n:02}", n, urgency=1 + n % 2, body="x" * 1000) for n in range(40)]
     await store.apply(puts(A, *many), Reads(), NOW)
@@ -119,7 +120,7 @@ async def test_a_long_body_takes_the_place_of_many(store: Store, number: int) ->
     assert results.inboxes[A] == [*sorted(sorted(many, key=lambda i: (i.urgency, i.seq))[number:]), new]
 
 
-@in_store(ROOMY)
+@in_store(ROOMY, needs={Shape.COLLAPSE})
 async def test_if_it_would_not_suffice_nobody_goes(store: Store) -> None:
     await fill(store, 4, 4, 1, 4, 4, body="x" * 4000)
     before = await inbox(store, A)
@@ -137,7 +138,7 @@ async def test_if_it_would_not_suffice_nobody_goes(store: Store) -> None:
     assert (results.refused, results.evicted) == (set(), 1)
 
 
-@in_store(ROOMY)
+@in_store(ROOMY, needs={Shape.COLLAPSE})
 async def test_bodies_are_measured_as_utf_8(store: Store) -> None:
     await fill(store, 1, 1, 1, body="é\0" * 2700)  # 8100 bytes each
     results = await store.apply(puts(A, item("fits", 3, urgency=1, body="x" * 276)), Reads(), NOW)
@@ -146,7 +147,7 @@ async def test_bodies_are_measured_as_utf_8(store: Store) -> None:
     assert results.evicted == 1
 
 
-@in_store(ROOMY)
+@in_store(ROOMY, needs={Shape.COLLAPSE})
 async def test_few_messages_are_not_measured_unless_a_large_one_comes(store: Store) -> None:
     # One of urgency 0 is never measured, so this is over the limit already.
     await store.apply(puts(A, item("z", 1, body="x" * 4 * LARGE_BODY)), Reads(), NOW)

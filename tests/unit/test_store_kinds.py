@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from secrets import token_hex
 
 import pytest
-from support.common import settings_with
-from support.redis_servers import shared_server
+import trio
+from support.stores import NOW, A, item, puts, store_settings, with_store
 
 from farm.cli import run
 from farm.dialects import specs
 from router.common import store_kinds
-from router.common.redis_settings import RedisOptions
-from router.common.settings import Data, StoreOptions
 from router.common.store_kinds import KINDS, NAMES, Shape, StoreKind, refusal
-from router.store.registry import keeps_something, open_store
+from router.store.base import Reads, Store
+from router.store.registry import keeps_something, look_over, open_store
 
 NARROW = StoreKind("narrow", "for SimplePush alone", "nowhere", frozenset((Shape.INBOX, Shape.TABLE)))
 BROAD = StoreKind("broad", "for all", "nowhere", frozenset(Shape))
@@ -54,10 +52,17 @@ def test_a_farm_whose_dialects_need_more_does_not_start(
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_every_kind_opens_and_says_what_it_keeps(kind: str, tmp_path: Path) -> None:
-    server = {"url": shared_server("valkey").url, "prefix": token_hex(8)} if kind == "redis" else {}
-    settings = settings_with((StoreOptions, {"kind": kind}), (Data, {"dir": str(tmp_path)}), (RedisOptions, server))
+    settings = store_settings(kind, tmp_path)
     assert keeps_something(settings) is None
-    assert open_store(settings).used == 0
+
+    async def write(store: Store) -> None:
+        assert store.promise
+        await store.apply(puts(A, item("x", 1)), Reads(), NOW)
+
+    trio.run(with_store, open_store(settings), write)
+    open_store(settings).check()
+    assert (keeps_something(settings) is None) == (kind == "memory")
+    assert all(found.status != "fail" for found in look_over(settings))
 
 
 @pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.name)

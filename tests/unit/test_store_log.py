@@ -1,9 +1,9 @@
-"""Logs of channels, in both stores: what is kept, and what is read from each kind of position."""
+"""Logs of channels, in each store that has them: what is kept, and what is read from each kind of position."""
 
 from __future__ import annotations
 
 import pytest
-from support.stores import ALL, LATER, NOW, A, B, C, bodies, event, in_store, read_log
+from support.stores import ALL, LATER, NOW, TEXTS, A, B, C, bodies, event, in_store, read_log
 
 from router.common.numbers import SECOND
 from router.common.position import (
@@ -18,6 +18,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
+from router.common.store_kinds import Shape
 from router.store.base import MAX_OFFSET, Append, ExpireLog, LogName, LogSize, Reads, Store, Writes
 from router.store.memory import HEAD_GRACE
 
@@ -41,7 +42,7 @@ async def after(store: Store, position: Position, now: int = NOW) -> tuple[str, 
     return bodies(part), part.recovered
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_offsets_count_from_one_in_each_channel(store: Store) -> None:
     logs: list[Append | ExpireLog] = [event(A, "a1"), event(B, "b1"), event(A, "a2")]
     results = await store.apply(Writes(logs=logs), Reads(logs={LogName(channel, ALL) for channel in (A, B, C)}), NOW)
@@ -52,7 +53,14 @@ async def test_offsets_count_from_one_in_each_channel(store: Store) -> None:
     assert await write(store, event(A, "a3")) == [3]
 
 
-@in_store()
+@pytest.mark.parametrize("text", TEXTS)
+@in_store(needs={Shape.LOG})
+async def test_a_body_comes_back_as_it_was(store: Store, text: str) -> None:
+    await write(store, event(A, text))
+    assert bodies(await read_log(store, A)) == text
+
+
+@in_store(needs={Shape.LOG})
 async def test_an_event_comes_back_as_it_was(store: Store) -> None:
     given = Append(A, START + 5 * SECOND + 77, LATER, "nul \0 \\u0000 é", "id é", {"a": 'x"\n', "": "é"})
     await write(store, given, event(A, "plain"))
@@ -90,13 +98,13 @@ async def test_an_event_comes_back_as_it_was(store: Store) -> None:
         (AfterTime(NOW - 1), ("abcde", False)),  # the log began later
     ],
 )
-@in_store(StoreOptions())
+@in_store(StoreOptions(), needs={Shape.LOG})
 async def test_each_position_of_a_whole_log(store: Store, position: Position, found: tuple[str, bool]) -> None:
     await spell(store, A, "abcde")
     assert await after(store, position) == found
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_the_end_of_a_slice_is_a_position(store: Store) -> None:
     await spell(store, A, "abc")
     end = (await read_log(store, A)).end
@@ -105,7 +113,7 @@ async def test_the_end_of_a_slice_is_a_position(store: Store) -> None:
     assert await after(store, end) == ("d", True)
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_of_the_same_second_the_tag_decides(store: Store) -> None:
     for tag in (3, 5, 9):
         await write(store, event(A, f"{tag}", sequence=START + tag))
@@ -115,7 +123,7 @@ async def test_of_the_same_second_the_tag_decides(store: Store) -> None:
     assert await after(store, AfterId("?", NOW, 5)) == ("9", True)
 
 
-@in_store()  # four events are kept
+@in_store(needs={Shape.LOG})  # four events are kept
 async def test_what_had_to_go_is_missed_by_those_who_stand_before_it(store: Store) -> None:
     await spell(store, A, "abcdef")
     for position, found in (
@@ -133,7 +141,7 @@ async def test_what_had_to_go_is_missed_by_those_who_stand_before_it(store: Stor
         assert await after(store, position) == found, position
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_what_expires_is_missed_too_swept_or_not(store: Store) -> None:
     for body, expires in (("a", NOW + 1), ("b", NOW + 3), ("c", NOW + 1), ("d", NOW + 2)):
         await write(store, event(A, body, expires, START + ord(body)))
@@ -151,7 +159,7 @@ async def test_what_expires_is_missed_too_swept_or_not(store: Store) -> None:
     assert await after(store, AfterOffset(ANY_EPOCH, 4), NOW + 3) == ("e", True)
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_what_has_expired_takes_no_room_swept_or_not(store: Store) -> None:
     for body, expires in (("a", LATER), ("b", NOW + 1), ("c", NOW + 1), ("d", LATER)):
         await write(store, event(A, body, expires))
@@ -161,7 +169,7 @@ async def test_what_has_expired_takes_no_room_swept_or_not(store: Store) -> None
     assert bodies(await read_log(store, A, ALL, NOW + 1)) == "defg"
 
 
-@in_store(StoreOptions(log_limit=100, log_bytes=1000))
+@in_store(StoreOptions(log_limit=100, log_bytes=1000), needs={Shape.LOG})
 async def test_a_channel_keeps_so_many_events_and_bytes(store: Store) -> None:
     for letter in "abcdef":
         await write(store, event(A, letter, most=3))
@@ -176,7 +184,7 @@ async def test_a_channel_keeps_so_many_events_and_bytes(store: Store) -> None:
     assert (part.offset, part.events, part.recovered) == (4, [], False)
 
 
-@in_store(StoreOptions(log_limit=100))
+@in_store(StoreOptions(log_limit=100), needs={Shape.LOG})
 async def test_a_log_is_read_in_parts_of_so_many_bytes(store: Store) -> None:
     await write(store, *(event(A, letter * 50) for letter in "abcdef"), event(A, "gone", NOW + 1), event(A, "h" * 50))
     whole = await read_log(store, A, now=NOW + 1)
@@ -202,7 +210,7 @@ async def test_a_log_is_read_in_parts_of_so_many_bytes(store: Store) -> None:
     assert [part.more for part in parts] == [True, False, False, False, False]
 
 
-@in_store(StoreOptions(log_limit=100, log_bytes=65_536))
+@in_store(StoreOptions(log_limit=100, log_bytes=65_536), needs={Shape.LOG})
 async def test_one_event_may_take_the_place_of_many(store: Store) -> None:
     for _ in range(2):
         await write(store, *(event(A, "x" * 600) for _ in range(100)))
@@ -213,7 +221,7 @@ async def test_one_event_may_take_the_place_of_many(store: Store) -> None:
     assert [one.offset for one in (await read_log(store, A)).events] == [201, 202]
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_ids_and_headers_count_as_bytes_and_all_in_utf_8(store: Store) -> None:
     await write(store, event(A, "é" * 5, id="é", headers={"é": "é"}, most_bytes=16))
     assert len((await read_log(store, A)).events) == 1
@@ -221,7 +229,7 @@ async def test_ids_and_headers_count_as_bytes_and_all_in_utf_8(store: Store) -> 
     assert (await read_log(store, A)).events == []
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_a_dialect_may_give_the_offsets_in_any_order(store: Store) -> None:
     async def give(offset: int, body: str) -> list[int | None]:
         return await write(store, event(A, body, offset=offset, exact=True))
@@ -243,7 +251,7 @@ async def test_a_dialect_may_give_the_offsets_in_any_order(store: Store) -> None
     assert await write(store, event(A, "m")) == [13]
 
 
-@in_store(StoreOptions())
+@in_store(StoreOptions(), needs={Shape.LOG})
 async def test_an_event_with_an_offset_of_its_own_stays_though_it_is_the_lowest(store: Store) -> None:
     for offset in range(10, 50):
         await write(store, event(A, "x", offset=offset, exact=True, most=40, most_bytes=40))
@@ -257,12 +265,12 @@ async def test_an_event_with_an_offset_of_its_own_stays_though_it_is_the_lowest(
     assert await after(store, ALL) == ("w" * 40, False)
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_an_offset_may_have_a_floor(store: Store) -> None:
     assert await write(store, event(A, offset=1000), event(A, offset=5), event(A, offset=2000)) == [1000, 1001, 2000]
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_no_offset_is_above_what_javascript_can_have(store: Store) -> None:
     assert await write(store, event(A, "a", offset=MAX_OFFSET - 1, exact=True), event(A, "b")) == [
         MAX_OFFSET - 1,
@@ -276,7 +284,7 @@ async def test_no_offset_is_above_what_javascript_can_have(store: Store) -> None
     assert await after(store, ALL) == ("cab", True)
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_a_log_may_end_at_a_time_of_its_own(store: Store) -> None:
     await write(store, event(A, "a"), ExpireLog(A, NOW + 5), event(A, "b"))
     epoch = (await read_log(store, A, ALL, NOW + 4)).epoch
@@ -291,7 +299,7 @@ async def test_a_log_may_end_at_a_time_of_its_own(store: Store) -> None:
     assert part.epoch > epoch
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_a_log_ends_at_once_and_may_be_kept_for_good_again(store: Store) -> None:
     await write(store, event(A, "a"), event(B, "b"), ExpireLog(B, NOW + 5), ExpireLog(B, 0), ExpireLog(C, 0))
     assert await write(store, ExpireLog(A, NOW), event(A, "again")) == [None, 1]
@@ -301,7 +309,7 @@ async def test_a_log_ends_at_once_and_may_be_kept_for_good_again(store: Store) -
     assert await after(store, ALL) == ("", True)
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_a_log_may_have_its_end_before_its_first_event(store: Store) -> None:
     await write(store, ExpireLog(A, NOW + HEAD_GRACE + 5))
     epoch = (await read_log(store, A)).epoch
@@ -315,7 +323,7 @@ async def test_a_log_may_have_its_end_before_its_first_event(store: Store) -> No
     assert bodies(await read_log(store, A)) == ""
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_a_log_that_begins_anew_has_a_new_epoch(store: Store) -> None:
     # A channel's position stays for as long as its event that lives longest, and a while.
     await write(store, event(A, "1", LATER), event(A, "2", NOW + 1), event(B, "b", LATER + HEAD_GRACE))
@@ -334,7 +342,7 @@ async def test_a_log_that_begins_anew_has_a_new_epoch(store: Store) -> None:
     assert (part.epoch, part.offset) == (before[B].epoch, 1)
 
 
-@in_store()
+@in_store(needs={Shape.LOG})
 async def test_a_position_goes_before_its_events_are_swept(store: Store) -> None:
     async def append(channel: bytes) -> int:
         (offset,) = await write(store, event(channel, "", NOW), now=now)
@@ -352,7 +360,7 @@ async def test_a_position_goes_before_its_events_are_swept(store: Store) -> None
     assert await append(A) + 1 == await append(A)
 
 
-@in_store(options=StoreOptions(log_limit=3))
+@in_store(StoreOptions(log_limit=3), needs={Shape.LOG})
 async def test_how_much_a_log_holds_is_known_without_reading_it(store: Store) -> None:
     await spell(store, A, "abcd")
     await write(store, event(B, "b", expires=NOW + 5), event(B, "b"), ExpireLog(C, LATER))

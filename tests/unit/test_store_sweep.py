@@ -1,4 +1,4 @@
-"""Sweeps, in both stores: they delete what has expired, within their budget, and nothing else."""
+"""Sweeps, in the stores that are swept: they delete what has expired, within their budget, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from support.stores import (
     ALL,
     LATER,
     NOW,
+    SWEPT,
     A,
     B,
     C,
@@ -26,7 +27,7 @@ from router.store.base import (
 )
 
 
-@in_store()
+@in_store(kinds=SWEPT)
 async def test_sweep_deletes_what_expired_and_nothing_else(store: Store) -> None:
     writes = puts(A, item("x", 1, expires=NOW + 1), item("y", 2))
     writes.puts[B, "x"] = item("x", 3, expires=NOW + 1)
@@ -45,7 +46,7 @@ async def test_sweep_deletes_what_expired_and_nothing_else(store: Store) -> None
 
 
 @pytest.mark.parametrize("budget", [1, 3, 4, 1000])
-@in_store()
+@in_store(kinds=SWEPT)
 async def test_sweep_goes_on_where_it_stopped(store: Store, budget: int) -> None:
     writes = Writes()
     for n in range(10):
@@ -66,7 +67,7 @@ async def test_sweep_goes_on_where_it_stopped(store: Store, budget: int) -> None
     assert max(counts) <= budget
 
 
-@in_store()
+@in_store(kinds=SWEPT)
 async def test_sweep_comes_round_again(store: Store) -> None:
     for turn in range(3):
         await store.apply(puts(A, item("x", turn, expires=NOW + 1)), Reads(), NOW)

@@ -22,12 +22,14 @@ from support.stores import (
     ALL,
     KINDS,
     NOW,
+    TESTED,
     A,
     B,
     C,
     new_store,
 )
 
+from router.common import store_kinds
 from router.common.item import Item
 from router.common.messages import EVERYTHING
 from router.common.numbers import SECOND
@@ -44,6 +46,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
+from router.common.store_kinds import Shape
 from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, LogName, Reads, Renewal, Writes
 from router.store.changes import KEEP_EXPIRY, Change, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
@@ -138,9 +141,13 @@ class StoresAgree(RuleBasedStateMachine):
         trio.run(self.store.open)
         self.is_open = True
 
+    @property
+    def can(self) -> frozenset[Shape]:
+        return store_kinds.by_name(TESTED[self.KIND]).can
+
     def apply(self, writes: Writes, parts: set[tuple[Position, int]]) -> None:
         logs = {LogName(key, *part) for key in (A, B, C) for part in parts}
-        reads = Reads(INBOXES, NAMES, logs, {A, B, C})
+        reads = Reads(INBOXES, NAMES, logs, {A, B, C}) if Shape.LOG in self.can else Reads(INBOXES, NAMES)
         ours = trio.run(self.store.apply, writes, reads, self.now)
         model = trio.run(self.memory.apply, writes, reads, self.now)
         for name, part in ours.logs.items():
@@ -158,6 +165,10 @@ class StoresAgree(RuleBasedStateMachine):
         for key, put in writes.puts.items():
             self.seq += 1
             writes.puts[key] = put._replace(seq=self.seq)
+            if Shape.COLLAPSE not in self.can:
+                writes.puts[key] = writes.puts[key]._replace(urgency=0)
+        if Shape.LOG not in self.can:
+            writes.logs = []
         self.apply(writes, parts)
 
     @rule(seconds=st.integers(1, 5))
