@@ -133,11 +133,11 @@ class Faults:
         self._all: dict[str, tuple[Act, frozenset[str]]] = {
             "kill-worker": (lambda: self._kill("worker"), every),
             "kill-router": (lambda: self._kill("router"), every),
-            "kill-fork-server": (lambda: self._kill("fork_server"), every),
+            "kill-fork-server": (lambda: self._kill("fork server"), every),
             "kill-everything": (self._kill_everything, every),
             "stop-worker": (lambda: self._stop("worker"), every | {STOPPED}),
             "stop-router": (lambda: self._stop("router"), every | {STOPPED}),
-            "stop-fork-server": (lambda: self._stop("fork_server"), every | {STOPPED}),
+            "stop-fork-server": (lambda: self._stop("fork server"), every | {STOPPED}),
             "reload": (self._reload, every),
             "drain": (self._drain, every),
             "other-routers": (self._other_routers, every),
@@ -177,12 +177,19 @@ class Faults:
 
     # ------------------------------------------------------------------ processes
 
-    def _pick(self, what: str) -> tuple[int, str] | None:
-        found = [(pid, title) for pid, title in self._farm.processes().items() if f"farm: {what}" in title]
-        return self._random.choice(sorted(found)) if found else None
+    async def _pick(self, what: str) -> tuple[int, str] | None:
+        """One of these processes, as soon as there is one: it may just be replaced."""
+        deadline = self._world.now() + WELL_S
+        while self._world.now() < deadline:
+            found = [(pid, title) for pid, title in self._farm.processes().items() if f"farm: {what}" in title]
+            if found:
+                return self._random.choice(sorted(found))
+            await asyncio.sleep(0.1)
+        self._world.odd("nothing to harm", f"there has been no {what} for {WELL_S:g} s")
+        return None
 
     async def _kill(self, what: str) -> str:
-        found = self._pick(what)
+        found = await self._pick(what)
         if found is None:
             return f"there is no {what}"
         with contextlib.suppress(ProcessLookupError):
@@ -191,7 +198,7 @@ class Faults:
         return f"{found[1]} {found[0]}"
 
     async def _stop(self, what: str) -> str:
-        found = self._pick(what)
+        found = await self._pick(what)
         if found is None:
             return f"there is no {what}"
         seconds = LEASE_S * self._random.choice((self._random.uniform(0.1, 0.7), self._random.uniform(1.2, 3)))
