@@ -24,6 +24,7 @@ from router.common import messages as m
 from router.common.poller import INPUT
 from router.common.position import LogEvent
 from support.granted import Granted
+from support.living import counted, kinds
 from support.plain_dialect import Plain
 from support.plain_http import get
 from support.replay import ReplayDialect, key_of
@@ -32,29 +33,10 @@ from support.shard import ROOM, Shard
 NONE: Mapping[str, Dialect] = {}
 
 
-def counted(kind: type[Any], living: Counter[str]) -> type[Any]:
-    """A class like this, of whose objects `living` has the number."""
-
-    class Counted(kind, gc=False, eq=False):  # type: ignore[call-arg]
-        def __post_init__(self) -> None:
-            living[kind.__name__] += 1
-
-        def __del__(self) -> None:
-            living[kind.__name__] -= 1
-
-    return Counted
-
-
 def frame(opcode: int, payload: bytes = b"", final: bool = True) -> bytes:
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
     return bytes([opcode | 0x80 * final]) + length + b"\0\0\0\0" + payload
-
-
-def kinds() -> Counter[str]:
-    """Objects of our own classes, living or only not collected."""
-    found = (type(one) for one in gc.get_objects())
-    return Counter(kind.__qualname__ for kind in found if str(kind.__module__).startswith(("farm.", "router.")))
 
 
 UPGRADE = (
