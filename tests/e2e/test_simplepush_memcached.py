@@ -24,7 +24,7 @@ ALONE: Json = {f"dialects.{spec.name}": False for spec in OTHERS}
 
 def settings(*servers: Memcached) -> Json:
     names = ",".join(server.name for server in servers)
-    return ALONE | {"store.kind": "memcached", "memcached.servers": names, "memcached.timeout": 0.3}
+    return ALONE | {"store.kind": "memcached", "memcached.servers": names, "memcached.timeout": 1}
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,21 @@ def test_a_router_that_dies_loses_nothing(farm: Farm) -> None:
     with Device(farm) as device:
         device.hello(uaid, tuple(channel for channel, _ in made))
         assert device.updates() == [(made[0][0], 1)]
+
+
+def test_several_routers_share_a_server(server: Memcached, tmp_path: Path) -> None:
+    more = {"router.routers": 2, "memcached.prefix": "several:"}
+    with running_farm(tmp_path / "data", settings(server) | more, 1) as farm:
+        waiting = [offline(farm) for _ in range(6)]
+        killed = farm.status()["routers"][1]["pid"]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: killed not in [row["pid"] for row in farm.status()["routers"]], "another router", SOON_S)
+        farm.wait_healthy()
+        for uaid, ((channel, endpoint),) in waiting:
+            until(lambda endpoint=endpoint: put(endpoint, 2) == 202, "its router takes pushes")  # type: ignore[misc]
+            with Device(farm) as device:
+                assert device.hello(uaid, (channel,))["uaid"] == uaid
+                assert device.updates() == [(channel, 2)]
 
 
 def test_one_that_is_full_refuses_what_has_no_room(tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fuzz.dialects import MODULES
+from fuzz.dialects import MODULES as DIALECTS
 from fuzz.engine import Target
-from fuzz.targets import authorisation, link, stores, texts, wire
+from fuzz.targets import authorisation, link, memcached, stores, texts, wire
 
-TARGETS: dict[str, Target] = {
-    target.name: target for module in (wire, *MODULES, texts, link, stores, authorisation) for target in module.TARGETS
-}
+MODULES = (wire, *DIALECTS, texts, link, stores, memcached, authorisation)
+TARGETS: dict[str, Target] = {target.name: target for module in MODULES for target in module.TARGETS}
