@@ -203,11 +203,11 @@ class RouterProcess:
     async def _gather(self) -> None:
         """Let more come before the next turn, where that is worth it. What is here already goes to the store first."""
         now = time.monotonic()
-        waiting = max(self.committer.pushes_waiting, self.hub.in_work)
+        waiting = max(self.committer.pushes_waiting, self.hub.in_work) + self.hub.asking.open - self.hub.answering.open
         free = self.port.senders.count(now) - waiting
         rest = (
             0.0
-            if self.turns.waiting or self.link.behind
+            if self.turns.waiting or self._told_more
             else self.gathering.rest(now, self.committer.pushes_taken, free)
         )
         if rest > 0:

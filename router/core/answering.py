@@ -81,11 +81,13 @@ class Asker:
     def begin(self, number: int) -> Callable[[int, bytes | None], None]:
         """An operation has come. Returns: what takes its answer."""
         self._work[number] = None
+        self._answering.open += 1
         return partial(self._answer, number)
 
     def _answer(self, number: int, status: int, reply: bytes | None) -> None:
         if number in self._work:
             del self._work[number]
+            self._answering.open -= 1
             if status == m.OK and reply is None:  # the dialect is not spoken here
                 status = m.FAILED
             self.outcome(number, status, reply or b"")
@@ -154,6 +156,8 @@ class Answering:
         self._counters = counters
         self._unix_time = unix_time
         self._leaving = False
+        self.open = 0
+        """Operations in work."""
         self._by_number: dict[int, Asker] = {}
         self._by_identity: dict[bytes, Asker] = {}
         self._direct: deque[tuple[bytes, bytes]] = deque(maxlen=options.max_direct)

@@ -117,6 +117,7 @@ class Owner:
             answered(m.UNREACHED, b"")
             return
         self._bytes += size
+        asking.open += 1
         self._waiting.append(_Asked(dialect, key, operation, answered, now + asking.timeout))
         asking.dirty[self.number] = self
 
@@ -209,7 +210,7 @@ class Owner:
                 returned.append(one)
             else:
                 self._bytes -= len(one.operation)
-                guarded("peer.answer_failed", one.answered, outcome.status, outcome.reply)
+                self._answer(one, outcome.status, outcome.reply)
         if self._asking.leaving:
             for one in returned:
                 self._unreached(one)
@@ -236,7 +237,11 @@ class Owner:
 
     def _give_up(self, one: _Asked) -> None:
         self._asking.counters.forwards_unreached += 1
-        guarded("peer.answer_failed", one.answered, m.UNREACHED, b"")
+        self._answer(one, m.UNREACHED, b"")
+
+    def _answer(self, one: _Asked, status: int, reply: bytes) -> None:
+        self._asking.open -= 1
+        guarded("peer.answer_failed", one.answered, status, reply)
 
     # ------------------------------------------------------------------ time
 
@@ -280,6 +285,8 @@ class Asking:
         self.counters = counters
         self.monotonic = monotonic
         self.unix_time = unix_time
+        self.open = 0
+        """Operations that are not answered."""
         self.leaving = False
         """Whether this router is about to end: then no other one's next life is awaited."""
         self.dirty: dict[int, Owner] = {}
