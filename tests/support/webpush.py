@@ -182,9 +182,13 @@ class Sender:
 
 def away(farm: Farm, device: UserAgent) -> None:
     """The device goes."""
-    held = farm.status()["routers"][0]["addresses"]
+
+    def held() -> int:
+        return sum(row["addresses"] for row in farm.status()["routers"])
+
+    before = held()
     device.__exit__()
-    until(lambda: farm.status()["routers"][0]["addresses"] < held, "the farm knows that the device is away")
+    until(lambda: held() < before, "the farm knows that the device is away")
 
 
 @contextmanager
