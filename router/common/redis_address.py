@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 PORT: Final = 6379
+SENTINEL_PORT: Final = 26_379
 _SCHEMES: Final = ("redis", "rediss")
 
 
@@ -45,6 +46,28 @@ def parse(url: str) -> Address:
         unquote(parts.username or ""),
         unquote(parts.password or ""),
     )
+
+
+def parse_sentinel(text: str) -> Address:
+    """host[:port] of a Sentinel, or a URL as `parse` has it.
+
+    Raises: ValueError.
+    """
+    if "://" in text:
+        return parse(text)
+    address = parse(f"redis://{text}")
+    if address.database or address.user or address.password:
+        raise ValueError("no host and port")
+    return address if urlsplit(f"redis://{text}").port is not None else replace(address, port=SENTINEL_PORT)
+
+
+def sentinel(text: str) -> str:
+    """The text, if it is one of those.
+
+    Raises: ValueError.
+    """
+    parse_sentinel(text)
+    return text
 
 
 def url(text: str) -> str:

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from router.common.options import Section, option
-from router.common.redis_address import url
+from router.common.redis_address import sentinel, url
 
 
 @dataclass(frozen=True)
 class RedisOptions(Section):
     SECTION: ClassVar[str] = "redis"
     HELP: ClassVar[str] = "The store in Redis or Valkey (store.kind = redis). Another server needs a restart."
-    AT_START: ClassVar[frozenset[str]] = frozenset(("url", "prefix", "replicas", "durability", "allow_everysec"))
+    AT_START: ClassVar[frozenset[str]] = frozenset(
+        ("url", "sentinels", "sentinel_name", "prefix", "replicas", "durability", "allow_everysec")
+    )
 
     url: str = option(
         "redis://127.0.0.1:6379/0",
@@ -22,6 +24,14 @@ class RedisOptions(Section):
         secret=True,
         check=url,
     )
+    sentinels: tuple[str, ...] = option(
+        (),
+        "Sentinels that know where the primary is; the host and port of redis.url are not used then, the rest of it is",
+        expects="a list of host[:port], or of redis:// and rediss:// URLs where they want a password or TLS",
+        secret=True,
+        check=sentinel,
+    )
+    sentinel_name: str = option("mymaster", "name of the primary in the Sentinels' configuration")
     ca_file: str = option("", "certificates that are trusted with rediss://, a PEM file; empty: the system's")
     prefix: str = option(
         "farm",

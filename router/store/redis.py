@@ -34,18 +34,18 @@ from router.common import logs
 from router.common.files import open_own
 from router.common.options import Settings
 from router.common.partitions import PARTITIONS, fixed_owners
-from router.common.redis_address import parse
 from router.common.redis_settings import RedisOptions
 from router.common.settings import Data, RouterOptions, StoreOptions
 from router.store.base import LARGE_BODY, BadBatchError, Reads, Results, Store, StoreError, Writes
 from router.store.findings import Finding
 from router.store.memory import crowd
 from router.store.redis_batch import RedisBatch, opening
-from router.store.redis_connection import Command, Connection, Reply, checked, connect, first_error, info, pack
+from router.store.redis_connection import Command, Connection, Reply, checked, first_error, info, pack
 from router.store.redis_keys import bases, fence
 from router.store.redis_ownership import Held, Ownership
 from router.store.redis_rows import GRACE_S
 from router.store.redis_scripts import Script, apply_script, ownership_script, sweep_script
+from router.store.redis_sentinel import connect_to_primary, place
 from router.store.redis_server import Server, findings, look, problems, promise, waits
 from router.store.redis_sweep import Sweeper
 
@@ -86,7 +86,7 @@ class RedisStore:
     ) -> None:
         self._options = options
         self._redis = redis
-        self._address = parse(redis.url)
+        self._where = place(redis)
         self._bases = bases(redis.prefix)
         self._holder = holder
         self._partitions = partitions
@@ -128,7 +128,7 @@ class RedisStore:
                 await self._begin()
         except Held as held:
             raise StoreError(
-                f"Redis {self._address}: another farm ({held.holder}) has the keys with the prefix "
+                f"Redis {self._where}: another farm ({held.holder}) has the keys with the prefix "
                 f"{self._redis.prefix}; stop it, or give this one a redis.prefix of its own"
             ) from None
 
@@ -166,7 +166,7 @@ class RedisStore:
         tokens = ownership.tokens.copy()
         try:
             with trio.fail_after(self._redis.timeout):
-                connection = connection or await self._connected()
+                connection = connection or await connect_to_primary(self._redis)
                 refused = await _scripted(connection, ownership_script(), ownership.renew())
         except (StoreError, trio.TooSlowError):
             if connection is not None:
@@ -182,24 +182,21 @@ class RedisStore:
             self._ownership.lost(partitions)
             self._open_partitions()
         self._why = (
-            f"Redis {self._address}: another router has taken {len(partitions)} partitions of the prefix "
+            f"Redis {self._where}: another router has taken {len(partitions)} partitions of the prefix "
             f"{self._redis.prefix}, or they were deleted; this one begins anew"
         )
         self._lost.set()
 
     # ------------------------------------------------------------------ connections
 
-    async def _connected(self) -> Connection:
-        return await connect(self._address, self._redis.connect_timeout, self._redis.ca_file)
-
     async def _connect(self) -> tuple[Connection, Server]:
-        connection = await self._connected()
+        connection = await connect_to_primary(self._redis)
         try:
             with trio.fail_after(self._redis.timeout):
                 return connection, await look(connection, self._redis)
         except trio.TooSlowError:
             connection.abandon()
-            raise StoreError(f"Redis {self._address} does not answer within redis.timeout") from None
+            raise StoreError(f"Redis {self._where} does not answer within redis.timeout") from None
         except BaseException:
             connection.abandon()
             raise
@@ -222,11 +219,12 @@ class RedisStore:
                 await self._measure(connection)
         except trio.TooSlowError:
             connection.abandon()
-            raise StoreError(f"Redis {self._address} does not answer within redis.timeout") from None
+            raise StoreError(f"Redis {self._where} does not answer within redis.timeout") from None
         except BaseException:
             connection.abandon()
             raise
         self._connection = connection
+        self._where = connection.name
         if not kept:
             self._lose(sorted(self._partitions))
             raise StoreError(self._why)
@@ -271,7 +269,7 @@ class RedisStore:
         try:
             batch = RedisBatch(writes, reads, now, self._options)
         except _UNWRITABLE as error:
-            raise BadBatchError(f"Redis {self._address}: the batch cannot be written: {error}") from error
+            raise BadBatchError(f"Redis {self._where}: the batch cannot be written: {error}") from error
         self._raise_ceiling(writes)
         if not batch.partitions:
             await trio.lowlevel.checkpoint()
@@ -283,17 +281,19 @@ class RedisStore:
             with trio.fail_after(self._redis.timeout):
                 reply = await self._sent(connection, batch, ownership, now)
         except NotDurable:
-            raise  # the connection is as good as before
+            if self._redis.sentinels:  # another one is the primary by now, perhaps
+                self._drop()
+            raise  # otherwise the connection is as good as before
         except trio.TooSlowError:
             self._drop()
-            raise StoreError(f"Redis {self._address} has not stored a batch within redis.timeout") from None
+            raise StoreError(f"Redis {self._where} has not stored a batch within redis.timeout") from None
         except BaseException:
             self._drop()
             raise
         if lost := batch.answered(reply):
             self._lose([place for place in lost if place in self._partitions])
         if batch.full:
-            logs.limited("redis.full", at="error", server=str(self._address))
+            logs.limited("redis.full", at="error", server=self._where)
         elif batch.writing:
             for place in batch.partitions:
                 if place in ownership.ceilings:
@@ -323,7 +323,7 @@ class RedisStore:
             await connection.ask("SCRIPT", "LOAD", script.text)
             replies = await connection.exchange(data, 1 + len(more))
         if (error := first_error(replies)) is not None:
-            raise StoreError(f"Redis {self._address}: {error}")
+            raise StoreError(f"Redis {self._where}: {error}")
         if measure:
             self._measured(replies[-1])
         self._check_wait(replies[1 : 1 + len(waiting)], connection.name)
@@ -374,7 +374,7 @@ class RedisStore:
                 await self._measure(connection)
         except trio.TooSlowError:
             self._drop()
-            raise StoreError(f"Redis {self._address} has not swept within redis.timeout") from None
+            raise StoreError(f"Redis {self._where} has not swept within redis.timeout") from None
         except BaseException:
             self._drop()
             raise
@@ -441,7 +441,7 @@ def keeps(settings: Settings) -> tuple[str, str] | None:
     places = bases(options.prefix)
 
     async def main() -> bool:
-        connection = await connect(parse(options.url), options.connect_timeout, options.ca_file)
+        connection = await connect_to_primary(options)
         try:
             with trio.fail_after(options.timeout):
                 replies = await connection.call(*(("HEXISTS", fence(base), "b") for base in places))
@@ -456,7 +456,7 @@ def keeps(settings: Settings) -> tuple[str, str] | None:
             return None
     except StoreError:
         pass
-    where = f"Redis {parse(options.url)}, under the prefix {options.prefix},"
+    where = f"Redis {place(options)}, under the prefix {options.prefix},"
     return where, "choose another redis.prefix"
 
 
@@ -465,7 +465,7 @@ def look_over(settings: Settings) -> list[Finding]:
     options = settings.get(RedisOptions)
 
     async def main() -> Server:
-        connection = await connect(parse(options.url), options.connect_timeout, options.ca_file)
+        connection = await connect_to_primary(options)
         try:
             with trio.fail_after(options.timeout):
                 return await look(connection, options)

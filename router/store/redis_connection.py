@@ -85,18 +85,19 @@ class Connection:
         self._trio_socket.close()
 
 
-async def connect(address: Address, timeout: float, ca_file: str = "") -> Connection:
+async def connect(address: Address, timeout: float, ca_file: str = "", setting: str = "redis.url") -> Connection:
     """A connection that has logged in and chosen the database.
 
-    timeout: seconds for all of it. ca_file: certificates that are trusted for TLS, "": the system's.
+    timeout: seconds for all of it. ca_file: certificates that are trusted for TLS, "": the system's. setting: what
+    names the address.
     Raises: StoreError, with what to do.
     """
     try:
         with trio.fail_after(timeout):
-            stream = await _stream(address, ca_file)
+            stream = await _stream(address, ca_file, setting)
             connection = Connection(stream, str(address))
             try:
-                await _log_in(connection, address)
+                await _log_in(connection, address, setting)
             except BaseException:
                 connection.abandon()
                 raise
@@ -104,11 +105,11 @@ async def connect(address: Address, timeout: float, ca_file: str = "") -> Connec
     except trio.TooSlowError:
         raise ConnectionLost(
             f"Redis {address} does not answer within redis.connect_timeout ({timeout:g} s); see that it runs and that "
-            f"redis.url is right"
+            f"{setting} is right"
         ) from None
 
 
-async def _stream(address: Address, ca_file: str) -> trio.abc.Stream:
+async def _stream(address: Address, ca_file: str, setting: str) -> trio.abc.Stream:
     try:
         plain = await trio.open_tcp_stream(address.host, address.port)
         if not address.tls:
@@ -127,18 +128,18 @@ async def _stream(address: Address, ca_file: str) -> trio.abc.Stream:
     except (OSError, trio.BrokenResourceError) as error:
         reason = str(error.__cause__ or error)
         raise ConnectionLost(
-            f"Redis {address} cannot be reached: {reason}; see that it runs and that redis.url is right"
+            f"Redis {address} cannot be reached: {reason}; see that it runs and that {setting} is right"
         ) from None
 
 
-async def _log_in(connection: Connection, address: Address) -> None:
+async def _log_in(connection: Connection, address: Address, setting: str) -> None:
     commands: list[Command] = []
     if address.password:
         commands.append(("AUTH", *filter(None, (address.user,)), address.password))
-    commands.append(("SELECT", address.database))
+    commands.append(("SELECT", address.database) if address.database else ("PING",))
     for reply in await connection.call(*commands):
         if isinstance(reply, hiredis.ReplyError):
-            raise StoreError(f"Redis {address} refuses: {reply}; see the user, password and database of redis.url")
+            raise StoreError(f"Redis {address} refuses: {reply}; see the user, password and database of {setting}")
 
 
 def checked(reply: Reply, name: str) -> Reply:

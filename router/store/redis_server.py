@@ -140,6 +140,9 @@ def _policy(server: Server) -> Finding:
 def _replicas(server: Server, options: RedisOptions) -> Finding:
     name, found = "Redis replicas", f"{server.replicas} connected"
     needed = f"{options.replicas} (redis.replicas)"
+    if options.sentinels and options.replicas == 0:
+        why = "1 (redis.replicas): Sentinels may promote a replica that has not all that was accepted"
+        return Finding(name, "fail", "redis.replicas = 0", why, "redis.replicas = 1")
     if options.durability == "replica" and options.replicas == 0:
         return Finding(name, "fail", found, "redis.durability = replica needs redis.replicas = 1", "redis.replicas = 1")
     if server.replicas < options.replicas:

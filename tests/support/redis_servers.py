@@ -40,18 +40,26 @@ def _program(product: str) -> str:
 class RedisServer:
     """One server on a port of its own, with its files in a folder. It ends with the process that made it."""
 
-    def __init__(self, product: str, folder: Path, *options: str) -> None:
+    def __init__(self, product: str, folder: Path, *options: str, watch: str = "") -> None:
+        """watch: as a Sentinel, of this primary."""
         self.product = product
         (self.port,) = free_ports(1)
         self._folder = folder
-        self._command = [
-            *ends_with_us(),
-            _program(product),
-            *("--port", f"{self.port}", "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
-            *("--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes", *options),
-        ]
+        self._command = [*ends_with_us(), _program(product), *self._arguments(options, watch)]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def _arguments(self, options: tuple[str, ...], watch: str) -> list[str]:
+        common = ["--port", f"{self.port}", "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        if not watch:
+            kept = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+            return [*common, *kept, "--enable-debug-command", "yes", *options]
+        name = watch.split(maxsplit=1)[0]
+        lines = [f"sentinel monitor {watch}", f"sentinel down-after-milliseconds {name} 500"]
+        lines += [f"sentinel failover-timeout {name} 3000"]
+        file = self._folder / "sentinel.conf"
+        file.write_text("\n".join(lines) + "\n")
+        return [str(file), *common, "--sentinel"]
 
     @property
     def url(self) -> str:

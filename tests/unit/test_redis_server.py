@@ -80,6 +80,7 @@ def test_one_that_keeps_what_it_takes_is_taken(server: Server) -> None:
         ({"version": (6, 2)}, {}, "7.0 or later"),
         ({"cluster": True}, {}, "cluster mode"),
         ({}, {"durability": "replica"}, "redis.replicas = 1"),
+        ({}, {"sentinels": ("h",)}, "redis.replicas = 1"),
     ],
 )
 def test_one_that_does_not_is_refused(changes: dict[str, Any], options: dict[str, Any], said: str) -> None:
