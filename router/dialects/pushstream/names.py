@@ -34,12 +34,12 @@ def _record_key(number: int) -> bytes:
 
 
 class Names:
-    """All of them. Until a record has been read it is not written."""
+    """Those of the channels that this router owns. Until a record has been read it is not written."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, owns: Callable[[bytes], bool]) -> None:
         self._records = records
         self._names: dict[int, dict[str, None]] = {}
-        self._unread = set(range(RECORDS))
+        self._unread = {number for number in range(RECORDS) if owns(_record_key(number))}
         self._changed: set[int] = set()  # that are to be written: not read yet, or the store has failed
 
     @property

@@ -36,7 +36,7 @@ class State:
         self.now = context.unix_time
         channels = self.core.channels
         self.registry = Registry(self.options, lambda: channels.number(NAME, ""))
-        self.names = Names(self.core.records)
+        self.names = Names(self.core.records, self.core.operations.owns)
         self.announce: Callable[[str], None] = lambda text: None
         """Publishes to the events channel."""
         self.events_dropped = 0
