@@ -290,8 +290,8 @@ class RedisStore:
         except BaseException:
             self._drop()
             raise
-        if lost := batch.answered(reply):
-            self._lose([place for place in lost if place in self._partitions])
+        if lost := self._partitions.intersection(batch.answered(reply)):
+            self._lose(sorted(lost))
         if batch.full:
             logs.limited("redis.full", at="error", server=self._where)
         elif batch.writing:

@@ -102,6 +102,15 @@ def test_a_second_farm_on_the_same_prefix_is_refused(farm: Farm, server: RedisSe
         check()
 
 
+def test_several_routers_share_a_server_and_may_be_another_number(server: RedisServer, tmp_path: Path) -> None:
+    settings = settings_of(server, tmp_path)
+    for routers in (3, 2):
+        with running_farm(tmp_path / "data", settings | {"router.routers": routers}, 1) as farm:
+            with dialects.reached(farm) as check:
+                check()
+            assert not list(farm.events("redis.held"))
+
+
 def test_what_the_doctor_says_of_the_server(farm: Farm, server: RedisServer) -> None:
     ran = command(farm, "doctor", "--json", "--set", "store.kind=redis", "--set", f"redis.url={server.url}")
     rows = {row["name"]: row for row in json.loads(ran.stdout)}
