@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -71,9 +72,15 @@ class MemcachedStore:
         self.used = 0
 
     def check(self) -> None:
-        """See `Store.check`."""
+        """See `Store.check`. As at `open`, one server is enough."""
+        errors: list[str] = []
         for server in self._servers:
-            check_server(server.name, self._options.timeout)
+            try:
+                check_server(server.name, self._options.timeout)
+            except StoreError as error:
+                errors.append(str(error))
+        if len(errors) == len(self._servers):
+            raise StoreError(*errors)
 
     async def open(self) -> None:
         """See `Store.open`. One server that can be reached is enough: the part of the others is refused meanwhile."""
@@ -131,7 +138,8 @@ class MemcachedStore:
         """See `Store.sweep`. memcached drops by itself what has expired; it is asked how much it holds."""
         for server in self._servers:
             if server.error is None:
-                await server.measure()
+                with suppress(StoreError):  # that one is away from now on, and the others are not
+                    await server.measure()
         self._count()
         return 0
 

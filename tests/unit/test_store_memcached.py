@@ -147,6 +147,8 @@ def test_one_server_of_two_fails_its_part_alone(own: Memcached, memcached: Memca
     async def test(store: Store) -> None:
         assert await put_all(store, 1) == Results()
         own.stop() if stopped else own.kill()
+        assert await store.sweep(NOW, 10) == 0
+        store.check()
         results = await put_all(store, 2)
         away = results.failed
         assert 0 < len(away) < len(DEVICES)
