@@ -33,11 +33,13 @@ def give_back() -> None:
 
 
 class Bursts:
-    """Detects the end of a burst of work. The memory that it took is scattered over the C library's free lists, and
-    would stay with the process: about a MB, which is much compared with some thousand devices."""
+    """Detects the end of a burst of work, of which the start of the process is the first. The memory that it took is
+    scattered over the C library's free lists, and would stay with the process: about a MB, which is much compared with
+    some thousand devices."""
 
     def __init__(self) -> None:
-        self._last = self._trimmed = 0
+        self._last = 0
+        self._trimmed = -_BURST
 
     def over(self, done: int) -> bool:
         """To be called about twice a second, with how much has been done so far. Returns: whether it was much since

@@ -22,6 +22,10 @@ def test_without_a_descriptor_left_the_last_figure_stands() -> None:
 
 def test_a_burst_is_over_once_there_was_much_and_then_nearly_nothing() -> None:
     bursts = Bursts()
+    assert not bursts.over(60)
+    assert [bursts.over(number) for number in (60, 60)] == [True, False]  # that of the start
+    bursts = Bursts()
+    assert bursts.over(0)
     done = [0, 40, 80, 500, 1500, 1560, 1600, 1640, 1640, 2640, 2640, 2640]
     assert [bursts.over(number) for number in done] == [False] * 6 + [True] + [False] * 3 + [True, False]
     give_back()
