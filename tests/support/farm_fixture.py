@@ -88,7 +88,7 @@ class Farm:
         self.data = data
         self.root = root
         self.environment = environment or {}
-        self.settings = _FARM_DEFAULTS | (settings or {})
+        self.settings = _FARM_DEFAULTS | _routers() | (settings or {})
         self.workers = workers
         self.device_port = self.router_port = self.admin_port = 0
         self.log_file = data.parent / f"{data.name}.log"
@@ -274,6 +274,12 @@ def environ() -> dict[str, str]:
     """The environment without settings of a farm in it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
     return clean | {"PYTHONPATH": str(ROOT)}
+
+
+def _routers() -> Json:
+    """So many routers for every farm whose test does not say (`make test-routers`)."""
+    routers = os.environ.get("TEST_ROUTERS")
+    return {"router.routers": routers} if routers else {}
 
 
 def _text(value: object) -> str:
