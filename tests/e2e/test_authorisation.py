@@ -203,7 +203,7 @@ def test_too_many_questions_are_refused_at_once_and_the_rest_are_answered(
             raw.send(request(f"does=late.{number}"))
         until(lambda: farm.status()["routers"][0]["auth_waiting"] == 3, "all wait")
         answer = refused(farm, "does=yes.more")
-        assert (answer.status, answer.headers["retry-after"]) == (503, "30")
+        assert (answer.status, int(answer.headers["retry-after"]) in range(15, 46)) == (503, True)
         assert b"auth.max_waiting" in answer.body
         for raw in waiting:
             assert raw.socket.recv(12) == b"HTTP/1.1 101"
@@ -242,7 +242,7 @@ def test_where_nobody_listens_nobody_is_allowed(tmp_path: Path) -> None:
         settings = {"auth.url": f"http://127.0.0.1:{port}/auth?key=s3cr3t-url"}
         with running_farm(tmp_path / "data", settings, environment=mirror.environment(tmp_path)) as farm:
             answer = refused(farm)
-            assert (answer.status, answer.headers["retry-after"]) == (503, "30")
+            assert (answer.status, int(answer.headers["retry-after"]) in range(15, 46)) == (503, True)
             (line, *_) = farm.events("auth.undecided")
             assert line["url"] == f"http://127.0.0.1:{port}/auth"
             assert "s3cr3t" not in farm.log_file.read_text()
