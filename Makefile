@@ -9,12 +9,13 @@ DEV := $(VENV)/.dev-installed
 MISSING := $(VENV)/.missing-for-tests
 SERVERS := $(VENV)/servers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+ROUTERS ?= 2
 WORKERS ?= 2
 TEST_PROCESSES ?= 2
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test test-unit test-deletion lint bench docs fuzz torture lock clean
+.PHONY: help install tools start test test-unit test-routers test-deletion lint bench docs fuzz torture lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -22,6 +23,7 @@ help:
 	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
 	@echo "make test-unit  install, then only the tests that start no farm, in less than a minute"
+	@echo "make test-routers  install, then the end-to-end tests on farms of two routers; ROUTERS=3 for more; a quarter of an hour on 2 cores"
 	@echo "make test-deletion  install, then all tests without each dialect in turn; DIALECT=pusher for one; half an hour each on 2 cores"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
@@ -56,6 +58,14 @@ test: $(DEV)
 
 test-unit: $(DEV)
 	$(BIN)/python -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile -q tests/unit $(PYTEST_ARGS)
+
+# Farms of tests that do not say how many routers they are about have so many.
+test-routers: $(DEV)
+	tests/install-browsers $(MISSING)
+	tests/install-servers $(SERVERS) $(MISSING)
+	tests/install-libfaketime
+	TEST_ROUTERS=$(ROUTERS) $(BIN)/python -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile tests/e2e $(PYTEST_ARGS)
+	@cat $(MISSING)
 
 # On copies of the tree: see tests/support/deletion.py.
 test-deletion: $(DEV)

@@ -104,7 +104,7 @@ def test_only_who_shows_the_key_is_answered_and_no_log_has_it(farm: Farm) -> Non
 
 
 def test_without_a_key_only_this_host_may_ask(tmp_path: Path) -> None:
-    with running_farm(tmp_path / "data", ON | {"gopush2.one_port": True}, workers=1) as farm:
+    with running_farm(tmp_path / "data", ON | {"gopush2.one_port": True, "router.routers": 1}, workers=1) as farm:
         for port in (farm.router_port, farm.device_port):
             url = f"http://127.0.0.1:{port}/stat?type=server"
             assert curl(url).json()["pid"] == farm.router_pid()
@@ -210,10 +210,12 @@ def test_nothing_is_left_of_a_channel_that_has_expired(tmp_path: Path) -> None:
 
 def stored(farm: Farm) -> int:
     """Rows in the store that are gopush2's."""
-    (file,) = farm.data.glob("*.sqlite3")
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-        counts = database.execute(
-            "SELECT (SELECT count(*) FROM record WHERE space LIKE 'gopush2%'), (SELECT count(*) FROM event), "
-            "(SELECT count(*) FROM head)"
-        ).fetchone()
-    return sum(counts)
+    found = 0
+    for file in (*farm.data.glob("store.sqlite3"), *farm.data.glob("store-*/router-*.sqlite3")):
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            counts = database.execute(
+                "SELECT (SELECT count(*) FROM record WHERE space LIKE 'gopush2%'), (SELECT count(*) FROM event), "
+                "(SELECT count(*) FROM head)"
+            ).fetchone()
+        found += sum(counts)
+    return found

@@ -56,7 +56,7 @@ def running(farm: Farm) -> Iterator[Farm]:
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """Two workers."""
-    with running(OnePort(tmp_path_factory.mktemp("farm") / "data")) as farm:
+    with running(OnePort(tmp_path_factory.mktemp("farm") / "data", {"router.routers": 1})) as farm:
         yield farm
 
 
@@ -260,7 +260,9 @@ def _numbers(url: str) -> dict[str, float]:
 
 def test_while_the_router_is_away(tmp_path: Path) -> None:
     numbers = list(map(str, range(10)))
-    with running(OnePort(tmp_path / "data", {"farm.restart_min": 4, "worker.retry_after": 7})) as farm:
+    with running(
+        OnePort(tmp_path / "data", {"router.routers": 1, "farm.restart_min": 4, "worker.retry_after": 7})
+    ) as farm:
         port, workers, router = farm.device_port, [farm.worker_pid(0), farm.worker_pid(1)], farm.router_pid()
         with Device(farm, "my-channel", APP) as device:
             assert [post(port, event("my-channel", number)) for number in numbers] == [200] * 10

@@ -92,12 +92,13 @@ def subscribed(farm: Farm, path: str, number: int, others: int = 0) -> Iterator[
 def stored_of(farm: Farm, channel: str) -> tuple[int, int, int]:
     """Rows of the store about a channel: its events, its log, records that name it."""
     key = base64.b64encode(channel_address(channel)).decode()
-    with closing(sqlite3.connect(f"file:{farm.data / 'store.sqlite3'}?mode=ro", uri=True)) as store:
-        events, logs = (
-            store.execute(f"SELECT count(*) FROM {table} WHERE channel = ?", (key,)).fetchone()[0]
-            for table in ("event", "head")
-        )
-        values = store.execute("SELECT value FROM record WHERE space = ?", (SPACE,)).fetchall()
+    events = logs = 0
+    values: list[tuple[str]] = []
+    for file in (*farm.data.glob("store.sqlite3"), *farm.data.glob("store-*/router-*.sqlite3")):
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
+            events += store.execute("SELECT count(*) FROM event WHERE channel = ?", (key,)).fetchone()[0]
+            logs += store.execute("SELECT count(*) FROM head WHERE channel = ?", (key,)).fetchone()[0]
+            values += store.execute("SELECT value FROM record WHERE space = ?", (SPACE,)).fetchall()
     return events, logs, sum(channel in json.loads(base64.b64decode(value)) for (value,) in values)
 
 

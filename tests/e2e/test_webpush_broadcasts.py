@@ -131,7 +131,7 @@ def test_bad_broadcasts(narrow: Farm) -> None:
 
 
 def test_while_the_router_is_away_broadcasts_are_answered_503(tmp_path: Path) -> None:
-    with running_farm(tmp_path / "data", CRASH, workers=1) as farm:
+    with running_farm(tmp_path / "data", CRASH | {"router.routers": 1}, workers=1) as farm:
         router = farm.router_pid()
         os.kill(router, signal.SIGSTOP)
         try:

@@ -59,7 +59,7 @@ def test_kill_everything(tmp_path: Path) -> None:
 
 
 def test_what_came_while_its_worker_stood_still_reaches_a_device_that_stayed(tmp_path: Path) -> None:
-    with running_farm(tmp_path / "data", CRASH, workers=1) as farm, UserAgent(farm) as device:
+    with running_farm(tmp_path / "data", CRASH | {"router.routers": 1}, workers=1) as farm, UserAgent(farm) as device:
         _, endpoint = device.register()
         pushed(endpoint, "before")
         (before,) = device.notes(1)

@@ -219,7 +219,7 @@ def test_what_waits_for_the_router_counts_and_is_answered_when_the_worker_goes(s
     shard.sockets.let_go(shard.sockets.connections[clients[0].fd])
     assert shard.sockets.output.budget.total == 520 + 100
     response, _ = answer(clients[0])
-    assert (response.status_code, headers(response)[b"retry-after"]) == (503, b"30")
+    assert (response.status_code, int(headers(response)[b"retry-after"]) in range(15, 46)) == (503, True)
     shard.sockets.received([m.Reply(one.number, m.OK, b"no") for one in shard.said()])  # also to the one that has gone
     assert answer(clients[1])[0].status_code == 403
     assert shard.sockets.output.budget.total == 0
