@@ -33,6 +33,7 @@ MANIFEST: Final = "store.layout"
 _MAX_BYTES: Final = 4096
 _FORMAT: Final = 1
 _FOLDER: Final = re.compile(r"store-([1-9]\d{0,8})")
+_DRAFT: Final = re.compile(rf"{re.escape(MANIFEST)}\.\d+")
 _OURS: Final = re.compile(r"router-\d+\.sqlite3(-wal|-shm|-journal|\.lock)?")
 _FULLNESS: Final = 1.3
 """New files are up to so many times as large: their pages are not as full."""
@@ -71,6 +72,10 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def owner(self, key: bytes) -> int:
         """The router whose file has this key, as `router.common.partitions` has it, whatever their number."""
         return crc32(key) % self.partitions % self.routers
+
+    def fits(self, routers: int) -> bool:
+        """Whether these are the files of so many routers."""
+        return (self.routers, self.partitions) == (routers, PARTITIONS)
 
     @property
     def name(self) -> str:
@@ -167,6 +172,17 @@ def write(data: Path, layout: Layout, replace: bool = True) -> None:
     sync_folder(data)
 
 
+def changing(data: Path, routers: int) -> Layout | None:
+    """The layout, if it is not that of so many routers, or something is left that may be deleted; otherwise None.
+
+    Raises: StoreError, FileError if the files cannot be used at all.
+    """
+    found = read(data)
+    if found is None or (found.fits(routers) and not list(leftovers(data, found))):
+        return None
+    return found
+
+
 def room(used: int, routers: int) -> int:
     """Bytes that the files of so many routers may take, for what takes these bytes in others."""
     return int(used * _FULLNESS) + routers * _FILE_BYTES
@@ -191,7 +207,7 @@ class Place:
         self._data = data
         self._found = read(data)
         self._layout = self._found or first(routers)
-        if self._layout.routers != routers or self._layout.partitions != PARTITIONS:
+        if not self._layout.fits(routers):
             raise StoreError(_other_number(data, self._layout, routers))
         self.path = self._layout.path(data, number)
 
@@ -220,14 +236,18 @@ def leftovers(data: Path, layout: Layout) -> Iterator[str]:
         yield layout.remove
     if os.path.lexists(data / layout.next_folder()):
         yield layout.next_folder()
+    yield from (path.name for path in data.glob(f"{MANIFEST}.*") if _DRAFT.fullmatch(path.name))
 
 
 def delete(data: Path, name: str) -> None:
-    """Delete the files of a layout by its name, and no others.
+    """Delete the files of a layout by its name, or a draft of a manifest, and no others.
 
     Raises: OSError; also if its folder holds something else, which stays.
     """
     path = data / name
+    if _DRAFT.fullmatch(name):
+        path.unlink(missing_ok=True)
+        return
     if name == STORE_FILE:
         for beside in _BESIDE:
             path.with_name(path.name + beside).unlink(missing_ok=True)

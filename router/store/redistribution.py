@@ -25,8 +25,7 @@ import msgspec
 from router.common import logs
 from router.common.files import open_own, take_folder
 from router.common.numbers import next_epoch
-from router.common.options import Settings
-from router.common.settings import Data, RouterOptions, StoreOptions
+from router.common.settings import StoreOptions
 from router.store import layout
 from router.store.base import StoreError
 from router.store.copying import Copier, Target, count
@@ -75,7 +74,7 @@ class Redistribution:
     @property
     def copies(self) -> bool:
         """Whether rows have to be copied. Otherwise only what was left is deleted."""
-        return (self._old.routers, self._old.partitions) != (self._new.routers, self._new.partitions)
+        return not self._old.fits(self._new.routers)
 
     @property
     def state(self) -> str:
@@ -258,16 +257,3 @@ class Redistribution:
         except OSError as error:
             raise explained(self._data / layout.MANIFEST, error) from error
         return forgotten
-
-
-def needed(settings: Settings) -> Redistribution | None:
-    """What has to be done to the store's files before routers start with these settings; None: nothing.
-
-    Raises: StoreError, FileError if the files cannot be used at all.
-    """
-    data = Path(settings.get(Data).dir)
-    found = layout.read(data)
-    if found is None:
-        return None
-    made = Redistribution(settings.get(StoreOptions), data, found, settings.get(RouterOptions).routers)
-    return made if made.copies or list(layout.leftovers(data, found)) else None

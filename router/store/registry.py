@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from router.common import store_kinds
 from router.common.options import Settings
-from router.common.settings import RouterOptions, StoreOptions
+from router.common.settings import Data, RouterOptions, StoreOptions
+from router.store import layout
 from router.store.base import Store
 from router.store.findings import Finding
 
@@ -77,11 +79,16 @@ def preparation(settings: Settings) -> Preparation | None:
 
     Raises: StoreError, FileError if what it keeps cannot be used.
     """
-    if not store_kinds.by_name(settings.get(StoreOptions).kind).files:
+    options, data, routers = (
+        settings.get(StoreOptions),
+        Path(settings.get(Data).dir),
+        settings.get(RouterOptions).routers,
+    )
+    if not store_kinds.by_name(options.kind).files or (found := layout.changing(data, routers)) is None:
         return None
-    from router.store import redistribution  # which is rarely needed
+    from router.store.redistribution import Redistribution  # which is rarely needed, and loads the store
 
-    return redistribution.needed(settings)
+    return Redistribution(options, data, found, routers)
 
 
 def _module(settings: Settings) -> StoreModule:

@@ -20,8 +20,8 @@ from router.common.settings import SECTIONS, Data, RouterOptions, StoreOptions
 from router.store import layout
 from router.store.base import Append, ExpireLog, LogName, Reads, Store, Writes
 from router.store.changes import Put, SetAdd, Take
-from router.store.redistribution import Redistribution, needed
-from router.store.registry import open_store
+from router.store.redistribution import Redistribution
+from router.store.registry import open_store, preparation
 from support.stores import ALL, NOW
 
 T = TypeVar("T")
@@ -157,7 +157,7 @@ def rows(data: Path) -> list[tuple[Any, ...]]:
 
 def redistribute(data: Path, routers: int) -> None:
     """As a start with so many routers does."""
-    job = needed(settings(data, routers))
+    job = preparation(settings(data, routers))
     if job is not None:
         job.run()
 

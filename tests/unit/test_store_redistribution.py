@@ -31,7 +31,7 @@ from router.common.partitions import fixed_owners, partition
 from router.store import layout
 from router.store.base import Reads, Store, StoreError, Writes
 from router.store.copying import BATCH_BYTES, BATCH_ROWS
-from router.store.redistribution import needed
+from router.store.registry import preparation
 
 EVERY_CHANGE = (1, 2, 1, 3, 1, 8, 2, 3, 2, 8, 3, 8, 1)
 """Of each of these numbers of routers to each other."""
@@ -67,7 +67,7 @@ def test_all_that_was_stored_is_read_from_its_owner_after_every_change(data: Pat
         assert files(data) == {"store.layout", *names}, (old, new)
         assert rows(data) == all_rows, (old, new)
         assert content(data, new, keys) == before, (old, new)
-        assert needed(settings(data, new)) is None
+        assert preparation(settings(data, new)) is None
 
 
 @pytest.mark.parametrize(("old", "new"), [(2, 1), (3, 2)])
@@ -127,8 +127,8 @@ def test_a_log_goes_on_in_its_epoch_behind_its_last_offset(data: Path) -> None:
 
 def test_a_first_start_needs_nothing(data: Path) -> None:
     for routers in (1, 2):
-        assert needed(settings(data, routers)) is None
-        assert needed(settings(data / "missing", routers)) is None
+        assert preparation(settings(data, routers)) is None
+        assert preparation(settings(data / "missing", routers)) is None
     assert files(data) == set()
 
 
