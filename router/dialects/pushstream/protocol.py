@@ -329,6 +329,10 @@ _text: Final = msgspec.msgpack.Decoder(str).decode
 
 
 def refusal_of(reply: bytes) -> Answer | None:
-    """The answer that a reply of the router names; None for the empty text: there is none."""
-    text = _text(reply)
-    return _BY_TEXT[text] if text else None
+    """The answer that a reply of the router names; None for the empty text: there is none. NOT_READ where it is no
+    reply that is known here."""
+    try:
+        text = _text(reply)
+    except msgspec.MsgspecError:
+        return NOT_READ
+    return _BY_TEXT.get(text, NOT_READ) if text else None

@@ -43,16 +43,18 @@ from farm.transports.websocket import WEBSOCKET
 from fuzz.engine import Target
 from fuzz.structures import json_lines
 from router.common import messages as m
+from router.common.operation import encoded
 from router.common.position import AfterTime, Last, Live, LogEvent, LogSlice, position
 from router.common.token import Tokens
 from router.dialects.pushstream.channels import publisher_path, subscriber_path
 from router.dialects.pushstream.nats.notification import NotificationError, notification
 from router.dialects.pushstream.positions import position as subscriber_position
-from router.dialects.pushstream.protocol import DEFAULT_TEMPLATE, PushStreamOptions, Refused
+from router.dialects.pushstream.protocol import DEFAULT_TEMPLATE, PushStreamOptions, Refused, refusal_text
 from router.dialects.pushstream.templates import Message, Template
 
 _OPTIONS: Final = PushStreamOptions(wildcard_channel_prefix="all_", wildcard_channel_max_qtd=2)
 _TEMPLATE: Final = Template(DEFAULT_TEMPLATE)
+_ADMITTED = encoded(refusal_text(None))
 
 
 def texts(data: bytes) -> None:
@@ -118,7 +120,7 @@ class _Subscriber:
         site.wanted(request)
         opened = site.opened(request)
         if isinstance(opened, Admission):
-            opened = site.admitted(request, opened.call.context, m.OK, b"")
+            opened = site.admitted(request, opened.call.context, m.OK, _ADMITTED)
         assert isinstance(opened, Session)
         self.session: Any = opened
         self.open: Subscribe | Call | None = None
