@@ -35,6 +35,8 @@ _BATCH: Final = 500
 """Operations in one envelope: the owner performs them in one go."""
 _BATCH_BYTES: Final = 1_048_576
 """Of operations in one envelope, or one that is longer."""
+_TICK_MOST_S: Final = 0.5
+"""What is longer from one tick to the next is time in which this process did not run, and could hear no other."""
 _ROOM: Final = 1024
 """Bytes of an envelope beside an operation that it is there for."""
 
@@ -58,7 +60,6 @@ class Owner:
     __slots__ = (
         "_asking",
         "_bytes",
-        "_heard_at",
         "_late",
         "_leaving",
         "_life",
@@ -70,6 +71,7 @@ class Owner:
         "_refused",
         "_returned",
         "_sent",
+        "_silent",
         "_waiting",
         "number",
     )
@@ -80,7 +82,7 @@ class Owner:
         self._life = b""  # its incarnation, to which `_sent` was sent; b"": not known
         self._ready = False  # whether it has welcomed us and may be asked
         self._leaving = b""  # the incarnation that is about to end
-        self._heard_at = now
+        self._silent = 0.0  # seconds in which it was not heard, as far as we could have heard it
         self._probe = True  # PEER_READY is to be sent
         self._probe_at = now + asking.options.heartbeat
         self._waiting: deque[_Asked] = deque()
@@ -111,7 +113,7 @@ class Owner:
         if (
             number >= options.max_forwarded
             or (number and self._bytes + size > options.max_forwarded_bytes)
-            or now - self._heard_at > asking.timeout
+            or self._silent > asking.timeout
         ):
             asking.counters.forwards_unreached += 1
             answered(m.UNREACHED, b"")
@@ -164,7 +166,7 @@ class Owner:
         Raises: MessageError if it is malformed.
         """
         envelope = of_owner(data)
-        self._heard_at = self._asking.monotonic()
+        self._silent = 0.0
         if type(envelope) is p.Outcomes:
             self._outcomes(envelope.outcomes)
         elif type(envelope) is p.PeerWelcome:
@@ -245,8 +247,9 @@ class Owner:
 
     # ------------------------------------------------------------------ time
 
-    def tick(self, now: float) -> None:
-        """To be called a few times a second."""
+    def tick(self, now: float, passed: float) -> None:
+        """To be called a few times a second. passed: s since the last time, as far as this process had the CPU."""
+        self._silent += passed
         if now >= self._probe_at or not self._ready:
             self._probe_at = now + self._asking.options.heartbeat
             self._send_probe()
@@ -291,7 +294,7 @@ class Asking:
         """Whether this router is about to end: then no other one's next life is awaited."""
         self.dirty: dict[int, Owner] = {}
         """Those with something to send."""
-        now = monotonic()
+        self._ticked_at = now = monotonic()
         self.owners = {number: Owner(number, self, now) for number in range(routers) if number != router}
         self.dirty.update(self.owners)
 
@@ -302,6 +305,8 @@ class Asking:
     def tick(self) -> None:
         """To be called a few times a second."""
         now = self.monotonic()
+        passed = min(now - self._ticked_at, _TICK_MOST_S)
+        self._ticked_at = now
         for owner in self.owners.values():
-            owner.tick(now)
+            owner.tick(now, passed)
         self.counters.forwards_waiting = sum(map(len, self.owners.values()))

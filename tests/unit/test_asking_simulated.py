@@ -327,6 +327,18 @@ def test_a_router_that_stands_still_holds_only_so_many_and_then_none() -> None:
     assert pair.performed == [MOST + 6]
 
 
+def test_one_that_has_stood_still_itself_does_not_take_the_others_for_silent() -> None:
+    pair = Pair(0)
+    welcomed(pair)
+    pair.clock.pass_by(60)
+    pair.asking.tick()
+    pair.ask()
+    pair.send()
+    pair.receive()  # PEER_READY
+    pair.receive()
+    assert pair.performed == [0]
+
+
 def test_bytes_are_limited_too() -> None:
     pair = Pair(0)
     pair.options = settings_with((LinkOptions, {"max_forwarded_bytes": 65_536})).get(LinkOptions)
