@@ -14,7 +14,7 @@ class RedisOptions(Section):
     SECTION: ClassVar[str] = "redis"
     HELP: ClassVar[str] = "The store in Redis or Valkey (store.kind = redis). Another server needs a restart."
     AT_START: ClassVar[frozenset[str]] = frozenset(
-        ("url", "sentinels", "sentinel_name", "prefix", "replicas", "durability", "allow_everysec")
+        ("url", "sentinels", "sentinel_name", "cluster", "prefix", "replicas", "durability", "allow_everysec")
     )
 
     url: str = option(
@@ -32,6 +32,9 @@ class RedisOptions(Section):
         check=sentinel,
     )
     sentinel_name: str = option("mymaster", "name of the primary in the Sentinels' configuration")
+    cluster: bool = option(
+        False, "the server of redis.url is one of a cluster; a replica of each primary is waited for (redis.replicas)"
+    )
     ca_file: str = option("", "certificates that are trusted with rediss://, a PEM file; empty: the system's")
     prefix: str = option(
         "farm",

@@ -23,11 +23,11 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import hiredis
 import trio
 
 from router.common import logs
@@ -40,13 +40,14 @@ from router.store.base import LARGE_BODY, BadBatchError, Reads, Results, Store, 
 from router.store.findings import Finding
 from router.store.memory import crowd
 from router.store.redis_batch import RedisBatch, opening
-from router.store.redis_connection import Command, Connection, Reply, checked, first_error, info, pack
 from router.store.redis_keys import bases, fence
 from router.store.redis_ownership import Held, Ownership
+from router.store.redis_primary import Primary
 from router.store.redis_rows import GRACE_S
-from router.store.redis_scripts import Script, apply_script, ownership_script, sweep_script
-from router.store.redis_sentinel import connect_to_primary, place
-from router.store.redis_server import Server, findings, look, problems, promise, waits
+from router.store.redis_scripts import apply_script
+from router.store.redis_sentinel import place
+from router.store.redis_server import findings, promise
+from router.store.redis_servers import Renewer, Servers
 from router.store.redis_sweep import Sweeper
 
 HOLDER_FILE: Final = "redis.holder"
@@ -54,6 +55,8 @@ HOLDER_FILE: Final = "redis.holder"
 wait for its lease."""
 _UNWRITABLE: Final = (TypeError, ValueError, OverflowError, RecursionError, struct.error)
 """What is wrong is what was to be written."""
+_PAUSES_S: Final = (0.0, 0.02, 0.1)
+"""Before a batch is tried again where partitions of a cluster have moved; after that it has failed for these."""
 _MEASURE_EVERY: Final = 256  # commits
 _ITEM_BYTES: Final = 300
 """Of an entry besides its texts, on the high side, until what is used is measured again."""
@@ -61,12 +64,8 @@ _ITEM_BYTES: Final = 300
 T = TypeVar("T")
 
 
-class NotDurable(StoreError):
-    """The batch is in the server's memory, and not where it has to be before anything may be promised."""
-
-
 class RedisStore:
-    """A `Store` on one server.
+    """A `Store` on one server, or on the primaries of a cluster.
 
     holder: name of this router there; partitions: those that it is to own. unix_time: for numbers that grow over
     owners.
@@ -93,174 +92,104 @@ class RedisStore:
         self._router = router
         self._unix_time = unix_time
         self._crowd = crowd(options)
-        self._ownership: Ownership | None = None
-        self._connection: Connection | None = None
+        self._ownership = Ownership(self._bases, "", redis.lease, router)
+        self._servers = Servers(redis, self._ownership, unix_time)
         self._openings: list[bytes] = []
-        self._waits: tuple[Command, ...] = ()
         self._lost = trio.Event()
         self._why = ""
         self._batches = 0
         self._ceiling = 0
         self._unmeasured = 0
-        self._sweeper = Sweeper(redis.prefix, self._bases, router)
+        self._guessed = 0
+        self._sweepers: dict[Primary, Sweeper] = {}
+        self._swept = 0
         self.used = 0
 
     # ------------------------------------------------------------------ beginning and end
 
     def check(self) -> None:
         """See `Store.check`."""
-        run_apart(self._check)
-
-    async def _check(self) -> None:
-        connection, server = await self._connect()
-        connection.abandon()
-        _refuse(server, self._redis)
+        run_apart(self._servers.check)
 
     async def open(self) -> None:
         """See `Store.open`. Where another router has partitions, its lease is waited for once."""
-        self._ownership = Ownership(self._bases, self._holder(), self._redis.lease, self._router)
+        self._ownership.holder = self._holder()
         try:
             try:
-                await self._begin()
+                await self._own_all()
             except Held as held:
                 logs.warning("redis.held", by=held.holder, seconds=round(held.left, 1))
                 await trio.sleep(held.left)
-                await self._begin()
+                await self._own_all()
         except Held as held:
+            await self._servers.release()
             raise StoreError(
                 f"Redis {self._where}: another farm ({held.holder}) has the keys with the prefix "
                 f"{self._redis.prefix}; stop it, or give this one a redis.prefix of its own"
             ) from None
+        self.promise = self._servers.promise
+        self._count_used()
 
     async def close(self) -> None:
         """See `Store.close`. May be called at any time, and again."""
-        connection, self._connection = self._connection, None
-        if connection is None or self._ownership is None:
-            return
-        with trio.move_on_after(self._redis.connect_timeout, shield=True):
-            try:
-                if tokens := self._ownership.tokens:
-                    await connection.call(self._ownership.release(list(tokens)))
-            finally:
-                connection.abandon()
+        await self._servers.release()
 
     async def run(self) -> None:
-        """See `Store.run`. Renews the leases, on a connection of its own."""
-        connection: Connection | None = None
+        """See `Store.run`. Renews the leases, on connections of its own."""
+        renewer = Renewer(self._redis, self._servers, self._ownership)
         try:
             while not self._lost.is_set():
                 with trio.move_on_after(self._redis.lease / 3):
                     await self._lost.wait()
-                connection = await self._renew(connection)
+                if refused := await renewer.renew():
+                    self._lose(refused)
         finally:
-            if connection is not None:
-                connection.abandon()
+            renewer.close()
         raise StoreError(self._why)
 
-    async def _renew(self, connection: Connection | None) -> Connection | None:
-        """Returns: the connection to go on with. That the server is away is seen by who writes."""
-        ownership = self._ownership
-        if ownership is None or not ownership.tokens or self._connection is None:
-            return connection
-        places = sorted(ownership.tokens)
-        tokens = ownership.tokens.copy()
-        try:
-            with trio.fail_after(self._redis.timeout):
-                connection = connection or await connect_to_primary(self._redis)
-                refused = await _scripted(connection, ownership_script(), ownership.renew())
-        except (StoreError, trio.TooSlowError):
-            if connection is not None:
-                connection.abandon()
-            return None
-        # A new connection of the batches may have changed the tokens meanwhile.
-        if ownership.tokens == tokens and refused:
-            self._lose([places[at] for at in refused])
-        return connection
-
-    def _lose(self, partitions: list[int]) -> None:
-        if self._ownership is not None:
-            self._ownership.lost(partitions)
-            self._open_partitions()
+    def _lose(self, partitions: Collection[int]) -> None:
+        self._ownership.lost(partitions)
+        self._open_partitions()
         self._why = (
             f"Redis {self._where}: another router has taken {len(partitions)} partitions of the prefix "
             f"{self._redis.prefix}, or they were deleted; this one begins anew"
         )
         self._lost.set()
 
-    # ------------------------------------------------------------------ connections
+    # ------------------------------------------------------------------ partitions
 
-    async def _connect(self) -> tuple[Connection, Server]:
-        connection = await connect_to_primary(self._redis)
-        try:
-            with trio.fail_after(self._redis.timeout):
-                return connection, await look(connection, self._redis)
-        except trio.TooSlowError:
-            connection.abandon()
-            raise StoreError(f"Redis {self._where} does not answer within redis.timeout") from None
-        except BaseException:
-            connection.abandon()
-            raise
-
-    async def _begin(self) -> None:
-        """A connection on which batches may be written.
+    async def _own(self, primary: Primary, partitions: Collection[int]) -> None:
+        """A connection to a server, on which those of these partitions that are this router's are acquired.
 
         Raises: StoreError, Held.
         """
-        connection, server = await self._connect()
-        try:
-            _refuse(server, self._redis)
-            milliseconds = int(self._redis.timeout * 700)  # it looks at its clock ten times a second
-            self._waits = waits(server, self._redis, milliseconds)
-            self.promise = promise(server, self._redis)
-            with trio.fail_after(self._redis.timeout):
-                for script in (apply_script(), ownership_script(), sweep_script()):
-                    await connection.ask("SCRIPT", "LOAD", script.text)
-                kept = await self._acquire(connection, server)
-                await self._measure(connection)
-        except trio.TooSlowError:
-            connection.abandon()
-            raise StoreError(f"Redis {self._where} does not answer within redis.timeout") from None
-        except BaseException:
-            connection.abandon()
-            raise
-        self._connection = connection
-        self._where = connection.name
-        if not kept:
-            self._lose(sorted(self._partitions))
+        await primary.ready()
+        missing = self._partitions.intersection(partitions) - primary.partitions
+        if not missing or self._lost.is_set():
+            return
+        if not self._servers.apart:
+            missing = self._partitions
+        if not await primary.own(missing):
+            self._lose(missing)
             raise StoreError(self._why)
-
-    async def _acquire(self, connection: Connection, server: Server) -> bool:
-        """Returns: whether the partitions were this router's all the time."""
-        ownership = self._ownership
-        assert ownership is not None
-        command = ownership.acquire(self._partitions, server.run.encode(), self._unix_time())
-        replies = await connection.call(command, *self._waits)
-        kept = ownership.acquired(self._partitions, checked(replies[0], connection.name))
-        self._check_wait(replies[1:], connection.name)
-        self._ceiling = max(self._ceiling, *ownership.ceilings.values())
+        self._ceiling = max(self._ceiling, max(self._ownership.ceilings.values(), default=0))
         self._open_partitions()
-        return kept
+
+    async def _own_all(self) -> None:
+        for primary, places in (await self._servers.of(self._partitions)).items():
+            await self._own(primary, places)
 
     def _open_partitions(self) -> None:
-        tokens = {} if self._ownership is None else self._ownership.tokens
+        tokens = self._ownership.tokens
         self._openings = [opening(base, tokens.get(place, b"")) for place, base in enumerate(self._bases)]
 
-    async def _ready(self) -> Connection:
-        if self._connection is not None and self._connection.ended:  # the server was restarted, perhaps
-            self._drop()
-        if self._connection is None:
-            try:
-                await self._begin()
-            except Held:
-                self._lose(sorted(self._partitions))
-                raise StoreError(self._why) from None
-        assert self._connection is not None
-        return self._connection
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.abandon()
-            self._connection = None
+    async def _own_again(self, primary: Primary, partitions: Collection[int]) -> None:
+        """The same where they were owned before. Raises: StoreError."""
+        try:
+            await self._own(primary, partitions)
+        except Held:
+            self._lose(self._partitions)
+            raise StoreError(self._why) from None
 
     # ------------------------------------------------------------------ batches
 
@@ -274,30 +203,16 @@ class RedisStore:
         if not batch.partitions:
             await trio.lowlevel.checkpoint()
             return batch.results
-        connection = await self._ready()
-        ownership = self._ownership
-        assert ownership is not None
-        try:
-            with trio.fail_after(self._redis.timeout):
-                reply = await self._sent(connection, batch, ownership, now)
-        except NotDurable:
-            if self._redis.sentinels:  # another one is the primary by now, perhaps
-                self._drop()
-            raise  # otherwise the connection is as good as before
-        except trio.TooSlowError:
-            self._drop()
-            raise StoreError(f"Redis {self._where} has not stored a batch within redis.timeout") from None
-        except BaseException:
-            self._drop()
-            raise
-        if lost := self._partitions.intersection(batch.answered(reply)):
-            self._lose(sorted(lost))
+        self._batches += 1
+        left = batch.partitions
+        for pause in _PAUSES_S:
+            left = await self._sent(batch, left, now)
+            if not left:
+                break
+            await trio.sleep(pause)
+        batch.failed(left)
         if batch.full:
             logs.limited("redis.full", at="error", server=self._where)
-        elif batch.writing:
-            for place in batch.partitions:
-                if place in ownership.ceilings:
-                    ownership.ceilings[place] = max(self._ceiling, ownership.ceilings[place])
         self._guess(writes)
         return batch.results
 
@@ -306,41 +221,73 @@ class RedisStore:
         if not self._ceiling and writes.puts:
             self._ceiling = max(item.seq for item in writes.puts.values())
 
-    async def _sent(self, connection: Connection, batch: RedisBatch, ownership: Ownership, now: int) -> list[Any]:
-        self._batches += 1
-        script = apply_script()
-        first = self._bases[batch.partitions[0]]
+    async def _sent(self, batch: RedisBatch, partitions: Sequence[int], now: int) -> Sequence[int]:
+        """Have it done for these partitions. Returns: those for which nothing was done, because they have moved."""
+        routes = await self._servers.of(partitions)
+        if not self._servers.apart:
+            ((primary, places),) = routes.items()
+            return await self._sent_to(primary, places, batch, now)
+        moved: list[int] = []
+        errors: list[StoreError] = []
+
+        async def send(primary: Primary, places: list[int]) -> None:
+            try:
+                moved.extend(await self._sent_to(primary, places, batch, now))
+            except StoreError as error:
+                errors.append(error)
+                batch.failed(places)
+                logs.limited("redis.failed", at="error", per=str(error), error=str(error))
+
+        async with trio.open_nursery() as nursery:
+            for primary, places in routes.items():
+                nursery.start_soon(send, primary, places)
+        if errors:
+            self._servers.forget()
+        if len(errors) == len(routes) and len(partitions) == len(batch.partitions):
+            raise errors[0]  # nothing of the batch was done
+        return moved
+
+    async def _sent_to(self, primary: Primary, places: Sequence[int], batch: RedisBatch, now: int) -> list[int]:
+        await self._own_again(primary, places)
+        ownership = self._ownership
         number = self._batches if batch.writing else b""
         limits = (self._options.inbox_limit, self._options.inbox_bytes, self._crowd, LARGE_BODY)
-        head = (b"EVALSHA", script.name, 1, fence(first), now, GRACE_S, number, self._router, *limits)
-        data = batch.command(head, self._openings, ownership.ceilings, self._ceiling)
-        waiting = self._waits if batch.writing else ()
-        measure = self._unmeasured >= _MEASURE_EVERY or 0 < self._options.max_bytes <= self.used
-        more = (*waiting, *((("INFO", "memory"),) if measure else ()))
-        data += b"".join(map(pack, more))
-        replies = await connection.exchange(data, 1 + len(more))
-        if isinstance(replies[0], hiredis.ReplyError) and str(replies[0]).startswith("NOSCRIPT"):
-            await connection.ask("SCRIPT", "LOAD", script.text)
-            replies = await connection.exchange(data, 1 + len(more))
-        if (error := first_error(replies)) is not None:
-            raise StoreError(f"Redis {self._where}: {error}")
-        if measure:
-            self._measured(replies[-1])
-        self._check_wait(replies[1 : 1 + len(waiting)], connection.name)
-        reply: list[Any] = replies[0]
-        return reply
 
-    def _check_wait(self, replies: list[Reply], name: str) -> None:
-        """Raises: NotDurable unless as many copies as are wanted have it."""
-        for reply in replies:
-            found = checked(reply, name)
-            here, replicas = found if isinstance(found, list) else (1, found)
-            if here < 1:
-                raise NotDurable(f"Redis {name}: has not synced its append-only file in time; see its disk")
-            if replicas < self._redis.replicas:
-                raise NotDurable(f"Redis {name}: no replica has acknowledged in time (redis.replicas); see its replica")
+        def command(some: Sequence[int]) -> bytes:
+            key = fence(self._bases[some[0]])
+            head = (b"EVALSHA", apply_script().name, 1, key, now, GRACE_S, number, self._router, *limits)
+            return batch.command(some, head, self._openings, ownership.ceilings, self._ceiling)
+
+        measure = self._unmeasured >= _MEASURE_EVERY or 0 < self._options.max_bytes <= self.used
+        here = [one for one in places if one in primary.partitions or one not in ownership.tokens]
+        elsewhere = [one for one in places if one not in here]
+        if not here:
+            self._servers.forget()
+            return elsewhere
+        sent = await primary.send(here, command, batch.writing, measure)
+        if measure:
+            self._unmeasured = self._guessed = 0
+        lost: list[int] = []
+        for some, reply in sent.done:
+            refused, full = batch.answered(some, reply)
+            lost += refused
+            if batch.writing and not full:
+                for one in some:
+                    if one in ownership.ceilings:
+                        ownership.ceilings[one] = max(self._ceiling, ownership.ceilings[one])
+        batch.failed(sent.failed)
+        if mine := self._partitions.intersection(lost):
+            self._lose(sorted(mine))
+        elsewhere += sent.elsewhere
+        if elsewhere:
+            self._servers.forget()
+        return elsewhere
 
     # ------------------------------------------------------------------ what is used
+
+    def _count_used(self) -> None:
+        """What the servers said when they were asked last, and what was guessed since."""
+        self.used = self._servers.used + self._guessed
 
     def _guess(self, writes: Writes) -> None:
         entries = len(writes.puts) + len(writes.records) + len(writes.changes) + len(writes.logs)
@@ -348,16 +295,9 @@ class RedisStore:
             chars = sum(len(item.body) for item in writes.puts.values() if item.body is not None)
             chars += sum(len(value[0]) for value in writes.records.values() if value is not None)
             chars += sum(len(getattr(write, "body", "")) for write in writes.logs)
-            self.used += _ITEM_BYTES * entries + chars
+            self._guessed += _ITEM_BYTES * entries + chars
         self._unmeasured += 1
-
-    async def _measure(self, connection: Connection) -> None:
-        self._measured(await connection.ask("INFO", "memory"))
-
-    def _measured(self, text: bytes) -> None:
-        told = info(text)
-        self.used = int(told.get("used_memory_dataset", told.get("used_memory", "0")))
-        self._unmeasured = 0
+        self._count_used()
 
     async def highest(self) -> int:
         """See `Store.highest`. Each partition has its ceiling from its first item on."""
@@ -365,37 +305,19 @@ class RedisStore:
         return self._ceiling
 
     async def sweep(self, now: int, budget: int) -> int:
-        """See `Store.sweep`."""
-        connection = await self._ready()
-        assert self._ownership is not None
-        try:
-            with trio.fail_after(self._redis.timeout):
-                deleted = await self._sweeper.sweep(connection, self._ownership.tokens, now, budget)
-                await self._measure(connection)
-        except trio.TooSlowError:
-            self._drop()
-            raise StoreError(f"Redis {self._where} has not swept within redis.timeout") from None
-        except BaseException:
-            self._drop()
-            raise
+        """See `Store.sweep`. One server after the other."""
+        routes = list((await self._servers.of(self._partitions)).items())
+        primary, places = routes[self._swept % len(routes)]
+        self._swept += 1
+        await self._own_again(primary, places)
+        sweeper = self._sweepers.get(primary)
+        if sweeper is None:
+            sweeper = self._sweepers[primary] = Sweeper(self._redis.prefix, self._bases, self._router)
+        tokens = {one: token for one, token in self._ownership.tokens.items() if one in primary.partitions}
+        deleted = await primary.sweep(lambda connection: sweeper.sweep(connection, tokens, now, budget))
+        self._guessed = 0
+        self._count_used()
         return deleted
-
-
-def _refuse(server: Server, options: RedisOptions) -> None:
-    if found := problems(server, options):
-        raise StoreError(*found)
-
-
-async def _scripted(connection: Connection, script: Script, command: tuple[bytes | str | int, ...]) -> Reply:
-    """The reply to a script that is loaded if the server does not know it.
-
-    Raises: StoreError.
-    """
-    (reply,) = await connection.call(command)
-    if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-        await connection.ask("SCRIPT", "LOAD", script.text)
-        (reply,) = await connection.call(command)
-    return checked(reply, connection.name)
 
 
 def run_apart(function: Callable[[], Awaitable[T]]) -> T:
@@ -438,24 +360,24 @@ def new_store(settings: Settings, router: int) -> Store:
 def keeps(settings: Settings) -> tuple[str, str] | None:
     """See `router.store.registry.StoreModule`: whether anything was ever written under the prefix."""
     options = settings.get(RedisOptions)
-    places = bases(options.prefix)
+    names = bases(options.prefix)
 
     async def main() -> bool:
-        connection = await connect_to_primary(options)
-        try:
-            with trio.fail_after(options.timeout):
-                replies = await connection.call(*(("HEXISTS", fence(base), "b") for base in places))
-        except trio.TooSlowError:
-            return True
-        finally:
-            connection.abandon()
-        return any(reply != 0 for reply in replies)
+        servers = _servers(options)
+        for primary, places in (await servers.of(range(PARTITIONS))).items():
+            connection = await primary.connect()
+            try:
+                with trio.fail_after(options.timeout):
+                    replies = await connection.call(*(("HEXISTS", fence(names[one]), "b") for one in places))
+            finally:
+                connection.abandon()
+            if any(reply != 0 for reply in replies):
+                return True
+        return False
 
-    try:
+    with suppress(StoreError, trio.TooSlowError):
         if not run_apart(main):
             return None
-    except StoreError:
-        pass
     where = f"Redis {place(options)}, under the prefix {options.prefix},"
     return where, "choose another redis.prefix"
 
@@ -463,19 +385,13 @@ def keeps(settings: Settings) -> tuple[str, str] | None:
 def look_over(settings: Settings) -> list[Finding]:
     """See `router.store.registry.StoreModule`."""
     options = settings.get(RedisOptions)
-
-    async def main() -> Server:
-        connection = await connect_to_primary(options)
-        try:
-            with trio.fail_after(options.timeout):
-                return await look(connection, options)
-        finally:
-            connection.abandon()
-
-    needed = "a server that answers (redis.url)"
     try:
-        server = run_apart(main)
-    except (StoreError, trio.TooSlowError) as error:
-        return [Finding("Redis", "fail", str(error) or "no answer within redis.timeout", needed, "")]
-    meaning = Finding("a 2xx means", "ok", promise(server, options), "", "")
-    return [*findings(server, options), meaning]
+        found = run_apart(_servers(options).look)
+    except StoreError as error:
+        return [Finding("Redis", "fail", str(error), "a server that answers (redis.url)")]
+    rows = [finding for server in found for finding in findings(server, options)]
+    return [*rows, Finding("a 2xx means", "ok", promise(found[0], options), "")]
+
+
+def _servers(options: RedisOptions) -> Servers:
+    return Servers(options, Ownership(bases(options.prefix), "", options.lease, 0), time.time)

@@ -6,7 +6,7 @@ said in `redis_lua/apply.lua`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from zlib import crc32
 
@@ -113,6 +113,8 @@ class RedisBatch:
         self.full = False
         """Whether the server had no memory left."""
         self.writing = len(writes) > (writes.ceiling > 0)
+        self.results.changes = [_NO_CHANGE] * len(writes.changes)
+        self.results.appended = [None] * len(writes.logs)
         self._removals()
         self._puts()
         self._write()
@@ -124,14 +126,20 @@ class RedisBatch:
         return list(self._groups)
 
     def command(
-        self, head: Sequence[Argument], openings: Sequence[bytes], ceilings: Mapping[int, int], ceiling: int
+        self,
+        partitions: Iterable[int],
+        head: Sequence[Argument],
+        openings: Sequence[bytes],
+        ceilings: Mapping[int, int],
+        ceiling: int,
     ) -> bytes:
-        """The script's call as it is sent. head: what comes first in it. openings: of each partition, as `opening`
-        makes them. ceilings: as they are stored; those below the ceiling are raised."""
+        """The script's call for these partitions, as it is sent. head: what comes first in it. openings: of each
+        partition, as `opening` makes them. ceilings: as they are stored; those below the ceiling are raised."""
         count = len(head)
         parts = [b"", bulk(*head)]
         raised = bulk(ceiling)
-        for place, group in self._groups.items():
+        for place in partitions:
+            group = self._groups[place]
             rise = self.writing and ceilings.get(place, 0) < ceiling
             number = group.count
             parts += (openings[place], raised if rise else _NOTHING, _COUNTS[number] if number < 32 else bulk(number))
@@ -140,36 +148,37 @@ class RedisBatch:
         parts[0] = b"*%d\r\n" % count
         return b"".join(parts)
 
-    def answered(self, reply: list[Any]) -> list[int]:
-        """Fill the results. Returns: the partitions that have another owner.
+    def answered(self, partitions: Sequence[int], reply: list[Any]) -> tuple[list[int], bool]:
+        """Take the answer for these partitions into the results.
 
-        Raises: ValueError, or what a reply of another shape raises.
+        Returns: those of them that have another owner, and whether the server has no memory left.
+        Raises: what a reply of another shape raises.
         """
-        refused, self.results.evicted, others, full, answers = reply
-        self.full = bool(full)
-        places = list(self._groups)
-        lost = [places[at] for at in others]
-        results, writes = self.results, self._writes
-        results.changes = [_NO_CHANGE] * len(writes.changes)
-        results.appended = [None] * len(writes.logs)
+        refused, evicted, others, full, answers = reply
+        results = self.results
+        results.evicted += evicted
+        lost = [partitions[at] for at in others]
+        groups = [self._groups[place] for place in partitions if place not in lost]
         if refused:
-            puts = [put for place, group in self._groups.items() if place not in lost for put in group.puts]
-            results.refused = {puts[at - 1] for at in refused}
-        if answers or lost or self.full:
-            self._take(answers, lost)
-        return lost
+            puts = [put for group in groups for put in group.puts]
+            results.refused.update(puts[at - 1] for at in refused)
+        if answers:
+            answer = iter(answers)
+            for group in groups:
+                for take, what in group.questions:
+                    take(what, next(answer))
+        if full:
+            self.full = True
+            here = set(partitions)
+            results.failed.update(key for key in self._enlarging() if partition(key) in here)
+        self.failed(lost)
+        return lost, bool(full)
 
-    def _take(self, answers: list[Any], lost: list[int]) -> None:
-        answer = iter(answers)
-        for place, group in self._groups.items():
-            if place in lost:
-                continue
-            for take, what in group.questions:
-                take(what, next(answer))
-        if lost:
-            self.results.failed.update(key for key in self._keys() if partition(key) in lost)
-        if self.full:
-            self.results.failed.update(self._enlarging())
+    def failed(self, partitions: Collection[int]) -> None:
+        """Nothing is promised of these."""
+        if partitions:
+            places = set(partitions)
+            self.results.failed.update(key for key in self._keys() if partition(key) in places)
 
     def _keys(self) -> Iterator[bytes]:
         writes, reads = self._writes, self._reads

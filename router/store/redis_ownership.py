@@ -63,7 +63,8 @@ class Ownership:
 
     def __init__(self, bases: Sequence[bytes], holder: str, lease: float, router: int) -> None:
         self._bases = bases
-        self._holder = holder
+        self.holder = holder
+        """Name of the router."""
         self._lease_ms = int(lease * 1000)
         self._router = router
         self._connection = 0
@@ -81,7 +82,7 @@ class Ownership:
         return self._command(
             places,
             "acquire",
-            self._holder,
+            self.holder,
             self._lease_ms,
             int(unix_time * 1000),
             secrets.token_hex(8),
@@ -108,9 +109,9 @@ class Ownership:
             self._epochs[place] = epoch
         return kept
 
-    def renew(self) -> Command:
-        """Move the ends of all leases."""
-        places = sorted(self.tokens)
+    def renew(self, partitions: Iterable[int]) -> Command:
+        """Move the ends of the leases of partitions that are owned."""
+        places = sorted(partitions)
         return self._command(places, "renew", self._lease_ms, *self._with_tokens(places))
 
     def release(self, partitions: Iterable[int], successor: str = "") -> Command:

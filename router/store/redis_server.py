@@ -91,8 +91,11 @@ def findings(server: Server, options: RedisOptions) -> list[Finding]:
         _policy(server),
         _replicas(server, options),
     ]
-    if server.cluster:
-        found.append(Finding("Redis cluster", "fail", "cluster mode", "a server without it", "another server"))
+    if server.cluster != options.cluster:
+        there = "in a cluster" if server.cluster else "in no cluster"
+        wanted = str(options.cluster).lower()
+        remedy = f"redis.cluster = {str(server.cluster).lower()}"
+        found.append(Finding("Redis cluster", "fail", there, f"redis.cluster = {wanted}", remedy))
     return found
 
 
@@ -140,8 +143,8 @@ def _policy(server: Server) -> Finding:
 def _replicas(server: Server, options: RedisOptions) -> Finding:
     name, found = "Redis replicas", f"{server.replicas} connected"
     needed = f"{options.replicas} (redis.replicas)"
-    if options.sentinels and options.replicas == 0:
-        why = "1 (redis.replicas): Sentinels may promote a replica that has not all that was accepted"
+    if (options.sentinels or options.cluster) and options.replicas == 0:
+        why = "1 (redis.replicas): a replica may be promoted that has not all that was accepted"
         return Finding(name, "fail", "redis.replicas = 0", why, "redis.replicas = 1")
     if options.durability == "replica" and options.replicas == 0:
         return Finding(name, "fail", found, "redis.durability = replica needs redis.replicas = 1", "redis.replicas = 1")

@@ -37,7 +37,7 @@ from router.store.base import ANY_VERSION, Append, BadBatchError, LogName, Reads
 from router.store.changes import Changed, Put, Take
 from router.store.redis import RedisStore, run_apart
 from router.store.redis_keys import bases
-from router.store.redis_ownership import owner
+from router.store.redis_ownership import Ownership, owner
 
 NOTHING = Reads()
 
@@ -342,6 +342,7 @@ def test_a_router_may_have_some_of_the_partitions(server: RedisServer) -> None:
             RedisStore(OPTIONS, made._redis, lambda number=number: f"h{number}", half, number, lambda: NOW)  # type: ignore[misc]
         )
     keys = [bytes([at]) * 16 for at in range(40)]
+    looks = Ownership(bases("one"), "", 1, 0)
 
     async def main() -> None:
         for store in stores:
@@ -353,13 +354,11 @@ def test_a_router_may_have_some_of_the_partitions(server: RedisServer) -> None:
         for store, half in zip(stores, halves, strict=True):
             found = (await store.apply(Writes(), Reads(everything(*keys)), NOW)).inboxes
             assert set(found) == {key for key in keys if partition(key) in half}
-            for place in (0, 1):
-                ownership = store._ownership
-                assert ownership is not None
-                assert store._connection is not None
-                seen = owner(await store._connection.ask(*ownership.look(place)))
-                assert seen is not None
-                assert seen.holder == f"h{place}"
+        for place in (0, 1):
+            seen = owner(await trio.to_thread.run_sync(server.ask, *looks.look(place)))
+            assert seen is not None
+            assert seen.holder == f"h{place}"
+        for store in stores:
             await store.close()
 
     trio.run(main)
