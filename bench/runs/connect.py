@@ -25,6 +25,8 @@ from bench.target import Target
 
 WARM_UP_DEVICES: Final = 200
 WARM_UP_SECONDS: Final = 5.0
+SETTLING_SECONDS: Final = 2.0
+"""Silence before memory is read first, as there is before it is read last: a farm that is quiet gives memory back."""
 BASELINE_DEVICES: Final = 5000
 BASELINE_HOLD_SECONDS: Final = 1.0
 PINGS: Final = ("sent", "answered", "overdue", "outstanding")
@@ -98,6 +100,7 @@ def _measure(
     warm_up.bring_up(progress, "warming up")
     warm_up.dismiss()
     _wait_until(lambda: idle is None or _connections(farm) <= connected)
+    _wait_until(lambda: processes.interrupt.requested, min(hold, SETTLING_SECONDS))
 
     users = VirtualUsers.of(processes, load, farm)
     before = farm.status()
@@ -166,8 +169,8 @@ def _connections(farm: Farm) -> int:
     return sum(status.connections.values()) if status else 0
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WARM_UP_SECONDS
+def _wait_until(condition: Callable[[], bool], seconds: float = WARM_UP_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
 
