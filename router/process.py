@@ -46,6 +46,8 @@ from router.store.registry import for_one, open_store
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0
 _STOP_S = 5.0
+_QUIET_S = 1.0
+"""How long other routers may take to say that they send this one no more. What they send later is lost."""
 _LONG_AGO_S = 600.0
 """For devices that are attached for longer the time is not kept: no older connection can still be there without having
 been replaced."""
@@ -87,6 +89,7 @@ class RouterProcess:
         self.main_server = MainServer(settings, self.hub.counters)
         self.hub.on_authorise(self.main_server.questions)
         self._leaving = False
+        self._finishing = False
         self.turns = Turns()
         dialects = spoken(settings, specs())
         context_of_dialects = Context(
@@ -160,13 +163,18 @@ class RouterProcess:
                     nursery.start_soon(service.run)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
                 await stop.wait()
+                alone = not self._finishing  # otherwise all routers end, and none of them asks another
                 self.finish()
                 self.hub.leave()
                 for service in self.services:
                     service.close()
+                guarded("router.flush_failed", self.flush)
                 with trio.move_on_after(_STOP_S):
                     while self._busy or self.hub.answering:
                         await trio.sleep(0.01)
+                    with trio.move_on_after(_QUIET_S if alone else 0):
+                        while not self.hub.answering.quiet or self.hub.answering:
+                            await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
         finally:
             if self.fd_receiver is not None:
@@ -260,6 +268,7 @@ class RouterProcess:
 
     def finish(self) -> None:
         """Take no more requests of app servers, and finish those that there are."""
+        self._finishing = True
         self.notice()
         self.port.stop_listening()
         if self.fd_receiver is not None:

@@ -48,6 +48,7 @@ class Asker:
         "incarnation",
         "number",
         "seen",
+        "silent",
         "version",
     )
 
@@ -61,6 +62,8 @@ class Asker:
         self.identity = identity
         self.seen = 0
         """The number of the last operation that it has sent, whether it came or not."""
+        self.silent = False
+        """Whether it has said that it sends no more to this life."""
         self._work: dict[int, None] = {}  # numbers of those that are not answered, in order
         self._outbox: list[p.Outcome] = []
         self._bytes = 0  # of replies in it
@@ -170,6 +173,17 @@ class Answering:
     def leave(self) -> None:
         """Perform nothing that comes from now on: this router is about to end, and its next life will be asked."""
         self._leaving = True
+        for asker in self._by_number.values():
+            self._say_that_it_leaves(asker)
+
+    def _say_that_it_leaves(self, asker: Asker) -> None:
+        asker.silent = False
+        asker.outcome(0, p.AWAITED, self.incarnation)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing more is on its way to this router, which is about to end."""
+        return all(asker.silent for asker in self._by_number.values())
 
     def received(self, identity: bytes, data: bytes) -> None:
         """One envelope of a router that asks.
@@ -221,6 +235,9 @@ class Answering:
             self._by_number[asker.number] = asker
             self._by_identity[identity] = asker
         asker.welcome(ready.sent)
+        asker.silent = ready.silent
+        if self._leaving and not ready.silent:
+            self._say_that_it_leaves(asker)
 
     def _forwards(self, asker: Asker, expires: int, operations: Sequence[p.Forward]) -> None:
         expired = self._unix_time() * 1000 > expires

@@ -131,7 +131,8 @@ class Owner:
         asking = self._asking
         if self._probe:
             lowest, highest = PEER_VERSIONS[0], PEER_VERSIONS[-1]
-            return encode(p.PeerReady(highest, lowest, asking.router, asking.incarnation, self._number))
+            silent = self._leaving == self._life != b""
+            return encode(p.PeerReady(highest, lowest, asking.router, asking.incarnation, self._number, silent))
         if not self._ready or not self._waiting:
             return None
         size, number = 0, self._number
@@ -203,12 +204,15 @@ class Owner:
     def _outcomes(self, outcomes: Sequence[p.Outcome]) -> None:
         returned: list[_Asked] = []
         for outcome in outcomes:
+            if not outcome.number:
+                if outcome.reply == self._life:
+                    self._leaves()
+                continue
             one = self._sent_no_more(outcome.number)
             if one is None:
                 continue
             if outcome.status == p.AWAITED:
-                self._ready = False
-                self._leaving = self._life
+                self._leaves()
                 returned.append(one)
             else:
                 self._bytes -= len(one.operation)
@@ -218,6 +222,12 @@ class Owner:
                 self._unreached(one)
         else:
             self._return(returned)
+
+    def _leaves(self) -> None:
+        """Its life is about to end. It waits until it hears that this is known."""
+        self._ready = False
+        self._leaving = self._life
+        self._send_probe()
 
     def _sent_no_more(self, number: int) -> _Asked | None:
         """The operation is not with the owner, or not any more. Returns: it, if it is not answered."""

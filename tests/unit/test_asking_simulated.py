@@ -276,6 +276,53 @@ def test_what_a_router_that_ends_has_not_performed_goes_to_its_next_life_in_orde
     assert pair.answers == {number: [(m.OK, b"%d" % number)] for number in range(4)}
 
 
+def test_a_router_that_ends_waits_until_nothing_more_is_on_its_way() -> None:
+    pair = Pair(0)
+    welcomed(pair)
+    assert not pair.life.answering.quiet
+    pair.leave()
+    pair.ask()
+    pair.send()  # which cross: each has not heard the other
+    assert (len(pair.there), len(pair.back)) == (1, 1)
+    pair.receive()
+    assert not pair.life.answering.quiet
+    pair.send()
+    pair.receive()
+    assert pair.life.answering.quiet
+    pair.ask()
+    for _ in range(5):
+        pair.pass_by()
+        pair.send()
+        pair.receive()
+    assert (pair.performed, pair.answers) == ([], {0: [], 1: []})
+    pair.begin()
+    for _ in range(10):
+        pair.pass_by()
+        pair.send()
+        pair.receive()
+        pair.answer()
+    assert pair.performed == [0, 1]
+    assert not pair.life.answering.quiet  # what was said to the one before is not for this one
+
+
+def test_that_a_life_was_to_end_says_nothing_of_the_next_one() -> None:
+    pair = Pair(0)
+    welcomed(pair)
+    pair.leave()
+    pair.send()
+    late = pair.back.pop()
+    pair.begin()
+    for _ in range(10):
+        pair.pass_by()
+        pair.send()
+        pair.receive()
+    pair.owner.received(late)
+    pair.ask()
+    pair.send()
+    pair.receive()
+    assert pair.performed == [0]
+
+
 def test_a_router_that_ends_awaits_no_other() -> None:
     pair = Pair(0)
     welcomed(pair)

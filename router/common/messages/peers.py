@@ -2,7 +2,8 @@
 performed by the router that it was sent to, in the life that it was sent to, or not at all.
 
 The asker sends PEER_READY first, again when the owner sends PEER_REJOIN, and once in each `link.heartbeat`; the owner
-answers with PEER_WELCOME. Until then it is asked nothing. Numbers grow from one operation to the next, and each
+answers with PEER_WELCOME. Until then it is asked nothing. An owner that is about to end says so (AWAITED), and waits
+until it is told that nothing more is on its way. Numbers grow from one operation to the next, and each
 operation is answered once, in any order. What was lost on the way comes to light with the next PEER_WELCOME.
 """
 
@@ -21,18 +22,21 @@ LOWEST_PEER_PROTOCOL: Final = 1
 """The oldest that is still spoken."""
 
 AWAITED: Final = 255
-"""Outcome of an operation that was not performed because the owner is about to end: its next life is to be asked."""
+"""Outcome of an operation that was not performed because the owner is about to end: its next life is to be asked. With
+the number 0, and the owner's incarnation as the reply, it is about no operation."""
 
 
 class PeerReady(Envelope, tag=101):
     """A router asks. It speaks all versions from the lowest to the highest. sent: the number of the last operation that
-    it has sent on this link. This and PEER_REFUSED must be understood by every version."""
+    it has sent on this link. silent: it has heard that this life of the owner is about to end, and sends it no more.
+    This and PEER_REFUSED must be understood by every version."""
 
     highest: Count
     lowest: Count
     router: Count
     incarnation: Incarnation
     sent: Number
+    silent: bool = False
 
 
 class Forward(Part):
