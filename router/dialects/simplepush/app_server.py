@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
 
 import msgspec
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from router import __version__
 from router.common import messages as m
 from router.common.answers import Answer
 from router.common.operation import Operation
@@ -23,6 +21,7 @@ from router.common.token import TokenError
 from router.core.operations import Done
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
 from router.dialects.app_server import Context
+from router.dialects.simplepush.pages import Pages
 from router.dialects.simplepush.protocol import (
     BAD_METHOD,
     BAD_TOKEN,
@@ -39,33 +38,9 @@ from router.dialects.simplepush.protocol import (
     SimplePushOptions,
 )
 from router.http.message import Request, Response
-from router.http.parts import Parts, one_a_turn
+from router.http.parts import Parts
 from router.http.percent import fields as urlencoded
 from router.http.routes import Reply, Route
-
-_PUSHGO_OF_ROUTER: Final = {
-    "pushes": "counter.updates.appserver.received",
-    "pushes_refused": "counter.updates.appserver.error",
-    "pushes_rejected": "counter.updates.appserver.rejected",
-    "pushes_invalid": "counter.updates.appserver.invalid",
-    "pushes_too_long": "counter.updates.appserver.toolong",
-    "http_requests": "counter.updates.appserver.incoming",
-    "http_connects": "counter.endpoint.socket.connect",
-    "http_disconnects": "counter.endpoint.socket.disconnect",
-}
-_PUSHGO_OF_WORKERS: Final = {
-    "connections": "gauge.update.client.connections",
-    "connects": "counter.client.socket.connect",
-    "disconnects": "counter.client.socket.disconnect",
-    "hellos": "counter.updates.client.hello",
-    "registers": "counter.updates.client.register",
-    "unregisters": "counter.updates.client.unregister",
-    "acks": "counter.updates.client.ack",
-    "pings": "counter.updates.client.ping",
-    "pings_too_many": "counter.updates.client.too_many_pings",
-    "updates_sent": "counter.updates.sent",
-}
-"""The names of the farm's numbers on PushGo's `/metrics/` page; those of workers are summed up."""
 
 
 def _refusal(answer: Answer, *headers: tuple[str, str], text: str = "") -> Response:
@@ -120,11 +95,12 @@ def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     app_side = _AppSide(context)
     context.core.operations.register(NAME, {Push: app_side.perform_push})
+    pages = Pages(context)
     return (
         Route(b"/update/", app_side.update, exact=False),
         Route(b"/v1/push", app_side.batch),
-        Route(b"/realstatus/", app_side.real_status),
-        Route(b"/metrics/", app_side.metrics),
+        Route(b"/realstatus/", pages.real_status),
+        Route(b"/metrics/", pages.metrics),
     )
 
 
@@ -140,7 +116,6 @@ class _AppSide:
         self._max_data = options.max_data_bytes
         self._max_form = 3 * self._max_data + _FORM_ROOM  # %XX makes three bytes of one
         self._parts = Parts(context.turns, endpoint.lines_a_turn, endpoint.max_lines_in_work)
-        self._pages = Parts(context.turns, 1, 1)
         self._max_batch = endpoint.max_batch
         self._too_many_lines = _refusal(
             TOO_MANY_LINES, text=f"More lines in one request than endpoint.max_batch allows, {self._max_batch}"
@@ -254,53 +229,6 @@ class _AppSide:
             decided(refused.response)
         else:
             self._ask(device, Push(channel, version, data), partial(self._pushed, decided))
-
-    # ------------------------------------------------------------------ PushGo's pages
-
-    def real_status(self, request: Request, reply: Reply) -> None:
-        """`GET /realstatus/`: 503 if any part is not well."""
-        self._page(request, reply, self._real_status)
-
-    def _real_status(self) -> Response:
-        state = self._context.status()
-        parts = [
-            {"name": "store", "ok": state["router"]["store_ok"]},
-            {"name": "router", "ok": bool(state["workers"])},
-        ]
-        well = all(part["ok"] for part in parts)
-        body = {
-            "ok": well,
-            "clientCount": self._clients(),
-            "maxClients": sum(worker.get("max_connections", 0) for worker in state["workers"]),
-            "maxEndpointConns": self._context.settings.get(EndpointOptions).max_connections,
-            "plugins": parts,
-            "goroutines": 0,
-            "version": __version__,
-        }
-        return Response(200 if well else 503, msgspec.json.encode(body))
-
-    def metrics(self, request: Request, reply: Reply) -> None:
-        """`GET /metrics/`: flat JSON under PushGo's names."""
-        self._page(request, reply, self._metrics)
-
-    def _metrics(self) -> Response:
-        state = self._context.status()
-        body: dict[str, Any] = {"server.age": int(state["age"])}
-        for name, pushgo in _PUSHGO_OF_ROUTER.items():
-            body[pushgo] = state["router"][name]
-        for name, pushgo in _PUSHGO_OF_WORKERS.items():
-            body[pushgo] = sum(worker.get(name, 0) for worker in state["workers"])
-        return Response(200, msgspec.json.encode(body))
-
-    def _clients(self) -> int:
-        return self._messages.devices
-
-    def _page(self, request: Request, reply: Reply, make: Callable[[], Response]) -> None:
-        """All numbers of the farm are asked for: so one page a turn."""
-        if request.method not in (b"GET", b"HEAD"):
-            reply(_refusal(BAD_METHOD, ("Allow", "GET, HEAD")))
-        else:
-            one_a_turn(self._pages, request.pending, lambda: reply(make()), lambda: reply(_FAILED))
 
 
 class _Batch:
