@@ -25,7 +25,7 @@ from websocket import ABNF
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """Two workers, everything at its default but what only makes tests wait, and the mirror."""
     folder = tmp_path_factory.mktemp("farm")
-    with running_farm(folder / "data", environment=mirror.environment(folder)) as farm:
+    with running_farm(folder / "data", {"router.routers": 1}, environment=mirror.environment(folder)) as farm:
         yield farm
 
 
@@ -39,6 +39,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "worker.retry_after": 17,
         "endpoint.request_timeout": 1,
         "endpoint.idle_timeout": 1,
+        "router.routers": 1,
     }
     folder = tmp_path_factory.mktemp("strict")
     with running_farm(folder / "data", settings, workers=1, environment=mirror.environment(folder)) as farm:

@@ -15,7 +15,7 @@ from support.simplepush import Device
 
 PUSHES: Final = 250
 """More than two requests' worth."""
-SETTINGS: Final = {"store.kind": "memory", "endpoint.max_body_bytes": 60_000}
+SETTINGS: Final = {"store.kind": "memory", "endpoint.max_body_bytes": 60_000, "router.routers": 1}
 
 
 @pytest.fixture(scope="module")

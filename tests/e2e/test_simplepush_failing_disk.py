@@ -25,7 +25,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> FailingDisk:
 @pytest.fixture(scope="module")
 def farm(disk: FailingDisk) -> Iterator[Farm]:
     data = Path(disk.environment["EIO_PREFIX"]).parent
-    with running_farm(data, {"store.sweep_interval": 0.2}, 1, disk.environment) as started:
+    with running_farm(data, {"store.sweep_interval": 0.2, "router.routers": 1}, 1, disk.environment) as started:
         yield started
 
 
@@ -97,7 +97,7 @@ def test_a_store_that_fails_for_long_and_at_the_end_too_is_stopped_in_good_order
 ) -> None:
     data = Path(disk.environment["EIO_PREFIX"]).parent
     other = FailingDisk(tmp_path, data.parent / "other" / "store.sqlite3")
-    with running_farm(data.parent / "other", {}, 1, other.environment) as ending:
+    with running_farm(data.parent / "other", {"router.routers": 1}, 1, other.environment) as ending:
         with Device(ending) as device:
             device.hello()
             _, endpoint = device.register()

@@ -44,7 +44,8 @@ def failing(farm: Farm) -> bool:
 
 
 def test_a_full_disk_refuses_pushes_and_registrations_and_passes(small_disk: Path) -> None:
-    with running_farm(small_disk / "data", {"store.sweep_interval": 0.2}) as farm, Device(farm) as device:
+    settings = {"store.sweep_interval": 0.2, "router.routers": 1}
+    with running_farm(small_disk / "data", settings) as farm, Device(farm) as device:
         device.hello()
         channel, endpoint = device.register()
         with Device(farm) as away:

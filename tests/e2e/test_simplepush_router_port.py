@@ -38,6 +38,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "endpoint.max_refusals": REFUSALS,
         "endpoint.max_buffered_bytes": BUFFERED,
         "endpoint.gather_ms": 10,
+        "router.routers": 1,
     }
     with running_farm(tmp_path_factory.mktemp("farm") / "data", settings, workers=1) as farm:
         yield farm
