@@ -192,7 +192,8 @@ class Hub:
                 f"worker {shard} speaks versions {theirs[0]} to {theirs[1]} of the link's protocol, this router"
                 f" {ours[0]} to {ours[1]}: upgrade the one with the lower numbers"
             )
-        if (before := self.sessions.get(identity)) is not None:
+        before = self.sessions.get(identity)
+        if before is not None:  # it has repeated its READY before our WELCOME came; while no router is there, often
             self._end(before)
         elif len(self.sessions) >= self._options.max_workers:
             raise m.MessageError(f"worker {shard} is one more than link.max_workers")
@@ -204,7 +205,8 @@ class Hub:
             session.send(m.StoreState(self._refusing))
         for message in self.broadcasts.messages():
             session.send(message)
-        logs.event("worker.joined", shard=shard, pid=pid)
+        if before is None:
+            logs.event("worker.joined", shard=shard, pid=pid)
 
     def _end(self, session: WorkerSession) -> None:
         self.sessions.remove(session)

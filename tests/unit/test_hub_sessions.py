@@ -420,3 +420,20 @@ def test_channel_keys_differ_by_each_of_their_parts() -> None:
     keys = {m.channel_key(*parts) for parts in (("a", "b", "c"), ("a", "b", "d"), ("a", "c", "c"), ("b", "b", "c"))}
     assert len(keys) == 4
     assert {len(key) for key in keys} == {16}
+
+
+# ---- READY
+
+
+@in_rig()
+async def test_a_worker_that_repeats_its_ready_has_joined_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """While no router is there it sends one with each beat, and all of them wait for the next router."""
+    caplog.set_level("INFO", logger="farm")
+    worker = rig.worker()
+    worker.join()
+    worker.join()
+    assert len(worker.direct()) == 3
+    assert [record.message for record in caplog.records] == ["worker.joined"]
+    rig.hub.lost(worker.session, "it has gone")
+    worker.join()
+    assert [record.message for record in caplog.records] == ["worker.joined", "worker.lost", "worker.joined"]
