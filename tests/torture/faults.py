@@ -286,7 +286,7 @@ class Faults:
         begin = self._world.now()
         while self._world.now() < begin + WELL_S:
             with contextlib.suppress(OSError, AssertionError, ValueError):
-                if (await asyncio.to_thread(self._farm.status))["routers"][0].get("store_ok"):
+                if all(row.get("store_ok") for row in (await asyncio.to_thread(self._farm.status))["routers"]):
                     return f"well after {self._world.now() - begin:.1f} s"
             await asyncio.sleep(0.1)
         self._world.odd("not well again", f"the store cannot write {WELL_S:g} s after the disk was mended")
