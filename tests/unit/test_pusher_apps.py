@@ -12,6 +12,7 @@ from farm import cli
 from router.common.options import Settings
 from router.dialects.pusher import SPEC
 from router.dialects.pusher.applications import WEBHOOK_EVENTS, App, Apps, AppsError, load, parse, read
+from router.dialects.pusher.micronotifier import settings_of
 from router.dialects.pusher.protocol import PusherOptions
 from router.dialects.pusher.signatures import body_signature, request_signature, same, socket_signature, user_signature
 
@@ -158,12 +159,13 @@ def test_a_file_of_micronotifier_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_the_farm_does_not_have_is_refused() -> None:
-    found = problems({"certificate": "a.pem", "private-key": "a.key", "redis": {"address": "localhost:6379"}})
-    assert len(found) == 3
+    found = problems({"certificate": "a.pem", "private-key": "a.key"})
+    assert len(found) == 2
     assert found[0].startswith("certificate: the farm does not speak TLS itself")
     assert found[1].startswith("private-key: ")
-    assert found[2].startswith("redis: the farm does not use Redis")
     assert problems({"redis": "localhost"})[0].startswith("redis: ")
+    assert problems({"redis": {"database": -1}})[0].startswith("redis.database: ")
+    assert problems({"redis": {"user": "u"}})[0].startswith("redis: ")
 
 
 def test_every_problem_is_told_at_once() -> None:
@@ -284,10 +286,35 @@ def test_what_counts_more_than_micronotifier(
 def test_micronotifier_is_told_what_the_farm_does_not_have(
     folder: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    file = written(folder, {"certificate": "a.pem", "redis": {"address": "localhost:6379"}})
+    file = written(folder, {"certificate": "a.pem", "redis": {"address": 6379}})
     first, second = refused(capsys, command, "--micronotifier-config", file)
     assert first.startswith(f"--micronotifier-config: {file}: certificate: the farm does not speak TLS itself")
-    assert second.startswith(f"--micronotifier-config: {file}: redis: the farm does not use Redis")
+    assert second.startswith(f"--micronotifier-config: {file}: redis.address: ")
+
+
+@pytest.mark.parametrize(
+    ("redis", "url", "sentinels"),
+    [
+        ({"address": "h:1", "password": "p@", "database": 2}, "redis://:p%40@h:1/2", ()),
+        ({"address": ":6379", "secure": True}, "rediss://localhost:6379/0", ()),
+        ({"address": "h:1", "sentinel": True, "password": "p", "secure": True}, "redis://:p@localhost/0", ("h:1",)),
+    ],
+)
+def test_the_redis_of_micronotifier_is_the_store(
+    folder: Path, redis: dict[str, Any], url: str, sentinels: tuple[str, ...]
+) -> None:
+    found = settings_of("--micronotifier-config", Path(written(folder, {"redis": redis})))
+    values = {key: value for _, key, value in found.settings}
+    assert values["store.kind"] == "redis"
+    assert values["redis.url"] == url
+    assert tuple(values.get("redis.sentinels", ())) == sentinels  # type: ignore[arg-type]
+    assert values.get("redis.replicas") == (1 if sentinels else None)
+    assert repr(read(Path(written(folder, {"redis": redis}))).redis) == f"Redis({redis['address']!r})"
+
+
+def test_a_micronotifier_without_redis_keeps_the_store(folder: Path) -> None:
+    found = settings_of("--micronotifier-config", Path(written(folder, {"redis": {"address": "", "database": 1}})))
+    assert not [key for _, key, _ in found.settings if key.startswith(("redis.", "store."))]
 
 
 def test_a_file_of_micronotifier_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

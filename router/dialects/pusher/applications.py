@@ -84,6 +84,19 @@ class Apps:
         return len(self._all)
 
 
+class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where MicroNotifier's Redis was, or its Sentinel. An empty address: it had none."""
+
+    address: str = ""
+    password: str = ""
+    database: Annotated[int, msgspec.Meta(ge=0)] = 0
+    sentinel: bool = False
+    secure: bool = False
+
+    def __repr__(self) -> str:
+        return f"Redis({self.address!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class AppsFile:
     """What a file of applications holds, with where MicroNotifier was to listen."""
@@ -91,6 +104,7 @@ class AppsFile:
     apps: Apps
     host: str = ""
     port: int | None = None
+    redis: Redis | None = None
 
 
 # ---------------------------------------------------------------------- the file
@@ -171,9 +185,14 @@ def parse(data: bytes, where: str, unsigned: bool = False) -> AppsFile:
         port = msgspec.convert(port, _Port | None)
     except msgspec.ValidationError:
         problems.append(f"{where}: port: expected a whole number from 0 to 65535")
+    try:
+        redis = msgspec.convert(tree.get("redis"), Redis | None)
+    except msgspec.ValidationError as error:
+        problems.append(f"{where}: {_in_words('redis', str(error))}")
+        redis = None
     if problems:
         raise AppsError(*problems)
-    return AppsFile(Apps(apps), host, port)
+    return AppsFile(Apps(apps), host, port, redis if redis is not None and redis.address else None)
 
 
 def _plain(tree: Any) -> Any:
@@ -193,9 +212,6 @@ def _not_had(tree: Mapping[str, Any]) -> Iterator[str]:
     for name in ("certificate", "private-key"):
         if tree.get(name):
             yield f"{name}: the farm does not speak TLS itself; take it out, and put a TLS proxy before the device port"
-    redis = tree.get("redis")
-    if redis is not None and (not isinstance(redis, dict) or redis.get("address")):
-        yield "redis: the farm does not use Redis: its workers share one router; take it out"
 
 
 def _app(entry: Any, unsigned: bool) -> App:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from router.common.errors import MendableError
 from router.dialects import ForeignSettings
-from router.dialects.pusher.applications import AppsError, read
+from router.dialects.pusher.applications import AppsError, Redis, read
 
 DEFAULT_PORT: Final = 8111
 """Where MicroNotifier listens, for devices and app servers, if its file has none, or 0."""
@@ -30,4 +32,20 @@ def settings_of(flag: str, file: Path) -> ForeignSettings:
     ]
     if found.host:
         settings.append((origin, "listen.host", found.host))
+    if found.redis is not None:
+        settings += [(origin, key, value) for key, value in _redis(found.redis)]
     return ForeignSettings(settings)
+
+
+def _redis(redis: Redis) -> Iterator[tuple[str, object]]:
+    """Its Redis is the farm's store. The name of a Sentinel's primary was always mymaster."""
+    login = f":{quote(redis.password, safe='')}@" if redis.password else ""
+    yield "store.kind", "redis"
+    if redis.sentinel:
+        yield "redis.sentinels", [redis.address]
+        yield "redis.sentinel_name", "mymaster"
+        yield "redis.replicas", 1  # without which nothing accepted would survive a failover
+        yield "redis.url", f"redis://{login}localhost/{redis.database}"
+    else:
+        host = redis.address if not redis.address.startswith(":") else f"localhost{redis.address}"
+        yield "redis.url", f"{'rediss' if redis.secure else 'redis'}://{login}{host}/{redis.database}"
