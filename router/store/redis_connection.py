@@ -58,11 +58,11 @@ class Connection:
                         return replies
                 received = await self._stream.receive_some(_READ_BYTES)
                 if not received:
-                    raise ConnectionLost(f"{self.name}: closed the connection")
+                    raise ConnectionLost(f"Redis {self.name}: closed the connection")
                 reader.feed(bytes(received))
         except (trio.BrokenResourceError, trio.ClosedResourceError, hiredis.ProtocolError) as error:
             self.abandon()
-            raise ConnectionLost(f"{self.name}: the connection broke ({error or type(error).__name__})") from None
+            raise ConnectionLost(f"Redis {self.name}: the connection broke ({error or type(error).__name__})") from None
         except BaseException:
             self.abandon()
             raise

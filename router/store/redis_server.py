@@ -91,6 +91,9 @@ def findings(server: Server, options: RedisOptions) -> list[Finding]:
         _policy(server),
         _replicas(server, options),
     ]
+    if options.cluster and options.sentinels:
+        remedy = "redis.cluster = false, or no redis.sentinels"
+        found.append(Finding("Redis cluster", "fail", "redis.cluster and redis.sentinels", "one of them", remedy))
     if server.cluster != options.cluster:
         there = "in a cluster" if server.cluster else "in no cluster"
         wanted = str(options.cluster).lower()

