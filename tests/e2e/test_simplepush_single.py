@@ -54,38 +54,42 @@ def ask(device: websocket.WebSocket, **command: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("host", "name", "endpoints"),
+    ("host", "name", "endpoints", "number"),
     [
-        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
-        pytest.param("::1", "[::1]", "[::1]", marks=needs_ipv6),
-        pytest.param("::", "[::1]", "127.0.0.1", marks=needs_ipv6),
-        pytest.param("::", "127.0.0.1", "127.0.0.1", marks=needs_ipv6),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1", 1),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1", 2),
+        pytest.param("::1", "[::1]", "[::1]", 1, marks=needs_ipv6),
+        pytest.param("::", "[::1]", "127.0.0.1", 1, marks=needs_ipv6),
+        pytest.param("::", "127.0.0.1", "127.0.0.1", 1, marks=needs_ipv6),
     ],
 )
-def test_a_router_and_a_worker_of_their_own(tmp_path: Path, host: str, name: str, endpoints: str) -> None:
+def test_routers_and_a_worker_of_their_own(tmp_path: Path, host: str, name: str, endpoints: str, number: int) -> None:
+    """number: of the routers, of which the kernel chooses one for each push."""
     device_port, router_port = free_ports(2)
     data = tmp_path / "data"
     common = ("--set", f"data.dir={data}", "--set", f"listen.host={host}")
     common += ("--set", f"listen.device_port={device_port}", "--set", f"listen.router_port={router_port}")
+    common += ("--routers", str(number))
     worker = start("worker", "--shard", "7", *common)
-    router = start("router", *common)
+    routers = [start("router", "--number", str(one), *common) for one in range(number)]
     try:
         device = connected(device_port, name)
         assert ask(device, messageType="hello", uaid="", channelIDs=[])["status"] == 200
         endpoint = ask(device, messageType="register", channelID=CHANNEL)["pushEndpoint"]
         assert str(endpoint).startswith(f"http://{endpoints}:{router_port}/update/")
-        push = urllib.request.Request(str(endpoint), data=b"version=3", method="PUT")
-        with urllib.request.urlopen(push, timeout=10) as answer:
-            assert answer.status == 200
-        updates = json.loads(device.recv())["updates"]
-        assert updates == [{"channelID": CHANNEL, "version": 3}]
+        for version in range(3, 3 + 4 * number):
+            push = urllib.request.Request(str(endpoint), data=b"version=%d" % version, method="PUT")
+            with urllib.request.urlopen(push, timeout=10) as answer:
+                assert answer.status == 200
+            updates = json.loads(device.recv())["updates"]
+            assert updates == [{"channelID": CHANNEL, "version": version}]
         assert data.stat().st_mode & 0o777 == 0o700
         device.close()
-        for process, number in ((worker, signal.SIGINT), (router, signal.SIGTERM)):
-            process.send_signal(number)
+        for process, ends in ((worker, signal.SIGINT), *((router, signal.SIGTERM) for router in routers)):
+            process.send_signal(ends)
             assert process.wait(30) == 0
     finally:
-        for process in (worker, router):
+        for process in (worker, *routers):
             process.kill()
             process.communicate()
 
