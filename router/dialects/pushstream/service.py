@@ -39,12 +39,15 @@ class Housekeeping:
             await trio.sleep(_TICK_S)
             try:
                 self._state.look()
-                self._operations.at_all(Totals(_WILDCARDS_S), self._known)
+                self.count_elsewhere()
             except Exception as error:  # the router goes on without
                 logs.limited("pushstream.tick_failed", at="error", per=type(error).__name__, exc=error)
 
+    def count_elsewhere(self) -> None:
+        """Ask how many channels the other routers have, which counts for the limit of all."""
+        self._operations.at_all(Totals(_WILDCARDS_S), self._known)
+
     def _known(self, status: int, totals: list[tuple[int, int]]) -> None:
-        """How many channels the others have counts for the limit of all."""
         if status == m.OK:
             registry = self._state.registry
             registry.elsewhere = sum(number for number, _ in totals) - len(registry)

@@ -24,6 +24,7 @@ import router.dialects.pushstream.positions
 import router.dialects.pushstream.templates
 from farm.dialects import (
     Admission,
+    Become,
     Call,
     Close,
     Effects,
@@ -148,6 +149,8 @@ class _Subscriber:
             elif isinstance(effect, Subscribe | Call):
                 assert self.open is None
                 self.open = effect
+            elif isinstance(effect, Become):
+                self.session = effect.session
             else:
                 assert isinstance(effect, Tick) and effect.seconds > 0
         self.write(parts, close)

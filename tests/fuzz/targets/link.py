@@ -221,9 +221,11 @@ def routes(data: bytes) -> None:
             (EndpointOptions, {"url": "https://push.example.org"}),
             *(change for module in MODULES for change in module.SETTINGS),
         )
-        context = Context(
-            rig.hub.core, keys, settings, rig.clock.unix, lambda: {"router": {"store_ok": True}, "workers": []}
-        )
+
+        def status() -> dict[str, Any]:
+            return {"router": rig.hub.counters.snapshot() | {"store_ok": True}, "workers": [], "age": 1.0}
+
+        context = Context(rig.hub.core, keys, settings, rig.clock.unix, status)
         table = Router(route for spec in _DIALECTS for route in spec.routes(context))
         names = {name: text for module in MODULES for name, text in module.prepare(rig, keys).items()}
         for line in data.split(b"\n")[:10]:
