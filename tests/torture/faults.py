@@ -16,6 +16,8 @@ from typing import Final
 
 from support.eio import FailingDisk
 from support.farm_fixture import Farm
+from support.processes import stopped
+from support.redis_servers import PRODUCTS, RedisServer
 
 from torture.clients import Client
 from torture.history import CLOCK, LINK, STOPPED, STORE, Fault
@@ -33,8 +35,15 @@ class Machine:
     """What the farm stands on: a small disk that can be filled and can fail, and a clock of its own. What this machine
     does not allow is left out, and said in `missing`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str) -> None:
+        """store: a kind of store, or a product that is the server of one."""
         self.missing: dict[str, str] = {}
+        self.server: RedisServer | None = None
+        if store in PRODUCTS:
+            (folder / "server").mkdir()
+            self.server = RedisServer(store, folder / "server")
+        else:
+            self.missing |= dict.fromkeys(("kill-store", "stop-store"), f"--store {store} is no server")
         self.data_parent = folder / "disk"
         self.data_parent.mkdir()
         self.environment: dict[str, str] = {}
@@ -44,6 +53,8 @@ class Machine:
         preload = []
         if why := self._mount():
             self.missing["full-disk"] = why
+        if store != "sqlite":
+            self.missing |= dict.fromkeys(("full-disk", "eio"), f"--store {store} is not on the disk of the farm")
         try:
             self.disk = FailingDisk(folder, self.data_parent)
         except RuntimeError as error:
@@ -105,7 +116,9 @@ class Machine:
         new.rename(self._clock)
 
     def close(self) -> None:
-        """Take the disk away."""
+        """Take the disk and the server away."""
+        if self.server is not None:
+            self.server.stop(signal.SIGKILL)
         if self._mounted:
             subprocess.run(["umount", "--lazy", str(self.data_parent)], check=False)
         shutil.rmtree(self.data_parent, ignore_errors=True)
@@ -143,6 +156,8 @@ class Faults:
             "other-routers": (self._other_routers, every),
             "full-disk": (self._full_disk, frozenset({STORE})),
             "eio": (self._eio, frozenset({STORE})),
+            "kill-store": (self._kill_store, frozenset({STORE})),
+            "stop-store": (self._stop_store, frozenset({STORE})),
             "clock": (self._step_the_clock, frozenset({CLOCK})),
             "resets": (lambda: self._order("reset"), frozenset()),
             "half-open": (lambda: self._order("abandon"), frozenset()),
@@ -210,6 +225,25 @@ class Faults:
                 os.kill(found[0], signal.SIGCONT)
         await asyncio.sleep(0.2)
         return f"{found[1]} {found[0]} for {seconds:.1f} s"
+
+    async def _kill_store(self) -> str:
+        """The server dies, and comes back after a while."""
+        server = self._machine.server
+        assert server is not None
+        seconds = self._random.uniform(0, LEASE_S)
+        server.stop(signal.SIGKILL)
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(server.start)
+        return f"for {seconds:.1f} s"
+
+    async def _stop_store(self) -> str:
+        """The server stands still for a while."""
+        server = self._machine.server
+        assert server is not None
+        seconds = self._random.uniform(0.1, 2 * LEASE_S)
+        with stopped(server.pid):
+            await asyncio.sleep(seconds)
+        return f"for {seconds:.1f} s"
 
     async def _kill_everything(self) -> str:
         await self._restart(self._farm.kill)
@@ -325,6 +359,8 @@ NAMES: Final = (
     "other-routers",
     "full-disk",
     "eio",
+    "kill-store",
+    "stop-store",
     "clock",
     "resets",
     "half-open",

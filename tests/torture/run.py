@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from support.dialects import known, names
 from support.farm_fixture import Farm
+from support.redis_servers import PRODUCTS
 
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
@@ -91,7 +92,7 @@ class Run:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
         self.world = World(options.seed)
-        self.machine = Machine(folder)
+        self.machine = Machine(folder, options.store)
         if len(set(options.routers)) == 1:
             self.machine.missing["other-routers"] = "--routers names one number"
         self.site = WebhookSite(self.world)
@@ -141,7 +142,12 @@ class Run:
         apps = self._folder / "apps.json"
         apps.write_text(json.dumps({"applications": [app]}))
         spoken = {f"dialects.{name}": True for name in self.options.dialects}
-        return known(SETTINGS | {"pusher.apps": apps, "router.routers": self.options.routers[0]}) | spoken
+        settings = SETTINGS | {"pusher.apps": apps, "router.routers": self.options.routers[0]}
+        server = self.machine.server
+        store: dict[str, Any] = {"store.kind": self.options.store}
+        if server is not None:
+            store = {"store.kind": "redis", "redis.url": server.url, "redis.timeout": 2}
+        return known(settings) | store | spoken
 
     def _populate(self) -> None:
         options, world = self.options, self.world
@@ -368,6 +374,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--routers", type=_numbers, default=[1], help="router processes; a comma separated list: one after the other"
     )
+    parser.add_argument("--store", choices=("sqlite", *PRODUCTS), default="sqlite", help="a server of it is started")
     parser.add_argument("--pairs", type=float, default=0.3, help="how often two faults come at once (0 to 1)")
     parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 3.0), help="between faults (s)")
     parser.add_argument("--keep", type=Path, help="a folder for the farm's log")
