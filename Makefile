@@ -11,7 +11,8 @@ SERVERS := $(VENV)/servers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 ROUTERS ?= 2
 WORKERS ?= 2
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
+PYTEST = -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
@@ -22,7 +23,7 @@ help:
 	@echo "make install  only install what a farm needs, into $(VENV)"
 	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
-	@echo "make test-unit  install, then only the tests that start no farm, in less than a minute"
+	@echo "make test-unit  install, then only the tests that start no farm, in a minute or two"
 	@echo "make test-routers  install, then the end-to-end tests on farms of two routers; ROUTERS=3 for more; a quarter of an hour on 2 cores"
 	@echo "make test-deletion  install, then all tests without each dialect in turn; DIALECT=pusher for one; half an hour each on 2 cores"
 	@echo "make lint     install, then ruff and mypy --strict"
@@ -41,8 +42,8 @@ start: $(RUNTIME)
 	exec $(BIN)/farm start --workers $(WORKERS)
 
 # -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards. Most of
-# them wait for something most of the time, so several files of them run side by side: TEST_PROCESSES=0 runs one test
-# after the other, for a debugger.
+# them wait for something most of the time, so more files of them than there are cores run side by side, those of whole
+# farms first, so that short ones fill the end: TEST_PROCESSES=0 runs one test after the other, for a debugger.
 # curl, Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root,
 # nats-server, HAProxy, memcached and nginx with nchan are fetched into $(SERVERS);
 # what is missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
@@ -51,20 +52,20 @@ test: $(DEV)
 	tests/install-servers $(SERVERS) $(MISSING)
 	tests/install-libfaketime
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m coverage run $(PYTEST) $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR)
 	@cat $(MISSING)
 
 test-unit: $(DEV)
-	$(BIN)/python -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile -q tests/unit $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) -q tests/unit $(PYTEST_ARGS)
 
 # Farms of tests that do not say how many routers they are about have so many.
 test-routers: $(DEV)
 	tests/install-browsers $(MISSING)
 	tests/install-servers $(SERVERS) $(MISSING)
 	tests/install-libfaketime
-	TEST_ROUTERS=$(ROUTERS) $(BIN)/python -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile tests/e2e $(PYTEST_ARGS)
+	TEST_ROUTERS=$(ROUTERS) $(BIN)/python $(PYTEST) tests/e2e $(PYTEST_ARGS)
 	@cat $(MISSING)
 
 # On copies of the tree: see tests/support/deletion.py.
