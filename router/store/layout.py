@@ -8,6 +8,7 @@
 
 The manifest is replaced by a rename, after all that it names is on the disk. So whatever ends a process, either the
 files from before count, or the new ones, and both are whole. It also names what it has replaced, until that is deleted.
+All files that it names are there before one of them has a row, so one that is missing later was lost.
 A folder with the next number, which no manifest names, is what an interrupted start has left.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 from zlib import crc32
@@ -211,9 +212,10 @@ class Place:
             raise StoreError(_other_number(data, self._layout, routers))
         self.path = self._layout.path(data, number)
 
-    def confirm(self) -> None:
+    def confirm(self, has_rows: Callable[[Path], bool]) -> None:
         """To be called once the file is locked, before it is opened: it is still the one that counts.
 
+        has_rows: whether something is stored in a file.
         Raises: StoreError. FileError.
         """
         if self._found is None and self._layout.folder:
@@ -221,6 +223,28 @@ class Place:
         found = read(self._data) or Layout()
         if (found.folder, found.routers) != (self._layout.folder, self._layout.routers):
             raise StoreError(_other_number(self._data, found, self._layout.routers))
+        if lacks(self._data, found) and found.folder:
+            check_whole(self._data, found, has_rows)
+            for path in lacks(self._data, found):
+                os.close(open_own(path, os.O_RDWR | os.O_CREAT))
+            sync_folder(self._data / found.folder)
+
+
+def lacks(data: Path, layout: Layout) -> list[Path]:
+    """Its files that are not there."""
+    return [path for path in layout.paths(data) if not os.path.lexists(path)]
+
+
+def check_whole(data: Path, layout: Layout, has_rows: Callable[[Path], bool]) -> None:
+    """See that none of its files was lost. Raises: StoreError."""
+    if not (lost := lacks(data, layout)):
+        return
+    new = layout.folder == first(layout.routers).folder and not any(map(has_rows, layout.paths(data)))
+    if not new and lacks(data, layout):  # another router may just have made them
+        raise StoreError(
+            f"store {lost[0]}: it is missing, and {MANIFEST} names it: restore it from a backup; if there is none, "
+            f"what it held is lost: make an empty file in its place to go on without (mode 0600, of this user)"
+        )
 
 
 def _other_number(data: Path, found: Layout, routers: int) -> str:

@@ -31,7 +31,7 @@ from router.store.base import StoreError
 from router.store.copying import Copier, Target, count
 from router.store.layout import Layout
 from router.store.sqlite import highest, write_ceiling
-from router.store.sqlite_file import PAGE_BYTES, REASONS, SqliteFile, explained
+from router.store.sqlite_file import PAGE_BYTES, REASONS, SqliteFile, explained, has_rows
 from router.store.statements import SCHEMA, USED
 
 _TELL_EVERY_S: Final = 5.0
@@ -126,6 +126,7 @@ class Redistribution:
 
     def _make(self, folder: Path) -> None:
         """The new files, on the disk."""
+        layout.check_whole(self._data, self._old, has_rows)
         with contextlib.ExitStack() as opened:
             sources = [self._source(number, opened) for number in range(self._old.routers)]
             if layout.read(self._data) != self._old:

@@ -257,7 +257,7 @@ def _apart(puts: dict[tuple[bytes, str], Item]) -> tuple[list[Any], bytes]:
 def new_store(settings: Settings, router: int) -> Store:
     """See `router.store.registry.StoreModule`. Raises: StoreError, FileError if the files are of other settings."""
     place = layout.Place(Path(settings.get(Data).dir), settings.get(RouterOptions).routers, router)
-    return SqliteStore(settings.get(StoreOptions), place.path, router, confirm=place.confirm)
+    return SqliteStore(settings.get(StoreOptions), place.path, router, confirm=lambda: place.confirm(has_rows))
 
 
 def keeps(settings: Settings) -> tuple[str, str] | None:
@@ -281,6 +281,7 @@ def look_over(settings: Settings) -> list[Finding]:
         found = layout.read(data)
         if found is None:
             return []
+        layout.check_whole(data, found, has_rows)
         there = f"those of router.routers={found.routers}"
         if found.routers == routers:
             return [Finding(name, "ok", there, needed)]

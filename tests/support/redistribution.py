@@ -149,7 +149,8 @@ def rows(data: Path) -> list[tuple[Any, ...]]:
     there = layout.read(data)
     assert there is not None
     for path in there.paths(data):
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        # What was killed may have left a log that only who may write can read.
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as db:
             for table in _TABLES:
                 found += [(table, *row) for row in db.execute(f"SELECT * FROM {table}")]
     return sorted((row for row in found if row[1] not in ("mark", "probe")), key=repr)

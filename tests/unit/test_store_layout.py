@@ -15,7 +15,7 @@ from router.common.partitions import PARTITIONS
 from router.common.settings import SECTIONS, Data, RouterOptions
 from router.store import layout
 from router.store.base import Reads, Store, StoreError, Writes
-from router.store.registry import keeps_something, look_over, open_store
+from router.store.registry import keeps_something, look_over, open_store, preparation
 
 
 def settings(data: Path, routers: int) -> Settings:
@@ -45,6 +45,13 @@ def slots(store: Store) -> list[str]:
 
     trio.run(main)
     return found
+
+
+def redistribute(data: Path, routers: int) -> None:
+    """As a start with another number of routers does."""
+    work = preparation(settings(data, routers))
+    assert work is not None
+    work.run()
 
 
 def files(data: Path) -> set[str]:
@@ -176,6 +183,39 @@ def test_a_folder_that_is_lost_does_not_make_a_store_begin_anew(data: Path) -> N
         open_store(settings(data, 2))
     os.rename(data / "away", data / "store-1")
     assert slots(open_store(settings(data, 2))) == ["kept"]
+
+
+def test_a_file_that_is_lost_does_not_make_its_router_begin_anew(data: Path) -> None:
+    tree = settings(data, 3)
+    put(open_store(tree, 0), "kept")
+    assert {"store-1/router-1.sqlite3", "store-1/router-2.sqlite3"} <= files(data)  # before anything is stored
+    os.rename(data / "store-1" / "router-2.sqlite3", data / "away")
+    for number in range(3):
+        with pytest.raises(StoreError, match=r"router-2.sqlite3: it is missing, .* restore it from a backup"):
+            slots(open_store(tree, number))
+    (found,) = look_over(tree)
+    assert found.status == "fail" and "router-2.sqlite3: it is missing" in found.remedy
+    with pytest.raises(StoreError, match=r"router-2.sqlite3: it is missing"):
+        redistribute(data, 2)
+    assert not os.path.lexists(data / "store-1" / "router-2.sqlite3")
+    (data / "store-1" / "router-2.sqlite3").touch(0o600)  # as the message advises
+    assert slots(open_store(tree, 2)) == []
+
+
+def test_a_first_start_that_was_cut_short_is_no_loss(data: Path) -> None:
+    tree = settings(data, 3)
+    slots(open_store(tree, 0))
+    (data / "store-1" / "router-1.sqlite3").unlink()
+    put(open_store(tree, 2), "kept")
+    assert slots(open_store(tree, 1)) == []
+
+
+def test_the_one_file_of_a_layout_that_is_lost_is_missed(data: Path) -> None:
+    put(open_store(settings(data, 2)), "kept")
+    redistribute(data, 1)
+    (data / "store-2" / "router-0.sqlite3").unlink()
+    with pytest.raises(StoreError, match=r"router-0.sqlite3: it is missing"):
+        slots(open_store(settings(data, 1)))
 
 
 def test_a_single_file_that_was_put_beside_a_manifest_is_neither_used_nor_deleted(data: Path) -> None:

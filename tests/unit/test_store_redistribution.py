@@ -181,6 +181,7 @@ def test_a_file_of_another_layout_is_distributed_whole(data: Path) -> None:
     before, all_rows = content(data, 1, keys), rows(data)
     (data / "store-1").mkdir(mode=0o700)
     (data / "store.sqlite3").rename(data / "store-1" / "router-0.sqlite3")
+    (data / "store-1" / "router-1.sqlite3").touch(0o600)
     layout.write(data, layout.Layout(folder="store-1", routers=2))
     redistribute(data, 3)
     assert (rows(data), content(data, 3, keys)) == (all_rows, before)
