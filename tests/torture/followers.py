@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
+from router.common.partitions import fixed_owners, partition
 from torture.clients import Client
 from torture.history import GOPUSH2, PUSHSTREAM, Arrival, Connection, Push
 from torture.senders import Sender
@@ -65,8 +66,20 @@ class Gopush2Follower(Follower):
         self._mid = max(self._mid, number)
 
 
+def with_one_position(names: Sequence[str], routers: Sequence[int]) -> list[list[str]]:
+    """The channels that have the same owner, whichever of these numbers of routers the farm has: only for those is one
+    time and tag exact (docs/architecture.md, "Positions")."""
+    from router.dialects.pushstream.protocol import channel_address  # which goes with the dialect
+
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        place = partition(channel_address(name))
+        groups.setdefault(tuple(fixed_owners(number)[place] for number in routers), []).append(name)
+    return list(groups.values())
+
+
 class PushStreamFollower(Follower):
-    """A pushstream.js over WebSocket: it knows one time and tag for all of its channels."""
+    """A pushstream.js over WebSocket: it knows one time and tag for all of its channels, which belong to one router."""
 
     dialect = PUSHSTREAM
 

@@ -20,7 +20,13 @@ from support.redis_servers import PRODUCTS
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
 from torture.faults import LEASE_S, NAMES, Faults, Machine
-from torture.followers import Gopush2Follower, Gopush2Sender, PushStreamFollower, PushStreamSender
+from torture.followers import (
+    Gopush2Follower,
+    Gopush2Sender,
+    PushStreamFollower,
+    PushStreamSender,
+    with_one_position,
+)
 from torture.history import (
     DIALECTS,
     GOPUSH2,
@@ -75,8 +81,8 @@ SETTINGS: Final = {
     "pushstream.message_ttl": 1_000_000,
 }
 """The clock is stepped by less than what expires."""
-FOLLOWED_CHANNELS: Final = 6
-"""An even number, so that each key is sent to by one of two senders."""
+FOLLOWED_CHANNELS: Final = 16
+"""An even number, so that each key is sent to by one of two senders; enough that some always belong together."""
 _REPORT_S: Final = 10.0
 _STILL_S: Final = 2.0
 _SETTLE_S: Final = 60.0
@@ -177,7 +183,9 @@ class Run:
             self.senders += [Gopush2Sender(world, f"g-sender{n}", rate / 2, followers[n::2]) for n in range(2)]
         if PUSHSTREAM in options.dialects:
             chance = world.random("followed")
-            self.clients += [PushStreamFollower(world, f"s{n}", chance.sample(names, 2)) for n in range(each)]
+            together = [group for group in with_one_position(names, options.routers) if len(group) > 1]
+            follows = [chance.sample(chance.choice(together), 2) for _ in range(each)]
+            self.clients += [PushStreamFollower(world, f"s{n}", channels) for n, channels in enumerate(follows)]
             self.senders += [PushStreamSender(world, f"s-sender{n}", rate / 2, names[n::2]) for n in range(2)]
 
     # ------------------------------------------------------------------ faults
