@@ -22,7 +22,7 @@ from router.common.link_address import address
 from router.common.listener import open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
 from router.common.options import Settings
-from router.common.partitions import BROADCASTS, fixed_owners, partition
+from router.common.partitions import BROADCASTS, fixed_owners, key_in, partition
 from router.common.poller import READ, Poller
 from router.common.refusals import BAD_METHOD
 from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
@@ -72,6 +72,7 @@ class RouterProcess:
         self.number = number
         owners = fixed_owners(settings.get(RouterOptions).routers)
         self._partitions = owners.count(number)
+        self._probe = key_in(owners.index(number), b"probe")
         self._owns_broadcasts = owners[partition(BROADCASTS)] == number
         self.store = open_store(settings, number)
         self.committer = GroupCommitter(self.store, store_options, time.time, time.monotonic)
@@ -243,7 +244,7 @@ class RouterProcess:
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 guarded("router.tick_failed", self.port.tick)
-                guarded("router.tick_failed", self.committer.probe)
+                guarded("router.tick_failed", self.committer.probe, self._probe)
                 guarded("router.tick_failed", self._look_for_starvation, now)
                 if bursts.over(self.committer.answered):
                     give_back()

@@ -223,11 +223,11 @@ class GroupCommitter(CommitQueue):
             batch.size += 1
             self._waiting += 1
 
-    def probe(self) -> None:
+    def probe(self, key: bytes = b"") -> None:
         """If the store has failed, write a record to see whether it works again: pushes are refused meanwhile, and
-        cannot show it."""
+        cannot show it. key: one that this router owns."""
         if not self.healthy:
-            self.record(PROBE_SPACE, b"", b"", int(self._unix_time()) + 1)
+            self.record(PROBE_SPACE, key, b"", int(self._unix_time()) + 1)
 
     def sweep_soon(self, budget: int) -> None:
         """Between two commits, delete what has expired among the next `budget` entries of the store."""
