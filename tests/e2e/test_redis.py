@@ -1,4 +1,4 @@
-"""A farm on Redis or Valkey: devices of every dialect stay, and hear what is accepted, whatever the server does."""
+"""A farm on Redis: devices of every dialect stay, and hear what is accepted, whatever the server does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support import dialects
 from support.farm_fixture import Farm, Json, command, reload, running_farm, until
 from support.processes import stopped
-from support.redis_servers import PRODUCTS, RedisServer
+from support.redis_servers import RedisServer
 
 from router.common.token import new_key
 
@@ -26,9 +26,9 @@ def settings_of(server: RedisServer, folder: Path) -> Json:
     return dialects.settings(folder) | redis
 
 
-@pytest.fixture(scope="module", params=PRODUCTS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    started = RedisServer(request.param, tmp_path_factory.mktemp("server"))
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    started = RedisServer("redis", tmp_path_factory.mktemp("server"))
     yield started
     started.stop(signal.SIGKILL)
 
