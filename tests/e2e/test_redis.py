@@ -17,7 +17,7 @@ from support.redis_servers import RedisServer
 
 from router.common.token import new_key
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 
 
 def settings_of(server: RedisServer, folder: Path) -> Json:
@@ -76,7 +76,7 @@ def test_they_stay_while_the_server_is_killed_and_restarted(
 def test_they_stay_while_the_server_stands_still(farm: Farm, server: RedisServer, check: Callable[[], None]) -> None:
     router = farm.router_pid()
     with stopped(server.pid):
-        time.sleep(3 * TIMEOUT_S)  # longer than a lease, too
+        time.sleep(2 * TIMEOUT_S)  # longer than a lease, too
     check()
     assert farm.router_pid() == router
 

@@ -22,7 +22,7 @@ def test_a_primary_is_lost_and_others_are_served(tmp_path: Path) -> None:
     (tmp_path / "servers").mkdir()
     cluster = Cluster("valkey", tmp_path / "servers")
     try:
-        redis = {"url": cluster.servers[0].url, "cluster": True, "replicas": 1, "timeout": 2}
+        redis = {"url": cluster.servers[0].url, "cluster": True, "replicas": 1, "timeout": 4}
         settings = {"store.kind": "redis"} | {f"redis.{name}": value for name, value in redis.items()}
         topology = Topology(RedisOptions(**redis))
         trio.run(topology.refresh)

@@ -25,7 +25,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def farm(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    settings = {"store.kind": "redis", "redis.url": server.url, "redis.timeout": 1}
+    settings = {"store.kind": "redis", "redis.url": server.url, "redis.timeout": 2}
     with running_farm(tmp_path_factory.mktemp("farm") / "data", settings, 1) as started:
         yield started
 

@@ -20,7 +20,7 @@ def test_the_primary_is_lost_and_nothing_that_was_accepted(product: str, tmp_pat
     (tmp_path / "servers").mkdir()
     sentinels = Sentinels(product, tmp_path / "servers")
     try:
-        options = sentinels.options | {"sentinels": ",".join(sentinels.options["sentinels"]), "timeout": 1}
+        options = sentinels.options | {"sentinels": ",".join(sentinels.options["sentinels"]), "timeout": 3}
         settings = {"store.kind": "redis"} | {f"redis.{name}": value for name, value in options.items()}
         with running_farm(tmp_path / "data", settings, 1) as farm:
             router = farm.router_pid()

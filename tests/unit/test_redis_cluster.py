@@ -42,7 +42,7 @@ def cluster(shared: Cluster) -> Cluster:
 
 
 def options_of(cluster: Cluster, prefix: str = "farm") -> RedisOptions:
-    return RedisOptions(url=cluster.servers[0].url, cluster=True, replicas=1, timeout=2.0, prefix=prefix)
+    return RedisOptions(url=cluster.servers[0].url, cluster=True, replicas=1, timeout=4.0, prefix=prefix)
 
 
 def run(cluster: Cluster, test: Callable[[Store], Awaitable[None]]) -> None:

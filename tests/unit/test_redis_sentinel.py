@@ -34,7 +34,7 @@ def test_addresses() -> None:
 
 
 def test_the_next_primary_has_all_that_was_accepted(sentinels: Sentinels) -> None:
-    options = RedisOptions(**sentinels.options, timeout=2.0)
+    options = RedisOptions(**sentinels.options, timeout=4.0)
     store = RedisStore(OPTIONS, options, lambda: "test", unix_time=lambda: NOW)
 
     async def test(store: Store) -> None:

@@ -272,7 +272,7 @@ def test_with_a_replica_nothing_is_accepted_that_it_has_not(
     replica = RedisServer(product, tmp_path / "2", "--replicaof", "127.0.0.1", str(primary.port))
     request.addfinalizer(lambda: replica.stop(signal.SIGKILL))
     primary.until_followed()
-    store = redis_store(primary, prefix="one", replicas=1, timeout=2.0)
+    store = redis_store(primary, prefix="one", replicas=1, timeout=4.0)
 
     async def test(store: Store) -> None:
         await store.apply(puts(A, item("x", 1)), Reads(), NOW)

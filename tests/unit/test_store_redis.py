@@ -162,7 +162,7 @@ def test_a_batch_that_was_given_up_does_not_land_behind_its_successor(server: Re
         relay = Relay(server.port)
         async with trio.open_nursery() as nursery:
             await nursery.start(relay.run)
-            store = redis_store(server, url=f"redis://127.0.0.1:{relay.port}", timeout=0.3)
+            store = redis_store(server, url=f"redis://127.0.0.1:{relay.port}", timeout=1.0)
             await store.open()
             await store.apply(puts(B, item("x", 1)), NOTHING, NOW)
             relay.hold()
