@@ -21,12 +21,14 @@ from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
+from router.common.numbers import seconds_until
 from router.common.options import Settings
 from router.common.partitions import BROADCASTS, fixed_owners, key_in, partition
 from router.common.poller import READ, Poller
 from router.common.refusals import BAD_METHOD
 from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
 from router.common.token import Tokens
+from router.core.commit_queue import AHEAD_S
 from router.core.committer import GroupCommitter
 from router.core.gathering import Gathering
 from router.core.hub import Hub
@@ -150,6 +152,9 @@ class RouterProcess:
         """Serve until `stop` is set, then finish what was accepted."""
         await self.committer.open()
         logs.event("store.opened", kind=self.settings.get(StoreOptions).kind, promise=self.store.promise)
+        if self.settings.get(RouterOptions).routers > 1:
+            # Else its first events would be younger than what other routers are given a moment later.
+            await trio.sleep(min(seconds_until(self.committer.newest, time.time()), AHEAD_S))
         self.hub.begin_after(self.committer.newest)
         if self._owns_broadcasts:
             self.hub.broadcasts.load()

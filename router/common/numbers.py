@@ -68,6 +68,11 @@ class Sequencer:
         return monotonic + self._ahead
 
 
+def seconds_until(sequence: int, unix_time: float) -> float:
+    """Until a clock that shows this is past the time of a sequence; 0: it is already."""
+    return max(sequence / SECOND - unix_time, 0.0)
+
+
 def next_epoch(previous: int, router: int, unix_time: float) -> int:
     """An epoch greater than `previous` and, unless the clock went back, than that of any lost store.
 

@@ -37,7 +37,7 @@ from router.core.record_cache import RecordCache
 from router.store.base import ANY_VERSION, Append, ExpireLog, LogName, Renewal, Store, check_event
 from router.store.changes import KEEP_EXPIRY, Change, Put, RecordName
 
-_AHEAD: Final = SECOND
+AHEAD_S: Final = 1
 """So far above the last sequence their ceiling is put, so that it is written once in a second."""
 _SHARE: Final = 8
 """Of a commit's writes one device may have this part for its acknowledgements."""
@@ -150,7 +150,7 @@ class CommitQueue:
             self._chars += len(body)
 
     def _raise_ceiling(self, sequence: int) -> None:
-        self._ceiling = self._batches[0].writes.ceiling = min(sequence + _AHEAD, 2**63 - 1)
+        self._ceiling = self._batches[0].writes.ceiling = min(sequence + AHEAD_S * SECOND, 2**63 - 1)
 
     def remove(self, device: bytes, slot: str, version: int = ANY_VERSION, push: bool = False) -> None:
         """Forget the item of a slot if its version is at most `version`. push: an app server wants it."""

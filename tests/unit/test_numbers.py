@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.common import Clock
 
-from router.common.numbers import MAX_ROUTERS, SECOND, Sequencer, first_number, first_sequence, next_epoch, router_of
+from router.common.numbers import (
+    MAX_ROUTERS,
+    SECOND,
+    Sequencer,
+    first_number,
+    first_sequence,
+    next_epoch,
+    router_of,
+    seconds_until,
+)
 
 _routers = st.lists(st.integers(0, MAX_ROUTERS - 1), min_size=2, max_size=4, unique=True)
 _steps = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-3600.0, -1.0, 0.0, 1e-6, 0.5, 3600.0])), max_size=40)
@@ -50,6 +59,12 @@ def test_a_sequence_is_a_time_and_a_tag() -> None:
     assert [time for time, _ in parts] == [int(clock.unix_s)] * 3
     assert parts == sorted(parts)
     assert all(tag < 2**53 for _, tag in parts)
+
+
+def test_a_clock_is_past_a_sequence_after_the_time_that_is_said() -> None:
+    sequence = 20 * SECOND + 7
+    assert seconds_until(sequence, 18.5) == pytest.approx(1.5)
+    assert seconds_until(sequence, 21.0) == 0
 
 
 @given(_routers, st.integers(0, 2**50), st.floats(0, 4e9))
