@@ -144,6 +144,14 @@ class WorkerOptions(Section):
         unit="bytes",
         ge=65_536,
     )
+    position_overlap: float = option(
+        5.0,
+        "of a client that comes back with one time for channels of several routers: so much from before that time is "
+        "sent again of those that it was not given by; it covers the time that an event takes from a router to here",
+        unit="s",
+        ge=0,
+        le=3600,
+    )
     frames_a_turn: int = option(
         16, "frames of one device that are handled before the others have their turn", unit="frames", ge=1
     )

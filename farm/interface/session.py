@@ -23,6 +23,7 @@ from farm.interface.effects import (
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY, POLICY
 from router.common.item import Item
+from router.common.position import AfterTime
 
 
 class Become(NamedTuple):
@@ -80,6 +81,12 @@ class Session:
     def socket_id(self) -> str:
         """`request.socket_id`, if events may leave this connection out by it (`exclude`)."""
         return ""
+
+    @property
+    def position(self) -> AfterTime | None:
+        """Where the client of one that waits to be answered once stands in all of its channels. None: it has no
+        position, or one for each channel."""
+        return None
 
     def begun(self, now: float) -> Effects:
         """Called once, when the upgrade has been answered."""

@@ -14,20 +14,19 @@ The rules by which nothing is missing and nothing comes twice:
    Nor is a channel that is wanted from now on joined before the last page: all that comes to it is held.
 3. While a page is read, all events are held. Those that came before the reply are in the log that was read; of those
    behind it the ones above the page are in the next page, or added to this one if it is the last.
+4. A client of a transport that answers once has one time and tag for all its channels. Where they are of several
+   routers it is sent nothing that is younger than what was known when the read of its logs began (`unsettled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
 from farm.worker.connection import Connection
-from farm.worker.local_channel import HeldEvent, Joining, LocalChannel, Part
+from farm.worker.local_channel import End, HeldEvent, Joining, LocalChannel, Part
 from router.common.position import AfterOffset, Last, Live, LogEvent, LogSlice, Position
-
-End = tuple[int, int]
-"""A time and tag."""
 
 
 class Page(NamedTuple):
@@ -82,6 +81,56 @@ def common_end(parts: Iterable[Part]) -> End | None:
         if part.log is not None and part.log.more and part.log.events
     ]
     return min(ends) if ends else None
+
+
+def exact_end(joining: Joining, parts: Sequence[Part]) -> End | None:
+    """Where a page of these ends; None: it has all that there is."""
+    end, upto = common_end(parts), joining.upto
+    if upto is None or (end is None and max(_known(parts), default=upto) <= upto):
+        return end
+    return upto if end is None else min(end, upto)
+
+
+def unsettled(joining: Joining, parts: Sequence[Part]) -> bool:
+    """Whether these logs have to be read again, as nothing that was read may be sent yet: `joining.upto` says then up
+    to where it may be, once they have been.
+
+    Of two events of different routers the younger one may be here first. The older one has its place in a log before
+    the younger one is known here, as the routers of a host have one clock: so a read that begins then finds it."""
+    if any(part.log is None for part in parts):
+        return False
+    known = sorted(_known(parts))
+    if not known or (joining.upto is not None and known[0] <= joining.upto):
+        return False
+    joining.upto = common_end(parts) or known[-1]
+    return True
+
+
+def _known(parts: Iterable[Part]) -> Iterator[End]:
+    """The places of all that there is for these, in their logs and behind them."""
+    for part in parts:
+        assert part.log is not None and part.channel.waiting is not None
+        events = [*part.log.events, *(held.event for held in part.behind if held.event is not None)]
+        for number, held in enumerate(part.channel.waiting.events(part), part.since):
+            if held.event is not None and (number >= part.read_at or not held.offset):
+                events.append(held.event)
+        for event in events:
+            yield event.time, event.tag
+
+
+def read_from(part: Part) -> None:
+    """Its log is to be read again, from the same place: the newest events are others by then."""
+    log = part.log
+    if log is not None and type(part.position) is Last:
+        part.position = AfterOffset(log.epoch, log.events[0].offset - 1 if log.events else log.offset)
+    part.log = None
+
+
+def take_behind(part: Part, end: End) -> list[HeldEvent]:
+    """What came while it caught up, is in no log, and not younger than this. The part does not hold it any more."""
+    taken = [held for held in part.behind if held.event is not None and (held.event.time, held.event.tag) <= end]
+    part.behind = [held for held in part.behind if held not in taken]
+    return taken
 
 
 def turn(part: Part, held: list[HeldEvent], end: End) -> None:

@@ -15,10 +15,10 @@ from farm.settings import WorkerOptions
 from farm.transports.frames import encode_text
 from farm.transports.websocket import WEBSOCKET
 from farm.worker.connection import Connection
-from farm.worker.encoded import Data, Encoded, Frame, by_transport, join
+from farm.worker.encoded import Data, Encoded, Frame, Joined, by_transport, join
 from farm.worker.fanout import WRITE_BYTES, FanOut, FanOuts
 from farm.worker.fanout import Frame as Waiting
-from farm.worker.local_channel import LocalChannel
+from farm.worker.local_channel import HeldEvent, LocalChannel
 from farm.worker.subscriptions import Subscriptions
 from router.common import logs
 from router.common.metrics import WorkerCounters
@@ -54,6 +54,7 @@ class ChannelWriter:
         self._put = put
         self._answered = answered
         self._various = subscriptions.various
+        self._several = subscriptions.several
         self._buffer = buffer
         self._slice = options.fanout_slice
         self._most_memory = options.max_fanout_bytes
@@ -149,7 +150,8 @@ class ChannelWriter:
             found = data.by(transport)
             if transport.once:
                 for connection in connections:
-                    self._answered(connection, found)
+                    if not (self._several and self._read_first(connection, data)):
+                        self._answered(connection, found)
                 self._counters.events_sent += len(connections) * frames
             else:
                 self._write_bytes(connections, found, frames)
@@ -195,9 +197,27 @@ class ChannelWriter:
         if isinstance(data, bytes):
             self._put(connection, data)
         elif connection.transport.once:
-            self._answered(connection, data.by(connection.transport))
+            if not (self._several and self._read_first(connection, data)):
+                self._answered(connection, data.by(connection.transport))
         else:
             self._put(connection, data.by(connection.transport))
+
+    def _read_first(self, connection: Connection, data: Encoded | Joined) -> bool:
+        """Whether it has its answer, or waits for it, as events of other routers that are older may be under way."""
+        events = data.logged
+        if not events or (found := self._subscriptions.apart(connection)) is None:
+            return False
+        channels, position = found
+        held = [HeldEvent(text, None, event) for text, event in events if not event.offset]
+        if len(held) < len(events):
+            upto = max((event.time, event.tag) for _, event in events)
+            self._subscriptions.read_up_to(connection, channels, position, upto, held)
+            return True
+        # They are in no log: the client comes again with the position that it had.
+        transport, (time, tag, _) = connection.transport, position
+        parts = [transport.event(text, event._replace(time=time, tag=tag)) for text, event in events]
+        self._answered(connection, transport.answer(parts, 0, ""))
+        return True
 
     def _write_bytes(self, subscribers: Collection[Connection], data: bytes, frames: int) -> None:
         """Write the same bytes to many connections, which is all that this loop does.
@@ -231,6 +251,8 @@ class ChannelWriter:
     def due(self, connection: Connection, keys: Iterable[bytes] | None = None) -> bytes:
         """What was sent to channels of this connection and waits for its turn there: it goes out before anything else
         that is written now. keys: the channels, if not all that it is subscribed to."""
+        if self._several and self._subscriptions.apart(connection) is not None:
+            return b""  # its client has them with the next request
         if keys is None:
             keys = connection.session.channels if connection.session is not None else ()
         frames = self._frames_due(connection, keys)

@@ -36,6 +36,11 @@ class Encoded:
                 self._kept[transport] = found
         return found
 
+    @property
+    def logged(self) -> list[tuple[bytes, LogEvent]]:
+        """Its text and what was logged of it, if it is an event with a place in time."""
+        return [] if self._logged is None else [(self._text, self._logged)]
+
     def by(self, transport: Transport) -> bytes:
         """Its bytes on this transport. For one that answers once: the whole answer."""
         part = self.part(transport)
@@ -53,6 +58,11 @@ class Joined:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def logged(self) -> list[tuple[bytes, LogEvent]]:
+        """Those of all of them."""
+        return [found for part in self._parts if not isinstance(part, bytes) for found in part.logged]
 
     def by(self, transport: Transport) -> bytes:
         """Their bytes on this transport. For one that answers once: the whole answer."""

@@ -22,6 +22,10 @@ EVENT_BYTES: Final = 120
 """About what an event takes that is held, beside its text."""
 
 
+End = tuple[int, int]
+"""A time and tag."""
+
+
 class HeldEvent(NamedTuple):
     """An event that came while connections waited to be subscribed; or a gap, with the message about it, if any."""
 
@@ -76,10 +80,12 @@ class Part:
 class Joining:
     """A connection that waits until it is subscribed to all channels of a Subscribe."""
 
-    __slots__ = ("connection", "number", "open", "pages", "parts")
+    __slots__ = ("connection", "exact", "number", "open", "pages", "parts", "upto")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.exact = False  # it gets nothing that may be younger than something that is under way from another router
+        self.upto: End | None = None  # then: what was known before its logs were read
         self.number = 0  # what `connection.call` is meanwhile
         self.parts: list[Part] = []
         self.open = 0  # replies that its parts wait for

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from farm.worker.catch_up import below
-from farm.worker.local_channel import ChannelLog, HeldEvent, LocalChannel, Part
+from farm.worker.local_channel import ChannelLog, End, HeldEvent, LocalChannel, Part
 from router.common.position import ANY_EPOCH, Last, LogEvent, LogSlice, Position
 
 _RECOVERIES: Final = 1000
@@ -43,11 +43,12 @@ class Recovered(NamedTuple):
 class _Read:
     """A read that is open."""
 
-    __slots__ = ("channel", "parts", "position")
+    __slots__ = ("channel", "parts", "position", "upto")
 
-    def __init__(self, channel: LocalChannel, position: Position) -> None:
+    def __init__(self, channel: LocalChannel, position: Position, upto: End | None = None) -> None:
         self.channel = channel
         self.position = position
+        self.upto = upto  # of the Joinings that it is for: it began when that was known
         self.parts: list[Part] | None = None  # None: it is for the subscribers
 
     @property
@@ -72,18 +73,18 @@ class LogReads:
         self._number = number
         self._owner = owner
         self._reads: dict[int, _Read] = {}
-        self._shared: dict[tuple[LocalChannel, Position], _Read] = {}
+        self._shared: dict[tuple[LocalChannel, Position, End | None], _Read] = {}
         # For each router, so that one does not wait for another: channels whose turn has not come, and open reads.
         self._unrecovered: dict[int, dict[LocalChannel, None]] = {}
         self._recoveries: dict[int, int] = {}
 
     def read(self, part: Part) -> None:
         """Read what this one wants; one read serves all that want the same."""
-        channel, position = part.channel, part.position
-        read = self._shared.get((channel, position))
+        channel, position, upto = part.channel, part.position, part.joining.upto
+        read = self._shared.get((channel, position, upto))
         if read is None:
             self._recover_first(channel)
-            read = self._shared[channel, position] = _Read(channel, position)
+            read = self._shared[channel, position, upto] = _Read(channel, position, upto)
             read.parts = []
             self._ask(read)
         assert read.parts is not None
@@ -107,7 +108,7 @@ class LogReads:
             recovered = None if read.channel.empty else self._recovered(read, found)
             self._recover(router)
             return [], recovered
-        del self._shared[read.channel, read.position]
+        del self._shared[read.channel, read.position, read.upto]
         parts = [part for part in read.parts if read.channel.waits(part.joining.connection) is part]
         waiting = read.channel.waiting
         for part in parts:
@@ -130,7 +131,7 @@ class LogReads:
             if self._owner(read.channel.key) != router:
                 self._reads[number] = read
             elif read.parts is not None:
-                del self._shared[read.channel, read.position]
+                del self._shared[read.channel, read.position, read.upto]
                 again.append(read)
         unrecovered = self._unrecovered[router] = {}
         self._recoveries[router] = 0
@@ -143,7 +144,7 @@ class LogReads:
         for read in again:
             if read.wanted:
                 self._recover_first(read.channel)
-                self._shared[read.channel, read.position] = read
+                self._shared[read.channel, read.position, read.upto] = read
                 self._ask(read)
         self._recover(router)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from zlib import crc32
 
@@ -25,6 +25,10 @@ class Routes:
     def owner(self, key: bytes) -> int:
         """The router that owns this key."""
         return self._owners[crc32(key) & _MASK]
+
+    def apart(self, keys: Iterable[bytes]) -> bool:
+        """Whether these keys are not all of one router."""
+        return self.routers > 1 and len({self.owner(key) for key in keys}) > 1
 
     def of(self, message: Any) -> int:
         """The router that this message or request is for; not one that is made for each of them."""

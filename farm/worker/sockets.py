@@ -96,7 +96,13 @@ class Sockets:
         fan_outs: FanOuts[LocalChannel, Connection] = FanOuts(options.write_buffer_bytes // _JOINED_PART, join)
         self._fan_outs = fan_outs.going
         self.subscriptions = subscriptions = Subscriptions(
-            send, attachments.number, fan_outs, options.max_held_bytes, options.write_buffer_bytes // _PAGE_PART, routes
+            send,
+            attachments.number,
+            fan_outs,
+            options.max_held_bytes,
+            options.write_buffer_bytes // _PAGE_PART,
+            routes,
+            options.position_overlap,
         )
         self.output = output = Output(
             connections,

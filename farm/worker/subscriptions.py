@@ -20,11 +20,22 @@ from typing import Any, NamedTuple
 
 from farm.dialects import Subscribe, Subscribed, Subscription
 from farm.worker.announcing import announced
-from farm.worker.catch_up import Page, caught_up, common_end, gap, turn, wait_for_pages
+from farm.worker.catch_up import (
+    Page,
+    caught_up,
+    exact_end,
+    gap,
+    read_from,
+    take_behind,
+    turn,
+    unsettled,
+    wait_for_pages,
+)
 from farm.worker.connection import Connection
 from farm.worker.fanout import FanOuts
 from farm.worker.local_channel import (
     OPEN,
+    End,
     HeldEvent,
     Joining,
     LocalChannel,
@@ -38,7 +49,7 @@ from farm.worker.routes import Routes
 from farm.worker.subscribers import OpenCall, Subscribers
 from router.common import logs
 from router.common import messages as m
-from router.common.position import Live, LogEvent, Position
+from router.common.position import AfterTime, Live, LogEvent, Position, rewound
 from router.common.wire import reply_payload
 
 
@@ -57,7 +68,7 @@ class Subscriptions(Subscribers):
     `fan_outs`, what is being sent to channels, gets at once which subscribers come and go.
 
     most_held: bytes of events that are held for connections that wait. page_bytes: of events that are read of a log at
-    once."""
+    once. overlap: seconds by which a time for channels of several routers may be too late for some of them."""
 
     def __init__(
         self,
@@ -67,10 +78,13 @@ class Subscriptions(Subscribers):
         most_held: int,
         page_bytes: int,
         routes: Routes,
+        overlap: float = 0,
     ) -> None:
         super().__init__(send, fan_outs, most_held, routes)
         self._number = number
         self._page_bytes = page_bytes
+        self._overlap = overlap
+        self.several = routes.routers > 1
         self._reads = LogReads(self._send_read, number, routes.owner)
         self._together: list[Connection] = []  # of `catch_ups`, those that have just begun because the link is new
 
@@ -84,8 +98,11 @@ class Subscriptions(Subscribers):
         if len(effect.channels) == 1 and self._at_once(connection, effect.channels[0]):
             return [Subscribed(effect.channels[0])]
         joining = Joining(connection)
+        apart = self.several and self._routes.apart(wanted.key for wanted in effect.channels if _reads(wanted))
+        joining.exact = apart and connection.transport.once
+        overlap = self._overlap if apart and not joining.exact else 0
         for wanted in effect.channels:
-            self._begin(joining, wanted)
+            self._begin(joining, wanted, overlap)
         if joining.open:
             joining.number = connection.call = self._number()
             return None
@@ -107,7 +124,7 @@ class Subscriptions(Subscribers):
         self._add(channel, connection, wanted)
         return True
 
-    def _begin(self, joining: Joining, wanted: Subscription) -> None:
+    def _begin(self, joining: Joining, wanted: Subscription, overlap: float) -> None:
         connection = joining.connection
         channel = self._channels.get(wanted.key)
         if channel is None:
@@ -123,6 +140,8 @@ class Subscriptions(Subscribers):
             joining.parts.append(Part(joining, channel, wanted))
             return
         part = Part(joining, channel, wanted)
+        if overlap:
+            part.position = rewound(wanted.position, overlap, self._routes.owner(wanted.key))
         joining.parts.append(part)
         if channel.waiting is None:
             channel.waiting = Waiting()
@@ -131,10 +150,13 @@ class Subscriptions(Subscribers):
             call.parts.append(part)
             part.open += 1
             joining.open += 1
-        if type(wanted.position) is not Live and not wanted.hidden:
-            self._reads.read(part)
-            part.open += 1
-            joining.open += 1
+        if _reads(wanted):
+            self._read(part)
+
+    def _read(self, part: Part) -> None:
+        part.open += 1
+        part.joining.open += 1
+        self._reads.read(part)
 
     def _call_for(self, channel: LocalChannel, wanted: Subscription) -> OpenCall | None:
         """The call that this one has to wait for, perhaps with others."""
@@ -186,7 +208,7 @@ class Subscriptions(Subscribers):
             for part in joining.parts[:]:
                 self.leave(connection, part.channel.key)
             return results, []
-        end = common_end(joining.parts)
+        end = exact_end(joining, [part for part in _waiting(joining) if part.log is not None])
         for part in joining.parts:
             channel, wanted = part.channel, part.wanted
             if channel.waits(connection) is part:
@@ -248,25 +270,45 @@ class Subscriptions(Subscribers):
                 channel.waiting = Waiting()
             channel.waiting.add(part)
             part.log = None
-            part.open += 1
-            joining.open += 1
-            self._reads.read(part)
+            self._read(part)
         if not joining.open:
             self.ready.append(joining)
+
+    def next_ready(self) -> Joining | None:
+        while (joining := super().next_ready()) is not None:
+            if not (joining.exact and self._read_again(joining)):
+                return joining
+        return None
+
+    def _read_again(self, joining: Joining) -> bool:
+        """Read the logs of a connection once more before it is sent anything of them, if that has to be."""
+        if not joining.pages and joining.connection.call != joining.number:  # it has gone
+            return False
+        if any(part.status != m.OK for part in joining.parts):
+            return False
+        parts = [part for part in _waiting(joining) if _reads(part.wanted)]
+        if not unsettled(joining, parts):
+            return False
+        for part in parts:
+            read_from(part)
+            self._read(part)
+        return True
 
     def next_page(self, joining: Joining) -> Page | None:
         """What a connection that catches up is sent now, before it is in its channels or reads on. None: a log could
         not be read."""
         connection = joining.connection
-        parts = [part for part in joining.parts if part.channel.waits(connection) is part]
+        parts = _waiting(joining)
         if any(part.log is None for part in parts):
             return None
-        end = common_end(parts)
+        end = exact_end(joining, parts)
         gaps, logs, behind = [], [], list[list[HeldEvent]]()
         for part in parts:
             before = part.position
             if end is not None:
                 self._turn_page(part, end)
+                if joining.exact:
+                    behind.append(self._take_behind(part, end))
             else:
                 behind.append(self._complete_part(part))
             log = part.log
@@ -283,6 +325,11 @@ class Subscriptions(Subscribers):
         self._turned(joining)
         return Page(gaps, list(merge(*logs, key=_when)), as_they_came(behind))
 
+    def _take_behind(self, part: Part, end: End) -> list[HeldEvent]:
+        taken = take_behind(part, end)
+        self.held_bytes -= sum(event.size for event in taken)
+        return taken
+
     # ------------------------------------------------------------------ from the router
 
     def replied(self, number: int, status: int, payload: Any) -> Change | Recovered | bool:
@@ -290,7 +337,7 @@ class Subscriptions(Subscribers):
         anything does: it is sent to the subscribers from before, and then those that are `ready` have their turn."""
         call = self._calls.pop(number, None)
         if call is None:
-            return self._read(number, status, payload)
+            return self._was_read(number, status, payload)
         channel, user, parts = call
         change: Change | None = None
         if status == m.OK:
@@ -313,7 +360,7 @@ class Subscriptions(Subscribers):
             self._close_if_empty(channel)
         return True if change is None else change
 
-    def _read(self, number: int, status: int, payload: Any) -> Recovered | bool:
+    def _was_read(self, number: int, status: int, payload: Any) -> Recovered | bool:
         if number not in self._reads:
             return False
         found = None
@@ -382,17 +429,61 @@ class Subscriptions(Subscribers):
     def catch_up(self, connection: Connection, channels: list[LocalChannel]) -> None:
         """The link is new: what a subscriber has missed of these channels it is sent page by page, in the order in
         which it came to them. Nothing is due to it any more, and `held` is called next."""
+        position = None
+        if apart := self.apart(connection):
+            channels, position = apart
+        self._catch_up(connection, channels, position)
+        self._together.append(connection)
+
+    def apart(self, connection: Connection) -> tuple[list[LocalChannel], AfterTime] | None:
+        """Of a connection that is answered once, and whose client comes again with one position for channels of several
+        routers: those channels, and where it stands in all of them."""
+        if not (self.several and connection.transport.once) or (session := connection.session) is None:
+            return None
+        if len(session.channels) < 2 or (position := session.position) is None:
+            return None
+        found = [channel for key in session.channels if (channel := self._channels.get(key)) is not None]
+        found = [channel for channel in found if channel.log is not None and connection in channel.subscribers]
+        return (found, position) if self._routes.apart(channel.key for channel in found) else None
+
+    def read_up_to(
+        self, connection: Connection, channels: list[LocalChannel], position: Position, upto: End, held: list[HeldEvent]
+    ) -> None:
+        """An event has come for such a connection, with this place: it is answered with all of these logs from this
+        position up to there. held: what has come and is in no log."""
+        joining = self._catch_up(connection, channels, position)
+        joining.upto = upto
+        joining.parts[0].behind += held
+        self.held_bytes += sum(event.size for event in held)
+        if connection.out is None:
+            self.go_on(connection)
+
+    def _catch_up(self, connection: Connection, channels: list[LocalChannel], position: Position | None) -> Joining:
+        """position: in each of the logs; None: where their subscribers stand."""
         joining = Joining(connection)
         joining.pages = 1
+        joining.exact = position is not None
         for channel in channels:
-            assert channel.log is not None and channel.log.position is not None
+            assert channel.log is not None
+            since = position or channel.log.position
+            assert since is not None
             self._fan_outs.leave(channel, connection)
-            wanted = Subscription(channel.key, channel.label, channel.remove(connection), position=channel.log.position)
+            wanted = Subscription(channel.key, channel.label, channel.remove(connection), position=since)
             part = Part(joining, channel, wanted)
             joining.parts.append(part)
             channel.page(part)
         self.catch_ups.put(joining)
-        self._together.append(connection)
+        return joining
+
+
+def _reads(wanted: Subscription) -> bool:
+    """Whether it wants something of a log."""
+    return type(wanted.position) is not Live and not wanted.hidden
+
+
+def _waiting(joining: Joining) -> list[Part]:
+    """The parts that are not in their channels yet, and have given nothing up."""
+    return [part for part in joining.parts if part.channel.waits(joining.connection) is part]
 
 
 def _from_now_on(wanted: Subscription) -> bool:

@@ -24,6 +24,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from router.common.numbers import MAX_ROUTERS, SECOND
+
 MAX_EVENT_ID: Final = 1024
 """Characters of an event's id, and of each name and value of its headers. None of them is U+0000."""
 MAX_HEADERS: Final = 16
@@ -127,6 +129,18 @@ class LogSlice(NamedTuple):
 
 _TYPES: Final[tuple[type[Position], ...]] = (Live, Last, AfterOffset, AfterId, AfterTime)
 _convert = msgspec.convert
+
+
+def rewound(position: Position, seconds: float, router: int) -> Position:
+    """So much earlier, if it is a time that another router than this one gave: what this one has logged up to then
+    may have come later than the event that the time is of."""
+    if not isinstance(position, AfterTime | AfterId) or position.time == NO_TIME:
+        return position
+    tag = min(position.tag, SECOND - 1)
+    if tag == position.tag and tag % MAX_ROUTERS == router:
+        return position
+    time, tag = divmod(max(position.time * SECOND + tag - int(seconds * SECOND), 0), SECOND)
+    return position._replace(time=time, tag=tag)
 
 
 def position(value: Any) -> Position:

@@ -10,7 +10,7 @@ import msgspec
 
 from farm.dialects import Become, Close, Effects, Respond, Session, Subscribed, Tick
 from farm.dialects.pushstream.sessions import SHARED, Subscriber
-from farm.dialects.pushstream.shared import NEWEST, PushStreamShared
+from farm.dialects.pushstream.shared import PushStreamShared
 from farm.transports.long_poll import position_headers
 from router.common.close_codes import NORMAL
 from router.common.position import LAST_TAG, NO_TIME, AfterId, AfterTime, Position
@@ -33,10 +33,8 @@ class PollSession(Subscriber, gc=False, eq=False):
 
     def _accept(self, results: Sequence[Subscribed]) -> Effects:
         place = max(_known(wanted.position) for wanted, *_ in results)
-        paged = any(log is not None and log.more for _, _, _, log in results)
-        for wanted, _, _, log in results:
-            # Where the answer is a part of what there is, the client goes on behind that part.
-            if log is not None and log.events and not (paged and wanted.position is NEWEST):
+        for *_, log in results:
+            if log is not None and log.events:
                 place = max(place, (log.events[-1].time, log.events[-1].tag))
         effects = tuple(self._caught_up(results))
         if effects:
@@ -64,6 +62,10 @@ class WaitingPoll(Session, msgspec.Struct, gc=False, eq=False):
     _place: Place  # the client has had what came up to it
     _left: float  # seconds until it ends; 0: it stays
     channels: tuple[bytes, ...]
+
+    @property
+    def position(self) -> AfterTime:
+        return AfterTime(*self._place)
 
     def tick(self, silent: float) -> tuple[Effects, float]:
         if not self._left:
