@@ -201,8 +201,12 @@ class RedisStore:
             raise BadBatchError(f"Redis {self._where}: the batch cannot be written: {error}") from error
         self._raise_ceiling(writes)
         if not batch.partitions:
-            await trio.lowlevel.checkpoint()
-            return batch.results
+            if not batch.writing:
+                await trio.lowlevel.checkpoint()
+                return batch.results
+            batch.touch(
+                min(self._partitions)
+            )  # a new ceiling alone: that it is written shows that the server can write
         self._batches += 1
         left = batch.partitions
         for pause in _PAUSES_S:

@@ -112,7 +112,7 @@ class RedisBatch:
         self.results = Results()
         self.full = False
         """Whether the server had no memory left."""
-        self.writing = len(writes) > (writes.ceiling > 0)
+        self.writing = len(writes) > 0
         self.results.changes = [_NO_CHANGE] * len(writes.changes)
         self.results.appended = [None] * len(writes.logs)
         self._removals()
@@ -124,6 +124,10 @@ class RedisBatch:
     def partitions(self) -> Sequence[int]:
         """Those that it touches, in the order of their operations."""
         return list(self._groups)
+
+    def touch(self, place: int) -> None:
+        """Have this partition's fence written, though nothing else may be."""
+        self._groups.setdefault(place, _Group())
 
     def command(
         self,
