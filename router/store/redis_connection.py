@@ -19,6 +19,8 @@ Reply = Any
 """bytes, int, None, a list of replies, or hiredis.ReplyError."""
 
 _READ_BYTES: Final = 65_536
+_NOT_YET: Final = ("LOADING", "BUSY", "MASTERDOWN")
+"""Answers of a server that reads its file, or runs a script of somebody for too long, or waits for its primary."""
 pack = cast(Callable[[Command], bytes], hiredis.pack_command)
 """A command as it is sent."""
 
@@ -61,11 +63,11 @@ class Connection:
                         return replies
                 received = await self._receive()
                 if not received:
-                    raise ConnectionLost(f"Redis {self.name}: closed the connection")
+                    raise ConnectionLost(f"Redis {self.name} has closed the connection")
                 reader.feed(received)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, hiredis.ProtocolError) as error:
             self.abandon()
-            raise ConnectionLost(f"Redis {self.name}: the connection broke ({error or type(error).__name__})") from None
+            raise ConnectionLost(f"Redis {self.name}: the connection broke ({_reason(error)})") from None
         except BaseException:
             self.abandon()
             raise
@@ -148,10 +150,20 @@ async def _stream(address: Address, ca_file: str, setting: str) -> trio.abc.Stre
             raise
         return stream
     except (OSError, trio.BrokenResourceError) as error:
-        reason = str(error.__cause__ or error)
+        reason = _reason(error)
         raise ConnectionLost(
             f"Redis {address} cannot be reached: {reason}; see that it runs and that {setting} is right"
         ) from None
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    if isinstance(cause, BaseExceptionGroup):  # of all addresses of a name
+        cause = cause.exceptions[0]
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno and cause.errno > 0:
+        # trio writes the address into its text.
+        return os.strerror(cause.errno)
+    return str(cause) or type(cause).__name__
 
 
 async def _log_in(connection: Connection, address: Address, setting: str) -> None:
@@ -161,7 +173,10 @@ async def _log_in(connection: Connection, address: Address, setting: str) -> Non
     commands.append(("SELECT", address.database) if address.database else ("PING",))
     for reply in await connection.call(*commands):
         if isinstance(reply, hiredis.ReplyError):
-            raise StoreError(f"Redis {address} refuses: {reply}; see the user, password and database of {setting}")
+            told = str(reply)
+            if told.startswith(_NOT_YET):
+                raise StoreError(f"Redis {address} is there, but does not serve yet: {told}")
+            raise StoreError(f"Redis {address} refuses: {told}; see the user, password and database of {setting}")
 
 
 def checked(reply: Reply, name: str) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _ELSEWHERE: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 """A cluster's answers that say where a partition is, or that it is between two servers: nothing was done. (A script
 that finds out that some keys have gone to another server already has done a part.)"""
+_PAUSE_S: Final = 0.1
+"""From one attempt to connect to the next."""
 _SCRIPTS: Final = (apply_script, ownership_script, sweep_script)
 
 
@@ -61,6 +64,8 @@ class Primary:
         self._unix_time = unix_time
         self._apart = apart
         self._connection: Connection | None = None
+        self._next_attempt = 0.0
+        self._outdated = False
         self._waits: tuple[Command, ...] = ()
         self._run = b""
         self.name = ""
@@ -84,21 +89,31 @@ class Primary:
                 raise StoreError(*found)
         return connection, server
 
+    def seen(self, server: Server) -> None:
+        """What the server says of itself by now. If it was changed since the connection was made, so that an answer is
+        worth something else, another connection is made before the next batch; or none, if it is worth nothing."""
+        options = self._options
+        changed = server.run.encode() != self._run or _waits(server, options) != self._waits
+        self._outdated = self._outdated or changed or bool(problems(server, options))
+
     async def ready(self) -> None:
         """See that there is a connection with the scripts; none of the partitions is acquired on a new one.
 
         Raises: StoreError.
         """
-        if self._connection is not None and self._connection.ended:  # the server was restarted, perhaps
+        if self._connection is not None and (self._outdated or self._connection.ended):  # restarted, perhaps
             self.drop()
         if self._connection is not None:
             return
+        await trio.sleep(max(0.0, self._next_attempt - time.monotonic()))  # one that is not well is not flooded
+        self._next_attempt = time.monotonic() + _PAUSE_S
+        self._outdated = False
         connection, server = await self.connected()
         async with self._within(connection, "loaded the scripts"):
             for script in _SCRIPTS:
                 await connection.ask("SCRIPT", "LOAD", script().text)
             self._measured(await connection.ask("INFO", "memory"))
-        self._waits = waits(server, self._options, int(self._options.timeout * 700))  # it looks at it 10 times a second
+        self._waits = _waits(server, self._options)
         self.promise = promise(server, self._options)
         self._run = server.run.encode()
         self.name = connection.name
@@ -161,6 +176,7 @@ class Primary:
     async def release(self) -> None:
         """Give up what is owned on this connection, and end it. It may be called without one."""
         connection, self._connection = self._connection, None
+        self._next_attempt = 0.0
         if connection is None:
             return
         with trio.move_on_after(self._options.connect_timeout, shield=True):
@@ -262,3 +278,7 @@ class Primary:
         if self._connection is None:
             raise StoreError(f"Redis {self.name}: there is no connection")
         return self._connection
+
+
+def _waits(server: Server, options: RedisOptions) -> tuple[Command, ...]:
+    return waits(server, options, int(options.timeout * 700))  # the server looks at it 10 times a second

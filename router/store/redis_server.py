@@ -14,7 +14,7 @@ from router.store.redis_connection import Command, Connection, checked, info, pa
 
 MIN_VERSION: Final = (7, 0)
 _WAITAOF: Final = (7, 2)
-_WANTED: Final = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+_WANTED: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory", "maxmemory-policy")
 _UNKNOWN: Final = "?"
 
 
@@ -33,6 +33,7 @@ class Server:
     maxmemory: str = _UNKNOWN
     policy: str = _UNKNOWN
     cluster: bool = False
+    unsynced_rewrites: str = _UNKNOWN
 
     @property
     def title(self) -> str:
@@ -74,6 +75,7 @@ async def look(connection: Connection, options: RedisOptions) -> Server:
         config.get("maxmemory", _UNKNOWN),
         config.get("maxmemory-policy", _UNKNOWN),
         told.get("cluster_enabled") == "1",
+        config.get("no-appendfsync-on-rewrite", _UNKNOWN),
     )
 
 
@@ -127,6 +129,10 @@ def _append_only(server: Server) -> Finding:
 
 def _fsync(server: Server, options: RedisOptions) -> Finding:
     name, found = "Redis appendfsync", server.appendfsync
+    if server.unsynced_rewrites == "yes" and options.durability == "aof":
+        needed = "no: with yes nothing is synced while the file is rewritten"
+        remedy = "redis-cli CONFIG SET no-appendfsync-on-rewrite no, and in redis.conf"
+        return Finding("Redis no-appendfsync-on-rewrite", "fail", "yes", needed, remedy)
     if found == "always" or options.durability == "replica":
         return Finding(name, "ok", found, "always" if options.durability == "aof" else "any")
     change = "redis-cli CONFIG SET appendfsync always, and in redis.conf"

@@ -110,7 +110,8 @@ class Servers:
 
 
 class Renewer:
-    """Renews the leases on connections of its own, so that a slow batch is no reason to lose them."""
+    """Renews the leases on connections of its own, so that a slow batch is no reason to lose them, and looks whether
+    the servers are still such as may be the store."""
 
     def __init__(self, options: RedisOptions, servers: Servers, ownership: Ownership) -> None:
         self._options = options
@@ -137,7 +138,8 @@ class Renewer:
                 connection = self._connections.get(primary)
                 if connection is None:
                     connection = self._connections[primary] = await primary.connect()
-                replies = await connection.call(*(command for _, command in renewals))
+                replies = await connection.call(*(command for _, command in renewals)) if renewals else []
+                primary.seen(await look(connection, self._options))
         except (StoreError, trio.TooSlowError):
             self._end(primary)
             return

@@ -151,6 +151,7 @@ def settings_of(url: str, prefix: str = "farm") -> Settings:
     [
         ("appendonly", "no", "appendonly is no"),
         ("appendfsync", "everysec", "appendfsync is everysec"),
+        ("no-appendfsync-on-rewrite", "yes", "no-appendfsync-on-rewrite is yes"),
         ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is allkeys-lru"),
     ],
 )
