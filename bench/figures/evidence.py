@@ -53,7 +53,8 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Pushes:
-    """A push run. `rate`: notifications/s that arrived; `cpu`: seconds of the farm's processes for one push."""
+    """A push run. `rate`: notifications/s that arrived; `cpu`: seconds of the farm's processes for one push, and
+    `router_cpu`: those of its routers, of which there were `routers`."""
 
     rate: float
     cpu: float
@@ -61,6 +62,8 @@ class Pushes:
     flat_out: bool
     own: bool
     source: str
+    routers: int = 1
+    router_cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ def _add_pushes(found: Evidence, run: dict[str, Any], source: str, own: bool) ->
         found.unused.append(f"{source}: not clean, or nothing arrived")
         return
     usage = run["usage"]["groups"]
+    routers = usage.get("router", {})
     cpu = sum(use["cpu_seconds_a_1000"] or 0.0 for name, use in usage.items() if not name.startswith("load")) / 1000
     found.pushes.append(
         Pushes(
@@ -210,5 +214,7 @@ def _add_pushes(found: Evidence, run: dict[str, Any], source: str, own: bool) ->
             flat_out=not run["rate"],
             own=own,
             source=f"{source} {'flat out' if not run['rate'] else 'at a rate'}",
+            routers=routers.get("processes", 1),
+            router_cpu=(routers.get("cpu_seconds_a_1000") or 0.0) / 1000,
         )
     )

@@ -2,7 +2,7 @@
 
 Every figure says whether it was measured, given, assumed, or extrapolated, and from what (`bench.figures.evidence`).
 
-Devices are spread evenly over the instances, each instance is a farm of its own (one router, its own store), and app
+Devices are spread evenly over the instances, each instance is a farm of its own (its routers, its own store), and app
 servers push to the endpoints, which name the instance.
 """
 
@@ -23,6 +23,8 @@ SPARE_DESCRIPTORS: Final = 64
 FEW: Final = 1000
 UNITS: Final = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 MOST_DEVICES: Final = 1e12
+CORES: Final = (2, 4, 8, 16)
+"""For which the pushes of one farm are said, where they were measured with different numbers of routers."""
 
 HOW_TO: Final = (
     "farm bench connect --devices 15000 --push 20000 --json measured.json (or farm bench instances PROFILE --json ...)"
@@ -181,7 +183,7 @@ class _Plan:
             "most_pushes", "notifications/s an instance, at most", router, "/s", EXTRAPOLATED, "that x the share used"
         )
         by_router = math.ceil(wish.push_rate / router)
-        text = "notifications/s wanted / most; the router is one process"
+        text = f"notifications/s wanted / most, with {best.routers} router{'s' * (best.routers > 1)}"
         self.add("instances_for_pushes", "instances for the pushes", by_router, "", EXTRAPOLATED, text)
         self.add(
             "push_cpu", "CPU of a push flat out", best.cpu * 1e6, "us", MEASURED, f"{best.source}; router and workers"
@@ -189,7 +191,42 @@ class _Plan:
         by_cpu = math.ceil(wish.push_rate * best.cpu / (wish.headroom * wish.profile.vcpus))
         text = "CPU of the pushes / (virtual CPUs x the share used)"
         self.add("instances_for_cpu", "instances for the CPU of the pushes", by_cpu, "", EXTRAPOLATED, text)
+        self._by_cores()
         return {"pushes": by_router, "CPU": by_cpu}
+
+    def _by_cores(self) -> None:
+        """What one farm delivers by its cores, each time with the number of routers that delivers most. Each of
+        K routers forwards (K - 1) / K of what comes to it, and what a push costs more is taken to grow with that."""
+        fastest: dict[int, Pushes] = {}
+        for one in self.found.pushes:
+            if (
+                one.flat_out
+                and one.router_cpu
+                and one.rate > (fastest[one.routers].rate if one.routers in fastest else 0)
+            ):
+                fastest[one.routers] = one
+        if 1 not in fastest or len(fastest) == 1:
+            return
+        for routers, one in sorted(fastest.items()):
+            name = f"CPU of a push flat out, {routers} router{'s' * (routers > 1)}"
+            self.add(f"push_cpu_{routers}", name, one.cpu * 1e6, "us", MEASURED, one.source)
+        alone, many = fastest[1], fastest[max(fastest)]
+        share = (many.routers - 1) / many.routers
+
+        def most(cores: int, routers: int) -> float:
+            forwarded = (routers - 1) / routers / share
+            cpu = alone.cpu + (many.cpu - alone.cpu) * forwarded
+            of_routers = alone.router_cpu + (many.router_cpu - alone.router_cpu) * forwarded
+            return self.wish.headroom * min(cores / cpu, routers / of_routers)
+
+        for cores in CORES:
+            routers = max(range(1, cores + 1), key=lambda routers: most(cores, routers))
+            text = (
+                f"with {routers} router{'s' * (routers > 1)}: the cores or the routers are full, by the CPU of a push "
+                f"with 1 and with {many.routers}; x the share used"
+            )
+            name = f"notifications/s of a farm on {cores} cores"
+            self.add(f"most_pushes_{cores}", name, most(cores, routers), "/s", EXTRAPOLATED, text)
 
     def _best_pushes(self) -> Pushes:
         """The fastest run, of this very instance if there is one; runs at a rate only where none was flat out."""
@@ -268,7 +305,7 @@ class _Plan:
     def _notes(self) -> list[str]:
         wish = self.wish
         notes = [
-            "Each instance is a farm with a router and a store of its own. A load balancer or DNS spreads the devices; "
+            "Each instance is a farm with routers and a store of its own. A load balancer or DNS spreads the devices; "
             "an endpoint names the instance that gave it out",
             f"A worker of {wish.descriptors:,} devices needs a raised descriptor limit (the unit of deploy/ sets it); "
             "farm doctor --connections N says what an instance lacks",

@@ -115,6 +115,24 @@ def test_pushes_can_decide() -> None:
     assert slow["by"]["CPU"] == 31 and slow["decided_by"] == "CPU"  # 20,000 x 106.761 us / (0.7 x 0.1)
 
 
+def test_the_rate_by_cores_needs_results_with_different_numbers_of_routers() -> None:
+    documents = [("connect.json", silent()), ("push.json", recorded_result("push"))]
+    assert "most_pushes_4" not in figures(run(Wish(1000, 2000, LARGE), documents))
+    two = recorded_result("push")
+    (flat,) = (one for one in two["runs"] if not one["rate"])
+    flat["usage"]["groups"]["router"] |= {"processes": 2, "cpu_seconds_a_1000": 0.1}
+    flat["usage"]["groups"]["workers"]["cpu_seconds_a_1000"] = 0.05
+    plan = run(Wish(1000, 2000, LARGE), [*documents, ("two.json", two)])
+    found, known = figures(plan), kinds(plan)
+    assert found["push_cpu_1"] == pytest.approx(106.761) and found["push_cpu_2"] == pytest.approx(150)
+    # one router of 65.243 us a push is full before two cores are; two routers fill them with 150 us a push
+    assert found["most_pushes_2"] == pytest.approx(0.7 / 65.243e-6)
+    # three of them forward 2/3 of the pushes instead of 1/2: 106.761 + 43.239 x 4/3 us
+    assert found["most_pushes_4"] == pytest.approx(0.7 * 4 / 164.413e-6)
+    assert (known["push_cpu_2"], known["most_pushes_4"]) == ("measured", "extrapolated")
+    assert any(figure["source"].startswith("with 3 routers") for figure in plan["figures"])
+
+
 def test_headroom_spare_and_workers_are_as_asked() -> None:
     documents = [("connect.json", silent())]
     plan = run(Wish(754_283, 0, LARGE, headroom=1.0, spare=0), documents)
