@@ -47,7 +47,7 @@ from router.common.position import (
 )
 from router.common.settings import StoreOptions
 from router.common.store_kinds import Shape
-from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, LogName, Reads, Renewal, Writes
+from router.store.base import ANY_VERSION, LARGE_BODY, Append, ExpireLog, LogName, LogSize, Reads, Renewal, Writes
 from router.store.changes import KEEP_EXPIRY, Change, Put, PutIfAbsent, PutIfNewer, SetAdd, SetRemove, Take
 from router.store.memory import MemoryStore
 
@@ -158,6 +158,8 @@ class StoresAgree(RuleBasedStateMachine):
                 model.logs[name] = model.logs[name]._replace(recovered=part.recovered)
         for results in (ours, model):
             results.appended = [end and end._replace(epoch=0) for end in results.appended]
+            # A sweep may have come in one of them to a log that was told when to end, and never held anything.
+            results.log_sizes = {key: size for key, size in results.log_sizes.items() if size != LogSize(0, 0, 0)}
         assert ours == model
 
     @rule(writes=batches(), parts=st.sets(st.tuples(POSITIONS, PAGES), max_size=4))
