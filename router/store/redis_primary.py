@@ -65,6 +65,8 @@ class Primary:
         self._apart = apart
         self._connection: Connection | None = None
         self._next_attempt = 0.0
+        self._failure: StoreError | None = None
+        """Of the last attempt."""
         self._outdated = False
         self._waits: tuple[Command, ...] = ()
         self._run = b""
@@ -105,10 +107,18 @@ class Primary:
             self.drop()
         if self._connection is not None:
             return
-        await trio.sleep(max(0.0, self._next_attempt - time.monotonic()))  # one that is not well is not flooded
+        pause = self._next_attempt - time.monotonic()  # one that is not well is not flooded
+        if pause > 0 and self._apart and self._failure is not None:
+            raise StoreError(*self._failure.problems)  # the parts of the others need not wait for it
+        await trio.sleep(max(0.0, pause))
         self._next_attempt = time.monotonic() + _PAUSE_S
         self._outdated = False
-        connection, server = await self.connected()
+        try:
+            connection, server = await self.connected()
+        except StoreError as error:
+            self._failure = error
+            raise
+        self._failure = None
         async with self._within(connection, "loaded the scripts"):
             for script in _SCRIPTS:
                 await connection.ask("SCRIPT", "LOAD", script().text)
