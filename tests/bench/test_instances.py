@@ -201,9 +201,10 @@ def test_the_machine_says_what_is_left() -> None:
 
 def test_a_status_tells_the_room_once_all_workers_do() -> None:
     rows = [{"shard": 0, "pid": 8, "max_connections": 100}, {"shard": 1, "pid": 9, "max_connections": 100}]
-    assert read_status({"router": {"pid": 7}, "workers": rows}).capacity == 200
+    assert read_status({"routers": [{"pid": 7}], "workers": rows}).capacity == 200
     del rows[1]["max_connections"]
-    assert read_status({"router": {"pid": 7}, "workers": rows}) == Status([7], {"0": 8, "1": 9}, {"0": 0, "1": 0}, None)
+    status = read_status({"routers": [{"pid": 7}], "workers": rows})
+    assert status == Status([7], {"0": 8, "1": 9}, {"0": 0, "1": 0}, None)
 
 
 @pytest.mark.parametrize(

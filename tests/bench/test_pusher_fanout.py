@@ -118,7 +118,7 @@ def test_nobody_can_be_set_up() -> None:
 @pytest.mark.parametrize(("channels", "in_flight"), [(1, 1), (1, 3), (3, 2)])
 def test_flat_out_does_not_run_ahead_of_the_subscribers(channels: int, in_flight: int) -> None:
     with misbehaving_pusher(Rules(push=lambda number: "late", delay=0.02)) as server:
-        body = fan_out(server, channels=channels, in_flight=in_flight, connections=16, grace=WAIT_SECONDS)
+        body = fan_out(server, channels=channels, in_flight=in_flight, connections=16, seconds=2, grace=WAIT_SECONDS)
         run = run_of(body, server)
     assert clean(run) and run["events"] > channels * in_flight
     assert 0 < server.most_under_way <= channels * in_flight
