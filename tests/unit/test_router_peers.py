@@ -63,7 +63,11 @@ class Two:
         self.peers[number] = Peers(self.context, self.folder, number, rig.hub, rig.link)
 
     def end(self, number: int) -> None:
+        """End a router, and wait until the other's socket has noticed: what is given to it before that is lost."""
         self.peers.pop(number).close()
+        for peers in self.peers.values():
+            socket = peers._owners[number]
+            self.until(lambda socket=socket: not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     def key(self, owner: int) -> bytes:
         keys = (m.channel_key("talk", "", str(number)) for number in range(100))
