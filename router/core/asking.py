@@ -188,7 +188,10 @@ class Owner:
         if life == self._life:
             self._lose(settled)
         else:
-            self._lose(self._number + 1)
+            # What was sent after this PEER_READY was for the life before too, but has come to this one, which returns
+            # it with PEER_REJOIN; if that is lost, the next PEER_WELCOME says so.
+            self._lose(sent + 1)
+            self._refused = self._number
             self._life = life
         self._ready = life != self._leaving and sent >= self._refused
         if self._waiting:

@@ -246,6 +246,35 @@ def test_what_was_sent_to_a_life_that_ended_is_answered_when_the_next_one_is_the
     assert pair.performed == [0, 1]
 
 
+def test_what_was_sent_after_the_first_word_to_a_new_life_is_performed_by_it() -> None:
+    pair = Pair(0)
+    welcomed(pair)
+    pair.ask()
+    pair.send()
+    pair.receive()
+    pair.begin()
+    while not pair.there:  # until PEER_READY is due
+        pair.pass_by()
+        pair.send()
+    pair.ask()
+    pair.send()
+    assert len(pair.there) == 2
+    pair.receive()
+    pair.send()  # PEER_WELCOME, before the other envelope has come
+    for _ in range(4):
+        pair.receive()
+        pair.ask()
+        pair.send()
+    for _ in range(10):
+        pair.receive()
+        pair.answer()
+        pair.pass_by()
+        pair.send()
+    assert pair.performed == [0, 1, 2, 3, 4, 5]
+    assert pair.answers.pop(0) == [(m.UNREACHED, b"")]  # the life before has performed it
+    assert pair.answers == {number: [(m.OK, b"%d" % number)] for number in range(1, 6)}
+
+
 def test_what_a_router_that_ends_has_not_performed_goes_to_its_next_life_in_order() -> None:
     pair = Pair(0)
     welcomed(pair)
