@@ -9,12 +9,20 @@ import msgspec
 
 from router.common.messages import MessageError
 from router.common.messages.peers import LOWEST_PEER_PROTOCOL, PEER_PROTOCOL, OfAsker, OfOwner
+from router.common.settings import LinkOptions
 
 PEER_VERSIONS: Final = range(LOWEST_PEER_PROTOCOL, PEER_PROTOCOL + 1)
 """Those that are spoken."""
+_BATCH_BYTES: Final = 1_048_576
 encode: Final = msgspec.msgpack.Encoder().encode
 _of_asker: Final = msgspec.msgpack.Decoder(OfAsker)
 _of_owner: Final = msgspec.msgpack.Decoder(OfOwner)
+
+
+def batch_bytes(options: LinkOptions) -> int:
+    """So many bytes of operations or answers are put into one envelope, or one of them that is longer. The other end
+    would close the connection over an envelope longer than `link.max_message_bytes`."""
+    return min(_BATCH_BYTES, options.max_message_bytes // 2)
 
 
 def of_asker(data: bytes) -> OfAsker:

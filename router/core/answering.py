@@ -16,11 +16,11 @@ from router.common import logs
 from router.common import messages as m
 from router.common.messages import peers as p
 from router.common.metrics import RouterCounters
-from router.common.peer_wire import PEER_VERSIONS, encode, of_asker
+from router.common.peer_wire import PEER_VERSIONS, batch_bytes, encode, of_asker
 from router.common.settings import LinkOptions
 
-_BATCH_BYTES: Final = 1_048_576
-"""Of answers in one envelope, or one that is longer."""
+_OUTCOME_BYTES: Final = 32
+"""Of an answer in an envelope, beside the reply: its number and status."""
 _ROOM: Final = 1024
 """Bytes of an envelope beside an answer that it is there for."""
 
@@ -116,10 +116,10 @@ class Asker:
         outbox = self._outbox
         self._part = 0
         if outbox:
-            size = 0
+            size, most = 0, batch_bytes(self._answering.options)
             for outcome in outbox:
-                size += len(outcome.reply)
-                if self._part and size > _BATCH_BYTES:
+                size += len(outcome.reply) + _OUTCOME_BYTES
+                if self._part and size > most:
                     break
                 self._part += 1
             return encode(p.Outcomes(outbox[: self._part] if self._part < len(outbox) else outbox))

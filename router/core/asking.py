@@ -25,7 +25,7 @@ from router.common import messages as m
 from router.common.guard import guarded
 from router.common.messages import peers as p
 from router.common.metrics import RouterCounters
-from router.common.peer_wire import PEER_VERSIONS, encode, of_owner
+from router.common.peer_wire import PEER_VERSIONS, batch_bytes, encode, of_owner
 from router.common.settings import LinkOptions
 
 Answered = Callable[[int, bytes], None]
@@ -33,8 +33,8 @@ Answered = Callable[[int, bytes], None]
 
 _BATCH: Final = 500
 """Operations in one envelope: the owner performs them in one go."""
-_BATCH_BYTES: Final = 1_048_576
-"""Of operations in one envelope, or one that is longer."""
+_FORWARD_BYTES: Final = 128
+"""Of an operation in an envelope, beside what is encoded of it: its number, dialect and key."""
 _TICK_MOST_S: Final = 0.5
 """What is longer from one tick to the next is time in which this process did not run, and could hear no other."""
 _ROOM: Final = 1024
@@ -136,10 +136,11 @@ class Owner:
         if not self._ready or not self._waiting:
             return None
         size, number = 0, self._number
+        most = batch_bytes(asking.options)
         operations: list[p.Forward] = []
         for one in self._waiting:
-            size += len(one.operation)
-            if operations and (size > _BATCH_BYTES or len(operations) >= _BATCH):
+            size += len(one.operation) + _FORWARD_BYTES
+            if operations and (size > most or len(operations) >= _BATCH):
                 break
             number += 1
             operations.append(p.Forward(number, one.dialect, one.key, one.operation))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -29,8 +30,9 @@ class Double(Operation, tag=1):
 class Two:
     """Two routers in one process, each of which doubles texts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, link: dict[str, Any] | None = None) -> None:
         self.folder = folder
+        self.link = link
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.clock = Clock()
         self.performed: list[tuple[int, bytes]] = []
@@ -48,7 +50,7 @@ class Two:
     def begin(self, number: int) -> None:
         """A router, or its next life."""
         self.lives += 1
-        rig = self.rigs[number] = Rig(router=number, routers=2, clock=self.clock)
+        rig = self.rigs[number] = Rig(link=self.link, router=number, routers=2, clock=self.clock)
         if self.lives > 2:
             rig.router_restarts()
 
@@ -93,8 +95,14 @@ class Two:
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Iterator[Two]:
-    made = Two(tmp_path)
+def link() -> dict[str, Any]:
+    """What differs from the defaults."""
+    return {}
+
+
+@pytest.fixture
+def two(tmp_path: Path, link: dict[str, Any]) -> Iterator[Two]:
+    made = Two(tmp_path, link)
     yield made
     for number in list(made.peers):
         made.end(number)
@@ -117,6 +125,24 @@ def test_very_many_and_very_large_ones_arrive_whole_and_in_order(two: Two) -> No
     two.until(lambda: all(answers))
     assert answers == [[(m.OK, 2 * text)] for text in texts]
     assert [text for _, text in two.performed] == texts
+
+
+@pytest.mark.parametrize("link", [{"max_message_bytes": 65_536}])
+def test_no_envelope_is_longer_than_the_link_takes_whatever_is_asked_at_once(two: Two) -> None:
+    texts = [b"%d" % number for number in range(3000)] + [bytes([number]) * 20_000 for number in range(20)]
+    answers = [two.ask(0, 1, text) for text in texts]
+    two.until(lambda: all(answers))
+    assert answers == [[(m.OK, 2 * text)] for text in texts]
+
+
+@pytest.mark.parametrize("link", [{"max_message_bytes": 65_536}])
+@pytest.mark.parametrize("size", [40_000, 70_000])
+def test_what_is_too_long_or_has_a_reply_that_is_fails_alone(two: Two, size: int) -> None:
+    before, found, after = (two.ask(0, 1, text) for text in (b"before", bytes(size), b"after"))
+    two.until(lambda: before and found and after)
+    assert (before, after) == ([(m.OK, b"beforebefore")], [(m.OK, b"afterafter")])
+    assert found == [(m.FAILED, None)]
+    assert two.hub(0).counters.forwards_unreached == 0
 
 
 def test_one_that_is_away_is_asked_when_it_is_there(two: Two) -> None:
