@@ -23,6 +23,7 @@ from router.common.settings import LinkOptions
 from router.core.answering import Asker
 from router.core.asking import Owner
 from router.core.hub import Hub
+from router.link import RouterLink
 
 _PUMP_S: Final = 0.02
 """So long envelopes are received without end, while there are many: then app servers and the clock have a turn."""
@@ -84,6 +85,20 @@ class Peers:
                 self.behind = True
                 self._send()
                 return came
+
+    def pump_with(self, link: RouterLink) -> bool:
+        """The same together with the link to the workers, which has just been pumped. What other routers ask for is
+        sent to workers, and what workers report may be their answer.
+
+        Returns: whether there may be more, here or there.
+        """
+        until = monotonic() + _PUMP_S
+        while self.pump():
+            link.pump()
+            # However much others send meanwhile: the app servers of this router and the store have a turn.
+            if self.behind or link.behind or monotonic() > until:
+                return True
+        return link.behind
 
     def close(self) -> None:
         """Close the sockets; what is queued for those that ask has half a second to leave."""

@@ -132,21 +132,11 @@ class RouterProcess:
         self.link.pump()
         behind = self.link.behind
         if self.peers is not None:
-            behind = self._flush_peers() or behind
+            behind = self.peers.pump_with(self.link) or behind
         self.port.flush()
         if behind != self._told_more:
             self._told_more = behind
             os.eventfd_write(self._more, 1) if self._told_more else os.eventfd_read(self._more)
-
-    def _flush_peers(self) -> bool:
-        """The same for other routers. What they ask for is sent to workers, and what workers report may be their
-        answer. Returns: whether there is more."""
-        assert self.peers is not None
-        while self.peers.pump():
-            self.link.pump()
-            if self.peers.behind:
-                return True
-        return self.link.behind
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, then finish what was accepted."""

@@ -16,6 +16,7 @@ from router.common.operation import Operation
 from router.common.peer_wire import encode, of_owner
 from router.core.hub import Hub
 from router.core.operations import Done
+from router.link import RouterLink
 from router.peers import Peers
 
 HANG_S = 20
@@ -184,6 +185,32 @@ def test_one_that_ends_leaves_what_comes_to_its_next_life(two: Two) -> None:
     two.begin(1)
     two.until(lambda: found)
     assert found == [(m.OK, b"secondsecond")]
+
+
+class BusyLink(RouterLink):
+    """A link to workers; while it is pumped, another router asks for something."""
+
+    two: Two
+
+    def pump(self) -> None:
+        super().pump()
+        two = self.two
+        two.ask(1, 0, b"again")
+        assert len(two.performed) < 5000  # far more than there is time for
+        while not int(two.peers[0]._askers.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            two.peers[1].pump()
+
+
+def test_others_that_never_stop_asking_do_not_hold_up_a_turn(two: Two, tmp_path: Path) -> None:
+    first = two.ask(1, 0, b"first")
+    two.until(lambda: first)
+    link = BusyLink(two.context, f"ipc://{tmp_path}/workers", two.hub(0), two.rigs[0].link)
+    link.two = two
+    two.ask(1, 0, b"second")
+    while not int(two.peers[0]._askers.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        two.peers[1].pump()
+    assert two.peers[0].pump_with(link)  # there is more; and it has returned
+    link.close()
 
 
 def test_what_is_no_envelope_ends_nothing(two: Two) -> None:
