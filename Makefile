@@ -23,7 +23,7 @@ help:
 	@echo "make install  only install what a farm needs, into $(VENV)"
 	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
-	@echo "make test-unit  install, then only the tests that start no farm, in a minute or two"
+	@echo "make test-unit  install, then only the tests that start no farm and no server of a store, in a minute"
 	@echo "make test-routers  install, then the end-to-end tests on farms of two routers; ROUTERS=3 for more; a quarter of an hour on 2 cores"
 	@echo "make test-deletion  install, then all tests without each dialect in turn; DIALECT=pusher for one; half an hour each on 2 cores"
 	@echo "make lint     install, then ruff and mypy --strict"

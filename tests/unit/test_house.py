@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 TESTS: Final = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES: Final = 500
+SERVERS: Final = (
+    *("support.memcached", "support.redis_cluster", "support.redis_sentinels", "support.redis_servers"),
+    *(f"support.stores.{name}" for name in ("in_store", "new_store", "store_settings")),
+)
+"""What starts a server of a store."""
 
 
-def imported(file: Path) -> Iterator[str]:
+@cache
+def imported(file: Path) -> tuple[str, ...]:
     """The full names of all modules that a file imports, anywhere in it; of `from a import b` both a and a.b."""
+    return tuple(_names(file))
+
+
+def _names(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
@@ -50,6 +61,17 @@ def test_no_test_module_imports_another() -> None:
     found = {(file.name, name) for file in TESTS for name in imported(file) if modules & set(name.split(".")[:-1])}
     found |= {(file.name, name) for file in TESTS for name in imported(file) if name in modules}
     assert not found
+
+
+def test_what_starts_a_server_of_a_store_is_no_unit_test() -> None:
+    assert not {
+        (file.name, name)
+        for file in TESTS
+        if file.parent.name == "unit"
+        for name in imported(file)
+        if is_in(name, *SERVERS)
+    }
+    assert any(is_in(name, *SERVERS) for file in TESTS if file.parent.name == "stores" for name in imported(file))
 
 
 def test_the_router_imports_nothing_of_farm_and_bench() -> None:
