@@ -77,6 +77,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "redis.failed": "A primary of the cluster could not do its part of a batch: the others did theirs.",
     "redis.full": "Redis has no memory left (maxmemory): pushes are refused with 503, acknowledgements are not.",
     "redis.held": "Another router has this one's part of the store; its lease is waited for.",
+    "redis.not_durable": "The store is open, but what is written does not reach enough copies: pushes are refused "
+    "with 503 until it does.",
     "redis.refused": "A server of the cluster answered a script with `error`; nothing is promised of that partition.",
     "reload.began": "A reload has begun.",
     "reload.done": "A reload has replaced every process; `needs_restart` names settings that keep their old value.",

@@ -42,7 +42,7 @@ from router.store.memory import crowd
 from router.store.redis_batch import RedisBatch, opening
 from router.store.redis_keys import bases, fence
 from router.store.redis_ownership import Held, Ownership
-from router.store.redis_primary import Primary
+from router.store.redis_primary import NotDurable, Primary
 from router.store.redis_rows import GRACE_S
 from router.store.redis_scripts import apply_script
 from router.store.redis_sentinel import place
@@ -169,15 +169,22 @@ class RedisStore:
             return
         if not self._servers.apart:
             missing = self._partitions
-        if not await primary.own(missing):
-            self._lose(missing)
-            raise StoreError(self._why)
-        self._ceiling = max(self._ceiling, max(self._ownership.ceilings.values(), default=0))
-        self._open_partitions()
+        try:
+            if not await primary.own(missing):
+                self._lose(missing)
+                raise StoreError(self._why)
+        finally:  # some may be acquired all the same
+            self._ceiling = max(self._ceiling, max(self._ownership.ceilings.values(), default=0))
+            self._open_partitions()
 
     async def _own_all(self) -> None:
+        """At the start. Where no replica confirms it, the store is open, as it is when that is lost later: what is
+        stored can be read, and each batch that writes fails until one does."""
         for primary, places in (await self._servers.of(self._partitions)).items():
-            await self._own(primary, places)
+            try:
+                await self._own(primary, places)
+            except NotDurable as error:
+                logs.warning("redis.not_durable", error=str(error))
 
     def _open_partitions(self) -> None:
         tokens = self._ownership.tokens

@@ -164,7 +164,7 @@ class Primary:
         """Acquire partitions on this connection, but for those that are not here, or between two servers.
 
         Returns: whether they were this router's all the time.
-        Raises: StoreError, Held.
+        Raises: NotDurable if they are acquired, and that is on no replica yet; StoreError; Held.
         """
         connection = self._there()
         async with self._within(connection, "given the partitions"):
@@ -179,8 +179,9 @@ class Primary:
                     continue
                 kept = self._ownership.acquired(group, checked(reply, self.name)) and kept
                 here.update(group)
-            self._check_waits(replies[len(groups) :])
-            self.partitions |= here
+            self.partitions |= here  # each batch that writes has its own wait
+            if kept:
+                self._check_waits(replies[len(groups) :])
         return kept
 
     async def release(self) -> None:

@@ -275,6 +275,16 @@ def test_with_a_replica_nothing_is_accepted_that_it_has_not(
     primary.until_followed()
     store = redis_store(primary, prefix="one", replicas=1, timeout=4.0)
 
+    async def replaced(before: Store) -> None:
+        """A router that begins now is one that reads, and refuses what it cannot keep."""
+        after = redis_store(primary, prefix="one", replicas=1, timeout=1.0)
+        await after.open()
+        assert await after.highest() == await before.highest() > 0
+        assert {one.slot for one in await inbox(after, A)} >= {"x"}
+        with pytest.raises(StoreError, match=r"no replica has acknowledged"):
+            await after.apply(puts(A, item("y", 2)), Reads(), NOW)
+        await after.close()
+
     async def test(store: Store) -> None:
         await store.apply(puts(A, item("x", 1)), Reads(), NOW)
         with stopped(replica.pid):
@@ -282,6 +292,8 @@ def test_with_a_replica_nothing_is_accepted_that_it_has_not(
                 await store.apply(puts(A, item("y", 2)), Reads(), NOW)
             assert {one.slot for one in await inbox(store, A)} >= {"x"}  # to read, nobody is waited for
         await store.apply(puts(A, item("z", 3)), Reads(), NOW)
+        with stopped(replica.pid):
+            await replaced(store)
 
     trio.run(with_store, store, test)
     assert "of a replica" in store.promise
