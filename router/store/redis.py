@@ -152,7 +152,8 @@ class RedisStore:
         self._open_partitions()
         self._why = (
             f"Redis {self._where}: another router has taken {len(partitions)} partitions of the prefix "
-            f"{self._redis.prefix}, or they were deleted; this one begins anew"
+            f"{self._redis.prefix}, or they were deleted; this one begins anew (if this happens again and again, "
+            f"another farm runs on a copy of this data folder: stop it, or delete its {HOLDER_FILE})"
         )
         self._lost.set()
 
