@@ -181,7 +181,7 @@ class Reload:
             seconds = await announce(farm.link, [old], farm.settings.get(DrainOptions))
             seconds += farm.settings.get(WorkerOptions).close_timeout
             await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
-        logs.event("reload.replaced", process=slot.name, pid=new.pid)
+        logs.event("reload.replaced", name=slot.name, pid=new.pid)
 
     async def _replace_router(self, slot: Slot, fork_server: ForkServer, undoing: bool = False) -> None:
         """undoing: the workers may be some that never join."""
@@ -202,7 +202,7 @@ class Reload:
                     down = (await health.status(farm))["down"]
                     if not down or (undoing and slot.name not in down):
                         self._new_children.append((slot.name, new))
-                        logs.event("reload.replaced", process=slot.name, pid=new.pid)
+                        logs.event("reload.replaced", name=slot.name, pid=new.pid)
                         return
                     if not undoing:
                         self._look_for_deaths()
@@ -229,7 +229,7 @@ class Reload:
             try:
                 await self._restore(slot)
             except (_Failed, _Stopping) as error:
-                logs.error("reload.not_rolled_back", process=slot.name, why=str(error) or "the farm is about to stop")
+                logs.error("reload.not_rolled_back", name=slot.name, why=str(error) or "the farm is about to stop")
                 why = f"{why}; and {slot.name} is not what it was: {error}"
         farm.reloads.ended(ROLLED_BACK, why)
 

@@ -113,7 +113,7 @@ def test_one_that_is_stopped_is_replaced_and_what_it_was_given_waits_for_the_nex
 def test_a_reload_replaces_one_after_the_other(farm: Farm) -> None:
     before = pids(farm)
     reload(farm)
-    replaced = [event["process_"] for event in farm.events("reload.replaced")]
+    replaced = [event["name"] for event in farm.events("reload.replaced")]
     assert replaced == [f"worker[{n}]" for n in range(2)] + [f"router[{n}]" for n in range(ROUTERS)]
     assert not set(before) & set(pids(farm))
     assert farm.healthy()

@@ -49,7 +49,7 @@ def test_farm_reload(draining: Farm) -> None:
         await soon(traffic.everybody_is_back, "all are back")
         await traffic.pushes_arrive()
         assert await in_thread(draining.router_pid) != before["routers"][0]["pid"]
-        replacements = [event["process_"] for event in draining.events("reload.replaced")]
+        replacements = [event["name"] for event in draining.events("reload.replaced")]
         routers = [f"router[{number}]" for number in range(len(before["routers"]))]
         assert replacements == ["worker[0]", "worker[1]", *routers]
         assert not list(draining.events("process.died"))
