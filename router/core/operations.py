@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, reduce
 from operator import or_
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from router.common import logs
 from router.common import messages as m
 from router.common.operation import Operation, encoded
 from router.common.partitions import fixed_owners, partition
+
+T = TypeVar("T")
 
 EVERYWHERE: Final = b""
 """The key of what every router is to do."""
@@ -81,13 +83,14 @@ class Operations:
         """Whether this router owns this key."""
         return self._alone or self._owners[partition(key)] == self._number
 
-    def by_owner(self, keys: Iterable[bytes]) -> dict[int, list[bytes]]:
-        """These keys by the number of the router that owns them. An operation at the first of each reaches the owner of
-        all of them."""
-        found: dict[int, list[bytes]] = {}
-        for key in keys:
-            found.setdefault(self.owner(key), []).append(key)
-        return found
+    def by_owner(self, named: Iterable[T], key_of: Callable[[T], bytes]) -> list[tuple[bytes, list[T]]]:
+        """These by the router that owns the key of each, in their order; with the key of the first, at which an
+        operation reaches the owner of all of them."""
+        shares: dict[int, tuple[bytes, list[T]]] = {}
+        for one in named:
+            key = key_of(one)
+            shares.setdefault(self.owner(key), (key, []))[1].append(one)
+        return list(shares.values())
 
     # ------------------------------------------------------------------ what dialects ask for
 

@@ -92,12 +92,14 @@ def test_what_every_router_does_is_done_here_too() -> None:
 
 def test_keys_by_their_owner() -> None:
     operations = Operations(fixed_owners(3), 1)
-    keys = [m.channel_key("talk", "", str(number)) for number in range(100)]
-    found = operations.by_owner(keys)
-    assert sorted(found) == [0, 1, 2]
-    assert sorted(key for part in found.values() for key in part) == sorted(keys)
-    assert all(operations.owner(key) == owner for owner, part in found.items() for key in part)
-    assert [key for key in keys if operations.owns(key)] == found[1]
+    key_of = {str(number): m.channel_key("talk", "", str(number)) for number in range(100)}
+    shares = operations.by_owner(key_of, key_of.__getitem__)
+    found = {operations.owner(key): names for key, names in shares}
+    assert len(shares) == 3 and sorted(found) == [0, 1, 2]
+    assert all(key == key_of[names[0]] for key, names in shares)
+    for owner, names in found.items():
+        assert names == [name for name, key in key_of.items() if operations.owner(key) == owner]
+    assert [name for name, key in key_of.items() if operations.owns(key)] == found[1]
 
 
 # ---------------------------------------------------------------------- from another process

@@ -31,12 +31,13 @@ from router.dialects.pushstream.protocol import (
     Publish,
     PushStreamOptions,
     Refused,
+    channel_address,
     refusal_text,
 )
 from router.dialects.pushstream.publishing import publisher
 from router.dialects.pushstream.requests import Call, Methods, channel_path
 from router.dialects.pushstream.state import state
-from router.dialects.pushstream.statistics import by_owner, statistics
+from router.dialects.pushstream.statistics import statistics
 from router.http.admin_key import AdminKey
 from router.http.message import Request
 from router.http.routes import NOT_FOUND, Handler, Reply, Route
@@ -167,9 +168,8 @@ class _Publishers:
             else:
                 call.answer(b"", "text/plain", (EXPLAIN, _DELETED))
 
-        self._operations.at_each(
-            [(key, Delete(share, text)) for key, share in by_owner(self._operations, names)], deleted
-        )
+        shares = self._operations.by_owner(names, channel_address)
+        self._operations.at_each([(key, Delete(share, text)) for key, share in shares], deleted)
 
 
 class _OfDevices:
@@ -203,4 +203,5 @@ class _OfDevices:
             else:
                 done(m.OK, next((refusal for _, refusal in answers if refusal), ""))
 
-        self._operations.at_each([(key, Enter(share)) for key, share in by_owner(self._operations, asked.names)], known)
+        shares = self._operations.by_owner(asked.names, channel_address)
+        self._operations.at_each([(key, Enter(share)) for key, share in shares], known)

@@ -19,9 +19,9 @@ from router.dialects.pushstream.protocol import (
     ONLY_INTERNAL,
     PUBLISHERS,
     TOO_LONG,
+    channel_address,
 )
 from router.dialects.pushstream.state import state
-from router.dialects.pushstream.statistics import by_owner
 
 Published = Callable[[Answer | None, list[ChannelInfo]], None]
 """Called once, when all channels have the message: where messages are stored, durably. What refuses it, if anything,
@@ -54,7 +54,7 @@ class Publisher:
         if refusal is not None:
             done(refusal, [])
             return
-        shares = by_owner(self._operations, names)
+        shares = self._operations.by_owner(names, channel_address)
 
         def published(answers: list[tuple[int, Any]]) -> None:
             infos: dict[str, ChannelInfo] = {}

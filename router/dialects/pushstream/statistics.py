@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from router import __version__
 from router.common import messages as m
-from router.core.operations import Done, Operations
+from router.core.operations import Done
 from router.dialects.app_server import Context
 from router.dialects.pushstream.channels import is_wildcard, publisher_path
 from router.dialects.pushstream.formats import ChannelInfo, Head, format_of
@@ -59,7 +59,8 @@ class Statistics:
             else:
                 call.refuse(NO_SUCH_CHANNEL)
 
-        self._operations.at_each([(key, Ask(share)) for key, share in by_owner(self._operations, names)], known)
+        shares = self._operations.by_owner(names, channel_address)
+        self._operations.at_each([(key, Ask(share)) for key, share in shares], known)
 
     def counted(self, names: Sequence[str], done: Callable[[list[ChannelInfo] | None], None]) -> None:
         """As `info`, with the numbers of subscribers as they are now."""
@@ -165,16 +166,6 @@ class Statistics:
             self._wildcards = sum(is_wildcard(name, self._options) for name in self._state.all_names())
             self._counted = now
         done(m.OK, (number, min(self._wildcards, number)))
-
-
-def by_owner(operations: Operations, names: Iterable[str]) -> list[tuple[bytes, list[str]]]:
-    """These channels by their owner, in their order, each with the key of the first."""
-    shares: dict[int, tuple[bytes, list[str]]] = {}
-    for name in names:
-        key = channel_address(name)
-        share = shares.setdefault(operations.owner(key), (key, []))
-        share[1].append(name)
-    return list(shares.values())
 
 
 def statistics(context: Context) -> Statistics:
