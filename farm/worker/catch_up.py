@@ -128,8 +128,11 @@ def read_from(part: Part) -> None:
 
 def take_behind(part: Part, end: End) -> list[HeldEvent]:
     """What came while it caught up, is in no log, and not younger than this. The part does not hold it any more."""
-    taken = [held for held in part.behind if held.event is not None and (held.event.time, held.event.tag) <= end]
-    part.behind = [held for held in part.behind if held not in taken]
+    taken, left = list[HeldEvent](), list[HeldEvent]()
+    for held in part.behind:
+        event = held.event
+        (taken if event is not None and (event.time, event.tag) <= end else left).append(held)
+    part.behind = left
     return taken
 
 
