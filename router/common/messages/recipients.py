@@ -13,31 +13,8 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
+from router.common.messages import to_router as to
 from router.common.messages.authorise import Authorise
-from router.common.messages.to_router import (
-    Ack,
-    Announce,
-    AnnounceChannels,
-    Attach,
-    Counted,
-    CountsSent,
-    Detach,
-    Drop,
-    Fetch,
-    Happened,
-    Invoke,
-    PresenceJoin,
-    PresenceLeave,
-    Publish,
-    ReadLog,
-    Record,
-    Result,
-    SetAdd,
-    SetRemove,
-    Subscribe,
-    Unsubscribe,
-    Withdraw,
-)
 from router.common.messages.values import channel_key, label_parts
 
 _device = attrgetter("device")
@@ -45,7 +22,7 @@ _channel = attrgetter("channel")
 _key = attrgetter("key")
 
 
-def _of_label(message: Happened) -> bytes:
+def _of_label(message: to.Happened) -> bytes:
     return channel_key(*label_parts(message.label))
 
 
@@ -55,28 +32,28 @@ def _of_question(question: Authorise) -> bytes:
 
 
 KEYS: Final[Mapping[type, Callable[[Any], bytes]]] = {
-    Attach: _device,
-    Detach: _device,
-    Fetch: _device,
-    Drop: _device,
-    Ack: _device,
-    Subscribe: _channel,
-    Unsubscribe: _channel,
-    ReadLog: _channel,
-    Publish: _channel,
-    Counted: _channel,
-    PresenceJoin: _channel,
-    PresenceLeave: _channel,
-    Happened: _of_label,
-    Record: _key,
-    SetAdd: _key,
-    SetRemove: _key,
-    Invoke: _key,
+    to.Attach: _device,
+    to.Detach: _device,
+    to.Fetch: _device,
+    to.Drop: _device,
+    to.Ack: _device,
+    to.Subscribe: _channel,
+    to.Unsubscribe: _channel,
+    to.ReadLog: _channel,
+    to.Publish: _channel,
+    to.Counted: _channel,
+    to.PresenceJoin: _channel,
+    to.PresenceLeave: _channel,
+    to.Happened: _of_label,
+    to.Record: _key,
+    to.SetAdd: _key,
+    to.SetRemove: _key,
+    to.Invoke: _key,
     Authorise: _of_question,
 }
 NUMBERS: Final[Mapping[type, Callable[[Any], int]]] = {
-    Result: attrgetter("number"),
-    CountsSent: attrgetter("number"),
-    Withdraw: attrgetter("number"),
+    to.Result: attrgetter("number"),
+    to.CountsSent: attrgetter("number"),
+    to.Withdraw: attrgetter("number"),
 }
-EACH: Final = frozenset((Announce, AnnounceChannels))
+EACH: Final = frozenset((to.Announce, to.AnnounceChannels))
