@@ -48,6 +48,9 @@ const PERMISSION = "Notifications are not allowed for this page. Click the icon 
   "“Send notifications” (or remove the block), and subscribe again.";
 
 function checkBrowser() {
+  if (!/\bFirefox\//.test(navigator.userAgent)) {
+    throw new Trouble("Open this page in Firefox: other browsers get pushes from their maker's server only.");
+  }
   if (!window.isSecureContext) {
     throw new Trouble("Browsers give push only to https and to this machine: open the page as http://localhost, here.");
   }
