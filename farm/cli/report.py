@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -23,6 +24,9 @@ from router.common.options import Settings
 _COLUMNS: Final = ("pid", "state", "connections", "memory", "age", "uptime", "restarts")
 _RIGHT: Final = frozenset(("pid", "connections", "memory", "age", "uptime", "restarts"))
 _LINE_S: Final = 10.0
+_TABLE_COLUMNS: Final = 120
+"""A terminal with fewer has a line for each check instead: four columns would be broken to bits."""
+_MARGIN: Final = 6
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -78,19 +82,33 @@ def _print_pairs(console: Console, title: str, pairs: Mapping[str, Any]) -> None
 def print_checks(rows: Sequence[Check]) -> None:
     """The doctor's rows as a table, what to change below it, and a closing line."""
     console = Console()
-    table = Table()
-    for title in ("check", "", "found", "needed"):
-        table.add_column(title, overflow="fold", no_wrap=title in ("check", ""))
-    for row in rows:
-        colour = _COLOURS[row.status]
-        table.add_row(escape(row.name), f"[{colour}]{row.status}[/]", escape(row.found), escape(row.needed))
-    console.print(table)
+    if console.width < _TABLE_COLUMNS:
+        for row in rows:
+            _print_check(console, row)
+    else:
+        table = Table()
+        for title in ("check", "", "found", "needed"):
+            table.add_column(title, overflow="fold", no_wrap=title in ("check", ""))
+        for row in rows:
+            colour = _COLOURS[row.status]
+            table.add_row(escape(row.name), f"[{colour}]{row.status}[/]", escape(row.found), escape(row.needed))
+        console.print(table)
     for row in rows:
         if row.remedy:
             # Not in the table: a line to be copied must not be broken.
             console.print(f"{row.status}  {row.name}: {row.remedy}", markup=False, highlight=False, soft_wrap=True)
     counted = {status: sum(row.status == status for row in rows) for status in _COLOURS}
     console.print(", ".join(f"{number} {status}" for status, number in counted.items()), highlight=False)
+
+
+def _print_check(console: Console, row: Check) -> None:
+    """One row where a table has no room."""
+    needed = f"; needed: {row.needed}" if row.needed else ""
+    status = f"[{_COLOURS[row.status]}]{row.status:4}[/]"
+    first, *more = textwrap.wrap(f"{row.name}: {row.found}{needed}", max(console.width - _MARGIN, _MARGIN))
+    console.print(f"{status}  {escape(first)}", highlight=False)
+    for line in more:
+        console.print(" " * _MARGIN + escape(line), highlight=False)
 
 
 def print_checks_json(rows: Iterable[Check]) -> None:
