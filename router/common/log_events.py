@@ -13,6 +13,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "auth.undecided": "The application's main server could not be asked, or its answer cannot be used: `why`.",
     "broadcasts.not_understood": "What the store holds of the broadcasts cannot be read.",
     "clock.stepped": "The machine's clock was set forward; nothing is deleted as expired for a while.",
+    "cluster.directory_unread": "The file that says where the routers are cannot be read; the last one read counts.",
     "committer.callback_failed": "What follows a commit raised an error; the trace follows. The commit stands.",
     "committer.failed": "The loop that commits raised an error; the trace follows, and it goes on.",
     "data.open_to_others": "Other users can read or write the data folder.",

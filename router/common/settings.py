@@ -8,12 +8,13 @@ from typing import ClassVar, Final
 from router.common import option_texts as texts
 from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
+from router.common.cluster_settings import ClusterOptions
 from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Section, option
 from router.common.redis_settings import RedisOptions
 
 MAX_ROUTERS: Final = 64
-"""On one host."""
+"""Of a farm."""
 
 
 @dataclass(frozen=True)
@@ -371,6 +372,7 @@ SECTIONS: tuple[type[Section], ...] = (
     StoreOptions,
     RedisOptions,
     MemcachedOptions,
+    ClusterOptions,
     RouterOptions,
     EndpointOptions,
     AuthOptions,
