@@ -24,6 +24,8 @@ from router.common.messages import LOWEST_PROTOCOL, PROTOCOL
 from router.common.options import Settings, as_mapping
 from router.common.priority import ORIGINAL
 
+KILLED_S: Final = 5.0
+"""How long a process may take to end after SIGKILL."""
 _WHY_BYTES: Final = 4096
 _COLLECT_TRIES: Final = 100
 _COLLECT_WAIT_S: Final = 0.02

@@ -6,7 +6,8 @@ import os
 import time
 from typing import Any
 
-from farm.supervisor.slot import RunningFarm, Slot
+from farm.supervisor.running_farm import RunningFarm
+from farm.supervisor.slot import Slot
 from farm.supervisor.status_links import Answers
 from router import __version__
 from router.common.health import LEAVING, NO_ROOM, NO_ROUTER
@@ -52,7 +53,8 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
     else:
         state = "degraded" if farm.ready else "starting"
     listen = farm.settings.get(Listen)
-    fork_server = farm.fork_server
+    fork_server = farm.processes.fork_server
+    drain = farm.drain
     connections = sum(row.get("connections", 0) for row in workers)
     return {
         "status": state,
@@ -69,7 +71,7 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
         else {"pid": None, "state": "down"},
         "ports": {"device": listen.device_port, "router": listen.router_port, "admin": listen.admin_port},
         "connections": connections,
-        "drain": farm.drain.fields(connections) if farm.drain is not None else None,
+        "drain": drain.fields(connections) if drain is not None else None,
         "routers": routers,
         "workers": workers,
     }

@@ -24,7 +24,8 @@ from farm.supervisor import health
 from farm.supervisor.children import Child, ForkServer, ForkServerFailed, SpawnRefused
 from farm.supervisor.draining import announce
 from farm.supervisor.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
-from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, RunningFarm, Slot
+from farm.supervisor.running_farm import RunningFarm
+from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
 from router.common import logs
 from router.common.options import Settings, as_mapping
 from router.common.settings import DrainOptions, Log
@@ -68,7 +69,7 @@ class Reload:
             await self._check(self._new)
             logs.event("reload.began", workers=len(farm.workers), routers=len(farm.routers), version=self._new.version)
             await self._replace_all(self._new)
-            loser, farm.fork_server = farm.fork_server, self._new
+            loser, farm.processes.fork_server = farm.processes.fork_server, self._new
             self._new = None
             farm.given, farm.settings = given, settings
             for slot in farm.slots:
@@ -104,7 +105,7 @@ class Reload:
 
     async def _started(self, settings: Settings) -> ForkServer:
         try:
-            return await self._farm.start_fork_server(settings)
+            return await self._farm.processes.start_fork_server(settings)
         except ForkServerFailed as error:
             raise _Failed(f"the new code does not start: {error}") from None
 
@@ -125,7 +126,7 @@ class Reload:
             raise _Stopping
         number, listeners = (-1, []) if slot is None else (slot.number, slot.listeners)
         try:
-            return await self._farm.spawn(kind, number, listeners, fork_server)
+            return await self._farm.processes.spawn(kind, number, listeners, fork_server)
         except ForkServerFailed as error:
             raise _ForkServerLost(f"{slot.name if slot else kind}: the fork server {error}") from None
         except SpawnRefused as error:
@@ -252,8 +253,8 @@ class Reload:
         farm = self._farm
         with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
             while not farm.stopping.is_set():
-                if farm.fork_server is not None and farm.fork_server.alive:
-                    return farm.fork_server
+                if farm.processes.fork_server is not None and farm.processes.fork_server.alive:
+                    return farm.processes.fork_server
                 await trio.sleep(POLL_S)
         raise _Failed("there is no fork server")
 

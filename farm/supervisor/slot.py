@@ -1,20 +1,13 @@
-"""A process that must run, and the parts of the supervisor that a reload and the status need."""
+"""A process that must run."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from farm.supervisor.children import Child, ForkServer
-from farm.supervisor.draining import Drain
-from farm.supervisor.listeners import Listeners
-from farm.supervisor.reload_file import ReloadFile
-from farm.supervisor.status_links import StatusLinks
-from router.common.options import Settings
-from router.store.registry import Preparation
 
 POLL_S: Final = 0.05
 ROUTER_STOP_S: Final = 5.0
@@ -51,42 +44,3 @@ class Slot:
         before, self.child = self.child, child
         if before is not None:
             before.relieved.set()
-
-
-class RunningFarm(Protocol):
-    """The supervisor, as a reload and the status see it."""
-
-    given: Settings
-    settings: Settings
-    listeners: Listeners
-    read_again: Callable[[], Settings]
-    routers: list[Slot]
-    workers: list[Slot]
-    fork_server: ForkServer | None
-    link: StatusLinks
-    reloads: ReloadFile
-    started: float
-    stopping: trio.Event
-    ready: bool
-    preparing: Preparation | None
-    drain: Drain | None
-
-    @property
-    def slots(self) -> list[Slot]:
-        """The routers and the workers."""
-
-    @property
-    def reloading(self) -> bool:
-        """Whether a reload is under way."""
-
-    async def start_fork_server(self, settings: Settings) -> ForkServer:
-        """A fork server that has imported everything. Raises: ForkServerFailed."""
-
-    async def spawn(self, kind: str, number: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
-        """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
-
-    async def joined(self, child: Child) -> bool:
-        """Wait until this worker has joined every router. Returns: False if it has ended, or takes too long."""
-
-    async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
-        """SIGTERM to all, SIGKILL to those left when patience is over or the operator is in a hurry."""

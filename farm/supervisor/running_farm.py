@@ -1,0 +1,54 @@
+"""The parts of the supervisor that a reload, the end of the farm and its status need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from farm.supervisor.children import Child
+from farm.supervisor.draining import Drain
+from farm.supervisor.listeners import Listeners
+from farm.supervisor.processes import Processes
+from farm.supervisor.reload_file import ReloadFile
+from farm.supervisor.slot import Slot
+from farm.supervisor.status_links import StatusLinks
+from router.common.options import Settings
+from router.store.registry import Preparation
+
+
+class RunningFarm(Protocol):
+    """The supervisor, as a reload and the status see it."""
+
+    given: Settings
+    settings: Settings
+    listeners: Listeners
+    read_again: Callable[[], Settings]
+    routers: list[Slot]
+    workers: list[Slot]
+    processes: Processes
+    link: StatusLinks
+    reloads: ReloadFile
+    started: float
+    stopping: trio.Event
+    ready: bool
+    preparing: Preparation | None
+
+    @property
+    def drain(self) -> Drain | None:
+        """The end of the farm, once it has begun."""
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The routers and the workers."""
+
+    @property
+    def reloading(self) -> bool:
+        """Whether a reload is under way."""
+
+    async def joined(self, child: Child) -> bool:
+        """Wait until this worker has joined every router. Returns: False if it has ended, or takes too long."""
+
+    async def end(self, children: list[Child], patience: float, may_hurry: bool = True) -> None:
+        """As `farm.supervisor.ending.Ending.end`."""
