@@ -19,7 +19,7 @@ import zmq
 from router.common import logs
 from router.common import messages as m
 from router.common.settings import LinkOptions
-from router.common.wire import VERSIONS, WIRES
+from router.common.wire import ANNOUNCED, VERSIONS, WIRES
 
 _NOBLOCK = int(zmq.NOBLOCK)  # a plain integer: pyzmq's enum costs more than the call
 _EVENTS = int(zmq.EVENTS)
@@ -357,6 +357,9 @@ class WorkerLink:
         for keys, runs in held:
             self._enqueue([m.Announce(keys, runs)])
             self._announced = self._sequence
+        if version >= ANNOUNCED:
+            last = self._unconfirmed[-1][0] if self._unconfirmed else 0
+            self._unsent.append(self._wire.encode(m.Announced(last)))
 
     def beat(self, snapshot: dict[str, float]) -> None:
         """Let the router know that this worker lives. Not kept: another one follows."""

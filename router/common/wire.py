@@ -3,11 +3,9 @@
 The form is msgpack. Bytes are decoded and checked in one step. Where that fails the envelope is looked at once more,
 slowly, so that in a batch a message that is none of ours costs that message and not the others.
 
-What version 5 has otherwise
+What version 6 has otherwise
 ----------------------------
-- There is no INVOKE, no AUTHORISE and no WITHDRAW. They are refused like every message that is not known: what waits
-  for the reply gets FAILED.
-- READ_LOG has no `most`, and a slice of a log no `more`: one that is not the whole of what was asked for is FAILED.
+- There is no ANNOUNCED: a router does not get to know when such a worker has announced all that it holds.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from typing import Any, Final
 import msgspec
 
 from router.common import messages as m
-from router.common.position import LogSlice
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
@@ -28,7 +25,6 @@ _AS_THEY_ARE: Final = (bytes,)  # without this a text would be taken for bytes i
 _WORKER_BATCH: Final = 2
 _ROUTER_BATCH: Final = 13
 _CALL: Final = 51
-_READ_LOG: Final = 52
 
 
 class Wire:
@@ -41,9 +37,6 @@ class Wire:
 
     def encode(self, envelope: m.Envelope) -> bytes:
         """Raises: an Exception of some kind if there is something in it that msgpack has not."""
-        if self.version < m.PROTOCOL and isinstance(envelope, m.WorkerBatch | m.RouterBatch):
-            older: list[Any] = [_older(message) for message in envelope.messages]
-            envelope = msgspec.structs.replace(envelope, messages=older)
         return _encode(envelope)
 
     def of_worker(self, data: bytes, limit: int) -> m.OfWorker:
@@ -114,16 +107,6 @@ def reply_payload(request: type[m.Request], payload: Any) -> Any:
         raise m.MessageError(f"reply to {request.__name__}: {error}") from error
 
 
-def _older(message: Any) -> Any:
-    """A message as version 5 has it."""
-    if type(message) is m.Call and type(message.request) is m.ReadLog:
-        return [_CALL, message.number, [_READ_LOG, message.request.channel, message.request.position]]
-    if type(message) is m.Reply and type(message.payload) is LogSlice:
-        *older, more = message.payload
-        return m.Reply(message.number, m.FAILED, None) if more else m.Reply(message.number, message.status, older)
-    return message
-
-
 def _converted(raw: Any, types: Any) -> Any:
     try:
         return msgspec.convert(raw, types, builtin_types=_AS_THEY_ARE)
@@ -139,6 +122,8 @@ def _number(raw: Any) -> int | None:
     return None
 
 
+ANNOUNCED: Final = 7
+"""The version from which on there is ANNOUNCED."""
 VERSIONS: Final = range(m.LOWEST_PROTOCOL, m.PROTOCOL + 1)
 """Those that are spoken."""
 WIRES: Final = {version: Wire(version) for version in VERSIONS}

@@ -7,7 +7,7 @@ from support.common import LIMIT, Rig, in_rig, received_by_worker
 
 from router.common import messages as m
 from router.common.item import Item
-from router.common.position import LogEvent, LogSlice
+from router.common.position import LogEvent
 from router.common.wire import NEWEST, VERSIONS, WIRES, reply_payload
 
 DEVICE, CHANNEL = b"d" * 16, b"c" * 16
@@ -79,7 +79,7 @@ def test_every_type_is_tried_below() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_batch_comes_back_as_it_was(version: int) -> None:
     wire = WIRES[version]
-    for envelope in (m.WorkerBatch(3, list(TO_ROUTER)), m.Beat({"connections": 1}), m.AskStatus(3)):
+    for envelope in (m.WorkerBatch(3, list(TO_ROUTER)), m.Beat({"connections": 1}), m.AskStatus(3), m.Announced(3)):
         assert wire.of_worker(wire.encode(envelope), LIMIT) == envelope
     for answer in (m.RouterBatch(3, list(TO_WORKER), [1, 2]), m.Rejoin(), m.Status(3, {"a": 1})):
         assert wire.of_router(wire.encode(answer), LIMIT) == answer
@@ -125,21 +125,6 @@ def test_the_payload_of_a_reply_is_of_the_type_that_its_request_names() -> None:
 # ---- a worker and a router of different versions
 
 
-def test_a_log_is_read_in_version_5_as_that_has_it() -> None:
-    older = WIRES[5]
-    read = m.Call(9, m.ReadLog(CHANNEL, (7, 3, 2), 65_536))
-    detach = m.Detach(DEVICE)
-    packed = older.encode(m.WorkerBatch(3, [read, detach]))
-    assert msgpack.unpackb(packed) == [2, 3, [[51, 9, [52, CHANNEL, [7, 3, 2]]], [21, DEVICE]]]
-    assert older.of_worker(packed, LIMIT) == m.WorkerBatch(3, [m.Call(9, m.ReadLog(CHANNEL, (7, 3, 2))), detach])
-    whole = LogSlice(7, 3, True, [LogEvent(3, 1, 2, 3, "", {}, "body")])
-    packed = older.encode(m.RouterBatch(3, [m.Reply(9, m.OK, whole), m.Reply(8, m.OK, whole._replace(more=True))], []))
-    reply, part = msgpack.unpackb(packed)[2]
-    assert reply == [40, 9, m.OK, [7, 3, True, [[3, 1, 2, 3, "", {}, "body"]]]]
-    assert part == [40, 8, m.FAILED, None]
-    assert reply_payload(m.ReadLog, reply[3]) == whole
-
-
 @in_rig()
 async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> None:
     def sent(*envelope: object) -> None:
@@ -172,7 +157,7 @@ async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> 
     assert rig.hub.counters.messages_refused == 1
 
 
-@pytest.mark.parametrize(("highest", "lowest"), [(3, 2), (4, 4), (99, 90), (99, 99)])
+@pytest.mark.parametrize(("highest", "lowest"), [(3, 2), (5, 5), (99, 90), (99, 99)])
 @in_rig()
 async def test_a_worker_without_a_version_in_common_is_told_the_routers(rig: Rig, highest: int, lowest: int) -> None:
     with pytest.raises(m.MessageError, match="versions"):

@@ -299,8 +299,9 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
             worker.pump()
             time.sleep(0.01)
         worker.pump()
-        assert [next_envelope()[1] for _ in range(2)] == [
-            m.WorkerBatch(number + 1, [m.Detach(bytes([number]) * 16)]) for number in range(2)
+        assert [next_envelope()[1] for _ in range(3)] == [
+            *(m.WorkerBatch(number + 1, [m.Detach(bytes([number]) * 16)]) for number in range(2)),
+            m.Announced(2),
         ]
     finally:
         worker.close()

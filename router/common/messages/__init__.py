@@ -5,8 +5,9 @@ and then has the fields in their order. Two of them, the batches, carry **messag
 `router.common.wire` makes bytes of envelopes and envelopes of bytes, and holds what comes from the other end against
 the types here, once: after that nothing of the wrong kind is found in a table or in the store.
 
-A worker sends READY first, and again when the router sends REJOIN or is another one. After WELCOME it announces what it
-holds, and repeats the batches that are not confirmed. So every message may be received twice.
+A worker sends READY first, and again when the router sends REJOIN or is another one. After WELCOME it repeats the
+batches that are not confirmed, announces what it holds, and says with ANNOUNCED that this was all. So every message may
+be received twice.
 
 A **call** is a request with the worker's number for it; exactly one REPLY with that number comes back. A request that
 may also come without a number is not replied to then. `REPLY` of a request is the type of the payload when the status
@@ -21,6 +22,7 @@ there are several routers a worker has a link to each, and all that is about one
 from router.common.messages.authorise import CONNECT, MAX_URI, PUBLISH, REFRESH, Authorise, Verdict
 from router.common.messages.base import Envelope, Message, Part, Request
 from router.common.messages.envelopes import (
+    Announced,
     AskStatus,
     Beat,
     OfRouter,
@@ -142,6 +144,7 @@ __all__ = [
     "Ack",
     "Announce",
     "AnnounceChannels",
+    "Announced",
     "AnyRequest",
     "AskStatus",
     "Attach",

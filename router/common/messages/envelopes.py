@@ -14,7 +14,7 @@ from router.common.messages.values import Count, Incarnation, Number
 
 class Ready(Envelope, tag=1):
     """A worker is there. It speaks all versions from the lowest to the highest. This and REFUSED must be understood by
-    every version from 5 on."""
+    every version from 6 on."""
 
     highest: Count
     shard: Count
@@ -52,8 +52,15 @@ class SetBroadcast(Envelope, tag=5):
     value: str | None
 
 
+class Announced(Envelope, tag=6):
+    """All that the worker holds has been announced, with the batches up to this one; 0: it holds nothing, and has sent
+    none. Not repeated: it is sent each time that the worker has joined."""
+
+    sequence: Number
+
+
 class Welcome(Envelope, tag=11):
-    """READY was accepted: this version is spoken from here on. Announce, and repeat what is not confirmed."""
+    """READY was accepted: this version is spoken from here on. Repeat what is not confirmed, and announce."""
 
     incarnation: Incarnation
     version: Count
@@ -85,7 +92,7 @@ class Status(Envelope, tag=14):
     answer: dict[str, Any]
 
 
-OfWorker = Ready | WorkerBatch | Beat | AskStatus | SetBroadcast
+OfWorker = Ready | WorkerBatch | Beat | Announced | AskStatus | SetBroadcast
 """Envelopes that a router receives."""
 OfRouter = Welcome | Rejoin | Refused | RouterBatch | Status
 """Envelopes that a router sends."""

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-PROTOCOL: Final = 6
+PROTOCOL: Final = 7
 """The version of all this. It goes up with every change that the version before would not understand."""
-LOWEST_PROTOCOL: Final = 5
+LOWEST_PROTOCOL: Final = 6
 """The oldest that is still spoken: one before, so that workers and routers may be upgraded one after the other. What
 differs is in `router.common.wire`."""
 
