@@ -4,6 +4,7 @@ import ctypes
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ from bench.interrupt import Interrupt
 from bench.load.sockets import Address, resolve
 from bench.machine import leftovers
 from bench.machine.ports import free_ports
+from bench.store_servers.running import StoreServers
+from router.common import store_kinds
 
 START_SECONDS: Final = 30.0
 START_SECONDS_A_WORKER: Final = 0.5
@@ -30,6 +33,7 @@ STOP_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.05
 PR_SET_PDEATHSIG: Final = 1
 LOG_LINES: Final = 5
+_NEEDS_MORE: Final = re.compile(r"^(dialects\.\w+) needs a store with ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Status:
 @dataclass(slots=True)
 class Farm:
     """A farm that answers. `supervisor` is its pid if the bench started it; `router`: where app servers reach it, empty
-    if that is not known."""
+    if that is not known; `store`: the servers of its store that were started for it, and
+    `off`: the settings that turned dialects off because they need more than that store can do."""
 
     address: Address
     host: str
@@ -58,6 +63,8 @@ class Farm:
     supervisor: int | None = None
     settings: dict[str, object] = field(default_factory=dict)
     router: str = ""
+    store: StoreServers | None = None
+    off: tuple[str, ...] = ()
 
     def status(self) -> Status | None:
         """The farm's status, None if there is no admin port to ask."""
@@ -79,6 +86,8 @@ class Farm:
             groups["workers"] = list(status.workers.values())
         if self.supervisor is not None:
             groups["supervisor"] = [self.supervisor]
+        if self.store is not None:
+            groups["store"] = self.store.pids
         return groups
 
 
@@ -195,6 +204,30 @@ def started(
         if process is not None:
             stop_group(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def dialects_off(kind: str, settings: tuple[str, ...]) -> tuple[str, ...]:
+    """Settings that turn off those dialects that need more than a store of this kind can do.
+
+    Raises:
+      BenchError: one of them is asked for.
+    """
+    if store_kinds.by_name(kind).can == frozenset(store_kinds.Shape):
+        return ()
+    words = [word for setting in (f"store.kind={kind}", *settings) for word in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "farm", "check-config", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd="/",
+        check=False,
+    )
+    off = tuple(f"{name}=false" for name in _NEEDS_MORE.findall(done.stderr + done.stdout))
+    if asked_for := [setting for setting in settings if f"{setting.partition('=')[0]}=false" in off]:
+        raise BenchError(f"{asked_for[0]} needs more than a store of {kind} can do")
+    return off
 
 
 def _wait_until_healthy(

@@ -3,18 +3,21 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.farm_process import Farm, attach, started
+from bench.farm_process import Farm, attach, dialects_off, started
 from bench.interrupt import Interrupt
+from bench.store_servers import servers
+from bench.store_servers.choices import CHOICES, DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which farm: one that runs (`url`, and `admin` for its status), or one started for the run."""
+    """Which farm: one that runs (`url`, and `admin` for its status), or one started for the run with this `store`, see
+    `bench.store_servers.choices`."""
 
     url: str = ""
     admin: str = ""
     workers: int = 2
-    store: str = "sqlite"
+    store: str = DEFAULT
     settings: tuple[str, ...] = ()
 
     def open(self, stack: ExitStack, interrupt: Interrupt) -> Farm:
@@ -28,4 +31,11 @@ class Target:
             if (status := farm.status()) is not None and status.python:
                 farm.settings["python"] = status.python  # not ours
             return farm
-        return stack.enter_context(started(self.workers, self.store, interrupt, self.settings))
+        choice = CHOICES[self.store]
+        store = stack.enter_context(servers.started(choice, interrupt)) if choice.program else None
+        settings = (*(store.settings if store is not None else ()), *self.settings)
+        off = dialects_off(choice.kind, settings)
+        farm = stack.enter_context(started(self.workers, choice.kind, interrupt, (*off, *settings)))
+        farm.off = off
+        farm.store = store
+        return farm

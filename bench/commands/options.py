@@ -10,6 +10,7 @@ from bench.figures.dialects import ALL
 from bench.load.protocols import DIALECTS, FAN_OUTS, REFERENCE
 from bench.load.sockets import sources_in
 from bench.runs.fanout import LEAST_PAYLOAD
+from bench.store_servers.choices import CHOICES, DEFAULT, listed
 
 MOST_CHANNELS: Final = 1000
 MOST_PAYLOAD_BYTES: Final = 1 << 20
@@ -18,40 +19,65 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def farm_options(command: Command) -> Command:
-    for option in reversed(
-        (
-            click.option("--url", default="", metavar="WS_URL", help="A farm that runs: ws://127.0.0.1:8080/"),
-            click.option(
-                "--admin",
-                default="http://127.0.0.1:8082",
-                show_default=True,
-                metavar="URL",
-                help="Its admin port, for /status. Empty: no memory and CPU of the farm.",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(0),
-                default=0,
-                help="Of the farm started; by default two, or as many as the devices need for their descriptors.",
-            ),
-            click.option(
-                "--store",
-                type=click.Choice(["sqlite", "memory"]),
-                default="sqlite",
-                show_default=True,
-                help="Of the farm started.",
-            ),
-            click.option(
-                "--set",
-                "settings",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="A setting for the farm started; repeatable.",
-            ),
+    """Which farm: `--url` and `--admin`, or `--workers`, `--store` and `--set`; and `output_options`."""
+    return _farm_options(
+        click.option(
+            "--store",
+            type=click.Choice([*CHOICES]),
+            default=DEFAULT,
+            show_default=True,
+            help=f"Of the farm started; its servers are started, too. What is accepted is {listed()}.",
         )
-    ):
-        command = option(command)
-    return output_options(command)
+    )(command)
+
+
+def farm_options_of_stores(command: Command) -> Command:
+    """The same for commands that compare stores: gives a tuple of them."""
+    return _farm_options(
+        click.option(
+            "--store",
+            type=click.Choice([*CHOICES, ALL]),
+            multiple=True,
+            default=[DEFAULT],
+            show_default=True,
+            help="Of the farm started; its servers are started, too. Repeatable, and then one after the other, each "
+            f"with a fresh farm, and how they compare. What is accepted is {listed()}.",
+        )
+    )(command)
+
+
+def _farm_options(store: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(
+            (
+                click.option("--url", default="", metavar="WS_URL", help="A farm that runs: ws://127.0.0.1:8080/"),
+                click.option(
+                    "--admin",
+                    default="http://127.0.0.1:8082",
+                    show_default=True,
+                    metavar="URL",
+                    help="Its admin port, for /status. Empty: no memory and CPU of the farm.",
+                ),
+                click.option(
+                    "--workers",
+                    type=click.IntRange(0),
+                    default=0,
+                    help="Of the farm started; by default two, or as many as the devices need for their descriptors.",
+                ),
+                store,
+                click.option(
+                    "--set",
+                    "settings",
+                    multiple=True,
+                    metavar="KEY=VALUE",
+                    help="A setting for the farm started; repeatable.",
+                ),
+            )
+        ):
+            command = option(command)
+        return output_options(command)
+
+    return decorate
 
 
 def output_options(command: Command) -> Command:

@@ -12,7 +12,7 @@ from bench.commands.options import (
     channels_option,
     connections_option,
     dialect_option,
-    farm_options,
+    farm_options_of_stores,
     grace_option,
     load_options,
     source_option,
@@ -25,6 +25,7 @@ from bench.progress import Progress
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
 from bench.runs.load import Load
+from bench.store_servers.choices import CHOICES
 
 BATCHING: Final = [one.title for one in DIALECTS.values() if one.batch_wire]
 
@@ -75,7 +76,7 @@ BATCHING: Final = [one.title for one in DIALECTS.values() if one.batch_wire]
     metavar="URL",
     help="Push here instead of where the endpoints point: http://host:port",
 )
-@farm_options
+@farm_options_of_stores
 def push(
     *,
     devices: int,
@@ -102,6 +103,10 @@ def push(
     from the push to the frame at the device and to the answer, what was lost or came twice, and the CPU that
     each part used.
 
+    With several --store the farm is measured with one after the other, and compared with the first. The servers run on
+    the same machine, and share its cores and its disk: their CPU is a row of its own, "store". What a device takes of
+    their memory is shown, too.
+
     With --online below 1 the rest of the devices come back at the end (a sample of them if they are many), and
     have to get the newest version of every channel of theirs that was pushed to, or every message where the dialect
     keeps all. Where app servers sign, one header is signed for a run and sent with every push, and messages are random
@@ -109,7 +114,8 @@ def push(
 
     \b
     farm bench push --devices 15000 --half
-    farm bench push --store memory --connections 256 --seconds 30
+    farm bench push --store redis-replica --connections 256 --seconds 30
+    farm bench push --store sqlite --store redis --store valkey-replica
     farm bench push --rate 5000 --json pushed.json
     farm bench push --batch 100 --connections 16
     farm bench push --dialect all --seconds 20
@@ -132,17 +138,25 @@ def push(
     )
     plan = PushPlan(connections, pushers, seconds, rate, half, grace, endpoint, online=online, batch=batch)
 
-    def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
-        def speak(spoken: Dialect) -> dict[str, Any]:
-            mine, how = pushing.speaking(spoken, load, plan, payload)
-            return pushing.run(target_of(farm, devices), mine, how, interrupt=interrupt, progress=progress)
+    stores = [*CHOICES] if ALL in farm["store"] else list(dict.fromkeys(farm["store"]))
+    several = dialect == ALL or len(stores) > 1
 
-        return in_turn(chosen(dialect), PUSH_FIGURES, interrupt, speak, dialect == ALL)
+    def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
+        def speak(turn: tuple[Dialect, str]) -> dict[str, Any]:
+            spoken, store = turn
+            mine, how = pushing.speaking(spoken, load, plan, payload)
+            target = target_of(farm | {"store": store}, devices)
+            done = pushing.run(target, mine, how, interrupt=interrupt, progress=progress)
+            return done | ({"variant": store} if len(stores) > 1 else {})
+
+        turns = [(one, store) for one in chosen(dialect) for store in stores]
+        return in_turn(turns, PUSH_FIGURES, interrupt, speak, several)
 
     options: dict[str, Any] = {"devices": devices, "dialect": dialect, "processes": processes}
     options |= {"connections": connections}
     options |= {"pushers": pushers, "seconds": seconds, "rate": rate, "half": half, "grace": grace}
     options |= {"batch": batch}
+    farm = farm | {"store": " ".join(stores)}
     options |= {"channels": channels, "payload": payload, "online": online, "sources": len(sources)}
     body = perform("push", options | farm, run)
     sys.exit(body["interrupted"] or not all(map(_as_it_should_be, parts_of(body))))

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.load.dialect import Dialect, FanOut
 from bench.load.protocols import DIALECTS, FAN_OUTS, REFERENCE
+from bench.store_servers.choices import CHOICES
 
 ALL: Final = "all"
 """One dialect after the other, with the same load."""
@@ -17,13 +18,15 @@ def dialect_of(part: dict[str, Any]) -> Dialect | FanOut:
 
 
 def key_of(part: dict[str, Any]) -> str:
-    """What a run is called where several are compared: its dialect, and how subscribers were connected."""
-    return " ".join(filter(None, (part["dialect"], part.get("mode"))))
+    """What a run is called where several are compared: its dialect, how subscribers were connected, and the store where
+    there were several."""
+    return " ".join(filter(None, (part["dialect"], part.get("mode"), part.get("variant"))))
 
 
 def title_of(part: dict[str, Any]) -> str:
     """The same for a reader."""
-    return ", ".join(filter(None, (dialect_of(part).title, part.get("mode"))))
+    choice = CHOICES.get(part.get("variant", ""))
+    return ", ".join(filter(None, (dialect_of(part).title, part.get("mode"), choice.title if choice else "")))
 
 
 def parts_of(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -55,8 +58,9 @@ PUSH_FIGURES: Final = (
             ("runs", 0, "usage", "groups", group, "cpu_seconds_a_1000"),
             "CPU",
         )
-        for group in ("router", "workers")
+        for group in ("router", "workers", "store")
     ),
+    Figure("stored_a_device", "memory of the store a device", ("store", "a_device"), "bytes"),
 )
 CONNECT_FIGURES: Final = (
     Figure("setup_rate", "set-ups/s, overall", ("connect", "setup", "rate")),

@@ -19,7 +19,9 @@ from bench.runs.away import Away
 from bench.runs.collected import Held, Setup
 from bench.runs.load import Load
 from bench.runs.load_processes import Child, LoadProcesses
+from bench.runs.stored import Stored
 from bench.runs.virtual_users import VirtualUsers
+from bench.store_servers.choices import CHOICES
 from bench.target import Target
 
 
@@ -42,9 +44,12 @@ def run(target: Target, load: Load, plan: PushPlan, *, interrupt: Interrupt, pro
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
         farm = target.open(stack, interrupt)
+        if (off := f"dialects.{load.protocol}=false") in farm.off:
+            raise BenchError(f"{off}: {CHOICES[target.store].title} can't keep what this dialect needs")
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         load = replace(load, payload=plan.payload)
+        stored = Stored(farm.store)
         online = min(load.devices, max(1, round(load.devices * plan.online)))
         away = None
         if online < load.devices:
@@ -54,9 +59,13 @@ def run(target: Target, load: Load, plan: PushPlan, *, interrupt: Interrupt, pro
         result["setup"] = setup.fields()
         if not setup.endpoints:
             raise BenchError(f"no device could be set up ({setup.why})")
+        stored.set_up(setup.ready + (away.setup.ready if away is not None else 0))
         result["runs"] = measure(processes, farm, users, setup, plan=plan, progress=progress, away=away)
+        stored.pushed()
         if away is not None:
             result["away"] = away.bring_back(progress, plan.grace, plan.keeps_all)
+        if farm.store is not None:
+            result["store"] = stored.fields(result["away"]["stored"] if away is not None else 0)
     return result
 
 

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from bench.figures.dialects import PUSH_FIGURES, dialect_of, parts_of, relations, title_of
-from bench.figures.tables import Chart, Series, Table, milliseconds, number
+from bench.figures.tables import Chart, Series, Table, milliseconds, number, size
 from bench.load.dialect import FanOut
 from bench.views.parts import added, comparison, cpu, kinds, ready, spoken
 
@@ -54,6 +54,7 @@ def _tables(body: dict[str, Any]) -> list[Table]:
         found.append(_away(away, "messages" if isinstance(dialect, FanOut) or dialect.keeps_all else "channels"))
         found += kinds("Attempts to come back that failed", away["return_failures"])
     found += kinds("Devices that failed", body["setup"]["failures"])
+    found += _stored(body.get("store"))
     return [*found, cpu([(name_of(run), run["usage"]) for run in runs])] if runs else found
 
 
@@ -111,6 +112,16 @@ def _away(away: dict[str, Any], pieces: str) -> Table:
         table.row(f"{name}, {unit}" if unit else name, number(away[key]))
     table.row("seconds until they were back with their updates", f"{away['seconds']:.1f}")
     return table
+
+
+def _stored(store: dict[str, Any] | None) -> list[Table]:
+    if store is None:
+        return []
+    table = Table(f"{store['title']} {store['version']}", ["memory of the server"])
+    table.row(f"a device that has registered ({store['devices']:,})", size(store["a_device"]))
+    table.row(f"a message that waits ({store['waiting']:,})", size(store["a_message"]))
+    table.notes.append(f"A 2xx means: {store['promise']}. Each replica takes as much again.")
+    return [table]
 
 
 def _dig(value: Any, keys: tuple[str, ...]) -> Any:
