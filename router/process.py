@@ -16,6 +16,7 @@ import zmq
 
 from router.auth.main_server import MainServer
 from router.common import health, lifecycle, logs, priority
+from router.common.cluster_settings import ClusterOptions
 from router.common.fd_passing import FdReceiver, socket_path
 from router.common.guard import guarded
 from router.common.link_address import address
@@ -108,7 +109,10 @@ class RouterProcess:
         self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
         self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]
         self.poller = Poller()
-        self.port = HttpPort(listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns)
+        shared = settings.get(ClusterOptions).enabled  # by all routers that are on this host
+        self.port = HttpPort(
+            listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns, shared
+        )
         self.link = RouterLink(context, address(data, number), self.hub, link)
         self.poller.register(self.link.fileno, READ)
         self.peers = Peers(context, data, number, self.hub, link) if self.hub.asking.owners else None

@@ -29,7 +29,7 @@ async def unready(farm: RunningFarm) -> list[str]:
         return [LEAVING]
     if found["status"] == "starting":
         return ["the farm is starting: " + ", ".join(found["down"])]
-    if not answers.complete or not all(slot.alive for slot in farm.routers):
+    if not answers.complete or not all(slot.alive for slot in farm.placed):
         return [NO_ROUTER]
     reasons = list(dict.fromkeys(reason for answer in answers.of.values() for reason in answer.get("unready", ())))
     serving = [row for row in found["workers"] if row["state"] == "up"]
@@ -41,9 +41,10 @@ async def unready(farm: RunningFarm) -> list[str]:
 
 
 def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
-    routers = [_router(slot, answers) for slot in farm.routers]
+    slots = [*farm.placed, *farm.workers]
+    routers = [_router(slot, answers) for slot in farm.placed]
     workers = [_worker(slot, answers) for slot in farm.workers]
-    down = [slot.name for slot, row in zip(farm.slots, (*routers, *workers), strict=True) if row["state"] != "up"]
+    down = [slot.name for slot, row in zip(slots, (*routers, *workers), strict=True) if row["state"] != "up"]
     if farm.preparing is not None:
         down.insert(0, farm.preparing.state)
     if farm.stopping.is_set():

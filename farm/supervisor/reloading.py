@@ -67,12 +67,12 @@ class Reload:
             farm.reloads.step("starting the new code")
             self._new = await self._started(settings)
             await self._check(self._new)
-            logs.event("reload.began", workers=len(farm.workers), routers=len(farm.routers), version=self._new.version)
+            logs.event("reload.began", workers=len(farm.workers), routers=len(farm.placed), version=self._new.version)
             await self._replace_all(self._new)
             loser, farm.processes.fork_server = farm.processes.fork_server, self._new
             self._new = None
             farm.given, farm.settings = given, settings
-            for slot in farm.slots:
+            for slot in (*farm.routers, *farm.workers):
                 slot.fork_server = None
             log = settings.get(Log)
             logs.setup(log.format, log.level, process="farm")
@@ -136,9 +136,9 @@ class Reload:
         for slot in self._farm.workers:
             await self._replace_worker(slot, fork_server)
             self._look_for_deaths()
-        for slot in self._farm.routers:
-            await self._replace_router(slot, fork_server)
-            await self._watch(slot.child)
+        while olds := [slot for slot in self._farm.placed if slot.fork_server is not fork_server]:
+            await self._replace_router(olds[0], fork_server)
+            await self._watch(olds[0].child)
             self._look_for_deaths()
 
     async def _watch(self, child: Child | None) -> None:
@@ -191,6 +191,8 @@ class Reload:
         async with slot.turn:
             if farm.stopping.is_set():
                 raise _Stopping
+            if not slot.placed:  # it has moved to another host meanwhile
+                return
             if slot.child is not None:
                 grace = farm.settings.get(FarmOptions).drain_grace
                 await farm.end([slot.child], grace + ROUTER_STOP_S, may_hurry=False)
@@ -199,7 +201,7 @@ class Reload:
             slot.put(new)
             slot.fork_server = fork_server
             with trio.move_on_after(farm.settings.get(FarmOptions).start_timeout):
-                while not farm.stopping.is_set() and not new.ended.is_set():
+                while not farm.stopping.is_set() and slot.placed and not new.ended.is_set():
                     down = (await health.status(farm))["down"]
                     if not down or (undoing and slot.name not in down):
                         self._new_children.append((slot.name, new))
@@ -213,7 +215,8 @@ class Reload:
             why = _failure(slot.name, new)
             new.signal(signal.SIGKILL)
             await new.ended.wait()
-            raise _Failed(why)
+            if slot.placed:
+                raise _Failed(why)
 
     async def _give_up(self, why: str) -> None:
         farm = self._farm

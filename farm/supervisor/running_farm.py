@@ -40,8 +40,8 @@ class RunningFarm(Protocol):
         """The end of the farm, once it has begun."""
 
     @property
-    def slots(self) -> list[Slot]:
-        """The routers and the workers."""
+    def placed(self) -> list[Slot]:
+        """Those of the routers that are to run here."""
 
     @property
     def reloading(self) -> bool:

@@ -15,7 +15,10 @@ ROUTER_STOP_S: Final = 5.0
 
 
 class Slot:
-    """One process that must run: a router or a worker, known by its number among those of its kind."""
+    """The place of one process: a router or a worker, known by its number among those of its kind.
+
+    It must run as long as it is `placed` here, as it is from the start, but for the routers of a cluster.
+    """
 
     def __init__(self, kind: str, number: int, listeners: list[socket.socket]) -> None:
         self.kind = kind
@@ -28,6 +31,23 @@ class Slot:
         self.served = 0
         """The pid that has been seen to serve."""
         self.restarts = 0
+        self.placing = trio.Event()
+        """Set while it is placed here."""
+        self.placing.set()
+
+    @property
+    def placed(self) -> bool:
+        """Whether its process is to run on this host."""
+        return self.placing.is_set()
+
+    def place(self) -> None:
+        """Its process is to run here from now on."""
+        self.placing.set()
+
+    def withdraw(self) -> None:
+        """No other process is to be started here, once the one that there is has ended."""
+        if self.placing.is_set():
+            self.placing = trio.Event()
 
     @property
     def name(self) -> str:

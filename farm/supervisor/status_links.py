@@ -17,7 +17,7 @@ class Answers:
     """What the routers that do answer have answered. `of`: their status by number."""
 
     def __init__(self, of: Mapping[int, Mapping[str, Any]], routers: int) -> None:
-        """routers: how many there are."""
+        """routers: how many were asked."""
         self.of = of
         self.complete = len(of) == routers
         self.workers = _once(answer["workers"] for answer in of.values())
@@ -46,24 +46,27 @@ def _once(answers: Iterable[Sequence[Mapping[str, Any]]]) -> dict[int, Row]:
 class StatusLinks:
     """One `StatusLink` to each router, by its number."""
 
-    def __init__(self, links: Sequence[StatusLink]) -> None:
+    def __init__(self, links: Sequence[StatusLink], placed: Callable[[], Iterable[int]]) -> None:
+        """placed: the numbers of the routers that are to be asked, those of this host."""
         self._links = links
+        self._placed = placed
         self.last = Answers({}, len(links))
         """The last answers of which there were any."""
         self._broadcasts = links[fixed_owners(len(links))[partition(BROADCASTS)]]
 
     async def ask(self) -> Answers:
-        """What every router answers."""
+        """What every router of this host answers."""
         found: dict[int, dict[str, Any]] = {}
+        asked = list(self._placed())
 
-        async def ask_one(number: int, link: StatusLink) -> None:
-            if (answer := await link.ask()) is not None:
+        async def ask_one(number: int) -> None:
+            if (answer := await self._links[number].ask()) is not None:
                 found[number] = answer
 
         async with trio.open_nursery() as nursery:
-            for number, link in enumerate(self._links):
-                nursery.start_soon(ask_one, number, link)
-        answers = Answers(found, len(self._links))
+            for number in asked:
+                nursery.start_soon(ask_one, number)
+        answers = Answers(found, len(asked))
         if found:
             self.last = answers
         return answers

@@ -38,6 +38,7 @@ from farm.supervisor.slot import POLL_S, Slot
 from farm.supervisor.status_link import StatusLink
 from farm.supervisor.status_links import StatusLinks
 from router.common import logs, priority
+from router.common.cluster_settings import ClusterOptions
 from router.common.errors import MendableError
 from router.common.fork_server import become_subreaper
 from router.common.lifecycle import PRIVATE
@@ -61,15 +62,18 @@ class Supervisor:
     def __init__(self, settings: Settings, workers: int, read_again: Callable[[], Settings]) -> None:
         """read_again: reads the settings again from their sources. Raises: ListenError."""
         routers = settings.get(RouterOptions).routers
-        self.listeners = Listeners(settings.get(Listen), workers, routers, further_ports(settings))
+        self.listeners = Listeners(
+            settings.get(Listen), workers, routers, further_ports(settings), settings.get(ClusterOptions).enabled
+        )
         self.given = settings  # as they were read
         self.settings = self.listeners.with_ports(settings)
         self.read_again = read_again
-        self.routers = [Slot("router", n, [one]) for n, one in enumerate(self.listeners.routers)]
+        self.routers = [Slot("router", n, one) for n, one in enumerate(self.listeners.routers)]
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.processes = Processes(lambda: self.settings)
         folder, context = Path(settings.get(Data).dir), zmq.Context[zmq.Socket[bytes]]()
-        self.link = StatusLinks([StatusLink(context, address(folder, number)) for number in range(routers)])
+        links = [StatusLink(context, address(folder, number)) for number in range(routers)]
+        self.link = StatusLinks(links, lambda: [slot.number for slot in self.placed])
         self.started = time.monotonic()
         self.stopping = trio.Event()
         self.ready = False
@@ -77,13 +81,13 @@ class Supervisor:
         self.ending = Ending(self)
         self._reload: Reload | None = None
         self.reloads = ReloadFile(folder)
-        self._hangs = HangWatch(self.slots, 1 / _LOOKS)
+        self._hangs = HangWatch((*self.routers, *self.workers), 1 / _LOOKS)
         self._failed = False
 
     @property
-    def slots(self) -> list[Slot]:
-        """The routers and the workers."""
-        return [*self.routers, *self.workers]
+    def placed(self) -> list[Slot]:
+        """Those of the routers that are to run here."""
+        return [slot for slot in self.routers if slot.placed]
 
     @property
     def reloading(self) -> bool:
@@ -103,7 +107,7 @@ class Supervisor:
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
             await self._prepare_store()
-            for slot in self.slots:
+            for slot in (*self.routers, *self.workers):
                 nursery.start_soon(self._persist, slot.name, partial(self._keep, slot))
             nursery.start_soon(self._persist, "announce", self._announce)
             await self.stopping.wait()
@@ -157,11 +161,13 @@ class Supervisor:
         options = self.settings.get(FarmOptions)
         wait = options.restart_min
         while not self.stopping.is_set():
+            await slot.placing.wait()
             async with slot.turn:  # a reload that is about to put one there comes first
-                if not slot.alive:
+                if not slot.alive and slot.placed:
                     slot.put(await self.processes.spawn_for(slot))
             child = slot.child
-            assert child is not None
+            if child is None:
+                continue
             if self.stopping.is_set():
                 child.signal(signal.SIGTERM)
             began = time.monotonic()
@@ -170,7 +176,7 @@ class Supervisor:
                 pass
             if self.stopping.is_set():
                 return
-            if slot.child is not child:
+            if slot.child is not child or not slot.placed:
                 continue
             if not self.ready and child.status == 1:
                 self._fail_start(slot.name, child.why)
@@ -196,7 +202,7 @@ class Supervisor:
             app_servers=f"{listen.host}:{listen.router_port}",
             admin=f"{listen.admin_host}:{listen.admin_port}",
             workers=len(self.workers),
-            routers=len(self.routers),
+            routers=len(self.placed),
             pid=os.getpid(),
         )
 

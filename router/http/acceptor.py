@@ -11,16 +11,19 @@ from router.common import logs
 from router.common.poller import READ, Poller
 
 _BATCH: Final = 256
+_BATCH_OF_SHARED: Final = 4
 
 
 class Acceptor:
     """A listener in the poller."""
 
-    def __init__(self, listener: socket.socket, poller: Poller) -> None:
+    def __init__(self, listener: socket.socket, poller: Poller, shared: bool = False) -> None:
+        """shared: other processes accept from it, too, and are to have their part of what comes."""
         listener.setblocking(False)
         self._listener: socket.socket | None = listener
         self._poller = poller
         self._accepting = True
+        self._batch = _BATCH_OF_SHARED if shared else _BATCH
         self.fd = listener.fileno()
         """-1 once it is closed."""
         poller.register(self.fd, READ)
@@ -32,7 +35,7 @@ class Acceptor:
         """
         listener = self._listener
         assert listener is not None
-        for _ in range(_BATCH):
+        for _ in range(self._batch):
             if not room():
                 self.pause()
                 return

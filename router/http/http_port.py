@@ -51,8 +51,10 @@ class HttpPort:
         counters: RouterCounters,
         monotonic: Callable[[], float],
         turns: Turns,
+        shared: bool = False,
     ) -> None:
-        self._acceptor = Acceptor(listener, poller)
+        """shared: other routers accept from this listener, too."""
+        self._acceptor = Acceptor(listener, poller, shared)
         self._poller = poller
         self._routes = routes
         self._options = options

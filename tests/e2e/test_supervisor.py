@@ -102,7 +102,8 @@ def test_one_router_that_hangs_is_killed_alone(tmp_path: Path) -> None:
     async def main(supervisor: Supervisor, link: Told) -> None:
         with running(WAITS) as hanging, running(WAITS) as router, running(WAITS) as worker, running(WAITS) as other:
             async with trio.open_nursery() as nursery:
-                for slot, child in zip(supervisor.slots, (hanging, router, worker, other), strict=True):
+                slots = (*supervisor.routers, *supervisor.workers)
+                for slot, child in zip(slots, (hanging, router, worker, other), strict=True):
                     nursery.start_soon(child.watch)
                     slot.child = child
                 link.told = {

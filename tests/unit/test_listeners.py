@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -44,9 +44,27 @@ def test_each_worker_has_a_listener_of_each_port(listeners: Listeners, free: int
 
 
 def test_each_router_has_a_listener_of_the_router_port(listeners: Listeners) -> None:
-    (port,) = {listener.getsockname()[1] for listener in listeners.routers}
+    (port,) = {listener.getsockname()[1] for (listener,) in listeners.routers}
     assert len(listeners.routers) == 2
     assert listeners.with_ports(settings_with((Listen, {"router_port": 0}))).get(Listen).router_port == port
+
+
+def test_routers_that_move_accept_from_one_listener_while_one_is_here(free: int) -> None:
+    options = replace(OPTIONS, router_port=free)
+    opened = Listeners(options, 1, 3, routers_move=True)
+    try:
+        assert len({listener for each in opened.routers for listener in each}) == 1
+        socket.create_connection(("127.0.0.1", free)).close()
+        opened.shut_routers()
+        assert opened.routers == [[], [], []]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", free))
+        opened.open_routers(options)
+        opened.open_routers(options)
+        assert len({listener for each in opened.routers for listener in each}) == 1
+        socket.create_connection(("127.0.0.1", free)).close()
+    finally:
+        opened.close()
 
 
 def test_a_port_that_is_taken_is_said_with_its_setting_and_nothing_stays_open() -> None:
