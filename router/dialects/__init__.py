@@ -76,6 +76,10 @@ def _nothing(about: object) -> tuple[()]:
     return ()
 
 
+def _nothing_shared(settings: Settings) -> dict[str, str | bytes]:
+    return {}
+
+
 def _not_here(settings: Settings) -> tuple[bytes, ...] | None:
     return None
 
@@ -111,6 +115,9 @@ class DialectSpec:
     """Background tasks of the router."""
     admin_routes: Callable[[AdminContext], Iterable[BaseRoute]] = _nothing
     """On the admin port."""
+    shared: Callable[[Settings], Mapping[str, str | bytes]] = _nothing_shared
+    """What has to be the same on all hosts of a cluster, by the name of its option. A text is shown to other hosts; of
+    bytes they are shown a fingerprint. `check` has passed."""
     read_on_device_port: Callable[[Settings], tuple[bytes, ...] | None] = _not_here
     """Where its app servers may come to the device port too: the paths that they ask for with GET and HEAD there. What
     comes with another method but a WebSocket's GET is passed to the router in any case. None: they may not come."""

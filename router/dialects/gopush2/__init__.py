@@ -38,6 +38,10 @@ def _check(settings: Settings) -> None:
         raise MendableError(*problems)
 
 
+def _shared(settings: Settings) -> dict[str, str | bytes]:
+    return {"gopush2.auth": str(settings.get(Gopush2Options).auth).lower()}
+
+
 def _config_file(file: Path) -> ForeignSettings:
     from router.dialects.gopush2.config_file import settings_of
 
@@ -74,5 +78,6 @@ SPEC: Final = DialectSpec(
     answers=TABLES,
     needs=frozenset((Shape.LOG, Shape.TABLE, Shape.TAKE_ONCE)),
     routes=_routes,
+    shared=_shared,
     read_on_device_port=_read_on_device_port,
 )

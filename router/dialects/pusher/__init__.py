@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from router.common.errors import MendableError
 from router.common.metrics import Metric
 from router.common.options import Settings
@@ -29,6 +31,14 @@ def _check(settings: Settings) -> None:
         load(options.apps, options.unsigned)
     except AppsError as error:
         raise MendableError(*(f"pusher.apps: {problem}" for problem in error.problems)) from None
+
+
+def _shared(settings: Settings) -> dict[str, str | bytes]:
+    from router.dialects.pusher.applications import load
+
+    options = settings.get(PusherOptions)
+    apps = sorted(load(options.apps, options.unsigned), key=lambda app: app.id)
+    return {"pusher.apps": msgspec.json.encode(apps, order="deterministic")}
 
 
 def _micronotifier(file: Path) -> ForeignSettings:
@@ -79,5 +89,6 @@ SPEC: Final = DialectSpec(
     needs=frozenset((Shape.TABLE, Shape.LOG)),
     routes=_routes,
     services=_services,
+    shared=_shared,
     read_on_device_port=_read_on_device_port,
 )

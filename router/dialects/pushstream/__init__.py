@@ -47,6 +47,14 @@ def _check(settings: Settings) -> None:
         raise MendableError(*problems)
 
 
+def _shared(settings: Settings) -> dict[str, str | bytes]:
+    options = settings.get(PushStreamOptions)
+    return {
+        "pushstream.events_channel_id": options.events_channel_id,
+        "pushstream.store_messages": str(options.store_messages).lower(),
+    }
+
+
 def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
     return _ONE_PORT_READS if settings.get(PushStreamOptions).one_port else None
 
@@ -104,5 +112,6 @@ SPEC: Final = DialectSpec(
     needs=frozenset((Shape.TABLE, Shape.LOG)),
     routes=_routes,
     services=_services,
+    shared=_shared,
     read_on_device_port=_read_on_device_port,
 )
