@@ -14,6 +14,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "broadcasts.not_understood": "What the store holds of the broadcasts cannot be read.",
     "clock.stepped": "The machine's clock was set forward; nothing is deleted as expired for a while.",
     "cluster.directory_unread": "The file that says where the routers are cannot be read; the last one read counts.",
+    "cluster.host_unread": "What Redis holds of a host cannot be read: it counts as one that does not live.",
+    "cluster.router_unread": "What Redis holds of a router's place cannot be read, and is passed over.",
     "committer.callback_failed": "What follows a commit raised an error; the trace follows. The commit stands.",
     "committer.failed": "The loop that commits raised an error; the trace follows, and it goes on.",
     "data.open_to_others": "Other users can read or write the data folder.",

@@ -1,0 +1,216 @@
+"""The records of a cluster in Redis, for one host: it joins, beats, takes routers, gives them, and leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import hiredis
+import msgspec
+import trio
+
+from router.cluster import records
+from router.cluster.membership import FREE, MAX_HOSTS, Host, Member, Mine, Pulse, Snapshot, disagreements
+from router.cluster.records import Action, Command, cluster_script
+from router.common.cluster_settings import beat_interval
+from router.common.options import Settings
+from router.common.redis_settings import RedisOptions
+from router.common.settings import RouterOptions
+from router.store.base import StoreError
+from router.store.redis_cluster import Topology
+from router.store.redis_connection import Connection, checked, connect, info
+from router.store.redis_sentinel import connect_to_primary
+
+_ATTEMPTS: Final = 3
+"""Of one call: the connection may have ended, and then the server may be another one."""
+_PAUSE_S: Final = 0.05
+
+
+class JoinError(StoreError):
+    """This host cannot be one of the cluster."""
+
+
+class Registry:
+    """One host's end of it. All methods are for one task at a time.
+
+    settings: redis.* and router.routers count. host: its record (`router.cluster.host`). monotonic: seconds of a clock
+    that counts while the machine sleeps.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Host,
+        *,
+        unix_time: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self.interval = beat_interval(settings)
+        """Seconds from one beat to the next."""
+        self._redis = settings.get(RedisOptions)
+        self._routers = settings.get(RouterOptions).routers
+        self._unix_time = unix_time
+        self._monotonic = monotonic
+        self._topology = Topology(self._redis) if self._redis.cluster else None
+        self._connection: Connection | None = None
+        self._run = ""
+        self._pulse = Pulse(self._redis.lease)
+        self._host = host
+        self._mine: dict[int, Mine] = {}
+        self._snapshot: Snapshot | None = None
+        self.clock_offset = 0.0
+        """Seconds by which Redis' clock was ahead of this host's at the last call."""
+
+    # ------------------------------------------------------------------ what a host does
+
+    async def join(self) -> Snapshot:
+        """Become a host of the cluster. Where a host that does not agree with this one has not beaten since, its lease
+        is waited for: it may be the one that this one follows.
+
+        Raises: JoinError, with a line for each thing that has to be the same and is not; StoreError.
+        """
+        first_seen: dict[str, int] = {}
+        while True:
+            members = (await self.look()).members.values()
+            differing = [one for one in members if disagreements(self._host, one.host)]
+            if not differing:
+                break
+            if living := [one for one in differing if one.last > first_seen.setdefault(one.host.id, one.last)]:
+                raise self._refusal(living)
+            await trio.sleep(self.interval)
+        joined = await self.beat(self._host, {})
+        since = joined.members[self._host.id].since
+        earlier = [one for one in joined.members.values() if one.since < since and disagreements(self._host, one.host)]
+        if earlier:  # it joined at the same moment
+            await self.leave()
+            raise self._refusal(earlier)
+        return joined
+
+    async def beat(self, host: Host, mine: Mapping[int, Mine]) -> Snapshot:
+        """Say that this host lives. host: its record, by now; mine: all its routers that run, by number.
+
+        Repeating it does no harm, nor does it that an answer was lost: what counts is the snapshot. Raises: StoreError
+        if there is no answer; JoinError if there are too many hosts.
+        """
+        self._host, self._mine = host, dict(mine)
+        return await self._beat()
+
+    async def take(self, *numbers: int) -> Snapshot:
+        """Take those that are still free. Those that are this host's now are in the snapshot. Raises: as `beat`."""
+        return await self._beat(*(Action("take", number) for number in numbers))
+
+    async def give(self, number: int, to: str = FREE) -> Snapshot:
+        """Begin to give one to this host, or to whoever takes it. If the snapshot has it in that state, its process is
+        to end, and then `gave` follows; otherwise others move now. Raises: as `beat`."""
+        return await self._beat(Action("give", number, self._epoch(number), to))
+
+    async def gave(self, number: int) -> Snapshot:
+        """Its process has ended: it is the next host's now, if that lives, and free otherwise. Raises: as `beat`."""
+        epoch = self._epoch(number)
+        placement = self._snapshot.placements.get(number) if self._snapshot is not None else None
+        self._mine.pop(number, None)
+        return await self._beat(Action("gave", number, epoch, FREE if placement is None else placement.to))
+
+    async def leave(self) -> None:
+        """Be no host any more; what it had is free. The connection ends. Raises: StoreError; then the lease ends by
+        itself."""
+        try:
+            await self._asked(records.leave(self._redis.prefix, self._redis.lease, self._host.id))
+        finally:
+            self.close()
+
+    async def look(self) -> Snapshot:
+        """What is there, for one that is no host (yet). Raises: StoreError."""
+        reply = await self._asked(records.look(self._redis.prefix, self._redis.lease))
+        return records.snapshot(reply, self._routers, steady=False)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
+
+    # ------------------------------------------------------------------ calls
+
+    async def _beat(self, *actions: Action) -> Snapshot:
+        host = msgspec.structs.replace(self._host, clock_offset=round(self.clock_offset, 1))
+        reply = await self._asked(records.beat(self._redis.prefix, self._redis.lease, host, self._mine, actions))
+        if reply == b"full":
+            raise JoinError(f"redis.prefix {self._redis.prefix} has {MAX_HOSTS} hosts already: no more may be")
+        steady = self._pulse.beaten(self._monotonic())
+        self._snapshot = records.snapshot(reply, self._routers, steady)
+        return self._snapshot
+
+    def _epoch(self, number: int) -> int:
+        placement = self._snapshot.placements.get(number) if self._snapshot is not None else None
+        return placement.epoch if placement is not None and placement.host == self._host.id else 0
+
+    async def _asked(self, command: Command) -> Any:
+        """Each command may be done twice. Raises: StoreError of the last attempt."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._attempt(command)
+            except StoreError:
+                self.close()
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                await trio.sleep(_PAUSE_S)
+        raise AssertionError
+
+    async def _attempt(self, command: Command) -> Any:
+        if self._connection is not None and self._connection.ended:
+            self.close()
+        if self._connection is None:
+            self._connection = await self._connected()
+        connection = self._connection
+        try:
+            with trio.fail_after(self._redis.lease / 2):
+                sent = self._unix_time()
+                (reply,) = await connection.call(command)
+                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+                    await connection.ask("SCRIPT", "LOAD", cluster_script().text)
+                    sent = self._unix_time()
+                    (reply,) = await connection.call(command)
+                received = self._unix_time()
+        except trio.TooSlowError:
+            raise StoreError(f"Redis {connection.name} does not answer within half of redis.lease") from None
+        checked(reply, connection.name)
+        if isinstance(reply, list) and reply and isinstance(reply[0], bytes) and reply[0].isdigit():
+            self.clock_offset = int(reply[0]) / 1000 - (sent + received) / 2
+        return reply
+
+    async def _connected(self) -> Connection:
+        options = self._redis
+        if self._topology is None:
+            connection = await connect_to_primary(options)
+        else:
+            await self._topology.refresh()
+            connection = await connect(self._topology.primaries[0], options.connect_timeout, options.ca_file)
+        try:
+            with trio.fail_after(options.connect_timeout):
+                run = info(await connection.ask("INFO", "server")).get("run_id", "")
+        except trio.TooSlowError:
+            connection.abandon()
+            raise StoreError(f"Redis {connection.name} does not answer within redis.connect_timeout") from None
+        if self._run not in ("", run):
+            self._pulse.disturbed(self._monotonic())
+        self._run = run
+        return connection
+
+    # ------------------------------------------------------------------ what differs
+
+    def _refusal(self, others: Sequence[Member]) -> JoinError:
+        return JoinError(
+            *(
+                f"{name} is {_shown(self._host, name)} here, and {_shown(one.host, name)} on host {one.host.name} "
+                f"({one.host.address}): give all hosts of the cluster the same"
+                for one in others
+                for name in disagreements(self._host, one.host)
+            )
+        )
+
+
+def _shown(host: Host, name: str) -> str:
+    check = host.checks.get(name)
+    return "not compared" if check is None else " or ".join(check.offers) or "empty"
