@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from support.farm_fixture import until
+from support.namespaces import Machine
 from support.redis_servers import RedisServer
 
 
@@ -15,19 +19,25 @@ class Sentinels:
 
     NAME = "farm"
 
-    def __init__(self, product: str, folder: Path) -> None:
-        self.servers: list[RedisServer] = []
-        self._sentinels: list[RedisServer] = []
+    def __init__(
+        self, product: str, folder: Path, machines: Sequence[Machine] = (), *options: str, down_after_ms: int = 500
+    ) -> None:
+        """machines: three; the first has the primary, the second the replica, and each a Sentinel. options: of the
+        servers."""
+        places = tuple(machines) or (None, None, None)
         folders = [folder / name for name in ("1", "2", "s1", "s2", "s3")]
         for one in folders:
             one.mkdir()
-        primary = RedisServer(product, folders[0], "--repl-diskless-sync-delay", "0")
-        self.servers.append(primary)
-        replica = ("--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0")
-        self.servers.append(RedisServer(product, folders[1], *replica))
+        options = ("--repl-diskless-sync-delay", "0", *options)
+        primary = RedisServer(product, folders[0], *options, machine=places[0])
+        replica = ("--replicaof", primary.host, str(primary.port), *options)
+        self.servers = [primary, RedisServer(product, folders[1], *replica, machine=places[1])]
         primary.until_followed()
-        for one in folders[2:]:
-            self._sentinels.append(RedisServer(product, one, watch=f"{self.NAME} 127.0.0.1 {primary.port} 2"))
+        watch = f"{self.NAME} {primary.host} {primary.port} 2"
+        self._sentinels = [
+            RedisServer(product, one, watch=watch, machine=place, down_after_ms=down_after_ms)
+            for one, place in zip(folders[2:], places, strict=True)
+        ]
         until(self._agree, "the Sentinels know each other and the replica")
 
     def _agree(self) -> bool:
@@ -38,28 +48,47 @@ class Sentinels:
     @property
     def options(self) -> dict[str, Any]:
         """As the section `redis` has it."""
-        sentinels = tuple(f"127.0.0.1:{sentinel.port}" for sentinel in self._sentinels)
+        sentinels = tuple(f"{sentinel.host}:{sentinel.port}" for sentinel in self._sentinels)
         return {"sentinels": sentinels, "sentinel_name": self.NAME, "replicas": 1}
 
     @property
     def primary(self) -> RedisServer:
-        """The one that is it now, by the word of the first Sentinel."""
-        _, port = self._sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)
-        return next(server for server in self.servers if server.port == int(port))
+        """The one that is it now, by the word of most Sentinels."""
+        said: Counter[tuple[str, int]] = Counter()
+        for sentinel in self._sentinels:
+            with suppress(OSError):
+                host, port = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)
+                said[host.decode(), int(port)] += 1
+        where = said.most_common(1)[0][0]
+        return next(server for server in self.servers if (server.host, server.port) == where)
+
+    @property
+    def replica(self) -> RedisServer:
+        """The other one."""
+        primary = self.primary
+        return next(server for server in self.servers if server is not primary)
 
     def fail_over(self) -> RedisServer:
         """Kill the primary, and wait until the other one is it. Returns: the one that was killed."""
         before = self.primary
         before.stop(signal.SIGKILL)
+        self.wait_promoted(before)
+        return before
+
+    def wait_promoted(self, before: RedisServer) -> None:
+        """Wait until this one is the primary no more, and the other one knows that it is."""
         until(lambda: self.primary is not before, "the replica is promoted", 60)
         until(lambda: self.primary.ask("ROLE")[0] == b"master", "it knows")
-        return before
 
     def bring_back(self, server: RedisServer) -> None:
         """Start one that was killed, as a replica: what the Sentinels would do within some ten seconds."""
         server.start()
+        self.follow(server)
+
+    def follow(self, server: RedisServer) -> None:
+        """It is a replica from now on, and has all that the primary has."""
         primary = self.primary
-        assert server.ask("REPLICAOF", "127.0.0.1", primary.port) == b"OK"
+        assert server.ask("REPLICAOF", primary.host, primary.port).startswith(b"OK")
         primary.until_followed()
 
     def stop(self) -> None:

@@ -19,6 +19,7 @@ from router.common.redis_address import Address
 from router.store.redis_connection import Command, Reply, checked, connect
 from support.farm_fixture import ROOT, until
 from support.installed import ends_with_us, find_program, missing
+from support.namespaces import Machine
 
 PRODUCTS: Final = ("redis", "valkey")
 _SERVERS: Final = ROOT / ".venv" / "servers" / "usr"
@@ -41,22 +42,35 @@ def _program(product: str) -> str:
 class RedisServer:
     """One server on a port of its own, with its files in a folder. It ends with the process that made it."""
 
-    def __init__(self, product: str, folder: Path, *options: str, watch: str = "") -> None:
-        """watch: as a Sentinel, of this primary."""
+    def __init__(
+        self,
+        product: str,
+        folder: Path,
+        *options: str,
+        watch: str = "",
+        machine: Machine | None = None,
+        down_after_ms: int = 500,
+    ) -> None:
+        """watch: as a Sentinel, of this primary. machine: runs there, and others reach it by the network "store"."""
         self.product = product
+        self.machine = machine
+        self.host = machine.address("store") if machine else "127.0.0.1"
         (self.port,) = free_ports(1)
         self._folder = folder
-        self._command = [*ends_with_us(), _program(product), *self._arguments(options, watch)]
+        self._down_after_ms = down_after_ms
+        arguments = self._arguments(options, watch)
+        self._command = [*ends_with_us(), *(machine.prefix if machine else ()), _program(product), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def _arguments(self, options: tuple[str, ...], watch: str) -> list[str]:
-        common = ["--port", f"{self.port}", "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        common = ["--port", f"{self.port}", "--dir", str(self._folder)]
+        common += ["--bind", "0.0.0.0", "--protected-mode", "no"] if self.machine else ["--bind", "127.0.0.1"]
         if not watch:
             kept = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
             return [*common, *kept, "--enable-debug-command", "yes", *options]
         name = watch.split(maxsplit=1)[0]
-        lines = [f"sentinel monitor {watch}", f"sentinel down-after-milliseconds {name} 500"]
+        lines = [f"sentinel monitor {watch}", f"sentinel down-after-milliseconds {name} {self._down_after_ms}"]
         lines += [f"sentinel failover-timeout {name} 3000"]
         file = self._folder / "sentinel.conf"
         file.write_text("\n".join(lines) + "\n")
@@ -65,7 +79,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         """As `redis.url` has it."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     @property
     def runs(self) -> bool:
@@ -103,7 +117,7 @@ class RedisServer:
         return checked(self.calls(command)[0], self.product)
 
     def calls(self, *commands: Command) -> list[Reply]:
-        """The replies to commands on one connection."""
+        """The replies to commands on one connection, which needs no cable."""
 
         async def main() -> list[Reply]:
             connection = await connect(Address("127.0.0.1", self.port), 5.0)
@@ -112,7 +126,7 @@ class RedisServer:
             finally:
                 connection.abandon()
 
-        return trio.run(main)
+        return self.machine.call(trio.run, main) if self.machine else trio.run(main)
 
     def until_followed(self, replicas: int = 1) -> None:
         """Wait until so many replicas keep up with it."""
