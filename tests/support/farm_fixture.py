@@ -185,6 +185,11 @@ class Farm:
         """That of the supervisor, if it has ended."""
         return None if self._process is None else self._process.poll()
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and nobody has ended it."""
+        return self._process is not None
+
     def processes(self) -> dict[int, str]:
         """Every process of it: pid to title. From the kernel, not from the farm itself."""
         return {} if self._process is None else _session(self._process.pid)

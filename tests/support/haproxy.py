@@ -17,6 +17,7 @@ from support.farm_fixture import PATIENCE_S, ROOT, Farm, until
 from support.installed import find_program
 
 FILE: Final = ROOT / "deploy" / "haproxy.cfg"
+CLUSTER_FILE: Final = ROOT / "deploy" / "haproxy-cluster.cfg"
 _PROBES: Final = "check port 8081 inter 1s fall 2 rise 2"
 
 
@@ -28,17 +29,29 @@ class HAProxy:
         self.router_port = router_port
         self._control = control
 
-    def up(self) -> list[str]:
-        """The hosts that it gives new devices to."""
+    def up(self, proxy: str = "devices") -> list[str]:
+        """The hosts that it gives new devices, or requests, to."""
+        # One whose last probe has failed is "UP 1/2", and gets devices.
+        rows = csv.DictReader(self._ask("show stat").removeprefix("# ").splitlines())
+        hosts = [row for row in rows if row["pxname"] == proxy and row["svname"] not in ("FRONTEND", "BACKEND")]
+        return [row["svname"] for row in hosts if row["status"].startswith("UP")]
+
+    def hosts_of_devices(self) -> dict[int, str]:
+        """The host of each device's connection, by the port that the device has it from."""
+        found = {}
+        for line in self._ask("show sess").splitlines():
+            facts = dict(part.split("=", 1) for part in line.split() if "=" in part)
+            if facts.get("fe") == "devices" and facts.get("srv", "<none>") != "<none>":
+                found[int(facts["src"].rpartition(":")[2])] = facts["srv"]
+        return found
+
+    def _ask(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(PATIENCE_S)
             control.connect(str(self._control))
-            control.sendall(b"show stat\n")
+            control.sendall(command.encode() + b"\n")
             with control.makefile(newline="") as answer:
-                rows = list(csv.DictReader(line.removeprefix("# ") for line in answer if line.strip()))
-        # One whose last probe has failed is "UP 1/2", and gets devices.
-        hosts = [row for row in rows if row["pxname"] == "devices" and row["svname"] not in ("FRONTEND", "BACKEND")]
-        return [row["svname"] for row in hosts if row["status"].startswith("UP")]
+                return answer.read()
 
 
 def _configuration(farms: Sequence[Farm], device_port: int, router_port: int, control: Path) -> str:
@@ -62,25 +75,43 @@ def _configuration(farms: Sequence[Farm], device_port: int, router_port: int, co
 @contextmanager
 def running_haproxy(farms: Sequence[Farm]) -> Iterator[HAProxy]:
     """HAProxy in front of as many farms as the file has hosts, for the time of the block."""
-    program = Path(find_program("haproxy"))
-    # Where tests/install-servers has unpacked it, its libraries are beside it.
-    libraries = os.pathsep.join(map(str, program.parents[1].glob("lib/*-linux-gnu")))
     device_port, router_port = free_ports(2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file, control, log = folder / "haproxy.cfg", folder / "control", folder / "log"
+        file, control = folder / "haproxy.cfg", folder / "control"
         file.write_text(_configuration(farms, device_port, router_port, control))
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [program, "-db", "-f", file],
-                env=os.environ | {"LD_LIBRARY_PATH": libraries},
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            until(lambda: control.exists() or process.poll() is not None, "HAProxy has its socket")
-            assert process.poll() is None, log.read_text()
+        with _running(folder, control, "-f", file):
             yield HAProxy(device_port, router_port, control)
-        finally:
-            process.terminate()
-            process.wait()
+
+
+@contextmanager
+def running_haproxy_of_a_cluster() -> Iterator[HAProxy]:
+    """HAProxy with the file of deploy/ as it is, on the ports and for the addresses that it names."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file, control = folder / "more.cfg", folder / "control"
+        file.write_text(f"global\n    stats socket {control}\n")
+        with _running(folder, control, "-f", CLUSTER_FILE, "-f", file, "-n", "5000"):  # descriptors are few here
+            yield HAProxy(8080, 8081, control)
+
+
+@contextmanager
+def _running(folder: Path, control: Path, *arguments: Path | str) -> Iterator[None]:
+    program = Path(find_program("haproxy"))
+    # Where tests/install-servers has unpacked it, its libraries are beside it.
+    libraries = os.pathsep.join(map(str, program.parents[1].glob("lib/*-linux-gnu")))
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [program, "-db", *arguments],
+            env=os.environ | {"LD_LIBRARY_PATH": libraries},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        until(lambda: control.exists() or process.poll() is not None, "HAProxy has its socket")
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait()
