@@ -62,9 +62,14 @@ class RouterProcess:
     """Everything the router is made of, wired."""
 
     def __init__(
-        self, settings: Settings, number: int, listener: socket.socket, context: zmq.Context[zmq.Socket[bytes]]
+        self,
+        settings: Settings,
+        number: int,
+        listener: socket.socket,
+        context: zmq.Context[zmq.Socket[bytes]],
+        workers: int | None = None,
     ) -> None:
-        """number: its place among the farm's routers, from 0."""
+        """number: its place among the farm's routers, from 0. workers: how many the farm has; None: it is not known."""
         settings = for_one(settings)
         store_options = settings.get(StoreOptions)
         endpoint = settings.get(EndpointOptions)
@@ -88,6 +93,7 @@ class RouterProcess:
             time.time,
             router=number,
             routers=settings.get(RouterOptions).routers,
+            workers=workers,
         )
         self.hub.on_status(self.status)
         self.main_server = MainServer(settings, self.hub.counters)
@@ -369,15 +375,15 @@ def check(settings: Settings) -> None:
     Router(_routes(spoken(settings, specs()), Context(hub.core, tokens, settings, time.time, dict)))
 
 
-def run(settings: Settings, number: int, listener: socket.socket, line: int | None) -> int:
+def run(settings: Settings, number: int, listener: socket.socket, line: int | None, workers: int | None = None) -> int:
     """Run the router of this number on an open listener until SIGTERM, or until the supervisor's end of `line` closes.
 
-    Returns: exit code.
+    workers: how many the farm has; None: it is not known. Returns: exit code.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     fields = {"router": number} if settings.get(RouterOptions).routers > 1 else {}
     return lifecycle.run(
-        lambda context: RouterProcess(settings, number, listener, context), settings, line, "router", **fields
+        lambda context: RouterProcess(settings, number, listener, context, workers), settings, line, "router", **fields
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import farm.worker.main
 import router.process
 from farm.sections import all_sections
+from farm.settings import FarmOptions
 from router import __version__
 from router.common import lifecycle
 from router.common.fork_server import Runner, Served, in_one_line
@@ -34,7 +35,8 @@ def served(mapping: dict[str, Any]) -> Served:
         return 0
 
     def run_router(number: int, descriptors: list[int]) -> int:
-        return router.process.run(settings, number, socket.socket(fileno=descriptors[1]), descriptors[0])
+        listener = socket.socket(fileno=descriptors[1])
+        return router.process.run(settings, number, listener, descriptors[0], settings.get(FarmOptions).count)
 
     def run_worker(number: int, descriptors: list[int]) -> int:
         listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]

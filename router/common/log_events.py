@@ -94,6 +94,10 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "router.event_failed": "A descriptor of the router raised an error; the trace follows. The others were served.",
     "router.failed": "The router could not start or could not go on: `why` is the reason.",
     "router.flush_failed": "Sending what a commit produced raised an error; the trace follows.",
+    "router.held_failed": "What had waited for the workers raised an error when it was done; the trace follows.",
+    "router.held_refused": "An operation that had waited for the workers asks for what is not allowed.",
+    "router.not_announced": "So many workers had not announced what they hold when link.lease had passed after the "
+    "router's start: what is published goes to the others, and listings lack what they hold until they join.",
     "router.ready": "The router listens.",
     "router.tick_failed": "Periodic work of the router process raised an error; the trace follows.",
     "router.waits_its_turn": "The router is not starved any more and has its usual nice value.",

@@ -51,6 +51,7 @@ ROUTER_METRICS = (
     Metric("forwards_unreached", "counter", "Those that it did not answer in time: their requests got 503."),
     Metric("forwards_waiting", "gauge", "Those that it has not answered yet."),
     Metric("forwarded", "counter", "Operations performed here that another router asked for."),
+    Metric("operations_held", "gauge", "What waits after a start until all workers have announced what they hold."),
     Metric("devices_moved", "counter", "Devices whose newer connection is on another shard."),
     Metric("addresses", "gauge", "Devices and channels in the map."),
     Metric("auth_asked", "counter", "Questions to the application's main server: auth.url."),
@@ -166,6 +167,7 @@ class RouterCounters:
     forwards_unreached: int
     forwards_waiting: int
     forwarded: int
+    operations_held: int
     devices_moved: int
     auth_asked: int
     auth_remembered: int

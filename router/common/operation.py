@@ -20,6 +20,9 @@ class Operation(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=
 
     REPLY: ClassVar[Any] = None
     """Type of what the one who asked gets with the status; None: nothing."""
+    SETTLED: ClassVar[bool] = False
+    """Whether it is about subscribers or members: a router that is new performs it only when it knows of all workers
+    what they hold (`router.core.settling`)."""
 
 
 encoded: Final = msgspec.msgpack.Encoder().encode

@@ -328,7 +328,8 @@ class LinkOptions(Section):
     )
     max_forwarded: int = option(
         20_000,
-        "operations that may wait for one other router; beyond, their requests are answered 503",
+        "operations that may wait for one other router, or after a start for the workers; beyond, their requests are "
+        "answered 503",
         unit="operations",
         ge=1,
     )

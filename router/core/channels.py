@@ -6,8 +6,9 @@ users. Two rules keep presence right:
 
 1. A user is a member as long as a lease holds it. What a dead lease held is removed `member_grace` after its death,
    a part at each tick: so a user that is back before that, on any shard, has never left.
-2. After a restart the registry is rebuilt by what workers announce. Until all of them have had the time for it, no user
-   counts as having left a channel that was announced; then every worker is sent all members, and compares.
+2. After a restart the registry is rebuilt by what workers announce. Until all of them have done so, and `member_grace`
+   has passed, no user counts as having left a channel that was announced; then every worker is sent all members, and
+   compares.
 
 Workers know the members of their channels, and compare: to send them something twice does no harm.
 """
@@ -33,7 +34,7 @@ class Channels:
     """All channels with a label.
 
     offer: takes messages for leases. grace: how long a dead lease's members stay, in seconds. settled: when all workers
-    have announced what they hold.
+    have announced what they hold, if `settle_soon` is not called before.
     """
 
     def __init__(self, offer: Offer, grace: float, settled: float, monotonic: Callable[[], float]) -> None:
@@ -308,8 +309,13 @@ class Channels:
         while self._whole and budget > 0:
             budget -= self._send_whole(*self._whole.popleft())
 
+    def settle_soon(self) -> None:
+        """All workers have announced what they hold. A user whose worker went with the router may be back in a moment,
+        like one whose worker goes now."""
+        self._settled = self._monotonic() + self._grace
+
     def _settle(self) -> None:
-        """All workers have announced what they hold: from now on, a user that is not known has left."""
+        """From now on, a user that is not known has left."""
         self._settling = False
         for channel in self._announced:
             channel.announced = False

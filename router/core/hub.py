@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Final, Protocol
 
 from router.common import logs
@@ -42,6 +42,7 @@ from router.core.pushes import Pushes
 from router.core.recount import Recount
 from router.core.requests import Requests
 from router.core.sessions import Sessions, WorkerSession
+from router.core.settling import Settling
 
 _LOG_SHARE: Final = 4
 """A slice of a log may have this part of the largest envelope."""
@@ -53,7 +54,8 @@ class Hub:
     """Sessions, address map, attachments, channels and pushes.
 
     `monotonic` and `unix_time` are clocks in seconds; `versions` those of the protocol that are spoken. `router` is its
-    number among the farm's routers (`router.common.numbers`), of which there are `routers`.
+    number among the farm's routers (`router.common.numbers`), of which there are `routers`. `workers`: how many are
+    expected to announce what they hold (`router.core.settling`).
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Hub:
         router: int = 0,
         routers: int = 1,
         versions: range = VERSIONS,
+        workers: int | None = 0,
     ) -> None:
         self._committer = committer
         self._options = options
@@ -76,7 +79,9 @@ class Hub:
         self.counters = RouterCounters()
         self.map = AddressMap()
         self.sessions = sessions = Sessions(options, self.counters)
-        settled = monotonic() + options.lease + options.member_grace
+        timeout = delivery_timeout + options.forward_timeout
+        self.settling = settling = Settling(sessions, workers, options, timeout, self.counters, monotonic)
+        settled = monotonic() + options.lease + options.member_grace if settling.over else inf
         self.channels = Channels(sessions.offer, options.member_grace, settled, monotonic)
         first = first_number(router, incarnation)
         self.recount = Recount(sessions.offer, first, options.max_recounts, delivery_timeout, monotonic)
@@ -87,12 +92,11 @@ class Hub:
         self.begin_after = self._numbers.begin_after
         self.attachments = Attachments(committer, options, self.map, sessions, self._pushes)
         self.messages = Messages(
-            committer, self.map, sessions, self.attachments, self._pushes, self._numbers, monotonic, unix_time
+            committer, self.map, sessions, self.attachments, self._pushes, self._numbers, settling, monotonic, unix_time
         )
         clocks = monotonic, unix_time
-        timeout = delivery_timeout + options.forward_timeout
         self.asking = Asking(router, routers, incarnation, options, timeout, self.counters, *clocks)
-        operations = Operations(fixed_owners(routers), router, self.asking.ask)
+        operations = Operations(fixed_owners(routers), router, self.asking.ask, settling)
         self.answering = Answering(
             operations.perform, self.asking.owners, incarnation, options, self.counters, unix_time
         )
@@ -107,6 +111,10 @@ class Hub:
             options.max_message_bytes // _LOG_SHARE,
         )
         self._handlers = _handlers(self, self.attachments, requests)
+        if not settling.over:
+            self._handlers[m.Publish] = partial(self._hold, requests.publish)
+            settling.when_over(partial(self._handlers.update, {m.Publish: requests.publish}))
+            settling.when_over(self.channels.settle_soon)
         self.core = Core(
             self.messages,
             Records(committer),
@@ -146,6 +154,10 @@ class Hub:
                 session.touch()  # the answer to a beat is our beat
         elif type(envelope) is m.Ready:
             self._join(identity, envelope)
+        elif type(envelope) is m.Announced:
+            if session is not None and session.seen >= envelope.sequence:
+                session.announced = True
+                self.settling.look()
         elif type(envelope) is m.AskStatus:
             self.sessions.direct(identity, m.Status(envelope.number, self._status()))
         elif type(envelope) is m.SetBroadcast:
@@ -260,6 +272,23 @@ class Hub:
             committer.when_durable(done, device)
         committer.when_durable(done)
 
+    def _hold(
+        self,
+        handler: Callable[[WorkerSession, m.Publish, int | None], None],
+        session: WorkerSession,
+        message: m.Publish,
+        number: int | None,
+    ) -> None:
+        """Handle it when it is known what all workers hold. Its batch does not wait for that."""
+
+        def now() -> None:
+            try:
+                handler(session, message, number)
+            except Exception as error:
+                self._refuse(session, number, error)
+
+        self.settling.wait(now, partial(session.reply, number, m.FAILED))
+
     def _malformed(self, session: WorkerSession, message: m.Malformed, number: int | None) -> None:
         self._refuse(session, message.number, m.MessageError(message.error))
 
@@ -314,6 +343,7 @@ class Hub:
             heard_until = now
         self._numbers.tick()
         self._pushes.tick(now)
+        self.settling.tick(heard_until)
         for session in self.sessions:
             if heard_until - session.received_at > self._options.lease:
                 self.lost(session, "it has been silent for longer than link.lease")

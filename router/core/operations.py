@@ -22,6 +22,7 @@ from router.common import logs
 from router.common import messages as m
 from router.common.operation import Operation, encoded
 from router.common.partitions import fixed_owners, partition
+from router.core.settling import Settling
 
 T = TypeVar("T")
 
@@ -52,11 +53,27 @@ def _nobody(owner: int, dialect: str, key: bytes, operation: bytes, answered: Ca
 
 class Operations:
     """The operations of all dialects, and who owns what. owners: the router of each partition; number: this router;
-    ask: where the others are asked."""
+    ask: where the others are asked; settling: what those wait for that need to know what all workers hold."""
 
-    __slots__ = ("_alone", "_ask", "_decoders", "_dialects", "_number", "_owners", "_performers", "_routers")
+    __slots__ = (
+        "_alone",
+        "_ask",
+        "_decoders",
+        "_dialects",
+        "_number",
+        "_owners",
+        "_performers",
+        "_routers",
+        "_settling",
+    )
 
-    def __init__(self, owners: Sequence[int] = fixed_owners(1), number: int = 0, ask: Ask = _nobody) -> None:
+    def __init__(
+        self,
+        owners: Sequence[int] = fixed_owners(1),
+        number: int = 0,
+        ask: Ask = _nobody,
+        settling: Settling | None = None,
+    ) -> None:
         self._owners = owners
         self._routers = sorted(set(owners))
         self._number = number
@@ -65,10 +82,16 @@ class Operations:
         self._performers: dict[type[Operation], Perform] = {}
         self._dialects: dict[type[Operation], str] = {}
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
+        self._settling = settling
 
     def register(self, dialect: str, performers: Mapping[type[Operation], Perform]) -> None:
         """What performs each of these operations of a dialect here; all of its parts may call this."""
         self._performers.update(performers)
+        settling = self._settling
+        if settling is not None and not settling.over:
+            held = {kind: perform for kind, perform in performers.items() if kind.SETTLED}
+            self._performers.update({kind: partial(_hold, settling, perform) for kind, perform in held.items()})
+            settling.when_over(partial(self._performers.update, held))
         self._dialects.update(dict.fromkeys(performers, dialect))
         known = [kind for kind, of in self._dialects.items() if of == dialect]
         self._decoders[dialect] = msgspec.msgpack.Decoder(reduce(or_, known))
@@ -157,6 +180,22 @@ class Operations:
                 reply(status, encoded(answer) if wanted else b"")
 
         self._performers[type(operation)](key, operation, done)
+
+
+def _hold(settling: Settling, perform: Perform, key: bytes, operation: Operation, done: Done) -> None:
+    """Perform it when it is known what all workers hold."""
+
+    def now() -> None:
+        try:
+            perform(key, operation, done)
+        except m.MessageError as error:
+            logs.limited("router.held_refused", at="error", per=type(operation).__name__, error=str(error))
+            done(m.FAILED)
+        except Exception as error:  # one operation's defect: the others are performed
+            logs.limited("router.held_failed", at="error", per=repr(error), exc=error)
+            done(m.FAILED)
+
+    settling.wait(now, partial(done, m.UNREACHED))
 
 
 def _answered(kind: Any, done: Done, status: int, reply: bytes) -> None:

@@ -7,6 +7,7 @@ wrote it to the device's socket (RESULT, or no worker holds the device, or the w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from router.common import messages as m
 from router.common.item import Item
@@ -18,6 +19,7 @@ from router.core.attachments import Attachments
 from router.core.committer import GroupCommitter
 from router.core.pushes import REFUSED_FAILED, REFUSED_OVER, STORED, Push, PushDone, Pushes
 from router.core.sessions import Sessions
+from router.core.settling import Settling
 from router.store.base import ANY_VERSION, Append, check_event
 
 
@@ -32,6 +34,7 @@ class Messages:
         "_monotonic",
         "_pushes",
         "_sessions",
+        "_settling",
         "_unix_time",
         "sequence",
         "version",
@@ -45,6 +48,7 @@ class Messages:
         attachments: Attachments,
         pushes: Pushes,
         numbers: Sequencer,
+        settling: Settling,
         monotonic: Callable[[], float],
         unix_time: Callable[[], float],
     ) -> None:
@@ -54,6 +58,7 @@ class Messages:
         self._attachments = attachments
         self._pushes = pushes
         self._counters: RouterCounters = pushes.counters
+        self._settling = settling
         self._monotonic = monotonic
         self._unix_time = unix_time
         self.sequence = numbers.next
@@ -85,13 +90,11 @@ class Messages:
         self._counters.pushes += 1
         lease = self._addresses.device(device)
         if not wait and ttl <= 0:
-            self._counters.pushes_unkept += 1
-            if lease is not None:
-                push = Push(self._pushes, 0, slot, version, body, done)
-                push.durable = m.OK
-                push.result = m.NOT_HERE
-                self._attachments.deliver(lease, device, push)
-            done(STORED)
+            if lease is None and not self._settling.over:  # nothing would be left of it when the device is announced
+                send = partial(self._push_unkept, device, slot, version, body, done)
+                self._settling.wait(send, lambda: done(self.refuse()))
+            else:
+                self._push_unkept(device, slot, version, body, done)
             return
         if self._committer.full:
             done(self.refuse())
@@ -108,6 +111,16 @@ class Messages:
             push.result = m.NOT_HERE  # no result will come
         if lease is not None:
             self._attachments.deliver(lease, device, push)
+
+    def _push_unkept(self, device: bytes, slot: str, version: int, body: str | None, done: PushDone) -> None:
+        self._counters.pushes_unkept += 1
+        lease = self._addresses.device(device)
+        if lease is not None:
+            push = Push(self._pushes, 0, slot, version, body, done)
+            push.durable = m.OK
+            push.result = m.NOT_HERE
+            self._attachments.deliver(lease, device, push)
+        done(STORED)
 
     def refuse(self) -> int:
         """Count a push that must not even wait, because the committer is full. Returns: its outcome."""

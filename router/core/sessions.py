@@ -31,6 +31,7 @@ class WorkerSession:
         "_handled",
         "_part",
         "_sessions",
+        "announced",
         "blocked",
         "confirmed",
         "identity",
@@ -56,6 +57,8 @@ class WorkerSession:
         """When its last envelope came."""
         self.wire = wire
         self.outbox: list[m.ToWorker] = []
+        self.announced = False
+        """Whether it has announced all that it holds."""
         self.overflowed = False
         """Whether something that was offered had no room: then it ends after the turn."""
         self.blocked = False

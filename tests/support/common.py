@@ -119,9 +119,10 @@ class Rig:
         router: int = 0,
         routers: int = 1,
         clock: Clock | None = None,
+        workers: int | None = 0,
     ) -> None:
-        """router: its number, of so many that have this clock."""
-        self._router, self._routers = router, routers
+        """router: its number, of so many that have this clock. workers: for how many it waits as it begins."""
+        self._router, self._routers, self._workers = router, routers, workers
         settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
         options = self._store_options = settings.get(StoreOptions)
         self.clock = clock or Clock()
@@ -146,6 +147,7 @@ class Rig:
             router=self._router,
             routers=self._routers,
             versions=self.versions,
+            workers=self._workers,
         )
 
     def flushed(self) -> None:
@@ -216,6 +218,10 @@ class FakeWorker:
         self._sequence += 1
         self.send(m.WorkerBatch(self._sequence, list(messages)))
         return self._sequence
+
+    def announces(self, *held: Any) -> None:
+        """Announce this, and that it is all."""
+        self.send(m.Announced(self.say(*held) if held else self._sequence))
 
     @property
     def session(self) -> WorkerSession:

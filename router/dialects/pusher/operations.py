@@ -36,6 +36,7 @@ class Publish(Operation, tag=1):
     The key is that of any of the channels, all of which have one owner."""
 
     REPLY = list[Counts]
+    SETTLED = True
 
     events: list[Sent]
     wanted: list[str]
@@ -43,6 +44,8 @@ class Publish(Operation, tag=1):
 
 class Terminate(Operation, tag=2):
     """Close the sockets that are signed in as the user whose channel the key is."""
+
+    SETTLED = True
 
 
 class Cached(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -64,6 +67,7 @@ class Look(Operation, tag=3):
     """The state of one channel."""
 
     REPLY = State
+    SETTLED = True
 
     channel: str
     wanted: list[str]
@@ -75,12 +79,14 @@ class Members(Operation, tag=4):
     """The members of a presence channel: user id and info, as presence has them. Empty if there is none."""
 
     REPLY = list[tuple[User, str]]
+    SETTLED = True
 
 
 class List(Operation, tag=5):
     """The channels of an application that have subscribers here, and whose names begin so, with their counts."""
 
     REPLY = dict[str, Counts]
+    SETTLED = True
 
     app: str
     prefix: str

@@ -25,6 +25,7 @@ class Put(Operation, tag=10):
     where messages are stored, durably."""
 
     REPLY = Outcome
+    SETTLED = True
 
     names: list[str]
     text: str
@@ -38,6 +39,7 @@ class Delete(Operation, tag=11):
     """These channels go, and their subscribers are sent this text. The reply: how many of them there were."""
 
     REPLY = int
+    SETTLED = True
 
     names: list[str]
     text: str
@@ -47,6 +49,7 @@ class Ask(Operation, tag=12):
     """The numbers of those of these channels that there are."""
 
     REPLY = list[ChannelInfo]
+    SETTLED = True
 
     names: list[str]
 
@@ -63,6 +66,7 @@ class List(Operation, tag=14):
     """The numbers of all channels whose names begin so."""
 
     REPLY = list[ChannelInfo]
+    SETTLED = True
 
     prefix: str
 
@@ -80,6 +84,7 @@ class Sum(Operation, tag=15):
     """The sums over all channels."""
 
     REPLY = Sums
+    SETTLED = True
 
 
 class Totals(Operation, tag=16):
@@ -87,11 +92,14 @@ class Totals(Operation, tag=16):
     in seconds."""
 
     REPLY = tuple[int, int]
+    SETTLED = True
 
     age: float
 
 
 class Announce(Operation, tag=17):
     """Messages for the events channel."""
+
+    SETTLED = True
 
     texts: list[str]
