@@ -1,5 +1,6 @@
 """`farm bench plan`: its options."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import click
 from bench.commands.common import perform
 from bench.commands.numbers import Number
 from bench.commands.options import output_options
+from bench.figures import hosts as hosts_planning
 from bench.figures import plan as planning
 from bench.figures.profiles import MOST_A_WORKER, PROFILES, Profile, parse_memory
 from bench.figures.results import read
 from bench.interrupt import Interrupt
 from bench.progress import Progress
+from router.common.settings import MAX_ROUTERS
 
 OWN = "custom"
 
@@ -22,6 +25,10 @@ def _count(context: click.Context, parameter: click.Parameter, value: str) -> fl
         return planning.parse_count(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _count_or_none(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    return _count(context, parameter, value) if value else None
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> int:
@@ -50,7 +57,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
     "files",
     multiple=True,
     metavar="FILE",
-    help="A result of connect, push or instances (their --json); repeatable.",
+    help="A result of connect, push, instances or cluster (their --json); repeatable.",
 )
 @click.option("--price", type=Number(0, 1e9), default=None, metavar="DOLLARS_A_MONTH", help="What an instance costs.")
 @click.option(
@@ -83,6 +90,56 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
     show_default=True,
     help="Devices that one worker may hold; 17,000 where the descriptor limit is 20,000 and can't be raised.",
 )
+@click.option(
+    "--hosts",
+    type=click.IntRange(0),
+    default=None,
+    metavar="N",
+    help="The instances are hosts of one farm that share Redis or Valkey; 0: as many as the devices take.",
+)
+@click.option(
+    "--routers",
+    type=click.IntRange(0, MAX_ROUTERS),
+    default=0,
+    help="With --hosts: of the farm; by default one a host.",
+)
+@click.option(
+    "--waiting",
+    default="",
+    callback=_count_or_none,
+    metavar="NUMBER",
+    help="With --hosts: messages that wait for devices; by default a tenth of the devices.",
+)
+@click.option(
+    "--store-memory",
+    default="16GiB",
+    show_default=True,
+    callback=_size,
+    metavar="SIZE",
+    help="With --hosts: of a server of Redis or Valkey.",
+)
+@click.option(
+    "--store-price",
+    type=Number(0, 1e9),
+    default=None,
+    metavar="DOLLARS_A_MONTH",
+    help="With --hosts: what such a server costs.",
+)
+@click.option(
+    "--copies",
+    type=click.IntRange(1, 4),
+    default=hosts_planning.COPIES,
+    show_default=True,
+    help="With --hosts: of what is stored, the primary's and its replicas'.",
+)
+@click.option(
+    "--drain",
+    type=Number(1),
+    default=hosts_planning.DRAIN_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --hosts: over which the devices of a host are let go when it is replaced.",
+)
 @output_options
 def plan(
     *,
@@ -97,6 +154,13 @@ def plan(
     spare: int,
     system: int,
     worker_devices: int,
+    hosts: int | None,
+    routers: int,
+    waiting: float | None,
+    store_memory: int,
+    store_price: float | None,
+    copies: int,
+    drain: float,
     **output: Any,
 ) -> None:
     """How many instances a number of devices takes, from measured results.
@@ -104,18 +168,27 @@ def plan(
     Says of every number whether it was measured, given, assumed, or extrapolated, and from what: instances,
     workers, memory, CPU, descriptors, time to bring all devices back, and what it costs.
 
+    Each instance is a farm of its own; with --hosts they are hosts of one farm, and the plan also says: routers, links
+    between processes, what is forwarded, servers of Redis and their memory, how long drains and reconnect storms
+    take, and whether it should rather be several farms (cells).
+
     \b
     farm bench connect --devices 15000 --push 20000 --json measured.json
     farm bench plan --devices 31e6 --push-rate 2000 --profile r7g.large --result measured.json --price 80
     farm bench plan --devices 500k --memory 4GiB --cpus 2 --result measured.json --result pushed.json
     farm bench plan --devices 2M --profile t4g.small --headroom 0.6 --spare 2 --result instances.json
+    farm bench push --store redis-replica --devices 15000 --online 0.7 --json stored.json
+    farm bench plan --devices 31e6 --hosts 0 --profile r7g.large --result measured.json --result stored.json
     """
     if (profile is None) == (not memory):
         raise click.UsageError("give either --profile or --memory")
     if not 1 <= devices == int(devices):
         raise click.BadParameter("expected a whole number of at least 1", param_hint="--devices")
     kind = PROFILES[profile] if profile is not None else Profile(OWN, memory, cpus)
-    wish = planning.Wish(int(devices), push_rate, kind, price, headroom, spare, system, worker_devices)
+    farm = None
+    if hosts is not None:
+        farm = hosts_planning.HostsWish(hosts, routers, waiting, store_memory, store_price, copies, drain)
+    wish = planning.Wish(int(devices), push_rate, kind, price, headroom, spare, system, worker_devices, farm)
 
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         names = [Path(file).name for file in files]
@@ -132,4 +205,7 @@ def plan(
         "headroom": headroom,
         "spare": spare,
     }
-    perform("plan", options | {"system": system, "worker_devices": worker_devices} | output, run)
+    options |= {"system": system, "worker_devices": worker_devices}
+    if farm is not None:
+        options |= asdict(farm)
+    perform("plan", options | output, run)

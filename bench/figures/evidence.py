@@ -5,9 +5,11 @@
 - pushes: how many notifications a second one farm delivered, and the CPU of one; from `push`, `instances`, or
   `connect --push`
 - idle: CPU of devices that only ping; from `instances`
+- stored: what a device and a message take of a store's server; from `push` and `cluster`
+- clusters: what links cost, and how long until a router that was lost is on another host; from `cluster`
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.errors import BenchError
@@ -29,8 +31,9 @@ GIVEN: Final = "given"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a connection was measured to take, in bytes. `base`: of the farm with no device and one worker; `worker`: of
-    each further worker; `base_from` says where they come from."""
+    """What a connection was measured to take, in bytes, of which `router` and `kernel` where they are known apart.
+    `base`: of the farm with no device and one worker; `worker`: of each further worker; `base_from` says where they
+    come from."""
 
     connection: float
     devices: int
@@ -40,6 +43,8 @@ class Memory:
     worker: float
     setup_rate: float
     source: str
+    router: float | None = None
+    kernel: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class Ceiling:
 @dataclass(frozen=True, slots=True)
 class Pushes:
     """A push run. `rate`: notifications/s that arrived; `cpu`: seconds of the farm's processes for one push, and
-    `router_cpu`: those of its routers, of which there were `routers`."""
+    `router_cpu`: those of its routers, of which there were `routers`; `store_cpu`: those of one server of the store,
+    if it has any. `connections`: of app servers."""
 
     rate: float
     cpu: float
@@ -64,6 +70,8 @@ class Pushes:
     source: str
     routers: int = 1
     router_cpu: float = 0.0
+    store_cpu: float = 0.0
+    connections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,29 @@ class Idle:
     """CPU of a farm whose devices only ping: cores for each device."""
 
     cores: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes of one copy in a server of the store. `message`: None where none waited."""
+
+    device: float
+    message: float | None
+    devices: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Several hosts. `link_cores`: cores for each link between a worker and a router while nothing happens, what hosts
+    do beside included; `lost_seconds`: until pushes to a lost host's routers were accepted again, by `lost_devices`
+    devices a router; `forward_cpu`: CPU seconds that a forward costs. None where they were not measured."""
+
+    link_cores: float | None
+    lost_seconds: float | None
+    lost_devices: float
+    forward_cpu: float | None
     source: str
 
 
@@ -84,6 +115,8 @@ class Evidence:
     idle: list[Idle]
     prices: list[tuple[float, str]]
     unused: list[str]
+    stored: list[Stored] = field(default_factory=list)
+    clusters: list[Cluster] = field(default_factory=list)
 
 
 def evidence(profile: Profile, documents: list[tuple[str, dict[str, Any]]]) -> Evidence:
@@ -93,16 +126,17 @@ def evidence(profile: Profile, documents: list[tuple[str, dict[str, Any]]]) -> E
       BenchError: a file lacks a field that its command writes.
     """
     found = Evidence([], [], [], [], [], [])
-    readers = {"connect": _of_connect, "push": _of_push, "instances": _of_instances}
+    readers = {"connect": _of_connect, "push": _of_push, "instances": _of_instances, "cluster": _of_cluster}
     for name, body in documents:
         read = readers.get(body["command"])
         if read is None:
-            found.unused.append(f"{name}: a result of {body['command']}; plan reads connect, push and instances")
+            found.unused.append(f"{name}: a result of {body['command']}; plan reads {', '.join(readers)}")
             continue
         try:
             for part in parts_of(body):
-                dialect = dialect_of(part)
-                read(name if dialect is REFERENCE else f"{name} ({dialect.title})", part, profile, found)
+                dialect, store = dialect_of(part), part.get("variant", "")
+                told = [*([dialect.title] if dialect is not REFERENCE else []), *([store] if store else [])]
+                read(f"{name} ({', '.join(told)})" if told else name, part, profile, found)
         except KeyError as error:
             raise BenchError(f"{name}: the field {error.args[0]!r} is missing") from None
         except (TypeError, AttributeError, ZeroDivisionError, ValueError, IndexError) as error:
@@ -142,6 +176,8 @@ def _of_connect(name: str, body: dict[str, Any], profile: Profile, found: Eviden
                 worker=worker,
                 setup_rate=done["setup"]["rate"],
                 source=source,
+                router=parts[1],
+                kernel=kernel,
             )
         )
 
@@ -149,6 +185,30 @@ def _of_connect(name: str, body: dict[str, Any], profile: Profile, found: Eviden
 def _of_push(name: str, body: dict[str, Any], profile: Profile, found: Evidence) -> None:
     for run in body["runs"]:
         _add_pushes(found, run, f"{name}: push to {body['setup']['ready']:,} devices", own=False)
+    _add_stored(found, body, name)
+
+
+def _of_cluster(name: str, body: dict[str, Any], profile: Profile, found: Evidence) -> None:
+    """Its pushes are left out: they had less than a machine for each host."""
+    _add_stored(found, body, name)
+    source = f"{name}: {body['hosts']} hosts of {body['workers']} workers, {body['routers']} routers"
+    idle, lost, forward = body.get("idle"), body.get("lost"), body.get("forward")
+    found.clusters.append(
+        Cluster(
+            link_cores=idle["cores"] / idle["links"] if idle else None,
+            lost_seconds=lost["accepted_seconds"]["95%"] if lost else None,
+            lost_devices=body["setup"]["ready"] / body["routers"],
+            forward_cpu=forward["cpu_us"] / 1e6 if forward and forward["cpu_us"] is not None else None,
+            source=source,
+        )
+    )
+
+
+def _add_stored(found: Evidence, body: dict[str, Any], name: str) -> None:
+    store = body.get("store")
+    if store and store["a_device"]:
+        source = f"{name}: {store['title']} {store['version']}, {store['devices']:,} devices"
+        found.stored.append(Stored(store["a_device"], store["a_message"], store["devices"], source))
 
 
 def _of_instances(name: str, body: dict[str, Any], profile: Profile, found: Evidence) -> None:
@@ -205,7 +265,9 @@ def _add_pushes(found: Evidence, run: dict[str, Any], source: str, own: bool) ->
         return
     usage = run["usage"]["groups"]
     routers = usage.get("router", {})
-    cpu = sum(use["cpu_seconds_a_1000"] or 0.0 for name, use in usage.items() if not name.startswith("load")) / 1000
+    ours = (use for name, use in usage.items() if not name.startswith("load") and name != "store")
+    cpu = sum(use["cpu_seconds_a_1000"] or 0.0 for use in ours) / 1000
+    store = usage.get("store", {})
     found.pushes.append(
         Pushes(
             rate=run["notifications_a_second"],
@@ -216,5 +278,7 @@ def _add_pushes(found: Evidence, run: dict[str, Any], source: str, own: bool) ->
             source=f"{source} {'flat out' if not run['rate'] else 'at a rate'}",
             routers=routers.get("processes", 1),
             router_cpu=(routers.get("cpu_seconds_a_1000") or 0.0) / 1000,
+            store_cpu=(store.get("cpu_seconds_a_1000") or 0.0) / 1000 / store.get("processes", 1),
+            connections=run.get("connections", 0),
         )
     )

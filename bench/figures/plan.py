@@ -2,8 +2,8 @@
 
 Every figure says whether it was measured, given, assumed, or extrapolated, and from what (`bench.figures.evidence`).
 
-Devices are spread evenly over the instances, each instance is a farm of its own (its routers, its own store), and app
-servers push to the endpoints, which name the instance.
+Devices are spread evenly over the instances. Each instance is a farm of its own (its routers, its own store), and app
+servers push to the endpoints, which name the instance; or, with `--hosts`, all are one farm (`bench.figures.hosts`).
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.figures.evidence import ASSUMED, EXTRAPOLATED, GIVEN, MEASURED, Evidence, Pushes, evidence
+from bench.figures.hosts import Hosts, HostsWish, hosts_of
 from bench.figures.profiles import MOST_A_WORKER, Profile
 
 HEADROOM: Final = 0.7
@@ -35,7 +36,8 @@ HOW_TO: Final = (
 class Wish:
     """What is planned. `push_rate`: notifications a second, to all devices together; `price`: dollars a month for an
     instance; `headroom`: the share of a measured ceiling that is used; `system`: bytes kept for the instance's own
-    system; `descriptors`: connections that one worker may hold."""
+    system; `descriptors`: connections that one worker may hold. `hosts`: the instances are hosts of one farm; None:
+    each is a farm of its own."""
 
     devices: int
     push_rate: float
@@ -45,6 +47,7 @@ class Wish:
     spare: int = 1
     system: int = SYSTEM_BYTES
     descriptors: int = MOST_A_WORKER
+    hosts: HostsWish | None = None
 
 
 def parse_count(text: str) -> float:
@@ -125,10 +128,15 @@ class _Plan:
         self.add(
             "instances_spare", "spare instances (N+1)", wish.spare, "", GIVEN, "--spare: all are used, so many may fail"
         )
-        total = serving + wish.spare
-        self.add("instances", "instances in all", total, "", EXTRAPOLATED, "those that serve and the spare")
-        self._an_instance(serving, total)
-        self._cost(total)
+        total, kind, text = serving + wish.spare, EXTRAPOLATED, "those that serve and the spare"
+        if wish.hosts is not None:
+            name = wish.profile.name
+            total = hosts_of(wish.hosts, serving, wish.spare, most, wish.devices, name)
+            if wish.hosts.count:
+                serving, kind, text = total - wish.spare, GIVEN, "--hosts"
+        self.add("instances", "instances in all", total, "", kind, text)
+        workers = self._an_instance(serving, total)
+        price = self._cost(total)
         return {
             "profile": {
                 "name": wish.profile.name,
@@ -139,14 +147,37 @@ class _Plan:
             "instances": total,
             "decided_by": reason,
             "by": by,
+            "farm": self._hosts(total, serving, workers, price),
             "figures": self.figures,
             "notes": self._notes(),
         }
+
+    def _hosts(self, total: int, serving: int, workers: int, price: float | None) -> dict[str, Any] | None:
+        """What the instances are as hosts of one farm; None: they are not."""
+        wish = self.wish
+        if wish.hosts is None:
+            return None
+        hosts = Hosts(
+            self.add,
+            wish.hosts,
+            self.found,
+            self.memory,
+            wish.devices,
+            wish.push_rate,
+            wish.headroom,
+            wish.profile.vcpus,
+            total,
+            serving,
+            workers,
+        )
+        return hosts.figures(self._best_pushes() if wish.push_rate else None, price)
 
     def _most_devices(self) -> int:
         """Devices that one instance is planned for."""
         wish, memory = self.wish, self.memory
         self.add("connection", "memory a connection", memory.connection, "bytes", MEASURED, memory.source)
+        if memory.kernel is not None:
+            self.add("kernel", "of it the kernel's", memory.kernel, "bytes", MEASURED, memory.source)
         self.add("base", "memory of a farm without devices", memory.base, "bytes", memory.base_kind, memory.base_from)
         self.add("system", "memory for the instance's own system", wish.system, "bytes", ASSUMED, "--system")
         if self.found.ceilings:
@@ -234,7 +265,7 @@ class _Plan:
         runs = [one for one in runs if one.flat_out] or runs
         return max(runs, key=lambda one: one.rate)
 
-    def _an_instance(self, serving: int, total: int) -> None:
+    def _an_instance(self, serving: int, total: int) -> int:
         wish, memory = self.wish, self.memory
         usual, worst = math.ceil(wish.devices / total), math.ceil(wish.devices / serving)
         self.add(
@@ -266,6 +297,7 @@ class _Plan:
             text = f"at {memory.setup_rate:,.0f} set-ups/s of {memory.source}"
             back = worst / memory.setup_rate
             self.add("back", "until all devices of an instance are back", back, "s", EXTRAPOLATED, text)
+        return workers
 
     def _cpu(self, serving: int, worst: int) -> None:
         wish, cores = self.wish, 0.0
@@ -288,25 +320,29 @@ class _Plan:
             text = "of its virtual CPUs, each taken as fast as a core of the measurement"
             self.add("cpu_share", "the same as a share", cores / wish.profile.vcpus, "share", EXTRAPOLATED, text)
 
-    def _cost(self, total: int) -> None:
+    def _cost(self, total: int) -> float | None:
         wish = self.wish
         price, source = wish.price, "--price"
         if price is None and self.found.prices:
             price, source = self.found.prices[-1]
         if price is None:
-            return
+            return None
         self.add("price", "dollars a month for an instance", price, "$", GIVEN, source)
         self.add("cost", "dollars a month for all", price * total, "$", EXTRAPOLATED, "instances in all x price")
         cost = price * total / wish.devices * 1e6
         self.add(
             "cost_a_million", "dollars a month for a million devices", cost, "$", EXTRAPOLATED, "by devices wanted"
         )
+        return price
 
     def _notes(self) -> list[str]:
         wish = self.wish
         notes = [
-            "Each instance is a farm with routers and a store of its own. A load balancer or DNS spreads the devices; "
-            "an endpoint names the instance that gave it out",
+            "The instances are hosts of one farm. A load balancer or DNS spreads devices and app servers over all of "
+            "them; what is accepted lies in Redis or Valkey"
+            if wish.hosts is not None
+            else "Each instance is a farm with routers and a store of its own. A load balancer or DNS spreads the "
+            "devices; an endpoint names the instance that gave it out",
             f"A worker of {wish.descriptors:,} devices needs a raised descriptor limit (the unit of deploy/ sets it); "
             "farm doctor --connections N says what an instance lacks",
         ]

@@ -23,6 +23,9 @@ def headline(body: dict[str, Any]) -> str:
     figures = {figure["key"]: figure for figure in body["figures"]}
     cost = f"; {told(figures['cost'])} a month" if "cost" in figures else ""
     text = f"{number(body['instances'])} x {body['profile']['name']} for {number(figures['devices']['value'])} devices"
+    if farm := body.get("farm"):
+        text += f" in one farm: {farm['routers']} routers, {farm['store_servers']} servers of the store"
+        text += f", better {farm['cells']} cells" if farm["cells"] > 1 else ""
     return f"{text}, decided by {body['decided_by']}{cost}"
 
 

@@ -147,7 +147,7 @@ def test_each_figure_says_how_it_is_known() -> None:
     plan = run(Wish(2_000_000, 2000, LARGE), [("connect.json", silent()), ("push.json", recorded_result("push"))])
     assert set(kinds(plan).values()) == {"given", "measured", "assumed", "extrapolated"}
     assert {key for key, kind in kinds(plan).items() if kind == "measured"} == {
-        *("connection", "router_rate", "push_cpu", "p99"),
+        *("connection", "kernel", "router_rate", "push_cpu", "p99"),
     }
     for figure in plan["figures"]:
         assert figure["source"]

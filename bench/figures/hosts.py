@@ -1,0 +1,322 @@
+"""`farm bench plan --hosts`: one farm on many hosts that share Redis. Pure.
+
+A farm has R routers, each on one host at a time; every worker has a link to each of them, and every router one to each
+other. Any router takes any request, and forwards what another one owns: (R - 1) / R of them. What is accepted lies in
+Redis or Valkey. The figures say what that comes to, and from how many devices on cells (farms of their own, behind
+names of the DNS) are the better answer.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.errors import BenchError
+from bench.figures.evidence import ASSUMED, EXTRAPOLATED, GIVEN, MEASURED, Evidence, Memory, Pushes, Stored
+from router.common.partitions import PARTITIONS
+from router.common.redis_settings import RedisOptions
+from router.common.settings import MAX_ROUTERS, LinkOptions
+
+WAITING: Final = 0.1
+"""Messages that wait, a device, unless told otherwise."""
+DRAIN_SECONDS: Final = 600.0
+STORE_BYTES: Final = 16 << 30
+STORE_USED: Final = 0.5
+"""Of a server's memory: while it rewrites its file, pages that change are there twice."""
+COPIES: Final = 2
+LINK_SHARE: Final = 0.1
+"""Of a router's core, for links on which nothing happens: beyond, more routers make each slower."""
+
+Add = Callable[[str, str, float | None, str, str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HostsWish:
+    """`count` hosts, 0: as many as the devices take. `routers`: 0: one a host. `waiting`: messages that wait for
+    devices; None: a tenth of the devices. `store_memory`: bytes of a Redis server; `store_price`: dollars a month;
+    `copies`: of everything stored. `drain`: seconds over which the devices of a host are let go."""
+
+    count: int = 0
+    routers: int = 0
+    waiting: float | None = None
+    store_memory: int = STORE_BYTES
+    store_price: float | None = None
+    copies: int = COPIES
+    drain: float = DRAIN_SECONDS
+
+
+def hosts_of(wish: HostsWish, needed: int, spare: int, most: int, devices: int, profile: str) -> int:
+    """How many hosts there are in all.
+
+    Raises:
+      BenchError: so many do not hold the devices.
+    """
+    if not wish.count:
+        return needed + spare
+    if wish.count - spare < needed:
+        held = max(0, wish.count - spare) * most
+        raise BenchError(
+            f"{wish.count} hosts of {profile}, {spare} of them to spare, are planned for {held:,} devices; "
+            f"{devices:,}, and the pushes wanted, take {needed + spare}: --hosts {needed + spare}, a larger instance, "
+            "or --headroom"
+        )
+    return wish.count
+
+
+@dataclass(slots=True)
+class Hosts:
+    """Adds the figures one by one. `serving` hosts of `total` hold all devices while the spare ones are down;
+    `workers`: of each."""
+
+    add: Add
+    wish: HostsWish
+    found: Evidence
+    memory: Memory
+    devices: int
+    push_rate: float
+    headroom: float
+    vcpus: float
+    total: int
+    serving: int
+    workers: int
+
+    def figures(self, best: Pushes | None, price: float | None) -> dict[str, Any]:
+        """All of them. best: the pushes that decided; price: of a host. Returns what the headline says."""
+        routers = self._routers()
+        self._links(routers)
+        forwarded = self._forwards(routers, best) if best is not None else None
+        nodes = self._store(best)
+        self._coming_and_going(routers)
+        cells = self._cells(routers, forwarded)
+        self._cost(nodes, price)
+        return {"hosts": self.total, "routers": routers, "store_servers": nodes, "cells": cells}
+
+    def _routers(self) -> int:
+        routers = self.wish.routers or min(self.total, MAX_ROUTERS)
+        kind, text = (GIVEN, "--routers") if self.wish.routers else (ASSUMED, f"one a host, at most {MAX_ROUTERS}")
+        self.add("routers", "routers of the farm, each on one host at a time", routers, "", kind, text)
+        most = math.ceil(routers / self.total)
+        self.add("routers_a_host", "routers a host, at most", most, "", EXTRAPOLATED, "routers / hosts")
+        a_router = math.ceil(self.devices / routers)
+        text = f"devices wanted / routers; {PARTITIONS / routers:.3g} of {PARTITIONS} partitions"
+        self.add("devices_a_router", "devices whose address a router has", a_router, "", EXTRAPOLATED, text)
+        if self.memory.router is not None:
+            self.add(
+                "map_device", "memory of a router a device", self.memory.router, "bytes", MEASURED, self.memory.source
+            )
+            text = "that x devices a router; the map of the farm is no larger than that of one router"
+            self.add("map_router", "memory of a router", self.memory.router * a_router, "bytes", EXTRAPOLATED, text)
+        return routers
+
+    def _links(self, routers: int) -> None:
+        workers = self.workers * self.total
+        self.add("workers_all", "workers of the farm", workers, "", EXTRAPOLATED, "hosts x workers")
+        self.add("links", "links of workers to routers", workers * routers, "", EXTRAPOLATED, "workers x routers")
+        text = "the others are Unix sockets: each router has those of its own host's workers"
+        remote = workers * routers - self.workers * routers
+        self.add("links_tcp", "of them TCP, between hosts", remote, "", EXTRAPOLATED, text)
+        self.add("links_a_router", "links of a router to workers", workers, "", EXTRAPOLATED, "one a worker")
+        peers = routers * (routers - 1)
+        self.add("peers", "links between routers", peers, "", EXTRAPOLATED, "routers x (routers - 1), one a direction")
+        beats = 2 * workers / LinkOptions().heartbeat
+        text = f"both ways, one each {LinkOptions().heartbeat:g} s (link.heartbeat) on a link where nothing happens"
+        self.add("beats", "messages/s of a router that only keep links alive", beats, "/s", EXTRAPOLATED, text)
+        if (cores := self._link_cores()) is not None:
+            self.add("link_cores", "cores a link where nothing happens", cores[0], "", MEASURED, cores[1])
+            text = "that x links of a router; both ends and all that a farm does idle are in it, so it is less"
+            share = cores[0] * workers
+            self.add("beats_share", "of a core, for that", share, "share", EXTRAPOLATED, text)
+
+    def _link_cores(self) -> tuple[float, str] | None:
+        measured = [one for one in self.found.clusters if one.link_cores is not None]
+        if not measured:
+            return None
+        best = min(measured, key=lambda one: one.link_cores or 0.0)
+        assert best.link_cores is not None
+        return best.link_cores, best.source
+
+    def _forwards(self, routers: int, best: Pushes) -> float:
+        """Cores of the routers for all pushes."""
+        share = (routers - 1) / routers
+        self.add("forwarded", "share of pushes that are forwarded", share, "share", EXTRAPOLATED, "(R - 1) / R")
+        workers = self.workers * self.total
+        rate = self.push_rate / workers
+        text = (
+            "notifications/s wanted / workers: the fewer come at once, the smaller each batch, the more CPU each takes"
+        )
+        self.add("pushes_a_worker", "notifications/s a worker", rate, "/s", EXTRAPOLATED, text)
+        dearest = max(self.found.pushes, key=lambda one: one.cpu)
+        cpu, router_cpu, source, kind = dearest.cpu, dearest.router_cpu, f"the dearest: {dearest.source}", MEASURED
+        forward = [one for one in self.found.clusters if one.forward_cpu is not None]
+        if dearest.routers > 1:
+            text = f"{source}, {dearest.routers} routers"
+            more = share / ((dearest.routers - 1) / dearest.routers)
+            alone = min((one for one in self.found.pushes if one.routers == 1), key=lambda one: one.cpu, default=None)
+            if alone is not None:  # what the forward added grows with the share that is forwarded
+                cpu = max(cpu, alone.cpu + (cpu - alone.cpu) * more)
+                router_cpu = max(router_cpu, alone.router_cpu + (router_cpu - alone.router_cpu) * more)
+                text += f"; what it takes more than {alone.source} x {more:.2f}, as more is forwarded"
+            source, kind = text, EXTRAPOLATED
+        elif forward:
+            cost = forward[-1].forward_cpu or 0.0
+            cpu, router_cpu, kind = cpu + share * cost, router_cpu + share * cost, EXTRAPOLATED
+            source = f"{source}, and a forward of {cost * 1e6:.0f} us ({forward[-1].source})"
+        self.add("push_cpu_hosts", "CPU of a push", cpu * 1e6, "us", kind, source)
+        cores = self.push_rate * cpu / self.total
+        text = "notifications/s wanted x CPU of a push / hosts"
+        self.add("push_cores", "cores a host for pushes", cores, "", EXTRAPOLATED, text)
+        most = self.headroom * min(self.total * self.vcpus / cpu, routers / router_cpu if router_cpu else math.inf)
+        text = "until the hosts' cores or the routers are full, x the share used"
+        self.add("most_pushes_hosts", "notifications/s of the farm, at most", most, "/s", EXTRAPOLATED, text)
+        return self.push_rate * router_cpu
+
+    def _store(self, best: Pushes | None) -> int:
+        """Servers of the store, replicas included."""
+        wish = self.wish
+        if not self.found.stored:
+            raise BenchError(
+                "the results do not say what a device takes in Redis: add one of farm bench push --store redis-replica "
+                "--devices 15000 --online 0.7 --json stored.json"
+            )
+        stored = max(self.found.stored, key=lambda one: one.devices)
+        self.add("stored_device", "memory of the store a device", stored.device, "bytes", MEASURED, stored.source)
+        waiting = self.devices * WAITING if wish.waiting is None else wish.waiting
+        kind, text = (ASSUMED, "a tenth of the devices") if wish.waiting is None else (GIVEN, "--waiting")
+        self.add("waiting", "messages that wait for devices", waiting, "", kind, text)
+        message = self._message(stored)
+        used = self.devices * stored.device + waiting * message
+        self.add("stored", "memory of the store, one copy", used, "bytes", EXTRAPOLATED, "devices and messages")
+        self.add("copies", "copies", wish.copies, "", GIVEN, "--copies: the primary's and its replicas'")
+        text = f"that x copies; servers of {wish.store_memory >> 20:,} MiB are filled to {STORE_USED:.0%}"
+        self.add("stored_all", "memory of the store, all copies", used * wish.copies, "bytes", EXTRAPOLATED, text)
+        by_memory = math.ceil(used / (wish.store_memory * STORE_USED))
+        self.add(
+            "primaries_memory",
+            "primaries for the memory",
+            by_memory,
+            "",
+            EXTRAPOLATED,
+            "one copy / what a server is filled to",
+        )
+        by_pushes = self._primaries_for_pushes()
+        primaries = max(1, by_memory, by_pushes)
+        self.add(
+            "store_servers", "servers of the store", primaries * wish.copies, "", EXTRAPOLATED, "primaries x copies"
+        )
+        if primaries > 1:
+            self.add("slots", "a Redis cluster of primaries", primaries, "", EXTRAPOLATED, "redis.cluster = true")
+        return primaries * wish.copies
+
+    def _message(self, stored: Stored) -> float:
+        known = [one for one in self.found.stored if one.message is not None]
+        if not known:
+            self.add(
+                "stored_message",
+                "memory of the store a message",
+                0.0,
+                "bytes",
+                ASSUMED,
+                "not measured: --online below 1",
+            )
+            return 0.0
+        one = max(known, key=lambda one: one.devices)
+        assert one.message is not None
+        self.add("stored_message", "memory of the store a message", one.message, "bytes", MEASURED, one.source)
+        return one.message
+
+    def _primaries_for_pushes(self) -> int:
+        measured = [one for one in self.found.pushes if one.store_cpu]
+        if not measured or not self.push_rate:
+            return 1
+        dearest = max(measured, key=lambda one: one.store_cpu)
+        text = f"the dearest: {dearest.source}; a server has one thread for it"
+        self.add("store_cpu", "CPU of a server of the store a push", dearest.store_cpu * 1e6, "us", MEASURED, text)
+        count = math.ceil(self.push_rate * dearest.store_cpu / self.headroom)
+        text = "notifications/s wanted x that / the share used"
+        self.add("primaries_pushes", "primaries for the pushes", count, "", EXTRAPOLATED, text)
+        return count
+
+    def _coming_and_going(self, routers: int) -> None:
+        a_host = math.ceil(self.devices / self.total)
+        drain = self.wish.drain
+        self.add("drain", "a host is drained over", drain, "s", GIVEN, "--drain: drain.rate = devices of a host / that")
+        self.add("drain_rate", "devices/s that are let go", a_host / drain, "/s", EXTRAPOLATED, "devices a host / that")
+        text = "hosts x that, one after the other; starts and the balancer's notice come on top"
+        self.add("rolling", "a rolling deploy of all hosts", self.total * drain, "s", EXTRAPOLATED, text)
+        if rate := self.memory.setup_rate:
+            text = f"devices a host / ((hosts - 1) x {rate:,.0f} set-ups/s of {self.memory.source})"
+            lost = a_host / (max(1, self.total - 1) * rate)
+            self.add(
+                "host_back",
+                "until the devices of a lost host are back, from their first attempt",
+                lost,
+                "s",
+                EXTRAPOLATED,
+                text,
+            )
+            text = f"devices / (hosts x {rate:,.0f} set-ups/s); their backoff comes on top"
+            storm = self.devices / (self.total * rate)
+            self.add("storm_back", "until all are back that were cut off at once", storm, "s", EXTRAPOLATED, text)
+            self.add(
+                "storm_rate",
+                "set-ups/s of the farm meanwhile",
+                self.total * rate,
+                "/s",
+                EXTRAPOLATED,
+                "hosts x set-ups/s",
+            )
+        self._lost(routers)
+
+    def _lost(self, routers: int) -> None:
+        lease = RedisOptions().lease
+        measured = [one for one in self.found.clusters if one.lost_seconds is not None]
+        if not measured:
+            text = "redis.lease, before which no other host takes it; not measured: add one of farm bench cluster"
+            self.add("lost", "until a lost router is on another host, at least", lease, "s", ASSUMED, text)
+            return
+        most = max(measured, key=lambda one: one.lost_devices)
+        assert most.lost_seconds is not None
+        name = "until 95 % of pushes to a lost host are accepted again"
+        text = f"{most.source}, {most.lost_devices:,.0f} devices a router"
+        self.add("lost", name, most.lost_seconds, "s", MEASURED, text)
+        times = self.devices / routers / most.lost_devices
+        seconds = lease + max(0.0, most.lost_seconds - lease) * max(1.0, times)
+        text = (
+            f"at most: redis.lease ({lease:g} s), and what is beyond it x {max(1.0, times):,.1f}, as more is announced"
+        )
+        self.add("lost_all", "the same with the devices of such a router", seconds, "s", EXTRAPOLATED, text)
+
+    def _cells(self, routers: int, router_cores: float | None) -> int:
+        """How many farms it should be."""
+        workers = self.workers * self.total
+        most_workers = LinkOptions().max_workers
+        by = {f"workers: a router takes {most_workers:,} (link.max_workers)": math.ceil(workers / most_workers)}
+        if router_cores is not None:
+            needed = math.ceil(router_cores / self.headroom)
+            by[f"pushes: {needed:,} routers, and a farm has {MAX_ROUTERS} at most"] = math.ceil(needed / MAX_ROUTERS)
+        if (cores := self._link_cores()) is not None:
+            share = cores[0] * workers / LINK_SHARE
+            by[f"links: they take more than {LINK_SHARE:.0%} of a router's core"] = math.ceil(share)
+        cells = max(by.values())
+        text = "; ".join(f"{count} for {why}" for why, count in by.items())
+        self.add("cells", "cells that this takes, at least", cells, "", EXTRAPOLATED, text)
+        return cells
+
+    def _cost(self, nodes: int, price: float | None) -> None:
+        store = self.wish.store_price
+        if store is None:
+            return
+        self.add("store_price", "dollars a month for a server of the store", store, "$", GIVEN, "--store-price")
+        self.add("store_cost", "dollars a month for the store", store * nodes, "$", EXTRAPOLATED, "servers x price")
+        if price is not None:
+            cost = price * self.total + store * nodes
+            self.add("cost_all", "dollars a month, hosts and store", cost, "$", EXTRAPOLATED, "the sum")
+            text = "by devices wanted"
+            self.add(
+                "cost_all_a_million",
+                "the same for a million devices",
+                cost / self.devices * 1e6,
+                "$",
+                EXTRAPOLATED,
+                text,
+            )
