@@ -88,13 +88,17 @@ for at = 1, #fields, 2 do
 end
 
 local after = 7 + 3 * (tonumber(ARGV[6]) or 0)
+local running = {}
 for at = 7, after - 1, 3 do
-  local epoch, state, one = tonumber(ARGV[at + 1]), ARGV[at + 2] == '1' and 'ready' or 'starting', entries[ARGV[at]]
+  local key, epoch, ready, one = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1', entries[ARGV[at]]
   if not one or one[1] < epoch or (one[1] == epoch and one[2] == '-') then
-    place(ARGV[at], epoch, me, state, '-') -- it ran out, or this server has lost what it was told
-  elseif one[1] == epoch and one[2] == me and one[3] ~= 'giving' and one[3] ~= state then
-    place(ARGV[at], epoch, me, state, '-')
+    place(key, epoch, me, 'starting', '-') -- it ran out, or this server has lost what it was told
   end
+  running[key] = ready and entries[key][1] == epoch
+end
+for key, one in pairs(entries) do
+  local state = running[key] and 'ready' or 'starting'
+  if what == 'beat' and one[2] == me and one[3] ~= 'giving' and one[3] ~= state then place(key, one[1], me, state, '-') end
 end
 
 -- ------------------------------------------------------------------ actions

@@ -190,6 +190,11 @@ def duties(snapshot: Snapshot, me: str, running: Mapping[int, int]) -> Duties:
     return Duties(start if snapshot.steady else [], sorted(stop), hand_over)
 
 
+def coming(snapshot: Snapshot, me: str) -> bool:
+    """Whether a router is being given to this host."""
+    return any(one.state is State.GIVING and one.to == me for one in snapshot.placements.values())
+
+
 def serving(snapshot: Snapshot) -> set[str]:
     """IDs of the hosts on which routers may be."""
     out = isolated(snapshot)

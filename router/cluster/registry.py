@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Protocol
 
-import hiredis
 import msgspec
 import trio
 
 from router.cluster import records
-from router.cluster.membership import FREE, MAX_HOSTS, Host, Member, Mine, Pulse, Snapshot, disagreements
-from router.cluster.records import Action, Command, cluster_script
+from router.cluster.membership import FREE, MAX_HOSTS, Host, Member, Mine, Pulse, Snapshot, coming, disagreements
+from router.cluster.records import Action, Command
+from router.cluster.server import Answer, Server
 from router.common.cluster_settings import beat_interval
 from router.common.options import Settings
 from router.common.redis_settings import RedisOptions
 from router.common.settings import RouterOptions
 from router.store.base import StoreError
-from router.store.redis_cluster import Topology
-from router.store.redis_connection import Connection, checked, connect, info
-from router.store.redis_sentinel import connect_to_primary
-
-_ATTEMPTS: Final = 3
-"""Of one call: the connection may have ended, and then the server may be another one."""
-_PAUSE_S: Final = 0.05
 
 
 class JoinError(StoreError):
     """This host cannot be one of the cluster."""
 
 
+class Asked(Protocol):
+    """What `Server` is for a registry."""
+
+    async def ask(self, command: Command) -> Answer:
+        """Raises: StoreError."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
 class Registry:
     """One host's end of it. All methods are for one task at a time.
 
-    settings: redis.* and router.routers count. host: its record (`router.cluster.host`). monotonic: seconds of a clock
-    that counts while the machine sleeps.
+    settings: redis.* and router.routers count. host: its record (`router.cluster.host`). server: what has the records,
+    that of the settings if it is left out. monotonic: seconds of a clock that counts while the machine sleeps.
     """
 
     def __init__(
@@ -43,17 +46,15 @@ class Registry:
         settings: Settings,
         host: Host,
         *,
-        unix_time: Callable[[], float] = time.time,
+        server: Asked | None = None,
         monotonic: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self.interval = beat_interval(settings)
-        """Seconds from one beat to the next."""
+        """Seconds from one beat to the next, at most."""
         self._redis = settings.get(RedisOptions)
         self._routers = settings.get(RouterOptions).routers
-        self._unix_time = unix_time
+        self._server = server or Server(self._redis)
         self._monotonic = monotonic
-        self._topology = Topology(self._redis) if self._redis.cluster else None
-        self._connection: Connection | None = None
         self._run = ""
         self._pulse = Pulse(self._redis.lease)
         self._host = host
@@ -61,6 +62,12 @@ class Registry:
         self._snapshot: Snapshot | None = None
         self.clock_offset = 0.0
         """Seconds by which Redis' clock was ahead of this host's at the last call."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next beat: fewer while a router is on its way to this host."""
+        soon = self._snapshot is not None and coming(self._snapshot, self._host.id)
+        return self.interval / 4 if soon else self.interval
 
     # ------------------------------------------------------------------ what a host does
 
@@ -127,9 +134,7 @@ class Registry:
 
     def close(self) -> None:
         """End the connection."""
-        if self._connection is not None:
-            self._connection.abandon()
-            self._connection = None
+        self._server.close()
 
     # ------------------------------------------------------------------ calls
 
@@ -147,56 +152,13 @@ class Registry:
         return placement.epoch if placement is not None and placement.host == self._host.id else 0
 
     async def _asked(self, command: Command) -> Any:
-        """Each command may be done twice. Raises: StoreError of the last attempt."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                return await self._attempt(command)
-            except StoreError:
-                self.close()
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                await trio.sleep(_PAUSE_S)
-        raise AssertionError
-
-    async def _attempt(self, command: Command) -> Any:
-        if self._connection is not None and self._connection.ended:
-            self.close()
-        if self._connection is None:
-            self._connection = await self._connected()
-        connection = self._connection
-        try:
-            with trio.fail_after(self._redis.lease / 2):
-                sent = self._unix_time()
-                (reply,) = await connection.call(command)
-                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-                    await connection.ask("SCRIPT", "LOAD", cluster_script().text)
-                    sent = self._unix_time()
-                    (reply,) = await connection.call(command)
-                received = self._unix_time()
-        except trio.TooSlowError:
-            raise StoreError(f"Redis {connection.name} does not answer within half of redis.lease") from None
-        checked(reply, connection.name)
-        if isinstance(reply, list) and reply and isinstance(reply[0], bytes) and reply[0].isdigit():
-            self.clock_offset = int(reply[0]) / 1000 - (sent + received) / 2
-        return reply
-
-    async def _connected(self) -> Connection:
-        options = self._redis
-        if self._topology is None:
-            connection = await connect_to_primary(options)
-        else:
-            await self._topology.refresh()
-            connection = await connect(self._topology.primaries[0], options.connect_timeout, options.ca_file)
-        try:
-            with trio.fail_after(options.connect_timeout):
-                run = info(await connection.ask("INFO", "server")).get("run_id", "")
-        except trio.TooSlowError:
-            connection.abandon()
-            raise StoreError(f"Redis {connection.name} does not answer within redis.connect_timeout") from None
+        reply, run, at = await self._server.ask(command)
         if self._run not in ("", run):
             self._pulse.disturbed(self._monotonic())
         self._run = run
-        return connection
+        if isinstance(reply, list) and reply and isinstance(reply[0], bytes) and reply[0].isdigit():
+            self.clock_offset = int(reply[0]) / 1000 - at
+        return reply
 
     # ------------------------------------------------------------------ what differs
 
