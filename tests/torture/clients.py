@@ -11,7 +11,7 @@ import json
 import uuid
 from typing import Any, Final
 
-from torture.history import PUSHER, SIMPLEPUSH, WEBPUSH, Arrival, Connection, MemberChange, Subscribed
+from torture.history import ENDED, PUSHER, SIMPLEPUSH, WEBPUSH, Arrival, Connection, MemberChange, Subscribed
 from torture.wire import Gone, WebSocket
 from torture.world import World
 
@@ -104,10 +104,11 @@ class Client:
         try:
             await asyncio.wait({reading, ordered}, timeout=stays, return_when=asyncio.FIRST_COMPLETED)
             how = self._order or self.random.choice(("close", "reset", "abandon", "deafen"))
+            ended = ENDED
             if how == "deafen" and not reading.done():
                 await self._be_deaf(connection, socket, reading)
-                how = "close"
-            self._leave(connection, socket, "ended by the farm" if reading.done() else how)
+                how, ended = "close", f"{ENDED}, when it was deaf"
+            self._leave(connection, socket, ended if reading.done() else how)
         finally:
             self.connection = self.socket = None
             reading.cancel()
@@ -164,7 +165,7 @@ class Device(Client):
         reply = json.loads(await socket.receive())
         if reply.get("messageType") != "hello" or reply.get("status") != 200:
             raise Gone(f"hello was answered {reply.get('status')}")
-        connection = self.world.connected(self.name, dialled)
+        connection = self.world.connected(self.name, dialled, socket.port)
         if self.endpoints and reply["uaid"] != self.uaid:
             self.world.odd("uaid changed", f"{self.name}: {self.uaid} became {reply['uaid']} on {connection.number}")
             self.endpoints = {}
@@ -319,7 +320,7 @@ class Subscriber(Client):
         if hello["event"] != "pusher:connection_established":
             raise Gone(f"greeted with {hello['event']} {hello.get('data')}")
         self._socket_id = json.loads(hello["data"])["socket_id"]
-        connection = self.world.connected(self.name, dialled)
+        connection = self.world.connected(self.name, dialled, socket.port)
         self.members = {}
         self.subscribed = set()
         self._asked = {}

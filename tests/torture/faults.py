@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -124,26 +125,85 @@ class Machine:
         shutil.rmtree(self.data_parent, ignore_errors=True)
 
 
-Act = Callable[[], Awaitable[str]]
+@dataclass(frozen=True)
+class Effect:
+    """What a fault has come to."""
+
+    detail: str = ""
+    hosts: frozenset[str] = frozenset()
+    routers: frozenset[int] = frozenset()
 
 
-class Faults:
-    """All faults, by name, on one farm."""
+Act = Callable[[], Awaitable[str | Effect]]
+
+
+class AnyFaults:
+    """Faults by name, and what they touch."""
+
+    def __init__(
+        self, world: World, clients: Sequence[Client], every: Mapping[str, tuple[Act, frozenset[str]]]
+    ) -> None:
+        self._world = world
+        self._clients = clients
+        self._random = world.random("faults")
+        self._all = every
+        self.done: dict[str, int] = {}
+
+    def well(self) -> bool:
+        """Whether nothing is wrong any more."""
+        raise NotImplementedError
+
+    async def run(self, name: str) -> None:
+        """Do it, and wait until all is well again."""
+        act, touches = self._all[name]
+        begin = self._world.now()
+        found = await act()
+        effect = found if isinstance(found, Effect) else Effect(found)
+        await self.wait_well()
+        self.done[name] = self.done.get(name, 0) + 1
+        self._world.history.faults.append(
+            Fault(name, begin, self._world.now(), touches, effect.detail, effect.hosts, effect.routers)
+        )
+
+    async def wait_well(self) -> None:
+        """Until nothing is wrong any more."""
+        deadline = self._world.now() + WELL_S
+        while not await asyncio.to_thread(self._is_well):
+            if self._world.now() > deadline:
+                self._world.odd("not well again", f"the farm is not healthy {WELL_S:g} s after a fault")
+                return
+            await asyncio.sleep(0.1)
+
+    def _is_well(self) -> bool:
+        try:
+            return self.well()
+        except OSError:
+            return False
+
+    # ------------------------------------------------------------------ clients
+
+    async def _order(self, what: str) -> str:
+        online = [client for client in self._clients if client.online]
+        chosen = self._random.sample(online, len(online) // 3)
+        for client in chosen:
+            client.order(what)
+        return f"{len(chosen)} clients"
+
+
+class Faults(AnyFaults):
+    """All faults of a farm on one host."""
 
     def __init__(
         self, world: World, farm: Farm, machine: Machine, clients: Sequence[Client], routers: Sequence[int]
     ) -> None:
         """routers: the numbers of them that the farm may have."""
-        self._world = world
         self._farm = farm
         self._machine = machine
-        self._clients = clients
         self._routers = routers
-        self._random = world.random("faults")
         self.expected_to_run = True
         """The farm must not end now."""
         every = frozenset({LINK})
-        self._all: dict[str, tuple[Act, frozenset[str]]] = {
+        all_of_them: dict[str, tuple[Act, frozenset[str]]] = {
             "kill-worker": (lambda: self._kill("worker"), every),
             "kill-router": (lambda: self._kill("router"), every),
             "kill-fork-server": (lambda: self._kill("fork server"), every),
@@ -163,32 +223,11 @@ class Faults:
             "half-open": (lambda: self._order("abandon"), frozenset()),
             "slow-readers": (lambda: self._order("deafen"), frozenset()),
         }
-        assert tuple(self._all) == NAMES
-        self.done: dict[str, int] = {}
+        assert tuple(all_of_them) == NAMES
+        super().__init__(world, clients, all_of_them)
 
-    async def run(self, name: str) -> None:
-        """Do it, and wait until the farm is well again."""
-        act, touches = self._all[name]
-        begin = self._world.now()
-        detail = await act()
-        await self.wait_well()
-        self.done[name] = self.done.get(name, 0) + 1
-        self._world.history.faults.append(Fault(name, begin, self._world.now(), touches, detail))
-
-    async def wait_well(self) -> None:
-        """Until GET /health says ok."""
-        deadline = self._world.now() + WELL_S
-        while not await asyncio.to_thread(self._healthy):
-            if self._world.now() > deadline:
-                self._world.odd("not well again", f"the farm is not healthy {WELL_S:g} s after a fault")
-                return
-            await asyncio.sleep(0.1)
-
-    def _healthy(self) -> bool:
-        try:
-            return self._farm.healthy()
-        except OSError:
-            return False
+    def well(self) -> bool:
+        return self._farm.healthy()
 
     # ------------------------------------------------------------------ processes
 
@@ -335,15 +374,6 @@ class Faults:
         self._machine.set_clock(offset)
         await asyncio.sleep(1.2)  # how long the old one may be remembered
         return f"to {offset:+d} s"
-
-    # ------------------------------------------------------------------ clients
-
-    async def _order(self, what: str) -> str:
-        online = [client for client in self._clients if client.online]
-        chosen = self._random.sample(online, len(online) // 3)
-        for client in chosen:
-            client.order(what)
-        return f"{len(chosen)} clients"
 
 
 NAMES: Final = (

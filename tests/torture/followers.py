@@ -28,7 +28,7 @@ class Follower(Client):
         world.history.follows[name] = self.channels
 
     async def greet(self, socket: WebSocket, dialled: float) -> Connection:
-        return self.world.connected(self.name, dialled)
+        return self.world.connected(self.name, dialled, socket.port)
 
     def arrived(self, connection: Connection, channel: str, text: str) -> int:
         """A message. Returns: its number."""

@@ -14,6 +14,9 @@ FOLLOWED: Final = (GOPUSH2, PUSHSTREAM)
 """Those whose clients come back with a position."""
 DIALECTS: Final = (SIMPLEPUSH, WEBPUSH, PUSHER, *FOLLOWED)
 
+ENDED: Final = "ended by the farm"
+"""How a connection has ended that its client would have kept."""
+
 LINK: Final = "link"
 """Messages between router and workers may be lost: events of channels, which are not kept."""
 STORE: Final = "store"
@@ -22,6 +25,8 @@ CLOCK: Final = "clock"
 """The farm's clock is not ours: when a message expires is not known."""
 STOPPED: Final = "stopped"
 """A process stands still and goes on later with what it had."""
+WIRE: Final = "wire"
+"""Between devices and hosts the network is cut: what a host has sent may be lost."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Fault:
     end: float
     touches: frozenset[str] = frozenset()
     detail: str = ""
+    hosts: frozenset[str] = frozenset()
+    """Those that may end the connections of their devices for it."""
+    routers: frozenset[int] = frozenset()
+    """Those that were lost by it, in a farm over several hosts."""
 
 
 @dataclass
@@ -49,6 +58,10 @@ class Connection:
     left: float | None = None
     """From here on the client did not read any more, whatever came."""
     how: str = ""
+    port: int = 0
+    """The client's."""
+    host: str = ""
+    """Which host it is connected to, where there are several and it lasted long enough to be known."""
 
     def listened_until(self) -> float:
         """When what was sent last could still be read."""

@@ -21,12 +21,13 @@ _REST: Final = 500
 
 
 class Log:
-    """The farm's log, each line with the time it was read at: the farm's own clock may be wrong."""
+    """The logs of all hosts, each line with the time it was read at: a farm's own clock may be wrong."""
 
-    def __init__(self, world: World, farm: Farm) -> None:
+    def __init__(self, world: World, farms: Mapping[str, Farm]) -> None:
+        """farms: by what their lines begin with."""
         self._world = world
-        self._farm = farm
-        self._offset = 0
+        self._farms = farms
+        self._offsets = dict.fromkeys(farms, 0)
         self.lines: deque[tuple[float, str]] = deque(maxlen=_LOG_LINES)
 
     async def run(self) -> None:
@@ -37,17 +38,20 @@ class Log:
 
     def read(self) -> None:
         """What is new. A stack trace is a violation, whatever was done to the farm."""
-        if not self._farm.log_file.exists():
-            return
-        with self._farm.log_file.open("rb") as log:
-            log.seek(self._offset)
+        for name, farm in self._farms.items():
+            if farm.log_file.exists():
+                self._read(name, farm)
+
+    def _read(self, name: str, farm: Farm) -> None:
+        with farm.log_file.open("rb") as log:
+            log.seek(self._offsets[name])
             new = log.read()
         whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
+        self._offsets[name] += len(whole)
         for raw in whole.decode(errors="replace").splitlines():
-            self.lines.append((self._world.now(), raw))
+            self.lines.append((self._world.now(), name + raw))
             if "Traceback (most recent call last)" in raw or '"trace":' in raw:
-                self._world.odd("stack trace", raw[:1500])
+                self._world.odd("stack trace", name + raw[:1500])
 
     def around(self, at: float) -> list[str]:
         """What was logged near a moment."""

@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from support.redis_servers import PRODUCTS
 
 from torture.checker import Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
-from torture.faults import LEASE_S, NAMES, Faults, Machine
+from torture.faults import LEASE_S, NAMES, AnyFaults, Faults, Machine
 from torture.followers import (
     Gopush2Follower,
     Gopush2Sender,
@@ -93,38 +94,47 @@ _STARVED_S: Final = 0.5
 
 
 class Run:
-    """One run."""
+    """One run: what all farms have in common."""
+
+    faults: AnyFaults
+    log: Log
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
         self.world = World(options.seed)
-        self.machine = Machine(folder, options.store)
-        if len(set(options.routers)) == 1:
-            self.machine.missing["other-routers"] = "--routers names one number"
+        self.missing: dict[str, str] = {}
+        """Faults that cannot be made here, and why."""
         self.site = WebhookSite(self.world)
-        self._folder = folder
+        self.folder = folder
         self.clients: list[Client] = []
         self.senders: list[Sender] = []
         self.starved = 0.0
         """Seconds in which the machine gave us no CPU."""
 
+    # ------------------------------------------------------------------ what a kind of farm adds
+
+    async def start(self) -> None:
+        """Start the farm, and set the world's ports, `log` and `faults`. The site of webhooks is there."""
+        raise NotImplementedError
+
+    async def watch(self) -> None:
+        """Every tenth of a second: what must not be."""
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """End the farm in the usual way. Raises: AssertionError."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ the run
+
     async def go(self) -> list[Violation]:
         """Everything. Returns: what was wrong."""
         await self.site.open()
-        self.farm = Farm(
-            self.machine.data_parent / "data", self._settings(), self.options.workers, self.machine.environment
-        )
-        self.farm.log_file = self._folder / "farm.log"  # a full disk must not hide what the farm logs
-        self.log = Log(self.world, self.farm)
-        reading = asyncio.create_task(self.log.run())
-        await asyncio.to_thread(self.farm.start)
-        self.world.device_port, self.world.router_port = self.farm.device_port, self.farm.router_port
+        await self.start()
         self._populate()
-        self.faults = Faults(self.world, self.farm, self.machine, self.clients, self.options.routers)
         tasks = [asyncio.create_task(client.live()) for client in self.clients]
         tasks += [asyncio.create_task(sender.run()) for sender in self.senders]
-        tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._report()), reading]
-        tasks.append(asyncio.create_task(self._starved()))
+        tasks += [asyncio.create_task(act()) for act in (self._watch, self._report, self._starved, self.log.run)]
         try:
             await self._torture()
             self._say("faults are over; everybody comes back")
@@ -135,25 +145,25 @@ class Run:
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-            await self._stop()
+            try:
+                await self.stop()
+            except AssertionError as error:
+                self.world.odd("stop", str(error)[:300])
+            await self.site.close()
         self.log.read()
         for error in ended:
             if isinstance(error, Exception):
                 self.world.odd("client error", repr(error))
         return check(self.world.history)
 
-    def _settings(self) -> dict[str, Any]:
-        hook = {"url": f"http://127.0.0.1:{self.site.port}/", "events": ["channel_occupied", "channel_vacated"]}
+    def settings(self) -> dict[str, Any]:
+        """Of every farm, but for its store."""
+        hook = {"url": f"http://{self.site.host}:{self.site.port}/", "events": ["channel_occupied", "channel_vacated"]}
         app = {"id": APP_ID, "name": "torture", "key": APP_KEY, "secret": APP_SECRET, "webhooks": [hook]}
-        apps = self._folder / "apps.json"
+        apps = self.folder / "apps.json"
         apps.write_text(json.dumps({"applications": [app]}))
         spoken = {f"dialects.{name}": True for name in self.options.dialects}
-        settings = SETTINGS | {"pusher.apps": apps, "router.routers": self.options.routers[0]}
-        server = self.machine.server
-        store: dict[str, Any] = {"store.kind": self.options.store}
-        if server is not None:
-            store = {"store.kind": "redis", "redis.url": server.url, "redis.timeout": 2}
-        return known(settings) | store | spoken
+        return known(SETTINGS | {"pusher.apps": apps, "router.routers": self.options.routers[0]}) | spoken
 
     def _populate(self) -> None:
         options, world = self.options, self.world
@@ -192,10 +202,10 @@ class Run:
 
     async def _torture(self) -> None:
         chance = self.world.random("schedule")
-        wanted = [name for name in self.options.faults if name not in self.machine.missing]
+        wanted = [name for name in self.options.faults if name not in self.missing]
         for name in self.options.faults:
-            if name in self.machine.missing:
-                self._say(f"without {name}: {self.machine.missing[name]}")
+            if name in self.missing:
+                self._say(f"without {name}: {self.missing[name]}")
         await asyncio.sleep(1.0)  # devices register
         queue: list[str] = []
         rounds = self.options.rounds
@@ -228,16 +238,10 @@ class Run:
             self._say(f"{name} {last.detail} ({begin:.1f} to {self.world.now():.1f})")
 
     async def _watch(self) -> None:
-        """A farm that has ended by itself is a violation; it is started again."""
         while True:
             await asyncio.sleep(0.1)
             self.world.bury()
-            if self.faults.expected_to_run and (code := self.farm.exit_code()) is not None:
-                self.faults.expected_to_run = False
-                self.world.odd("farm ended", f"exit code {code} after {self.log.around(self.world.now())[-8:]}")
-                await asyncio.to_thread(self.farm.kill)
-                await asyncio.to_thread(self.farm.start)
-                self.faults.expected_to_run = True
+            await self.watch()
 
     async def _starved(self) -> None:
         """The machine gives us no CPU for a while, and perhaps none to the farm: leases end, faults take longer. That
@@ -326,14 +330,6 @@ class Run:
             await asyncio.sleep(0.1)
         history.occupancy += [Occupancy(channel, state, self.world.now()) for channel, state in truth.items()]
 
-    async def _stop(self) -> None:
-        self.faults.expected_to_run = False
-        try:
-            await asyncio.to_thread(self.farm.stop)
-        except AssertionError as error:
-            self.world.odd("stop", str(error)[:300])
-        await self.site.close()
-
     # ------------------------------------------------------------------ what is shown
 
     def _say(self, text: str) -> None:
@@ -352,6 +348,44 @@ class Run:
             )
 
 
+class FarmRun(Run):
+    """A farm on one host."""
+
+    faults: Faults
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        super().__init__(options, folder)
+        self.machine = Machine(folder, options.store)
+        self.missing = self.machine.missing
+        if len(set(options.routers)) == 1:
+            self.missing["other-routers"] = "--routers names one number"
+
+    async def start(self) -> None:
+        data, environment = self.machine.data_parent / "data", self.machine.environment
+        store: dict[str, Any] = {"store.kind": self.options.store}
+        if (server := self.machine.server) is not None:
+            store = {"store.kind": "redis", "redis.url": server.url, "redis.timeout": 2}
+        self.farm = Farm(data, self.settings() | store, self.options.workers, environment)
+        self.farm.log_file = self.folder / "farm.log"  # a full disk must not hide what the farm logs
+        self.log = Log(self.world, {"": self.farm})
+        self.faults = Faults(self.world, self.farm, self.machine, self.clients, self.options.routers)
+        await asyncio.to_thread(self.farm.start)
+        self.world.device_port, self.world.router_port = self.farm.device_port, self.farm.router_port
+
+    async def watch(self) -> None:
+        """A farm that has ended by itself is a violation; it is started again."""
+        if self.faults.expected_to_run and (code := self.farm.exit_code()) is not None:
+            self.faults.expected_to_run = False
+            self.world.odd("farm ended", f"exit code {code} after {self.log.around(self.world.now())[-8:]}")
+            await asyncio.to_thread(self.farm.kill)
+            await asyncio.to_thread(self.farm.start)
+            self.faults.expected_to_run = True
+
+    async def stop(self) -> None:
+        self.faults.expected_to_run = False
+        await asyncio.to_thread(self.farm.stop)
+
+
 _ALONE: Final = frozenset({"kill-everything", "drain", "other-routers"})
 
 
@@ -367,28 +401,25 @@ def _numbers(text: str) -> list[int]:
     return [int(name) for name in _names(text)]
 
 
-def options(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="torture", description=__doc__)
+def common_options(parser: argparse.ArgumentParser, names: Sequence[str], dialects: Sequence[str]) -> None:
+    """Those of every run. names: of faults."""
     parser.add_argument("--seconds", type=float, default=120, help="how long faults are made (s)")
     parser.add_argument("--rounds", type=int, help="instead: how often each fault is made")
     parser.add_argument("--seed", type=int, help="of the schedule; given, the same faults come in the same order")
-    parser.add_argument("--dialects", type=_names, default=_there(), help="comma separated")
-    parser.add_argument("--faults", type=_names, default=list(NAMES), help=f"comma separated, of {', '.join(NAMES)}")
+    parser.add_argument("--dialects", type=_names, default=dialects, help="comma separated")
+    parser.add_argument("--faults", type=_names, default=list(names), help=f"comma separated, of {', '.join(names)}")
     parser.add_argument("--except", type=_names, default=[], dest="left_out", help="faults to leave out")
     parser.add_argument("--devices", type=int, default=150, help="clients of all dialects together")
     parser.add_argument("--rate", type=float, default=120, help="pushes of all dialects together (1/s)")
-    parser.add_argument("--workers", type=int, default=3, help="worker processes")
-    parser.add_argument(
-        "--routers", type=_numbers, default=[1], help="router processes; a comma separated list: one after the other"
-    )
-    parser.add_argument("--store", choices=("sqlite", *PRODUCTS), default="sqlite", help="a server of it is started")
     parser.add_argument("--pairs", type=float, default=0.3, help="how often two faults come at once (0 to 1)")
     parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 3.0), help="between faults (s)")
     parser.add_argument("--keep", type=Path, help="a folder for the farm's log")
     parser.add_argument("--verbose", action="store_true", help="say every fault")
-    found = parser.parse_args(arguments)
-    for what, given, good in (("fault", found.faults + found.left_out, NAMES), ("dialect", found.dialects, _there())):
+
+
+def checked(parser: argparse.ArgumentParser, found: argparse.Namespace, names: Sequence[str]) -> argparse.Namespace:
+    """The options, if they are good."""
+    for what, given, good in (("fault", found.faults + found.left_out, names), ("dialect", found.dialects, _there())):
         for name in given:
             if name not in good:
                 parser.error(f"no such {what}: {name}; there are {', '.join(good)}")
@@ -398,32 +429,48 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return found
 
 
+def options(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="torture", description=__doc__)
+    common_options(parser, NAMES, _there())
+    parser.add_argument("--workers", type=int, default=3, help="worker processes")
+    parser.add_argument(
+        "--routers", type=_numbers, default=[1], help="router processes; a comma separated list: one after the other"
+    )
+    parser.add_argument("--store", choices=("sqlite", *PRODUCTS), default="sqlite", help="a server of it is started")
+    return checked(parser, parser.parse_args(arguments), NAMES)
+
+
+def told(run: Run, violations: Sequence[Violation]) -> int:
+    """Print what was found. Returns: exit code."""
+    first, others = chosen_first(violations, _SHOWN)
+    for violation in first:
+        print(explain(violation, run.world.history, run.log), flush=True)
+    if others:
+        print(rest(others))
+    print(table(run.world.history, run.options.dialects, run.faults.done))
+    ends = ", ".join(f"{why} ({count})" for why, count in run.world.counts.most_common(12))
+    if run.starved:
+        print(f"the machine gave no CPU for {run.starved:.1f} s in all, which counts as a standstill")
+    print(f"connections ended: {ends or 'as their clients wished'}")
+    print(f"violations: {len(violations)}, seed {run.options.seed}")
+    return 1 if violations else 0
+
+
 def main(arguments: list[str]) -> int:
     """Run. Returns: exit code."""
     chosen = options(arguments)
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
-        run = Run(chosen, Path(name))
+        run = FarmRun(chosen, Path(name))
         print(f"seed {chosen.seed}, {chosen.seconds:g} s, {', '.join(chosen.dialects)}", flush=True)
         try:
-            violations = asyncio.run(run.go())
-            first, others = chosen_first(violations, _SHOWN)
-            for violation in first:
-                print(explain(violation, run.world.history, run.log), flush=True)
-            if others:
-                print(rest(others))
-            print(table(run.world.history, chosen.dialects, run.faults.done))
-            ends = ", ".join(f"{why} ({count})" for why, count in run.world.counts.most_common(12))
-            if run.starved:
-                print(f"the machine gave no CPU for {run.starved:.1f} s in all, which counts as a standstill")
-            print(f"connections ended: {ends or 'as their clients wished'}")
-            print(f"violations: {len(violations)}, seed {chosen.seed}")
+            return told(run, asyncio.run(run.go()))
         finally:
             if chosen.keep is not None:
                 chosen.keep.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(OSError):
                     (chosen.keep / f"farm-{int(time.time())}.log").write_bytes((Path(name) / "farm.log").read_bytes())
             run.machine.close()
-    return 1 if violations else 0
 
 
 if __name__ == "__main__":

@@ -217,11 +217,13 @@ class WebhookSite:
         self._world = world
         self._random = world.random("webhooks")
         self._server: asyncio.Server | None = None
+        self.host = "127.0.0.1"
+        """Where farms reach it."""
         self.port = 0
 
     async def open(self) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

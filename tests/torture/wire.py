@@ -69,6 +69,11 @@ class WebSocket:
             raise Gone(first)
         return cls(reader, writer)
 
+    @property
+    def port(self) -> int:
+        """Our end's."""
+        return int(self._writer.get_extra_info("sockname")[1])
+
     def send(self, text: str) -> None:
         """One text message; an end of the connection is noticed by `receive`."""
         if not self._writer.is_closing():

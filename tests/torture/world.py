@@ -45,9 +45,9 @@ class World:
         """The farm's clock, more or less."""
         return time.time() + self.clock_offset
 
-    def connected(self, client: str, dialled: float) -> Connection:
-        """A client has been greeted."""
-        one = Connection(next(self._numbers), client, dialled, self.now())
+    def connected(self, client: str, dialled: float, port: int = 0) -> Connection:
+        """A client has been greeted. port: its own."""
+        one = Connection(next(self._numbers), client, dialled, self.now(), port=port)
         self.history.connections[one.number] = one
         return one
 
