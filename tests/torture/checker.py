@@ -24,6 +24,7 @@ from torture.history import (
     STOPPED,
     STORE,
     WEBPUSH,
+    WIRE,
     Arrival,
     History,
     Push,
@@ -72,7 +73,7 @@ class Index:
                 if key in self.dialect:
                     self.arrivals[key].append(arrival)
 
-        self._touched = {what: _merged(history, what) for what in (LINK, STORE, STOPPED)}
+        self._touched = {what: _merged(history, what) for what in (LINK, STORE, STOPPED, WIRE)}
 
     def touched(self, what: str, begin: float, end: float) -> bool:
         """Whether a fault that touches this was on at some moment between."""
@@ -127,11 +128,11 @@ def _accepted(pushes: Iterable[Push]) -> list[tuple[float, int]]:
 Rule = Callable[[Index], Iterable[Violation]]
 
 
-def check(history: History) -> list[Violation]:
-    """Every violation, in the order of time."""
+def check(history: History, more: tuple[Rule, ...] = ()) -> list[Violation]:
+    """Every violation of the rules that hold for all and of some more, in the order of time."""
     index = Index(history)
     found = [Violation(odd.rule, odd.text, odd.at) for odd in history.oddities]
-    for rule in RULES:
+    for rule in (*RULES, *more):
         found.extend(rule(index))
     return sorted(found, key=lambda violation: violation.at)
 
@@ -197,6 +198,8 @@ def said_200(index: Index) -> Iterator[Violation]:
                 if connection.dialled < push.answered and (connection.ended or float("inf")) > push.sent
             ]
             if len(there) != 1 or there[0].opened > push.sent:
+                continue
+            if index.touched(WIRE, push.sent, push.answered + _NEAR_S):
                 continue
             if there[0].listened_until() > push.answered + _NEAR_S:
                 text = f"version {push.number} was answered 200, but connection {there[0].number} never got it"

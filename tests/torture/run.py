@@ -18,7 +18,7 @@ from support.dialects import known, names
 from support.farm_fixture import Farm
 from support.redis_servers import PRODUCTS
 
-from torture.checker import Violation, check
+from torture.checker import Rule, Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
 from torture.faults import LEASE_S, NAMES, AnyFaults, Faults, Machine
 from torture.followers import (
@@ -98,6 +98,8 @@ class Run:
 
     faults: AnyFaults
     log: Log
+    rules: tuple[Rule, ...] = ()
+    """What must hold besides."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
@@ -154,7 +156,7 @@ class Run:
         for error in ended:
             if isinstance(error, Exception):
                 self.world.odd("client error", repr(error))
-        return check(self.world.history)
+        return check(self.world.history, self.rules)
 
     def settings(self) -> dict[str, Any]:
         """Of every farm, but for its store."""
