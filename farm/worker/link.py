@@ -59,6 +59,7 @@ class WorkerLink:
         versions: range = VERSIONS,
     ) -> None:
         self._options = options
+        self._host = ""
         self._versions = versions
         self._wire = WIRES[versions[-1]]
         self._ready = self._wire.encode(m.Ready(versions[-1], shard, incarnation, pid, versions[0]))
@@ -74,6 +75,7 @@ class WorkerLink:
         self._joining = False
         self._retry_at = 0.0  # no READY before that
         self._sequence = 0
+        self._heard = 0  # the number of the router's last batch
         self._announced = 0  # the batch with the last ANNOUNCE
         self._unconfirmed: deque[tuple[int, bytes, int, float]] = deque()  # sequence, batch, messages in it, since when
         self._unconfirmed_messages = 0
@@ -228,6 +230,8 @@ class WorkerLink:
 
     def _envelope(self, envelope: m.OfRouter) -> None:
         if isinstance(envelope, m.RouterBatch):
+            if not self._is_next(envelope.number):
+                return
             if envelope.unkept:
                 self._keep(envelope.unkept)
             self._confirm(envelope.confirmed)
@@ -237,10 +241,25 @@ class WorkerLink:
             if not self._joining:
                 self._join()
         elif isinstance(envelope, m.Welcome):
+            self._heard = 0
             if self._joining:  # a READY that was sent twice is answered twice
                 self._welcome(envelope.version)
         elif isinstance(envelope, m.Refused):
             self._router_refuses(envelope)
+
+    def _is_next(self, number: int) -> bool:
+        """Whether the router's batch of this number may be acted on; 0: it speaks a version that has none.
+
+        Until WELCOME none is: it is of the session before, and what came before it may have been lost.
+        """
+        if self._joining:
+            return False
+        if number and number != self._heard + 1:
+            logs.limited("link.interrupted", at="warning", per="router")
+            self._join()
+            return False
+        self._heard = number
+        return True
 
     def _confirm(self, confirmed: int) -> None:
         unconfirmed = self._unconfirmed
@@ -345,6 +364,9 @@ class WorkerLink:
         # First what was sent and not confirmed, acks among it; then what is held: the router answers that with
         # what waits in the store, which must not be what was acknowledged already.
         self._unsent.clear()
+        if version >= m.COUNTED:
+            confirmed = self._unconfirmed[0][0] - 1 if self._unconfirmed else self._sequence
+            self._unsent.append(self._wire.encode(m.Begin(self._host, confirmed)))
         self._unsent.extend(batch for _, batch, _, _ in self._unconfirmed)
         if self.messages:
             self._enqueue(self.messages)
@@ -366,7 +388,7 @@ class WorkerLink:
         if self._unkept and self._again is None and self.joined and not self.saturated:
             self._acks_again(_ACKS_AGAIN)
         if not self._unsent and not self._joining:
-            self._unsent.append(self._wire.encode(m.Beat(snapshot)))
+            self._unsent.append(self._wire.encode(m.Beat(snapshot, self._sequence)))
         elif self._joining and not self._unsent and monotonic() >= self._retry_at:
             # The READY, or its answer, was lost with a router.
             self._unsent.append(self._ready)

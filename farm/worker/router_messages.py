@@ -24,6 +24,7 @@ from farm.worker.subscriptions import Change, Subscriptions
 from router.common import logs
 from router.common import messages as m
 from router.common.close_codes import GOING_AWAY
+from router.common.directory import Placement
 from router.common.metrics import WorkerCounters
 from router.common.wire import reply_payload
 
@@ -65,6 +66,11 @@ class RouterMessages:
         self._health = health
         self._of_broadcasts = routes.broadcasts
         self._router = 0  # whose messages are carried out
+        self._placed: Callable[[list[Placement]], None] = _follow_nothing
+
+    def on_placements(self, placed: Callable[[list[Placement]], None]) -> None:
+        """What is to know where routers of the cluster are."""
+        self._placed = placed
 
     def welcomed(self, router: int = 0) -> Iterable[tuple[list[bytes], list[tuple[int, int]]]]:
         """The link to this router is new. Returns: those of its devices that are here, as ANNOUNCE has them."""
@@ -203,9 +209,16 @@ class RouterMessages:
         if self._router == self._of_broadcasts:  # others have none
             self._broadcasts.complete()
 
+    def _placements(self, message: m.Placements) -> None:
+        self._placed(message.placements)
+
     def _store_state(self, message: m.StoreState) -> None:
         if self._health is not None:
             self._health.store_state(self._router, message.why)
+
+
+def _follow_nothing(placements: list[Placement]) -> None:
+    """The routers of one host stay where they are."""
 
 
 _HANDLERS: Final[dict[type, Callable[[RouterMessages, Any], None]]] = {
@@ -221,4 +234,5 @@ _HANDLERS: Final[dict[type, Callable[[RouterMessages, Any], None]]] = {
     m.Broadcast: RouterMessages._broadcast,
     m.BroadcastsSent: RouterMessages._broadcasts_sent,
     m.StoreState: RouterMessages._store_state,
+    m.Placements: RouterMessages._placements,
 }

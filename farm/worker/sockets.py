@@ -191,6 +191,7 @@ class Sockets:
         self.stop_listening = self._acceptor.stop
         self.received = messages.received
         self.welcomed = messages.welcomed
+        self.on_placements = messages.on_placements
 
     # ------------------------------------------------------------------ events of epoll
 

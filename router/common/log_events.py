@@ -50,6 +50,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "hub.tick_failed": "Periodic work of the router raised an error; the trace follows.",
     "limits": "At the start: what the machine's limits allow.",
     "link.failed": "An envelope on the link raised an error; the trace follows.",
+    "link.interrupted": "A connection to a router broke, and what it had sent was lost: the worker joins it anew.",
     "link.message_dropped": "A worker could not send a message to the router; a call is replied to with FAILED.",
     "link.message_failed": "A message of the link raised an error; the trace follows. The others of its batch stand.",
     "link.message_refused": "One message of a worker was not understood. The others of its batch were handled.",

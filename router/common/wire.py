@@ -6,6 +6,8 @@ slowly, so that in a batch a message that is none of ours costs that message and
 What version 6 has otherwise
 ----------------------------
 - There is no ANNOUNCED: a router does not get to know when such a worker has announced all that it holds.
+- There is no BEGIN and no PLACEMENTS, and BEAT and the router's batch have no number: what is lost with a connection
+  does not come to light. Over a Unix socket nothing is.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ _of_router: Final = msgspec.msgpack.Decoder(m.OfRouter)
 _AS_THEY_ARE: Final = (bytes,)  # without this a text would be taken for bytes in base64
 
 _WORKER_BATCH: Final = 2
+_BEAT: Final = 3
 _ROUTER_BATCH: Final = 13
 _CALL: Final = 51
 
@@ -37,7 +40,7 @@ class Wire:
 
     def encode(self, envelope: m.Envelope) -> bytes:
         """Raises: an Exception of some kind if there is something in it that msgpack has not."""
-        return _encode(envelope)
+        return _encode(envelope if self.version == m.PROTOCOL else _older(envelope))
 
     def of_worker(self, data: bytes, limit: int) -> m.OfWorker:
         """An envelope that a router has received.
@@ -105,6 +108,13 @@ def reply_payload(request: type[m.Request], payload: Any) -> Any:
         return msgspec.convert(payload, request.REPLY, builtin_types=_AS_THEY_ARE)
     except (msgspec.ValidationError, RecursionError) as error:
         raise m.MessageError(f"reply to {request.__name__}: {error}") from error
+
+
+def _older(envelope: m.Envelope) -> Any:
+    """An envelope as version 6 has it."""
+    if isinstance(envelope, m.RouterBatch):
+        return [_ROUTER_BATCH, envelope.confirmed, envelope.messages, envelope.unkept]
+    return [_BEAT, envelope.snapshot] if isinstance(envelope, m.Beat) else envelope
 
 
 def _converted(raw: Any, types: Any) -> Any:

@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 from router.common import logs
 from router.common import messages as m
+from router.common.directory import Placement
 from router.common.metrics import RouterCounters
 from router.common.numbers import Sequencer, first_number
 from router.common.partitions import fixed_owners
@@ -111,6 +112,8 @@ class Hub:
             options.max_message_bytes // _LOG_SHARE,
         )
         self._handlers = _handlers(self, self.attachments, requests)
+        self._handlers_of_repeated = self._handlers | {m.Publish: requests.published, m.Happened: _nothing}
+        self._handled: dict[bytes, int] = {}  # by identity: the last batch of a worker whose session has ended
         if not settling.over:
             self._handlers[m.Publish] = partial(self._hold, requests.publish)
             settling.when_over(partial(self._handlers.update, {m.Publish: requests.publish}))
@@ -127,6 +130,7 @@ class Hub:
         self._status: Callable[[], dict[str, Any]] = dict
         self._questions: Questions = _NoMainServer()
         self._refusing = ""
+        self._placements: dict[int, Placement] = {}
 
     # ------------------------------------------------------------------ what the link gives
 
@@ -144,16 +148,27 @@ class Hub:
                 self.sessions.direct(identity, m.Rejoin())
             else:
                 session.received_at = self._monotonic()
-                self._batch(session, envelope.sequence, envelope.messages)
+                if envelope.sequence == session.seen + 1:
+                    self._batch(session, envelope.sequence, envelope.messages)
+                elif envelope.sequence > session.seen:
+                    self._after_a_gap(session, envelope)
         elif type(envelope) is m.Beat:
             if session is None:
                 self.sessions.direct(identity, m.Rejoin())
             else:
+                if envelope.sequence != session.seen and session.wire.version >= m.COUNTED:
+                    self._rejoin(session)
+                    return
                 session.received_at = self._monotonic()
                 session.snapshot = {name: value for name, value in envelope.snapshot.items() if isfinite(value)}
                 session.touch()  # the answer to a beat is our beat
         elif type(envelope) is m.Ready:
             self._join(identity, envelope)
+        elif type(envelope) is m.Begin:
+            if session is None:
+                self.sessions.direct(identity, m.Rejoin())
+            else:
+                session.host, session.seen = envelope.host, envelope.confirmed
         elif type(envelope) is m.Announced:
             if session is not None and session.seen >= envelope.sequence:
                 session.announced = True
@@ -192,6 +207,18 @@ class Hub:
         self.counters.leases_lost += 1
         logs.warning("worker.lost", shard=session.lease.shard, pid=session.pid, why=why)
 
+    def _after_a_gap(self, session: WorkerSession, batch: m.WorkerBatch) -> None:
+        """A batch of a worker has come that is not the next one."""
+        if session.wire.version >= m.COUNTED:
+            self._rejoin(session)
+        else:  # it does not say where it begins
+            self._batch(session, batch.sequence, batch.messages)
+
+    def _rejoin(self, session: WorkerSession) -> None:
+        """Something that this worker has sent was lost: it is to repeat what is not confirmed."""
+        self.lost(session, "a connection broke, and what it had sent was lost")
+        self.sessions.direct(session.identity, m.Rejoin())
+
     # ------------------------------------------------------------------ joining
 
     def _join(self, identity: bytes, ready: m.Ready) -> None:
@@ -210,17 +237,25 @@ class Hub:
         elif len(self.sessions) >= self._options.max_workers:
             raise m.MessageError(f"worker {shard} is one more than link.max_workers")
         lease = Lease(shard, ready.incarnation)
-        session = WorkerSession(self.sessions, identity, lease, pid, self._monotonic(), WIRES[version])
+        wire, repeated = WIRES[version], self._handled.pop(identity, 0)
+        session = WorkerSession(self.sessions, identity, lease, pid, self._monotonic(), wire, repeated)
         self.sessions.add(session)
         self.sessions.direct(identity, m.Welcome(self._incarnation, version), session.wire)
         if self._refusing:
             session.send(m.StoreState(self._refusing))
+        if self._placements and version >= m.COUNTED:
+            session.send(m.Placements(list(self._placements.values())))
         for message in self.broadcasts.messages():
             session.send(message)
         if before is None:
             logs.event("worker.joined", shard=shard, pid=pid)
 
     def _end(self, session: WorkerSession) -> None:
+        handled = self._handled
+        if (last := max(session.seen, session.repeated)) > 0:
+            handled[session.identity] = last
+            if len(handled) > self._options.max_workers:
+                del handled[next(iter(handled))]
         self.sessions.remove(session)
         self.channels.lost(session.lease)
         self.attachments.lost(session)
@@ -230,10 +265,9 @@ class Hub:
     # ------------------------------------------------------------------ batches
 
     def _batch(self, session: WorkerSession, sequence: int, messages: Sequence[m.ToRouter | m.Malformed]) -> None:
-        if sequence <= session.seen:
-            return
         batch = session.begin(sequence)
-        lease, result, handlers, committer = session.lease, self._pushes.received, self._handlers, self._committer
+        lease, result, committer = session.lease, self._pushes.received, self._committer
+        handlers = self._handlers if sequence > session.repeated else self._handlers_of_repeated
         failures = committer.failures
         acks = False
         late: set[bytes] = set()  # devices whose acks take more than one commit
@@ -371,6 +405,13 @@ class Hub:
             self._refusing = refusing
             self.sessions.offer_all(m.StoreState(refusing))
 
+    def placed(self, placements: Sequence[Placement]) -> None:
+        """Let the workers know where these routers of the cluster are now."""
+        self._placements |= {one.number: one for one in placements}
+        for session in self.sessions:
+            if session.wire.version >= m.COUNTED:
+                session.offer(m.Placements(list(placements)))
+
     @property
     def in_work(self) -> int:
         """Pushes that are not answered because no worker has reported what became of them."""
@@ -405,6 +446,10 @@ class _NoMainServer:
 
 _Handler = Callable[[WorkerSession, Any, Any], None]
 """Acts on a message: session, message, number of the call or None."""
+
+
+def _nothing(session: WorkerSession, message: object, number: int | None) -> None:
+    """It was done before."""
 
 
 def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[type, _Handler]:

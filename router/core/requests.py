@@ -126,6 +126,13 @@ class Requests:
         event = Append(message.channel, self._messages.sequence(), expires, message.body)
         self._messages.publish_logged(event, logged, message.exclude)
 
+    def published(self, session: WorkerSession, message: m.Publish, number: int | None) -> None:
+        """PUBLISH has come in a batch that was handled before; the reply may have been lost."""
+        if message.keep:
+            self.publish(session, message, number)
+        else:
+            session.reply(number, m.OK, 0)
+
     def happened(self, session: WorkerSession, message: m.Happened, number: int | None) -> None:
         """HAPPENED has come."""
         if (observer := self._channels.observer(message.label)) is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from router.common import logs
 from router.common import messages as m
@@ -19,6 +19,9 @@ from router.common.settings import LinkOptions
 from router.common.wire import NEWEST, Wire
 from router.core.address_map import Lease
 from router.core.unread import Unread
+
+NOT_BEGUN: Final = -2
+"""As the last batch of a worker that has not sent BEGIN: none is the next one."""
 
 
 class WorkerSession:
@@ -29,17 +32,20 @@ class WorkerSession:
         "_confirmed_sent",
         "_event_chars",
         "_handled",
+        "_number",
         "_part",
         "_sessions",
         "announced",
         "blocked",
         "confirmed",
+        "host",
         "identity",
         "lease",
         "outbox",
         "overflowed",
         "pid",
         "received_at",
+        "repeated",
         "seen",
         "snapshot",
         "stored_bytes",
@@ -48,7 +54,9 @@ class WorkerSession:
         "wire",
     )
 
-    def __init__(self, sessions: Sessions, identity: bytes, lease: Lease, pid: int, now: float, wire: Wire) -> None:
+    def __init__(
+        self, sessions: Sessions, identity: bytes, lease: Lease, pid: int, now: float, wire: Wire, repeated: int = 0
+    ) -> None:
         self._sessions = sessions
         self.identity = identity
         self.lease = lease
@@ -64,9 +72,14 @@ class WorkerSession:
         self.blocked = False
         """Whether the link could not take more when it was last offered something."""
         self._part = 0  # messages in the envelope that is being sent
+        self._number = 0  # of the last envelope sent
         self._event_chars = 0  # of events in the outbox
-        self.seen = 0
+        self.seen = 0 if wire.version < m.COUNTED else NOT_BEGUN
         """The last batch that has come."""
+        self.repeated = repeated
+        """Batches up to this were handled in a session before, in this life of the router."""
+        self.host = ""
+        """ID of its host in a cluster."""
         self.confirmed = 0
         """Batches up to this are done with."""
         self._confirmed_sent = 0  # up to where the worker has been sent `confirmed`
@@ -123,7 +136,8 @@ class WorkerSession:
         limit = self._sessions.limit_chars
         while True:
             part = len(self.outbox)
-            data = _encoded(self.wire, m.RouterBatch(self.confirmed, self.outbox, self.unkept))
+            number = self._number + 1
+            data = _encoded(self.wire, m.RouterBatch(self.confirmed, self.outbox, self.unkept, number))
             if data is None:
                 fit = [one for one in self.outbox if _encoded(self.wire, m.RouterBatch(0, [one], [])) is not None]
                 self._sessions.counters.messages_dropped += part - len(fit)
@@ -131,7 +145,7 @@ class WorkerSession:
                 continue
             while part and len(data) > limit:
                 part //= 2
-                data = self.wire.encode(m.RouterBatch(self._confirmed_sent, self.outbox[:part], self.unkept))
+                data = self.wire.encode(m.RouterBatch(self._confirmed_sent, self.outbox[:part], self.unkept, number))
             if part or not self.outbox:
                 self._part = part
                 return data
@@ -142,6 +156,7 @@ class WorkerSession:
     def sent(self) -> bool:
         """The envelope has gone. Returns: whether that was all."""
         self.blocked = False
+        self._number += 1
         self.unkept = []
         if self._part < len(self.outbox):
             del self.outbox[: self._part]

@@ -58,6 +58,11 @@ class Alone:
         self._until(lambda: bool(self.heard) and self.heard[-1] == end)
         self.heard.pop()
 
+    def next(self) -> Any:
+        """The next envelope."""
+        assert self._router.poll(HANG_S * 1000)
+        return NEWEST.of_worker(self._router.recv_multipart()[1], 2**20)
+
     def said(self, count: int) -> list[Any]:
         """The next batches: sequence and messages of each."""
         batches: list[tuple[int, Any]] = []
@@ -225,8 +230,48 @@ def test_acks_that_an_old_router_could_not_keep_are_said_before_the_devices_are_
         ends.messages(confirmed=1, unkept=(1,))
         assert ends.link.dropped == 1  # more than may wait
         ends.tell(m.Rejoin())
-        ends.messages()
+        ends._until(lambda: not ends.link.joined)
         ends.welcome()
         acks, held = ends.said(2)
         assert acks[1] == [m.Ack(DEVICE, [("b", 5), ("c", 5)])]
         assert held[1][0].devices == [DEVICE]
+
+
+def test_what_comes_behind_something_lost_is_not_acted_on_until_the_router_welcomes_again(tmp_path: Path) -> None:
+    with alone(tmp_path) as ends:
+        ends.say(m.Detach(DEVICE))
+        ends.said(1)
+        first, lost, behind = (m.Broadcast("space", key, None) for key in ("first", "lost", "behind"))
+        ends.tell(m.RouterBatch(0, [first], [], 1))
+        ends.tell(m.RouterBatch(1, [behind], [], 3))  # it confirms what the lost one may have replied to
+        ends._until(lambda: not ends.link.joined)
+        ends.tell(m.RouterBatch(1, [behind], [], 4))
+        ends.say(m.Detach(OTHER))
+        assert ends.next() == m.Ready(m.PROTOCOL, 3, b"incarnat", 4711, m.LOWEST_PROTOCOL)
+        ends.welcome()
+        assert ends.next() == m.Begin("", 0)
+        assert ends.said(2) == [(1, [m.Detach(DEVICE)]), (2, [m.Detach(OTHER)])]
+        ends.tell(m.RouterBatch(2, [lost], [], 1))
+        ends._until(lambda: len(ends.heard) > 1)
+        assert ends.heard == [first, lost]
+        assert ends.link.unconfirmed == 0
+
+
+def test_a_beat_names_the_last_batch(tmp_path: Path) -> None:
+    with alone(tmp_path) as ends:
+        assert [ends.next(), ends.next()] == [m.Begin("", 0), m.Announced(0)]
+        for count in range(3):
+            ends.link.beat({"connections": count})
+            ends.link.pump()
+            assert ends.next() == m.Beat({"connections": count}, count)
+            ends.say(m.Detach(DEVICE))
+            ends.said(1)
+
+
+def test_a_second_welcome_begins_to_count_anew(tmp_path: Path) -> None:
+    with alone(tmp_path) as ends:  # READY was sent twice, because the router was slow
+        ends.tell(m.RouterBatch(0, [m.Disconnect(DEVICE)], [], 1))
+        ends.tell(m.Welcome(b"router-1", m.PROTOCOL))
+        ends.tell(m.RouterBatch(0, [m.Disconnect(OTHER)], [], 1))
+        ends._until(lambda: len(ends.heard) == 2)
+        assert ends.link.joined

@@ -207,11 +207,15 @@ class FakeWorker:
 
     def send(self, message: Any) -> None:
         """One message on the link."""
+        if type(message) is m.Beat:
+            message = m.Beat(message.snapshot, self._sequence)
         self._rig.hub.received(self.identity, NEWEST.encode(message))
 
-    def join(self) -> None:
-        self._sequence = 0
+    def join(self, confirmed: int = 0) -> None:
+        """confirmed: its first batch has the next number."""
+        self._sequence = confirmed
         self.send(m.Ready(m.PROTOCOL, self.shard, self.incarnation, 4711, m.LOWEST_PROTOCOL))
+        self.send(m.Begin("", confirmed))
 
     def say(self, *messages: Any) -> int:
         """One batch. Returns: its number."""

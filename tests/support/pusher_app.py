@@ -112,8 +112,8 @@ class App:
 
     def subscribe(self, *channels: str, shard: int = 0, app: str = "3") -> "Listener":
         """A shard with one subscriber in each of these channels."""
-        worker = self.rig.worker(shard)
-        self._workers.append(worker)
+        worker = self.rig.worker(shard)  # the next one of this shard, if there was one
+        self._workers = [*(one for one in self._workers if one.shard != shard), worker]
         for channel in channels:
             worker.say(m.Call(1, m.Subscribe(channel_address(app, channel), label(app, channel))))
         worker.take()

@@ -83,9 +83,9 @@ class StepLink:
     def rejoin(self) -> None:
         """As `farm.worker.link` does when it is welcome again."""
         self.lapses += 1
-        self._worker.join()
-        self._worker.direct()
         repeated = list(self._unconfirmed)
+        self._worker.join(repeated[0][0] - 1 if repeated else self._sequence)
+        self._worker.direct()
         for sequence, messages in repeated:
             self._send(sequence, messages)
         self.up()

@@ -6,6 +6,7 @@ import pytest
 from support.common import LIMIT, Rig, in_rig, received_by_worker
 
 from router.common import messages as m
+from router.common.directory import Placement
 from router.common.item import Item
 from router.common.position import LogEvent
 from router.common.wire import NEWEST, VERSIONS, WIRES, reply_payload
@@ -59,6 +60,7 @@ TO_WORKER: list[m.Message] = [
     m.Terminate(CHANNEL, 4009, "gone"),
     m.SendCounts(3),
     m.StoreState("full"),
+    m.Placements([Placement(3, 2**60, "a", "10.0.0.2:7406", "10.0.0.2:7407", "key")]),
 ]
 
 

@@ -250,6 +250,7 @@ async def test_what_is_confirmed_is_said_with_the_last_part(rig: Rig, tmp_path: 
 
     try:
         worker.send(NEWEST.encode(m.Ready(m.PROTOCOL, 0, b"incarnat", 1, m.PROTOCOL)))
+        worker.send(NEWEST.encode(m.Begin("", 0)))
         await hears(1)
         rig.hub.received(b"w0", NEWEST.encode(m.WorkerBatch(1, [m.Call(1, m.Attach(DEVICE, "", 0, 0))])))
         await rig.settle()
@@ -299,6 +300,7 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
             worker.pump()
             time.sleep(0.01)
         worker.pump()
+        assert next_envelope()[1] == m.Begin("", 0)
         assert [next_envelope()[1] for _ in range(3)] == [
             *(m.WorkerBatch(number + 1, [m.Detach(bytes([number]) * 16)]) for number in range(2)),
             m.Announced(2),

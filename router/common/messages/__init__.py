@@ -5,9 +5,13 @@ and then has the fields in their order. Two of them, the batches, carry **messag
 `router.common.wire` makes bytes of envelopes and envelopes of bytes, and holds what comes from the other end against
 the types here, once: after that nothing of the wrong kind is found in a table or in the store.
 
-A worker sends READY first, and again when the router sends REJOIN or is another one. After WELCOME it repeats the
-batches that are not confirmed, announces what it holds, and says with ANNOUNCED that this was all. So every message may
-be received twice.
+A worker sends READY first, and again when the router sends REJOIN or is another one. After WELCOME it sends BEGIN,
+repeats the batches that are not confirmed, announces what it holds, and says with ANNOUNCED that this was all. So every
+message may be received twice.
+
+A connection may break, and be made again, without either end noticing; what was on its way is lost then. So both count:
+a router that is sent another batch than the next one, or a BEAT that names one that it has not, answers REJOIN; a
+worker that is sent another RouterBatch than the next one joins anew, and acts on none until it is welcome.
 
 A **call** is a request with the worker's number for it; exactly one REPLY with that number comes back. A request that
 may also come without a number is not replied to then. `REPLY` of a request is the type of the payload when the status
@@ -25,6 +29,7 @@ from router.common.messages.envelopes import (
     Announced,
     AskStatus,
     Beat,
+    Begin,
     OfRouter,
     OfWorker,
     Ready,
@@ -76,6 +81,7 @@ from router.common.messages.to_worker import (
     LoggedEvent,
     Malformed,
     Members,
+    Placements,
     Reply,
     SendCounts,
     StoreState,
@@ -84,6 +90,7 @@ from router.common.messages.to_worker import (
 )
 from router.common.messages.values import (
     ANNOUNCE_CHUNK,
+    COUNTED,
     EVERYTHING,
     FAILED,
     FULL,
@@ -101,6 +108,7 @@ from router.common.messages.values import (
     UNREACHED,
     WRITTEN,
     Count,
+    Host,
     Incarnation,
     Key,
     Label,
@@ -119,6 +127,7 @@ from router.common.messages.values import (
 __all__ = [
     "ANNOUNCE_CHUNK",
     "CONNECT",
+    "COUNTED",
     "EACH",
     "EVERYTHING",
     "FAILED",
@@ -151,6 +160,7 @@ __all__ = [
     "Attached",
     "Authorise",
     "Beat",
+    "Begin",
     "Broadcast",
     "BroadcastsSent",
     "Call",
@@ -167,6 +177,7 @@ __all__ = [
     "Fetch",
     "Happened",
     "HeldChannel",
+    "Host",
     "Incarnation",
     "Invoke",
     "Key",
@@ -181,6 +192,7 @@ __all__ = [
     "OfRouter",
     "OfWorker",
     "Part",
+    "Placements",
     "PresenceJoin",
     "PresenceLeave",
     "Publish",

@@ -9,7 +9,7 @@ from msgspec import Meta
 from router.common.messages.base import Envelope
 from router.common.messages.to_router import ToRouter
 from router.common.messages.to_worker import ToWorker
-from router.common.messages.values import Count, Incarnation, Number
+from router.common.messages.values import Count, Host, Incarnation, Number
 
 
 class Ready(Envelope, tag=1):
@@ -30,10 +30,19 @@ class WorkerBatch(Envelope, tag=2):
     messages: list[ToRouter]
 
 
+class Begin(Envelope, tag=7):
+    """The first after WELCOME: batches that follow begin after `confirmed`. host: the ID of the worker's host in the
+    cluster, or ""."""
+
+    host: Host
+    confirmed: Number
+
+
 class Beat(Envelope, tag=3):
-    """The worker's counters; also keeps its lease."""
+    """The worker's counters; also keeps its lease. sequence: of the last batch that it has sent."""
 
     snapshot: Annotated[dict[Annotated[str, Meta(max_length=100)], int | float | bool], Meta(max_length=1000)]
+    sequence: Number = 0
 
 
 class AskStatus(Envelope, tag=4):
@@ -78,11 +87,13 @@ class Refused(Envelope, tag=15):
 
 
 class RouterBatch(Envelope, tag=13):
-    """Batches up to `confirmed` are done with; of those in `unkept` the store may not have kept the acks."""
+    """Batches up to `confirmed` are done with; of those in `unkept` the store may not have kept the acks. number:
+    counts up from 1 after each WELCOME."""
 
     confirmed: Number
     messages: list[ToWorker]
     unkept: list[Number]
+    number: Number = 0
 
 
 class Status(Envelope, tag=14):
@@ -92,7 +103,7 @@ class Status(Envelope, tag=14):
     answer: dict[str, Any]
 
 
-OfWorker = Ready | WorkerBatch | Beat | Announced | AskStatus | SetBroadcast
+OfWorker = Ready | Begin | WorkerBatch | Beat | Announced | AskStatus | SetBroadcast
 """Envelopes that a router receives."""
 OfRouter = Welcome | Rejoin | Refused | RouterBatch | Status
 """Envelopes that a router sends."""

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from router.common.directory import Placement
 from router.common.item import Item
 from router.common.messages.base import Message
-from router.common.messages.values import MAX_BROADCAST_VALUE, Count, Key, Member, Number, Slot, User
+from router.common.messages.values import MAX_BROADCAST_VALUE, MAX_PLACEMENTS, Count, Key, Member, Number, Slot, User
 from router.common.position import LogEvent
 
 
@@ -107,6 +108,13 @@ class StoreState(Message, tag=50):
     why: Annotated[str, Meta(max_length=MAX_BROADCAST_VALUE)]
 
 
+class Placements(Message, tag=61):
+    """Where routers of the cluster are: all that are known after WELCOME, and later what changes. Not before version
+    7."""
+
+    placements: Annotated[list[Placement], Meta(max_length=MAX_PLACEMENTS)]
+
+
 ToWorker = (
     Reply
     | Deliver
@@ -120,6 +128,7 @@ ToWorker = (
     | Terminate
     | SendCounts
     | StoreState
+    | Placements
 )
 """Messages of a router."""
 

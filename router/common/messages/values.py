@@ -12,6 +12,8 @@ PROTOCOL: Final = 7
 LOWEST_PROTOCOL: Final = 6
 """The oldest that is still spoken: one before, so that workers and routers may be upgraded one after the other. What
 differs is in `router.common.wire`."""
+COUNTED: Final = 7
+"""From this version on each end counts what it is sent, and knows if something was lost with a connection."""
 
 # --- status of a reply
 OK = 0
@@ -35,6 +37,8 @@ ANNOUNCE_CHUNK = 2000
 """Keys in one ANNOUNCE or ANNOUNCE_CHANNELS."""
 MAX_LABEL = 1024
 """Characters of a label."""
+MAX_PLACEMENTS = 512
+"""In one PLACEMENTS: more routers than there are partitions cannot be."""
 MAX_ARGUMENTS = 65_536
 """Bytes of the arguments of an INVOKE."""
 MAX_USER_ID = 256
@@ -48,6 +52,7 @@ Space = Annotated[str, Meta(max_length=MAX_BROADCAST_KEY)]
 Label = Annotated[str, Meta(max_length=MAX_LABEL)]
 User = Annotated[str, Meta(max_length=MAX_USER_ID)]
 Slot = Annotated[str, Meta(max_length=1024)]
+Host = Annotated[str, Meta(max_length=300)]
 Incarnation = Annotated[bytes, Meta(min_length=1, max_length=64)]
 Member = tuple[User, str]
 """User id and info, a text of the dialect."""
