@@ -78,6 +78,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "process.not_started": "A process could not be started; it is tried again.",
     "process.started": "A process was started.",
     "push.answer_failed": "The answer to a push raised an error; the trace follows. The push stands.",
+    "redis.clock_off": "A server's clock is so many `seconds` ahead of this host's (below 0: behind), so one is wrong. "
+    "In a cluster the router answers 503 until they agree.",
     "redis.failed": "A primary of the cluster could not do its part of a batch: the others did theirs.",
     "redis.full": "Redis has no memory left (maxmemory): pushes are refused with 503, acknowledgements are not.",
     "redis.held": "Another router has this one's part of the store; its lease is waited for.",

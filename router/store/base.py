@@ -27,6 +27,7 @@ from router.common.item import Item
 from router.common.position import MAX_EVENT_ID, MAX_HEADERS, AfterOffset, LogSlice, Position
 from router.common.settings import StoreOptions
 from router.store.changes import Change, Changed, RecordName
+from router.store.lease import Lease
 
 
 class LogName(NamedTuple):
@@ -187,6 +188,10 @@ class Store(Protocol):
     """What an accepted message survives, in a line, once the store is open."""
     forgets: bool
     """Whether it may lose a record before its time while the farm goes on: then one that is missing says nothing."""
+
+    @property
+    def lease(self) -> Lease | None:
+        """Until when nobody else may own what this router owns; None: nobody else ever does."""
 
     def check(self) -> None:
         """See, beside a store that is open, whether this one could be opened. Raises: StoreError."""

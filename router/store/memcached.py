@@ -49,6 +49,7 @@ class MemcachedStore:
     """A `Store` on one or several memcached servers. unix_time: the machine's clock, for entries that live long."""
 
     forgets = True
+    lease = None
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class MemoryStore:
 
     promise = "in the router's memory: what is accepted is lost when the router ends"
     forgets = False
+    lease = None
 
     def __init__(self, options: StoreOptions, router: int = 0, unix_time: Callable[[], float] = time.time) -> None:
         self._router = router

@@ -19,11 +19,9 @@ What can go wrong
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -31,7 +29,7 @@ from typing import Final, TypeVar
 import trio
 
 from router.common import logs
-from router.common.files import open_own
+from router.common.cluster_settings import ClusterOptions
 from router.common.options import Settings
 from router.common.partitions import PARTITIONS, fixed_owners
 from router.common.redis_settings import RedisOptions
@@ -39,20 +37,19 @@ from router.common.settings import Data, RouterOptions, StoreOptions
 from router.store.base import LARGE_BODY, BadBatchError, Reads, Results, Store, StoreError, Writes
 from router.store.findings import Finding
 from router.store.memory import crowd
-from router.store.redis_batch import RedisBatch, opening
+from router.store.redis_batch import RedisBatch
+from router.store.redis_holder import of_farm, of_placement
 from router.store.redis_keys import bases, fence
-from router.store.redis_ownership import Held, Ownership
-from router.store.redis_primary import NotDurable, Primary
+from router.store.redis_ownership import Ownership
+from router.store.redis_partitions import Partitions
+from router.store.redis_primary import Primary
 from router.store.redis_rows import GRACE_S
 from router.store.redis_scripts import apply_script
 from router.store.redis_sentinel import place
 from router.store.redis_server import findings, promise
-from router.store.redis_servers import Renewer, Servers
+from router.store.redis_servers import Servers
 from router.store.redis_sweep import Sweeper
 
-HOLDER_FILE: Final = "redis.holder"
-"""In the data folder: the name by which this farm owns partitions, so that a router that follows another one does not
-wait for its lease."""
 _UNWRITABLE: Final = (TypeError, ValueError, OverflowError, RecursionError, struct.error)
 """What is wrong is what was to be written."""
 _PAUSES_S: Final = (0.0, 0.02, 0.1)
@@ -68,7 +65,7 @@ class RedisStore:
     """A `Store` on one server, or on the primaries of a cluster.
 
     holder: name of this router there; partitions: those that it is to own. unix_time: for numbers that grow over
-    owners.
+    owners. shared: whether routers of other hosts take over what it has left.
     """
 
     promise = ""
@@ -82,21 +79,19 @@ class RedisStore:
         partitions: frozenset[int] = frozenset(range(PARTITIONS)),
         router: int = 0,
         unix_time: Callable[[], float] = time.time,
+        shared: bool = False,
     ) -> None:
         self._options = options
         self._redis = redis
         self._where = place(redis)
         self._bases = bases(redis.prefix)
         self._holder = holder
-        self._partitions = partitions
         self._router = router
-        self._unix_time = unix_time
         self._crowd = crowd(options)
-        self._ownership = Ownership(self._bases, "", redis.lease, router)
-        self._servers = Servers(redis, self._ownership, unix_time)
-        self._openings: list[bytes] = []
-        self._lost = trio.Event()
-        self._why = ""
+        self._partitions = Partitions(redis, self._bases, partitions, router, shared, unix_time)
+        self._ownership = self._partitions.ownership
+        self._servers = self._partitions.servers
+        self.lease = self._ownership.lease
         self._batches = 0
         self._ceiling = 0
         self._unmeasured = 0
@@ -112,21 +107,9 @@ class RedisStore:
         run_apart(self._servers.check)
 
     async def open(self) -> None:
-        """See `Store.open`. Where another router has partitions, its lease is waited for once."""
-        self._ownership.holder = self._holder()
-        try:
-            try:
-                await self._own_all()
-            except Held as held:
-                logs.warning("redis.held", by=held.holder, seconds=round(held.left, 1))
-                await trio.sleep(held.left)
-                await self._own_all()
-        except Held as held:
-            await self._servers.release()
-            raise StoreError(
-                f"Redis {self._where}: another farm ({held.holder}) has the keys with the prefix "
-                f"{self._redis.prefix}; stop it, or give this one a redis.prefix of its own"
-            ) from None
+        """See `Store.open`."""
+        await self._partitions.acquire(self._holder())
+        self._ceiling = self._partitions.ceiling
         self.promise = self._servers.promise
         self._count_used()
 
@@ -136,68 +119,7 @@ class RedisStore:
 
     async def run(self) -> None:
         """See `Store.run`. Renews the leases, on connections of its own."""
-        renewer = Renewer(self._redis, self._servers, self._ownership)
-        try:
-            while not self._lost.is_set():
-                with trio.move_on_after(self._redis.lease / 3):
-                    await self._lost.wait()
-                if refused := await renewer.renew():
-                    self._lose(refused)
-        finally:
-            renewer.close()
-        raise StoreError(self._why)
-
-    def _lose(self, partitions: Collection[int]) -> None:
-        self._ownership.lost(partitions)
-        self._open_partitions()
-        self._why = (
-            f"Redis {self._where}: another router has taken {len(partitions)} partitions of the prefix "
-            f"{self._redis.prefix}, or they were deleted; this one begins anew (if this happens again and again, "
-            f"another farm runs on a copy of this data folder: stop it, or delete its {HOLDER_FILE})"
-        )
-        self._lost.set()
-
-    # ------------------------------------------------------------------ partitions
-
-    async def _own(self, primary: Primary, partitions: Collection[int]) -> None:
-        """A connection to a server, on which those of these partitions that are this router's are acquired.
-
-        Raises: StoreError, Held.
-        """
-        await primary.ready()
-        missing = self._partitions.intersection(partitions) - primary.partitions
-        if not missing or self._lost.is_set():
-            return
-        if not self._servers.apart:
-            missing = self._partitions
-        try:
-            if not await primary.own(missing):
-                self._lose(missing)
-                raise StoreError(self._why)
-        finally:  # some may be acquired all the same
-            self._ceiling = max(self._ceiling, max(self._ownership.ceilings.values(), default=0))
-            self._open_partitions()
-
-    async def _own_all(self) -> None:
-        """At the start. Where no replica confirms it, the store is open, as it is when that is lost later: what is
-        stored can be read, and each batch that writes fails until one does."""
-        for primary, places in (await self._servers.of(self._partitions)).items():
-            try:
-                await self._own(primary, places)
-            except NotDurable as error:
-                logs.warning("redis.not_durable", error=str(error))
-
-    def _open_partitions(self) -> None:
-        tokens = self._ownership.tokens
-        self._openings = [opening(base, tokens.get(place, b"")) for place, base in enumerate(self._bases)]
-
-    async def _own_again(self, primary: Primary, partitions: Collection[int]) -> None:
-        """The same where they were owned before. Raises: StoreError."""
-        try:
-            await self._own(primary, partitions)
-        except Held:
-            self._lose(self._partitions)
-            raise StoreError(self._why) from None
+        await self._partitions.run()
 
     # ------------------------------------------------------------------ batches
 
@@ -213,7 +135,7 @@ class RedisStore:
                 await trio.lowlevel.checkpoint()
                 return batch.results
             batch.touch(
-                min(self._partitions)
+                min(self._partitions.mine)
             )  # a new ceiling alone: that it is written shows that the server can write
         self._batches += 1
         left = batch.partitions
@@ -229,7 +151,7 @@ class RedisStore:
         return batch.results
 
     def _raise_ceiling(self, writes: Writes) -> None:
-        self._ceiling = max(self._ceiling, writes.ceiling)
+        self._ceiling = max(self._ceiling, self._partitions.ceiling, writes.ceiling)
         if not self._ceiling and writes.puts:
             self._ceiling = max(item.seq for item in writes.puts.values())
 
@@ -260,7 +182,7 @@ class RedisStore:
         return moved
 
     async def _sent_to(self, primary: Primary, places: Sequence[int], batch: RedisBatch, now: int) -> list[int]:
-        await self._own_again(primary, places)
+        await self._partitions.own_again(primary, places)
         ownership = self._ownership
         number = self._batches if batch.writing else b""
         limits = (self._options.inbox_limit, self._options.inbox_bytes, self._crowd, LARGE_BODY)
@@ -268,7 +190,7 @@ class RedisStore:
         def command(some: Sequence[int]) -> bytes:
             key = fence(self._bases[some[0]])
             head = (b"EVALSHA", apply_script().name, 1, key, now, GRACE_S, number, self._router, *limits)
-            return batch.command(some, head, self._openings, ownership.ceilings, self._ceiling)
+            return batch.command(some, head, self._partitions.openings, ownership.ceilings, self._ceiling)
 
         measure = self._unmeasured >= _MEASURE_EVERY or 0 < self._options.max_bytes <= self.used
         here = [one for one in places if one in primary.partitions or one not in ownership.tokens]
@@ -288,8 +210,8 @@ class RedisStore:
                     if one in ownership.ceilings:
                         ownership.ceilings[one] = max(self._ceiling, ownership.ceilings[one])
         batch.failed(sent.failed)
-        if mine := self._partitions.intersection(lost):
-            self._lose(sorted(mine))
+        if mine := self._partitions.mine.intersection(lost):
+            self._partitions.lose(sorted(mine))
         elsewhere += sent.elsewhere
         if elsewhere:
             self._servers.forget()
@@ -318,10 +240,10 @@ class RedisStore:
 
     async def sweep(self, now: int, budget: int) -> int:
         """See `Store.sweep`. One server after the other."""
-        routes = list((await self._servers.of(self._partitions)).items())
+        routes = list((await self._servers.of(self._partitions.mine)).items())
         primary, places = routes[self._swept % len(routes)]
         self._swept += 1
-        await self._own_again(primary, places)
+        await self._partitions.own_again(primary, places)
         sweeper = self._sweepers.get(primary)
         if sweeper is None:
             sweeper = self._sweepers[primary] = Sweeper(self._redis.prefix, self._bases, self._router)
@@ -345,28 +267,18 @@ def run_apart(function: Callable[[], Awaitable[T]]) -> T:
     return found[0].unwrap()
 
 
-def _holder(folder: Path, router: int) -> str:
-    """This farm's name: the host's, and a number that is made once for a data folder.
-
-    Raises: FileError.
-    """
-    path = folder / HOLDER_FILE
-    with os.fdopen(open_own(path, os.O_RDWR | os.O_CREAT), "r+") as file:
-        name = file.read(256).strip()
-        if not name:
-            name = f"{socket.gethostname()}-{os.urandom(8).hex()}"
-            file.write(name + "\n")
-    return name
-
-
 def new_store(settings: Settings, router: int) -> Store:
     """See `router.store.registry.StoreModule`."""
     owners = fixed_owners(settings.get(RouterOptions).routers)
     partitions = frozenset(place for place, owner in enumerate(owners) if owner == router)
     folder = Path(settings.get(Data).dir)
-    return RedisStore(
-        settings.get(StoreOptions), settings.get(RedisOptions), lambda: _holder(folder, router), partitions, router
-    )
+    shared = settings.get(ClusterOptions).enabled
+
+    def holder() -> str:
+        return of_placement(folder, router) if shared else of_farm(folder)
+
+    options = settings.get(StoreOptions)
+    return RedisStore(options, settings.get(RedisOptions), holder, partitions, router, shared=shared)
 
 
 def keeps(settings: Settings) -> tuple[str, str] | None:

@@ -13,15 +13,16 @@ import trio
 from router.common import logs
 from router.common.redis_settings import RedisOptions
 from router.store.base import StoreError
+from router.store.lease import boottime
 from router.store.redis_connection import Command, Connection, Reply, checked, info, pack
-from router.store.redis_ownership import Ownership
+from router.store.redis_ownership import Ownership, check_free
 from router.store.redis_scripts import apply_script, ownership_script, sweep_script
 from router.store.redis_server import Server, look, problems, promise, waits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_ELSEWHERE: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
+ELSEWHERE: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 """A cluster's answers that say where a partition is, or that it is between two servers: nothing was done. (A script
 that finds out that some keys have gone to another server already has done a part.)"""
 _PAUSE_S: Final = 0.1
@@ -76,6 +77,9 @@ class Primary:
         """Bytes of its data, when it was asked last."""
         self.partitions: set[int] = set()
         """Those that were acquired on the connection that there is."""
+        self.held: set[int] = set()
+        """Those that were acquired here, on it or on one before, and are not known to be elsewhere: their leases are
+        renewed whether or not batches have a connection."""
 
     # ------------------------------------------------------------------ the connection
 
@@ -160,6 +164,17 @@ class Primary:
 
     # ------------------------------------------------------------------ partitions
 
+    async def look(self, partitions: Collection[int]) -> None:
+        """See whether partitions may be acquired, but for those that are not here. Nothing changes.
+
+        Raises: StoreError, Held.
+        """
+        connection = self._there()
+        async with self._within(connection, "looked for the owners of the partitions"):
+            for reply in await connection.call(*map(self._ownership.free, self._groups(partitions))):
+                if not self._elsewhere(reply):
+                    check_free(checked(reply, self.name))
+
     async def own(self, partitions: Collection[int]) -> bool:
         """Acquire partitions on this connection, but for those that are not here, or between two servers.
 
@@ -168,21 +183,28 @@ class Primary:
         """
         connection = self._there()
         async with self._within(connection, "given the partitions"):
-            now = self._unix_time()
+            now, sent_at = self._unix_time(), boottime()
             groups = self._groups(partitions)
             commands = [self._ownership.acquire(group, self._run, now) for group in groups]
             replies = await connection.call(*commands, *self._waits)
             kept = True
             here: set[int] = set()
             for group, reply in zip(groups, replies, strict=False):
-                if self._apart and isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_ELSEWHERE):
+                if self._elsewhere(reply):
                     continue
                 kept = self._ownership.acquired(group, checked(reply, self.name)) and kept
                 here.update(group)
             self.partitions |= here  # each batch that writes has its own wait
+            self.held |= here
             if kept:
                 self._check_waits(replies[len(groups) :])
+                if here:
+                    self._ownership.lease.confirmed(sent_at)
         return kept
+
+    def _elsewhere(self, reply: Reply) -> bool:
+        """Whether it says that the partition is on another server."""
+        return self._apart and isinstance(reply, hiredis.ReplyError) and str(reply).startswith(ELSEWHERE)
 
     async def release(self) -> None:
         """Give up what is owned on this connection, and end it. It may be called without one."""
@@ -206,8 +228,8 @@ class Primary:
         return [[place] for place in places] if self._apart else [places] * (len(places) > 0)
 
     def renewals(self) -> list[tuple[list[int], Command]]:
-        """The partitions that are owned here, and what renews their leases."""
-        owned = self.partitions & self._ownership.tokens.keys()
+        """The partitions that are held here, as they go into scripts, and what renews their leases."""
+        owned = self.held & self._ownership.epochs.keys()
         return [(group, self._ownership.renew(group)) for group in self._groups(owned)]
 
     # ------------------------------------------------------------------ batches
@@ -241,7 +263,7 @@ class Primary:
                         unknown.append(group)
                     elif not self._apart:
                         raise StoreError(f"Redis {self.name}: {reply}")
-                    elif str(reply).startswith(_ELSEWHERE):
+                    elif str(reply).startswith(ELSEWHERE):
                         sent.elsewhere.extend(group)
                     else:
                         sent.failed.extend(group)
@@ -256,6 +278,7 @@ class Primary:
                 await connection.ask("SCRIPT", "LOAD", apply_script().text)
                 groups = unknown
             self.partitions.difference_update(sent.elsewhere)
+            self.held.difference_update(sent.elsewhere)
             return sent
 
     def _check_waits(self, replies: Iterable[Reply]) -> None:

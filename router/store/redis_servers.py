@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
-import hiredis
 import trio
 
 from router.common.partitions import PARTITIONS
@@ -13,10 +12,9 @@ from router.common.redis_address import Address
 from router.common.redis_settings import RedisOptions
 from router.store.base import StoreError
 from router.store.redis_cluster import Topology
-from router.store.redis_connection import Connection, checked, connect
+from router.store.redis_connection import Connection, connect
 from router.store.redis_ownership import Ownership
 from router.store.redis_primary import Primary
-from router.store.redis_scripts import ownership_script
 from router.store.redis_sentinel import connect_to_primary
 from router.store.redis_server import Server, look
 
@@ -79,9 +77,9 @@ class Servers:
         """Ask again where the partitions are, before the next batch."""
         self._stale = True
 
-    def connected(self) -> list[Primary]:
-        """Those on which partitions are owned."""
-        return [primary for primary in self._primaries.values() if primary.partitions]
+    def holding(self) -> list[Primary]:
+        """Those on which partitions are held."""
+        return [primary for primary in self._primaries.values() if primary.held]
 
     async def release(self) -> None:
         """Give up what is owned, and end all connections."""
@@ -107,63 +105,3 @@ class Servers:
             finally:
                 connection.abandon()
         return found
-
-
-class Renewer:
-    """Renews the leases on connections of its own, so that a slow batch is no reason to lose them, and looks whether
-    the servers are still such as may be the store."""
-
-    def __init__(self, options: RedisOptions, servers: Servers, ownership: Ownership) -> None:
-        self._options = options
-        self._servers = servers
-        self._ownership = ownership
-        self._connections: dict[Primary, Connection] = {}
-
-    async def renew(self) -> list[int]:
-        """Returns: partitions that have another owner. That a server is away is seen by who writes."""
-        lost: list[int] = []
-        servers = self._servers.connected()
-        for primary in [one for one in self._connections if one not in servers]:
-            self._connections.pop(primary).abandon()
-        async with trio.open_nursery() as nursery:
-            for primary in servers:
-                nursery.start_soon(self._renew, primary, lost)
-        return lost
-
-    async def _renew(self, primary: Primary, lost: list[int]) -> None:
-        tokens = self._ownership.tokens.copy()
-        renewals = primary.renewals()
-        try:
-            with trio.fail_after(self._options.timeout):
-                connection = self._connections.get(primary)
-                if connection is None:
-                    connection = self._connections[primary] = await primary.connect()
-                replies = await connection.call(*(command for _, command in renewals)) if renewals else []
-                primary.seen(await look(connection, self._options))
-        except (StoreError, trio.TooSlowError):
-            self._end(primary)
-            return
-        if any(isinstance(reply, hiredis.ReplyError) for reply in replies):
-            if any(str(reply).startswith("NOSCRIPT") for reply in replies):
-                await self._load(primary, connection)
-            return  # it has moved, or there will be another time
-        for (places, _), reply in zip(renewals, replies, strict=True):
-            # A new connection of the batches may have changed the tokens meanwhile.
-            refused = [places[at] for at in checked(reply, connection.name)]
-            lost += [place for place in refused if self._ownership.tokens.get(place) == tokens[place]]
-
-    async def _load(self, primary: Primary, connection: Connection) -> None:
-        try:
-            with trio.fail_after(self._options.timeout):
-                await connection.ask("SCRIPT", "LOAD", ownership_script().text)
-        except (StoreError, trio.TooSlowError):
-            self._end(primary)
-
-    def _end(self, primary: Primary) -> None:
-        if (connection := self._connections.pop(primary, None)) is not None:
-            connection.abandon()
-
-    def close(self) -> None:
-        """End the connections."""
-        for primary in list(self._connections):
-            self._end(primary)

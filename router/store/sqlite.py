@@ -66,6 +66,7 @@ class SqliteStore:
     `Writes` and `Reads` are read in that thread: they must stay as they are until the answer is there."""
 
     forgets = False
+    lease = None
 
     def __init__(
         self,

@@ -1,36 +1,59 @@
 -- Who owns partitions. KEYS[1]: the fence of the first. ARGV: 1 and 2 as everywhere, 3 what is to be done, then its
 -- arguments; a beginning is that of the keys of a partition. Leases end by the server's clock, in milliseconds.
 --
--- acquire: holder, lease, a new epoch's number and nonce, number of the connection, run, router; then for each partition
---   the epoch that the holder has ('': none) and its beginning. A partition is free if it was never owned, or has the
---   holder's name, or its lease has run out; with the holder's epoch it is resumed. If one is not free, nothing is done.
---   Returns: token and ceiling of each; or the holder that one has, and for how long.
--- renew: lease, then a token and a beginning for each. Returns: the places of those that have another owner.
+-- The end of the lease of all partitions of one call stands in the fence of the first, which is renewed for all of
+-- them; the fences of the others hold the name of that one instead. It counts as long as it has the same holder.
+--
+-- look: holder, then for each partition the epoch that the holder has ('': none) and its beginning. A partition is free
+--   if it was never owned, or has the holder's name or epoch, or its lease has run out. Returns: the time; and if one is
+--   not free the holder that it has, and for how long.
+-- acquire: holder, then likewise for each partition, behind lease, a new epoch's number and nonce, number of the
+--   connection, run, router. With the holder's epoch a partition is resumed. If one is not free, nothing is done.
+--   Returns: the time, and token and ceiling of each; or as `look`.
+-- renew: lease, then an epoch and a beginning for each. Returns: the time, and the places of those that have another
+--   epoch.
 -- release: holder of the next owner or '', how long it is kept for it, then likewise.
 local time = call('TIME')
 local clock = time[1] * 1000 + floor(time[2] / 1000)
+local EPOCH = '^(%d+:[^:]*):'
 
-if args[3] == 'acquire' then
-  local holder, lease, nonce, connection, run = args[4], tonumber(args[5]), args[7], args[8], args[9]
-  local number, router = tonumber(args[6]), tonumber(args[10])
+local function epoch_of(token)
+  return token and string.match(token, EPOCH)
+end
+
+local function ends_at(until_then, holder)
+  local at = tonumber(until_then)
+  if at or not until_then then return at or 0 end
+  local first = redis.pcall('HMGET', until_then, 'h', 'u') -- not to be read where it was copied into a cluster
+  return first[1] == holder and tonumber(first[2]) or 0
+end
+
+local what, from = args[3], 5
+if what == 'acquire' then from = 11 elseif what == 'release' then from = 6 end
+
+if what == 'look' or what == 'acquire' then
+  local holder, number = args[4], tonumber(args[6])
   local found = {}
-  for at = 11, #args, 2 do
+  for at = from, #args, 2 do
     local fence = call('HMGET', args[at + 1] .. 'fence', 't', 'h', 'u', 'q', 'r', 'l')
-    local epoch = fence[1] and string.match(fence[1], '^(%d+:[^:]*):')
+    local epoch = epoch_of(fence[1])
     if epoch then
-      if epoch ~= args[at] and fence[2] ~= holder and tonumber(fence[3]) > clock then
-        return {fence[2], tonumber(fence[3]) - clock}
+      if epoch ~= args[at] and fence[2] ~= holder then
+        local ends = ends_at(fence[3], fence[2])
+        if ends > clock then return {clock, fence[2], ends - clock} end
       end
-      number = math.max(number, tonumber(string.match(epoch, '^%d+')) + 1)
+      if what == 'acquire' then number = math.max(number, tonumber(string.match(epoch, '^%d+')) + 1) end
     end
     found[at] = {fence, epoch}
   end
-  local answer = {}
-  for at = 11, #args, 2 do
+  local answer = {clock}
+  if what == 'look' then return answer end
+  local lease, nonce, connection, run, router = tonumber(args[5]), args[7], args[8], args[9], tonumber(args[10])
+  for at = from, #args, 2 do
     local key, fence, epoch = args[at + 1] .. 'fence', found[at][1], found[at][2]
     if args[at] == '' or epoch ~= args[at] then epoch = string.format('%.0f:%s', number, nonce) end
     local token = epoch .. ':' .. connection
-    call('HSET', key, 't', token, 'h', holder, 'u', clock + lease)
+    call('HSET', key, 't', token, 'h', holder, 'u', at == from and clock + lease or KEYS[1])
     if fence[5] ~= run then
       local first = tonumber(fence[6]) or 0
       first = math.max(floor(first / 512) + 1, number) * 512 + router
@@ -42,17 +65,19 @@ if args[3] == 'acquire' then
   return answer
 end
 
-local refused, from = {}, args[3] == 'renew' and 5 or 6
+local answer = {clock}
 for at = from, #args, 2 do
   local fence = args[at + 1] .. 'fence'
-  if call('HGET', fence, 't') ~= args[at] then
-    refused[#refused + 1] = (at - from) / 2
-  elseif args[3] == 'renew' then
+  local there = call('HMGET', fence, 't', 'u')
+  if epoch_of(there[1]) ~= args[at] then
+    answer[#answer + 1] = (at - from) / 2
+  elseif what == 'release' then
+    call('HSET', fence, 't', string.match(args[at], '^%d+') .. '::', 'u', args[4] == '' and 0 or clock + tonumber(args[5]))
+    if args[4] ~= '' then call('HSET', fence, 'h', args[4]) end
+  elseif at == from then
     call('HSET', fence, 'u', clock + tonumber(args[4]))
-  elseif args[4] ~= '' then
-    call('HSET', fence, 'h', args[4], 'u', clock + tonumber(args[5]), 't', string.match(args[at], '^%d+') .. '::')
-  else
-    call('HSET', fence, 'u', 0)
+  elseif there[2] ~= KEYS[1] then
+    call('HSET', fence, 'u', KEYS[1])
   end
 end
-return refused
+return answer
