@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.core.address_map import Lease
+
+ANNOUNCED: Final = 1
+"""A worker has announced the channel, so others that have not announced yet may hold it, too."""
+FOUND: Final = 2
+"""The same, and it had no subscriber whose SUBSCRIBE this router has received: it was there before."""
 
 
 class Observer(Protocol):
@@ -35,6 +40,10 @@ class Observer(Protocol):
     def happened(self, label: str, what: str, detail: str) -> None:
         """A session sent it as HAPPENED."""
 
+    def settled(self) -> None:
+        """All workers have announced what they hold, and who was to be back is: called once. Until then it may be that
+        what was called `occupied` or `joined` has been there before, and what was called `vacated` is there yet."""
+
 
 class Member:
     """A user in a channel."""
@@ -59,7 +68,7 @@ class Channel:
         self._counts: tuple[int, ...] = ()  # subscribers on each
         self.members: dict[str, Member] | None = None  # for presence
         self.informed: tuple[Lease, ...] = ()  # those that were sent all members, and are sent every change since
-        self.announced = False  # after a restart: leases that have not announced yet may hold it, too
+        self.announced = 0  # as the router begins, ANNOUNCED or FOUND
         self.unsent_left: set[str] | None = None  # users that have left in that time, which is not sent yet
 
     @property

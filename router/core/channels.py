@@ -19,8 +19,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from router.common import messages as m
+from router.common.guard import guarded
 from router.core.address_map import Lease
-from router.core.channel import Channel, Member, Observer
+from router.core.channel import ANNOUNCED, FOUND, Channel, Member, Observer
 
 _REAP_STEP = 10_000
 """Channels of dead leases that are looked at in one tick."""
@@ -128,6 +129,7 @@ class Channels:
         if subscribers < 1:
             return
         channel = self._channel(key, label)
+        found = not channel.leases
         self._hold(channel, lease, subscribers)
         new: list[tuple[str, str]] = []
         present = False
@@ -137,7 +139,7 @@ class Channels:
                 new.append((user, info))
         if self._settling:
             if not channel.announced:
-                channel.announced = True
+                channel.announced = FOUND if found else ANNOUNCED
                 self._announced.append(channel)
             return
         self._occupied(channel)
@@ -318,7 +320,6 @@ class Channels:
         """From now on, a user that is not known has left."""
         self._settling = False
         for channel in self._announced:
-            channel.announced = False
             if self._channels.get(channel.key) is not channel:
                 continue
             gone, channel.unsent_left = channel.unsent_left, None
@@ -327,6 +328,10 @@ class Channels:
             if gone and (observer := self.observer(channel.label)) is not None:
                 for user in gone.difference(channel.members or ()):
                     observer.left(channel.label, user)
+        for observer in self._observers.values():
+            guarded("hub.tick_failed", observer.settled)
+        for channel in self._announced:
+            channel.announced = 0
         self._announced = []
 
     def _reap(self, now: float) -> None:

@@ -95,9 +95,9 @@ class Logs:
 class ChannelDirectory:
     """Which channels have subscribers, how many, and their members; only channels that have a label."""
 
-    __slots__ = ("_channels", "_recount", "_sessions", "get", "names", "number", "observe")
+    __slots__ = ("_channels", "_recount", "_sessions", "get", "names", "number", "observe", "unsettled")
 
-    def __init__(self, channels: Channels, sessions: Sessions, recount: Recount) -> None:
+    def __init__(self, channels: Channels, sessions: Sessions, recount: Recount, unsettled: bool) -> None:
         self._channels = channels
         self._sessions = sessions
         self._recount = recount
@@ -105,6 +105,8 @@ class ChannelDirectory:
         self.names = channels.names
         self.number = channels.number
         self.observe = channels.observe
+        self.unsettled = unsettled
+        """Whether this router waits for workers as it begins: then `Observer.settled` says when it does no more."""
 
     def when_counted(self, keys: Iterable[bytes] | None, then: Callable[[], None]) -> None:
         """Call `then` once the numbers of subscribers of these channels (None: of all) are right: workers send them

@@ -122,7 +122,7 @@ class Hub:
             self.messages,
             Records(committer),
             Logs(committer),
-            ChannelDirectory(self.channels, sessions, self.recount),
+            ChannelDirectory(self.channels, sessions, self.recount, not settling.over),
             operations,
             self.counters,
         )

@@ -11,6 +11,7 @@ class Watcher:
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
         self.refuses = False
+        self.settles = 0
 
     def admits(self, label: str) -> bool:
         return not self.refuses
@@ -35,6 +36,9 @@ class Watcher:
 
     def happened(self, label: str, what: str, detail: str) -> None:
         self.seen.append((what, detail))
+
+    def settled(self) -> None:
+        self.settles += 1
 
     def take(self) -> list[tuple[Any, ...]]:
         seen, self.seen = self.seen, []

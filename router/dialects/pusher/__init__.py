@@ -83,6 +83,8 @@ SPEC: Final = DialectSpec(
     log_events={
         "webhook.dropped": "Events for a webhook were given up.",
         "webhook.failed": "A webhook's server did not take an event; it is tried again in `again_s` s.",
+        "webhook.told_unreadable": "What webhooks had been told of a part of the channels is damaged in the store: "
+        "what ended while the router was away is not told of these, and what is there is told again.",
         "webhook.tick_failed": "Periodic work of the webhooks raised an error; the trace follows.",
     },
     answers=TABLES,

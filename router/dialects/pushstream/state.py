@@ -211,6 +211,9 @@ class State:
     def happened(self, label: str, what: str, detail: str) -> None:
         """See `router.core.channel.Observer`."""
 
+    def settled(self) -> None:
+        """See `router.core.channel.Observer`."""
+
     # ------------------------------------------------------------------ the events channel
 
     def _announce_clients(self, name: str, before: int, after: int) -> None:

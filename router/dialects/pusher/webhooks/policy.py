@@ -11,6 +11,7 @@ import msgspec
 
 from router.common import messages as m
 from router.common.position import ANY_EPOCH, AfterOffset, LogSlice
+from router.core.channel import FOUND
 from router.core.facades import Core
 from router.core.operations import Done
 from router.dialects.pusher.applications import App, Webhook
@@ -19,6 +20,7 @@ from router.dialects.pusher.protocol import CACHE_MISS, NAME, PusherOptions, cha
 from router.dialects.pusher.subscription_counts import SubscriptionCounts
 from router.dialects.pusher.webhooks.elsewhere import Elsewhere
 from router.dialects.pusher.webhooks.outbox import SPACE, Outbox, address
+from router.dialects.pusher.webhooks.told import Entry, Told
 from router.store.base import Append
 
 _POSITION: Final = struct.Struct(">Q")
@@ -77,9 +79,15 @@ class Webhooks:
         core.operations.register(NAME, {HandOver: self._handed_over})
         # Whether there is anything to send: to webhooks, or counts to subscribers.
         self.needed = bool(self._wanted) or any(app.subscription_count for app in self._apps.values())
-        # What has left and may be back: (app, channel, user or None) -> when the event is sent. All wait equally long,
-        # so the first is always the next.
-        self._held: dict[tuple[str, str, str | None], float] = {}
+        self.told = Told(core.records, core.operations.owns)
+        self._channels = core.channels
+        # Until all workers have announced what they hold, it is not known what is new and what has gone.
+        self._settled = not core.channels.unsettled
+        self._compare = False
+        self._uncounted: set[str] = set()  # labels of channels whose number has changed in that time
+        # What has left and may be back, and when the event is sent. All wait equally long, so the first is always the
+        # next.
+        self._held: dict[Entry, float] = {}
         self._missed: dict[tuple[str, str], float] = {}  # cache misses sent, until when no other is
         self._counts = SubscriptionCounts(options, self._send_count)
 
@@ -101,34 +109,38 @@ class Webhooks:
     def occupied(self, label: str) -> None:
         """The channel has its first subscriber."""
         app, channel = self._channel(label)
-        if app and self._held.pop((app, channel, None), None) is None:
-            self._add(app, "channel_occupied", {"channel": channel})
+        if app and self._settled:
+            self._came((app, channel, None))
 
     def vacated(self, label: str) -> None:
         """The last subscriber has gone."""
         app, channel = self._channel(label)
         if app:
-            self._hold("channel_vacated", (app, channel, None))
             self._counts.vacated((app, channel))
+            if self._settled:
+                self._hold((app, channel, None))
 
     def joined(self, label: str, user: str) -> None:
         """The user's first socket has joined the presence channel."""
         app, channel = self._channel(label)
-        if app and self._held.pop((app, channel, user), None) is None:
-            self._add(app, "member_added", {"channel": channel, "user_id": user})
+        if app and self._settled:
+            self._came((app, channel, user))
 
     def left(self, label: str, user: str) -> None:
         """The user's last socket has left it."""
         app, channel = self._channel(label)
-        if app:
-            self._hold("member_removed", (app, channel, user))
+        if app and self._settled:
+            self._hold((app, channel, user))
 
     def counted(self, label: str, subscribers: int) -> None:
         """So many subscribe to the channel now."""
         app, channel = self._channel(label)
         if not app or not self._apps[app].subscription_count or is_presence(channel):
             return
-        self._counts.counted((app, channel), subscribers, self._monotonic())
+        if self._settled:
+            self._counts.counted((app, channel), subscribers, self._monotonic())
+        else:
+            self._uncounted.add(label)
 
     def published(self, label: str, body: str, exclude: str) -> None:
         """A device with this socket id has published this message. Raises: MessageError if it is malformed."""
@@ -171,24 +183,41 @@ class Webhooks:
             del self._missed[next(iter(self._missed))]
         self._add(app, CACHE_MISS, {"channel": channel})
 
-    def _hold(self, event: str, left: tuple[str, str, str | None]) -> None:
-        if (left[0], event) not in self._wanted and not self._cancels(left):
+    def _came(self, entry: Entry) -> None:
+        """A channel has its first subscriber, or a user its first connection."""
+        if self._held.pop(entry, None) is None:
+            self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        app, channel, user = entry
+        if self._matters(entry):
+            self.told.add(entry)
+        if user is None:
+            self._add(app, "channel_occupied", {"channel": channel})
+        else:
+            self._add(app, "member_added", {"channel": channel, "user_id": user})
+
+    def _hold(self, entry: Entry) -> None:
+        """The last one has gone, and may be back in a moment."""
+        if not self._matters(entry):
             return
         held = self._held
-        held.pop(left, None)
-        held[left] = self._monotonic() + self._options.webhook_hold
+        held.pop(entry, None)
+        held[entry] = self._monotonic() + self._options.webhook_hold
         if len(held) > self._options.webhook_queue:
             self._release(next(iter(held)))
 
-    def _cancels(self, left: tuple[str, str, str | None]) -> bool:
-        """Whether the event of a return is wanted, which is left out if the return follows soon, though that of the
-        leaving is not."""
-        app, _, user = left
-        return (app, "channel_occupied" if user is None else "member_added") in self._wanted
+    def _matters(self, entry: Entry) -> bool:
+        """Whether an event of its coming or of its going is wanted. One of its return is left out if that follows soon,
+        though that of its leaving is not wanted."""
+        app, _, user = entry
+        events = ("channel_occupied", "channel_vacated") if user is None else ("member_added", "member_removed")
+        return any((app, event) in self._wanted for event in events)
 
-    def _release(self, left: tuple[str, str, str | None]) -> None:
-        del self._held[left]
-        app, channel, user = left
+    def _release(self, entry: Entry) -> None:
+        del self._held[entry]
+        app, channel, user = entry
+        self.told.remove(entry)
         if user is None:
             self._add(app, "channel_vacated", {"channel": channel})
         else:
@@ -240,10 +269,47 @@ class Webhooks:
         for text in asked.events:
             self._keep(outbox, text, expires, kept)
 
+    # ------------------------------------------------------------------ a router that is new
+
+    def settled(self) -> None:
+        """All workers have announced what they hold."""
+        self._compare = not self._settled
+        self.tick()
+
+    def _look(self) -> None:
+        """Compare what was told with what is there."""
+        self._compare = False
+        self._settled = True
+        there: dict[Entry, bool] = {}  # and whether it was there before this router
+        for app in self._apps:
+            for name in self._channels.names(NAME, app):
+                channel = None if name.startswith("#") else self._channels.get(channel_address(app, name))
+                if channel is not None:
+                    found = channel.announced == FOUND
+                    there[app, name, None] = found
+                    there.update(((app, name, user), found) for user in channel.members or ())
+        for entry in [entry for entry in self.told if entry not in there]:
+            self._hold(entry)  # as one that has gone now: it may be back in a moment
+        for entry, found in there.items():
+            if entry in self.told or not self._matters(entry):
+                continue
+            if found and not self.told.known:  # the store does not outlive a router, or nobody has ever been told
+                self.told.add(entry)
+            else:
+                self._tell(entry)
+        for label in self._uncounted:
+            channel = self._channels.get(channel_address(*m.label_parts(label)[1:]))
+            if channel is not None:
+                self.counted(label, channel.count)
+        self._uncounted = set()
+
     # ------------------------------------------------------------------ time
 
     def tick(self) -> None:
         """Send what has been held back for long enough."""
+        if self._compare and self.told.read:
+            self._look()
+        self.told.tick()
         now = self._monotonic()
         held = self._held
         while held and held[left := next(iter(held))] <= now:
@@ -258,6 +324,7 @@ class Webhooks:
         """The router ends: what was held back is written into the store now."""
         while self._held:
             self._release(next(iter(self._held)))
+        self.told.tick()
 
     # ------------------------------------------------------------------ the store
 
@@ -265,6 +332,12 @@ class Webhooks:
         """Read what waited when the router ended. To be called once, before anything happens."""
         for outbox in self.outboxes:
             self._restore(outbox)
+        if any(map(self._matters, self._kinds())):
+            self.told.restore()
+
+    def _kinds(self) -> Iterable[Entry]:
+        """An entry of each kind."""
+        return ((app, "", user) for app in self._apps for user in (None, ""))
 
     def _restore(self, outbox: Outbox) -> None:
         position = 0
