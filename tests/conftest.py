@@ -1,5 +1,6 @@
 """What holds for every test: the same examples on a slow machine as on a fast one, and nothing left in the tree."""
 
+import gc
 import os
 from collections.abc import Generator
 
@@ -7,12 +8,21 @@ import pytest
 from hypothesis import settings
 from support import farm_fixture
 
+gc.disable()  # while tests are collected nothing goes that the garbage collector would find
+
 settings.register_profile("farm", deadline=None, database=None)
 settings.load_profile("farm")
 
 # What tests/install-servers has fetched.
 for folder in ("sbin", "bin"):
     os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / "usr" / folder)
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests and their modules are made of is not looked through at each collection."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

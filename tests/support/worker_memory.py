@@ -24,7 +24,7 @@ from router.common import messages as m
 from router.common.poller import INPUT
 from router.common.position import LogEvent
 from support.granted import Granted
-from support.living import counted, kinds
+from support.living import begin, counted, kinds
 from support.plain_dialect import Plain
 from support.plain_http import get
 from support.replay import ReplayDialect, key_of
@@ -489,7 +489,7 @@ def watched(
     options["asked_about"] = {granted: "granted"}
     worker, limits = {"frames_a_turn": 8, "fanout_slice": 2}, {"commands_per_second": 20}
     shard = Shard(worker, limits, more=more, named={"replay": replay, **named}, **options)
-    gc.collect()
+    begin()
     gc.disable()
     yield Watched(shard, living, device)
     gc.enable()

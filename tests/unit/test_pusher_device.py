@@ -1,6 +1,5 @@
 """Pusher, device side: what a device says in, events and effects for the worker out."""
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -463,4 +462,3 @@ def test_a_subscribed_session_is_small(plain: PusherDialect) -> None:
     parts = [session, session.channels, session.socket_id]
     assert all(part is None or part in parts for part in (session._extra,))
     assert sum(map(sys.getsizeof, parts)) <= 260
-    gc.collect()

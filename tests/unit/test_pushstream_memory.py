@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.living import begin
 from support.pager import CHANNEL, HELLO, KEY
 from support.plain_http import get
 from support.pushstream_shard import DATE, EPOCH, logged, made
@@ -97,7 +98,7 @@ def test_an_idle_subscriber_is_one_small_object_that_the_collector_does_not_see(
     one, other = subscribed(), subscribed()
     assert one.channels is other.channels
     assert sys.getsizeof(one) <= most
-    gc.collect()
+    begin()
     before = len(gc.get_objects())
     many = [subscribed() for _ in range(1000)]
     gc.collect()
