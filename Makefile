@@ -23,7 +23,8 @@ help:
 	@echo "make install  only install what a farm needs, into $(VENV)"
 	@echo "make tools    install what farm bench and farm demo need besides"
 	@echo "make test     install, then run all tests with coverage (floor: $(COVERAGE_FLOOR) %)"
-	@echo "make test-unit  install, then only the tests that start no farm and no server of a store, in a minute"
+	@echo "make test-unit  install, then only the tests that start no farm and no server of a store, in a minute on 2 cores;"
+	@echo "                TEST_TIMES=20: with 20 times as many examples and seeds where lots are drawn"
 	@echo "make test-routers  install, then the end-to-end tests on farms of two routers; ROUTERS=3 for more; a quarter of an hour on 2 cores"
 	@echo "make test-cluster  install, then a farm on three hosts that lose each other, Redis and their power; CLUSTER='--seconds 600', or --help"
 	@echo "make test-deletion  install, then all tests without each dialect in turn; DIALECT=pusher for one; half an hour each on 2 cores"
@@ -58,6 +59,8 @@ test: $(DEV)
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR)
 	@cat $(MISSING)
 
+# They hardly wait: as many side by side as there are cores.
+test-unit: TEST_PROCESSES = $(shell nproc)
 test-unit: $(DEV)
 	$(BIN)/python $(PYTEST) -q tests/unit $(PYTEST_ARGS)
 

@@ -7,10 +7,11 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 from support import farm_fixture
+from support.often import often
 
 gc.disable()  # while tests are collected nothing goes that the garbage collector would find
 
-settings.register_profile("farm", deadline=None, database=None)
+settings.register_profile("farm", max_examples=often(100), deadline=None, database=None)
 settings.load_profile("farm")
 
 # What tests/install-servers has fetched.

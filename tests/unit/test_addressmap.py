@@ -3,6 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from support.often import often
 
 from router.core.address_map import STRETCH_MS, AddressMap, Lease
 
@@ -100,7 +101,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestAddressMap = Model.TestCase
-TestAddressMap.settings = settings(max_examples=100, stateful_step_count=40)
+TestAddressMap.settings = settings(max_examples=often(100), stateful_step_count=40)
 
 
 def test_a_sweep_in_small_steps_comes_round() -> None:

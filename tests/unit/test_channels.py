@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.common import Clock
+from support.often import often
 from support.watcher import Watcher
 
 from router.common import messages as m
@@ -438,7 +439,7 @@ class Farm(RuleBasedStateMachine):
 
 
 TestFarm = Farm.TestCase
-TestFarm.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestFarm.settings = settings(max_examples=often(40), stateful_step_count=30, deadline=None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=40))

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.commits import CHANNEL, DEVICE, OTHER, event, item
 from support.common import Clock, Rig, in_rig
+from support.often import often
 
 from router.common import messages as m
 from router.common.item import Item
@@ -379,7 +380,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=often(100))
 @given(_steps, st.sampled_from([1, 3, 8, 1000]))
 @example([("put", "a", 4), ("commit", "", 0), ("put", "a", 2), ("ack", "a", 2)], 1000)
 @example([("put", "a", 4), ("commit", "", 0), ("ack", "a", 4), ("put", "a", 2)], 1000)

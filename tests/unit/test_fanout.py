@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.often import often
 
 from farm.worker.fanout import FanOut, FanOuts
 
@@ -105,7 +106,7 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(st.lists(step, max_size=60))
 def test_each_subscriber_hears_what_was_said_while_it_was_in_once_and_in_order(steps: list[tuple[Any, ...]]) -> None:
     channel = LocalChannel()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.common import DELIVERY_TIMEOUT_S, FakeWorker, Rig, hold, in_rig
+from support.often import often
 
 from router.common import messages as m
 from router.core.pushes import DELIVERED, STORED
@@ -289,7 +290,7 @@ async def test_nobody_waits_for_an_inbox_longer_than_for_a_delivery(rig: Rig) ->
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=often(40), deadline=None)
 def test_each_device_is_said_once_and_before_what_is_pushed_to_it(data: st.DataObject) -> None:
     devices = [bytes([number]) * 16 for number in range(8)]
 

@@ -13,6 +13,7 @@ from support.hub_messages import (
     slots,
     subscribe,
 )
+from support.often import often
 
 from router.common import messages as m
 from router.core.pushes import DELIVERED, STORED
@@ -90,7 +91,7 @@ _steps: st.SearchStrategy[tuple[str, Any, Any]] = st.one_of(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=often(100))
 @given(st.lists(_steps, max_size=40))
 def test_whatever_happens_nothing_accepted_is_lost_and_who_is_there_is_told(steps: list[tuple[str, Any, Any]]) -> None:
     @in_rig()

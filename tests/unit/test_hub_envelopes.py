@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.common import LIMIT, Rig, array, in_rig
 from support.hub_messages import CHANNEL, DEVICE, OTHER, attach, attached
+from support.often import often
 
 from router.common import messages as m
 from router.common.wire import NEWEST
@@ -168,7 +169,7 @@ _values = st.recursive(
 _messages = st.tuples(st.integers(0, 60), st.lists(_values, max_size=6)).map(lambda one: [one[0], *one[1]])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(50), deadline=None)
 @given(st.lists(_messages | _values, max_size=12))
 def test_whatever_a_worker_says_the_router_and_the_others_go_on(words: list[Any]) -> None:
     @in_rig()

@@ -1,6 +1,5 @@
 """Clients with one time and tag for channels of several routers, whose events come in any order: they miss nothing."""
 
-import os
 import random
 from collections.abc import Callable
 from functools import partial
@@ -8,9 +7,10 @@ from typing import Any
 
 import pytest
 import trio
+from support.often import often
 from support.pushstream_positions import CHANNELS, Poller, PositionFarm, Reader, Source, complete, farm_of_two
 
-SEEDS = int(os.environ.get("POSITION_SEEDS", "8"))
+SEEDS = often(4)
 STEPS = {"publish": 30, "commit": 20, "up": 20, "down": 25, "comes": 12, "goes": 2, "lapse": 1, "rejoin": 4}
 IMMEDIATELY = "X-Nginx-PushStream-Mode: polling"
 KINDS: dict[str, Callable[[PositionFarm], Reader]] = {

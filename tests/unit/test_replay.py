@@ -1,7 +1,6 @@
 """Subscribing from a position, with real hubs and stores behind a worker: nothing is missing, nothing comes twice."""
 
 import fcntl
-import os
 import random
 import struct
 import termios
@@ -10,13 +9,14 @@ from typing import Any
 import pytest
 import trio
 from support.common import Clock, Rig
+from support.often import often
 from support.replay_farm import ReplayDevice, ReplayFarm, farm_of
 
 from farm.worker import log_reads
 from router.common.poller import BROKEN
 from router.common.position import LIVE, AfterOffset, Last
 
-SEEDS = int(os.environ.get("REPLAY_SEEDS", "40"))
+SEEDS = often(20)
 CHANNELS = "abc"
 OF_A_LINK = {"commit", "lapse", "rejoin", "up", "down"}
 KINDS = {

@@ -4,7 +4,6 @@ connection, and the newest connection of a device stays."""
 from __future__ import annotations
 
 import json
-import os
 import random
 import uuid
 from collections import defaultdict
@@ -14,6 +13,7 @@ import pytest
 import trio
 import websocket
 from support.common import DELIVERY_TIMEOUT_S, Clock, Rig, settings_with
+from support.often import often
 from support.shard import PATIENCE_S, Shard
 from support.step_link import StepLink
 
@@ -26,7 +26,7 @@ from router.common.poller import BROKEN
 from router.common.token import Tokens
 from router.core.pushes import DELIVERED, STORED
 
-SEEDS = int(os.environ.get("DEVICE_SEEDS", "30"))
+SEEDS = often(20)
 WORKERS = 2
 UAIDS = [uuid.UUID(int=number, version=4).hex for number in range(1, 7)]
 KEYS = [bytes.fromhex(uaid) for uaid in UAIDS]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.common import received_by_worker
+from support.often import often
 from support.shard import NAME, ROOM, Shard, Talker
 
 from farm.transports.frames import CLOSE
@@ -148,7 +149,7 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=often(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(step, max_size=50), st.integers(1, 3), st.booleans())
 def test_whatever_comes_between_each_hears_every_event_once_and_knows_the_members(
     steps: list[tuple[Any, ...]], size: int, presence: bool
