@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -20,4 +21,9 @@ def tracked() -> list[str]:
 
 def is_of(name: str, dialect: str) -> bool:
     """Whether a file, by its path from the root, is one of this dialect."""
-    return dialect in _WORDS.findall(name)
+    return dialect in _words(name)
+
+
+@cache
+def _words(name: str) -> frozenset[str]:
+    return frozenset(_WORDS.findall(name))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
+from support.sources import ROOT, tree
 
 from farm.dialects import specs
 from router.common import close_codes, refusals
 from router.common.answers import Answer, CloseCode, Table
 from router.dialects import all_metrics
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT, refusals.LINK)
 TABLES: Final = [*HOUSE, *(table for spec in specs() for table in spec.answers)]
 
@@ -24,7 +23,7 @@ def nodes(place: str) -> Iterator[ast.AST]:
     """Of the code in a folder or a file."""
     path = ROOT / place
     for file in [path] if path.is_file() else path.rglob("*.py"):
-        yield from ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        yield from ast.walk(tree(file))
 
 
 PORTS: Final = {
@@ -78,18 +77,17 @@ def test_no_row_of_a_dialect_is_left_unused() -> None:
     for spec in specs():
         own = [path for side in ("router", "farm") for path in (ROOT / side / "dialects").rglob("*.py")]
         own = [path for path in own if spec.name in path.relative_to(ROOT).as_posix()]
-        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in own]
         names = Counter(
             one.id if isinstance(one, ast.Name) else one.attr
-            for tree in trees
-            for one in ast.walk(tree)
+            for path in own
+            for one in ast.walk(tree(path))
             if isinstance(one, ast.Name | ast.Attribute)
         )
         (protocol,) = [path for path in own if path.name == "protocol.py"] or [None]
         if protocol is None:
             assert not spec.answers
             continue
-        for node in ast.parse(protocol.read_text(encoding="utf-8")).body:
+        for node in tree(protocol).body:
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Call):
                 continue
             made = getattr(node.value.func, "id", "")

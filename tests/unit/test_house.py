@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
+from support.sources import ROOT, imports
+
 TESTS: Final = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES: Final = 500
 SERVERS: Final = (
@@ -25,10 +26,10 @@ def imported(file: Path) -> tuple[str, ...]:
 
 
 def _names(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in imports(file):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{file} imports relatively"
             assert node.module is not None
             yield node.module

@@ -7,16 +7,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final
 
 import pytest
+from support.sources import ROOT, imports
 
 from farm.dialects import sides
 from router.dialects import specs
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 DIALECTS: Final = sorted({spec.name for spec in specs()} | {side.spec.name for side in sides()})
 ROUTER_SIDE: Final = ("router.core.hub", "router.core.committer", "router.http", "router.link", "router.process")
 
@@ -28,28 +29,21 @@ def module_of(path: Path) -> str:
 
 
 def imported(path: Path, *, at_once: bool = False) -> Iterator[str]:
-    """The modules of ours that a file imports. at_once: only those that are imported when it is, of no function's and
-    of no type checker's."""
-    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
-    while nodes:
-        node = nodes.pop()
-        if at_once and (
-            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-        ):
-            continue
+    """The modules of ours that a file imports. at_once: as `imports` has it."""
+    for node in imports(path, at_once=at_once):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield from _from(node.module, [name.name for name in node.names])
-        nodes.extend(ast.iter_child_nodes(node))
+        elif node.module is not None:
+            yield from _from(node.module, tuple(name.name for name in node.names))
 
 
-def _from(module: str, names: list[str]) -> Iterator[str]:
+@cache
+def _from(module: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """What `from module import names` imports: a module of the package, or the package itself."""
-    for name in names:
-        folder = ROOT / module.replace(".", "/")
-        yield f"{module}.{name}" if (folder / f"{name}.py").exists() or (folder / name).is_dir() else module
+    folder = ROOT / module.replace(".", "/")
+    return tuple(
+        f"{module}.{name}" if (folder / f"{name}.py").exists() or (folder / name).is_dir() else module for name in names
+    )
 
 
 def edges(folder: str, *, at_once: bool = False) -> Iterator[tuple[str, str]]:
