@@ -68,19 +68,15 @@ def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def growth(act: Callable[[int], object], size: int) -> float:
     """How many times as long it takes with four times the size: 4 is linear, 16 quadratic. CPU time of the best of
-    several runs, so that other processes do not count."""
+    several runs, so that other processes do not count; in turns, so that what slows the machine down slows both."""
 
-    def best(size: int) -> float:
-        took = []
-        for _ in range(7):
-            begun = time.thread_time()
-            for _ in range(3):
-                act(size)
-            took.append(time.thread_time() - begun)
-        return min(took)
+    def took(size: int) -> float:
+        begun = time.thread_time()
+        act(size)
+        return time.thread_time() - begun
 
-    small = best(size)
-    return best(4 * size) / max(small, 1e-4)
+    runs = [(took(size), took(4 * size)) for _ in range(7)]
+    return min(large for _, large in runs) / max(min(small for small, _ in runs), 3e-5)
 
 
 class GatedStore(MemoryStore):

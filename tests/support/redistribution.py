@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from router.store.registry import open_store, preparation
 from support.stores import ALL, NOW
 
 T = TypeVar("T")
+_owners = cache(fixed_owners)
 CEILING = (NOW + 1000) * SECOND
 SPACES = ("s", "t", "t#taken", "set")
 _TABLES = ("inbox", "record", "head", "event")
@@ -38,7 +40,7 @@ def settings(data: Path, routers: int) -> Settings:
 
 def owner(key: bytes, routers: int) -> int:
     """The router that has this key."""
-    return fixed_owners(routers)[partition(key)]
+    return _owners(routers)[partition(key)]
 
 
 def in_each_store(data: Path, routers: int, test: Callable[[Store, int], Awaitable[T]]) -> list[T]:

@@ -8,10 +8,11 @@ from support.webpush_device import Device, hello, refused, tracker
 
 from farm.dialects.webpush.broadcasts import NOT_FOLLOWED, NOT_FOUND
 from farm.dialects.webpush.dialect import WebPushDialect
-from farm.worker.broadcasts import STEP, BroadcastScan
+from farm.worker import broadcasts as scan
+from farm.worker.broadcasts import BroadcastScan
 from farm.worker.connection import OPEN, Connection
 
-# ---- broadcasts
+STEP = 50
 
 
 def test_hello_tells_what_differs_and_what_is_unknown() -> None:
@@ -117,7 +118,8 @@ def connections(dialect_: WebPushDialect, count: int, broadcasts: dict[str, str]
     return found
 
 
-def test_a_walk_tells_everybody_a_part_at_a_time() -> None:
+def test_a_walk_tells_everybody_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "STEP", STEP)
     made = tracker(a="1")
     table = connections(made, STEP + 10, {"a": "1"})
     news = BroadcastScan({"webpush": made.broadcasts})
@@ -130,7 +132,8 @@ def test_a_walk_tells_everybody_a_part_at_a_time() -> None:
     assert sorted(heard[0] + heard[1]) == sorted(table)
 
 
-def test_what_changes_behind_a_walk_is_told_by_another() -> None:
+def test_what_changes_behind_a_walk_is_told_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "STEP", STEP)
     made = tracker(a="1")
     table = connections(made, STEP, {"a": "1"})
     news = BroadcastScan({"webpush": made.broadcasts})

@@ -203,7 +203,7 @@ def buffered(shard: Shard) -> int:
 
 
 def test_a_slow_subscriber_is_dropped_and_the_others_hear_everything() -> None:
-    shard = Shard({"write_buffer_bytes": 300_000})
+    shard = Shard({"write_buffer_bytes": 300_000}, send_buffer=65_536)
     try:
         slow = shard.talker("join", receive_buffer=4096)
         shard.answer()
@@ -269,7 +269,7 @@ def test_who_makes_room_for_another_of_its_room_is_gone_and_leaves_nothing() -> 
 
 
 def test_a_subscriber_that_reads_again_in_time_has_lost_nothing() -> None:
-    shard = Shard({"write_buffer_bytes": 1_000_000})
+    shard = Shard({"write_buffer_bytes": 1_000_000}, send_buffer=65_536)
     try:
         talker = shard.talker("join", receive_buffer=4096)
         shard.answer()
