@@ -15,7 +15,8 @@ import pytest
 
 from support.farm_fixture import ROOT
 
-_NPM: Final = ROOT / "tests" / "npm"
+NPM: Final = ROOT / "tests" / "npm"
+"""Scripts for Node.js, and the packages that they need."""
 _PATIENCE_S: Final = 60.0
 
 
@@ -49,7 +50,7 @@ def ends_with_us() -> list[str]:
 
 def npm_file(path: str) -> Path:
     """A file of an npm package."""
-    found = _NPM / "node_modules" / path
+    found = NPM / "node_modules" / path
     if not found.is_file():
         missing("npm or tests/npm/node_modules")
     return found
@@ -61,7 +62,7 @@ def run_npm(script: str, package: str, order: object) -> Any:
     npm_file(f"{package}/package.json")
     text = json.dumps(order)
     done = subprocess.run(
-        [node, script], cwd=_NPM, input=text, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        [node, script], cwd=NPM, input=text, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

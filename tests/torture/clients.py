@@ -321,14 +321,17 @@ class Subscriber(Client):
             raise Gone(f"greeted with {hello['event']} {hello.get('data')}")
         self._socket_id = json.loads(hello["data"])["socket_id"]
         connection = self.world.connected(self.name, dialled, socket.port)
-        self.members = {}
-        self.subscribed = set()
-        self._asked = {}
-        self._awaits_cached = {}
+        self.begin()
         for channel in self.channels:
-            self._asked[channel] = self.world.now()
             socket.send(json.dumps({"event": "pusher:subscribe", "data": self._subscription(channel)}))
         return connection
+
+    def begin(self) -> None:
+        """A connection on which it is about to ask for its channels."""
+        self.members = {}
+        self.subscribed = set()
+        self._awaits_cached = {}
+        self._asked = dict.fromkeys(self.channels, self.world.now())
 
     def _subscription(self, channel: str) -> dict[str, Any]:
         if not channel.startswith(("private-", "presence-")):

@@ -23,10 +23,11 @@ from support.redis_servers import PRODUCTS
 
 from router.common.partitions import fixed_owners, partition
 from router.common.uuids import device_key
-from torture.clients import APP_ID, Device
+from torture.clients import APP_ID, Device, Subscriber
 from torture.cluster_faults import LEASE_S, NAMES, ClusterFaults
 from torture.cluster_rules import devices_stay, times
 from torture.history import DIALECTS, PUSHER, SIMPLEPUSH, WEBPUSH, Push
+from torture.official import PUSHER_JS, PusherJs, PusherLibrarySender, WebPushLibraryDevice, WebPushLibrarySender
 from torture.report import Log
 from torture.run import Run, checked, common_options, told
 
@@ -39,6 +40,9 @@ _SETTINGS: Final = {
 }
 _INSIDE: Final = "FARM_TEST_INSIDE"
 _SEEN_S: Final = 0.25
+_OFFICIAL: Final = 2
+_OFFICIAL_RATE: Final = 4.0
+_OFFICIAL_CHANNELS: Final = ("private-official", "presence-official", "private-cache-official")
 
 
 class ClusterRun(Run):
@@ -66,6 +70,25 @@ class ClusterRun(Run):
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | _SETTINGS
+
+    def populate(self) -> None:
+        """Besides, clients and app servers by libraries that others use."""
+        super().populate()
+        world, spoken = self.world, self.options.dialects
+        if WEBPUSH in spoken:
+            from support.webpush_vapid import Sender as VapidKey  # which goes with the dialect
+
+            key = VapidKey()
+            devices = [WebPushLibraryDevice(world, f"wp-library{n}", key.public) for n in range(_OFFICIAL)]
+            self.clients += devices
+            self.senders.append(WebPushLibrarySender(world, "pywebpush", _OFFICIAL_RATE, devices, key))
+        if PUSHER in spoken:
+            self.clients += [Subscriber(world, f"library{n}", list(_OFFICIAL_CHANNELS)) for n in range(_OFFICIAL)]
+            self.senders.append(PusherLibrarySender(world, "pusher-http", _OFFICIAL_RATE, _OFFICIAL_CHANNELS))
+            if PUSHER_JS.is_file():
+                self.clients += [PusherJs(world, f"js{n}", list(_OFFICIAL_CHANNELS)) for n in range(_OFFICIAL)]
+            else:
+                print("without pusher-js: tests/npm/node_modules is missing", flush=True)
 
     async def _look(self) -> None:
         """Which host each connection goes to."""

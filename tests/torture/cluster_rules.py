@@ -38,6 +38,12 @@ def _may_end(fault: Fault, one: Connection) -> bool:
     return one.host in fault.hosts and fault.begin - _JUST_S < one.ended < fault.end + after
 
 
+def _blamed(history: History, one: Connection) -> Fault | None:
+    """The last fault that may have ended a connection."""
+    possible = [fault for fault in history.faults if _may_end(fault, one)]
+    return max(possible, key=lambda fault: fault.begin, default=None)
+
+
 def until_served(history: History, fault: Fault, owner: Callable[[Push], int | None]) -> float | None:
     """Seconds from a loss of routers until 95 of 100 pushes to their partitions were answered 2xx again.
 
@@ -59,7 +65,7 @@ def until_back(history: History, fault: Fault) -> list[float]:
         later[one.client].append(one.opened)
     found = []
     for one in history.connections.values():
-        if one.how == ENDED and one.ended is not None and _may_end(fault, one):
+        if one.how == ENDED and one.ended is not None and _blamed(history, one) is fault:
             after = [opened for opened in later[one.client] if opened > one.ended]
             if after:
                 found.append(min(after) - fault.begin)
@@ -76,7 +82,7 @@ def times(history: History, owner: Callable[[Push], int | None]) -> str:
         back = until_back(history, fault)
         said = [] if served is None else [f"95 % of pushes to routers {_numbers(fault)} 2xx again after {served:.1f} s"]
         if len(back) > 1:
-            median, most = quantiles(back, n=20)[9], quantiles(back, n=20)[18]
+            median, most = (quantiles(back, n=20, method="inclusive")[part] for part in (9, 18))
             said.append(f"{len(back)} devices back after {median:.1f} s (95 %: {most:.1f}, all: {back[-1]:.1f})")
         if said:
             lines.append(f"{fault.begin:7.1f} s  {fault.kind} {fault.detail}: {'; '.join(said)}")

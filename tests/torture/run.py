@@ -133,7 +133,7 @@ class Run:
         """Everything. Returns: what was wrong."""
         await self.site.open()
         await self.start()
-        self._populate()
+        self.populate()
         tasks = [asyncio.create_task(client.live()) for client in self.clients]
         tasks += [asyncio.create_task(sender.run()) for sender in self.senders]
         tasks += [asyncio.create_task(act()) for act in (self._watch, self._report, self._starved, self.log.run)]
@@ -167,7 +167,8 @@ class Run:
         spoken = {f"dialects.{name}": True for name in self.options.dialects}
         return known(SETTINGS | {"pusher.apps": apps, "router.routers": self.options.routers[0]}) | spoken
 
-    def _populate(self) -> None:
+    def populate(self) -> None:
+        """Make the clients and the senders."""
         options, world = self.options, self.world
         each, rate = max(3, options.devices // len(options.dialects)), options.rate / len(options.dialects)
         if SIMPLEPUSH in options.dialects:
@@ -294,7 +295,7 @@ class Run:
 
         async def look() -> list[Settled]:
             found = []
-            for channel in CHANNELS:
+            for channel in sorted({name for one in subscribers for name in one.channels}):
                 if not channel.startswith("presence-"):
                     continue
                 there = [one for one in subscribers if channel in one.channels]

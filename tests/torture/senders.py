@@ -129,7 +129,7 @@ class WebPushSender(Sender):
         if topic:
             headers["Topic"] = topic
         if path.startswith("/wpush/v2/"):
-            headers["Authorization"] = self._authorization()
+            headers["Authorization"] = self.authorization()
         push = Push(WEBPUSH, device.name, channel, number, self.world.now(), ttl=ttl, topic=topic, data=body)
         self.begun(push)
         answer = await self.http.request("POST", path, body.encode(), headers)
@@ -148,7 +148,8 @@ class WebPushSender(Sender):
         elif answer.status not in (0, 503):
             self.world.odd("answers", f"DELETE of message {push.number} was answered {answer.status}")
 
-    def _authorization(self) -> str:
+    def authorization(self) -> str:
+        """The header, made anew now and then."""
         now = self.world.farm_time()
         if abs(now - self._signed[0]) > _VAPID_S:
             claims = {
@@ -175,16 +176,16 @@ class PusherSender(Sender):
 
     def __init__(self, world: World, name: str, rate: float, channels: Sequence[str]) -> None:
         super().__init__(world, name, rate)
-        self._channels = channels
+        self.channels = channels
 
     async def send(self) -> None:
         batch = self.random.random() < 0.15
         channels = (
-            self.random.sample(self._channels, min(3, len(self._channels)))
+            self.random.sample(self.channels, min(3, len(self.channels)))
             if batch
-            else [self.random.choice(self._channels)]
+            else [self.random.choice(self.channels)]
         )
-        pushes = [self._push(channel) for channel in channels]
+        pushes = [self.push(channel) for channel in channels]
         if batch:
             events = [{"name": "tick", "data": push.data, "channel": push.channel} for push in pushes]
             path, body = f"/apps/{APP_ID}/batch_events", json.dumps({"batch": events}).encode()
@@ -196,7 +197,8 @@ class PusherSender(Sender):
         for push in pushes:
             self.answered(push, answer.status, answer.body)
 
-    def _push(self, channel: str) -> Push:
+    def push(self, channel: str) -> Push:
+        """An event that is about to be sent."""
         number = self.next_number(channel)
         data = json.dumps({"n": number, "pad": "z" * self.random.randrange(100)})
         return self.begun(Push(PUSHER, "", channel, number, self.world.now(), data=data))
