@@ -278,15 +278,14 @@ class Sockets:
     def _routers_keep_up(self) -> None:
         for connection, effect in self._backpressure.next(_GO_ON):
             try:
-                if effect is None:
-                    self._inbound.go_on(connection)
-                    continue
-                connection.call = 0
-                if connection.phase == HANDSHAKE:
-                    assert isinstance(effect, Call)
-                    self._attachments.call(connection, effect)
-                else:
-                    self._performer.perform(connection, (effect,))
+                if effect is not None:
+                    connection.call = 0
+                    if connection.phase == HANDSHAKE:
+                        assert isinstance(effect, Call)
+                        self._attachments.call(connection, effect)
+                    else:
+                        self._performer.perform(connection, (effect,))
+                self._inbound.go_on(connection)  # unless it waits for a reply now
             except Exception as error:
                 self._broke(connection, error)
 

@@ -12,6 +12,7 @@ from support.granted import Granted
 from support.pager import CHANNEL
 from support.plain_http import Client, get
 from support.shard import DEVICES, ROOM, Shard
+from websocket import ABNF
 
 from farm.worker import sockets
 from farm.worker.routes import Routes
@@ -167,6 +168,29 @@ def test_a_call_and_a_subscription_wait_and_are_made_once(worker: Worker) -> Non
     worker.turn()
     assert [calls.hear(), calls.hear()] == ["took it", "later"]
     assert joins.hear() == "joined 0 null"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_came_behind_a_subscription_that_waited_and_needs_no_reply_is_handled(
+    worker: Worker, together: bool
+) -> None:
+    first = worker.shard.talker("join")
+    (call,) = worker.said()
+    worker.reply(call)
+    assert [first.hear(), first.hear()] == ["asked", "joined 0 null"]
+    worker.shut(OURS)
+    joins = worker.shard.talker()
+    if together:
+        joins._client.sock.sendall(b"".join(ABNF.create_frame(text, 1).format() for text in ("join", "behind it")))
+    else:
+        joins.say("join")
+        joins.say("behind it")
+    assert (worker.said(), joins.hear(), worker.waiting) == ([], "asked", 1)
+    worker.shut()
+    assert (worker.said(), worker.waiting) == ([], 0)
+    assert [joins.hear(), joins.hear()] == ["joined 0 null", "behind it"]
+    joins._client.send("and on")
+    assert (worker.said(), joins.hear()) == ([], "and on")
 
 
 def test_what_a_subscriber_waits_for_is_given_up_when_it_goes(worker: Worker) -> None:
