@@ -16,6 +16,7 @@ from router.common.link_address import LinkError
 from router.common.settings import LinkOptions
 from router.core.hub import Hub
 from router.core.sessions import WorkerSession
+from router.gate import Gate
 
 _PUMP_S = 0.02
 """So long envelopes are received without end, while there are many: then app servers and the clock have a turn."""
@@ -32,6 +33,8 @@ _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 class RouterLink:
     """Shell around a Hub: messages in, messages out."""
+
+    gate: Gate | None = None
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str, hub: Hub, options: LinkOptions) -> None:
         self._hub = hub
@@ -105,6 +108,8 @@ class RouterLink:
         hub = self._hub
         for identity, data in hub.take_direct():
             self._send_one(identity, data)
+        if self.gate is not None and hub.sessions.dirty and self.gate.look():
+            return  # but for what is for the supervisor, and for workers that join
         gone = [session for session in hub.outgoing() if self._drain(session) is None]
         for session in gone:
             hub.lost(session, "it has gone")

@@ -23,6 +23,7 @@ from router.common.settings import LinkOptions
 from router.core.answering import Asker
 from router.core.asking import Owner
 from router.core.hub import Hub
+from router.gate import Gate
 from router.link import RouterLink
 
 _PUMP_S: Final = 0.02
@@ -40,6 +41,8 @@ _Socket = zmq.Socket[bytes]
 
 class Peers:
     """Shell around what a hub asks of other routers (`Hub.asking`) and answers them (`Hub.answering`)."""
+
+    gate: Gate | None = None
 
     def __init__(
         self, context: zmq.Context[_Socket], folder: Path, number: int, hub: Hub, options: LinkOptions
@@ -141,6 +144,8 @@ class Peers:
     # ------------------------------------------------------------------ sending
 
     def _send(self) -> None:
+        if self.gate is not None and self.gate.look():
+            return
         asking, answering = self._hub.asking, self._hub.answering
         for owner in list(asking.dirty.values()):
             if self._fill(owner):

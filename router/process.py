@@ -36,6 +36,7 @@ from router.core.hub import Hub
 from router.core.keeping import Keeper
 from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
+from router.gate import Gate
 from router.http.http_port import HttpPort
 from router.http.message import Request, Response, rejection
 from router.http.routes import Reply, Route, Router
@@ -125,6 +126,10 @@ class RouterProcess:
         if self.peers is not None:
             for fileno in self.peers.filenos:
                 self.poller.register(fileno, READ)
+        self.gate = None if self.store.lease is None else Gate(self.store.lease)
+        self.link.gate = self.port.gate = self.gate
+        if self.peers is not None:
+            self.peers.gate = self.gate
         self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not show that
         self._told_more = False
         self.poller.register(self._more, READ)
@@ -207,7 +212,10 @@ class RouterProcess:
         sessions = self.hub.sessions
         while True:
             await self._gather()
-            for fd, events in await self.poller.ready(wait=not self.turns.waiting):
+            happened = await self.poller.ready(wait=not self.turns.waiting)
+            if self.gate is not None:
+                self.gate.look()  # it may have slept for long
+            for fd, events in happened:
                 guarded("router.event_failed", ready, fd, events)  # nothing for the link's: flush receives from it
                 if sessions.pressing:
                     guarded("router.flush_failed", self.link.send)
@@ -292,6 +300,8 @@ class RouterProcess:
         found = [health.LEAVING] if self._leaving else []
         if refuses := self._store_refuses():
             found.append(refuses)
+        if self.gate is not None and self.gate.look():
+            found.append(self.gate.why)
         if self.port.full:
             found.append(health.NO_ROOM)
         return found
@@ -350,6 +360,7 @@ class RouterProcess:
             "busy": self._busy,
             "router": counters,
             "unready": self._unready(),
+            "lease": {} if self.gate is None else self.gate.state(),
             "workers": workers,
         }
 

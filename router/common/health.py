@@ -22,6 +22,8 @@ LEAVING: Final = "the farm is about to stop"
 NO_ROOM: Final = "there is room for no connection"
 NO_ROUTER: Final = "no router answers"
 ROUTER_AWAY: Final = "a router has not answered for long"
+NOT_OWNED: Final = "the store has not confirmed in time that this router owns its part"
+CLOCK_OFF: Final = "the clocks of this host and of the store are too far apart"
 STORE_REFUSES: Final = "the store refuses what is to be kept"
 """The reason is in the log: these pages are public, and the path of the store is not."""
 

@@ -48,6 +48,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "http.too_many_connections": "endpoint.max_connections is reached and none is idle: new ones are answered 503.",
     "hub.log_too_long": "One event of a log is more than a quarter of link.max_message_bytes; reads of the log fail.",
     "hub.tick_failed": "Periodic work of the router raised an error; the trace follows.",
+    "lease.over": "A router of a cluster does not know any more that its part is its own (`why`): it answers 503.",
+    "lease.renewed": "It does again, and nobody had taken it: it goes on with all that it holds.",
     "limits": "At the start: what the machine's limits allow.",
     "link.failed": "An envelope on the link raised an error; the trace follows.",
     "link.interrupted": "A connection to a router broke, and what it had sent was lost: the worker joins it anew.",

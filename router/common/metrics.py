@@ -33,6 +33,7 @@ ROUTER_METRICS = (
     Metric("http_evicted", "counter", "Idle connections of app servers closed to make room for new ones."),
     Metric("http_refused", "counter", "Connections of app servers answered 503 because none was idle."),
     Metric("http_failed", "counter", "Connections of app servers closed because of an error of the router."),
+    Metric("http_unowned", "counter", "Requests answered 503 because the router could not renew its lease in time."),
     Metric("http_connects", "counter", "Connections of app servers accepted."),
     Metric("http_disconnects", "counter", "Connections of app servers closed."),
     Metric("waits", "counter", "Times that pushes were let gather before the router looked: endpoint.gather_ms."),
@@ -153,6 +154,7 @@ class RouterCounters:
     http_evicted: int
     http_refused: int
     http_failed: int
+    http_unowned: int
     http_connects: int
     http_disconnects: int
     waits: int

@@ -90,11 +90,24 @@ BAD_METHOD: Final = Answer(405, "Method Not Allowed", _MEND)
 REQUEST_TIMEOUT: Final = Answer(408, "Request Timeout", "Sends it faster: endpoint.request_timeout.", _BAD)
 ROUTE_FAILED: Final = Answer(500, "Internal Server Error", _AGAIN)
 TOO_MANY: Final = Answer(503, "Too many connections", _LATER, "http_refused")
+NOT_OWNED: Final = Answer(
+    503, "The store has not confirmed in time that this router owns its part", _LATER, "http_unowned"
+)
 TOO_MUCH: Final = Answer(503, "Too much is being sent to this server at once", _LATER, "http_given_up")
 ROUTER_PORT: Final = Table(
     "HTTP errors of the router port",
     _by_status(
-        (*_counted(_BAD), NO_ADMIN_KEY, NO_ROUTE, BAD_METHOD, REQUEST_TIMEOUT, ROUTE_FAILED, TOO_MANY, TOO_MUCH)
+        (
+            *_counted(_BAD),
+            NO_ADMIN_KEY,
+            NO_ROUTE,
+            BAD_METHOD,
+            REQUEST_TIMEOUT,
+            ROUTE_FAILED,
+            TOO_MANY,
+            TOO_MUCH,
+            NOT_OWNED,
+        )
     ),
     "router",
 )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Container, Sized
 from typing import Final
 
 from router.common.answers import Answer
 from router.common.http_head import CHUNKED, END, Fields, HeadError, check_fields, parse, skip_blank_lines
 from router.common.refusals import LONG_HEAD, MALFORMED, TOO_LARGE
 from router.common.settings import EndpointOptions
-from router.http.message import PendingResponse, Request, refusal
+from router.http.message import PendingResponse, Request, Response, refusal
 
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*+)?)")
 _REMEMBERED: Final = 2048  # bytes of header lines that are kept for the next request of a connection: more are rare
@@ -296,6 +296,16 @@ class HttpConnection:
     def waiting(self) -> bool:
         """Whether a request is without its answer."""
         return bool(self._pending)
+
+    def take_back(self, instead: Response, but: Container[PendingResponse]) -> int:
+        """Answer all with this that have an answer which was not taken. Returns: how many they are."""
+        number = 0
+        for pending in self._pending:
+            if pending.data is not None and pending not in but:
+                pending.data = None
+                pending(instead)
+                number += 1
+        return number
 
     # ------------------------------------------------------------------ answers that are large
 

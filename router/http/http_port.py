@@ -15,17 +15,18 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from router.common import logs
+from router.common import health, logs
 from router.common.client_address import client_address
 from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
-from router.common.refusals import REQUEST_TIMEOUT, TOO_MANY, TOO_MUCH
+from router.common.refusals import NOT_OWNED, REQUEST_TIMEOUT, TOO_MANY, TOO_MUCH
 from router.common.settings import EndpointOptions
 from router.core.gathering import Senders
+from router.gate import Gate
 from router.http.acceptor import Acceptor
 from router.http.clients import Client, Clients
 from router.http.http1 import HttpConnection
-from router.http.message import INTERNAL, PendingResponse, Request, Response
+from router.http.message import INTERNAL, PendingResponse, Request, Response, rejection
 from router.http.routes import NOT_FOUND, Router
 from router.http.turns import Turns
 
@@ -37,10 +38,15 @@ _AT_WORK: Final = 32
 """So many connections may have their whole share of requests in a turn; where there are more, each has less."""
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 _SOON = ("Retry-After", "5")
+_UNOWNED: Final = rejection(NOT_OWNED, ("Retry-After", "2"))
+_ALWAYS: Final = frozenset(path.encode() for path in health.PAGES)
+"""Of a router whose lease is over, too."""
 
 
 class HttpPort:
     """Accepts, reads, hands requests to the routes, and writes their answers when `flush` is called."""
+
+    gate: Gate | None = None
 
     def __init__(
         self,
@@ -68,6 +74,8 @@ class HttpPort:
         self._all = Clients(options)
         self._clients = self._all.by_fd
         self._answered: set[Client] = set()
+        self._plain: set[PendingResponse] = set()
+        """While the gate is shut: answers to what came in this turn, which may be sent all the same."""
 
     # ------------------------------------------------------------------ events
 
@@ -243,6 +251,12 @@ class HttpPort:
 
     def _dispatch(self, request: Request, reply: PendingResponse) -> None:
         self._counters.http_requests += 1
+        if self.gate is not None and self.gate.shut:
+            self._plain.add(reply)
+            if request.path not in _ALWAYS:
+                self._counters.http_unowned += 1
+                reply(_UNOWNED)
+                return
         handler = self._routes.find(request.path)
         if handler is None:
             reply(_OPTIONS if request.path == b"*" else NOT_FOUND)
@@ -262,6 +276,10 @@ class HttpPort:
         whole = self._options.requests_a_turn
         self._share = whole if self._at_work <= _AT_WORK else max(1, whole * _AT_WORK // self._at_work)
         self._at_work = 0
+        if self._answered and self.gate is not None and self.gate.look():
+            for client in tuple(self._answered):
+                self._counters.http_unowned += client.http.take_back(_UNOWNED, self._plain)
+        self._plain.clear()
         while self._answered:
             client = self._answered.pop()
             if self._clients.get(client.fd) is client:

@@ -36,7 +36,7 @@ class Lease:
 
     def __init__(self, seconds: float, shared: bool) -> None:
         self._seconds = seconds * (1 - MARGIN)
-        self._shared = shared
+        self.shared = shared
         self._until = -inf
         self._lost = False
         self.offsets: dict[str, float] = {}
@@ -63,6 +63,6 @@ class Lease:
     def until(self) -> float:
         """The moment, by `boottime`, from which on another router may own it. Where there is no other one, that is
         never, unless one has it all the same."""
-        if self._lost or (self._shared and self.clock_is_off):
+        if self._lost or (self.shared and self.clock_is_off):
             return -inf
-        return self._until if self._shared else inf
+        return self._until if self.shared else inf

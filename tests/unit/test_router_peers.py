@@ -16,8 +16,10 @@ from router.common.operation import Operation
 from router.common.peer_wire import encode, of_owner
 from router.core.hub import Hub
 from router.core.operations import Done
+from router.gate import Gate
 from router.link import RouterLink
 from router.peers import Peers
+from router.store.lease import Lease
 
 HANG_S = 20
 
@@ -185,6 +187,25 @@ def test_one_that_ends_leaves_what_comes_to_its_next_life(two: Two) -> None:
     two.begin(1)
     two.until(lambda: found)
     assert found == [(m.OK, b"secondsecond")]
+
+
+def test_one_whose_lease_is_over_answers_when_it_has_it_again_and_asks_nothing(two: Two) -> None:
+    first = two.ask(0, 1, b"first")
+    two.until(lambda: first)
+    lease = Lease(10.0, shared=True)
+    lease.confirmed(0.0)
+    now = lease.until()
+    two.peers[1].gate = Gate(lease, lambda: now)
+    found, asked = two.ask(0, 1, b"second"), two.ask(1, 0, b"third")
+    two.until(lambda: len(two.performed) == 2)
+    for _ in range(20):
+        for peers in two.peers.values():
+            peers.pump()
+    assert (found, asked) == ([], [])
+    assert two.performed == [(1, b"first"), (1, b"second")]
+    lease.confirmed(now)
+    two.until(lambda: found and asked)
+    assert (found, asked) == ([(m.OK, b"secondsecond")], [(m.OK, b"thirdthird")])
 
 
 class BusyLink(RouterLink):
