@@ -2,6 +2,7 @@
 
 import click
 
+from bench.commands.cluster import cluster
 from bench.commands.compare import compare
 from bench.commands.connect import connect
 from bench.commands.fanout import fanout
@@ -27,7 +28,7 @@ def main() -> None:
     """
 
 
-for command in (instances, connect, push, fanout, replay, storm, soak, compare, plan, report):
+for command in (instances, connect, push, fanout, replay, storm, soak, compare, cluster, plan, report):
     main.add_command(command)
 
 

@@ -54,7 +54,8 @@ class Status:
 class Farm:
     """A farm that answers. `supervisor` is its pid if the bench started it; `router`: where app servers reach it, empty
     if that is not known; `store`: the servers of its store that were started for it, and
-    `off`: the settings that turned dialects off because they need more than that store can do."""
+    `off`: the settings that turned dialects off because they need more than that store can do.
+    `others`: where its other hosts take devices."""
 
     address: Address
     host: str
@@ -65,6 +66,7 @@ class Farm:
     router: str = ""
     store: StoreServers | None = None
     off: tuple[str, ...] = ()
+    others: tuple[Address, ...] = ()
 
     def status(self) -> Status | None:
         """The farm's status, None if there is no admin port to ask."""
@@ -136,6 +138,29 @@ def attach(url: str, admin: str) -> Farm:
     return Farm(address, parts.netloc, parts.path or "/", admin.rstrip("/"))
 
 
+@dataclass(slots=True)
+class Launched:
+    """A farm that was started, and may not serve yet. `folder`: its data."""
+
+    farm: Farm
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+    log: Path
+
+    def wait(self, interrupt: Interrupt, patience: float) -> None:
+        """Until it is healthy.
+
+        Raises:
+          BenchError: it did not come up; with the last lines that it wrote.
+        """
+        _wait_until_healthy(self.farm, self.process, self.log, interrupt, patience)
+
+
+def patience_for(workers: int) -> float:
+    """Seconds that a farm may take to start."""
+    return START_SECONDS + START_SECONDS_A_WORKER * workers
+
+
 @contextmanager
 def started(
     workers: int,
@@ -157,10 +182,24 @@ def started(
       BenchError: it did not come up; with the last lines that it wrote.
     """
     remove_stale_folders()
+    with launched(workers, store, extra, join) as one:
+        one.wait(interrupt, patience_for(workers) * slowness)
+        yield one.farm
+
+
+@contextmanager
+def launched(
+    workers: int,
+    store: str,
+    extra: tuple[str, ...] = (),
+    join: Callable[[], None] | None = None,
+    host: str = "127.0.0.1",
+) -> Iterator[Launched]:
+    """The same without waiting until it serves. host: the address of loopback that it listens on."""
     folder = Path(tempfile.mkdtemp(prefix=leftovers.name("")))
     device_port, router_port, admin_port = free_ports(3)
     command = [
-        *(sys.executable, "-P", "-m", "farm", "start", "--workers", str(workers), "--host", "127.0.0.1"),
+        *(sys.executable, "-P", "-m", "farm", "start", "--workers", str(workers), "--host", host),
         *(
             "--device-port",
             str(device_port),
@@ -189,17 +228,15 @@ def started(
                 preexec_fn=before_exec(join),  # noqa: PLW1509  it makes system calls only
             )
         farm = Farm(
-            Address(int(socket.AF_INET), "127.0.0.1", device_port),
-            f"127.0.0.1:{device_port}",
+            Address(int(socket.AF_INET), host, device_port),
+            f"{host}:{device_port}",
             "/",
             f"http://127.0.0.1:{admin_port}",
             process.pid,
             {"workers": workers, "store": store, "set": list(extra)},
-            f"http://127.0.0.1:{router_port}",
+            f"http://{host}:{router_port}",
         )
-        patience = (START_SECONDS + START_SECONDS_A_WORKER * workers) * slowness
-        _wait_until_healthy(farm, process, log, interrupt, patience)
-        yield farm
+        yield Launched(farm, process, folder / "data", log)
     finally:
         if process is not None:
             stop_group(process)

@@ -83,6 +83,14 @@ CONNECT_FIGURES: Final = (
         for group in ("router", "workers")
     ),
 )
+CLUSTER_FIGURES: Final = (
+    *PUSH_FIGURES[:-1],
+    Figure("forward_p50", "a forward, p50", ("forward", "p50_ms"), "ms"),
+    Figure("placed", "lost routers on another host", ("lost", "placed_seconds"), "s"),
+    Figure("accepted", "95 % of pushes to them accepted", ("lost", "accepted_seconds", "95%"), "s"),
+    Figure("whole", "all devices have what they missed", ("lost", "whole_seconds", "100%"), "s"),
+    PUSH_FIGURES[-1],
+)
 FANOUT_FIGURES: Final = (
     Figure("deliveries_a_second", "deliveries/s", ("runs", 0, "deliveries_a_second")),
     Figure("to_last_p50", "POST to the last, p50", ("runs", 0, "to_last_ms", "p50"), "ms"),

@@ -80,12 +80,12 @@ class Hosts:
     serving: int
     workers: int
 
-    def figures(self, best: Pushes | None, price: float | None) -> dict[str, Any]:
-        """All of them. best: the pushes that decided; price: of a host. Returns what the headline says."""
+    def figures(self, price: float | None) -> dict[str, Any]:
+        """All of them. price: of a host. Returns what the headline says."""
         routers = self._routers()
         self._links(routers)
-        forwarded = self._forwards(routers, best) if best is not None else None
-        nodes = self._store(best)
+        forwarded = self._forwards(routers) if self.push_rate else None
+        nodes = self._store()
         self._coming_and_going(routers)
         cells = self._cells(routers, forwarded)
         self._cost(nodes, price)
@@ -135,42 +135,51 @@ class Hosts:
         assert best.link_cores is not None
         return best.link_cores, best.source
 
-    def _forwards(self, routers: int, best: Pushes) -> float:
-        """Cores of the routers for all pushes."""
+    def _forwards(self, routers: int) -> float:
+        """Cores of the routers for all pushes, where batches are full."""
         share = (routers - 1) / routers
         self.add("forwarded", "share of pushes that are forwarded", share, "share", EXTRAPOLATED, "(R - 1) / R")
         workers = self.workers * self.total
-        rate = self.push_rate / workers
-        text = (
-            "notifications/s wanted / workers: the fewer come at once, the smaller each batch, the more CPU each takes"
-        )
-        self.add("pushes_a_worker", "notifications/s a worker", rate, "/s", EXTRAPOLATED, text)
-        dearest = max(self.found.pushes, key=lambda one: one.cpu)
-        cpu, router_cpu, source, kind = dearest.cpu, dearest.router_cpu, f"the dearest: {dearest.source}", MEASURED
-        forward = [one for one in self.found.clusters if one.forward_cpu is not None]
-        if dearest.routers > 1:
-            text = f"{source}, {dearest.routers} routers"
-            more = share / ((dearest.routers - 1) / dearest.routers)
-            alone = min((one for one in self.found.pushes if one.routers == 1), key=lambda one: one.cpu, default=None)
-            if alone is not None:  # what the forward added grows with the share that is forwarded
-                cpu = max(cpu, alone.cpu + (cpu - alone.cpu) * more)
-                router_cpu = max(router_cpu, alone.router_cpu + (router_cpu - alone.router_cpu) * more)
-                text += f"; what it takes more than {alone.source} x {more:.2f}, as more is forwarded"
-            source, kind = text, EXTRAPOLATED
-        elif forward:
-            cost = forward[-1].forward_cpu or 0.0
-            cpu, router_cpu, kind = cpu + share * cost, router_cpu + share * cost, EXTRAPOLATED
-            source = f"{source}, and a forward of {cost * 1e6:.0f} us ({forward[-1].source})"
-        self.add("push_cpu_hosts", "CPU of a push", cpu * 1e6, "us", kind, source)
-        cores = self.push_rate * cpu / self.total
-        text = "notifications/s wanted x CPU of a push / hosts"
-        self.add("push_cores", "cores a host for pushes", cores, "", EXTRAPOLATED, text)
-        most = self.headroom * min(self.total * self.vcpus / cpu, routers / router_cpu if router_cpu else math.inf)
-        text = "until the hosts' cores or the routers are full, x the share used"
+        text = "notifications/s wanted / workers: what comes alone is a batch of its own, and takes more CPU"
+        self.add("pushes_a_worker", "notifications/s a worker", self.push_rate / workers, "/s", EXTRAPOLATED, text)
+        pushes = [one for one in self.found.pushes if one.store_cpu] or self.found.pushes
+        dearest = max(pushes, key=lambda one: one.cpu)
+        text = f"the dearest: {dearest.source}, {dearest.rate:,.0f}/s"
+        self.add("push_cpu_small", "CPU of a push in small batches", dearest.cpu * 1e6, "us", MEASURED, text)
+        cores = self.push_rate * dearest.cpu / self.total
+        text = "notifications/s wanted x that / hosts"
+        self.add("push_cores", "cores a host for pushes, at most", cores, "", EXTRAPOLATED, text)
+        cpu, of_routers, kind, text = self._full_batches(pushes, share)
+        self.add("push_cpu_full", "CPU of a push in full batches", cpu * 1e6, "us", kind, text)
+        by_routers = routers / of_routers if of_routers else math.inf
+        most = self.headroom * min(self.total * self.vcpus / cpu, by_routers)
+        text = "until the hosts' cores or the routers are full of such, x the share used"
         self.add("most_pushes_hosts", "notifications/s of the farm, at most", most, "/s", EXTRAPOLATED, text)
-        return self.push_rate * router_cpu
+        return self.push_rate * of_routers
 
-    def _store(self, best: Pushes | None) -> int:
+    def _full_batches(self, pushes: list[Pushes], share: float) -> tuple[float, float, str, str]:
+        """CPU seconds of a push flat out where this share is forwarded, those of the router, how that is known, and
+        from what."""
+        flat = [one for one in pushes if one.flat_out] or pushes
+        alone = min((one for one in flat if one.routers == 1), key=lambda one: one.cpu, default=None)
+        many = max((one for one in flat if one.routers > 1), key=lambda one: (one.routers, -one.cpu), default=None)
+        if many is None:
+            assert alone is not None
+            forward = [one for one in self.found.clusters if one.forward_cpu is not None]
+            if not forward:
+                text = f"{alone.source}, 1 router: a forward is not in it (farm bench cluster, or push with 2 routers)"
+                return alone.cpu, alone.router_cpu, MEASURED, text
+            cost = share * max(0.0, forward[-1].forward_cpu or 0.0)
+            text = f"{alone.source}, and {share:.0%} of a forward ({forward[-1].source})"
+            return alone.cpu + cost, alone.router_cpu + cost, EXTRAPOLATED, text
+        if alone is None:
+            return many.cpu, many.router_cpu, MEASURED, f"{many.source}, {many.routers} routers"
+        more = share / ((many.routers - 1) / many.routers)  # what forwarding adds grows with the share of it
+        text = f"{alone.source}, and x {more:.2f} what it takes more in {many.source}, {many.routers} routers"
+        cpu = alone.cpu + max(0.0, many.cpu - alone.cpu) * more
+        return cpu, alone.router_cpu + max(0.0, many.router_cpu - alone.router_cpu) * more, EXTRAPOLATED, text
+
+    def _store(self) -> int:
         """Servers of the store, replicas included."""
         wish = self.wish
         if not self.found.stored:
@@ -226,6 +235,7 @@ class Hosts:
 
     def _primaries_for_pushes(self) -> int:
         measured = [one for one in self.found.pushes if one.store_cpu]
+        measured = [one for one in measured if one.flat_out] or measured
         if not measured or not self.push_rate:
             return 1
         dearest = max(measured, key=lambda one: one.store_cpu)

@@ -170,7 +170,7 @@ class _Plan:
             serving,
             workers,
         )
-        return hosts.figures(self._best_pushes() if wish.push_rate else None, price)
+        return hosts.figures(price)
 
     def _most_devices(self) -> int:
         """Devices that one instance is planned for."""

@@ -23,7 +23,7 @@ from bench.figures.json_text import laid_out, rounded
 from bench.figures.tables import Chart, Table
 from bench.machine.procfs import machine
 
-COMMANDS: Final = ("instances", "connect", "push", "fanout", "replay", "storm", "soak", "compare", "plan")
+COMMANDS: Final = ("instances", "connect", "push", "fanout", "replay", "storm", "soak", "compare", "cluster", "plan")
 FIELDS: Final[dict[str, type]] = {
     "command": str,
     "when": str,

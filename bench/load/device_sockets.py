@@ -35,7 +35,7 @@ class DeviceSockets:
     """Devices by their numbers, from 0 on; `first` is added for the world. `order`: the fields of `begin`."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        self.address = Address(*order["address"])
+        self.addresses = [Address(*address) for address in order["addresses"]]
         self.first: int = order["first"]
         self.timeout: float = order["timeout"]
         self.reconnects = Reconnects(Backoff(**order["backoff"]) if order["backoff"] else None)
@@ -75,7 +75,7 @@ class DeviceSockets:
     def cut(self, number: int) -> None:
         """Reset the connection of a device, if it is set up."""
         if (descriptor := self.connected(number)) is not None:
-            reset_on_close(descriptor, self.address.family)
+            reset_on_close(descriptor, self.addresses[0].family)
             self._drop(descriptor, CUT)
 
     def send_replies(self) -> None:
@@ -96,14 +96,15 @@ class DeviceSockets:
         """Let closing reset every connection."""
         for descriptor in self.descriptors:
             if descriptor != NOT_CONNECTED:
-                reset_on_close(descriptor, self.address.family)
+                reset_on_close(descriptor, self.addresses[0].family)
 
     # ---- setting up
 
     def _open(self, number: int, due: float) -> None:
         index = self.first + number
+        address = self.addresses[host_of(index, len(self.addresses), self.reconnects.away.get(number))]
         try:
-            descriptor = open_connection(self.address, source_of(index, self.address, self._sources))
+            descriptor = open_connection(address, source_of(index, address, self._sources))
         except OSError as error:
             self._failed(number, f"connect: {error_name(error)}")
             return
@@ -130,7 +131,7 @@ class DeviceSockets:
             self.seen.reassigned += self.reconnects.identify(number, step.identity)
         every = self._endpoints_every
         if step.endpoint and every and index % every == 0 and number not in self.reconnects.away:
-            self.set_ups.endpoint(step.channel, step.endpoint)
+            self.set_ups.endpoint(step.channel, step.endpoint, self.reconnects.known(number))
         if step.step == DONE:
             self._set_up(descriptor, number)
         else:
@@ -274,6 +275,17 @@ class DeviceSockets:
             return self.transport.opening
         steps = self.protocol.steps
         return steps[min(stage - FIRST_STEP, len(steps) - 1)]
+
+
+def host_of(device: int, hosts: int, failed: int | None) -> int:
+    """Which of several hosts a device connects to: in turn, and where it lost its connection one of the others, also
+    in turn, another one after each attempt that failed.
+
+    failed: so many attempts to come back; None: it was not away.
+    """
+    if failed is None or hosts == 1:
+        return device % hosts
+    return (device + 1 + (device // hosts + failed) % (hosts - 1)) % hosts
 
 
 def microseconds() -> int:

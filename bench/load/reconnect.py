@@ -56,17 +56,20 @@ class Reconnects:
         """What a device that is away presents when it comes back; empty if it was never set up, or is not away."""
         if not self.away or number not in self.away:
             return b""
-        return self._known(number)
+        return self.known(number)
 
     def identify(self, number: int, identity: bytes) -> bool:
         """The server gave a device this identity; whether that is another one than before."""
         if self.backoff is None:
             return False
-        known = self._known(number)
+        known = self.known(number)
         self._identities[number * IDENTITY_BYTES : (number + 1) * IDENTITY_BYTES] = identity
         return bool(known) and known != identity
 
-    def _known(self, number: int) -> bytes:
+    def known(self, number: int) -> bytes:
+        """The identity of a device; empty if it has none, or if devices don't come back."""
+        if self.backoff is None:
+            return b""
         identity = bytes(self._identities[number * IDENTITY_BYTES : (number + 1) * IDENTITY_BYTES])
         return identity if any(identity) else b""
 

@@ -4,11 +4,13 @@ from array import array
 from collections import Counter
 
 from bench.load.link import Link
+from router.common.partitions import partition
 
 
 class SetUps:
     """Devices that came up since the last report, with their times in s of CLOCK_MONOTONIC, and those that did not, by
-    kind. `failed` counts since the beginning."""
+    kind. Of the endpoints that they reported: channel, URL, and the partition of the device where its identity is
+    known. `failed` counts since the beginning."""
 
     def __init__(self) -> None:
         self.failed = 0
@@ -20,6 +22,7 @@ class SetUps:
         self._completions = array("d")
         self._channels = array("I")
         self._endpoints: list[bytes] = []
+        self._partitions = array("H")
 
     def done(self, due: float, now: float) -> None:
         self._durations.append(now - due)
@@ -29,9 +32,11 @@ class SetUps:
         self.failed += 1
         self._failures[kind] += 1
 
-    def endpoint(self, channel: int, endpoint: bytes) -> None:
+    def endpoint(self, channel: int, endpoint: bytes, identity: bytes = b"") -> None:
         self._channels.append(channel)
         self._endpoints.append(endpoint)
+        if identity:
+            self._partitions.append(partition(identity))
 
     def report(self, link: Link, ready: int) -> None:
         """Send all of it, and forget it: the endpoints are most of the memory. `ready`: how many of them are up."""
@@ -41,6 +46,7 @@ class SetUps:
             self._completions.tobytes(),
             self._channels.tobytes(),
             b"\n".join(self._endpoints),
+            self._partitions.tobytes(),
             ready=ready,
             failures=dict(self._failures),
         )

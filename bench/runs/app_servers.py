@@ -13,7 +13,7 @@ from bench.load.http_bytes import origin_of, split_endpoint
 from bench.load.link import Message
 from bench.load.protocols import REFERENCE
 from bench.load.samples import Pushes
-from bench.load.sockets import resolve
+from bench.load.sockets import Address, resolve
 from bench.progress import Progress
 from bench.runs.away import Away
 from bench.runs.collected import Setup
@@ -32,7 +32,8 @@ class PushPlan:
     push carries. `online`: the share of the devices that is connected. A push has `answer_timeout` s to be answered.
     `wire`: the kind of push port, see `bench.load.protocols`. `batch`: pushes in one request, 0: each has its own, with
     a route of its own. `keeps_all`: no message takes the place of another. `signer`: whose header every push has; None:
-    it has none."""
+    it has none. `spread`: the load processes push to these instead, in turn, each `http://host:port`; there are as many
+    processes at least."""
 
     connections: int = 64
     processes: int = 1
@@ -49,6 +50,7 @@ class PushPlan:
     keeps_all: bool = REFERENCE.keeps_all
     signer: Signer | None = None
     batch: int = 0
+    spread: tuple[str, ...] = ()
 
 
 def start_app_servers(processes: LoadProcesses, setup: Setup, plan: PushPlan, away: Away | None = None) -> list[Child]:
@@ -62,14 +64,9 @@ def start_app_servers(processes: LoadProcesses, setup: Setup, plan: PushPlan, aw
         authorization = plan.signer.authorization(origin_of(endpoints[0])) if plan.signer is not None else ""
     except PeerError:
         raise BenchError(f"can't push to the endpoint {endpoints[0]!r}: expected http://host:port/...") from None
-    if plan.endpoint:
-        parts = urlsplit(plan.endpoint)
-        host, port, header = parts.hostname or "", parts.port or 80, parts.netloc
-    try:
-        address = resolve(host, port)
-    except OSError as error:
-        raise BenchError(f"the router at {host}:{port}: {error}") from None
-    count = min(plan.processes, plan.connections, len(paths))
+    named = plan.spread or ((plan.endpoint,) if plan.endpoint else ())
+    targets = [_target(url) for url in named] or [(_resolved(host, port), header)]
+    count = min(max(plan.processes, len(plan.spread)), plan.connections, len(paths))
     share, rest = divmod(plan.connections, count)
     children = [
         processes.start(
@@ -77,8 +74,8 @@ def start_app_servers(processes: LoadProcesses, setup: Setup, plan: PushPlan, aw
             "a load process of app servers",
             channels[number::count].tobytes(),
             b"\n".join(paths[number::count]),
-            address=address,
-            host=header,
+            address=targets[number % len(targets)][0],
+            host=targets[number % len(targets)][1],
             connections=share + (number < rest),
             timeout=plan.answer_timeout,
             payload=plan.payload,
@@ -90,6 +87,19 @@ def start_app_servers(processes: LoadProcesses, setup: Setup, plan: PushPlan, aw
     ]
     processes.gather(children, "up")
     return children
+
+
+def _target(url: str) -> tuple[Address, str]:
+    """Where to push, and the Host header."""
+    parts = urlsplit(url)
+    return _resolved(parts.hostname or "", parts.port or 80), parts.netloc
+
+
+def _resolved(host: str, port: int) -> Address:
+    try:
+        return resolve(host, port)
+    except OSError as error:
+        raise BenchError(f"the router at {host}:{port}: {error}") from None
 
 
 @dataclass(slots=True)

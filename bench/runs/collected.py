@@ -12,7 +12,8 @@ from bench.load.samples import Arrivals, rates
 
 @dataclass(slots=True)
 class Setup:
-    """How the devices came up. `endpoints`: those that devices reported; `channels`: the devices' numbers."""
+    """How the devices came up. `endpoints`: those that devices reported; `channels`: their numbers; `partitions`: of
+    the devices', if these come back when they lose their connection."""
 
     wanted: int
     ready: int = 0
@@ -22,6 +23,7 @@ class Setup:
     completions: "array[float]" = field(default_factory=lambda: array("d"))
     channels: "array[int]" = field(default_factory=lambda: array("I"))
     endpoints: list[bytes] = field(default_factory=list)
+    partitions: "array[int]" = field(default_factory=lambda: array("H"))
 
     @property
     def why(self) -> str:

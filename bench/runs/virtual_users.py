@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -48,11 +48,13 @@ class VirtualUsers:
         path: str = "/",
         first: int = 0,
         listeners: int = 1,
+        others: Sequence[Address] = (),
     ) -> None:
+        """others: more hosts of the same farm, over which the devices spread."""
         self.processes = processes
         self.load = load
         self._listeners = listeners
-        self._address = address
+        self._addresses = [address, *others]
         self.children: list[Child] = []
         self.gone: set[int] = set()  # devices that lost their connection, as far as reported, and do not come back
         self.devices = load.devices
@@ -89,7 +91,16 @@ class VirtualUsers:
         """Devices for a farm."""
         status = farm.status()
         listeners = len(status.workers) if status else 1
-        return cls(processes, load, farm.address, host=farm.host, path=farm.path, first=first, listeners=listeners)
+        return cls(
+            processes,
+            load,
+            farm.address,
+            host=farm.host,
+            path=farm.path,
+            first=first,
+            listeners=listeners,
+            others=farm.others,
+        )
 
     def _start(self, sizes: list[int]) -> None:
         started: list[Child] = []
@@ -97,8 +108,8 @@ class VirtualUsers:
             name = "a load process of devices"
             number = len(self.children) + len(started)
             way = self._ways[number % len(self._ways)]
-            address = self._address._replace(port=way.port or self._address.port)
-            more = {"address": address, "arguments": dict(way.arguments), **self._more(number)}
+            addresses = [one._replace(port=way.port or one.port) for one in self._addresses]
+            more = {"addresses": addresses, "arguments": dict(way.arguments), **self._more(number)}
             child = self.processes.start(self.kind, name, first=self._next, devices=size, **self._order, **more)
             self._next += size
             self._sizes[child.pid] = self._new[child.pid] = size
@@ -166,6 +177,7 @@ class VirtualUsers:
                 setup.completions.extend(message.numbers(1, "d"))
                 setup.channels.extend(message.numbers(2, "I"))
                 setup.endpoints.extend(message.blobs[3].split(b"\n") if message.blobs[3] else ())
+                setup.partitions.extend(message.numbers(4, "H"))
             ready = self.count("ready")
             progress.update(max(0, ready + self.count("failed") - before), unit="set-ups/s")
         return setup

@@ -100,11 +100,16 @@ def test_what_devices_take_in_redis_has_to_be_measured() -> None:
 def test_what_forwarding_costs_comes_from_two_routers() -> None:
     wish = Wish(31_000_000, 5000, LARGE, hosts=HostsWish(31))
     alone, two = plan(wish, connected(), pushed()), plan(wish, connected(), pushed(), pushed(2))
-    assert kinds(alone)["push_cpu_hosts"] == "measured" and kinds(two)["push_cpu_hosts"] == "extrapolated"
-    # the slow run takes 335.366 us with one router and 219.512 more with two; 30/31 are forwarded instead of 1/2
-    assert figures(alone)["push_cpu_hosts"] == pytest.approx(335.366, abs=0.01)
-    more = (335.366 + 219.512 - 106.761) * (30 / 31) / 0.5
-    assert figures(two)["push_cpu_hosts"] == pytest.approx(106.761 + more, rel=1e-3)
+    # the slow run takes 219.512 us of the router and 115.854 of the workers; two routers take twice the former
+    assert figures(alone)["push_cpu_small"] == pytest.approx(335.366, abs=0.01)
+    assert figures(two)["push_cpu_small"] == pytest.approx(335.366 + 219.512, abs=0.01)
+    assert figures(two)["push_cores"] == pytest.approx(5000 * 554.878e-6 / 31, rel=1e-4)
+    # flat out 65.243 and 41.518; two routers take 65.243 more, and 30/31 are forwarded instead of 1/2
+    assert (figures(alone)["push_cpu_full"], kinds(alone)["push_cpu_full"]) == (pytest.approx(106.761), "measured")
+    more = 65.243 * (30 / 31) / 0.5
+    assert figures(two)["push_cpu_full"] == pytest.approx(106.761 + more, rel=1e-4)
+    assert kinds(two)["push_cpu_full"] == "extrapolated"
+    assert figures(two)["most_pushes_hosts"] == pytest.approx(0.7 * 31 * 1e6 / (65.243 + more), rel=1e-4)
 
 
 def test_a_measured_cluster_says_what_links_and_moves_take() -> None:
@@ -117,7 +122,7 @@ def test_a_measured_cluster_says_what_links_and_moves_take() -> None:
     assert (found["lost"], known["lost"]) == (4.5, "measured")
     # 1.5 s beyond the lease with 1,000 devices a router
     assert found["lost_all"] == pytest.approx(3 + 1.5 * 1000)
-    assert found["push_cpu_hosts"] == pytest.approx(335.366 + 40 * 30 / 31, abs=0.01)
+    assert found["push_cpu_full"] == pytest.approx(106.761 + 40 * 30 / 31)
     # a router whose links take 1.7 cores is no router: 18 farms would have a tenth of a core for them
     assert found["cells"] == body["farm"]["cells"] == 18
 
@@ -125,8 +130,8 @@ def test_a_measured_cluster_says_what_links_and_moves_take() -> None:
 def test_many_workers_or_pushes_ask_for_cells() -> None:
     many = Wish(31_000_000, 0, LARGE, descriptors=10_000, hosts=HostsWish(31))
     assert figures(plan(many, connected(), pushed()))["cells"] == 4  # 31 x 104 workers, of 1,024 a router
-    busy = Wish(31_000_000, 400_000, LARGE, hosts=HostsWish(0))
-    # 400,000/s x 219.512 us of routers / 0.7 = 125.4 routers
+    busy = Wish(31_000_000, 900_000, LARGE, hosts=HostsWish(0))
+    # 900,000/s x 65.243 us of routers / 0.7 = 83.9 routers
     assert figures(plan(busy, connected(), pushed()))["cells"] == 2
 
 
