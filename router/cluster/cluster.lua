@@ -8,9 +8,10 @@
 -- Returns: milliseconds of the server's clock; the clock of leases; ID, record, time of the last beat and of the first
 -- one for each host; number and entry for each router. Or the word 'full'.
 --
--- farm: 'clock' and 'seen', and for each host 'h:ID' -> 'end of its lease, last beat, first beat'. Leases end by
+-- farm: 'clock', 'seen' and 'grace', and for each host 'h:ID' -> 'end of its lease, last beat, first beat'. Leases end by
 -- 'clock': it goes as the server's does, but no further than half a lease from one call to the next. So nobody's lease
--- ends while the server is away, and a server's clock that is set forward or back ends none.
+-- ends while the server is away, and a server's clock that is set forward or back ends none. After half a lease without
+-- a call all hosts are given a whole one again, but not soon after the last time.
 local call, match, floor, max, min = redis.call, string.match, math.floor, math.max, math.min
 local hosts, routers, farm = KEYS[1], KEYS[2], KEYS[3]
 local what, me, record, lease, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -26,20 +27,24 @@ end
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
-local leases, clock, seen, count = {}, nil, nil, 0
+local leases, clock, seen, grace, count = {}, nil, nil, nil, 0
 local fields = call('HGETALL', farm)
 for at = 1, #fields, 2 do
   local name, value = fields[at], fields[at + 1]
   local id = match(name, '^h:(.+)$')
   if name == 'clock' then clock = number(value)
   elseif name == 'seen' then seen = number(value)
+  elseif name == 'grace' then grace = number(value)
   elseif id then
     local ends, last, first = match(value, '^(%d+) (%d+) (%d+)$')
     leases[id] = {number(ends) or 0, number(last) or 0, number(first) or 0}
   end
 end
-clock = clock and seen and clock + floor(max(0, min(now - seen, lease / 2))) or now
+local passed = seen and max(0, now - seen) or 0
+clock = clock and seen and clock + floor(min(passed, lease / 2)) or now
 call('HSET', farm, 'clock', text(clock), 'seen', text(now))
+local given = passed > lease / 2 and not (grace and grace <= clock and clock - grace < 4 * lease)
+if given then call('HSET', farm, 'grace', text(clock)) end
 
 local function drop(id)
   call('HDEL', farm, 'h:' .. id)
@@ -49,6 +54,10 @@ end
 
 local newest = 0
 for id, one in pairs(leases) do
+  if given and one[1] >= clock - lease and one[1] < clock + lease then
+    one[1] = clock + lease
+    call('HSET', farm, 'h:' .. id, text(one[1]) .. ' ' .. text(one[2]) .. ' ' .. text(one[3]))
+  end
   if one[1] < clock or one[1] > clock + 60000 or (what == 'leave' and id == me) then
     drop(id)
   else

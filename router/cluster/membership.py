@@ -10,8 +10,8 @@ Rules
   to it. Two whose snapshots differ may try to take the same number: Redis gives it to the first.
 - A host that has at least two more than another gives one to it, and only while no number is free or being given, or
   not ready yet on another host: so one router moves at a time in the whole farm, and a difference of one moves nothing.
-- A host that leaves gives all that it has, one after another. One that others cannot reach, or that is not fit, gives
-  up all at once, for it serves nobody.
+- A host that leaves gives all that it has, one after another. One that is not fit gives up all at once, and so does one
+  that has been isolated for a lease: by then all hosts have said whom they do not reach.
 - A host that has not beaten for a lease, or found another Redis than before, takes nobody's number for a lease: Redis
   may have been away, and the others resume their own first.
 """
@@ -121,6 +121,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """By number; one that is not in it was never placed."""
     steady: bool = True
     """Whether the host that asked may take what is free: see the rules."""
+    cut_off: bool = False
+    """Whether it has been isolated for a lease."""
 
 
 class Take(NamedTuple):
@@ -163,7 +165,7 @@ def decide(snapshot: Snapshot, me: str) -> list[Take | Give]:
         return []
     mine = [one for one in _in_order(snapshot) if one.host == me and one.state is not State.GIVING]
     if me not in able and not own.host.leaving:
-        return [Give(one.number, FREE) for one in mine]
+        return [Give(one.number, FREE) for one in mine] if snapshot.cut_off or not own.host.fit else []
     counts = _counts(snapshot, able)
     free = [number for number in range(snapshot.routers) if _is_free(snapshot, number)]
     if free:
@@ -232,13 +234,14 @@ def disagreements(host: Host, other: Host) -> list[str]:
 
 
 class Pulse:
-    """Whether this host has beaten without a break for a lease. lease: seconds; now: seconds of a clock that counts
-    while the machine sleeps."""
+    """What a host has seen for a whole lease. lease: seconds; now: seconds of a clock that counts while the machine
+    sleeps."""
 
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._last: float | None = None
         self._calm_from = float("-inf")
+        self._isolated_since: float | None = None
 
     def beaten(self, now: float) -> bool:
         """A beat was answered. Returns: whether this host may take what is free."""
@@ -246,6 +249,14 @@ class Pulse:
             self.disturbed(now)
         self._last = now
         return now >= self._calm_from
+
+    def cut_off(self, now: float, isolated: bool) -> bool:
+        """Whether it is isolated, and was each time that this was called in the last lease."""
+        if not isolated:
+            self._isolated_since = None
+        elif self._isolated_since is None:
+            self._isolated_since = now
+        return self._isolated_since is not None and now - self._isolated_since >= self._lease
 
     def disturbed(self, now: float) -> None:
         """What is in Redis may be older than what was there."""

@@ -10,7 +10,18 @@ import msgspec
 import trio
 
 from router.cluster import records
-from router.cluster.membership import FREE, MAX_HOSTS, Host, Member, Mine, Pulse, Snapshot, coming, disagreements
+from router.cluster.membership import (
+    FREE,
+    MAX_HOSTS,
+    Host,
+    Member,
+    Mine,
+    Pulse,
+    Snapshot,
+    coming,
+    disagreements,
+    isolated,
+)
 from router.cluster.records import Action, Command
 from router.cluster.server import Answer, Server
 from router.common.cluster_settings import beat_interval
@@ -60,14 +71,14 @@ class Registry:
         self._host = host
         self._mine: dict[int, Mine] = {}
         self._snapshot: Snapshot | None = None
+        self._soon = False
         self.clock_offset = 0.0
         """Seconds by which Redis' clock was ahead of this host's at the last call."""
 
     @property
     def pause(self) -> float:
-        """Seconds until the next beat: fewer while a router is on its way to this host."""
-        soon = self._snapshot is not None and coming(self._snapshot, self._host.id)
-        return self.interval / 4 if soon else self.interval
+        """Seconds until the next beat: fewer while a router is on its way to this host, or Redis has not answered."""
+        return self.interval / 4 if self._soon else self.interval
 
     # ------------------------------------------------------------------ what a host does
 
@@ -143,8 +154,12 @@ class Registry:
         reply = await self._asked(records.beat(self._redis.prefix, self._redis.lease, host, self._mine, actions))
         if reply == b"full":
             raise JoinError(f"redis.prefix {self._redis.prefix} has {MAX_HOSTS} hosts already: no more may be")
-        steady = self._pulse.beaten(self._monotonic())
-        self._snapshot = records.snapshot(reply, self._routers, steady)
+        now = self._monotonic()
+        steady = self._pulse.beaten(now)
+        found = records.snapshot(reply, self._routers, steady)
+        cut_off = self._pulse.cut_off(now, self._host.id in isolated(found))
+        self._snapshot = msgspec.structs.replace(found, cut_off=cut_off)
+        self._soon = coming(found, self._host.id)
         return self._snapshot
 
     def _epoch(self, number: int) -> int:
@@ -152,6 +167,7 @@ class Registry:
         return placement.epoch if placement is not None and placement.host == self._host.id else 0
 
     async def _asked(self, command: Command) -> Any:
+        self._soon = True
         reply, run, at = await self._server.ask(command)
         if self._run not in ("", run):
             self._pulse.disturbed(self._monotonic())

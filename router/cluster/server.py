@@ -71,7 +71,7 @@ class Server:
         connection = self._connection or await self._connected()
         self._connection = connection
         try:
-            with trio.fail_after(self._options.lease / 2):
+            with trio.fail_after(self._options.lease / 3):
                 sent = self._unix_time()
                 (reply,) = await connection.call(command)
                 if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
@@ -79,7 +79,7 @@ class Server:
                     sent = self._unix_time()
                     (reply,) = await connection.call(command)
         except trio.TooSlowError:
-            raise StoreError(f"Redis {connection.name} does not answer within half of redis.lease") from None
+            raise StoreError(f"Redis {connection.name} does not answer within a third of redis.lease") from None
         return Answer(checked(reply, connection.name), self._run, (sent + self._unix_time()) / 2)
 
     async def _connected(self) -> Connection:

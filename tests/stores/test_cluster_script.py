@@ -76,7 +76,7 @@ def test_it_does_what_the_simulation_has(server: RedisServer, seed: int) -> None
             now += rng.choice((0, 1, 90, 90, 200, 200, 300, 750, 750, 2000, 9000, -5000))
             if rng.random() < 0.05:  # somebody writes into it
                 of_routers, damage = rng.random() < 0.5, rng.choice(DAMAGE)
-                field = rng.choice(("0", "3", "x", "1000") if of_routers else ("clock", "seen", "h:x"))
+                field = rng.choice(("0", "3", "x", "1000") if of_routers else ("clock", "seen", "grace", "h:x"))
                 await connection.ask("HSET", records.keys(prefix)[1 if of_routers else 2], field, damage)
                 (model.routers if of_routers else model.farm)[field] = damage
             command = step(rng, prefix, model, now)

@@ -4,7 +4,6 @@ against each other on real servers."""
 from __future__ import annotations
 
 import re
-from copy import deepcopy
 
 from router.cluster.records import Command
 
@@ -35,7 +34,9 @@ class Records:
 
     def copy(self) -> Records:
         """As they are now."""
-        return deepcopy(self)
+        found = Records()
+        found.hosts, found.routers, found.farm = dict(self.hosts), dict(self.routers), dict(self.farm)
+        return found
 
     def call(self, command: Command, now: int) -> list[object] | bytes:
         """The reply to a command of `router.cluster.records`. now: milliseconds of the server's clock."""
@@ -77,15 +78,22 @@ class Records:
         return [b"%d" % now, b"%d" % clock, members, places]
 
     def _hosts(self, what: str, me: str, lease: int, now: int) -> tuple[int, dict[str, tuple[int, int, int]]]:
-        clock, seen = (_number(self.farm.get(name, "")) for name in ("clock", "seen"))
-        clock = now if clock is None or seen is None else clock + max(0, min(now - seen, lease // 2))
+        clock, seen, grace = (_number(self.farm.get(name, "")) for name in ("clock", "seen", "grace"))
+        passed = 0 if seen is None else max(0, now - seen)
+        clock = now if clock is None or seen is None else clock + min(passed, lease // 2)
         self.farm |= {"clock": f"{clock}", "seen": f"{now}"}
+        given = passed > lease / 2 and not (grace is not None and 0 <= clock - grace < 4 * lease)
+        if given:
+            self.farm["grace"] = f"{clock}"
         leases: dict[str, tuple[int, int, int]] = {}
         for name, value in list(self.farm.items()):
             if not name.startswith("h:") or name == "h:":
                 continue
             found = re.fullmatch(r"([0-9]+) ([0-9]+) ([0-9]+)", value)
             ends, last, first = (_number(part) or 0 for part in found.groups()) if found else (0, 0, 0)
+            if given and clock - lease <= ends < clock + lease:
+                ends = clock + lease
+                self.farm[name] = f"{ends} {last} {first}"
             if ends < clock or ends > clock + 60_000 or (what == "leave" and name == f"h:{me}"):
                 del self.farm[name]
             else:

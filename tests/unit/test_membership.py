@@ -130,9 +130,13 @@ def test_who_is_cut_off() -> None:
     assert left(*(host(name, cut=everybody) for name in everybody)) == "a"
     # Of hosts that are gone nothing follows.
     assert left(host(A, cut=three), host(B)) == "ab"
-    assert wishes(snapshot([host(A), host(B, cut=frozenset((A,)))], a=[0, 1], b=[2, 3])) == {
-        "b": [Give(2, FREE), Give(3, FREE)]
-    }
+    # It is given up when that has been so for a lease.
+    found = snapshot([host(A), host(B, cut=frozenset((A,)))], a=[0, 1], b=[2, 3])
+    assert wishes(found) == {}
+    assert wishes(msgspec.structs.replace(found, cut_off=True)) == {"b": [Give(2, FREE), Give(3, FREE)]}
+    pulse = Pulse(3.0)
+    told = [pulse.cut_off(now, so) for now, so in ((1.0, True), (3.9, True), (4.0, True), (4.1, False), (7.5, True))]
+    assert told == [False, False, True, False, False]
 
 
 def test_what_is_to_be_done_with_processes() -> None:
