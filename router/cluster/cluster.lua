@@ -82,7 +82,11 @@ local function place(at, epoch, host, state, to)
   entries[at] = {epoch, host, state, to}
   call('HSET', routers, at, text(epoch) .. ' ' .. host .. ' ' .. state .. ' ' .. to)
 end
-local function next_epoch(one) return max((one and one[1] or 0) + 1, now) end
+local function next_epoch(one, host)
+  -- The last three digits are the host's, so that no two have the same where this server has lost its last writes.
+  local own = (tonumber(string.sub(host, -5), 16) or 0) % 1000
+  return max(floor((one and one[1] or 0) / 1000) + 1, now) * 1000 + own
+end
 
 fields = call('HGETALL', routers)
 for at = 1, #fields, 2 do
@@ -126,14 +130,14 @@ for at = after, #ARGV, 4 do
   local one = entries[key]
   local mine = one and one[1] == epoch and one[2] == me
   if action == 'take' then
-    if not one or one[2] == '-' then place(key, next_epoch(one), me, 'starting', '-') end
+    if not one or one[2] == '-' then place(key, next_epoch(one, me), me, 'starting', '-') end
   elseif action == 'give' then
     if mine and one[3] ~= 'giving' and (to == '-' or (leases[to] and to ~= me and not others_move(key))) then
       place(key, epoch, me, 'giving', to)
     end
   elseif mine then -- gave
-    local free = to == '-' or not leases[to]
-    place(key, next_epoch(one), free and '-' or to, 'starting', '-')
+    local host = leases[to] and to or '-'
+    place(key, next_epoch(one, host), host, 'starting', '-')
   end
 end
 

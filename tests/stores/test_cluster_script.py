@@ -37,7 +37,7 @@ def step(rng: random.Random, prefix: str, model: Records, now: int) -> Command:
 
     def epoch(number: int) -> int:
         found = epochs.get(f"{number}", "")
-        return (int(found) if found.isdigit() and len(found) < 16 else now) + rng.choice((0, 0, 0, 0, -800, 900))
+        return (int(found) if found.isdigit() and len(found) < 17 else now * 1000) + rng.choice((0, 0, 0, 0, -800, 900))
 
     mine = {number: Mine(epoch(number), rng.random() < 0.8) for number in rng.sample(range(5), rng.randrange(3))}
     actions = []

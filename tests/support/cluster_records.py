@@ -116,11 +116,15 @@ def _act(
     entries: dict[str, Entry], living: set[str], me: str, now: int, action: str, key: str, epoch: int, to: str
 ) -> None:
     one = entries.get(key)
-    higher = max((one.epoch if one else 0) + 1, now)
+
+    def higher(host: str) -> int:
+        own = int(host[-5:], 16) if re.fullmatch("[0-9a-f]{5}", host[-5:]) else 0
+        return max((one.epoch if one else 0) // 1000 + 1, now) * 1000 + own % 1000
+
     mine = one is not None and (one.epoch, one.host) == (epoch, me)
     if action == "take":
         if one is None or one.host == "-":
-            entries[key] = Entry(higher, me, "starting", "-")
+            entries[key] = Entry(higher(me), me, "starting", "-")
     elif action == "give":
         moves = any(
             other.state == "giving" or (other.state == "starting" and other.host not in ("-", me))
@@ -135,4 +139,5 @@ def _act(
         ):
             one.state, one.to = "giving", to
     elif mine:
-        entries[key] = Entry(higher, to if to in living else "-", "starting", "-")
+        host = to if to in living else "-"
+        entries[key] = Entry(higher(host), host, "starting", "-")
