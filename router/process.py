@@ -320,9 +320,9 @@ class RouterProcess:
         routers = [found["router"] | {name: found[name] for name in ("number", "memory")}]
         return exposition(families(routers, found["workers"], *all_metrics(specs())))
 
-    def status(self) -> dict[str, Any]:
+    def status(self, host: str = "") -> dict[str, Any]:
         """This router's own numbers, and what the workers have sent it last. Of several routers the supervisor asks
-        each one."""
+        each one. host: ID of the host whose workers are meant; "": all."""
         counters = self.hub.counters.snapshot()
         counters["addresses"] = len(self.hub.map)
         counters |= self.main_server.counts()
@@ -348,6 +348,7 @@ class RouterProcess:
                 "heard_s": round(max(0.0, self.link.heard_until - session.received_at), 3),
             }
             for session in sorted(self.hub.sessions, key=lambda session: session.lease.shard)
+            if not host or session.host in ("", host)
         ]
         return {
             "number": self.number,
@@ -358,11 +359,22 @@ class RouterProcess:
             "memory": resident_bytes(),
             "refusing": self.committer.refusing,
             "busy": self._busy,
+            "settled": self.hub.settling.over,
+            "silent": {str(number): round(owner.silent, 1) for number, owner in self.hub.asking.owners.items()},
+            "hosts": self._hosts(),
             "router": counters,
             "unready": self._unready(),
             "lease": {} if self.gate is None else self.gate.state(),
             "workers": workers,
         }
+
+    def _hosts(self) -> dict[str, float]:
+        """How many seconds ago a worker of each host was heard."""
+        until, heard = self.link.heard_until, dict[str, float]()
+        for session in self.hub.sessions:
+            ago = round(max(0.0, until - session.received_at), 1)
+            heard[session.host] = min(ago, heard.get(session.host, ago))
+        return heard
 
 
 def _routes(dialects: Iterable[DialectSpec], context: Context) -> Iterator[Route]:

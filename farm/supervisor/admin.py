@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from farm.settings import AdminOptions
 from farm.supervisor.admin_port import AdminPort
+from farm.supervisor.cluster_status import cluster_families
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
 from router.dialects import AdminContext, DialectSpec, all_metrics
@@ -31,6 +32,8 @@ def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metri
     yield family("gauge", "farm_draining", "Whether the farm is about to stop (SIGTERM).", [], [([], drains)])
     forks = status["fork_server"]["state"] == "up"
     yield family("gauge", "farm_fork_server_up", "Whether processes can be started again.", [], [([], forks)])
+    if (cluster := status["cluster"]) is not None:
+        yield from cluster_families(cluster)
     yield from families(status["routers"], status["workers"], *all_metrics(dialects))
     restarts = [([str(w["shard"])], w["restarts"]) for w in status["workers"]]
     started = [([str(r["number"])], r["restarts"]) for r in status["routers"]]

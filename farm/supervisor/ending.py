@@ -1,7 +1,8 @@
 """The end of a farm, and of each of its processes.
 
 The farm is not ready for `drain.notice`; then the workers let their devices go (`farm.supervisor.draining`), and then
-the routers finish what they accepted. An operator in a hurry may cut short the first and the second.
+the routers finish what they accepted; in a cluster other hosts take them over first. An operator in a hurry may cut
+short all but the last.
 """
 
 from __future__ import annotations
@@ -61,9 +62,16 @@ class Ending:
             await self.end(workers, seconds + farm.settings.get(WorkerOptions).close_timeout + grace)
             nursery.cancel_scope.cancel()
         drain.phase = draining.ROUTERS
+        if farm.cluster is not None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_when_hurried, nursery.cancel_scope)
+                await farm.cluster.give_all()
+                nursery.cancel_scope.cancel()
         if len(farm.routers) > 1:
             await self._finish_requests()
         await self.end(farm.processes.running, grace + ROUTER_STOP_S, may_hurry=False)
+        if farm.cluster is not None:
+            await farm.cluster.leave()
         await farm.processes.close()
         logs.event("farm.stopped")
 

@@ -31,7 +31,8 @@ async def unready(farm: RunningFarm) -> list[str]:
         return ["the farm is starting: " + ", ".join(found["down"])]
     if not answers.complete or not all(slot.alive for slot in farm.placed):
         return [NO_ROUTER]
-    reasons = list(dict.fromkeys(reason for answer in answers.of.values() for reason in answer.get("unready", ())))
+    reasons = [] if farm.cluster is None else farm.cluster.reasons
+    reasons += list(dict.fromkeys(reason for answer in answers.of.values() for reason in answer.get("unready", ())))
     serving = [row for row in found["workers"] if row["state"] == "up"]
     if not serving:
         reasons.append("no worker serves")
@@ -47,6 +48,8 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
     down = [slot.name for slot, row in zip(slots, (*routers, *workers), strict=True) if row["state"] != "up"]
     if farm.preparing is not None:
         down.insert(0, farm.preparing.state)
+    if farm.cluster is not None:
+        down += farm.cluster.reasons
     if farm.stopping.is_set():
         state = "draining"
     elif not down:
@@ -73,6 +76,7 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
         "ports": {"device": listen.device_port, "router": listen.router_port, "admin": listen.admin_port},
         "connections": connections,
         "drain": drain.fields(connections) if drain is not None else None,
+        "cluster": None if farm.cluster is None else farm.cluster.fields(),
         "routers": routers,
         "workers": workers,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -16,6 +16,23 @@ from farm.supervisor.slot import Slot
 from farm.supervisor.status_links import StatusLinks
 from router.common.options import Settings
 from router.store.registry import Preparation
+
+
+class HostOfCluster(Protocol):
+    """This host's part of a farm over many hosts (`farm.supervisor.cluster`)."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """What is wrong with it."""
+
+    def fields(self) -> dict[str, Any] | None:
+        """For the status: all hosts, and where the routers are."""
+
+    async def give_all(self) -> None:
+        """Have other hosts take over the routers that are here."""
+
+    async def leave(self) -> None:
+        """Be no host any more: all processes have ended."""
 
 
 class RunningFarm(Protocol):
@@ -34,6 +51,10 @@ class RunningFarm(Protocol):
     stopping: trio.Event
     ready: bool
     preparing: Preparation | None
+
+    @property
+    def cluster(self) -> HostOfCluster | None:
+        """None: this is a farm of one host."""
 
     @property
     def drain(self) -> Drain | None:

@@ -9,8 +9,9 @@ from typing import Any, Final
 import trio
 import zmq
 
-from router.common import logs
+from router.common import curve, logs
 from router.common import messages as m
+from router.common.curve import ClusterKey
 from router.common.wire import NEWEST
 
 ASK_TIMEOUT_S: Final = 1.0
@@ -22,23 +23,41 @@ _QUESTIONS: Final = 64
 class StatusLink:
     """One DEALER socket with one owner task; a request without an answer in a second means that there is no router."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str) -> None:
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, _QUESTIONS)
-        self._socket.setsockopt(zmq.RCVHWM, _QUESTIONS)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-        self._socket.connect(where)
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str | None) -> None:
+        """where: its address; None: it is not known yet."""
+        self._context = context
+        self._where = where
+        self._key: ClusterKey | None = None
+        self._moved = False
+        self._socket = self._connected()
         self._number = 0
         self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
         self._questions: deque[m.AskStatus | m.SetBroadcast] = deque()  # not sent yet
         self._wake = trio.Event()
 
-    async def ask(self) -> dict[str, Any] | None:
-        """The router's status; None if it does not answer."""
-        return await self._question(m.AskStatus, ASK_TIMEOUT_S)
+    def _connected(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, _QUESTIONS)
+        socket.setsockopt(zmq.RCVHWM, _QUESTIONS)
+        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        if self._key is not None:
+            curve.connect(socket, self._key)
+        if self._where is not None:
+            socket.connect(self._where)
+        return socket
+
+    def move(self, where: str | None, key: ClusterKey | None = None) -> None:
+        """The router is there from now on. key: of the cluster, where it is on another host. None: it is not needed."""
+        if (where, key) != (self._where, self._key):
+            self._where, self._key, self._moved = where, key, True
+            self._wake.set()
+
+    async def ask(self, host: str = "") -> dict[str, Any] | None:
+        """The router's status, with the workers of this host; None if it does not answer."""
+        return await self._question(lambda number: m.AskStatus(number, host), ASK_TIMEOUT_S)
 
     async def set_broadcast(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
         """Make the router set a broadcast, remove it (None), or only list them (an empty key).
@@ -67,8 +86,12 @@ class StatusLink:
 
     async def run(self) -> None:
         """Own the socket: send requests, receive answers."""
-        fd: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         while True:
+            if self._moved:
+                self._moved = False
+                self._socket.close()
+                self._socket = self._connected()
+            fd: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
             self._drain()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_readable, fd, nursery.cancel_scope)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
 
 from farm.supervisor.status_link import StatusLink
+from router.common.curve import ClusterKey
 from router.common.partitions import BROADCASTS, fixed_owners, partition
 
 Row = dict[str, Any]
@@ -16,17 +17,20 @@ Row = dict[str, Any]
 class Answers:
     """What the routers that do answer have answered. `of`: their status by number."""
 
-    def __init__(self, of: Mapping[int, Mapping[str, Any]], routers: int) -> None:
-        """routers: how many were asked."""
+    def __init__(
+        self, of: Mapping[int, Mapping[str, Any]], routers: int, others: Collection[Mapping[str, Any]] = ()
+    ) -> None:
+        """routers: how many there are here. others: what routers of other hosts have answered."""
         self.of = of
         self.complete = len(of) == routers
-        self.workers = _once(answer["workers"] for answer in of.values())
+        self._answered = len(of) + len(others)
+        self.workers = _once(answer["workers"] for answer in (*of.values(), *others))
         """By its pid what each worker has sent last, and how many of these routers it has joined (`links`). A worker
         sends the same numbers to all of them; `devices` are those attached to any."""
 
     def joined(self, pid: int) -> bool:
         """Whether this worker has joined every router that answers, and there is one."""
-        return pid in self.workers and self.workers[pid]["links"] == len(self.of)
+        return pid in self.workers and self.workers[pid]["links"] == self._answered
 
 
 def _once(answers: Iterable[Sequence[Mapping[str, Any]]]) -> dict[int, Row]:
@@ -46,34 +50,49 @@ def _once(answers: Iterable[Sequence[Mapping[str, Any]]]) -> dict[int, Row]:
 class StatusLinks:
     """One `StatusLink` to each router, by its number."""
 
-    def __init__(self, links: Sequence[StatusLink], placed: Callable[[], Iterable[int]]) -> None:
-        """placed: the numbers of the routers that are to be asked, those of this host."""
+    def __init__(
+        self, links: Sequence[StatusLink], placed: Callable[[], Iterable[int]], elsewhere: Callable[[], int | None]
+    ) -> None:
+        """placed: the numbers of the routers of this host. elsewhere: that of one on another host, which is asked while
+        there is none here; None: there is none."""
         self._links = links
         self._placed = placed
+        self._elsewhere = elsewhere
+        self.host = ""
+        """ID of this host in a cluster: its workers are asked for."""
         self.last = Answers({}, len(links))
         """The last answers of which there were any."""
-        self._broadcasts = links[fixed_owners(len(links))[partition(BROADCASTS)]]
+        self._owner = fixed_owners(len(links))[partition(BROADCASTS)]  # of the broadcasts
 
     async def ask(self) -> Answers:
-        """What every router of this host answers."""
+        """What every router of this host answers; if there is none, what one of another host knows of its workers."""
         found: dict[int, dict[str, Any]] = {}
-        asked = list(self._placed())
+        here = list(self._placed())
+        other = None if here else self._elsewhere()
 
         async def ask_one(number: int) -> None:
-            if (answer := await self._links[number].ask()) is not None:
+            if (answer := await self._links[number].ask(self.host)) is not None:
                 found[number] = answer
 
         async with trio.open_nursery() as nursery:
-            for number in asked:
+            for number in here if other is None else [other]:
                 nursery.start_soon(ask_one, number)
-        answers = Answers(found, len(asked))
+        answers = Answers(found, len(here)) if other is None else Answers({}, 0, found.values())
         if found:
             self.last = answers
         return answers
 
+    def place(self, where: Callable[[int], tuple[str, ClusterKey | None] | None], here: Container[int]) -> None:
+        """Routers have moved. where: address of a router, and the key for it where it is on another host; None: nobody
+        knows. here: those of this host. Of others only one is needed, and that of the broadcasts."""
+        needed = {self._elsewhere(), self._owner}
+        for number, link in enumerate(self._links):
+            found = where(number) if number in here or number in needed else None
+            link.move(*(found or (None, None)))
+
     async def set_broadcast(self, space: str, key: str, value: str | None) -> dict[str, Any] | None:
         """As `StatusLink.set_broadcast`."""
-        return await self._broadcasts.set_broadcast(space, key, value)
+        return await self._links[self._owner].set_broadcast(space, key, value)
 
     def tasks(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
         """The task that owns each of the links, with a name."""

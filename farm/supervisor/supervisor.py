@@ -26,6 +26,7 @@ from farm.dialects import further_ports, specs
 from farm.settings import AdminOptions, FarmOptions
 from farm.supervisor import admin, data_folder, health
 from farm.supervisor.children import Child
+from farm.supervisor.cluster import Cluster
 from farm.supervisor.draining import Drain
 from farm.supervisor.ending import Ending
 from farm.supervisor.hang_watch import HangWatch
@@ -34,6 +35,7 @@ from farm.supervisor.preparing import prepare
 from farm.supervisor.processes import Processes
 from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
+from farm.supervisor.running_farm import HostOfCluster
 from farm.supervisor.slot import POLL_S, Slot
 from farm.supervisor.status_link import StatusLink
 from farm.supervisor.status_links import StatusLinks
@@ -72,8 +74,13 @@ class Supervisor:
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.processes = Processes(lambda: self.settings)
         folder, context = Path(settings.get(Data).dir), zmq.Context[zmq.Socket[bytes]]()
-        links = [StatusLink(context, address(folder, number)) for number in range(routers)]
-        self.link = StatusLinks(links, lambda: [slot.number for slot in self.placed])
+        many_hosts = settings.get(ClusterOptions).enabled
+        links = [StatusLink(context, None if many_hosts else address(folder, number)) for number in range(routers)]
+        self.link = StatusLinks(
+            links,
+            lambda: [slot.number for slot in self.placed],
+            lambda: self._cluster.elsewhere() if self._cluster is not None else None,
+        )
         self.started = time.monotonic()
         self.stopping = trio.Event()
         self.ready = False
@@ -83,11 +90,21 @@ class Supervisor:
         self.reloads = ReloadFile(folder)
         self._hangs = HangWatch((*self.routers, *self.workers), 1 / _LOOKS)
         self._failed = False
+        self._cluster: Cluster | None = Cluster(self, settings) if many_hosts else None
+        if self._cluster is not None:
+            self.link.host = self._cluster.id
+            for slot in self.routers:
+                slot.withdraw()
 
     @property
     def placed(self) -> list[Slot]:
         """Those of the routers that are to run here."""
         return [slot for slot in self.routers if slot.placed]
+
+    @property
+    def cluster(self) -> HostOfCluster | None:
+        """This host's part of a cluster; None: this is a farm of one host."""
+        return self._cluster
 
     @property
     def reloading(self) -> bool:
@@ -107,6 +124,8 @@ class Supervisor:
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
             await self._prepare_store()
+            if self._cluster is not None and not self.stopping.is_set() and await self._join(self._cluster):
+                nursery.start_soon(self._persist, "cluster", self._cluster.run)
             for slot in (*self.routers, *self.workers):
                 nursery.start_soon(self._persist, slot.name, partial(self._keep, slot))
             nursery.start_soon(self._persist, "announce", self._announce)
@@ -126,6 +145,14 @@ class Supervisor:
             await prepare(self.settings, self.stopping, under_way)
         except MendableError as error:
             self._fail_start("store", str(error))
+
+    async def _join(self, cluster: Cluster) -> bool:
+        try:
+            await cluster.join()
+        except MendableError as error:
+            self._fail_start("cluster", "; ".join(error.problems))
+            return False
+        return True
 
     async def _persist(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task that the farm can do without for a while: if it fails it is begun again."""
@@ -162,6 +189,9 @@ class Supervisor:
         wait = options.restart_min
         while not self.stopping.is_set():
             await slot.placing.wait()
+            if slot.kind == "router" and self._cluster is not None and not self._cluster.in_touch and not slot.alive:
+                await trio.sleep(POLL_S)
+                continue
             async with slot.turn:  # a reload that is about to put one there comes first
                 if not slot.alive and slot.placed:
                     slot.put(await self.processes.spawn_for(slot))
@@ -178,7 +208,7 @@ class Supervisor:
                 return
             if slot.child is not child or not slot.placed:
                 continue
-            if not self.ready and child.status == 1:
+            if not self.ready and child.status == 1 and (slot.kind == "worker" or self._cluster is None):
                 self._fail_start(slot.name, child.why)
                 return
             if time.monotonic() - began > _PEACE_S:

@@ -71,9 +71,9 @@ class Owner:
         "_refused",
         "_returned",
         "_sent",
-        "_silent",
         "_waiting",
         "number",
+        "silent",
     )
 
     def __init__(self, number: int, asking: Asking, now: float) -> None:
@@ -82,7 +82,8 @@ class Owner:
         self._life = b""  # its incarnation, to which `_sent` was sent; b"": not known
         self._ready = False  # whether it has welcomed us and may be asked
         self._leaving = b""  # the incarnation that is about to end
-        self._silent = 0.0  # seconds in which it was not heard, as far as we could have heard it
+        self.silent = 0.0
+        """Seconds in which it was not heard, as far as we could have heard it."""
         self._probe = True  # PEER_READY is to be sent
         self._probe_at = now + asking.options.heartbeat
         self._waiting: deque[_Asked] = deque()
@@ -113,7 +114,7 @@ class Owner:
         if (
             number >= options.max_forwarded
             or (number and self._bytes + size > options.max_forwarded_bytes)
-            or self._silent > asking.timeout
+            or self.silent > asking.timeout
         ):
             asking.counters.forwards_unreached += 1
             answered(m.UNREACHED, b"")
@@ -168,7 +169,7 @@ class Owner:
         Raises: MessageError if it is malformed.
         """
         envelope = of_owner(data)
-        self._silent = 0.0
+        self.silent = 0.0
         if type(envelope) is p.Outcomes:
             self._outcomes(envelope.outcomes)
         elif type(envelope) is p.PeerWelcome:
@@ -263,7 +264,7 @@ class Owner:
 
     def tick(self, now: float, passed: float) -> None:
         """To be called a few times a second. passed: s since the last time, as far as this process had the CPU."""
-        self._silent += passed
+        self.silent += passed
         if now >= self._probe_at or not self._ready:
             self._probe_at = now + self._asking.options.heartbeat
             self._send_probe()

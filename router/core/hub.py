@@ -127,7 +127,7 @@ class Hub:
             self.counters,
         )
         """What dialects see."""
-        self._status: Callable[[], dict[str, Any]] = dict
+        self._status: Callable[[str], dict[str, Any]] = lambda host: {}
         self._questions: Questions = _NoMainServer()
         self._refusing = ""
         self._placements: dict[int, Placement] = {}
@@ -174,7 +174,7 @@ class Hub:
                 session.announced = True
                 self.settling.look()
         elif type(envelope) is m.AskStatus:
-            self.sessions.direct(identity, m.Status(envelope.number, self._status()))
+            self.sessions.direct(identity, m.Status(envelope.number, self._status(envelope.host)))
         elif type(envelope) is m.SetBroadcast:
             self._set_broadcast(identity, envelope)
 
@@ -359,8 +359,8 @@ class Hub:
 
         self.broadcasts.set(asked.space, asked.key, asked.value, answer)
 
-    def on_status(self, status: Callable[[], dict[str, Any]]) -> None:
-        """What to answer the supervisor with."""
+    def on_status(self, status: Callable[[str], dict[str, Any]]) -> None:
+        """What to answer a supervisor with. status: is given the ID of its host (`AskStatus`)."""
         self._status = status
 
     # ------------------------------------------------------------------ time and state

@@ -17,9 +17,9 @@ from router.core.pushes import DELIVERED
 
 @in_rig()
 async def test_the_supervisor_is_told_the_status(rig: Rig) -> None:
-    rig.hub.on_status(lambda: {"well": True})
-    rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(5)))
-    assert list(rig.hub.take_direct()) == [(b"supervisor", NEWEST.encode(m.Status(5, {"well": True})))]
+    rig.hub.on_status(lambda host: {"of": host})
+    rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(5, "a")))
+    assert list(rig.hub.take_direct()) == [(b"supervisor", NEWEST.encode(m.Status(5, {"of": "a"})))]
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,11 @@ class Beat(Envelope, tag=3):
 
 
 class AskStatus(Envelope, tag=4):
-    """The supervisor wants the router's status."""
+    """A supervisor wants the router's status. host: the ID of its host in a cluster, of which it wants the workers; "":
+    of all."""
 
     number: Number
+    host: Host = ""
 
 
 class SetBroadcast(Envelope, tag=5):

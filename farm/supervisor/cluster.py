@@ -1,0 +1,325 @@
+"""This host's part of a farm over many hosts: it beats, and has those routers run here that are placed here.
+
+Which host has which router is in Redis (`router.cluster`). Every beat renews this host's record and its placements, and
+brings back those of all. From that follows what to do here: take what is free, start what is here, end what is not here
+any more, give one to another host. Before a router starts, its placement stands in the directory, the file from which
+the routers and workers of this host know where all of them are.
+
+The beats never wait for a process: a router that is to end does so in a task of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from farm.dialects import specs
+from farm.settings import FarmOptions
+from farm.supervisor import cluster_status
+from farm.supervisor.reach import Reach
+from farm.supervisor.running_farm import RunningFarm
+from farm.supervisor.slot import POLL_S, ROUTER_STOP_S
+from router.cluster import host as records
+from router.cluster.membership import (
+    FREE,
+    Give,
+    Host,
+    Mine,
+    Placement,
+    Snapshot,
+    State,
+    Take,
+    decide,
+    duties,
+    isolated,
+    new_id,
+    serving,
+)
+from router.cluster.registry import Registry
+from router.common import directory, logs
+from router.common.cluster_settings import ClusterOptions, lease, split
+from router.common.curve import ClusterKey, by_id, load
+from router.common.link_address import address
+from router.common.listener import ListenError, open_listener
+from router.common.options import Settings
+from router.common.settings import Data, Listen
+from router.store.base import StoreError
+
+_SOON_S: Final = 0.1
+"""Between two beats while a router is being given to this host."""
+_STOP_S: Final = 1.0
+"""For a router that is on another host by now: its store refuses it already."""
+_GIVE_S: Final = 10.0
+"""For each router that is given to another host at the end of this one."""
+_MAX_CLOCK_OFFSET_S: Final = 1.0
+_OFF: Final = 3
+"""So many beats in a row with a clock that is off, before it counts: an answer that was late shows a wrong one."""
+
+
+def _now() -> float:
+    """Seconds of a clock that counts while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Cluster:
+    """One host of it. `run` has to run from `join` to `leave`."""
+
+    def __init__(self, farm: RunningFarm, settings: Settings) -> None:
+        """Raises: ClusterKeyError, FileError."""
+        keys = load(settings)
+        self.id = new_id()
+        self.snapshot: Snapshot | None = None
+        """What was in Redis at the last beat that was answered."""
+        self.directory = directory.Directory(self.id, [], [])
+        """Where all routers are."""
+        self._farm = farm
+        self._keys = by_id(keys)
+        self._folder = Path(settings.get(Data).dir)
+        self._lease = lease(settings)
+        self._host = records.own_record(settings, specs(), keys, self.id, len(farm.workers))
+        self._registry = Registry(settings, self._host)
+        self._reach = Reach(self._lease)
+        self._beaten = float("-inf")
+        self._off = 0  # beats in a row
+        self._epochs: dict[int, int] = {}  # of the routers that run here, or are about to
+        self._ready: set[int] = set()  # of these those that serve
+        self._devices = 0
+        self._cut: frozenset[str] = frozenset()
+        self._ending: set[int] = set()
+        self._ended: set[int] = set()  # given to others, which has to be reported
+        self._gives_all = False
+        self._wake = trio.Event()
+        self._beating: trio.CancelScope | None = None
+
+    # ------------------------------------------------------------------ what others ask
+
+    @property
+    def in_touch(self) -> bool:
+        """Whether a beat was answered within the lease. If not, nothing is started here."""
+        return _now() - self._beaten <= self._lease
+
+    @property
+    def isolated(self) -> bool:
+        """Whether this host is cut off from the others."""
+        return self.snapshot is not None and self.id in isolated(self.snapshot)
+
+    @property
+    def reasons(self) -> list[str]:
+        """What is wrong with this host as one of the cluster, for the status."""
+        if self.snapshot is None:
+            return ["cluster: this host has not joined yet"]
+        found = []
+        if not self.in_touch:
+            found.append(f"cluster: Redis has not answered for {_now() - self._beaten:.0f} s")
+        if self.isolated:
+            found.append("cluster: this host is cut off from the others")
+        if self._off >= _OFF:
+            found.append(f"cluster: the clock is {abs(self._registry.clock_offset):.1f} s off that of Redis")
+        return found
+
+    def elsewhere(self) -> int | None:
+        """The number of a router on another host that can be asked; None: there is none."""
+        there = [one.number for one in self.directory.placements if one.host != self.id]
+        return min(there, default=None)
+
+    def _where(self, number: int) -> tuple[str, ClusterKey | None] | None:
+        """Address of a router, and the key for it where it is on another host."""
+        for one in self.directory.placements:
+            if one.number == number:
+                if one.host == self.id:
+                    return address(self._folder, number), None
+                key = self._keys.get(one.key)
+                return (f"tcp://{one.address}", key) if key is not None else None
+        return None
+
+    def fields(self) -> dict[str, Any] | None:
+        """For the status."""
+        if self.snapshot is None:
+            return None
+        return cluster_status.fields(self.snapshot, self.id, max(0.0, _now() - self._beaten))
+
+    # ------------------------------------------------------------------ beginning and end
+
+    async def join(self) -> None:
+        """Become a host of the cluster.
+
+        Raises: MendableError, with what differs from the other hosts, or what is wrong here.
+        """
+        self._check_ports()
+        self._heard(await self._registry.join())
+        logs.event("cluster.joined", host=self._host.name, id=self.id, hosts=len(self.directory.hosts))
+
+    def _check_ports(self) -> None:
+        """So that a port that is taken ends the start, and not each router that is to run here."""
+        options = self._farm.settings.get(ClusterOptions)
+        for number in range(len(self._farm.routers)):
+            for place in options.listens(number):
+                open_listener(*split(place), 1, "cluster.bind").close()
+
+    async def run(self) -> None:
+        """Beat, and look at what there is here."""
+        with trio.CancelScope() as self._beating:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look)
+                while True:
+                    await self._beat()
+                    with trio.move_on_after(_SOON_S if self._is_given_one() else self._registry.interval):
+                        await self._wake.wait()
+                    self._wake = trio.Event()
+
+    async def _look(self) -> None:
+        """Ask the routers of this host, which may take longer than a beat may be late."""
+        while True:
+            answers = await self._farm.link.ask()
+            ready = {
+                slot.number
+                for slot in self._farm.placed
+                if slot.child is not None and _serves(answers.of.get(slot.number), slot.child.pid)
+            }
+            if not self._ready >= ready:
+                self._wake.set()
+            self._ready = ready
+            self._devices = sum(row.get("connections", 0) for row in answers.workers.values())
+            if self.snapshot is not None:
+                self._cut = self._reach.look(self.snapshot, self.id, answers.of.values(), _now(), self._beaten)
+            await trio.sleep(self._registry.interval if ready >= self._epochs.keys() else _SOON_S)
+
+    async def give_all(self) -> None:
+        """Have other hosts take over what is here, one router after another; at most for a while, and only where there
+        is another host that can. The farm is stopping: so nothing is given to this host any more."""
+        self._gives_all = True
+        self._wake.set()
+        with trio.move_on_after(_GIVE_S * max(1, len(self._epochs))):
+            while self._epochs and self._has_heirs():
+                await trio.sleep(POLL_S)
+            return
+        logs.warning("cluster.not_given", routers=sorted(self._epochs), hint="others take them when this host has left")
+
+    async def leave(self) -> None:
+        """All processes have ended: be no host any more."""
+        if self._beating is not None:
+            self._beating.cancel()
+        with trio.move_on_after(self._lease):
+            try:
+                await self._registry.leave()
+            except StoreError as error:
+                logs.warning("cluster.not_left", why=str(error))
+        self._registry.close()
+
+    def _has_heirs(self) -> bool:
+        return self.in_touch and self.snapshot is not None and bool(serving(self.snapshot) - {self.id})
+
+    # ------------------------------------------------------------------ beats
+
+    async def _beat(self) -> None:
+        try:
+            for number in sorted(self._ended):
+                self._heard(await self._registry.gave(number))
+                self._ended.discard(number)
+            self._heard(await self._registry.beat(self._record(), self._mine()))
+            await self._decide()
+        except (StoreError, OSError) as error:
+            logs.limited("cluster.beat_failed", at="error", why=str(error))
+
+    def _record(self) -> Host:
+        """What this host says of itself."""
+        off = self._beaten != float("-inf") and abs(self._registry.clock_offset) > _MAX_CLOCK_OFFSET_S
+        self._off = self._off + 1 if off else 0
+        self._host = msgspec.structs.replace(
+            self._host,
+            devices=self._devices,
+            cut=self._cut,
+            leaving=self._farm.stopping.is_set(),
+            fit=self._off < _OFF,
+        )
+        return self._host
+
+    def _mine(self) -> dict[int, Mine]:
+        return {number: Mine(epoch, number in self._ready) for number, epoch in self._epochs.items()}
+
+    async def _decide(self) -> None:
+        assert self.snapshot is not None
+        wishes = decide(self.snapshot, self.id)
+        taken = [wish.number for wish in wishes if isinstance(wish, Take)]
+        if taken and not self._farm.stopping.is_set():
+            self._heard(await self._registry.take(*taken))
+        for wish in wishes:
+            if isinstance(wish, Give) and (wish.to == FREE or self._may_give()):
+                self._heard(await self._registry.give(wish.number, wish.to))
+
+    def _may_give(self) -> bool:
+        return self._gives_all if self._farm.stopping.is_set() else not self._farm.reloading
+
+    def _is_given_one(self) -> bool:
+        placements = self.snapshot.placements.values() if self.snapshot is not None else ()
+        return any(one.state is State.GIVING and one.to == self.id for one in placements)
+
+    # ------------------------------------------------------------------ routers
+
+    def _heard(self, snapshot: Snapshot) -> None:
+        """Have run here what is here. Raises: OSError."""
+        found = records.directory(snapshot, self.id)
+        if found != self.directory or self.snapshot is None:
+            directory.write(self._folder, found)
+            self.directory = found
+            self._farm.link.place(self._where, {one.number for one in found.placements if one.host == self.id})
+        self.snapshot, self._beaten = snapshot, _now()
+        todo = duties(snapshot, self.id, self._epochs)
+        for placement in todo.start:
+            self._start(placement)
+        for number in todo.stop:
+            self._end(number, given=False)
+        for number in todo.hand_over:
+            self._end(number, given=True)
+
+    def _start(self, placement: Placement) -> None:
+        farm = self._farm
+        if farm.stopping.is_set():
+            return
+        try:
+            farm.listeners.open_routers(farm.settings.get(Listen))
+        except ListenError as error:
+            logs.limited("cluster.port_taken", at="error", why=str(error))
+            return
+        self._epochs[placement.number] = placement.epoch
+        farm.routers[placement.number].place()
+        logs.event("cluster.router_here", number=placement.number, epoch=placement.epoch)
+
+    def _end(self, number: int, given: bool) -> None:
+        if number in self._ending or number in self._ended:
+            return
+        self._ending.add(number)
+        self._farm.routers[number].withdraw()
+        if given:
+            logs.event("cluster.router_moves", number=number)
+        else:
+            logs.warning("cluster.router_lost", number=number)
+        self._farm.processes.nursery.start_soon(self._ended_here, number, given)
+
+    async def _ended_here(self, number: int, given: bool) -> None:
+        farm = self._farm
+        slot = farm.routers[number]
+        grace = farm.settings.get(FarmOptions).drain_grace + ROUTER_STOP_S
+        if not farm.placed:
+            farm.listeners.shut_routers()
+        if slot.child is not None:
+            await farm.end([slot.child], grace if given else _STOP_S, may_hurry=False)
+        async with slot.turn:  # one that was about to be put there
+            if slot.child is not None:
+                await farm.end([slot.child], grace if given else _STOP_S, may_hurry=False)
+            slot.child = None
+        self._ending.discard(number)
+        self._epochs.pop(number, None)
+        if given:
+            self._ended.add(number)
+        self._wake.set()
+
+
+def _serves(answer: Mapping[str, Any] | None, pid: int) -> bool:
+    """Whether a router with this status is the process of this number, and has heard all workers."""
+    return answer is not None and answer["pid"] == pid and bool(answer.get("settled", True))
