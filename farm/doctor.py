@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from farm import cluster_doctor
 from farm.capacity import (
     BYTES_PER_PROCESS,
     KERNEL_BYTES_PER_CONNECTION,
@@ -250,6 +251,20 @@ def store(s: Subject) -> Iterator[Check]:
         yield Check(*found)
 
 
+def cluster(s: Subject) -> Iterator[Check]:
+    """The other hosts, where there may be some."""
+    for found in cluster_doctor.findings(s.settings, s.machine, _running(s.settings)):
+        yield Check(*found)
+
+
+def _running(settings: Settings) -> int | None:
+    """The pid of the farm that runs on the data folder."""
+    try:
+        return running_pid(pid_file(settings))
+    except ControlError:
+        return None
+
+
 def _version(name: str, found: tuple[int, ...], needed: tuple[int, ...]) -> Check:
     old = found < needed
     dotted = [".".join(map(str, version)) for version in (found, needed)]
@@ -267,11 +282,7 @@ def _build(python: Interpreter) -> Check:
 
 def ports(s: Subject) -> Iterator[Check]:
     """Whether the three ports can be had; those of a farm that runs on the same data folder are its own."""
-    listen = s.settings.get(Listen)
-    try:
-        pid = running_pid(pid_file(s.settings))
-    except ControlError:
-        pid = None
+    listen, pid = s.settings.get(Listen), _running(s.settings)
     rows = (
         ("device_port", listen.host, listen.device_port),
         ("router_port", listen.host, listen.router_port),
@@ -336,4 +347,5 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Check]], ...]] = (
     ports,
     data_folder,
     store,
+    cluster,
 )

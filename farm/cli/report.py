@@ -63,10 +63,45 @@ def print_status(status: Mapping[str, Any]) -> None:
         for title, row in rows:
             table.add_row(escape(title), *(escape(_cell(name, row.get(name))) for name in names))
         console.print(table)
+    if isinstance(cluster := status.get("cluster"), dict):
+        _print_hosts(console, _rows(cluster.get("hosts")), _rows(cluster.get("placements")))
     for title, row in routers:
         numbers = ((name, value) for name, value in row.items() if name not in ("number", *_COLUMNS))
         counted = {name: value for name, value in numbers if value is False or value not in (0, None)}
         _print_pairs(console, title, counted)
+
+
+def _print_hosts(console: Console, hosts: Sequence[Mapping[str, Any]], placements: Sequence[Mapping[str, Any]]) -> None:
+    """The hosts of a cluster, a row each, and below it the routers that do not serve."""
+    table = Table()
+    for title in ("host", "routers", "workers", "devices", "last beat", "state"):
+        table.add_column(title, justify="right" if title in ("workers", "devices", "last beat") else "left")
+    for host in hosts:
+        numbers = host.get("routers")
+        cells = [
+            _cell("", host.get("name")) + (" (here)" if host.get("here") else ""),
+            " ".join(_cell("number", number) for number in numbers) if isinstance(numbers, list) else "-",
+            *(_cell(name, host.get(name)) for name in ("workers", "devices")),
+            _cell("_seconds", host.get("beat_age")),
+            _host_state(host),
+        ]
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    for one in placements:
+        if one.get("state") != "ready":
+            on = f" on {_cell('', one['host'])}" if one.get("host") else ""
+            text = f"router {_cell('number', one.get('number'))}: {_cell('', one.get('state'))}{on}"
+            console.print(text, markup=False, highlight=False)
+
+
+def _host_state(host: Mapping[str, Any]) -> str:
+    if host.get("isolated"):
+        return "cut off from the others"
+    if host.get("leaving"):
+        return "leaving"
+    if not host.get("fit", True):
+        return f"clock off by {_cell('_seconds', host.get('clock_offset'))}"
+    return "up"
 
 
 def _rows(found: object) -> list[dict[str, Any]]:

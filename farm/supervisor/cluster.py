@@ -10,7 +10,6 @@ The beats never wait for a process: a router that is to end does so in a task of
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +31,6 @@ from router.cluster.membership import (
     Mine,
     Placement,
     Snapshot,
-    State,
     Take,
     decide,
     duties,
@@ -49,21 +47,16 @@ from router.common.listener import ListenError, open_listener
 from router.common.options import Settings
 from router.common.settings import Data, Listen
 from router.store.base import StoreError
+from router.store.lease import MAX_OFFSET_S, boottime
 
 _SOON_S: Final = 0.1
-"""Between two beats while a router is being given to this host."""
+"""Between two looks at a router that has just been started."""
 _STOP_S: Final = 1.0
 """For a router that is on another host by now: its store refuses it already."""
 _GIVE_S: Final = 10.0
 """For each router that is given to another host at the end of this one."""
-_MAX_CLOCK_OFFSET_S: Final = 1.0
 _OFF: Final = 3
 """So many beats in a row with a clock that is off, before it counts: an answer that was late shows a wrong one."""
-
-
-def _now() -> float:
-    """Seconds of a clock that counts while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Cluster:
@@ -101,7 +94,7 @@ class Cluster:
     @property
     def in_touch(self) -> bool:
         """Whether a beat was answered within the lease. If not, nothing is started here."""
-        return _now() - self._beaten <= self._lease
+        return boottime() - self._beaten <= self._lease
 
     @property
     def isolated(self) -> bool:
@@ -115,7 +108,7 @@ class Cluster:
             return ["cluster: this host has not joined yet"]
         found = []
         if not self.in_touch:
-            found.append(f"cluster: Redis has not answered for {_now() - self._beaten:.0f} s")
+            found.append(f"cluster: Redis has not answered for {boottime() - self._beaten:.0f} s")
         if self.isolated:
             found.append("cluster: this host is cut off from the others")
         if self._off >= _OFF:
@@ -141,7 +134,7 @@ class Cluster:
         """For the status."""
         if self.snapshot is None:
             return None
-        return cluster_status.fields(self.snapshot, self.id, max(0.0, _now() - self._beaten))
+        return cluster_status.fields(self.snapshot, self.id, max(0.0, boottime() - self._beaten))
 
     # ------------------------------------------------------------------ beginning and end
 
@@ -168,7 +161,7 @@ class Cluster:
                 nursery.start_soon(self._look)
                 while True:
                     await self._beat()
-                    with trio.move_on_after(_SOON_S if self._is_given_one() else self._registry.interval):
+                    with trio.move_on_after(self._registry.pause):
                         await self._wake.wait()
                     self._wake = trio.Event()
 
@@ -186,7 +179,7 @@ class Cluster:
             self._ready = ready
             self._devices = sum(row.get("connections", 0) for row in answers.workers.values())
             if self.snapshot is not None:
-                self._cut = self._reach.look(self.snapshot, self.id, answers.of.values(), _now(), self._beaten)
+                self._cut = self._reach.look(self.snapshot, self.id, answers.of.values(), boottime(), self._beaten)
             await trio.sleep(self._registry.interval if ready >= self._epochs.keys() else _SOON_S)
 
     async def give_all(self) -> None:
@@ -228,7 +221,7 @@ class Cluster:
 
     def _record(self) -> Host:
         """What this host says of itself."""
-        off = self._beaten != float("-inf") and abs(self._registry.clock_offset) > _MAX_CLOCK_OFFSET_S
+        off = self._beaten != float("-inf") and abs(self._registry.clock_offset) > MAX_OFFSET_S
         self._off = self._off + 1 if off else 0
         self._host = msgspec.structs.replace(
             self._host,
@@ -255,10 +248,6 @@ class Cluster:
     def _may_give(self) -> bool:
         return self._gives_all if self._farm.stopping.is_set() else not self._farm.reloading
 
-    def _is_given_one(self) -> bool:
-        placements = self.snapshot.placements.values() if self.snapshot is not None else ()
-        return any(one.state is State.GIVING and one.to == self.id for one in placements)
-
     # ------------------------------------------------------------------ routers
 
     def _heard(self, snapshot: Snapshot) -> None:
@@ -268,7 +257,7 @@ class Cluster:
             directory.write(self._folder, found)
             self.directory = found
             self._farm.link.place(self._where, {one.number for one in found.placements if one.host == self.id})
-        self.snapshot, self._beaten = snapshot, _now()
+        self.snapshot, self._beaten = snapshot, boottime()
         todo = duties(snapshot, self.id, self._epochs)
         for placement in todo.start:
             self._start(placement)

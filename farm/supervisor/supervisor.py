@@ -39,6 +39,7 @@ from farm.supervisor.running_farm import HostOfCluster
 from farm.supervisor.slot import POLL_S, Slot
 from farm.supervisor.status_link import StatusLink
 from farm.supervisor.status_links import StatusLinks
+from router.cluster.registry import JoinError
 from router.common import logs, priority
 from router.common.cluster_settings import ClusterOptions
 from router.common.errors import MendableError
@@ -89,7 +90,7 @@ class Supervisor:
         self._reload: Reload | None = None
         self.reloads = ReloadFile(folder)
         self._hangs = HangWatch((*self.routers, *self.workers), 1 / _LOOKS)
-        self._failed = False
+        self._failed = 0  # the exit code
         self._cluster: Cluster | None = Cluster(self, settings) if many_hosts else None
         if self._cluster is not None:
             self.link.host = self._cluster.id
@@ -130,12 +131,12 @@ class Supervisor:
                 nursery.start_soon(self._persist, slot.name, partial(self._keep, slot))
             nursery.start_soon(self._persist, "announce", self._announce)
             await self.stopping.wait()
-            await self.ending.run(self._failed)
+            await self.ending.run(bool(self._failed))
             admin_stop.set()
             nursery.cancel_scope.cancel()
         self.link.close()
         self.listeners.close()
-        return 1 if self._failed else 0
+        return self._failed
 
     async def _prepare_store(self) -> None:
         def under_way(work: Preparation | None) -> None:
@@ -150,7 +151,7 @@ class Supervisor:
         try:
             await cluster.join()
         except MendableError as error:
-            self._fail_start("cluster", "; ".join(error.problems))
+            self._fail_start("cluster", str(error), 2 if isinstance(error, JoinError) else 1)
             return False
         return True
 
@@ -178,10 +179,10 @@ class Supervisor:
             self._fail_start("fork_server", why)
         return not self.ready
 
-    def _fail_start(self, process: str, why: str) -> None:
+    def _fail_start(self, process: str, why: str, code: int = 1) -> None:
         if not self.stopping.is_set():
             logs.error("farm.start_failed", name=process, why=why or "its own lines above say why")
-            self._failed = True
+            self._failed = code
             self.stopping.set()
 
     async def _keep(self, slot: Slot) -> None:

@@ -26,3 +26,23 @@ def test_checks(columns: str, table: bool, monkeypatch: pytest.MonkeyPatch, caps
         assert "131,072 bytes; needed: at most 131,072 bytes to begin with: a slow device may fill it" in text
     assert remedy == f"fail  memory: {CHECKS[1].remedy}"
     assert last == "1 ok, 0 warn, 1 fail"
+
+
+def test_the_hosts_of_a_cluster_and_the_routers_that_do_not_serve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    hosts = [
+        {"name": "a", "here": True, "routers": [0, 2], "workers": 2, "devices": 1234, "beat_age": 0.3, "fit": True},
+        {"name": "b[1]", "routers": [], "workers": 2, "devices": 0, "beat_age": 0.3, "isolated": True},
+    ]
+    placements = [
+        {"number": 0, "host": "a", "state": "ready"},
+        {"number": 1, "host": None, "state": "nowhere"},
+        {"number": 2, "host": "a", "state": "starting"},
+    ]
+    report.print_status({"routers": [], "workers": [], "cluster": {"hosts": hosts, "placements": placements}})
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "│ a (here) │ 0 2 │ 2 │ 1,234 │ 0.3 s │ up │" in lines
+    assert "│ b[1] │ │ 2 │ 0 │ 0.3 s │ cut off from the others │" in lines
+    assert lines[-2:] == ["router 1: nowhere", "router 2: starting on a"]
