@@ -24,6 +24,7 @@ from router.cluster.membership import (
 )
 from router.cluster.records import Action, Command
 from router.cluster.server import Answer, Server
+from router.common import logs
 from router.common.cluster_settings import beat_interval
 from router.common.options import Settings
 from router.common.redis_settings import RedisOptions
@@ -160,6 +161,11 @@ class Registry:
         cut_off = self._pulse.cut_off(now, self._host.id in isolated(found))
         self._snapshot = msgspec.structs.replace(found, cut_off=cut_off)
         self._soon = coming(found, self._host.id)
+        for one in found.members.values():
+            if names := disagreements(self._host, one.host):  # after a reload of one of them, or they joined at once
+                logs.limited(
+                    "cluster.differs", at="warning", per=one.host.id, host=one.host.name, what=", ".join(names)
+                )
         return self._snapshot
 
     def _epoch(self, number: int) -> int:

@@ -14,6 +14,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "broadcasts.not_understood": "What the store holds of the broadcasts cannot be read.",
     "clock.stepped": "The machine's clock was set forward; nothing is deleted as expired for a while.",
     "cluster.beat_failed": "This host could not renew its record in Redis; after a lease it starts nothing more.",
+    "cluster.differs": "What has to be the same on all hosts is not on this one: reload it there, or here.",
     "cluster.directory_unread": "The file that says where the routers are cannot be read; the last one read counts.",
     "cluster.host_unread": "What Redis holds of a host cannot be read: it counts as one that does not live.",
     "cluster.joined": "This host is one of the cluster.",
