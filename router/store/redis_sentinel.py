@@ -29,18 +29,28 @@ async def connect_to_primary(options: RedisOptions) -> Connection:
 
 
 async def _primary(options: RedisOptions, address: Address) -> Address:
-    """Of the first Sentinel that answers."""
-    problems = []
-    for text in options.sentinels:
+    """Of the first Sentinel that answers: they are all asked at once, for one that is away is waited for long."""
+    problems: dict[str, str] = {}
+    primaries: list[list[bytes]] = []
+
+    async def ask(text: str) -> None:
         try:
             found = await _asked(options, parse_sentinel(text))
         except StoreError as error:
-            problems.append(str(error))
-            continue
+            problems[text] = str(error)
+            return
         if found is not None:
-            return dataclasses.replace(address, host=found[0].decode(), port=int(found[1]))
-        problems.append(f"Sentinel {parse_sentinel(text)} knows no {options.sentinel_name} (redis.sentinel_name)")
-    raise StoreError(*problems)
+            primaries.append(found)
+            nursery.cancel_scope.cancel()
+        problems[text] = f"Sentinel {parse_sentinel(text)} knows no {options.sentinel_name} (redis.sentinel_name)"
+
+    async with trio.open_nursery() as nursery:
+        for text in options.sentinels:
+            nursery.start_soon(ask, text)
+    if not primaries:
+        raise StoreError(*(problems[text] for text in options.sentinels))
+    host, port = primaries[0]
+    return dataclasses.replace(address, host=host.decode(), port=int(port))
 
 
 async def _asked(options: RedisOptions, address: Address) -> list[bytes] | None:
