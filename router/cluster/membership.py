@@ -34,7 +34,7 @@ _ID_BYTES: Final = 8
 Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 _Text = Annotated[str, Meta(max_length=300)]
 _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-_Values = Annotated[tuple[_Text, ...], Meta(max_length=8)]
+_Values = Annotated[tuple[_Text, ...], Meta(max_length=256)]
 
 
 def new_id() -> str:

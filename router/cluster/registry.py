@@ -99,7 +99,10 @@ class Registry:
                 raise self._refusal(living)
             await trio.sleep(self.interval)
         joined = await self.beat(self._host, {})
-        since = joined.members[self._host.id].since
+        own = joined.members.get(self._host.id)
+        if own is None:
+            raise JoinError(f"redis.prefix {self._redis.prefix}: others cannot read this host's record; see the log")
+        since = own.since
         earlier = [one for one in joined.members.values() if one.since < since and disagreements(self._host, one.host)]
         if earlier:  # it joined at the same moment
             await self.leave()
@@ -159,14 +162,20 @@ class Registry:
         steady = self._pulse.beaten(now)
         found = records.snapshot(reply, self._routers, steady)
         cut_off = self._pulse.cut_off(now, self._host.id in isolated(found))
+        self._compare(self._snapshot, found)
         self._snapshot = msgspec.structs.replace(found, cut_off=cut_off)
         self._soon = coming(found, self._host.id)
-        for one in found.members.values():
-            if names := disagreements(self._host, one.host):  # after a reload of one of them, or they joined at once
-                logs.limited(
-                    "cluster.differs", at="warning", per=one.host.id, host=one.host.name, what=", ".join(names)
-                )
         return self._snapshot
+
+    def _compare(self, before: Snapshot | None, found: Snapshot) -> None:
+        """What should not be so, and cannot be refused any more."""
+        for name, one in found.members.items():
+            if names := disagreements(self._host, one.host):  # after a reload of one of them, or they joined at once
+                logs.limited("cluster.differs", at="warning", per=name, host=one.host.name, what=", ".join(names))
+            if one.host.address == self._host.address and name != self._host.id and before is not None:
+                earlier = before.members.get(name)  # what was here before this one does not beat any more
+                if earlier is not None and one.last > earlier.last:
+                    logs.limited("cluster.same_address", at="error", host=one.host.name, address=one.host.address)
 
     def _epoch(self, number: int) -> int:
         placement = self._snapshot.placements.get(number) if self._snapshot is not None else None

@@ -25,6 +25,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "cluster.router_lost": "Router `number` is not on this host any more: it is ended.",
     "cluster.router_moves": "Router `number` is given to another host: it ends in good order.",
     "cluster.router_unread": "What Redis holds of a router's place cannot be read, and is passed over.",
+    "cluster.same_address": "Another host that lives has this one's address: see cluster.advertise on both.",
     "committer.callback_failed": "What follows a commit raised an error; the trace follows. The commit stands.",
     "committer.failed": "The loop that commits raised an error; the trace follows, and it goes on.",
     "data.open_to_others": "Other users can read or write the data folder.",

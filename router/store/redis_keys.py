@@ -9,6 +9,8 @@
 | `prefix:{t}:h:channel` | string | the head of a log |
 | `prefix:{t}:l:channel` | sorted set | offset -> event |
 
+Beside these the first partition has `prefix:{t}:cluster:...`, the hosts of a cluster: see `router.cluster.records`.
+
 `{t}` is the hash tag of a partition. A cluster puts all keys with one tag into the same slot; so a partition is on
 one server, whole, and a script reaches all of it. The tags are such that each of 512 equal parts of the cluster's slots
 has one partition: however the slots are divided, each server has its share.

@@ -16,6 +16,7 @@ from support.redis_servers import PRODUCTS, RedisServer, shared_server
 from router.cluster import records
 from router.cluster.membership import Check, Host, Mine, Placement, Snapshot, State, Take, decide
 from router.cluster.registry import JoinError, Registry
+from router.common import logs
 from router.common.options import Settings, defaults
 from router.common.redis_settings import RedisOptions
 from router.common.settings import SECTIONS, RouterOptions
@@ -180,6 +181,25 @@ def test_of_two_that_differ_and_join_at_once_one_is_refused(server: RedisServer)
         server.ask("DEL", *records.keys("at-once"))
         trio.run(main)
         assert sorted(outcomes) == ["joined", "refused"]
+
+
+def test_what_cannot_be_refused_any_more_is_logged(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[str, object]] = []
+    monkeypatch.setattr(logs, "limited", lambda name, **fields: logged.append((name, fields["host"])))
+
+    async def main() -> None:
+        settings = settings_of(server, "logged")
+        one, two = Registry(settings, checked(A, x="1")), Registry(settings, checked(B, x="1"))
+        await one.join()
+        await two.join()
+        other = msgspec.structs.replace(checked(B, x="2"), address=A.address)
+        assert not logged
+        for _ in range(3):
+            await two.beat(other, {})
+            await one.beat(checked(A, x="1"), {})
+
+    trio.run(main)
+    assert set(logged) == {(what, host) for what in ("cluster.differs", "cluster.same_address") for host in "ab"}
 
 
 def test_there_is_no_room_for_more_than_so_many_hosts(server: RedisServer) -> None:

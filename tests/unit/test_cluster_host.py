@@ -54,6 +54,14 @@ def test_what_has_to_be_the_same_on_all_hosts() -> None:
     assert differ(settings, settings.replace(ClusterOptions, name="b", bind="10.0.0.2:1")) == []
 
 
+def test_every_record_can_be_read_by_others() -> None:
+    long = settings_of(tokens=",".join(new_key() for _ in range(100)))
+    long = long.replace(EndpointOptions, url="https://push.example.org/" + 1000 * "x")
+    assert msgspec.json.decode(msgspec.json.encode(record(long)), type=Host) == record(long)
+    assert differ(long, long) == []
+    assert differ(long, long.replace(EndpointOptions, url="https://push.example.org/" + 1001 * "x")) == ["endpoint.url"]
+
+
 def test_keys_are_changed_host_by_host() -> None:
     # What one seals the other has to open.
     steps = (ONE, f"{ONE},{TWO}", f"{TWO},{ONE}", TWO)
