@@ -15,7 +15,7 @@ from bench.commands.soak import soak
 from bench.commands.storm import storm
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Measure a farm: how many devices it takes up, what one costs, how fast pushes reach them.
 

@@ -53,9 +53,8 @@ class Status:
 @dataclass(slots=True)
 class Farm:
     """A farm that answers. `supervisor` is its pid if the bench started it; `router`: where app servers reach it, empty
-    if that is not known; `store`: the servers of its store that were started for it, and
-    `off`: the settings that turned dialects off because they need more than that store can do.
-    `others`: where its other hosts take devices."""
+    if that is not known; `store`: the servers of its store that were started for it; `others`: where its other
+    hosts take devices."""
 
     address: Address
     host: str
@@ -65,7 +64,6 @@ class Farm:
     settings: dict[str, object] = field(default_factory=dict)
     router: str = ""
     store: StoreServers | None = None
-    off: tuple[str, ...] = ()
     others: tuple[Address, ...] = ()
 
     def status(self) -> Status | None:

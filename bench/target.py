@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bench.errors import BenchError
 from bench.farm_process import Farm, attach, dialects_off, started
 from bench.interrupt import Interrupt
 from bench.store_servers import servers
@@ -20,11 +21,11 @@ class Target:
     store: str = DEFAULT
     settings: tuple[str, ...] = ()
 
-    def open(self, stack: ExitStack, interrupt: Interrupt) -> Farm:
-        """Reach it, or start it until the stack is closed.
+    def open(self, stack: ExitStack, interrupt: Interrupt, spoken: str) -> Farm:
+        """Reach it, or start it until the stack is closed. spoken: the dialect of the run.
 
         Raises:
-          BenchError: it is not there, or did not come up.
+          BenchError: it is not there, did not come up, or has a store that can't keep what this dialect needs.
         """
         if self.url:
             farm = attach(self.url, self.admin)
@@ -35,7 +36,8 @@ class Target:
         store = stack.enter_context(servers.started(choice, interrupt)) if choice.program else None
         settings = (*(store.settings if store is not None else ()), *self.settings)
         off = dialects_off(choice.kind, settings)
+        if f"dialects.{spoken}=false" in off:
+            raise BenchError(f"{choice.title} can't keep what {spoken} needs")
         farm = stack.enter_context(started(self.workers, choice.kind, interrupt, (*off, *settings)))
-        farm.off = off
         farm.store = store
         return farm

@@ -62,7 +62,7 @@ def run(
                 subscribing, settings = subscribing.settings(stack)
                 target = replace(target, settings=(*settings, *target.settings))
             load, _ = subscribing.subscribers(replace(load, shared=1))
-        farm = target.open(stack, interrupt)
+        farm = target.open(stack, interrupt, load.protocol if subscribing is None else subscribing.fan_out.name)
         try:
             check_sources(load.sources, farm.address)
         except OSError as error:

@@ -79,7 +79,7 @@ def run(
         if not target.url:
             spoken, settings = spoken.settings(stack)
             target = replace(target, settings=(*settings, *target.settings))
-        farm = target.open(stack, interrupt)
+        farm = target.open(stack, interrupt, spoken.fan_out.name)
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         load, plan = speaking(spoken, load, plan)

@@ -21,7 +21,6 @@ from bench.runs.load import Load
 from bench.runs.load_processes import Child, LoadProcesses
 from bench.runs.stored import Stored
 from bench.runs.virtual_users import VirtualUsers
-from bench.store_servers.choices import CHOICES
 from bench.target import Target
 
 
@@ -43,9 +42,7 @@ def run(target: Target, load: Load, plan: PushPlan, *, interrupt: Interrupt, pro
     result: dict[str, Any] = {"dialect": load.protocol, "payload": plan.payload, "batch": plan.batch}
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
-        farm = target.open(stack, interrupt)
-        if (off := f"dialects.{load.protocol}=false") in farm.off:
-            raise BenchError(f"{off}: {CHOICES[target.store].title} can't keep what this dialect needs")
+        farm = target.open(stack, interrupt, load.protocol)
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         load = replace(load, payload=plan.payload)

@@ -69,7 +69,7 @@ def run(
         if not target.url:
             spoken, settings = spoken.settings(stack, plan.stored)
             target = replace(target, settings=(*settings, *target.settings))
-        farm = target.open(stack, interrupt)
+        farm = target.open(stack, interrupt, spoken.fan_out.name)
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         load, events = fanout.speaking(spoken, load, replace(plan.events, channels=plan.channels))

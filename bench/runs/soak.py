@@ -58,7 +58,7 @@ def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progres
     result: dict[str, Any] = {}
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
-        farm = target.open(stack, interrupt)
+        farm = target.open(stack, interrupt, load.protocol)
         processes = stack.enter_context(LoadProcesses(interrupt))
         result["farm"] = {"address": farm.host, **farm.settings}
         users = VirtualUsers.of(processes, replace(load, backoff=Backoff(plan.backoff, plan.cap, plan.jitter)), farm)

@@ -10,6 +10,7 @@ from support.installed import find_program
 from bench.cli import main
 from bench.errors import BenchError
 from bench.farm_process import dialects_off
+from bench.figures.dialects import ALL
 from bench.figures.results import shown
 from bench.interrupt import Interrupt
 from bench.load.protocols import REFERENCE
@@ -89,3 +90,11 @@ def test_pushes_through_several_stores_are_compared(tmp_path: Path) -> None:
     assert body["ratios"][f"{REFERENCE.name} memcached"]["notifications_a_second"] > 0
     titles = [table.title for table in shown(body).tables]
     assert any("memcached 1" in title for title in titles) and any("Valkey with a replica 9" in t for t in titles)
+
+
+def test_a_dialect_that_needs_more_than_the_store_can_do_is_named() -> None:
+    find_program("memcached")
+    result = CliRunner().invoke(
+        main, ["push", "--store", "memcached", "--dialect", ALL, "--devices", "10", "--seconds", "0.1"]
+    )
+    assert result.exit_code == 1 and "memcached can't keep what " in result.output
