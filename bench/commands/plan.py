@@ -9,7 +9,7 @@ import click
 from bench.commands.common import perform
 from bench.commands.numbers import Number
 from bench.commands.options import output_options
-from bench.figures import hosts as hosts_planning
+from bench.figures import hosts_store as hosts_planning
 from bench.figures import plan as planning
 from bench.figures.profiles import MOST_A_WORKER, PROFILES, Profile, parse_memory
 from bench.figures.results import read

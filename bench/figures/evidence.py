@@ -94,11 +94,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Several hosts. `link_cores`: cores for each link between a worker and a router while nothing happens, what hosts
-    do beside included; `lost_seconds`: until pushes to a lost host's routers were accepted again, by `lost_devices`
+    """Several hosts. `idle_cores`: of all processes while nothing happens, with so many `links` of workers to routers;
+    `lost_seconds`: until pushes to a lost host's routers were accepted again, by `lost_devices`
     devices a router; `forward_cpu`: CPU seconds that a forward costs. None where they were not measured."""
 
-    link_cores: float | None
+    idle_cores: float | None
+    links: int
     lost_seconds: float | None
     lost_devices: float
     forward_cpu: float | None
@@ -195,7 +196,8 @@ def _of_cluster(name: str, body: dict[str, Any], profile: Profile, found: Eviden
     idle, lost, forward = body.get("idle"), body.get("lost"), body.get("forward")
     found.clusters.append(
         Cluster(
-            link_cores=idle["cores"] / idle["links"] if idle else None,
+            idle_cores=idle["cores"] if idle else None,
+            links=body["hosts"] * body["workers"] * body["routers"],
             lost_seconds=lost["accepted_seconds"]["95%"] if lost else None,
             lost_devices=body["setup"]["ready"] / body["routers"],
             forward_cpu=forward["cpu_us"] / 1e6 if forward and forward["cpu_us"] is not None else None,

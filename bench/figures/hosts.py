@@ -7,42 +7,18 @@ names of the DNS) are the better answer.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.errors import BenchError
-from bench.figures.evidence import ASSUMED, EXTRAPOLATED, GIVEN, MEASURED, Evidence, Memory, Pushes, Stored
+from bench.figures.evidence import ASSUMED, EXTRAPOLATED, GIVEN, MEASURED, Evidence, Memory, Pushes
+from bench.figures.hosts_store import Add, HostsWish, StoreOfHosts
 from router.common.partitions import PARTITIONS
 from router.common.redis_settings import RedisOptions
 from router.common.settings import MAX_ROUTERS, LinkOptions
 
-WAITING: Final = 0.1
-"""Messages that wait, a device, unless told otherwise."""
-DRAIN_SECONDS: Final = 600.0
-STORE_BYTES: Final = 16 << 30
-STORE_USED: Final = 0.5
-"""Of a server's memory: while it rewrites its file, pages that change are there twice."""
-COPIES: Final = 2
 LINK_SHARE: Final = 0.1
 """Of a router's core, for links on which nothing happens: beyond, more routers make each slower."""
-
-Add = Callable[[str, str, float | None, str, str, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class HostsWish:
-    """`count` hosts, 0: as many as the devices take. `routers`: 0: one a host. `waiting`: messages that wait for
-    devices; None: a tenth of the devices. `store_memory`: bytes of a Redis server; `store_price`: dollars a month;
-    `copies`: of everything stored. `drain`: seconds over which the devices of a host are let go."""
-
-    count: int = 0
-    routers: int = 0
-    waiting: float | None = None
-    store_memory: int = STORE_BYTES
-    store_price: float | None = None
-    copies: int = COPIES
-    drain: float = DRAIN_SECONDS
 
 
 def hosts_of(wish: HostsWish, needed: int, spare: int, most: int, devices: int, profile: str) -> int:
@@ -85,7 +61,7 @@ class Hosts:
         routers = self._routers()
         self._links(routers)
         forwarded = self._forwards(routers) if self.push_rate else None
-        nodes = self._store()
+        nodes = StoreOfHosts(self.add, self.wish, self.found, self.devices, self.push_rate, self.headroom).servers()
         self._coming_and_going(routers)
         cells = self._cells(routers, forwarded)
         self._cost(nodes, price)
@@ -122,18 +98,26 @@ class Hosts:
         text = f"both ways, one each {LinkOptions().heartbeat:g} s (link.heartbeat) on a link where nothing happens"
         self.add("beats", "messages/s of a router that only keep links alive", beats, "/s", EXTRAPOLATED, text)
         if (cores := self._link_cores()) is not None:
-            self.add("link_cores", "cores a link where nothing happens", cores[0], "", MEASURED, cores[1])
-            text = "that x links of a router; both ends and all that a farm does idle are in it, so it is less"
-            share = cores[0] * workers
-            self.add("beats_share", "of a core, for that", share, "share", EXTRAPOLATED, text)
+            value, kind, source = cores
+            self.add("link_cores", "cores a link where nothing happens, both ends", value, "", kind, source)
+            text = "that x links of a router: at most, for one end of each is a worker's"
+            self.add("beats_share", "of a router's core, for that", value * workers, "share", EXTRAPOLATED, text)
 
-    def _link_cores(self) -> tuple[float, str] | None:
-        measured = [one for one in self.found.clusters if one.link_cores is not None]
+    def _link_cores(self) -> tuple[float, str, str] | None:
+        """Cores, how they are known, and from what; of two clusters what the one with more links takes more."""
+        measured = [one for one in self.found.clusters if one.idle_cores is not None]
         if not measured:
             return None
-        best = min(measured, key=lambda one: one.link_cores or 0.0)
-        assert best.link_cores is not None
-        return best.link_cores, best.source
+        few, most = (choose(measured, key=lambda one: one.links) for choose in (min, max))
+        assert few.idle_cores is not None and most.idle_cores is not None
+        if few.links < most.links:
+            cores = max(0.0, most.idle_cores - few.idle_cores) / (most.links - few.links)
+            text = f"what {most.source} take more than {few.source}; their workers are in it"
+            return cores, EXTRAPOLATED, text
+        text = (
+            f"{most.source}: all that they do without a device, so at most; two results with different links say more"
+        )
+        return most.idle_cores / most.links, EXTRAPOLATED, text
 
     def _forwards(self, routers: int) -> float:
         """Cores of the routers for all pushes, where batches are full."""
@@ -178,73 +162,6 @@ class Hosts:
         text = f"{alone.source}, and x {more:.2f} what it takes more in {many.source}, {many.routers} routers"
         cpu = alone.cpu + max(0.0, many.cpu - alone.cpu) * more
         return cpu, alone.router_cpu + max(0.0, many.router_cpu - alone.router_cpu) * more, EXTRAPOLATED, text
-
-    def _store(self) -> int:
-        """Servers of the store, replicas included."""
-        wish = self.wish
-        if not self.found.stored:
-            raise BenchError(
-                "the results do not say what a device takes in Redis: add one of farm bench push --store redis-replica "
-                "--devices 15000 --online 0.7 --json stored.json"
-            )
-        stored = max(self.found.stored, key=lambda one: one.devices)
-        self.add("stored_device", "memory of the store a device", stored.device, "bytes", MEASURED, stored.source)
-        waiting = self.devices * WAITING if wish.waiting is None else wish.waiting
-        kind, text = (ASSUMED, "a tenth of the devices") if wish.waiting is None else (GIVEN, "--waiting")
-        self.add("waiting", "messages that wait for devices", waiting, "", kind, text)
-        message = self._message(stored)
-        used = self.devices * stored.device + waiting * message
-        self.add("stored", "memory of the store, one copy", used, "bytes", EXTRAPOLATED, "devices and messages")
-        self.add("copies", "copies", wish.copies, "", GIVEN, "--copies: the primary's and its replicas'")
-        text = f"that x copies; servers of {wish.store_memory >> 20:,} MiB are filled to {STORE_USED:.0%}"
-        self.add("stored_all", "memory of the store, all copies", used * wish.copies, "bytes", EXTRAPOLATED, text)
-        by_memory = math.ceil(used / (wish.store_memory * STORE_USED))
-        self.add(
-            "primaries_memory",
-            "primaries for the memory",
-            by_memory,
-            "",
-            EXTRAPOLATED,
-            "one copy / what a server is filled to",
-        )
-        by_pushes = self._primaries_for_pushes()
-        primaries = max(1, by_memory, by_pushes)
-        self.add(
-            "store_servers", "servers of the store", primaries * wish.copies, "", EXTRAPOLATED, "primaries x copies"
-        )
-        if primaries > 1:
-            self.add("slots", "a Redis cluster of primaries", primaries, "", EXTRAPOLATED, "redis.cluster = true")
-        return primaries * wish.copies
-
-    def _message(self, stored: Stored) -> float:
-        known = [one for one in self.found.stored if one.message is not None]
-        if not known:
-            self.add(
-                "stored_message",
-                "memory of the store a message",
-                0.0,
-                "bytes",
-                ASSUMED,
-                "not measured: --online below 1",
-            )
-            return 0.0
-        one = max(known, key=lambda one: one.devices)
-        assert one.message is not None
-        self.add("stored_message", "memory of the store a message", one.message, "bytes", MEASURED, one.source)
-        return one.message
-
-    def _primaries_for_pushes(self) -> int:
-        measured = [one for one in self.found.pushes if one.store_cpu]
-        measured = [one for one in measured if one.flat_out] or measured
-        if not measured or not self.push_rate:
-            return 1
-        dearest = max(measured, key=lambda one: one.store_cpu)
-        text = f"the dearest: {dearest.source}; a server has one thread for it"
-        self.add("store_cpu", "CPU of a server of the store a push", dearest.store_cpu * 1e6, "us", MEASURED, text)
-        count = math.ceil(self.push_rate * dearest.store_cpu / self.headroom)
-        text = "notifications/s wanted x that / the share used"
-        self.add("primaries_pushes", "primaries for the pushes", count, "", EXTRAPOLATED, text)
-        return count
 
     def _coming_and_going(self, routers: int) -> None:
         a_host = math.ceil(self.devices / self.total)

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.figures.evidence import ASSUMED, EXTRAPOLATED, GIVEN, MEASURED, Evidence, Pushes, evidence
-from bench.figures.hosts import Hosts, HostsWish, hosts_of
+from bench.figures.hosts import Hosts, hosts_of
+from bench.figures.hosts_store import HostsWish
 from bench.figures.profiles import MOST_A_WORKER, Profile
 
 HEADROOM: Final = 0.7

@@ -9,7 +9,7 @@ from support.bench import RECORDED, recorded_result
 
 from bench.cli import main
 from bench.errors import BenchError
-from bench.figures.hosts import HostsWish
+from bench.figures.hosts_store import HostsWish
 from bench.figures.plan import Wish, run
 from bench.figures.profiles import PROFILES
 from bench.figures.results import read, write_json
@@ -117,7 +117,7 @@ def test_a_measured_cluster_says_what_links_and_moves_take() -> None:
     wish = Wish(31_000_000, 5000, LARGE, hosts=HostsWish(31))
     body = plan(wish, connected(), pushed(), clustered(lost=lost, forward={"cpu_us": 40.0}))
     found, known = figures(body), kinds(body)
-    assert found["link_cores"] == pytest.approx(0.005) and known["link_cores"] == "measured"
+    assert found["link_cores"] == pytest.approx(0.005) and known["link_cores"] == "extrapolated"
     assert found["beats_share"] == pytest.approx(0.005 * 341)
     assert (found["lost"], known["lost"]) == (4.5, "measured")
     # 1.5 s beyond the lease with 1,000 devices a router
@@ -125,6 +125,14 @@ def test_a_measured_cluster_says_what_links_and_moves_take() -> None:
     assert found["push_cpu_full"] == pytest.approx(106.761 + 40 * 30 / 31)
     # a router whose links take 1.7 cores is no router: 18 farms would have a tenth of a core for them
     assert found["cells"] == body["farm"]["cells"] == 18
+
+
+def test_what_a_link_takes_is_the_difference_of_two_clusters() -> None:
+    wish = Wish(31_000_000, 0, LARGE, hosts=HostsWish(31))
+    more = clustered(workers=8, idle={"cores": 0.09 + 0.054, "links": 72})
+    found = figures(plan(wish, connected(), pushed(), more, clustered()))
+    assert found["link_cores"] == pytest.approx(0.001)  # 54 links more
+    assert found["cells"] == 4  # 341 of them take 0.341 cores: four farms would have a tenth each
 
 
 def test_many_workers_or_pushes_ask_for_cells() -> None:
