@@ -1,4 +1,5 @@
-"""The router's end of the link: one ROUTER socket over ipc, drained and filled by each call of `pump`.
+"""The router's end of the link: one ROUTER socket, over ipc and in a cluster over TCP too, drained and filled by each
+call of `pump`.
 
 ZMQ_FD is edge-triggered: after any send or receive something may wait that it will never report again. So there is
 one place that touches the socket, and it goes on until receiving would block and everything sendable is sent.
@@ -13,6 +14,7 @@ import zmq
 from router.common import logs
 from router.common import messages as m
 from router.common.link_address import LinkError
+from router.common.places import Listening, Place
 from router.common.settings import LinkOptions
 from router.core.hub import Hub
 from router.core.sessions import WorkerSession
@@ -36,13 +38,24 @@ class RouterLink:
 
     gate: Gate | None = None
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], where: str, hub: Hub, options: LinkOptions) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        where: str,
+        hub: Hub,
+        options: LinkOptions,
+        place: Place | None = None,
+    ) -> None:
+        """where: for workers of this host; place: for those of others.
+
+        Raises: LinkError.
+        """
         self._hub = hub
         self.behind = False
         """Whether there may be more to receive. The descriptor does not report what came before."""
         self.heard_until = monotonic()
         """When there was nothing that had not been received."""
-        self._socket = context.socket(zmq.ROUTER)
+        self._socket = self.server = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.setsockopt(zmq.SNDHWM, options.high_water)
@@ -53,6 +66,8 @@ class RouterLink:
             self._socket.bind(where)
         except zmq.ZMQError as error:
             raise LinkError(f"{where.removeprefix('ipc://')}: cannot listen there: {error.strerror}") from None
+        # After that of this host, because for all that comes later a key is wanted.
+        self.listening = Listening(self._socket, place)
         self.fileno: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
 
     def pump(self) -> None:

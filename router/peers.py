@@ -9,8 +9,8 @@ that ends is dropped with it, so another life of a router is sent nothing that w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import select
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final
 
@@ -19,6 +19,7 @@ import zmq
 from router.common import logs
 from router.common import messages as m
 from router.common.link_address import LinkError, peer_address
+from router.common.places import Listening, Place, Places
 from router.common.settings import LinkOptions
 from router.core.answering import Asker
 from router.core.asking import Owner
@@ -45,31 +46,54 @@ class Peers:
     gate: Gate | None = None
 
     def __init__(
-        self, context: zmq.Context[_Socket], folder: Path, number: int, hub: Hub, options: LinkOptions
+        self, context: zmq.Context[_Socket], places: Places, number: int, hub: Hub, options: LinkOptions
     ) -> None:
         """number: of this router. Raises: LinkError."""
+        self._context = context
+        self._places = places
+        self._options = options
         self._hub = hub
         self.behind = False
         """Whether there may be more to receive. The descriptors do not report what came before."""
-        self._askers = _socket(context, zmq.ROUTER, options)
+        self._askers = self.server = _socket(context, zmq.ROUTER, options)
         self._askers.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._askers.setsockopt(zmq.LINGER, 500)
-        where = peer_address(folder, number)
+        where = peer_address(places.folder, number)
         try:
             self._askers.bind(where)
         except zmq.ZMQError as error:
             raise LinkError(f"{where.removeprefix('ipc://')}: cannot listen there: {error.strerror}") from None
+        listening = places.listening(number)
+        self.listening = Listening(self._askers, None if listening is None else listening[1])
+        self._connected: dict[int, Place | None] = {}
         self._owners: dict[int, _Socket] = {}
+        self._epoll = select.epoll()
+        self.fileno = self._epoll.fileno()
+        """Becomes readable when another router may have sent something."""
+        self._epoll.register(_fileno(self._askers), select.EPOLLIN)
         for owner in hub.asking.owners:
-            socket = _socket(context, zmq.DEALER, options)
-            socket.setsockopt(zmq.IMMEDIATE, 1)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.connect(peer_address(folder, owner))
-            self._owners[owner] = socket
-        self.filenos: list[int] = [
-            socket.getsockopt(zmq.FD)  # type: ignore[misc]
-            for socket in (self._askers, *self._owners.values())
-        ]
+            self._connect(owner)
+
+    def _connect(self, owner: int) -> None:
+        """A socket that is connected to where this router is; where that is not known nothing can be sent."""
+        socket = _socket(self._context, zmq.DEALER, self._options)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.LINGER, 0)
+        place = self._connected[owner] = self._places.for_routers(owner)
+        if place is not None:
+            place.connect(socket)
+        self._owners[owner] = socket
+        self._epoll.register(_fileno(socket), select.EPOLLIN)
+
+    def follow(self, numbers: Iterable[int]) -> None:
+        """These routers have been placed anew."""
+        for owner in numbers:
+            if owner in self._owners and self._places.for_routers(owner) != self._connected[owner]:
+                before = self._owners[owner]
+                self._epoll.unregister(_fileno(before))
+                before.close()
+                self._connect(owner)
+                self._hub.asking.owners[owner].moved()
 
     def pump(self) -> bool:
         """Send what there is and receive what there is, until neither is left or time is up: then it is `behind`.
@@ -107,6 +131,7 @@ class Peers:
         """Close the sockets; what is queued for those that ask has half a second to leave."""
         for socket in (self._askers, *self._owners.values()):
             socket.close()
+        self._epoll.close()
 
     # ------------------------------------------------------------------ receiving
 
@@ -204,6 +229,11 @@ def _socket(context: zmq.Context[_Socket], kind: int, options: LinkOptions) -> _
     socket.setsockopt(zmq.RCVHWM, options.high_water)
     socket.setsockopt(zmq.MAXMSGSIZE, options.max_message_bytes)
     return socket
+
+
+def _fileno(socket: _Socket) -> int:
+    fileno: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+    return fileno
 
 
 def _whole(socket: _Socket) -> bytes:

@@ -25,6 +25,7 @@ from router.common.memory import Bursts, give_back, resident_bytes
 from router.common.numbers import seconds_until
 from router.common.options import Settings
 from router.common.partitions import BROADCASTS, fixed_owners, key_in, partition
+from router.common.places import Places
 from router.common.poller import READ, Poller
 from router.common.refusals import BAD_METHOD
 from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
@@ -37,6 +38,7 @@ from router.core.keeping import Keeper
 from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
 from router.gate import Gate
+from router.gatekeeper import Gatekeeper
 from router.http.http_port import HttpPort
 from router.http.message import Request, Response, rejection
 from router.http.routes import Reply, Route, Router
@@ -52,6 +54,8 @@ _PORT_TICK_S = 1.0
 _STOP_S = 5.0
 _QUIET_S = 1.0
 """How long other routers may take to say that they send this one no more. What they send later is lost."""
+_READ_S = 0.05
+"""So long the connections of other routers stay when they have been answered: what is unread goes with a connection."""
 _LONG_AGO_S = 600.0
 """For devices that are attached for longer the time is not kept: no older connection can still be there without having
 been replaced."""
@@ -120,12 +124,19 @@ class RouterProcess:
         self.port = HttpPort(
             listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns, shared
         )
-        self.link = RouterLink(context, address(data, number), self.hub, link)
+        self.places = places = Places.of(settings)
+        self.hub.placed(places.look())
+        listening = places.listening(number)
+        self.gatekeeper = Gatekeeper(context, places.keys) if listening is not None else None
+        self.link = RouterLink(context, address(data, number), self.hub, link, listening and listening[0])
         self.poller.register(self.link.fileno, READ)
-        self.peers = Peers(context, data, number, self.hub, link) if self.hub.asking.owners else None
+        self.peers = Peers(context, places, number, self.hub, link) if self.hub.asking.owners else None
         if self.peers is not None:
-            for fileno in self.peers.filenos:
-                self.poller.register(fileno, READ)
+            self.poller.register(self.peers.fileno, READ)
+        if self.gatekeeper is not None:
+            self.gatekeeper.watch(self.link.server)
+            if self.peers is not None:
+                self.gatekeeper.watch(self.peers.server)
         self.gate = None if self.store.lease is None else Gate(self.store.lease)
         self.link.gate = self.port.gate = self.gate
         if self.peers is not None:
@@ -170,6 +181,8 @@ class RouterProcess:
                 nursery.start_soon(self._serve)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self.main_server.run, self.flush)
+                if self.gatekeeper is not None:
+                    nursery.start_soon(self.gatekeeper.run)
                 for service in self.services:
                     nursery.start_soon(service.run)
                 logs.event("router.ready", port=self.settings.get(Listen).router_port, pid=os.getpid())
@@ -186,12 +199,17 @@ class RouterProcess:
                     with trio.move_on_after(_QUIET_S if alone else 0):
                         while not self.hub.answering.quiet or self.hub.answering:
                             await trio.sleep(0.01)
+                        if self.peers is not None:
+                            guarded("router.flush_failed", self.flush)
+                            await trio.sleep(_READ_S)
                 nursery.cancel_scope.cancel()
         finally:
             if self.fd_receiver is not None:
                 self.fd_receiver.close()
             self.flush()
             self.port.close()
+            if self.gatekeeper is not None:
+                self.gatekeeper.close()
             self.link.close()
             if self.peers is not None:
                 self.peers.close()
@@ -252,6 +270,7 @@ class RouterProcess:
             await trio.sleep(_TICK_S)
             guarded("router.tick_failed", self.hub.tick, self.link.heard_until)
             guarded("router.tick_failed", self.keeper.tick)
+            guarded("router.tick_failed", self._look_for_moves)
             now = time.monotonic()
             self.hub.store_state(self._store_refuses())
             if now >= next_port:
@@ -268,6 +287,18 @@ class RouterProcess:
                 self.committer.sweep_soon(options.sweep_batch)
                 self.hub.map.sweep(options.sweep_batch, int((now - _LONG_AGO_S) * 1000))
             guarded("router.flush_failed", self.flush)
+
+    def _look_for_moves(self) -> None:
+        """Of routers of a cluster, and whether the port for other hosts is free by now."""
+        if not self.places.move:
+            return
+        self.link.listening.listen()
+        if self.peers is not None:
+            self.peers.listening.listen()
+        if changed := self.places.look():
+            self.hub.placed(changed)
+            if self.peers is not None:
+                self.peers.follow(one.number for one in changed)
 
     def _look_for_starvation(self, now: float) -> None:
         changed = self._starvation.look(now)

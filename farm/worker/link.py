@@ -18,6 +18,7 @@ import zmq
 
 from router.common import logs
 from router.common import messages as m
+from router.common.places import Place
 from router.common.settings import LinkOptions
 from router.common.wire import ANNOUNCED, VERSIONS, WIRES
 
@@ -34,6 +35,7 @@ _REFUSED_RETRY_S = 5.0
 _FLOODED = 2
 """At so many times the limits of what may be unconfirmed, what nobody waits for is dropped. Where other routers keep
 up, connections come and go while this one does not, and each may send a message before it is not read any more."""
+_LINGER_MS = 1000
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 500
 
@@ -48,7 +50,7 @@ class WorkerLink:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        where: str,
+        place: Place | None,
         options: LinkOptions,
         shard: int,
         incarnation: bytes,
@@ -58,8 +60,14 @@ class WorkerLink:
         channels: Callable[[], Iterable[list[m.HeldChannel]]] = tuple,
         versions: range = VERSIONS,
     ) -> None:
+        """place: where the router is; None: that is not known yet."""
+        self._context = context
         self._options = options
-        self._host = ""
+        self._identity = b"w" + incarnation
+        self.place = place
+        """Where it is connected to."""
+        self.host = ""
+        """ID of this worker's host in a cluster."""
         self._versions = versions
         self._wire = WIRES[versions[-1]]
         self._ready = self._wire.encode(m.Ready(versions[-1], shard, incarnation, pid, versions[0]))
@@ -88,16 +96,34 @@ class WorkerLink:
         self.dropped = 0
         """Messages that could not be sent, and acknowledgements given up."""
         self._unsent: deque[bytes] = deque()
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.ROUTING_ID, b"w" + incarnation)
-        self._socket.setsockopt(zmq.SNDHWM, options.high_water)
-        self._socket.setsockopt(zmq.RCVHWM, options.high_water)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, options.max_message_bytes)
-        self._socket.setsockopt(zmq.LINGER, 1000)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        self._socket.connect(where)
+        self._socket = self._connected()
         self.fileno: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._join()
+
+    def _connected(self) -> zmq.Socket[bytes]:
+        """A socket that is connected to the place; where there is none it takes nothing and nothing comes."""
+        options, socket = self._options, self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.ROUTING_ID, self._identity)
+        socket.setsockopt(zmq.SNDHWM, options.high_water)
+        socket.setsockopt(zmq.RCVHWM, options.high_water)
+        socket.setsockopt(zmq.MAXMSGSIZE, options.max_message_bytes)
+        socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        if self.place is not None:
+            self.place.connect(socket)
+        return socket
+
+    def move(self, place: Place | None) -> None:
+        """The router is there now. What it has sent from where it was is received first, as far as it has come; what it
+        has not confirmed is repeated, as to any router that is new. `fileno` is another one."""
+        self._receive(monotonic() + _PUMP_S)
+        self._socket.close(linger=0)
+        self.place = place
+        self._socket = self._connected()
+        self.fileno = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self.behind = False
+        self._retry_at = 0.0
         self._join()
 
     @property
@@ -366,7 +392,7 @@ class WorkerLink:
         self._unsent.clear()
         if version >= m.COUNTED:
             confirmed = self._unconfirmed[0][0] - 1 if self._unconfirmed else self._sequence
-            self._unsent.append(self._wire.encode(m.Begin(self._host, confirmed)))
+            self._unsent.append(self._wire.encode(m.Begin(self.host, confirmed)))
         self._unsent.extend(batch for _, batch, _, _ in self._unconfirmed)
         if self.messages:
             self._enqueue(self.messages)

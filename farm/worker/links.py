@@ -1,13 +1,14 @@
-"""A worker's links, one to each router of its host.
+"""A worker's links, one to each router of the farm.
 
 Each has its own batches, confirmations and announcements (`farm.worker.link`), so a router that is away, or does not
-keep up, holds up nothing that goes to another one. With one router there is nothing here but its link.
+keep up, holds up nothing that goes to another one. With one router there is nothing here but its link. In a cluster a
+router may move to another host, and its link follows.
 """
 
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -15,8 +16,11 @@ import zmq
 
 from farm.worker.link import WorkerLink
 from farm.worker.routes import Routes
+from router.common import logs
 from router.common import messages as m
+from router.common.directory import Placement
 from router.common.guard import guarded
+from router.common.places import Places
 from router.common.settings import LinkOptions
 
 _NONE: Final[frozenset[int]] = frozenset()
@@ -44,7 +48,7 @@ class Links:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        where: Sequence[str],
+        places: Places,
         options: LinkOptions,
         routes: Routes,
         shard: int,
@@ -52,8 +56,8 @@ class Links:
         pid: int,
         holder: Callable[[], Holder],
     ) -> None:
-        """where: the addresses of the routers, by their numbers. holder: gives what holds the connections; it is not
-        called before the first `pump`."""
+        """places: where the routers are. holder: gives what holds the connections; it is not called before the first
+        `pump`."""
 
         def received(router: int, messages: list[m.ToWorker]) -> None:
             holder().received(messages, router)
@@ -65,10 +69,13 @@ class Links:
             return holder().held_channels(router)
 
         self._holder = holder
+        self._places = places
+        self._moved: set[int] = set()  # routers whose links are to follow
+        places.look()
         self.each = [
             WorkerLink(
                 context,
-                address,
+                places.for_workers(router),
                 options,
                 shard,
                 incarnation,
@@ -77,8 +84,10 @@ class Links:
                 partial(welcomed, router),
                 partial(channels, router),
             )
-            for router, address in enumerate(where)
+            for router in range(routes.routers)
         ]
+        for link in self.each:
+            link.host = places.host
         self.shut: frozenset[int] = _NONE
         """Of several routers those that do not keep up, while others do."""
         self._routes = routes
@@ -89,7 +98,7 @@ class Links:
         self._epoll: select.epoll | None = None
         self.fileno = self.each[0].fileno
         """Becomes readable when a router may have sent something."""
-        if self._several:
+        if self._several or places.move:
             self._epoll = select.epoll()
             for link in self.each:
                 self._epoll.register(link.fileno, select.EPOLLIN)
@@ -102,11 +111,41 @@ class Links:
         """Send what there is, then receive what there is, on each of them."""
         for link in self.each:
             guarded("worker.link_failed", link.pump)
+        if self._epoll is None:
+            return
+        if self._moved:
+            self._follow()
         if self._several:
             shut = frozenset(router for router, link in enumerate(self.each) if link.saturated)
             if shut != self.shut:
                 self.shut = shut
                 self._holder().keeps_up(shut)
+
+    def look(self) -> None:
+        """Follow routers that have moved, as this host knows it; to be called a few times a second."""
+        self._placed_anew(self._places.look())
+
+    def placed(self, placements: Iterable[Placement]) -> None:
+        """The same, as a router knows it: this host may be cut off from what says so."""
+        self._placed_anew(self._places.heard(placements))
+
+    def _placed_anew(self, placements: Iterable[Placement]) -> None:
+        """These have changed. Their links follow at the end of the next `pump`: one of them may be receiving just
+        now."""
+        self._moved.update(one.number for one in placements if one.number < len(self.each))
+
+    def _follow(self) -> None:
+        moved, self._moved = self._moved, set()
+        assert self._epoll is not None
+        for router in sorted(moved):
+            link, place = self.each[router], self._places.for_workers(router)
+            link.host = self._places.host
+            if place != link.place:
+                self._epoll.unregister(link.fileno)
+                guarded("worker.link_failed", link.move, place)
+                self._epoll.register(link.fileno, select.EPOLLIN)
+                where = place.address if place is not None else "unknown"
+                logs.event("link.moved", router=router, to=where)
 
     def beat(self, snapshot: dict[str, float]) -> None:
         """Let the routers know that this worker lives."""

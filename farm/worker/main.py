@@ -28,12 +28,12 @@ from router.common import lifecycle, logs
 from router.common.auth_settings import AuthOptions
 from router.common.errors import MendableError
 from router.common.guard import guarded
-from router.common.link_address import address
 from router.common.listener import base_url, open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.pace import Pace
+from router.common.places import Places
 from router.common.poller import READ, Poller
 from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen, RouterOptions
 from router.common.token import Tokens
@@ -102,7 +102,7 @@ class Worker:
         routes = Routes(settings.get(RouterOptions).routers)
         self.links = Links(
             context,
-            [address(data, router) for router in range(routes.routers)],
+            Places.of(settings),
             settings.get(LinkOptions),
             routes,
             shard,
@@ -134,6 +134,7 @@ class Worker:
             settings.get(AuthOptions),
             routes,
         )
+        self.sockets.on_placements(self.links.placed)
         self.poller.register(self.links.fileno, READ)
         backlog = settings.get(Listen).backlog
         self.sockets.listen(listeners[0], backlog=backlog)
@@ -217,6 +218,7 @@ class Worker:
                 guarded("worker.tick_failed", self.sockets.admit)
             await trio.sleep(max(0.0, next_tick - time.monotonic()))
             guarded("worker.tick_failed", self.sockets.tick)
+            guarded("worker.tick_failed", self.links.look)
             if (now := time.monotonic()) >= next_beat:
                 next_beat = now + options.heartbeat
                 guarded("worker.beat_failed", self._beat)

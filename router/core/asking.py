@@ -186,6 +186,13 @@ class Owner:
                 "peer.versions_differ", at="error", per=str(self.number), peer=self.number, speaks=theirs, ours=ours
             )
 
+    def moved(self) -> None:
+        """It has another place, and so another life: what was sent to the one before is lost unless it was answered,
+        and nothing more is sent before the next one has welcomed us."""
+        self._ready = False
+        self._refused = self._number
+        self._send_probe()
+
     def _welcome(self, life: bytes, sent: int, settled: int) -> None:
         if life == self._life:
             self._lose(settled)

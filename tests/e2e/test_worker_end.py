@@ -14,6 +14,7 @@ from farm.worker.link import WorkerLink
 from router.common import messages as m
 from router.common.item import Item
 from router.common.link_address import address
+from router.common.places import Place
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST
 
@@ -32,7 +33,7 @@ class Alone:
         self.held: list[bytes] = []
         self.link = WorkerLink(
             self._zmq,
-            address(folder, 0),
+            Place(address(folder, 0)),
             LinkOptions(**options),
             3,
             b"incarnat",

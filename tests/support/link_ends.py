@@ -11,6 +11,7 @@ import zmq
 from farm.worker.link import WorkerLink
 from router.common import messages as m
 from router.common.link_address import address
+from router.common.places import Place
 from router.common.settings import LinkOptions
 from router.common.wire import VERSIONS
 from router.link import RouterLink
@@ -35,7 +36,7 @@ class Ends:
         self.router: RouterLink | None = RouterLink(self.zmq, where, rig.hub, options)
         self.worker = WorkerLink(
             self.zmq,
-            where,
+            Place(where),
             options,
             3,
             b"incarnat",

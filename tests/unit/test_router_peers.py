@@ -14,6 +14,7 @@ from router.common.link_address import LinkError, peer_address
 from router.common.messages import peers as p
 from router.common.operation import Operation
 from router.common.peer_wire import encode, of_owner
+from router.common.places import Places
 from router.core.hub import Hub
 from router.core.operations import Done
 from router.gate import Gate
@@ -65,7 +66,7 @@ class Two:
                 done(m.OK, 2 * asked.text)
 
         rig.hub.core.operations.register("talk", {Double: double})
-        self.peers[number] = Peers(self.context, self.folder, number, rig.hub, rig.link)
+        self.peers[number] = Peers(self.context, Places(self.folder), number, rig.hub, rig.link)
 
     def end(self, number: int) -> None:
         """End a router, and wait until the other's socket has noticed: what is given to it before that is lost."""
@@ -181,7 +182,7 @@ def test_one_that_ends_leaves_what_comes_to_its_next_life(two: Two) -> None:
     two.until(lambda: first)
     two.hub(1).leave()
     found = two.ask(0, 1, b"second")
-    two.until(lambda: not two.hub(0).asking.owners[1]._ready)
+    two.until(lambda: two.hub(1).answering.quiet and not two.hub(0).asking.owners[1]._sent)
     assert (found, len(two.performed)) == ([], 1)
     two.end(1)
     two.begin(1)
@@ -272,4 +273,4 @@ def test_an_operation_that_is_malformed_or_for_another_is_refused_alone(two: Two
 def test_a_place_that_cannot_be_listened_at_is_named(two: Two, tmp_path: Path) -> None:
     rig = Rig(router=1, routers=2)
     with pytest.raises(LinkError, match="cannot listen"):
-        Peers(two.context, tmp_path / "missing", 1, rig.hub, rig.link)
+        Peers(two.context, Places(tmp_path / "missing"), 1, rig.hub, rig.link)

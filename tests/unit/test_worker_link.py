@@ -13,6 +13,7 @@ from support.link_ends import DEVICE, HANG_S, linked
 from farm.worker.link import WorkerLink
 from router.common import messages as m
 from router.common.link_address import LinkError, address
+from router.common.places import Place
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST
 from router.link import RouterLink
@@ -144,7 +145,7 @@ async def test_a_worker_is_saturated_until_what_it_said_is_durable(rig: Rig, tmp
 async def test_a_worker_that_has_gone_is_found_out_by_what_is_said_to_it(rig: Rig, tmp_path: Path) -> None:
     async with linked(rig, tmp_path) as ends:
         other = WorkerLink(
-            ends.zmq, ends.where, ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: announced([DEVICE])
+            ends.zmq, Place(ends.where), ends.options, 9, b"shortliv", 1, ends.heard.extend, lambda: announced([DEVICE])
         )
         ends.held = []
         with trio.fail_after(HANG_S):
@@ -275,7 +276,7 @@ def test_until_it_is_welcome_a_worker_says_nothing_but_join(tmp_path: Path) -> N
     router = context.socket(zmq.ROUTER)
     router.bind(address(tmp_path, 0))
     worker = WorkerLink(
-        context, address(tmp_path, 0), LinkOptions(), 3, b"incarnat", 4711, lambda messages: None, tuple
+        context, Place(address(tmp_path, 0)), LinkOptions(), 3, b"incarnat", 4711, lambda messages: None, tuple
     )
 
     def next_envelope() -> tuple[bytes, m.OfWorker]:
@@ -319,7 +320,7 @@ async def test_what_cannot_be_packed_is_dropped_and_the_rest_is_said(rig: Rig, t
         for number, body in enumerate(("first", "half a character: \ud83d", "last")):
             rig.push(DEVICE, f"slot-{number}", 1, body=body, wait=False, ttl=0)
         rig.push(DEVICE, "version", 2**64, wait=False, ttl=0)
-        rig.hub.on_status(lambda: {"well": object()})
+        rig.hub.on_status(lambda host: {"well": object()})
         rig.hub.received(b"supervisor", NEWEST.encode(m.AskStatus(1)))
         await ends.until(lambda: len(ends.heard) == 2)
         assert [one.body for one in ends.heard] == ["first", "last"]

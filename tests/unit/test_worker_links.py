@@ -17,6 +17,7 @@ from farm.worker.links import Links
 from farm.worker.routes import Routes
 from router.common import messages as m
 from router.common.link_address import address
+from router.common.places import Places
 from router.common.settings import LinkOptions
 from router.link import RouterLink
 
@@ -61,8 +62,7 @@ class Farm:
         self.zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.routers: list[RouterLink | None] = [None] * ROUTERS
         self.held = Held()
-        where = [address(folder, router) for router in range(ROUTERS)]
-        self.links = Links(self.zmq, where, self.options, ROUTES, 3, b"incarnat", 4711, lambda: self.held)
+        self.links = Links(self.zmq, Places(folder), self.options, ROUTES, 3, b"incarnat", 4711, lambda: self.held)
         self.stopped: set[int] = set()
         """Routers that receive and send nothing."""
 
@@ -212,7 +212,7 @@ def test_the_descriptor_reports_whichever_router_has_sent_something(tmp_path: Pa
 
 def test_with_one_router_what_takes_messages_is_its_link_s_list(tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links = Links(context, [address(tmp_path, 0)], LinkOptions(), Routes(), 3, b"incarnat", 4711, Held)
+    links = Links(context, Places(tmp_path), LinkOptions(), Routes(), 3, b"incarnat", 4711, Held)
     try:
         (link,) = links.each
         assert links.send == link.messages.append
@@ -231,7 +231,7 @@ def test_what_is_not_awaited_is_dropped_where_very_much_waits_for_a_router(tmp_p
     """Devices that come and go may send a message each, without an end."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     options = Rig(link={"max_unconfirmed_messages": 10}).link
-    links = Links(context, [address(tmp_path, 0)], options, Routes(), 3, b"incarnat", 4711, Held)
+    links = Links(context, Places(tmp_path), options, Routes(), 3, b"incarnat", 4711, Held)
     one = m.Publish(DEVICES[0], "", 0, "") if kind is m.Publish else m.Happened("", "", "")
     try:
         (link,) = links.each

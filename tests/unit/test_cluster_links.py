@@ -1,0 +1,318 @@
+"""Links over TCP with CURVE, on real sockets: who is let in, routers that move, and connections that break."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import zmq
+from support.common import Clock, Rig
+
+from bench.machine.ports import free_ports
+from farm.worker.link import WorkerLink
+from router.common import curve
+from router.common import messages as m
+from router.common.link_address import address
+from router.common.places import Place
+from router.common.settings import LinkOptions
+from router.common.wire import NEWEST
+from router.gatekeeper import Gatekeeper
+from router.link import RouterLink
+
+KEY, OTHER_KEY = curve.derive(b"k" * 32), curve.derive(b"o" * 32)
+LEASE_S = 3.0
+HANG_S = 10
+BEAT_S = 0.01
+
+
+class Router:
+    """A router with its hub, and the gate in front of it."""
+
+    def __init__(self, folder: Path, port: int, keys: list[curve.ClusterKey], rig: Rig | None = None) -> None:
+        self.rig = rig or Rig(clock=Clock())
+        self.place = Place(f"tcp://127.0.0.1:{port}", keys[0], LEASE_S)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.gatekeeper = Gatekeeper(self.context, keys)
+        self.link = RouterLink(self.context, address(folder, port), self.rig.hub, LinkOptions(), self.place)
+        self.gatekeeper.watch(self.link.server)
+        self.closed = False
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.gatekeeper.close()
+            self.link.close()
+            self.context.destroy(linger=0)
+
+
+class Ends:
+    """Routers and a worker, pumped a hundred times a second."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.folder = folder
+        self.routers: list[Router] = []
+        self.stopped: set[Router] = set()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.heard: list[Any] = []
+        self.workers: list[WorkerLink] = []
+        self._nursery = nursery
+
+    def router(self, keys: list[curve.ClusterKey] | None = None, rig: Rig | None = None) -> Router:
+        made = Router(self.folder, free_ports(1)[0], keys or [KEY], rig)
+        self.routers.append(made)
+        self._nursery.start_soon(made.gatekeeper.run)
+        self._nursery.start_soon(made.rig.committer.run, made.rig.flushed)
+        return made
+
+    def worker(self, place: Place | None, number: int = 3) -> WorkerLink:
+        link = WorkerLink(
+            self.context, place, LinkOptions(), number, b"incarna%d" % number, 4711, self.heard.extend, tuple
+        )
+        self.workers.append(link)
+        return link
+
+    def pump(self) -> None:
+        for router in self.routers:
+            if router not in self.stopped:
+                router.link.pump()
+        for worker in self.workers:
+            worker.beat({})
+            worker.pump()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        with trio.fail_after(HANG_S):
+            while not condition():
+                self.pump()
+                await trio.sleep(BEAT_S)
+
+    async def beats(self, count: int) -> None:
+        for _ in range(count):
+            self.pump()
+            await trio.sleep(BEAT_S)
+
+
+@asynccontextmanager
+async def ends_in(folder: Path) -> AsyncIterator[Ends]:
+    async with trio.open_nursery() as nursery:
+        ends = Ends(folder, nursery)
+        try:
+            yield ends
+        finally:
+            nursery.cancel_scope.cancel()
+            for worker in ends.workers:
+                worker.close()
+            for router in ends.routers:
+                router.close()
+            ends.context.destroy(linger=0)
+
+
+def scenario(body: Callable[[Ends], Any]) -> Callable[[Path], None]:
+    def test(tmp_path: Path) -> None:
+        async def main() -> None:
+            async with ends_in(tmp_path) as ends:
+                await body(ends)
+
+        trio.run(main)
+
+    test.__name__ = body.__name__
+    return test
+
+
+def acks(first: int, count: int) -> list[m.Ack]:
+    return [m.Ack(b"d" * 16, [(f"slot-{number}", 1)]) for number in range(first, first + count)]
+
+
+@scenario
+async def test_workers_of_this_host_and_of_another_are_at_one_router(ends: Ends) -> None:
+    router = ends.router()
+    near = ends.worker(Place(address(ends.folder, int(router.place.address.rpartition(":")[2]))), 1)
+    far = ends.worker(router.place, 2)
+    await ends.until(lambda: near.joined and far.joined)
+    assert {session.lease.shard for session in router.rig.hub.sessions} == {1, 2}
+
+
+@pytest.mark.parametrize("kind", ["no key", "another key", "a client's key that is not known"])
+def test_who_has_no_key_is_not_let_in_and_disturbs_nobody(tmp_path: Path, kind: str) -> None:
+    async def main() -> None:
+        async with ends_in(tmp_path) as ends:
+            router = ends.router()
+            mixed = curve.ClusterKey("mixed", KEY.server_public, b"", OTHER_KEY.client_public, OTHER_KEY.client_secret)
+            key = {"no key": None, "another key": OTHER_KEY, "a client's key that is not known": mixed}[kind]
+            stranger = ends.worker(Place(router.place.address, key, LEASE_S), 1)
+            await ends.until(lambda: router.gatekeeper.refused)
+            ours = ends.worker(router.place, 2)
+            await ends.until(lambda: ours.joined)
+            await ends.beats(20)
+            assert not stranger.joined
+            assert [session.lease.shard for session in router.rig.hub.sessions] == [2]
+
+    trio.run(main)
+
+
+def test_before_there_is_a_gatekeeper_nobody_is_let_in(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    place = Place(f"tcp://127.0.0.1:{free_ports(1)[0]}", KEY, LEASE_S)
+    link = RouterLink(context, address(tmp_path, 0), Rig().hub, LinkOptions(), place)
+    client = context.socket(zmq.DEALER)
+    place.connect(client)
+    client.send(NEWEST.encode(m.AskStatus(1)))
+    for _ in range(20):
+        link.pump()
+        assert not client.poll(10)
+    link.close()
+    context.destroy(linger=0)
+
+
+@scenario
+async def test_during_a_rotation_either_key_is_let_in(ends: Ends) -> None:
+    new = ends.router([OTHER_KEY, KEY])
+    old = ends.router([KEY, OTHER_KEY])
+    links = [ends.worker(router.place, number) for number, router in enumerate((new, old))]
+    await ends.until(lambda: all(link.joined for link in links))
+    # A client may use either pair of its own.
+    other = curve.ClusterKey("", OTHER_KEY.server_public, b"", KEY.client_public, KEY.client_secret)
+    link = ends.worker(Place(new.place.address, other, LEASE_S), 5)
+    await ends.until(lambda: link.joined)
+
+
+@scenario
+async def test_what_was_not_confirmed_goes_to_where_the_router_has_moved(ends: Ends) -> None:
+    before, after = ends.router(), ends.router()
+    link = ends.worker(None)
+    link.messages.extend(acks(0, 2))
+    await ends.beats(3)
+    assert (link.joined, link.unconfirmed) == (False, 1)
+    link.move(before.place)
+    await ends.until(lambda: not link.unconfirmed)
+    assert before.rig.hub.counters.acks == 2
+    ends.stopped.add(before)  # what it is sent is not confirmed any more
+    for number in range(5):
+        link.messages.extend(acks(10 * number, 10))
+        link.pump()
+    fileno = link.fileno
+    link.move(after.place)
+    assert (link.joined, link.fileno != fileno) == (False, True)
+    await ends.until(lambda: not link.unconfirmed)
+    assert after.rig.hub.counters.acks == 50
+    assert before.rig.hub.counters.acks == 2
+    link.move(None)
+    link.messages.extend(acks(0, 1))
+    await ends.beats(3)
+    assert link.unconfirmed == 1
+
+
+@scenario
+async def test_what_a_router_has_sent_before_it_moved_is_received(ends: Ends) -> None:
+    before, after = ends.router(), ends.router()
+    link = ends.worker(before.place)
+    await ends.until(lambda: link.joined)
+    await ends.beats(5)  # READY may have been sent more than once
+    session = next(iter(before.rig.hub.sessions))
+    for number in range(50):
+        session.send(m.Disconnect(number.to_bytes(16, "big")))
+        before.link.pump()
+    before.close()
+    ends.routers.remove(before)
+    await trio.sleep(0.1)
+    ends.heard.clear()
+    link.move(after.place)
+    assert len(ends.heard) == 50
+
+
+class Cutter:
+    """A TCP relay in front of a port, whose connections can be cut at any byte."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                return
+            self.connections += 1
+            self._pairs.append((client, server))
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(997):  # so a cut may come within a frame
+                other.sendall(data)
+        except OSError:
+            pass
+        self._end((one, other))
+
+    def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        for end in pair:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def cut(self) -> None:
+        """All that is on its way is lost."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            self._end(pair)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_lost_where_the_connection_breaks_many_times(tmp_path: Path, seed: int) -> None:
+    """Acks are counted once or more, each call is replied to, and each client event is published once."""
+    chance = random.Random(seed)
+
+    async def main() -> None:
+        async with ends_in(tmp_path) as ends:
+            router = ends.router()
+            cutter = Cutter(int(router.place.address.rpartition(":")[2]))
+            link = ends.worker(Place(f"tcp://127.0.0.1:{cutter.port}", KEY, LEASE_S))
+            watcher = ends.worker(router.place, 4)
+            seen: list[Any] = []
+            watcher._received = seen.extend
+            channel = b"c" * 16
+            watcher.messages.append(m.Subscribe(channel, m.channel_label("talk", "app", "room")))
+            await ends.until(lambda: link.joined and watcher.joined and not watcher.unconfirmed)
+            sent = 0
+            for _ in range(12):
+                for _ in range(chance.randrange(1, 30)):
+                    for _ in range(chance.randrange(1, 20)):
+                        sent += 1
+                        link.messages.append(
+                            m.Call(sent, m.Publish(channel, f"{sent} {'x' * chance.randrange(3000)}", 0, ""))
+                        )
+                    if chance.random() < 0.3:
+                        ends.pump()
+                    else:
+                        link.pump()
+                cutter.cut()
+                await ends.beats(chance.randrange(8))
+            await ends.until(lambda: link.joined and not link.unconfirmed)
+            replies = {one.number: one.status for one in ends.heard if isinstance(one, m.Reply)}
+            assert replies == dict.fromkeys(range(1, sent + 1), m.OK)
+            await ends.until(lambda: len(seen) >= sent)
+            await ends.beats(5)
+            events = [int(one.body.partition(" ")[0]) for one in seen if isinstance(one, m.Event)]
+            assert events == [*range(1, sent + 1)]
+            assert cutter.connections > 5
+            cutter.close()
+
+    trio.run(main)
