@@ -16,11 +16,10 @@ from router.store.lease import Lease, boottime
 class Gate:
     """What of the router is not to leave at a moment. clock: as the lease has it."""
 
-    __slots__ = ("_clock", "_lease", "_shut_at", "_until", "shut")
+    __slots__ = ("_clock", "_lease", "_shut_at", "shut")
 
     def __init__(self, lease: Lease, clock: Callable[[], float] = boottime) -> None:
         self._lease = lease
-        self._until = lease.until
         self._clock = clock
         self.shut = True
         """Whether it was when it was looked at last."""
@@ -28,7 +27,7 @@ class Gate:
 
     def look(self) -> bool:
         """Whether nothing may leave now."""
-        if self._clock() < self._until():
+        if self._clock() < self._lease.until:
             if self.shut:
                 self._open()
             return False
@@ -52,5 +51,5 @@ class Gate:
 
     def state(self) -> dict[str, object]:
         """For the router's status."""
-        left = self._until() - self._clock()
+        left = self._lease.until - self._clock()
         return {"left": round(max(0.0, left), 2), "clock_offsets": self._lease.offsets} if self._lease.shared else {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -21,9 +22,8 @@ MAX_OFFSET_S: Final = 1.0
 """So much the clock of a server of the store may differ from this machine's."""
 
 
-def boottime() -> float:
-    """Seconds, by a clock that nobody sets and that counts while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+boottime: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Seconds, by a clock that nobody sets and that counts while the machine sleeps."""
 
 
 def apart(there: float, before: float, after: float) -> float:
@@ -37,22 +37,28 @@ class Lease:
     def __init__(self, seconds: float, shared: bool) -> None:
         self._seconds = seconds * (1 - MARGIN)
         self.shared = shared
-        self._until = -inf
+        self._confirmed = -inf  # its end, as far as renewals say
         self._lost = False
         self.offsets: dict[str, float] = {}
         """Of the servers that were asked last: by how many seconds each clock is ahead of ours, at least."""
+        self.until = -inf if shared else inf
+        """The moment, by `boottime`, from which on another router may own it. Where there is no other one, that is
+        never, unless one has it all the same."""
 
     def confirmed(self, sent_at: float) -> None:
         """A renewal, or what acquired it, that was sent then by `boottime` has succeeded on enough servers."""
-        self._until = max(self._until, sent_at + self._seconds)
+        self._confirmed = max(self._confirmed, sent_at + self._seconds)
+        self._changed()
 
     def lose(self) -> None:
         """Another router owns it, or a part of it."""
         self._lost = True
+        self._changed()
 
     def compared(self, offsets: Mapping[str, float]) -> dict[str, float]:
         """Take what the clocks of the servers are ahead of ours. Returns: those that are too far away."""
         self.offsets = dict(offsets)
+        self._changed()
         return {name: offset for name, offset in self.offsets.items() if abs(offset) > MAX_OFFSET_S}
 
     @property
@@ -60,9 +66,8 @@ class Lease:
         """Whether this machine's clock, or a server's, is wrong."""
         return any(abs(offset) > MAX_OFFSET_S for offset in self.offsets.values())
 
-    def until(self) -> float:
-        """The moment, by `boottime`, from which on another router may own it. Where there is no other one, that is
-        never, unless one has it all the same."""
+    def _changed(self) -> None:
         if self._lost or (self.shared and self.clock_is_off):
-            return -inf
-        return self._until if self.shared else inf
+            self.until = -inf
+        elif self.shared:
+            self.until = self._confirmed

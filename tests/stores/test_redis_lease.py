@@ -43,7 +43,7 @@ def store_of(server: RedisServer, holder: str, url: str = "", shared: bool = Tru
 
 
 def owns(store: RedisStore) -> bool:
-    return store.lease.until() > boottime()
+    return store.lease.until > boottime()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -113,8 +113,8 @@ def test_a_connection_that_is_broken_without_a_word_is_replaced_before_it_ends(s
                 for _ in range(2):
                     relay.hold()
                     for _ in range(2):  # the answer to one may have been on its way
-                        before = store.lease.until()
-                        await until(lambda: store.lease.until() > before)  # noqa: B023
+                        before = store.lease.until
+                        await until(lambda: store.lease.until > before)  # noqa: B023
             relay.release()
             nursery.cancel_scope.cancel()
 
@@ -129,15 +129,15 @@ def test_another_host_waits_for_its_end_and_not_a_moment_less(server: RedisServe
         first, second = store_of(server, "one:1"), store_of(server, "two:2")
         await first.open()
         await first.apply(puts(A, item("x", 1)), NOTHING, NOW)
-        assert first.lease.until() > 0
+        assert first.lease.until > 0
         await second.open()  # the first one does not renew
         assert not owns(first)
-        assert second.lease.until() > first.lease.until() + LEASE_S / 2
+        assert second.lease.until > first.lease.until + LEASE_S / 2
         assert (await first.apply(puts(A, item("x", 2)), NOTHING, NOW)).failed == {A}
         assert await inbox(second, A) == [item("x", 1)]
         with pytest.raises(StoreError, match=r"another router has taken [0-9]+ partitions"):
             await first.run()
-        assert first.lease.until() == -inf
+        assert first.lease.until == -inf
         await first.close()
         assert await inbox(second, A) == [item("x", 1)]
         await second.close()
@@ -171,10 +171,10 @@ def test_another_process_of_the_same_placement_waits_for_nothing(
         await first.open()
         await second.open()
         assert "redis.held" not in caplog.text
-        assert second.lease.until() > 0
+        assert second.lease.until > 0
         with pytest.raises(StoreError):
             await first.run()
-        assert first.lease.until() == -inf
+        assert first.lease.until == -inf
         await second.close()
 
     trio.run(main)
@@ -211,10 +211,10 @@ def test_a_renewal_writes_one_fence_for_all(server: RedisServer) -> None:
         async with running(store):
             lease = store.lease
             before = await trio.to_thread.run_sync(written)
-            first = lease.until()
-            await until(lambda: lease.until() > first)
-            second = lease.until()
-            await until(lambda: lease.until() > second)
+            first = lease.until
+            await until(lambda: lease.until > first)
+            second = lease.until
+            await until(lambda: lease.until > second)
             assert 0 < await trio.to_thread.run_sync(written) - before < 1000
 
     trio.run(main)

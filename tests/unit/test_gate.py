@@ -44,7 +44,7 @@ class Leased:
         assert not self.gate.look()
 
     def is_over(self) -> None:
-        self.now = self.lease.until()
+        self.now = self.lease.until
 
     def is_renewed(self) -> None:
         self.lease.confirmed(self.now)

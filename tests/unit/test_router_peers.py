@@ -195,7 +195,7 @@ def test_one_whose_lease_is_over_answers_when_it_has_it_again_and_asks_nothing(t
     two.until(lambda: first)
     lease = Lease(10.0, shared=True)
     lease.confirmed(0.0)
-    now = lease.until()
+    now = lease.until
     two.peers[1].gate = Gate(lease, lambda: now)
     found, asked = two.ask(0, 1, b"second"), two.ask(1, 0, b"third")
     two.until(lambda: len(two.performed) == 2)
