@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from binascii import crc_hqx
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,6 +17,8 @@ from router.store.redis_connection import connect
 from router.store.redis_keys import TAGS
 
 _SLOTS: Final = 16_384
+_PAUSE_S: Final = 0.1
+"""From one time that the map is asked for to the next."""
 
 
 def slot(tag: str) -> int:
@@ -27,27 +30,39 @@ _SLOT_OF: Final = tuple(map(slot, TAGS))
 
 
 class Topology:
-    """The addresses of the primaries, as one of the servers says that is known."""
+    """The addresses of the primaries, as one of the servers says that is known.
+
+    One whose map was not right may not know better for a while, being cut off from the others, perhaps. So another
+    one is asked each time.
+    """
 
     def __init__(self, options: RedisOptions) -> None:
         self._options = options
         self._address = parse(options.url)
         self._known: list[Address] = [self._address]
+        self._next_at = 0.0
         self.primaries: list[Address] = []
         """Of each partition, or nothing before it was asked for."""
 
     async def refresh(self) -> None:
-        """Ask for it. Raises: StoreError if no server that is known answers."""
+        """Ask for it, not more often than is of use. Raises: StoreError if no server that is known answers."""
+        await trio.sleep(max(0.0, self._next_at - time.monotonic()))
+        self._next_at = time.monotonic() + _PAUSE_S
         problems = []
-        for address in self._known:
+        for at, address in enumerate(self._known):
             try:
                 slots = await self._asked(address)
                 self.primaries = self._of_partitions(slots, address)
             except StoreError as error:
                 problems.append(str(error))
                 continue
-            # The one of redis.url last, unless it is one of them: it is a name for all of them, perhaps.
-            self._known = list(dict.fromkeys([*self.primaries, *self._replicas(slots, address), self._address]))
+            # Next time those that were not asked come first, those that did not answer last. The one of redis.url is
+            # one of these, perhaps, or a name for all of them.
+            there = [*self.primaries, *self._replicas(slots, address), self._address]
+            asked = [address, *self._known[:at]]
+            new = [one for one in there if one not in self._known]
+            order = dict.fromkeys([*self._known[at + 1 :], *new, *asked])
+            self._known = [one for one in order if one in there]
             return
         raise StoreError(*problems)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
+from support.processes import stopped
 from support.redis_cluster import PRIMARIES, Cluster
 from support.redis_servers import PRODUCTS, RedisServer
 from support.stores import ALL, NOW, OPTIONS, event, everything, inbox, item, puts, with_store
@@ -18,6 +20,7 @@ from router.common.settings import SECTIONS, StoreOptions
 from router.store.base import LogName, Reads, Results, Store, StoreError, Writes
 from router.store.redis import RedisStore
 from router.store.redis_cluster import Topology, slot
+from router.store.redis_connection import info
 from router.store.redis_keys import TAGS
 from router.store.registry import keeps_something, look_over
 
@@ -98,6 +101,32 @@ def test_one_that_is_no_cluster_and_one_that_is(cluster: Cluster) -> None:
     store = RedisStore(OPTIONS, RedisOptions(url=cluster.servers[0].url), lambda: "test")
     with pytest.raises(StoreError, match=r"redis\.cluster = true"):
         store.check()
+
+
+def test_each_of_the_servers_is_asked_in_turn_where_partitions_are(cluster: Cluster) -> None:
+    """One that is cut off from the others knows nothing new; it is not asked again and again, nor one that is away."""
+    topology = Topology(dataclasses.replace(options_of(cluster), connect_timeout=0.5))
+
+    def times_asked() -> list[int]:
+        stats = [info(server.ask("INFO", "commandstats")) for server in cluster.running]
+        return [int(found.get("cmdstat_cluster|slots", "calls=0").split("=")[1].split(",")[0]) for found in stats]
+
+    async def asked(times: int) -> list[int]:
+        before = await trio.to_thread.run_sync(times_asked)
+        for _ in range(times):
+            await topology.refresh()
+            assert len(topology.primaries) == PARTITIONS
+        after = await trio.to_thread.run_sync(times_asked)
+        return sorted(now - then for now, then in zip(after, before, strict=True))
+
+    async def main() -> None:
+        assert await asked(7) == [1, 1, 1, 1, 1, 2]
+        with stopped(cluster.servers[1].pid):
+            for _ in range(6):
+                await topology.refresh()
+        assert await asked(5) == [0, 1, 1, 1, 1, 1]  # the one that did not answer comes last
+
+    trio.run(main)
 
 
 def test_while_one_primary_is_away_the_others_go_on(cluster: Cluster) -> None:
