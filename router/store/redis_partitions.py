@@ -77,7 +77,7 @@ class Partitions:
                     await self.servers.release()
                     raise StoreError(self._is_held(held)) from None
                 logs.warning("redis.held", by=held.holder, seconds=round(held.left, 1))
-                await trio.sleep(max(_LEAST_PAUSE_S, held.left))
+                await trio.sleep(max(_LEAST_PAUSE_S, min(held.left, self._redis.lease)))
                 waited = True
 
     def _is_held(self, held: Held) -> str:
@@ -121,7 +121,7 @@ class Partitions:
 
     async def run(self) -> None:
         """Renew the leases. Raises: StoreError when another router has taken some."""
-        renewer = Renewer(self._redis, self.servers, self.ownership)
+        renewer = Renewer(self._redis, self.servers, self.ownership, self.mine)
         try:
             while not self._lost.is_set():
                 began = boottime()

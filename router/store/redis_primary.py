@@ -77,9 +77,6 @@ class Primary:
         """Bytes of its data, when it was asked last."""
         self.partitions: set[int] = set()
         """Those that were acquired on the connection that there is."""
-        self.held: set[int] = set()
-        """Those that were acquired here, on it or on one before, and are not known to be elsewhere: their leases are
-        renewed whether or not batches have a connection."""
 
     # ------------------------------------------------------------------ the connection
 
@@ -195,7 +192,6 @@ class Primary:
                 kept = self._ownership.acquired(group, checked(reply, self.name)) and kept
                 here.update(group)
             self.partitions |= here  # each batch that writes has its own wait
-            self.held |= here
             if kept:
                 self._check_waits(replies[len(groups) :])
                 if here:
@@ -227,9 +223,9 @@ class Primary:
         places = sorted(partitions)
         return [[place] for place in places] if self._apart else [places] * (len(places) > 0)
 
-    def renewals(self) -> list[tuple[list[int], Command]]:
-        """The partitions that are held here, as they go into scripts, and what renews their leases."""
-        owned = self.held & self._ownership.epochs.keys()
+    def renewals(self, partitions: Collection[int]) -> list[tuple[list[int], Command]]:
+        """Those of these partitions that are owned, as they go into scripts, and what renews their leases."""
+        owned = self._ownership.epochs.keys() & set(partitions)
         return [(group, self._ownership.renew(group)) for group in self._groups(owned)]
 
     # ------------------------------------------------------------------ batches
@@ -278,7 +274,6 @@ class Primary:
                 await connection.ask("SCRIPT", "LOAD", apply_script().text)
                 groups = unknown
             self.partitions.difference_update(sent.elsewhere)
-            self.held.difference_update(sent.elsewhere)
             return sent
 
     def _check_waits(self, replies: Iterable[Reply]) -> None:

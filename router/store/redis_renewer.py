@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Final
 
 import hiredis
@@ -33,7 +34,8 @@ _WAIT_MS: Final = 700
 class Renewer:
     """Besides, it looks whether the servers are still such as may be the store, and what their clocks show.
 
-    unix_time: this machine's clock, in seconds.
+    partitions: the router's; those of them that it owns are renewed wherever they are, whether or not batches have a
+    connection there. unix_time: this machine's clock, in seconds.
     """
 
     def __init__(
@@ -41,60 +43,65 @@ class Renewer:
         options: RedisOptions,
         servers: Servers,
         ownership: Ownership,
+        partitions: Collection[int],
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         self._options = options
         self._servers = servers
         self._ownership = ownership
+        self._partitions = partitions
         self._unix_time = unix_time
         self._patience = min(options.timeout, max(_LEAST_PATIENCE_S, options.lease / PATIENCE))
         milliseconds = int(self._patience * _WAIT_MS)
         self._waits: tuple[Command, ...] = (("WAIT", options.replicas, milliseconds),) if options.replicas else ()
+        self._routes: dict[Primary, list[int]] = {}
         self._connections: dict[Primary, Connection] = {}
         self._offsets: dict[str, float] = {}
 
     async def renew(self) -> list[int]:
         """Returns: partitions that have another owner. That a server is away is seen by who writes."""
         lost: list[int] = []
-        servers = self._servers.holding()
-        for primary in [one for one in self._connections if one not in servers]:
+        with suppress(StoreError), trio.move_on_after(self._patience):
+            self._routes = await self._servers.of(self._partitions)
+        for primary in [one for one in self._connections if one not in self._routes]:
             self._end(primary)
         self._offsets = {}
         async with trio.open_nursery() as nursery:
-            for primary in servers:
-                nursery.start_soon(self._renew, primary, lost)
+            for primary, places in self._routes.items():
+                nursery.start_soon(self._renew, primary, places, lost)
         if self._offsets:
             for name, offset in self._ownership.lease.compared(self._offsets).items():
                 logs.limited("redis.clock_off", per=name, server=name, seconds=round(offset, 1))
         return lost
 
-    async def _renew(self, primary: Primary, lost: list[int]) -> None:
-        """A connection that does not answer is replaced at once, but only once."""
+    async def _renew(self, primary: Primary, places: list[int], lost: list[int]) -> None:
+        """A connection that does not answer, or leads to a server that is no primary any more, is replaced at once,
+        but only once."""
         while True:
             new = primary not in self._connections
             try:
                 with trio.fail_after(self._patience):
                     if new:
                         self._connections[primary] = await primary.connect()
-                    await self._renew_on(self._connections[primary], primary, lost)
+                    await self._renew_on(self._connections[primary], primary, places, lost)
                 return
             except (StoreError, trio.TooSlowError):
                 self._end(primary)
                 if new:
                     return
 
-    async def _renew_on(self, connection: Connection, primary: Primary, lost: list[int]) -> None:
-        if renewals := primary.renewals():
+    async def _renew_on(self, connection: Connection, primary: Primary, places: list[int], lost: list[int]) -> None:
+        """Raises: StoreError."""
+        if renewals := primary.renewals(places):
             replies = await self._asked(connection, renewals, lost)
             if any(isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT") for reply in replies):
                 await connection.ask("SCRIPT", "LOAD", ownership_script().text)
                 replies = await self._asked(connection, renewals, lost)
-            for error in filter(lambda reply: isinstance(reply, hiredis.ReplyError), replies):
+            for error in (reply for reply in replies if isinstance(reply, hiredis.ReplyError)):
                 if str(error).startswith(ELSEWHERE):
-                    self._servers.forget()  # whoever writes there acquires it on the other server
+                    self._servers.forget()
                 else:
-                    server = connection.name
-                    logs.limited("redis.refused", at="error", per=server, server=server, error=str(error))
+                    raise StoreError(f"Redis {connection.name}: {error}")
         primary.seen(await look(connection, self._options))
 
     async def _asked(

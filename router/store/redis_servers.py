@@ -77,10 +77,6 @@ class Servers:
         """Ask again where the partitions are, before the next batch."""
         self._stale = True
 
-    def holding(self) -> list[Primary]:
-        """Those on which partitions are held."""
-        return [primary for primary in self._primaries.values() if primary.held]
-
     async def release(self) -> None:
         """Give up what is owned, and end all connections."""
         for primary in self._primaries.values():

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 from support.farm_fixture import Farm, running_farm, until
 from support.processes import stopped
 from support.redis_servers import PRODUCTS, RedisServer
 from support.simplepush import Device, put
+from support.simplepush_publisher import Publisher
 
 
 @pytest.fixture(scope="module", params=PRODUCTS)
@@ -100,33 +99,6 @@ def test_a_full_server_refuses_pushes_and_takes_acknowledgements(farm: Farm, ser
         assert back.updates() == [(channel, 9)]  # and not the first, which was acknowledged
 
 
-class Publisher:
-    """An app server that pushes to devices in turn, each version once, and knows what was accepted."""
-
-    def __init__(self, endpoints: dict[str, str]) -> None:
-        self.accepted: dict[str, int] = {}
-        self._endpoints = endpoints
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Publisher:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        version = 0
-        while not self._stop.is_set():
-            version += 1
-            for channel, endpoint in self._endpoints.items():
-                with suppress(subprocess.CalledProcessError):  # the router died before it answered
-                    if put(endpoint, version, "--max-time", "5") in (200, 202):
-                        self.accepted[channel] = version
-
-
 def test_nothing_that_was_accepted_is_missing(farm: Farm, server: RedisServer) -> None:
     def kill_router() -> None:
         router = farm.router_pid()
@@ -148,14 +120,7 @@ def test_nothing_that_was_accepted_is_missing(farm: Farm, server: RedisServer) -
             devices[channel] = device, endpoint
     with Publisher({channel: endpoint for channel, (_, endpoint) in devices.items()}) as publisher:
         for fault in faults:
-            more = {channel: version + 1 for channel, version in publisher.accepted.items()}
-            until(
-                lambda more=more: (
-                    len(publisher.accepted) == len(devices)  # type: ignore[misc]
-                    and all(publisher.accepted[channel] >= version for channel, version in more.items())
-                ),
-                "pushes are accepted",
-            )
+            publisher.more_accepted()
             fault()
         until(lambda: well(farm), "it is well")
     for channel, (device, _) in devices.items():

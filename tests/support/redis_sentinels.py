@@ -80,6 +80,14 @@ class Sentinels:
         until(lambda: self.primary is not before, "the replica is promoted", 60)
         until(lambda: self.primary.ask("ROLE")[0] == b"master", "it knows")
 
+    def switch_over(self) -> None:
+        """Have the other one promoted while both run, and wait until the one that was the primary follows it."""
+        before = self.primary
+        assert self._sentinels[0].ask("SENTINEL", "FAILOVER", self.NAME) == b"OK"
+        until(lambda: self.primary is not before, "the replica is promoted", 60)
+        until(lambda: before.ask("ROLE")[0] == b"slave", "the other one follows it", 60)
+        self.primary.until_followed()
+
     def bring_back(self, server: RedisServer) -> None:
         """Start one that was killed, as a replica: what the Sentinels would do within some ten seconds."""
         server.start()
