@@ -10,7 +10,6 @@ The beats never wait for a process: a router that is to end does so in a task of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,18 +17,18 @@ import msgspec
 import trio
 
 from farm.dialects import specs
-from farm.settings import FarmOptions
+from farm.settings import FarmOptions, WorkerOptions
 from farm.supervisor import cluster_status
+from farm.supervisor.draining import announce
+from farm.supervisor.placed_routers import PlacedRouters
 from farm.supervisor.reach import Reach
 from farm.supervisor.running_farm import RunningFarm
-from farm.supervisor.slot import POLL_S, ROUTER_STOP_S
+from farm.supervisor.slot import POLL_S
 from router.cluster import host as records
 from router.cluster.membership import (
     FREE,
     Give,
     Host,
-    Mine,
-    Placement,
     Snapshot,
     Take,
     decide,
@@ -43,18 +42,18 @@ from router.common import directory, logs
 from router.common.cluster_settings import ClusterOptions, lease, split
 from router.common.curve import ClusterKey, by_id, load
 from router.common.link_address import address
-from router.common.listener import ListenError, open_listener
+from router.common.listener import open_listener
 from router.common.options import Settings
-from router.common.settings import Data, Listen
+from router.common.settings import Data, DrainOptions
 from router.store.base import StoreError
 from router.store.lease import MAX_OFFSET_S, boottime
 
 _SOON_S: Final = 0.1
 """Between two looks at a router that has just been started."""
-_STOP_S: Final = 1.0
-"""For a router that is on another host by now: its store refuses it already."""
 _GIVE_S: Final = 10.0
 """For each router that is given to another host at the end of this one."""
+_UNFIT_S: Final = 60.0
+"""For so long a host gets no router on which those that it had did not run."""
 _OFF: Final = 3
 """So many beats in a row with a clock that is off, before it counts: an answer that was late shows a wrong one."""
 
@@ -71,7 +70,8 @@ class Cluster:
         self.directory = directory.Directory(self.id, [], [])
         """Where all routers are."""
         self._farm = farm
-        self._keys = by_id(keys)
+        self._keys = keys
+        self._settings = settings
         self._folder = Path(settings.get(Data).dir)
         self._lease = lease(settings)
         self._host = records.own_record(settings, specs(), keys, self.id, len(farm.workers))
@@ -79,13 +79,12 @@ class Cluster:
         self._reach = Reach(self._lease)
         self._beaten = float("-inf")
         self._off = 0  # beats in a row
-        self._epochs: dict[int, int] = {}  # of the routers that run here, or are about to
-        self._ready: set[int] = set()  # of these those that serve
+        self._unfit_until = 0.0
+        self._routers = PlacedRouters(farm, self._beat_soon)
         self._devices = 0
         self._cut: frozenset[str] = frozenset()
-        self._ending: set[int] = set()
-        self._ended: set[int] = set()  # given to others, which has to be reported
         self._gives_all = False
+        self._lets_go = False  # or has, since this host was cut off
         self._wake = trio.Event()
         self._beating: trio.CancelScope | None = None
 
@@ -126,7 +125,7 @@ class Cluster:
             if one.number == number:
                 if one.host == self.id:
                     return address(self._folder, number), None
-                key = self._keys.get(one.key)
+                key = by_id(self._keys).get(one.key)
                 return (f"tcp://{one.address}", key) if key is not None else None
         return None
 
@@ -169,29 +168,24 @@ class Cluster:
         """Ask the routers of this host, which may take longer than a beat may be late."""
         while True:
             answers = await self._farm.link.ask()
-            ready = {
-                slot.number
-                for slot in self._farm.placed
-                if slot.child is not None and _serves(answers.of.get(slot.number), slot.child.pid)
-            }
-            if not self._ready >= ready:
-                self._wake.set()
-            self._ready = ready
+            self._routers.look(answers)
             self._devices = sum(row.get("connections", 0) for row in answers.workers.values())
             if self.snapshot is not None:
                 self._cut = self._reach.look(self.snapshot, self.id, answers.of.values(), boottime(), self._beaten)
-            await trio.sleep(self._registry.interval if ready >= self._epochs.keys() else _SOON_S)
+            await trio.sleep(self._registry.interval if self._routers.serve else _SOON_S)
 
     async def give_all(self) -> None:
         """Have other hosts take over what is here, one router after another; at most for a while, and only where there
         is another host that can. The farm is stopping: so nothing is given to this host any more."""
         self._gives_all = True
-        self._wake.set()
-        with trio.move_on_after(_GIVE_S * max(1, len(self._epochs))):
-            while self._epochs and self._has_heirs():
+        self._beat_soon()
+        with trio.move_on_after(_GIVE_S * max(1, len(self._routers.epochs))):
+            while self._routers.epochs and self._has_heirs():
                 await trio.sleep(POLL_S)
             return
-        logs.warning("cluster.not_given", routers=sorted(self._epochs), hint="others take them when this host has left")
+        logs.warning(
+            "cluster.not_given", routers=sorted(self._routers.epochs), hint="others take them when this host has left"
+        )
 
     async def leave(self) -> None:
         """All processes have ended: be no host any more."""
@@ -209,12 +203,15 @@ class Cluster:
 
     # ------------------------------------------------------------------ beats
 
+    def _beat_soon(self) -> None:
+        self._wake.set()
+
     async def _beat(self) -> None:
         try:
-            for number in sorted(self._ended):
+            for number in sorted(self._routers.given):
                 self._heard(await self._registry.gave(number))
-                self._ended.discard(number)
-            self._heard(await self._registry.beat(self._record(), self._mine()))
+                self._routers.given.discard(number)
+            self._heard(await self._registry.beat(self._record(), self._routers.mine))
             await self._decide()
         except (StoreError, OSError) as error:
             logs.limited("cluster.beat_failed", at="error", why=str(error))
@@ -223,17 +220,21 @@ class Cluster:
         """What this host says of itself."""
         off = self._beaten != float("-inf") and abs(self._registry.clock_offset) > MAX_OFFSET_S
         self._off = self._off + 1 if off else 0
+        if self._routers.fail:
+            self._unfit_until = boottime() + _UNFIT_S
+            logs.limited("cluster.unfit", at="error", seconds=_UNFIT_S)
+        if self._settings is not self._farm.settings:  # there was a reload
+            self._settings = self._farm.settings
+            checks = records.checks(self._settings, specs(), self._keys)
+            self._host = msgspec.structs.replace(self._host, checks=checks)
         self._host = msgspec.structs.replace(
             self._host,
             devices=self._devices,
             cut=self._cut,
             leaving=self._farm.stopping.is_set(),
-            fit=self._off < _OFF,
+            fit=self._off < _OFF and boottime() >= self._unfit_until,
         )
         return self._host
-
-    def _mine(self) -> dict[int, Mine]:
-        return {number: Mine(epoch, number in self._ready) for number, epoch in self._epochs.items()}
 
     async def _decide(self) -> None:
         assert self.snapshot is not None
@@ -258,57 +259,18 @@ class Cluster:
             self.directory = found
             self._farm.link.place(self._where, {one.number for one in found.placements if one.host == self.id})
         self.snapshot, self._beaten = snapshot, boottime()
-        todo = duties(snapshot, self.id, self._epochs)
-        for placement in todo.start:
-            self._start(placement)
-        for number in todo.stop:
-            self._end(number, given=False)
-        for number in todo.hand_over:
-            self._end(number, given=True)
+        self._routers.do(duties(snapshot, self.id, self._routers.epochs))
+        if snapshot.cut_off and not self._lets_go and not self._farm.stopping.is_set():
+            self._lets_go = True
+            self._farm.processes.nursery.start_soon(self._let_devices_go)
+        self._lets_go = self._lets_go and snapshot.cut_off
 
-    def _start(self, placement: Placement) -> None:
+    async def _let_devices_go(self) -> None:
+        """Nothing reaches the devices of this host any more: so they are to come back to another one. Workers that
+        begin anew hold none."""
         farm = self._farm
-        if farm.stopping.is_set():
-            return
-        try:
-            farm.listeners.open_routers(farm.settings.get(Listen))
-        except ListenError as error:
-            logs.limited("cluster.port_taken", at="error", why=str(error))
-            return
-        self._epochs[placement.number] = placement.epoch
-        farm.routers[placement.number].place()
-        logs.event("cluster.router_here", number=placement.number, epoch=placement.epoch)
-
-    def _end(self, number: int, given: bool) -> None:
-        if number in self._ending or number in self._ended:
-            return
-        self._ending.add(number)
-        self._farm.routers[number].withdraw()
-        if given:
-            logs.event("cluster.router_moves", number=number)
-        else:
-            logs.warning("cluster.router_lost", number=number)
-        self._farm.processes.nursery.start_soon(self._ended_here, number, given)
-
-    async def _ended_here(self, number: int, given: bool) -> None:
-        farm = self._farm
-        slot = farm.routers[number]
-        grace = farm.settings.get(FarmOptions).drain_grace + ROUTER_STOP_S
-        if not farm.placed:
-            farm.listeners.shut_routers()
-        if slot.child is not None:
-            await farm.end([slot.child], grace if given else _STOP_S, may_hurry=False)
-        async with slot.turn:  # one that was about to be put there
-            if slot.child is not None:
-                await farm.end([slot.child], grace if given else _STOP_S, may_hurry=False)
-            slot.child = None
-        self._ending.discard(number)
-        self._epochs.pop(number, None)
-        if given:
-            self._ended.add(number)
-        self._wake.set()
-
-
-def _serves(answer: Mapping[str, Any] | None, pid: int) -> bool:
-    """Whether a router with this status is the process of this number, and has heard all workers."""
-    return answer is not None and answer["pid"] == pid and bool(answer.get("settled", True))
+        workers = [slot.child for slot in farm.workers if slot.child is not None]
+        logs.warning("cluster.cut_off", workers=len(workers))
+        seconds = await announce(farm.link, workers, farm.settings.get(DrainOptions))
+        seconds += farm.settings.get(WorkerOptions).close_timeout + farm.settings.get(FarmOptions).drain_grace
+        await farm.end(workers, seconds)

@@ -32,6 +32,13 @@ def problems(settings: Settings) -> list[str]:
     return found
 
 
+def problems_alone(settings: Settings) -> list[str]:
+    """The same for a router or a worker that is to run without a supervisor."""
+    if not settings.get(ClusterOptions).enabled:
+        return []
+    return ["cluster.enabled: where routers run is for a supervisor to say; use `farm start`"]
+
+
 def _addresses(options: ClusterOptions, routers: int) -> list[str]:
     if not options.bind:
         return ["cluster.enabled needs cluster.bind: an address of this host and a port, e.g. 10.0.0.2:7400"]

@@ -30,7 +30,8 @@ def settings(**changes: str) -> Settings:
 
 
 def test_none_of_it_is_needed_where_there_is_no_cluster() -> None:
-    assert cluster_checks.problems(load(all_sections(), file=None, environ={})) == []
+    tree = load(all_sections(), file=None, environ={})
+    assert cluster_checks.problems(tree) == cluster_checks.problems_alone(tree) == []
 
 
 def test_a_whole_one() -> None:
@@ -41,6 +42,8 @@ def test_a_whole_one() -> None:
     assert options.advertised(3) == ("10.0.0.2:7406", "10.0.0.2:7407")
     assert options.shown_name
     assert beat_interval(tree) == 0.75
+    (problem,) = cluster_checks.problems_alone(tree)
+    assert "farm start" in problem
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import click
 from farm.cli.flag_types import whole
 from farm.cli.flags import with_settings
 from farm.cli.outcome import BAD_INPUT, complain
-from farm.config import Resolved
+from farm.config import ConfigError, Resolved
 from router.common.settings import MAX_ROUTERS
 
 
@@ -29,9 +29,12 @@ def command(number: int, resolved: Resolved) -> int:
       farm router --number 1 --routers 2 --data /var/lib/farm
     """
     from router import process
+    from router.common.cluster_checks import problems_alone
     from router.common.listener import ListenError
     from router.common.settings import RouterOptions
 
+    if problems := problems_alone(resolved.settings):
+        raise ConfigError(*problems)
     routers = resolved.settings.get(RouterOptions).routers
     if number >= routers:
         return complain(

@@ -7,7 +7,7 @@ import click
 from farm.cli.flag_types import whole
 from farm.cli.flags import with_settings
 from farm.cli.outcome import complain
-from farm.config import Resolved
+from farm.config import ConfigError, Resolved
 
 
 @click.command("worker", short_help="Run one worker alone.")
@@ -21,8 +21,11 @@ def command(shard: int, resolved: Resolved) -> int:
       farm worker --shard 0 --data /var/lib/farm
     """
     from farm.worker import main as worker_main
+    from router.common.cluster_checks import problems_alone
     from router.common.listener import ListenError
 
+    if problems := problems_alone(resolved.settings):
+        raise ConfigError(*problems)
     try:
         return worker_main.run_single(resolved.settings, shard)
     except ListenError as exc:
