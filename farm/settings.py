@@ -191,8 +191,9 @@ class WorkerOptions(Section):
     )
     retry_after: int = option(
         30,
-        "Retry-After of a 503 when the worker is full or draining, or cannot pass an app server to the router; at "
-        "random from half of this to half as much again, so that not all come back together",
+        "Retry-After of a 503 when the worker is full or draining, when too many connect at once "
+        "(limits.setups_wait), or when it cannot pass an app server to the router; at random from half of this to half "
+        "as much again, so that not all come back together",
         unit="s",
         ge=1,
     )
@@ -212,6 +213,13 @@ class LimitOptions(Section):
         "connections that a worker accepts on the device port; further ones wait in the kernel's queue, which then is "
         "no longer than what is accepted in half of worker.accept_patience; 0: no limit",
         unit="connections",
+        ge=0,
+    )
+    setups_wait: float = option(
+        5.0,
+        "a device that would wait there for longer than this is answered 503, with a Retry-After of about "
+        "worker.retry_after; 0: none is",
+        unit="s",
         ge=0,
     )
     burst_seconds: float = option(

@@ -11,7 +11,9 @@ asks again for them after 1, 3 and 7 s. A device that does get in is served in t
 wait until it is too late.
 
 With `limits.setups_per_second` no more are accepted than that in any case, and the queue is no longer than what is
-worked off before it is too late.
+worked off before it is too late. Those that would wait there for longer than `limits.setups_wait` are accepted beyond
+the rate, a few a turn, and turned away: to answer 503 costs about a third of a set-up, and the device knows when to
+come again.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from farm.capacity import REFUSAL_ROOM
-from farm.settings import WorkerOptions
+from farm.settings import LimitOptions, WorkerOptions
 from farm.transports import HTTP, Transport
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
@@ -46,6 +48,12 @@ _INFO: Final = struct.Struct("=B51xI")
 """Of the kernel's `struct tcp_info`: tcpi_state and tcpi_last_data_recv, in ms."""
 _ESTABLISHED: Final = 1
 """TCP's state of that name, in the kernel's numbers."""
+_QUEUED: Final = struct.Struct("=24xI")
+"""Of the same for a listener, tcpi_unacked: how many connections are in its queue."""
+_MOST_TURNED_AWAY: Final = 32
+"""In a turn, which take 2 ms: connected devices wait for no more than these."""
+TURNED_AWAY: Final = object()
+"""Stands for the address of a connection whose request is to be answered 503."""
 
 
 def waited(fd: int) -> float:
@@ -63,7 +71,7 @@ def waited(fd: int) -> float:
 class Acceptor:
     """Accepts connections, and gives each to `meet`. A few more than the limit are accepted, to be answered 503.
 
-    addresses: of the peers by descriptor, as accept(2) gives them, until their request has come.
+    addresses: of the peers by descriptor, as accept(2) gives them, or TURNED_AWAY, until their request has come.
     """
 
     def __init__(
@@ -77,10 +85,9 @@ class Acceptor:
         addresses: dict[int, Any],
         meet: Callable[[Connection], None],
         lag: Callable[[], float],
-        setups_per_second: float = 0,
+        limits: LimitOptions,
     ) -> None:
-        """lag: for how many seconds the router has not answered. setups_per_second: that may be accepted; 0: any
-        number."""
+        """lag: for how many seconds the router has not answered."""
         self._connections = connections
         self._poller = poller
         self._clock = clock
@@ -91,7 +98,9 @@ class Acceptor:
         self._lag = lag
         self._most_lag = options.accept_lag or float("inf")
         self._patience = options.accept_patience or sys.float_info.max
-        self._rate = SetupRate(setups_per_second, clock.now)
+        self._rate = SetupRate(limits.setups_per_second, clock.now)
+        self._wait = min(limits.setups_wait or float("inf"), self._patience * _PATIENCE_PART)
+        self._turned_away = _MOST_TURNED_AWAY if limits.setups_wait else 0
         self._left: dict[int, float] = {}  # when a listener's queue was left last, where there was more in it
         self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
         self._backlogs: dict[int, int] = {}  # what was asked for, of the listeners whose queue is ours to change
@@ -134,7 +143,6 @@ class Acceptor:
             self._accept(*found)
 
     def _accept(self, listener: socket.socket, transport: Transport) -> None:
-        accept = listener._accept  # type: ignore[attr-defined]  # accept() without a socket object a connection
         room = self.max_connections + REFUSAL_ROOM - len(self._connections)
         lag = self._lag()
         here = listener.fileno()
@@ -142,44 +150,62 @@ class Acceptor:
         allowed = rate.allowed(self._clock.now)
         batch = self._next_batch(here, lag)
         some_may_have_left = batch < self._most or rate.behind(self._clock.now)
+        most = max(0, min(batch, room, allowed))
+        taken = self._take(listener, transport, most, some_may_have_left)
+        if not rate.spend(taken):
+            self._counters.setups_held_back += 1
+            self._turn_away(listener, transport, room - taken)
+            self._pause()  # until there may be more
+        elif taken == most:
+            self._left[here] = self._clock.now
+            if room <= self._most or lag > self._most_lag:
+                self._pause()  # until the next tick
+
+    def _turn_away(self, listener: socket.socket, transport: Transport, room: int) -> None:
+        """Accept some of those that would wait for too long, to be answered 503."""
+        most = min(self._turned_away, room)
+        if most > 0:
+            (queued,) = _QUEUED.unpack(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUED.size))
+            too_many = max(0, queued - self._rate.within(self._wait))
+            self._take(listener, transport, min(most, too_many), True, TURNED_AWAY)
+
+    def _take(
+        self, listener: socket.socket, transport: Transport, most: int, some_may_have_left: bool, instead: Any = None
+    ) -> int:
+        """Accept so many of a listener. instead: of their address. Returns: how many there were."""
+        accept = listener._accept  # type: ignore[attr-defined]  # accept() without a socket object a connection
         gone = 0
-        left = most = min(batch, room, allowed)
+        left = most
         while left > 0:
             try:
                 fd, address = accept()
             except BlockingIOError:
-                rate.spend(most - left)
-                return
+                break
             except OSError as error:
                 if error.errno == errno.ECONNABORTED:
                     continue
                 # Out of descriptors or memory: leave them in the queue until something has been closed.
                 self._cannot_accept(error)
-                return
+                break
             if some_may_have_left and gone < _MOST_GONE and waited(fd) > self._patience:
                 os.close(fd)
                 gone += 1
                 self._counters.connections_given_up += 1
                 continue
-            left -= 1
             try:
                 os.set_blocking(fd, False)
                 self._poller.register(fd, READ)
             except OSError as error:
                 os.close(fd)
                 self._cannot_accept(error)
-                return
+                break
             connection = Connection(fd, READ, self._clock.now, transport)
             self._connections[fd] = connection
-            self._addresses[fd] = address
+            self._addresses[fd] = address if instead is None else instead
             self._meet(connection)
             self._counters.connects += 1
-        self._left[here] = self._clock.now
-        if not rate.spend(most):
-            self._counters.setups_held_back += 1
-            self._pause()  # until there may be more
-        elif room <= self._most or lag > self._most_lag:
-            self._pause()  # until the next tick
+            left -= 1
+        return most - left
 
     def _next_batch(self, listener: int, lag: float) -> int:
         """How many are accepted now. If the queue was not empty when it was left, what has passed until this, its next
@@ -192,7 +218,7 @@ class Acceptor:
             self._batch = min(self._most, 2 * self._batch)
         queue = NO_LIMIT if self._batch == self._most else _QUEUED_BATCHES * self._batch
         if self._rate.behind(now):
-            queue = min(queue, self._rate.within(self._patience * _PATIENCE_PART))
+            queue = min(queue, self._rate.within(self._wait) + self._turned_away)
         queue = max(_LEAST_QUEUED, queue)
         if queue != self._queue:
             self._queue = queue

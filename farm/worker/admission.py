@@ -14,7 +14,7 @@ from farm.transports import Headers, Transport
 from farm.transports.frames import BINARY
 from farm.transports.request import OPTIONS, Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
 from farm.transports.retry import spread
-from farm.worker.acceptor import Acceptor
+from farm.worker.acceptor import TURNED_AWAY, Acceptor
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
@@ -36,7 +36,7 @@ from router.common.health import PAGES
 from router.common.http_head import END
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, READ
-from router.common.refusals import DEFECT, NO_DIALECT, NO_ROOM, OTHER_METHOD, ROUTER_BUSY
+from router.common.refusals import DEFECT, NO_DIALECT, NO_ROOM, OTHER_METHOD, ROUTER_BUSY, TOO_FAST
 
 _GRANT: Final = object()
 """The context of the question to the main server: its reply is not for the dialect."""
@@ -55,8 +55,8 @@ class _Asked(NamedTuple):
 class Admissions:
     """Reads requests and has them answered.
 
-    addresses: of peers as accept(2) gave them, by descriptor. fd_sender: passes connections of app servers on; None:
-    there are only devices.
+    addresses: of peers by descriptor, as the acceptor gives them. fd_sender: passes connections of app servers on;
+    None: there are only devices.
     """
 
     def __init__(
@@ -152,6 +152,9 @@ class Admissions:
             if self.draining or self._acceptor.full:
                 self._counters.connections_refused += 1
                 raise Refusal.of(NO_ROOM, Retry_After=spread(options.retry_after))
+            if self._addresses.get(connection.fd) is TURNED_AWAY:
+                self._counters.setups_refused += 1
+                raise Refusal.of(TOO_FAST, Retry_After=spread(options.retry_after))
             if length:
                 if len(rest) < length:
                     if request.expects and not rest:

@@ -86,7 +86,8 @@ class Sockets:
         interest = Interest(poller)
         watch = interest.watch
         self._backpressure = waiting = Backpressure(routes, lambda one: watch(one, one.mask & ~READ))
-        self.turns = turns = Turns(options, limits or LimitOptions(), counters, clock, watch, waiting)
+        limits = limits or LimitOptions()
+        self.turns = turns = Turns(options, limits, counters, clock, watch, waiting)
         self._attachments = attachments = Attachments(send, monotonic, waiting)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
@@ -144,9 +145,8 @@ class Sockets:
         )
         lag = (lambda: health.lag) if health is not None else float
         meet = self._timers.meet
-        rate = (limits or LimitOptions()).setups_per_second
         self._acceptor = Acceptor(
-            connections, poller, clock, options, counters, max_connections, addresses, meet, lag, rate
+            connections, poller, clock, options, counters, max_connections, addresses, meet, lag, limits
         )
         socket_ids = SocketIds(connections)
         self._admissions = Admissions(

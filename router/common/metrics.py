@@ -89,6 +89,7 @@ WORKER_METRICS = (
         "Device connections closed when accepted, because they had ended or had waited for worker.accept_patience.",
     ),
     Metric("setups_held_back", "counter", "Times that no connection was accepted because of limits.setups_per_second."),
+    Metric("setups_refused", "counter", "Device connections answered 503: they would wait for limits.setups_wait."),
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
     Metric("hellos", "counter", "hello commands answered 200."),
@@ -205,6 +206,7 @@ class WorkerCounters:
     upgrades_refused: int
     connections_given_up: int
     setups_held_back: int
+    setups_refused: int
     connections_refused: int
     handed_over: int
     hellos: int

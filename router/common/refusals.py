@@ -47,6 +47,7 @@ NO_LENGTH: Final = Answer(411, "a body here has a Content-Length", _MEND, _REFUS
 NO_UPGRADE: Final = Answer(426, "this port speaks WebSocket", "Asks for an upgrade to version 13.", _REFUSED)
 DEFECT: Final = Answer(500, "internal error", _AGAIN, _REFUSED)
 NO_ROOM: Final = Answer(503, "the worker is full or is about to stop", _LATER, "connections_refused")
+TOO_FAST: Final = Answer(503, "too many connect at once", _LATER, "setups_refused")
 ROUTER_BUSY: Final = Answer(503, "the router cannot take this now", _LATER, _REFUSED)
 NOT_DECIDED: Final = Answer(504, "this was not decided in time", "Comes again: the router does not answer.", "timeouts")
 UNUSABLE: Final = Answer(
@@ -69,6 +70,7 @@ DEVICE_PORT: Final = Table(
             NO_UPGRADE,
             DEFECT,
             NO_ROOM,
+            TOO_FAST,
             ROUTER_BUSY,
             NOT_DECIDED,
             UNUSABLE,

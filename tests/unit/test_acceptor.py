@@ -7,17 +7,20 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from support.common import Clock as StillClock
+from support.shard import Shard
 
-from farm.settings import WorkerOptions
-from farm.worker.acceptor import Acceptor
+from farm.capacity import REFUSAL_ROOM
+from farm.settings import LimitOptions, WorkerOptions
+from farm.worker.acceptor import TURNED_AWAY, Acceptor
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.table import Table
 from router.common.metrics import WorkerCounters
-from router.common.poller import Poller
+from router.common.poller import INPUT, Poller
 
 BATCH = 64
 
@@ -25,11 +28,13 @@ BATCH = 64
 class Door:
     """A listener, and a router that is as far behind as a test says."""
 
-    def __init__(self, stack: ExitStack, setups_per_second: int = 0, **options: float) -> None:
+    def __init__(self, stack: ExitStack, setups_per_second: int = 0, setups_wait: float = 0, **options: float) -> None:
         self._stack = stack
         self._time = StillClock()
         self.lag = 0.0
         self.met: list[Connection] = []
+        self.addresses: dict[int, Any] = {}
+        self.turned_away = 0
         self.poller = Poller()
         stack.callback(self.poller.close)
         self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
@@ -42,10 +47,10 @@ class Door:
             settings,
             self.counters,
             5000,
-            {},
+            self.addresses,
             self._meet,
             lambda: self.lag,
-            setups_per_second,
+            LimitOptions(setups_per_second=setups_per_second, setups_wait=setups_wait),
         )
         self.acceptor.listen(self.listener, backlog=1024)
 
@@ -56,6 +61,7 @@ class Door:
 
     def _meet(self, connection: Connection) -> None:
         self.met.append(connection)
+        self.turned_away += self.addresses[connection.fd] is TURNED_AWAY
         self.poller.unregister(connection.fd)
         socket.socket(fileno=connection.fd).close()
 
@@ -267,3 +273,60 @@ def test_a_listener_that_is_left_while_connections_are_held_back_is_not_watched_
     assert door.turn() == BURST
     door.acceptor.stop()
     assert admitted(door, 1.0) == 0
+
+
+# ---------------------------------------------------------------------- limits.setups_wait
+
+WAIT_S = 0.25
+WAITING = 40
+"""What may be accepted in that time."""
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: push\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def test_of_those_that_would_wait_for_too_long_some_a_turn_are_turned_away(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE, setups_wait=WAIT_S)
+    door.come(BURST + WAITING + 50)
+    assert (door.turn(), door.turned_away) == (BURST + 32, 32)
+    assert (admitted(door, STEP_S), door.turned_away) == (EACH + 13, 32 + 13)  # WAITING are left
+    assert (admitted(door, STEP_S), door.turned_away) == (EACH, 45)
+    door.come(EACH + EACH)
+    assert (admitted(door, STEP_S), door.turned_away) == (EACH, 45)
+    door.come(EACH + 1)
+    assert (admitted(door, STEP_S), door.turned_away) == (EACH + 1, 46)
+    assert door.counters.connects == len(door.met)
+
+
+def test_nobody_is_turned_away_for_whom_there_is_no_room(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE, setups_wait=WAIT_S)
+    door.acceptor.max_connections = BURST + 7 - REFUSAL_ROOM
+    door.come(BURST + WAITING + 50)
+    assert (door.turn(), door.turned_away) == (BURST + 7, 7)
+
+
+def test_the_queue_has_room_for_those_that_wait_and_a_turn_s_that_do_not(stack: ExitStack) -> None:
+    door = Door(stack, setups_per_second=RATE, setups_wait=WAIT_S)
+    door.come(BURST + EACH)
+    assert [door.turn(), admitted(door, STEP_S)] == [BURST, EACH]
+    assert door.room() == WAITING + 32
+
+
+def test_who_is_turned_away_is_told_when_to_come_again(stack: ExitStack) -> None:
+    shard = Shard(limits={"setups_per_second": 10, "setups_wait": 0.5})
+    stack.callback(shard.close)
+    clients = [stack.enter_context(socket.create_connection(shard._listener.getsockname())) for _ in range(8)]
+    for client in clients:
+        client.sendall(UPGRADE)
+    shard.sockets.ready(shard._listener.fileno(), INPUT)
+    for fd, events in shard._poller.ready_now():
+        shard.sockets.ready(fd, events)
+    first, *away = [client.recv(4096) for client in clients[:3]]
+    assert first.startswith(b"HTTP/1.1 101 ")
+    for answer in away:
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        (after,) = [line for line in answer.split(b"\r\n") if line.startswith(b"Retry-After: ")]
+        assert 15 <= int(after.split()[1]) <= 45
+    assert shard.counters.setups_refused == 2
+    assert len(shard.sockets) == 1 + 2  # until their clients close, too; the others wait
