@@ -9,7 +9,7 @@ from typing import Final
 from router import __version__
 from router.cluster.membership import Check, Host, Snapshot
 from router.common import peer_wire, wire
-from router.common.cluster_settings import ClusterOptions, joined, split
+from router.common.cluster_settings import PORTS, ClusterOptions, joined, split
 from router.common.curve import ClusterKey
 from router.common.directory import Directory, HostRow, Placement
 from router.common.options import Settings
@@ -89,4 +89,4 @@ def directory(snapshot: Snapshot, me: str) -> Directory:
 def addresses(host: Host, number: int) -> tuple[str, str]:
     """Where the router of this number is reached on that host, host:port: by workers, and by other routers."""
     name, port = split(host.address)
-    return joined(name, port + 2 * number), joined(name, port + 2 * number + 1)
+    return joined(name, port + PORTS * number), joined(name, port + PORTS * number + 1)

@@ -32,7 +32,7 @@ FREE: Final = ""
 _ID_BYTES: Final = 8
 
 Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
-_Text = Annotated[str, Meta(max_length=300)]
+_Text = Annotated[str, Meta(max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Values = Annotated[tuple[_Text, ...], Meta(max_length=256)]
 

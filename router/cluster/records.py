@@ -13,6 +13,8 @@ import msgspec
 
 from router.cluster.membership import FREE, MAX_HOSTS, Host, Member, Mine, Placement, Snapshot, State
 from router.common import logs
+from router.common import option_texts as texts
+from router.common.cluster_settings import PORTS, split
 from router.common.settings import MAX_ROUTERS
 from router.store.base import StoreError
 from router.store.redis_keys import bases
@@ -96,14 +98,14 @@ def snapshot(reply: Sequence[object], routers: int, steady: bool) -> Snapshot:
             return Snapshot(
                 int(now) / 1000,
                 routers,
-                {one.host.id: one for one in _members(members, int(clock))},
+                {one.host.id: one for one in _members(members, int(clock), routers)},
                 {one.number: one for one in _placements(places, routers)},
                 steady,
             )
     raise StoreError(f"Redis: the answer about the hosts of the farm is not understood: {reply!r:.200}")
 
 
-def _members(flat: Sequence[object], clock: int) -> Iterator[Member]:
+def _members(flat: Sequence[object], clock: int, routers: int) -> Iterator[Member]:
     for name, record, last, first in zip(*(flat[at::4] for at in range(4)), strict=False):
         try:
             assert isinstance(name, bytes)
@@ -113,6 +115,10 @@ def _members(flat: Sequence[object], clock: int) -> Iterator[Member]:
             host = _decode(record)
             if host.id.encode() != name:
                 raise ValueError(f"it is of {host.id}")
+            name_or_address, port = split(host.address)
+            texts.host(name_or_address)
+            if not 0 < port <= 65_536 - PORTS * routers:
+                raise ValueError(f"{host.address} has not as many ports as there are routers")
             beaten = int(last)
             yield Member(host, max(0.0, (clock - beaten) / 1000), beaten, int(first))
         except (msgspec.MsgspecError, ValueError, TypeError, AssertionError, RecursionError) as error:

@@ -11,7 +11,7 @@ from router.common import option_texts as texts
 from router.common.options import Section, Settings, option
 from router.common.redis_settings import RedisOptions
 
-_PORTS: Final = 2
+PORTS: Final = 2
 """Of a router: one for workers, one for other routers."""
 BEATS_A_LEASE: Final = 4
 """So many times in a lease a host says that it lives."""
@@ -103,13 +103,13 @@ class ClusterOptions(Section):
     def listens(self, number: int) -> tuple[str, str]:
         """Where the router of this number listens, host:port: for workers, and for other routers."""
         host, port = split(self.bind)
-        return joined(host, port + _PORTS * number), joined(host, port + _PORTS * number + 1)
+        return joined(host, port + PORTS * number), joined(host, port + PORTS * number + 1)
 
     def advertised(self, number: int) -> tuple[str, str]:
         """The same as other hosts reach it."""
         host, port = split(self.bind)
         host = self.advertise or host
-        return joined(host, port + _PORTS * number), joined(host, port + _PORTS * number + 1)
+        return joined(host, port + PORTS * number), joined(host, port + PORTS * number + 1)
 
 
 def lease(settings: Settings) -> float:

@@ -257,7 +257,13 @@ def test_what_is_damaged_is_passed_over(server: RedisServer) -> None:
         await registry.join()
         mine = await take_all(registry, A)
         lease = await ask("HGET", farm, f"h:{A.id}")
-        for number, text in enumerate((b"", b"{}", b"\xff", b"[" * 30_000, b"x" * 40_000, msgspec.json.encode(B))):
+        bad = [{"address": address} for address in ("", "b", "b:", "a b:7400", "b:0", "b:65535", "b:7400/x")]
+        hosts_that_are_none = [
+            msgspec.json.encode(msgspec.structs.replace(B, id=f"{number:016x}", **more))
+            for number, more in enumerate([*bad, {"name": "\x1b[2J"}, {"name": "x" * 301}, {"cut": {"x"}}], 6)
+        ]
+        texts = (b"", b"{}", b"\xff", b"[" * 30_000, b"x" * 40_000, msgspec.json.encode(B), *hosts_that_are_none)
+        for number, text in enumerate(texts):
             name = f"{number:016x}"
             await ask("HSET", hosts, name, text)
             await ask("HSET", farm, f"h:{name}", lease)
