@@ -107,8 +107,16 @@ class RouterProcess:
         self._finishing = False
         self.turns = Turns()
         dialects = spoken(settings, specs())
+        self.gate = gate = None if self.store.lease is None else Gate(self.store.lease)
         context_of_dialects = Context(
-            self.hub.core, tokens, settings, time.time, self.status, self.turns, self._metrics_page
+            self.hub.core,
+            tokens,
+            settings,
+            time.time,
+            self.status,
+            self.turns,
+            self._metrics_page,
+            lambda: gate is None or not gate.look(),
         )
         routes = Router(
             (
@@ -137,10 +145,9 @@ class RouterProcess:
             self.gatekeeper.watch(self.link.server)
             if self.peers is not None:
                 self.gatekeeper.watch(self.peers.server)
-        self.gate = None if self.store.lease is None else Gate(self.store.lease)
-        self.link.gate = self.port.gate = self.gate
+        self.link.gate = self.port.gate = gate
         if self.peers is not None:
-            self.peers.gate = self.gate
+            self.peers.gate = gate
         self._more = os.eventfd(0)  # readable while the link is behind: its own descriptor does not show that
         self._told_more = False
         self.poller.register(self._more, READ)

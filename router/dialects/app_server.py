@@ -18,6 +18,10 @@ def _no_page() -> bytes:
     return b""
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What routes and services may use."""
@@ -33,6 +37,9 @@ class Context:
     """For work of which one turn should see only a piece."""
     metrics_page: Callable[[], bytes] = _no_page
     """All numbers of this router and of the workers as text, of `router.common.exposition.CONTENT_TYPE`."""
+    may_send: Callable[[], bool] = _always
+    """Whether what this router knows may be sent to anybody now. What routes answer is held back by the port; a service
+    that sends of its own accord asks each time. What may not be sent now may be so later."""
     _shared: dict[Callable[[Context], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shared(self, make: Callable[[Context], T]) -> T:
