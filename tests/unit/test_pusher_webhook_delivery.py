@@ -377,10 +377,10 @@ async def test_a_store_that_fails_or_is_full_stops_no_event(rig: Rig) -> None:
 # ---- the sender
 
 
-async def sending(world: World, use: Callable[[], None]) -> None:
+async def sending(world: World, use: Callable[[], None], may_send: Callable[[], bool] = lambda: True) -> None:
     """Have the sender run while `use` waits for what comes, in a thread."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Sender(world.hooks, world.options).run)
+        nursery.start_soon(Sender(world.hooks, world.options, may_send).run)
         await trio.to_thread.run_sync(use)
         nursery.cancel_scope.cancel()
 
@@ -430,6 +430,21 @@ async def test_one_that_fails_does_not_hold_up_another(rig: Rig, monkeypatch: py
         await sending(world, lambda: there.wait(1))
         assert world.hooks.outboxes[0].sent == 0
         assert len(world.hooks.outboxes[0]) == 3
+
+
+@in_rig()
+async def test_nothing_is_sent_while_the_router_may_not(rig: Rig) -> None:
+    asked: list[int] = []
+
+    def may_send() -> bool:
+        asked.append(len(there.requests))
+        return len(asked) > 3
+
+    with site() as there:
+        world = World(rig, app(Webhook(there.url, frozenset({"channel_occupied"}))))
+        subscribe(rig.worker(), "a")
+        await sending(world, lambda: there.wait(1), may_send)
+    assert asked == [0, 0, 0, 0]
 
 
 @in_rig()

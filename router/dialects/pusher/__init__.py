@@ -56,7 +56,7 @@ def _routes(context: Context) -> Iterable[Route]:
 def _services(context: Context) -> Iterable[Service]:
     from router.dialects.pusher.webhooks.sender import start
 
-    return (start(context.settings, context.core),)
+    return (start(context.settings, context.core, context.may_send),)
 
 
 def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
@@ -20,10 +21,10 @@ _TICK_S: Final = 0.1
 _MAX_ANSWER_BYTES: Final = 65_536
 
 
-def start(settings: Settings, core: Core) -> Sender:
+def start(settings: Settings, core: Core, may_send: Callable[[], bool]) -> Sender:
     """Observe the dialect's channels, and read what still waits; it is sent by the sender's `run`.
 
-    To be called once, before any worker joins. Raises: AppsError.
+    may_send: see `router.dialects.app_server.Context`. To be called once, before any worker joins. Raises: AppsError.
     """
     options = settings.get(PusherOptions)
     apps = load(options.apps, options.unsigned)
@@ -31,13 +32,14 @@ def start(settings: Settings, core: Core) -> Sender:
     if webhooks.needed:
         core.channels.observe(NAME, webhooks)
         webhooks.restore()
-    return Sender(webhooks, options)
+    return Sender(webhooks, options, may_send)
 
 
 class Sender:
-    """Posts what the outboxes hold."""
+    """Posts what the outboxes hold, while it may."""
 
-    def __init__(self, webhooks: Webhooks, options: PusherOptions) -> None:
+    def __init__(self, webhooks: Webhooks, options: PusherOptions, may_send: Callable[[], bool] = lambda: True) -> None:
+        self._may_send = may_send
         self._webhooks = webhooks
         self._timeout = options.webhook_timeout
         self._limit = trio.CapacityLimiter(options.webhook_parallel)
@@ -91,6 +93,10 @@ class Sender:
                 await awake.wait()
                 continue
             async with self._limit:
+                if not self._may_send():
+                    # Another router sends it, perhaps, and knows better by now than what is in it.
+                    await trio.sleep(_TICK_S)
+                    continue
                 why = await self._post(client, outbox, body)
             if not why:
                 self._webhooks.advance(outbox, outbox.taken())
