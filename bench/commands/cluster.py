@@ -180,6 +180,4 @@ def _as_it_should_be(part: dict[str, Any], devices: int, hosts: int, rate: float
         return False
     if not rate or hosts == 1:
         return True
-    return bool(
-        lost and lost["clean"] and lost["placed_seconds"] is not None and lost["accepted_seconds"]["95%"] is not None
-    )
+    return bool(lost and lost["clean"] and lost["placed_seconds"] is not None and lost["accepted_seconds"]["first"])

@@ -95,7 +95,7 @@ def _lost(lost: dict[str, Any]) -> list[Table]:
         table.row(f"{share} have what they missed", _seconds(time))
     table.notes.append(
         f"Seconds count from the kill; {lost['rate']:,.0f} pushes/s went on through the other hosts. Accepted: from "
-        "then on in each quarter of a second, of the pushes due in it."
+        "then on within half a second, in each quarter of a second, of the pushes due in it."
     )
     found = [table]
     for key, whose in (("lost", "the routers that were lost"), ("others", "the others")):

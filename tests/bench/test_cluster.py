@@ -1,14 +1,17 @@
-"""`farm bench cluster`: what is counted."""
+"""`farm bench cluster`: what is counted, what is shown, and a small run of it."""
 
 from array import array
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.bench import SECOND, pushes, recorded_result
+from support.bench import SECOND, farm_bench, pushes, recorded_result
+from support.installed import find_program
 
 from bench.cli import main
 from bench.figures.forwards import compared
+from bench.figures.results import shown
 from bench.load.device_sockets import host_of
 from bench.machine.ports import free_block
 from bench.runs.cluster import owned
@@ -56,6 +59,9 @@ def test_when_pushes_are_accepted_again() -> None:
     assert accepted(pushes(*many, (0, 14, 200)), cut) == {"first": 3.001, "95%": 0.0, "100%": 3.25}
     assert accepted(pushes((0, 10, 200), (0, 11, 503)), cut) == {"first": 0.001, "95%": None, "100%": None}
     assert accepted(pushes(*before), cut) == {"first": None, "95%": None, "100%": None}
+    late = pushes((0, 10, 200), (0, 11, 200), (0, 12, 200))
+    late.times[1] = SECOND // 2  # it waited for a router that was lost
+    assert accepted(late, cut) == {"first": 0.001, "95%": 1.25, "100%": 1.25}
 
 
 def runs_of(cpu: float, p50: float) -> list[dict[str, Any]]:
@@ -88,3 +94,25 @@ def test_ports_in_a_row() -> None:
 def test_arguments_that_are_wrong(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, ["cluster", *arguments])
     assert result.exit_code == 2 and arguments[0] in result.output
+
+
+def test_two_hosts_of_which_one_is_killed(tmp_path: Path) -> None:
+    find_program("redis-server")
+    short = ("--seconds", "0.5", "--idle", "0.3", "--forward", "0.3", "--rounds", "1", "--calm", "0.5", "--rate", "100")
+    two = ("--hosts", "2", "--devices", "100", "--backoff", "0.3", *short)
+    body = farm_bench("cluster", *two, file=tmp_path / "cluster.json")
+    assert body["setup"]["ready"] == 100 and body["store"]["a_device"] > 0
+    assert body["idle"]["links"] == 4 and body["idle"]["links_tcp"] == 2
+    (run,) = body["runs"]
+    assert run["clean"] and run["usage"]["groups"]["router"]["processes"] == 2
+    forward = body["forward"]
+    assert all(one["clean"] and one["delivered"] for one in forward["owner"] + forward["other"])
+    assert 0 < forward["addresses"] < 100
+    lost = body["lost"]
+    assert lost["clean"] and lost["routers"] == 1 and lost["cut_off"] == lost["back"] == 50
+    assert lost["placed_seconds"] > 0 and lost["accepted_seconds"]["first"] > 0
+    assert lost["deliveries"]["lost"] == 0 and lost["whole_seconds"]["100%"] > 0
+    drawn = shown(body)
+    assert "a host killed: pushes accepted after" in drawn.headline
+    assert any(table.title.startswith("A host was killed, with 1 of the routers") for table in drawn.tables)
+    assert [chart.kind for chart in drawn.charts].count("line") == 2
