@@ -18,6 +18,7 @@ _AFTER_S: Final = 5.0
 _KERNEL_S: Final = 45.0
 """A balancer notices within this time that a connection leads nowhere: see deploy/haproxy-cluster.cfg."""
 _WINDOW_S: Final = 3.0
+_SOON_S: Final = 1.0
 _ENOUGH: Final = 0.95
 _FEW: Final = 10
 
@@ -45,17 +46,22 @@ def _blamed(history: History, one: Connection) -> Fault | None:
 
 
 def until_served(history: History, fault: Fault, owner: Callable[[Push], int | None]) -> float | None:
-    """Seconds from a loss of routers until 95 of 100 pushes to their partitions were answered 2xx again.
+    """Seconds from a loss of routers until 95 of 100 pushes to their partitions were answered 2xx again, each within a
+    second.
 
     None: too few were sent to say."""
-    sent = [(push.sent, push.accepted) for push in history.pushes if owner(push) in fault.routers]
-    sent = sorted(one for one in sent if one[0] >= fault.begin)
+    of_them = (push for push in history.pushes if push.sent >= fault.begin and owner(push) in fault.routers)
+    sent = sorted((push.sent, _soon(push)) for push in of_them)
     times = [at for at, _ in sent]
-    for number, (at, accepted) in enumerate(sent):
+    for number, (at, good) in enumerate(sent):
         window = [good for _, good in sent[number : bisect_left(times, at + _WINDOW_S)]]
-        if accepted and len(window) >= _FEW and sum(window) >= _ENOUGH * len(window):
+        if good and len(window) >= _FEW and sum(window) >= _ENOUGH * len(window):
             return at - fault.begin
     return None
+
+
+def _soon(push: Push) -> bool:
+    return push.accepted and push.answered is not None and push.answered < push.sent + _SOON_S
 
 
 def until_back(history: History, fault: Fault) -> list[float]:

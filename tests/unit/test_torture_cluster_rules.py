@@ -54,6 +54,10 @@ def test_the_time_until_pushes_are_accepted_again() -> None:
     single = History(pushes=pushes(lambda at: at < 100 or at == 102 or at > 105.95))
     assert until_served(single, LOST, owner) == pytest.approx(6.0)  # one that succeeds in between is not enough
     assert until_served(History(pushes=pushes(lambda at: at < 100)), LOST, owner) is None
+    waits = History(pushes=pushes(lambda at: True))
+    for push in waits.pushes:  # those of the first three seconds are answered when these are over
+        push.answered = max(push.sent + 0.05, 103.0)
+    assert until_served(waits, LOST, owner) == pytest.approx(2.1)
 
 
 def test_the_time_until_devices_are_back() -> None:
