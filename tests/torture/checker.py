@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, TypeVar
 
 from torture.history import (
@@ -235,16 +234,19 @@ def in_order(index: Index) -> Iterator[Violation]:
             push = pushes.get((arrival.client, *key)) or pushes.get(("", *key))
             if push is None or (not push.accepted and push.dialect != SIMPLEPUSH):
                 continue
-            if push.dialect == WEBPUSH and push.sent < index.history.connections[number].dialled:
-                waited = last_waited
-            else:
-                waited = last
+            waited = last_waited if push.dialect == WEBPUSH and _waited(index, push, arrival) else last
             before = waited.get(push.topic)
             if before is not None and arrival.number < before.number:
                 text = f"{arrival.number} at {arrival.at:.3f} after {before.number} at {before.at:.3f} on {number}"
                 yield Violation("order", text, arrival.at, arrival.client, channel)
             else:
                 waited[push.topic] = arrival
+
+
+def _waited(index: Index, push: Push, arrival: Arrival) -> bool:
+    """Whether a message was for a device that was not connected, or whose worker had lost the router."""
+    away = index.touched(LINK, push.sent, push.sent) and arrival.at > (push.answered or arrival.at) + _NEAR_S / 2
+    return away or push.sent < index.history.connections[arrival.connection].dialled
 
 
 # ---------------------------------------------------------------------- across connections
@@ -485,16 +487,3 @@ RULES: Final[tuple[Rule, ...]] = (
     presence_settles,
     webhooks_agree,
 )
-
-
-def longest_gap(history: History, dialect: str) -> float:
-    """The longest time without an accepted push, while there was at least one that was not accepted."""
-    good = sorted(p.answered for p in history.pushes if p.dialect == dialect and p.accepted and p.answered is not None)
-    bad = sorted(push.sent for push in history.pushes if push.dialect == dialect and not push.accepted)
-    longest = 0.0
-    for begin, end in pairwise(good):
-        if end - begin > longest:
-            first = bisect_left(bad, begin)
-            if first < len(bad) and bad[first] <= end:
-                longest = end - begin
-    return longest

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 from support.farm_fixture import Farm
 
-from torture.checker import Violation, longest_gap
+from torture.checker import Violation
 from torture.history import History
 from torture.world import World
 
@@ -56,6 +58,19 @@ class Log:
     def around(self, at: float) -> list[str]:
         """What was logged near a moment."""
         return [f"{when:9.3f} {line[:240]}" for when, line in self.lines if abs(when - at) < _AROUND_S]
+
+
+def longest_gap(history: History, dialect: str) -> float:
+    """The longest time without an accepted push, while there was at least one that was not accepted."""
+    good = sorted(p.answered for p in history.pushes if p.dialect == dialect and p.accepted and p.answered is not None)
+    bad = sorted(push.sent for push in history.pushes if push.dialect == dialect and not push.accepted)
+    longest = 0.0
+    for begin, end in pairwise(good):
+        if end - begin > longest:
+            first = bisect_left(bad, begin)
+            if first < len(bad) and bad[first] <= end:
+                longest = end - begin
+    return longest
 
 
 def table(history: History, dialects: Sequence[str], faults: Mapping[str, int]) -> str:
@@ -106,6 +121,7 @@ def _traffic(violation: Violation, at: float, history: History) -> _Seen:
             answered = "never" if push.answered is None else f"{push.answered:.3f}"
             topic = f" topic {push.topic}" if push.topic else ""
             found.append((push.sent, f"push {push.number}{topic} TTL {push.ttl}: {push.status} at {answered}"))
+    found += [(one.at, f"webhook {one.name}") for one in history.webhooks if one.channel == violation.channel]
     for arrival in history.arrivals:
         same = arrival.channel == violation.channel and violation.client in ("", arrival.client)
         if same and abs(arrival.at - at) < _NEAR_S:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from torture.checker import RULES, Index, Violation, check, longest_gap
+from torture.checker import RULES, Index, Violation, check
 from torture.history import (
     CLOCK,
     GOPUSH2,
@@ -27,7 +27,7 @@ from torture.history import (
     Subscribed,
     Told,
 )
-from torture.report import chosen_first, rest
+from torture.report import chosen_first, longest_gap, rest
 
 SP, WP, ROOM, KEY = "sp-channel", "wp-channel", "cache-room", "gopush2-key"
 DAY = 86_400
