@@ -39,6 +39,17 @@ def _program(product: str) -> str:
     return str(programs[0])
 
 
+def _lines(words: list[str]) -> list[str]:
+    """A command line as lines of a configuration."""
+    lines: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            lines.append(word.removeprefix("--"))
+        else:
+            lines[-1] += f" {word}"
+    return lines
+
+
 class RedisServer:
     """One server on a port of its own, with its files in a folder. It ends with the process that made it."""
 
@@ -58,23 +69,25 @@ class RedisServer:
         (self.port,) = free_ports(1)
         self._folder = folder
         self._down_after_ms = down_after_ms
-        arguments = self._arguments(options, watch)
+        arguments = self._configuration(options, watch)
         self._command = [*ends_with_us(), *(machine.prefix if machine else ()), _program(product), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def _arguments(self, options: tuple[str, ...], watch: str) -> list[str]:
-        common = ["--port", f"{self.port}", "--dir", str(self._folder)]
-        common += ["--bind", "0.0.0.0", "--protected-mode", "no"] if self.machine else ["--bind", "127.0.0.1"]
+    def _configuration(self, options: tuple[str, ...], watch: str) -> list[str]:
+        """The file's path, and what a Sentinel is told besides. Sentinels write into it whose replica a server is."""
+        words = ["--port", f"{self.port}", "--dir", str(self._folder)]
+        words += ["--bind", "0.0.0.0", "--protected-mode", "no"] if self.machine else ["--bind", "127.0.0.1"]
         if not watch:
-            kept = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
-            return [*common, *kept, "--enable-debug-command", "yes", *options]
-        name = watch.split(maxsplit=1)[0]
-        lines = [f"sentinel monitor {watch}", f"sentinel down-after-milliseconds {name} {self._down_after_ms}"]
-        lines += [f"sentinel failover-timeout {name} 3000"]
-        file = self._folder / "sentinel.conf"
+            words += ["--save", '""', "--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"]
+        lines = _lines([*words, *options])
+        if watch:
+            name = watch.split(maxsplit=1)[0]
+            lines += [f"sentinel monitor {watch}", f"sentinel down-after-milliseconds {name} {self._down_after_ms}"]
+            lines += [f"sentinel failover-timeout {name} 3000"]
+        file = self._folder / "server.conf"
         file.write_text("\n".join(lines) + "\n")
-        return [str(file), *common, "--sentinel"]
+        return [str(file), "--sentinel"] if watch else [str(file)]
 
     @property
     def url(self) -> str:

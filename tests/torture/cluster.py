@@ -157,7 +157,10 @@ def main(arguments: list[str]) -> int:
     for folder in ("sbin", "bin"):  # what tests/install-servers has fetched
         os.environ["PATH"] += os.pathsep + str(ROOT / ".venv" / "servers" / "usr" / folder)
     chosen = options(arguments)
-    with tempfile.TemporaryDirectory(prefix="cluster-") as name, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as name,
+        contextlib.ExitStack() as stack,
+    ):
         run = ClusterRun(chosen, Path(name), stack)
         run.site.host = f"10.0.0.{HERE}"
         print(f"seed {chosen.seed}, {chosen.seconds:g} s, {', '.join(chosen.dialects)}", flush=True)

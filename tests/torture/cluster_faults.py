@@ -120,12 +120,22 @@ class ClusterFaults(AnyFaults):
             await asyncio.to_thread(end)
             await asyncio.sleep(seconds)
             mend()
-            await asyncio.to_thread(host.start)
+            await asyncio.to_thread(self._start, host)
         except AssertionError as error:
             self._world.odd("restart", f"{host.name}: {str(error).partition(chr(10))[0][:300]}")
-            raise
         finally:
             self.ended.discard(host.name)
+
+    def _start(self, host: Host) -> None:
+        """Until it starts, as systemd does: it ends while Redis is away."""
+        deadline = self._world.now() + WELL_S
+        while True:
+            try:
+                return host.start()
+            except AssertionError:
+                host.kill()
+                if self._world.now() > deadline or not list(host.events("farm.start_failed")):
+                    raise
 
     async def _reload_host(self) -> Effect:
         host = self._host()
