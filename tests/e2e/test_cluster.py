@@ -1,0 +1,106 @@
+"""A farm over several hosts: which of them has which router, and what becomes of that when hosts come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+
+import pytest
+from support import dialects
+from support.farm_fixture import Farm, command, reload
+from support.hosts import Hosts, across, known, name_of, placed, running_hosts
+
+from router.common.token import new_key
+
+ROUTERS = 5
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    folder = tmp_path_factory.mktemp("hosts")
+    with running_hosts(folder, 3, ROUTERS, dialects.settings(folder)) as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def hosts(shared: Hosts) -> Hosts:
+    """The shared hosts, well again."""
+    shared.wait_divided()
+    return shared
+
+
+def options_of(farm: Farm) -> list[str]:
+    """The settings of a host, for a command about it."""
+    return [part for name, value in farm.settings.items() for part in ("--set", f"{name}={value}")]
+
+
+def test_every_host_shows_all_of_them(hosts: Hosts) -> None:
+    divided = hosts.wait_divided()
+    for farm in hosts.each:
+        metrics = set(farm.admin("/metrics")[1].decode().splitlines())
+        assert {f'farm_cluster_routers{{host="{name}"}} {len(of)}.0' for name, of in divided.items()} <= metrics
+        assert "farm_cluster_routers_nowhere 0.0" in metrics
+        shown = command(farm, "status", "--admin-port", str(farm.admin_port)).stdout
+        assert f"{name_of(farm)} (here)" in shown
+        assert [row["state"] for row in farm.status()["workers"]] == ["up"]
+
+
+def test_the_doctor_sees_the_others_and_what_differs(hosts: Hosts) -> None:
+    a, b, c = hosts.each
+    found = command(b, "doctor", "--json", "--data", str(b.data), *options_of(b)).stdout
+    assert all(f'"host {name_of(farm)}"' in found for farm in (a, c)), found
+    assert "agrees and is reached" in found
+    options = [f"token.keys={new_key()}" if part.startswith("token.keys=") else part for part in options_of(b)]
+    found = command(b, "doctor", "--json", "--data", str(b.data), *options).stdout
+    assert "has another token.keys" in found
+
+
+def test_a_host_that_does_not_agree_does_not_start(hosts: Hosts) -> None:
+    a, *_ = hosts.each
+    other = copy(a)
+    other.data = a.data.parent / "x"
+    other.log_file = a.data.parent / "x.log"
+    other.device_port = other.router_port = other.admin_port = 0
+    bind = a.settings["cluster.bind"].replace("127.0.0.2", "127.0.0.9")
+    other.settings = a.settings | {"cluster.name": "x", "cluster.bind": bind, "endpoint.url": "https://x.example.org"}
+    other.launch()
+    assert other.wait_ended() == 2
+    (failed,) = other.events("farm.start_failed")
+    assert "endpoint.url is https://x.example.org here, and " in failed["why"]
+    assert set(known(a)) == {"a", "b", "c"}
+
+
+def test_a_reload_of_one_host_moves_nothing(hosts: Hosts) -> None:
+    before = hosts.wait_divided()
+    a, b, c = hosts.each
+    processes = [farm.status()["routers"] for farm in (a, c)]
+    with dialects.reached(across(devices=c, app_servers=a)) as check:
+        check()
+        reload(b)
+        check()
+    assert hosts.wait_divided() == before
+    after = [farm.status()["routers"] for farm in (a, c)]
+    assert [[row["pid"] for row in each] for each in after] == [[row["pid"] for row in each] for each in processes]
+
+
+def test_messages_reach_devices_of_another_host_whatever_becomes_of_a_third(hosts: Hosts) -> None:
+    """It is killed, comes back, ends in good order, and comes back again. Another one has its routers meanwhile."""
+    a, b, c = hosts.each
+    with dialects.reached(across(devices=b, app_servers=a)) as check:
+        check()
+        c.kill()
+        hosts.wait_divided(a, b)
+        check()
+        c.start()
+        hosts.wait_divided()
+        check()
+        its = placed(c)
+        c.stop()
+        moves = [event["number"] for event in c.events("cluster.router_moves")]
+        assert sorted(moves[-len(its) :]) == its
+        hosts.wait_divided(a, b)
+        check()
+        assert set(known(a)) == {"a", "b"}
+        c.start()
+        hosts.wait_divided()
+        check()
