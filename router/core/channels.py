@@ -75,10 +75,11 @@ class Channels:
             return {}
         return {user: member.info for user, member in channel.members.items()}
 
-    def names(self, dialect: str, application: str, prefix: str = "") -> Iterator[str]:
-        """The occupied channels of an application with this prefix. Not to be used across received messages."""
+    def names(self, dialect: str, application: str, prefix: str = "", lost: bool = False) -> Iterator[str]:
+        """The occupied channels of an application with this prefix. lost: also those that only a shard which has just
+        been lost has subscribers of. Not to be used across received messages."""
         for name, channel in self._names.get(f"{dialect}\0{application}", {}).items():
-            if name.startswith(prefix) and channel.count:
+            if name.startswith(prefix) and (lost or channel.count):
                 yield name
 
     def number(self, dialect: str, application: str) -> int:
@@ -129,7 +130,7 @@ class Channels:
         if subscribers < 1:
             return
         channel = self._channel(key, label)
-        found = not channel.leases
+        found, subscribed = not channel.leases, lease in channel.leases  # SUBSCRIBE is repeated before this
         self._hold(channel, lease, subscribers)
         new: list[tuple[str, str]] = []
         present = False
@@ -142,7 +143,10 @@ class Channels:
                 channel.announced = FOUND if found else ANNOUNCED
                 self._announced.append(channel)
             return
-        self._occupied(channel)
+        if subscribed:
+            self._counted(channel)
+        else:
+            self._occupied(channel)
         if present:
             if new:
                 self._joined(channel, new)

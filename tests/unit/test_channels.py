@@ -266,6 +266,19 @@ def test_a_dead_shard_is_cleared_a_part_at_a_time(monkeypatch: pytest.MonkeyPatc
 # ---- after a restart
 
 
+def test_what_a_shard_subscribed_to_again_and_then_announces_was_occupied_once() -> None:
+    """As it joins anew: what was not confirmed is repeated first."""
+    registry = Registry()
+    lease = Lease(1, b"1")
+    registry.channels.subscribe(KEY, LABEL, lease)
+    registry.channels.hold(KEY, LABEL, 3, [], lease)
+    assert registry.watcher.take() == [
+        ("occupied", "presence-room"),
+        ("counted", "presence-room", 1),
+        ("counted", "presence-room", 3),
+    ]
+
+
 def test_after_a_restart_nobody_is_said_to_leave_before_all_have_announced() -> None:
     registry = Registry(settled=False)
     one, two = Lease(1, b"1"), Lease(2, b"2")
