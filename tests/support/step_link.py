@@ -14,16 +14,19 @@ class StepLink:
     """The link between a worker and a router, which carries what it is told to, when it is told to. It keeps what is
     not confirmed, and repeats and announces as `farm.worker.link` does."""
 
-    def __init__(self, shard: Shard, rig: Rig, router: int = 0, number: int = 0) -> None:
-        """number: the worker's."""
+    def __init__(self, shard: Shard, rig: Rig, router: int = 0, number: int = 0, life: int = 0) -> None:
+        """number: the worker's, whose lives follow each other."""
         self.rig = rig
         self.router = router
         self.lapses = 0  # how often it was away
         self.messages: list[Any] = []  # that wait to go
         self._shard = shard
         self._worker = FakeWorker(rig, number)
+        if life:
+            self._worker.identity = self._worker.incarnation = b"i%d-%d" % (number, life)
         self._worker.join()
         self._worker.direct()
+        self._worker.announces()
         self._unconfirmed: deque[tuple[int, list[Any]]] = deque()
         self._sequence = 0
         self._announced = 0  # the batch with the last announcement of devices
@@ -34,6 +37,11 @@ class StepLink:
         if messages := self.messages:
             self.messages = []
             self._enqueue(messages)
+
+    def beat(self) -> None:
+        """The worker lives."""
+        self._worker._sequence = self._sequence
+        self._worker.send(m.Beat({}))
 
     def _enqueue(self, messages: list[Any]) -> None:
         self._sequence += 1
@@ -96,6 +104,7 @@ class StepLink:
         for keys, runs in held:
             self._enqueue([m.Announce(keys, runs)])
             self._announced = self._sequence
+        self._worker.send(m.Announced(self._unconfirmed[-1][0] if self._unconfirmed else 0))
 
     @property
     def reads(self) -> bool:

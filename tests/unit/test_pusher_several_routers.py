@@ -228,6 +228,7 @@ async def test_what_waits_for_a_router_that_is_away_has_a_limit_and_an_end(site:
     site.routers.away.add(hooks.at.index(hooks.owner))
     for name in far[:4]:
         hooks.occupy(name)
+    await hooks.told()
     (elsewhere,) = hooks.other.elsewhere
     assert (len(elsewhere), elsewhere.dropped) == (2, len(far[:4]) - 2)
     site.routers.rigs[0].clock.pass_by(11)

@@ -63,6 +63,7 @@ class Site:
     async def told(self) -> list[tuple[str, str]]:
         """What the webhook is sent now: the name of each event, and the user or the channel."""
         await self.rig.settle()
+        self.hooks.tick()  # what was told is known to be kept
         (outbox,) = self.hooks.outboxes
         found = []
         while body := outbox.take():
@@ -180,6 +181,42 @@ async def test_a_member_on_two_workers_of_which_one_is_lost_stays(rig: Rig) -> N
     site.announce([], [held(ROOM, "user-a", "user-b"), held("b")])
     site.pass_by(HOLD_S)
     assert await site.told() == [("channel_vacated", "a")]
+
+
+@in_rig(workers=2)
+async def test_what_may_not_have_been_told_is_told_again(rig: Rig) -> None:
+    """The router dies when an event has just been kept, or is on its way to the router that sends it."""
+    site = await begun(rig)
+    for name in ("stays", "goes"):
+        subscribe(site.workers[0], name)
+    await rig.settle()
+    (outbox,) = site.hooks.outboxes
+    assert outbox.take().count(b"channel_occupied") == 2
+    site.hooks.advance(outbox, outbox.taken())
+    await rig.settle()
+    await site.restart()
+    site.announce([held("a"), held("stays"), held(ROOM, "user-a")], [held("b"), held(ROOM, "user-b")])
+    assert sorted(await site.told()) == [("channel_occupied", "stays"), ("channel_vacated", "goes")]
+    await site.restart()
+    site.announce([held("a"), held("stays"), held(ROOM, "user-a")], [held("b"), held(ROOM, "user-b")])
+    site.pass_by(HOLD_S)
+    assert await site.told() == []
+
+
+@in_rig(workers=2)
+async def test_what_was_lost_just_before_all_have_announced_is_told_and_its_end(rig: Rig) -> None:
+    site = Site(rig)
+    await rig.settle()
+    site.announce(settles=False)
+    subscribe(site.workers[1], "b")
+    site.pass_by(0.9)
+    rig.hub.lost(site.workers[1].session, "test")
+    site.pass_by(0.1)
+    assert await site.told() == [("channel_occupied", "b")]
+    subscribe(site.workers[0], "b")
+    site.pass_by(GRACE_S)
+    site.pass_by(HOLD_S)
+    assert await site.told() == []
 
 
 @in_rig(workers=2)

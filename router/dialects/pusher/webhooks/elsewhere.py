@@ -33,19 +33,20 @@ class Elsewhere:
         self._options = options
         self._operations = operations
         self._monotonic = monotonic
-        self._waiting: deque[tuple[float, str]] = deque()  # until when it is tried, and its JSON
+        # Until when it is tried, its JSON, and what is called when it is kept.
+        self._waiting: deque[tuple[float, str, Callable[[], None]]] = deque()
         self._under_way = 0  # the first so many are with the owner
         self._again_at = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, text: str) -> None:
-        """One more event."""
+    def put(self, text: str, kept: Callable[[], None]) -> None:
+        """One more event. kept: called when the owner has it; not if it is given up."""
         if len(self._waiting) >= self._options.webhook_queue:
             self._drop(1, "too many events wait for it")
             return
-        self._waiting.append((self._monotonic() + max(1, self._options.webhook_retry), text))
+        self._waiting.append((self._monotonic() + max(1, self._options.webhook_retry), text, kept))
         self.tick()
 
     def tick(self) -> None:
@@ -59,7 +60,7 @@ class Elsewhere:
             waiting.popleft()
         if len(waiting) < before:
             self._drop(before - len(waiting), "the router that sends to it was away for webhook_retry")
-        texts = [text for _, text in islice(waiting, _AT_ONCE)]
+        texts = [text for _, text, _ in islice(waiting, _AT_ONCE)]
         if texts:
             self._under_way = len(texts)
             self._operations.at(self.log, HandOver(texts), self._handed)
@@ -68,7 +69,8 @@ class Elsewhere:
         under_way, self._under_way = self._under_way, 0
         if status == m.OK:
             for _ in range(under_way):
-                self._waiting.popleft()
+                _, _, kept = self._waiting.popleft()
+                kept()
             self.tick()
         else:
             self._again_at = self._monotonic() + _AGAIN_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +38,26 @@ class _ClientEvent(msgspec.Struct):
 
 
 _client_event_in = msgspec.json.Decoder(_ClientEvent)
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
+def _put(elsewhere: Elsewhere, text: str, kept: Callable[[], None], status: int) -> None:
+    elsewhere.put(text, kept)
+
+
+def after(times: int, then: Callable[[], None]) -> Callable[[], None]:
+    """What calls `then` when it has been called so often."""
+
+    def one() -> None:
+        nonlocal times
+        times -= 1
+        if not times:
+            then()
+
+    return one
 
 
 class Webhooks:
@@ -190,12 +211,19 @@ class Webhooks:
 
     def _tell(self, entry: Entry) -> None:
         app, channel, user = entry
-        if self._matters(entry):
-            self.told.add(entry)
+        kept = self.told.tell(entry) if self._matters(entry) else _nothing
         if user is None:
-            self._add(app, "channel_occupied", {"channel": channel})
+            self._add(app, "channel_occupied", {"channel": channel}, kept)
         else:
-            self._add(app, "member_added", {"channel": channel, "user_id": user})
+            self._add(app, "member_added", {"channel": channel, "user_id": user}, kept)
+
+    def _tell_opposite(self, entry: Entry) -> None:
+        app, channel, user = entry
+        kept = self.told.tell_opposite(entry)
+        if user is None:
+            self._add(app, "channel_vacated", {"channel": channel}, kept)
+        else:
+            self._add(app, "member_removed", {"channel": channel, "user_id": user}, kept)
 
     def _hold(self, entry: Entry) -> None:
         """The last one has gone, and may be back in a moment."""
@@ -216,12 +244,7 @@ class Webhooks:
 
     def _release(self, entry: Entry) -> None:
         del self._held[entry]
-        app, channel, user = entry
-        self.told.remove(entry)
-        if user is None:
-            self._add(app, "channel_vacated", {"channel": channel})
-        else:
-            self._add(app, "member_removed", {"channel": channel, "user_id": user})
+        self._tell_opposite(entry)
 
     def _send_count(self, name: tuple[str, str], subscribers: int) -> None:
         app, channel = name
@@ -230,23 +253,25 @@ class Webhooks:
         frame = event_frame("pusher_internal:subscription_count", channel, data)
         self._messages.publish(channel_address(app, channel), frame)
 
-    def _add(self, app: str, event: str, fields: dict[str, Any]) -> None:
+    def _add(self, app: str, event: str, fields: dict[str, Any], kept: Callable[[], None] = _nothing) -> None:
+        """kept: called when it is, by all webhooks that want it."""
         outboxes = self._wanted.get((app, event))
         if outboxes is None:
+            kept()
             return
         text = _encode({"name": event, **fields}).decode()
         expires = int(self._unix_time()) + max(1, self._options.webhook_retry)
+        one = kept if len(outboxes) == 1 else after(len(outboxes), kept)
         for outbox in outboxes:
-            if isinstance(outbox, Elsewhere):
-                outbox.put(text)
+            if isinstance(outbox, Elsewhere):  # which has it only when it is kept here that this was told
+                self._records.when_durable(partial(_put, outbox, text, one))
             else:
-                self._keep(outbox, text, expires)
+                self._keep(outbox, text, expires, one)
 
-    def _keep(self, outbox: Outbox, text: str, expires: int, then: Callable[[], None] | None = None) -> None:
+    def _keep(self, outbox: Outbox, text: str, expires: int, then: Callable[[], None]) -> None:
         if self._messages.full:
             outbox.put(0, text)
-            if then is not None:
-                then()
+            then()
         else:
             self._logs.append(Append(outbox.log, 0, expires, text), _Kept(outbox, text, then))
 
@@ -255,16 +280,9 @@ class Webhooks:
         outbox = self._by_log.get(log)
         if outbox is None:
             raise m.MessageError("there is no webhook with this address: the routers' settings differ")
-        left = len(asked.events)
-        if not left:
+        if not asked.events:
             done(m.OK)
-
-        def kept() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                done(m.OK)
-
+        kept = after(len(asked.events), partial(done, m.OK))
         expires = int(self._unix_time()) + max(1, self._options.webhook_retry)
         for text in asked.events:
             self._keep(outbox, text, expires, kept)
@@ -282,19 +300,26 @@ class Webhooks:
         self._settled = True
         there: dict[Entry, bool] = {}  # and whether it was there before this router
         for app in self._apps:
-            for name in self._channels.names(NAME, app):
+            for name in self._channels.names(NAME, app, lost=True):
                 channel = None if name.startswith("#") else self._channels.get(channel_address(app, name))
                 if channel is not None:
                     found = channel.announced == FOUND
                     there[app, name, None] = found
                     there.update(((app, name, user), found) for user in channel.members or ())
-        for entry in [entry for entry in self.told if entry not in there]:
-            self._hold(entry)  # as one that has gone now: it may be back in a moment
+        told = self.told
+        for entry in list(told):
+            if not self._matters(entry):
+                told.forget(entry)
+            elif entry not in there:
+                if told.in_doubt(entry):
+                    self._tell_opposite(entry)
+                else:
+                    self._hold(entry)  # as one that has gone now: it may be back in a moment
         for entry, found in there.items():
-            if entry in self.told or not self._matters(entry):
+            if not self._matters(entry) or (entry in told and not told.in_doubt(entry)):
                 continue
-            if found and not self.told.known:  # the store does not outlive a router, or nobody has ever been told
-                self.told.add(entry)
+            if found and not told.begun:  # the store does not outlive a router
+                told.add(entry)
             else:
                 self._tell(entry)
         for label in self._uncounted:
@@ -367,7 +392,7 @@ class _Kept:
 
     __slots__ = ("_outbox", "_text", "_then")
 
-    def __init__(self, outbox: Outbox, text: str, then: Callable[[], None] | None) -> None:
+    def __init__(self, outbox: Outbox, text: str, then: Callable[[], None]) -> None:
         self._outbox = outbox
         self._text = text
         self._then = then
@@ -375,5 +400,4 @@ class _Kept:
     def __call__(self, status: int, end: AfterOffset | None) -> None:
         # If the store could not keep it, the event is sent all the same.
         self._outbox.put(0 if end is None or status != m.OK else end.offset, self._text)
-        if self._then is not None:
-            self._then()
+        self._then()

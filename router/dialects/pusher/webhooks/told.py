@@ -1,9 +1,12 @@
 """What webhooks were told and its opposite not yet: which channels are occupied, and which users are members. Pure.
 
 It is kept in the store, so that the next life of a router can compare it with what is there: what ended while the
-router was away, or ended with it, is told then. There is a record for each partition, with what belongs to its
-channels: it moves with them. A record is written with the events that make it differ, in the same commit. One that is
-long is written a few times a second instead: a crash in between may cost an opposite, or tell something twice.
+router was away, or ended with it, is told then. As long as an event is on its way to where it is kept, it is in doubt
+whether webhooks know: then what is there is told again by the next life.
+
+There is a record for each partition, with what belongs to its channels: it moves with them. It is written with the
+event that makes it differ; if it is long, a few times a second. Then a crash may cost the opposite of what was told
+just before.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from router.common import messages as m
 from router.common.partitions import PARTITIONS, key_in, partition
 from router.core.facades import Records
 from router.dialects.pusher.protocol import channel_address
+from router.store.changes import UNCHANGED, Changed, PutIfAbsent
 
 SPACE: Final = "pusher.told"
 _LABEL: Final = b"told"
+_BEGUN: Final = b"told.begun"
 _LONG: Final = 200
 """Entries of a record from which on it is not written with each of them."""
 
@@ -29,7 +34,7 @@ Entry = tuple[str, str, str | None]
 """Application and channel; and a user, or None for the channel itself."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decoder: Final = msgspec.msgpack.Decoder(list[Entry])
+_decoder: Final = msgspec.msgpack.Decoder(list[tuple[str, str, str | None, bool]])
 
 
 class Told:
@@ -38,11 +43,12 @@ class Told:
     def __init__(self, records: Records, owns: Callable[[bytes], bool]) -> None:
         self._records = records
         self._partitions = [number for number in range(PARTITIONS) if owns(key_in(number, _LABEL))]
-        self._entries: dict[int, dict[Entry, None]] = {}
+        self._entries: dict[int, dict[Entry, int]] = {}  # 0, or the number of the event by which it is in doubt
+        self._number = 0
         self._late: set[int] = set()  # partitions whose records are to be written
         self._unread = 0
-        self.known = False
-        """Whether it is known what was told before this router began; if not, nothing of it was in the store."""
+        self.begun = False
+        """Whether an earlier life has kept here what it told."""
 
     def __contains__(self, entry: Entry) -> bool:
         return entry in self._entries.get(_partition(entry), ())
@@ -50,57 +56,87 @@ class Told:
     def __iter__(self) -> Iterator[Entry]:
         return (entry for entries in self._entries.values() for entry in entries)
 
+    def in_doubt(self, entry: Entry) -> bool:
+        """Whether it is not known if webhooks know of it."""
+        return bool(self._entries.get(_partition(entry), {}).get(entry, 0))
+
     @property
     def read(self) -> bool:
         """Whether the store has given what it has."""
         return not self._unread
 
     def add(self, entry: Entry) -> None:
-        """This is told now."""
-        number = _partition(entry)
-        entries = self._entries.setdefault(number, {})
-        if entry not in entries:
-            entries[entry] = None
-            self._changed(number)
+        """Webhooks know of this."""
+        self._set(entry, 0)
 
-    def remove(self, entry: Entry) -> None:
-        """Its opposite is told now."""
-        number = _partition(entry)
-        entries = self._entries.get(number)
-        if entries is not None and entry in entries:
-            del entries[entry]
-            self._changed(number)
+    def forget(self, entry: Entry) -> None:
+        """Nobody wants to know of it any more."""
+        self._remove(entry)
 
-    def _changed(self, number: int) -> None:
-        if len(self._entries[number]) > _LONG:
-            self._late.add(number)
-        elif number not in self._late:
-            self._write(number)
+    def tell(self, entry: Entry) -> Callable[[], None]:
+        """It is told now. Returns: what is to be called when the event is kept."""
+        return self._doubt(entry, self.add)
+
+    def tell_opposite(self, entry: Entry) -> Callable[[], None]:
+        """Its opposite is told now. Returns: what is to be called when the event is kept."""
+        return self._doubt(entry, self._remove)
+
+    def _doubt(self, entry: Entry, then: Callable[[Entry], None]) -> Callable[[], None]:
+        self._number += 1
+        number = self._number
+        self._set(entry, number)
+
+        def kept() -> None:
+            if self._entries.get(_partition(entry), {}).get(entry) == number:
+                then(entry)
+
+        return kept
+
+    def _set(self, entry: Entry, number: int) -> None:
+        place = _partition(entry)
+        entries = self._entries.setdefault(place, {})
+        entries[entry] = number
+        if not number or len(entries) > _LONG:
+            self._late.add(place)
+        else:
+            self._write(place)
+
+    def _remove(self, entry: Entry) -> None:
+        place = _partition(entry)
+        del self._entries[place][entry]
+        self._late.add(place)
 
     def tick(self) -> None:
         """To be called a few times a second: write what is to be written."""
-        late, self._late = self._late, set()
-        for number in late:
-            self._write(number)
+        for place in list(self._late):
+            self._write(place)
 
-    def _write(self, number: int) -> None:
-        entries = self._entries[number]
-        value = _encode(list(entries)) if entries else None
+    def _write(self, place: int) -> None:
+        self._late.discard(place)
+        entries = self._entries[place]
+        value = _encode([(*entry, bool(number)) for entry, number in entries.items()]) if entries else None
         if not entries:
-            del self._entries[number]
-        self._records.put(SPACE, key_in(number, _LABEL), value, 0, partial(self._written, number), own=True)
+            del self._entries[place]
+        self._records.put(SPACE, key_in(place, _LABEL), value, 0, partial(self._written, place), own=True)
 
-    def _written(self, number: int, status: int) -> None:
-        if status != m.OK and number in self._entries:
-            self._late.add(number)
+    def _written(self, place: int, status: int) -> None:
+        if status != m.OK:
+            self._entries.setdefault(place, {})
+            self._late.add(place)
 
     def restore(self) -> None:
         """Read what was told before this router began. To be called once."""
-        self._unread = len(self._partitions)
-        for number in self._partitions:
-            self._records.read(SPACE, key_in(number, _LABEL), partial(self._restored, number))
+        self._unread = len(self._partitions) + 1
+        begun = key_in(self._partitions[0], _BEGUN)
+        self._records.change(SPACE, begun, PutIfAbsent(b"1", 0), self._restored_begun, own=True)
+        for place in self._partitions:
+            self._records.read(SPACE, key_in(place, _LABEL), partial(self._restored, place))
 
-    def _restored(self, number: int, status: int, value: bytes | None) -> None:
+    def _restored_begun(self, status: int, changed: Changed | None) -> None:
+        self._unread -= 1
+        self.begun = changed is not None and changed.outcome == UNCHANGED
+
+    def _restored(self, place: int, status: int, value: bytes | None) -> None:
         self._unread -= 1
         if status != m.OK or value is None:
             return
@@ -109,8 +145,10 @@ class Told:
         except msgspec.MsgspecError as error:
             logs.limited("webhook.told_unreadable", at="error", error=str(error))
             return
-        self.known = True
-        self._entries[number] = dict.fromkeys(entries)
+        self._number += 1  # of no event
+        self._entries[place] = {
+            (app, channel, user): self._number * doubtful for app, channel, user, doubtful in entries
+        }
 
 
 def _partition(entry: Entry) -> int:
