@@ -8,8 +8,8 @@ Rules
   out the number is free; its host resumes it if it comes back before somebody has taken it.
 - Free numbers go to the hosts with the fewest. Every host computes for all hosts who takes what, and takes what falls
   to it. Two whose snapshots differ may try to take the same number: Redis gives it to the first.
-- A host that has at least two more than another gives one to it, and only while no number is free or being given, or
-  not ready yet on another host: so one router moves at a time in the whole farm, and a difference of one moves nothing.
+- A host that has at least two more than another gives one to it, and only while every number is ready: so one router
+  moves at a time in the whole farm, and a difference of one moves nothing.
 - A host that leaves gives all that it has, one after another. One that is not fit gives up all at once, and so does one
   that has been isolated for a lease: by then all hosts have said whom they do not reach.
 - A host that has not beaten for a lease, or found another Redis than before, takes nobody's number for a lease: Redis
@@ -170,7 +170,8 @@ def decide(snapshot: Snapshot, me: str) -> list[Take | Give]:
     free = [number for number in range(snapshot.routers) if _is_free(snapshot, number)]
     if free:
         return [Take(number) for number in _share(free, counts, me)] if me in able and snapshot.steady else []
-    if not mine or not snapshot.steady or _others_move(snapshot, me):
+    moving = [one for one in snapshot.placements.values() if one.state is not State.READY]
+    if not mine or not snapshot.steady or any(one.state is State.GIVING or one.host != me for one in moving):
         return []
     emptiest = _least(counts)
     leaving = [one.host for one in _in_order(snapshot) if _leaves(snapshot, one.host)]
@@ -178,7 +179,7 @@ def decide(snapshot: Snapshot, me: str) -> list[Take | Give]:
         giver = min(leaving)
     else:
         giver = min(counts, key=lambda host: (-counts[host], host))
-        if counts[giver] - counts[emptiest] < 2:
+        if moving or counts[giver] - counts[emptiest] < 2:
             return []
     return [Give(mine[0].number, emptiest)] if giver == me else []
 
@@ -270,13 +271,6 @@ def _in_order(snapshot: Snapshot) -> Iterable[Placement]:
 def _is_free(snapshot: Snapshot, number: int) -> bool:
     one = snapshot.placements.get(number)
     return one is None or one.host not in snapshot.members
-
-
-def _others_move(snapshot: Snapshot, me: str) -> bool:
-    return any(
-        one.state is State.GIVING or (one.state is State.STARTING and one.host != me)
-        for one in snapshot.placements.values()
-    )
 
 
 def _leaves(snapshot: Snapshot, name: str) -> bool:

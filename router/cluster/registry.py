@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import trio
@@ -30,6 +30,9 @@ from router.common.options import Settings
 from router.common.redis_settings import RedisOptions
 from router.common.settings import RouterOptions
 from router.store.base import StoreError
+
+_AFTER_S: Final = 0.02
+"""Behind the end of a lease."""
 
 
 class JoinError(StoreError):
@@ -78,8 +81,12 @@ class Registry:
 
     @property
     def pause(self) -> float:
-        """Seconds until the next beat: fewer while a router is on its way to this host, or Redis has not answered."""
-        return self.interval / 4 if self._soon else self.interval
+        """Seconds until the next beat: fewer while a router is on its way to this host, or Redis has not answered, or
+        when the lease of a host that has not beaten for long ends before."""
+        if self._soon or self._snapshot is None:
+            return self.interval / 4
+        oldest = max((one.age for one in self._snapshot.members.values()), default=0.0)
+        return min(self.interval, max(self.interval / 4, self._redis.lease - oldest + _AFTER_S))
 
     # ------------------------------------------------------------------ what a host does
 

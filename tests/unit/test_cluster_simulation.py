@@ -41,8 +41,8 @@ def test_what_a_host_had_that_died_is_elsewhere_soon() -> None:
     async def play(world: World) -> None:
         hosts = await started(world, 5)
         hosts[2].crash()
-        # A lease, a beat until it is seen, one until it is reported, and the start of a process.
-        assert await world.until_settled(60) < LEASE + 3 * BEAT + 3.0
+        # A lease, of which a part was over; the start of a process, and a beat until that is told.
+        assert await world.until_settled(60) < LEASE + 1.5 + BEAT + 0.3
         await stays(world)
         world.start_host()
         await world.until_settled(60)

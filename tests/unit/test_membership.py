@@ -70,14 +70,15 @@ def test_one_router_moves_at_a_time_and_a_difference_of_one_moves_none() -> None
     assert wishes(moving) == {}
     assert wishes(with_place(moving, number=0, host=C)) == {}
     assert wishes(snapshot([host(A), host(B)], routers=3, a=[0, 1], b=[2])) == {}
-    # What is not ready at home may be given as well as what is.
-    assert wishes(with_place(full, number=0, host=A, state=State.STARTING)) == {"a": [Give(0, C)]}
+    assert wishes(with_place(full, number=0, host=A, state=State.STARTING)) == {}
     assert wishes(with_place(full, number=0, host=C)) == {}
 
 
 def test_one_that_leaves_gives_all_and_is_given_nothing() -> None:
     leaving = snapshot([host(A, leaving=True), host(B), host(C)], a=[0], b=[1, 2], c=[3])
     assert wishes(leaving) == {"a": [Give(0, C)]}
+    assert wishes(with_place(leaving, number=0, host=A, state=State.STARTING)) == {"a": [Give(0, C)]}
+    assert wishes(with_place(leaving, number=1, host=B, state=State.STARTING)) == {}
     assert wishes(snapshot([host(A, leaving=True), host(B, leaving=True), host(C)], a=[0, 1], b=[2, 3])) == {
         "a": [Give(0, C)]
     }
