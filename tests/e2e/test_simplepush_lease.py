@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from support.farm_fixture import Json, Raw, curl, until
-from support.placed_router import PlacedRouter, cluster_settings, placed
+import websocket
+from support.farm_fixture import Farm, Json, Raw, curl, until
+from support.loopback_hosts import at, cluster_settings, running_host, stop, wake
 from support.processes import stopped
 from support.redis_sentinels import Sentinels
 from support.redis_servers import RedisServer
@@ -35,39 +35,43 @@ def settings_of(server: RedisServer) -> Json:
     return cluster_settings(server.url, lease=LEASE_S, timeout=2)
 
 
-def is_shut(host: PlacedRouter) -> bool:
+def is_shut(host: Farm) -> bool:
     """Whether its router says that it may have lost its part."""
     answer = curl(host.url("/ready"))
     return answer.status == 503 and health.NOT_OWNED in json.loads(answer.body)["reasons"]
 
 
+def undisturbed(host: Farm, router: int) -> None:
+    """Nobody had its router's part meanwhile, so nobody has joined or announced anything anew."""
+    assert host.router_pid() == router
+    assert len(list(host.events("worker.joined"))) == 1
+    assert not list(host.events("worker.lost"))
+    assert list(host.events("lease.renewed"))
+
+
 def test_while_redis_stands_still_it_refuses_and_then_goes_on_with_what_it_knows(
     server: RedisServer, tmp_path: Path
 ) -> None:
-    with placed(tmp_path / "a", 1, settings_of(server)) as host:
-        host.is_ready()
+    with running_host(tmp_path / "a", settings_of(server)) as host:
+        router = host.router_pid()
         with Device(host) as device, Device(host) as late:
             device.hello()
             channel, endpoint = device.register()
-            assert put(host.at(endpoint), 1) == 200
+            assert put(at(host, endpoint), 1) == 200
             assert device.updates() == [(channel, 1)]
             with stopped(server.pid):
                 until(lambda: is_shut(host), "its lease is over")
-                refused = curl("--request", "PUT", "--data", "version=2", host.at(endpoint))
+                refused = curl("--request", "PUT", "--data", "version=2", at(host, endpoint))
                 assert (refused.status, refused.headers["retry-after"]) == (503, "2")
                 assert curl(host.url("/none")).status == 503
                 assert curl(host.url("/live")).status == 200
                 late.send({"messageType": "hello", "uaid": "", "channelIDs": []})
             assert late.receive()["status"] == 200  # what it heard meanwhile was kept
-            until(lambda: put(host.at(endpoint), 3) == 200, "it accepts again")
+            until(lambda: put(at(host, endpoint), 3) == 200, "it accepts again")
             assert device.updates()[-1] == (channel, 3)
-            assert curl(host.url("/ready")).status == 200
             assert curl(host.url("/none")).status == 404
-        # Nobody had it meanwhile, so nobody has joined or announced anything anew.
-        assert len(host.events("worker.joined")) == 1
-        assert not host.events("worker.lost")
-        assert host.events("lease.renewed")
-        assert host.router.poll() is None
+            until(host.healthy, "all of it is well")
+        undisturbed(host, router)
 
 
 def test_one_that_stood_still_while_another_took_over_answers_nothing_wrong(
@@ -76,37 +80,41 @@ def test_one_that_stood_still_while_another_took_over_answers_nothing_wrong(
     """Neither to app servers, whether it had read what they asked or not, nor to a device."""
     settings = settings_of(server)
     with ExitStack() as stack:
-        first = stack.enter_context(placed(tmp_path / "a", 1, settings))
-        first.is_ready()
+        first = stack.enter_context(running_host(tmp_path / "a", settings))
+        second = stack.enter_context(running_host(tmp_path / "b", settings))
         device = stack.enter_context(Device(first))
         device.hello()
         channel, endpoint = device.register()
-        assert put(first.at(endpoint), 1) == 200
+        assert put(at(first, endpoint), 1) == 200
         assert device.updates() == [(channel, 1)]
         read, unread = (stack.enter_context(Raw(first.router_port)) for _ in range(2))
         with stopped(server.pid):
             # It has gone to the device, and waits for Redis, which does what it was told when the router stands still.
-            read.send(_push(first.at(endpoint), 2))
+            read.send(_push(at(first, endpoint), 2))
             assert device.updates() == [(channel, 2)]
-            os.kill(first.router.pid, signal.SIGSTOP)
-        unread.send(_push(first.at(endpoint), 3))
-        second = stack.enter_context(placed(tmp_path / "b", 2, settings))
-        second.is_ready()
+            stop(first)
+        unread.send(_push(at(first, endpoint), 3))
+        until(lambda: list(second.events("router.ready")), "another host has the router")
         with Device(second) as moved:
             moved.hello(device.uaid, (channel,))
             assert moved.updates() in ([(channel, 1)], [(channel, 2)])  # it was not answered, so it may be there or not
-            assert put(second.at(endpoint), 4) == 200
+            assert put(at(second, endpoint), 4) == 200
             assert moved.updates() == [(channel, 4)]
-            os.kill(first.router.pid, signal.SIGCONT)
+            wake(first)
             for connection in (read, unread):
                 assert all(b" 503 " in line for line in connection.rest().splitlines() if line.startswith(b"HTTP/1.1"))
-            assert first.router.wait(60) == 1
-            (failed,) = first.events("router.failed")
-            assert "another router has taken" in failed["why"]
-            assert put(second.at(endpoint), 5) == 200
+            assert put(at(second, endpoint), 5) == 200
             assert moved.updates() == [(channel, 5)]
-        device.send({"messageType": "ping"})
-        assert device.receive() == {}  # nothing came before that
+            assert _until_closed(device) == []
+
+
+def _until_closed(device: Device) -> list[int]:
+    """The versions that a device is still sent before it is told that there is a newer connection."""
+    versions: list[int] = []
+    with suppress(websocket.WebSocketException, ValueError):
+        while True:
+            versions += [version for _, version in device.updates()]
+    return versions
 
 
 def _push(url: str, version: int) -> bytes:
@@ -121,8 +129,8 @@ def test_nothing_that_was_accepted_is_missing_after_a_failover_under_traffic(tmp
     options = sentinels.options | {"sentinels": ",".join(sentinels.options["sentinels"]), "timeout": 2}
     settings = cluster_settings("redis://127.0.0.1", **options, lease=LEASE_S)
     try:
-        with placed(tmp_path / "a", 1, settings) as host:
-            host.is_ready()
+        with running_host(tmp_path / "a", settings) as host:
+            router = host.router_pid()
 
             def fail_over() -> None:
                 killed = sentinels.fail_over()
@@ -130,19 +138,13 @@ def test_nothing_that_was_accepted_is_missing_after_a_failover_under_traffic(tmp
                 until(lambda: is_shut(host), "it is not certain any more")
                 sentinels.bring_back(killed)
 
-            def lose_replica() -> None:
-                (replica,) = (one for one in sentinels.servers if one is not sentinels.primary)
-                with stopped(replica.pid):
-                    until(lambda: is_shut(host), "it is not certain any more")
-
-            _under(host, sentinels.switch_over, lose_replica, fail_over)
-            assert host.router.poll() is None
-            assert len(host.events("worker.joined")) == 1
+            _under(host, sentinels.switch_over, fail_over)
+            undisturbed(host, router)
     finally:
         sentinels.stop()
 
 
-def _under(host: PlacedRouter, *faults: Callable[[], None]) -> None:
+def _under(host: Farm, *faults: Callable[[], None]) -> None:
     """Faults while devices are pushed to; at the end each has the newest that was accepted."""
     with ExitStack() as stack:
         devices: dict[str, tuple[Device, str]] = {}
@@ -150,7 +152,7 @@ def _under(host: PlacedRouter, *faults: Callable[[], None]) -> None:
             device = stack.enter_context(Device(host))
             device.hello()
             channel, endpoint = device.register()
-            devices[channel] = device, host.at(endpoint)
+            devices[channel] = device, at(host, endpoint)
         with Publisher({channel: endpoint for channel, (_, endpoint) in devices.items()}) as publisher:
             for fault in faults:
                 publisher.more_accepted()
