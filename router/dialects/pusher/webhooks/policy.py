@@ -21,7 +21,7 @@ from router.dialects.pusher.protocol import CACHE_MISS, NAME, PusherOptions, cha
 from router.dialects.pusher.subscription_counts import SubscriptionCounts
 from router.dialects.pusher.webhooks.elsewhere import Elsewhere
 from router.dialects.pusher.webhooks.outbox import SPACE, Outbox, address
-from router.dialects.pusher.webhooks.told import Entry, Told
+from router.dialects.pusher.webhooks.told import Entry, Told, nothing
 from router.store.base import Append
 
 _POSITION: Final = struct.Struct(">Q")
@@ -38,10 +38,6 @@ class _ClientEvent(msgspec.Struct):
 
 
 _client_event_in = msgspec.json.Decoder(_ClientEvent)
-
-
-def _nothing() -> None:
-    """Nobody waits for it."""
 
 
 def _put(elsewhere: Elsewhere, text: str, kept: Callable[[], None], status: int) -> None:
@@ -211,19 +207,18 @@ class Webhooks:
 
     def _tell(self, entry: Entry) -> None:
         app, channel, user = entry
-        kept = self.told.tell(entry) if self._matters(entry) else _nothing
-        if user is None:
-            self._add(app, "channel_occupied", {"channel": channel}, kept)
-        else:
-            self._add(app, "member_added", {"channel": channel, "user_id": user}, kept)
+        event = "channel_occupied" if user is None else "member_added"
+        kept = self.told.tell(entry, self._goes_elsewhere(app, event)) if self._matters(entry) else nothing
+        self._add(app, event, {"channel": channel} if user is None else {"channel": channel, "user_id": user}, kept)
 
     def _tell_opposite(self, entry: Entry) -> None:
         app, channel, user = entry
-        kept = self.told.tell_opposite(entry)
-        if user is None:
-            self._add(app, "channel_vacated", {"channel": channel}, kept)
-        else:
-            self._add(app, "member_removed", {"channel": channel, "user_id": user}, kept)
+        event = "channel_vacated" if user is None else "member_removed"
+        kept = self.told.tell_opposite(entry, self._goes_elsewhere(app, event))
+        self._add(app, event, {"channel": channel} if user is None else {"channel": channel, "user_id": user}, kept)
+
+    def _goes_elsewhere(self, app: str, event: str) -> bool:
+        return any(isinstance(outbox, Elsewhere) for outbox in self._wanted.get((app, event), ()))
 
     def _hold(self, entry: Entry) -> None:
         """The last one has gone, and may be back in a moment."""
@@ -253,7 +248,7 @@ class Webhooks:
         frame = event_frame("pusher_internal:subscription_count", channel, data)
         self._messages.publish(channel_address(app, channel), frame)
 
-    def _add(self, app: str, event: str, fields: dict[str, Any], kept: Callable[[], None] = _nothing) -> None:
+    def _add(self, app: str, event: str, fields: dict[str, Any], kept: Callable[[], None] = nothing) -> None:
         """kept: called when it is, by all webhooks that want it."""
         outboxes = self._wanted.get((app, event))
         if outboxes is None:

@@ -1,8 +1,8 @@
 """What webhooks were told and its opposite not yet: which channels are occupied, and which users are members. Pure.
 
 It is kept in the store, so that the next life of a router can compare it with what is there: what ended while the
-router was away, or ended with it, is told then. As long as an event is on its way to where it is kept, it is in doubt
-whether webhooks know: then what is there is told again by the next life.
+router was away, or ended with it, is told then. As long as an event is on its way to another router, which keeps it,
+it is in doubt whether webhooks know: then what is there is told again by the next life.
 
 There is a record for each partition, with what belongs to its channels: it moves with them. It is written with the
 event that makes it differ; if it is long, a few times a second. Then a crash may cost the opposite of what was told
@@ -35,6 +35,10 @@ Entry = tuple[str, str, str | None]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(list[tuple[str, str, str | None, bool]])
+
+
+def nothing() -> None:
+    """Nobody waits for it."""
 
 
 class Told:
@@ -73,18 +77,25 @@ class Told:
         """Nobody wants to know of it any more."""
         self._remove(entry)
 
-    def tell(self, entry: Entry) -> Callable[[], None]:
-        """It is told now. Returns: what is to be called when the event is kept."""
+    def tell(self, entry: Entry, doubtful: bool) -> Callable[[], None]:
+        """It is told now. doubtful: whether the event goes to where this commit does not keep it. Returns: what is to
+        be called when it is kept."""
+        if not doubtful:
+            self._set(entry, 0, True)
+            return nothing
         return self._doubt(entry, self.add)
 
-    def tell_opposite(self, entry: Entry) -> Callable[[], None]:
-        """Its opposite is told now. Returns: what is to be called when the event is kept."""
+    def tell_opposite(self, entry: Entry, doubtful: bool) -> Callable[[], None]:
+        """The same for its opposite."""
+        if not doubtful and entry in self:
+            self._remove(entry, True)
+            return nothing
         return self._doubt(entry, self._remove)
 
     def _doubt(self, entry: Entry, then: Callable[[Entry], None]) -> Callable[[], None]:
         self._number += 1
         number = self._number
-        self._set(entry, number)
+        self._set(entry, number, True)
 
         def kept() -> None:
             if self._entries.get(_partition(entry), {}).get(entry) == number:
@@ -92,19 +103,21 @@ class Told:
 
         return kept
 
-    def _set(self, entry: Entry, number: int) -> None:
+    def _set(self, entry: Entry, number: int, at_once: bool = False) -> None:
         place = _partition(entry)
-        entries = self._entries.setdefault(place, {})
-        entries[entry] = number
-        if not number or len(entries) > _LONG:
-            self._late.add(place)
-        else:
-            self._write(place)
+        self._entries.setdefault(place, {})[entry] = number
+        self._changed(place, at_once)
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry, at_once: bool = False) -> None:
         place = _partition(entry)
         del self._entries[place][entry]
-        self._late.add(place)
+        self._changed(place, at_once)
+
+    def _changed(self, place: int, at_once: bool) -> None:
+        if at_once and len(self._entries[place]) <= _LONG:
+            self._write(place)
+        else:
+            self._late.add(place)
 
     def tick(self) -> None:
         """To be called a few times a second: write what is to be written."""
