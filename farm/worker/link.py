@@ -116,7 +116,7 @@ class WorkerLink:
 
     def move(self, place: Place | None) -> None:
         """The router is there now. What it has sent from where it was is received first, as far as it has come; what it
-        has not confirmed is repeated, as to any router that is new. `fileno` is another one."""
+        has not confirmed is repeated, as to any router that is new. `fileno` is another socket's."""
         self._receive(monotonic() + _PUMP_S)
         self._socket.close(linger=0)
         self.place = place
