@@ -20,6 +20,7 @@ The names are for ever: what another release wrote has to be found.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 _TAGS: Final = """
@@ -42,6 +43,7 @@ TAGS: Final = tuple(_TAGS.split())
 """Of each partition. The tag of partition p is in one of the slots from 32 p to 32 p + 31."""
 
 
+@cache
 def bases(prefix: str) -> tuple[bytes, ...]:
     """What the names of all keys of a partition begin with, for each partition."""
     return tuple(f"{prefix}:{{{tag}}}:".encode() for tag in TAGS)
