@@ -100,7 +100,7 @@ def _host_state(host: Mapping[str, Any]) -> str:
     if host.get("leaving"):
         return "leaving"
     if not host.get("fit", True):
-        return f"clock off by {_cell('_seconds', host.get('clock_offset'))}"
+        return f"takes no routers; {_cell('_seconds', host.get('clock_offset'))} behind Redis' clock"
     return "up"
 
 

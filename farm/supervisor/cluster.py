@@ -74,10 +74,12 @@ class Cluster:
         self._settings = settings
         self._folder = Path(settings.get(Data).dir)
         self._lease = lease(settings)
-        self._host = records.own_record(settings, specs(), keys, self.id, len(farm.workers))
+        record = records.own_record(settings, specs(), keys, self.id, len(farm.workers))
+        self._host = msgspec.structs.replace(record, fit=False)
         self._registry = Registry(settings, self._host)
         self._reach = Reach(self._lease)
         self._beaten = float("-inf")
+        self._can_start = False  # a router that is placed here before would wait for the fork server
         self._off = 0  # beats in a row
         self._unfit_until = 0.0
         self._routers = PlacedRouters(farm, self._beat_soon)
@@ -220,6 +222,7 @@ class Cluster:
         """What this host says of itself."""
         off = self._beaten != float("-inf") and abs(self._registry.clock_offset) > MAX_OFFSET_S
         self._off = self._off + 1 if off else 0
+        self._can_start = self._can_start or self._farm.processes.fork_server is not None
         if self._routers.fail:
             self._unfit_until = boottime() + _UNFIT_S
             logs.limited("cluster.unfit", at="error", seconds=_UNFIT_S)
@@ -232,7 +235,7 @@ class Cluster:
             devices=self._devices,
             cut=self._cut,
             leaving=self._farm.stopping.is_set(),
-            fit=self._off < _OFF and boottime() >= self._unfit_until,
+            fit=self._can_start and self._off < _OFF and boottime() >= self._unfit_until,
         )
         return self._host
 
