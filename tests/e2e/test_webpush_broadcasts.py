@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.farm_fixture import Farm, Json, running_farm
-from support.webpush import UserAgent, request
+from support.farm_fixture import Farm, running_farm
+from support.webpush import UserAgent, broadcasts, request, set_broadcast
 from support.webpush_traffic import CRASH
 
 ID = "remote-settings/monitor_changes"
@@ -33,21 +32,6 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     }
     with running_farm(tmp_path_factory.mktemp("narrow") / "data", settings, workers=1) as farm:
         yield farm
-
-
-def set_broadcast(farm: Farm, broadcast: str, version: str | None) -> int:
-    """Returns: the status."""
-    url = f"http://127.0.0.1:{farm.admin_port}/broadcasts/{broadcast}"
-    if version is None:
-        return request("DELETE", url).status
-    return request("PUT", url, version.encode()).status
-
-
-def broadcasts(farm: Farm) -> Json:
-    status, body = farm.admin("/broadcasts")
-    assert status == 200
-    found: Json = json.loads(body)
-    return found
 
 
 def test_broadcasts_reach_their_followers(farm: Farm) -> None:

@@ -191,6 +191,22 @@ def away(farm: Farm, device: UserAgent) -> None:
     until(lambda: held() < before, "the farm knows that the device is away")
 
 
+def set_broadcast(farm: Farm, broadcast: str, version: str | None) -> int:
+    """Set a broadcast, or remove it (None), over the admin port. Returns: the status."""
+    url = f"http://127.0.0.1:{farm.admin_port}/broadcasts/{broadcast}"
+    if version is None:
+        return request("DELETE", url).status
+    return request("PUT", url, version.encode()).status
+
+
+def broadcasts(farm: Farm) -> Json:
+    """What the admin port lists."""
+    status, body = farm.admin("/broadcasts")
+    assert status == 200
+    found: Json = json.loads(body)
+    return found
+
+
 @contextmanager
 def reached(farm: Farm) -> Iterator[Callable[[], None]]:
     """As `support.dialects` has it."""
