@@ -11,9 +11,10 @@ from router.common.partitions import fixed_owners, partition
 from torture.clients import Client
 from torture.history import GOPUSH2, PUSHSTREAM, Arrival, Connection, Push
 from torture.senders import Sender
-from torture.wire import Gone, WebSocket
+from torture.wire import Answer, Gone, WebSocket
 from torture.world import World
 
+ADMIN_KEY: Final = "torture-admin-key"
 _START: Final = ("Thu, 01 Jan 1970 00:00:00 GMT", "0")
 _STORE_REFUSED: Final = 5
 """gopush2's ret."""
@@ -117,6 +118,10 @@ class FollowedSender(Sender):
         """Send it, and write down the answer."""
         raise NotImplementedError
 
+    async def posted(self, path: str, body: bytes) -> Answer:
+        """The answer to a POST with the key of publishers."""
+        return await self.http.request("POST", path, body, {"Authorization": f"Bearer {ADMIN_KEY}"})
+
 
 class Gopush2Sender(FollowedSender):
     """Its `ret` is the answer. A channel is created by its first client, and nothing is sent to it before."""
@@ -133,7 +138,7 @@ class Gopush2Sender(FollowedSender):
             await super().send()
 
     async def post(self, push: Push, body: bytes) -> None:
-        answer = await self.http.request("POST", f"/pub?key={push.channel}&mid={push.number}", body)
+        answer = await self.posted(f"/pub?key={push.channel}&mid={push.number}", body)
         ret = json.loads(answer.body)["ret"] if answer.status == 200 else 0
         self.answered(push, {0: answer.status, _STORE_REFUSED: 503}.get(ret, 599), answer.body)
 
@@ -144,5 +149,5 @@ class PushStreamSender(FollowedSender):
     dialect = PUSHSTREAM
 
     async def post(self, push: Push, body: bytes) -> None:
-        answer = await self.http.request("POST", f"/pub?id={push.channel}", body)
+        answer = await self.posted(f"/pub?id={push.channel}", body)
         self.answered(push, answer.status, answer.body)

@@ -22,6 +22,7 @@ from torture.checker import Rule, Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
 from torture.faults import LEASE_S, NAMES, AnyFaults, Faults, Machine
 from torture.followers import (
+    ADMIN_KEY,
     Gopush2Follower,
     Gopush2Sender,
     PushStreamFollower,
@@ -76,6 +77,8 @@ SETTINGS: Final = {
     "store.log_limit": 100_000,
     "store.log_bytes": 33_554_432,
     "gopush2.auth": False,
+    "gopush2.admin_key": ADMIN_KEY,
+    "pushstream.admin_key": ADMIN_KEY,
     "gopush2.message_expire": 1_000_000,
     "gopush2.channel_expire": 1_000_000,
     "gopush2.max_stored_message": 100_000,
