@@ -49,6 +49,11 @@ class Gate:
             return ""
         return health.CLOCK_OFF if self._lease.clock_is_off else health.NOT_OWNED
 
+    @property
+    def for_long(self) -> bool:
+        """Whether it is shut, and has been for another lease: others serve by now, if any can."""
+        return self.shut and self._clock() >= self._lease.until + self._lease.seconds
+
     def state(self) -> dict[str, object]:
         """For the router's status."""
         left = self._lease.until - self._clock()

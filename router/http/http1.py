@@ -239,6 +239,12 @@ class HttpConnection:
         self._expect_continue = False
         pending(refusal(answer, text, *headers))
 
+    def end_behind(self, pending: PendingResponse) -> None:
+        """This answer is to be the last one, unless other requests have come behind it."""
+        if self._pending[-1] is pending and not self._rest:
+            pending.keep_alive = False
+            self.finished = True
+
     @property
     def full(self) -> bool:
         """Whether so much is being handled, or waits to be sent, that no more is read until some of it is done."""

@@ -255,6 +255,8 @@ class HttpPort:
             self._plain.add(reply)
             if request.path not in _ALWAYS:
                 self._counters.http_unowned += 1
+                if self.gate.for_long:  # another host serves what this one cannot, and the balancer knows which
+                    reply.connection.end_behind(reply)
                 reply(_UNOWNED)
                 return
         handler = self._routes.find(request.path)

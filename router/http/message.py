@@ -98,6 +98,9 @@ class Connection(Protocol):
     def answer(self, pending: PendingResponse, size: int) -> None:
         """It has an answer, of so many bytes."""
 
+    def end_behind(self, pending: PendingResponse) -> None:
+        """This answer is to be the last one, unless other requests have come behind it."""
+
     def defer(self, pending: PendingResponse, make: Callable[[], None]) -> bool:
         """Whether a large answer is not to be made yet: then `make` is called when there is room."""
 

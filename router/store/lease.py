@@ -35,7 +35,7 @@ class Lease:
     """One router's. seconds: how long it lasts. shared: whether other routers take over what it has left."""
 
     def __init__(self, seconds: float, shared: bool) -> None:
-        self._seconds = seconds * (1 - MARGIN)
+        self.seconds = seconds * (1 - MARGIN)
         self.shared = shared
         self._confirmed = -inf  # its end, as far as renewals say
         self._lost = False
@@ -47,7 +47,7 @@ class Lease:
 
     def confirmed(self, sent_at: float) -> None:
         """A renewal, or what acquired it, that was sent then by `boottime` has succeeded on enough servers."""
-        self._confirmed = max(self._confirmed, sent_at + self._seconds)
+        self._confirmed = max(self._confirmed, sent_at + self.seconds)
         self._changed()
 
     def lose(self) -> None:

@@ -135,8 +135,16 @@ class Port:
 
         until(read, "they are read")
 
-    def answered(self, number: int) -> list[int]:
-        """The statuses of the next so many answers, once the turn has ended; there is none besides."""
+    def at_end(self) -> bool:
+        """Whether the port has closed the connection."""
+        self.events()
+        with suppress(BlockingIOError):
+            return self.client.recv(1) == b""
+        return False
+
+    def answered(self, number: int, closed: bool = False) -> list[int]:
+        """The statuses of the next so many answers, once the turn has ended; there is none besides. closed: the last
+        of them says that it is."""
         self.port.flush()
 
         def come() -> bool:
@@ -146,6 +154,8 @@ class Port:
 
         until(come, "they are answered")
         got, self._got = self._got, b""
+        says = [b"Connection: close" in one for one in got.split(b"HTTP/1.1 ")[1:]]
+        assert says == [False] * (number - 1) + [closed]
         assert all(b"Retry-After: 2" in one for one in got.split(b"HTTP/1.1 ") if one.startswith(b"503"))
         return [status for status, _ in answers(got, *["GET"] * number)]
 
@@ -173,6 +183,22 @@ def test_what_comes_while_it_is_shut_is_not_begun(leased: Leased, port: Port) ->
     leased.gate.look()
     port.send(b"/now")
     assert port.answered(1) == [200]
+
+
+def test_who_stays_connected_while_it_is_shut_for_long_is_sent_elsewhere(leased: Leased, port: Port) -> None:
+    leased.is_over()
+    leased.gate.look()
+    port.send(b"/now")
+    assert port.answered(1) == [503]
+    assert not leased.gate.for_long
+    leased.now += SECONDS
+    assert leased.gate.for_long
+    port.send(b"/now", b"/later", b"/now")  # each has its answer
+    assert port.answered(3, closed=True) == [503, 503, 503]
+    until(port.at_end, "the connection is closed")
+    leased.is_renewed()
+    leased.gate.look()
+    assert not leased.gate.for_long
 
 
 def test_what_was_answered_before_it_slept_is_not_sent_after_it(leased: Leased, port: Port) -> None:
