@@ -13,7 +13,8 @@ Rules
 - A host that leaves gives all that it has, one after another. One that is not fit gives up all at once, and so does one
   that has been isolated for a lease: by then all hosts have said whom they do not reach.
 - A host that has not beaten for a lease, or found another Redis than before, takes nobody's number for a lease: Redis
-  may have been away, and the others resume their own first.
+  may have been away, and the others resume their own first. What only a server has that is cut off from its replicas is
+  no beat: the others may have another primary by now.
 """
 
 from __future__ import annotations
@@ -165,7 +166,8 @@ def decide(snapshot: Snapshot, me: str) -> list[Take | Give]:
         return []
     mine = [one for one in _in_order(snapshot) if one.host == me and one.state is not State.GIVING]
     if me not in able and not own.host.leaving:
-        return [Give(one.number, FREE) for one in mine] if snapshot.cut_off or not own.host.fit else []
+        gives = snapshot.steady and (snapshot.cut_off or not own.host.fit)
+        return [Give(one.number, FREE) for one in mine] if gives else []
     counts = _counts(snapshot, able)
     free = [number for number in range(snapshot.routers) if _is_free(snapshot, number)]
     if free:
@@ -244,8 +246,11 @@ class Pulse:
         self._calm_from = float("-inf")
         self._isolated_since: float | None = None
 
-    def beaten(self, now: float) -> bool:
-        """A beat was answered. Returns: whether this host may take what is free."""
+    def beaten(self, now: float, kept: bool = True) -> bool:
+        """A beat was answered. kept: it is on as many servers as it has to be. Returns: whether this host may take
+        what is free."""
+        if not kept:
+            return False
         if self._last is not None and now - self._last > self._lease:
             self.disturbed(now)
         self._last = now

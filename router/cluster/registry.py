@@ -76,6 +76,7 @@ class Registry:
         self._mine: dict[int, Mine] = {}
         self._snapshot: Snapshot | None = None
         self._soon = False
+        self._kept = True
         self.clock_offset = 0.0
         """Seconds by which Redis' clock was ahead of this host's at the last call."""
 
@@ -166,7 +167,7 @@ class Registry:
         if reply == b"full":
             raise JoinError(f"redis.prefix {self._redis.prefix} has {MAX_HOSTS} hosts already: no more may be")
         now = self._monotonic()
-        steady = self._pulse.beaten(now)
+        steady = self._pulse.beaten(now, self._kept)
         found = records.snapshot(reply, self._routers, steady)
         cut_off = self._pulse.cut_off(now, self._host.id in isolated(found))
         self._compare(self._snapshot, found)
@@ -190,7 +191,7 @@ class Registry:
 
     async def _asked(self, command: Command) -> Any:
         self._soon = True
-        reply, run, at = await self._server.ask(command)
+        reply, run, at, self._kept = await self._server.ask(command)
         if self._run not in ("", run):
             self._pulse.disturbed(self._monotonic())
         self._run = run

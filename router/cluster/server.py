@@ -29,6 +29,9 @@ class Answer(NamedTuple):
     """ID of the server's run: another one may not have all that the last one was told."""
     at: float
     """Unix seconds of this host's clock, halfway between command and answer."""
+    kept: bool
+    """Whether as many replicas have it as redis.replicas says: a server that has been cut off from its replicas may not
+    be the primary any more, and what it is told is lost."""
 
 
 class Server:
@@ -40,6 +43,8 @@ class Server:
         self._topology = Topology(options) if options.cluster else None
         self._connection: Connection | None = None
         self._run = ""
+        wait: Command = ("WAIT", options.replicas, int(options.lease * 1000 / 6))
+        self._waits = (wait,) if options.replicas else ()
 
     async def ask(self, command: Command) -> Answer:
         """Have it done, perhaps more than once. It ends within a lease and redis.connect_timeout.
@@ -52,11 +57,13 @@ class Server:
                 try:
                     return await self._attempt(command)
                 except StoreError as error:
-                    self.close()
                     failed = error
+                    self.close()
+                except BaseException:  # the answer may still come
+                    self.close()
+                    raise
                 if attempt < _ATTEMPTS - 1:
                     await trio.sleep(_PAUSE_S)
-        self.close()
         raise failed
 
     def close(self) -> None:
@@ -78,9 +85,12 @@ class Server:
                     await connection.ask("SCRIPT", "LOAD", cluster_script().text)
                     sent = self._unix_time()
                     (reply,) = await connection.call(command)
+                received = self._unix_time()
+                checked(reply, connection.name)
+                kept = all([await connection.ask(*wait) >= self._options.replicas for wait in self._waits])
         except trio.TooSlowError:
             raise StoreError(f"Redis {connection.name} does not answer within a third of redis.lease") from None
-        return Answer(checked(reply, connection.name), self._run, (sent + self._unix_time()) / 2)
+        return Answer(reply, self._run, (sent + received) / 2, kept)
 
     async def _connected(self) -> Connection:
         options = self._options

@@ -63,7 +63,9 @@ def ready(found: Snapshot, host: Host) -> dict[int, Mine]:
 
 async def take_all(registry: Registry, host: Host) -> dict[int, Mine]:
     """What falls to this host, and runs."""
-    found = await registry.beat(host, {})
+    with trio.fail_after(30):
+        while not (found := await registry.beat(host, {})).steady:
+            await trio.sleep(0.1)
     found = await registry.take(*(wish.number for wish in decide(found, host.id) if isinstance(wish, Take)))
     mine = ready(found, host)
     await registry.beat(host, mine)
@@ -294,12 +296,18 @@ def test_the_next_primary_is_found(tmp_path: Path) -> None:
     sentinels = Sentinels(PRODUCTS[1], tmp_path)
 
     async def main() -> None:
-        registry = Registry(of_redis(RedisOptions(**sentinels.options, prefix="next")), A)
+        registry = Registry(of_redis(RedisOptions(**sentinels.options, prefix="next", lease=1.0)), A)
         await registry.join()
         mine = await take_all(registry, A)
-        await trio.to_thread.run_sync(sentinels.fail_over)
-        found = await until_answered(lambda: registry.beat(A, mine))
-        assert (ready(found, A), found.steady) == (mine, False)
+        killed = await trio.to_thread.run_sync(sentinels.fail_over)
+        for _ in range(6):  # more than a lease: however long there is no replica
+            found = await until_answered(lambda: registry.beat(A, mine))
+            assert (ready(found, A), found.steady) == (mine, False)
+            await trio.sleep(registry.interval)
+        await trio.to_thread.run_sync(sentinels.bring_back, killed)
+        with trio.fail_after(30):
+            while not (await until_answered(lambda: registry.beat(A, mine))).steady:
+                await trio.sleep(registry.pause)
 
     try:
         trio.run(main)

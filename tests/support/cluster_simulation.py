@@ -200,7 +200,7 @@ class SimulatedHost:
         await trio.sleep(rng.uniform(0.0005, 0.02))
         if rng.random() < world.faults.lost:
             raise StoreError("the answer was lost")
-        return Answer(reply, f"{world.run}", at)
+        return Answer(reply, f"{world.run}", at, True)
 
     async def _late(self, command: Command) -> None:
         await trio.sleep(self.world.random.uniform(0.0, 5.0))

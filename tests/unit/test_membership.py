@@ -105,6 +105,8 @@ def test_after_a_break_nothing_is_taken_moved_or_started() -> None:
     assert not pulse.beaten(106.1)
     assert not pulse.beaten(109.0)
     assert pulse.beaten(109.2)
+    assert not pulse.beaten(109.5, kept=False)
+    assert pulse.beaten(109.7)
     pulse.disturbed(110.0)
     assert not pulse.beaten(111.0)
     assert pulse.beaten(113.0)
