@@ -94,11 +94,11 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Several hosts. `idle_cores`: of all processes while nothing happens, with so many `links` of workers to routers;
-    `lost_seconds`: until pushes to a lost host's routers were accepted again, by `lost_devices`
+    """Several hosts. `idle`: cores of all routers and of all workers while nothing happens, with so many `links` of
+    workers to routers; `lost_seconds`: until pushes to a lost host's routers were accepted again, by `lost_devices`
     devices a router; `forward_cpu`: CPU seconds that a forward costs. None where they were not measured."""
 
-    idle_cores: float | None
+    idle: tuple[float, float] | None
     links: int
     lost_seconds: float | None
     lost_devices: float
@@ -196,7 +196,7 @@ def _of_cluster(name: str, body: dict[str, Any], profile: Profile, found: Eviden
     idle, lost, forward = body.get("idle"), body.get("lost"), body.get("forward")
     found.clusters.append(
         Cluster(
-            idle_cores=idle["cores"] if idle else None,
+            idle=_cores(idle["usage"]["groups"], idle["seconds"]) if idle else None,
             links=body["hosts"] * body["workers"] * body["routers"],
             lost_seconds=lost["accepted_seconds"]["95%"] if lost else None,
             lost_devices=body["setup"]["ready"] / body["routers"],
@@ -204,6 +204,10 @@ def _of_cluster(name: str, body: dict[str, Any], profile: Profile, found: Eviden
             source=source,
         )
     )
+
+
+def _cores(groups: dict[str, Any], seconds: float) -> tuple[float, float]:
+    return groups["router"]["cpu_seconds"] / seconds, groups["workers"]["cpu_seconds"] / seconds
 
 
 def _add_stored(found: Evidence, body: dict[str, Any], name: str) -> None:

@@ -97,27 +97,34 @@ class Hosts:
         beats = 2 * workers / LinkOptions().heartbeat
         text = f"both ways, one each {LinkOptions().heartbeat:g} s (link.heartbeat) on a link where nothing happens"
         self.add("beats", "messages/s of a router that only keep links alive", beats, "/s", EXTRAPOLATED, text)
-        if (cores := self._link_cores()) is not None:
-            value, kind, source = cores
-            self.add("link_cores", "cores a link where nothing happens, both ends", value, "", kind, source)
-            text = "that x links of a router: at most, for one end of each is a worker's"
-            self.add("beats_share", "of a router's core, for that", value * workers, "share", EXTRAPOLATED, text)
+        if (cores := self._link_cores()) is None:
+            return
+        of_router, of_worker, source = cores
+        self.add(
+            "link_router", "cores of a router for a link where nothing happens", of_router, "", EXTRAPOLATED, source
+        )
+        text = "that x links of a router: at most, for of many links several are handled at one wake-up"
+        self.add("links_share", "of a router's core, for that", of_router * workers, "share", EXTRAPOLATED, text)
+        self.add("link_worker", "cores of a worker for such a link", of_worker, "", EXTRAPOLATED, source)
+        share = (of_worker * self.workers * routers + of_router * workers * routers / self.total) / self.vcpus
+        text = "its workers' links and its routers': at most"
+        self.add("links_host", "of a host's CPU, for all of its links", share, "share", EXTRAPOLATED, text)
 
-    def _link_cores(self) -> tuple[float, str, str] | None:
-        """Cores, how they are known, and from what; of two clusters what the one with more links takes more."""
-        measured = [one for one in self.found.clusters if one.idle_cores is not None]
+    def _link_cores(self) -> tuple[float, float, str] | None:
+        """Cores that a link takes of its router and of its worker, and from what; of two clusters what the one with
+        more links takes more."""
+        measured = [one for one in self.found.clusters if one.idle is not None]
         if not measured:
             return None
         few, most = (choose(measured, key=lambda one: one.links) for choose in (min, max))
-        assert few.idle_cores is not None and most.idle_cores is not None
-        if few.links < most.links:
-            cores = max(0.0, most.idle_cores - few.idle_cores) / (most.links - few.links)
-            text = f"what {most.source} take more than {few.source}; their workers are in it"
-            return cores, EXTRAPOLATED, text
-        text = (
-            f"{most.source}: all that they do without a device, so at most; two results with different links say more"
-        )
-        return most.idle_cores / most.links, EXTRAPOLATED, text
+        assert few.idle is not None and most.idle is not None
+        if few.links == most.links:
+            text = f"{most.source}: all that they do without a device, so at most; a result with other links says more"
+            return most.idle[0] / most.links, most.idle[1] / most.links, text
+        more = most.links - few.links
+        text = f"what {most.source} take more than {few.source}, further workers included"
+        router, worker = (max(0.0, many - fewer) / more for many, fewer in zip(most.idle, few.idle, strict=True))
+        return router, worker, text
 
     def _forwards(self, routers: int) -> float:
         """Cores of the routers for all pushes, where batches are full."""
@@ -223,7 +230,7 @@ class Hosts:
             by[f"pushes: {needed:,} routers, and a farm has {MAX_ROUTERS} at most"] = math.ceil(needed / MAX_ROUTERS)
         if (cores := self._link_cores()) is not None:
             share = cores[0] * workers / LINK_SHARE
-            by[f"links: they take more than {LINK_SHARE:.0%} of a router's core"] = math.ceil(share)
+            by[f"links: they take at most {LINK_SHARE:.0%} of a router's core"] = max(1, math.ceil(share))
         cells = max(by.values())
         text = "; ".join(f"{count} for {why}" for why, count in by.items())
         self.add("cells", "cells that this takes, at least", cells, "", EXTRAPOLATED, text)

@@ -28,6 +28,7 @@ from bench.store_servers import servers
 from bench.store_servers.choices import CHOICES
 
 LOOK_SECONDS: Final = 0.2
+SETTLING_SECONDS: Final = 1.0
 COME_BACK: Final = Backoff(1.0, 10.0, jitter=True)
 
 
@@ -75,11 +76,14 @@ def run(store: str, load: Load, plan: Plan, *, interrupt: Interrupt, progress: P
             result["idle"] = _idle(cluster, processes, plan, progress)
         stored = Stored(running)
         users = VirtualUsers.of(processes, replace(load, backoff=plan.backoff), cluster)
+        before = _memory(cluster)
         setup = users.bring_up(progress, "setting up devices")
         result["setup"] = setup.fields()
         if not setup.endpoints:
             raise BenchError(f"no device could be set up ({setup.why})")
         stored.set_up(setup.ready)
+        users.hold(min(SETTLING_SECONDS, plan.idle), progress)
+        result["user_memory"] = _grown(before, _memory(cluster), setup.ready)
         everywhere = replace(plan.pushes, spread=cluster.routers(cluster.living))
         result["runs"] = pushing.measure(processes, cluster, users, setup, plan=everywhere, progress=progress)
         stored.pushed()
@@ -105,15 +109,28 @@ def _idle(cluster: Cluster, processes: LoadProcesses, plan: Plan, progress: Prog
     usage = meter.stop(procfs.cores())
     ours = sum(use.cpu for use in usage.uses if use.group != "store")
     links = plan.hosts * plan.workers * plan.routers
-    memory = {group: [procfs.private_memory(pid) or 0 for pid in pids] for group, pids in groups.items()}
     return {
         "seconds": usage.seconds,
         "cores": ours / usage.seconds,
         "store_cores": sum(use.cpu for use in usage.uses if use.group == "store") / usage.seconds,
         "links": links,
         "links_tcp": links - plan.workers * plan.routers,
-        "memory": {group: sum(sizes) / len(sizes) for group, sizes in memory.items() if sizes},
+        "memory": {group: size / len(groups[group]) for group, size in _memory(cluster).items()},
         "usage": usage.fields(0),
+    }
+
+
+def _memory(cluster: Cluster) -> dict[str, int]:
+    """Private memory of all routers together, and of all workers."""
+    groups = cluster.groups(cluster.status())
+    return {name: sum(procfs.private_memory(pid) or 0 for pid in groups[name]) for name in ("router", "workers")}
+
+
+def _grown(before: dict[str, int], after: dict[str, int], devices: int) -> dict[str, dict[str, float]]:
+    """What devices took of it."""
+    return {
+        name: {"before": size, "after": after[name], "a_connection": (after[name] - size) / max(1, devices)}
+        for name, size in before.items()
     }
 
 

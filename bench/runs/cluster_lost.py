@@ -24,6 +24,8 @@ COUNT_SECONDS: Final = 0.5
 BIN_SECONDS: Final = 0.25
 PROMPT_SECONDS: Final = 0.5
 SHARES: Final = (0.95, 1.0)
+WAITING_SECONDS: Final = 6.0
+"""A push to a lost router has one connection for so long at most: redis.lease, and a router's start."""
 AGAIN_SECONDS: Final = 1.0
 """All is well again when for so long nothing was missing."""
 
@@ -45,7 +47,9 @@ class Lost:
         victim = cluster.living[-1]
         routers = {number for number, host in cluster.places().items() if host == victim}
         survivors = cluster.routers([number for number in cluster.living if number != victim])
-        plan = replace(self.pushes, rate=rate, spread=survivors, half=False)
+        # what waits for the lost routers has to leave connections to what goes to the others
+        connections = max(self.pushes.connections, math.ceil(rate * WAITING_SECONDS))
+        plan = replace(self.pushes, rate=rate, spread=survivors, half=False, connections=connections)
         traffic = Traffic(self.processes, self.setup, plan)
         users.collect()
         start = _now()

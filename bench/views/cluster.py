@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bench.figures.dialects import CLUSTER_FIGURES, parts_of
 from bench.figures.forwards import answered, cpu_of, flat, slow
-from bench.figures.tables import Chart, Series, Table, milliseconds, number, size
+from bench.figures.tables import Chart, Series, Table, kib, milliseconds, number, size
 from bench.views.parts import comparison, cpu, kinds, ready
 from bench.views.push import headline_of, latency_charts, name_of, run_tables
 
@@ -47,6 +47,8 @@ def _overview(part: dict[str, Any]) -> Table:
         table.row("cores of the store meanwhile", f"{idle['store_cores']:.3f}")
         for group, name in (("router", "a router"), ("workers", "a worker")):
             table.row(f"user memory of {name} then", size(idle["memory"].get(group)))
+    for group, name in (("router", "all routers together"), ("workers", "all workers")):
+        table.row(f"user memory of {name} a device", kib(part["user_memory"][group]["a_connection"]))
     each = store["a_device"]
     table.row("memory of the store a device", size(each))
     table.row("memory of the store a million devices, a copy", size(each * MILLION if each is not None else None))

@@ -103,6 +103,7 @@ def test_two_hosts_of_which_one_is_killed(tmp_path: Path) -> None:
     body = farm_bench("cluster", *two, file=tmp_path / "cluster.json")
     assert body["setup"]["ready"] == 100 and body["store"]["a_device"] > 0
     assert body["idle"]["links"] == 4 and body["idle"]["links_tcp"] == 2
+    assert body["user_memory"]["router"]["after"] > body["user_memory"]["workers"]["before"] > 0
     (run,) = body["runs"]
     assert run["clean"] and run["usage"]["groups"]["router"]["processes"] == 2
     forward = body["forward"]

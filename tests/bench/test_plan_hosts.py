@@ -40,7 +40,13 @@ def clustered(**more: Any) -> dict[str, Any]:
     """A result of `cluster`."""
     body = recorded_result("push") | {"command": "cluster", "hosts": 3, "workers": 2, "routers": 3}
     body["setup"]["ready"] = 3000
-    return body | {"idle": {"cores": 0.09, "links": 18}, "lost": None, "forward": None} | more
+    return body | {"idle": idle(0.09, 0.036), "lost": None, "forward": None} | more
+
+
+def idle(router: float, workers: float) -> dict[str, Any]:
+    """What a cluster takes while nothing happens, in cores."""
+    groups = {"router": {"cpu_seconds": 10 * router}, "workers": {"cpu_seconds": 10 * workers}}
+    return {"seconds": 10.0, "usage": {"groups": groups}}
 
 
 def plan(wish: Wish, *documents: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +123,10 @@ def test_a_measured_cluster_says_what_links_and_moves_take() -> None:
     wish = Wish(31_000_000, 5000, LARGE, hosts=HostsWish(31))
     body = plan(wish, connected(), pushed(), clustered(lost=lost, forward={"cpu_us": 40.0}))
     found, known = figures(body), kinds(body)
-    assert found["link_cores"] == pytest.approx(0.005) and known["link_cores"] == "extrapolated"
-    assert found["beats_share"] == pytest.approx(0.005 * 341)
+    assert found["link_router"] == pytest.approx(0.005) and known["link_router"] == "extrapolated"
+    assert found["links_share"] == pytest.approx(0.005 * 341)
+    # eleven workers with 31 links of 0.002 each, and a router with 341 of 0.005, on two virtual CPUs
+    assert found["links_host"] == pytest.approx((11 * 31 * 0.002 + 341 * 0.005) / 2)
     assert (found["lost"], known["lost"]) == (4.5, "measured")
     # 1.5 s beyond the lease with 1,000 devices a router
     assert found["lost_all"] == pytest.approx(3 + 1.5 * 1000)
@@ -129,9 +137,9 @@ def test_a_measured_cluster_says_what_links_and_moves_take() -> None:
 
 def test_what_a_link_takes_is_the_difference_of_two_clusters() -> None:
     wish = Wish(31_000_000, 0, LARGE, hosts=HostsWish(31))
-    more = clustered(workers=8, idle={"cores": 0.09 + 0.054, "links": 72})
+    more = clustered(workers=8, idle=idle(0.09 + 0.054, 0.036))
     found = figures(plan(wish, connected(), pushed(), more, clustered()))
-    assert found["link_cores"] == pytest.approx(0.001)  # 54 links more
+    assert found["link_router"] == pytest.approx(0.001) and found["link_worker"] == 0  # 54 links more
     assert found["cells"] == 4  # 341 of them take 0.341 cores: four farms would have a tenth each
 
 
