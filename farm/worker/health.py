@@ -40,9 +40,11 @@ class Health:
 
     @property
     def lag(self) -> float:
-        """How far the router is behind that is furthest, in seconds. One that does not answer counts only where none
-        does: devices that need others do not wait for it."""
-        return max(link.lag for link in self._answering() or self._links)
+        """How far the router is behind, in seconds; of several, at least half of them. One that has just been lost is
+        behind, too, and devices that need others do not wait for it; one that does not answer counts only where none
+        does."""
+        lags = sorted(link.lag for link in self._answering() or self._links)
+        return lags[(len(lags) - 1) // 2]
 
     def _answering(self) -> list[WorkerLink]:
         now, patience = self._monotonic(), self._patience

@@ -98,7 +98,10 @@ def test_the_store_that_refuses_is_named_by_its_router() -> None:
 
 
 def test_new_connections_do_not_wait_for_a_router_that_is_away_while_others_are_there() -> None:
-    assert health({"lag": 0.5}, {"silent": 3.0, "lag": 60.0}, lag=0.2).lag == 0.5
+    assert health({"silent": 3.0, "lag": 60.0}, lag=0.2).lag == 0.2
+    assert health({"lag": 1.5}, {"lag": 0.5}, lag=0.2).lag == 0.5  # one has just been lost
+    assert health({"lag": 1.5}, lag=0.2).lag == 0.2
+    assert health({"lag": 1.5}, {"lag": 0.9}, lag=0.2).lag == 0.9  # most are late
     assert health(silent=3.0, lag=60.0).lag == 60.0
 
 
