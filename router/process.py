@@ -134,6 +134,7 @@ class RouterProcess:
         )
         self.places = places = Places.of(settings)
         self.hub.placed(places.look())
+        self._expect_workers()
         listening = places.listening(number)
         self.gatekeeper = Gatekeeper(context, places.keys) if listening is not None else None
         self.link = RouterLink(context, address(data, number), self.hub, link, listening and listening[0])
@@ -302,10 +303,17 @@ class RouterProcess:
         self.link.listening.listen()
         if self.peers is not None:
             self.peers.listening.listen()
-        if changed := self.places.look():
+        changed = self.places.look()
+        self._expect_workers()
+        if changed:
             self.hub.placed(changed)
             if self.peers is not None:
                 self.peers.follow(one.number for one in changed)
+
+    def _expect_workers(self) -> None:
+        """Of all hosts of a cluster that live."""
+        if self.places.move and not self.hub.settling.over:
+            self.hub.settling.expect({host.id: host.workers for host in self.places.hosts})
 
     def _look_for_starvation(self, now: float) -> None:
         changed = self._starvation.look(now)

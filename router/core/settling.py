@@ -33,7 +33,8 @@ class _Waiting(NamedTuple):
 class Settling:
     """What waits, and for whom. timeout: s that something may wait.
 
-    workers: how many are expected, None: it is not known, so the time alone decides; 0: nobody is waited for.
+    workers: how many are expected of this host, None: it is not known, so the time alone decides; 0: nobody is waited
+    for.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Settling:
         self._counters.operations_held = len(self._waiting)
 
     def expect(self, workers: Mapping[str, int]) -> None:
-        """So many workers of each host are waited for."""
-        self._expected = workers
+        """Of a cluster: so many workers of each host, by its ID, are waited for. None of a host that is not there any
+        more; without a host it is not known."""
+        self._expected = workers or None
+        self.look()
 
     def look(self) -> None:
         """To be called when a worker has announced what it holds."""
@@ -101,7 +104,7 @@ class Settling:
         silent = 0
         for session in self._sessions:
             if session.announced:
-                found.add(("", session.lease.shard))
+                found.add((session.host, session.lease.shard))
             else:
                 silent += 1
         if self._expected is None:

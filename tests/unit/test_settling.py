@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.common import DELIVERY_TIMEOUT_S, Rig, hold, in_rig
+from support.common import DELIVERY_TIMEOUT_S, FakeWorker, Rig, hold, in_rig
 
 from router.common import messages as m
 from router.common.operation import Operation, encoded
@@ -251,3 +251,40 @@ async def test_members_leave_a_moment_after_all_have_announced(rig: Rig) -> None
     rig.clock.pass_by(0.2)
     rig.hub.tick()
     assert first.take()[-1] == m.Members(CHANNEL, True, [("ann", ""), ("bob", "")], [])
+
+
+def of(rig: Rig, host: str, shard: int) -> FakeWorker:
+    """A worker of a host of a cluster."""
+    worker = FakeWorker(rig, shard)
+    worker.identity = worker.incarnation = f"{host}-{shard}".encode()
+    worker.join()
+    worker.send(m.Begin(host, 0))
+    return worker
+
+
+@in_rig(workers=2)
+async def test_in_a_cluster_the_workers_of_all_hosts_are_waited_for(rig: Rig) -> None:
+    talk = Talk(rig)
+    rig.hub.settling.expect({"here": 2, "there": 1})
+    talk.ask("said")
+    of(rig, "here", 0).announces(HOLDS)
+    of(rig, "here", 1).announces(HOLDS)
+    assert not talk.answers
+    of(rig, "there", 0).announces(HOLDS)
+    assert talk.answers == {"said": m.OK}
+
+
+@in_rig(workers=2)
+async def test_a_host_that_is_not_there_any_more_is_not_waited_for(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    talk = Talk(rig)
+    rig.hub.settling.expect({})  # nothing is known yet
+    talk.ask("said")
+    of(rig, "here", 0).announces(HOLDS)
+    rig.hub.tick()
+    assert not talk.answers
+    rig.hub.settling.expect({"here": 1, "gone": 4})
+    rig.hub.tick()
+    assert not talk.answers
+    rig.hub.settling.expect({"here": 1})
+    assert talk.answers == {"said": m.OK}
+    assert "router.not_announced" not in caplog.text
