@@ -268,7 +268,7 @@ class WorkerLink:
                 self._join()
         elif isinstance(envelope, m.Welcome):
             self._heard = 0
-            if self._joining:  # a READY that was sent twice is answered twice
+            if self._joining and not self._unsent:  # a READY that was sent twice is answered twice
                 self._welcome(envelope.version)
         elif isinstance(envelope, m.Refused):
             self._router_refuses(envelope)

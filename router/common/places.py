@@ -20,6 +20,8 @@ from router.common.settings import Data
 _BEATS_A_LEASE: Final = 4
 _HANDSHAKE_MS: Final = 3000
 """Until a connection has made its handshake: whoever only connects costs a descriptor for so long."""
+_BACKLOG: Final = 1024
+"""Workers of all hosts may come at once: where a router has moved."""
 
 _Socket = zmq.Socket[bytes]
 
@@ -48,6 +50,7 @@ class Place:
         if self.key is not None:
             self._prepare(socket)
             socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+            socket.setsockopt(zmq.BACKLOG, _BACKLOG)
             curve.serve(socket, self.key)
         socket.bind(self.address)
 

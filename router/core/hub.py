@@ -42,11 +42,13 @@ from router.core.publishing import Messages
 from router.core.pushes import Pushes
 from router.core.recount import Recount
 from router.core.requests import Requests
-from router.core.sessions import Sessions, WorkerSession
+from router.core.sessions import NOT_BEGUN, Sessions, WorkerSession
 from router.core.settling import Settling
 
 _LOG_SHARE: Final = 4
 """A slice of a log may have this part of the largest envelope."""
+_MADE_UP: Final = b"\0"
+"""So begin the routing IDs that ZeroMQ gives to a connection."""
 _SILENT_BEATS: Final = 2
 """A worker that owes so many is sent something: the link finds out at once if its process has gone."""
 
@@ -163,10 +165,15 @@ class Hub:
                 session.snapshot = {name: value for name, value in envelope.snapshot.items() if isfinite(value)}
                 session.touch()  # the answer to a beat is our beat
         elif type(envelope) is m.Ready:
-            self._join(identity, envelope)
+            # A worker that connects again while its connection from before is there still takes its name over. What is
+            # left of that comes under a name that ZeroMQ has made up: it may be a READY, and batches, of long ago.
+            if not identity.startswith(_MADE_UP):
+                self._join(identity, envelope)
         elif type(envelope) is m.Begin:
             if session is None:
                 self.sessions.direct(identity, m.Rejoin())
+            elif session.seen != NOT_BEGUN:  # the READY before it was lost, or took an old WELCOME for its answer
+                self._rejoin(session)
             else:
                 session.host, session.seen = envelope.host, envelope.confirmed
         elif type(envelope) is m.Announced:

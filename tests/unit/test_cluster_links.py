@@ -17,7 +17,7 @@ from support.common import Clock, Rig
 
 from bench.machine.ports import free_ports
 from farm.worker.link import WorkerLink
-from router.common import curve
+from router.common import curve, places
 from router.common import messages as m
 from router.common.link_address import address
 from router.common.places import Place
@@ -225,6 +225,56 @@ async def test_what_a_router_has_sent_before_it_moved_is_received(ends: Ends) ->
     assert len(ends.heard) == 50
 
 
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
+STRANGERS = {
+    "says nothing": b"",
+    "garbage": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 20,
+    "half a greeting": GREETING,
+    "a greeting, and then nothing": GREETING + b"CURVE".ljust(52, b"\0"),
+    "another mechanism": GREETING + b"NULL".ljust(52, b"\0") + b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x06DEALER",
+    "a handshake that is none": GREETING + b"CURVE".ljust(52, b"\0") + b"\x04\xc8\x05HELLO\x01\0" + bytes(192),
+    "a frame that never ends": GREETING
+    + b"CURVE".ljust(52, b"\0")
+    + b"\x06"
+    + (60 * 2**20).to_bytes(8, "big")
+    + b"x" * 5000,
+}
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_thousand_strangers_cost_nothing_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_HANDSHAKE_MS", 500)
+
+    async def main() -> None:
+        async with ends_in(tmp_path) as ends:
+            router = ends.router()
+            link = ends.worker(router.place)
+            await ends.until(lambda: link.joined)
+            await ends.beats(20)
+            session, before = next(iter(router.rig.hub.sessions)), descriptors()
+            port = int(router.place.address.rpartition(":")[2])
+            strangers: list[socket.socket] = []
+            for kind in STRANGERS.values():
+                for _ in range(1000 // len(STRANGERS)):
+                    stranger = socket.create_connection(("127.0.0.1", port))
+                    with suppress(OSError):  # it has been dropped already
+                        stranger.sendall(kind)
+                    strangers.append(stranger)
+                link.messages.extend(acks(0, 1))
+                await ends.until(lambda: not link.unconfirmed)  # which goes on as if there were none
+            for stranger in strangers:
+                stranger.close()
+            await ends.until(lambda: descriptors() <= before)
+            assert router.gatekeeper.refused >= 100
+            assert list(router.rig.hub.sessions) == [session]
+            assert router.rig.hub.counters.link_refused == 0
+
+    trio.run(main)
+
+
 class Cutter:
     """A TCP relay in front of a port, whose connections can be cut at any byte."""
 
@@ -234,6 +284,8 @@ class Cutter:
         self.port = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.connections = 0
+        self._carries = threading.Event()
+        self._carries.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -251,6 +303,7 @@ class Cutter:
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
         try:
             while data := one.recv(997):  # so a cut may come within a frame
+                self._carries.wait()
                 other.sendall(data)
         except OSError:
             pass
@@ -262,11 +315,16 @@ class Cutter:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
+    def hold(self) -> None:
+        """What is sent from now on stays on its way."""
+        self._carries.clear()
+
     def cut(self) -> None:
         """All that is on its way is lost."""
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
             self._end(pair)
+        self._carries.set()
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -291,8 +349,11 @@ def test_nothing_is_lost_where_the_connection_breaks_many_times(tmp_path: Path, 
             watcher.messages.append(m.Subscribe(channel, m.channel_label("talk", "app", "room")))
             await ends.until(lambda: link.joined and watcher.joined and not watcher.unconfirmed)
             sent = 0
-            for _ in range(12):
-                for _ in range(chance.randrange(1, 30)):
+            for _ in range(10):
+                hold_at, batches = chance.randrange(20), chance.randrange(1, 20)
+                for number in range(batches):
+                    if number == hold_at:
+                        cutter.hold()
                     for _ in range(chance.randrange(1, 20)):
                         sent += 1
                         link.messages.append(
@@ -303,6 +364,12 @@ def test_nothing_is_lost_where_the_connection_breaks_many_times(tmp_path: Path, 
                     else:
                         link.pump()
                 cutter.cut()
+                if chance.random() < 0.5:  # the connection is there again before the ends look
+                    connections = cutter.connections
+                    with trio.fail_after(HANG_S):
+                        while cutter.connections == connections:
+                            await trio.sleep(0.01)
+                    await trio.sleep(0.02)
                 await ends.beats(chance.randrange(8))
             await ends.until(lambda: link.joined and not link.unconfirmed)
             replies = {one.number: one.status for one in ends.heard if isinstance(one, m.Reply)}

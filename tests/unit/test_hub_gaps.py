@@ -144,3 +144,21 @@ async def test_a_worker_says_which_host_it_is_on(rig: Rig) -> None:
     worker.send(m.Ready(m.PROTOCOL, 0, b"i0", 4711, m.LOWEST_PROTOCOL))
     worker.send(m.Begin("host-a", 0))
     assert worker.session.host == "host-a"
+
+
+@in_rig()
+async def test_what_is_left_of_a_connection_that_was_replaced_is_no_worker(rig: Rig) -> None:
+    rest = b"\0\x01\x02\x03\x04"  # as ZeroMQ names it
+    for envelope in (m.Ready(m.PROTOCOL, 0, b"i0", 4711, m.PROTOCOL), m.Begin("", 0), m.WorkerBatch(1, [])):
+        rig.hub.received(rest, WIRES[m.PROTOCOL].encode(envelope))
+    assert len(rig.hub.sessions) == 0
+
+
+@in_rig()
+async def test_begin_comes_once_in_a_session(rig: Rig) -> None:
+    worker = joined(rig)
+    batch(worker, 1, m.Subscribe(CHANNEL, LABEL))
+    worker.send(m.Begin("", 0))  # the READY before it was lost
+    batch(worker, 1, m.Subscribe(CHANNEL, LABEL))
+    assert worker.direct() == [m.Rejoin(), m.Rejoin()]
+    assert len(rig.hub.sessions) == 0
