@@ -293,7 +293,8 @@ class RouterProcess:
             if now >= next_sweep:
                 next_sweep = now + options.sweep_interval
                 self.committer.sweep_soon(options.sweep_batch)
-                self.hub.map.sweep(options.sweep_batch, int((now - _LONG_AGO_S) * 1000))
+                common = time.time() if self.places.move else now  # as workers say since when they have a device
+                self.hub.map.sweep(options.sweep_batch, int((common - _LONG_AGO_S) * 1000))
             guarded("router.flush_failed", self.flush)
 
     def _look_for_moves(self) -> None:

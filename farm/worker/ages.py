@@ -5,7 +5,8 @@ time: what follows a mark attached at its time. So a device costs nothing, and o
 Only recent attachments need a time, to order two connections of a device of which the older one is perhaps not closed
 yet: older marks are removed.
 
-Times are milliseconds of the machine's monotonic clock, which is the same in all its processes.
+Times are milliseconds of the machine's monotonic clock, which is the same in all its processes; in a cluster of unix
+time, which differs between hosts as their clocks do.
 """
 
 from __future__ import annotations

@@ -17,12 +17,13 @@ class Attachments:
     """Which connection holds which device, and which calls to the router are open.
 
     DETACH is sent only when no connection here holds the device or is being attached to it: a DETACH under way would
-    otherwise remove the attachment of a newer connection. send: takes messages for the routers.
+    otherwise remove the attachment of a newer connection. send: takes messages for the routers. clock: by which it is
+    known of two connections of a device which one is newer, wherever they are.
     """
 
-    def __init__(self, send: Callable[[Any], None], monotonic: Callable[[], float], backpressure: Backpressure) -> None:
+    def __init__(self, send: Callable[[Any], None], clock: Callable[[], float], backpressure: Backpressure) -> None:
         self._send = send
-        self._monotonic = monotonic
+        self._clock = clock
         self._backpressure = backpressure
         self._routes = backpressure.routes
         self._ages = Ages()
@@ -47,7 +48,7 @@ class Attachments:
         if self._backpressure.shut and self._backpressure.defers(connection, call):
             return
         if isinstance(call, Attach):
-            device, since = call.device, int(self._monotonic() * 1000)
+            device, since = call.device, int(self._clock() * 1000)
             self._calls[number] = (connection, call, since)
             self._attaching[device] = self._attaching.get(device, 0) + 1
             self._send(m.Call(number, m.Attach(device, call.needs, call.fetch, since)))

@@ -26,6 +26,7 @@ from farm.worker.shared_path import by_path
 from farm.worker.sockets import Sockets
 from router.common import lifecycle, logs
 from router.common.auth_settings import AuthOptions
+from router.common.cluster_settings import ClusterOptions
 from router.common.errors import MendableError
 from router.common.guard import guarded
 from router.common.listener import base_url, open_listener
@@ -133,6 +134,7 @@ class Worker:
             asked_about(settings, self._dialects, paths),
             settings.get(AuthOptions),
             routes,
+            time.time if settings.get(ClusterOptions).enabled else None,
         )
         self.sockets.on_placements(self.links.placed)
         self.poller.register(self.links.fileno, READ)

@@ -76,9 +76,11 @@ class Sockets:
         asked_about: Mapping[Dialect, str] = MappingProxyType({}),
         auth: AuthOptions = _NO_AUTH,
         routes: Routes = _ONE,
+        common_clock: Callable[[], float] | None = None,
     ) -> None:
         """fd_sender: passes connections of app servers on; None: there are only devices. asked_about: dialects about
-        whose clients the main server is asked, and how it knows them. routes: to the routers."""
+        whose clients the main server is asked, and how it knows them. routes: to the routers. common_clock: says when
+        a device came, wherever it did; None: `monotonic` does."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
@@ -88,7 +90,7 @@ class Sockets:
         self._backpressure = waiting = Backpressure(routes, lambda one: watch(one, one.mask & ~READ))
         limits = limits or LimitOptions()
         self.turns = turns = Turns(options, limits, counters, clock, watch, waiting)
-        self._attachments = attachments = Attachments(send, monotonic, waiting)
+        self._attachments = attachments = Attachments(send, common_clock or monotonic, waiting)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
         self.grants = grants = Grants(

@@ -3,9 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farm.dialects import Attach
 from farm.worker import ages
 from farm.worker.ages import MAX_MARKS, REMEMBER_MS, STRETCH_MS, Ages
-from farm.worker.connection import Connection
+from farm.worker.attachments import Attachments
+from farm.worker.backpressure import Backpressure
+from farm.worker.connection import OPEN, Connection
+from farm.worker.routes import Routes
 from router.common import messages as m
 
 
@@ -80,3 +84,22 @@ def test_what_came_long_ago_is_announced_so_and_has_no_marks() -> None:
         table.put(key(11), connection(), late + number * STRETCH_MS % REMEMBER_MS)
     assert len(table.devices) - len(table) <= MAX_MARKS
     assert ages._MARK not in [table.devices[name] for name in held(table)]
+
+
+def opened() -> Connection:
+    made = connection()
+    made.phase = OPEN
+    return made
+
+
+def test_in_a_cluster_times_are_those_of_a_clock_that_hosts_have_in_common() -> None:
+    times = [1_700_000_000.25, 1_699_999_999.5]  # it may be set back
+    sent: list[m.Call] = []
+    attachments = Attachments(sent.append, lambda: times[len(sent)], Backpressure(Routes(), lambda connection: None))
+    for number in range(2):
+        attachments.call(opened(), Attach(key(number), "", 0, None))
+        attachments.replied(sent[-1].number, m.OK)
+    requests = [one.request for one in sent]
+    assert [one.since for one in requests if isinstance(one, m.Attach)] == [1_700_000_000_250, 1_699_999_999_500]
+    ((keys, runs),) = attachments.held(0)
+    assert (keys, runs) == ([key(0), key(1)], [(1, 1_700_000_000_250), (1, 1_699_999_999_500)])

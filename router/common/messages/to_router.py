@@ -36,9 +36,10 @@ class Attached(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=F
 
 
 class Attach(Request, tag=20):
-    """This shard holds the device, since this time in ms of the machine's monotonic clock. needs: "" or the space in
-    which the device must have a record; fetch: how much of its inbox the reply brings: 0 nothing, EVERYTHING, or at
-    most so many items, the first by slot. Neither of them: its address has just been made, and nothing is stored of it.
+    """This shard holds the device, since this time in ms of the machine's monotonic clock, in a cluster of unix time.
+    needs: "" or the space in which the device must have a record; fetch: how much of its inbox the reply brings: 0
+    nothing, EVERYTHING, or at most so many items, the first by slot. Neither of them: its address has just been made,
+    and nothing is stored of it.
     """
 
     REPLY = Attached
