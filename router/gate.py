@@ -55,6 +55,9 @@ class Gate:
         return self.shut and self._clock() >= self._lease.until + self._lease.seconds
 
     def state(self) -> dict[str, object]:
-        """For the router's status."""
-        left = self._lease.until - self._clock()
-        return {"left": round(max(0.0, left), 2), "clock_offsets": self._lease.offsets} if self._lease.shared else {}
+        """For the router's status, in seconds: how long the last renewal took, and how far the clocks of the store's
+        servers are ahead of ours; and where other routers take over, how much is left."""
+        lease = self._lease
+        offsets = {name: round(offset, 3) for name, offset in lease.offsets.items()}
+        found: dict[str, object] = {"lag": round(lease.lag, 4), "clock_offsets": offsets}
+        return found | {"left": round(max(0.0, lease.until - self._clock()), 2)} if lease.shared else found

@@ -39,6 +39,8 @@ class Lease:
         self.shared = shared
         self._confirmed = -inf  # its end, as far as renewals say
         self._lost = False
+        self.lag = 0.0
+        """How many seconds the last renewal took that was answered."""
         self.offsets: dict[str, float] = {}
         """Of the servers that were asked last: by how many seconds each clock is ahead of ours, at least."""
         self.until = -inf if shared else inf

@@ -112,6 +112,7 @@ class Renewer:
         sent_at, before = boottime(), self._unix_time()
         found = await connection.call(*(command for _, command in renewals), *self._waits)
         after = self._unix_time()
+        self._ownership.lease.lag = boottime() - sent_at
         replies, waits = found[: len(renewals)], found[len(renewals) :]
         renewed = False
         for (places, _), reply in zip(renewals, replies, strict=True):

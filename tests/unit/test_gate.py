@@ -82,7 +82,9 @@ def test_it_says_that_a_clock_is_off(leased: Leased) -> None:
     assert leased.gate.why == health.CLOCK_OFF
     leased.lease.compared({"server": 0.0})
     assert not leased.gate.look()
-    assert leased.gate.state() == {"left": END, "clock_offsets": {"server": 0.0}}
+    leased.lease.lag = 0.25
+    assert leased.gate.state() == {"left": END, "clock_offsets": {"server": 0.0}, "lag": 0.25}
+    assert "left" not in Gate(Lease(SECONDS, shared=False), lambda: 0.0).state()
 
 
 # ---------------------------------------------------------------------- app servers
