@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import websocket
-from support.farm_fixture import Farm, Json, Raw, curl, until
-from support.loopback_hosts import at, cluster_settings, running_host, stop, wake
+from support.farm_fixture import Farm, Raw, curl, until
+from support.hosts import Hosts, placed
 from support.processes import stopped
 from support.redis_sentinels import Sentinels
 from support.redis_servers import RedisServer
@@ -31,8 +34,30 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     started.stop(signal.SIGKILL)
 
 
-def settings_of(server: RedisServer) -> Json:
-    return cluster_settings(server.url, lease=LEASE_S, timeout=2)
+@contextmanager
+def running(folder: Path, number: int, **redis: object) -> Iterator[list[Farm]]:
+    """So many hosts with one router, which the first one has; they are killed at the end."""
+    store = {"store.kind": "redis"} | {f"redis.{name}": value for name, value in redis.items()}
+    hosts = Hosts(folder, store, number, 1, {"redis.lease": LEASE_S, "redis.timeout": 2})
+    try:
+        hosts.start()
+        assert placed(hosts.each[0]) == [0]
+        yield hosts.each
+    except BaseException:
+        for host in hosts.each:
+            print(host.log_tail(), file=sys.stderr)
+        raise
+    finally:
+        for host in filter(lambda host: host.runs, hosts.each):
+            _signal(host, signal.SIGCONT)
+        hosts.end()
+
+
+def _signal(host: Farm, number: int) -> None:
+    """To all processes of a host but its workers, which go on serving their devices."""
+    for pid, title in host.processes().items():
+        if not title.startswith("farm: worker"):
+            os.kill(pid, number)
 
 
 def is_shut(host: Farm) -> bool:
@@ -52,22 +77,22 @@ def undisturbed(host: Farm, router: int) -> None:
 def test_while_redis_stands_still_it_refuses_and_then_goes_on_with_what_it_knows(
     server: RedisServer, tmp_path: Path
 ) -> None:
-    with running_host(tmp_path / "a", settings_of(server)) as host:
+    with running(tmp_path, 1, url=server.url) as (host,):
         router = host.router_pid()
         with Device(host) as device, Device(host) as late:
             device.hello()
             channel, endpoint = device.register()
-            assert put(at(host, endpoint), 1) == 200
+            assert put(endpoint, 1) == 200
             assert device.updates() == [(channel, 1)]
             with stopped(server.pid):
                 until(lambda: is_shut(host), "its lease is over")
-                refused = curl("--request", "PUT", "--data", "version=2", at(host, endpoint))
+                refused = curl("--request", "PUT", "--data", "version=2", endpoint)
                 assert (refused.status, refused.headers["retry-after"]) == (503, "2")
                 assert curl(host.url("/none")).status == 503
                 assert curl(host.url("/live")).status == 200
                 late.send({"messageType": "hello", "uaid": "", "channelIDs": []})
             assert late.receive()["status"] == 200  # what it heard meanwhile was kept
-            until(lambda: put(at(host, endpoint), 3) == 200, "it accepts again")
+            until(lambda: put(endpoint, 3) == 200, "it accepts again")
             assert device.updates()[-1] == (channel, 3)
             assert curl(host.url("/none")).status == 404
             until(host.healthy, "all of it is well")
@@ -78,32 +103,30 @@ def test_one_that_stood_still_while_another_took_over_answers_nothing_wrong(
     server: RedisServer, tmp_path: Path
 ) -> None:
     """Neither to app servers, whether it had read what they asked or not, nor to a device."""
-    settings = settings_of(server)
-    with ExitStack() as stack:
-        first = stack.enter_context(running_host(tmp_path / "a", settings))
-        second = stack.enter_context(running_host(tmp_path / "b", settings))
+    with running(tmp_path, 2, url=server.url) as (first, second), ExitStack() as stack:
         device = stack.enter_context(Device(first))
         device.hello()
         channel, endpoint = device.register()
-        assert put(at(first, endpoint), 1) == 200
+        assert put(endpoint, 1) == 200
         assert device.updates() == [(channel, 1)]
         read, unread = (stack.enter_context(Raw(first.router_port)) for _ in range(2))
         with stopped(server.pid):
             # It has gone to the device, and waits for Redis, which does what it was told when the router stands still.
-            read.send(_push(at(first, endpoint), 2))
+            read.send(_push(endpoint, 2))
             assert device.updates() == [(channel, 2)]
-            stop(first)
-        unread.send(_push(at(first, endpoint), 3))
-        until(lambda: list(second.events("router.ready")), "another host has the router")
+            _signal(first, signal.SIGSTOP)
+        unread.send(_push(endpoint, 3))
+        until(lambda: placed(second), "another host has the router")
+        elsewhere = second.url(urlsplit(endpoint).path)
         with Device(second) as moved:
             moved.hello(device.uaid, (channel,))
             assert moved.updates() in ([(channel, 1)], [(channel, 2)])  # it was not answered, so it may be there or not
-            assert put(at(second, endpoint), 4) == 200
+            assert put(elsewhere, 4) == 200
             assert moved.updates() == [(channel, 4)]
-            wake(first)
+            _signal(first, signal.SIGCONT)
             for connection in (read, unread):
                 assert all(b" 503 " in line for line in connection.rest().splitlines() if line.startswith(b"HTTP/1.1"))
-            assert put(at(second, endpoint), 5) == 200
+            assert put(elsewhere, 5) == 200
             assert moved.updates() == [(channel, 5)]
             assert _until_closed(device) == []
 
@@ -118,7 +141,7 @@ def _until_closed(device: Device) -> list[int]:
 
 
 def _push(url: str, version: int) -> bytes:
-    path = "/" + url.split("/", 3)[3]
+    path = urlsplit(url).path
     body = b"version=%d" % version
     return f"PUT {path} HTTP/1.1\r\nHost: push\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -126,10 +149,9 @@ def _push(url: str, version: int) -> bytes:
 def test_nothing_that_was_accepted_is_missing_after_a_failover_under_traffic(tmp_path: Path) -> None:
     (tmp_path / "servers").mkdir()
     sentinels = Sentinels("valkey", tmp_path / "servers")
-    options = sentinels.options | {"sentinels": ",".join(sentinels.options["sentinels"]), "timeout": 2}
-    settings = cluster_settings("redis://127.0.0.1", **options, lease=LEASE_S)
+    options = sentinels.options | {"sentinels": ",".join(sentinels.options["sentinels"])}
     try:
-        with running_host(tmp_path / "a", settings) as host:
+        with running(tmp_path, 1, **options) as (host,):
             router = host.router_pid()
 
             def fail_over() -> None:
@@ -152,7 +174,7 @@ def _under(host: Farm, *faults: Callable[[], None]) -> None:
             device = stack.enter_context(Device(host))
             device.hello()
             channel, endpoint = device.register()
-            devices[channel] = device, at(host, endpoint)
+            devices[channel] = device, endpoint
         with Publisher({channel: endpoint for channel, (_, endpoint) in devices.items()}) as publisher:
             for fault in faults:
                 publisher.more_accepted()

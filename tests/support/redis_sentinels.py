@@ -54,13 +54,16 @@ class Sentinels:
     @property
     def primary(self) -> RedisServer:
         """The one that is it now, by the word of most Sentinels."""
+        where = self._said().most_common(1)[0][0]
+        return next(server for server in self.servers if (server.host, server.port) == where)
+
+    def _said(self) -> Counter[tuple[str, int]]:
         said: Counter[tuple[str, int]] = Counter()
         for sentinel in self._sentinels:
             with suppress(OSError):
                 host, port = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)
                 said[host.decode(), int(port)] += 1
-        where = said.most_common(1)[0][0]
-        return next(server for server in self.servers if (server.host, server.port) == where)
+        return said
 
     @property
     def replica(self) -> RedisServer:
@@ -86,6 +89,8 @@ class Sentinels:
         assert self._sentinels[0].ask("SENTINEL", "FAILOVER", self.NAME) == b"OK"
         until(lambda: self.primary is not before, "the replica is promoted", 60)
         until(lambda: before.ask("ROLE")[0] == b"slave", "the other one follows it", 60)
+        # Until then one of them may undo it.
+        until(lambda: list(self._said().values()) == [len(self._sentinels)], "the Sentinels agree", 60)
         self.primary.until_followed()
 
     def bring_back(self, server: RedisServer) -> None:
