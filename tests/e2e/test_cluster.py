@@ -7,8 +7,9 @@ from copy import copy
 
 import pytest
 from support import dialects
-from support.farm_fixture import Farm, command, reload
+from support.farm_fixture import Farm, command, reload, until
 from support.hosts import Hosts, across, known, name_of, placed, running_hosts
+from support.processes import stopped
 
 from router.common.token import new_key
 
@@ -81,6 +82,28 @@ def test_a_reload_of_one_host_moves_nothing(hosts: Hosts) -> None:
     assert hosts.wait_divided() == before
     after = [farm.status()["routers"] for farm in (a, c)]
     assert [[row["pid"] for row in each] for each in after] == [[row["pid"] for row in each] for each in processes]
+
+
+def test_redis_is_away_for_longer_than_a_lease(hosts: Hosts) -> None:
+    """Nobody takes over from anybody, and no process is another one afterwards."""
+    before = hosts.wait_divided()
+    a, b, _ = hosts.each
+
+    def pids() -> list[list[int]]:
+        found = (farm.status() for farm in hosts.each)
+        return [[row["pid"] for row in (*status["routers"], *status["workers"])] for status in found]
+
+    processes = pids()
+    with dialects.reached(across(devices=b, app_servers=a)) as check:
+        check()
+        with stopped(hosts.server.pid):
+            for farm in hosts.each:
+                until(lambda farm=farm: farm.admin("/ready")[0] == 503, "it is not ready")  # type: ignore[misc]
+                until(lambda farm=farm: not farm.healthy(), "that is known")  # type: ignore[misc]
+        assert hosts.wait_divided() == before
+        check()
+    assert pids() == processes
+    assert {event["number"] for farm in hosts.each for event in farm.events("cluster.router_lost")} == set()
 
 
 def test_messages_reach_devices_of_another_host_whatever_becomes_of_a_third(hosts: Hosts) -> None:

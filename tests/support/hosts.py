@@ -27,11 +27,14 @@ FAST: Final[Json] = {
 class Hosts:
     """Those of one farm, which are not started yet."""
 
-    def __init__(self, folder: Path, store: Json, number: int, routers: int, settings: Json, workers: int = 1) -> None:
-        """store: settings of the store that they share."""
+    def __init__(
+        self, folder: Path, server: RedisServer, number: int, routers: int, settings: Json, workers: int = 1
+    ) -> None:
+        """server: the store that they share."""
         (bind, endpoint) = free_ports(2)
         shared: Json = {
-            **store,
+            "store.kind": "redis",
+            "redis.url": server.url,
             "router.routers": routers,
             "token.keys": new_token_key(),
             "endpoint.url": f"http://127.0.0.1:{endpoint}",
@@ -46,6 +49,7 @@ class Hosts:
         ]
         self.each[0].router_port = endpoint  # which is where endpoints are
         self.routers = routers
+        self.server = server
 
     def start(self) -> None:
         """All of them, one after the other, and wait until they have divided the routers."""
@@ -112,9 +116,7 @@ def running_hosts(
     server = RedisServer(product, folder / "server")
     with ExitStack() as stack:
         stack.callback(server.stop)
-        hosts = Hosts(
-            folder, {"store.kind": "redis", "redis.url": server.url}, number, routers, settings or {}, workers
-        )
+        hosts = Hosts(folder, server, number, routers, settings or {}, workers)
         stack.callback(hosts.end)
         hosts.start()
         yield hosts
