@@ -83,6 +83,13 @@ class World:
         until = trio.current_time() - loss
         self.records = next((found for at, found in reversed(self._past) if at <= until), Records()).copy()
 
+    def part(self, hosts: list[SimulatedHost]) -> None:
+        """A replica is promoted, and these hosts still take the old server for the primary, which has no replica."""
+        old, run = self.records.copy(), self.run
+        self.fail_over(0.0)
+        for host in hosts:
+            host.old = old, run
+
     # ------------------------------------------------------------------ hosts
 
     def start_host(self, **more: object) -> SimulatedHost:
@@ -158,6 +165,8 @@ class SimulatedHost:
     """It does not reach Redis."""
     asleep_until: float = 0.0
     """Its supervisor stands still; its processes do not."""
+    old: tuple[Records, int] | None = None
+    """A server that is no primary any more, which it takes for one."""
     joined: bool = False
     end: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -195,6 +204,9 @@ class SimulatedHost:
                 world.nursery.start_soon(self._late, command)
             await trio.sleep(rng.uniform(0.0, LEASE / 3))
             raise StoreError("lost")
+        if self.old is not None:
+            records, run = self.old
+            return Answer(records.call(command, world.now), f"{run}", trio.current_time() + _EPOCH, False)
         reply = world.call(command)
         at = trio.current_time() + _EPOCH
         await trio.sleep(rng.uniform(0.0005, 0.02))

@@ -110,6 +110,26 @@ def test_a_supervisor_that_stood_still_begins_anew_with_what_is_left() -> None:
     simulate(1, 6, play)
 
 
+def test_who_has_an_old_primary_takes_nothing_with_it() -> None:
+    async def play(world: World) -> None:
+        hosts = await started(world, 4)
+        world.part(hosts[:1])
+        await trio.sleep(2 * LEASE)
+        before = {n: (one.host, one.epoch) for n, one in world.snapshot.placements.items()}
+        assert not any(host == hosts[0].id for host, _ in before.values())
+        hosts[0].old = None
+        for _ in range(20):  # what the three had they keep, but for what is given to the fourth
+            await trio.sleep(BEAT)
+            found = world.snapshot.placements
+            assert all(one.host == hosts[0].id or (one.host, one.epoch) == before[n] for n, one in found.items())
+        await world.until_settled(60)
+        assert sum(one.host == hosts[0].id for one in world.snapshot.placements.values()) == 2
+        await stays(world)
+
+    for seed in range(3):
+        simulate(seed, 8, play)
+
+
 @pytest.mark.parametrize(("left", "right"), [(2, 3), (3, 2), (2, 2), (1, 1)])
 def test_of_a_network_that_is_cut_one_side_serves(left: int, right: int) -> None:
     async def play(world: World) -> None:
@@ -144,7 +164,7 @@ def test_whatever_happens_they_come_to_rest(seed: int) -> None:
         world.up = True
         world.cut.clear()
         for host in world.hosts.values():
-            host.away, host.asleep_until = False, 0.0
+            host.away, host.asleep_until, host.old = False, 0.0, None
             host.change(fit=True)
         if all(host.record.leaving for host in world.hosts.values()):
             world.start_host()
@@ -158,7 +178,7 @@ def test_whatever_happens_they_come_to_rest(seed: int) -> None:
 async def _something(world: World) -> None:
     """One of the things that happen to a cluster."""
     rng, hosts = world.random, list(world.hosts.values())
-    match rng.randrange(12):
+    match rng.randrange(13):
         case 0 if hosts:
             rng.choice(hosts).crash()
         case 1 if len(hosts) < 8:
@@ -177,7 +197,7 @@ async def _something(world: World) -> None:
             rng.choice(hosts).away = True
         case 7:
             for host in hosts:
-                host.away = False
+                host.away, host.old = False, None
         case 8 if hosts:
             rng.choice(hosts).asleep_until = trio.current_time() + rng.choice((1.0, 4.0, 20.0))
         case 9 if hosts:
@@ -187,5 +207,7 @@ async def _something(world: World) -> None:
             world.cut.clear()
         case 11 if hosts:
             rng.choice(hosts).change(fit=rng.random() < 0.5)
+        case 12 if hosts:
+            world.part(rng.sample(hosts, rng.randrange(len(hosts))))
         case _:
             pass
