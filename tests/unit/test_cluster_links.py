@@ -42,33 +42,36 @@ class Router:
         self.gatekeeper = Gatekeeper(self.context, keys)
         self.link = RouterLink(self.context, address(folder, port), self.rig.hub, LinkOptions(), self.place)
         self.gatekeeper.watch(self.link.server)
-        self.closed = False
+        self.running = trio.CancelScope()
+
+    async def run(self) -> None:
+        with self.running:
+            await self.gatekeeper.run()
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self.gatekeeper.close()
-            self.link.close()
-            self.context.destroy(linger=0)
+        self.gatekeeper.close()
+        self.link.close()
+        self.context.destroy(linger=0)
 
 
 class Ends:
     """Routers and a worker, pumped a hundred times a second."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    nursery: trio.Nursery
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.routers: list[Router] = []
         self.stopped: set[Router] = set()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.heard: list[Any] = []
         self.workers: list[WorkerLink] = []
-        self._nursery = nursery
 
     def router(self, keys: list[curve.ClusterKey] | None = None, rig: Rig | None = None) -> Router:
         made = Router(self.folder, free_ports(1)[0], keys or [KEY], rig)
         self.routers.append(made)
-        self._nursery.start_soon(made.gatekeeper.run)
-        self._nursery.start_soon(made.rig.committer.run, made.rig.flushed)
+        self.nursery.start_soon(made.run)
+        self.nursery.start_soon(made.rig.committer.run, made.rig.flushed)
         return made
 
     def worker(self, place: Place | None, number: int = 3) -> WorkerLink:
@@ -100,17 +103,17 @@ class Ends:
 
 @asynccontextmanager
 async def ends_in(folder: Path) -> AsyncIterator[Ends]:
-    async with trio.open_nursery() as nursery:
-        ends = Ends(folder, nursery)
-        try:
+    ends = Ends(folder)
+    try:
+        async with trio.open_nursery() as ends.nursery:
             yield ends
-        finally:
-            nursery.cancel_scope.cancel()
-            for worker in ends.workers:
-                worker.close()
-            for router in ends.routers:
-                router.close()
-            ends.context.destroy(linger=0)
+            ends.nursery.cancel_scope.cancel()
+    finally:  # when none of the gatekeepers runs any more, which would read what is closed
+        for worker in ends.workers:
+            worker.close()
+        for router in ends.routers:
+            router.close()
+        ends.context.destroy(linger=0)
 
 
 def scenario(body: Callable[[Ends], Any]) -> Callable[[Path], None]:
@@ -217,9 +220,10 @@ async def test_what_a_router_has_sent_before_it_moved_is_received(ends: Ends) ->
     for number in range(50):
         session.send(m.Disconnect(number.to_bytes(16, "big")))
         before.link.pump()
+    before.running.cancel()
+    await trio.sleep(0.1)
     before.close()
     ends.routers.remove(before)
-    await trio.sleep(0.1)
     ends.heard.clear()
     link.move(after.place)
     assert len(ends.heard) == 50
