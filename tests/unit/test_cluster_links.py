@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import trio
 import zmq
 from support.common import Clock, Rig
+from support.cutter import Cutter
 
 from bench.machine.ports import free_ports
 from farm.worker.link import WorkerLink
@@ -279,63 +279,6 @@ def test_a_thousand_strangers_cost_nothing_that_stays(tmp_path: Path, monkeypatc
     trio.run(main)
 
 
-class Cutter:
-    """A TCP relay in front of a port, whose connections can be cut at any byte."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self.connections = 0
-        self._carries = threading.Event()
-        self._carries.set()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
-            except OSError:
-                return
-            self.connections += 1
-            self._pairs.append((client, server))
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
-
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        try:
-            while data := one.recv(997):  # so a cut may come within a frame
-                self._carries.wait()
-                other.sendall(data)
-        except OSError:
-            pass
-        self._end((one, other))
-
-    def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        for end in pair:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    def hold(self) -> None:
-        """What is sent from now on stays on its way."""
-        self._carries.clear()
-
-    def cut(self) -> None:
-        """All that is on its way is lost."""
-        pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            self._end(pair)
-        self._carries.set()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_lost_where_the_connection_breaks_many_times(tmp_path: Path, seed: int) -> None:
     """Acks are counted once or more, each call is replied to, and each client event is published once."""
@@ -386,3 +329,18 @@ def test_nothing_is_lost_where_the_connection_breaks_many_times(tmp_path: Path, 
             cutter.close()
 
     trio.run(main)
+
+
+@scenario
+async def test_a_connection_over_which_nothing_comes_is_closed_and_made_anew(ends: Ends) -> None:
+    router = ends.router()
+    cutter = Cutter(int(router.place.address.rpartition(":")[2]))
+    link = ends.worker(Place(f"tcp://127.0.0.1:{cutter.port}", KEY, lease=0.4))
+    await ends.until(lambda: link.joined)
+    connections = cutter.connections
+    cutter.hold()  # as a cable that was pulled: neither end is told
+    link.messages.extend(acks(0, 1))
+    await ends.until(lambda: cutter.connections > connections)
+    cutter.cut()
+    await ends.until(lambda: link.joined and not link.unconfirmed)
+    cutter.close()
