@@ -7,6 +7,7 @@ A partition has one hash, its fence:
 | `t` | the owner's token, `number:nonce:connection`; number and nonce are its epoch, and the number grows |
 | `h` | name of the owner |
 | `u` | when its lease ends, in milliseconds of Redis' clock; or the key of the same owner's fence that says so |
+| `w` | name of the newer placement that waits for it |
 | `q` | ceiling: no sequence above it has been stored |
 | `b` | number of the last batch that wrote: so each batch has a write that a replica can be waited for |
 | `r` | run ID of the server |
@@ -80,9 +81,9 @@ class Ownership:
         """Their ceilings of sequences, as they are stored."""
 
     def free(self, partitions: Collection[int]) -> Command:
-        """Look whether partitions could be acquired."""
+        """Look whether partitions could be acquired. An older placement that has them cannot renew them any more."""
         places = sorted(partitions)
-        return self._command(places, "look", self.holder, *self._with_epochs(places))
+        return self._command(places, "look", self.holder, self._lease_ms, *self._with_epochs(places))
 
     def acquire(self, partitions: Collection[int], run: bytes, unix_time: float) -> Command:
         """For partitions that are to be owned from now on, all or none, or that were owned before on another
@@ -128,7 +129,7 @@ class Ownership:
     ) -> tuple[float, list[int]]:
         """The answer to that. epochs: `epochs` as it was when it was made.
 
-        Returns: the server's time, in unix seconds, and the partitions that have another owner.
+        Returns: the server's time, in unix seconds, and the partitions that have another owner, or are to have one.
         """
         clock, *refused = reply
         places = sorted(partitions)

@@ -84,7 +84,7 @@ class Partitions:
         if self._shared:
             return (
                 f"Redis {self._where}: router {self._router} is still that of {held.holder}, which goes on renewing "
-                "its lease"
+                "its lease, or was placed later"
             )
         return (
             f"Redis {self._where}: another farm ({held.holder}) has the keys with the prefix "

@@ -122,7 +122,7 @@ class Renewer:
                 lost += others
                 renewed = True
         # A lease that is on too few servers may be unknown to the next primary.
-        if renewed and all(checked(reply, connection.name) >= self._options.replicas for reply in waits):
+        if renewed and not lost and all(checked(reply, connection.name) >= self._options.replicas for reply in waits):
             self._ownership.lease.confirmed(sent_at)
         return replies
 

@@ -131,6 +131,21 @@ def test_one_that_stood_still_while_another_took_over_answers_nothing_wrong(
             assert _until_closed(device) == []
 
 
+def test_one_whose_supervisor_stands_still_gives_way_to_another(server: RedisServer, tmp_path: Path) -> None:
+    """It goes on renewing its lease, and nobody tells it that it was placed elsewhere."""
+    with running(tmp_path, 2, url=server.url) as (first, second), Device(first) as device:
+        device.hello()
+        channel, endpoint = device.register()
+        os.kill(first.pid, signal.SIGSTOP)
+        until(lambda: placed(second), "another host has the router")
+        (failed,) = first.events("router.failed")
+        assert "another router has taken" in failed["why"]
+        os.kill(first.pid, signal.SIGCONT)
+        elsewhere = second.url(urlsplit(endpoint).path)
+        until(lambda: put(elsewhere, 1) == 200, "its worker has followed the router")
+        assert device.updates()[-1] == (channel, 1)
+
+
 def _until_closed(device: Device) -> list[int]:
     """The versions that a device is still sent before it is told that there is a newer connection."""
     versions: list[int] = []

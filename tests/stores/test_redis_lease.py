@@ -146,19 +146,54 @@ def test_another_host_waits_for_its_end_and_not_a_moment_less(server: RedisServe
 
 
 @BOTH
+def test_one_that_goes_on_renewing_gives_way_to_a_newer_placement(server: RedisServer) -> None:
+    """As where its supervisor is stuck, so that it does not hear that it was placed elsewhere."""
+
+    async def main() -> None:
+        first, second = store_of(server, "one:99"), store_of(server, "two:100")
+        await first.open()
+        async with trio.open_nursery() as nursery:
+            ended = trio.Event()
+
+            async def run() -> None:
+                with pytest.raises(StoreError, match="another router has taken 512 partitions"):
+                    await first.run()
+                ended.set()
+
+            nursery.start_soon(run)
+            await second.open()
+            await ended.wait()
+        assert first.lease.until == -inf
+        await second.apply(puts(A, item("x", 1)), NOTHING, NOW)
+        # What was given up does not come back, though it has ended without giving it back, and was started again.
+        again = store_of(server, "one:99")
+        with pytest.raises(StoreError, match="router 0 is still that of two:100"):
+            await again.open()
+        assert not (await second.apply(puts(A, item("x", 2)), NOTHING, NOW)).failed
+        await second.close()
+        with pytest.raises(StoreError, match="router 0 is still that of two:100"):
+            await again.open()
+        newest = store_of(server, "one:1000")
+        await newest.open()
+        await newest.close()
+
+    trio.run(main)
+
+
+@BOTH
 def test_one_that_goes_on_renewing_loses_nothing(server: RedisServer) -> None:
     async def main() -> None:
-        first, second = store_of(server, "one:1"), store_of(server, "two:2")
+        first, second = store_of(server, "one:2"), store_of(server, "two:1")
         async with running(first):
-            with pytest.raises(StoreError, match="router 0 is still that of one:1"):
+            with pytest.raises(StoreError, match="router 0 is still that of one:2"):
                 await second.open()
             await until(lambda: owns(first))
             assert not owns(second)
             assert not (await first.apply(puts(A, item("x", 1)), NOTHING, NOW)).failed
-        # It was given up, so nobody waits for it, and what comes late does not bring it back.
-        await second.open()
-        assert await inbox(second, A) == [item("x", 1)]
-        await second.close()
+        third = store_of(server, "two:3")  # it was given up, so nobody waits for it
+        await third.open()
+        assert await inbox(third, A) == [item("x", 1)]
+        await third.close()
 
     trio.run(main)
 

@@ -4,14 +4,19 @@
 -- The end of the lease of all partitions of one call stands in the fence of the first, which is renewed for all of
 -- them; the fences of the others hold the name of that one instead. It counts as long as it has the same holder.
 --
--- look: holder, then for each partition the epoch that the holder has ('': none) and its beginning. A partition is free
---   if it was never owned, or has the holder's name or epoch, or its lease has run out. Returns: the time; and if one is
---   not free the holder that it has, and for how long.
--- acquire: holder, then likewise for each partition, behind lease, a new epoch's number and nonce, number of the
---   connection, run, router. With the holder's epoch a partition is resumed. If one is not free, nothing is done.
---   Returns: the time, and token and ceiling of each; or as `look`.
+-- A holder that is a placement has its number behind a colon, and the placement with the highest one is to have the
+-- partition: if it finds another holder, it leaves its name in the fence, and the other one cannot renew any more. One
+-- that is older than a holder there has been gets nothing.
+--
+-- look: holder, lease, then for each partition the epoch that the holder has ('': none) and its beginning. A partition
+--   is free if it was never owned, or has the holder's name or epoch, or its lease has run out; but not for a placement
+--   that is older than its holder, or than one that has left its name. Returns: the time; and if one is not free the holder that it has, and
+--   for how long.
+-- acquire: holder, lease, a new epoch's number and nonce, number of the connection, run, router; then likewise for each
+--   partition. With the holder's epoch it is resumed. If one is not free, nothing is acquired. Returns: the time, and
+--   token and ceiling of each; or as `look`.
 -- renew: lease, then an epoch and a beginning for each. Returns: the time, and the places of those that have another
---   epoch.
+--   epoch; or of all of them, if a newer placement has left its name.
 -- release: holder of the next owner or '', how long it is kept for it, then likewise.
 local time = call('TIME')
 local clock = time[1] * 1000 + floor(time[2] / 1000)
@@ -21,6 +26,13 @@ local function epoch_of(token)
   return token and string.match(token, EPOCH)
 end
 
+-- Whether a placement is newer than another one.
+local function newer(holder, other)
+  local a, b = holder and string.match(holder, ':(%d+)$'), other and string.match(other, ':(%d+)$')
+  if not a or not b then return false end
+  return #a > #b or (#a == #b and a > b)
+end
+
 local function ends_at(until_then, holder)
   local at = tonumber(until_then)
   if at or not until_then then return at or 0 end
@@ -28,19 +40,28 @@ local function ends_at(until_then, holder)
   return first[1] == holder and tonumber(first[2]) or 0
 end
 
-local what, from = args[3], 5
-if what == 'acquire' then from = 11 elseif what == 'release' then from = 6 end
+local what, from = args[3], 6
+if what == 'acquire' then from = 11 elseif what == 'renew' then from = 5 end
 
 if what == 'look' or what == 'acquire' then
-  local holder, number = args[4], tonumber(args[6])
+  local holder, lease, number = args[4], tonumber(args[5]), tonumber(args[6])
   local found = {}
   for at = from, #args, 2 do
-    local fence = call('HMGET', args[at + 1] .. 'fence', 't', 'h', 'u', 'q', 'r', 'l')
+    local fence = call('HMGET', args[at + 1] .. 'fence', 't', 'h', 'u', 'q', 'r', 'l', 'w')
     local epoch = epoch_of(fence[1])
+    for _, other in ipairs({fence[2], fence[7]}) do
+      if newer(other, holder) then return {clock, other, lease} end
+    end
     if epoch then
       if epoch ~= args[at] and fence[2] ~= holder then
         local ends = ends_at(fence[3], fence[2])
-        if ends > clock then return {clock, fence[2], ends - clock} end
+        if ends > clock then
+          if newer(holder, fence[2]) then
+            -- where the end of the lease is
+            call('HSET', tonumber(fence[3]) and args[at + 1] .. 'fence' or fence[3], 'w', holder)
+          end
+          return {clock, fence[2], ends - clock}
+        end
       end
       if what == 'acquire' then number = math.max(number, tonumber(string.match(epoch, '^%d+')) + 1) end
     end
@@ -48,12 +69,13 @@ if what == 'look' or what == 'acquire' then
   end
   local answer = {clock}
   if what == 'look' then return answer end
-  local lease, nonce, connection, run, router = tonumber(args[5]), args[7], args[8], args[9], tonumber(args[10])
+  local nonce, connection, run, router = args[7], args[8], args[9], tonumber(args[10])
   for at = from, #args, 2 do
     local key, fence, epoch = args[at + 1] .. 'fence', found[at][1], found[at][2]
     if args[at] == '' or epoch ~= args[at] then epoch = string.format('%.0f:%s', number, nonce) end
     local token = epoch .. ':' .. connection
     call('HSET', key, 't', token, 'h', holder, 'u', at == from and clock + lease or KEYS[1])
+    if fence[7] then call('HDEL', key, 'w') end
     if fence[5] ~= run then
       local first = tonumber(fence[6]) or 0
       first = math.max(floor(first / 512) + 1, number) * 512 + router
@@ -65,11 +87,12 @@ if what == 'look' or what == 'acquire' then
   return answer
 end
 
-local answer = {clock}
+local answer, wanted = {clock}, false
 for at = from, #args, 2 do
   local fence = args[at + 1] .. 'fence'
-  local there = call('HMGET', fence, 't', 'u')
-  if epoch_of(there[1]) ~= args[at] then
+  local there = call('HMGET', fence, 't', 'u', 'h', 'w')
+  if at == from then wanted = what == 'renew' and newer(there[4], there[3]) end
+  if wanted or epoch_of(there[1]) ~= args[at] then
     answer[#answer + 1] = (at - from) / 2
   elseif what == 'release' then
     call('HSET', fence, 't', string.match(args[at], '^%d+') .. '::', 'u', args[4] == '' and 0 or clock + tonumber(args[5]))
