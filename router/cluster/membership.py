@@ -71,6 +71,8 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     leaving: bool = False
     fit: bool = True
     """False: routers cannot run on it for now."""
+    steady: bool = True
+    """False: it was out of touch, and only resumes its own for now."""
     clock_offset: float = 0.0
     """Seconds by which Redis' clock is ahead of its own."""
     checks: Annotated[dict[_Text, Check], Meta(max_length=64)] = {}
@@ -251,10 +253,15 @@ class Pulse:
         what is free."""
         if not kept:
             return False
+        steady = self.steady(now)
         if self._last is not None and now - self._last > self._lease:
             self.disturbed(now)
         self._last = now
-        return now >= self._calm_from
+        return steady
+
+    def steady(self, now: float) -> bool:
+        """Whether it may, if it beats now."""
+        return now >= self._calm_from and (self._last is None or now - self._last <= self._lease)
 
     def cut_off(self, now: float, isolated: bool) -> bool:
         """Whether it is isolated, and was each time that this was called in the last lease."""

@@ -162,7 +162,8 @@ class Registry:
     # ------------------------------------------------------------------ calls
 
     async def _beat(self, *actions: Action) -> Snapshot:
-        host = msgspec.structs.replace(self._host, clock_offset=round(self.clock_offset, 1))
+        steady = self._kept and self._pulse.steady(self._monotonic())
+        host = msgspec.structs.replace(self._host, clock_offset=round(self.clock_offset, 1), steady=steady)
         reply = await self._asked(records.beat(self._redis.prefix, self._redis.lease, host, self._mine, actions))
         if reply == b"full":
             raise JoinError(f"redis.prefix {self._redis.prefix} has {MAX_HOSTS} hosts already: no more may be")

@@ -112,6 +112,17 @@ def test_after_a_break_nothing_is_taken_moved_or_started() -> None:
     assert pulse.beaten(113.0)
 
 
+def test_one_that_only_resumes_its_own_is_given_nothing() -> None:
+    back = host(A, steady=False)
+    assert wishes(snapshot([back, host(B)], b=[0, 1, 2, 3])) == {}
+    assert wishes(snapshot([back, host(B), host(C)], b=[0, 1, 2, 3])) == {"b": [Give(0, C)]}
+    assert wishes(snapshot([back, host(B)], b=[0])) == {"b": takes(1, 2, 3)}
+    assert wishes(snapshot([back, host(B)], a=[0, 1, 2], b=[3])) == {}
+    pulse = Pulse(3.0)
+    assert [pulse.steady(100.0), pulse.beaten(100.0), pulse.steady(103.0), pulse.steady(103.1)] == [True] * 3 + [False]
+    assert [pulse.beaten(103.1), pulse.steady(106.0), pulse.steady(106.1)] == [False, False, True]
+
+
 def test_who_is_cut_off() -> None:
     def left(*hosts: Host) -> str:
         found = snapshot(list(hosts))
