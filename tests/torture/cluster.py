@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -134,6 +135,10 @@ class ClusterRun(Run):
         return fixed_owners(self.options.routers[0])[partition(key)]
 
 
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, frozenset) else vars(value)
+
+
 def options(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="torture.cluster", description=__doc__)
@@ -173,6 +178,8 @@ def main(arguments: list[str]) -> int:
                 chosen.keep.mkdir(parents=True, exist_ok=True)
                 for log in (Path(name) / "hosts").glob("*.log"):
                     shutil.copy(log, chosen.keep)
+                kept = {"began": run.world.wall, **vars(run.world.history)}
+                (chosen.keep / "history.json").write_text(json.dumps(kept, default=_plain))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ class World:
         """Clients end with their connections."""
         self.counts: Counter[str] = Counter()
         self.last_arrival = 0.0
+        self.wall = time.time()
+        """When it began."""
         self._began = time.monotonic()
         self._numbers = itertools.count(1)
         self._abandoned: list[tuple[float, WebSocket]] = []
