@@ -34,7 +34,7 @@ class HAProxy:
         # One whose last probe has failed is "UP 1/2", and gets devices.
         rows = csv.DictReader(self._ask("show stat").removeprefix("# ").splitlines())
         hosts = [row for row in rows if row["pxname"] == proxy and row["svname"] not in ("FRONTEND", "BACKEND")]
-        return [row["svname"] for row in hosts if row["status"].startswith("UP")]
+        return [row["svname"] for row in hosts if row["status"].startswith("UP")]  # "no check" is that of a backup
 
     def hosts_of_devices(self) -> dict[int, str]:
         """The host of each device's connection, by the port that the device has it from."""
@@ -42,7 +42,7 @@ class HAProxy:
         for line in self._ask("show sess").splitlines():
             facts = dict(part.split("=", 1) for part in line.split() if "=" in part)
             if facts.get("fe") == "devices" and facts.get("srv", "<none>") != "<none>":
-                found[int(facts["src"].rpartition(":")[2])] = facts["srv"]
+                found[int(facts["src"].rpartition(":")[2])] = facts["srv"].removesuffix("-anyway")
         return found
 
     def _ask(self, command: str) -> str:
