@@ -363,7 +363,7 @@ class RouterProcess:
     def _metrics_page(self) -> bytes:
         from router.common.exposition import exposition, families  # which costs megabytes
 
-        found = self.status()
+        found = self.status(self.places.host)  # shards are numbers on a host
         routers = [found["router"] | {name: found[name] for name in ("number", "memory")}]
         return exposition(families(routers, found["workers"], *all_metrics(specs())))
 
