@@ -74,7 +74,7 @@ class Cluster:
         self._settings = settings
         self._folder = Path(settings.get(Data).dir)
         self._lease = lease(settings)
-        record = records.own_record(settings, specs(), keys, self.id, len(farm.workers))
+        record = records.own_record(settings, specs(), keys, self.id, 0)
         self._host = msgspec.structs.replace(record, fit=False)
         self._registry = Registry(settings, self._host)
         self._reach = Reach(self._lease)
@@ -174,7 +174,7 @@ class Cluster:
             self._devices = sum(row.get("connections", 0) for row in answers.workers.values())
             if self.snapshot is not None:
                 self._cut = self._reach.look(self.snapshot, self.id, answers.of.values(), boottime(), self._beaten)
-            await trio.sleep(self._registry.interval if self._routers.serve else _SOON_S)
+            await trio.sleep(2 * self._registry.interval if self._routers.serve else _SOON_S)
 
     async def give_all(self) -> None:
         """Have other hosts take over what is here, one router after another; at most for a while, and only where there
@@ -232,6 +232,7 @@ class Cluster:
             self._host = msgspec.structs.replace(self._host, checks=checks)
         self._host = msgspec.structs.replace(
             self._host,
+            workers=sum(slot.alive for slot in self._farm.workers),  # which routers that begin wait for
             devices=self._devices,
             cut=self._cut,
             leaving=self._farm.stopping.is_set(),

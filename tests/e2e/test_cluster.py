@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from copy import copy
 
@@ -82,6 +84,16 @@ def test_a_reload_of_one_host_moves_nothing(hosts: Hosts) -> None:
     assert hosts.wait_divided() == before
     after = [farm.status()["routers"] for farm in (a, c)]
     assert [[row["pid"] for row in each] for each in after] == [[row["pid"] for row in each] for each in processes]
+
+
+def test_a_router_that_dies_is_started_again_where_it_was(hosts: Hosts) -> None:
+    _, b, _ = hosts.each
+    before = [(row["number"], row["host"], row["epoch"]) for row in b.status()["cluster"]["placements"]]
+    died = b.status()["routers"][0]["pid"]
+    os.kill(died, signal.SIGKILL)
+    until(lambda: b.status()["routers"][0]["pid"] not in (None, died), "there is another process")
+    hosts.wait_divided()
+    assert [(row["number"], row["host"], row["epoch"]) for row in b.status()["cluster"]["placements"]] == before
 
 
 def test_redis_is_away_for_longer_than_a_lease(hosts: Hosts) -> None:
