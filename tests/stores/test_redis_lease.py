@@ -198,6 +198,39 @@ def test_one_that_goes_on_renewing_loses_nothing(server: RedisServer) -> None:
     trio.run(main)
 
 
+def test_one_that_was_taken_and_given_up_again_is_not_resumed(server: RedisServer) -> None:
+    """Not for a moment: what it knows is of another time."""
+
+    async def main() -> None:
+        first, second = store_of(server, "one:1"), store_of(server, "two:2")
+        await first.open()
+        ends = first.lease.until
+        await second.open()
+        await second.close()
+        seen = []
+        first.lease.confirmed = seen.append  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="another router has taken 512 partitions"):
+            await first.run()
+        assert (seen, first.lease.until) == ([], -inf)
+        assert ends < boottime()
+        await first.close()
+
+    trio.run(main)
+
+
+def test_a_full_server_is_no_reason_to_lose_it(server: RedisServer) -> None:
+    async def main() -> None:
+        store = store_of(server, "one")
+        async with running(store):
+            await trio.to_thread.run_sync(server.config, "maxmemory", "1mb")
+            for _ in range(2):
+                before = store.lease.until
+                await until(lambda: store.lease.until > before)  # noqa: B023
+            assert (await store.apply(puts(A, item("x", 1)), NOTHING, NOW)).failed == {A}
+
+    trio.run(main)
+
+
 def test_another_process_of_the_same_placement_waits_for_nothing(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
