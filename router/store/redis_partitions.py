@@ -21,6 +21,8 @@ from router.store.redis_servers import Servers
 
 _LEASES: Final = 3
 """So many are waited for at the start where another host has left the partitions."""
+_RENEWALS_ALONE: Final = 2
+"""In a lease, where nothing ends with it but the wait of another farm."""
 _PAUSE_S: Final = 0.1
 """Until it is seen again whether a cluster has all of them on some server."""
 _LEAST_PAUSE_S: Final = 0.02
@@ -122,12 +124,13 @@ class Partitions:
     async def run(self) -> None:
         """Renew the leases. Raises: StoreError when another router has taken some."""
         renewer = Renewer(self._redis, self.servers, self.ownership, self.mine)
+        interval = self._redis.lease / (RENEWALS if self._shared else _RENEWALS_ALONE)
         try:
             while not self._lost.is_set():
                 began = boottime()
                 if refused := await renewer.renew():
                     self.lose(refused)
-                rest = self._redis.lease / RENEWALS - (boottime() - began)
+                rest = interval - (boottime() - began)
                 with trio.move_on_after(max(_LEAST_PAUSE_S, rest)):
                     await self._lost.wait()
         finally:

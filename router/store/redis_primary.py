@@ -224,9 +224,15 @@ class Primary:
         return [[place] for place in places] if self._apart else [places] * (len(places) > 0)
 
     def renewals(self, partitions: Collection[int]) -> list[tuple[list[int], Command]]:
-        """Those of these partitions that are owned, as they go into scripts, and what renews their leases."""
-        owned = self._ownership.epochs.keys() & set(partitions)
-        return [(group, self._ownership.renew(group)) for group in self._groups(owned)]
+        """Those of these partitions that are owned, as they go into scripts, and what renews their leases.
+
+        A script for each would be many for an idle router of a cluster. Where only whole routers are taken over, after
+        a look at all of their partitions, a few stand for all of them.
+        """
+        groups = self._groups(self._ownership.epochs.keys() & set(partitions))
+        if self._apart and self._ownership.lease.shared and len(groups) > 2:
+            groups = [groups[0], groups[-1]]
+        return [(group, self._ownership.renew(group)) for group in groups]
 
     # ------------------------------------------------------------------ batches
 

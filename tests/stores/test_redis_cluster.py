@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
+from support.farm_fixture import until
 from support.processes import stopped
 from support.redis_cluster import PRIMARIES, Cluster
 from support.redis_servers import PRODUCTS, RedisServer
@@ -106,6 +107,12 @@ def test_one_that_is_no_cluster_and_one_that_is(cluster: Cluster) -> None:
 def test_each_of_the_servers_is_asked_in_turn_where_partitions_are(cluster: Cluster) -> None:
     """One that is cut off from the others knows nothing new; it is not asked again and again, nor one that is away."""
     topology = Topology(dataclasses.replace(options_of(cluster), connect_timeout=0.5))
+
+    def knows_all(server: RedisServer) -> bool:
+        slots = server.ask("CLUSTER", "SLOTS")
+        return len({node[1] for row in slots for node in row[2:]}) == len(cluster.running)
+
+    until(lambda: all(map(knows_all, cluster.running)), "each of them knows all others")
 
     def times_asked() -> list[int]:
         stats = [info(server.ask("INFO", "commandstats")) for server in cluster.running]
