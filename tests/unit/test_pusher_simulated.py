@@ -3,15 +3,15 @@ them sees. Each seed is one history."""
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import trio
+from support.often import often
 from support.pusher_world import PRESENCE, PUBLIC, USERS, Device, World
 
-SEEDS = int(os.environ.get("PUSHER_SEEDS", "15"))
+SEEDS = often(10)
 STEPS = {
     "connect": 10,
     "subscribe": 25,

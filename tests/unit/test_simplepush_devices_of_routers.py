@@ -41,7 +41,7 @@ STEPS = {
     "down": 25,
     "turn": 20,
     "lapse": 5,
-    "restart": 1,
+    "restart": 2,
     "rejoin": 10,
     "shut": 3,
 }
@@ -131,18 +131,41 @@ class Worker:
 
 
 class World:
-    def __init__(self, routers: int, chance: random.Random) -> None:
+    def __init__(self, routers: int, chance: random.Random, nursery: trio.Nursery) -> None:
         clock = Clock()
+        self.nursery = nursery
+        self.running: dict[Rig, trio.CancelScope] = {}
         self.chance = chance
         self.routes = Routes(routers)
         self.rigs = [Rig(router=router, routers=routers, clock=clock) for router in range(routers)]
         for rig in self.rigs:
             rig.store.hold()
+            self.run(rig)
         self.workers = [Worker(number, self.rigs, self.routes) for number in range(WORKERS)]
         self.clients: list[Client] = []
         self.versions = 0
         self.pushes: list[tuple[int, str, int, list[int]]] = []
         self.received: dict[tuple[int, str], int] = defaultdict(int)
+
+    def run(self, rig: Rig) -> None:
+        """Have its committer run."""
+        scope = self.running[rig] = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await rig.committer.run(rig.flushed)
+
+        self.nursery.start_soon(run)
+
+    async def restart(self, rig: Rig) -> None:
+        """Another life of a router: what was not committed is lost with the one before."""
+        self.running[rig].cancel()
+        rig.store.release()
+        await rig.committer_restarts()
+        rig.store.hold()
+        rig.router_restarts()
+        rig.hub.begin_after(rig.committer.newest)
+        self.run(rig)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -179,7 +202,7 @@ class World:
             for each in self.workers:
                 if not each.links[link.router].away:
                     each.links[link.router].lapse(chance.random() < 0.5, False)
-            link.rig.router_restarts()
+            await self.restart(link.rig)
         elif step == "rejoin" and link.away:
             worker.turn()
             link.rejoin()
@@ -264,11 +287,9 @@ def test_whatever_comes_between_each_device_has_what_was_accepted_for_it(seed: i
     chance = random.Random(seed)
 
     async def main() -> None:
-        world = World(1 + seed % 3, chance)
-        try:
-            async with trio.open_nursery() as nursery:
-                for rig in world.rigs:
-                    nursery.start_soon(rig.committer.run, rig.flushed)
+        async with trio.open_nursery() as nursery:
+            world = World(1 + seed % 3, chance, nursery)
+            try:
                 for _ in range(300):
                     await world.do(*chance.choices(list(STEPS), list(STEPS.values())))
                 await world.settle()
@@ -280,8 +301,8 @@ def test_whatever_comes_between_each_device_has_what_was_accepted_for_it(seed: i
                     rig.hub.tick()
                     rig.store.release()
                 await world.check()
+            finally:
+                world.close()
                 nursery.cancel_scope.cancel()
-        finally:
-            world.close()
 
     trio.run(main)
