@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.errors import BenchError
-from bench.farm_process import Farm, Launched, Status, launched, patience_for, remove_stale_folders, tail
+from bench.farm_process import Farm, Launched, Status, get, launched, patience_for, remove_stale_folders, tail
 from bench.interrupt import Interrupt
 from bench.machine.ports import free_block
 from bench.store_servers.running import StoreServers
@@ -21,8 +21,10 @@ FIRST_ADDRESS: Final = 2
 """Hosts are 127.0.0.2, 127.0.0.3 and so on."""
 MOST_HOSTS: Final = 32
 PORTS_A_ROUTER: Final = 2
-BALANCED_SECONDS: Final = 60.0
+BALANCED_SECONDS: Final = 120.0
+QUIET_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.05
+HEALTHY: Final = 200
 KEY_BYTES: Final = 32
 
 
@@ -77,10 +79,18 @@ class Cluster(Farm):
             os.killpg(self.hosts[number].process.pid, signal.SIGKILL)
 
     def balanced(self) -> bool:
-        """Whether each router is on a host, and no host has two more than another."""
+        """Whether each router is on a host and runs there, all hosts serve, and none has two routers more than
+        another. A router that is on its way is placed before it runs."""
         places = list(self.places().values())
         counts = [places.count(number) for number in self.living]
-        return len(places) == self.numbers and max(counts) - min(counts) <= 1
+        if len(places) != self.numbers or max(counts) - min(counts) > 1:
+            return False
+        for number, count in zip(self.living, counts, strict=True):
+            farm = self.hosts[number].farm
+            status = farm.status()
+            if status is None or len(status.routers) != count or get(farm.admin, "/health")[0] != HEALTHY:
+                return False
+        return True
 
 
 @contextmanager
@@ -138,14 +148,16 @@ def started(
 
 
 def _wait_until_balanced(cluster: Cluster, interrupt: Interrupt) -> None:
+    """Until it is so for a while: a host that has just come is given routers only then."""
     deadline = time.monotonic() + BALANCED_SECONDS
-    while not cluster.balanced():
+    since = time.monotonic()
+    while (now := time.monotonic()) - since < QUIET_SECONDS:
         if interrupt.requested:
             raise BenchError("interrupted before the hosts had shared the routers out")
-        if time.monotonic() > deadline:
+        if now > deadline:
             places = cluster.places()
             log = tail(cluster.hosts[0].log)
             raise BenchError(f"after {BALANCED_SECONDS:g} s the routers are on these hosts: {places}\n{log}")
         time.sleep(LOOK_SECONDS)
-    for one in cluster.hosts:
-        one.wait(interrupt, BALANCED_SECONDS)
+        if not cluster.balanced():
+            since = time.monotonic()
