@@ -243,7 +243,8 @@ class Cluster:
     async def _decide(self) -> None:
         assert self.snapshot is not None
         wishes = decide(self.snapshot, self.id)
-        taken = [wish.number for wish in wishes if isinstance(wish, Take)]
+        # Not one whose old process is still about to end: workers would join that.
+        taken = [wish.number for wish in wishes if isinstance(wish, Take) and wish.number not in self._routers.epochs]
         if taken and not self._farm.stopping.is_set():
             self._heard(await self._registry.take(*taken))
         for wish in wishes:

@@ -14,7 +14,7 @@ from router.common import logs
 from router.common.listener import ListenError
 from router.common.settings import Listen
 
-_STOP_S: Final = 1.0
+_STOP_S: Final = 0.3
 """For a router that is on another host by now: its store refuses it already."""
 _DEATHS: Final = 5
 """A router that has died so often before it served does not run here."""

@@ -26,6 +26,7 @@ from farm.supervisor.draining import announce
 from farm.supervisor.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
 from farm.supervisor.running_farm import RunningFarm
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
+from farm.supervisor.waiting import first_of
 from router.common import logs
 from router.common.options import Settings, as_mapping
 from router.common.settings import DrainOptions, Log
@@ -145,9 +146,7 @@ class Reload:
         """Wait for `farm.reload_watch`, or until this process ends or the farm is about to stop."""
         farm = self._farm
         with trio.move_on_after(farm.settings.get(FarmOptions).reload_watch):
-            async with trio.open_nursery() as nursery:
-                for event in (farm.stopping, *([] if child is None else [child.ended])):
-                    nursery.start_soon(_cancel_at, event, nursery.cancel_scope)
+            await first_of(farm.stopping, *([] if child is None else [child.ended]))
 
     def _look_for_deaths(self) -> None:
         """New code may start well and fail soon. A SIGKILL is not its fault: it comes from outside.
@@ -260,11 +259,6 @@ class Reload:
                     return farm.processes.fork_server
                 await trio.sleep(POLL_S)
         raise _Failed("there is no fork server")
-
-
-async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
 
 
 def _failure(name: str, child: Child) -> str:

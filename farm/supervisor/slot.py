@@ -34,6 +34,8 @@ class Slot:
         self.placing = trio.Event()
         """Set while it is placed here."""
         self.placing.set()
+        self.withdrawn = trio.Event()
+        """Set while it is not."""
 
     @property
     def placed(self) -> bool:
@@ -42,12 +44,15 @@ class Slot:
 
     def place(self) -> None:
         """Its process is to run here from now on."""
-        self.placing.set()
+        if not self.placed:
+            self.placing.set()
+            self.withdrawn = trio.Event()
 
     def withdraw(self) -> None:
         """No other process is to be started here, once the one that there is has ended."""
         if self.placing.is_set():
             self.placing = trio.Event()
+            self.withdrawn.set()
 
     @property
     def name(self) -> str:

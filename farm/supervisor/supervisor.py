@@ -39,6 +39,7 @@ from farm.supervisor.running_farm import HostOfCluster
 from farm.supervisor.slot import POLL_S, Slot
 from farm.supervisor.status_link import StatusLink
 from farm.supervisor.status_links import StatusLinks
+from farm.supervisor.waiting import first_of
 from router.cluster.registry import JoinError
 from router.common import logs, priority
 from router.common.cluster_settings import ClusterOptions
@@ -215,9 +216,10 @@ class Supervisor:
             if time.monotonic() - began > _PEACE_S:
                 wait = options.restart_min
             logs.warning("process.died", name=slot.name, pid=child.pid, status=child.status, restart_in=wait)
+            withdrawn = slot.withdrawn
             with trio.move_on_after(wait):
-                await self.stopping.wait()
-            wait = min(wait * 2, options.restart_max)
+                await first_of(self.stopping, withdrawn)
+            wait = options.restart_min if withdrawn.is_set() else min(wait * 2, options.restart_max)
             slot.restarts += 1
 
     async def _announce(self) -> None:

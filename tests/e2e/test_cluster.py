@@ -9,7 +9,7 @@ from copy import copy
 
 import pytest
 from support import dialects
-from support.farm_fixture import Farm, command, reload, until
+from support.farm_fixture import SOON_S, Farm, command, reload, until
 from support.hosts import Hosts, across, known, name_of, placed, running_hosts
 from support.processes import stopped
 
@@ -116,6 +116,13 @@ def test_redis_is_away_for_longer_than_a_lease(hosts: Hosts) -> None:
         check()
     assert pids() == processes
     assert {event["number"] for farm in hosts.each for event in farm.events("cluster.router_lost")} == set()
+
+
+def test_a_supervisor_that_stands_still_loses_its_routers_though_they_run(hosts: Hosts) -> None:
+    a, b, c = hosts.each
+    with stopped(c.pid):
+        until(lambda: sorted([*placed(a), *placed(b)]) == list(range(ROUTERS)), "the others have them", SOON_S)
+    hosts.wait_divided()
 
 
 def test_messages_reach_devices_of_another_host_whatever_becomes_of_a_third(hosts: Hosts) -> None:
