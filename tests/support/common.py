@@ -200,6 +200,7 @@ class FakeWorker:
         self.shard = shard
         self.identity = b"w%d" % shard
         self.incarnation = b"i%d" % shard
+        self.host = ""  # its ID in a cluster
 
     def send(self, message: Any) -> None:
         """One message on the link."""
@@ -211,7 +212,7 @@ class FakeWorker:
         """confirmed: its first batch has the next number."""
         self._sequence = confirmed
         self.send(m.Ready(m.PROTOCOL, self.shard, self.incarnation, 4711, m.LOWEST_PROTOCOL))
-        self.send(m.Begin("", confirmed))
+        self.send(m.Begin(self.host, confirmed))
 
     def say(self, *messages: Any) -> int:
         """One batch. Returns: its number."""

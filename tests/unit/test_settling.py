@@ -257,8 +257,8 @@ def of(rig: Rig, host: str, shard: int) -> FakeWorker:
     """A worker of a host of a cluster."""
     worker = FakeWorker(rig, shard)
     worker.identity = worker.incarnation = f"{host}-{shard}".encode()
+    worker.host = host
     worker.join()
-    worker.send(m.Begin(host, 0))
     return worker
 
 
