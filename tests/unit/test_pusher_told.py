@@ -328,6 +328,24 @@ async def test_a_long_record_is_written_a_few_times_a_second(rig: Rig) -> None:
     assert len([name for name, _ in await site.told() if name == "member_removed"]) == 300 - 100 + 2 + 100
 
 
+@in_rig(workers=2)
+async def test_a_very_long_record_is_written_now_and_then(rig: Rig) -> None:
+    site = await begun(rig)
+    for number in range(12_000):
+        site.workers[0].say(m.PresenceJoin(address(ROOM), str(number), "", 100_000))
+    before = len(rig.store.batches)
+    for number in range(30):
+        site.workers[0].say(m.PresenceJoin(address(ROOM), f"new-{number}", "", 100_000))
+        site.pass_by(0.1)
+        await rig.settle()
+    written = [one for batch in rig.store.batches[before:] for one in batch.records if one[0] == SPACE]
+    assert 10 <= len(written) <= 16
+    site.workers[0].say(m.PresenceJoin(address(ROOM), "last", "", 100_000))
+    site.hooks.release()
+    await site.restart()
+    assert ("3", ROOM, "last") in site.hooks.told
+
+
 @in_rig()
 async def test_each_router_keeps_what_is_its_own(rig: Rig) -> None:
     owners = fixed_owners(3)

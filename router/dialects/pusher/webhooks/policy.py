@@ -344,7 +344,7 @@ class Webhooks:
         """The router ends: what was held back is written into the store now."""
         while self._held:
             self._release(next(iter(self._held)))
-        self.told.tick()
+        self.told.flush()
 
     # ------------------------------------------------------------------ the store
 
