@@ -54,10 +54,12 @@ class Gate:
         """Whether it is shut, and has been for another lease: others serve by now, if any can."""
         return self.shut and self._clock() >= self._lease.until + self._lease.seconds
 
-    def state(self) -> dict[str, object]:
-        """For the router's status, in seconds: how long the last renewal took, and how far the clocks of the store's
-        servers are ahead of ours; and where other routers take over, how much is left."""
+    def state(self) -> dict[str, float]:
+        """For the router's row in the status: how long its last renewal took, by how much the clock of a server of the
+        store is ahead of ours, of the one where it is most; and where other routers take over, what is left of it."""
         lease = self._lease
-        offsets = {name: round(offset, 3) for name, offset in lease.offsets.items()}
-        found: dict[str, object] = {"lag": round(lease.lag, 4), "clock_offsets": offsets}
-        return found | {"left": round(max(0.0, lease.until - self._clock()), 2)} if lease.shared else found
+        offset: float = max((0.0, *lease.offsets.values()), key=abs)
+        found = {"renewal_seconds": round(lease.lag, 4), "clock_offset_seconds": round(offset, 3)}
+        if lease.shared:
+            found["lease_left_seconds"] = round(max(0.0, lease.until - self._clock()), 2)
+        return found

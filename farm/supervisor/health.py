@@ -88,7 +88,8 @@ def _router(slot: Slot, answers: Answers) -> dict[str, Any]:
     state = _state(slot, serves=answer is not None)
     row: dict[str, Any] = {"number": slot.number, "pid": _pid(slot), "state": state, "restarts": slot.restarts}
     if answer is not None:
-        row |= {name: answer[name] for name in ("pid", "age", "memory", "store", "partitions")} | answer["router"]
+        row |= {name: answer[name] for name in ("pid", "age", "memory", "store", "partitions")}
+        row |= answer["router"] | answer["lease"]
     return row
 
 

@@ -35,10 +35,10 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def running(folder: Path, number: int, **redis: object) -> Iterator[list[Farm]]:
+def running(folder: Path, number: int, server: RedisServer, **redis: object) -> Iterator[list[Farm]]:
     """So many hosts with one router, which the first one has; they are killed at the end."""
-    store = {"store.kind": "redis"} | {f"redis.{name}": value for name, value in redis.items()}
-    hosts = Hosts(folder, store, number, 1, {"redis.lease": LEASE_S, "redis.timeout": 2})
+    more = {f"redis.{name}": value for name, value in redis.items()}
+    hosts = Hosts(folder, server, number, 1, {"redis.lease": LEASE_S, "redis.timeout": 2} | more)
     try:
         hosts.start()
         assert placed(hosts.each[0]) == [0]
@@ -77,7 +77,7 @@ def undisturbed(host: Farm, router: int) -> None:
 def test_while_redis_stands_still_it_refuses_and_then_goes_on_with_what_it_knows(
     server: RedisServer, tmp_path: Path
 ) -> None:
-    with running(tmp_path, 1, url=server.url) as (host,):
+    with running(tmp_path, 1, server) as (host,):
         router = host.router_pid()
         with Device(host) as device, Device(host) as late:
             device.hello()
@@ -96,6 +96,9 @@ def test_while_redis_stands_still_it_refuses_and_then_goes_on_with_what_it_knows
             assert device.updates()[-1] == (channel, 3)
             assert curl(host.url("/none")).status == 404
             until(host.healthy, "all of it is well")
+            (row,) = host.status()["routers"]
+            assert 0 < row["lease_left_seconds"] < LEASE_S
+            assert abs(row["clock_offset_seconds"]) < LEASE_S
         undisturbed(host, router)
 
 
@@ -103,7 +106,7 @@ def test_one_that_stood_still_while_another_took_over_answers_nothing_wrong(
     server: RedisServer, tmp_path: Path
 ) -> None:
     """Neither to app servers, whether it had read what they asked or not, nor to a device."""
-    with running(tmp_path, 2, url=server.url) as (first, second), ExitStack() as stack:
+    with running(tmp_path, 2, server) as (first, second), ExitStack() as stack:
         device = stack.enter_context(Device(first))
         device.hello()
         channel, endpoint = device.register()
@@ -133,7 +136,7 @@ def test_one_that_stood_still_while_another_took_over_answers_nothing_wrong(
 
 def test_one_whose_supervisor_stands_still_gives_way_to_another(server: RedisServer, tmp_path: Path) -> None:
     """It goes on renewing its lease, and nobody tells it that it was placed elsewhere."""
-    with running(tmp_path, 2, url=server.url) as (first, second), Device(first) as device:
+    with running(tmp_path, 2, server) as (first, second), Device(first) as device:
         device.hello()
         channel, endpoint = device.register()
         os.kill(first.pid, signal.SIGSTOP)
@@ -166,7 +169,7 @@ def test_nothing_that_was_accepted_is_missing_after_a_failover_under_traffic(tmp
     sentinels = Sentinels("valkey", tmp_path / "servers")
     options = sentinels.options | {"sentinels": ",".join(sentinels.options["sentinels"])}
     try:
-        with running(tmp_path, 1, **options) as (host,):
+        with running(tmp_path, 1, sentinels.primary, **options) as (host,):
             router = host.router_pid()
 
             def fail_over() -> None:

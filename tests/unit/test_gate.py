@@ -83,8 +83,10 @@ def test_it_says_that_a_clock_is_off(leased: Leased) -> None:
     leased.lease.compared({"server": 0.0})
     assert not leased.gate.look()
     leased.lease.lag = 0.25
-    assert leased.gate.state() == {"left": END, "clock_offsets": {"server": 0.0}, "lag": 0.25}
-    assert "left" not in Gate(Lease(SECONDS, shared=False), lambda: 0.0).state()
+    leased.lease.compared({"one": 0.5, "two": -0.75})
+    state = {"renewal_seconds": 0.25, "clock_offset_seconds": -0.75}
+    assert Gate(Lease(SECONDS, shared=False), lambda: 0.0).state().keys() == state.keys()
+    assert leased.gate.state() == state | {"lease_left_seconds": END}
 
 
 # ---------------------------------------------------------------------- app servers
@@ -247,6 +249,7 @@ def test_workers_are_heard_and_told_nothing_until_it_opens(
     link = RouterLink(context, address(tmp_path, 0), rig.hub, LinkOptions())
     link.gate = leased.gate
     worker = context.socket(zmq.DEALER)
+    worker.setsockopt(zmq.ROUTING_ID, b"wworker-1")
     worker.connect(address(tmp_path, 0))
 
     def asked(envelope: m.OfWorker) -> m.OfRouter:
