@@ -108,7 +108,7 @@ class PlacedRouters:
         if slot.child is not None:
             await farm.end([slot.child], patience, may_hurry=False)
         async with slot.turn:  # one that was about to be put there
-            if slot.child is not None:
+            if slot.child is not None and slot.alive:
                 await farm.end([slot.child], patience, may_hurry=False)
             slot.child = None
         self._ending.discard(number)
