@@ -177,7 +177,10 @@ def decide(snapshot: Snapshot, me: str) -> list[Take | Give]:
     moving = [one for one in snapshot.placements.values() if one.state is not State.READY]
     if not mine or not snapshot.steady or any(one.state is State.GIVING or one.host != me for one in moving):
         return []
-    emptiest = _least(counts)
+    heirs = {name: count for name, count in counts.items() if snapshot.members[name].host.steady}
+    if not heirs:
+        return []
+    emptiest = _least(heirs)
     leaving = [one.host for one in _in_order(snapshot) if _leaves(snapshot, one.host)]
     if leaving:
         giver = min(leaving)
@@ -203,9 +206,10 @@ def coming(snapshot: Snapshot, me: str) -> bool:
 
 
 def serving(snapshot: Snapshot) -> set[str]:
-    """IDs of the hosts on which routers may be."""
+    """IDs of the hosts to which routers may go."""
     out = isolated(snapshot)
-    return {name for name, one in snapshot.members.items() if one.host.fit and not one.host.leaving and name not in out}
+    hosts = (one.host for one in snapshot.members.values())
+    return {one.id for one in hosts if one.fit and not one.leaving and one.id not in out}
 
 
 def isolated(snapshot: Snapshot) -> set[str]:

@@ -116,8 +116,13 @@ def test_one_that_only_resumes_its_own_is_given_nothing() -> None:
     back = host(A, steady=False)
     assert wishes(snapshot([back, host(B)], b=[0, 1, 2, 3])) == {}
     assert wishes(snapshot([back, host(B), host(C)], b=[0, 1, 2, 3])) == {"b": [Give(0, C)]}
-    assert wishes(snapshot([back, host(B)], b=[0])) == {"b": takes(1, 2, 3)}
-    assert wishes(snapshot([back, host(B)], a=[0, 1, 2], b=[3])) == {}
+    assert wishes(snapshot([host(A, leaving=True), host(B, steady=False), host(C)], a=[0, 1], c=[2, 3])) == {
+        "a": [Give(0, C)]
+    }
+    # What is free is shared with it all the same: the first host that may take is not to take all.
+    found = msgspec.structs.replace(snapshot([back, host(B)]), steady=False)
+    assert decide(snapshot([back, host(B)]), B) == takes(1, 3)
+    assert decide(found, A) == []
     pulse = Pulse(3.0)
     assert [pulse.steady(100.0), pulse.beaten(100.0), pulse.steady(103.0), pulse.steady(103.1)] == [True] * 3 + [False]
     assert [pulse.beaten(103.1), pulse.steady(106.0), pulse.steady(106.1)] == [False, False, True]
