@@ -234,12 +234,9 @@ def isolated(snapshot: Snapshot) -> set[str]:
 
 
 def disagreements(host: Host, other: Host) -> list[str]:
-    """Names of what has to be the same on both and is not."""
-    return sorted(
-        name
-        for name in host.checks.keys() | other.checks.keys()
-        if (one := host.checks.get(name)) is None or (two := other.checks.get(name)) is None or not one.agrees(two)
-    )
+    """Names of what has to be the same on both and is not. What only one of them compares is of another release."""
+    both = host.checks.keys() & other.checks.keys()
+    return sorted(name for name in both if not host.checks[name].agrees(other.checks[name]))
 
 
 class Pulse:
