@@ -325,7 +325,7 @@ class RouterProcess:
 
     def notice(self, over: float | None = None) -> None:
         """Answer probes as not ready from now on, and go on serving."""
-        self._leaving = True
+        self._leaving = self.port.leaving = True
 
     def finish(self) -> None:
         """Take no more requests of app servers, and finish those that there are."""

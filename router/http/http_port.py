@@ -76,6 +76,8 @@ class HttpPort:
         self._answered: set[Client] = set()
         self._plain: set[PendingResponse] = set()
         """While the gate is shut: answers to what came in this turn, which may be sent all the same."""
+        self.leaving = False
+        """Whether who keeps a connection is to come back by another one, which a balancer leads elsewhere."""
 
     # ------------------------------------------------------------------ events
 
@@ -251,6 +253,8 @@ class HttpPort:
 
     def _dispatch(self, request: Request, reply: PendingResponse) -> None:
         self._counters.http_requests += 1
+        if self.leaving:
+            reply.connection.end_behind(reply)
         if self.gate is not None and self.gate.shut:
             self._plain.add(reply)
             if request.path not in _ALWAYS:

@@ -205,6 +205,15 @@ def test_who_stays_connected_while_it_is_shut_for_long_is_sent_elsewhere(leased:
     assert not leased.gate.for_long
 
 
+def test_who_stays_connected_while_the_router_leaves_is_sent_elsewhere_with_an_answer(port: Port) -> None:
+    port.send(b"/now")
+    assert port.answered(1) == [200]
+    port.port.leaving = True
+    port.send(b"/now", b"/now")
+    assert port.answered(2, closed=True) == [200, 200]
+    until(port.at_end, "the connection is closed")
+
+
 def test_what_was_answered_before_it_slept_is_not_sent_after_it(leased: Leased, port: Port) -> None:
     port.send(b"/now", b"/now")
     leased.is_over()  # within the turn
