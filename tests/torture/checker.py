@@ -244,9 +244,9 @@ def in_order(index: Index) -> Iterator[Violation]:
 
 
 def _waited(index: Index, push: Push, arrival: Arrival) -> bool:
-    """Whether a message was for a device that was not connected, or whose worker had lost the router."""
+    """Whether a message was for a device that was not greeted yet, or whose worker had lost the router."""
     away = index.touched(LINK, push.sent, push.sent) and arrival.at > (push.answered or arrival.at) + _NEAR_S / 2
-    return away or push.sent < index.history.connections[arrival.connection].dialled
+    return away or push.sent < index.history.connections[arrival.connection].opened
 
 
 # ---------------------------------------------------------------------- across connections
