@@ -18,6 +18,7 @@ from support.hosts import Hosts, placed
 from support.processes import stopped
 from support.redis_sentinels import Sentinels
 from support.redis_servers import RedisServer
+from support.relay import relaying
 from support.simplepush import Device, put
 from support.simplepush_publisher import Publisher
 
@@ -182,6 +183,17 @@ def test_nothing_that_was_accepted_is_missing_after_a_failover_under_traffic(tmp
             undisturbed(host, router)
     finally:
         sentinels.stop()
+
+
+def test_connections_to_redis_that_are_broken_without_a_word_are_replaced(server: RedisServer, tmp_path: Path) -> None:
+    with (
+        relaying(server.port) as (port, hold),
+        running(tmp_path, 1, server, url=f"redis://127.0.0.1:{port}/0") as (host,),
+    ):
+        router = host.router_pid()
+        _under(host, hold, hold)
+        assert host.router_pid() == router
+        assert not list(host.events("worker.lost"))
 
 
 def _under(host: Farm, *faults: Callable[[], None]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
@@ -55,3 +57,26 @@ class Relay:
             if generation < self._holding:
                 await self._open.wait()
             await server.send_eof()
+
+
+@contextmanager
+def relaying(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A relay in front of this port, beside a test that has no tasks. Gives its port, and its `hold`."""
+    relay, began = Relay(port), threading.Event()
+    found: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(relay.run)
+            found.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            began.set()
+
+    thread = threading.Thread(target=trio.run, args=(main,))
+    thread.start()
+    began.wait()
+    ((token, scope),) = found
+    try:
+        yield relay.port, lambda: trio.from_thread.run_sync(relay.hold, trio_token=token)
+    finally:
+        trio.from_thread.run_sync(scope.cancel, trio_token=token)
+        thread.join()
