@@ -146,6 +146,8 @@ class Cluster:
         """
         self._check_ports()
         self._heard(await self._registry.join())
+        if not self._farm.placed:
+            self._farm.listeners.shut_routers()
         logs.event("cluster.joined", host=self._host.name, id=self.id, hosts=len(self.directory.hosts))
 
     def _check_ports(self) -> None:
@@ -193,6 +195,9 @@ class Cluster:
         """All processes have ended: be no host any more."""
         if self._beating is not None:
             self._beating.cancel()
+        if self.snapshot is None:  # it never was one
+            self._registry.close()
+            return
         with trio.move_on_after(self._lease):
             try:
                 await self._registry.leave()

@@ -44,6 +44,7 @@ class Listeners:
             option = "listen.router_port"
             for listener in _shared(options, options.router_port, option, 1 if routers_move else routers):
                 self.routers.append([listener])
+            self._router_port = self.routers[0][0].getsockname()[1]
             if routers_move:
                 self.routers *= routers
             self.admin = open_listener(options.admin_host, options.admin_port, 128, "listen.admin_port")
@@ -79,7 +80,7 @@ class Listeners:
         settings = settings.replace(
             Listen,
             device_port=self.devices[0][0].getsockname()[1],
-            router_port=self.routers[0][0].getsockname()[1],
+            router_port=self._router_port,
             admin_port=self.admin.getsockname()[1],
         )
         if not settings.get(EndpointOptions).url:

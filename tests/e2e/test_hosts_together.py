@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from copy import copy
+from pathlib import Path
 
 import pytest
 from support import dialects
-from support.farm_fixture import SOON_S, Farm, command, reload, until
+from support.farm_fixture import SOON_S, Farm, Raw, command, reload, until
 from support.hosts import Hosts, across, known, name_of, placed, running_hosts
 from support.processes import stopped
+from support.several_routers import asks
 
 from router.common.token import new_key
 
@@ -146,3 +148,21 @@ def test_messages_reach_devices_of_another_host_whatever_becomes_of_a_third(host
         c.start()
         hosts.wait_divided()
         check()
+
+
+def test_a_host_without_a_router_serves_its_devices_by_those_of_others(tmp_path: Path) -> None:
+    """Its router port is closed until a router comes."""
+    with running_hosts(tmp_path, 2, 1, dialects.settings(tmp_path)) as hosts:
+        with_one, without = sorted(hosts.each, key=placed, reverse=True)
+        assert (placed(with_one), placed(without)) == ([0], [])
+        with pytest.raises(ConnectionRefusedError):
+            Raw(without.router_port)
+        with dialects.reached(across(devices=without, app_servers=with_one)) as check:
+            check()
+            assert [row["state"] for row in without.status()["workers"]] == ["up"]
+            assert without.status()["connections"] > 0
+        reload(without)
+        with_one.stop()
+        hosts.wait_divided(without)
+        with Raw(without.router_port) as raw:
+            asks(raw)

@@ -31,13 +31,13 @@ class Hosts:
         self, folder: Path, server: RedisServer, number: int, routers: int, settings: Json, workers: int = 1
     ) -> None:
         """server: the store that they share."""
-        (bind, endpoint) = free_ports(2)
+        bind, *ports = free_ports(1 + number)
         shared: Json = {
             "store.kind": "redis",
             "redis.url": server.url,
             "router.routers": routers,
             "token.keys": new_token_key(),
-            "endpoint.url": f"http://127.0.0.1:{endpoint}",
+            "endpoint.url": f"http://127.0.0.1:{ports[0]}",
             "cluster.enabled": True,
             "cluster.key": new_key(),
             **FAST,
@@ -47,7 +47,8 @@ class Hosts:
             Farm(folder / name, shared | {"cluster.bind": f"127.0.0.{at}:{bind}", "cluster.name": name}, workers)
             for at, name in enumerate("abcdefgh"[:number], 2)
         ]
-        self.each[0].router_port = endpoint  # which is where endpoints are
+        for farm, port in zip(self.each, ports, strict=True):
+            farm.router_port = port  # which is closed and opened again, so it is none of the kernel's choice
         self.routers = routers
         self.server = server
 

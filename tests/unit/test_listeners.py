@@ -59,6 +59,7 @@ def test_routers_that_move_accept_from_one_listener_while_one_is_here(free: int)
         assert opened.routers == [[], [], []]
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", free))
+        assert opened.with_ports(settings_with()).get(Listen).router_port == free
         opened.open_routers(options)
         opened.open_routers(options)
         assert len({listener for each in opened.routers for listener in each}) == 1
