@@ -48,7 +48,7 @@ def test_what_a_host_had_that_died_is_elsewhere_soon() -> None:
         await world.until_settled(60)
         await stays(world)
 
-    for seed in range(3):
+    for seed in range(often(2)):
         simulate(seed, 8, play)
 
 
@@ -63,7 +63,7 @@ def test_one_that_leaves_hands_over_one_after_another() -> None:
         await world.until_settled(30)
         await stays(world)
 
-    for seed in range(3):
+    for seed in range(often(2)):
         simulate(seed, 7, play)
 
 
@@ -84,7 +84,7 @@ def test_while_redis_is_away_nothing_moves(seconds: float, kept: bool) -> None:
         assert world.moves == moves
         await stays(world)
 
-    for seed in range(2 if seconds > LEASE else 8):
+    for seed in range(often(1 if seconds > LEASE else 3)):
         simulate(seed, 6, play)
 
 
@@ -126,7 +126,7 @@ def test_who_has_an_old_primary_takes_nothing_with_it() -> None:
         assert sum(one.host == hosts[0].id for one in world.snapshot.placements.values()) == 2
         await stays(world)
 
-    for seed in range(3):
+    for seed in range(often(2)):
         simulate(seed, 8, play)
 
 
