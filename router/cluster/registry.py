@@ -168,13 +168,21 @@ class Registry:
         if reply == b"full":
             raise JoinError(f"redis.prefix {self._redis.prefix} has {MAX_HOSTS} hosts already: no more may be")
         now = self._monotonic()
+        found = records.snapshot(reply, self._routers, steady=False)
+        if self._joined_again(found):
+            self._pulse.disturbed(now)
         steady = self._pulse.beaten(now, self._kept)
-        found = records.snapshot(reply, self._routers, steady)
         cut_off = self._pulse.cut_off(now, self._host.id in isolated(found))
         self._compare(self._snapshot, found)
-        self._snapshot = msgspec.structs.replace(found, cut_off=cut_off)
+        self._snapshot = msgspec.structs.replace(found, steady=steady, cut_off=cut_off)
         self._soon = coming(found, self._host.id)
         return self._snapshot
+
+    def _joined_again(self, found: Snapshot) -> bool:
+        """Whether the server has lost this host's record: then perhaps those of others too."""
+        before = None if self._snapshot is None else self._snapshot.members.get(self._host.id)
+        own = found.members.get(self._host.id)
+        return before is not None and own is not None and own.since != before.since
 
     def _compare(self, before: Snapshot | None, found: Snapshot) -> None:
         """What should not be so, and cannot be refused any more."""

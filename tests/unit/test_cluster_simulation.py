@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from support.cluster_records import Records
 from support.cluster_simulation import LEASE, SimulatedHost, World, simulate
 from support.often import often
 
@@ -85,6 +86,19 @@ def test_while_redis_is_away_nothing_moves(seconds: float, kept: bool) -> None:
         await stays(world)
 
     for seed in range(often(1 if seconds > LEASE else 3)):
+        simulate(seed, 6, play)
+
+
+def test_a_server_that_has_lost_all_and_runs_on_is_told_anew() -> None:
+    async def play(world: World) -> None:
+        await started(world, 4)
+        before, moves = world.snapshot.placements, world.moves
+        world.records = Records()
+        await trio.sleep(10 * LEASE)
+        assert (world.snapshot.placements, world.moves) == (before, moves)
+        assert world.settled()
+
+    for seed in range(3):
         simulate(seed, 6, play)
 
 
