@@ -22,8 +22,9 @@ class Answers:
     ) -> None:
         """routers: how many there are here. others: what routers of other hosts have answered."""
         self.of = of
-        self.complete = len(of) == routers
         self._answered = len(of) + len(others)
+        self.complete = len(of) == routers and self._answered > 0
+        """Whether all have that were asked, and there was one."""
         self.workers = _once(answer["workers"] for answer in (*of.values(), *others))
         """By its pid what each worker has sent last, and how many of these routers it has joined (`links`). A worker
         sends the same numbers to all of them; `devices` are those attached to any."""

@@ -132,3 +132,11 @@ def test_a_worker_is_joined_with_every_router_and_counted_once() -> None:
     assert not found.complete
     assert found.joined(1) and not found.joined(2) and not found.joined(3)
     assert not Answers({}, 1).joined(1)
+
+
+def test_a_host_without_routers_goes_by_what_one_of_another_host_says() -> None:
+    there = {"workers": [{"pid": 1, "heard_s": 0.3, "devices": 2}]}
+    found = Answers({}, 0, [there])
+    assert found.complete and found.joined(1) and not found.joined(2)
+    assert found.of == {}
+    assert not Answers({}, 0).complete
