@@ -208,7 +208,7 @@ class Hosts:
             text = "redis.lease, before which no other host takes it; not measured: add one of farm bench cluster"
             self.add("lost", "until a lost router is on another host, at least", lease, "s", ASSUMED, text)
             return
-        most = max(measured, key=lambda one: one.lost_devices)
+        most = max(measured, key=lambda one: (one.lost_devices, one.lost_seconds or 0.0))
         assert most.lost_seconds is not None
         name = "until 95 % of pushes to a lost host are accepted again"
         text = f"{most.source}, {most.lost_devices:,.0f} devices a router"
