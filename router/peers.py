@@ -9,7 +9,6 @@ that ends is dropped with it, so another life of a router is sent nothing that w
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final
@@ -20,6 +19,7 @@ from router.common import logs
 from router.common import messages as m
 from router.common.link_address import LinkError, peer_address
 from router.common.places import Listening, Place, Places
+from router.common.poller import INPUT, Poller
 from router.common.settings import LinkOptions
 from router.core.answering import Asker
 from router.core.asking import Owner
@@ -46,9 +46,18 @@ class Peers:
     gate: Gate | None = None
 
     def __init__(
-        self, context: zmq.Context[_Socket], places: Places, number: int, hub: Hub, options: LinkOptions
+        self,
+        context: zmq.Context[_Socket],
+        places: Places,
+        number: int,
+        hub: Hub,
+        options: LinkOptions,
+        poller: Poller | None = None,
     ) -> None:
-        """number: of this router. Raises: LinkError."""
+        """number: of this router. poller: reports when another router may have sent something.
+
+        Raises: LinkError.
+        """
         self._context = context
         self._places = places
         self._options = options
@@ -67,10 +76,9 @@ class Peers:
         self.listening = Listening(self._askers, None if listening is None else listening[1])
         self._connected: dict[int, Place | None] = {}
         self._owners: dict[int, _Socket] = {}
-        self._epoll = select.epoll()
-        self.fileno = self._epoll.fileno()
-        """Becomes readable when another router may have sent something."""
-        self._epoll.register(_fileno(self._askers), select.EPOLLIN)
+        self._poller = poller
+        if poller is not None:
+            poller.register(_fileno(self._askers), INPUT)
         for owner in hub.asking.owners:
             self._connect(owner)
 
@@ -83,14 +91,16 @@ class Peers:
         if place is not None:
             place.connect(socket)
         self._owners[owner] = socket
-        self._epoll.register(_fileno(socket), select.EPOLLIN)
+        if self._poller is not None:
+            self._poller.register(_fileno(socket), INPUT)
 
     def follow(self, numbers: Iterable[int]) -> None:
         """These routers have been placed anew."""
         for owner in numbers:
             if owner in self._owners and self._places.for_routers(owner) != self._connected[owner]:
                 before = self._owners[owner]
-                self._epoll.unregister(_fileno(before))
+                if self._poller is not None:
+                    self._poller.unregister(_fileno(before))
                 before.close()
                 self._connect(owner)
                 self._hub.asking.owners[owner].moved()
@@ -131,7 +141,6 @@ class Peers:
         """Close the sockets; what is queued for those that ask has half a second to leave."""
         for socket in (self._askers, *self._owners.values()):
             socket.close()
-        self._epoll.close()
 
     # ------------------------------------------------------------------ receiving
 

@@ -139,9 +139,7 @@ class RouterProcess:
         self.gatekeeper = Gatekeeper(context, places.keys) if listening is not None else None
         self.link = RouterLink(context, address(data, number), self.hub, link, listening and listening[0])
         self.poller.register(self.link.fileno, READ)
-        self.peers = Peers(context, places, number, self.hub, link) if self.hub.asking.owners else None
-        if self.peers is not None:
-            self.poller.register(self.peers.fileno, READ)
+        self.peers = Peers(context, places, number, self.hub, link, self.poller) if self.hub.asking.owners else None
         if self.gatekeeper is not None:
             self.gatekeeper.watch(self.link.server)
             if self.peers is not None:
