@@ -14,7 +14,17 @@ class RedisOptions(Section):
     SECTION: ClassVar[str] = "redis"
     HELP: ClassVar[str] = "The store in Redis or Valkey (store.kind = redis). Another server needs a restart."
     AT_START: ClassVar[frozenset[str]] = frozenset(
-        ("url", "sentinels", "sentinel_name", "cluster", "prefix", "replicas", "durability", "allow_everysec")
+        (
+            "url",
+            "sentinels",
+            "sentinel_name",
+            "cluster",
+            "prefix",
+            "replicas",
+            "durability",
+            "allow_everysec",
+            "lease",
+        )
     )
 
     url: str = option(
