@@ -15,14 +15,12 @@ from router.store.redis_batch import opening
 from router.store.redis_holder import HOLDER_FILE
 from router.store.redis_ownership import Held, Ownership
 from router.store.redis_primary import NotDurable, Primary
-from router.store.redis_renewer import RENEWALS, Renewer
+from router.store.redis_renewer import RENEWALS, RENEWALS_ALONE, Renewer
 from router.store.redis_sentinel import place
 from router.store.redis_servers import Servers
 
 _LEASES: Final = 3
 """So many are waited for at the start where another host has left the partitions."""
-_RENEWALS_ALONE: Final = 2
-"""In a lease, where nothing ends with it but the wait of another farm."""
 _PAUSE_S: Final = 0.1
 """Until it is seen again whether a cluster has all of them on some server."""
 _LEAST_PAUSE_S: Final = 0.02
@@ -124,7 +122,7 @@ class Partitions:
     async def run(self) -> None:
         """Renew the leases. Raises: StoreError when another router has taken some."""
         renewer = Renewer(self._redis, self.servers, self.ownership, self.mine)
-        interval = self._redis.lease / (RENEWALS if self._shared else _RENEWALS_ALONE)
+        interval = self._redis.lease / (RENEWALS if self._shared else RENEWALS_ALONE)
         try:
             while not self._lost.is_set():
                 began = boottime()

@@ -23,6 +23,9 @@ from router.store.redis_servers import Servers
 
 RENEWALS: Final = 4
 """In a lease."""
+RENEWALS_ALONE: Final = 2
+"""In a lease, where nothing ends with it but the wait of another farm. So often what a server says of itself is looked
+at everywhere."""
 PATIENCE: Final = 3
 """Part of a lease after which one that is not answered is given up, so that there is time for another one. It
 may be that the connection was broken and nothing says so."""
@@ -54,6 +57,8 @@ class Renewer:
         self._patience = min(options.timeout, max(_LEAST_PATIENCE_S, options.lease / PATIENCE))
         milliseconds = int(self._patience * _WAIT_MS)
         self._waits: tuple[Command, ...] = (("WAIT", options.replicas, milliseconds),) if options.replicas else ()
+        self._turns = 0
+        self._looks = RENEWALS // RENEWALS_ALONE if ownership.lease.shared else 1
         self._routes: dict[Primary, list[int]] = {}
         self._connections: dict[Primary, Connection] = {}
         self._offsets: dict[str, float] = {}
@@ -61,6 +66,7 @@ class Renewer:
     async def renew(self) -> list[int]:
         """Returns: partitions that have another owner. That a server is away is seen by who writes."""
         lost: list[int] = []
+        self._turns += 1
         with suppress(StoreError), trio.move_on_after(self._patience):
             self._routes = await self._servers.of(self._partitions)
         for primary in [one for one in self._connections if one not in self._routes]:
@@ -83,14 +89,17 @@ class Renewer:
                 with trio.fail_after(self._patience):
                     if new:
                         self._connections[primary] = await primary.connect()
-                    await self._renew_on(self._connections[primary], primary, places, lost)
+                    looks = new or not self._turns % self._looks
+                    await self._renew_on(self._connections[primary], primary, places, lost, looks)
                 return
             except (StoreError, trio.TooSlowError):
                 self._end(primary)
                 if new:
                     return
 
-    async def _renew_on(self, connection: Connection, primary: Primary, places: list[int], lost: list[int]) -> None:
+    async def _renew_on(
+        self, connection: Connection, primary: Primary, places: list[int], lost: list[int], looks: bool
+    ) -> None:
         """Raises: StoreError."""
         if renewals := primary.renewals(places):
             replies = await self._asked(connection, renewals, lost)
@@ -102,7 +111,8 @@ class Renewer:
                     self._servers.forget()
                 else:
                     raise StoreError(f"Redis {connection.name}: {error}")
-        primary.seen(await look(connection, self._options))
+        if looks:
+            primary.seen(await look(connection, self._options))
 
     async def _asked(
         self, connection: Connection, renewals: list[tuple[list[int], Command]], lost: list[int]
