@@ -145,7 +145,7 @@ class Links:
                 guarded("worker.link_failed", link.move, place)
                 self._epoll.register(link.fileno, select.EPOLLIN)
                 where = place.address if place is not None else "unknown"
-                logs.event("link.moved", router=router, to=where)
+                logs.debug("link.moved", router=router, to=where)
 
     def beat(self, snapshot: dict[str, float]) -> None:
         """Let the routers know that this worker lives."""

@@ -75,7 +75,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "link.not_understood": "An envelope on the link is not of this protocol, and was ignored.",
     "link.port_taken": "A port of cluster.bind is not free; it is tried again until it is.",
     "link.send_failed": "A message could not be sent to a worker.",
-    "link.stranger": "Something that has no key of the cluster has connected to the port for other hosts.",
+    "link.stranger": "Something without a key of the cluster has connected to the port for other hosts; `farm doctor` "
+    "of another host does so, too.",
     "link.versions_differ": "Router and worker speak no common version of the link; the line says what to upgrade.",
     "parent.gone": "The supervisor has ended unexpectedly: this process ends, too.",
     "part.failed": "A line of a batch request raised an error; the trace follows.",
