@@ -160,7 +160,7 @@ def test_a_host_without_a_router_serves_its_devices_by_those_of_others(tmp_path:
         with dialects.reached(across(devices=without, app_servers=with_one)) as check:
             check()
             assert [row["state"] for row in without.status()["workers"]] == ["up"]
-            assert without.status()["connections"] > 0
+            until(lambda: without.status()["connections"] > 0, "its workers' numbers")
         reload(without)
         with_one.stop()
         hosts.wait_divided(without)
