@@ -122,6 +122,10 @@ class Dialect:
         name, if it has a label; else ""."""
         return event.body.encode()
 
+    resumes: ClassVar[bool] = False
+    """Whether subscribers come back with the position of what they had last. Where it is not sure what they have missed
+    they are let go for that."""
+
     def missed_text(self, channel: str) -> bytes | None:
         """The text message that is sent to the subscribers of a channel when events are missing: the link was away, and
         the log does not reach back to then. None: nothing is sent."""

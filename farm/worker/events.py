@@ -87,6 +87,12 @@ class Events(ChannelWriter):
     def recovered(self, found: Recovered, now: float) -> None:
         """What the subscribers of a channel have missed while the link was away, and then what came since."""
         channel = found.channel
+        if found.unsure and (dialect := self._dialect_of(channel)[0]) is not None and dialect.resumes:
+            for connection in tuple(channel.subscribers):
+                self._close(connection, TRY_LATER, "what came meanwhile is not known: connect again")
+                self._subscriptions.leave(connection, channel.key)
+            if channel.empty:
+                return
         if found.gap:
             text = self._missed_text(channel)
             self._subscriptions.hold(channel, HeldEvent(text or b"", None, gap=True))

@@ -38,6 +38,8 @@ class Recovered(NamedTuple):
     """What came meanwhile and is not among them: it is to be sent behind them."""
     freed: int
     """Bytes of what was held."""
+    unsure: bool
+    """Whether these may have been sent before, or nothing is known: the log counts anew, or could not be read."""
 
 
 class _Read:
@@ -174,8 +176,10 @@ class LogReads:
         assert log is not None
         held = log.take_held()
         freed = sum(event.size for event in held)
-        epoch, missed, gap = ANY_EPOCH, list[LogEvent](), True
+        epoch, missed, gap, unsure = ANY_EPOCH, list[LogEvent](), True, True
         if found is not None:
+            before = log.position
+            unsure = before is not None and before.epoch not in (ANY_EPOCH, found.epoch) and bool(found.events)
             epoch, missed, gap = found.epoch, found.events, not found.recovered or log.position is None
             log.reached(found.epoch, found.end.offset)
             held = [event for event in held if below(event, read.position)]
@@ -188,7 +192,7 @@ class LogReads:
             for event in held:
                 if event.offset:
                     log.reached(event.epoch, event.offset)
-        return Recovered(channel, epoch, missed, gap, held, freed)
+        return Recovered(channel, epoch, missed, gap, held, freed, unsure)
 
 
 def _log(channel: LocalChannel) -> ChannelLog:

@@ -17,6 +17,8 @@ _SECONDS: Final = 1024  # that are remembered
 class Gopush2Shared(Dialect):
     """The part of the dialect that its sessions refer to."""
 
+    resumes = True
+
     def __init__(self, context: Context) -> None:
         self.options = context.settings.get(Gopush2Options)
         self.counters = context.counters

@@ -28,6 +28,8 @@ _KEPT_BYTES: Final = 2048
 class PushStreamShared(Dialect):
     """The part of the dialect that its sessions refer to."""
 
+    resumes = True
+
     def __init__(self, context: Context) -> None:
         self.options = options = context.settings.get(PushStreamOptions)
         worker = context.settings.get(WorkerOptions)
