@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from farm.worker.connection import Connection
 from farm.worker.local_channel import End, HeldEvent, Joining, LocalChannel, Part
-from router.common.position import AfterOffset, Last, Live, LogEvent, LogSlice, Position
+from router.common.position import ANY_EPOCH, OWN_OFFSETS, AfterOffset, Last, Live, LogEvent, LogSlice, Position
 
 
 class Page(NamedTuple):
@@ -221,6 +221,14 @@ def caught_up(part: Part, held: list[HeldEvent]) -> tuple[LogSlice | None, list[
 def wait_for_pages(part: Part, held: list[HeldEvent]) -> None:
     """This part wants no log, and waits for the last page of the others. held: what came since it waits."""
     part.behind += [event for event in held if passed_by(part, event)]
+
+
+def counts_anew(part: Part) -> bool:
+    """Whether its page is of a log with another epoch than the page before: what is in it may have been sent."""
+    before, log = part.position, part.log
+    if not isinstance(before, AfterOffset) or before.epoch in (ANY_EPOCH, OWN_OFFSETS) or log is None:
+        return False
+    return before.epoch != log.epoch and bool(log.events)
 
 
 def gap(before: Position, log: LogSlice) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 
 from farm.dialects import Dialect, Subscribed
 from farm.settings import WorkerOptions
+from farm.worker.catch_up import counts_anew
 from farm.worker.channel_writer import ChannelWriter
 from farm.worker.connection import Connection
 from farm.worker.effects import failed
@@ -25,6 +26,8 @@ from router.common.position import LogEvent
 
 _MEMBER_BYTES: Final = 64
 """About how much one member adds to the list that a new subscriber gets."""
+
+_UNSURE: Final = "what came meanwhile is not known: connect again"
 
 Answer = Callable[[Connection, int, Sequence[Subscribed], Sequence[HeldEvent]], None]
 
@@ -89,7 +92,7 @@ class Events(ChannelWriter):
         channel = found.channel
         if found.unsure and (dialect := self._dialect_of(channel)[0]) is not None and dialect.resumes:
             for connection in tuple(channel.subscribers):
-                self._close(connection, TRY_LATER, "what came meanwhile is not known: connect again")
+                self._close(connection, TRY_LATER, _UNSURE)
                 self._subscriptions.leave(connection, channel.key)
             if channel.empty:
                 return
@@ -174,6 +177,10 @@ class Events(ChannelWriter):
     def _write_page(self, joining: Joining) -> None:
         """A page that is not the first is sent as live events are: the session is not called."""
         connection = joining.connection
+        for part in joining.parts:
+            if counts_anew(part) and (dialect := self._dialect_of(part.channel)[0]) is not None and dialect.resumes:
+                self._close(connection, TRY_LATER, _UNSURE)
+                return
         page = self._subscriptions.next_page(joining)
         if page is None:  # it has a position from which to go on
             self._close(connection, TRY_LATER, "the log cannot be read now")

@@ -435,3 +435,22 @@ async def test_a_channel_that_is_wanted_from_now_on_waits_for_the_last_page(farm
     other.go()
     await farm.settle()
     assert len(farm.shard.sockets.subscriptions) == farm.shard.sockets.subscriptions.held_bytes == 0
+
+
+@pytest.mark.parametrize(("resumes", "another"), [(True, True), (True, False), (False, True)])
+def test_who_comes_back_with_a_position_is_let_go_when_logs_count_anew(resumes: bool, another: bool) -> None:
+    @in_farm()
+    async def scenario(farm: ReplayFarm) -> None:
+        device = ReplayDevice(farm)
+        device.subscribe(dict.fromkeys("ab", ALL))
+        await stored(farm, 3, "ab")
+        await finish(farm, device)
+        farm.lapse(False, False)
+        farm.dialect.resumes = resumes
+        for log in farm.rig.store._logs.values():
+            log.epoch += another
+        farm.rejoin()
+        await farm.settle()
+        assert device.closing == (resumes and another)
+
+    scenario()
