@@ -32,7 +32,7 @@ class Holding:
                 self.held_bytes += event.size
                 return False
             if event.offset:
-                log.reached(event.epoch, event.offset)
+                log.reached(event.epoch, event.offset, event.event)
         self.hold(channel, event)
         return True
 

@@ -24,6 +24,8 @@ EVENT_BYTES: Final = 120
 
 End = tuple[int, int]
 """A time and tag."""
+NEVER: Final[End] = (-1, -1)
+"""Before all events."""
 
 
 class HeldEvent(NamedTuple):
@@ -153,17 +155,20 @@ class Waiting:
 class ChannelLog:
     """How far the subscribers of a channel have had its log, while there are any that subscribed from a position."""
 
-    __slots__ = ("_after", "_held", "again", "position", "recovering")
+    __slots__ = ("_after", "_held", "again", "position", "recovering", "youngest")
 
     def __init__(self) -> None:
         self.position: AfterOffset | None = None
+        self.youngest: End = NEVER  # of the events that they have had: says which they have not, whatever the epoch
         self.recovering = False  # what they missed while the link was away is not here yet
         self.again = False  # nor will it be all
         self._held: list[HeldEvent] | None = None  # what came meanwhile
         self._after: list[Joining] | None = None  # those to be subscribed after that
 
-    def reached(self, epoch: int, offset: int) -> None:
-        """They have had this one and those before it."""
+    def reached(self, epoch: int, offset: int, event: LogEvent | None = None) -> None:
+        """They have had this one and those before it. event: the youngest of those, if it is known."""
+        if event is not None:
+            self.youngest = max(self.youngest, (event.time, event.tag))
         if self.position is None or self.position.epoch != epoch or self.position.offset < offset:
             self.position = AfterOffset(epoch, offset)
 

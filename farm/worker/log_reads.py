@@ -120,7 +120,7 @@ class LogReads:
         if parts:
             log = _log(read.channel)  # from now on it is followed, whatever was found
             if found is not None and not log.recovering:
-                log.reached(found.epoch, found.offset)
+                log.reached(found.epoch, found.offset, _last(found))
         return parts, None
 
     # ------------------------------------------------------------------ after the link was new
@@ -179,20 +179,27 @@ class LogReads:
         epoch, missed, gap, unsure = ANY_EPOCH, list[LogEvent](), True, True
         if found is not None:
             before = log.position
-            unsure = before is not None and before.epoch not in (ANY_EPOCH, found.epoch) and bool(found.events)
+            anew = before is not None and before.epoch not in (ANY_EPOCH, found.epoch)
+            unsure = anew and bool(found.events)
             epoch, missed, gap = found.epoch, found.events, not found.recovered or log.position is None
-            log.reached(found.epoch, found.end.offset)
+            if anew:  # the whole log, for the offsets of before say nothing; the times of its events do
+                missed = [event for event in missed if (event.time, event.tag) > log.youngest]
+            log.reached(found.epoch, found.end.offset, _last(found))
             held = [event for event in held if below(event, read.position)]
         # More came than may be held: what is logged of it can be read. Or there is more than fits into a page.
-        if found is not None and (log.again or (found.more and missed)):
+        if found is not None and (log.again or (found.more and found.events)):
             log.again = False
             self._ask_missed(channel)
         else:
             log.recovering = log.again = False
             for event in held:
                 if event.offset:
-                    log.reached(event.epoch, event.offset)
+                    log.reached(event.epoch, event.offset, event.event)
         return Recovered(channel, epoch, missed, gap, held, freed, unsure)
+
+
+def _last(found: LogSlice) -> LogEvent | None:
+    return found.events[-1] if found.events else None
 
 
 def _log(channel: LocalChannel) -> ChannelLog:

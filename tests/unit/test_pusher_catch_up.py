@@ -16,6 +16,7 @@ from router.dialects.pusher.protocol import NAME
 from router.dialects.pusher.signatures import socket_signature
 
 ROOMS = ("presence-cache-a", "presence-cache-b")
+BODIES = tuple(f'{{"event":"price","data":"{price}"}}' for price in (6, 7, 8))
 EVENT = LogEvent(1, 1_700_000_000, 1, 1_700_000_060, "", {}, '{"event":"price","data":"5"}')
 
 
@@ -71,3 +72,32 @@ def test_it_is_sent_who_came_and_went_in_the_meantime(shard: Shard) -> None:
             "pusher_internal:member_removed",
         ]
     assert shard.sockets.subscriptions.held_bytes == 0
+
+
+def test_a_log_that_counts_anew_gives_what_it_has_not_had(shard: Shard) -> None:
+    """Redis was restarted while the link was away: another epoch, and perhaps the same offsets."""
+    fd, client = shard.open(f"/app/{KEY}?protocol=7")
+    client.recv()
+    client.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": "cache-a"}}))
+    shard.sockets.ready(fd, 1)
+    answer(shard, events=[EVENT])
+    assert [json.loads(client.recv())["event"] for _ in range(2)] == [
+        "pusher_internal:subscription_succeeded",
+        "price",
+    ]
+    later = [EVENT._replace(offset=offset, tag=offset, body=body) for offset, body in enumerate(BODIES, 2)]
+    shard.sockets.received([m.LoggedEvent(address("cache-a"), 7, later[0], "")])
+    assert json.loads(client.recv())["data"] == "6"
+    for epoch, log, news in ((8, [later[0]], []), (9, later[1:2], ["7"]), (10, [later[2]], ["8"])):
+        list(shard.sockets.welcomed())
+        list(shard.sockets.held_channels())
+        (call,) = [message for message in shard.said() if isinstance(message, m.Call)]
+        assert call.request.position.epoch == epoch - 1
+        reply = m.Reply(call.number, m.OK, LogSlice(epoch, log[-1].offset, False, log))
+        shard.sockets.received([reply])
+        shard.sockets.speak()
+        for data in news:
+            assert json.loads(client.recv())["data"] == data
+    client.send(json.dumps({"event": "pusher:ping"}))
+    shard.sockets.ready(fd, 1)
+    assert json.loads(client.recv())["event"] == "pusher:pong"
