@@ -205,12 +205,13 @@ class Primary:
     async def release(self) -> None:
         """Give up what is owned on this connection, and end it. It may be called without one."""
         connection, self._connection = self._connection, None
+        partitions, self.partitions = self.partitions, set()
         self._next_attempt = 0.0
         if connection is None:
             return
         with trio.move_on_after(self._options.connect_timeout, shield=True):
             try:
-                held = [group for group in self._groups(self.partitions) if self._ownership.tokens.keys() >= set(group)]
+                held = [group for group in self._groups(partitions) if self._ownership.tokens.keys() >= set(group)]
                 if commands := [self._ownership.release(group) for group in held]:
                     await connection.call(*commands)
             except StoreError:
