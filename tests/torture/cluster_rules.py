@@ -9,7 +9,7 @@ from statistics import quantiles
 from typing import Final
 
 from torture.checker import Index, Violation
-from torture.history import ENDED, STORE, WIRE, Connection, Fault, History, Push
+from torture.history import ENDED, LINK, STORE, WIRE, Connection, Fault, History, Push
 
 _JUST_S: Final = 1.0
 """A connection whose end was read so long before a fault is said to have begun was ended by it."""
@@ -26,11 +26,15 @@ _FEW: Final = 10
 def devices_stay(index: Index) -> Iterator[Violation]:
     """A device keeps its connection, whatever becomes of other hosts than its own and of the store.
 
-    One that comes with a position is accepted before what it has missed is read, and let go if that cannot be."""
+    One that comes with a position is accepted before what it has missed is read, and let go if that cannot be. So it is
+    when its worker has a new link."""
     for one in index.history.connections.values():
         if one.how != ENDED or not one.host or one.ended is None or one.left is not None:
             continue
-        if one.client in index.history.follows and index.touched(STORE, one.opened - _JUST_S, one.opened + _JUST_S):
+        if one.client in index.history.follows and (
+            index.touched(STORE, one.opened - _JUST_S, one.opened + _JUST_S)
+            or index.touched(LINK, one.ended - _AFTER_S, one.ended)
+        ):
             continue
         if not any(_may_end(fault, one) for fault in index.history.faults):
             text = f"connection {one.number} to host {one.host} was ended, and nothing was wrong with that host"

@@ -38,6 +38,12 @@ def test_a_device_may_not_lose_its_connection(connection: Connection) -> None:
     assert check(history) == []
 
 
+@pytest.mark.parametrize(("at", "kept"), [(100.1, True), (130.0, False)])
+def test_who_comes_back_with_a_position_may_be_let_go_when_a_link_was_lost(at: float, kept: bool) -> None:
+    history = History({7: ended(at, "a")}, faults=[LOST], follows={"d": ["channel"]})
+    assert (list(devices_stay(Index(history))) == []) is kept
+
+
 def pushes(good: Callable[[float], bool], channel: str = "1") -> list[Push]:
     moments = [90 + number / 10 for number in range(300)]
     return [Push(SIMPLEPUSH, "d", channel, 1, at, at + 0.05, 200 if good(at) else 503) for at in moments]
