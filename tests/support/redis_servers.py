@@ -16,7 +16,7 @@ import trio
 
 from bench.machine.ports import free_ports
 from router.common.redis_address import Address
-from router.store.redis_connection import Command, Reply, checked, connect
+from router.store.redis_connection import Command, ConnectionLost, Reply, checked, connect
 from support.farm_fixture import ROOT, until
 from support.installed import ends_with_us, find_program, missing
 from support.namespaces import Machine
@@ -143,11 +143,18 @@ class RedisServer:
 
     def until_followed(self, replicas: int = 1) -> None:
         """Wait until so many replicas keep up with it."""
-        write: Command = ("SET", "followed", 1)
-        until(lambda: self.calls(write, ("WAIT", replicas, 200))[1] >= replicas, "the replica follows")
+
+        def have(*wait: bytes | str | int) -> int:
+            try:
+                reply = self.calls(("SET", "followed", 1), wait)[1]
+            except ConnectionLost:  # as it becomes the primary it ends connections that wait
+                return 0
+            found = reply[1] if isinstance(reply, list) else reply
+            return found if isinstance(found, int) else 0
+
+        until(lambda: have("WAIT", replicas, 200) >= replicas, "the replica follows")
         if self.product == "valkey":
-            wait: Command = ("WAITAOF", 1, replicas, 2000)
-            until(lambda: self.calls(write, wait)[1][1] >= replicas, "the replica's file follows")
+            until(lambda: have("WAITAOF", 1, replicas, 2000) >= replicas, "the replica's file follows")
 
     def config(self, name: str, value: str) -> None:
         """Change a setting while it runs."""
