@@ -6,17 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from support.farm_fixture import ROOT, environ
-from support.namespaces import refused
+from support.namespaces import needs_namespaces
 
 FAULTS = ("kill-host", "cut-store", "kill-router")
 LIMIT_S = 300.0
 
 
 def test_nothing_accepted_is_lost_when_hosts_are(tmp_path: Path) -> None:
-    if why := refused():
-        pytest.skip(why)
+    needs_namespaces()
     command = [sys.executable, "-m", "torture.cluster", "--rounds", "1", "--seed", "5", "--devices", "36"]
     command += ["--rate", "60", "--workers", "1", "--dialects", "simplepush,webpush,pusher", "--pairs", "0"]
     command += ["--faults", ",".join(FAULTS), "--pause", "0.2", "0.6", "--keep", str(tmp_path)]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final, TypeVar
 
-from support.installed import ends_with_us
+from support.installed import cannot, ends_with_us
 
 HERE: Final = 254
 """The last part of the address that the program itself has in each network."""
@@ -50,6 +50,12 @@ def refused() -> str:
         return ""
     said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return f"no network namespaces: {said} (they need root or user namespaces, and iproute2)"
+
+
+def needs_namespaces() -> None:
+    """Skip the test where this machine lets us make none; with CI=true fail it."""
+    if why := refused():
+        cannot(why)
 
 
 class Machine:
