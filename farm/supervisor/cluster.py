@@ -264,7 +264,7 @@ class Cluster:
     def _heard(self, snapshot: Snapshot) -> None:
         """Have run here what is here. Raises: OSError."""
         found = records.directory(snapshot, self.id)
-        if found != self.directory or self.snapshot is None:
+        if found != self.directory or not (self._folder / directory.FILE).exists() or self.snapshot is None:
             directory.write(self._folder, found)
             self.directory = found
             self._farm.link.place(self._where, {one.number for one in found.placements if one.host == self.id})

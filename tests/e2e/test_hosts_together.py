@@ -88,6 +88,14 @@ def test_a_reload_of_one_host_moves_nothing(hosts: Hosts) -> None:
     assert [[row["pid"] for row in each] for each in after] == [[row["pid"] for row in each] for each in processes]
 
 
+def test_the_file_that_says_where_routers_are_is_written_again_when_somebody_deletes_it(hosts: Hosts) -> None:
+    file = hosts.each[0].data / "cluster.json"
+    before = file.read_bytes()
+    file.unlink()
+    until(file.exists, "a new file", SOON_S)
+    assert file.read_bytes() == before
+
+
 def test_a_router_that_dies_is_started_again_where_it_was(hosts: Hosts) -> None:
     _, b, _ = hosts.each
     before = [(row["number"], row["host"], row["epoch"]) for row in b.status()["cluster"]["placements"]]
