@@ -19,6 +19,7 @@ from farm.capacity import size
 from farm.control import ControlError, Supervisor, fetch_status, status_url
 from farm.doctor import Check
 from router.common.options import Settings
+from router.store.lease import MAX_OFFSET_S
 
 # The columns of the table, as far as the farm has them; for the rest there is --json.
 _COLUMNS: Final = ("pid", "state", "connections", "memory", "age", "uptime", "restarts")
@@ -100,7 +101,10 @@ def _host_state(host: Mapping[str, Any]) -> str:
     if host.get("leaving"):
         return "leaving"
     if not host.get("fit", True):
-        return f"takes no routers; {_cell('_seconds', host.get('clock_offset'))} behind Redis' clock"
+        offset = host.get("clock_offset")
+        if isinstance(offset, int | float) and abs(offset) > MAX_OFFSET_S:
+            return f"takes no routers: its clock is {abs(offset):.1f} s off that of Redis"
+        return "takes no routers: it starts, or its log says why"
     return "up"
 
 

@@ -46,3 +46,21 @@ def test_the_hosts_of_a_cluster_and_the_routers_that_do_not_serve(
     assert "│ a (here) │ 0 2 │ 2 │ 1,234 │ 0.3 s │ up │" in lines
     assert "│ b[1] │ │ 2 │ 0 │ 0.3 s │ cut off from the others │" in lines
     assert lines[-2:] == ["router 1: nowhere", "router 2: starting on a"]
+
+
+@pytest.mark.parametrize(
+    ("offset", "state"),
+    [
+        (0.02, "takes no routers: it starts, or its log says why"),
+        (2.5, "takes no routers: its clock is 2.5 s off that of Redis"),
+        (-2.5, "takes no routers: its clock is 2.5 s off that of Redis"),
+        (None, "takes no routers: it starts, or its log says why"),
+    ],
+)
+def test_why_a_host_takes_no_routers(
+    offset: float | None, state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    host = {"name": "a", "routers": [], "workers": 2, "devices": 0, "beat_age": 0.3, "fit": False}
+    report.print_status({"routers": [], "workers": [], "cluster": {"hosts": [host | {"clock_offset": offset}]}})
+    assert state in capsys.readouterr().out
