@@ -106,8 +106,10 @@ class Reader:
         seen = status.st_ino, status.st_mtime_ns, status.st_size
         if seen == self._seen:
             return None
-        self._seen = seen
-        return read(self._folder)
+        directory = read(self._folder)
+        if directory is not None:  # else it is tried again: this process may be short of descriptors for a moment
+            self._seen = seen
+        return directory
 
 
 class Placements:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_it_is_read_when_it_has_changed(tmp_path: Path) -> None:
         assert reader.look() is None
     (tmp_path / directory.FILE).unlink()
     assert reader.look() is None
+
+
+def test_one_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    directory.write(tmp_path, Directory("a", [], []))
+    reader = Reader(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        assert reader.look() is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert reader.look() == Directory("a", [], [])
 
 
 def test_the_highest_epoch_counts_in_whatever_order() -> None:
