@@ -5,6 +5,9 @@ worker that is expected has announced what it holds, or until the time is up: el
 have not been announced yet, and a listing would lack them. What goes to a single device need not wait: it is stored,
 and the inbox is read when the device is announced.
 
+When all is known, what waits is done in parts: what comes of one is sent before the next, since all of it at once may
+be more than the queues of the workers have room for. What comes meanwhile waits behind it.
+
 When it is over, nothing is left of it: who had things wait is called once (`when_over`), and has nothing to ask any
 more.
 """
@@ -13,13 +16,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from router.common import logs
 from router.common.guard import guarded
 from router.common.metrics import RouterCounters
 from router.common.settings import LinkOptions
 from router.core.sessions import Sessions
+
+_PART: Final = 2000
+"""Of what waits, in one turn."""
 
 
 class _Waiting(NamedTuple):
@@ -47,7 +53,8 @@ class Settling:
         monotonic: Callable[[], float],
     ) -> None:
         self.over = workers == 0
-        """Whether everything is known, as far as it ever will be."""
+        """Whether everything is known, as far as it ever will be, and nothing waits."""
+        self._releasing = False  # everything is known
         self._sessions = sessions
         self._expected: Mapping[str, int] | None = None if workers is None else {"": workers}
         self._options = options
@@ -59,7 +66,7 @@ class Settling:
         self._then: list[Callable[[], None]] = []
 
     def when_over(self, then: Callable[[], None]) -> None:
-        """Call this as soon as it is over, before what waits is done. Not to be called afterwards."""
+        """Call this as soon as it is over. Not to be called afterwards."""
         self._then.append(then)
 
     def wait(self, do: Callable[[], None], give_up: Callable[[], None]) -> None:
@@ -78,12 +85,15 @@ class Settling:
 
     def look(self) -> None:
         """To be called when a worker has announced what it holds."""
-        if not self.over and not self._missing():
-            self._end()
+        if not self.over and not self._releasing and not self._missing():
+            self._release()
 
     def tick(self, heard_until: float) -> None:
         """To be called a few times a second. heard_until: when all that workers had sent had been received."""
         if self.over:
+            return
+        if self._releasing:
+            self._release()
             return
         if self._until is None:  # now they can be heard
             self._until = self._monotonic() + self._options.lease
@@ -91,7 +101,7 @@ class Settling:
         if not missing or heard_until >= self._until:
             if missing and self._expected is not None:
                 logs.warning("router.not_announced", workers=missing, after_s=self._options.lease)
-            self._end()
+            self._release()
             return
         now = self._monotonic()
         while self._waiting and self._waiting[0].deadline <= now:
@@ -112,12 +122,18 @@ class Settling:
         there = [host for host, _ in found]
         return max(silent, sum(max(0, number - there.count(host)) for host, number in self._expected.items()))
 
-    def _end(self) -> None:
+    def _release(self) -> None:
+        """All that can be known is known: do the next part of what waits."""
+        self._releasing = True
+        waiting = self._waiting
+        for _ in range(min(len(waiting), _PART)):
+            guarded("router.held_failed", waiting.popleft().do)
+            if self._sessions.pressing:
+                break
+        self._counters.operations_held = len(waiting)
+        if waiting:
+            return
         self.over = True
         for then in self._then:
             then()
         self._then = []
-        waiting, self._waiting = self._waiting, deque()
-        self._counters.operations_held = 0
-        for one in waiting:
-            guarded("router.held_failed", one.do)

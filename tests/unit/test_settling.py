@@ -187,6 +187,27 @@ async def test_what_waits_has_a_limit_and_a_deadline(rig: Rig) -> None:
     assert (talk.answers["two"], talk.performed) == (m.OK, ["two"])
 
 
+@in_rig(workers=1, link={"queue_limit": 10})
+async def test_what_waits_comes_in_parts_for_which_a_worker_has_room(rig: Rig) -> None:
+    talk = Talk(rig)
+    worker = rig.worker()
+    waited = [str(number) for number in range(30)]
+    talk.ask(*waited)
+    worker.announces(HOLDS)
+    assert not rig.hub.settling.over
+    talk.ask("later")  # has to come behind what waits
+    got: list[str] = []
+    while not rig.hub.settling.over:
+        rig.hub.outgoing()  # ends a session whose queue is full
+        got += texts(worker.take())
+        rig.hub.tick()
+    rig.hub.outgoing()
+    talk.ask("last")
+    assert got + texts(worker.take()) == [*waited, "later", "last"]
+    assert talk.answers == dict.fromkeys((*waited, "later", "last"), m.OK)
+    assert (worker.session.announced, rig.hub.counters.operations_held) == (True, 0)
+
+
 @in_rig(workers=1)
 async def test_one_that_fails_costs_itself(rig: Rig) -> None:
     talk = Talk(rig)
