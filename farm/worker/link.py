@@ -96,12 +96,12 @@ class WorkerLink:
         self.dropped = 0
         """Messages that could not be sent, and acknowledgements given up."""
         self._unsent: deque[bytes] = deque()
-        self._socket = self._connected()
+        self._socket = self._connected(place)
         self.fileno: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._join()
 
-    def _connected(self) -> zmq.Socket[bytes]:
-        """A socket that is connected to the place; where there is none it takes nothing and nothing comes."""
+    def _connected(self, place: Place | None) -> zmq.Socket[bytes]:
+        """A socket that is connected to this place; where there is none it takes nothing and nothing comes."""
         options, socket = self._options, self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.ROUTING_ID, self._identity)
         socket.setsockopt(zmq.SNDHWM, options.high_water)
@@ -110,17 +110,25 @@ class WorkerLink:
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        if self.place is not None:
-            self.place.connect(socket)
+        if place is not None:
+            try:
+                place.connect(socket)
+            except Exception:
+                socket.close(linger=0)
+                raise
         return socket
 
     def move(self, place: Place | None) -> None:
         """The router is there now. What it has sent from where it was is received first, as far as it has come; what it
-        has not confirmed is repeated, as to any router that is new. `fileno` is another socket's."""
+        has not confirmed is repeated, as to any router that is new. `fileno` is another socket's.
+
+        Raises: ValueError or zmq.ZMQError if that is no address; then the link stays as it is.
+        """
         self._receive(monotonic() + _PUMP_S)
+        socket = self._connected(place)
         self._socket.close(linger=0)
         self.place = place
-        self._socket = self._connected()
+        self._socket = socket
         self.fileno = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self.behind = False
         self._retry_at = 0.0

@@ -71,6 +71,7 @@ class Links:
         self._holder = holder
         self._places = places
         self._moved: set[int] = set()  # routers whose links are to follow
+        self._failed: set[int] = set()  # those whose links could not
         places.look()
         self.each = [
             WorkerLink(
@@ -122,7 +123,9 @@ class Links:
                 self._holder().keeps_up(shut)
 
     def look(self) -> None:
-        """Follow routers that have moved, as this host knows it; to be called a few times a second."""
+        """Follow routers that have moved, as this host knows it; to be called a few times a second. Links that could
+        not follow try again."""
+        self._moved.update(self._failed)
         self._placed_anew(self._places.look())
 
     def placed(self, placements: Iterable[Placement]) -> None:
@@ -136,6 +139,7 @@ class Links:
 
     def _follow(self) -> None:
         moved, self._moved = self._moved, set()
+        self._failed -= moved
         assert self._epoll is not None
         for router in sorted(moved):
             link, place = self.each[router], self._places.for_workers(router)
@@ -144,6 +148,9 @@ class Links:
                 self._epoll.unregister(link.fileno)
                 guarded("worker.link_failed", link.move, place)
                 self._epoll.register(link.fileno, select.EPOLLIN)
+                if link.place != place:
+                    self._failed.add(router)
+                    continue
                 where = place.address if place is not None else "unknown"
                 logs.debug("link.moved", router=router, to=where)
 

@@ -17,10 +17,14 @@ from support.cutter import Cutter
 
 from bench.machine.ports import free_ports
 from farm.worker.link import WorkerLink
+from farm.worker.links import Links
+from farm.worker.routes import Routes
 from router.common import curve, places
 from router.common import messages as m
+from router.common.cluster_settings import ClusterOptions
+from router.common.directory import Placement
 from router.common.link_address import address
-from router.common.places import Place
+from router.common.places import Place, Places
 from router.common.settings import LinkOptions
 from router.common.wire import NEWEST
 from router.gatekeeper import Gatekeeper
@@ -227,6 +231,43 @@ async def test_what_a_router_has_sent_before_it_moved_is_received(ends: Ends) ->
     ends.heard.clear()
     link.move(after.place)
     assert len(ends.heard) == 50
+
+
+NOWHERE = "127.0.0.1"
+"""An address without a port."""
+
+
+@scenario
+async def test_a_link_that_cannot_move_stays_where_it_is(ends: Ends) -> None:
+    router = ends.router()
+    link = ends.worker(router.place)
+    await ends.until(lambda: link.joined)
+    with pytest.raises(ValueError, match=NOWHERE):
+        link.move(Place(f"tcp://{NOWHERE}", KEY, LEASE_S))
+    assert (link.joined, link.place) == (True, router.place)
+    link.messages.extend(acks(0, 2))
+    await ends.until(lambda: router.rig.hub.counters.acks == 2)
+
+
+def test_where_one_link_cannot_follow_the_others_do(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    known = Places(tmp_path, ClusterOptions(enabled=True), [KEY], LEASE_S)
+    links = Links(context, known, LinkOptions(), Routes(2), 3, b"incarnat", 4711, lambda: pytest.fail("none has come"))
+    where = [f"127.0.0.1:{port}" for port in free_ports(2)]
+
+    def placed(number: int, epoch: int, address: str) -> list[str | None]:
+        links.placed([Placement(number, epoch, "another", address, address, KEY.id)])
+        links.look()
+        links.pump()
+        return [link.place and link.place.address for link in links.each]
+
+    try:
+        assert placed(0, 1, NOWHERE) == [None, None]
+        assert placed(1, 1, where[1]) == [None, f"tcp://{where[1]}"]
+        assert placed(0, 2, where[0]) == [f"tcp://{address}" for address in where]
+    finally:
+        links.close()
+        context.destroy(linger=0)
 
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
