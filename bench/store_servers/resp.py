@@ -18,20 +18,32 @@ def ask(port: int, *command: str | int) -> Any:
       OSError: it does not answer.
       BenchError: it refuses.
     """
-    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
-        connection.sendall(_packed(*command))
-        reader = hiredis.Reader(encoding="utf-8", errors="replace")
-        while (reply := reader.gets()) is False:
-            data = connection.recv(READ_BYTES)
-            if not data:
-                raise ConnectionResetError(f"port {port} was closed")
-            reader.feed(data)
+    (reply,) = _replies(port, command)
     if isinstance(reply, hiredis.ReplyError):
         raise BenchError(f"{command[0]}: {reply}")
     return reply
 
 
-def _packed(*command: str | int) -> bytes:
+def _replies(port: int, *commands: tuple[str | int, ...]) -> list[Any]:
+    """Those to commands over one connection, in order; an error is one, too.
+
+    Raises:
+      OSError: it does not answer all of them.
+    """
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+        connection.sendall(b"".join(map(_packed, commands)))
+        reader, replies = hiredis.Reader(encoding="utf-8", errors="replace"), list[Any]()
+        while len(replies) < len(commands):
+            if (reply := reader.gets()) is not False:
+                replies.append(reply)
+            elif data := connection.recv(READ_BYTES):
+                reader.feed(data)
+            else:
+                raise ConnectionResetError(f"port {port} was closed")
+    return replies
+
+
+def _packed(command: tuple[str | int, ...]) -> bytes:
     words: Any = command  # the stub of hiredis has a tuple of one
     return bytes(hiredis.pack_command(words))
 
@@ -53,14 +65,11 @@ def data_bytes(port: int) -> int:
 
 
 def writes_reach(port: int, replicas: int, synced: bool) -> bool:
-    """Whether a write is with so many replicas within a second. synced: on their disks, too, and on the server's."""
-    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
-        wait = ("WAITAOF", 1, replicas, 1000) if synced else ("WAIT", replicas, 1000)
-        connection.sendall(_packed("SET", "bench:followed", 1) + _packed(*wait))
-        reader, replies = hiredis.Reader(), list[Any]()
-        while len(replies) < 2:
-            reader.feed(connection.recv(READ_BYTES))
-            while (reply := reader.gets()) is not False:
-                replies.append(reply)
-    reached = replies[1]
+    """Whether a write is with so many replicas within a second. synced: on their disks, too, and on the server's.
+
+    Raises:
+      OSError: it does not answer.
+    """
+    wait = ("WAITAOF", 1, replicas, 1000) if synced else ("WAIT", replicas, 1000)
+    _, reached = _replies(port, ("SET", "bench:followed", 1), wait)
     return bool(reached[1] >= replicas if synced and isinstance(reached, list) else reached == replicas)

@@ -1,5 +1,7 @@
 """The stores that the bench starts for a farm, and what it says of them."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,17 @@ def test_a_command_that_is_refused_says_why() -> None:
         pytest.raises(BenchError, match="NONSENSE: ERR unknown command"),
     ):
         resp.ask(running.ports[0], "NONSENSE")
+
+
+def test_a_server_that_ends_before_its_replica_has_answered_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(resp.writes_reach, listener.getsockname()[1], 1, synced=True)
+        server, _ = listener.accept()
+        with server:
+            assert b"WAITAOF" in server.recv(resp.READ_BYTES)
+            server.sendall(b"+OK\r\n")
+        with pytest.raises(ConnectionResetError):
+            asked.result()
 
 
 def test_dialects_that_need_more_are_turned_off() -> None:
