@@ -115,6 +115,11 @@ class ClusterRun(Run):
         self.faults.ended.update(HOSTS)
         if self._looking is not None:
             self._looking.cancel()
+            (ended,) = await asyncio.gather(self._looking, return_exceptions=True)
+            if isinstance(ended, Exception):
+                self.world.odd("hosts of devices", f"the balancer was not asked any more: {ended!r}")
+        if not any(one.host for one in self.world.history.connections.values()):
+            self.world.odd("hosts of devices", "of no connection it is known which host it went to")
         await asyncio.to_thread(self.cluster.stop)
 
     def owner(self, push: Push) -> int | None:
