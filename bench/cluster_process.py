@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.errors import BenchError
-from bench.farm_process import Farm, Launched, Status, get, launched, patience_for, remove_stale_folders, tail
+from bench.farm_process import Farm, Launched, Status, get, launched, patience_for
 from bench.interrupt import Interrupt
 from bench.machine.ports import free_block
+from bench.server_process import remove_stale_folders, tail
 from bench.store_servers.running import StoreServers
 from router.common import directory
 

@@ -1,19 +1,15 @@
 """The farm under test: one that runs already, or one that is started for the run and stopped with it."""
 
-import ctypes
 import http.client
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,15 +20,11 @@ from bench.interrupt import Interrupt
 from bench.load.sockets import Address, resolve
 from bench.machine import leftovers
 from bench.machine.ports import free_ports
+from bench.server_process import START_SECONDS, environment, remove_stale_folders, spawn, stop_group, wait_until_up
 from bench.store_servers.running import StoreServers
 from router.common import store_kinds
 
-START_SECONDS: Final = 30.0
 START_SECONDS_A_WORKER: Final = 0.5
-STOP_SECONDS: Final = 20.0
-POLL_SECONDS: Final = 0.05
-PR_SET_PDEATHSIG: Final = 1
-LOG_LINES: Final = 5
 _NEEDS_MORE: Final = re.compile(r"^(dialects\.\w+) needs a store with ", re.MULTILINE)
 
 
@@ -151,7 +143,8 @@ class Launched:
         Raises:
           BenchError: it did not come up; with the last lines that it wrote.
         """
-        _wait_until_healthy(self.farm, self.process, self.log, interrupt, patience)
+        admin = self.farm.admin
+        wait_until_up("the farm", lambda: get(admin, "/health")[0] == 200, self.process, self.log, interrupt, patience)
 
 
 def patience_for(workers: int) -> float:
@@ -212,19 +205,7 @@ def launched(
     log = folder / "log"
     process: subprocess.Popen[bytes] | None = None
     try:
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # a process group of its own keeps Ctrl-C for the bench; a session of its own would let the scheduler
-                # (autogroup) share the cores out by sessions and starve one part of the run for another
-                process_group=0,
-                cwd=folder,
-                env=environment(),
-                preexec_fn=before_exec(join),  # noqa: PLW1509  it makes system calls only
-            )
+        process = spawn(command, log, join=join)
         farm = Farm(
             Address(int(socket.AF_INET), host, device_port),
             f"{host}:{device_port}",
@@ -263,64 +244,3 @@ def dialects_off(kind: str, settings: tuple[str, ...]) -> tuple[str, ...]:
     if asked_for := [setting for setting in settings if f"{setting.partition('=')[0]}=false" in off]:
         raise BenchError(f"{asked_for[0]} needs more than a store of {kind} can do")
     return off
-
-
-def _wait_until_healthy(
-    farm: Farm, process: "subprocess.Popen[bytes]", log: Path, interrupt: Interrupt, patience: float
-) -> None:
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline and not interrupt.requested:
-        if process.poll() is not None:
-            raise BenchError(f"the farm ended with code {process.returncode} at its start:\n{tail(log)}")
-        try:
-            if get(farm.admin, "/health")[0] == 200:
-                return
-        except BenchError:
-            pass  # not listening yet
-        time.sleep(POLL_SECONDS)
-    if not interrupt.requested:
-        raise BenchError(f"the farm was not healthy after {patience:.0f} s:\n{tail(log)}")
-    raise BenchError("interrupted before the farm was up")
-
-
-def stop_group(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):  # what is left of its group, also when the supervisor itself was killed
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def environment() -> dict[str, str]:
-    """Ours, without the settings in it: what is measured is the defaults and what the options say, wherever it runs."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
-    package = str(Path(__file__).resolve().parent.parent)
-    return ours | {"PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))}
-
-
-def before_exec(join: Callable[[], None] | None) -> Callable[[], None]:
-    """What a child runs before exec: the kernel tells it to end when this process is gone, and it joins its group."""
-    libc = ctypes.CDLL(None)
-
-    def prepare() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if join is not None:
-            join()
-
-    return prepare
-
-
-def remove_stale_folders() -> None:
-    """The folders of farms whose bench was killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{leftovers.PREFIX}*"):
-        if leftovers.is_stale(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def tail(log: Path) -> str:
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-    except OSError:
-        return ""

