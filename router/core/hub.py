@@ -328,7 +328,7 @@ class Hub:
             except Exception as error:
                 self._refuse(session, number, error)
 
-        self.settling.wait(now, partial(session.reply, number, m.FAILED))
+        self.settling.wait(now, partial(session.reply, number, m.FAILED), len(message.body))
 
     def _malformed(self, session: WorkerSession, message: m.Malformed, number: int | None) -> None:
         self._refuse(session, message.number, m.MessageError(message.error))

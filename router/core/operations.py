@@ -195,7 +195,7 @@ def _hold(settling: Settling, perform: Perform, key: bytes, operation: Operation
             logs.limited("router.held_failed", at="error", per=repr(error), exc=error)
             done(m.FAILED)
 
-    settling.wait(now, partial(done, m.UNREACHED))
+    settling.wait(now, partial(done, m.UNREACHED), len(encoded(operation)))
 
 
 def _answered(kind: Any, done: Done, status: int, reply: bytes) -> None:

@@ -92,7 +92,7 @@ class Messages:
         if not wait and ttl <= 0:
             if lease is None and not self._settling.over:  # nothing would be left of it when the device is announced
                 send = partial(self._push_unkept, device, slot, version, body, done)
-                self._settling.wait(send, lambda: done(self.refuse()))
+                self._settling.wait(send, lambda: done(self.refuse()), len(body or ""))
             else:
                 self._push_unkept(device, slot, version, body, done)
             return

@@ -34,6 +34,7 @@ class _Waiting(NamedTuple):
     deadline: float
     do: Callable[[], None]
     give_up: Callable[[], None]
+    size: int
 
 
 class Settling:
@@ -63,18 +64,22 @@ class Settling:
         self._monotonic = monotonic
         self._until: float | None = None
         self._waiting: deque[_Waiting] = deque()
+        self._bytes = 0  # of those
         self._then: list[Callable[[], None]] = []
 
     def when_over(self, then: Callable[[], None]) -> None:
         """Call this as soon as it is over. Not to be called afterwards."""
         self._then.append(then)
 
-    def wait(self, do: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Do this when it is over, in order; instead `give_up`, if it takes too long or too much waits already."""
-        if len(self._waiting) >= self._options.max_forwarded:
+    def wait(self, do: Callable[[], None], give_up: Callable[[], None], size: int) -> None:
+        """Do this when it is over, in order; instead `give_up`, if it takes too long or too much waits already. size:
+        bytes of what is to be done."""
+        waiting, options = self._waiting, self._options
+        if waiting and (len(waiting) >= options.max_forwarded or self._bytes + size > options.max_forwarded_bytes):
             give_up()
             return
-        self._waiting.append(_Waiting(self._monotonic() + self._timeout, do, give_up))
+        self._bytes += size
+        waiting.append(_Waiting(self._monotonic() + self._timeout, do, give_up, size))
         self._counters.operations_held = len(self._waiting)
 
     def expect(self, workers: Mapping[str, int]) -> None:
@@ -105,7 +110,7 @@ class Settling:
             return
         now = self._monotonic()
         while self._waiting and self._waiting[0].deadline <= now:
-            guarded("router.held_failed", self._waiting.popleft().give_up)
+            guarded("router.held_failed", self._next().give_up)
         self._counters.operations_held = len(self._waiting)
 
     def _missing(self) -> int:
@@ -127,7 +132,7 @@ class Settling:
         self._releasing = True
         waiting = self._waiting
         for _ in range(min(len(waiting), _PART)):
-            guarded("router.held_failed", waiting.popleft().do)
+            guarded("router.held_failed", self._next().do)
             if self._sessions.pressing:
                 break
         self._counters.operations_held = len(waiting)
@@ -137,3 +142,8 @@ class Settling:
         for then in self._then:
             then()
         self._then = []
+
+    def _next(self) -> _Waiting:
+        one = self._waiting.popleft()
+        self._bytes -= one.size
+        return one

@@ -187,6 +187,22 @@ async def test_what_waits_has_a_limit_and_a_deadline(rig: Rig) -> None:
     assert (talk.answers["two"], talk.performed) == (m.OK, ["two"])
 
 
+@in_rig(workers=1, link={"max_forwarded_bytes": 65_536, "lease": 60.0})
+async def test_what_waits_has_a_limit_of_bytes(rig: Rig) -> None:
+    talk = Talk(rig)
+    talk.ask("a" * 40_000, "b" * 40_000, "c" * 20_000)
+    assert talk.answers == {"b" * 40_000: m.UNREACHED}
+    worker = rig.worker()
+    worker.say(m.Call(1, m.Publish(CHANNEL, "d" * 6_000, 0, "")))
+    assert worker.take() == [m.Reply(1, m.FAILED, None)]
+    rig.hub.tick()
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 3)
+    rig.hub.tick()
+    talk.ask("e" * 60_000)  # those before were given up
+    worker.announces()
+    assert (talk.answers["a" * 40_000], talk.answers["e" * 60_000]) == (m.UNREACHED, m.OK)
+
+
 @in_rig(workers=1, link={"queue_limit": 10})
 async def test_what_waits_comes_in_parts_for_which_a_worker_has_room(rig: Rig) -> None:
     talk = Talk(rig)
