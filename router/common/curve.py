@@ -1,7 +1,7 @@
 """Keys of a cluster: every host has the same secret, from which the key pairs of CURVE (RFC 26/CurveZMQ) follow.
 
 A server's public key is given to nobody either: who does not have the secret cannot even begin a handshake that the
-server answers. Beside that only clients with a key pair of ours are let in (`router.common.gatekeeper`).
+server answers. Beside that only clients with a key pair of ours are let in (`router.gatekeeper`).
 """
 
 from __future__ import annotations
