@@ -10,14 +10,13 @@ from typing import Final
 import zmq
 
 from router.common import curve, logs
-from router.common.cluster_settings import ClusterOptions, lease, split
+from router.common.cluster_settings import BEATS_A_LEASE, ClusterOptions, lease, split
 from router.common.curve import ClusterKey
 from router.common.directory import HostRow, Placement, Placements, Reader
 from router.common.link_address import LinkError, address, peer_address
 from router.common.options import Settings
 from router.common.settings import Data
 
-_BEATS_A_LEASE: Final = 4
 _HANDSHAKE_MS: Final = 3000
 """Until a connection has made its handshake: whoever only connects costs a descriptor for so long."""
 _BACKLOG: Final = 1024
@@ -57,7 +56,7 @@ class Place:
     def _prepare(self, socket: _Socket) -> None:
         """These options count for what is connected or bound from now on. A connection over which nothing comes, or
         nothing that is sent is acknowledged, for a lease is closed by both ends."""
-        beat = self.lease / _BEATS_A_LEASE
+        beat = self.lease / BEATS_A_LEASE
         socket.setsockopt(zmq.HEARTBEAT_IVL, int(beat * 1000))
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int((self.lease - beat) * 1000))
         socket.setsockopt(zmq.TCP_MAXRT, int(self.lease * 1000))
