@@ -93,7 +93,8 @@ class Partitions:
 
     async def _acquire_all(self) -> None:
         """Where no replica confirms it, the store is open, as it is when that is lost later: what is stored can be
-        read, and each batch that writes fails until one does."""
+        read, and each batch that writes fails until one does. Not so where Sentinels may name another primary: it is
+        asked for again, for a while."""
         until = boottime() + self._redis.timeout
         while True:
             routes = await self.servers.of(self.mine)
@@ -101,16 +102,21 @@ class Partitions:
                 for primary, places in routes.items():
                     await primary.ready()
                     await primary.look(places)
+            unconfirmed: list[NotDurable] = []
             for primary, places in routes.items():
                 try:
                     await self._own(primary, places)
                 except NotDurable as error:
-                    logs.warning("redis.not_durable", error=str(error))
+                    unconfirmed.append(error)
             missing = self.mine.difference(*(primary.partitions for primary in routes))
             if not missing:
+                for one in unconfirmed:
+                    logs.warning("redis.not_durable", error=str(one))
                 return
             if boottime() >= until:  # who has all of them is their router, and nobody who has some of them
                 await self.servers.release()
+                if unconfirmed and not self.servers.apart:
+                    raise unconfirmed[0]
                 raise StoreError(
                     f"Redis {self._where}: the cluster has no server for {len(missing)} partitions; see CLUSTER INFO"
                 )

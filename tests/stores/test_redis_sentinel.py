@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from support.processes import stopped
 from support.redis_sentinels import Sentinels
 from support.redis_servers import PRODUCTS, shared_server
 from support.stores import NOW, OPTIONS, A, B, bodies, event, inbox, item, puts, read_log, with_store
@@ -64,6 +65,15 @@ def test_the_next_primary_has_all_that_was_accepted(sentinels: Sentinels) -> Non
         assert results.appended[0].offset == 2
 
     trio.run(with_store, store, test)
+
+
+def test_a_replica_that_acknowledges_nothing_is_named_as_the_cause(sentinels: Sentinels) -> None:
+    async def nothing(store: Store) -> None:
+        """It could be opened."""
+
+    options = RedisOptions(**sentinels.options, timeout=1.0)
+    with stopped(sentinels.replica.pid), pytest.raises(StoreError, match=r"no replica has acknowledged in time"):
+        trio.run(with_store, RedisStore(OPTIONS, options, lambda: "test"), nothing)
 
 
 def test_what_each_sentinel_said_stands_in_the_error() -> None:
