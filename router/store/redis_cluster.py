@@ -49,7 +49,8 @@ class Topology:
         await trio.sleep(max(0.0, self._next_at - time.monotonic()))
         self._next_at = time.monotonic() + _PAUSE_S
         problems = []
-        for at, address in enumerate(self._known):
+        known = self._known  # whoever renews leases may ask at the same time as a batch
+        for at, address in enumerate(known):
             try:
                 slots = await self._asked(address)
                 self.primaries = self._of_partitions(slots, address)
@@ -59,9 +60,9 @@ class Topology:
             # Next time those that were not asked come first, those that did not answer last. The one of redis.url is
             # one of these, perhaps, or a name for all of them.
             there = [*self.primaries, *self._replicas(slots, address), self._address]
-            asked = [address, *self._known[:at]]
-            new = [one for one in there if one not in self._known]
-            order = dict.fromkeys([*self._known[at + 1 :], *new, *asked])
+            asked = [address, *known[:at]]
+            new = [one for one in there if one not in known]
+            order = dict.fromkeys([*known[at + 1 :], *new, *asked])
             self._known = [one for one in order if one in there]
             return
         raise StoreError(*problems)

@@ -118,8 +118,11 @@ def test_each_of_the_servers_is_asked_in_turn_where_partitions_are(cluster: Clus
         stats = [info(server.ask("INFO", "commandstats")) for server in cluster.running]
         return [int(found.get("cmdstat_cluster|slots", "calls=0").split("=")[1].split(",")[0]) for found in stats]
 
-    async def asked(times: int) -> list[int]:
+    async def asked(times: int, at_once: int = 0) -> list[int]:
         before = await trio.to_thread.run_sync(times_asked)
+        async with trio.open_nursery() as nursery:
+            for _ in range(at_once):
+                nursery.start_soon(topology.refresh)
         for _ in range(times):
             await topology.refresh()
             assert len(topology.primaries) == PARTITIONS
@@ -132,6 +135,7 @@ def test_each_of_the_servers_is_asked_in_turn_where_partitions_are(cluster: Clus
             for _ in range(6):
                 await topology.refresh()
         assert await asked(5) == [0, 1, 1, 1, 1, 1]  # the one that did not answer comes last
+        assert await asked(5, at_once=2) == [1, 1, 1, 1, 1, 2]  # by a batch and by the renewal of leases: none is lost
 
     trio.run(main)
 
