@@ -39,9 +39,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def cluster(shared: Cluster) -> Cluster:
     """The shared cluster, well, and empty."""
-    assert shared.is_well()
-    for server in shared.primaries:
-        assert server.ask("FLUSHALL") == b"OK"
+    shared.clear()
     return shared
 
 

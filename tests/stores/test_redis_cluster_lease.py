@@ -30,9 +30,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared: Cluster) -> Cluster:
-    assert shared.is_well()
-    for server in shared.primaries:
-        assert server.ask("FLUSHALL") == b"OK"
+    shared.clear()
     return shared
 
 

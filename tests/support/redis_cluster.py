@@ -66,6 +66,12 @@ class Cluster:
             and all(server.ask("WAIT", 1, 200) >= 1 for server in self.primaries)
         )
 
+    def clear(self) -> None:
+        """Delete all that is in it, which has to be well."""
+        assert self.is_well()
+        for server in self.primaries:
+            assert server.ask("FLUSHALL") == b"OK"
+
     def fail_over(self, primary: RedisServer) -> None:
         """Kill a primary, and wait until its replica has taken its slots."""
         primary.stop(signal.SIGKILL)
