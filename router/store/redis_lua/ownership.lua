@@ -10,8 +10,8 @@
 --
 -- look: holder, lease, then for each partition the epoch that the holder has ('': none) and its beginning. A partition
 --   is free if it was never owned, or has the holder's name or epoch, or its lease has run out; but not for a placement
---   that is older than its holder, or than one that has left its name. Returns: the time; and if one is not free the holder that it has, and
---   for how long.
+--   that is older than its holder, or than one that has left its name. Returns: the time; and if one is not free the
+--   holder that it has, and for how long.
 -- acquire: holder, lease, a new epoch's number and nonce, number of the connection, run, router; then likewise for each
 --   partition. With the holder's epoch it is resumed. If one is not free, nothing is acquired. Returns: the time, and
 --   token and ceiling of each; or as `look`.
