@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -30,6 +29,7 @@ from router.common.options import Settings
 from router.common.redis_settings import RedisOptions
 from router.common.settings import RouterOptions
 from router.store.base import StoreError
+from router.store.lease import boottime
 
 _AFTER_S: Final = 0.02
 """Behind the end of a lease."""
@@ -62,7 +62,7 @@ class Registry:
         host: Host,
         *,
         server: Asked | None = None,
-        monotonic: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        monotonic: Callable[[], float] = boottime,
     ) -> None:
         self.interval = beat_interval(settings)
         """Seconds from one beat to the next, at most."""
