@@ -6,14 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from support.farm_fixture import Farm, until
 from support.hosts import across, running_hosts
 from support.pusher import APP, Client, call, drop, members, new_name, trigger
-from support.pusher_webhook_site import Site, site
+from support.pusher_webhook_site import site
 
 from router.common.partitions import partition
 from router.dialects.pusher.protocol import channel_address
@@ -76,14 +75,6 @@ def rooms() -> list[str]:
     return [found[number] for number in range(ROUTERS)]
 
 
-def told(there: Site, room: str, user: str | None = None) -> list[str]:
-    """What the webhook was sent of this room, or of this member. What was just on its way as the host was killed may
-    come twice."""
-    events = [event for _, body in list(there.requests) for event in json.loads(body)["events"]]
-    names = [event["name"] for event in events if (event["channel"], event.get("user_id")) == (room, user)]
-    return [name for name, _ in groupby(names)]
-
-
 def test_the_members_of_a_host_that_is_killed_are_gone_once_and_no_others(tmp_path: Path) -> None:
     with site() as there, ExitStack() as stack:
         apps = tmp_path / "apps.json"
@@ -102,25 +93,25 @@ def test_the_members_of_a_host_that_is_killed_are_gone_once_and_no_others(tmp_pa
         for room in every:
             assert members(across(c, b), room) == ["both", "goes", "stays"]
             for user in ("stays", "both", "goes"):
-                until(lambda room=room, user=user: told(there, room, user) == ["member_added"], "told")
+                until(lambda room=room, user=user: there.told(room, user) == ["member_added"], "told")
         for room in only_there:
-            until(lambda room=room: told(there, room) == ["channel_occupied"], "told")
+            until(lambda room=room: there.told(room) == ["channel_occupied"], "told")
         c.kill()
         for device in (stays, both):
             device.until(lambda device=device: all(device.there[room] == {"stays", "both"} for room in every))
         hosts.wait_divided(a, b)
         for room in only_there:
-            until(lambda room=room: len(told(there, room)) > 1, "vacated")
-            assert told(there, room) == ["channel_occupied", "channel_vacated"]
+            until(lambda room=room: len(there.told(room)) > 1, "vacated")
+            assert there.told(room) == ["channel_occupied", "channel_vacated"]
         for room in every:
             assert members(a, room) == members(b, room) == ["both", "stays"]
-            until(lambda room=room: len(told(there, room, "goes")) > 1, "removed")
+            until(lambda room=room: len(there.told(room, "goes")) > 1, "removed")
             trigger(a, room, "mark", "1")
             for device in (stays, both):
                 device.until(lambda device=device, room=room: device.seen["mark", room, "1"] == 1)
                 removed = {(room, user): n for (name, room, user), n in device.seen.items() if name == "member_removed"}
                 assert removed == {(room, "goes"): 1 for room in every}
-            assert told(there, room, "goes") == ["member_added", "member_removed"]
-            assert [told(there, room, user) for user in ("stays", "both")] == [["member_added"]] * 2
-            assert told(there, room) == ["channel_occupied"]
+            assert there.told(room, "goes") == ["member_added", "member_removed"]
+            assert [there.told(room, user) for user in ("stays", "both")] == [["member_added"]] * 2
+            assert there.told(room) == ["channel_occupied"]
         assert call(b, "GET", "/channels").json()["channels"].keys() == set(every)

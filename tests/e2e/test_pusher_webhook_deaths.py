@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from itertools import groupby
 from pathlib import Path
 
 from support.farm_fixture import Farm, running_farm, until
 from support.pusher import APP, CRASH, Gone, clients, new_name
-from support.pusher_webhook_site import Site, site
+from support.pusher_webhook_site import site
 from websocket import WebSocketException
 
 EVENTS = ["channel_occupied", "channel_vacated", "member_added", "member_removed"]
-
-
-def told(there: Site, **event: str) -> list[str]:
-    """The names of all events of this channel, or of this member, in order. One that was on its way as its router died
-    may come twice, and counts once."""
-    bodies = [json.loads(body) for _, body in list(there.requests)]
-    found = [one for body in bodies for one in body["events"] if event.items() <= one.items()]
-    names = [one["name"] for one in found if ("user_id" in one) == ("user_id" in event)]
-    return [name for name, _ in groupby(names)]
 
 
 def kill_one_worker_and_all_routers(farm: Farm) -> None:
@@ -46,8 +36,8 @@ def test_what_was_told_has_its_end_though_a_worker_and_the_routers_die_at_once(t
                 device.enter(room, f"user-{number}")
                 for name in channels[device]:
                     device.subscribe(name)
-                    until(lambda name=name: told(there, channel=name) == ["channel_occupied"], "occupied")
-                until(lambda user=device.user: told(there, channel=room, user_id=user) == ["member_added"], "added")
+                    until(lambda name=name: there.told(name) == ["channel_occupied"], "occupied")
+                until(lambda user=device.user: there.told(room, user=user) == ["member_added"], "added")
             devices[0].expect("pusher_internal:member_added", room)
             kill_one_worker_and_all_routers(farm)
             devices[0].send("pusher:ping")
@@ -62,15 +52,15 @@ def test_what_was_told_has_its_end_though_a_worker_and_the_routers_die_at_once(t
             # Before or behind the answer to the ping.
             assert {found, alive.event()["event"]} == {"pusher:pong", "pusher_internal:member_removed"}
             for name in channels[dead]:
-                until(lambda name=name: told(there, channel=name)[1:], "vacated")
-                assert told(there, channel=name) == ["channel_occupied", "channel_vacated"]
-            until(lambda: told(there, channel=room, user_id=dead.user)[1:], "removed")
-            assert told(there, channel=room, user_id=dead.user) == ["member_added", "member_removed"]
+                until(lambda name=name: there.told(name)[1:], "vacated")
+                assert there.told(name) == ["channel_occupied", "channel_vacated"]
+            until(lambda: there.told(room, user=dead.user)[1:], "removed")
+            assert there.told(room, user=dead.user) == ["member_added", "member_removed"]
             late = new_name()
             alive.subscribe(late)
-            until(lambda: told(there, channel=late) == ["channel_occupied"], "what comes now is told")
+            until(lambda: there.told(late) == ["channel_occupied"], "what comes now is told")
             for name in channels[alive]:
-                assert told(there, channel=name) == ["channel_occupied"]
-            assert told(there, channel=room, user_id=alive.user) == ["member_added"]
-            assert told(there, channel=room)[:1] == ["channel_occupied"]
-            assert "channel_vacated" not in told(there, channel=room)
+                assert there.told(name) == ["channel_occupied"]
+            assert there.told(room, user=alive.user) == ["member_added"]
+            assert there.told(room)[:1] == ["channel_occupied"]
+            assert "channel_vacated" not in there.told(room)

@@ -1,9 +1,11 @@
 """A server that receives webhooks."""
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 
@@ -19,6 +21,13 @@ class Site:
     def wait(self, requests: int) -> None:
         with self.came:
             assert self.came.wait_for(lambda: len(self.requests) >= requests, 20)
+
+    def told(self, channel: str, user: str | None = None) -> list[str]:
+        """The names of all events of a channel, or of a member of it, in order. One that was on its way as its router
+        died may come twice, and counts once."""
+        events = [event for _, body in list(self.requests) for event in json.loads(body)["events"]]
+        names = [event["name"] for event in events if (event["channel"], event.get("user_id")) == (channel, user)]
+        return [name for name, _ in groupby(names)]
 
 
 @contextmanager
