@@ -133,6 +133,7 @@ def test_a_rolling_deploy_of_a_cluster(tmp_path: Path) -> None:
             publisher.leaving = True
             publisher.join(SOON_S)
             newest = {device.channel: device for device in devices}
+            assert publisher.accepted.keys() == newest.keys()
             for channel, version in publisher.accepted.items():
                 until(lambda one=newest[channel], last=version: one.newest >= last, "it came")  # type: ignore[misc]
             assert publisher.answers <= {200, 202}
