@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
-from support.farm_fixture import until
-from support.simplepush import put
+from support.farm_fixture import Farm, until
+from support.simplepush import Device, put
 
 
 class Publisher:
@@ -43,3 +44,25 @@ class Publisher:
                 with suppress(subprocess.CalledProcessError):  # the router died before it answered
                     if put(endpoint, version, "--max-time", "5") in (200, 202):
                         self.accepted[channel] = version
+
+
+@contextmanager
+def nothing_missing(farm: Farm, number: int, stay: bool) -> Iterator[Publisher]:
+    """So many devices that are pushed to. At the end each comes back, and has the newest that was accepted. stay:
+    whether they are connected meanwhile."""
+    with ExitStack() as stack:
+        devices = [stack.enter_context(Device(farm)) for _ in range(number)]
+        channels = []
+        for device in devices:
+            device.hello()
+            channels.append(device.register())
+        if not stay:
+            stack.close()
+        with Publisher(dict(channels)) as publisher:
+            yield publisher
+        for device, (channel, _) in zip(devices, channels, strict=True):
+            with Device(farm) as back:
+                back.hello(device.uaid, (channel,))
+                ((_, version),) = back.updates()
+                # What was refused may be there too.
+                assert version >= publisher.accepted[channel]
