@@ -27,7 +27,12 @@ DEFAULT: Final = "redis-replica"
 @load_options(3000)
 @click.option("--hosts", type=click.IntRange(1, MOST_HOSTS), default=3, show_default=True, help="Of the farm.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of each host.")
-@click.option("--routers", type=click.IntRange(0, MAX_ROUTERS), default=0, help="Of the farm; by default one a host.")
+@click.option(
+    "--routers",
+    type=click.IntRange(0, MAX_ROUTERS),
+    default=0,
+    help="Of the farm; by default, and at least, one a host.",
+)
 @click.option(
     "--store",
     "stores",
@@ -139,7 +144,11 @@ def cluster(
     farm bench cluster --forward 0 --rate 0 --idle 30 --hosts 8
     """
     chosen = [*STORES] if ALL in stores else list(dict.fromkeys(stores))
-    routers = routers or min(hosts, MAX_ROUTERS)
+    routers = routers or hosts
+    if routers < hosts:
+        raise click.BadParameter(
+            f"{hosts} hosts take at least {hosts}: a host without a router takes no pushes", param_hint="--routers"
+        )
     load = Load(devices, processes=processes, timeout=timeout, endpoints_every=endpoints_every(devices))
     plan = clustering.Plan(
         hosts,

@@ -90,7 +90,16 @@ def test_ports_in_a_row() -> None:
         free_block(["192.0.2.1"], 1)
 
 
-@pytest.mark.parametrize("arguments", [["--store", "sqlite"], ["--hosts", "0"], ["--hosts", "99"], ["--routers", "65"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--store", "sqlite"],
+        ["--hosts", "0"],
+        ["--hosts", "99"],
+        ["--routers", "65"],
+        ["--routers", "2", "--hosts", "3"],
+    ],
+)
 def test_arguments_that_are_wrong(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, ["cluster", *arguments])
     assert result.exit_code == 2 and arguments[0] in result.output
