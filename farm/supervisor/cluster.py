@@ -41,6 +41,7 @@ from router.cluster.registry import Registry
 from router.common import directory, logs
 from router.common.cluster_settings import ClusterOptions, lease, split
 from router.common.curve import ClusterKey, by_id, load
+from router.common.files import FileError
 from router.common.link_address import address
 from router.common.listener import open_listener
 from router.common.options import Settings
@@ -69,6 +70,7 @@ class Cluster:
         """What was in Redis at the last beat that was answered."""
         self.directory = directory.Directory(self.id, [], [])
         """Where all routers are."""
+        self._written: directory.Directory | None = None  # what is in its file; None: it could not be written
         self._farm = farm
         self._keys = keys
         self._settings = settings
@@ -112,6 +114,8 @@ class Cluster:
             found.append(f"cluster: Redis has not answered for {boottime() - self._beaten:.0f} s")
         if self.isolated:
             found.append("cluster: this host is cut off from the others")
+        if self._written is None:
+            found.append(f"cluster: {self._folder / directory.FILE} cannot be written")
         if self._off >= _OFF:
             found.append(f"cluster: the clock is {abs(self._registry.clock_offset):.1f} s off that of Redis")
         return found
@@ -146,6 +150,8 @@ class Cluster:
         """
         self._check_ports()
         self._heard(await self._registry.join())
+        if self._written is None:  # processes would go by what is there from before
+            raise FileError(f"{self._folder / directory.FILE} cannot be written: is the disk full?")
         if not self._farm.placed:
             self._farm.listeners.shut_routers()
         logs.event("cluster.joined", host=self._host.name, id=self.id, hosts=len(self.directory.hosts))
@@ -241,7 +247,7 @@ class Cluster:
             devices=self._devices,
             cut=self._cut,
             leaving=self._farm.stopping.is_set(),
-            fit=self._can_start and self._off < _OFF and boottime() >= self._unfit_until,
+            fit=self._can_start and self._off < _OFF and self._written is not None and boottime() >= self._unfit_until,
         )
         return self._host
 
@@ -262,18 +268,31 @@ class Cluster:
     # ------------------------------------------------------------------ routers
 
     def _heard(self, snapshot: Snapshot) -> None:
-        """Have run here what is here. Raises: OSError."""
+        """Have run here what is here."""
         found = records.directory(snapshot, self.id)
-        if found != self.directory or not (self._folder / directory.FILE).exists() or self.snapshot is None:
-            directory.write(self._folder, found)
+        if found != self.directory or self.snapshot is None:
             self.directory = found
             self._farm.link.place(self._where, {one.number for one in found.placements if one.host == self.id})
         self.snapshot, self._beaten = snapshot, boottime()
-        self._routers.do(duties(snapshot, self.id, self._routers.epochs))
+        self._write()
+        todo = duties(snapshot, self.id, self._routers.epochs)
+        self._routers.do(todo if self._written is not None else todo._replace(start=[]))
         if snapshot.cut_off and not self._lets_go and not self._farm.stopping.is_set():
             self._lets_go = True
             self._farm.processes.nursery.start_soon(self._let_devices_go)
         self._lets_go = self._lets_go and snapshot.cut_off
+
+    def _write(self) -> None:
+        """Tell the processes of this host, unless it stands in their file."""
+        file = self._folder / directory.FILE
+        try:
+            if self._written != self.directory or not file.exists():
+                self._written = None
+                directory.write(self._folder, self.directory)
+                self._written = self.directory
+        except OSError as error:
+            self._written = None
+            logs.limited("cluster.directory_unwritten", at="error", file=str(file), why=str(error))
 
     async def _let_devices_go(self) -> None:
         """Nothing reaches the devices of this host any more: so they are to come back to another one. Workers that

@@ -17,6 +17,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "cluster.cut_off": "This host cannot reach the others, which can reach each other: its devices are let go.",
     "cluster.differs": "What has to be the same on all hosts is not on this one: reload it there, or here.",
     "cluster.directory_unread": "The file that says where the routers are cannot be read; the last one read counts.",
+    "cluster.directory_unwritten": "The file that says where the routers are cannot be written (a full disk?). Until "
+    "it is, other hosts take the routers of this one.",
     "cluster.host_unread": "What Redis holds of a host cannot be read: it counts as one that does not live.",
     "cluster.joined": "This host is one of the cluster.",
     "cluster.not_given": "This host ends before other hosts have taken its `routers`; they take them now.",

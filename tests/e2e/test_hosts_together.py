@@ -96,6 +96,22 @@ def test_the_file_that_says_where_routers_are_is_written_again_when_somebody_del
     assert file.read_bytes() == before
 
 
+def test_a_host_that_cannot_write_where_routers_are_gives_its_own_to_the_others(hosts: Hosts) -> None:
+    a, b, c = hosts.each
+    with dialects.reached(across(devices=c, app_servers=b)) as check:
+        check()
+        in_the_way = c.data / "cluster.json.new"
+        in_the_way.mkdir()
+        (c.data / "cluster.json").unlink()
+        until(lambda: not placed(c) and len(placed(a) + placed(b)) == ROUTERS, "the others have all routers")
+        assert "cluster.json cannot be written" in c.admin("/ready")[1].decode()
+        assert list(c.events("cluster.directory_unwritten"))
+        check()
+        in_the_way.rmdir()
+        hosts.wait_divided()
+        check()
+
+
 def test_a_router_that_dies_is_started_again_where_it_was(hosts: Hosts) -> None:
     _, b, _ = hosts.each
     before = [(row["number"], row["host"], row["epoch"]) for row in b.status()["cluster"]["placements"]]
