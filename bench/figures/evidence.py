@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.figures.dialects import dialect_of, parts_of
+from bench.figures.forwards import cpu_of
 from bench.figures.profiles import FARM_BYTES, WORKER_BYTES, Profile
 from bench.load.protocols import REFERENCE
 
@@ -271,13 +272,11 @@ def _add_pushes(found: Evidence, run: dict[str, Any], source: str, own: bool) ->
         return
     usage = run["usage"]["groups"]
     routers = usage.get("router", {})
-    ours = (use for name, use in usage.items() if not name.startswith("load") and name != "store")
-    cpu = sum(use["cpu_seconds_a_1000"] or 0.0 for use in ours) / 1000
     store = usage.get("store", {})
     found.pushes.append(
         Pushes(
             rate=run["notifications_a_second"],
-            cpu=cpu,
+            cpu=cpu_of(run) / 1e6,
             p99=run["to_frame_ms"].get("p99"),
             flat_out=not run["rate"],
             own=own,
