@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from farm.worker.catch_up import below
-from farm.worker.local_channel import ChannelLog, End, HeldEvent, LocalChannel, Part
+from farm.worker.local_channel import NEVER, ChannelLog, End, HeldEvent, LocalChannel, Part
 from router.common.position import ANY_EPOCH, Last, LogEvent, LogSlice, Position
 
 _RECOVERIES: Final = 1000
@@ -39,7 +39,8 @@ class Recovered(NamedTuple):
     freed: int
     """Bytes of what was held."""
     unsure: bool
-    """Whether these may have been sent before, or nothing is known: the log counts anew, or could not be read."""
+    """Whether the log could not be read, or events may be sent twice: it counts anew, and the subscribers have had none
+    to compare these with, or there is more than a page of them."""
 
 
 class _Read:
@@ -120,7 +121,7 @@ class LogReads:
         if parts:
             log = _log(read.channel)  # from now on it is followed, whatever was found
             if found is not None and not log.recovering:
-                log.reached(found.epoch, found.offset, _last(found))
+                log.reached(found.epoch, found.offset, _youngest(found))
         return parts, None
 
     # ------------------------------------------------------------------ after the link was new
@@ -180,11 +181,11 @@ class LogReads:
         if found is not None:
             before = log.position
             anew = before is not None and before.epoch not in (ANY_EPOCH, found.epoch)
-            unsure = anew and bool(found.events)
+            unsure = anew and bool(found.events) and (found.more or log.youngest == NEVER)
             epoch, missed, gap = found.epoch, found.events, not found.recovered or log.position is None
             if anew:  # the whole log, for the offsets of before say nothing; the times of its events do
                 missed = [event for event in missed if (event.time, event.tag) > log.youngest]
-            log.reached(found.epoch, found.end.offset, _last(found))
+            log.reached(found.epoch, found.end.offset, _youngest(found))
             held = [event for event in held if below(event, read.position)]
         # More came than may be held: what is logged of it can be read. Or there is more than fits into a page.
         if found is not None and (log.again or (found.more and found.events)):
@@ -198,8 +199,9 @@ class LogReads:
         return Recovered(channel, epoch, missed, gap, held, freed, unsure)
 
 
-def _last(found: LogSlice) -> LogEvent | None:
-    return found.events[-1] if found.events else None
+def _youngest(found: LogSlice) -> LogEvent | None:
+    """Not always the last one: where the dialect gives the offsets itself they may come in any order."""
+    return max(found.events, key=lambda event: (event.time, event.tag), default=None)
 
 
 def _log(channel: LocalChannel) -> ChannelLog:

@@ -438,7 +438,7 @@ async def test_a_channel_that_is_wanted_from_now_on_waits_for_the_last_page(farm
 
 
 @pytest.mark.parametrize(("resumes", "another"), [(True, True), (True, False), (False, True)])
-def test_who_comes_back_with_a_position_is_let_go_when_logs_count_anew(resumes: bool, another: bool) -> None:
+def test_who_comes_back_with_a_position_is_let_go_when_several_logs_count_anew(resumes: bool, another: bool) -> None:
     @in_farm()
     async def scenario(farm: ReplayFarm) -> None:
         device = ReplayDevice(farm)
@@ -449,6 +449,49 @@ def test_who_comes_back_with_a_position_is_let_go_when_logs_count_anew(resumes: 
         farm.dialect.resumes = resumes
         for log in farm.rig.store._logs.values():
             log.epoch += another
+        farm.rejoin()
+        await farm.settle()
+        assert device.closing == (resumes and another)
+
+    scenario()
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_of_a_log_that_counts_anew_who_has_had_events_is_sent_what_came_since(resumes: bool) -> None:
+    @in_farm()
+    async def scenario(farm: ReplayFarm) -> None:
+        farm.dialect.resumes = resumes
+        device = ReplayDevice(farm)
+        device.subscribe({"a": ALL})
+        await stored(farm, 3)
+        await finish(farm, device)
+        farm.lapse(False, False)
+        (log,) = farm.rig.store._logs.values()
+        log.epoch += 1
+        await stored(farm, 2)
+        farm.rejoin()
+        await finish(farm, device)
+        assert not device.closing
+        assert device.channels == {"a": 5}
+
+    scenario()
+
+
+@pytest.mark.parametrize(("resumes", "another"), [(True, True), (True, False), (False, True)])
+def test_who_comes_back_with_a_position_is_let_go_when_a_log_counts_anew_of_which_it_has_had_nothing(
+    resumes: bool, another: bool
+) -> None:
+    @in_farm()
+    async def scenario(farm: ReplayFarm) -> None:
+        farm.dialect.resumes = resumes
+        await stored(farm, 3)
+        (log,) = farm.rig.store._logs.values()
+        device = ReplayDevice(farm)
+        device.subscribe({"a": AfterOffset(log.epoch, 3)})
+        await finish(farm, device)
+        assert device.channels == {"a": 3}
+        farm.lapse(False, False)
+        log.epoch += another
         farm.rejoin()
         await farm.settle()
         assert device.closing == (resumes and another)
