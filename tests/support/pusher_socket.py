@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import websocket
-
 from support.pusher_app import APP, KEY
 from support.pusher_device import socket_signature
-from support.shard import PATIENCE_S, Shard
+from support.shard import Shard
+from support.shard_client import ShardClient
 
 PRESENCE = "presence-"
 """So begin the names of channels with members."""
 
 
-class Client:
+class Client(ShardClient):
     """Its connection."""
 
     def __init__(self, shard: Shard, user: str) -> None:
         self.user = user
-        self.fd, self._socket = shard.open(f"/app/{KEY}?protocol=7&client=js&version=8.6.0&flash=false")
-        self.closed = False
+        super().__init__(shard, f"/app/{KEY}?protocol=7&client=js&version=8.6.0&flash=false")
         self.socket_id = ""
         self.asked: set[str] = set()
         self.joined: dict[str, set[str]] = {}  # channels, with their members as it was told
@@ -51,33 +49,13 @@ class Client:
             self._send("pusher:unsubscribe", channel=channel)
 
     def go(self) -> None:
-        self.closed = True
+        super().go()
         self.joined.clear()
-        self._socket.sock.close()
 
-    def receive(self) -> None:
-        if not self.closed:
-            self._socket.sock.settimeout(0.0)
-            self._receive()
-        if not self.closed:
-            self._socket.sock.settimeout(PATIENCE_S)
+    def _told(self, told: dict[str, Any]) -> None:
+        self._event(told["event"], told.get("channel", ""), told.get("data"))
 
-    def _receive(self) -> None:
-        while not self.closed:
-            try:
-                frame = self._socket.recv_frame()
-            except (BlockingIOError, TimeoutError, websocket.WebSocketTimeoutException):
-                return
-            except (OSError, websocket.WebSocketConnectionClosedException):
-                self.go()
-                return
-            if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
-                self.go()
-                return
-            told = json.loads(frame.data)
-            self._told(told["event"], told.get("channel", ""), told.get("data"))
-
-    def _told(self, event: str, channel: str, data: Any) -> None:
+    def _event(self, event: str, channel: str, data: Any) -> None:
         if event == "pusher:connection_established":
             self.socket_id = json.loads(data)["socket_id"]
             return

@@ -27,7 +27,7 @@ from support.pusher_app import APP, KEY, App
 from support.pusher_device import made
 from support.pusher_socket import Client
 from support.shard import Shard
-from support.step_link import StepLink
+from support.step_link import StepLink, turn
 
 PUBLIC = [f"room-{number}" for number in range(4)]
 PRESENCE = [f"presence-{number}" for number in range(3)]
@@ -75,14 +75,7 @@ class Worker:
         self.out.discard(number)
 
     def turn(self) -> None:
-        sockets = self.shard.sockets
-        sockets.keeps_up(frozenset(link.router for link in self.links if link.reads))
-        for fd, events in self.shard._poller.ready_now():
-            if fd in sockets.connections:
-                sockets.ready_where_routers_keep_up(fd, events)
-        sockets.turn()
-        for message in self.shard.said():
-            self.links[self.routes.of(message)].messages.append(message)
+        turn(self.shard, self.routes, self.links)
 
 
 class Place:

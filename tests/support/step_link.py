@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from farm.worker.routes import Routes
 from router.common import messages as m
 from support.common import FakeWorker, Rig
 from support.shard import Shard
@@ -119,3 +121,16 @@ class StepLink:
     @property
     def away(self) -> bool:
         return self.rig.hub.sessions.get(self._worker.identity) is None
+
+
+def turn(shard: Shard, routes: Routes, links: Sequence[StepLink], slow: Iterable[int] = ()) -> None:
+    """A turn of a worker with links to several routers, which take what it has to say. slow: routers that do not keep
+    up with it, besides those whose links read what waits for devices."""
+    sockets = shard.sockets
+    sockets.keeps_up(frozenset(slow).union(link.router for link in links if link.reads))
+    for fd, events in shard._poller.ready_now():
+        if fd in sockets.connections:
+            sockets.ready_where_routers_keep_up(fd, events)
+    sockets.turn()
+    for message in shard.said():
+        links[routes.of(message)].messages.append(message)

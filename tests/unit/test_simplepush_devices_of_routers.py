@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import trio
-import websocket
 from support.common import DELIVERY_TIMEOUT_S, Clock, Rig, settings_with
 from support.often import often
-from support.shard import PATIENCE_S, Shard
-from support.step_link import StepLink
+from support.shard import Shard
+from support.shard_client import ShardClient
+from support.step_link import StepLink, turn
 
 import farm.dialects.simplepush
 from farm.dialects import Context, Dialect
@@ -51,14 +51,13 @@ def made(clock: Clock, counters: WorkerCounters) -> Dialect:
     return farm.dialects.simplepush.SIDE.make(Context(settings_with(), Tokens([b"k" * 32]), counters, clock.unix))
 
 
-class Client:
+class Client(ShardClient):
     """A connection of a device, which checks what it is sent."""
 
     def __init__(self, worker: Worker, number: int) -> None:
+        super().__init__(worker.shard, "/")
         self.number = number
-        self.fd, self._socket = worker.shard.open("/")
         self.attached = False
-        self.closed = False
         self.unacked: list[tuple[str, int]] = []
         self.had: set[tuple[str, int]] = set()
         self._send(messageType="hello", uaid=UAIDS[number], channelIDs=[])
@@ -73,40 +72,17 @@ class Client:
             )
             self.unacked.clear()
 
-    def go(self) -> None:
-        self.closed = True
-        self._socket.sock.close()
-
-    def receive(self) -> None:
-        if not self.closed:
-            self._socket.sock.settimeout(0.0)
-            self._receive()
-        if not self.closed:
-            self._socket.sock.settimeout(PATIENCE_S)
-
-    def _receive(self) -> None:
-        while not self.closed:
-            try:
-                frame = self._socket.recv_frame()
-            except (BlockingIOError, TimeoutError, websocket.WebSocketTimeoutException):
-                break
-            except (ConnectionError, websocket.WebSocketConnectionClosedException):
-                self.closed = True
-                break
-            if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
-                self.go()
-                break
-            told = json.loads(frame.data)
-            if told["messageType"] == "hello":
-                assert (told["status"], self.attached) == (200, False)
-                self.attached = True
-                continue
-            assert self.attached, "the reply to hello comes first"
-            for one in told["updates"]:
-                update = one["channelID"], one["version"]
-                assert update not in self.had, f"{update} came twice on one connection"
-                self.had.add(update)
-                self.unacked.append(update)
+    def _told(self, told: dict[str, Any]) -> None:
+        if told["messageType"] == "hello":
+            assert (told["status"], self.attached) == (200, False)
+            self.attached = True
+            return
+        assert self.attached, "the reply to hello comes first"
+        for one in told["updates"]:
+            update = one["channelID"], one["version"]
+            assert update not in self.had, f"{update} came twice on one connection"
+            self.had.add(update)
+            self.unacked.append(update)
 
 
 class Worker:
@@ -120,14 +96,7 @@ class Worker:
         """Routers that do not keep up with it."""
 
     def turn(self) -> None:
-        sockets = self.shard.sockets
-        sockets.keeps_up(frozenset(self.slow | {link.router for link in self.links if link.reads}))
-        for fd, events in self.shard._poller.ready_now():
-            if fd in sockets.connections:
-                sockets.ready_where_routers_keep_up(fd, events)
-        sockets.turn()
-        for message in self.shard.said():
-            self.links[self.routes.of(message)].messages.append(message)
+        turn(self.shard, self.routes, self.links, self.slow)
 
 
 class World:
