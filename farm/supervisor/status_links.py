@@ -42,10 +42,15 @@ def _once(answers: Iterable[Sequence[Mapping[str, Any]]]) -> dict[int, Row]:
             if before is None:
                 found[row["pid"]] = {**row, "links": 1}
                 continue
-            newest = before if before["heard_s"] <= row["heard_s"] else row
+            newest = min(before, row, key=_age)
             devices = before["devices"] + row["devices"]
             found[row["pid"]] = {**newest, "devices": devices, "links": before["links"] + 1}
     return found
+
+
+def _age(row: Mapping[str, Any]) -> tuple[bool, float]:
+    """How old a worker's numbers in a row are; where it has only just joined there are none."""
+    return "memory" not in row, row["heard_s"]
 
 
 class StatusLinks:
