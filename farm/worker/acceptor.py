@@ -27,13 +27,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from farm.capacity import REFUSAL_ROOM
-from farm.settings import LimitOptions, WorkerOptions
+from farm.settings import WorkerOptions
 from farm.transports import HTTP, Transport
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.setup_rate import NO_LIMIT, SetupRate
 from farm.worker.table import Table
 from router.common import logs
+from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
 

@@ -15,7 +15,7 @@ import zmq
 
 from farm.capacity import raise_descriptor_limit, reserved_descriptors
 from farm.dialects import Context, DeviceSide, Dialect, FurtherListener, further_listeners, further_ports, sides, specs
-from farm.settings import FarmOptions, LimitOptions, WorkerOptions
+from farm.settings import FarmOptions, WorkerOptions
 from farm.worker.auth_dialects import asked_about, differing_urls
 from farm.worker.drain import drain
 from farm.worker.fd_passing import FdSender
@@ -29,6 +29,7 @@ from router.common.auth_settings import AuthOptions
 from router.common.cluster_settings import ClusterOptions
 from router.common.errors import MendableError
 from router.common.guard import guarded
+from router.common.limit_settings import LimitOptions
 from router.common.listener import base_url, open_listener
 from router.common.memory import Bursts, give_back, resident_bytes
 from router.common.metrics import WorkerCounters

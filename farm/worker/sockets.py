@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from farm.dialects import Call, Dialect, Session
-from farm.settings import LimitOptions, WorkerOptions
+from farm.settings import WorkerOptions
 from farm.worker.acceptor import Acceptor
 from farm.worker.admission import Admissions
 from farm.worker.attachments import Attachments
@@ -41,6 +41,7 @@ from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common import messages as m
 from router.common.auth_settings import AuthOptions
+from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import BROKEN, ENDED, READ, WRITE, Poller
 

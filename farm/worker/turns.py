@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from farm.settings import LimitOptions, WorkerOptions
+from farm.settings import WorkerOptions
 from farm.worker.backpressure import Backpressure
 from farm.worker.clock import Clock
 from farm.worker.connection import IDLE, OPEN, Connection
 from farm.worker.rates import Rates
+from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ
 

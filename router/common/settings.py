@@ -9,6 +9,7 @@ from router.common import option_texts as texts
 from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
 from router.common.cluster_settings import ClusterOptions
+from router.common.limit_settings import LimitOptions
 from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Section, option
 from router.common.redis_settings import RedisOptions
@@ -379,4 +380,5 @@ SECTIONS: tuple[type[Section], ...] = (
     AuthOptions,
     LinkOptions,
     TokenOptions,
+    LimitOptions,
 )

@@ -19,12 +19,13 @@ from farm.dialects import (
     Subscription,
     Unsubscribe,
 )
-from farm.settings import LimitOptions, WorkerOptions
+from farm.settings import WorkerOptions
 from farm.transports.request import Request
 from farm.worker.routes import Routes
 from farm.worker.sockets import Sockets
 from router.common import messages as m
 from router.common.auth_settings import AuthOptions
+from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
 from support.common import Clock, settings_with

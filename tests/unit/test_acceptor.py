@@ -14,11 +14,12 @@ from support.common import Clock as StillClock
 from support.shard import Shard
 
 from farm.capacity import REFUSAL_ROOM
-from farm.settings import LimitOptions, WorkerOptions
+from farm.settings import WorkerOptions
 from farm.worker.acceptor import TURNED_AWAY, Acceptor
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.table import Table
+from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
 
