@@ -170,8 +170,8 @@ class ForkServer:
         """Whether it can be sent requests."""
         return self._socket.fileno() >= 0 and not self.process.ended.is_set()
 
-    async def spawn(self, kind: str, number: int = -1, listeners: Iterable[socket.socket] = ()) -> Child:
-        """Fork a process; it inherits the listeners.
+    async def spawn(self, kind: str, number: int = -1, sockets: Iterable[socket.socket] = ()) -> Child:
+        """Fork a process; it inherits the sockets.
 
         Raises: ForkServerFailed, and the fork server is killed: it has died, or stands still. SpawnRefused.
         """
@@ -180,7 +180,7 @@ class ForkServer:
         except OSError as error:
             raise SpawnRefused(str(error)) from None
         with theirs:
-            fds = [theirs.fileno(), *(listener.fileno() for listener in listeners)]
+            fds = [theirs.fileno(), *(each.fileno() for each in sockets)]
             try:
                 answer, descriptors = await self._ask({"spawn": kind, "number": number}, fds)
                 if "refused" in answer:

@@ -11,6 +11,7 @@ import trio
 
 from farm.settings import FarmOptions
 from farm.supervisor.children import KILLED_S, Child, ForkServer, ForkServerClosed, ForkServerFailed, SpawnRefused
+from farm.supervisor.log_socket import LogSocket
 from farm.supervisor.slot import POLL_S, Slot
 from router.common import logs
 from router.common.fork_server import collect_strangers
@@ -32,6 +33,7 @@ class Processes:
         self._settings = settings
         self._over = False  # everything has ended, and the fork server is not needed any more
         self.fork_server: ForkServer | None = None
+        self.log_socket = LogSocket()
         self._children: list[Child] = []
 
     @property
@@ -89,7 +91,7 @@ class Processes:
 
     async def spawn(self, kind: str, number: int, listeners: list[socket.socket], fork_server: ForkServer) -> Child:
         """Fork a process from this fork server. Raises: ForkServerFailed, SpawnRefused."""
-        child = await fork_server.spawn(kind, number, listeners)
+        child = await fork_server.spawn(kind, number, [*listeners, self.log_socket.theirs])
         self._children = [*self.running, child]
         logs.debug("process.started", kind=kind, number=number, pid=child.pid)
         return child

@@ -10,6 +10,7 @@ import farm.worker.main
 import router.process
 from farm.sections import all_sections
 from farm.settings import FarmOptions
+from farm.supervisor.log_socket import copy_events
 from router import __version__
 from router.common import lifecycle
 from router.common.fork_server import Runner, Served, in_one_line
@@ -20,8 +21,8 @@ from router.common.options import from_mapping
 def served(mapping: dict[str, Any]) -> Served:
     """For `router.common.fork_server`, with the settings as a mapping.
 
-    Each process inherits its socket to the supervisor and, except for the check, its listeners. An exception that
-    ends it is sent on that socket.
+    Each process inherits its socket to the supervisor, its listeners (the check has none), and the socket that log
+    events are sent to besides. An exception that ends it is sent on the first one.
     """
     settings = from_mapping(all_sections(), mapping)
 
@@ -50,6 +51,7 @@ def served(mapping: dict[str, Any]) -> Served:
 def _reporting(runner: Runner) -> Runner:
     def run(number: int, descriptors: list[int]) -> int:
         try:
+            copy_events(descriptors.pop())
             return runner(number, descriptors)
         except BaseException as error:
             lifecycle.report_failure(descriptors[0], in_one_line(error))

@@ -33,6 +33,7 @@ from farm.supervisor.hang_watch import HangWatch
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.preparing import prepare
 from farm.supervisor.processes import Processes
+from farm.supervisor.recent_events import RecentEvents
 from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
 from farm.supervisor.running_farm import HostOfCluster
@@ -63,8 +64,10 @@ class StartError(MendableError):
 class Supervisor:
     """Everything that runs in the supervisor."""
 
-    def __init__(self, settings: Settings, workers: int, read_again: Callable[[], Settings]) -> None:
-        """read_again: reads the settings again from their sources. Raises: ListenError."""
+    def __init__(
+        self, settings: Settings, workers: int, read_again: Callable[[], Settings], events: RecentEvents
+    ) -> None:
+        """read_again: reads the settings again from their sources. events: of the log. Raises: ListenError."""
         routers = settings.get(RouterOptions).routers
         self.listeners = Listeners(
             settings.get(Listen), workers, routers, further_ports(settings), settings.get(ClusterOptions).enabled
@@ -75,6 +78,7 @@ class Supervisor:
         self.routers = [Slot("router", n, one) for n, one in enumerate(self.listeners.routers)]
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.processes = Processes(lambda: self.settings)
+        self.events = events
         folder, context = Path(settings.get(Data).dir), zmq.Context[zmq.Socket[bytes]]()
         many_hosts = settings.get(ClusterOptions).enabled
         links = [StatusLink(context, None if many_hosts else address(folder, number)) for number in range(routers)]
@@ -125,6 +129,7 @@ class Supervisor:
                 nursery.start_soon(self._persist, name, task)
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
+            nursery.start_soon(self._persist, "log_events", partial(self.processes.log_socket.run, self.events.add))
             await self._prepare_store()
             if self._cluster is not None and not self.stopping.is_set() and await self._join(self._cluster):
                 nursery.start_soon(self._persist, "cluster", self._cluster.run)
@@ -137,6 +142,7 @@ class Supervisor:
             nursery.cancel_scope.cancel()
         self.link.close()
         self.listeners.close()
+        self.processes.log_socket.close()
         return self._failed
 
     async def _prepare_store(self) -> None:
@@ -311,7 +317,8 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     read_again: reads the settings anew, for a reload; raises ConfigError.
     Raises: StartError.
     """
-    log = settings.get(Log)
+    log, events = settings.get(Log), RecentEvents()
+    logs.copy_to(events.add)
     logs.setup(log.format, log.level, process="farm")
     workers = settings.get(FarmOptions).count
     capacity.raise_descriptor_limit()
@@ -322,6 +329,6 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     priority.take(settings.get(RouterOptions).nice)
     try:
         with data_folder.held(settings):
-            return trio.run(Supervisor(settings, workers, read_again).run)
+            return trio.run(Supervisor(settings, workers, read_again, events).run)
     except MendableError as error:
         raise StartError(str(error)) from None

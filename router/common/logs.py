@@ -40,6 +40,7 @@ _STDERR: Final = 2
 _PIPE_BYTES: Final = select.PIPE_BUF  # a pipe that poll reports as writable takes so many without waiting
 _FIELDS: Final = "farm_fields"  # the attribute of a log record that holds the event's fields
 _logger: Final = logging.getLogger("farm")
+_copied: list[Callable[[bytes], object]] = []  # where events go besides
 
 
 def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_fields: object) -> None:
@@ -60,6 +61,7 @@ def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_f
         raise ValueError(f"unknown log format: {format!r}")
     handler = logging.StreamHandler(stream) if stream is not None else _DescriptorHandler(_STDERR)
     handler.setFormatter(formatter)
+    handler.setLevel(threshold)
     logging.raiseExceptions = False  # a line that cannot be made or written must not become a trace of many
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -67,6 +69,15 @@ def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_f
     root.addHandler(handler)
     root.setLevel(max(threshold, logging.WARNING))
     _logger.setLevel(threshold)
+    for send in _copied:
+        root.addHandler(_CopyHandler(send, process_fields))
+        _logger.setLevel(min(threshold, logging.INFO))
+
+
+def copy_to(send: Callable[[bytes], object]) -> None:
+    """From the next `setup` on, hand each event from info on to this, too, as a JSON object, whatever form and level
+    the log has. What it cannot take at once it has to drop; what it raises is ignored."""
+    _copied[:] = [send]
 
 
 def debug(name: str, /, **fields: object) -> None:
@@ -191,6 +202,17 @@ class _DescriptorHandler(logging.Handler):
             data = data[written:]
         self._torn = False
         return True
+
+
+class _CopyHandler(logging.Handler):
+    def __init__(self, send: Callable[[bytes], object], process_fields: Mapping[str, object]) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(_JsonFormatter(process_fields))
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(Exception):
+            self._send(self.format(record).encode())
 
 
 class _Formatter(logging.Formatter):
