@@ -85,6 +85,13 @@ def path_or_none(text: str) -> str:
     return path(text) if text else text
 
 
+def network(text: str) -> str:
+    """A network of IP addresses, 10.0.0.0/8 or fd00::/8, or one address."""
+    if not text.isascii() or any(c.isspace() or c == "%" for c in text):
+        raise ValueError(text)
+    return str(ipaddress.ip_network(text))
+
+
 def _checked_address(text: str) -> str:
     if not text.isascii() or any(c.isspace() for c in text):
         raise ValueError(text)

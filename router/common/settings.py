@@ -16,12 +16,13 @@ from router.common.redis_settings import RedisOptions
 
 MAX_ROUTERS: Final = 64
 """Of a farm."""
+_NETWORKS: Final = "a list of networks, 10.0.0.0/8 or fd00::/8 with no bit set behind the prefix, or single addresses"
 
 
 @dataclass(frozen=True)
 class Listen(Section):
     SECTION: ClassVar[str] = "listen"
-    HELP: ClassVar[str] = "Where the farm listens. A change needs a restart."
+    HELP: ClassVar[str] = "Where the farm listens, which needs a restart to change, and which proxies it believes."
     AT_START: ClassVar[frozenset[str]] = frozenset(
         ("host", "device_port", "router_port", "admin_host", "admin_port", "backlog")
     )
@@ -42,6 +43,20 @@ class Listen(Section):
     )
     admin_port: int = option(8082, "health, metrics and status (HTTP); 0 takes a free port", ge=0, le=65535)
     backlog: int = option(4096, "connections that wait to be accepted, per listener", unit="connections", ge=1)
+    proxy_from: tuple[str, ...] = option(
+        (),
+        "proxies whose connections to the device port and the router port begin with a header of the PROXY protocol "
+        "(version 1 or 2) with the client's address; without it they are closed. Empty: none",
+        expects=_NETWORKS,
+        check=texts.network,
+    )
+    forwarded_from: tuple[str, ...] = option(
+        (),
+        "proxies whose Forwarded or X-Forwarded-For counts: the right-most address that is not in this list is the "
+        "client's. Empty: none",
+        expects=_NETWORKS,
+        check=texts.network,
+    )
 
 
 @dataclass(frozen=True)
