@@ -86,7 +86,7 @@ class Farm:
 def read_status(body: dict[str, Any]) -> Status:
     """Raises KeyError, TypeError or ValueError for a body of another shape."""
     rows = body["workers"]
-    pauses = [float(row["gc_pause_max_ms"]) for row in rows if row.get("gc_pause_max_ms") is not None]
+    pauses = [row["gc_pause_max_seconds"] * 1000 for row in rows if row.get("gc_pause_max_seconds") is not None]
     capacities = [int(row["max_connections"]) for row in rows if row.get("max_connections") is not None]
     return Status(
         [int(router["pid"]) for router in body["routers"] if router.get("pid")],

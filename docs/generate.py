@@ -18,8 +18,11 @@ from farm.config_text import toml_value
 from farm.dialects import specs
 from farm.option_value import expected, options_of
 from farm.sections import all_sections
+from farm.supervisor.admin import FARM_METRICS
 from router.common import close_codes, refusals
 from router.common.answers import Answer, CloseCode, Table
+from router.common.exposition import PROCESSES
+from router.common.histogram import BOUNDS
 from router.common.log_events import LOG_EVENTS
 from router.common.metrics import Metric
 from router.dialects import all_metrics
@@ -81,8 +84,10 @@ def metrics_page() -> str:
         "# Metrics\n\n"
         + _NOTE
         + "\n`GET /metrics` on the admin port, in Prometheus' text format. The numbers of a router carry its number "
-        "(`router`), those of a worker its `shard`. "
-        "`farm_memory_bytes` is the resident memory of each process.\n\n## Routers\n\n"
+        "(`router`), those of a worker its `shard`, those of each process its kind as well (`process`). A histogram "
+        f"has buckets up to {', '.join(f'{bound:g}' for bound in BOUNDS)} s and above.\n\n## The farm\n\n"
+        + _table(head, _metric_rows("farm_", (*FARM_METRICS, *PROCESSES)))
+        + "\n## Routers\n\n"
         + _table(head, _metric_rows("farm_router_", of_router))
         + "\n## Workers\n\n"
         + _table(head, _metric_rows("farm_worker_", of_worker))

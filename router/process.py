@@ -21,7 +21,7 @@ from router.common.fd_passing import FdReceiver, socket_path
 from router.common.guard import guarded
 from router.common.link_address import address
 from router.common.listener import open_listener
-from router.common.memory import Bursts, give_back, resident_bytes
+from router.common.memory import Bursts, cpu_seconds, give_back, resident_bytes
 from router.common.numbers import seconds_until
 from router.common.options import Settings
 from router.common.partitions import BROADCASTS, fixed_owners, key_in, partition
@@ -362,7 +362,7 @@ class RouterProcess:
         from router.common.exposition import exposition, families  # which costs megabytes
 
         found = self.status(self.places.host)  # shards are numbers on a host
-        routers = [found["router"] | {name: found[name] for name in ("number", "memory")}]
+        routers = [found["router"] | {name: found[name] for name in ("number", "memory", "cpu")}]
         return exposition(families(routers, found["workers"], *all_metrics(specs())))
 
     def status(self, host: str = "") -> dict[str, Any]:
@@ -374,6 +374,7 @@ class RouterProcess:
         for service in self.services:
             counters |= service.counts()
         counters["store_commits"] = self.committer.commits
+        counters |= self.committer.took.snapshot("store_commit_seconds")
         counters["store_writes"] = self.committer.written
         counters["store_waiting"] = self.committer.waiting
         counters["store_failures"] = self.committer.failures
@@ -402,6 +403,7 @@ class RouterProcess:
             "partitions": self._partitions,
             "age": round(now - self._started, 1),
             "memory": resident_bytes(),
+            "cpu": cpu_seconds(),
             "refusing": self.committer.refusing,
             "busy": self._busy,
             "settled": self.hub.settling.over,

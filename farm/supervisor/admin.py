@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 from prometheus_client.core import Metric
@@ -18,6 +18,7 @@ from farm.supervisor.admin_port import AdminPort
 from farm.supervisor.cluster_status import cluster_families
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
+from router.common.metrics import Metric as Number
 from router.dialects import AdminContext, DialectSpec, all_metrics
 
 Status = dict[str, Any]
@@ -25,20 +26,48 @@ Unready = Callable[[], Awaitable[list[str]]]
 SetBroadcast = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]]
 
 
+FARM_METRICS: Final = (
+    Number("build_info", "gauge", "1, with the farm's version and that of the interpreter."),
+    Number("up", "gauge", "Whether all routers and workers serve."),
+    Number("draining", "gauge", "Whether the farm is about to stop (SIGTERM)."),
+    Number("fork_server_up", "gauge", "Whether processes can be started again."),
+    Number("reloads", "counter", "Reloads that have ended, by outcome: `done`, or why not."),
+    Number("router_restarts", "counter", "Times the router was started again."),
+    Number("worker_restarts", "counter", "Times the worker was started again."),
+)
+"""Of the whole farm."""
+
+
 def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metric]:
     """The whole farm's numbers."""
-    yield family("gauge", "farm_up", "Whether all routers and workers serve.", [], [([], status["status"] == "ok")])
-    drains = status["status"] == "draining"
-    yield family("gauge", "farm_draining", "Whether the farm is about to stop (SIGTERM).", [], [([], drains)])
-    forks = status["fork_server"]["state"] == "up"
-    yield family("gauge", "farm_fork_server_up", "Whether processes can be started again.", [], [([], forks)])
+    python = status["python"]
+    build = {"version": status["version"], "python": python["version"], "implementation": python["implementation"]}
+    labels: dict[str, tuple[str, ...]] = {
+        "build_info": tuple(build),
+        "reloads": ("outcome",),
+        "router_restarts": ("router",),
+        "worker_restarts": ("shard",),
+    }
+    rows: dict[str, list[tuple[list[str], float]]] = {
+        "build_info": [(list(build.values()), 1)],
+        "up": [([], status["status"] == "ok")],
+        "draining": [([], status["status"] == "draining")],
+        "fork_server_up": [([], status["fork_server"]["state"] == "up")],
+        "reloads": [([outcome.replace(" ", "_")], number) for outcome, number in status["reloads"].items()],
+        "router_restarts": [([str(row["number"])], row["restarts"]) for row in status["routers"]],
+        "worker_restarts": [([str(row["shard"])], row["restarts"]) for row in status["workers"]],
+    }
+    for metric in FARM_METRICS:
+        of = list(labels.get(metric.name, ()))
+        yield family(metric.kind, f"farm_{metric.name}", metric.help, of, rows[metric.name])
     if (cluster := status["cluster"]) is not None:
         yield from cluster_families(cluster)
-    yield from families(status["routers"], status["workers"], *all_metrics(dialects))
-    restarts = [([str(w["shard"])], w["restarts"]) for w in status["workers"]]
-    started = [([str(r["number"])], r["restarts"]) for r in status["routers"]]
-    yield family("counter", "farm_router_restarts", "Times the router was started again.", ["router"], started)
-    yield family("counter", "farm_worker_restarts", "Times the worker was started again.", ["shard"], restarts)
+    yield from families(status["routers"], status["workers"], *all_metrics(dialects), status)
+
+
+def metrics_page(status: Status, dialects: Sequence[DialectSpec]) -> bytes:
+    """`GET /metrics` of a farm with this status. dialects: all of them, on or off."""
+    return exposition(_families(status, dialects))
 
 
 def application(
@@ -71,7 +100,7 @@ def application(
         return JSONResponse(await status())
 
     async def metrics(request: Request) -> Response:
-        return Response(exposition(_families(await status(), dialects)), media_type=CONTENT_TYPE)
+        return Response(metrics_page(await status(), dialects), media_type=CONTENT_TYPE)
 
     of_dialects = [
         route

@@ -12,7 +12,7 @@ from farm.supervisor.status_links import Answers
 from router import __version__
 from router.common.health import LEAVING, NO_ROOM, NO_ROUTER
 from router.common.interpreter import interpreter
-from router.common.memory import resident_bytes
+from router.common.memory import cpu_seconds, resident_bytes
 from router.common.settings import Listen
 
 
@@ -67,9 +67,11 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
         "python": interpreter().fields(),
         "pid": os.getpid(),
         "memory": resident_bytes(),
+        "cpu": cpu_seconds(),
         "uptime": round(time.monotonic() - farm.started, 1),
         "reloading": farm.reloading,
         "last_reload": farm.reloads.last,
+        "reloads": dict(farm.reloads.outcomes),
         "fork_server": {"pid": fork_server.process.pid, "state": "up"}
         if fork_server is not None and fork_server.alive
         else {"pid": None, "state": "down"},
@@ -88,7 +90,7 @@ def _router(slot: Slot, answers: Answers) -> dict[str, Any]:
     state = _state(slot, serves=answer is not None)
     row: dict[str, Any] = {"number": slot.number, "pid": _pid(slot), "state": state, "restarts": slot.restarts}
     if answer is not None:
-        row |= {name: answer[name] for name in ("pid", "age", "memory", "store", "partitions")}
+        row |= {name: answer[name] for name in ("pid", "age", "memory", "cpu", "store", "partitions")}
         row |= answer["router"] | answer["lease"]
     return row
 

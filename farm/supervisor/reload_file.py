@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from farm.control import RELOAD_FILE, RUNNING
+from farm.control import DONE, RELOAD_FILE, RUNNING
 from router.common import logs
 
 REFUSED: Final = "refused"
 ROLLED_BACK: Final = "rolled back"
 CUT_SHORT: Final = "cut short"
 FAILED: Final = "failed"
+OUTCOMES: Final = (DONE, REFUSED, ROLLED_BACK, CUT_SHORT, FAILED)
 
 
 class ReloadFile:
@@ -27,6 +28,8 @@ class ReloadFile:
         self._number = 0
         self._began = 0.0
         self.last: dict[str, Any] | None = None
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        """How many reloads of this supervisor have ended so."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)  # of another supervisor, which may have had our pid
 
@@ -47,6 +50,7 @@ class ReloadFile:
         seconds = round(time.monotonic() - self._began, 1)
         assert self.last is not None
         self.last.pop("step", None)
+        self.outcomes[outcome] += 1
         self._write(outcome=outcome, why=why, seconds=seconds, needs_restart=needs_restart or [])
 
     def refused(self, why: str) -> None:

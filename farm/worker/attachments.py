@@ -10,6 +10,7 @@ from farm.worker.ages import Ages
 from farm.worker.backpressure import Backpressure
 from farm.worker.connection import OPEN, Connection
 from router.common import messages as m
+from router.common.histogram import Histogram
 from router.common.numbers import of_router, router_of
 
 
@@ -18,18 +19,22 @@ class Attachments:
 
     DETACH is sent only when no connection here holds the device or is being attached to it: a DETACH under way would
     otherwise remove the attachment of a newer connection. send: takes messages for the routers. clock: by which it is
-    known of two connections of a device which one is newer, wherever they are.
+    known of two connections of a device which one is newer, wherever they are. took: how long it is until a device is
+    attached.
     """
 
-    def __init__(self, send: Callable[[Any], None], clock: Callable[[], float], backpressure: Backpressure) -> None:
+    def __init__(
+        self, send: Callable[[Any], None], clock: Callable[[], float], backpressure: Backpressure, took: Histogram
+    ) -> None:
         self._send = send
         self._clock = clock
         self._backpressure = backpressure
+        self._took = took
         self._routes = backpressure.routes
         self._ages = Ages()
         self.devices = self._ages.devices
         self._attaching: dict[bytes, int] = {}  # device key -> ATTACHs without a reply
-        self._calls: dict[int, tuple[Connection, Call | Attach, int]] = {}  # and when it was made, in ms
+        self._calls: dict[int, tuple[Connection, Call | Attach, float]] = {}  # and when it was made
         self._number = 0
 
     def number(self) -> int:
@@ -48,10 +53,10 @@ class Attachments:
         if self._backpressure.shut and self._backpressure.defers(connection, call):
             return
         if isinstance(call, Attach):
-            device, since = call.device, int(self._clock() * 1000)
+            device, since = call.device, self._clock()
             self._calls[number] = (connection, call, since)
             self._attaching[device] = self._attaching.get(device, 0) + 1
-            self._send(m.Call(number, m.Attach(device, call.needs, call.fetch, since)))
+            self._send(m.Call(number, m.Attach(device, call.needs, call.fetch, int(since * 1000))))
             return
         if isinstance(call.request, m.Authorise):
             connection.call = number = of_router(self._routes.of(call.request), number)
@@ -87,7 +92,7 @@ class Attachments:
         older = self._attached(connection, call.device, status, since) if isinstance(call, Attach) else None
         return connection, call, older
 
-    def _attached(self, connection: Connection, key: bytes, status: int, since: int) -> Connection | None:
+    def _attached(self, connection: Connection, key: bytes, status: int, since: float) -> Connection | None:
         left = self._attaching[key] - 1
         if left:
             self._attaching[key] = left
@@ -96,7 +101,8 @@ class Attachments:
         if status != m.OK or connection.phase != OPEN:
             self._leave(key)
             return None
-        older = self._ages.put(key, connection, since)
+        self._took.observe(self._clock() - since)
+        older = self._ages.put(key, connection, int(since * 1000))
         return older if older is not connection else None
 
     def shed(self, key: bytes) -> Connection | None:

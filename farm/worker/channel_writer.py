@@ -264,7 +264,7 @@ class ChannelWriter:
     def count(self, now: float) -> None:
         """To be called once a second: update the metrics."""
         self._counters.fanout_waiting = self._fan_outs.memory
-        self._counters.fanout_lag_ms = round(self._fan_outs.lag(now) * 1000, 1)
+        self._counters.fanout_lag_seconds = round(self._fan_outs.lag(now), 4)
 
 
 def in_order(frames: list[Waiting]) -> Data:

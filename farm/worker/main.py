@@ -31,7 +31,7 @@ from router.common.errors import MendableError
 from router.common.guard import guarded
 from router.common.limit_settings import LimitOptions
 from router.common.listener import base_url, open_listener
-from router.common.memory import Bursts, give_back, resident_bytes
+from router.common.memory import Bursts, cpu_seconds, give_back, resident_bytes
 from router.common.metrics import WorkerCounters
 from router.common.options import Settings
 from router.common.pace import Pace
@@ -79,9 +79,9 @@ class GarbagePauses:
         if phase == "start":
             self._started = time.perf_counter()
         else:
-            pause = (time.perf_counter() - self._started) * 1000
-            if pause > self._counters.gc_pause_max_ms:
-                self._counters.gc_pause_max_ms = round(pause, 3)
+            pause = time.perf_counter() - self._started
+            if pause > self._counters.gc_pause_max_seconds:
+                self._counters.gc_pause_max_seconds = round(pause, 6)
 
 
 class Worker:
@@ -250,6 +250,7 @@ class Worker:
         for _, dialect in self._dialects:
             numbers |= dialect.counts()
         numbers["memory"] = resident_bytes()
+        numbers["cpu"] = cpu_seconds()
         numbers["running"] = round(time.monotonic() - self._started, 1)
         numbers["max_connections"] = self.limit
         numbers["draining"] = self.sockets.draining

@@ -91,7 +91,7 @@ class Sockets:
         self._backpressure = waiting = Backpressure(routes, lambda one: watch(one, one.mask & ~READ))
         limits = limits or LimitOptions()
         self.turns = turns = Turns(options, limits, counters, clock, watch, waiting)
-        self._attachments = attachments = Attachments(send, common_clock or monotonic, waiting)
+        self._attachments = attachments = Attachments(send, common_clock or monotonic, waiting, counters.hello_seconds)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
         self.grants = grants = Grants(

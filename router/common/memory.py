@@ -1,9 +1,10 @@
-"""How much memory this process uses, and giving back what it does not use."""
+"""How much memory and CPU this process uses, and giving back memory that it does not use."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import time
 from typing import Final
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -24,6 +25,11 @@ def resident_bytes() -> int:
     except OSError:  # a number for the operator is no reason to fail
         pass
     return _last
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process so far, all of its threads, in user and kernel mode."""
+    return round(time.process_time(), 3)
 
 
 def give_back() -> None:

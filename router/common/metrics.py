@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from router.common.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +13,7 @@ class Metric:
     """One number. What a dialect alone counts stands in its spec."""
 
     name: str
-    kind: str  # "counter" or "gauge"
+    kind: str  # "counter", "gauge" or "histogram" (of seconds: `router.common.histogram`)
     help: str
 
 
@@ -24,6 +27,12 @@ ROUTER_METRICS = (
     Metric("pushes_invalid", "counter", "Pushes answered 400: a version or a header is bad."),
     Metric("pushes_too_long", "counter", "Pushes answered 413: too much data."),
     Metric("pushes_over", "counter", "Pushes answered 503 because the store holds store.max_bytes; refused ones, too."),
+    Metric(
+        "push_delivered_seconds",
+        "histogram",
+        "From a push to its answer 200: it is durable, and a worker has written it to the device's socket.",
+    ),
+    Metric("push_stored_seconds", "histogram", "From a push to its answer 201 or 202: it is durable."),
     Metric("acks", "counter", "Updates that devices acknowledged, as received by the router."),
     Metric("http_requests", "counter", "Requests on the router port."),
     Metric("http_bad_requests", "counter", "Requests that were no valid HTTP or over a limit."),
@@ -65,6 +74,7 @@ ROUTER_METRICS = (
     Metric("channels", "gauge", "Occupied channels that have a name."),
     Metric("members", "gauge", "Members of presence channels."),
     Metric("store_commits", "counter", "Group commits."),
+    Metric("store_commit_seconds", "histogram", "How long each of those took, from its begin until it was durable."),
     Metric("store_writes", "counter", "Writes in those commits, after merging."),
     Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
     Metric("store_ok", "gauge", "Whether the store can write: 0 from a commit or sweep that failed to the next write."),
@@ -93,6 +103,11 @@ WORKER_METRICS = (
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
     Metric("hellos", "counter", "hello commands answered 200."),
+    Metric(
+        "hello_seconds",
+        "histogram",
+        "From a device's hello to the router's reply to it, with which it is answered; devices only, no subscribers.",
+    ),
     Metric("registers", "counter", "register commands answered 200."),
     Metric("unregisters", "counter", "unregister commands answered 200."),
     Metric("acks", "counter", "ack commands."),
@@ -105,7 +120,7 @@ WORKER_METRICS = (
     Metric("events_heard", "counter", "Events of the router for channels that have subscribers here."),
     Metric("events_sent", "counter", "Copies of them for subscribers: written, or buffered for one that is slow."),
     Metric("fanout_waiting", "gauge", "Bytes of events that wait to be written, and of the lists of their receivers."),
-    Metric("fanout_lag_ms", "gauge", "From an event to its last subscriber, in ms: the longest of the last second."),
+    Metric("fanout_lag_seconds", "gauge", "From an event to its last subscriber: the longest of the last second."),
     Metric(
         "fanouts_hurried",
         "counter",
@@ -130,12 +145,27 @@ WORKER_METRICS = (
         "link_refused", "counter", "Envelopes and messages of the router that were not understood, and passed over."
     ),
     Metric("link_dropped", "counter", "Messages that could not be sent to the router, and acks given up."),
-    Metric("gc_pause_max_ms", "gauge", "Longest pause for a garbage collection so far, in ms."),
+    Metric("gc_pause_max_seconds", "gauge", "Longest pause for a garbage collection so far."),
 )
 
 
+def _zero(metric: Metric) -> object:
+    return Histogram() if metric.kind == "histogram" else 0
+
+
+def _snapshot(counters: object, metrics: Iterable[Metric]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for metric in metrics:
+        value = getattr(counters, metric.name)
+        if isinstance(value, Histogram):
+            found |= value.snapshot(metric.name)
+        else:
+            found[metric.name] = value
+    return found
+
+
 class RouterCounters:
-    """The router's counters, as plain integers. One attribute for each of `ROUTER_METRICS`."""
+    """The router's counters, as plain integers and histograms. One attribute for each of `ROUTER_METRICS`."""
 
     pushes: int
     pushes_delivered: int
@@ -146,6 +176,8 @@ class RouterCounters:
     pushes_rejected: int
     pushes_invalid: int
     pushes_too_long: int
+    push_delivered_seconds: Histogram
+    push_stored_seconds: Histogram
     acks: int
     http_requests: int
     http_bad_requests: int
@@ -184,7 +216,7 @@ class RouterCounters:
 
     def __init__(self) -> None:
         for metric in ROUTER_METRICS:
-            setattr(self, metric.name, 0)
+            setattr(self, metric.name, _zero(metric))
 
     def count(self, name: str) -> None:
         """One more of the number of this name."""
@@ -192,7 +224,7 @@ class RouterCounters:
 
     def snapshot(self) -> dict[str, float]:
         """Name to value, for the status message."""
-        return {metric.name: getattr(self, metric.name) for metric in ROUTER_METRICS}
+        return _snapshot(self, ROUTER_METRICS)
 
 
 class WorkerCounters:
@@ -210,6 +242,7 @@ class WorkerCounters:
     connections_refused: int
     handed_over: int
     hellos: int
+    hello_seconds: Histogram
     registers: int
     unregisters: int
     acks: int
@@ -222,7 +255,7 @@ class WorkerCounters:
     events_heard: int
     events_sent: int
     fanout_waiting: int
-    fanout_lag_ms: float
+    fanout_lag_seconds: float
     fanouts_hurried: int
     catch_ups_given_up: int
     buffered: int
@@ -240,12 +273,12 @@ class WorkerCounters:
     link_unconfirmed: int
     link_refused: int
     link_dropped: int
-    gc_pause_max_ms: float
+    gc_pause_max_seconds: float
 
     def __init__(self) -> None:
         for metric in WORKER_METRICS:
-            setattr(self, metric.name, 0)
+            setattr(self, metric.name, _zero(metric))
 
     def snapshot(self) -> dict[str, float]:
         """Name to value, for the worker's beat."""
-        return {metric.name: getattr(self, metric.name) for metric in WORKER_METRICS}
+        return _snapshot(self, WORKER_METRICS)

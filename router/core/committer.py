@@ -21,6 +21,7 @@ from typing import Final
 import trio
 
 from router.common import logs
+from router.common.histogram import Histogram
 from router.common.messages import FAILED, OK
 from router.common.settings import StoreOptions
 from router.core.bad_batch import apply_apart
@@ -66,6 +67,8 @@ class GroupCommitter(CommitQueue):
         self.why = ""
         """Why the last commit or sweep failed."""
         self.commits = 0
+        self.took = Histogram()
+        """How long commits took."""
         self.written = 0
         self.answered = 0
         """Writes and reads that have been committed, or have failed; large reads count as several."""
@@ -125,9 +128,11 @@ class GroupCommitter(CommitQueue):
             self._filling = None
         if self._late:
             self._late = {device: last for device, last in self._late.items() if last is not batch}
-        self._busy_since = self._monotonic()
+        self._busy_since = begun = self._monotonic()
         try:
             outcome = await self._apply(batch)
+            if outcome.status == OK:
+                self.took.observe(self._monotonic() - begun)
         finally:
             self._busy_since = None
             self._waiting -= batch.size

@@ -90,7 +90,7 @@ class Hub:
         self.recount = Recount(sessions.offer, first, options.max_recounts, delivery_timeout, monotonic)
         changes = options.max_broadcast_changes
         self.broadcasts = Broadcasts(committer, options.max_broadcasts, changes, sessions.offer_all)
-        self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results, router)
+        self._pushes = Pushes(self.counters, incarnation, delivery_timeout, options.max_results, monotonic, router)
         self._numbers = Sequencer(router, unix_time, monotonic)
         self.begin_after = self._numbers.begin_after
         self.attachments = Attachments(committer, options, self.map, sessions, self._pushes)

@@ -103,10 +103,11 @@ class Messages:
         wait = wait and lease is not None and not pushes.full
         expires = int(self._unix_time()) + ttl
         item = Item(slot, version, sequence or self.sequence(), expires, urgency, body if keep_body else None)
-        push = Push(pushes, pushes.number() if wait else 0, slot, version, body, done)
+        now = self._monotonic()
+        push = Push(pushes, pushes.number() if wait else 0, slot, version, body, done, now)
         self._committer.put(device, item, push.committed)
         if wait:
-            pushes.wait(push, self._monotonic())
+            pushes.wait(push, now)
         else:
             push.result = m.NOT_HERE  # no result will come
         if lease is not None:
@@ -116,7 +117,7 @@ class Messages:
         self._counters.pushes_unkept += 1
         lease = self._addresses.device(device)
         if lease is not None:
-            push = Push(self._pushes, 0, slot, version, body, done)
+            push = Push(self._pushes, 0, slot, version, body, done, 0.0)
             push.durable = m.OK
             push.result = m.NOT_HERE
             self._attachments.deliver(lease, device, push)

@@ -37,10 +37,14 @@ PENDING: Final = -1
 class Push:
     """A push in work. Number 0: its result is not waited for."""
 
-    __slots__ = ("_pushes", "body", "done", "durable", "lease", "number", "result", "slot", "version")
+    __slots__ = ("_pushes", "body", "done", "durable", "lease", "number", "result", "since", "slot", "version")
 
-    def __init__(self, pushes: Pushes, number: int, slot: str, version: int, body: str | None, done: PushDone) -> None:
+    def __init__(
+        self, pushes: Pushes, number: int, slot: str, version: int, body: str | None, done: PushDone, since: float
+    ) -> None:
+        """since: when it came, by the clock of its `Pushes`."""
         self._pushes = pushes
+        self.since = since
         self.number = number
         self.slot = slot
         self.version = version
@@ -74,9 +78,11 @@ class Push:
         if self.durable == m.OK:
             if self.result == m.WRITTEN:
                 counters.pushes_delivered += 1
+                counters.push_delivered_seconds.observe(self._pushes.monotonic() - self.since)
                 outcome = DELIVERED
             else:
                 counters.pushes_stored += 1
+                counters.push_stored_seconds.observe(self._pushes.monotonic() - self.since)
                 outcome = STORED
         else:
             counters.pushes_refused += 1
@@ -91,13 +97,20 @@ class Pushes:
     """Those whose result is waited for, by number.
 
     timeout: s after which a push is answered without a result. most: results that may be waited for at once.
-    router: its number among the farm's routers.
+    monotonic: a clock in s, by which it is told how long they took. router: its number among the farm's routers.
     """
 
     def __init__(
-        self, counters: RouterCounters, incarnation: bytes, timeout: float, most: int, router: int = 0
+        self,
+        counters: RouterCounters,
+        incarnation: bytes,
+        timeout: float,
+        most: int,
+        monotonic: Callable[[], float],
+        router: int = 0,
     ) -> None:
         self.counters = counters
+        self.monotonic = monotonic
         self._timeout = timeout
         self._most = most
         self._waiting: dict[int, Push] = {}

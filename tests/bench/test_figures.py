@@ -35,8 +35,8 @@ def test_status_of_a_farm() -> None:
     body = {
         "routers": [{"pid": 7}],
         "workers": [
-            {"shard": 0, "pid": 8, "connections": 5, "gc_pause_max_ms": 0.5},
-            {"shard": 1, "pid": 9, "connections": None, "gc_pause_max_ms": None},
+            {"shard": 0, "pid": 8, "connections": 5, "gc_pause_max_seconds": 0.0005},
+            {"shard": 1, "pid": 9, "connections": None, "gc_pause_max_seconds": None},
         ],
     }
     assert read_status(body) == Status([7], {"0": 8, "1": 9}, {"0": 5, "1": 0}, 0.5)

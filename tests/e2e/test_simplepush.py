@@ -220,6 +220,33 @@ def test_pages_of_pushgo(farm: Farm, device: Device) -> None:
     assert (head.status, head.body) == (200, b"")
 
 
+def test_what_pushes_and_hellos_took_is_measured(farm: Farm, device: Device) -> None:
+    def numbers() -> dict[str, float]:
+        page = farm.admin("/metrics")[1].decode()
+        return {
+            name: sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
+            for name in (
+                *(f"farm_router_{what}_seconds_count" for what in ("push_delivered", "push_stored", "store_commit")),
+                "farm_router_push_delivered_seconds_sum",
+                "farm_worker_hello_seconds_count",
+                "farm_cpu_seconds_total",
+            )
+        }
+
+    before = numbers()
+    _, endpoint = device.register()
+    assert put(endpoint, 1) == 200
+    device.socket.close()
+    until(lambda: put(endpoint, 2) == 202, "the device has gone")
+    after = numbers()
+    assert after["farm_router_push_delivered_seconds_count"] >= before["farm_router_push_delivered_seconds_count"] + 1
+    assert after["farm_router_push_stored_seconds_count"] >= before["farm_router_push_stored_seconds_count"] + 1
+    assert after["farm_router_store_commit_seconds_count"] > before["farm_router_store_commit_seconds_count"]
+    assert after["farm_router_push_delivered_seconds_sum"] > before["farm_router_push_delivered_seconds_sum"]
+    assert after["farm_cpu_seconds_total"] > 0
+    until(lambda: numbers()["farm_worker_hello_seconds_count"] > 0, "a worker's beat")
+
+
 def test_token_keys(tmp_path: Path) -> None:
     with running_farm(tmp_path / "data", workers=1) as farm:
         key_file = farm.data / "token.key"

@@ -11,6 +11,7 @@ from farm.worker.backpressure import Backpressure
 from farm.worker.connection import OPEN, Connection
 from farm.worker.routes import Routes
 from router.common import messages as m
+from router.common.histogram import Histogram
 
 
 def key(number: int) -> bytes:
@@ -93,9 +94,10 @@ def opened() -> Connection:
 
 
 def test_in_a_cluster_times_are_those_of_a_clock_that_hosts_have_in_common() -> None:
-    times = [1_700_000_000.25, 1_699_999_999.5]  # it may be set back
+    times = [1_700_000_000.25, 1_699_999_999.5, 1_699_999_999.6]  # it may be set back
     sent: list[m.Call] = []
-    attachments = Attachments(sent.append, lambda: times[len(sent)], Backpressure(Routes(), lambda connection: None))
+    waiting = Backpressure(Routes(), lambda connection: None)
+    attachments = Attachments(sent.append, lambda: times[len(sent)], waiting, Histogram())
     for number in range(2):
         attachments.call(opened(), Attach(key(number), "", 0, None))
         attachments.replied(sent[-1].number, m.OK)
