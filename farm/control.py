@@ -1,4 +1,4 @@
-"""Controls a farm that runs: finds its supervisor, sends it a signal, reads its status.
+"""Controls a farm that runs: finds its supervisor, and sends it a signal.
 
 The supervisor holds an exclusive flock on `<data.dir>/farm.pid` for as long as it lives, and has its pid in
 it. The lock decides, and the number is only what to signal: after a crash or a reboot the file is still
@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import select
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from router.common.errors import MendableError
 from router.common.options import Settings
-from router.common.settings import Data, Listen
+from router.common.settings import Data
 
 PID_FILE: Final = "farm.pid"
 RELOAD_FILE: Final = "reload.json"
@@ -32,8 +29,6 @@ RUNNING: Final = "running"
 DONE: Final = "done"
 _REACTS_S: Final = 10.0
 _POLL_S: Final = 0.1
-STATUS_TIMEOUT_S: Final = 5.0
-MAX_STATUS_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with more is no farm
 
 
 class ControlError(MendableError):
@@ -172,42 +167,3 @@ class Supervisor:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             progress()
-
-
-def status_url(settings: Settings) -> str:
-    """Where the farm with these settings answers. For a wildcard address it is this machine.
-
-    Raises: ControlError if the port is not known from the settings.
-    """
-    listen = settings.get(Listen)
-    if listen.admin_port == 0:
-        raise ControlError("listen.admin_port is 0 (a free port), so the settings do not have it: give --url")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.admin_host, listen.admin_host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{listen.admin_port}/status"
-
-
-def fetch_status(url: str) -> Mapping[str, Any]:
-    """The status of a running farm, from its admin port.
-
-    Raises: ControlError if nothing answers there, or something that is no farm.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise ControlError(f"{url}: expected an http:// or https:// URL")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # directly, never through a proxy
-    try:
-        with opener.open(url, timeout=STATUS_TIMEOUT_S) as answer:
-            found = json.loads(answer.read(MAX_STATUS_BYTES))
-    except urllib.error.HTTPError as exc:
-        raise ControlError(f"{url}: answered {exc.code} {exc.reason}") from None
-    except TimeoutError:
-        raise ControlError(f"{url}: no answer within {STATUS_TIMEOUT_S:g} s: is the supervisor stopped?") from None
-    except urllib.error.URLError as exc:
-        reason = exc.reason.strerror or exc.reason if isinstance(exc.reason, OSError) else exc.reason
-        raise ControlError(f"{url}: no farm answers there: {reason}") from None
-    except (OSError, ValueError) as exc:
-        raise ControlError(f"{url}: no status in the answer: {exc}") from None
-    except http.client.HTTPException as exc:
-        raise ControlError(f"{url}: no farm answers there: {type(exc).__name__}") from None
-    if not isinstance(found, dict):
-        raise ControlError(f"{url}: no status in the answer: expected a JSON object")
-    return found

@@ -61,19 +61,23 @@ class FarmOptions(Section):
 @dataclass(frozen=True)
 class AdminOptions(Section):
     SECTION: ClassVar[str] = "admin"
-    HELP: ClassVar[str] = "The admin port's connections; they need a restart."
+    HELP: ClassVar[str] = "The admin port: its connections, and who may do what there."
     AT_START: ClassVar[frozenset[str]] = frozenset(
-        ("max_connections", "max_header_bytes", "request_timeout", "idle_timeout")
+        ("max_connections", "max_header_bytes", "max_body_bytes", "request_timeout", "idle_timeout")
     )
 
     max_connections: int = option(
         64, "open connections; beyond, the longest idle one makes room", unit="connections", ge=1
     )
     max_header_bytes: int = option(16_384, "request line and headers of one request", unit="bytes", ge=1024)
+    max_body_bytes: int = option(65_536, "body of one request of /api/v1", unit="bytes", ge=1024)
     request_timeout: float = option(
         30.0, "from the headers of a request until its answer has been taken", unit="s", ge=0.1
     )
     idle_timeout: float = option(5.0, "until the headers of the first and of each next request", unit="s", ge=0.1)
+    show_contents: bool = option(
+        False, "whether the contents of messages that wait for a device are shown; else only their sizes and ages"
+    )
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from farm.admin_client import AdminClient
 from farm.capacity import size
-from farm.control import ControlError, Supervisor, fetch_status, status_url
+from farm.control import ControlError, Supervisor
 from farm.doctor import Check
 from router.common.options import Settings
 from router.store.lease import MAX_OFFSET_S
@@ -194,7 +195,7 @@ def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
 def _drained(settings: Settings) -> str:
     """How far a drain is."""
     try:
-        found = fetch_status(status_url(settings))
+        found = AdminClient.of(settings).status()
     except ControlError:  # it has ended, or is about to
         return "draining"
     drain = found.get("drain")

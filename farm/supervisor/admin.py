@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from farm.settings import AdminOptions
 from farm.supervisor.admin_port import AdminPort
@@ -75,11 +75,12 @@ def application(
     unready: Unready,
     set_broadcast: SetBroadcast,
     dialects: Sequence[DialectSpec],
+    api: Iterable[BaseRoute] = (),
 ) -> Starlette:
     """The admin port's pages, with those of the dialects.
 
     status: queries the whole farm; its `status` is "ok" when everything serves. unready: why the farm should get no
-    new clients. dialects: all of them, on or off.
+    new clients. dialects: all of them, on or off. api: the routes of `/api/v1`.
     """
 
     async def live(request: Request) -> Response:
@@ -115,6 +116,7 @@ def application(
             Route("/status", full),
             Route("/metrics", metrics),
             *of_dialects,
+            *api,
         ]
     )
 
@@ -126,7 +128,8 @@ async def run(
     unready: Unready,
     set_broadcast: SetBroadcast,
     dialects: Sequence[DialectSpec],
+    api: Iterable[BaseRoute],
     stop: trio.Event,
 ) -> None:
     """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
-    await AdminPort(application(status, unready, set_broadcast, dialects), options).run(listener, stop.wait)
+    await AdminPort(application(status, unready, set_broadcast, dialects, api), options).run(listener, stop.wait)

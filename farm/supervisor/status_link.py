@@ -1,4 +1,5 @@
-"""The supervisor's link to the router: reads its status and the workers' snapshots, and sets broadcasts."""
+"""The supervisor's link to the router: reads its status and the workers' snapshots, sets broadcasts, and has performed
+what users of the admin port ask for."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from router.common.wire import NEWEST
 ASK_TIMEOUT_S: Final = 1.0
 _DURABLE_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 2**20
+_MANAGED_S: Final = 10.0
 _QUESTIONS: Final = 64
+_Question = m.AskStatus | m.SetBroadcast | m.Manage
 
 
 class StatusLink:
@@ -32,7 +35,7 @@ class StatusLink:
         self._socket = self._connected()
         self._number = 0
         self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
-        self._questions: deque[m.AskStatus | m.SetBroadcast] = deque()  # not sent yet
+        self._questions: deque[_Question] = deque()  # not sent yet
         self._wake = trio.Event()
 
     def _connected(self) -> zmq.Socket[bytes]:
@@ -69,9 +72,12 @@ class StatusLink:
             lambda number: m.SetBroadcast(number, space, key, value), _DURABLE_S if key else ASK_TIMEOUT_S
         )
 
-    async def _question(
-        self, numbered: Callable[[int], m.AskStatus | m.SetBroadcast], timeout: float
-    ) -> dict[str, Any] | None:
+    async def manage(self, action: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        """Have the router perform an action (`router.core.managing`). Returns: what it answers; None if it does not:
+        whether it was done is not known then."""
+        return await self._question(lambda number: m.Manage(number, action, arguments), _MANAGED_S)
+
+    async def _question(self, numbered: Callable[[int], _Question], timeout: float) -> dict[str, Any] | None:
         if len(self._waiting) >= _QUESTIONS:
             return None
         self._number = number = self._number + 1

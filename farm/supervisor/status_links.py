@@ -100,6 +100,15 @@ class StatusLinks:
         """As `StatusLink.set_broadcast`."""
         return await self._links[self._owner].set_broadcast(space, key, value)
 
+    async def manage(self, action: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        """As `StatusLink.manage`, by any router: each has what it does not own done by the owner. One that has answered
+        last is asked; where there is none here, one of another host."""
+        here = list(self._placed())
+        elsewhere = None if here else self._elsewhere()
+        known = [number for number in here if number in self.last.of] or here
+        number = known[0] if known else elsewhere
+        return None if number is None else await self._links[number].manage(action, arguments)
+
     def tasks(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
         """The task that owns each of the links, with a name."""
         return [(f"status_link[{number}]", link.run) for number, link in enumerate(self._links)]

@@ -24,7 +24,8 @@ import zmq
 from farm import capacity
 from farm.dialects import further_ports, specs
 from farm.settings import AdminOptions, FarmOptions
-from farm.supervisor import admin, data_folder, health
+from farm.supervisor import admin, api, data_folder, health
+from farm.supervisor.api import frame
 from farm.supervisor.children import Child
 from farm.supervisor.cluster import Cluster
 from farm.supervisor.draining import Drain
@@ -176,7 +177,8 @@ class Supervisor:
         handle = os.dup(self.listeners.admin.fileno())  # it closes what it is given
         options = self.settings.get(AdminOptions)
         status, unready = partial(health.status, self), partial(health.unready, self)
-        await admin.run(handle, options, status, unready, self.link.set_broadcast, specs(), stop)
+        routes = frame.mount(api.routes(frame.ApiContext(self, status)), options.max_body_bytes)
+        await admin.run(handle, options, status, unready, self.link.set_broadcast, specs(), routes, stop)
 
     # ------------------------------------------------------------------ processes
 

@@ -46,4 +46,5 @@ async def drain(sockets: Sockets, links: Links, over: Callable[[], float], close
     with trio.move_on_after(1.0):
         while links.unconfirmed and links.joined:
             await trio.sleep(_STEP_S)
+    links.leave()
     logs.event("worker.drained", closed=total)

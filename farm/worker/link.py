@@ -427,6 +427,11 @@ class WorkerLink:
             # The READY, or its answer, was lost with a router.
             self._unsent.append(self._ready)
 
+    def leave(self) -> None:
+        """This worker has drained, and sends nothing more."""
+        if self.joined and self._wire.version >= m.INSPECTED:
+            self._unsent.append(self._wire.encode(m.Leave()))
+
     def close(self) -> None:
         """Close; what is queued has a second to leave."""
         self._send()

@@ -189,6 +189,11 @@ class Links:
         """Messages that could not be sent, and acknowledgements given up."""
         return sum(link.dropped for link in self.each)
 
+    def leave(self) -> None:
+        """This worker has drained: `close` follows."""
+        for link in self.each:
+            link.leave()
+
     def close(self) -> None:
         """Close them; what is queued has a second to leave."""
         for link in self.each:

@@ -7,8 +7,11 @@ from typing import Final
 
 LOG_EVENTS: Final[dict[str, str]] = {
     "admin.accept_failed": "The admin port could not accept a connection; it tries again.",
+    "admin.action": "Someone has had something done over the admin port: `action` is the route, `target` what it was "
+    "about, `outcome` ok or the error's code, `role` that of the token, and `request` the request's ID.",
     "admin.connection_failed": "A connection of the admin port ended because of an internal error.",
     "admin.full": "The admin port has as many connections as it takes; a new one was closed.",
+    "admin.route_failed": "A request of the admin port failed because of an internal error; the trace follows.",
     "auth.full": "As many requests as may wait for the application's main server: others are refused with 503.",
     "auth.undecided": "The application's main server could not be asked, or its answer cannot be used: `why`.",
     "broadcasts.not_understood": "What the store holds of the broadcasts cannot be read.",
@@ -114,6 +117,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "reload.not_rolled_back": "After a failed reload a process could not be put back; it is started as one that died.",
     "reload.refused": "A reload was not begun: `why` is the reason.",
     "reload.replaced": "A reload has replaced this process.",
+    "router.action_failed": "What a user of the admin port asked for raised an error; the trace follows.",
     "router.comes_first": "The router is starved of CPU: it runs at `router.nice` until that is over.",
     "router.event_failed": "A descriptor of the router raised an error; the trace follows. The others were served.",
     "router.failed": "The router could not start or could not go on: `why` is the reason.",
@@ -154,6 +158,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "worker.failed": "A worker could not start or could not go on: `why` is the reason.",
     "worker.fanout_behind": "More events wait for subscribers than may: they are written at once, others wait.",
     "worker.joined": "A worker has joined this router.",
+    "worker.left": "A worker has drained and ends; `worker.lost` would be one that has not.",
     "worker.link_failed": "A worker's link to the router raised an error; the trace follows.",
     "worker.listener_needs_restart": "A port of a dialect was set after the farm was started; restart to open it.",
     "worker.lost": "A worker's lease ended: its devices count as away until it joins again.",

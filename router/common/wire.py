@@ -3,8 +3,12 @@
 The form is msgpack. Bytes are decoded and checked in one step. Where that fails the envelope is looked at once more,
 slowly, so that in a batch a message that is none of ours costs that message and not the others.
 
-What version 6 has otherwise
+What version 7 has otherwise
 ----------------------------
+- There is no INSPECT and no LEAVE: such a worker is not asked about its connections, and is lost when it ends.
+
+What version 6 has otherwise, besides
+-------------------------------------
 - There is no ANNOUNCED: a router does not get to know when such a worker has announced all that it holds.
 - There is no BEGIN and no PLACEMENTS, and BEAT and the router's batch have no number: what is lost with a connection
   does not come to light. Over a Unix socket nothing is.
@@ -40,7 +44,7 @@ class Wire:
 
     def encode(self, envelope: m.Envelope) -> bytes:
         """Raises: an Exception of some kind if there is something in it that msgpack has not."""
-        return _encode(envelope if self.version == m.PROTOCOL else _older(envelope))
+        return _encode(envelope if self.version >= m.COUNTED else _older(envelope))
 
     def of_worker(self, data: bytes, limit: int) -> m.OfWorker:
         """An envelope that a router has received.

@@ -37,6 +37,7 @@ from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
 from router.core.facades import ChannelDirectory, Core, Logs, Records
+from router.core.managing import Actions
 from router.core.operations import Operations
 from router.core.publishing import Messages
 from router.core.pushes import Pushes
@@ -98,6 +99,8 @@ class Hub:
             committer, self.map, sessions, self.attachments, self._pushes, self._numbers, settling, monotonic, unix_time
         )
         clocks = monotonic, unix_time
+        self.actions = Actions()
+        """What a supervisor may have done."""
         self.asking = Asking(router, routers, incarnation, options, timeout, self.counters, *clocks)
         operations = Operations(fixed_owners(routers), router, self.asking.ask, settling)
         self.answering = Answering(
@@ -184,6 +187,10 @@ class Hub:
             self.sessions.direct(identity, m.Status(envelope.number, self._status(envelope.host)))
         elif type(envelope) is m.SetBroadcast:
             self._set_broadcast(identity, envelope)
+        elif type(envelope) is m.Manage:
+            self._manage(identity, envelope)
+        elif type(envelope) is m.Leave and session is not None:
+            self._left(session)
 
     def take_direct(self) -> Iterable[tuple[bytes, bytes]]:
         """Envelopes for identities without a session, as (identity, data). One that cannot be sent now is dropped: the
@@ -213,6 +220,11 @@ class Hub:
         self._end(session)
         self.counters.leases_lost += 1
         logs.warning("worker.lost", shard=session.lease.shard, pid=session.pid, why=why)
+
+    def _left(self, session: WorkerSession) -> None:
+        """The worker has drained: its lease ends in good order."""
+        self._end(session)
+        logs.event("worker.left", shard=session.lease.shard, pid=session.pid)
 
     def _after_a_gap(self, session: WorkerSession, batch: m.WorkerBatch) -> None:
         """A batch of a worker has come that is not the next one."""
@@ -365,6 +377,12 @@ class Hub:
             self.sessions.direct(identity, m.Status(asked.number, {"outcome": status, "broadcasts": broadcasts}))
 
         self.broadcasts.set(asked.space, asked.key, asked.value, answer)
+
+    def _manage(self, identity: bytes, asked: m.Manage) -> None:
+        def answer(found: dict[str, Any]) -> None:
+            self.sessions.direct(identity, m.Status(asked.number, found))
+
+        self.actions.perform(asked.action, asked.arguments, answer)
 
     def on_status(self, status: Callable[[str], dict[str, Any]]) -> None:
         """What to answer a supervisor with. status: is given the ID of its host (`AskStatus`)."""

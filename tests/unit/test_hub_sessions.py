@@ -437,3 +437,16 @@ async def test_a_worker_that_repeats_its_ready_has_joined_once(rig: Rig, caplog:
     rig.hub.lost(worker.session, "it has gone")
     worker.join()
     assert [record.message for record in caplog.records] == ["worker.joined", "worker.lost", "worker.joined"]
+
+
+@in_rig()
+async def test_a_worker_that_has_drained_leaves_and_is_not_lost(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="farm")
+    worker = await attached(rig)
+    worker.send(m.Leave())
+    assert len(rig.hub.sessions) == 0 and rig.hub.map.device(DEVICE) is None
+    assert rig.hub.counters.leases_lost == 0
+    assert "worker.left" in caplog.text and "worker.lost" not in caplog.text
+    worker.direct()
+    worker.send(m.Leave())  # of one that nobody knows
+    assert worker.direct() == []

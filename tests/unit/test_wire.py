@@ -46,6 +46,7 @@ TO_ROUTER: list[m.Message] = [
     m.PresenceLeave(CHANNEL, "ann"),
     m.Happened(LABEL, "what", "detail"),
     m.Withdraw(12),
+    m.Inspected(13, [m.Inspection(DEVICE, "talk", "192.0.2.1", 5.5, 0.5, 7)], True),
 ]
 TO_WORKER: list[m.Message] = [
     m.Reply(7, m.FULL, None),
@@ -60,6 +61,7 @@ TO_WORKER: list[m.Message] = [
     m.Terminate(CHANNEL, 4009, "gone"),
     m.SendCounts(3),
     m.StoreState("full"),
+    m.Inspect(13, b"", "192.0.2.1", 5),
     m.Placements([Placement(3, 2**60, "a", "10.0.0.2:7406", "10.0.0.2:7407", "key")]),
 ]
 
@@ -81,10 +83,16 @@ def test_every_type_is_tried_below() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_batch_comes_back_as_it_was(version: int) -> None:
     wire = WIRES[version]
-    for envelope in (m.WorkerBatch(3, list(TO_ROUTER)), m.Beat({"connections": 1}), m.AskStatus(3), m.Announced(3)):
+    alone = m.Beat({"connections": 1}), m.AskStatus(3), m.Announced(3), m.Leave()
+    for envelope in (m.WorkerBatch(3, list(TO_ROUTER)), *alone):
         assert wire.of_worker(wire.encode(envelope), LIMIT) == envelope
     for answer in (m.RouterBatch(3, list(TO_WORKER), [1, 2]), m.Rejoin(), m.Status(3, {"a": 1})):
         assert wire.of_router(wire.encode(answer), LIMIT) == answer
+
+
+def test_what_a_supervisor_asks_for_comes_back_as_it_was() -> None:
+    asked = m.Manage(3, "device.show", {"device": "ab", "limit": 5})
+    assert NEWEST.of_worker(NEWEST.encode(asked), LIMIT) == asked
 
 
 def test_the_form_is_msgpack_and_a_message_is_an_array_that_begins_with_its_kind() -> None:
@@ -128,7 +136,7 @@ def test_the_payload_of_a_reply_is_of_the_type_that_its_request_names() -> None:
 
 
 @in_rig()
-async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> None:
+async def test_a_worker_of_the_oldest_version_is_spoken_to_in_that(rig: Rig) -> None:
     def sent(*envelope: object) -> None:
         rig.hub.received(b"w0", msgpack.packb(list(envelope)))
 
@@ -139,7 +147,7 @@ async def test_a_worker_of_the_version_before_is_spoken_to_in_that(rig: Rig) -> 
         assert session.sent()
         return list(msgpack.unpackb(data)[2])
 
-    before = m.PROTOCOL - 1
+    before = m.LOWEST_PROTOCOL
     sent(1, before, 0, b"incarnat", 4711, before - 1)
     ((identity, welcome),) = rig.hub.take_direct()
     assert (identity, msgpack.unpackb(welcome)) == (b"w0", [11, b"router-1", before])

@@ -28,11 +28,14 @@ async def is_served(rig: Rig, ends: Ends, number: int) -> None:
     assert await rig.inbox(DEVICE) == []
 
 
+@pytest.mark.parametrize("version", VERSIONS[:-1])
 @in_rig()
-async def test_a_worker_of_the_version_before_works_with_a_router_of_today(rig: Rig, tmp_path: Path) -> None:
-    async with linked(rig, tmp_path, versions=BEFORE) as ends:
+async def test_a_worker_of_a_version_before_works_with_a_router_of_today(
+    rig: Rig, tmp_path: Path, version: int
+) -> None:
+    async with linked(rig, tmp_path, versions=range(version, version + 1)) as ends:
         (session,) = rig.hub.sessions
-        assert session.wire.version == BEFORE[0]
+        assert session.wire.version == version
         await is_served(rig, ends, 1)
 
 

@@ -11,7 +11,7 @@ from farm.config import Resolved
 
 @click.command("status", short_help="Show a running farm.")
 @click.option("--json", "as_json", is_flag=True, help="Print what the farm answered, for scripts.")
-@click.option("--url", metavar="URL", help="Where it answers. Default: http://<admin host>:<admin port>/status.")
+@click.option("--url", metavar="URL", help="Where it answers. Default: http://<admin host>:<admin port>.")
 @with_settings("--admin-port")
 def command(as_json: bool, url: str | None, resolved: Resolved) -> int:
     """Show a running farm: a row a router or worker, with its pid, state, connections and memory.
@@ -20,14 +20,15 @@ def command(as_json: bool, url: str | None, resolved: Resolved) -> int:
     Examples:
       farm status
       farm status --json | jq .workers[].connections
-      farm status --url http://10.0.0.7:8082/status
+      farm status --url http://10.0.0.7:8082
     """
-    from farm import control
+    from farm.admin_client import AdminClient
     from farm.cli import report
+    from farm.control import ControlError
 
     try:
-        found = control.fetch_status(url or control.status_url(resolved.settings))
-    except control.ControlError as exc:
+        found = AdminClient.of(resolved.settings, url).status()
+    except ControlError as exc:
         return complain(f"farm status: {exc}")
     report.print_json(found) if as_json else report.print_status(found)
     return DONE

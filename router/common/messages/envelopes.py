@@ -63,6 +63,20 @@ class SetBroadcast(Envelope, tag=5):
     value: str | None
 
 
+class Manage(Envelope, tag=8):
+    """A supervisor wants something done or shown for a user of the admin port: an action of `router.core.managing` with
+    its arguments. Answered by STATUS with what that gives."""
+
+    number: Number
+    action: Annotated[str, Meta(max_length=64)]
+    arguments: dict[str, Any]
+
+
+class Leave(Envelope, tag=9):
+    """The worker has drained and is about to end: its lease ends now, and none of its batches is unconfirmed. Not
+    before version 8."""
+
+
 class Announced(Envelope, tag=6):
     """All that the worker holds has been announced, with the batches up to this one; 0: it holds nothing, and has sent
     none. Not repeated: it is sent each time that the worker has joined."""
@@ -99,13 +113,13 @@ class RouterBatch(Envelope, tag=13):
 
 
 class Status(Envelope, tag=14):
-    """The answer to ASK_STATUS or SET_BROADCAST with this number."""
+    """The answer to ASK_STATUS, SET_BROADCAST or MANAGE with this number."""
 
     number: Number
     answer: dict[str, Any]
 
 
-OfWorker = Ready | Begin | WorkerBatch | Beat | Announced | AskStatus | SetBroadcast
+OfWorker = Ready | Begin | WorkerBatch | Beat | Announced | AskStatus | SetBroadcast | Manage | Leave
 """Envelopes that a router receives."""
 OfRouter = Welcome | Rejoin | Refused | RouterBatch | Status
 """Envelopes that a router sends."""

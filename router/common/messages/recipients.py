@@ -55,5 +55,6 @@ NUMBERS: Final[Mapping[type, Callable[[Any], int]]] = {
     to.Result: attrgetter("number"),
     to.CountsSent: attrgetter("number"),
     to.Withdraw: attrgetter("number"),
+    to.Inspected: attrgetter("number"),
 }
 EACH: Final = frozenset((to.Announce, to.AnnounceChannels))

@@ -14,6 +14,7 @@ from router.common.messages.values import (
     ANNOUNCE_CHUNK,
     EVERYTHING,
     MAX_ARGUMENTS,
+    MAX_INSPECTED,
     Count,
     Key,
     Label,
@@ -256,6 +257,29 @@ class Withdraw(Message, tag=59):
     number: Number
 
 
+class Inspection(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """The connection of a device, as its worker knows it."""
+
+    device: Key
+    dialect: Annotated[str, Meta(max_length=64)]
+    address: Annotated[str, Meta(max_length=64)]
+    """Of its client; "": it has just gone."""
+    age: float
+    """Seconds since it was set up; -1: longer than the worker remembers."""
+    silent: float
+    """Seconds since something was read of it."""
+    buffered: Count
+    """Bytes that wait for it."""
+
+
+class Inspected(Message, tag=60):
+    """The answer to the INSPECT with this number. more: there are further ones. It may come twice."""
+
+    number: Number
+    found: Annotated[list[Inspection], Meta(max_length=MAX_INSPECTED)]
+    more: bool
+
+
 class Happened(Message, tag=38):
     """Something that only an app server may want to know of (a webhook): texts of the dialect."""
 
@@ -282,5 +306,6 @@ ToRouter = (
     | PresenceLeave
     | Happened
     | Withdraw
+    | Inspected
 )
 """Messages of a worker."""

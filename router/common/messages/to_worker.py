@@ -10,7 +10,17 @@ from msgspec import Meta
 from router.common.directory import Placement
 from router.common.item import Item
 from router.common.messages.base import Message
-from router.common.messages.values import MAX_BROADCAST_VALUE, MAX_PLACEMENTS, Count, Key, Member, Number, Slot, User
+from router.common.messages.values import (
+    MAX_BROADCAST_VALUE,
+    MAX_INSPECTED,
+    MAX_PLACEMENTS,
+    Count,
+    Key,
+    Member,
+    Number,
+    Slot,
+    User,
+)
 from router.common.position import LogEvent
 
 
@@ -115,6 +125,16 @@ class Placements(Message, tag=61):
     placements: Annotated[list[Placement], Meta(max_length=MAX_PLACEMENTS)]
 
 
+class Inspect(Message, tag=62):
+    """What is known of connections here: INSPECTED with this number answers. device: of this one; b"": of those of this
+    client address, at most so many. Not before version 8."""
+
+    number: Number
+    device: Annotated[bytes, Meta(max_length=16)]
+    address: Annotated[str, Meta(max_length=64)]
+    limit: Annotated[int, Meta(ge=1, le=MAX_INSPECTED)]
+
+
 ToWorker = (
     Reply
     | Deliver
@@ -129,6 +149,7 @@ ToWorker = (
     | SendCounts
     | StoreState
     | Placements
+    | Inspect
 )
 """Messages of a router."""
 

@@ -7,13 +7,15 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-PROTOCOL: Final = 7
+PROTOCOL: Final = 8
 """The version of all this. It goes up with every change that the version before would not understand."""
 LOWEST_PROTOCOL: Final = 6
-"""The oldest that is still spoken: one before, so that workers and routers may be upgraded one after the other. What
-differs is in `router.common.wire`."""
+"""The oldest that is still spoken, so that workers and routers may be upgraded one after the other. What differs is in
+`router.common.wire`."""
 COUNTED: Final = 7
 """From this version on each end counts what it is sent, and knows if something was lost with a connection."""
+INSPECTED: Final = 8
+"""From this version on a router may ask a worker about its connections, and a worker that has drained says LEAVE."""
 
 # --- status of a reply
 OK = 0
@@ -41,6 +43,8 @@ MAX_PLACEMENTS = 512
 """In one PLACEMENTS: more routers than there are partitions cannot be."""
 MAX_ARGUMENTS = 65_536
 """Bytes of the arguments of an INVOKE."""
+MAX_INSPECTED = 1000
+"""Rows of an INSPECTED."""
 MAX_USER_ID = 256
 """Characters of a user id, as presence knows it."""
 

@@ -1,0 +1,107 @@
+"""The commands' client of the admin port: where a farm answers, and what it answers, with errors in one line."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from farm.control import ControlError
+from router.common.options import Settings
+from router.common.settings import Listen
+
+API: Final = "/api/v1"
+TIMEOUT_S: Final = 5.0
+ACTION_S: Final = 15.0
+"""What asks a router, or has it do something, may take longer than the status."""
+MAX_ANSWER_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with more is no farm
+
+
+def base_url(settings: Settings) -> str:
+    """Where the farm with these settings answers. For a wildcard address it is this machine.
+
+    Raises: ControlError if the port is not known from the settings.
+    """
+    listen = settings.get(Listen)
+    if listen.admin_port == 0:
+        raise ControlError("listen.admin_port is 0 (a free port), so the settings do not have it: give --url")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.admin_host, listen.admin_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{listen.admin_port}"
+
+
+class AdminClient:
+    """The admin port of one farm."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        """url: with or without a path, which is left out. Raises: ControlError for what is no URL."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ControlError(f"{url}: expected an http:// or https:// URL")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._token = token
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # directly, never through a proxy
+
+    @classmethod
+    def of(cls, settings: Settings, url: str | None = None) -> AdminClient:
+        """That of the farm with these settings, or at this URL. Raises: ControlError."""
+        return cls(url or base_url(settings))
+
+    def status(self) -> Mapping[str, Any]:
+        """The whole farm's status. Raises: ControlError if nothing answers there, or something that is no farm."""
+        return self._request("GET", f"{self.url}/status", None, TIMEOUT_S)
+
+    def get(self, *path: str, **query: Any) -> Mapping[str, Any]:
+        """What a route of the API answers. path: its parts, as they are; query: None is left out.
+
+        Raises: ControlError, with the farm's own words if it refuses.
+        """
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._request("GET", _joined(self.url, path) + (f"?{urlencode(given)}" if given else ""), None, ACTION_S)
+
+    def act(self, method: str, *path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Mapping[str, Any]:
+        """The same with a method that acts."""
+        given = {name: value for name, value in query.items() if value is not None}
+        url = _joined(self.url, path) + (f"?{urlencode(given)}" if given else "")
+        return self._request(method, url, None if body is None else json.dumps(body).encode(), ACTION_S)
+
+    def _request(self, method: str, url: str, body: bytes | None, timeout: float) -> Mapping[str, Any]:
+        request = urllib.request.Request(url, body, method=method)
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+        if self._token:
+            request.add_header("Authorization", f"Bearer {self._token}")
+        try:
+            with self._opener.open(request, timeout=timeout) as answer:
+                found = json.loads(answer.read(MAX_ANSWER_BYTES))
+        except urllib.error.HTTPError as exc:
+            raise ControlError(f"{url}: {_refusal(exc)}") from None
+        except TimeoutError:
+            raise ControlError(f"{url}: no answer within {timeout:g} s: is the supervisor stopped?") from None
+        except urllib.error.URLError as exc:
+            reason = exc.reason.strerror or exc.reason if isinstance(exc.reason, OSError) else exc.reason
+            raise ControlError(f"{url}: no farm answers there: {reason}") from None
+        except (OSError, ValueError) as exc:
+            raise ControlError(f"{url}: no status in the answer: {exc}") from None
+        except http.client.HTTPException as exc:
+            raise ControlError(f"{url}: no farm answers there: {type(exc).__name__}") from None
+        if not isinstance(found, dict):
+            raise ControlError(f"{url}: no status in the answer: expected a JSON object")
+        return found
+
+
+def _joined(url: str, path: tuple[str, ...]) -> str:
+    return "/".join((url + API, *(quote(part, safe="") for part in path)))
+
+
+def _refusal(answer: urllib.error.HTTPError) -> str:
+    """The farm's own words, if it is one."""
+    plain = f"answered {answer.code} {answer.reason}"
+    try:
+        error = json.loads(answer.read(MAX_ANSWER_BYTES))["error"]
+        return f"{plain}: {' '.join(str(error['message']).split())}"
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        return plain
