@@ -35,6 +35,8 @@ class RecentEvents:
             return
         time, level, event = (str(found.pop(name, "")) for name in ("time", "level", "event"))
         who = str(found.pop("process", "farm"))
+        if who == "farm":  # its lines are the supervisor's
+            who = "supervisor"
         if (number := _NUMBERS.get(who, "")) in found:
             who = f"{who} {found.pop(number)}"
         self._number += 1

@@ -9,8 +9,10 @@ import trio
 
 from farm.supervisor.children import Child
 from farm.supervisor.draining import Drain
+from farm.supervisor.history import History
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.processes import Processes
+from farm.supervisor.recent_events import RecentEvents
 from farm.supervisor.reload_file import ReloadFile
 from farm.supervisor.slot import Slot
 from farm.supervisor.status_links import StatusLinks
@@ -47,6 +49,8 @@ class RunningFarm(Protocol):
     processes: Processes
     link: StatusLinks
     reloads: ReloadFile
+    history: History
+    events: RecentEvents
     started: float
     stopping: trio.Event
     ready: bool

@@ -31,6 +31,7 @@ from farm.supervisor.cluster import Cluster
 from farm.supervisor.draining import Drain
 from farm.supervisor.ending import Ending
 from farm.supervisor.hang_watch import HangWatch
+from farm.supervisor.history import INTERVAL_S, History
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.preparing import prepare
 from farm.supervisor.processes import Processes
@@ -38,6 +39,7 @@ from farm.supervisor.recent_events import RecentEvents
 from farm.supervisor.reload_file import FAILED, ReloadFile
 from farm.supervisor.reloading import Reload
 from farm.supervisor.running_farm import HostOfCluster
+from farm.supervisor.sampling import Sampler
 from farm.supervisor.slot import POLL_S, Slot
 from farm.supervisor.status_link import StatusLink
 from farm.supervisor.status_links import StatusLinks
@@ -80,6 +82,7 @@ class Supervisor:
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.processes = Processes(lambda: self.settings)
         self.events = events
+        self.history = History()
         folder, context = Path(settings.get(Data).dir), zmq.Context[zmq.Socket[bytes]]()
         many_hosts = settings.get(ClusterOptions).enabled
         links = [StatusLink(context, None if many_hosts else address(folder, number)) for number in range(routers)]
@@ -130,6 +133,7 @@ class Supervisor:
                 nursery.start_soon(self._persist, name, task)
             nursery.start_soon(self._persist, "admin", lambda: self._serve_admin(admin_stop))
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
+            nursery.start_soon(self._persist, "history", self._sample)
             nursery.start_soon(self._persist, "log_events", partial(self.processes.log_socket.run, self.events.add))
             await self._prepare_store()
             if self._cluster is not None and not self.stopping.is_set() and await self._join(self._cluster):
@@ -246,6 +250,13 @@ class Supervisor:
             routers=len(self.placed),
             pid=os.getpid(),
         )
+
+    async def _sample(self) -> None:
+        sampler = Sampler()
+        while True:
+            status = await health.status(self)
+            self.history.add(time.monotonic(), sampler.sample(status, time.monotonic()))
+            await trio.sleep(INTERVAL_S - time.monotonic() % INTERVAL_S)
 
     # ------------------------------------------------------------------ hangs
 

@@ -48,7 +48,7 @@ def test_an_event_as_it_is_shown() -> None:
         "process": "router 2",
         "fields": {"shard": 1, "links": "a 1"},
     }
-    assert (second["number"], second["process"], second["fields"]) == (2, "farm", {"workers": 2})
+    assert (second["number"], second["process"], second["fields"]) == (2, "supervisor", {"workers": 2})
 
 
 def test_only_what_has_come_since_and_the_newest_of_it() -> None:
