@@ -63,8 +63,11 @@ class Client:
 class Clients:
     """All of them."""
 
-    def __init__(self, options: EndpointOptions) -> None:
+    def __init__(self, options: EndpointOptions, now: float) -> None:
+        """now: the monotonic time."""
         self.by_fd: dict[int, Client] = {}
+        self.now = now
+        """When this turn began."""
         self.answered_all: dict[Client, None] = {}
         """Those that linger, but for the refused ones, which take no room."""
         self.refusals = 0
@@ -98,11 +101,12 @@ class Clients:
         """Whether another would be refused."""
         return not (self.has_room or self.answered_all or any(client.idle for client in self.by_fd.values()))
 
-    def begin_turn(self) -> None:
+    def begin_turn(self, now: float) -> None:
         """Those that are idle may be looked for once more."""
+        self.now = now
         self._looked_for_idle = False
 
-    def to_evict(self, now: float) -> Client | None:
+    def to_evict(self) -> Client | None:
         """Which is to make room: one that has all its answers, or else the one idle for longest, or else the one whose
         request has been unfinished for longest."""
         if self.answered_all:
@@ -113,13 +117,13 @@ class Clients:
             self._looked_for_idle = True
             clients = self.by_fd.values()
             idle = sorted((client for client in clients if client.idle), key=_by_since)
-            slow = sorted((client for client in clients if client.is_slow(now)), key=_by_since)
+            slow = sorted((client for client in clients if client.is_slow(self.now)), key=_by_since)
             self._longest_idle = deque((client.since, client) for client in (*idle, *slow))
         while self._longest_idle:
             since, client = self._longest_idle.popleft()
             if self.by_fd.get(client.fd) is not client or client.since != since:
                 continue
-            if (client.idle or client.is_slow(now)) and not client.has_input():
+            if (client.idle or client.is_slow(self.now)) and not client.has_input():
                 return client
         return None
 

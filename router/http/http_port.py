@@ -1,6 +1,6 @@
 """The app servers' port: connections in the router's poller, driven by the pure `HttpConnection`.
 
-Connections are accepted here, or adopted from a worker on whose port they came in (`router.common.fd_passing`).
+`router.http.arrivals` has how they come.
 
 One connection does not disturb the others: each has a share of each turn (`Turns`); the bytes that wait in all of them
 are counted together, and beyond the limit the largest is given up; an idle one is closed to make room for a new one;
@@ -9,23 +9,21 @@ and an exception that an event of a connection raises closes that connection onl
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from router.common import health, logs
-from router.common.client_address import client_address
 from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
-from router.common.refusals import NOT_OWNED, REQUEST_TIMEOUT, TOO_MANY, TOO_MUCH
+from router.common.refusals import NOT_OWNED, REQUEST_TIMEOUT, TOO_MUCH
 from router.common.settings import EndpointOptions
 from router.core.gathering import Senders
 from router.gate import Gate
 from router.http.acceptor import Acceptor
+from router.http.arrivals import SOON, Arrivals
 from router.http.clients import Client, Clients
-from router.http.http1 import HttpConnection
 from router.http.message import INTERNAL, PendingResponse, Request, Response, rejection
 from router.http.routes import NOT_FOUND, Router
 from router.http.turns import Turns
@@ -37,7 +35,6 @@ _LINGER_S = 2.0
 _AT_WORK: Final = 32
 """So many connections may have their whole share of requests in a turn; where there are more, each has less."""
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
-_SOON = ("Retry-After", "5")
 _UNOWNED: Final = rejection(NOT_OWNED, ("Retry-After", "2"))
 _ALWAYS: Final = frozenset(path.encode() for path in health.PAGES)
 """Of a router whose lease is over, too."""
@@ -71,9 +68,10 @@ class HttpPort:
         self.senders = Senders()
         self._at_work = 0  # connections that had requests handled since the last flush
         self._share = options.requests_a_turn
-        self._all = Clients(options)
+        self._all = Clients(options, self._now)
         self._clients = self._all.by_fd
         self._answered: set[Client] = set()
+        self._arrivals = Arrivals(self._acceptor, poller, self._all, options, counters, self._answered.add, self._close)
         self._plain: set[PendingResponse] = set()
         """While the gate is shut: answers to what came in this turn, which may be sent all the same."""
         self.leaving = False
@@ -86,8 +84,7 @@ class HttpPort:
         client = self._clients.get(fd)
         if client is None:
             if fd == self._acceptor.fd:
-                for connection, peer in self._acceptor.accept(self._may_accept, self._evict):
-                    self._welcome(connection, peer)
+                self._arrivals.accept()
             return
         try:
             if events & WRITE:
@@ -107,20 +104,9 @@ class HttpPort:
         logs.limited("http.connection_failed", at="error", per=type(error).__name__, exc=error)
         self._close(client)
 
-    # ------------------------------------------------------------------ new connections
-
-    def _may_accept(self) -> bool:
-        return self._all.refusals < self._options.max_refusals or self._room()
-
     def adopt(self, fd: int, data: bytes) -> None:
         """Serve a connection that another process has accepted, and from which it has read these bytes. We close it."""
-        try:
-            connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-        except OSError as error:  # it is no socket
-            os.close(fd)
-            logs.limited("http.adopt_failed", error=str(error))
-            return
-        client = self._welcome(connection, _peer(connection))
+        client = self._arrivals.adopt(fd)
         if client is not None and not client.refused:
             try:
                 self._received(client, data)
@@ -128,32 +114,6 @@ class HttpPort:
                     self._read(client)  # the rest is there already, most likely
             except Exception as error:
                 self._failed(client, error)
-
-    def _welcome(self, connection: socket.socket, peer: Any) -> Client | None:
-        """Make a client of a connection: it is answered 503 if there are too many. None: it has ended already."""
-        refused = not self._room()
-        with connection:
-            try:
-                connection.setblocking(False)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._poller.register(connection.fileno(), READ)
-            except OSError as error:
-                logs.limited("http.accept_failed", error=str(error))
-                return None
-            fd = connection.detach()
-        self._clients[fd] = client = Client(fd, self._now)
-        client.http = HttpConnection(self._options, lambda: self._answered.add(client))
-        client.http.out = client.out
-        client.http.address = client_address(peer)
-        self._counters.http_connects += 1
-        self._counters.http_connections += 1
-        if refused:
-            logs.limited("http.too_many_connections", limit=self._all.limit)
-            self._counters.http_refused += 1
-            self._all.refusals += 1
-            client.refused = True
-            client.http.give_up(TOO_MANY, "", _SOON)
-        return client
 
     @property
     def limit(self) -> int:
@@ -164,24 +124,6 @@ class HttpPort:
     def full(self) -> bool:
         """Whether a connection that came now would be refused."""
         return self._all.full
-
-    def _room(self) -> bool:
-        """Whether there is room for a connection, perhaps because another had to go."""
-        return self._all.has_room or self._evict()
-
-    def _evict(self) -> bool:
-        """Close a connection to make room for another. Returns: whether there was one."""
-        client = self._all.to_evict(self._now)
-        if client is None:
-            return False
-        if not client.lingering:
-            self._counters.http_evicted += 1
-            if not client.idle:
-                client.http.give_up(REQUEST_TIMEOUT)
-                with contextlib.suppress(OSError):
-                    os.write(client.fd, client.http.take())
-        self._close(client)
-        return True
 
     # ------------------------------------------------------------------ requests
 
@@ -278,7 +220,7 @@ class HttpPort:
     def flush(self) -> None:
         """End of a turn: write the answers that have come since the last call."""
         self._now = self._monotonic()
-        self._all.begin_turn()
+        self._all.begin_turn(self._now)
         whole = self._options.requests_a_turn
         self._share = whole if self._at_work <= _AT_WORK else max(1, whole * _AT_WORK // self._at_work)
         self._at_work = 0
@@ -369,7 +311,7 @@ class HttpPort:
         if largest.out:
             self._close(largest)
             return
-        largest.http.give_up(TOO_MUCH, "", _SOON)
+        largest.http.give_up(TOO_MUCH, "", SOON)
         self._counters.http_buffered += largest.http.held - largest.held
         largest.held = largest.http.held
 
@@ -407,7 +349,7 @@ class HttpPort:
 
     def tick(self) -> None:
         """To be called about once a second: ends requests that take too long and connections idle for too long."""
-        now = self._now = self._monotonic()
+        now = self._now = self._all.now = self._monotonic()
         self._acceptor.resume()
         for client in list(self._clients.values()):
             try:
@@ -444,10 +386,3 @@ class HttpPort:
         self.stop_listening()
         for client in list(self._clients.values()):
             self._close(client)
-
-
-def _peer(connection: socket.socket) -> Any:
-    try:
-        return connection.getpeername()
-    except OSError:  # it has gone
-        return None
