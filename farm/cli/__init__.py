@@ -7,14 +7,15 @@ the option's name; a stack trace means that the fault is ours.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import click
 
-from farm.cli import commands, early
-from farm.cli.outcome import BAD_INPUT, DONE, SURROUNDINGS, complain, one_line
+from farm.cli import commands, early, start_log
+from farm.cli.outcome import BAD_INPUT, DONE, SURROUNDINGS, complain, one_line, speak
 from farm.config import ConfigError
 
 _DISTRIBUTION: Final = "connection-farm"
@@ -30,6 +31,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process' own) and return its exit code."""
+    words = sys.argv[1:] if args is None else list(args)
+    speak(start_log.wanted(words, os.environ))
     try:
         code = cli.main(args=args, prog_name="farm", standalone_mode=False)
     except click.UsageError as exc:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from farm.cli.outcome import warn
 from farm.config import DEFAULT_FILE, ConfigError, Resolved, resolve
 from farm.option_value import expected, options_of
 from router.common.errors import MendableError
@@ -91,7 +92,7 @@ def with_settings(*short: str, checked: bool = False) -> Callable[[Callable[...,
 
             resolved = read()
             for warning in resolved.warnings:
-                click.echo(warning, err=True)
+                warn(warning)
             return command(resolved=dataclasses.replace(resolved, again=read), **rest)
 
         decorated: Callable[..., int] = click.option(

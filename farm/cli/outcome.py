@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from farm.cli import start_log
+
 DONE: Final = 0
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -31,11 +33,31 @@ SURROUNDINGS: Final = frozenset(
 )
 
 
+_log_form: str | None = None
+
+
+def speak(log_form: str | None) -> None:
+    """In which form of a log this command complains and warns from now on; None: for a person."""
+    global _log_form  # noqa: PLW0603
+    _log_form = log_form
+
+
 def complain(*lines: str, code: int = FAILED) -> int:
     """Print these on stderr. Returns: the exit code."""
     for line in lines:
-        click.echo(line, err=True)
+        if _log_form is None:
+            click.echo(line, err=True)
+        else:
+            start_log.failed(_log_form, line)
     return code
+
+
+def warn(line: str) -> None:
+    """Print this on stderr: the command goes on."""
+    if _log_form is None:
+        click.echo(line, err=True)
+    else:
+        start_log.warned(_log_form, line)
 
 
 def one_line(text: str) -> str:

@@ -48,7 +48,9 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "endpoint.url_not_set": "endpoint.url is not set, so that push endpoints name this machine's own address.",
     "farm.draining": "The farm is about to stop: it is not ready for `notice` s, then it lets its devices go.",
     "farm.ready": "All routers and workers serve.",
-    "farm.start_failed": "A process did not start, or the store cannot be used, so the farm ends.",
+    "farm.setting_ignored": "Something in another server's configuration file has no meaning here.",
+    "farm.start_failed": "The settings or the machine do not allow the farm to start, a process did not start, or the "
+    "store cannot be used: `why` is the reason, and the farm ends.",
     "farm.stopped": "Every process has ended.",
     "fd_passing.accept_failed": "The router could not accept the socket over which a worker hands over connections.",
     "fd_passing.lost": "A connection that a worker handed over was lost: the router is out of descriptors.",

@@ -10,6 +10,7 @@ from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
 from router.common.cluster_settings import ClusterOptions
 from router.common.limit_settings import LimitOptions
+from router.common.log_forms import FORMATS
 from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Section, option
 from router.common.redis_settings import RedisOptions
@@ -76,9 +77,11 @@ class Data(Section):
 @dataclass(frozen=True)
 class Log(Section):
     SECTION: ClassVar[str] = "log"
-    HELP: ClassVar[str] = "Log lines go to stderr, one line an event."
+    HELP: ClassVar[str] = (
+        "Log lines go to stderr, one line an event. Where that is systemd's journal each has a priority and no time."
+    )
 
-    format: str = option("text", "readable text or one JSON object a line", choices=("text", "json"))
+    format: str = option("text", "readable text, one JSON object a line, or logfmt", choices=FORMATS)
     level: str = option("info", "lines below this level are left out", choices=("debug", "info", "warning", "error"))
 
 

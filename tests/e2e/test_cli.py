@@ -125,7 +125,7 @@ def test_one_line_for_each_mistake(farm: Farm) -> None:
     assert said == [
         "farm.toml, line 2: drain.seconds: expected a number of at least 0 (unit: s), found -1.0",
         "farm.toml, line 3: drain.second: no such option; did you mean drain.seconds?",
-        "FARM_LOG_FORMAT: log.format: expected one of text, json, found 'xml'",
+        "FARM_LOG_FORMAT: log.format: expected one of text, json, logfmt, found 'xml'",
         "--set: expected section.key=value, found 'a'",
         said[-1],
     ]
