@@ -150,6 +150,9 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "store.sweep_failed": "Expired entries could not be deleted; it is tried again.",
     "store.unwritable": "Something that no store can hold was refused.",
     "supervisor.task_failed": "A task of the supervisor raised an error; the trace follows, and the task goes on.",
+    "tls.not_renewed": "The files of tls.certificate and tls.key have changed and cannot be used: `why`. What was read "
+    "before stays in use.",
+    "tls.renewed": "The files of tls.certificate and tls.key have changed; new connections are shown what is in them.",
     "turn.failed": "A callback of the event loop raised an error; the trace follows.",
     "worker.beat_failed": "A worker's heartbeat could not be made; the next one is tried.",
     "worker.catch_up_given_up": "More events came than may be held for devices that wait to be subscribed: those that "

@@ -14,6 +14,7 @@ from router.common.log_forms import FORMATS
 from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Section, option
 from router.common.redis_settings import RedisOptions
+from router.common.tls_settings import TlsOptions
 
 MAX_ROUTERS: Final = 64
 """Of a farm."""
@@ -386,6 +387,7 @@ class TokenOptions(Section):
 
 SECTIONS: tuple[type[Section], ...] = (
     Listen,
+    TlsOptions,
     Data,
     Log,
     DrainOptions,

@@ -1,0 +1,270 @@
+"""Below HTTP and WebSocket: how bytes get to and from a descriptor, as they are or in TLS.
+
+A wire has read, write, shut and close, by descriptor. Those of the plain wire are the functions of the kernel, which
+whoever reads and writes takes once: a plain connection costs nothing more than without a wire.
+
+The TLS wire keeps one `ssl.SSLObject` a connection and nothing else: the two buffers between TLS and the descriptors
+are shared by all connections, and are empty between calls. What was read from a descriptor is decrypted at once and as
+a whole, so nothing is ever here that epoll does not report. A read takes so much from a descriptor and no more,
+whatever it means to TLS: a peer that sends KeyUpdates without end gets its turn like others. (An `ssl.SSLSocket` would
+be larger by its own socket, and would read on until there is a byte for the application, which such a peer never
+sends.)
+
+A record that the kernel does not take whole counts as not written: the caller has to write the same bytes again, as it
+has to on a plain connection, and it is not encrypted a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, NoReturn, Protocol
+
+from router.common.poller import half_close
+
+_RECORD_BYTES: Final = 16_384
+"""Of text in one record, at most (RFC 8446, 5.1)."""
+_MOST_UNSENT: Final = 65_536
+"""Bytes of TLS's own that wait for a peer which does not read: beyond, the connection ends."""
+_HANDSHAKE_BYTES: Final = 16_384
+"""That are read at once."""
+_PLAIN_HTTP: Final = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
+
+Buffer = bytes | bytearray
+
+
+class Wire(Protocol):
+    """What reads and writes descriptors, which do not block."""
+
+    @property
+    def read(self) -> Callable[[int, int], bytes]:
+        """Read at most about so many bytes; b"" when the peer sends no more. Raises: BlockingIOError when nothing has
+        come, OSError when the connection is broken."""
+
+    @property
+    def write(self) -> Callable[[int, Buffer], int]:
+        """Write, and give the number of bytes that were taken; what was not has to be written again, with the same
+        bytes at its beginning. Raises: BlockingIOError when none was taken, OSError when the connection is broken."""
+
+    @property
+    def shut(self) -> Callable[[int], bool]:
+        """End our direction, once all is written. Returns: whether the connection was still there."""
+
+    @property
+    def close(self) -> Callable[[int], None]:
+        """Close the descriptor."""
+
+
+class PlainWire:
+    """Bytes as they are."""
+
+    read = staticmethod(os.read)
+    write = staticmethod(os.write)
+    shut = staticmethod(half_close)
+    close = staticmethod(os.close)
+
+
+PLAIN: Final = PlainWire()
+
+
+class HandshakeFailed(ConnectionError):
+    """A TLS handshake has failed. Its text is for the log.
+
+    plain_http: the peer has sent a plain HTTP request instead, and may be answered so: the connection is plain now.
+    """
+
+    def __init__(self, why: str, plain_http: bool = False) -> None:
+        super().__init__(why)
+        self.plain_http = plain_http
+
+
+class TlsWire:
+    """TLS for those connections for which it was begun. All others are plain."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._open: dict[int, ssl.SSLObject] = {}
+        self._unsent: dict[int, tuple[bytes, int]] = {}
+        """Bytes that the kernel has not taken, and how many of the caller's they stand for."""
+
+    def __contains__(self, fd: int) -> bool:
+        """Whether this connection speaks TLS."""
+        return fd in self._open
+
+    def __len__(self) -> int:
+        """The number of connections that speak TLS."""
+        return len(self._open)
+
+    # ------------------------------------------------------------------ the handshake
+
+    def begin(self, fd: int) -> None:
+        """A client's handshake comes next on this connection."""
+        self._open[fd] = self._context.wrap_bio(self._in, self._out, server_side=True)
+
+    def handshake(self, fd: int) -> bytes:
+        """Read, and go on with the handshake. Returns once it is done: what has come behind it.
+
+        Raises: BlockingIOError when there is more to come, HandshakeFailed.
+        """
+        tls = self._open[fd]
+        try:
+            data = os.read(fd, _HANDSHAKE_BYTES)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise HandshakeFailed(error.strerror or str(error)) from None
+        if not data:
+            raise HandshakeFailed("the peer has left")
+        self._in.write(data)
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._send_or_fail(fd)
+            raise BlockingIOError from None
+        except ssl.SSLError as error:
+            self._fail(fd, error)
+        text = self._decrypt(fd, tls) if self._in.pending else b""
+        self._send_or_fail(fd)
+        return text
+
+    def _fail(self, fd: int, error: ssl.SSLError) -> NoReturn:
+        self._in.read()
+        alert = self._out.read()
+        why = (error.reason or str(error)).lower().replace("_", " ")
+        if error.reason in _PLAIN_HTTP:
+            del self._open[fd]
+            raise HandshakeFailed(why, True)
+        with contextlib.suppress(OSError):
+            os.write(fd, alert)
+        raise HandshakeFailed(why)
+
+    def _send_or_fail(self, fd: int) -> None:
+        try:
+            self._send(fd)
+        except OSError as error:
+            raise HandshakeFailed(error.strerror or str(error)) from None
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self, fd: int, size: int) -> bytes:
+        """As `Wire` has it. A little more than `size` may be returned: the end of a record that had begun before."""
+        tls = self._open.get(fd)
+        data = os.read(fd, size)
+        if tls is None or not data:
+            return data
+        self._in.write(data)
+        text = self._decrypt(fd, tls)
+        if self._out.pending or fd in self._unsent:
+            self._send(fd)
+        return text
+
+    def _decrypt(self, fd: int, tls: ssl.SSLObject) -> bytes:
+        """All that is in the buffer."""
+        parts: list[bytes] = []
+        ended = False
+        try:
+            while self._in.pending:
+                part = tls.read(_RECORD_BYTES)
+                if not part:
+                    ended = True
+                    break
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError:
+            with contextlib.suppress(OSError):
+                os.write(fd, self._out.read())  # the alert that says why
+            raise
+        finally:
+            if self._in.pending:
+                self._in.read()
+        if not ended:
+            if not parts:
+                raise BlockingIOError
+        elif parts:
+            _end_input(fd)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # ------------------------------------------------------------------ writing
+
+    def write(self, fd: int, data: Buffer) -> int:
+        """As `Wire` has it."""
+        tls = self._open.get(fd)
+        if tls is None:
+            return os.write(fd, data)
+        done = self._resume(fd) if fd in self._unsent else 0
+        size = len(data)
+        while done < size:
+            part = data if not done and size <= _RECORD_BYTES else bytes(data[done : done + _RECORD_BYTES])
+            tls.write(part)
+            if not self._give(fd, self._out.read(), len(part)):
+                if not done:
+                    raise BlockingIOError
+                break
+            done += len(part)
+        return done
+
+    def _give(self, fd: int, sealed: bytes, stands_for: int) -> bool:
+        """Returns: whether the kernel has taken it. Otherwise the rest is kept."""
+        try:
+            sent = os.write(fd, sealed)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(sealed):
+            return True
+        self._unsent[fd] = (sealed[sent:], stands_for)
+        return False
+
+    def _resume(self, fd: int) -> int:
+        """Write what was left. Returns: for how many of the caller's bytes it stood. Raises: BlockingIOError."""
+        sealed, stood_for = self._unsent.pop(fd)
+        if not self._give(fd, sealed, stood_for):
+            raise BlockingIOError
+        return stood_for
+
+    def _send(self, fd: int) -> None:
+        """Write what TLS itself has to say. Raises: ConnectionError if too much of it waits."""
+        sealed = self._out.read()
+        before, stands_for = self._unsent.pop(fd, (b"", 0))
+        if not sealed and not before:
+            return
+        if not self._give(fd, before + sealed, stands_for) and len(self._unsent[fd][0]) > _MOST_UNSENT:
+            raise ConnectionResetError("the peer does not read what TLS has to say")
+
+    # ------------------------------------------------------------------ the end
+
+    def shut(self, fd: int) -> bool:
+        """As `Wire` has it: our close_notify, and the end of our direction."""
+        tls = self._open.get(fd)
+        if tls is not None:
+            with contextlib.suppress(OSError):
+                try:
+                    tls.unwrap()
+                finally:
+                    self._send(fd)
+        return half_close(fd)
+
+    def close(self, fd: int) -> None:
+        """As `Wire` has it."""
+        if self._open.pop(fd, None) is not None:
+            self._unsent.pop(fd, None)
+        os.close(fd)
+
+
+def _end_input(fd: int) -> None:
+    """The peer has said that no more comes, behind something that is to be handled first: have the kernel report an end
+    once that is done."""
+    shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        shell.shutdown(socket.SHUT_RD)
+    except OSError:  # then it is broken, which is reported, too
+        pass
+    finally:
+        shell.detach()
