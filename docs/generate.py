@@ -21,7 +21,7 @@ from farm.sections import all_sections
 from farm.supervisor.admin import FARM_METRICS
 from router.common import close_codes, refusals
 from router.common.answers import Answer, CloseCode, Table
-from router.common.exposition import PROCESSES
+from router.common.exposition import LIMITED, PROCESSES
 from router.common.histogram import BOUNDS
 from router.common.log_events import LOG_EVENTS
 from router.common.metrics import Metric
@@ -70,10 +70,16 @@ def settings_page() -> str:
     return "".join(parts)
 
 
+def _metric_name(metric: Metric, prefix: str) -> str:
+    if metric.reason:
+        return f'{LIMITED}_total{{reason="{metric.reason}"}}'
+    return f"{prefix}{metric.name}" + ("_total" if metric.kind == "counter" else "")
+
+
 def _metric_rows(prefix: str, metrics: Iterable[Metric]) -> Iterator[tuple[str, str, str]]:
     for metric in metrics:
-        name = f"{prefix}{metric.name}" + ("_total" if metric.kind == "counter" else "")
-        yield f"`{name}`", metric.kind, metric.help
+        if not metric.reason:
+            yield f"`{_metric_name(metric, prefix)}`", metric.kind, metric.help
 
 
 def metrics_page() -> str:
@@ -91,6 +97,12 @@ def metrics_page() -> str:
         + _table(head, _metric_rows("farm_router_", of_router))
         + "\n## Workers\n\n"
         + _table(head, _metric_rows("farm_worker_", of_worker))
+        + f"\n## Limits\n\n`{LIMITED}_total` is a counter with a label `reason`: the option in `[limits]` that was "
+        "reached. Each row has the `router` or the `shard` that counts it.\n\n"
+        + _table(
+            ("reason", "what it counts"),
+            ((f"`{one.reason}`", one.help) for one in (*of_router, *of_worker) if one.reason),
+        )
     )
 
 
@@ -166,13 +178,17 @@ HOUSE: Final = (close_codes.TABLE, refusals.DEVICE_PORT, refusals.ROUTER_PORT, r
 
 
 def _answer_rows(table: Table) -> Iterator[tuple[str, ...]]:
-    kinds = {metric.name: metric.kind for metrics in all_metrics(specs()) for metric in metrics}
+    known = {metric.name: metric for metrics in all_metrics(specs()) for metric in metrics}
     for row in table.rows:
         code = f"{row:d}" if isinstance(row, CloseCode) else str(row.status or "")
         if isinstance(row, Answer) and row.number is not None:
             code = f"{code}, {row.number}" if code else str(row.number)
-        metric = f"`farm_{table.side}_{row.metric}{'_total' * (kinds[row.metric] == 'counter')}`" if row.metric else ""
-        yield code, row.text, row.client, metric
+        yield (
+            code,
+            row.text,
+            row.client,
+            f"`{_metric_name(known[row.metric], f'farm_{table.side}_')}`" if row.metric else "",
+        )
 
 
 def errors_page() -> str:

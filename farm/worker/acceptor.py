@@ -29,11 +29,13 @@ from typing import Any, Final
 from farm.capacity import REFUSAL_ROOM
 from farm.settings import WorkerOptions
 from farm.transports import HTTP, Transport
+from farm.worker.address_limits import AddressLimits
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.setup_rate import NO_LIMIT, SetupRate
 from farm.worker.table import Table
 from router.common import logs
+from router.common.client_address import client_address
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ, Poller
@@ -87,8 +89,9 @@ class Acceptor:
         meet: Callable[[Connection], None],
         lag: Callable[[], float],
         limits: LimitOptions,
+        address_limits: AddressLimits | None = None,
     ) -> None:
-        """lag: for how many seconds the router has not answered."""
+        """lag: for how many seconds the router has not answered. address_limits: None if addresses have none."""
         self._connections = connections
         self._poller = poller
         self._clock = clock
@@ -102,6 +105,7 @@ class Acceptor:
         self._rate = SetupRate(limits.setups_per_second, clock.now)
         self._wait = min(limits.setups_wait or float("inf"), self._patience * _PATIENCE_PART)
         self._turned_away = _MOST_TURNED_AWAY if limits.setups_wait else 0
+        self._address_limits = address_limits
         self._left: dict[int, float] = {}  # when a listener's queue was left last, where there was more in it
         self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
         self._backlogs: dict[int, int] = {}  # what was asked for, of the listeners whose queue is ours to change
@@ -193,11 +197,18 @@ class Acceptor:
                 gone += 1
                 self._counters.connections_given_up += 1
                 continue
+            of_addresses = self._address_limits
+            if of_addresses is not None and not of_addresses.arrived(fd, client_address(address)):
+                os.close(fd)
+                left -= 1
+                continue
             try:
                 os.set_blocking(fd, False)
                 self._poller.register(fd, READ)
             except OSError as error:
                 os.close(fd)
+                if of_addresses is not None:
+                    of_addresses.left(fd)
                 self._cannot_accept(error)
                 break
             connection = Connection(fd, READ, self._clock.now, transport)

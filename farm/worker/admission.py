@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final, NamedTuple
 
 from farm.dialects import Accept, Admission, Call, Dialect, Opened
@@ -15,6 +16,7 @@ from farm.transports.frames import BINARY
 from farm.transports.request import OPTIONS, Refusal, Request, Response, check_origin, check_plain, offered_subprotocols
 from farm.transports.retry import spread
 from farm.worker.acceptor import TURNED_AWAY, Acceptor
+from farm.worker.address_limits import AddressLimits
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
@@ -77,6 +79,7 @@ class Admissions:
         addresses: dict[int, Any],
         health: Health | None,
         fd_sender: FdSender | None,
+        limits: AddressLimits | None = None,
     ) -> None:
         self._paths = Paths(dialects)
         self._options = options
@@ -94,6 +97,7 @@ class Admissions:
         self._addresses = addresses
         self._health = health
         self._fd_sender = fd_sender
+        self._limits = limits
         self.draining = False
         inbound.handshake = self.handshake
         inbound.waits = self._waits
@@ -155,6 +159,10 @@ class Admissions:
             if self._addresses.get(connection.fd) is TURNED_AWAY:
                 self._counters.setups_refused += 1
                 raise Refusal.of(TOO_FAST, Retry_After=spread(options.retry_after))
+            if self._limits is not None and (refused := self._limits.refusal(connection.fd)) is not None:
+                raise Refusal.of(
+                    refused.answer, Retry_After=str(ceil(refused.wait)) if refused.wait else spread(options.retry_after)
+                )
             if length:
                 if len(rest) < length:
                     if request.expects and not rest:

@@ -136,6 +136,8 @@ class Worker:
             settings.get(AuthOptions),
             routes,
             time.time if settings.get(ClusterOptions).enabled else None,
+            settings.get(FarmOptions).count,
+            settings.get(Listen).proxies,
         )
         self.sockets.on_placements(self.links.placed)
         self.poller.register(self.links.fileno, READ)

@@ -14,6 +14,7 @@ from farm.settings import WorkerOptions
 from farm.transports import HTTP, Finder, Reader
 from farm.transports.request import Refusal
 from farm.transports.retry import spread
+from farm.worker.address_limits import AddressLimits
 from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
@@ -57,8 +58,10 @@ class Output:
         grants: Grants,
         addresses: dict[int, Any],
         busy: Sized,
+        limits: AddressLimits | None = None,
     ) -> None:
-        """addresses: of peers, by descriptor. busy: not empty while events wait for their turn somewhere."""
+        """addresses: of peers, by descriptor. limits: None if addresses have none.
+        busy: not empty while events wait for their turn somewhere."""
         self._connections = connections
         self._poller = poller
         self._watch = interest.watch
@@ -73,6 +76,7 @@ class Output:
         self._grants = grants
         self._catch_ups = subscriptions.catch_ups
         self._busy = busy
+        self._limits = limits
         self.budget = Budget(options.max_buffered_bytes, turns.held)
         self._making_room = False
         self._discarding: list[Connection] = []  # closing, and not read until the next tick
@@ -305,6 +309,8 @@ class Output:
             self._deadlines.pop(connection, None)
             self._addresses.pop(fd, None)
             self._turns.forget(connection, fd)
+            if self._limits is not None:
+                self._limits.left(fd)
             self.budget.forget(connection)
             self._poller.unregister(fd)
             os.close(fd)

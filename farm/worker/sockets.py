@@ -13,6 +13,7 @@ from typing import Any, Final
 from farm.dialects import Call, Dialect, Session
 from farm.settings import WorkerOptions
 from farm.worker.acceptor import Acceptor
+from farm.worker.address_limits import AddressLimits, Registrations
 from farm.worker.admission import Admissions
 from farm.worker.attachments import Attachments
 from farm.worker.backpressure import Backpressure
@@ -41,12 +42,15 @@ from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common import messages as m
 from router.common.auth_settings import AuthOptions
+from router.common.client_address import Networks
+from router.common.client_keys import ClientKeys
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import BROKEN, ENDED, READ, WRITE, Poller
 
 _NO_AUTH: Final = AuthOptions()
 _ONE: Final = Routes()
+_NO_PROXIES: Final = Networks(())
 _GO_ON: Final = 256
 """Connections that have waited for a router, and go on in one turn."""
 _TICK_S: Final = 0.25
@@ -78,10 +82,13 @@ class Sockets:
         auth: AuthOptions = _NO_AUTH,
         routes: Routes = _ONE,
         common_clock: Callable[[], float] | None = None,
+        workers: int = 1,
+        proxies: Networks = _NO_PROXIES,
     ) -> None:
         """fd_sender: passes connections of app servers on; None: there are only devices. asked_about: dialects about
         whose clients the main server is asked, and how it knows them. routes: to the routers. common_clock: says when
-        a device came, wherever it did; None: `monotonic` does."""
+        a device came, wherever it did; None: `monotonic` does. workers: that the connections of an address are spread
+        over. proxies: they have no limits of addresses."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
@@ -90,7 +97,10 @@ class Sockets:
         watch = interest.watch
         self._backpressure = waiting = Backpressure(routes, lambda one: watch(one, one.mask & ~READ))
         limits = limits or LimitOptions()
-        self.turns = turns = Turns(options, limits, counters, clock, watch, waiting)
+        address_limits = AddressLimits.of(limits, workers, ClientKeys(proxies), counters, clock)
+        key_of = None if address_limits is None else address_limits.key
+        shared = Registrations.of(limits, key_of, counters, clock)
+        self.turns = turns = Turns(options, limits, counters, clock, watch, waiting, shared)
         self._attachments = attachments = Attachments(send, common_clock or monotonic, waiting, counters.hello_seconds)
         self.devices = attachments.devices
         addresses: dict[int, Any] = {}
@@ -122,6 +132,7 @@ class Sockets:
             grants,
             addresses,
             fan_outs.going,
+            address_limits,
         )
         self._performer = performer = Performer(
             output, turns, attachments, subscriptions, grants, wheel, clock, send, fan_outs.going, waiting
@@ -149,7 +160,17 @@ class Sockets:
         lag = (lambda: health.lag) if health is not None else float
         meet = self._timers.meet
         self._acceptor = Acceptor(
-            connections, poller, clock, options, counters, max_connections, addresses, meet, lag, limits
+            connections,
+            poller,
+            clock,
+            options,
+            counters,
+            max_connections,
+            addresses,
+            meet,
+            lag,
+            limits,
+            address_limits,
         )
         socket_ids = SocketIds(connections)
         self._admissions = Admissions(
@@ -169,6 +190,7 @@ class Sockets:
             addresses,
             health,
             fd_sender,
+            address_limits,
         )
         messages = RouterMessages(
             counters,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from farm.settings import WorkerOptions
+from farm.worker.address_limits import Registrations
 from farm.worker.backpressure import Backpressure
 from farm.worker.clock import Clock
 from farm.worker.connection import IDLE, OPEN, Connection
@@ -26,7 +27,9 @@ class Turns:
         clock: Clock,
         watch: Callable[[Connection, int], None],
         backpressure: Backpressure,
+        shared: Registrations | None = None,
     ) -> None:
+        """shared: what devices may register together; None: there is no limit."""
         self._timeout: Final = options.message_timeout
         self._counters = counters
         self._clock = clock
@@ -35,6 +38,7 @@ class Turns:
         self._for_routers = backpressure.waiting
         self._commands = Rates(limits.commands_per_second, limits.burst_seconds)
         self._registrations = Rates(limits.registrations_per_second, limits.burst_seconds)
+        self._shared = shared
         self._later: dict[Connection, None] = {}  # their input is here, and waits for its turn
         self._throttled: dict[Connection, None] = {}  # they have asked for too much, and are read again later
         self._unfinished: dict[Connection, float] = {}  # when a message has to be whole, the earliest first
@@ -64,16 +68,23 @@ class Turns:
         return self._commands.may(connection.fd) and self._registrations.may(connection.fd)
 
     def throttle(self, connection: Connection) -> None:
-        """It asks for more than the limits allow: what it sends next waits in the kernel."""
-        if connection.phase in (OPEN, IDLE) and connection not in self._throttled:
-            self._counters.throttled += 1
-            self._throttled[connection] = None
-            self._watch(connection, connection.mask & ~READ)
+        """It asks for more than it may: what it sends next waits in the kernel."""
+        if self._throttle(connection):
+            self._counters.limited_commands_per_second += 1
+
+    def _throttle(self, connection: Connection) -> bool:
+        if connection.phase not in (OPEN, IDLE) or connection in self._throttled:
+            return False
+        self._throttled[connection] = None
+        self._watch(connection, connection.mask & ~READ)
+        return True
 
     def register(self, connection: Connection) -> None:
         """It has registered something."""
-        if not self._registrations.spend(connection.fd):
-            self.throttle(connection)
+        if not self._registrations.spend(connection.fd) and self._throttle(connection):
+            self._counters.limited_registrations_per_second += 1
+        if self._shared is not None and not self._shared.registered(connection.fd):
+            self._throttle(connection)
 
     def next(self) -> dict[Connection, None]:
         """The connections that have a turn now."""
@@ -84,8 +95,11 @@ class Turns:
         """A second is over: let those go on that are below their rate again."""
         self._commands.second()
         self._registrations.second()
+        shared = self._shared
+        if shared is not None:
+            shared.second()
         for connection in list(self._throttled):
-            if self.may(connection):
+            if self.may(connection) and (shared is None or shared.may_go_on(connection.fd)):
                 del self._throttled[connection]
                 self._later[connection] = None
 
@@ -128,3 +142,5 @@ class Turns:
         self.end(connection)
         self._commands.forget(fd)
         self._registrations.forget(fd)
+        if self._shared is not None:
+            self._shared.left(fd)

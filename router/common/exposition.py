@@ -14,6 +14,8 @@ from router.common.histogram import buckets, counts_in
 from router.common.metrics import Metric as Number
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+LIMITED: Final = "farm_limited"
+LIMITED_HELP: Final = "Times that a limit was reached: the option of that name in [limits]."
 
 
 class _Given(Collector):
@@ -50,8 +52,10 @@ def families(
     routers, workers: a row each, with its `number` or `shard`, its `memory`, `cpu` and counts, as far as they are
     known. supervisor: its own `memory` and `cpu`.
     """
+    of_router, of_workers = list(of_router), list(of_workers)
     for metric in of_router:
-        yield _of_rows(metric, "router", [(str(row["number"]), row) for row in routers])
+        if not metric.reason:
+            yield _of_rows(metric, "router", [(str(row["number"]), row) for row in routers])
     processes = [] if supervisor is None else [(["supervisor", "", ""], supervisor)]
     processes += [(["router", str(row["number"]), ""], row) for row in routers]
     processes += [(["worker", "", str(row["shard"])], row) for row in workers]
@@ -59,7 +63,16 @@ def families(
         known = [(labels, row[name]) for labels, row in processes if name in row]
         yield family(metric.kind, f"farm_{metric.name}", metric.help, ["process", "router", "shard"], known)
     for metric in of_workers:
-        yield _of_rows(metric, "worker", [(str(row["shard"]), row) for row in workers])
+        if not metric.reason:
+            yield _of_rows(metric, "worker", [(str(row["shard"]), row) for row in workers])
+    limited = [(metric, str(row["number"]), "", row) for metric in of_router for row in routers]
+    limited += [(metric, "", str(row["shard"]), row) for metric in of_workers for row in workers]
+    reached = [
+        ([metric.reason, router, shard], row[metric.name])
+        for metric, router, shard, row in limited
+        if metric.reason and metric.name in row
+    ]
+    yield family("counter", LIMITED, LIMITED_HELP, ["reason", "router", "shard"], reached)
 
 
 def _of_rows(metric: Number, kind: str, rows: list[tuple[str, dict[str, Any]]]) -> Metric:

@@ -11,7 +11,11 @@ from router.common.options import Section, option
 @dataclass(frozen=True)
 class LimitOptions(Section):
     SECTION: ClassVar[str] = "limits"
-    HELP: ClassVar[str] = "How much one device connection may ask for, and new ones of a worker. What is beyond waits."
+    HELP: ClassVar[str] = (
+        "How much one client may ask for. What is beyond waits, or is refused and told when to come again. Addresses "
+        "are IPv4 addresses and /64 networks of IPv6. Proxies (listen.proxy_from, listen.forwarded_from) are not "
+        "counted, but the clients that they name. A rate has a burst: burst_seconds."
+    )
 
     commands_per_second: int = option(
         200, "messages of a device, an ack counting as often as it names updates; 0: no limit", unit="messages", ge=0
@@ -32,5 +36,42 @@ class LimitOptions(Section):
         ge=0,
     )
     burst_seconds: float = option(
-        10.0, "a quiet connection may do at once what it may do in this time", unit="s", ge=0, le=3600
+        10.0,
+        "who was quiet may do at once what may be done in this time, and one thing in any case",
+        unit="s",
+        ge=0,
+        le=3600,
+    )
+    connections_per_address: int = option(
+        0,
+        "devices of one address at once, on one host; further ones are answered 429. Of several workers each allows "
+        "its share and a margin, because the kernel spreads an address over them by chance: no address that has so "
+        "many or fewer is refused, and with two workers one gets at most 172 where 100 are allowed, 1,224 of 1,000; "
+        "0: no limit",
+        unit="connections",
+        ge=0,
+    )
+    setups_per_address: float = option(
+        0.0,
+        "connections a second that each worker accepts from one address; further ones are answered 429; 0: no limit",
+        unit="connections",
+        ge=0,
+    )
+    registrations_per_address: float = option(
+        0.0,
+        "channels a second that devices of one address register at each worker; a device that registers more is read "
+        "again later; 0: no limit",
+        unit="channels",
+        ge=0,
+    )
+    registrations_per_worker: float = option(
+        0.0, "the same for all devices of a worker; 0: no limit", unit="channels", ge=0
+    )
+    tracked: int = option(
+        20_000,
+        "addresses, app servers or endpoints that each of these rates counts one by one, in about 120 bytes each; "
+        "where more come at once, those beyond share as many counters: they may be allowed less, never more",
+        unit="clients",
+        ge=16,
+        le=100_000_000,
     )

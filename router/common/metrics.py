@@ -15,6 +15,12 @@ class Metric:
     name: str
     kind: str  # "counter", "gauge" or "histogram" (of seconds: `router.common.histogram`)
     help: str
+    reason: str = ""
+    """Of what is refused or delayed by a limit: the option in [limits]. All of these are one metric, a row each."""
+
+
+def _limited(reason: str, what: str) -> Metric:
+    return Metric(f"limited_{reason}", "counter", what, reason)
 
 
 ROUTER_METRICS = (
@@ -130,7 +136,12 @@ WORKER_METRICS = (
     Metric("catch_ups_given_up", "counter", "Devices closed because of worker.max_held_bytes."),
     Metric("buffered", "gauge", "Bytes that wait: input that is not complete or not handled, output for slow devices."),
     Metric("given_up", "counter", "Devices closed because of worker.max_buffered_bytes."),
-    Metric("throttled", "counter", "Times that a device asked for more than limits allow, and was read again later."),
+    _limited("commands_per_second", "Times that a device sent more messages, and was read again later."),
+    _limited("registrations_per_second", "Times that a device registered more channels, and was read again later."),
+    _limited("registrations_per_address", "Times that devices of an address did: the device was read again later."),
+    _limited("registrations_per_worker", "Times that devices of a worker did: the device was read again later."),
+    _limited("connections_per_address", "Device connections answered 429, or closed where many were refused at once."),
+    _limited("setups_per_address", "Device connections answered 429, or closed where many were refused at once."),
     Metric("waits", "counter", "Times that input of devices was let gather: worker.wakeup_interval."),
     Metric("connections_failed", "counter", "Devices closed because of an error of the worker."),
     Metric("messages_failed", "counter", "Messages of the router that could not be acted on, because of an error."),
@@ -260,7 +271,12 @@ class WorkerCounters:
     catch_ups_given_up: int
     buffered: int
     given_up: int
-    throttled: int
+    limited_commands_per_second: int
+    limited_registrations_per_second: int
+    limited_registrations_per_address: int
+    limited_registrations_per_worker: int
+    limited_connections_per_address: int
+    limited_setups_per_address: int
     waits: int
     connections_failed: int
     messages_failed: int

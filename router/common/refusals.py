@@ -48,6 +48,10 @@ NO_UPGRADE: Final = Answer(426, "this port speaks WebSocket", "Asks for an upgra
 DEFECT: Final = Answer(500, "internal error", _AGAIN, _REFUSED)
 NO_ROOM: Final = Answer(503, "the worker is full or is about to stop", _LATER, "connections_refused")
 TOO_FAST: Final = Answer(503, "too many connect at once", _LATER, "setups_refused")
+TOO_MANY_OF_ADDRESS: Final = Answer(
+    429, "too many connections from this address", _LATER, "limited_connections_per_address"
+)
+TOO_OFTEN: Final = Answer(429, "too many connects from this address", _LATER, "limited_setups_per_address")
 ROUTER_BUSY: Final = Answer(503, "the router cannot take this now", _LATER, _REFUSED)
 NOT_DECIDED: Final = Answer(504, "this was not decided in time", "Comes again: the router does not answer.", "timeouts")
 UNUSABLE: Final = Answer(
@@ -68,6 +72,8 @@ DEVICE_PORT: Final = Table(
             SLOW,
             NO_LENGTH,
             NO_UPGRADE,
+            TOO_MANY_OF_ADDRESS,
+            TOO_OFTEN,
             DEFECT,
             NO_ROOM,
             TOO_FAST,

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 from router.common import option_texts as texts
 from router.common import store_kinds
 from router.common.auth_settings import AuthOptions
+from router.common.client_address import Networks
 from router.common.cluster_settings import ClusterOptions
 from router.common.limit_settings import LimitOptions
 from router.common.log_forms import FORMATS
@@ -59,6 +60,11 @@ class Listen(Section):
         expects=_NETWORKS,
         check=texts.network,
     )
+
+    @property
+    def proxies(self) -> Networks:
+        """All proxies that are believed."""
+        return Networks((*self.proxy_from, *self.forwarded_from))
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def test_requests_have_a_rate() -> None:
             shard.sockets.turn()
         first = poller.socket.recv(1 << 20).count(b"HTTP/1.1 200 ")
         assert 10 <= first <= 14
-        assert shard.counters.throttled == 1
+        assert shard.counters.limited_commands_per_second == 1
         for _ in range(5):
             shard.clock.pass_by(0.25)
             shard.sockets.tick()

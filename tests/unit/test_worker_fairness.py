@@ -271,7 +271,7 @@ def test_commands_beyond_the_rate_wait_for_their_second() -> None:
         while shard.sockets.waiting:
             shard.sockets.turn()
         assert 20 <= len(client.come()) // 3 <= 24
-        assert shard.counters.throttled == 1
+        assert shard.counters.limited_commands_per_second == 1
         other.send(frame(1, b"honest"))
         assert other.frame() == (1, b"honest")
         heard = 0
@@ -300,7 +300,7 @@ def test_registrations_have_a_rate_of_their_own() -> None:
                     shard.sockets.received([m.Reply(word.number, m.OK, None)])
         device.sock.setblocking(False)
         assert device.sock.recv(65536).count(b'"status":200') == 5
-        assert shard.counters.throttled == 1
+        assert shard.counters.limited_registrations_per_second == 1
     finally:
         shard.close()
 
@@ -313,10 +313,10 @@ def test_an_ack_counts_as_often_as_it_names_updates() -> None:
         update = {"channelID": CHANNEL, "version": 1}
         device.send(json.dumps({"messageType": "ack", "updates": [update] * 8}))
         shard.sockets.ready(fd, INPUT)
-        assert shard.counters.throttled == 0
+        assert shard.counters.limited_commands_per_second == 0
         device.send(json.dumps({"messageType": "ack", "updates": [update] * 15}))
         shard.sockets.ready(fd, INPUT)
-        assert shard.counters.throttled == 1
+        assert shard.counters.limited_commands_per_second == 1
         assert [len(one.updates) for one in shard.said() if isinstance(one, m.Ack)] == [8, 15]
         for _ in range(4):
             shard.sockets.tick()
@@ -334,7 +334,7 @@ def test_fragments_count_too() -> None:
         client.send(frame(1, b"a", final=False) + frame(0, b"b", final=False) * 60)
         while shard.sockets.waiting:
             shard.sockets.turn()
-        assert shard.counters.throttled == 1
+        assert shard.counters.limited_commands_per_second == 1
     finally:
         shard.close()
 
