@@ -130,7 +130,15 @@ class RouterProcess:
         self.poller = Poller()
         shared = settings.get(ClusterOptions).enabled  # by all routers that are on this host
         self.port = HttpPort(
-            listener, self.poller, routes, endpoint, self.hub.counters, time.monotonic, self.turns, shared
+            listener,
+            self.poller,
+            routes,
+            endpoint,
+            self.hub.counters,
+            time.monotonic,
+            self.turns,
+            shared,
+            settings.get(Listen),
         )
         self.places = places = Places.of(settings)
         self.hub.placed(places.look())

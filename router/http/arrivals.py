@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from router.common import logs
-from router.common.client_address import client_address
+from router.common.client_address import Networks, client_address
 from router.common.metrics import RouterCounters
 from router.common.poller import READ, Poller
 from router.common.refusals import REQUEST_TIMEOUT, TOO_MANY
@@ -32,15 +32,18 @@ class Arrivals:
         clients: Clients,
         options: EndpointOptions,
         counters: RouterCounters,
+        forwarding: Networks,
         answered: Callable[[Client], None],
         close: Callable[[Client], None],
     ) -> None:
-        """answered: is called when a connection has something to send. close: closes one."""
+        """forwarding: proxies whose headers say where a request comes from. answered: is called when a connection has
+        something to send. close: closes one."""
         self._acceptor = acceptor
         self._poller = poller
         self._all = clients
         self._options = options
         self._counters = counters
+        self._forwarding = forwarding
         self._answered = answered
         self._close = close
 
@@ -74,7 +77,9 @@ class Arrivals:
         self._all.by_fd[fd] = client = Client(fd, self._all.now)
         client.http = HttpConnection(self._options, lambda: self._answered(client))
         client.http.out = client.out
-        client.http.address = client_address(peer)
+        client.http.address = address = client_address(peer)
+        if self._forwarding and address in self._forwarding:
+            client.http.proxies = self._forwarding
         self._counters.http_connects += 1
         self._counters.http_connections += 1
         if refused:

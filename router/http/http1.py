@@ -12,6 +12,8 @@ from collections.abc import Callable, Container, Sized
 from typing import Final
 
 from router.common.answers import Answer
+from router.common.client_address import Networks
+from router.common.forwarded import ForwardedError, forwarded_address
 from router.common.http_head import CHUNKED, END, Fields, HeadError, check_fields, parse, skip_blank_lines
 from router.common.refusals import LONG_HEAD, MALFORMED, TOO_LARGE
 from router.common.settings import EndpointOptions
@@ -36,6 +38,8 @@ class HttpConnection:
         self._answered = answered
         self.address = ""
         """Where it comes from, without a port; "" if that is not known."""
+        self.proxies: Networks | None = None
+        """It is a proxy's connection, whose requests come from where their headers say; these are the proxies."""
         self.out: Sized = b""
         """What was taken and could not be written yet: its owner's."""
         self.deferred: dict[PendingResponse, Callable[[], None]] = {}
@@ -126,6 +130,11 @@ class HttpConnection:
         head, end = parsed
         self._method, self._path, self._query = head.method, head.path, head.query
         self._headers = head.headers
+        if self.proxies is not None:
+            try:
+                self.address_of(head.headers)
+            except ForwardedError as error:
+                raise HeadError(MALFORMED, str(error)) from None
         self._fields = fields = head.fields
         self._expect_continue = fields.expects
         length = fields.length
@@ -220,6 +229,10 @@ class HttpConnection:
         if not keep_alive:
             self.finished = True
         return request, pending
+
+    def address_of(self, headers: dict[bytes, bytes]) -> str:
+        """Where a request with these headers comes from. Raises: ForwardedError, but not for one that is whole."""
+        return self.address if self.proxies is None else forwarded_address(self.address, headers, self.proxies)
 
     def give_up(self, answer: Answer, text: str = "", *headers: tuple[str, str]) -> None:
         """Answer the unfinished request with an error; nothing more is read, and what was read of it is forgotten.

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import Final
 
 from router.common import health, logs
+from router.common.client_address import Networks
 from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.common.refusals import NOT_OWNED, REQUEST_TIMEOUT, TOO_MUCH
-from router.common.settings import EndpointOptions
+from router.common.settings import EndpointOptions, Listen
 from router.core.gathering import Senders
 from router.gate import Gate
 from router.http.acceptor import Acceptor
@@ -36,6 +37,7 @@ _AT_WORK: Final = 32
 """So many connections may have their whole share of requests in a turn; where there are more, each has less."""
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 _UNOWNED: Final = rejection(NOT_OWNED, ("Retry-After", "2"))
+_LISTEN: Final = Listen()
 _ALWAYS: Final = frozenset(path.encode() for path in health.PAGES)
 """Of a router whose lease is over, too."""
 
@@ -55,8 +57,9 @@ class HttpPort:
         monotonic: Callable[[], float],
         turns: Turns,
         shared: bool = False,
+        listen: Listen = _LISTEN,
     ) -> None:
-        """shared: other routers accept from this listener, too."""
+        """shared: other routers accept from this listener, too. listen: which proxies are believed."""
         self._acceptor = Acceptor(listener, poller, shared)
         self._poller = poller
         self._routes = routes
@@ -71,7 +74,16 @@ class HttpPort:
         self._all = Clients(options, self._now)
         self._clients = self._all.by_fd
         self._answered: set[Client] = set()
-        self._arrivals = Arrivals(self._acceptor, poller, self._all, options, counters, self._answered.add, self._close)
+        self._arrivals = Arrivals(
+            self._acceptor,
+            poller,
+            self._all,
+            options,
+            counters,
+            Networks(listen.forwarded_from),
+            self._answered.add,
+            self._close,
+        )
         self._plain: set[PendingResponse] = set()
         """While the gate is shut: answers to what came in this turn, which may be sent all the same."""
         self.leaving = False

@@ -34,7 +34,7 @@ class Request:
     @property
     def address(self) -> str:
         """Where it comes from, without a port; "" if that is not known."""
-        return "" if self.pending is None else self.pending.connection.address
+        return "" if self.pending is None else self.pending.connection.address_of(self.headers)
 
 
 @dataclass(slots=True)
@@ -92,8 +92,8 @@ def encode(response: Response, keep_alive: bool, head_only: bool = False) -> byt
 class Connection(Protocol):
     """What an answer knows of the connection that it goes out by."""
 
-    address: str
-    """Where it comes from, without a port; "" if that is not known."""
+    def address_of(self, headers: dict[bytes, bytes]) -> str:
+        """Where a request with these headers comes from, without a port; "" if that is not known."""
 
     def answer(self, pending: PendingResponse, size: int) -> None:
         """It has an answer, of so many bytes."""

@@ -9,113 +9,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.common import Clock, settings_with
-from support.farm_fixture import until
+from support.farm_fixture import PATIENCE_S, until
+from support.router_port import BAD, GET, LARGE, LATER, PAGE, POST, WORSE, Rig
 
-from router.common.metrics import RouterCounters
-from router.common.poller import Poller
-from router.common.settings import EndpointOptions
-from router.http.http_port import HttpPort
-from router.http.message import Request, Response
-from router.http.parts import Parts, one_a_turn
-from router.http.routes import Handler, Reply, Route, Router
+from router.http.message import Response
 from router.http.turns import Turns
-
-PATIENCE_S = 20
-GET = b"GET /echo HTTP/1.1\r\nHost: push\r\n\r\n"
-POST = b"POST /echo HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n"
-BAD = b"GET /bad HTTP/1.1\r\nHost: push\r\n\r\n"
-WORSE = b"GET /worse HTTP/1.1\r\nHost: push\r\n\r\n"
-LATER = b"GET /later HTTP/1.1\r\nHost: push\r\n\r\n"
-PAGE = b"GET /large?%d HTTP/1.1\r\nHost: push\r\n\r\n"
-LARGE = 6_000_000
-"""Bytes of its answer: more than sockets take, and a dozen of them more than may wait in all."""
-
-
-class Faulty(Router):
-    """Routes of which one path cannot even be looked up."""
-
-    def find(self, path: bytes) -> Handler | None:
-        if path == b"/worse":
-            raise ZeroDivisionError
-        return super().find(path)
-
-
-class Rig:
-    """The port and its clients."""
-
-    def __init__(self, **endpoint: Any) -> None:
-        self.poller = Poller()
-        self.clock = Clock()
-        self.counters = RouterCounters()
-        self.turns = Turns()
-        self.asked: list[bytes] = []
-        self.later: list[Reply] = []
-        self.made = 0
-        self.pages = Parts(self.turns, 1, 1)
-        self.clients: list[socket.socket] = []
-        listener = socket.create_server(("127.0.0.1", 0), backlog=100)
-        self.address = listener.getsockname()
-        routes = Faulty(
-            [
-                Route(b"/echo", self._echo),
-                Route(b"/bad", self._bad),
-                Route(b"/later", lambda request, reply: self.later.append(reply)),
-                Route(b"/large", self._large),
-            ]
-        )
-        options = settings_with((EndpointOptions, endpoint)).get(EndpointOptions)
-        self.port = HttpPort(listener, self.poller, routes, options, self.counters, self.clock.monotonic, self.turns)
-
-    def _echo(self, request: Request, reply: Reply) -> None:
-        self.asked.append(request.query)
-        reply(Response(200, request.body, "text/plain"))
-
-    def _large(self, request: Request, reply: Reply) -> None:
-        def make() -> None:
-            self.made += 1
-            reply(Response(200, request.query.rjust(7) + bytes(LARGE), "text/plain"))
-
-        one_a_turn(self.pages, request.pending, make, lambda: reply(Response(500)))
-
-    def _bad(self, request: Request, reply: Reply) -> None:
-        raise ZeroDivisionError
-
-    def turn(self) -> None:
-        """One turn, as the router takes it."""
-        for fd, mask in self.poller.ready_now():
-            self.port.ready(fd, mask)
-        self.turns.run()
-        self.port.flush()
-
-    def settle(self) -> None:
-        """Turns until nothing more happens."""
-        while self.poller.ready_now() or self.turns.waiting:
-            self.turn()
-
-    def client(self, data: bytes = b"") -> socket.socket:
-        client = socket.create_connection(self.address, PATIENCE_S)
-        self.clients.append(client)
-        client.sendall(data)
-        self.settle()
-        return client
-
-    def ask(self, client: socket.socket, data: bytes = GET) -> bytes:
-        client.sendall(data)
-
-        def answer() -> list[bytes]:
-            self.settle()
-            with suppress(BlockingIOError):
-                return [client.recv(65_536, socket.MSG_DONTWAIT)]
-            return []
-
-        return until(answer, "an answer")[0]  # on a busy machine what was sent may not be here yet
-
-    def close(self) -> None:
-        for client in self.clients:
-            client.close()
-        self.port.close()
-        self.poller.close()
 
 
 @pytest.fixture

@@ -25,7 +25,10 @@ class Connection:
     """Where a request comes from."""
 
     def __init__(self, address: str) -> None:
-        self.address = address
+        self._address = address
+
+    def address_of(self, headers: dict[bytes, bytes]) -> str:
+        return self._address
 
     def answer(self, pending: PendingResponse, size: int) -> None:
         """Nobody asks: answers are taken from the routes."""
