@@ -17,7 +17,7 @@ from router.common.forwarded import ForwardedError, forwarded_address
 from router.common.http_head import CHUNKED, END, Fields, HeadError, check_fields, parse, skip_blank_lines
 from router.common.refusals import LONG_HEAD, MALFORMED, TOO_LARGE
 from router.common.settings import EndpointOptions
-from router.http.message import PendingResponse, Request, Response, refusal
+from router.http.message import REQUEST_ID, PendingResponse, Request, Response, refusal, sane_id
 
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*+)?)")
 _REMEMBERED: Final = 2048  # bytes of header lines that are kept for the next request of a connection: more are rare
@@ -218,6 +218,8 @@ class HttpConnection:
         pending = PendingResponse(self, keep_alive, self._method == b"HEAD", size)
         self._pending.append(pending)
         self._waiting_bytes += size
+        if (given := self._headers.get(REQUEST_ID)) is not None:
+            pending.request_id = sane_id(given)
         request = Request(self._method, self._path, self._query, self._headers, body, pending)
         self._method = self._path = self._query = b""
         self._headers = {}

@@ -224,7 +224,8 @@ class HttpPort:
         try:
             handler(request, reply)
         except Exception as error:  # an error in one route must not end the router
-            logs.limited("http.route_failed", at="error", per=type(error).__name__, exc=error, path=request.path[:200])
+            kind, path = type(error).__name__, request.path[:200]
+            logs.limited("http.route_failed", at="error", per=kind, exc=error, path=path, request_id=request.id())
             reply(INTERNAL)
 
     # ------------------------------------------------------------------ answers

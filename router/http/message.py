@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,6 +14,15 @@ import msgspec
 from router.common.answers import Answer
 from router.common.http_date import http_date
 from router.common.refusals import ROUTE_FAILED
+
+REQUEST_ID: Final = b"x-request-id"
+_SANE_ID: Final = re.compile(rb"[!-~]{1,128}")
+
+
+def sane_id(value: bytes) -> str:
+    """A request ID as an app server, or a balancer before it, has given it; "" if it is none to repeat in answers and
+    logs: up to 128 printable characters of ASCII without spaces."""
+    return value.decode() if _SANE_ID.fullmatch(value) else ""
 
 
 @dataclass(slots=True)
@@ -35,6 +46,15 @@ class Request:
     def address(self) -> str:
         """Where it comes from, without a port; "" if that is not known."""
         return "" if self.pending is None else self.pending.connection.address_of(self.headers)
+
+    def id(self) -> str:
+        """Its ID, for logs: the one that it came with, or else one that is made now, which its answer names."""
+        pending = self.pending
+        if pending is None:
+            return ""
+        if not pending.request_id:
+            pending.request_id = os.urandom(8).hex()
+        return pending.request_id
 
 
 @dataclass(slots=True)
@@ -75,8 +95,8 @@ def rejection(answer: Answer, *headers: tuple[str, str]) -> Response:
 INTERNAL: Final = rejection(ROUTE_FAILED)
 
 
-def encode(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
-    """The bytes of an answer."""
+def encode(response: Response, keep_alive: bool, head_only: bool = False, request_id: str = "") -> bytes:
+    """The bytes of an answer. request_id: that it names; "": none."""
     status, body = response.status, response.body
     text = f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\nDate: {http_date()}\r\n"
     if body:
@@ -85,6 +105,8 @@ def encode(response: Response, keep_alive: bool, head_only: bool = False) -> byt
         text += "Content-Length: 0\r\n"
     for name, value in response.headers:
         text += f"{name}: {value}\r\n"
+    if request_id:
+        text += f"X-Request-Id: {request_id}\r\n"
     head = (text + ("\r\n" if keep_alive else "Connection: close\r\n\r\n")).encode("latin-1")
     return head if head_only or not body else head + body
 
@@ -108,7 +130,7 @@ class Connection(Protocol):
 class PendingResponse:
     """The answer of one request, in the order of those of its connection. Called with it, once."""
 
-    __slots__ = ("connection", "data", "head_only", "keep_alive", "size")
+    __slots__ = ("connection", "data", "head_only", "keep_alive", "request_id", "size")
 
     def __init__(self, http: Connection, keep_alive: bool, head_only: bool, size: int) -> None:
         self.keep_alive = keep_alive
@@ -117,16 +139,18 @@ class PendingResponse:
         self.size = size
         """Bytes that wait here: the body until there is an answer, then the answer."""
         self.connection = http
+        self.request_id = ""
+        """That the answer is to name; "": none."""
 
     def __call__(self, response: Response) -> None:
         if self.data is not None:
             return  # a route that failed behind its answer
         try:
-            if self.keep_alive and not self.head_only:
+            if self.keep_alive and not self.head_only and not self.request_id:
                 data = response.encoded()
             else:
-                data = encode(response, self.keep_alive, self.head_only)
+                data = encode(response, self.keep_alive, self.head_only, self.request_id)
         except ValueError:  # what cannot stand in a header: a defect of the route, and the end of one request
-            data = encode(INTERNAL, self.keep_alive, self.head_only)
+            data = encode(INTERNAL, self.keep_alive, self.head_only, self.request_id)
         self.data = data
         self.connection.answer(self, len(data))

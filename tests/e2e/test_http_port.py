@@ -45,7 +45,8 @@ def open_(client: socket.socket) -> bool:
 
 def test_a_route_that_fails_costs_one_request(rig: Rig) -> None:
     client = rig.client()
-    assert rig.ask(client, BAD).startswith(b"HTTP/1.1 500 ")
+    failed = rig.ask(client, BAD)
+    assert failed.startswith(b"HTTP/1.1 500 ") and b"\r\nX-Request-Id: " in failed  # the log names it
     assert rig.ask(client).startswith(b"HTTP/1.1 200 ")
     assert rig.counters.http_failed == 0
 

@@ -1,5 +1,6 @@
 """The app servers' HTTP: bytes in, requests out, answers in, bytes out. h11's client reads what is answered."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -253,6 +254,33 @@ def test_an_answer_that_cannot_be_written_is_a_500() -> None:
     server.send(PUT)
     server.answer(0, Response(200, b"", headers=(("Location", "\u20ac"),)))
     assert server.statuses("PUT") == [500]
+
+
+@pytest.mark.parametrize("given", [b"a", b"7f3e/=+!", b"x" * 128])
+def test_an_answer_names_the_request_id_that_its_request_came_with(given: bytes) -> None:
+    server = AppServer()
+    server.send(head(b"X-Request-Id: " + given), PUT)
+    data = server.answer(0, Response(200, b"{}"))
+    assert data.count(b"\r\nX-Request-Id: " + given + b"\r\n") == 1
+    assert server.asked[0][0].id() == given.decode()
+    assert b"X-Request-Id" not in server.answer(1, Response(200, b"{}"))
+
+
+@pytest.mark.parametrize("given", [b"", b"a b", b"x" * 129, b"\xe4", b"a, b"])
+def test_a_request_id_that_is_none_to_repeat_is_not_repeated(given: bytes) -> None:
+    server = AppServer()
+    (request,) = server.send(head(b"X-Request-Id: " + given))
+    assert b"X-Request-Id" not in server.answer(0, Response(200))
+    assert request.path == b"/update/token"
+
+
+def test_a_request_id_that_is_made_for_a_log_is_in_the_answer_too() -> None:
+    server = AppServer()
+    (request,) = server.send(PUT)
+    made = request.id()
+    assert re.fullmatch("[0-9a-f]{16}", made)
+    assert request.id() == made
+    assert f"\r\nX-Request-Id: {made}\r\n".encode() in server.answer(0, Response(200))
 
 
 def test_a_connection_is_kept() -> None:
