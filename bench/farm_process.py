@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
@@ -103,13 +104,19 @@ def get(base: str, path: str) -> tuple[int, bytes]:
     parts = urlsplit(base)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=_authorization(parts.password))
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
         raise BenchError(f"no answer from {base}{path}: {error} (--admin names the admin port)") from None
     finally:
         connection.close()
+
+
+def _authorization(password: str | None) -> dict[str, str]:
+    """For the admin port of a farm that has a token: `http://:TOKEN@host:8082`, or the farm's own variable."""
+    token = unquote(password) if password else os.environ.get("FARM_ADMIN_TOKEN", "")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def attach(url: str, admin: str) -> Farm:

@@ -12,13 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
+
+import msgspec
 
 from farm.config_text import toml_value
 from farm.dialects import specs
 from farm.option_value import expected, options_of
 from farm.sections import all_sections
 from farm.supervisor.admin import FARM_METRICS
+from farm.supervisor.api import routes as admin_routes
+from farm.supervisor.api.frame import ApiContext
 from router.common import close_codes, refusals
 from router.common.answers import Answer, CloseCode, Table
 from router.common.exposition import LIMITED, PROCESSES
@@ -210,6 +214,27 @@ def errors_page() -> str:
     return "".join(parts)
 
 
+class _Anything:
+    def __getattr__(self, name: str) -> _Anything:
+        return self
+
+
+def admin_api_page() -> str:
+    """Every route of the admin port's API."""
+    rows = []
+    for route in admin_routes(cast(ApiContext, _Anything())):  # what a handler would ask is not needed
+        query = [] if route.query is None else [f"`{one.name}`" for one in msgspec.structs.fields(route.query)]
+        body = [] if route.body is None else [f"`{one.name}`" for one in msgspec.structs.fields(route.body)]
+        rows.append((route.method, f"`{route.path}`", route.role, ", ".join(query), ", ".join(body), route.summary))
+    return (
+        "# Admin API\n\n"
+        + _NOTE
+        + "\nAll of it is under `/api/v1` on the [admin port](../admin-api.md). `GET /api/v1/openapi.json` describes "
+        "the arguments and answers of each route, with their types.\n\n"
+        + _table(("method", "path", "role", "query", "body", "what it does"), rows)
+    )
+
+
 def files_named(text: str) -> list[str]:
     """Files and folders of the project that a page names, as `farm/worker/wheel.py` or `router/store/`."""
     return re.findall(r"`((?:farm|router|bench|docs|deploy|tests)/[a-z0-9_/.-]*[a-z0-9/])`", text)
@@ -220,6 +245,7 @@ PAGES: Final = {
     "metrics.md": metrics_page,
     "log-events.md": log_events_page,
     "errors.md": errors_page,
+    "admin-api.md": admin_api_page,
 }
 
 

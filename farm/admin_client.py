@@ -7,10 +7,13 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
+from farm.admin_tokens import admin_tokens, token_of_file
 from farm.control import ControlError
+from router.common.files import FileError
 from router.common.options import Settings
 from router.common.settings import Listen
 
@@ -46,9 +49,20 @@ class AdminClient:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # directly, never through a proxy
 
     @classmethod
-    def of(cls, settings: Settings, url: str | None = None) -> AdminClient:
-        """That of the farm with these settings, or at this URL. Raises: ControlError."""
-        return cls(url or base_url(settings))
+    def of(cls, settings: Settings, url: str | None = None, token_file: Path | None = None) -> AdminClient:
+        """That of the farm with these settings, or at this URL, with the token of the settings or in this file.
+
+        Raises: ControlError.
+        """
+        try:
+            if token_file is not None:
+                token = token_of_file("--token-file", token_file)
+            else:
+                tokens = admin_tokens(settings)
+                token = (tokens.act or tokens.read).decode()
+        except FileError as error:
+            raise ControlError(*error.problems) from None
+        return cls(url or base_url(settings), token)
 
     def status(self) -> Mapping[str, Any]:
         """The whole farm's status. Raises: ControlError if nothing answers there, or something that is no farm."""
@@ -99,7 +113,7 @@ def _joined(url: str, path: tuple[str, ...]) -> str:
 
 def _refusal(answer: urllib.error.HTTPError) -> str:
     """The farm's own words, if it is one."""
-    plain = f"answered {answer.code} {answer.reason}"
+    plain = f"answered {answer.code} {answer.reason}".rstrip()
     try:
         error = json.loads(answer.read(MAX_ANSWER_BYTES))["error"]
         return f"{plain}: {' '.join(str(error['message']).split())}"

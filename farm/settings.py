@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from router.common import option_texts as texts
 from router.common.options import Section, option
+
+TOKEN: Final = re.compile(r"[!-~]{16,512}")
+"""A token of the admin port."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,40 @@ class AdminOptions(Section):
         30.0, "from the headers of a request until its answer has been taken", unit="s", ge=0.1
     )
     idle_timeout: float = option(5.0, "until the headers of the first and of each next request", unit="s", ge=0.1)
+    token: str = option(
+        "",
+        "who sends it (Authorization: Bearer, or as the password of Basic) may do everything; needed where "
+        "listen.admin_host is not this machine alone, as is admin.token_file or admin.read_token",
+        pattern=f"|{TOKEN.pattern}",
+        expects="16 to 512 visible characters of ASCII",
+        secret=True,
+    )
+    token_file: str = option(
+        "",
+        "a file with that instead; other users must not be able to read it",
+        expects="the path of a file, or nothing",
+        check=texts.path_or_none,
+    )
+    read_token: str = option(
+        "",
+        "who sends it may see everything and do nothing",
+        pattern=f"|{TOKEN.pattern}",
+        expects="16 to 512 visible characters of ASCII",
+        secret=True,
+    )
+    read_token_file: str = option(
+        "",
+        "a file with that instead; other users must not be able to read it",
+        expects="the path of a file, or nothing",
+        check=texts.path_or_none,
+    )
+    hosts: tuple[str, ...] = option(
+        (),
+        "names under which the admin port is asked for, besides its address and those of this machine; a request for "
+        "another one is refused, as it may be a page's whose name was led here",
+        expects="a list of names or addresses, farm.internal for one",
+        check=texts.host_in_lower_case,
+    )
     show_contents: bool = option(
         False, "whether the contents of messages that wait for a device are shown; else only their sizes and ages"
     )

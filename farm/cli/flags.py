@@ -115,6 +115,18 @@ def with_settings(*short: str, checked: bool = False) -> Callable[[Callable[...,
     return decorate
 
 
+def with_admin_port(command: Callable[..., int]) -> Callable[..., int]:
+    """Gives a command that asks a running farm --url and --token-file, for `AdminClient.of`."""
+    where = click.option("--url", metavar="URL", help="Where it answers. Default: http://<admin host>:<admin port>.")
+    with_what = click.option(
+        "--token-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="File with a token of its admin port. Default: that of the settings.",
+    )
+    return where(with_what(command))
+
+
 def _foreign_configs() -> list[ForeignConfig]:
     """The flags of all dialects that take another server's configuration file."""
     from farm.dialects import specs
@@ -127,14 +139,15 @@ def _check(settings: Settings) -> None:
 
     Raises: ConfigError with every problem.
     """
+    from farm import admin_tokens
     from farm.dialects import sides, specs
     from farm.worker.auth_dialects import differing_urls
     from router.common import cluster_checks, tls
     from router.common.tls_settings import TlsOptions
     from router.dialects import is_on, spoken, store_refusals
 
-    problems = [*cluster_checks.problems(settings), *store_refusals(settings, specs())]
-    problems += tls.problems(settings.get(TlsOptions))
+    problems = [*admin_tokens.problems(settings), *cluster_checks.problems(settings)]
+    problems += [*store_refusals(settings, specs()), *tls.problems(settings.get(TlsOptions))]
     problems += differing_urls(settings, [side for side in sides() if is_on(settings, side.spec)])
     for spec in spoken(settings, specs()):
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import trio
@@ -14,11 +15,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from farm.settings import AdminOptions
+from farm.supervisor.admin_access import WHY, AdminAccess
 from farm.supervisor.admin_port import AdminPort
 from farm.supervisor.cluster_status import cluster_families
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
 from router.common.metrics import Metric as Number
+from router.common.options import Settings
 from router.dialects import AdminContext, DialectSpec, all_metrics
 
 Status = dict[str, Any]
@@ -34,6 +37,7 @@ FARM_METRICS: Final = (
     Number("reloads", "counter", "Reloads that have ended, by outcome: `done`, or why not."),
     Number("router_restarts", "counter", "Times the router was started again."),
     Number("worker_restarts", "counter", "Times the worker was started again."),
+    Number("admin_refused", "counter", "Requests that the admin port refused for their Host, page, token or role."),
 )
 """Of the whole farm."""
 
@@ -47,6 +51,7 @@ def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metri
         "reloads": ("outcome",),
         "router_restarts": ("router",),
         "worker_restarts": ("shard",),
+        "admin_refused": ("reason",),
     }
     rows: dict[str, list[tuple[list[str], float]]] = {
         "build_info": [(list(build.values()), 1)],
@@ -56,6 +61,7 @@ def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metri
         "reloads": [([outcome.replace(" ", "_")], number) for outcome, number in status["reloads"].items()],
         "router_restarts": [([str(row["number"])], row["restarts"]) for row in status["routers"]],
         "worker_restarts": [([str(row["shard"])], row["restarts"]) for row in status["workers"]],
+        "admin_refused": [([why], number) for why, number in status.get("admin_refused", {}).items()],
     }
     for metric in FARM_METRICS:
         of = list(labels.get(metric.name, ()))
@@ -76,11 +82,13 @@ def application(
     set_broadcast: SetBroadcast,
     dialects: Sequence[DialectSpec],
     api: Iterable[BaseRoute] = (),
+    refused: Mapping[str, int] = MappingProxyType({}),
 ) -> Starlette:
     """The admin port's pages, with those of the dialects.
 
     status: queries the whole farm; its `status` is "ok" when everything serves. unready: why the farm should get no
-    new clients. dialects: all of them, on or off. api: the routes of `/api/v1`.
+    new clients. dialects: all of them, on or off. api: the routes of `/api/v1`. refused: requests
+    that were, by why.
     """
 
     async def live(request: Request) -> Response:
@@ -101,7 +109,8 @@ def application(
         return JSONResponse(await status())
 
     async def metrics(request: Request) -> Response:
-        return Response(metrics_page(await status(), dialects), media_type=CONTENT_TYPE)
+        found = await status() | {"admin_refused": refused}
+        return Response(metrics_page(found, dialects), media_type=CONTENT_TYPE)
 
     of_dialects = [
         route
@@ -123,7 +132,7 @@ def application(
 
 async def run(
     listener: int,
-    options: AdminOptions,
+    settings: Callable[[], Settings],
     status: Callable[[], Awaitable[Status]],
     unready: Unready,
     set_broadcast: SetBroadcast,
@@ -131,5 +140,11 @@ async def run(
     api: Iterable[BaseRoute],
     stop: trio.Event,
 ) -> None:
-    """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set."""
-    await AdminPort(application(status, unready, set_broadcast, dialects, api), options).run(listener, stop.wait)
+    """Serve the admin port on an open listener's descriptor, which is closed at the end, until `stop` is set.
+
+    settings: those in force.
+    """
+    refused = dict.fromkeys(WHY, 0)
+    pages = application(status, unready, set_broadcast, dialects, api, refused)
+    options = settings().get(AdminOptions)
+    await AdminPort(AdminAccess(pages, settings, refused), options).run(listener, stop.wait)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from farm.admin_tokens import without_tokens
 from router.common import fork_server
 from router.common.fork_server import PACKET_BYTES
 from router.common.lifecycle import finish, notice
@@ -129,7 +130,7 @@ class ForkServer:
         self._number = 0
         self.version = ""
         try:
-            pid, pidfd, control = fork_server.start(_SERVED, as_mapping(settings))
+            pid, pidfd, control = fork_server.start(_SERVED, as_mapping(without_tokens(settings)))
         except OSError as error:
             raise ForkServerFailed(f"cannot be started: {error.strerror or error}") from None
         with contextlib.suppress(OSError):  # it has ended: that is noticed below

@@ -182,7 +182,7 @@ class Supervisor:
         options = self.settings.get(AdminOptions)
         status, unready = partial(health.status, self), partial(health.unready, self)
         routes = frame.mount(api.routes(frame.ApiContext(self, status)), options.max_body_bytes)
-        await admin.run(handle, options, status, unready, self.link.set_broadcast, specs(), routes, stop)
+        await admin.run(handle, lambda: self.settings, status, unready, self.link.set_broadcast, specs(), routes, stop)
 
     # ------------------------------------------------------------------ processes
 

@@ -93,6 +93,22 @@ def read_at_most(path: Path, limit: int) -> bytes:
     return data
 
 
+def read_secret(path: Path, limit: int) -> bytes:
+    """A file with a secret that the user wrote. It may be a link, and any user's, as an orchestrator makes them; but
+    only its owner, root and the owner's own group may be able to read it.
+
+    Raises: FileError if others can, or it is longer than `limit` or cannot be read.
+    """
+    data = read_at_most(path, limit)
+    status = os.stat(path)
+    if status.st_mode & stat.S_IROTH or (
+        status.st_mode & stat.S_IRGRP and not _is_private(status.st_gid, status.st_uid)
+    ):
+        mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+        raise FileError(f"{path}: other users can read it ({mode}): chmod 600 {path}")
+    return data
+
+
 def _make(folder: Path) -> bool:
     """Returns: whether we made it; False if another process did meanwhile."""
     for parent in reversed(folder.parents):
@@ -159,9 +175,10 @@ def _others_may_write(status: os.stat_result) -> bool:
     return bool(status.st_mode & stat.S_IWGRP) and not _is_private(status.st_gid)
 
 
-def _is_private(group: int) -> bool:
-    """Whether only this user and root are known to be in a group, as in a user's own group of the same name."""
-    ours = {0, os.geteuid()}
+def _is_private(group: int, owner: int = 0) -> bool:
+    """Whether only this user, root and the owner are known to be in a group, as in a user's own group of the same
+    name."""
+    ours = {0, owner, os.geteuid()}
     if any(user.pw_gid == group and user.pw_uid not in ours for user in pwd.getpwall()):
         return False
     try:

@@ -28,6 +28,11 @@ def host(text: str) -> str:
         return _checked_name(text)
 
 
+def host_in_lower_case(text: str) -> str:
+    """As `host`, as it is compared."""
+    return host(text).lower().rstrip(".")
+
+
 def base_url(text: str) -> str:
     """The base of URLs: http or https, a host, perhaps a port and a path; without the slash at its end."""
     found = _BASE.fullmatch(text)

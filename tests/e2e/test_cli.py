@@ -107,6 +107,8 @@ def test_the_help_needs_no_heavy_import() -> None:
         ),
         (["start", "--set", "listen.device_prt=1"], "--set: listen.device_prt: no such option; did you mean"),
         (["start", "--set", "workers"], "--set: expected section.key=value, found 'workers'"),
+        (["start", "--set", "listen.admin_host=0.0.0.0"], "listen.admin_host is 0.0.0.0, so others may"),
+        (["start", "--set", "admin.token=short"], "--set: admin.token: expected 16 to 512 visible characters"),
         (["start", "--config", "none.toml"], "none.toml: cannot be read: No such file or directory"),
         (["drain", "--timeout", "soon"], "farm drain: Invalid value for '--timeout'"),
         (["drain", "--timeout", "nan"], "farm drain: Invalid value for '--timeout': expected a number from 0 to"),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from farm.cli.flags import with_settings
+from farm.cli.flags import with_admin_port, with_settings
 from farm.cli.outcome import DONE, complain
 from farm.config import Resolved
 
 
 @click.command("status", short_help="Show a running farm.")
 @click.option("--json", "as_json", is_flag=True, help="Print what the farm answered, for scripts.")
-@click.option("--url", metavar="URL", help="Where it answers. Default: http://<admin host>:<admin port>.")
+@with_admin_port
 @with_settings("--admin-port")
-def command(as_json: bool, url: str | None, resolved: Resolved) -> int:
+def command(as_json: bool, url: str | None, token_file: Path | None, resolved: Resolved) -> int:
     """Show a running farm: a row a router or worker, with its pid, state, connections and memory.
 
     \b
@@ -27,7 +29,7 @@ def command(as_json: bool, url: str | None, resolved: Resolved) -> int:
     from farm.control import ControlError
 
     try:
-        found = AdminClient.of(resolved.settings, url).status()
+        found = AdminClient.of(resolved.settings, url, token_file).status()
     except ControlError as exc:
         return complain(f"farm status: {exc}")
     report.print_json(found) if as_json else report.print_status(found)
