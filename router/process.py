@@ -37,6 +37,7 @@ from router.core.hub import Hub
 from router.core.keeping import Keeper
 from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
+from router.dialects.channel_actions import ChannelActions
 from router.gate import Gate
 from router.gatekeeper import Gatekeeper
 from router.http.http_port import HttpPort
@@ -124,6 +125,8 @@ class RouterProcess:
                 *_routes(dialects, context_of_dialects),
             )
         )
+        books = {spec.name: book for spec in dialects if (book := spec.book(context_of_dialects)) is not None}
+        ChannelActions(books, context_of_dialects).register(self.hub.actions)
         kept = [records for spec in dialects for records in spec.kept(settings)]
         self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
         self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]

@@ -82,6 +82,11 @@ class Channels:
             if name.startswith(prefix) and (lost or channel.count):
                 yield name
 
+    def all_names(self, dialect: str) -> list[tuple[str, list[str]]]:
+        """A copy of the names of all channels of a dialect, by application, with those of a shard that was lost."""
+        begin = f"{dialect}\0"
+        return [(key[len(begin) :], list(names)) for key, names in self._names.items() if key.startswith(begin)]
+
     def number(self, dialect: str, application: str) -> int:
         """Channels of an application that have subscribers, or had, on a shard that has just been lost."""
         return len(self._names.get(f"{dialect}\0{application}", ()))

@@ -95,7 +95,7 @@ class Logs:
 class ChannelDirectory:
     """Which channels have subscribers, how many, and their members; only channels that have a label."""
 
-    __slots__ = ("_channels", "_recount", "_sessions", "get", "names", "number", "observe", "unsettled")
+    __slots__ = ("_channels", "_recount", "_sessions", "all_names", "get", "names", "number", "observe", "unsettled")
 
     def __init__(self, channels: Channels, sessions: Sessions, recount: Recount, unsettled: bool) -> None:
         self._channels = channels
@@ -103,6 +103,7 @@ class ChannelDirectory:
         self._recount = recount
         self.get = channels.get
         self.names = channels.names
+        self.all_names = channels.all_names
         self.number = channels.number
         self.observe = channels.observe
         self.unsettled = unsettled

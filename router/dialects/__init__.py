@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from router.dialects.app_server import Context, Service
+    from router.dialects.channel_book import ChannelBook
     from router.http.routes import Route
 
 Kept = tuple[str, int]
@@ -76,6 +77,10 @@ def _nothing(about: object) -> tuple[()]:
     return ()
 
 
+def _no_book(context: Context) -> ChannelBook | None:
+    return None
+
+
 def _nothing_shared(settings: Settings) -> dict[str, str | bytes]:
     return {}
 
@@ -113,6 +118,11 @@ class DialectSpec:
     """On the router port. A handler calls its `reply` exactly once, at once or later, and does no I/O."""
     services: Callable[[Context], Iterable[Service]] = _nothing
     """Background tasks of the router."""
+    book: Callable[[Context], ChannelBook | None] = _no_book
+    """Its channels and users, for operators; None: it has none that they could name."""
+    broadcast_fault: Callable[[str, str | None], str] | None = None
+    """What is wrong with the ID and the version (None: it is removed) of a broadcast, "" if nothing is. None: it has no
+    broadcasts."""
     admin_routes: Callable[[AdminContext], Iterable[BaseRoute]] = _nothing
     """On the admin port."""
     shared: Callable[[Settings], Mapping[str, str | bytes]] = _nothing_shared

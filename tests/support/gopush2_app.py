@@ -39,7 +39,9 @@ class App:
     def __init__(self, rig: Rig, status: dict[str, Any] | None = None, host: str = "0.0.0.0", **options: Any) -> None:
         self.rig = rig
         settings = settings_with((Gopush2Options, options), (Listen, {"host": host}))
-        context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, lambda: status or {})
+        self.context = context = Context(
+            rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, lambda: status or {}
+        )
         self.router = Router(routes(context))
 
     def ask(

@@ -49,7 +49,7 @@ class App:
         path.write_text(json.dumps({"applications": list(apps)}))
         settings = settings_with((PusherOptions, {"apps": str(path)} | options))
         self.turns = Turns()
-        context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns)
+        self.context = context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns)
         self.router = Router(routes(context))
 
     def ask(self, method: str, path: str, query: str = "", body: bytes = b"") -> list[Response]:

@@ -45,7 +45,9 @@ class PushApp:
         self.listeners: list[Listener] = []
         settings = settings_with((PushStreamOptions, options))
         self.turns = Turns()
-        context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, self._status, self.turns)
+        self.context = context = Context(
+            rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, self._status, self.turns
+        )
         self.router = Router(routes(context))
         self.service = Housekeeping(context)
         self.state = context.shared(state)

@@ -38,8 +38,10 @@ from router.dialects.gopush2.protocol import (
     channel_address,
     enter,
     entered,
+    key_label,
     look,
     subscribers_address,
+    subscribers_label,
 )
 
 _SHARED: Final = 2048  # keys whose subscribers share the objects that are their address
@@ -139,9 +141,9 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
         # Presence counts over all shards. An address of its own: no event reaches the connection before its token is
         # looked at.
         key = self._wanted.key
-        address, label = subscribers_address(key), m.channel_label(NAME, "subscribers", key)
+        address = subscribers_address(key)
         self.channels = (address,)
-        return (Subscribe((Subscription(address, label, self._socket_id, most=most),)),)
+        return (Subscribe((Subscription(address, subscribers_label(key), self._socket_id, most=most),)),)
 
     def _enter(self) -> Effects:
         channel = _channel(self._wanted.key).address
@@ -159,7 +161,8 @@ class JoiningSession(Session, msgspec.Struct, gc=False, eq=False):
         self.channels = (*self.channels, channel.address) if self.channels else channel.alone
         # Behind the token: what comes from here on is for this device alone. There is no message below 1.
         position = AfterOffset(OWN_OFFSETS, max(self._wanted.mid, 0))
-        return (Subscribe((Subscription(channel.address, position=position, dialect=NAME),)),)
+        label = key_label(self._wanted.key) if self._dialect.options.list_keys else ""
+        return (Subscribe((Subscription(channel.address, label, position=position, dialect=NAME),)),)
 
     def subscribed(self, results: Sequence[Subscribed], now: float) -> Effects:
         ((subscription, status, _, log),) = results

@@ -16,6 +16,7 @@ from router.dialects.gopush2.protocol import NAME, TABLES, Gopush2Options
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context
+    from router.dialects.channel_book import ChannelBook
     from router.http.routes import Route
 
 _FLAG: Final = "--gopush2-config"
@@ -54,6 +55,12 @@ def _routes(context: Context) -> Iterable[Route]:
     return routes(context)
 
 
+def _book(context: Context) -> ChannelBook:
+    from router.dialects.gopush2.book import Gopush2Book
+
+    return Gopush2Book(context)
+
+
 def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
     return _ONE_PORT_READS if settings.get(Gopush2Options).one_port else None
 
@@ -78,6 +85,7 @@ SPEC: Final = DialectSpec(
     answers=TABLES,
     needs=frozenset((Shape.LOG, Shape.TABLE, Shape.TAKE_ONCE)),
     routes=_routes,
+    book=_book,
     shared=_shared,
     read_on_device_port=_read_on_device_port,
 )

@@ -68,7 +68,7 @@ _BAD_METHOD: Final = {
 def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     options = context.settings.get(Gopush2Options)
-    app_side = _AppSide(context, options)
+    app_side = context.shared(AppSide)
     context.core.operations.register(NAME, Channels(context, options, app_side.counts).performers())
     found = [Route(b"/pub", app_side.pub, claims=_is_push), Route(b"/stat", app_side.stat)]
     if options.auth:
@@ -82,9 +82,11 @@ def _is_push(request: Request) -> bool:
     return _KEY.search(query) is not None or _ID.search(query) is None
 
 
-class _AppSide:
-    def __init__(self, context: Context, options: Gopush2Options) -> None:
-        self._options = options
+class AppSide:
+    """The requests of app servers. `push` is there for operators, too."""
+
+    def __init__(self, context: Context) -> None:
+        self._options = options = context.settings.get(Gopush2Options)
         self._operations = context.core.operations
         self._counters = context.core.counters
         self._admin_key = AdminKey(options.admin_key, "gopush2.admin_key")
@@ -104,8 +106,11 @@ class _AppSide:
             self._counters.pushes_invalid += 1
             reply(_PARAM_ERROR)
             return
-        key = given.get("key", "")
-        body = message_body(request.body, self._options.max_message_bytes)
+        self.push(given.get("key", ""), mid, given.get("expire", ""), request.body, reply)
+
+    def push(self, key: str, mid: int, expire: str, data: bytes, reply: Reply) -> None:
+        """Push a message. mid: its ID, 0: the next one. expire: seconds; what is no number counts as not given."""
+        body = message_body(data, self._options.max_message_bytes)
         if not key or len(key.encode()) > self._options.max_key_bytes:
             self._no_subscriber(reply)
         elif body is None:
@@ -122,7 +127,7 @@ class _AppSide:
                     self._counters.pushes_refused += status != m.FULL  # which its owner has counted
                     self._not_pushed(reply)
 
-            asked = Push(mid, self._seconds(given.get("expire", "")), body)
+            asked = Push(mid, self._seconds(expire), body)
             self._operations.at(channel_address(key), asked, pushed)
 
     def _seconds(self, text: str) -> int:

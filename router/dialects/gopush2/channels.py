@@ -29,6 +29,7 @@ from router.dialects.gopush2.protocol import (
     Gopush2Options,
     Look,
     Open,
+    Present,
     Push,
     deadline_of,
     deadline_value,
@@ -49,12 +50,20 @@ class Channels:
         self._messages = context.core.messages
         self._records = context.core.records
         self._logs = context.core.logs
+        self._channels = context.core.channels
         self._unix_time = context.unix_time
         self._counts = counts
 
     def performers(self) -> dict[type[Operation], Perform]:
         """By operation."""
-        return {Enter: self._enter, Look: self._look, Push: self._push, Open: self._open, Count: self._count}
+        return {
+            Enter: self._enter,
+            Look: self._look,
+            Push: self._push,
+            Open: self._open,
+            Count: self._count,
+            Present: self._present,
+        }
 
     # ------------------------------------------------------------------ for app servers
 
@@ -125,6 +134,10 @@ class Channels:
 
     def _count(self, key: bytes, asked: Count, done: Done) -> None:
         done(m.OK, asdict(self._counts))
+
+    def _present(self, key: bytes, asked: Present, done: Done) -> None:
+        there = self._channels.get(key)
+        done(m.OK, 0 if there is None else there.count)
 
     # ------------------------------------------------------------------ for devices
 

@@ -34,6 +34,8 @@ HEARTBEAT: Final = b"h"
 CHANNELS: Final = "gopush2.channel"
 TOKENS: Final = "gopush2.token"
 """Spaces of records."""
+SUBSCRIBERS: Final = "subscribers"
+"""The application of the channels by which devices of a key are counted."""
 MAX_MID: Final = 2**53 - 1
 """The highest ID of a message: JavaScript keeps numbers exactly up to here."""
 _LONG_S: Final = 1_000_000
@@ -93,6 +95,11 @@ class Gopush2Options(Section):
     max_subscriber_per_key: int = option(
         0, "devices of one key at once, over all workers; 0: no limit", unit="devices", ge=0, le=2**31 - 1
     )
+    list_keys: bool = option(
+        False,
+        "routers know the keys that devices are connected with: operators can list them and their devices' numbers. It "
+        "costs about 0.7 KiB a key. With max_subscriber_per_key they are listed in any case",
+    )
     max_message_bytes: int = option(65_536, "one message, as JSON text", unit="bytes", ge=2, le=4_194_304)
     max_key_bytes: int = option(512, "a key", unit="bytes", ge=1, le=m.MAX_LABEL - 64)
     max_token_bytes: int = option(1024, "a token", unit="bytes", ge=1, le=m.MAX_ARGUMENTS // 2)
@@ -109,7 +116,17 @@ def channel_address(key: str) -> bytes:
 
 def subscribers_address(key: str) -> bytes:
     """Another address of the key, by which its subscribers are counted where there is a limit for them."""
-    return m.channel_key(NAME, "subscribers", key)
+    return m.channel_key(NAME, SUBSCRIBERS, key)
+
+
+def key_label(key: str) -> str:
+    """The label of a key's channel, where routers are to know it: operators list channels by it."""
+    return m.channel_label(NAME, "", key)
+
+
+def subscribers_label(key: str) -> str:
+    """That of `subscribers_address`."""
+    return m.channel_label(NAME, SUBSCRIBERS, key)
 
 
 def token_address(channel: bytes, token: str) -> bytes:
@@ -206,6 +223,13 @@ class Count(Operation, tag=5):
     """What has happened since a router was started: for `/stat`, which has all routers' together."""
 
     REPLY = dict[str, int]
+
+
+class Present(Operation, tag=6):
+    """How many devices are connected with a key that has a limit. The key is its `subscribers_address`."""
+
+    REPLY = int
+    SETTLED = True
 
 
 _entry: Final = msgspec.msgpack.Decoder(Entry).decode

@@ -17,6 +17,7 @@ from router.dialects.pusher.protocol import NAME, TABLES, PusherOptions
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context, Service
+    from router.dialects.channel_book import ChannelBook
     from router.http.routes import Route
 
 _FLAG: Final = "--micronotifier-config"
@@ -59,6 +60,12 @@ def _services(context: Context) -> Iterable[Service]:
     return (start(context.settings, context.core, context.may_send),)
 
 
+def _book(context: Context) -> ChannelBook:
+    from router.dialects.pusher.book import PusherBook
+
+    return PusherBook(context)
+
+
 def _read_on_device_port(settings: Settings) -> tuple[bytes, ...] | None:
     return _ONE_PORT_READS if settings.get(PusherOptions).one_port else None
 
@@ -91,6 +98,7 @@ SPEC: Final = DialectSpec(
     needs=frozenset((Shape.TABLE, Shape.LOG)),
     routes=_routes,
     services=_services,
+    book=_book,
     shared=_shared,
     read_on_device_port=_read_on_device_port,
 )

@@ -55,7 +55,7 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 
 def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
-    app_side = _AppSide(context)
+    app_side = context.shared(AppSide)
     found = [
         Route(b"/apps", app_side.names),
         Route(b"/apps/", app_side.application, exact=False),
@@ -84,7 +84,9 @@ def _metrics(context: Context) -> Handler:
     return metrics
 
 
-class _AppSide:
+class AppSide:
+    """The requests of app servers. `publishing`, `apps` and `terminate` are there for operators, too."""
+
     def __init__(self, context: Context) -> None:
         options = context.settings.get(PusherOptions)
         self._options = options
@@ -94,8 +96,8 @@ class _AppSide:
         self._counters = context.core.counters
         self._unix_time = context.unix_time
         directory = Directory(context)
-        publishing = Publishing(context, directory)
-        self._apps = load(options.apps, options.unsigned)
+        self.publishing = publishing = Publishing(context, directory)
+        self.apps = load(options.apps, options.unsigned)
         self._routes: dict[bytes, tuple[bytes, Callable[[Call], None]]] = {
             b"events": (b"POST", publishing.events),
             b"batch_events": (b"POST", publishing.batch_events),
@@ -105,7 +107,7 @@ class _AppSide:
             (b"channels", b""): (b"GET", directory.channel),
             (b"channels", b"users"): (b"GET", directory.users),
             (b"channels", b"events"): (b"POST", publishing.old_events),
-            (b"users", b"terminate_connections"): (b"POST", self._terminate),
+            (b"users", b"terminate_connections"): (b"POST", self.terminate),
         }
 
     # ------------------------------------------------------------------ paths
@@ -113,7 +115,7 @@ class _AppSide:
     def names(self, request: Request, reply: Reply) -> None:
         """`GET /apps`: the names, which MicroNotifier gives to everyone; without one_port only those of unsigned
         apps."""
-        names = [app.name for app in self._apps if app.unsigned or self._options.one_port]
+        names = [app.name for app in self.apps if app.unsigned or self._options.one_port]
         if not names:
             reply(_NO_ROUTE)
         elif request.method not in (b"GET", b"HEAD"):
@@ -130,7 +132,7 @@ class _AppSide:
                 reply(_NO_ROUTE)
                 return
             method, handler = found
-            self._serve(request, reply, method, self._apps.by_id.get(unquote(parts[2])), handler)
+            self._serve(request, reply, method, self.apps.by_id.get(unquote(parts[2])), handler)
         elif len(parts) in (5, 6) and parts[4]:
             self._serve_one(request, reply, parts[3], parts[4], b"/".join(parts[5:]), unquote(parts[2]))
         else:
@@ -154,12 +156,12 @@ class _AppSide:
             return
         method, handler = found
         if app is None:
-            asked = self._apps.by_key.get(parameters_of(request.query).get("auth_key", ""))
+            asked = self.apps.by_key.get(parameters_of(request.query).get("auth_key", ""))
             if asked is None:
                 reply(error_response(UNSIGNED, "There is no application with this auth_key"))
                 return
         else:
-            asked = self._apps.by_id.get(app)
+            asked = self.apps.by_id.get(app)
         self._serve(request, reply, method, asked, lambda call: handler(call, unquote(name)))
 
     def _serve(
@@ -216,8 +218,11 @@ class _AppSide:
         elif not same(expected, md5(request.body, usedforsecurity=False).hexdigest()):
             raise Refused(UNSIGNED, "body_md5 is not that of the body")
 
-    def _terminate(self, call: Call, user: str) -> None:
-        """`POST .../users/{id}/terminate_connections`: closes the sockets that are signed in as this user."""
+    def terminate(self, call: Call, user: str) -> None:
+        """`POST .../users/{id}/terminate_connections`: closes the sockets that are signed in as this user.
+
+        Raises: Refused.
+        """
         if not 0 < len(user) <= self._options.max_user_id:
             raise Refused(BAD_REQUEST, f"The id of a user has 1 to {self._options.max_user_id} characters")
 

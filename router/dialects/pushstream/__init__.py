@@ -16,6 +16,7 @@ from router.dialects.pushstream.protocol import NAME, TABLES, PushStreamOptions,
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context, Service
+    from router.dialects.channel_book import ChannelBook
     from router.http.routes import Route
 
 
@@ -72,6 +73,12 @@ def _services(context: Context) -> Iterable[Service]:
     return (Housekeeping(context), Queue(context))
 
 
+def _book(context: Context) -> ChannelBook:
+    from router.dialects.pushstream.book import PushStreamBook
+
+    return PushStreamBook(context)
+
+
 SPEC: Final = DialectSpec(
     name=NAME,
     on=False,
@@ -112,6 +119,7 @@ SPEC: Final = DialectSpec(
     needs=frozenset((Shape.TABLE, Shape.LOG)),
     routes=_routes,
     services=_services,
+    book=_book,
     shared=_shared,
     read_on_device_port=_read_on_device_port,
 )

@@ -9,7 +9,7 @@ from router.common.metrics import Metric
 from router.common.options import Settings
 from router.common.store_kinds import Shape
 from router.dialects import AdminContext, DialectSpec, Kept
-from router.dialects.webpush.protocol import DEVICES, NAME, TABLES, WebPushOptions
+from router.dialects.webpush.protocol import DEVICES, NAME, TABLES, WebPushOptions, broadcast_fault
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -47,5 +47,6 @@ SPEC: Final = DialectSpec(
     needs=frozenset((Shape.INBOX, Shape.COLLAPSE, Shape.TABLE, Shape.SETS)),
     kept=_kept,
     routes=_routes,
+    broadcast_fault=broadcast_fault,
     admin_routes=_admin_routes,
 )

@@ -11,9 +11,9 @@ from starlette.routing import Route
 
 from router.common import messages as m
 from router.dialects import AdminContext
+from router.dialects.webpush.protocol import broadcast_fault
 
 _MAX_VERSION_BYTES: Final = 4096
-_RESERVED: Final = "errors"  # a member beside the broadcasts in what a device is sent
 
 
 def routes(context: AdminContext) -> Iterable[Route]:
@@ -48,9 +48,9 @@ class _Broadcasts:
     async def one(self, request: Request) -> Response:
         try:
             broadcast = request.path_params["id"]
-            if not broadcast or not broadcast.isprintable() or broadcast == _RESERVED:
-                raise _Refused(400, "a broadcast's ID is printable text, and not `errors`")
             version = await _version(request) if request.method == "PUT" else None
+            if fault := broadcast_fault(broadcast, version):
+                raise _Refused(400, fault)
             await self._ask(broadcast, version)
         except _Refused as refused:
             return refused.response
@@ -75,9 +75,6 @@ async def _version(request: Request) -> str:
         if len(body) > _MAX_VERSION_BYTES:
             raise _Refused(400, "the version is too long")
     try:
-        version = body.decode().strip()
+        return body.decode().strip()
     except UnicodeDecodeError:
         raise _Refused(400, "the version is not UTF-8") from None
-    if not version or not version.isprintable():
-        raise _Refused(400, "the body is the broadcast's version: printable text")
-    return version

@@ -84,6 +84,7 @@ class WebPushOptions(Section):
 # ---------------------------------------------------------------------- names of messages and channels
 
 _CHANNEL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_BESIDE: Final = "errors"  # a member beside the broadcasts in what a device is sent
 _WIRE = re.compile(r"([0-7][0-9a-f]{15})(?:#([A-Za-z0-9_-]{1,32}))?")  # a number is below 2 ** 63
 
 
@@ -101,6 +102,15 @@ def channel_id(member: bytes) -> str:
 def channel_bytes(channel: str) -> bytes:
     """The 16 bytes of a channel ID, a UUID with hyphens: so it stands in the record of its device."""
     return bytes.fromhex(channel.replace("-", ""))
+
+
+def broadcast_fault(broadcast: str, version: str | None) -> str:
+    """What is wrong with the ID and the version of a broadcast; "" if nothing is. version: None where it is removed."""
+    if not broadcast or not broadcast.isprintable() or broadcast == _BESIDE:
+        return f"a broadcast's ID is printable text, and not `{_BESIDE}`"
+    if version is not None and (not version or not version.isprintable()):
+        return "a broadcast's version is printable text"
+    return ""
 
 
 def plain_slot(number: int, chid: str) -> str:

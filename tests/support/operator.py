@@ -1,0 +1,41 @@
+"""What an operator has a router do, by its actions on channels and users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from router.core.managing import Actions
+from router.dialects.app_server import Context
+from router.dialects.channel_actions import ChannelActions
+from router.dialects.channel_book import ChannelBook
+from support.common import FakeWorker, Rig
+
+Json = dict[str, Any]
+
+
+class Operator:
+    """Asks one router. workers: those that say how many subscribers they have when they are asked."""
+
+    def __init__(self, rig: Rig, context: Context, books: dict[str, ChannelBook]) -> None:
+        self._rig = rig
+        self._turns = context.turns
+        self._actions = Actions()
+        ChannelActions(books, context).register(self._actions)
+
+    async def ask(self, action: str, workers: Iterable[FakeWorker] = (), **arguments: Any) -> Json:
+        """The answer."""
+        answers: list[Json] = []
+        self._actions.perform(action, arguments, answers.append)
+        for worker in workers:
+            worker.tell_counts()
+        await self._rig.settle()
+        while self._turns.waiting:
+            self._turns.run()
+        await self._rig.settle()
+        (answer,) = answers
+        return answer
+
+    async def code(self, action: str, workers: Iterable[FakeWorker] = (), **arguments: Any) -> str:
+        """Of an answer that refuses."""
+        return str((await self.ask(action, workers, **arguments))["error"]["code"])
