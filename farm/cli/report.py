@@ -54,6 +54,11 @@ def print_status(status: Mapping[str, Any]) -> None:
     if isinstance(last := status.get("last_reload"), dict):
         reload = {name: last[name] for name in ("outcome", "why", "when") if last.get(name)}
         _print_pairs(console, "last reload", reload)
+    if isinstance(last := status.get("last_replacement"), dict):
+        shown = ("action", "worker", "outcome", "step", "left", "why", "when")
+        _print_pairs(
+            console, "last replacement", {name: last[name] for name in shown if last.get(name) not in (None, "")}
+        )
     if not workers:
         console.print("no workers")
     names = [name for name in _COLUMNS if any(name in row for _, row in rows)]

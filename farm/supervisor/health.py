@@ -60,6 +60,7 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
     fork_server = farm.processes.fork_server
     drain = farm.drain
     connections = sum(row.get("connections", 0) for row in workers)
+    connections_of = {pid: row["connections"] for pid, row in answers.workers.items() if "connections" in row}
     return {
         "status": state,
         "down": down,
@@ -72,6 +73,7 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
         "reloading": farm.reloading,
         "last_reload": farm.reloads.last,
         "reloads": dict(farm.reloads.outcomes),
+        "last_replacement": farm.replacement.fields(connections_of),
         "fork_server": {"pid": fork_server.process.pid, "state": "up"}
         if fork_server is not None and fork_server.alive
         else {"pid": None, "state": "down"},

@@ -19,20 +19,19 @@ import trio
 
 from farm.config import ConfigError
 from farm.control import DONE
-from farm.settings import FarmOptions, WorkerOptions
+from farm.settings import FarmOptions
 from farm.supervisor import health
 from farm.supervisor.children import Child, ForkServer, ForkServerFailed, SpawnRefused
-from farm.supervisor.draining import announce
 from farm.supervisor.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
+from farm.supervisor.replacing import END_S, failure, let_go
 from farm.supervisor.running_farm import RunningFarm
 from farm.supervisor.slot import POLL_S, ROUTER_STOP_S, Slot
 from farm.supervisor.waiting import first_of
 from router.common import logs
 from router.common.options import Settings, as_mapping
-from router.common.settings import DrainOptions, Log
+from router.common.settings import Log
 
 _FORK_SERVERS: Final = 5  # that may be lost while one process is put back
-_END_S: Final = 1.0  # for a process that has no connections yet
 _SOON: Final = ", soon after it had begun to serve"
 
 
@@ -117,7 +116,7 @@ class Reload:
             await checker.ended.wait()
         if checker.ended.is_set():
             if checker.status != 0:
-                raise _Failed(_failure("the check of the new code", checker))
+                raise _Failed(failure("the check of the new code", checker))
         else:
             checker.signal(signal.SIGKILL)
             raise _Failed("the check of the new code does not end")
@@ -155,7 +154,7 @@ class Reload:
         """
         for name, child in self._new_children:
             if child.ended.is_set() and child.status not in (None, -signal.SIGKILL):
-                raise _Failed(_failure(name, child) + _SOON)
+                raise _Failed(failure(name, child) + _SOON)
 
     async def _replace_worker(self, slot: Slot, fork_server: ForkServer, undoing: bool = False) -> None:
         farm = self._farm
@@ -163,13 +162,13 @@ class Reload:
         async with slot.turn:
             new = await self._spawn(fork_server, slot.kind, slot)
             if not await farm.joined(new):
-                why = _failure(slot.name, new) + ", and has not joined every router"
-                await farm.end([new], _END_S)
+                why = failure(slot.name, new) + ", and has not joined every router"
+                await farm.end([new], END_S)
                 raise _Failed(why)
             if not undoing:
                 await self._watch(new)
                 if new.ended.is_set():
-                    raise _Failed(_failure(slot.name, new) + _SOON)
+                    raise _Failed(failure(slot.name, new) + _SOON)
             old = slot.child
             slot.put(new)
             slot.fork_server = fork_server
@@ -178,9 +177,7 @@ class Reload:
         if farm.stopping.is_set():
             raise _Stopping
         if old is not None:
-            seconds = await announce(farm.link, [old], farm.settings.get(DrainOptions))
-            seconds += farm.settings.get(WorkerOptions).close_timeout
-            await farm.end([old], seconds + farm.settings.get(FarmOptions).drain_grace)
+            await let_go(farm, old)
         logs.event("reload.replaced", name=slot.name, pid=new.pid)
 
     async def _replace_router(self, slot: Slot, fork_server: ForkServer, undoing: bool = False) -> None:
@@ -211,7 +208,7 @@ class Reload:
                     await trio.sleep(POLL_S)
             if farm.stopping.is_set():
                 raise _Stopping
-            why = _failure(slot.name, new)
+            why = failure(slot.name, new)
             new.signal(signal.SIGKILL)
             await new.ended.wait()
             if slot.placed:
@@ -259,9 +256,3 @@ class Reload:
                     return farm.processes.fork_server
                 await trio.sleep(POLL_S)
         raise _Failed("there is no fork server")
-
-
-def _failure(name: str, child: Child) -> str:
-    if child.why:
-        return f"{name}: {child.why}"
-    return f"{name}: it {f'ended with {child.status}' if child.ended.is_set() else 'does not serve'}"

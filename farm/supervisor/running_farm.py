@@ -10,6 +10,7 @@ import trio
 from farm.supervisor.children import Child
 from farm.supervisor.draining import Drain
 from farm.supervisor.history import History
+from farm.supervisor.last_replacement import LastReplacement
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.processes import Processes
 from farm.supervisor.recent_events import RecentEvents
@@ -51,6 +52,7 @@ class RunningFarm(Protocol):
     reloads: ReloadFile
     history: History
     events: RecentEvents
+    replacement: LastReplacement
     started: float
     stopping: trio.Event
     ready: bool
@@ -71,6 +73,12 @@ class RunningFarm(Protocol):
     @property
     def reloading(self) -> bool:
         """Whether a reload is under way."""
+
+    def request_reload(self) -> str:
+        """Begin a reload. Returns: why not; "" if it has begun."""
+
+    def replace_worker(self, shard: int, action: str) -> dict[str, Any]:
+        """As `farm.supervisor.replacing.begin`."""
 
     async def joined(self, child: Child) -> bool:
         """Wait until this worker has joined every router. Returns: False if it has ended, or takes too long."""

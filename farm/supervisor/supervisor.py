@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 import zmq
@@ -24,7 +24,7 @@ import zmq
 from farm import capacity
 from farm.dialects import further_ports, specs
 from farm.settings import AdminOptions, FarmOptions
-from farm.supervisor import admin, api, data_folder, health
+from farm.supervisor import admin, api, data_folder, health, replacing
 from farm.supervisor.api import frame
 from farm.supervisor.children import Child
 from farm.supervisor.cluster import Cluster
@@ -32,6 +32,7 @@ from farm.supervisor.draining import Drain
 from farm.supervisor.ending import Ending
 from farm.supervisor.hang_watch import HangWatch
 from farm.supervisor.history import INTERVAL_S, History
+from farm.supervisor.last_replacement import LastReplacement
 from farm.supervisor.listeners import Listeners
 from farm.supervisor.preparing import prepare
 from farm.supervisor.processes import Processes
@@ -98,6 +99,7 @@ class Supervisor:
         self.ending = Ending(self)
         self._reload: Reload | None = None
         self.reloads = ReloadFile(folder)
+        self.replacement = LastReplacement()
         self._hangs = HangWatch((*self.routers, *self.workers), 1 / _LOOKS)
         self._failed = 0  # the exit code
         self._cluster: Cluster | None = Cluster(self, settings) if many_hosts else None
@@ -285,15 +287,29 @@ class Supervisor:
 
     def _asked_to_reload(self) -> None:
         """Begin a reload, or report why not."""
+        why = self.request_reload()
+        if why and self._reload is not None:  # whose outcome is not to be lost
+            logs.warning("reload.refused", why=why)
+        elif why:
+            self.reloads.refused(why)
+
+    def request_reload(self) -> str:
+        """Begin a reload. Returns: why not; "" if it has begun."""
         if self._reload is not None:
-            logs.warning("reload.refused", why="a reload is under way")
-        elif self.stopping.is_set():
-            self.reloads.refused("the farm is about to stop")
-        elif not self.ready:
-            self.reloads.refused("the farm has not started yet: wait until GET /health answers 200")
-        else:
-            self._reload = Reload(self)
-            self._nursery.start_soon(self._run_reload, self._reload)
+            return "a reload is under way"
+        if worker := self.replacement.under_way:
+            return f"{worker} is being replaced: farm status shows how far that is"
+        if self.stopping.is_set():
+            return "the farm is about to stop"
+        if not self.ready:
+            return "the farm has not started yet: wait until GET /health answers 200"
+        self._reload = Reload(self)
+        self._nursery.start_soon(self._run_reload, self._reload)
+        return ""
+
+    def replace_worker(self, shard: int, action: str) -> dict[str, Any]:
+        """As `replacing.begin`."""
+        return replacing.begin(self, shard, action, self._nursery)
 
     async def _run_reload(self, reload: Reload) -> None:
         try:

@@ -169,6 +169,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "worker.link_failed": "A worker's link to the router raised an error; the trace follows.",
     "worker.listener_needs_restart": "A port of a dialect was set after the farm was started; restart to open it.",
     "worker.lost": "A worker's lease ended: its devices count as away until it joins again.",
+    "worker.not_replaced": "A worker that an operator wanted to have replaced goes on: `why` is the reason.",
+    "worker.replaced": "Another process has the place of a worker, as an operator wanted; the old one has ended.",
     "worker.tick_failed": "Periodic work of a worker raised an error; the trace follows.",
 }
 """Event name to meaning, in the order of the alphabet."""

@@ -1,0 +1,102 @@
+"""One worker is replaced as an operator wants it, over /api/v1: its devices come elsewhere, the others stay."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import websocket
+from support import mirror
+from support.admin_api import api, code
+from support.farm_fixture import Farm, running_farm, until
+from support.mirror import Mirror
+
+DEVICES = 16
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Two workers, whose devices take a second to be let go in a drain."""
+    folder = tmp_path_factory.mktemp("farm")
+    settings = {"drain.rate": DEVICES, "farm.drain_grace": 0.2, "farm.reload_watch": 0}
+    with running_farm(folder / "data", settings, environment=mirror.environment(folder)) as farm:
+        yield farm
+
+
+def ended(farm: Farm) -> Any:
+    """The replacement, once it is over."""
+
+    def over() -> Any:
+        last = api(farm, "GET", "/workers")[1]["replacement"]
+        return None if last["outcome"] == "running" else last
+
+    return until(over, "the worker has been replaced")
+
+
+def is_closed(device: Mirror) -> bool:
+    """Whether it was let go; if not it is served."""
+    try:
+        device.check()
+    except (websocket.WebSocketConnectionClosedException, AssertionError, OSError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("action", "shard"), [("drain", 0), ("restart", 1)])
+def test_another_process_takes_the_devices_of_a_worker(farm: Farm, action: str, shard: int) -> None:
+    before = farm.wait_healthy()
+    with ExitStack() as stack:
+        devices = [stack.enter_context(Mirror(farm)) for _ in range(DEVICES)]
+        rows = until(lambda: all_counted(farm), "all are counted")
+        status, begun = api(farm, "POST", f"/workers/{shard}/{action}")
+        assert (status, begun["outcome"], begun["worker"], begun["action"]) == (200, "running", shard, action)
+        other = f"/workers/{1 - shard}/restart"
+        assert code(api(farm, "POST", other)) == code(api(farm, "POST", "/reload")) == (409, "conflict")
+        done = ended(farm)
+        assert (done["outcome"], done["why"], done["number"]) == ("done", "", begun["number"])
+        assert sum(map(is_closed, devices)) == rows[shard]["connections"]
+    after = farm.wait_healthy()
+    for number in (0, 1):
+        same = before["workers"][number]["pid"] == after["workers"][number]["pid"]
+        assert same is (number != shard)
+    assert [row["restarts"] for row in after["workers"]] == [0, 0]
+    assert after["last_replacement"]["outcome"] == "done"
+    assert not list(farm.events("process.died"))
+
+
+def workers(farm: Farm) -> Any:
+    return api(farm, "GET", "/workers")[1]["workers"]
+
+
+def all_counted(farm: Farm) -> Any:
+    """The workers, once they know of all devices."""
+    rows = workers(farm)
+    return rows if sum(row["connections"] or 0 for row in rows) == DEVICES else None
+
+
+def test_what_there_is_not(farm: Farm) -> None:
+    for shard in ("2", "-1", "one", "99999999999999999999"):
+        assert code(api(farm, "POST", f"/workers/{shard}/drain")) == (404, "not_found")
+
+
+def test_a_worker_whose_process_hangs_is_replaced_too(farm: Farm) -> None:
+    farm.wait_healthy()
+    pid = farm.worker_pid(0)
+    os.kill(pid, signal.SIGSTOP)
+    assert api(farm, "POST", "/workers/0/restart")[0] == 200
+    done = ended(farm)
+    assert done["outcome"] == "done"
+    assert farm.wait_healthy()["workers"][0]["pid"] != pid
+
+
+def test_a_reload(farm: Farm) -> None:
+    before = [row["pid"] for row in workers(farm)]
+    assert api(farm, "POST", "/reload") == (200, {"reloading": True, "last": None})
+    assert code(api(farm, "POST", "/workers/0/drain")) == code(api(farm, "POST", "/reload")) == (409, "conflict")
+    until(lambda: not api(farm, "GET", "/reload")[1]["reloading"], "the reload is over")
+    assert api(farm, "GET", "/reload")[1]["last"]["outcome"] == "done"
+    assert not {row["pid"] for row in workers(farm)} & set(before)
