@@ -16,9 +16,11 @@ import zmq
 
 from router.auth.main_server import MainServer
 from router.common import health, lifecycle, logs, priority
+from router.common.client_keys import ClientKeys
 from router.common.cluster_settings import ClusterOptions
 from router.common.fd_passing import FdReceiver, socket_path
 from router.common.guard import guarded
+from router.common.limit_settings import LimitOptions
 from router.common.link_address import address
 from router.common.listener import open_listener
 from router.common.memory import Bursts, cpu_seconds, give_back, resident_bytes
@@ -35,6 +37,7 @@ from router.core.committer import GroupCommitter
 from router.core.gathering import Gathering
 from router.core.hub import Hub
 from router.core.keeping import Keeper
+from router.core.push_limits import PushLimits
 from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
 from router.dialects.channel_actions import ChannelActions
@@ -118,6 +121,12 @@ class RouterProcess:
             self.turns,
             self._metrics_page,
             lambda: gate is None or not gate.look(),
+            PushLimits(
+                settings.get(LimitOptions),
+                ClientKeys(settings.get(Listen).proxies),
+                self.hub.counters,
+                time.monotonic,
+            ),
         )
         routes = Router(
             (

@@ -67,6 +67,27 @@ class LimitOptions(Section):
     registrations_per_worker: float = option(
         0.0, "the same for all devices of a worker; 0: no limit", unit="channels", ge=0
     )
+    pushes_per_address: float = option(
+        0.0,
+        "pushes a second of one address at each router, valid or not, a line of /v1/push and an event for a channel "
+        "being one; further ones are answered 429; 0: no limit",
+        unit="pushes",
+        ge=0,
+    )
+    pushes_per_application: float = option(
+        0.0,
+        "the same of one application, where app servers sign what they send: of a key, or of what a dialect calls an "
+        "application; 0: no limit",
+        unit="pushes",
+        ge=0,
+    )
+    pushes_per_endpoint: float = option(
+        0.0,
+        "pushes a second to one endpoint, or events to one channel, by all app servers together and whichever router "
+        "they come to; further ones are answered 429; 0: no limit",
+        unit="pushes",
+        ge=0,
+    )
     tracked: int = option(
         20_000,
         "addresses, app servers or endpoints that each of these rates counts one by one, in about 120 bytes each; "

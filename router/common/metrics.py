@@ -39,6 +39,9 @@ ROUTER_METRICS = (
         "From a push to its answer 200: it is durable, and a worker has written it to the device's socket.",
     ),
     Metric("push_stored_seconds", "histogram", "From a push to its answer 201 or 202: it is durable."),
+    _limited("pushes_per_address", "Pushes answered 429, of app servers of an address."),
+    _limited("pushes_per_application", "Pushes answered 429, of an application: whose signature they have."),
+    _limited("pushes_per_endpoint", "Pushes answered 429, to an endpoint or a channel."),
     Metric("acks", "counter", "Updates that devices acknowledged, as received by the router."),
     Metric("http_requests", "counter", "Requests on the router port."),
     Metric("http_bad_requests", "counter", "Requests that were no valid HTTP or over a limit."),
@@ -187,6 +190,9 @@ class RouterCounters:
     pushes_rejected: int
     pushes_invalid: int
     pushes_too_long: int
+    limited_pushes_per_address: int
+    limited_pushes_per_application: int
+    limited_pushes_per_endpoint: int
     push_delivered_seconds: Histogram
     push_stored_seconds: Histogram
     acks: int

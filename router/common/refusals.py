@@ -96,6 +96,7 @@ NO_ADMIN_KEY: Final = Answer(
 NO_ROUTE: Final = Answer(404, "Not Found", _MEND)
 BAD_METHOD: Final = Answer(405, "Method Not Allowed", _MEND)
 REQUEST_TIMEOUT: Final = Answer(408, "Request Timeout", "Sends it faster: endpoint.request_timeout.", _BAD)
+TOO_MANY_PUSHES: Final = Answer(429, "Too many pushes from this address", _LATER, "limited_pushes_per_address")
 ROUTE_FAILED: Final = Answer(500, "Internal Server Error", _AGAIN)
 TOO_MANY: Final = Answer(503, "Too many connections", _LATER, "http_refused")
 NOT_OWNED: Final = Answer(
@@ -111,6 +112,7 @@ ROUTER_PORT: Final = Table(
             NO_ROUTE,
             BAD_METHOD,
             REQUEST_TIMEOUT,
+            TOO_MANY_PUSHES,
             ROUTE_FAILED,
             TOO_MANY,
             TOO_MUCH,

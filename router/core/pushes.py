@@ -28,6 +28,8 @@ REFUSED_FAILED: Final = 3
 """Outcome of a push: the store could not keep it, or too much waits for it."""
 REFUSED_OVER: Final = 4
 """Outcome of a push: as much is stored as `store.max_bytes` allows."""
+REFUSED_OFTEN: Final = 5
+"""Outcome of a push: more than `limits.pushes_per_endpoint`. It has not come to the store."""
 
 PushDone = Callable[[int], None]
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
+from router.common.client_address import Networks
+from router.common.client_keys import ClientKeys
+from router.common.limit_settings import LimitOptions
+from router.common.metrics import RouterCounters
 from router.common.options import Settings
 from router.common.token import Tokens
 from router.core.facades import Core
+from router.core.push_limits import PushLimits
 from router.http.turns import Turns
 
 T = TypeVar("T")
@@ -20,6 +25,9 @@ def _no_page() -> bytes:
 
 def _always() -> bool:
     return True
+
+
+_NO_LIMITS: Final = PushLimits(LimitOptions(), ClientKeys(Networks(())), RouterCounters(), float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class Context:
     may_send: Callable[[], bool] = _always
     """Whether what this router knows may be sent to anybody now. What routes answer is held back by the port; a service
     that sends of its own accord asks each time. What may not be sent now may be so later."""
+    limits: PushLimits = _NO_LIMITS
+    """What app servers may push."""
     _shared: dict[Callable[[Context], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shared(self, make: Callable[[Context], T]) -> T:

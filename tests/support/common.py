@@ -13,11 +13,15 @@ import trio.testing
 
 from farm.sections import all_sections
 from router.common import messages as m
+from router.common.client_address import Networks
+from router.common.client_keys import ClientKeys
+from router.common.limit_settings import LimitOptions
 from router.common.options import Settings, defaults
 from router.common.settings import LinkOptions, StoreOptions
 from router.common.wire import NEWEST, VERSIONS, Wire
 from router.core.committer import GroupCommitter
 from router.core.hub import Hub
+from router.core.push_limits import PushLimits
 from router.core.sessions import WorkerSession
 from router.store.base import Reads, Results, StoreError, Writes
 from router.store.memory import MemoryStore
@@ -116,8 +120,10 @@ class Rig:
         routers: int = 1,
         clock: Clock | None = None,
         workers: int | None = 0,
+        limits: dict[str, Any] | None = None,
     ) -> None:
-        """router: its number, of so many that have this clock. workers: for how many it waits as it begins."""
+        """limits: for app servers. router: its number, of so many that have this clock. workers: for how many it waits
+        as it begins."""
         self._router, self._routers, self._workers = router, routers, workers
         settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
         options = self._store_options = settings.get(StoreOptions)
@@ -126,6 +132,7 @@ class Rig:
         self.committer = GroupCommitter(self.store, options, self.clock.unix, self.clock.monotonic)
         self.link = settings.get(LinkOptions)
         self.versions = VERSIONS
+        self._limits = LimitOptions(**(limits or {}))
         self._lives = 0
         self.hub = self._hub(self.committer)
         self.flush: Callable[[], None] = lambda: None
@@ -145,6 +152,11 @@ class Rig:
             versions=self.versions,
             workers=self._workers,
         )
+
+    @property
+    def push_limits(self) -> PushLimits:
+        """As a router makes them when it begins."""
+        return PushLimits(self._limits, ClientKeys(Networks(())), self.hub.counters, self.clock.monotonic)
 
     def flushed(self) -> None:
         self.flush()

@@ -40,7 +40,7 @@ class App:
         self.rig = rig
         settings = settings_with((Gopush2Options, options), (Listen, {"host": host}))
         self.context = context = Context(
-            rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, lambda: status or {}
+            rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, lambda: status or {}, limits=rig.push_limits
         )
         self.router = Router(routes(context))
 

@@ -49,7 +49,9 @@ class App:
         path.write_text(json.dumps({"applications": list(apps)}))
         settings = settings_with((PusherOptions, {"apps": str(path)} | options))
         self.turns = Turns()
-        self.context = context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns)
+        self.context = context = Context(
+            rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns, limits=rig.push_limits
+        )
         self.router = Router(routes(context))
 
     def ask(self, method: str, path: str, query: str = "", body: bytes = b"") -> list[Response]:

@@ -46,7 +46,13 @@ class PushApp:
         settings = settings_with((PushStreamOptions, options))
         self.turns = Turns()
         self.context = context = Context(
-            rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, self._status, self.turns
+            rig.hub.core,
+            Tokens((b"k" * 32,)),
+            settings,
+            rig.clock.unix,
+            self._status,
+            self.turns,
+            limits=rig.push_limits,
         )
         self.router = Router(routes(context))
         self.service = Housekeeping(context)

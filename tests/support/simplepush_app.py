@@ -31,7 +31,9 @@ class App:
         self.state: dict[str, Any] = {"workers": [], "age": 12.5}
         settings = settings_with((SimplePushOptions, options), (EndpointOptions, endpoint or {}))
         self.turns = Turns()
-        context = Context(rig.hub.core, self.tokens, settings, rig.clock.unix, self.status, self.turns)
+        context = Context(
+            rig.hub.core, self.tokens, settings, rig.clock.unix, self.status, self.turns, limits=rig.push_limits
+        )
         self.router = Router(routes(context))
 
     def status(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import msgspec
 
 from router.common import messages as m
 from router.common.answers import Answer
+from router.core.push_limits import retry_after
 from router.dialects.app_server import Context
 from router.dialects.gopush2.channels import Channels
 from router.dialects.gopush2.protocol import (
@@ -24,9 +25,11 @@ from router.dialects.gopush2.protocol import (
     NO_SUBSCRIBER,
     NOT_COUNTED,
     NOT_THERE,
+    OFTEN,
     PARAM_ERROR,
     PUSH_FAILED,
     TOKEN_FAILED,
+    TOO_OFTEN,
     Count,
     Gopush2Options,
     Open,
@@ -36,7 +39,8 @@ from router.dialects.gopush2.protocol import (
 )
 from router.dialects.gopush2.stat import Counts, Stat, summed
 from router.http.admin_key import AdminKey
-from router.http.message import Request, Response
+from router.http.limited import limited
+from router.http.message import Request, Response, refusal
 from router.http.percent import fields
 from router.http.routes import Reply, Route
 
@@ -70,7 +74,10 @@ def routes(context: Context) -> Iterable[Route]:
     options = context.settings.get(Gopush2Options)
     app_side = context.shared(AppSide)
     context.core.operations.register(NAME, Channels(context, options, app_side.counts).performers())
-    found = [Route(b"/pub", app_side.pub, claims=_is_push), Route(b"/stat", app_side.stat)]
+    found = [
+        Route(b"/pub", limited(context.limits.address, app_side.pub), claims=_is_push),
+        Route(b"/stat", app_side.stat),
+    ]
     if options.auth:
         found.append(Route(b"/ch", app_side.ch))
     return found
@@ -93,6 +100,8 @@ class AppSide:
         self.counts = Counts()
         """What this router has done."""
         self._stat = Stat(context)
+        wait = 1.0 if context.limits.endpoint is None else context.limits.endpoint.longest
+        self._too_often = refusal(TOO_OFTEN, "", retry_after(wait))
 
     # ------------------------------------------------------------------ /pub
 
@@ -123,6 +132,8 @@ class AppSide:
                     reply(_OK)
                 elif status == NOT_THERE:
                     self._no_subscriber(reply)
+                elif status == OFTEN:
+                    reply(self._too_often)
                 else:  # the store could not, or holds a message with this ID
                     self._counters.pushes_refused += status != m.FULL  # which its owner has counted
                     self._not_pushed(reply)

@@ -21,6 +21,7 @@ from router.dialects.gopush2.protocol import (
     NO_CHANNEL_HERE,
     NOT_ADDED,
     NOT_THERE,
+    OFTEN,
     TOKEN_REFUSED,
     TOKENS,
     Count,
@@ -53,19 +54,28 @@ class Channels:
         self._channels = context.core.channels
         self._unix_time = context.unix_time
         self._counts = counts
+        self._of_endpoint = context.limits.endpoint
 
     def performers(self) -> dict[type[Operation], Perform]:
         """By operation."""
+        push = self._push if self._of_endpoint is None else self._push_limited
         return {
             Enter: self._enter,
             Look: self._look,
-            Push: self._push,
+            Push: push,
             Open: self._open,
             Count: self._count,
             Present: self._present,
         }
 
     # ------------------------------------------------------------------ for app servers
+
+    def _push_limited(self, channel: bytes, push: Push, done: Done) -> None:
+        assert self._of_endpoint is not None
+        if self._of_endpoint(channel):
+            done(OFTEN)
+        else:
+            self._push(channel, push, done)
 
     def _push(self, channel: bytes, push: Push, done: Done) -> None:
         if self._messages.full:

@@ -199,6 +199,8 @@ class Look(Operation, tag=2):
     REPLY = Entry
 
 
+OFTEN: Final = 9
+"""Status: more messages for a channel than `limits.pushes_per_endpoint`."""
 NOT_THERE: Final = 10
 """Status of a Push: the channel is not there."""
 NOT_ADDED: Final = 11
@@ -286,10 +288,13 @@ PARAM_ERROR: Final = Answer(
     200, "param error", "Does not send it again: the request is wrong.", "pushes_invalid", 65534
 )
 BAD_METHOD: Final = Answer(405, "Method Not Allowed", "Does not send it again: the request is wrong.")
+TOO_OFTEN: Final = Answer(
+    429, "too many messages for this key", "Sends it again after Retry-After.", "limited_pushes_per_endpoint"
+)
 NOT_COUNTED: Final = Answer(503, "a router did not say what it has counted", "Asks again later.")
 APP_SERVERS: Final = Table(
     "Answers to app servers, by `ret`",
-    (NO_SUBSCRIBER, TOKEN_FAILED, PUSH_FAILED, PARAM_ERROR, BAD_METHOD, NOT_COUNTED),
+    (NO_SUBSCRIBER, TOKEN_FAILED, PUSH_FAILED, PARAM_ERROR, BAD_METHOD, TOO_OFTEN, NOT_COUNTED),
     "router",
 )
 TABLES: Final = (CLOSES, APP_SERVERS)

@@ -180,7 +180,7 @@ class AppSide:
             if not app.enabled:
                 reply(_DISABLED)
                 return
-            handler(Call(app, parameters, request.body, reply, request.pending))
+            handler(Call(app, parameters, request.body, reply, request.pending, request.headers))
         except Refused as refused:
             self._counters.count(refused.answer.metric)
             reply(refused.response)

@@ -107,7 +107,7 @@ class PusherBook(ChannelBook):
             done(response.status, "" if response.status < 400 else _message(response.body))
 
         try:
-            handler(Call(app, _NO_PARAMETERS, body, reply, None))
+            handler(Call(app, _NO_PARAMETERS, body, reply, None, {}))
         except Refused as refused:
             reply(refused.response)
 

@@ -17,6 +17,8 @@ OVER: Final = 10
 """Status: as much is stored as `store.max_bytes` allows, and nothing was sent."""
 BUSY: Final = 11
 """Status: as much waits for the store as may wait, and nothing was sent."""
+OFTEN: Final = 12
+"""Status: more events for a channel than `limits.pushes_per_endpoint`, and nothing was sent."""
 
 Counts = dict[str, int]
 """What was asked for of a channel, by the names of the HTTP API."""

@@ -243,6 +243,9 @@ NO_ROUTE: Final = Answer(404, "There is no such path", _WRONG)
 APP_UNKNOWN: Final = Answer(404, "There is no such application", _WRONG)
 BAD_METHOD: Final = Answer(405, "This path takes another method", _WRONG)
 TOO_LONG: Final = Answer(413, "The data content of this event exceeds the allowed maximum", _WRONG, "pushes_too_long")
+FROM_ADDRESS: Final = Answer(429, "Too many events from this address", _LATER, "limited_pushes_per_address")
+OF_APP: Final = Answer(429, "Too many events of this application", _LATER, "limited_pushes_per_application")
+TO_CHANNEL: Final = Answer(429, "Too many events for this channel", _LATER, "limited_pushes_per_endpoint")
 FAILED: Final = Answer(500, "Internal Server Error", "Sends it again; the router's log has a trace.")
 NO_ROOM: Final = Answer(503, "The store is full, or too much waits for it", _LATER, "pushes_refused")
 NOT_KEPT: Final = Answer(503, "The event was sent, but the store could not keep it", _LATER)
@@ -257,6 +260,9 @@ APP_SERVERS: Final = Table(
         APP_UNKNOWN,
         BAD_METHOD,
         TOO_LONG,
+        FROM_ADDRESS,
+        OF_APP,
+        TO_CHANNEL,
         FAILED,
         NO_ROOM,
         NOT_KEPT,

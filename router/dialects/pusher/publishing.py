@@ -10,14 +10,18 @@ import msgspec
 from router.common import messages as m
 from router.common.position import AfterOffset
 from router.core.operations import Done
+from router.core.push_limits import retry_after
 from router.dialects.app_server import Context
 from router.dialects.pusher.directory import Directory
-from router.dialects.pusher.operations import BUSY, OVER, Counts, Publish, Sent
+from router.dialects.pusher.operations import BUSY, OFTEN, OVER, Counts, Publish, Sent
 from router.dialects.pusher.protocol import (
     BAD_REQUEST,
+    FROM_ADDRESS,
     NAME,
     NO_ROOM,
     NOT_KEPT,
+    OF_APP,
+    TO_CHANNEL,
     TOO_LONG,
     PusherOptions,
     channel_address,
@@ -114,7 +118,15 @@ class Publishing:
         self._directory = directory
         # Libraries' own tests look for these words, and for those of a batch.
         self._too_long = f"The data content of this event exceeds the allowed maximum ({options.max_data_bytes} bytes)"
-        context.core.operations.register(NAME, {Publish: self.perform})
+        limits = context.limits
+        self._of_address, self._of_app, self._to_channel = limits.address, limits.application, limits.endpoint
+        self._limited = limits.address is not None or limits.application is not None
+        self._refused = dict(_REFUSED)
+        perform = self.perform
+        if limits.endpoint is not None:
+            self._refused[OFTEN] = error_response(TO_CHANNEL, "", retry_after(limits.endpoint.longest))
+            perform = self._perform_limited
+        context.core.operations.register(NAME, {Publish: perform})
 
     def events(self, call: Call) -> None:
         """`POST .../events`: one event for up to `max_channels_an_event` channels."""
@@ -182,15 +194,30 @@ class Publishing:
             check_channel(channel, options)
         return channels
 
+    def _too_often(self, call: Call, count: int) -> Response | None:
+        """What refuses so many events, if anything."""
+        if self._of_address is not None and call.pending is not None:
+            wait = self._of_address(call.pending.connection.address_of(call.headers), count)
+            if wait:
+                return error_response(FROM_ADDRESS, "", retry_after(wait))
+        if self._of_app is not None and (wait := self._of_app(f"{NAME}:{call.app.id}", count)):
+            return error_response(OF_APP, "", retry_after(wait))
+        return None
+
     def _send(self, call: Call, events: list[tuple[_Event, list[str]]], wanted: frozenset[str], answer: Answer) -> None:
         """Have the owners of the channels send these events, each those of its channels, and answer when all have."""
         app, reply = call.app.id, call.reply
+        if self._limited:
+            refused = self._too_often(call, sum(len(channels) for _, channels in events))
+            if refused is not None:
+                reply(refused)
+                return
         attributes = sorted(wanted)
         event, channels = events[0] if events else (None, ())
         if event is not None and len(events) == len(channels) == 1:  # the usual
 
             def performed(status: int, found: list[Counts] | None = None) -> None:
-                reply(answer(found or []) if status == m.OK else _REFUSED.get(status, _NOT_KEPT))
+                reply(answer(found or []) if status == m.OK else self._refused.get(status, _NOT_KEPT))
 
             key = channel_address(app, channels[0])
             sent = Sent(event.name, event.data, event.socket_id or "", [(key, channels[0])])
@@ -214,7 +241,7 @@ class Publishing:
         def done(answers: list[tuple[int, Any]]) -> None:
             for status, _ in answers:
                 if status != m.OK:
-                    reply(_REFUSED.get(status, _NOT_KEPT) if len(answers) == 1 else _PARTLY)
+                    reply(self._refused.get(status, _NOT_KEPT) if len(answers) == 1 else _PARTLY)
                     return
             counts: list[Counts] = [{} for _ in range(place)] if wanted else []
             if wanted:
@@ -227,6 +254,13 @@ class Publishing:
         self._operations.at_each(asked, done)
 
     # ------------------------------------------------------------------ at the owner
+
+    def _perform_limited(self, key: bytes, asked: Publish, done: Done) -> None:
+        assert self._to_channel is not None
+        if self._to_channel.of_all([address for event in asked.events for address, _ in event.channels]):
+            done(OFTEN)
+        else:
+            self.perform(key, asked, done)
 
     def perform(self, key: bytes, asked: Publish, done: Done) -> None:
         """To the workers; to those of cache channels when the store has it, or could not. What channels have in common

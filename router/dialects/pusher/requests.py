@@ -58,6 +58,7 @@ class Call:
     body: bytes
     reply: Reply
     pending: PendingResponse | None
+    headers: dict[bytes, bytes]
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

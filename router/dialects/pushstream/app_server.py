@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from router.common import messages as m
 from router.common.answers import Answer
+from router.common.refusals import TOO_MANY_PUSHES
 from router.core.operations import Done
+from router.core.push_limits import retry_after
 from router.dialects.app_server import Context
 from router.dialects.pushstream.channels import check_id, publisher_path
 from router.dialects.pushstream.formats import ChannelInfo
@@ -27,6 +29,7 @@ from router.dialects.pushstream.protocol import (
     NOT_UTF8,
     ONLY_INTERNAL,
     TOO_LONG,
+    TOO_OFTEN,
     Admit,
     Publish,
     PushStreamOptions,
@@ -98,6 +101,8 @@ class _Publishers:
         self._operations = context.core.operations
         self._publisher = context.shared(publisher)
         self._statistics = context.shared(statistics)
+        self._of_address, endpoint = context.limits.address, context.limits.endpoint
+        self._next = () if endpoint is None else (retry_after(endpoint.longest),)
 
     def get(self, call: Call) -> None:
         """The numbers of the channels."""
@@ -106,6 +111,9 @@ class _Publishers:
     def publish(self, call: Call) -> None:
         """A message, in the body."""
         request = call.request
+        if self._of_address is not None and (wait := self._of_address(request.address)):
+            call.refuse(TOO_MANY_PUSHES, retry_after(wait))
+            return
         try:
             names = publisher_path(channel_path(request), self._options)
             text = request.body.decode()
@@ -120,7 +128,9 @@ class _Publishers:
         info = self._options.channel_info_on_publish
 
         def published(refusal: Answer | None, found: list[ChannelInfo]) -> None:
-            if refusal is not None:
+            if refusal is TOO_OFTEN:
+                call.refuse(refusal, *self._next)  # counted by its owner
+            elif refusal is not None:
                 self._refuse(call, refusal)
             elif found:
                 self._statistics.answer(call, names, found)

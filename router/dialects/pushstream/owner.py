@@ -25,6 +25,7 @@ from router.dialects.pushstream.protocol import (
     NO_ROOM,
     NOT_KEPT,
     TOO_MANY_CHANNELS,
+    TOO_OFTEN,
     channel_address,
     refusal_text,
 )
@@ -64,6 +65,7 @@ class Owner:
         self._messages = context.core.messages
         self._records = context.core.records
         self._logs = context.core.logs
+        self._of_endpoint = context.limits.endpoint
         self._events = EventsChannel(self._options.events_channel_id, context.core.operations, self._announce_here)
         self._state.announce = self._events.announce
 
@@ -122,6 +124,8 @@ class Owner:
         new = sum(map(self._state.unknown, names))
         if new and not self._state.registry.room_for(new):
             return TOO_MANY_CHANNELS
+        if self._of_endpoint is not None and self._of_endpoint.of_all([channel_address(name) for name in names]):
+            return TOO_OFTEN
         return None
 
     def _keep(self, name: str, text: str, event_id: str, headers: dict[str, str], open_: _Open) -> None:

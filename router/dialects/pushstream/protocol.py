@@ -247,6 +247,7 @@ TOO_MANY_CHANNELS: Final = Answer(403, "Number of channels were exceeded.", "Loo
 NO_SUCH_CHANNEL: Final = Answer(404, "", "Knows that there is no such channel.")
 BAD_METHOD: Final = Answer(405, "", _WRONG)
 TOO_LONG: Final = Answer(413, "The message is too large.", _WRONG, "pushes_too_long")
+TOO_OFTEN: Final = Answer(429, "Too many messages for this channel.", _LATER, "limited_pushes_per_endpoint")
 FAILED: Final = Answer(500, "Internal Server Error", "Sends it again; the router's log has a trace.")
 NO_ROOM: Final = Answer(503, "The store is full, or too much waits for it.", _LATER, "pushes_refused")
 NOT_KEPT: Final = Answer(503, "The store could not keep it.", _LATER, "pushes_refused")
@@ -267,6 +268,7 @@ PUBLISHERS: Final = Table(
         NO_SUCH_CHANNEL,
         BAD_METHOD,
         TOO_LONG,
+        TOO_OFTEN,
         FAILED,
         NO_ROOM,
         NOT_KEPT,

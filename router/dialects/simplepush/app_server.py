@@ -16,10 +16,12 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from router.common import messages as m
 from router.common.answers import Answer
 from router.common.operation import Operation
+from router.common.refusals import TOO_MANY_PUSHES
 from router.common.settings import EndpointOptions
 from router.common.token import TokenError
 from router.core.operations import Done
-from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OVER, STORED
+from router.core.push_limits import retry_after
+from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, REFUSED_OFTEN, REFUSED_OVER, STORED
 from router.dialects.app_server import Context
 from router.dialects.simplepush.pages import Pages
 from router.dialects.simplepush.protocol import (
@@ -35,8 +37,10 @@ from router.dialects.simplepush.protocol import (
     STORE_FULL,
     TOO_LONG,
     TOO_MANY_LINES,
+    TOO_OFTEN,
     SimplePushOptions,
 )
+from router.http.limited import limited
 from router.http.message import Request, Response
 from router.http.parts import Parts
 from router.http.percent import fields as urlencoded
@@ -94,10 +98,10 @@ class Push(Operation, tag=1):
 def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     app_side = _AppSide(context)
-    context.core.operations.register(NAME, {Push: app_side.perform_push})
+    app_side.register()
     pages = Pages(context)
     return (
-        Route(b"/update/", app_side.update, exact=False),
+        Route(b"/update/", limited(context.limits.address, app_side.update, app_side.too_many), exact=False),
         Route(b"/v1/push", app_side.batch),
         Route(b"/realstatus/", pages.real_status),
         Route(b"/metrics/", pages.metrics),
@@ -122,6 +126,20 @@ class _AppSide:
         )
         self._cors = endpoint.cors
         self._too_long = _refusal(TOO_LONG, text=f"Data exceeds max length of {self._max_data} bytes")
+        self._of_address, self._of_endpoint = context.limits.address, context.limits.endpoint
+        self._responses = dict(_RESPONSES)
+
+    def register(self) -> None:
+        """Perform pushes for the devices that this router owns."""
+        perform = self.perform_push
+        if self._of_endpoint is not None:
+            self._responses[REFUSED_OFTEN] = _refusal(TOO_OFTEN, retry_after(self._of_endpoint.longest))
+            perform = self._perform_limited
+        self._context.core.operations.register(NAME, {Push: perform})
+
+    def too_many(self, wait: float) -> Response:
+        """The answer to a push of an address that has to wait so long."""
+        return _refusal(TOO_MANY_PUSHES, retry_after(wait), *(_CORS_HEADERS if self._cors else ()))
 
     # ------------------------------------------------------------------ one push
 
@@ -145,7 +163,14 @@ class _AppSide:
         if status != m.OK or outcome is None:
             self._counters.pushes_refused += 1
             outcome = REFUSED_FAILED
-        decided(_RESPONSES.get(outcome, _NOT_KEPT))
+        decided(self._responses.get(outcome, _NOT_KEPT))
+
+    def _perform_limited(self, device: bytes, push: Push, done: Done) -> None:
+        assert self._of_endpoint is not None
+        if self._of_endpoint(device + push.channel.encode()):
+            done(m.OK, REFUSED_OFTEN)
+        else:
+            self.perform_push(device, push, done)
 
     def perform_push(self, device: bytes, push: Push, done: Done) -> None:
         """Keep an update of a device that this router owns, and send it."""
@@ -212,7 +237,16 @@ class _AppSide:
         elif not lines:
             reply(_NO_LINES)
         else:
-            _Batch(split, self._batch_line, self._parts, request.connection, reply)
+            line = self._batch_line if self._of_address is None else partial(self._limited_line, request.address)
+            _Batch(split, line, self._parts, request.connection, reply)
+
+    def _limited_line(self, address: str, line: bytes, decided: Callable[[Response], None]) -> None:
+        assert self._of_address is not None
+        wait = self._of_address(address)
+        if wait:
+            decided(self.too_many(wait))
+        else:
+            self._batch_line(line, decided)
 
     def _batch_line(self, line: bytes, decided: Callable[[Response], None]) -> None:
         try:

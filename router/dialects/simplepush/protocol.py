@@ -106,6 +106,7 @@ BAD_METHOD: Final = Answer(405, "Method Not Allowed", "Sends PUT.")
 TOO_LONG: Final = Answer(413, "Data exceeds max length", "Sends less: simplepush.max_data_bytes.", "pushes_too_long")
 TOO_MANY_LINES: Final = Answer(413, "Too many lines", "Sends fewer lines in a request: endpoint.max_batch.")
 NO_LINES: Final = Answer(400, "One JSON object a line is expected, with endpoint or token", _NEVER)
+TOO_OFTEN: Final = Answer(429, "Too many updates for this endpoint", _LATER, "limited_pushes_per_endpoint")
 NOT_KEPT: Final = Answer(503, "Could not update channel version", _LATER, "pushes_refused")
 INBOX_FULL: Final = Answer(503, "The device has too many updates waiting", _LATER, "pushes_refused")
 STORE_FULL: Final = Answer(503, "The store is full (store.max_bytes)", _LATER, "pushes_over")
@@ -119,6 +120,7 @@ APP_SERVERS: Final = Table(
         BAD_METHOD,
         TOO_LONG,
         TOO_MANY_LINES,
+        TOO_OFTEN,
         FAILED,
         NOT_KEPT,
         INBOX_FULL,

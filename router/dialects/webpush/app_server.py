@@ -25,9 +25,12 @@ from router.dialects.webpush.headers import Refused, encoding_of, topic_of, ttl_
 from router.dialects.webpush.protocol import (
     BAD_SENDER,
     DEVICES,
+    FROM_ADDRESS,
     MESSAGE_PURPOSE,
     NAME,
+    OF_SENDER,
     PURPOSE,
+    TO_ENDPOINT,
     TOO_LONG,
     WebPushOptions,
     base_url,
@@ -36,6 +39,7 @@ from router.dialects.webpush.protocol import (
     topic_slot,
 )
 from router.dialects.webpush.vapid import Vapid, VapidError
+from router.http.limited import limited
 from router.http.message import Request, Response
 from router.http.routes import Reply, Route
 
@@ -78,6 +82,7 @@ _OVER: Final = 101
 _BUSY: Final = 102
 _NO_DEVICE: Final = 103
 _NO_CHANNEL: Final = 104
+_OFTEN: Final = 105
 """Statuses of these operations, besides those that all have."""
 _STATUS: Final = {STORED: m.OK, REFUSED_FULL: m.FULL, REFUSED_FAILED: m.FAILED, REFUSED_OVER: _OVER}
 _REFUSED: Final = {
@@ -93,13 +98,23 @@ def routes(context: Context) -> Iterable[Route]:
     """The dialect's routes on the router port."""
     app_side = _AppSide(context)
     owner = _Owner(context)
-    context.core.operations.register(NAME, {Push: owner.push, Withdraw: owner.withdraw})
+    push = owner.push if context.limits.endpoint is None else owner.push_limited
+    context.core.operations.register(NAME, {Push: push, Withdraw: owner.withdraw})
+    address, refused = context.limits.address, partial(responses.too_often, FROM_ADDRESS)
     return (
-        Route(b"/wpush/v1/", app_side.plain, exact=False),
-        Route(b"/wpush/v2/", app_side.bound, exact=False),
-        Route(b"/wpush/", app_side.unversioned, exact=False),
+        Route(b"/wpush/v1/", limited(address, app_side.plain, refused), exact=False),
+        Route(b"/wpush/v2/", limited(address, app_side.bound, refused), exact=False),
+        Route(b"/wpush/", limited(address, app_side.unversioned, refused), exact=False),
         Route(b"/m/", app_side.message, exact=False),
     )
+
+
+class _TooOften(Exception):
+    """This sender has to wait, for so many seconds."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(wait)
+        self.wait = wait
 
 
 class _AppSide:
@@ -113,6 +128,10 @@ class _AppSide:
         self._options = options
         self._max_body = options.max_body_bytes
         self._too_long = responses.error(TOO_LONG, text=f"The body is longer than {self._max_body} bytes")
+        self._of_sender = context.limits.application
+        self._refused = dict(_REFUSED)
+        if context.limits.endpoint is not None:
+            self._refused[_OFTEN] = responses.too_often(TO_ENDPOINT, context.limits.endpoint.longest)
         self._vapid = Vapid(
             url,
             max_age=options.max_vapid_age,
@@ -151,6 +170,8 @@ class _AppSide:
         except Refused as refused:
             self.counters.pushes_invalid += 1
             reply(refused.response)
+        except _TooOften as limit:
+            reply(responses.too_often(OF_SENDER, limit.wait))
         except TokenError:
             self.counters.pushes_rejected += 1
             reply(responses.BAD_TOKEN)
@@ -168,7 +189,7 @@ class _AppSide:
     def _pushed(self, reply: Reply, device: bytes, ttl: int, status: int, kept: Kept | None = None) -> None:
         if status != m.OK or kept is None:
             self.counters.pushes_refused += status == m.UNREACHED  # the owner counts all others
-            reply(_REFUSED.get(status, responses.NOT_KEPT))
+            reply(self._refused.get(status, responses.NOT_KEPT))
             return
         name = self.tokens.seal(MESSAGE_PURPOSE, device + _NUMBER.pack(kept.number) + kept.slot.encode())
         reply(Response(201, headers=(("Location", self.location + name), ("TTL", str(ttl)), *responses.CORS)))
@@ -179,6 +200,8 @@ class _AppSide:
             digest = self._vapid.check(authorization, headers.get(b"crypto-key", b""))
             if bound_to and digest != bound_to:
                 raise VapidError("the key is not the one that this endpoint was made for")
+            if self._of_sender is not None and (wait := self._of_sender(digest)):
+                raise _TooOften(wait)
         elif bound_to:
             raise VapidError("this endpoint wants a VAPID signature")
 
@@ -217,6 +240,15 @@ class _Owner:
         self._messages = context.core.messages
         self._records = context.core.records
         self._counters = context.core.counters
+        self._of_endpoint = context.limits.endpoint
+
+    def push_limited(self, device: bytes, push: Push, done: Done) -> None:
+        """The same where endpoints have a limit."""
+        assert self._of_endpoint is not None
+        if self._of_endpoint(device + push.member):
+            done(_OFTEN)
+        else:
+            self.push(device, push, done)
 
     def push(self, device: bytes, push: Push, done: Done) -> None:
         """Keep a message, if the device is there and has the channel."""

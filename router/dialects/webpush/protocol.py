@@ -211,6 +211,9 @@ NO_CHANNEL: Final = Answer(
     410, "The subscription has ended: do not use this endpoint again", _FORGET, "pushes_rejected", 106
 )
 TOO_LONG: Final = Answer(413, "The body is too long", "Sends less: webpush.max_body_bytes.", "pushes_too_long", 104)
+FROM_ADDRESS: Final = Answer(429, "Too many pushes from this address", _LATER, "limited_pushes_per_address", 201)
+OF_SENDER: Final = Answer(429, "Too many pushes of this VAPID key", _LATER, "limited_pushes_per_application", 201)
+TO_ENDPOINT: Final = Answer(429, "Too many pushes to this endpoint", _LATER, "limited_pushes_per_endpoint", 201)
 INBOX_FULL: Final = Answer(503, "The device has too many messages waiting", _LATER, "pushes_refused", 201)
 BUSY: Final = Answer(503, "Too much waits for the store", _LATER, "pushes_refused", 201)
 STORE_FULL: Final = Answer(503, "The store is full (store.max_bytes)", _LATER, "pushes_over", 201)
@@ -234,6 +237,9 @@ APP_SERVERS: Final = Table(
         NO_DEVICE,
         NO_CHANNEL,
         TOO_LONG,
+        FROM_ADDRESS,
+        OF_SENDER,
+        TO_ENDPOINT,
         INBOX_FULL,
         BUSY,
         STORE_FULL,

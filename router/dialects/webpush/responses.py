@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from router.common.answers import Answer
+from router.core.push_limits import retry_after
 from router.dialects.webpush import protocol as p
 from router.http.message import Response
 
@@ -16,6 +17,7 @@ _REASONS: Final = {
     405: "Method Not Allowed",
     410: "Gone",
     413: "Payload Too Large",
+    429: "Too Many Requests",
     503: "Service Unavailable",
 }
 _MORE_INFO: Final = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
@@ -49,6 +51,11 @@ def error(answer: Answer, *headers: tuple[str, str], text: str = "") -> Response
         "more_info": _MORE_INFO,
     }
     return Response(answer.status, msgspec.json.encode(body), headers=(*headers, *CORS))
+
+
+def too_often(answer: Answer, wait: float) -> Response:
+    """To who pushes again after so many seconds."""
+    return error(answer, retry_after(wait))
 
 
 _WAIT: Final = ("Retry-After", "120")

@@ -17,7 +17,8 @@ from router.dialects.pushstream.nats.options import NatsOptions, max_in_work
 from router.dialects.pushstream.protocol import NAME, PushStreamOptions
 from router.dialects.pushstream.publishing import publisher
 
-_UNAVAILABLE: Final = 503
+_LATER: Final = frozenset((429, 503))
+"""Statuses of refusals after which a notification is published again."""
 _END_S: Final = 2.0
 _QUEUE: Final = channel_key(f"{NAME}.queue", "", "")
 """Who owns this key takes the messages."""
@@ -117,7 +118,7 @@ class Queue:
         if refusal is None:
             self._published += 1
             batch.one(place, Fate.PUBLISHED)
-        elif refusal.status == _UNAVAILABLE:
+        elif refusal.status in _LATER:
             batch.one(place, Fate.AGAIN)
         else:
             self._refuse(batch, place, refusal.text)
