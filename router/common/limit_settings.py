@@ -88,6 +88,14 @@ class LimitOptions(Section):
         unit="pushes",
         ge=0,
     )
+    store_bytes_per_application: int = option(
+        0,
+        "what the events of one application take in the store, each router an equal part of it; events beyond are "
+        "refused. Who signs with a key has nothing of its own there: messages are those of devices, which have "
+        "store.inbox_bytes; 0: no limit",
+        unit="bytes",
+        ge=0,
+    )
     tracked: int = option(
         20_000,
         "addresses, app servers or endpoints that each of these rates counts one by one, in about 120 bytes each; "

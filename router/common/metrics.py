@@ -41,6 +41,7 @@ ROUTER_METRICS = (
     Metric("push_stored_seconds", "histogram", "From a push to its answer 201 or 202: it is durable."),
     _limited("pushes_per_address", "Pushes answered 429, of app servers of an address."),
     _limited("pushes_per_application", "Pushes answered 429, of an application: whose signature they have."),
+    _limited("store_bytes_per_application", "Pushes refused (403): the application has too much in the store."),
     _limited("pushes_per_endpoint", "Pushes answered 429, to an endpoint or a channel."),
     Metric("acks", "counter", "Updates that devices acknowledged, as received by the router."),
     Metric("http_requests", "counter", "Requests on the router port."),
@@ -193,6 +194,7 @@ class RouterCounters:
     limited_pushes_per_address: int
     limited_pushes_per_application: int
     limited_pushes_per_endpoint: int
+    limited_store_bytes_per_application: int
     push_delivered_seconds: Histogram
     push_stored_seconds: Histogram
     acks: int

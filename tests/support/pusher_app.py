@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from router.common import messages as m
+from router.common.limit_settings import LimitOptions
 from router.common.token import Tokens
 from router.dialects.app_server import Context
 from router.dialects.pusher.app_server import routes
@@ -41,13 +42,18 @@ class App:
     """The routes over a rig, and app servers that sign."""
 
     def __init__(
-        self, rig: Rig, tmp_path: Path, apps: Iterable[Json] = (APP, OTHER, OFF, OPEN), **options: Any
+        self,
+        rig: Rig,
+        tmp_path: Path,
+        apps: Iterable[Json] = (APP, OTHER, OFF, OPEN),
+        limits: Json | None = None,
+        **options: Any,
     ) -> None:
         self.rig = rig
         self._workers: list[FakeWorker] = []
         path = tmp_path / "apps.json"
         path.write_text(json.dumps({"applications": list(apps)}))
-        settings = settings_with((PusherOptions, {"apps": str(path)} | options))
+        settings = settings_with((PusherOptions, {"apps": str(path)} | options), (LimitOptions, limits or {}))
         self.turns = Turns()
         self.context = context = Context(
             rig.hub.core, Tokens((b"k" * 32,)), settings, rig.clock.unix, dict, self.turns, limits=rig.push_limits

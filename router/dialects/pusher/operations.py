@@ -19,6 +19,8 @@ BUSY: Final = 11
 """Status: as much waits for the store as may wait, and nothing was sent."""
 OFTEN: Final = 12
 """Status: more events for a channel than `limits.pushes_per_endpoint`, and nothing was sent."""
+TOO_MUCH_KEPT: Final = 13
+"""Status: more in the store than `limits.store_bytes_per_application`, and nothing was sent."""
 
 Counts = dict[str, int]
 """What was asked for of a channel, by the names of the HTTP API."""
@@ -42,6 +44,12 @@ class Publish(Operation, tag=1):
 
     events: list[Sent]
     wanted: list[str]
+
+
+class PublishKept(Publish, tag=7):
+    """The same where what an application has in the store is counted."""
+
+    app: str
 
 
 class Terminate(Operation, tag=2):

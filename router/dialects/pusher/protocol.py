@@ -239,6 +239,12 @@ SUBSCRIPTIONS: Final = Table(
 BAD_REQUEST: Final = Answer(400, "What is wrong with the request", _WRONG, "pushes_invalid")
 UNSIGNED: Final = Answer(401, "What is wrong with the signature", "Looks at key, secret and clock.", "pushes_rejected")
 APP_DISABLED: Final = Answer(403, "The application is disabled", _WRONG)
+OVER_STORE: Final = Answer(
+    403,
+    "The application has too much in the store (limits.store_bytes_per_application)",
+    "Sends less to cache channels, or waits until earlier events have expired.",
+    "limited_store_bytes_per_application",
+)
 NO_ROUTE: Final = Answer(404, "There is no such path", _WRONG)
 APP_UNKNOWN: Final = Answer(404, "There is no such application", _WRONG)
 BAD_METHOD: Final = Answer(405, "This path takes another method", _WRONG)
@@ -256,6 +262,7 @@ APP_SERVERS: Final = Table(
         BAD_REQUEST,
         UNSIGNED,
         APP_DISABLED,
+        OVER_STORE,
         NO_ROUTE,
         APP_UNKNOWN,
         BAD_METHOD,

@@ -8,12 +8,16 @@ from typing import Any, Final
 import msgspec
 
 from router.common import messages as m
+from router.common.limit_settings import LimitOptions
+from router.common.operation import Operation
 from router.common.position import AfterOffset
-from router.core.operations import Done
+from router.common.settings import RouterOptions
+from router.core.operations import Done, Perform
 from router.core.push_limits import retry_after
 from router.dialects.app_server import Context
 from router.dialects.pusher.directory import Directory
-from router.dialects.pusher.operations import BUSY, OFTEN, OVER, Counts, Publish, Sent
+from router.dialects.pusher.kept import KeptBytes
+from router.dialects.pusher.operations import BUSY, OFTEN, OVER, TOO_MUCH_KEPT, Counts, Publish, PublishKept, Sent
 from router.dialects.pusher.protocol import (
     BAD_REQUEST,
     FROM_ADDRESS,
@@ -21,6 +25,7 @@ from router.dialects.pusher.protocol import (
     NO_ROOM,
     NOT_KEPT,
     OF_APP,
+    OVER_STORE,
     TO_CHANNEL,
     TOO_LONG,
     PusherOptions,
@@ -53,6 +58,7 @@ _PARTLY: Final = error_response(NOT_KEPT, "Not all of it could be sent; some of 
 _REFUSED: Final = {
     OVER: error_response(NO_ROOM, "The store is full (store.max_bytes)", WAIT),
     BUSY: error_response(NO_ROOM, "Too much waits for the store", WAIT),
+    TOO_MUCH_KEPT: error_response(OVER_STORE),
     m.UNREACHED: error_response(NOT_KEPT, "Its router did not answer; it may have been sent", WAIT),
 }
 
@@ -113,6 +119,7 @@ class Publishing:
     def __init__(self, context: Context, directory: Directory) -> None:
         self._options = options = context.settings.get(PusherOptions)
         self._messages = context.core.messages
+        self._counters = context.core.counters
         self._operations = context.core.operations
         self._unix_time = context.unix_time
         self._directory = directory
@@ -126,7 +133,14 @@ class Publishing:
         if limits.endpoint is not None:
             self._refused[OFTEN] = error_response(TO_CHANNEL, "", retry_after(limits.endpoint.longest))
             perform = self._perform_limited
-        context.core.operations.register(NAME, {Publish: perform})
+        performers: dict[type[Operation], Perform] = {Publish: perform}
+        self._kept: KeptBytes | None = None
+        most = context.settings.get(LimitOptions).store_bytes_per_application
+        if most:
+            self._kept = KeptBytes(-(-most // context.settings.get(RouterOptions).routers))
+            self._perform_uncounted = perform
+            performers[PublishKept] = self._perform_kept
+        context.core.operations.register(NAME, performers)
 
     def events(self, call: Call) -> None:
         """`POST .../events`: one event for up to `max_channels_an_event` channels."""
@@ -221,7 +235,7 @@ class Publishing:
 
             key = channel_address(app, channels[0])
             sent = Sent(event.name, event.data, event.socket_id or "", [(key, channels[0])])
-            self._operations.at(key, Publish([sent], attributes), performed)
+            self._operations.at(key, self._asked(app, [sent], attributes), performed)
             return
         owner = self._operations.owner
         shares: dict[int, list[Sent]] = {}
@@ -250,10 +264,28 @@ class Publishing:
                         counts[index] = one
             reply(answer(counts))
 
-        asked = [(share[0].channels[0][0], Publish(share, attributes)) for share in shares.values()]
+        asked = [(share[0].channels[0][0], self._asked(app, share, attributes)) for share in shares.values()]
         self._operations.at_each(asked, done)
 
+    def _asked(self, app: str, events: list[Sent], wanted: list[str]) -> Publish:
+        return Publish(events, wanted) if self._kept is None else PublishKept(events, wanted, app)
+
     # ------------------------------------------------------------------ at the owner
+
+    def _perform_kept(self, key: bytes, asked: PublishKept, done: Done) -> None:
+        assert self._kept is not None
+        cached = [
+            (address, len(event.name) + len(channel) + len(event.data))
+            for event in asked.events
+            for address, channel in event.channels
+            if is_cache(channel)
+        ]
+        now = self._unix_time()
+        if cached and not self._kept.keep(asked.app, cached, now, now + self._options.cache_ttl):
+            self._counters.limited_store_bytes_per_application += 1
+            done(TOO_MUCH_KEPT)
+        else:
+            self._perform_uncounted(key, asked, done)
 
     def _perform_limited(self, key: bytes, asked: Publish, done: Done) -> None:
         assert self._to_channel is not None
