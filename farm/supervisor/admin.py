@@ -1,4 +1,4 @@
-"""The admin port: health, metrics, status and the dialects' pages, served by hypercorn inside the supervisor."""
+"""The admin port: dashboard, health, metrics, status, the API and the pages of dialects, served by hypercorn."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from farm.settings import AdminOptions
+from farm.supervisor import dashboard
 from farm.supervisor.admin_access import WHY, AdminAccess
 from farm.supervisor.admin_port import AdminPort
 from farm.supervisor.cluster_status import cluster_families
@@ -112,6 +113,10 @@ def application(
         found = await status() | {"admin_refused": refused}
         return Response(metrics_page(found, dialects), media_type=CONTENT_TYPE)
 
+    async def shown(request: Request) -> Response:
+        found = dashboard.page()
+        return Response(found.body, headers=found.headers, media_type="text/html")
+
     of_dialects = [
         route
         for spec in dialects
@@ -119,6 +124,7 @@ def application(
     ]
     return Starlette(
         routes=[
+            Route("/", shown),
             Route("/live", live),
             Route("/ready", ready),
             Route("/health", health),

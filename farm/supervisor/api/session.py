@@ -11,6 +11,7 @@ import msgspec
 from farm.settings import AdminOptions
 from farm.supervisor.api.frame import READ, ApiContext, ApiRoute, Asked
 from router import __version__
+from router.dialects import specs, spoken
 
 
 class Session(msgspec.Struct):
@@ -22,6 +23,8 @@ class Session(msgspec.Struct):
     version: str
     show_contents: bool
     """Whether contents of messages are shown: `admin.show_contents`."""
+    dialects: list[str]
+    """Those that are on."""
 
 
 class Status(msgspec.Struct):
@@ -35,8 +38,10 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
     """`/session` and `/status`."""
 
     async def session(asked: Asked) -> Session:
-        options = context.farm.settings.get(AdminOptions)
-        return Session(asked.role, socket.gethostname(), __version__, options.show_contents)
+        settings = context.farm.settings
+        contents = settings.get(AdminOptions).show_contents
+        names = sorted(spec.name for spec in spoken(settings, specs()))
+        return Session(asked.role, socket.gethostname(), __version__, contents, names)
 
     async def status(asked: Asked) -> dict[str, Any]:
         return await context.status()

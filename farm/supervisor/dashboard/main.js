@@ -1,0 +1,145 @@
+// Which view is shown, what is asked and how often, and what is said while the farm does not answer.
+
+const VIEWS = { overview: "Overview", devices: "Devices", channels: "Channels", processes: "Processes", log: "Log" };
+const STATUS_MS = 2000;
+const EVERY = { history: 5, events: 2, view: 2 }; // in turns of the status
+const MARKS = { ok: "●", starting: "◐", degraded: "▲", draining: "◑" };
+
+const state = { view: "", turn: 0, lostAt: null, pid: null, timer: 0, asking: false };
+
+function route() {
+  if (!farm.session) return;
+  const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...rest] = path.split("/").map(decoded);
+  const view = name in VIEWS ? name : "overview";
+  if (view !== state.view) {
+    for (const each of Object.keys(VIEWS)) $(each).hidden = each !== view;
+    for (const link of document.querySelectorAll("nav a")) {
+      if (link.hash === `#/${view}`) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    document.title = `${VIEWS[view]} – ${farm.session.host}`;
+    if (state.view) $("main").focus({ preventScroll: true });
+    state.view = view;
+    scrollTo(0, 0);
+  }
+  if (view === "devices") {
+    const asked = new URLSearchParams(search || "").get("q");
+    showDevice(rest[0] || null);
+    if (asked) findDevices(asked);
+  } else if (view === "channels") {
+    if (rest.length === 3) showChannel({ dialect: rest[0], application: rest[1], channel: rest[2] });
+    else showChannel(null);
+    loadChannels();
+    loadBroadcasts();
+  }
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** One turn: ask what is due. Everything goes on when the farm answers again, a new one too. */
+async function turn() {
+  if (state.asking) return;
+  state.asking = true;
+  clearTimeout(state.timer);
+  try {
+    if (!document.hidden) await ask();
+    reached();
+  } catch (error) {
+    lost(error);
+  }
+  state.asking = false;
+  state.timer = setTimeout(turn, STATUS_MS);
+}
+
+async function ask() {
+  if (!farm.session || state.lostAt !== null) {
+    takeSession(await api("GET", ["session"]));
+  }
+  const due = (name) => state.turn % EVERY[name] === 0 || state.lostAt !== null;
+  farm.status = await api("GET", ["status"]);
+  if (state.pid !== farm.status.pid) {
+    state.pid = farm.status.pid;
+    overview.history.last = -1;
+    overview.statuses = [];
+    log.last = 0;
+    log.events = [];
+  }
+  drawStatus();
+  if (due("history")) takeHistory(await api("GET", ["history"], { query: { after: overview.history.last } }));
+  takeStatusForOverview(farm.status);
+  takeStatusForProcesses(farm.status);
+  if (due("events")) takeEvents(await api("GET", ["events"], { query: { after: log.last, limit: 800 } }));
+  if (due("view") && state.view === "devices") await refreshDevice();
+  if (due("view") && state.view === "channels") await refreshChannel();
+  state.turn += 1;
+}
+
+/** Who asks. Only then it is known what may be shown: the first view is drawn now. */
+function takeSession(session) {
+  if (JSON.stringify(session) === JSON.stringify(farm.session)) return;
+  farm.session = session;
+  $("host").textContent = farm.session.host;
+  $("version").textContent = farm.session.version;
+  $("role").textContent = mayAct() ? "" : "read only";
+  drawProcessButtons();
+  drawChannelForms();
+  drawBroadcastForm();
+  route();
+}
+
+function drawStatus() {
+  const { status, down, uptime, drain } = farm.status;
+  const pill = $("status");
+  pill.className = `pill ${status}`;
+  pill.textContent = `${MARKS[status] || "●"} ${status}`;
+  let text = down.length ? down.join(", ") : "";
+  if (drain) text = `${drain.phase}: ${count(drain.left)} connections left`;
+  $("why").textContent = text;
+  $("uptime").textContent = `up ${duration(uptime)}`;
+}
+
+function reached() {
+  if (state.lostAt === null) return;
+  state.lostAt = null;
+  document.body.classList.remove("lost");
+  $("banner").hidden = true;
+  announce("The farm answers again.");
+}
+
+function lost(error) {
+  if (error instanceof ApiError === false) console.error(error); // a defect of this page
+  if (state.lostAt === null) state.lostAt = Date.now();
+  document.body.classList.add("lost");
+  const since = clock(state.lostAt);
+  const text = error.status === 401 ? "The token is not accepted any more. Load the page again to sign in."
+    : error instanceof ApiError === false ? "This page has a defect; the browser's console has a trace."
+    : error.status ? `The farm answers with an error since ${since}: ${error.message}`
+    : `The farm does not answer since ${since}. What is shown is from before; it is asked again every ${STATUS_MS / 1000} s.`;
+  if ($("banner").textContent !== text) $("banner").textContent = text;
+  $("banner").hidden = false;
+}
+
+function keys(event) {
+  const typing = event.target.closest("input, textarea, select, dialog");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || event.key !== "/") return;
+  event.preventDefault();
+  if (state.view !== "devices") location.hash = "#/devices";
+  requestAnimationFrame(() => devices.input.focus());
+}
+
+makeOverview();
+makeDevices();
+makeChannels();
+makeProcesses();
+makeLog();
+addEventListener("hashchange", route);
+addEventListener("keydown", keys);
+document.addEventListener("visibilitychange", () => document.hidden || turn());
+turn();

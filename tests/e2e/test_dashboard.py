@@ -1,0 +1,122 @@
+"""The dashboard in Chromium, on a farm with devices: what it shows, what it does, by whom, and by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from support.chromium import Chromium, find_chromium
+from support.dashboard import Dashboard
+from support.farm_fixture import Farm, running_farm, until
+from support.pushstream import ON, Socket
+from support.simplepush import Device, put
+
+ACT, READ = "act-token-that-is-long-enough", "read-token-that-is-long-enough"
+HOSTILE = "<img src=x onerror=faults.push('html')>"
+VIEWS = ("overview", "devices", "channels", "processes", "log")
+ACTING = ("Drain worker 0", "Restart worker 0", "Reload", "Terminate", "Set")
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    settings = ON | {"admin.token": ACT, "admin.read_token": READ}
+    with running_farm(tmp_path_factory.mktemp("farm") / "data", settings) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(find_chromium(), tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Chromium, farm: Farm) -> Iterator[Dashboard]:
+    with Dashboard(chromium, farm, ACT) as tab:
+        tab.go("overview")
+        yield tab
+
+
+def test_it_shows_devices_pushes_processes_and_the_log_as_they_are(farm: Farm, page: Dashboard) -> None:
+    with Device(farm) as device:
+        device.hello()
+        _, endpoint = device.register()
+        assert put(endpoint, 1) == 200
+        page.go("overview")
+        tiles = "[...document.querySelectorAll('.tile')].map((one) => one.innerText.split('\\n').slice(0, 2))"
+        until(lambda: ["Devices", "1"] in page.evaluate(tiles), "the device is counted")
+        until(lambda: page.evaluate("document.querySelectorAll('.chart path.line').length") > 10, "charts are drawn")
+    page.go("processes")
+    page.sees("router 0", "worker 1", str(farm.worker_pid(1)))
+    page.go("log")
+    page.sees("farm.ready", "worker.joined", "store.opened")
+    assert page.faults == []
+
+
+def test_what_a_client_has_named_is_text(farm: Farm, page: Dashboard) -> None:
+    with Socket(farm, f"ws/{quote(HOSTILE)}"):
+        page.go("channels")
+        until(lambda: HOSTILE in page.text, "the channel in the list")
+        page.evaluate(
+            f"[...document.querySelectorAll('#channels a')].find((a) => a.textContent === {HOSTILE!r}).click()"
+        )
+        page.sees("Publish a test event", "Subscribers")
+        assert page.evaluate("document.querySelectorAll('main img').length") == 0
+    assert page.faults == []
+
+
+def test_who_may_only_read_has_no_buttons_that_act(chromium: Chromium, farm: Farm, page: Dashboard) -> None:
+    page.go("processes")
+    until(lambda: {"Reload", "Drain worker 0"} <= set(page.buttons), "the buttons of who may act")
+    with Dashboard(chromium, farm, READ) as reader:
+        reader.go("overview")
+        reader.sees("read only")
+        for view in VIEWS:
+            reader.go(view)
+            until(lambda view=view: reader.evaluate(f"!document.getElementById('{view}').hidden"), view)
+            assert not set(reader.buttons) & set(ACTING)
+        assert reader.faults == []
+
+
+def test_it_is_usable_by_keyboard_alone(farm: Farm, page: Dashboard) -> None:
+    page.go("overview")
+    page.sees("The last hour")
+    page.evaluate("document.activeElement.blur()")
+    page.press("Tab")
+    page.tab_to("Processes")
+    page.press("Enter")
+    page.sees("Routers and workers")
+    page.tab_to("Restart worker 1")
+    page.press("Enter")
+    page.sees("Restart worker 1?")
+    assert page.focused == "Cancel"
+    page.press("Enter")
+    until(lambda: page.focused == "Restart worker 1", "the focus is where it was")
+    before = farm.worker_pid(1)
+    page.press("Enter")
+    page.tab_to("Restart")
+    page.press("Enter")
+    page.sees("another process is started")
+    until(lambda: farm.worker_pid(1) != before, "the worker is replaced")
+    page.go("log")
+    page.sees("admin.action")
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("width", [1320, 360])
+def test_no_view_is_wider_than_the_screen(page: Dashboard, tmp_path: Path, width: int) -> None:
+    for view in VIEWS:
+        page.go(view)
+        page.picture(tmp_path / f"{view}-{width}.png", width, dark=width < 1000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+
+
+def test_it_says_that_the_farm_is_gone_and_goes_on_when_it_is_back(page: Dashboard) -> None:
+    page.go("overview")
+    page.sees("The last hour")
+    page.cut_off(True)
+    page.sees("The farm does not answer")
+    page.cut_off(False)
+    until(lambda: "The farm does not answer" not in page.text, "it answers again")
