@@ -43,10 +43,6 @@ tools: $(TOOLS)
 start: $(RUNTIME)
 	exec $(BIN)/farm start --workers $(WORKERS)
 
-# Each process of a farm would compile hundreds of modules where the environment forbids to keep what is compiled, as that
-# of many containers does: tests keep it all the same, in __pycache__.
-test test-unit test-routers test-cluster test-deletion: export PYTHONDONTWRITEBYTECODE :=
-
 # -p no:cacheprovider keeps the tree clean; tests start real processes, so their coverage is combined afterwards. Most of
 # them wait for something most of the time, so more files of them than there are cores run side by side, those of whole
 # farms first, so that short ones fill the end: TEST_PROCESSES=0 runs one test after the other, for a debugger.
