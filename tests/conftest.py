@@ -15,8 +15,8 @@ gc.disable()  # while tests are collected nothing goes that the garbage collecto
 settings.register_profile("farm", max_examples=often(100), deadline=None, database=None)
 settings.load_profile("farm")
 
-# Each process of a farm would compile hundreds of modules where the environment forbids to keep what is compiled, as that
-# of many containers does: tests keep it all the same, in __pycache__.
+# Each process of a farm would compile hundreds of modules where the environment forbids to keep what is compiled, as
+# that of many containers does: tests keep it all the same, in __pycache__.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -38,22 +38,25 @@ def start_again(farm: Farm, **changes: object) -> subprocess.CompletedProcess[st
     return subprocess.run(line, env=environ(), check=False, capture_output=True, text=True, timeout=60)
 
 
+def why(failed: subprocess.CompletedProcess[str]) -> str:
+    """The one line that says why it has not started."""
+    lines = [json.loads(line) for line in failed.stderr.splitlines()]
+    (found,) = [line["why"] for line in lines if line["level"] == "error"]
+    return str(found)
+
+
 @pytest.mark.parametrize("name", ["device", "router", "admin"])
 def test_a_port_that_is_taken(farm: Farm, tmp_path: Path, name: str) -> None:
     ports = {"device_port": 0, "router_port": 0, "admin_port": 0} | {f"{name}_port": getattr(farm, f"{name}_port")}
     failed = start_again(farm, data=tmp_path / "other", **ports)
     assert failed.returncode == 1
-    lines = [line for line in failed.stderr.splitlines() if not line.startswith("{")]
-    assert len(lines) == 1
-    assert re.search(rf"listen\.{name}_port.*{ports[f'{name}_port']}", lines[0])
+    assert re.search(rf"listen\.{name}_port.*{ports[f'{name}_port']}", why(failed))
 
 
 def test_a_data_folder_that_is_in_use(farm: Farm) -> None:
     failed = start_again(farm, device_port=0, router_port=0, admin_port=0)
     assert failed.returncode == 1
-    lines = [line for line in failed.stderr.splitlines() if not line.startswith("{")]
-    assert len(lines) == 1
-    assert "data.dir" in lines[0]
+    assert "data.dir" in why(failed)
     assert farm.healthy()
 
 
