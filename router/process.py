@@ -52,6 +52,7 @@ from router.link import RouterLink
 from router.peers import Peers
 from router.store.base import StoreError
 from router.store.registry import for_one, open_store
+from router.watching import Watching
 
 _TICK_S = 0.1
 _PORT_TICK_S = 1.0
@@ -92,6 +93,7 @@ class RouterProcess:
         self._probe = key_in(owners.index(number), b"probe")
         self._owns_broadcasts = owners[partition(BROADCASTS)] == number
         self.store = open_store(settings, number)
+        self.watching = Watching.of(settings, number, self.store)
         self.committer = GroupCommitter(self.store, store_options, time.time, time.monotonic)
         self.hub = Hub(
             self.committer,
@@ -103,6 +105,7 @@ class RouterProcess:
             router=number,
             routers=settings.get(RouterOptions).routers,
             workers=workers,
+            watch=None if self.watching is None else self.watching.watch,
         )
         self.hub.on_status(self.status)
         self.main_server = MainServer(settings, self.hub.counters)
@@ -128,12 +131,11 @@ class RouterProcess:
                 time.monotonic,
             ),
         )
-        routes = Router(
-            (
-                *(Route(path.encode(), self._health_page) for path in health.PAGES),
-                *_routes(dialects, context_of_dialects),
-            )
-        )
+        of_dialects = _routes(dialects, context_of_dialects)
+        if self.watching is not None:
+            self.turns.scope = self.hub.scope
+            of_dialects = self.watching.routes(of_dialects, self.hub.scope)
+        routes = Router((*(Route(path.encode(), self._health_page) for path in health.PAGES), *of_dialects))
         books = {spec.name: book for spec in dialects if (book := spec.book(context_of_dialects)) is not None}
         ChannelActions(books, context_of_dialects).register(self.hub.actions)
         kept = [records for spec in dialects for records in spec.kept(settings)]
@@ -186,6 +188,8 @@ class RouterProcess:
         if self.peers is not None:
             behind = self.peers.pump_with(self.link) or behind
         self.port.flush()
+        if self.watching is not None:
+            self.watching.flush()
         if behind != self._told_more:
             self._told_more = behind
             os.eventfd_write(self._more, 1) if self._told_more else os.eventfd_read(self._more)
@@ -393,6 +397,8 @@ class RouterProcess:
         counters |= self.main_server.counts()
         for service in self.services:
             counters |= service.counts()
+        if self.watching is not None:
+            counters |= self.watching.counts()
         counters["store_commits"] = self.committer.commits
         counters |= self.committer.took.snapshot("store_commit_seconds")
         counters["store_writes"] = self.committer.written

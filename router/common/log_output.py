@@ -42,17 +42,21 @@ class DescriptorHandler(logging.Handler):
             if self._lost:
                 lost = logging.LogRecord(record.name, logging.WARNING, "", 0, "log.lines_lost", None, None)
                 setattr(lost, FIELDS, {"lines": self._lost})
-                if not self._write(self.format(lost)):
+                if not self._line(self.format(lost)):
                     self._lost += 1
                     return
                 self._lost = 0
-            if not self._write(self.format(record)):
+            if not self._line(self.format(record)):
                 self._lost += 1
         except Exception:
             self._lost += 1
 
-    def _write(self, line: str) -> bool:
-        whole = line.encode("utf-8", "backslashreplace") + b"\n"
+    def _line(self, line: str) -> bool:
+        return self.write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def write(self, whole: bytes) -> bool:
+        """Write whole lines. Returns: whether all of them are written; of more than a pipe takes at once some may be
+        then."""
         data = memoryview(b"\n" + whole if self._torn else whole)
         size = len(data)
         poll = select.poll()

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Final
 
-from router.common.log_forms import FIELDS, form
+from router.common.log_forms import FIELDS, form, priority
 from router.common.log_output import CopyHandler, DescriptorHandler, is_journal
 
 MAX_LIMITED_KEYS: Final = 1024  # events that a limiter remembers, in case it is keyed by what comes from outside
@@ -93,6 +93,18 @@ def warning(name: str, /, **fields: object) -> None:
 def error(name: str, /, exc: BaseException | None = None, **fields: object) -> None:
     """Log a failure. With `exc` the line also holds the exception and, escaped into one line, its trace."""
     _log(logging.ERROR, name, fields, exc)
+
+
+def write_lines(lines: bytes) -> bool:
+    """Write whole lines that are ready, of any form, among those of the log; for the journal each gets the priority of
+    info. Returns: whether they are written. If not, the caller keeps or drops them."""
+    if to_journal(os.environ):
+        head = priority(logging.INFO).encode()
+        lines = head + lines[:-1].replace(b"\n", b"\n" + head) + b"\n"
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, DescriptorHandler):
+            return handler.write(lines)
+    return True
 
 
 class RateLimit:

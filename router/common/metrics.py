@@ -33,6 +33,7 @@ ROUTER_METRICS = (
     Metric("pushes_invalid", "counter", "Pushes answered 400: a version or a header is bad."),
     Metric("pushes_too_long", "counter", "Pushes answered 413: too much data."),
     Metric("pushes_over", "counter", "Pushes answered 503 because the store holds store.max_bytes; refused ones, too."),
+    Metric("push_lines_lost", "counter", "Lines of log.pushes lost because stderr did not take them in time."),
     Metric(
         "push_delivered_seconds",
         "histogram",
@@ -195,6 +196,7 @@ class RouterCounters:
     limited_pushes_per_application: int
     limited_pushes_per_endpoint: int
     limited_store_bytes_per_application: int
+    push_lines_lost: int
     push_delivered_seconds: Histogram
     push_stored_seconds: Histogram
     acks: int

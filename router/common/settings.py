@@ -90,6 +90,12 @@ class Log(Section):
 
     format: str = option("text", "readable text, one JSON object a line, or logfmt", choices=FORMATS)
     level: str = option("info", "lines below this level are left out", choices=("debug", "info", "warning", "error"))
+    pushes: bool = option(
+        False, "a line of JSON for each push that is accepted, delivered, acknowledged, or lost; whatever the level"
+    )
+    max_waiting_bytes: int = option(
+        4_194_304, "such lines of a router that may wait for stderr; beyond, they are lost", unit="bytes", ge=65_536
+    )
 
 
 @dataclass(frozen=True)

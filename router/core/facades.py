@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from router.common.metrics import RouterCounters
 from router.common.position import AfterOffset, LogSlice, Position
+from router.core.batch import RecordDone
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
 from router.core.operations import Operations
@@ -22,6 +23,7 @@ from router.store.base import Append, LogSize
 from router.store.changes import Change, Changed
 
 Done = Callable[[int], None]
+LookUp = Callable[[str, bytes, RecordDone], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Records:
     def __init__(self, committer: GroupCommitter) -> None:
         self._committer = committer
         self.read = committer.read_record
-        self.look_up = committer.look_up
+        self.look_up: LookUp = committer.look_up
         self.when_durable = committer.when_durable
 
     def put(

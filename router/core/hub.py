@@ -40,9 +40,11 @@ from router.core.facades import ChannelDirectory, Core, Logs, Records
 from router.core.managing import Actions
 from router.core.operations import Operations
 from router.core.publishing import Messages
+from router.core.push_watch import Acknowledged, PushWatch, WatchedMessages
 from router.core.pushes import Pushes
 from router.core.recount import Recount
 from router.core.requests import Requests
+from router.core.scope import Scope
 from router.core.sessions import NOT_BEGUN, Sessions, WorkerSession
 from router.core.settling import Settling
 
@@ -59,7 +61,7 @@ class Hub:
 
     `monotonic` and `unix_time` are clocks in seconds; `versions` those of the protocol that are spoken. `router` is its
     number among the farm's routers (`router.common.numbers`), of which there are `routers`. `workers`: how many are
-    expected to announce what they hold (`router.core.settling`).
+    expected to announce what they hold (`router.core.settling`). `watch` wants to know of each push; None: nobody does.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Hub:
         routers: int = 1,
         versions: range = VERSIONS,
         workers: int | None = 0,
+        watch: PushWatch | None = None,
     ) -> None:
         self._committer = committer
         self._options = options
@@ -95,10 +98,17 @@ class Hub:
         self._numbers = Sequencer(router, unix_time, monotonic)
         self.begin_after = self._numbers.begin_after
         self.attachments = Attachments(committer, options, self.map, sessions, self._pushes)
-        self.messages = Messages(
-            committer, self.map, sessions, self.attachments, self._pushes, self._numbers, settling, monotonic, unix_time
-        )
-        clocks = monotonic, unix_time
+        pushes, clocks = self._pushes, (monotonic, unix_time)
+        parts = (committer, self.map, sessions, self.attachments, pushes, self._numbers, settling, *clocks)
+        self.scope = Scope()
+        records = Records(committer)
+        self._acknowledged: Acknowledged = committer.acknowledged
+        if watch is None:
+            self.messages = Messages(*parts)
+        else:
+            self.messages = WatchedMessages(watch, self.scope, *parts)
+            self._acknowledged = self.messages.acknowledging(committer.acknowledged)
+            records.look_up = self.messages.looking_up(records.look_up)
         self.actions = Actions()
         """What a supervisor may have done."""
         self.asking = Asking(router, routers, incarnation, options, timeout, self.counters, *clocks)
@@ -125,7 +135,7 @@ class Hub:
             settling.when_over(self.channels.settle_soon)
         self.core = Core(
             self.messages,
-            Records(committer),
+            records,
             Logs(committer),
             ChannelDirectory(self.channels, sessions, self.recount, not settling.over),
             operations,
@@ -286,6 +296,7 @@ class Hub:
     def _batch(self, session: WorkerSession, sequence: int, messages: Sequence[m.ToRouter | m.Malformed]) -> None:
         batch = session.begin(sequence)
         lease, result, committer = session.lease, self._pushes.received, self._committer
+        acknowledged = self._acknowledged
         handlers = self._handlers if sequence > session.repeated else self._handlers_of_repeated
         failures = committer.failures
         acks = False
@@ -300,7 +311,7 @@ class Hub:
                     acks = True
                     updates = message.updates
                     self.counters.acks += len(updates)
-                    if committer.acknowledged(message.device, updates):
+                    if acknowledged(message.device, updates):
                         late.add(message.device)
                 elif type(message) is m.Call:
                     number = message.number

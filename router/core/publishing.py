@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 from router.common import messages as m
 from router.common.item import Item
@@ -39,6 +40,8 @@ class Messages:
         "sequence",
         "version",
     )
+    PUSH: ClassVar = Push
+    """What a push in work is."""
 
     def __init__(
         self,
@@ -104,7 +107,7 @@ class Messages:
         expires = int(self._unix_time()) + ttl
         item = Item(slot, version, sequence or self.sequence(), expires, urgency, body if keep_body else None)
         now = self._monotonic()
-        push = Push(pushes, pushes.number() if wait else 0, slot, version, body, done, now)
+        push = self.PUSH(pushes, pushes.number() if wait else 0, slot, version, body, done, now)
         self._committer.put(device, item, push.committed)
         if wait:
             pushes.wait(push, now)
@@ -117,7 +120,7 @@ class Messages:
         self._counters.pushes_unkept += 1
         lease = self._addresses.device(device)
         if lease is not None:
-            push = Push(self._pushes, 0, slot, version, body, done, 0.0)
+            push = self.PUSH(self._pushes, 0, slot, version, body, done, 0.0)
             push.durable = m.OK
             push.result = m.NOT_HERE
             self._attachments.deliver(lease, device, push)

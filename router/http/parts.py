@@ -87,7 +87,8 @@ class Parts:
             found = self._connections[connection] = _Connection()
         if not found.requests:
             self._ready.append(found)
-        found.requests.append((begin, 0, count))
+        scope = self._turns.scope
+        found.requests.append((begin if scope is None else scope.kept(begin), 0, count))
         self._have_turn()
         return lambda: self._decided(connection, found)
 

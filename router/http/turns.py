@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from router.common import logs
+from router.core.scope import Scope
 
 Job = Callable[[], bool]
 """Does one piece. Returns: whether it wants another turn."""
@@ -13,6 +14,9 @@ Job = Callable[[], bool]
 
 class Turns:
     """Jobs that wait for their next turn, in the order in which they came."""
+
+    scope: Scope | None = None
+    """Where what is done later has to be known as done for its request."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()

@@ -19,6 +19,7 @@ before the next event of its log is counted; so no limit depends on when a sweep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -179,6 +180,11 @@ class Results:
     failed: set[bytes] = field(default_factory=set)
 
 
+Gone = Callable[[str, bytes, str, int], None]
+"""Told of an item that the store has removed: `expired` or `evicted`, the device, the slot, the version. It may be
+called from any thread."""
+
+
 class Store(Protocol):
     """Every store does this and nothing else. All methods run in trio; none but `run` may be called concurrently."""
 
@@ -195,6 +201,9 @@ class Store(Protocol):
 
     def check(self) -> None:
         """See, beside a store that is open, whether this one could be opened. Raises: StoreError."""
+
+    def watch(self, gone: Gone) -> None:
+        """Tell this of what is evicted and expires, as far as the store sees it go. Called before `open`, if at all."""
 
     async def open(self) -> None:
         """Make ready. Raises: StoreError, with what to do about it."""

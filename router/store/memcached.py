@@ -26,7 +26,7 @@ from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Settings
 from router.common.partitions import PARTITIONS, partition
 from router.common.settings import StoreOptions
-from router.store.base import BadBatchError, Reads, Results, Store, StoreError, Writes
+from router.store.base import BadBatchError, Gone, Reads, Results, Store, StoreError, Writes
 from router.store.changes import UNCHANGED, Changed
 from router.store.findings import Finding
 from router.store.memcached_protocol import DIFFERS, DONE, SETTINGS, Entries, Entry, Statistics, delete, get, put
@@ -82,6 +82,9 @@ class MemcachedStore:
                 errors.append(str(error))
         if len(errors) == len(self._servers):
             raise StoreError(*errors)
+
+    def watch(self, gone: Gone) -> None:
+        """See `Store.watch`. What goes here goes without a word."""
 
     async def open(self) -> None:
         """See `Store.open`. One server that can be reached is enough: the part of the others is refused meanwhile."""

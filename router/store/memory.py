@@ -14,7 +14,7 @@ from router.common.numbers import next_epoch
 from router.common.options import Settings
 from router.common.position import AfterOffset
 from router.common.settings import StoreOptions
-from router.store.base import LARGE_BODY, Append, ExpireLog, Reads, Renewal, Results, Store, Writes, limits
+from router.store.base import LARGE_BODY, Append, ExpireLog, Gone, Reads, Renewal, Results, Store, Writes, limits
 from router.store.changes import KEEP_EXPIRY, Record, RecordName, make
 from router.store.findings import Finding
 from router.store.memory_log import ENTRY_BYTES, MemoryLog
@@ -58,9 +58,14 @@ class MemoryStore:
         self._now = 0
         self.used = 0
         self._round: Iterator[bool] | None = None
+        self._gone: Gone | None = None
 
     def check(self) -> None:
         """See `Store.check`."""
+
+    def watch(self, gone: Gone) -> None:
+        """See `Store.watch`."""
+        self._gone = gone
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -133,6 +138,8 @@ class MemoryStore:
         for victim in victims:
             del box[victim.slot]
             self.used -= ENTRY_BYTES + _size(victim)
+            if self._gone is not None:
+                self._gone("evicted", device, victim.slot, victim.version)
         if stored is not None:
             self.used -= ENTRY_BYTES + _size(stored)
         self.used += ENTRY_BYTES + _size(item)
@@ -240,6 +247,8 @@ class MemoryStore:
                 item = box.get(slot) if box is not None else None
                 if box is not None and item is not None and item.expires <= self._now:
                     self._drop_item(device, box, slot)
+                    if self._gone is not None:
+                        self._gone("expired", device, slot, item.version)
                     yield True
                 else:
                     yield False

@@ -34,7 +34,7 @@ from router.common.options import Settings
 from router.common.partitions import PARTITIONS, fixed_owners
 from router.common.redis_settings import RedisOptions
 from router.common.settings import Data, RouterOptions, StoreOptions
-from router.store.base import LARGE_BODY, BadBatchError, Reads, Results, Store, StoreError, Writes
+from router.store.base import LARGE_BODY, BadBatchError, Gone, Reads, Results, Store, StoreError, Writes
 from router.store.findings import Finding
 from router.store.memory import crowd
 from router.store.redis_batch import RedisBatch
@@ -105,6 +105,9 @@ class RedisStore:
     def check(self) -> None:
         """See `Store.check`."""
         run_apart(self._servers.check)
+
+    def watch(self, gone: Gone) -> None:
+        """See `Store.watch`. What expires here goes by itself, and a script only counts what it evicts."""
 
     async def open(self) -> None:
         """See `Store.open`."""

@@ -38,11 +38,12 @@ from router.common.item import Item
 from router.common.options import Settings
 from router.common.settings import Data, RouterOptions, StoreOptions
 from router.store import layout
-from router.store.base import CEILING_SPACE, Append, Reads, Renewal, Results, Store, Writes
+from router.store.base import CEILING_SPACE, Append, Gone, Reads, Renewal, Results, Store, Writes
 from router.store.changes import Record, RecordName, make, names
 from router.store.findings import Finding
 from router.store.log_rows import log_row
 from router.store.sqlite_file import SqliteFile, has_rows
+from router.store.sqlite_gone import GoneRows
 from router.store.sqlite_reads import read, read_tables
 from router.store.sqlite_sweep import Sweeper
 from router.store.statements import READ_RECORDS, RENEW, USED, WRITE, WRITE_NUL
@@ -82,6 +83,7 @@ class SqliteStore:
         # Stands for U+0000. Nobody outside can know it, so no text holds it.
         self._nul = f"<NUL {secrets.token_hex(16)}>"
         self._sweeper = Sweeper(router)
+        self._gone: GoneRows | None = None
         self._unmeasured = 0  # commits since `used` was measured
         self.file = SqliteFile(options, path, router, unix_time, self._prepared, confirm)
         self.used = 0
@@ -91,6 +93,10 @@ class SqliteStore:
     def check(self) -> None:
         """See `Store.check`: a file that is there has a schema that this release knows."""
         self.file.check()
+
+    def watch(self, gone: Gone) -> None:
+        """See `Store.watch`."""
+        self._gone = GoneRows(gone)
 
     async def open(self) -> None:
         """See `Store.open`. Makes the folder (0700) and the file (0600) where they are missing."""
@@ -132,7 +138,11 @@ class SqliteStore:
 
     def _sweep(self, now: int, budget: int) -> int:
         db = self.file.db()
+        if self._gone is not None:
+            self._gone.begin(db)
         deleted = self._sweeper.sweep(db, now, budget)
+        if self._gone is not None:
+            self._gone.tell("expired")
         self._measure(db)
         return deleted
 
@@ -141,6 +151,8 @@ class SqliteStore:
 
     def _apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         db = self.file.db()
+        if self._gone is not None:
+            self._gone.begin(db)
         results = Results()
         for renewal in writes.renewals:
             self._renew(db, renewal, now)
@@ -149,6 +161,8 @@ class SqliteStore:
             records = records | {CEILING: (writes.ceiling.to_bytes(8, "big"), 0)}
         if writes.puts or writes.removals or records or writes.logs:
             self._write(db, writes, records, now, results)
+            if self._gone is not None:
+                self._gone.tell("evicted", writes.removals)
             self._guess(db, writes, records)
         if reads or writes.logs:
             read(db, writes, reads, now, results)

@@ -22,6 +22,7 @@ from router.common.wire import NEWEST, VERSIONS, Wire
 from router.core.committer import GroupCommitter
 from router.core.hub import Hub
 from router.core.push_limits import PushLimits
+from router.core.push_watch import PushWatch
 from router.core.sessions import WorkerSession
 from router.store.base import Reads, Results, StoreError, Writes
 from router.store.memory import MemoryStore
@@ -121,10 +122,11 @@ class Rig:
         clock: Clock | None = None,
         workers: int | None = 0,
         limits: dict[str, Any] | None = None,
+        watch: PushWatch | None = None,
     ) -> None:
-        """limits: for app servers. router: its number, of so many that have this clock. workers: for how many it waits
-        as it begins."""
-        self._router, self._routers, self._workers = router, routers, workers
+        """limits: for app servers. watch: wants to know of each push. router: its number, of so many that have this
+        clock. workers: for how many it waits as it begins."""
+        self._router, self._routers, self._workers, self._watch = router, routers, workers, watch
         settings = settings_with((StoreOptions, store or {}), (LinkOptions, link or {}))
         options = self._store_options = settings.get(StoreOptions)
         self.clock = clock or Clock()
@@ -151,6 +153,7 @@ class Rig:
             routers=self._routers,
             versions=self.versions,
             workers=self._workers,
+            watch=self._watch,
         )
 
     @property
