@@ -12,10 +12,12 @@ from farm.sections import all_sections
 from farm.settings import FarmOptions
 from farm.supervisor.log_socket import copy_events
 from router import __version__
-from router.common import lifecycle
+from router.common import lifecycle, tls
 from router.common.fork_server import Runner, Served, in_one_line
 from router.common.messages import LOWEST_PROTOCOL, PROTOCOL
 from router.common.options import from_mapping
+from router.common.tls import Contexts
+from router.common.tls_settings import TlsOptions
 
 
 def served(mapping: dict[str, Any]) -> Served:
@@ -25,9 +27,14 @@ def served(mapping: dict[str, Any]) -> Served:
     events are sent to besides. An exception that ends it is sent on the first one.
     """
     settings = from_mapping(all_sections(), mapping)
+    # Before any process is forked: sessions are resumed in all of them.
+    contexts, problems = _contexts(settings.get(TlsOptions))
 
     def check(number: int, descriptors: list[int]) -> int:
         try:
+            expired = [] if problems else tls.problems(settings.get(TlsOptions))
+            if problems or expired:
+                raise tls.TlsError(*problems, *expired)
             router.process.check(settings)
             farm.worker.main.check(settings)
         except lifecycle.MENDABLE as error:
@@ -41,15 +48,28 @@ def served(mapping: dict[str, Any]) -> Served:
 
     def run_worker(number: int, descriptors: list[int]) -> int:
         listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
-        return farm.worker.main.run(settings, number, listeners, descriptors[0])
+        return farm.worker.main.run(settings, number, listeners, descriptors[0], contexts)
 
     runners = {"check": check, "router": run_router, "worker": run_worker}
-    reporting = {kind: _reporting(runner) for kind, runner in runners.items()}
+    reporting = {kind: _reporting(runner, problems if kind != "check" else []) for kind, runner in runners.items()}
     return Served(reporting, "farm", {"version": __version__, "link": [LOWEST_PROTOCOL, PROTOCOL]})
 
 
-def _reporting(runner: Runner) -> Runner:
+def _contexts(options: TlsOptions) -> tuple[Contexts | None, list[str]]:
+    """What all processes share of TLS; or why there is none, a line each."""
+    try:
+        return tls.contexts(options), []
+    except tls.TlsError as error:
+        return None, list(error.problems)
+
+
+def _reporting(runner: Runner, problems: list[str]) -> Runner:
+    """problems: that keep it from running."""
+
     def run(number: int, descriptors: list[int]) -> int:
+        if problems:
+            lifecycle.report_failure(descriptors[0], "; ".join(problems))
+            return 1
         try:
             copy_events(descriptors.pop())
             return runner(number, descriptors)

@@ -30,6 +30,7 @@ from farm.capacity import REFUSAL_ROOM
 from farm.settings import WorkerOptions
 from farm.transports import HTTP, Transport
 from farm.worker.address_limits import AddressLimits
+from farm.worker.addresses import Addresses
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.setup_rate import NO_LIMIT, SetupRate
@@ -38,6 +39,7 @@ from router.common import logs
 from router.common.client_address import client_address
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
+from router.common.openings import Openings
 from router.common.poller import READ, Poller
 
 _QUEUED_BATCHES: Final = 4
@@ -85,19 +87,22 @@ class Acceptor:
         options: WorkerOptions,
         counters: WorkerCounters,
         max_connections: int,
-        addresses: dict[int, Any],
+        addresses: Addresses,
         meet: Callable[[Connection], None],
         lag: Callable[[], float],
         limits: LimitOptions,
         address_limits: AddressLimits | None = None,
+        openings: Openings | None = None,
+        tls: bool = False,
     ) -> None:
-        """lag: for how many seconds the router has not answered. address_limits: None if addresses have none."""
+        """lag: for how many seconds the router has not answered. address_limits: None if addresses have none. openings:
+        take connections that do not begin with HTTP; None: all do. tls: whether the device port speaks TLS."""
         self._connections = connections
         self._poller = poller
         self._clock = clock
         self._most = self._batch = options.accept_batch
         self._counters = counters
-        self._addresses = addresses
+        self._addresses = addresses.accepted
         self._meet = meet
         self._lag = lag
         self._most_lag = options.accept_lag or float("inf")
@@ -106,6 +111,8 @@ class Acceptor:
         self._wait = min(limits.setups_wait or float("inf"), self._patience * _PATIENCE_PART)
         self._turned_away = _MOST_TURNED_AWAY if limits.setups_wait else 0
         self._address_limits = address_limits
+        self._openings = openings
+        self._tls = tls
         self._left: dict[int, float] = {}  # when a listener's queue was left last, where there was more in it
         self._listeners: dict[int, tuple[socket.socket, Transport]] = {}
         self._backlogs: dict[int, int] = {}  # what was asked for, of the listeners whose queue is ours to change
@@ -141,11 +148,13 @@ class Acceptor:
         self._backlogs.clear()
         self._paused.clear()
 
-    def ready(self, fd: int) -> None:
-        """Something has come for a descriptor that is no connection's."""
+    def ready(self, fd: int) -> bool:
+        """Something has come for a descriptor that is no connection's. Returns: whether it is a listener."""
         found = self._listeners.get(fd)
-        if found is not None:
-            self._accept(*found)
+        if found is None:
+            return False
+        self._accept(*found)
+        return True
 
     def _accept(self, listener: socket.socket, transport: Transport) -> None:
         room = self.max_connections + REFUSAL_ROOM - len(self._connections)
@@ -215,6 +224,8 @@ class Acceptor:
             self._connections[fd] = connection
             self._addresses[fd] = address if instead is None else instead
             self._meet(connection)
+            if self._openings is not None:
+                self._openings.begin(fd, client_address(address), self._tls and transport is HTTP)
             self._counters.connects += 1
             left -= 1
         return most - left

@@ -4,7 +4,7 @@ router."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from farm.transports.request import OPTIONS, Refusal, Request, Response, check_o
 from farm.transports.retry import spread
 from farm.worker.acceptor import TURNED_AWAY, Acceptor
 from farm.worker.address_limits import AddressLimits
+from farm.worker.addresses import Addresses
 from farm.worker.attachments import Attachments
 from farm.worker.clock import Clock
 from farm.worker.connection import HANDSHAKE, IDLE, OPEN, Connection
@@ -27,18 +28,19 @@ from farm.worker.health import Health
 from farm.worker.inbound import Inbound
 from farm.worker.output import Output
 from farm.worker.paths import Paths
+from farm.worker.relays import Relays
 from farm.worker.sniff import ENOUGH
 from farm.worker.socket_ids import SocketIds
 from farm.worker.turns import Turns
 from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common import messages as m
-from router.common.client_address import client_address
+from router.common.forwarded import ForwardedError
 from router.common.health import PAGES
 from router.common.http_head import END
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, READ
-from router.common.refusals import DEFECT, NO_DIALECT, NO_ROOM, OTHER_METHOD, ROUTER_BUSY, TOO_FAST
+from router.common.refusals import DEFECT, MALFORMED, NO_DIALECT, NO_ROOM, OTHER_METHOD, ROUTER_BUSY, TOO_FAST
 
 _GRANT: Final = object()
 """The context of the question to the main server: its reply is not for the dialect."""
@@ -76,10 +78,12 @@ class Admissions:
         attachments: Attachments,
         turns: Turns,
         grants: Grants,
-        addresses: dict[int, Any],
+        addresses: Addresses,
         health: Health | None,
         fd_sender: FdSender | None,
         limits: AddressLimits | None = None,
+        tls: Container[int] = (),
+        relays: Relays | None = None,
     ) -> None:
         self._paths = Paths(dialects)
         self._options = options
@@ -98,6 +102,8 @@ class Admissions:
         self._health = health
         self._fd_sender = fd_sender
         self._limits = limits
+        self._tls = tls
+        self._relays = relays
         self.draining = False
         inbound.handshake = self.handshake
         inbound.waits = self._waits
@@ -106,6 +112,8 @@ class Admissions:
 
     def _undecided(self, connection: Connection) -> int:
         """Bytes that may be read until it is known whether this is a device; the rest is left for the router."""
+        if connection.fd in self._tls:  # it is relayed: nothing has to be left
+            return 0
         kept = len(connection.reader) if isinstance(connection.reader, bytearray) else 0
         return max(ENOUGH - kept, 0)
 
@@ -156,9 +164,13 @@ class Admissions:
             if self.draining or self._acceptor.full:
                 self._counters.connections_refused += 1
                 raise Refusal.of(NO_ROOM, Retry_After=spread(options.retry_after))
-            if self._addresses.get(connection.fd) is TURNED_AWAY:
+            if self._addresses.accepted.get(connection.fd) is TURNED_AWAY:
                 self._counters.setups_refused += 1
                 raise Refusal.of(TOO_FAST, Retry_After=spread(options.retry_after))
+            request.address = self._addresses.requested(connection.fd, request.headers)
+            if self._limits is not None and not self._limits.arrived(connection.fd, request.address):
+                self._output.drop(connection)
+                return
             if self._limits is not None and (refused := self._limits.refusal(connection.fd)) is not None:
                 raise Refusal.of(
                     refused.answer, Retry_After=str(ceil(refused.wait)) if refused.wait else spread(options.retry_after)
@@ -171,14 +183,15 @@ class Admissions:
                     return
                 request.body, rest = rest[:length], rest[length:]
             request.socket_id = self._socket_ids.new(connection.fd)
-            address = self._addresses.pop(connection.fd, None)
-            request.address = client_address(address if address is not None else _peer(connection.fd))
             question = self._grants.question(dialect, request, transport.for_scripts) if self._grants.asks else None
             opened = dialect.opened(request) if question is None else Admission(Call(question, _GRANT))
             if request.method == OPTIONS and not isinstance(opened, Response):
                 raise TypeError("OPTIONS begins nothing: it is answered with a Response")
         except Refusal as refusal:
             self._refuse(connection, refusal, request)
+            return
+        except ForwardedError as error:
+            self._refuse(connection, Refusal.of(MALFORMED, str(error)), request)
             return
         except Exception as error:
             self._failed(connection, error, request)
@@ -333,20 +346,28 @@ class Admissions:
 
     def _to_router(self, connection: Connection, data: bytes, fd_sender: FdSender) -> None:
         """Pass the connection of an app server on to the router."""
-        if fd_sender.give(connection.fd, data):
+        fd, mask = connection.fd, connection.mask
+        if fd in self._tls:
+            if (ours := self._passed_end(fd, fd_sender)) is not None and self._relays is not None:
+                self._counters.handed_over += 1
+                self._output.release(connection)
+                self._relays.begin(fd, mask, ours, data)
+                return
+        elif fd_sender.give(fd, data, self._addresses.of(fd) if self._addresses.differs(fd) else ""):
             self._counters.handed_over += 1
             self._output.drop(connection)
             return
         refusal = Refusal.of(ROUTER_BUSY, Retry_After=spread(self._options.retry_after))
         self._refuse(connection, refusal, None)
 
-
-def _peer(fd: int) -> Any:
-    """The address of a peer, for its second request and later ones: the one from accept(2) is not kept."""
-    shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-    try:
-        return shell.getpeername()
-    except OSError:
+    def _passed_end(self, fd: int, fd_sender: FdSender) -> socket.socket | None:
+        """Our end of a pair whose other one a router has now; None: it could not be passed."""
+        pair = None if self._relays is None else self._relays.pair()
+        if pair is None:
+            return None
+        ours, theirs = pair
+        with theirs:
+            if fd_sender.give(theirs.fileno(), b"", self._addresses.of(fd)):
+                return ours
+        ours.close()
         return None
-    finally:
-        shell.detach()

@@ -6,7 +6,6 @@ the same subscriber meanwhile is one write with it. So other devices have their 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Sized
 from operator import attrgetter
 from typing import Final
@@ -34,6 +33,7 @@ class ChannelWriter:
     put(connection, data)      write it, or buffer what the kernel does not take
     answered(connection, data) this is the whole answer of a transport that answers once
     buffer(connection, data)   the kernel has not taken this
+    write(fd, data)            the wire's, of its descriptor
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class ChannelWriter:
         put: Callable[[Connection, bytes], bool],
         answered: Callable[[Connection, bytes], bool],
         buffer: Callable[[Connection, bytes], None],
+        write: Callable[[int, bytes], int],
     ) -> None:
         self._subscriptions = subscriptions
         self._fan_outs = fan_outs
@@ -56,6 +57,7 @@ class ChannelWriter:
         self._various = subscriptions.various
         self._several = subscriptions.several
         self._buffer = buffer
+        self._write_fd = write
         self._slice = options.fanout_slice
         self._most_memory = options.max_fanout_bytes
         self._most_a_channel = options.write_buffer_bytes // 2
@@ -225,7 +227,7 @@ class ChannelWriter:
         No connection is closed while it runs, so `subscribers` may be a channel's own table. Those that cannot take all
         of it now are handled after the others.
         """
-        write, size = os.write, len(data)
+        write, size = self._write_fd, len(data)
         late: list[tuple[Connection, int]] = []
         for connection in subscribers:
             sent = 0

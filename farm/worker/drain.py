@@ -38,7 +38,7 @@ async def drain(sockets: Sockets, links: Links, over: Callable[[], float], close
         if closed < total:
             await trio.sleep(_STEP_S)
     with trio.move_on_after(close_timeout):
-        while len(sockets):
+        while len(sockets) or sockets.relaying:
             for connection in sockets.open_connections():
                 sockets.let_go(connection)
             links.pump()

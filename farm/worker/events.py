@@ -51,10 +51,11 @@ class Events(ChannelWriter):
         put: Callable[[Connection, bytes], bool],
         answered: Callable[[Connection, bytes], bool],
         buffer: Callable[[Connection, bytes], None],
+        write: Callable[[int, bytes], int],
         close: Callable[[Connection, int, str], None],
         answer: Answer,
     ) -> None:
-        super().__init__(subscriptions, fan_outs, options, counters, drop, put, answered, buffer)
+        super().__init__(subscriptions, fan_outs, options, counters, drop, put, answered, buffer, write)
         self._dialects = dialects
         self._close = close
         self._answer = answer

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from farm.worker.sniff import for_app_servers
-from router.common.fd_passing import socket_path
+from router.common.fd_passing import packed, socket_path
 
 _SEND_BUFFER_BYTES: Final = 1_048_576
 """For what waits while the router is busy, about 1 KiB a connection; the kernel gives what net.core.wmem_max allows."""
@@ -31,12 +31,14 @@ class FdSender:
         """Whether a connection that begins with these bytes is an app server's; None: they do not decide it yet."""
         return for_app_servers(data, self._reads)
 
-    def give(self, fd: int, data: bytes) -> bool:
-        """Pass a connection and what was read of it. The caller keeps its descriptor, to close it.
+    def give(self, fd: int, data: bytes, address: str = "") -> bool:
+        """Pass a connection and what was read of it. The caller keeps its descriptor, to close it. address: of its
+        client, if that is not the descriptor's peer.
 
         Returns: whether it is a router's now; if not, all are away, their queues full, or no descriptor is left.
         """
-        return any(end.give(fd, data) for end in self._ends)
+        packet = packed(address, data)
+        return any(end.give(fd, packet) for end in self._ends)
 
     def close(self) -> None:
         """Close the connections to the routers. What was passed before still arrives."""
@@ -51,14 +53,14 @@ class _End:
         self._path = path
         self._link: socket.socket | None = None
 
-    def give(self, fd: int, data: bytes) -> bool:
-        """As that of `FdSender`."""
+    def give(self, fd: int, packet: bytes) -> bool:
+        """Pass a connection. Returns: as that of `FdSender`."""
         for _ in range(2):
             link = self._link or self._connect()
             if link is None:
                 return False
             try:
-                socket.send_fds(link, [data], [fd])
+                socket.send_fds(link, [packet], [fd])
             except BlockingIOError:
                 return False
             except OSError:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from heapq import merge
 from typing import Any, Final
 
@@ -20,12 +19,14 @@ from farm.worker.output import Output
 from farm.worker.turns import Turns
 from router.common.metrics import WorkerCounters
 from router.common.poller import READ
+from router.common.wires import PLAIN, Wire
 
 _READ_BYTES: Final = 8192
 
 
 class Inbound:
-    """Reads connections. `handshake` takes what comes on one that is not open yet; `undecided` gives how many bytes may
+    """Reads connections. `openings` are those that have not begun yet, of which `opening` takes what comes; `handshake`
+    takes what comes on one that is not open yet; `undecided` gives how many bytes may
     be read of it, 0: all that are there; `waits` looks at one whose request waits, and gives what epoll is not to watch
     for any more."""
 
@@ -38,6 +39,8 @@ class Inbound:
         turns: Turns,
         output: Output,
         performer: Performer,
+        wire: Wire = PLAIN,
+        openings: Container[int] = (),
     ) -> None:
         self._options = options
         self._counters = counters
@@ -49,6 +52,9 @@ class Inbound:
         self._output = output
         self._performer = performer
         self._message = performer.message
+        self._read_fd = wire.read
+        self._openings = openings
+        self.opening: Callable[[Connection], None] = _not_wired
         self.handshake: Callable[[Connection, bytes], None] = _not_wired
         self.waits: Callable[[Connection], int] = _not_wired
         self.admit: Callable[[Connection, Any, int, Any], None] = _not_wired
@@ -62,10 +68,15 @@ class Inbound:
             self._watch(connection, connection.mask & ~unwatched)
             return
         undecided = 0
-        if self.undecided is not None and connection.phase not in (OPEN, CLOSING):
-            undecided = self.undecided(connection)
+        phase = connection.phase
+        if phase not in (OPEN, CLOSING):
+            if self._openings and connection.fd in self._openings:
+                self.opening(connection)
+                return
+            if self.undecided is not None:
+                undecided = self.undecided(connection)
         try:
-            data = os.read(connection.fd, undecided or _READ_BYTES)
+            data = self._read_fd(connection.fd, undecided or _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -74,10 +85,10 @@ class Inbound:
         if not data:
             self._output.drop(connection)
             return
-        if connection.phase == OPEN:
+        if phase == OPEN:
             connection.since = self._clock.stamp
             self.frames(connection, data)
-        elif connection.phase == CLOSING:
+        elif phase == CLOSING:
             self._output.discard(connection, data)
         else:
             self.handshake(connection, data)

@@ -18,13 +18,14 @@ from farm.dialects import Context, DeviceSide, Dialect, FurtherListener, further
 from farm.settings import FarmOptions, WorkerOptions
 from farm.worker.auth_dialects import asked_about, differing_urls
 from farm.worker.drain import drain
+from farm.worker.edge import Edge
 from farm.worker.fd_passing import FdSender
 from farm.worker.health import Health
 from farm.worker.links import Links
 from farm.worker.routes import Routes
 from farm.worker.shared_path import by_path
 from farm.worker.sockets import Sockets
-from router.common import lifecycle, logs
+from router.common import lifecycle, logs, tls
 from router.common.auth_settings import AuthOptions
 from router.common.cluster_settings import ClusterOptions
 from router.common.errors import MendableError
@@ -38,6 +39,8 @@ from router.common.pace import Pace
 from router.common.places import Places
 from router.common.poller import READ, Poller
 from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen, RouterOptions
+from router.common.tls import Contexts
+from router.common.tls_settings import TlsOptions
 from router.common.token import Tokens
 from router.dialects import app_server_reads, is_on
 from router.key_file import load_or_make_keys
@@ -88,10 +91,17 @@ class Worker:
     """Everything a worker is made of, wired."""
 
     def __init__(
-        self, settings: Settings, shard: int, listeners: list[socket.socket], context: zmq.Context[zmq.Socket[bytes]]
+        self,
+        settings: Settings,
+        shard: int,
+        listeners: list[socket.socket],
+        context: zmq.Context[zmq.Socket[bytes]],
+        contexts: Contexts | None = None,
     ) -> None:
-        """listeners: the device port's first, then those of dialects that have a port of their own."""
+        """listeners: the device port's first, then those of dialects that have a port of their own. contexts: of TLS;
+        None without it."""
         self._started = time.monotonic()
+        self._contexts = contexts
         self._over: float | None = None
         options = settings.get(WorkerOptions)
         data = Path(settings.get(Data).dir)
@@ -138,6 +148,7 @@ class Worker:
             time.time if settings.get(ClusterOptions).enabled else None,
             settings.get(FarmOptions).count,
             settings.get(Listen).proxies,
+            Edge.of(settings, contexts),
         )
         self.sockets.on_placements(self.links.placed)
         self.poller.register(self.links.fileno, READ)
@@ -235,6 +246,8 @@ class Worker:
             self.links.pump()
 
     def _beat(self) -> None:
+        if self._contexts is not None:
+            self._contexts.look(time.monotonic())
         self.links.beat(self.snapshot())
 
     @property
@@ -274,20 +287,22 @@ def check(settings: Settings) -> None:
     by_path(_dialects(settings, Tokens(keys), WorkerCounters()))
 
 
-def run(settings: Settings, shard: int, listeners: list[socket.socket], line: int | None) -> int:
-    """Run a worker on open listeners until SIGTERM, or until the supervisor's end of `line` closes.
+def run(
+    settings: Settings, shard: int, listeners: list[socket.socket], line: int | None, contexts: Contexts | None = None
+) -> int:
+    """Run a worker on open listeners until SIGTERM, or until the supervisor's end of `line` closes. contexts: of TLS.
 
     Returns: exit code.
     """
     return lifecycle.run(
-        lambda context: Worker(settings, shard, listeners, context), settings, line, "worker", shard=shard
+        lambda context: Worker(settings, shard, listeners, context, contexts), settings, line, "worker", shard=shard
     )
 
 
 def run_single(settings: Settings, shard: int) -> int:
     """A worker on its own (`farm worker`): opens its listener itself and stops at SIGTERM or SIGINT.
 
-    Raises: ListenError.
+    Raises: ListenError, TlsError.
     """
     raise_descriptor_limit()
     options = settings.get(Listen)
@@ -295,4 +310,4 @@ def run_single(settings: Settings, shard: int) -> int:
     listeners = [open_listener(options.host, port, options.backlog, name, reuse_port=True) for name, port in ports]
     if not settings.get(EndpointOptions).url:
         settings = settings.replace(EndpointOptions, url=base_url(options.host, options.router_port))
-    return run(settings, shard, listeners, None)
+    return run(settings, shard, listeners, None, tls.contexts(settings.get(TlsOptions)))

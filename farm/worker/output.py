@@ -6,15 +6,15 @@ connection is dropped, and its messages are in the store.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Any, Final
+from typing import Final
 
 from farm.settings import WorkerOptions
 from farm.transports import HTTP, Finder, Reader
 from farm.transports.request import Refusal
 from farm.transports.retry import spread
 from farm.worker.address_limits import AddressLimits
+from farm.worker.addresses import Addresses
 from farm.worker.attachments import Attachments
 from farm.worker.budget import Budget
 from farm.worker.clock import Clock
@@ -28,8 +28,10 @@ from farm.worker.wheel import Wheel
 from router.common import logs
 from router.common.close_codes import TRY_LATER
 from router.common.metrics import WorkerCounters
-from router.common.poller import READ, WRITE, Poller, half_close
+from router.common.openings import Openings
+from router.common.poller import READ, WRITE, Poller
 from router.common.refusals import NO_ROOM
+from router.common.wires import PLAIN, Wire
 
 _DISCARDED: Final = 512  # frames of a connection that is being closed that are looked at in a tick
 
@@ -56,12 +58,14 @@ class Output:
         attachments: Attachments,
         subscriptions: Subscriptions,
         grants: Grants,
-        addresses: dict[int, Any],
+        addresses: Addresses,
         busy: Sized,
         limits: AddressLimits | None = None,
+        wire: Wire = PLAIN,
+        openings: Openings | None = None,
     ) -> None:
-        """addresses: of peers, by descriptor. limits: None if addresses have none.
-        busy: not empty while events wait for their turn somewhere."""
+        """limits: None if addresses have none. busy: not empty while events wait for their turn somewhere.
+        openings: the connections that have not begun yet; None: all begin with HTTP."""
         self._connections = connections
         self._poller = poller
         self._watch = interest.watch
@@ -77,6 +81,10 @@ class Output:
         self._catch_ups = subscriptions.catch_ups
         self._busy = busy
         self._limits = limits
+        self._write_fd = wire.write
+        self._shut_fd = wire.shut
+        self._close_fd = wire.close
+        self._openings = openings
         self.budget = Budget(options.max_buffered_bytes, turns.held)
         self._making_room = False
         self._discarding: list[Connection] = []  # closing, and not read until the next tick
@@ -98,7 +106,7 @@ class Output:
             self.buffer(connection, data)
             return False
         try:
-            sent = os.write(connection.fd, data)
+            sent = self._write_fd(connection.fd, data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -162,7 +170,7 @@ class Output:
             self._watch(connection, connection.mask & ~WRITE)
             return
         try:
-            sent = os.write(connection.fd, out)
+            sent = self._write_fd(connection.fd, out)
         except BlockingIOError:
             return
         except OSError:
@@ -288,7 +296,7 @@ class Output:
         self._attachments.forget(connection)
 
     def _shut(self, connection: Connection) -> None:
-        if not half_close(connection.fd):
+        if not self._shut_fd(connection.fd):
             self.drop(connection)
             return
         self._watch(connection, READ)
@@ -298,6 +306,15 @@ class Output:
         fd = connection.fd
         if fd < 0:
             return
+        try:
+            self.release(connection)
+        finally:
+            self._poller.unregister(fd)
+            self._close_fd(fd)
+
+    def release(self, connection: Connection) -> None:
+        """Forget a connection that is open, but for its descriptor: that is the caller's."""
+        fd = connection.fd
         connection.fd = -1
         try:
             self._forget(connection)
@@ -307,13 +324,13 @@ class Output:
             connection.reader = connection.out = None
             del self._connections[fd]
             self._deadlines.pop(connection, None)
-            self._addresses.pop(fd, None)
+            self._addresses.left(fd)
             self._turns.forget(connection, fd)
             if self._limits is not None:
                 self._limits.left(fd)
             self.budget.forget(connection)
-            self._poller.unregister(fd)
-            os.close(fd)
+            if self._openings:
+                self._openings.forget(fd)
             self._counters.disconnects += 1
 
     def tick(self, now: float) -> None:

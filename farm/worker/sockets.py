@@ -14,12 +14,15 @@ from farm.dialects import Call, Dialect, Session
 from farm.settings import WorkerOptions
 from farm.worker.acceptor import Acceptor
 from farm.worker.address_limits import AddressLimits, Registrations
+from farm.worker.addresses import Addresses
 from farm.worker.admission import Admissions
 from farm.worker.attachments import Attachments
 from farm.worker.backpressure import Backpressure
+from farm.worker.beginning import Beginning
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, Connection
+from farm.worker.edge import PLAIN_EDGE, Edge
 from farm.worker.effects import Performer, effects_of
 from farm.worker.encoded import join
 from farm.worker.events import Events
@@ -31,6 +34,7 @@ from farm.worker.inbound import Inbound
 from farm.worker.interest import Interest
 from farm.worker.local_channel import LocalChannel
 from farm.worker.output import Output
+from farm.worker.relays import Relays
 from farm.worker.router_messages import RouterMessages
 from farm.worker.routes import Routes
 from farm.worker.socket_ids import SocketIds
@@ -84,11 +88,12 @@ class Sockets:
         common_clock: Callable[[], float] | None = None,
         workers: int = 1,
         proxies: Networks = _NO_PROXIES,
+        edge: Edge = PLAIN_EDGE,
     ) -> None:
         """fd_sender: passes connections of app servers on; None: there are only devices. asked_about: dialects about
         whose clients the main server is asked, and how it knows them. routes: to the routers. common_clock: says when
         a device came, wherever it did; None: `monotonic` does. workers: that the connections of an address are spread
-        over. proxies: they have no limits of addresses."""
+        over. proxies: they have no limits of addresses. edge: what comes before a request."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
@@ -103,7 +108,9 @@ class Sockets:
         self.turns = turns = Turns(options, limits, counters, clock, watch, waiting, shared)
         self._attachments = attachments = Attachments(send, common_clock or monotonic, waiting, counters.hello_seconds)
         self.devices = attachments.devices
-        addresses: dict[int, Any] = {}
+        self.addresses = addresses = Addresses(edge.forwarding)
+        wire, openings, tls = edge.wire, edge.openings, edge.tls
+        self._openings, self._tls = openings, tls
         self.grants = grants = Grants(
             asked_about, auth, bool(options.origins), options.retry_after, counters, clock, send, attachments.number_of
         )
@@ -133,11 +140,15 @@ class Sockets:
             addresses,
             fan_outs.going,
             address_limits,
+            wire,
+            openings,
         )
         self._performer = performer = Performer(
             output, turns, attachments, subscriptions, grants, wheel, clock, send, fan_outs.going, waiting
         )
-        self._inbound = inbound = Inbound(options, counters, clock, interest, turns, output, performer)
+        self._inbound = inbound = Inbound(
+            options, counters, clock, interest, turns, output, performer, wire, () if openings is None else openings
+        )
         self.events = events = Events(
             subscriptions,
             fan_outs,
@@ -148,6 +159,7 @@ class Sockets:
             output.put,
             output.answered,
             output.buffer,
+            wire.write,
             output.close,
             inbound.subscribed,
         )
@@ -171,6 +183,13 @@ class Sockets:
             lag,
             limits,
             address_limits,
+            openings,
+            tls is not None,
+        )
+        if openings is not None:
+            Beginning(openings, tls, addresses, address_limits, interest, output, inbound, counters)
+        self.relays = relays = (
+            None if tls is None else Relays(poller, tls, edge.max_relayed, clock, options.close_timeout, counters)
         )
         socket_ids = SocketIds(connections)
         self._admissions = Admissions(
@@ -191,6 +210,8 @@ class Sockets:
             health,
             fd_sender,
             address_limits,
+            () if tls is None else tls,
+            relays,
         )
         messages = RouterMessages(
             counters,
@@ -225,7 +246,8 @@ class Sockets:
         rows = self._rows
         connection = rows[fd] if fd < len(rows) else None
         if connection is None:
-            self._acceptor.ready(fd)
+            if not self._acceptor.ready(fd) and self.relays is not None:
+                self.relays.ready(fd, events)
             return
         try:
             if events & WRITE:
@@ -246,6 +268,8 @@ class Sockets:
         connection = self.connections.get(fd)
         if connection is not None:
             self.ready(fd, events if connection.phase == CLOSING else events & ~READ)
+        elif self.relays is not None:
+            self.relays.ready(fd, events)
 
     def ready_where_routers_keep_up(self, fd: int, events: int) -> None:
         """The same for those connections whose router does not keep up, while others do."""
@@ -270,6 +294,8 @@ class Sockets:
     def begin_turn(self, now: float) -> None:
         """A turn of the worker's loop begins at this time."""
         self.clock.now = now
+        if self._openings is not None:
+            self._openings.begin_turn()
 
     @property
     def waiting(self) -> bool:
@@ -326,6 +352,12 @@ class Sockets:
         self._counters.connections = len(self.connections)
         self._counters.channels = len(self.subscriptions)
         self._counters.buffered = self.output.budget.total
+        if self._tls is not None:
+            self._counters.tls_connections = len(self._tls)
+            self._counters.handshakes = self._tls.handshakes
+            self._counters.handshakes_resumed = self._tls.resumed
+        if self.relays is not None:
+            self.relays.tick()
 
     @property
     def held_back(self) -> bool:
@@ -344,6 +376,11 @@ class Sockets:
         return len(self.connections)
 
     @property
+    def relaying(self) -> bool:
+        """Whether any connection of an app server is relayed to a router."""
+        return self.relays is not None and len(self.relays) > 0
+
+    @property
     def draining(self) -> bool:
         """Whether this worker lets its devices go, and admits none."""
         return self._admissions.draining
@@ -351,6 +388,8 @@ class Sockets:
     def drain(self) -> None:
         """Accept no more connections."""
         self._admissions.draining = True
+        if self.relays is not None:
+            self.relays.draining = True
         self._acceptor.stop()
 
     def held_channels(self, router: int = 0) -> Iterable[list[m.HeldChannel]]:
@@ -381,5 +420,7 @@ class Sockets:
     def drop_all(self) -> None:
         """Close every descriptor now."""
         self._acceptor.stop()
+        if self.relays is not None:
+            self.relays.close()
         for connection in list(self.connections.values()):
             self.output.drop(connection)

@@ -8,17 +8,45 @@ that socket, because no other user may enter the folder.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from router.common import logs
+from router.common.client_address import address_text
 from router.common.poller import READ, Poller
 
 _PACKET_BYTES: Final = 4096  # a worker passes far less: what it had to read to know which dialect the connection is for
 _BATCH: Final = 64
 _BACKLOG: Final = 1024
+
+
+_HEADED: Final = b"\0"
+"""What no request begins with: a header comes first."""
+
+
+def packed(address: str, data: bytes) -> bytes:
+    """The packet for a connection. address: its client's, if that is not the descriptor's peer; otherwise "".
+
+    Only then, or without data, it has a header: the byte 0, the length of the address, and the address (4 or 16 bytes).
+    """
+    if not address and data:
+        return data
+    of_client = ipaddress.ip_address(address).packed if address else b""
+    return b"%b%c%b%b" % (_HEADED, len(of_client), of_client, data)
+
+
+def unpacked(packet: bytes) -> tuple[str, bytes]:
+    """Address and data again. Raises: ValueError."""
+    if not packet.startswith(_HEADED):
+        return "", packet
+    if len(packet) < 2 or (end := 2 + packet[1]) > len(packet):
+        raise ValueError("the header is longer than its packet")
+    address = address_text(ipaddress.ip_address(packet[2:end])) if end > 2 else ""
+    return address, packet[end:]
 
 
 def socket_name(number: int) -> str:
@@ -32,9 +60,10 @@ def socket_path(folder: Path, number: int) -> str:
 
 
 class FdReceiver:
-    """Listens for workers, and calls `adopt` with each descriptor they pass and the bytes that were read from it."""
+    """Listens for workers, and calls `adopt` with each descriptor that they pass, the bytes that were read from it, and
+    the client's address if that is not its peer's ("")."""
 
-    def __init__(self, path: str, poller: Poller, adopt: Callable[[int, bytes], None]) -> None:
+    def __init__(self, path: str, poller: Poller, adopt: Callable[[int, bytes, str], None]) -> None:
         """path: of its socket, `socket_path`."""
         Path(path).unlink(missing_ok=True)  # of a router that was killed
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -91,9 +120,18 @@ class FdReceiver:
                 self._forget(worker)
                 return
             if descriptors:
-                self._adopt(descriptors[0], data)
+                self._take(descriptors[0], data)
             else:  # the kernel has closed it
                 logs.limited("fd_passing.lost", hint="the router is out of descriptors")
+
+    def _take(self, fd: int, packet: bytes) -> None:
+        try:
+            address, data = unpacked(packet)
+        except ValueError as error:  # of a worker of another version
+            os.close(fd)
+            logs.limited("fd_passing.not_understood", error=str(error))
+            return
+        self._adopt(fd, data, address)
 
     def _forget(self, worker: socket.socket) -> None:
         del self._workers[worker.fileno()]

@@ -112,7 +112,13 @@ WORKER_METRICS = (
     Metric("setups_held_back", "counter", "Times that no connection was accepted because of limits.setups_per_second."),
     Metric("setups_refused", "counter", "Device connections answered 503: they would wait for limits.setups_wait."),
     Metric("connections_refused", "counter", "Device connections answered 503: the worker is full or draining."),
+    Metric("proxy_refused", "counter", "Connections of listen.proxy_from closed: no PROXY header, or a malformed one."),
+    Metric("handshakes", "counter", "TLS handshakes done on the device port."),
+    Metric("handshakes_resumed", "counter", "Those that resumed a session, which costs far less."),
+    Metric("handshakes_failed", "counter", "TLS handshakes that failed, as with a client that sends plain HTTP."),
+    Metric("tls_connections", "gauge", "Open device connections with TLS."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
+    Metric("relayed", "gauge", "Those with TLS that this worker relays to a router: tls.max_relayed."),
     Metric("hellos", "counter", "hello commands answered 200."),
     Metric(
         "hello_seconds",
@@ -261,7 +267,13 @@ class WorkerCounters:
     setups_held_back: int
     setups_refused: int
     connections_refused: int
+    proxy_refused: int
+    handshakes: int
+    handshakes_resumed: int
+    handshakes_failed: int
+    tls_connections: int
     handed_over: int
+    relayed: int
     hellos: int
     hello_seconds: Histogram
     registers: int

@@ -62,7 +62,7 @@ class Openings:
         """Whether there are any."""
         return bool(self._steps)
 
-    def __contains__(self, fd: int) -> bool:
+    def __contains__(self, fd: object) -> bool:
         return fd in self._steps
 
     def begin(self, fd: int, address: str, tls: bool) -> bool:

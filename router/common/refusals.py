@@ -21,6 +21,7 @@ _AGAIN: Final = "Comes again; the log has a trace."
 MALFORMED: Final = Answer(400, "The request is malformed", _MEND)
 TOO_LARGE: Final = Answer(413, "Content Too Large", _LESS)
 LONG_LINE: Final = Answer(414, "The request line is too long", _LESS)
+PLAIN_HTTP: Final = Answer(400, "this port speaks TLS", "Asks with https or wss.")
 EXPECTATION: Final = Answer(417, "only 100-continue can be expected", _MEND)
 LONG_HEAD: Final = Answer(431, "Request Header Fields Too Large", _LESS)
 UNKNOWN_METHOD: Final = Answer(501, "The method or the transfer coding is not known", _MEND)
@@ -66,6 +67,7 @@ DEVICE_PORT: Final = Table(
     _by_status(
         (
             *_counted(_REFUSED),
+            PLAIN_HTTP,
             BAD_ORIGIN,
             NO_DIALECT,
             OTHER_METHOD,

@@ -71,9 +71,9 @@ PLAIN: Final = PlainWire()
 
 
 class HandshakeFailed(ConnectionError):
-    """A TLS handshake has failed. Its text is for the log.
+    """A TLS handshake has failed, and the peer was told why. Its text is for the log. The connection is plain now.
 
-    plain_http: the peer has sent a plain HTTP request instead, and may be answered so: the connection is plain now.
+    plain_http: the peer has sent a plain HTTP request instead, and may be answered so.
     """
 
     def __init__(self, why: str, plain_http: bool = False) -> None:
@@ -91,14 +91,22 @@ class TlsWire:
         self._open: dict[int, ssl.SSLObject] = {}
         self._unsent: dict[int, tuple[bytes, int]] = {}
         """Bytes that the kernel has not taken, and how many of the caller's they stand for."""
+        self.handshakes = 0
+        """That are done."""
+        self.resumed = 0
+        """Those of them that resumed a session."""
 
-    def __contains__(self, fd: int) -> bool:
+    def __contains__(self, fd: object) -> bool:
         """Whether this connection speaks TLS."""
         return fd in self._open
 
     def __len__(self) -> int:
         """The number of connections that speak TLS."""
         return len(self._open)
+
+    def holds(self, fd: int) -> bool:
+        """Whether something waits here that the kernel has not taken: an empty write sends it."""
+        return fd in self._unsent
 
     # ------------------------------------------------------------------ the handshake
 
@@ -128,20 +136,30 @@ class TlsWire:
             raise BlockingIOError from None
         except ssl.SSLError as error:
             self._fail(fd, error)
-        text = self._decrypt(fd, tls) if self._in.pending else b""
+        self.handshakes += 1
+        self.resumed += bool(tls.session_reused)
+        text = self._behind(fd, tls) if self._in.pending else b""
         self._send_or_fail(fd)
         return text
+
+    def _behind(self, fd: int, tls: ssl.SSLObject) -> bytes:
+        try:
+            return self._decrypt(fd, tls)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise HandshakeFailed(error.strerror or str(error)) from None
 
     def _fail(self, fd: int, error: ssl.SSLError) -> NoReturn:
         self._in.read()
         alert = self._out.read()
         why = (error.reason or str(error)).lower().replace("_", " ")
-        if error.reason in _PLAIN_HTTP:
-            del self._open[fd]
-            raise HandshakeFailed(why, True)
-        with contextlib.suppress(OSError):
-            os.write(fd, alert)
-        raise HandshakeFailed(why)
+        del self._open[fd]
+        plain_http = error.reason in _PLAIN_HTTP
+        if not plain_http:
+            with contextlib.suppress(OSError):
+                os.write(fd, alert)
+        raise HandshakeFailed(why, plain_http)
 
     def _send_or_fail(self, fd: int) -> None:
         try:

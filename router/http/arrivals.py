@@ -52,15 +52,16 @@ class Arrivals:
         for connection, peer in self._acceptor.accept(self._may_accept, self._evict):
             self._welcome(connection, peer)
 
-    def adopt(self, fd: int) -> Client | None:
-        """Take over a connection that another process has accepted. None: it has ended already, and is closed."""
+    def adopt(self, fd: int, address: str) -> Client | None:
+        """Take over a connection that another process has accepted. address: of its client, if that is not its peer's.
+        None: it has ended already, and is closed."""
         try:
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
         except OSError as error:  # it is no socket
             os.close(fd)
             logs.limited("http.adopt_failed", error=str(error))
             return None
-        return self._welcome(connection, _peer(connection))
+        return self._welcome(connection, (address,) if address else _peer(connection))
 
     def _welcome(self, connection: socket.socket, peer: Any) -> Client | None:
         """Make a client of a connection: it is answered 503 if there are too many. None: it has ended already."""
@@ -68,7 +69,8 @@ class Arrivals:
         with connection:
             try:
                 connection.setblocking(False)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with contextlib.suppress(OSError):  # what a worker relays for comes by a Unix socket
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._poller.register(connection.fileno(), READ)
             except OSError as error:
                 logs.limited("http.accept_failed", error=str(error))

@@ -116,9 +116,9 @@ class HttpPort:
         logs.limited("http.connection_failed", at="error", per=type(error).__name__, exc=error)
         self._close(client)
 
-    def adopt(self, fd: int, data: bytes) -> None:
+    def adopt(self, fd: int, data: bytes, address: str = "") -> None:
         """Serve a connection that another process has accepted, and from which it has read these bytes. We close it."""
-        client = self._arrivals.adopt(fd)
+        client = self._arrivals.adopt(fd, address)
         if client is not None and not client.refused:
             try:
                 self._received(client, data)

@@ -21,6 +21,7 @@ from farm.dialects import (
 )
 from farm.settings import WorkerOptions
 from farm.transports.request import Request
+from farm.worker.edge import PLAIN_EDGE, Edge
 from farm.worker.routes import Routes
 from farm.worker.sockets import Sockets
 from router.common import messages as m
@@ -138,10 +139,11 @@ class Shard:
         asked_about: Mapping[Dialect, str] | None = None,
         send_buffer: int = 0,
         routes: Routes | None = None,
+        edge: Edge = PLAIN_EDGE,
     ) -> None:
         """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's. asked_about: those
         about whose clients the main server is asked. send_buffer: of the sockets here, in bytes; 0: the kernel's.
-        routes: to several routers."""
+        routes: to several routers. edge: what comes before a request."""
         self.messages: list[Any] = []
         self.clock = Clock()
         settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}), (AuthOptions, auth or {}))
@@ -169,6 +171,7 @@ class Shard:
             asked_about=asked_about or {},
             auth=settings.get(AuthOptions),
             routes=routes or Routes(),
+            edge=edge,
         )
         self.sockets.listen(self._listener)
         self._clients: list[socket.socket] = []
@@ -178,6 +181,22 @@ class Shard:
         self._poller.close()
         for client in self._clients:
             client.close()
+
+    def connect(self) -> socket.socket:
+        """A client's connection, which is not accepted yet."""
+        client = socket.create_connection(("127.0.0.1", self._port), PATIENCE_S)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._clients.append(client)
+        return client
+
+    def turn(self) -> None:
+        """Handle all that epoll reports, as the worker's loop does."""
+        while events := self._poller.ready_now():
+            self.sockets.begin_turn(self.clock.monotonic())
+            for fd, mask in events:
+                self.sockets.ready(fd, mask)
+            self.sockets.turn()
+            self.sockets.speak()
 
     def open(self, path: str, receive_buffer: int = 0) -> tuple[int, websocket.WebSocket]:
         """An upgraded connection on a path: its descriptor here, and the client."""

@@ -7,7 +7,6 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 from support.common import Clock as StillClock
@@ -16,9 +15,11 @@ from support.shard import Shard
 from farm.capacity import REFUSAL_ROOM
 from farm.settings import WorkerOptions
 from farm.worker.acceptor import TURNED_AWAY, Acceptor
+from farm.worker.addresses import Addresses
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.table import Table
+from router.common.client_address import Networks
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
@@ -34,7 +35,7 @@ class Door:
         self._time = StillClock()
         self.lag = 0.0
         self.met: list[Connection] = []
-        self.addresses: dict[int, Any] = {}
+        self.addresses = Addresses(Networks(()))
         self.turned_away = 0
         self.poller = Poller()
         stack.callback(self.poller.close)
@@ -62,7 +63,7 @@ class Door:
 
     def _meet(self, connection: Connection) -> None:
         self.met.append(connection)
-        self.turned_away += self.addresses[connection.fd] is TURNED_AWAY
+        self.turned_away += self.addresses.accepted[connection.fd] is TURNED_AWAY
         self.poller.unregister(connection.fd)
         socket.socket(fileno=connection.fd).close()
 

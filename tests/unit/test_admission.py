@@ -181,12 +181,12 @@ def test_a_defect_and_a_header_of_two_lines_are_answered_500(shard: Shard, diale
 def test_the_client_s_address_is_part_of_the_request_and_nobody_keeps_it(shard: Shard, dialect: Plain) -> None:
     Client(shard, get("/plain/stream"))
     assert dialect.requests[0].address == "127.0.0.1"
-    assert shard.sockets._admissions._addresses == {}
+    assert len(shard.sockets.addresses) == 0
     half = Client(shard, b"GET /plain")
-    assert len(shard.sockets._admissions._addresses) == 1
+    assert len(shard.sockets.addresses) == 1
     half.socket.close()
     half.look()
-    assert shard.sockets._admissions._addresses == {}
+    assert len(shard.sockets.addresses) == 0
 
 
 def test_a_request_may_have_a_body_that_comes_in_pieces(shard: Shard) -> None:

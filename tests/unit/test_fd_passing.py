@@ -264,9 +264,9 @@ def test_what_is_passed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     passed: list[int] = []
     give = FdSender.give
 
-    def measured(self: FdSender, fd: int, data: bytes) -> bool:
+    def measured(self: FdSender, fd: int, data: bytes, address: str = "") -> bool:
         passed.append(len(data))
-        return give(self, fd, data)
+        return give(self, fd, data, address)
 
     monkeypatch.setattr(FdSender, "give", measured)
     with Rig(tmp_path) as rig:

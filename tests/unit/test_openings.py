@@ -8,14 +8,14 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from support.certificates import Files, write
+from support.tls_client import TlsClient, trusting
 
 from router.common.client_address import Networks
 from router.common.openings import PROXY, TLS, Opening, OpeningFailed, Openings
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
 from router.common.wires import TlsWire
-from tests.support.certificates import Files, write
-from tests.support.tls_client import TlsClient, trusting
 
 PROXIES = Networks(["10.0.0.0/8"])
 PROXY_PEER, OTHER_PEER = "10.1.2.3", "192.0.2.1"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import Files, write
 
 from router.common import tls
 from router.common.tls import Contexts, TlsError
 from router.common.tls_settings import TlsOptions
-from tests.support.certificates import Files, write
 
 
 def options(*files: Files, **more: Any) -> TlsOptions:

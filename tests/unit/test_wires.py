@@ -10,12 +10,12 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
+from support.certificates import Files, write
+from support.tls_client import TlsClient, trusting
 
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
 from router.common.wires import PLAIN, HandshakeFailed, TlsWire
-from tests.support.certificates import Files, write
-from tests.support.tls_client import TlsClient, trusting
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
