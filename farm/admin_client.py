@@ -36,6 +36,14 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listen.admin_port}"
 
 
+class RefusedByFarm(ControlError):
+    """The farm has answered, and says why it does not do it. code: of its error."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class AdminClient:
     """The admin port of one farm."""
 
@@ -92,7 +100,7 @@ class AdminClient:
             with self._opener.open(request, timeout=timeout) as answer:
                 found = json.loads(answer.read(MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as exc:
-            raise ControlError(f"{url}: {_refusal(exc)}") from None
+            raise _refusal(url, exc) from None
         except TimeoutError:
             raise ControlError(f"{url}: no answer within {timeout:g} s: is the supervisor stopped?") from None
         except urllib.error.URLError as exc:
@@ -111,11 +119,10 @@ def _joined(url: str, path: tuple[str, ...]) -> str:
     return "/".join((url + API, *(quote(part, safe="") for part in path)))
 
 
-def _refusal(answer: urllib.error.HTTPError) -> str:
+def _refusal(url: str, answer: urllib.error.HTTPError) -> ControlError:
     """The farm's own words, if it is one."""
-    plain = f"answered {answer.code} {answer.reason}".rstrip()
     try:
         error = json.loads(answer.read(MAX_ANSWER_BYTES))["error"]
-        return f"{plain}: {' '.join(str(error['message']).split())}"
+        return RefusedByFarm(" ".join(str(error["message"]).split()), str(error["code"]))
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
-        return plain
+        return ControlError(f"{url}: answered {answer.code} {answer.reason}".rstrip())

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 import click
 
 from farm.cli import commands, early, start_log
+from farm.cli.examples import examples_last
 from farm.cli.outcome import BAD_INPUT, DONE, SURROUNDINGS, complain, one_line, speak
 from farm.config import ConfigError
 
@@ -66,7 +67,7 @@ class _Commands(click.Group):
             return None
         command = importlib.import_module(module).command
         assert isinstance(command, click.Command)
-        return command
+        return examples_last(command)
 
 
 def _version() -> str:
@@ -88,6 +89,14 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Start one here, with its data in ./farm-data:
+  farm start --workers 2
+See what this machine can hold, and what to change:
+  farm doctor
+Look at a farm that runs, let its devices go and stop it:
+  farm status
+  farm drain""",
 )
 @click.option(
     "--version",
@@ -100,15 +109,6 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A push server that holds very many idle WebSocket devices on one small machine.
-
-    \b
-    Start one here, with its data in ./farm-data:
-      farm start --workers 2
-    See what this machine can hold, and what to change:
-      farm doctor
-    Look at a farm that runs, let its devices go and stop it:
-      farm status
-      farm drain
 
     Settings come from farm.toml, from variables FARM_SECTION_KEY and from flags; the later wins.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from farm.admin_client import AdminClient
-from farm.capacity import size
+from farm.cli.tables import cell
 from farm.control import ControlError, Supervisor
 from farm.doctor import Check
 from router.common.options import Settings
@@ -45,8 +46,8 @@ def print_status(status: Mapping[str, Any]) -> None:
     `_bytes` is in bytes; `age`, `uptime` or `_seconds` in seconds. What is missing or not known here is no error.
     """
     console = Console()
-    routers = [(f"router {_cell('number', row.get('number'))}", row) for row in _rows(status.get("routers"))]
-    workers = [(f"worker {_cell('shard', row.get('shard'))}", row) for row in _rows(status.get("workers"))]
+    routers = [(f"router {cell('number', row.get('number'))}", row) for row in _rows(status.get("routers"))]
+    workers = [(f"worker {cell('shard', row.get('shard'))}", row) for row in _rows(status.get("workers"))]
     rows = [*routers, *workers]
     _print_pairs(console, "farm", status)
     if isinstance(drain := status.get("drain"), dict):
@@ -68,7 +69,7 @@ def print_status(status: Mapping[str, Any]) -> None:
         for name in names:
             table.add_column(name, justify="right" if name in _RIGHT else "left")
         for title, row in rows:
-            table.add_row(escape(title), *(escape(_cell(name, row.get(name))) for name in names))
+            table.add_row(escape(title), *(escape(cell(name, row.get(name))) for name in names))
         console.print(table)
     if isinstance(cluster := status.get("cluster"), dict):
         _print_hosts(console, _rows(cluster.get("hosts")), _rows(cluster.get("placements")))
@@ -86,18 +87,18 @@ def _print_hosts(console: Console, hosts: Sequence[Mapping[str, Any]], placement
     for host in hosts:
         numbers = host.get("routers")
         cells = [
-            _cell("", host.get("name")) + (" (here)" if host.get("here") else ""),
-            " ".join(_cell("number", number) for number in numbers) if isinstance(numbers, list) else "-",
-            *(_cell(name, host.get(name)) for name in ("workers", "devices")),
-            _cell("_seconds", host.get("beat_age")),
+            cell("", host.get("name")) + (" (here)" if host.get("here") else ""),
+            " ".join(cell("number", number) for number in numbers) if isinstance(numbers, list) else "-",
+            *(cell(name, host.get(name)) for name in ("workers", "devices")),
+            cell("_seconds", host.get("beat_age")),
             _host_state(host),
         ]
         table.add_row(*map(escape, cells))
     console.print(table)
     for one in placements:
         if one.get("state") != "ready":
-            on = f" on {_cell('', one['host'])}" if one.get("host") else ""
-            text = f"router {_cell('number', one.get('number'))}: {_cell('', one.get('state'))}{on}"
+            on = f" on {cell('', one['host'])}" if one.get("host") else ""
+            text = f"router {cell('number', one.get('number'))}: {cell('', one.get('state'))}{on}"
             console.print(text, markup=False, highlight=False)
 
 
@@ -119,7 +120,7 @@ def _rows(found: object) -> list[dict[str, Any]]:
 
 
 def _print_pairs(console: Console, title: str, pairs: Mapping[str, Any]) -> None:
-    words = [f"{name.replace('_', ' ')} {_cell(name, value)}" for name, value in pairs.items() if _is_plain(value)]
+    words = [f"{name.replace('_', ' ')} {cell(name, value)}" for name, value in pairs.items() if _is_plain(value)]
     if words:
         console.print(f"{title}: {', '.join(words)}", markup=False, highlight=False)
 
@@ -197,6 +198,13 @@ def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
         return supervisor.reload(timeout, progress)
 
 
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[Callable[[str], None]]:
+    """While something is waited for: on a terminal a line, which is changed by what this gives."""
+    with Console(stderr=True).status(escape(text)) as line:
+        yield lambda changed: line.update(escape(changed))
+
+
 def _drained(settings: Settings) -> str:
     """How far a drain is."""
     try:
@@ -208,28 +216,11 @@ def _drained(settings: Settings) -> str:
         return "draining"
     left, connections, seconds = (drain.get(name) for name in ("left", "connections", "remaining_seconds"))
     if drain.get("phase") == "notice":
-        return f"not ready, and serving for {_cell('_seconds', seconds)} more"
+        return f"not ready, and serving for {cell('_seconds', seconds)} more"
     if drain.get("phase") == "routers":
         return "all devices have been let go; the routers end"
-    return f"draining: {_cell('', left)} of {_cell('', connections)} connections left, {_cell('_seconds', seconds)}"
+    return f"draining: {cell('', left)} of {cell('', connections)} connections left, {cell('_seconds', seconds)}"
 
 
 def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
-
-
-def _cell(name: str, value: Any) -> str:
-    """A value as people read it. No control character of what a farm answers reaches the terminal."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        if name == "memory" or name.endswith("_bytes"):
-            return size(int(value))
-        if name in ("age", "uptime") or name.endswith("_seconds"):
-            return f"{value:.1f} s"
-        if name in ("pid", "number", "shard", "incarnation"):
-            return str(value)
-        return f"{value:,}"
-    return "".join(c if c.isprintable() else "?" for c in str(value))

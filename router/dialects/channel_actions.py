@@ -26,6 +26,8 @@ from router.http.parts import Parts
 
 MOST: Final = 1000
 """Rows of one page."""
+ANY: Final = "-"
+"""As the dialect of a user: the only one that knows users."""
 _LOOKED_AT: Final = 2000
 """Names that are looked at in one turn."""
 _NAME: Final = "farm"
@@ -218,7 +220,13 @@ class ChannelActions:
         book.publish(application, asked.channel, asked.event, _outcome(answer))
 
     def _terminate(self, asked: TerminateUser, answer: Answer) -> None:
-        self._book(asked.dialect).terminate(asked.application, asked.user, _outcome(answer))
+        dialect = asked.dialect
+        if dialect == ANY:
+            with_users = [name for name, book in self._books.items() if book.knows_users]
+            if len(with_users) != 1:
+                raise Refusal(NOT_FOUND, f"say of which dialect; with users are: {', '.join(with_users) or 'none'}")
+            (dialect,) = with_users
+        self._book(dialect).terminate(asked.application, asked.user, _outcome(answer))
 
 
 def _outcome(answer: Answer) -> Callable[[int, str], None]:

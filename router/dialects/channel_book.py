@@ -6,7 +6,7 @@ Where a dialect has no applications, `application` is "".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -72,6 +72,8 @@ class ChannelBook:
     """The channels of one dialect in one router. What is not this router's own is found by the caller."""
 
     __slots__ = ()
+    knows_users: ClassVar[bool] = False
+    """Whether `terminate` does anything."""
 
     def names(self) -> list[tuple[str, list[str]]]:
         """A copy of the names of all channels that this router owns, by application. Some may just have gone."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -12,12 +14,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from support.farm_command import TIMEOUT_S, Farm, environ
 
-from farm.cli import commands
-
-COMMANDS = list(commands.found())
+from farm.cli import cli
 
 
 @pytest.fixture
@@ -35,12 +36,43 @@ def test_help_teaches(farm: Farm) -> None:
     assert farm().stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "bench"])
-def test_every_command_has_help_with_an_example(farm: Farm, command: str) -> None:
-    done = farm(command, "--help")
-    assert done.returncode == 0
-    assert "Example" in done.stdout
-    assert f"farm {command}" in done.stdout
+def walk(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command and those below it, each with the words that call it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
+            yield from walk((*path, name), below)
+
+
+ALL = dict(walk(("farm",), cli))
+OURS = [path for path in ALL if path[1:2] != ("bench",)]
+
+
+@pytest.mark.parametrize("path", OURS, ids=" ".join)
+def test_every_help_ends_with_examples_that_are_understood(path: tuple[str, ...]) -> None:
+    command = ALL[path]
+    with click.Context(command, info_name=path[-1]) as context:
+        lines = command.get_help(context).rstrip().splitlines()
+    block = [line for line in lines[len(lines) - lines[::-1].index("") :] if "farm " in line and line[-1] != ":"]
+    assert block, "no example stands at its end"
+    found = [example for line in block for example in re.findall(r"\bfarm [a-z][^|>)`]*", line)]
+    assert any(tuple(shlex.split(example))[: len(path)] == path for example in found)
+    for example in found:
+        understood(cli, tuple(shlex.split(example)))
+
+
+def understood(command: click.Command, words: tuple[str, ...]) -> None:
+    """Read a command line, and do nothing. Raises: click.UsageError."""
+    name, *rest = words
+    if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        below = command.get_command(click.Context(command), rest[0])
+        assert below is not None, f"{name} has no command {rest[0]}"
+        if below.name != "bench":
+            understood(below, tuple(rest))
+    else:
+        command.make_context(name, rest, resilient_parsing=not rest)
 
 
 def test_flags_show_their_defaults_and_ranges(farm: Farm) -> None:

@@ -34,7 +34,7 @@ def understood(command: click.Command, words: tuple[str, ...]) -> None:
     """Read the command line, and do nothing. A command without arguments may be the bare name of one.
     Raises: click.UsageError."""
     name, *rest = words
-    if isinstance(command, click.Group) and rest:
+    if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         found = command.get_command(click.Context(command), rest[0])
         assert found is not None, f"{name} has no command {rest[0]}"
         understood(bench if found.name == "bench" else found, tuple(rest))

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.admin_api import api, code
+from support.commands import Commands
 from support.farm_fixture import Farm, running_farm
 from support.webpush import UserAgent, broadcasts, request, set_broadcast
 from support.webpush_traffic import CRASH
@@ -126,3 +128,20 @@ def test_while_the_router_is_away_broadcasts_are_answered_503(tmp_path: Path) ->
         farm.wait_healthy()
         assert set_broadcast(farm, ID, "2") == 204
         assert broadcasts(farm) == {ID: "2"}
+
+
+def test_broadcasts_of_the_api_and_the_commands(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Commands(farm, monkeypatch, capsys)
+    assert "v1" in said("broadcast", "set", "of/commands", "v1")
+    with UserAgent(farm, None, {"of/commands": "v0"}) as device:
+        assert device.greeting["broadcasts"] == {"of/commands": "v1"}
+        assert api(farm, "PUT", "/broadcasts/of%2Fcommands", {"version": "v2"})[0] == 200
+        assert device.message() == {"messageType": "broadcast", "broadcasts": {"of/commands": "v2"}}
+    assert ("of/commands", "v2") in [
+        (row["key"], row["version"]) for row in api(farm, "GET", "/broadcasts")[1]["broadcasts"]
+    ]
+    assert "of/commands" not in said("broadcast", "remove", "of/commands")
+    assert code(api(farm, "PUT", "/broadcasts/errors", {"version": "1"})) == (400, "bad_request")
+    assert code(api(farm, "GET", "/broadcasts?dialect=none")) == (404, "not_found")

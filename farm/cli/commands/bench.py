@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from farm.cli.examples import examples_last
 from farm.cli.extras import not_installed
 from farm.cli.outcome import DONE, complain
 
@@ -20,5 +21,5 @@ def command(args: tuple[str, ...]) -> int:
         return complain(missing)
     from bench.cli import main as bench_main
 
-    code = bench_main.main(args=list(args), prog_name="farm bench", standalone_mode=False)
+    code = examples_last(bench_main).main(args=list(args), prog_name="farm bench", standalone_mode=False)
     return code if isinstance(code, int) else DONE

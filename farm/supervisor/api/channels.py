@@ -105,6 +105,6 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             handler=terminated,
             answer=Accepted,
             query=OfApplication,
-            parts=dialect | {"user": "ID of the user."},
+            parts={"dialect": "Name of the dialect; `-`: the only one that knows users.", "user": "ID of the user."},
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -28,6 +28,7 @@ class PusherBook(ChannelBook):
     """Those of all applications."""
 
     __slots__ = ("_app_side", "_core", "_options")
+    knows_users: ClassVar[bool] = True
 
     def __init__(self, context: Context) -> None:
         self._core = context.core

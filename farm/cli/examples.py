@@ -1,0 +1,22 @@
+"""Help texts end with their examples."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+
+_BEGIN = "\b\nExample"
+
+
+def examples_last(command: click.Command) -> click.Command:
+    """Move the paragraphs of examples of a command's help behind its flags; those of its own commands too."""
+    parts = inspect.cleandoc(command.help or "").split("\n\n")
+    examples = [part for part in parts if part.startswith(_BEGIN)]
+    if examples:
+        command.help = "\n\n".join(part for part in parts if part not in examples)
+        command.epilog = "\n\n".join(examples)
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            examples_last(one)
+    return command
