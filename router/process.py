@@ -41,6 +41,7 @@ from router.core.push_limits import PushLimits
 from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
 from router.dialects.channel_actions import ChannelActions
+from router.dialects.device_actions import DeviceActions
 from router.gate import Gate
 from router.gatekeeper import Gatekeeper
 from router.http.http_port import HttpPort
@@ -106,6 +107,7 @@ class RouterProcess:
             routers=settings.get(RouterOptions).routers,
             workers=workers,
             watch=None if self.watching is None else self.watching.watch,
+            common=time.time if settings.get(ClusterOptions).enabled else None,
         )
         self.hub.on_status(self.status)
         self.main_server = MainServer(settings, self.hub.counters)
@@ -138,6 +140,8 @@ class RouterProcess:
         routes = Router((*(Route(path.encode(), self._health_page) for path in health.PAGES), *of_dialects))
         books = {spec.name: book for spec in dialects if (book := spec.book(context_of_dialects)) is not None}
         ChannelActions(books, context_of_dialects).register(self.hub.actions)
+        devices = {spec.name: found for spec in dialects if (found := spec.devices(context_of_dialects)) is not None}
+        DeviceActions(devices, self.hub).register(self.hub.actions)
         kept = [records for spec in dialects for records in spec.kept(settings)]
         self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
         self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]

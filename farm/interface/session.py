@@ -130,6 +130,9 @@ class DeviceSession(Session):
 
     __slots__ = ()
 
+    speaks: ClassVar[str] = ""
+    """The name of its dialect, for users of the admin port."""
+
     @property
     def key(self) -> bytes:
         """The address of the device: the object that was in the message ATTACH, not one like it."""

@@ -232,6 +232,10 @@ class Worker:
             while self.sockets.held_back and (left := next_tick - time.monotonic()) > 0:
                 await trio.sleep(min(left, _ADMIT_S))
                 guarded("worker.tick_failed", self.sockets.admit)
+            while self.sockets.inspections.waiting and time.monotonic() < next_tick:
+                guarded("worker.tick_failed", self.sockets.inspections.go_on)
+                self.links.pump()
+                await trio.lowlevel.checkpoint()
             await trio.sleep(max(0.0, next_tick - time.monotonic()))
             guarded("worker.tick_failed", self.sockets.tick)
             guarded("worker.tick_failed", self.links.look)

@@ -15,6 +15,7 @@ from farm.worker.events import Events
 from farm.worker.grants import Grants
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
+from farm.worker.inspections import Inspections
 from farm.worker.local_channel import HeldEvent
 from farm.worker.log_reads import Recovered
 from farm.worker.output import Output
@@ -48,6 +49,7 @@ class RouterMessages:
         grants: Grants,
         health: Health | None,
         routes: Routes,
+        inspections: Inspections,
     ) -> None:
         self._counters = counters
         self._clock = clock
@@ -65,6 +67,7 @@ class RouterMessages:
         self._grants = grants
         self._health = health
         self._of_broadcasts = routes.broadcasts
+        self._inspect = inspections.inspect
         self._router = 0  # whose messages are carried out
         self._placed: Callable[[list[Placement]], None] = _follow_nothing
 
@@ -126,6 +129,14 @@ class RouterMessages:
 
     def _disconnect(self, message: m.Disconnect) -> None:
         self._shed(self._attachments.shed(message.device))
+
+    def _let_go(self, message: m.LetGo) -> None:
+        connection = self._devices.get(message.device)
+        if connection is not None:
+            self._output.close(connection, GOING_AWAY, message.reason)
+
+    def _inspected(self, message: m.Inspect) -> None:
+        self._inspect(message)
 
     def _shed(self, connection: Connection | None) -> None:
         """The newest connection of a device wins, wherever it is."""
@@ -235,4 +246,6 @@ _HANDLERS: Final[dict[type, Callable[[RouterMessages, Any], None]]] = {
     m.BroadcastsSent: RouterMessages._broadcasts_sent,
     m.StoreState: RouterMessages._store_state,
     m.Placements: RouterMessages._placements,
+    m.Inspect: RouterMessages._inspected,
+    m.LetGo: RouterMessages._let_go,
 }

@@ -31,6 +31,7 @@ from farm.worker.fd_passing import FdSender
 from farm.worker.grants import Grants
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
+from farm.worker.inspections import Inspections, peer_address
 from farm.worker.interest import Interest
 from farm.worker.local_channel import LocalChannel
 from farm.worker.output import Output
@@ -213,6 +214,7 @@ class Sockets:
             () if tls is None else tls,
             relays,
         )
+        self.inspections = inspections = Inspections(connections, attachments, clock, send, peer_address)
         messages = RouterMessages(
             counters,
             clock,
@@ -228,6 +230,7 @@ class Sockets:
             grants,
             health,
             routes,
+            inspections,
         )
         self._ticks = 0
         self._rows = connections.rows

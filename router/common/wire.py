@@ -5,7 +5,8 @@ slowly, so that in a batch a message that is none of ours costs that message and
 
 What version 7 has otherwise
 ----------------------------
-- There is no INSPECT and no LEAVE: such a worker is not asked about its connections, and is lost when it ends.
+- There is no INSPECT, no LET_GO and no LEAVE: such a worker is not asked about its connections, and is lost when it
+  ends.
 
 What version 6 has otherwise, besides
 -------------------------------------

@@ -185,6 +185,19 @@ class Attachments:
             holder.send(m.Disconnect(device))
             self._counters.devices_moved += 1
 
+    def let_go(self, device: bytes, reason: str) -> WorkerSession | None:
+        """Have the worker that holds a device close its connection, for this reason. Returns: its session; None: no
+        worker holds it."""
+        holder = self._holder(device)
+        if holder is None:
+            return None
+        if holder.wire.version >= m.INSPECTED:  # it sends DETACH behind what the device had sent
+            holder.send(m.LetGo(device, reason))
+        else:
+            self._left(holder, device)
+            holder.send(m.Disconnect(device))
+        return holder
+
     def _left(self, session: WorkerSession, device: bytes) -> None:
         self._map.leave(device, session.lease)
         if session.unread.drop(device):

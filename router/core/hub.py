@@ -36,7 +36,9 @@ from router.core.attachments import Attachments
 from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
+from router.core.device_operations import DeviceOperations
 from router.core.facades import ChannelDirectory, Core, Logs, Records
+from router.core.inspections import Inspections
 from router.core.managing import Actions
 from router.core.operations import Operations
 from router.core.publishing import Messages
@@ -62,6 +64,8 @@ class Hub:
     `monotonic` and `unix_time` are clocks in seconds; `versions` those of the protocol that are spoken. `router` is its
     number among the farm's routers (`router.common.numbers`), of which there are `routers`. `workers`: how many are
     expected to announce what they hold (`router.core.settling`). `watch` wants to know of each push; None: nobody does.
+    expected to announce what they hold (`router.core.settling`). `common`: the clock by which workers say since when
+    they hold a device; None: `monotonic`.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Hub:
         versions: range = VERSIONS,
         workers: int | None = 0,
         watch: PushWatch | None = None,
+        common: Callable[[], float] | None = None,
     ) -> None:
         self._committer = committer
         self._options = options
@@ -126,6 +131,8 @@ class Hub:
             unix_time,
             options.max_message_bytes // _LOG_SHARE,
         )
+        self.inspections = Inspections(sessions, first, delivery_timeout, timeout, monotonic)
+        """What workers are asked about their connections."""
         self._handlers = _handlers(self, self.attachments, requests)
         self._handlers_of_repeated = self._handlers | {m.Publish: requests.published, m.Happened: _nothing}
         self._handled: dict[bytes, int] = {}  # by identity: the last batch of a worker whose session has ended
@@ -142,6 +149,15 @@ class Hub:
             self.counters,
         )
         """What dialects see."""
+        DeviceOperations(
+            committer,
+            self.map,
+            sessions,
+            self.attachments,
+            self.inspections,
+            unix_time,
+            common or monotonic,
+        ).register(operations)
         self._status: Callable[[str], dict[str, Any]] = lambda host: {}
         self._questions: Questions = _NoMainServer()
         self._refusing = ""
@@ -421,7 +437,8 @@ class Hub:
             if now - session.received_at > _SILENT_BEATS * self._options.heartbeat:
                 session.touch()
             self.attachments.tick(session)
-        for tick in (self.asking.tick, self.broadcasts.tick, self.channels.tick, self.recount.tick):
+        ticks = self.asking, self.broadcasts, self.channels, self.recount, self.inspections
+        for tick in (one.tick for one in ticks):
             try:
                 tick()
             except Exception as error:  # one channel's or observer's defect
@@ -511,5 +528,6 @@ def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[ty
         m.SetRemove: requests.set_remove,
         m.Authorise: hub._asked,
         m.Withdraw: hub._withdrawn,
+        m.Inspected: hub.inspections.received,
         m.Malformed: hub._malformed,
     }

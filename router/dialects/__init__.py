@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from router.dialects.app_server import Context, Service
     from router.dialects.channel_book import ChannelBook
+    from router.dialects.device_book import DeviceBook
     from router.http.routes import Route
 
 Kept = tuple[str, int]
@@ -77,7 +78,7 @@ def _nothing(about: object) -> tuple[()]:
     return ()
 
 
-def _no_book(context: Context) -> ChannelBook | None:
+def _no_book(context: Context) -> None:
     return None
 
 
@@ -120,6 +121,8 @@ class DialectSpec:
     """Background tasks of the router."""
     book: Callable[[Context], ChannelBook | None] = _no_book
     """Its channels and users, for operators; None: it has none that they could name."""
+    devices: Callable[[Context], DeviceBook | None] = _no_book
+    """Its devices, for operators; None: it has none."""
     broadcast_fault: Callable[[str, str | None], str] | None = None
     """What is wrong with the ID and the version (None: it is removed) of a broadcast, "" if nothing is. None: it has no
     broadcasts."""

@@ -202,7 +202,7 @@ class Farm:
 
     def admin(self, path: str) -> tuple[int, bytes]:
         """GET a page of the admin port. Returns: status, body."""
-        token = self.settings.get("admin.token")
+        token = self.settings.get("admin.token") or self.settings.get("admin.read_token")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", headers=headers)
         try:

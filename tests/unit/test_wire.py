@@ -46,7 +46,7 @@ TO_ROUTER: list[m.Message] = [
     m.PresenceLeave(CHANNEL, "ann"),
     m.Happened(LABEL, "what", "detail"),
     m.Withdraw(12),
-    m.Inspected(13, [m.Inspection(DEVICE, "talk", "192.0.2.1", 5.5, 0.5, 7)], True),
+    m.Inspected(13, [m.Inspection(DEVICE, "talk", "192.0.2.1", 0.5, 7)], True),
 ]
 TO_WORKER: list[m.Message] = [
     m.Reply(7, m.FULL, None),
@@ -62,6 +62,7 @@ TO_WORKER: list[m.Message] = [
     m.SendCounts(3),
     m.StoreState("full"),
     m.Inspect(13, b"", "192.0.2.1", 5),
+    m.LetGo(DEVICE, "gone"),
     m.Placements([Placement(3, 2**60, "a", "10.0.0.2:7406", "10.0.0.2:7407", "key")]),
 ]
 

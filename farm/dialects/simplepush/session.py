@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -13,7 +13,7 @@ from farm.dialects.simplepush.shared import SimplePushShared
 from router.common import messages as m
 from router.common.item import Item
 from router.common.uuids import is_id
-from router.dialects.simplepush.protocol import DEVICES, TOO_MANY_CHANNELS
+from router.dialects.simplepush.protocol import DEVICES, NAME, TOO_MANY_CHANNELS
 
 _NEVER: Final = float("-inf")
 _encode = msgspec.json.Encoder().encode
@@ -26,6 +26,8 @@ CHANNEL: Final = 4
 
 class SimplePushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
     """A device that has said hello."""
+
+    speaks: ClassVar[str] = NAME
 
     _dialect: SimplePushShared
     key: bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -30,6 +30,7 @@ from router.common.item import Item
 from router.dialects.webpush.protocol import (
     BAD_KEY,
     DEVICES,
+    NAME,
     NO_URGENCY,
     NOT_DONE,
     STORE_FAILED,
@@ -58,6 +59,8 @@ class Flow:
 
 class WebPushSession(Reader, DeviceSession, msgspec.Struct, gc=False, eq=False):
     """A device that has said hello."""
+
+    speaks: ClassVar[str] = NAME
 
     _dialect: WebPushShared
     key: bytes

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from farm.supervisor.api import broadcasts, channels, recent, session, workers
+from farm.supervisor.api import broadcasts, channels, devices, recent, session, workers
 from farm.supervisor.api.frame import READ, ApiContext, ApiRoute, Asked
 from farm.supervisor.api.openapi import description
 
-_SUBJECTS: Final = (session.routes, channels.routes, workers.routes, broadcasts.routes, recent.routes)
+_SUBJECTS: Final = (session.routes, devices.routes, channels.routes, workers.routes, broadcasts.routes, recent.routes)
 
 
 class OpenApi(msgspec.Struct):

@@ -264,8 +264,6 @@ class Inspection(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc
     dialect: Annotated[str, Meta(max_length=64)]
     address: Annotated[str, Meta(max_length=64)]
     """Of its client; "": it has just gone."""
-    age: float
-    """Seconds since it was set up; -1: longer than the worker remembers."""
     silent: float
     """Seconds since something was read of it."""
     buffered: Count

@@ -135,6 +135,13 @@ class Inspect(Message, tag=62):
     limit: Annotated[int, Meta(ge=1, le=MAX_INSPECTED)]
 
 
+class LetGo(Message, tag=63):
+    """Close the connection of this device, with 1001 and this reason. Not before version 8."""
+
+    device: Key
+    reason: Annotated[str, Meta(max_length=123)]
+
+
 ToWorker = (
     Reply
     | Deliver
@@ -150,6 +157,7 @@ ToWorker = (
     | StoreState
     | Placements
     | Inspect
+    | LetGo
 )
 """Messages of a router."""
 

@@ -12,6 +12,7 @@ from router.dialects.simplepush.protocol import DEVICES, NAME, TABLES, SimplePus
 
 if TYPE_CHECKING:
     from router.dialects.app_server import Context
+    from router.dialects.device_book import DeviceBook
     from router.http.routes import Route
 
 
@@ -25,6 +26,12 @@ def _routes(context: Context) -> Iterable[Route]:
     return routes(context)
 
 
+def _devices(context: Context) -> DeviceBook:
+    from router.dialects.simplepush.book import SimplePushDevices
+
+    return SimplePushDevices(context)
+
+
 SPEC: Final = DialectSpec(
     name=NAME,
     sections=(SimplePushOptions,),
@@ -32,4 +39,5 @@ SPEC: Final = DialectSpec(
     answers=TABLES,
     kept=_kept,
     routes=_routes,
+    devices=_devices,
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from router.dialects.app_server import Context
+    from router.dialects.device_book import DeviceBook
     from router.http.routes import Route
 
 
@@ -34,6 +35,12 @@ def _admin_routes(context: AdminContext) -> Iterable[BaseRoute]:
     return routes(context)
 
 
+def _devices(context: Context) -> DeviceBook:
+    from router.dialects.webpush.book import WebPushDevices
+
+    return WebPushDevices(context)
+
+
 SPEC: Final = DialectSpec(
     name=NAME,
     sections=(WebPushOptions,),
@@ -47,6 +54,7 @@ SPEC: Final = DialectSpec(
     needs=frozenset((Shape.INBOX, Shape.COLLAPSE, Shape.TABLE, Shape.SETS)),
     kept=_kept,
     routes=_routes,
+    devices=_devices,
     broadcast_fault=broadcast_fault,
     admin_routes=_admin_routes,
 )

@@ -24,12 +24,17 @@ from router.dialects.webpush import responses
 from router.dialects.webpush.headers import Refused, encoding_of, topic_of, ttl_of, urgency_of
 from router.dialects.webpush.protocol import (
     BAD_SENDER,
+    BUSY,
     DEVICES,
     FROM_ADDRESS,
+    INBOX_FULL,
     MESSAGE_PURPOSE,
     NAME,
+    NO_CHANNEL,
+    NO_DEVICE,
     OF_SENDER,
     PURPOSE,
+    STORE_FULL,
     TO_ENDPOINT,
     TOO_LONG,
     WebPushOptions,
@@ -92,6 +97,15 @@ _REFUSED: Final = {
     _NO_DEVICE: responses.NO_DEVICE,
     _NO_CHANNEL: responses.NO_CHANNEL,
 }
+ANSWERS: Final = {
+    m.FULL: INBOX_FULL,
+    _OVER: STORE_FULL,
+    _BUSY: BUSY,
+    _NO_DEVICE: NO_DEVICE,
+    _NO_CHANNEL: NO_CHANNEL,
+    _OFTEN: TO_ENDPOINT,
+}
+"""By status of `Push`: what refuses it. Any other but OK is NOT_KEPT."""
 
 
 def routes(context: Context) -> Iterable[Route]:

@@ -10,13 +10,15 @@ from router.dialects.webpush.vapid import parameters
 from router.http.message import Response
 
 _URGENCIES: Final = {b"very-low": 1, b"low": 2, b"normal": 3, b"high": 4}
-_NORMAL: Final = 3
+NORMAL: Final = 3
+"""The urgency of a push that names none."""
 _BASE64URL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _MAX_TOPIC: Final = 32
 _INTEGER: Final = re.compile(rb"[+-]?[0-9]+")
 _SAFE_IN_JSON: Final = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
 _PADDING: Final = re.compile(rb"(?<=[\w-])=+(?=[ \t]*(?:[,;]|$))")
-_AES128GCM: Final = '","headers":{"encoding":"aes128gcm"}'
+AES128GCM: Final = '","headers":{"encoding":"aes128gcm"}'
+"""What follows the data of such a body in the stored JSON."""
 
 
 class Refused(Exception):
@@ -54,7 +56,7 @@ def topic_of(text: bytes | None) -> bytes | None:
 
 def urgency_of(text: bytes | None) -> int:
     """The urgency as a number: the higher, the more urgent. Raises: Refused."""
-    level = _NORMAL if text is None else _URGENCIES.get(text) or _URGENCIES.get(text.strip().lower())
+    level = NORMAL if text is None else _URGENCIES.get(text) or _URGENCIES.get(text.strip().lower())
     if level is None:
         raise Refused(responses.BAD_URGENCY)
     return level
@@ -71,7 +73,7 @@ def encoding_of(headers: dict[bytes, bytes], max_crypto_bytes: int) -> str:
             crypto_key is not None and b"dh" in parameters(crypto_key)
         ):
             raise Refused(responses.NOT_OF_AES128GCM)
-        return _AES128GCM
+        return AES128GCM
     if encoding != b"aesgcm":
         raise Refused(responses.BAD_ENCODING)
     room = max_crypto_bytes - len(crypto_key or b"")

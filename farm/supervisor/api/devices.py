@@ -1,0 +1,238 @@
+"""`/devices`: find one, see what is known of it, and act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from farm.settings import AdminOptions
+from farm.supervisor.api.frame import ACT, READ, REFUSED, ApiContext, ApiError, ApiRoute, Asked, Limit
+
+_DEVICE: Final = {"device": "Its uaid, or its address (`device` of a list): 32 hexadecimal digits."}
+Dialect = Annotated[str, Meta(max_length=64, description="Its dialect; left out: any.")]
+
+
+class FindQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """One of the three says which."""
+
+    uaid: Annotated[str, Meta(max_length=64, description="A uaid, or the address of a device.")] = ""
+    endpoint: Annotated[str, Meta(max_length=2048, description="A push endpoint.")] = ""
+    address: Annotated[str, Meta(max_length=64, description="IP address of connected clients.")] = ""
+    limit: Limit = 100
+
+
+class FoundDevice(msgspec.Struct):
+    """A device in a list. What is null is not known, or it is not connected."""
+
+    device: str
+    """Its address in the farm."""
+    dialect: str
+    uaid: str | None
+    shard: int | None
+    """The worker that holds it, and the host of that in a cluster."""
+    host: str | None
+    since: float | None
+    """Seconds since it has connected; null as well where that is longer ago than the farm remembers."""
+    address: str | None
+    """Of the client."""
+
+
+class FoundDevices(msgspec.Struct):
+    """Devices that were found. more: there are others, or a worker did not answer."""
+
+    devices: list[FoundDevice]
+    more: bool
+
+
+class OneQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which dialect is meant."""
+
+    dialect: Dialect = ""
+
+
+class ShowQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which page of the messages that wait."""
+
+    dialect: Dialect = ""
+    after: Annotated[str, Meta(max_length=1024, description="`next` of the page before.")] = ""
+    limit: Limit = 100
+
+
+class DeviceConnection(msgspec.Struct):
+    """Where it is connected. What is null its worker has not answered."""
+
+    shard: int
+    host: str
+    since: float | None
+    address: str | None
+    silent: float | None
+    """Seconds since something was read of it."""
+    buffered: int | None
+    """Bytes that wait for it in the worker."""
+
+
+class WaitingMessage(msgspec.Struct):
+    """A message that waits."""
+
+    id: str
+    channel: str
+    version: str
+    size: int
+    """Bytes of its body, as it is stored."""
+    age: float
+    ttl: int
+    """Seconds until it expires."""
+    content: str | None
+    """As it is stored; null unless `admin.show_contents`, or where it has none."""
+
+
+class Inbox(msgspec.Struct):
+    """What waits for it."""
+
+    messages: int
+    bytes: int
+    items: list[WaitingMessage]
+    """A page."""
+    next: str | None
+    """As `after` for the next page; null: this is the last."""
+
+
+class Device(msgspec.Struct):
+    """All that is known of a device."""
+
+    device: str
+    dialect: str
+    uaid: str | None
+    registered: bool
+    """Whether the store has a record of it."""
+    channels: list[str] | None
+    """IDs; null: its dialect does not keep them."""
+    connection: DeviceConnection | None
+    inbox: Inbox
+
+
+class PushBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A test message."""
+
+    channel: Annotated[str, Meta(max_length=200, description="ID; needed where the dialect does not keep them.")] = ""
+    data: Annotated[str, Meta(max_length=65_536, description="As an app server would send it.")] = ""
+    ttl: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Seconds, where the dialect has it.")] = 60
+
+
+class Pushed(msgspec.Struct):
+    """What an app server would be answered."""
+
+    status: int
+    outcome: str
+
+
+class Emptied(msgspec.Struct):
+    """How many messages were removed."""
+
+    removed: int
+
+
+class Disconnected(msgspec.Struct):
+    """Whether there was a connection."""
+
+    disconnected: bool
+
+
+class Forgotten(msgspec.Struct):
+    """Whether anything was known of it."""
+
+    forgotten: bool
+
+
+def routes(context: ApiContext) -> Iterable[ApiRoute]:
+    """All of `/devices`."""
+
+    async def find(asked: Asked) -> dict[str, Any]:
+        return await context.ask("devices", **msgspec.structs.asdict(asked.query))
+
+    async def show(asked: Asked) -> dict[str, Any]:
+        contents = context.farm.settings.get(AdminOptions).show_contents
+        query = msgspec.structs.asdict(asked.query)
+        return await context.ask("device", device=asked.path["device"], contents=contents, **query)
+
+    async def push(asked: Asked) -> dict[str, Any]:
+        body, dialect = msgspec.structs.asdict(asked.body), asked.query.dialect
+        found = await context.ask("device.push", device=asked.path["device"], dialect=dialect, push=body)
+        if found["status"] >= 300:
+            raise ApiError(REFUSED, f"{found['status']}: {found['outcome']}")
+        return found
+
+    async def empty(asked: Asked) -> dict[str, Any]:
+        return await context.ask("device.empty", device=asked.path["device"], dialect=asked.query.dialect)
+
+    async def disconnect(asked: Asked) -> dict[str, Any]:
+        return await context.ask("device.disconnect", device=asked.path["device"], dialect=asked.query.dialect)
+
+    async def forget(asked: Asked) -> dict[str, Any]:
+        return await context.ask("device.forget", device=asked.path["device"], dialect=asked.query.dialect)
+
+    return (
+        ApiRoute(
+            method="GET",
+            path="/devices",
+            role=READ,
+            summary="Find devices by uaid, by push endpoint, or (connected ones) by the client's IP address.",
+            handler=find,
+            answer=FoundDevices,
+            query=FindQuery,
+        ),
+        ApiRoute(
+            method="GET",
+            path="/devices/{device}",
+            role=READ,
+            summary="A device: its registration, channels, connection, and a page of the messages that wait for it.",
+            handler=show,
+            answer=Device,
+            query=ShowQuery,
+            parts=_DEVICE,
+        ),
+        ApiRoute(
+            method="DELETE",
+            path="/devices/{device}",
+            role=ACT,
+            summary="Forget a device: its registration and what waits for it go, and its connection is closed.",
+            handler=forget,
+            answer=Forgotten,
+            query=OneQuery,
+            parts=_DEVICE,
+        ),
+        ApiRoute(
+            method="POST",
+            path="/devices/{device}/push",
+            role=ACT,
+            summary="Send it a test message, as an app server would. What refuses it is in the error.",
+            handler=push,
+            answer=Pushed,
+            query=OneQuery,
+            body=PushBody,
+            parts=_DEVICE,
+        ),
+        ApiRoute(
+            method="DELETE",
+            path="/devices/{device}/inbox",
+            role=ACT,
+            summary="Remove the messages that wait for it.",
+            handler=empty,
+            answer=Emptied,
+            query=OneQuery,
+            parts=_DEVICE,
+        ),
+        ApiRoute(
+            method="POST",
+            path="/devices/{device}/disconnect",
+            role=ACT,
+            summary="Close its connection; it may come back at once.",
+            handler=disconnect,
+            answer=Disconnected,
+            query=OneQuery,
+            parts=_DEVICE,
+        ),
+    )

@@ -1,0 +1,260 @@
+"""Devices over the admin port, with real clients: found, shown, pushed to, emptied, disconnected, forgotten."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from support.farm_fixture import PATIENCE_S, Farm, Json, new_channel, running_farm, until
+from support.simplepush import Device, put
+from support.webpush import UserAgent, post
+
+ACT, READ = "act-" * 8, "read" * 8
+ELSEWHERE = "127.0.0.9"
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    folder = tmp_path_factory.mktemp("operated")
+    token = folder / "token"
+    token.write_text(ACT)
+    token.chmod(0o600)
+    settings = {"router.routers": 2, "admin.token_file": token, "admin.read_token": READ}
+    with running_farm(folder / "data", settings, workers=2) as started:
+        yield started
+
+
+class Operator:
+    """Asks the API with a token."""
+
+    def __init__(self, farm: Farm, token: str) -> None:
+        base = f"http://127.0.0.1:{farm.admin_port}/api/v1"
+        headers = {"Authorization": f"Bearer {token}"}
+        self._client = httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=PATIENCE_S)
+
+    def __call__(self, method: str, path: str, **given: Any) -> Any:
+        """The answer, which is 200."""
+        answer = self._client.request(method, path, **given)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def code(self, method: str, path: str, **given: Any) -> str:
+        """Of an answer that refuses."""
+        return str(self._client.request(method, path, **given).json()["error"]["code"])
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture(scope="module")
+def operator(farm: Farm) -> Iterator[Operator]:
+    asks = Operator(farm, ACT)
+    yield asks
+    asks.close()
+
+
+@contextmanager
+def device_from(farm: Farm, address: str) -> Iterator[Device]:
+    """A device whose connection comes from this address of the loopback network."""
+    where = ("127.0.0.1", farm.device_port)
+    with Device(farm, socket=socket.create_connection(where, PATIENCE_S, (address, 0))) as device:
+        yield device
+
+
+def gone(operator: Operator, uaid: str) -> None:
+    until(lambda: operator("GET", f"/devices/{uaid}")["connection"] is None, "its worker has let it go")
+
+
+# ---- find
+
+
+def test_a_device_is_found_by_uaid_endpoint_and_address(farm: Farm, operator: Operator) -> None:
+    with device_from(farm, ELSEWHERE) as device, UserAgent(farm) as agent:
+        device.hello()
+        _, endpoint = device.register()
+        channel, webpush = agent.register()
+        plain = {"uaid": device.uaid}, {"endpoint": endpoint}, {"address": ELSEWHERE}
+        for query in plain:
+            (row,) = operator("GET", "/devices", params=query)["devices"]
+            assert (row["uaid"], row["device"], row["dialect"]) == (device.uaid, device.uaid, "simplepush")
+            assert row["address"] == ELSEWHERE and row["shard"] in (0, 1) and 0 <= row["since"] < PATIENCE_S
+        for query in {"uaid": agent.uaid}, {"endpoint": webpush}:
+            (row,) = operator("GET", "/devices", params=query)["devices"]
+            assert (row["dialect"], row["address"]) == ("webpush", "127.0.0.1")
+        by_address = operator("GET", f"/devices/{row['device']}")
+        assert (by_address["dialect"], by_address["uaid"], by_address["channels"]) == ("webpush", None, [channel])
+        found = operator("GET", "/devices", params={"address": "127.0.0.1", "limit": 1})
+        assert [one["dialect"] for one in found["devices"]] == ["webpush"]
+    assert operator("GET", "/devices", params={"address": "127.0.0.77"}) == {"devices": [], "more": False}
+
+
+def test_a_search_is_cut_at_its_limit_and_says_so(farm: Farm, operator: Operator) -> None:
+    where = "127.0.0.10"
+    with device_from(farm, where) as one, device_from(farm, where) as two, device_from(farm, where) as three:
+        uaids = {device.hello()["uaid"] for device in (one, two, three)}
+        found = operator("GET", "/devices", params={"address": where, "limit": 2})
+        assert len(found["devices"]) == 2 and found["more"]
+        found = operator("GET", "/devices", params={"address": where})
+        assert {row["uaid"] for row in found["devices"]} == uaids and not found["more"]
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({}, "bad_request"),
+        ({"uaid": "a", "address": "b"}, "bad_request"),
+        ({"uaid": "nonsense"}, "bad_request"),
+        ({"address": "nowhere"}, "bad_request"),
+        ({"endpoint": "http://127.0.0.1/update/nonsense"}, "not_found"),
+        ({"uaid": "a", "limit": 0}, "bad_request"),
+    ],
+)
+def test_a_search_for_nothing_is_refused(operator: Operator, query: Json, code: str) -> None:
+    assert operator.code("GET", "/devices", params=query) == code
+
+
+# ---- show
+
+
+def test_what_waits_is_shown_by_pages_and_without_its_content(farm: Farm, operator: Operator) -> None:
+    with UserAgent(farm) as agent:
+        channel, endpoint = agent.register()
+    gone(operator, agent.uaid)
+    for number in range(5):
+        assert post(endpoint, f"message {number}", TTL="600").status == 201
+    seen: list[Json] = []
+    after = ""
+    while after is not None:
+        page = operator("GET", f"/devices/{agent.uaid}", params={"limit": 2, "after": after})["inbox"]
+        assert page["messages"] == 5 and page["bytes"] > 0 and 0 < len(page["items"]) <= 2
+        seen += page["items"]
+        after = page["next"]
+    assert len({item["id"] for item in seen}) == 5
+    for item in seen:
+        assert (item["channel"], item["content"]) == (channel, None)
+        assert item["size"] > 0 and 0 <= item["age"] < PATIENCE_S and 590 <= item["ttl"] <= 600
+    with UserAgent(farm, agent.uaid) as agent:
+        assert agent.bodies(5) == [f"message {number}" for number in range(5)], "to look takes nothing away"
+
+
+def test_who_is_connected_is_shown_with_its_worker(farm: Farm, operator: Operator) -> None:
+    with device_from(farm, ELSEWHERE) as device:
+        device.hello()
+        shown = operator("GET", f"/devices/{device.uaid}")
+        connection = shown["connection"]
+        assert (connection["address"], connection["buffered"]) == (ELSEWHERE, 0)
+        assert 0 <= connection["silent"] < PATIENCE_S
+        assert not shown["registered"] and shown["channels"] is None
+        device.register()
+        assert operator("GET", f"/devices/{device.uaid}")["registered"]
+        assert operator.code("GET", f"/devices/{device.uaid}", params={"dialect": "webpush"}) == "not_found"
+    gone(operator, device.uaid)
+
+
+# ---- push
+
+
+def test_a_test_push_is_answered_as_an_app_servers(farm: Farm, operator: Operator) -> None:
+    with Device(farm) as device:
+        device.hello()
+        channel, _ = device.register()
+        path = f"/devices/{device.uaid}/push"
+        assert operator.code("POST", path, json={}) == "bad_request", "only the device knows its channels"
+        assert operator("POST", path, json={"channel": channel, "data": "hello"})["status"] == 200
+        ((pushed, version),) = device.updates()
+        assert pushed == channel
+        device.ack((channel, version))
+    gone(operator, device.uaid)
+    assert operator("POST", path, json={"channel": channel})["status"] == 202
+    with UserAgent(farm) as agent:
+        path = f"/devices/{agent.uaid}/push"
+        assert operator.code("POST", path, json={}) == "refused", "it has no subscription"
+        channel, _ = agent.register()
+        assert operator("POST", path, json={})["status"] == 201
+        (note,) = agent.notes(1)
+        assert note["channelID"] == channel and "data" not in note
+        agent.ack(note)
+        assert operator.code("POST", path, json={"channel": new_channel()}) == "refused"
+
+
+# ---- empty, disconnect, forget
+
+
+def test_an_emptied_inbox_is_empty_and_takes_what_comes_next(farm: Farm, operator: Operator) -> None:
+    with Device(farm) as device:
+        device.hello()
+        _, endpoint = device.register()
+        second, other = device.register()
+    gone(operator, device.uaid)
+    assert put(endpoint, 1) == put(other, 2) == 202
+    assert operator("DELETE", f"/devices/{device.uaid}/inbox") == {"removed": 2}
+    assert operator("GET", f"/devices/{device.uaid}")["inbox"]["messages"] == 0
+    assert put(other, 3) == 202
+    with Device(farm) as device:
+        device.hello(operator("GET", "/devices", params={"endpoint": other})["devices"][0]["uaid"], (second,))
+        assert device.updates() == [(second, 3)]
+
+
+def test_a_device_that_is_disconnected_comes_back_to_what_it_had(farm: Farm, operator: Operator) -> None:
+    with Device(farm) as device, UserAgent(farm) as agent:
+        device.hello()
+        _, endpoint = device.register()
+        agent.register()
+        for uaid, connected in ((device.uaid, device), (agent.uaid, agent)):
+            assert operator("POST", f"/devices/{uaid}/disconnect") == {"disconnected": True}
+            assert operator("GET", f"/devices/{uaid}")["connection"] is None
+            assert connected.close_code() == 1001
+            assert operator("POST", f"/devices/{uaid}/disconnect") == {"disconnected": False}
+    assert put(endpoint, 7) == 202
+    with UserAgent(farm, agent.uaid) as again:
+        assert again.uaid == agent.uaid
+
+
+def test_a_device_that_is_forgotten_registers_anew(farm: Farm, operator: Operator) -> None:
+    with UserAgent(farm) as agent:
+        _, endpoint = agent.register()
+        assert post(endpoint, "for nobody", TTL="60").status == 201
+        agent.notes(1)  # and it is not acknowledged
+        assert operator("DELETE", f"/devices/{agent.uaid}") == {"forgotten": True}
+        assert agent.close_code() == 1001
+        assert operator.code("GET", f"/devices/{agent.uaid}") == "not_found"
+        assert operator.code("DELETE", f"/devices/{agent.uaid}") == "not_found"
+        assert post(endpoint, "nobody", TTL="60").status == 410
+    with UserAgent(farm, agent.uaid) as again:
+        assert again.uaid != agent.uaid
+    with Device(farm) as device:
+        device.hello()
+        channel, endpoint = device.register()
+    gone(operator, device.uaid)
+    assert put(endpoint, 1) == 202
+    assert operator("DELETE", f"/devices/{device.uaid}") == {"forgotten": True}
+    with Device(farm) as again_plain:
+        assert again_plain.hello(device.uaid, (channel,))["uaid"] != device.uaid
+
+
+# ---- who may
+
+
+def test_who_may_only_read_sees_it_and_does_nothing(farm: Farm) -> None:
+    reads = Operator(farm, READ)
+    with Device(farm) as device:
+        device.hello()
+        assert reads("GET", f"/devices/{device.uaid}")["connection"]
+        assert reads("GET", "/session")["role"] == "read"
+        for method, path in (("POST", "/disconnect"), ("POST", "/push"), ("DELETE", "/inbox"), ("DELETE", "")):
+            assert reads.code(method, f"/devices/{device.uaid}{path}") == "forbidden"
+        device.settle()
+    reads.close()
+
+
+def test_what_is_done_leaves_a_line(farm: Farm, operator: Operator) -> None:
+    with Device(farm) as device:
+        device.hello()
+        operator("POST", f"/devices/{device.uaid}/disconnect", headers={"X-Request-Id": "line-1"})
+    (line,) = [event for event in farm.events("admin.action") if event["request"] == "line-1"]
+    assert (line["action"], line["target"]) == ("POST /devices/{device}/disconnect", device.uaid)
+    assert (line["outcome"], line["role"], line["address"]) == ("ok", "act", "127.0.0.1")
