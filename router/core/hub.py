@@ -64,7 +64,7 @@ class Hub:
     `monotonic` and `unix_time` are clocks in seconds; `versions` those of the protocol that are spoken. `router` is its
     number among the farm's routers (`router.common.numbers`), of which there are `routers`. `workers`: how many are
     expected to announce what they hold (`router.core.settling`). `watch` wants to know of each push; None: nobody does.
-    expected to announce what they hold (`router.core.settling`). `common`: the clock by which workers say since when
+    `common`: the clock by which workers say since when
     they hold a device; None: `monotonic`.
     """
 
