@@ -78,6 +78,7 @@ class _Candidate(NamedTuple):
     dialect: str
     address: bytes
     uaid: str | None
+    channel: str | None = None
 
 
 class _Known(NamedTuple):
@@ -86,6 +87,8 @@ class _Known(NamedTuple):
     dialect: str
     address: bytes
     uaid: str | None
+    channel: str | None
+    """That of the endpoint that it was found by."""
     looked: Looked
 
 
@@ -170,7 +173,7 @@ class DeviceActions:
             self._known(self._candidates(asked.uaid, ""), answer, lambda found: answer(_rows(found)))
         else:
             candidates = [
-                _Candidate(name, found[0], book.uaid(found[0]))
+                _Candidate(name, found[0], book.uaid(found[0]), found[1])
                 for name, book in self._books.items()
                 if (found := book.of_endpoint(asked.endpoint)) is not None
             ]
@@ -202,6 +205,7 @@ class DeviceActions:
                         "host": session.host,
                         "since": since,
                         "address": inspection.address,
+                        "channel": None,
                     }
                 )
             answer({"devices": rows, "more": not complete})
@@ -317,7 +321,7 @@ def _rows(found: list[_Known]) -> dict[str, Any]:
     rows = []
     for one in found:
         connection = _connection(one.looked) or {"shard": None, "host": None, "since": None, "address": None}
-        row = {"device": one.address.hex(), "uaid": one.uaid, "dialect": one.dialect}
+        row = {"device": one.address.hex(), "uaid": one.uaid, "dialect": one.dialect, "channel": one.channel}
         rows.append(row | {name: connection[name] for name in ("shard", "host", "since", "address")})
     return {"devices": rows, "more": False}
 

@@ -16,6 +16,7 @@ from support.simplepush import Device, put
 ACT, READ = "act-token-that-is-long-enough", "read-token-that-is-long-enough"
 HOSTILE = "<img src=x onerror=faults.push('html')>"
 VIEWS = ("overview", "devices", "channels", "processes", "log")
+SEARCH = "Find a device (key: /)"
 ACTING = ("Drain worker 0", "Restart worker 0", "Reload", "Terminate", "Set")
 
 
@@ -102,6 +103,45 @@ def test_it_is_usable_by_keyboard_alone(farm: Farm, page: Dashboard) -> None:
     until(lambda: farm.worker_pid(1) != before, "the worker is replaced")
     page.go("log")
     page.sees("admin.action")
+    assert page.faults == []
+
+
+def test_a_device_is_found_pushed_to_and_emptied_by_keyboard(farm: Farm, page: Dashboard, tmp_path: Path) -> None:
+    page.go("overview")
+    page.evaluate("document.activeElement.blur()")
+    with Device(farm) as device:
+        device.hello()
+        channel, endpoint = device.register()
+        page.press("/")
+        until(lambda: page.focused == SEARCH, "the search has the focus")
+        page.write(endpoint)
+        page.press("Enter")
+        page.sees("connected", "127.0.0.1", device.uaid)
+        page.tab_to("Channel ID")
+        assert page.evaluate("document.activeElement.value") == channel
+        page.tab_to("Push")
+        page.press("Enter")
+        page.sees("200 delivered")
+        ((pushed, version),) = device.updates()
+        assert pushed == channel
+        device.send({"messageType": "ack", "updates": [{"channelID": channel, "version": version}]})
+        page.picture(tmp_path / "device.png")
+    page.sees("not connected")
+    assert put(endpoint, version + 1) == 202
+    page.sees("1 message", str(version + 1))
+    page.picture(tmp_path / "device-360.png", 360, dark=True)
+    page.look(1320)
+    for button, ask, done in (
+        ("Empty inbox", "Empty", "Deleted: 1 message."),
+        ("Forget", "Forget", "The device is forgotten."),
+    ):
+        page.evaluate("document.querySelector('#devices h2').focus()")
+        page.tab_to(button)
+        page.press("Enter")
+        page.sees(f"{button.split()[0]} the ")
+        page.tab_to(ask)
+        page.press("Enter")
+        page.sees(done)
     assert page.faults == []
 
 

@@ -38,6 +38,8 @@ class FoundDevice(msgspec.Struct):
     """Seconds since it has connected; null as well where that is longer ago than the farm remembers."""
     address: str | None
     """Of the client."""
+    channel: str | None
+    """ID of the channel whose endpoint was asked for."""
 
 
 class FoundDevices(msgspec.Struct):

@@ -178,6 +178,6 @@ function table(caption, columns, rows, empty, kind = "rows") {
 
 /** Names and values. */
 function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== false && value !== "");
   return h("dl", { class: "facts" }, shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }

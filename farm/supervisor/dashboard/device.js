@@ -1,120 +1,123 @@
 // One device: its connection, its channels, what waits for it, and what can be done to it.
 
-/** Show one; of another one than before, everything is drawn anew. */
-function showDevice(uaid) {
-  devices.shown = uaid;
-  if (!uaid) {
+/** Show one. which: {device, dialect, channel}; the channel is that of the endpoint that it was found by, or "". */
+function showDevice(which) {
+  devices.shown = which;
+  if (!which) {
     fill(devices.one);
     return undefined;
   }
+  devices.pages = 1;
   devices.state = h("div", { class: "stack" });
-  devices.queue = h("div", {});
-  devices.channel = h("select", {}, h("option", { value: "" }, "the first"));
-  const title = h("h2", { tabindex: "-1" }, "Device ", h("code", {}, uaid));
+  devices.queue = h("div", { class: "stack" });
+  devices.names = h("datalist", { id: "channels-of-device" });
+  devices.channel = h("input", { list: "channels-of-device", autocomplete: "off", spellcheck: "false", value: which.channel });
+  const title = h("h2", { tabindex: "-1" }, "Device ", h("code", {}, which.device));
   fill(devices.one,
     h("div", { class: "split" },
-      h("section", { class: "card" }, title, devices.state, deviceButtons(uaid)),
-      card("Waiting messages", devices.queue)),
-    mayAct() && h("section", { class: "card" }, pushForm(uaid)));
+      h("section", { class: "card" }, title, devices.state, deviceButtons(which), pushForm(which)),
+      card("Waiting messages", devices.queue)));
   title.focus();
   return refreshDevice();
 }
 
-function pushForm(uaid) {
+const deviceQuery = ({ dialect }) => ({ query: { dialect } });
+
+function pushForm(which) {
   return actForm("Send a test push", [
-    field("Channel", "channel", { element: devices.channel }),
+    field("Channel ID", "channel", { size: "wide", element: devices.channel }),
     field("TTL in seconds", "ttl", { type: "number", min: "0", value: "60" }),
     field("Data", "data", { size: "whole", element: h("textarea", { rows: "2", spellcheck: "false" }, "This is a test.") }),
+    devices.names,
   ], "Push", async ({ channel, data, ttl }) => {
-    const body = { data, ttl: Number(ttl) };
-    if (channel) body.channel = channel;
-    const answer = await api("POST", ["devices", uaid, "push"], { body });
+    const body = { channel: channel.trim(), data, ttl: Number(ttl) };
+    const answer = await api("POST", ["devices", which.device, "push"], { ...deviceQuery(which), body });
     refreshDevice();
-    return pushOutcome(answer);
+    return `${answer.status} ${answer.outcome}`;
   });
 }
 
-function pushOutcome(answer) {
-  return `An app server would get ${answer.status}${answer.outcome ? `: ${answer.outcome}` : ""}.`;
-}
-
-function deviceButtons(uaid) {
-  const done = (text) => {
+function deviceButtons(which) {
+  const act = (method, more, text) => async () => {
+    const answer = await api(method, ["devices", which.device, ...more], deviceQuery(which));
     refreshDevice();
-    return text;
+    return text(answer);
   };
   return h("div", { class: "buttons" },
+    actButton("Disconnect", {
+      ask: ["Disconnect the device?", "Its connection is closed. It will most likely connect again soon.", "Disconnect"],
+      act: act("POST", ["disconnect"], (answer) => (answer.disconnected ? "The device is disconnected." : "It was not connected.")),
+    }),
     actButton("Empty inbox", {
       danger: true,
       ask: ["Empty the inbox?", "What waits for the device is deleted and never delivered.", "Empty"],
-      act: async () => {
-        await api("DELETE", ["devices", uaid, "inbox"]);
-        return done("The inbox is empty.");
-      },
-    }),
-    actButton("Disconnect", {
-      ask: ["Disconnect the device?", "Its connection is closed. It will most likely connect again soon.", "Disconnect"],
-      act: async () => {
-        await api("POST", ["devices", uaid, "disconnect"]);
-        return done("The device is disconnected.");
-      },
+      act: act("DELETE", ["inbox"], (answer) => `Deleted: ${plural(answer.removed, "message")}.`),
     }),
     actButton("Forget", {
       danger: true,
-      ask: ["Forget the device?", "Its registrations, its inbox and its connection go. App servers are told that it is gone, and it has to register anew.", "Forget"],
-      act: async () => {
-        await api("DELETE", ["devices", uaid]);
-        return done("The device is forgotten.");
-      },
+      ask: ["Forget the device?", "Its registration and what waits for it go, and its connection is closed. It has to register anew.", "Forget"],
+      act: act("DELETE", [], (answer) => (answer.forgotten ? "The device is forgotten." : "Nothing was known of it.")),
     }));
 }
 
 async function refreshDevice() {
-  const uaid = devices.shown;
-  if (!uaid) return;
+  const which = devices.shown;
+  if (!which) return;
   let found;
   try {
-    found = await api("GET", ["devices", uaid]);
+    found = await api("GET", ["devices", which.device], { query: { dialect: which.dialect, limit: 50 * devices.pages } });
   } catch (error) {
-    if (devices.shown === uaid) {
+    if (devices.shown === which) {
       fill(devices.state, problem(error));
       fill(devices.queue);
     }
     return;
   }
-  if (devices.shown !== uaid) return;
+  if (devices.shown !== which) return;
   keepingFocus(devices.state, () => fill(devices.state, deviceFacts(found), deviceChannels(found)));
-  keepingFocus(devices.queue, () => fill(devices.queue, inboxTable(found)));
-  const names = found.channels.map((one) => one.channel);
-  if (devices.names !== names.join()) {
-    devices.names = names.join();
-    const kept = devices.channel.value;
-    fill(devices.channel, names.map((name) => h("option", { value: name }, name)));
-    if (names.includes(kept)) devices.channel.value = kept;
-  }
+  keepingFocus(devices.queue, () => fill(devices.queue, inboxTable(found.inbox)));
+  const names = found.channels || [];
+  fill(devices.names, names.map((name) => h("option", { value: name })));
+  if (!devices.channel.value && names.length) [devices.channel.value] = names;
 }
 
 function deviceFacts(found) {
   const on = found.connection;
+  const known = (value, text) => (value === null ? "not known" : text(value));
   return facts([
+    ["uaid", found.uaid !== found.device && found.uaid && h("code", {}, found.uaid)],
     ["Dialect", found.dialect],
     ["Connection", on ? h("span", { class: "state ok" }, "connected") : h("span", { class: "state warn" }, "not connected")],
-    ["Worker", on && String(on.shard)],
-    ["Host", on && on.host],
-    ["Address", on && on.address],
-    ["Connected for", on && on.age !== null ? duration(on.age) : ""],
-    ["Last heard", on && on.heard !== null ? `${duration(on.heard)} ago` : ""],
-    ["Waits to be written", on && on.buffered ? bytes(on.buffered) : ""],
+    ["Registered", found.registered ? "yes" : "no"],
+    ...(on ? [
+      ["Address", known(on.address, String)],
+      ["Worker", on.host ? `${on.shard} on ${on.host}` : String(on.shard)],
+      ["Connected for", known(on.since, duration)],
+      ["Last heard", known(on.silent, (seconds) => `${duration(seconds)} ago`)],
+      ["Waits to be written", known(on.buffered, bytes)],
+    ] : []),
   ]);
 }
 
 function deviceChannels(found) {
-  return table("Channels of the device", [["Channel", "grow"]], found.channels.map((one) => [h("code", {}, one.channel)]), "It has registered no channel.");
+  if (found.channels === null) return h("p", { class: "note" }, "Only the device knows its channels: its dialect does not keep them.");
+  return table("Channels of the device", [["Channel", "grow"]], found.channels.map((name) => [h("code", {}, name)]), "It has registered no channel.");
 }
 
-function inboxTable(found) {
-  const rows = found.inbox.map((item) => [h("code", {}, item.id), h("code", {}, item.channel || "–"), bytes(item.size), duration(item.age), item.ttl === null ? "–" : duration(item.ttl),
-    ...(farm.session?.show_contents ? [h("code", { class: "contents" }, item.data ?? "")] : [])]);
-  const columns = [["Message", "grow"], ["Channel"], ["Size", "number"], ["Age", "number"], ["TTL", "number"], ...(farm.session?.show_contents ? [["Contents"]] : [])];
-  return table("Waiting messages", columns, rows, "Nothing waits for this device.");
+function inboxTable(inbox) {
+  const shown = farm.session.show_contents;
+  const columns = [["Channel", "grow"], ["Version"], ["Size", "number"], ["Age", "number"], ["Expires in", "number"], ...(shown ? [["Content"]] : [])];
+  const rows = inbox.items.map((item) => [
+    h("code", {}, item.channel || item.id), h("code", {}, item.version), bytes(item.size), duration(item.age), duration(item.ttl),
+    ...(shown ? [h("code", { class: "contents" }, item.content ?? "")] : [])]);
+  return [
+    inbox.messages > 0 && h("p", {}, `${plural(inbox.messages, "message")}, ${bytes(inbox.bytes)}`),
+    table("Waiting messages", columns, rows, "Nothing waits for this device."),
+    inbox.next && h("div", { class: "buttons" }, h("button", { type: "button", onclick: morePages }, "More")),
+  ].filter(Boolean);
+}
+
+function morePages() {
+  devices.pages = Math.min(20, devices.pages + 1);
+  return refreshDevice();
 }

@@ -40,20 +40,19 @@ async function findDevices(text) {
   if (devices.asked !== text) return;
   announce(`${plural(found.devices.length, "device")} found`);
   drawDevices(found);
-  if (found.devices.length === 1 && !("address" in argumentOf(text))) {
-    location.replace(deviceHash(found.devices[0].uaid));
-  }
+  if (found.devices.length === 1 && !("address" in argumentOf(text))) location.replace(deviceHash(found.devices[0]));
 }
 
-function deviceHash(uaid) {
-  return `#/devices/${encodeURIComponent(uaid)}`;
+function deviceHash({ device, dialect, channel }) {
+  const more = channel ? `/${encodeURIComponent(channel)}` : "";
+  return `#/devices/${encodeURIComponent(device)}/${encodeURIComponent(dialect)}${more}`;
 }
 
 function drawDevices(found) {
   const rows = found.devices.map((row) => [
-    h("a", { href: deviceHash(row.uaid) }, h("code", {}, row.uaid)), row.dialect, row.address || "–",
-    row.shard === null || row.shard === undefined ? "not connected" : `worker ${row.shard}`, row.host || "–", row.since === null || row.since === undefined ? "–" : duration(row.since)]);
+    h("a", { href: deviceHash(row) }, h("code", {}, row.uaid || row.device)), row.dialect, row.address || "–",
+    row.shard === null ? "not connected" : `worker ${row.shard}`, row.host || "", duration(row.since)]);
   fill(devices.list,
-    table("Devices", [["uaid", "grow"], ["Dialect"], ["Address"], ["Connection"], ["Host"], ["For", "number"]], rows, "No such device."),
-    found.more && h("p", { class: "note" }, "There are more: only the first are shown."));
+    table("Devices", [["Device", "grow"], ["Dialect"], ["Address"], ["Connection"], ["Host"], ["For", "number"]], rows, "No such device."),
+    found.more && h("p", { class: "note" }, "There may be more: these are the first."));
 }

@@ -25,7 +25,7 @@ function route() {
   }
   if (view === "devices") {
     const asked = new URLSearchParams(search || "").get("q");
-    showDevice(rest[0] || null);
+    showDevice(rest.length > 1 ? { device: rest[0], dialect: rest[1], channel: rest[2] || "" } : null);
     if (asked) findDevices(asked);
   } else if (view === "channels") {
     if (rest.length === 3) showChannel({ dialect: rest[0], application: rest[1], channel: rest[2] });
@@ -130,8 +130,11 @@ function keys(event) {
   const typing = event.target.closest("input, textarea, select, dialog");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.key !== "/") return;
   event.preventDefault();
-  if (state.view !== "devices") location.hash = "#/devices";
-  requestAnimationFrame(() => devices.input.focus());
+  if (state.view !== "devices") {
+    location.hash = "#/devices";
+    route();
+  }
+  devices.input.select();
 }
 
 makeOverview();
