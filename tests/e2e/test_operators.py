@@ -1,11 +1,14 @@
-"""One worker is replaced as an operator wants it, over /api/v1: its devices come elsewhere, the others stay."""
+"""What operators do with the workers of a farm, over /api/v1 and by commands, and how they watch it: `farm top`."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ import websocket
 from support import mirror
 from support.admin_api import api, code
 from support.commands import Commands
-from support.farm_fixture import Farm, running_farm, until
+from support.farm_fixture import PATIENCE_S, Farm, environ, running_farm, until
 from support.mirror import Mirror
 
 DEVICES = 16
@@ -97,9 +100,57 @@ def test_a_worker_whose_process_hangs_is_replaced_too(
     assert farm.wait_healthy()["workers"][0]["pid"] != pid
 
 
-def test_a_reload_is_begun(farm: Farm) -> None:
-    """The last test here: the end of the farm cuts it short."""
-    assert api(farm, "POST", "/reload") == (200, {"reloading": True, "last": None})
-    assert code(api(farm, "POST", "/workers/0/drain")) == code(api(farm, "POST", "/reload")) == (409, "conflict")
-    status, found = api(farm, "GET", "/reload")
-    assert (status, found["reloading"], found["last"]["outcome"]) == (200, True, "running")
+def test_top_once(farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Commands(farm, monkeypatch, capsys)
+    with Mirror(farm) as device:
+        device.check()
+        until(lambda: farm.status()["connections"] == 1, "it is counted")
+        lines = said("top", "--once", "--interval", "0.2", "--sort", "memory").splitlines()
+        found = json.loads(said("top", "--json", "--interval", "0.2"))
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("connections 1")
+    assert {line.split()[0] for line in lines[-4:]} == {"supervisor", "router", "worker"}
+    assert (found["farm"]["status"], found["totals"]["devices"], found["totals"]["pushes"]) == ("ok", 1, 0)
+    pids = {row["pid"]: row["state"] for row in found["processes"]}
+    assert pids == dict.fromkeys([farm.pid, farm.router_pid(), farm.worker_pid(0), farm.worker_pid(1)], "up")
+
+
+def test_a_reload_and_top_on_a_terminal_until_q_and_until_the_end_of_the_farm(farm: Farm) -> None:
+    """The last test here: it ends the farm, which cuts the reload short."""
+    line = [sys.executable, "-m", "farm", "top", "--interval", "0.2", "--admin-port", str(farm.admin_port)]
+    with on_terminal(line) as (first, quit_top), on_terminal(line) as (second, _):
+        for screen in (first, second):
+            until(lambda screen=screen: b"worker 1" in screen(), "it shows the workers")  # type: ignore[misc]
+        assert api(farm, "POST", "/reload") == (200, {"reloading": True, "last": None})
+        assert code(api(farm, "POST", "/workers/0/drain")) == code(api(farm, "POST", "/reload")) == (409, "conflict")
+        status, found = api(farm, "GET", "/reload")
+        assert (status, found["reloading"], found["last"]["outcome"]) == (200, True, "running")
+        quit_top(b"mq")
+        until(lambda: b"\x1b[?1049l" in first(), "the screen is left")
+        farm.stop()
+        until(lambda: b"the farm has ended" in second(), "it says so")
+
+
+@contextmanager
+def on_terminal(line: list[str]) -> Iterator[tuple[Callable[[], bytes], Callable[[bytes], object]]]:
+    """A program on a terminal of 80 columns. Gives what it has written so far, and what types."""
+    ours, theirs = os.openpty()
+    size = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    process = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environ() | size, close_fds=True)
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    written = bytearray()
+
+    def read() -> bytes:
+        with suppress(OSError):  # nothing now, or it has ended
+            while data := os.read(ours, 65_536):
+                written.extend(data)
+        return bytes(written)
+
+    try:
+        yield read, lambda keys: os.write(ours, keys)
+        process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
