@@ -10,6 +10,7 @@ import pytest
 from support.chromium import Chromium, find_chromium
 from support.dashboard import Dashboard
 from support.farm_fixture import Farm, running_farm, until
+from support.pusher import with_apps
 from support.pushstream import ON, Socket
 from support.simplepush import Device, put
 
@@ -22,8 +23,9 @@ ACTING = ("Drain worker 0", "Restart worker 0", "Reload", "Terminate", "Set")
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    settings = ON | {"admin.token": ACT, "admin.read_token": READ}
-    with running_farm(tmp_path_factory.mktemp("farm") / "data", settings) as found:
+    folder = tmp_path_factory.mktemp("farm")
+    settings = ON | with_apps(folder) | {"admin.token": ACT, "admin.read_token": READ}
+    with running_farm(folder / "data", settings) as found:
         yield found
 
 
@@ -57,7 +59,7 @@ def test_it_shows_devices_pushes_processes_and_the_log_as_they_are(farm: Farm, p
 
 
 def test_what_a_client_has_named_is_text(farm: Farm, page: Dashboard) -> None:
-    with Socket(farm, f"ws/{quote(HOSTILE)}"):
+    with Socket(farm, f"ws/{quote(HOSTILE)}") as subscriber:
         page.go("channels")
         until(lambda: HOSTILE in page.text, "the channel in the list")
         page.evaluate(
@@ -65,6 +67,34 @@ def test_what_a_client_has_named_is_text(farm: Farm, page: Dashboard) -> None:
         )
         page.sees("Publish a test event", "Subscribers")
         assert page.evaluate("document.querySelectorAll('main img').length") == 0
+        page.evaluate("document.querySelector('#channels h2[tabindex]').focus()")
+        page.tab_to("Publish")
+        page.press("Enter")
+        assert subscriber.message()["text"] == "This is a test."
+        page.sees("an app server would get 200")
+    assert page.faults == []
+
+
+def test_a_broadcast_is_set_and_removed_and_a_user_is_terminated(page: Dashboard) -> None:
+    page.go("channels")
+    page.sees("There is none.")
+    for label, text in (("Broadcast", "farm/news"), ("Version", '"v1"')):
+        page.tab_to(label)
+        page.write(text)
+    page.press("Enter")
+    page.sees("farm/news is set.")
+    for label in ("Remove farm/news", "Remove"):
+        page.tab_to(label)
+        page.press("Enter")
+    page.sees("farm/news is removed.", "There is none.")
+    for label, text in (("User", "ann"), ("Application", "3")):
+        page.tab_to(label)
+        page.write(text)
+    page.press("Enter")
+    page.sees("Terminate the user?")
+    page.tab_to("Terminate")
+    page.press("Enter")
+    page.sees("The connections of ann are closed.")
     assert page.faults == []
 
 
@@ -129,7 +159,8 @@ def test_a_device_is_found_pushed_to_and_emptied_by_keyboard(farm: Farm, page: D
     page.sees("not connected")
     assert put(endpoint, version + 1) == 202
     page.sees("1 message", str(version + 1))
-    page.picture(tmp_path / "device-360.png", 360, dark=True)
+    page.look(360, dark=True)
+    page.picture(tmp_path / "device-360.png")
     page.look(1320)
     for button, ask, done in (
         ("Empty inbox", "Empty", "Deleted: 1 message."),
@@ -149,8 +180,11 @@ def test_a_device_is_found_pushed_to_and_emptied_by_keyboard(farm: Farm, page: D
 def test_no_view_is_wider_than_the_screen(page: Dashboard, tmp_path: Path, width: int) -> None:
     for view in VIEWS:
         page.go(view)
-        page.picture(tmp_path / f"{view}-{width}.png", width, dark=width < 1000)
+        page.look(width, dark=width < 1000)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+    page.go("overview")
+    page.picture(tmp_path / "overview.png")
+    page.look(1320)
 
 
 def test_it_says_that_the_farm_is_gone_and_goes_on_when_it_is_back(page: Dashboard) -> None:

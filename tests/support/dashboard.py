@@ -103,9 +103,8 @@ class Dashboard(Tab):
 
     # ------------------------------------------------------------------ looks
 
-    def picture(self, file: Path, width: int = 1320, dark: bool = False) -> None:
+    def picture(self, file: Path) -> None:
         """A screenshot of the whole page."""
-        self.look(width, dark)
         found = self._command("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(found["data"]))
 

@@ -148,6 +148,11 @@ const farm = { session: null, status: null, reached: null };
 
 const mayAct = () => farm.session !== null && farm.session.role === "act";
 
+/** Set a text, but only another one: what is set anew is read aloud anew. */
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** Say something to those who do not see it. */
 function announce(text) {
   $("said").textContent = text;
@@ -169,11 +174,8 @@ function table(caption, columns, rows, empty, kind = "rows") {
   const body = rows.map((cells) =>
     h("tr", {}, cells.map((cell, at) => h(at ? "td" : "th", { class: columns[at][1], scope: at ? null : "row", "data-title": columns[at][0] }, cell))),
   );
-  return h(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", { class: kind }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)),
-  );
+  return h("div", { class: "scroll" },
+    h("table", { class: kind, "aria-label": caption }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
 }
 
 /** Names and values. */

@@ -2,7 +2,9 @@
 
 const VIEWS = { overview: "Overview", devices: "Devices", channels: "Channels", processes: "Processes", log: "Log" };
 const STATUS_MS = 2000;
-const EVERY = { history: 5, events: 2, view: 2 }; // in turns of the status
+const MANY = 40; // processes, whose status is long
+const MANY_MS = 6000;
+const EVERY = { history: 4, events: 2, view: 1 }; // in turns of the status
 const MARKS = { ok: "●", starting: "◐", degraded: "▲", draining: "◑" };
 
 const state = { view: "", turn: 0, lostAt: null, pid: null, timer: 0, asking: false };
@@ -55,7 +57,8 @@ async function turn() {
     lost(error);
   }
   state.asking = false;
-  state.timer = setTimeout(turn, STATUS_MS);
+  const many = farm.status && farm.status.workers.length + farm.status.routers.length > MANY;
+  state.timer = setTimeout(turn, many ? MANY_MS : STATUS_MS);
 }
 
 async function ask() {
@@ -98,11 +101,11 @@ function drawStatus() {
   const { status, down, uptime, drain } = farm.status;
   const pill = $("status");
   pill.className = `pill ${status}`;
-  pill.textContent = `${MARKS[status] || "●"} ${status}`;
+  write(pill, `${MARKS[status] || "●"} ${status}`);
   let text = down.length ? down.join(", ") : "";
   if (drain) text = `${drain.phase}: ${count(drain.left)} connections left`;
-  $("why").textContent = text;
-  $("uptime").textContent = `up ${duration(uptime)}`;
+  write($("why"), text);
+  write($("uptime"), `up ${duration(uptime)}`);
 }
 
 function reached() {
@@ -121,8 +124,8 @@ function lost(error) {
   const text = error.status === 401 ? "The token is not accepted any more. Load the page again to sign in."
     : error instanceof ApiError === false ? "This page has a defect; the browser's console has a trace."
     : error.status ? `The farm answers with an error since ${since}: ${error.message}`
-    : `The farm does not answer since ${since}. What is shown is from before; it is asked again every ${STATUS_MS / 1000} s.`;
-  if ($("banner").textContent !== text) $("banner").textContent = text;
+    : `The farm does not answer since ${since}. What is shown is from before; it is asked again and again.`;
+  write($("banner"), text);
   $("banner").hidden = false;
 }
 

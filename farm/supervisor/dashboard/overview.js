@@ -135,6 +135,6 @@ function drawTiles() {
 }
 
 function tile(name, value, more) {
-  overview.tiles[name].value.textContent = value;
-  overview.tiles[name].more.textContent = more;
+  write(overview.tiles[name].value, value);
+  write(overview.tiles[name].more, more);
 }

@@ -29,7 +29,7 @@ function takeStatusForProcesses(status) {
   keepingFocus(processes.table, () => fill(processes.table, processTable(status)));
   fill(processes.reload, reloadFacts(status));
   const last = status.last_replacement;
-  processes.replacement.textContent = last ? replacementText(last) : "";
+  write(processes.replacement, last ? replacementText(last) : "");
   fill(processes.cluster, status.cluster && clusterCard(status.cluster));
 }
 
