@@ -72,9 +72,11 @@ class AddressLimits:
     def arrived(self, fd: int, address: str) -> bool:
         """A connection has been accepted, or it is known by now where it comes from. Returns: whether it may stay, at
         least until it has its answer (`refusal`)."""
-        key = self._key_of(address)
-        if key == NOBODY or self.key(fd) != NOBODY or fd in self._refused:
+        key, before = self._key_of(address), self.key(fd)
+        if key in (NOBODY, before) or fd in self._refused:
             return True
+        if before != NOBODY:  # a proxy passes on a request of another client by the same connection
+            self.left(fd)
         if self._most and self._counts.get(key, 0) >= self._most:
             self._counters.limited_connections_per_address += 1
             return self._refuse(fd, Refused(TOO_MANY_OF_ADDRESS, 0.0))

@@ -48,5 +48,8 @@ class Networks:
         if not self._any or not address:
             return False
         found = ipaddress.ip_address(address)
-        number = int(found)
-        return any(number >> bits in known for bits, known in self._known[found.version].items())
+        return self.has(found.version, int(found))
+
+    def has(self, version: int, number: int) -> bool:
+        """The same for an address of IP version 4 or 6 as a number."""
+        return any(number >> bits in known for bits, known in self._known[version].items())

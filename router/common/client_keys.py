@@ -35,8 +35,11 @@ class ClientKeys:
         return key
 
     def _make(self, address: str) -> int:
-        if not address or address in self._exempt:
+        if not address:
             return NOBODY
-        found = ipaddress.ip_address(address)
+        if ":" not in address:
+            number = int.from_bytes(map(int, address.split(".")), "big")
+            return NOBODY if self._exempt.has(4, number) else number
+        number = int(ipaddress.IPv6Address(address))
         # No /64 that is in use is below 2**32: what begins with 32 zeros is reserved (RFC 4291).
-        return int(found) if found.version == 4 else int(found) >> 64
+        return NOBODY if self._exempt.has(6, number) else number >> 64

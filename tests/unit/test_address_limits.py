@@ -79,6 +79,16 @@ def test_an_address_has_no_more_connections_than_it_may(steps: list[tuple[bool, 
     assert not world.limits._counts
 
 
+def test_a_connection_counts_for_the_client_whose_request_it_carries() -> None:
+    world = World(connections_per_address=1)
+    assert world.limits.arrived(3, "10.0.0.1")  # a proxy
+    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        assert world.limits.arrived(3, address) and world.limits.refusal(3) is None
+    for fd, address in ((4, "192.0.2.1"), (5, "192.0.2.2")):
+        assert world.limits.arrived(fd, address)
+    assert [world.limits.refusal(fd) is None for fd in (4, 5)] == [True, False]
+
+
 @pytest.mark.parametrize("limit", [1, 3, 10, 40, 100, 1000])
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_an_address_that_has_what_it_may_is_hardly_ever_refused_by_a_worker(limit: int, workers: int) -> None:
