@@ -31,7 +31,10 @@ from router.common.places import Places
 from router.common.poller import READ, Poller
 from router.common.refusals import BAD_METHOD
 from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
+from router.common.tls import Contexts, contexts
+from router.common.tls_settings import TlsOptions
 from router.common.token import Tokens
+from router.common.wires import PLAIN, TlsWire
 from router.core.commit_queue import AHEAD_S
 from router.core.committer import GroupCommitter
 from router.core.gathering import Gathering
@@ -79,8 +82,10 @@ class RouterProcess:
         listener: socket.socket,
         context: zmq.Context[zmq.Socket[bytes]],
         workers: int | None = None,
+        tls: Contexts | None = None,
     ) -> None:
-        """number: its place among the farm's routers, from 0. workers: how many the farm has; None: it is not known."""
+        """number: its place among the farm's routers, from 0. workers: how many the farm has; None: it is not known.
+        tls: what was made before the fork; None: it is made here, if it is needed."""
         settings = for_one(settings)
         store_options = settings.get(StoreOptions)
         endpoint = settings.get(EndpointOptions)
@@ -146,6 +151,8 @@ class RouterProcess:
         self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
         self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]
         self.poller = Poller()
+        tls_options = settings.get(TlsOptions)
+        self._tls = contexts(tls_options) if tls is None else tls
         shared = settings.get(ClusterOptions).enabled  # by all routers that are on this host
         self.port = HttpPort(
             listener,
@@ -157,6 +164,8 @@ class RouterProcess:
             self.turns,
             shared,
             settings.get(Listen),
+            PLAIN if self._tls is None or not tls_options.for_app_servers else TlsWire(self._tls.front),
+            tls_options.handshakes_a_turn,
         )
         self.places = places = Places.of(settings)
         self.hub.placed(places.look())
@@ -310,6 +319,8 @@ class RouterProcess:
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 guarded("router.tick_failed", self.port.tick)
+                if self._tls is not None:
+                    guarded("router.tick_failed", self._tls.look, now)
                 guarded("router.tick_failed", self.committer.probe, self._probe)
                 guarded("router.tick_failed", self._look_for_starvation, now)
                 if bursts.over(self.committer.answered):
@@ -464,6 +475,7 @@ def check(settings: Settings) -> None:
 
     Raises: what would end it.
     """
+    contexts(settings.get(TlsOptions))
     options = settings.get(StoreOptions)
     tokens = Tokens(load_or_make_keys(settings))
     stores = [open_store(settings, number) for number in range(settings.get(RouterOptions).routers)]
@@ -475,15 +487,26 @@ def check(settings: Settings) -> None:
     Router(_routes(spoken(settings, specs()), Context(hub.core, tokens, settings, time.time, dict)))
 
 
-def run(settings: Settings, number: int, listener: socket.socket, line: int | None, workers: int | None = None) -> int:
+def run(
+    settings: Settings,
+    number: int,
+    listener: socket.socket,
+    line: int | None,
+    workers: int | None = None,
+    tls: Contexts | None = None,
+) -> int:
     """Run the router of this number on an open listener until SIGTERM, or until the supervisor's end of `line` closes.
 
-    workers: how many the farm has; None: it is not known. Returns: exit code.
+    workers, tls: as `RouterProcess` has them. Returns: exit code.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     fields = {"router": number} if settings.get(RouterOptions).routers > 1 else {}
     return lifecycle.run(
-        lambda context: RouterProcess(settings, number, listener, context, workers), settings, line, "router", **fields
+        lambda context: RouterProcess(settings, number, listener, context, workers, tls),
+        settings,
+        line,
+        "router",
+        **fields,
     )
 
 

@@ -44,7 +44,7 @@ def served(mapping: dict[str, Any]) -> Served:
 
     def run_router(number: int, descriptors: list[int]) -> int:
         listener = socket.socket(fileno=descriptors[1])
-        return router.process.run(settings, number, listener, descriptors[0], settings.get(FarmOptions).count)
+        return router.process.run(settings, number, listener, descriptors[0], settings.get(FarmOptions).count, contexts)
 
     def run_worker(number: int, descriptors: list[int]) -> int:
         listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]

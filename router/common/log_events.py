@@ -68,6 +68,10 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "http.buffers_full": "endpoint.max_buffered_bytes is reached; the largest connections were closed.",
     "http.connection_failed": "An app server's connection was closed because of an internal error; the trace follows.",
     "http.few_descriptors": "The descriptor limit allows fewer connections than endpoint.max_connections.",
+    "http.handshake_failed": "A TLS handshake on the router port failed (`why`), and the connection was closed: an app "
+    "server that does not trust the certificate, or something that speaks no TLS.",
+    "http.proxy_refused": "A proxy of listen.proxy_from has connected to the router port without PROXY header (`why`) "
+    "and was closed. HAProxy sends one with send-proxy-v2, nginx with proxy_protocol on.",
     "http.route_failed": "A request was answered 500 because of an internal error; the trace follows.",
     "http.too_many_connections": "endpoint.max_connections is reached and none is idle: new ones are answered 503.",
     "hub.log_too_long": "One event of a log is more than a quarter of link.max_message_bytes; reads of the log fail.",

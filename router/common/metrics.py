@@ -56,6 +56,11 @@ ROUTER_METRICS = (
     Metric("http_unowned", "counter", "Requests answered 503 because the router could not renew its lease in time."),
     Metric("http_connects", "counter", "Connections of app servers accepted."),
     Metric("http_disconnects", "counter", "Connections of app servers closed."),
+    Metric("http_handshakes", "counter", "TLS handshakes of app servers that were completed."),
+    Metric("http_handshakes_failed", "counter", "TLS handshakes of app servers that failed: their connection ended."),
+    Metric(
+        "http_proxy_refused", "counter", "Connections from listen.proxy_from closed: no PROXY header, or a bad one."
+    ),
     Metric("waits", "counter", "Times that pushes were let gather before the router looked: endpoint.gather_ms."),
     Metric("deliveries_late", "counter", "Deliveries no worker confirmed within endpoint.delivery_timeout."),
     Metric("leases_lost", "counter", "Workers that fell silent or could not keep up, and lost their lease."),
@@ -217,6 +222,9 @@ class RouterCounters:
     http_unowned: int
     http_connects: int
     http_disconnects: int
+    http_handshakes: int
+    http_handshakes_failed: int
+    http_proxy_refused: int
     waits: int
     deliveries_late: int
     leases_lost: int

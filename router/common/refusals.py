@@ -110,6 +110,7 @@ ROUTER_PORT: Final = Table(
     _by_status(
         (
             *_counted(_BAD),
+            PLAIN_HTTP,
             NO_ADMIN_KEY,
             NO_ROUTE,
             BAD_METHOD,

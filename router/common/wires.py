@@ -33,7 +33,7 @@ _HANDSHAKE_BYTES: Final = 16_384
 """That are read at once."""
 _PLAIN_HTTP: Final = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
 
-Buffer = bytes | bytearray
+Buffer = bytes | bytearray | memoryview
 
 
 class Wire(Protocol):

@@ -1,5 +1,9 @@
 """How connections come to the app servers' port: accepted here, or adopted from a worker on whose port they came in
-(`router.common.fd_passing`); each within the limits, or answered 503, or in the place of one that is idle."""
+(`router.common.fd_passing`); each within the limits, or answered 503, or in the place of one that is idle.
+
+Where the port speaks TLS, or a proxy says by the PROXY protocol who is behind it, a connection first has its opening
+(`router.common.openings`), and is a `Client` from then on.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,13 @@ from typing import Any
 from router.common import logs
 from router.common.client_address import Networks, client_address
 from router.common.metrics import RouterCounters
+from router.common.openings import PROXY, OpeningFailed, Openings
 from router.common.poller import READ, Poller
-from router.common.refusals import REQUEST_TIMEOUT, TOO_MANY
-from router.common.settings import EndpointOptions
+from router.common.refusals import PLAIN_HTTP, REQUEST_TIMEOUT, TOO_MANY
+from router.common.settings import EndpointOptions, Listen
+from router.common.wires import TlsWire, Wire
 from router.http.acceptor import Acceptor
-from router.http.clients import Client, Clients
+from router.http.clients import Arriving, Client, Clients
 from router.http.http1 import HttpConnection
 
 SOON = ("Retry-After", "5")
@@ -31,59 +37,85 @@ class Arrivals:
         poller: Poller,
         clients: Clients,
         options: EndpointOptions,
+        listen: Listen,
         counters: RouterCounters,
-        forwarding: Networks,
+        wire: Wire,
+        handshakes_a_turn: int,
         answered: Callable[[Client], None],
         close: Callable[[Client], None],
     ) -> None:
-        """forwarding: proxies whose headers say where a request comes from. answered: is called when a connection has
-        something to send. close: closes one."""
+        """wire: a `TlsWire` where the port speaks TLS. answered: is called when a connection has something to send.
+        close: closes one."""
         self._acceptor = acceptor
         self._poller = poller
         self._all = clients
         self._options = options
         self._counters = counters
-        self._forwarding = forwarding
+        self._forwarding = Networks(listen.forwarded_from)
+        self._wire = wire
+        self._tls = isinstance(wire, TlsWire)
+        proxies = Networks(listen.proxy_from)
+        self._openings = (
+            Openings(proxies, wire if isinstance(wire, TlsWire) else None, handshakes_a_turn)
+            if proxies or self._tls
+            else None
+        )
         self._answered = answered
         self._close = close
 
     def accept(self) -> None:
         """Accept what waits in the listener's queue."""
         for connection, peer in self._acceptor.accept(self._may_accept, self._evict):
-            self._welcome(connection, peer)
+            address = client_address(peer)
+            refused = not self._room()
+            fd = self._begin(connection)
+            if fd < 0:
+                continue
+            if self._openings is not None and self._openings.begin(fd, address, self._tls):
+                self._all.arrives(fd, Arriving(self._all.now, address, refused))
+            else:
+                self._client(fd, address, refused)
 
     def adopt(self, fd: int, address: str) -> Client | None:
-        """Take over a connection that another process has accepted. address: of its client, if that is not its peer's.
-        None: it has ended already, and is closed."""
+        """Take over a connection that another process has accepted. None: it has ended already, and is closed.
+
+        address: of the client, if it is not the peer's.
+        """
         try:
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
         except OSError as error:  # it is no socket
             os.close(fd)
             logs.limited("http.adopt_failed", error=str(error))
             return None
-        return self._welcome(connection, (address,) if address else _peer(connection))
-
-    def _welcome(self, connection: socket.socket, peer: Any) -> Client | None:
-        """Make a client of a connection: it is answered 503 if there are too many. None: it has ended already."""
+        address = address or client_address(_peer(connection))
         refused = not self._room()
+        fd = self._begin(connection)
+        return None if fd < 0 else self._client(fd, address, refused)
+
+    def _begin(self, connection: socket.socket) -> int:
+        """Watch a new connection. Returns: its descriptor; -1: it has ended already."""
         with connection:
             try:
                 connection.setblocking(False)
-                with contextlib.suppress(OSError):  # what a worker relays for comes by a Unix socket
+                with contextlib.suppress(OSError):  # a worker that decrypts a connection passes an end of its own
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._poller.register(connection.fileno(), READ)
             except OSError as error:
                 logs.limited("http.accept_failed", error=str(error))
-                return None
+                return -1
             fd = connection.detach()
+        self._counters.http_connects += 1
+        self._counters.http_connections += 1
+        return fd
+
+    def _client(self, fd: int, address: str, refused: bool) -> Client:
+        """HTTP begins on a connection: it is answered 503 if there are too many."""
         self._all.by_fd[fd] = client = Client(fd, self._all.now)
         client.http = HttpConnection(self._options, lambda: self._answered(client))
         client.http.out = client.out
-        client.http.address = address = client_address(peer)
+        client.http.address = address
         if self._forwarding and address in self._forwarding:
             client.http.proxies = self._forwarding
-        self._counters.http_connects += 1
-        self._counters.http_connections += 1
         if refused:
             logs.limited("http.too_many_connections", limit=self._all.limit)
             self._counters.http_refused += 1
@@ -91,6 +123,74 @@ class Arrivals:
             client.refused = True
             client.http.give_up(TOO_MANY, "", SOON)
         return client
+
+    # ------------------------------------------------------------------ before HTTP
+
+    def go_on(self, fd: int) -> tuple[Client, bytes] | None:
+        """Something has come on a connection that has its opening. Returns: the client that it is now, and what has
+        come from it."""
+        openings = self._openings
+        assert openings is not None
+        try:
+            opening = openings.go_on(fd)
+        except OpeningFailed as error:
+            return self._failed(fd, error)
+        if opening is None:
+            return None
+        arriving = self._all.has_arrived(fd)
+        self._counters.http_handshakes += self._tls
+        address = arriving.address if opening.address is None else opening.address
+        return self._client(fd, address, refused=not self._room()), opening.data
+
+    def _failed(self, fd: int, error: OpeningFailed) -> tuple[Client, bytes] | None:
+        address = self._all.arriving[fd].address
+        if error.step == PROXY:
+            self._counters.http_proxy_refused += 1
+            logs.limited("http.proxy_refused", peer=address, why=str(error), hint="listen.proxy_from names this proxy")
+        else:
+            self._counters.http_handshakes_failed += 1
+            logs.limited("http.handshake_failed", at="info", peer=address, why=str(error))
+        if not error.plain_http:
+            self.leave(fd)
+            return None
+        assert self._openings is not None
+        self._openings.forget(fd)
+        self._all.has_arrived(fd)
+        client = self._client(fd, address, refused=False)
+        client.http.give_up(PLAIN_HTTP)
+        return client, b""
+
+    def leave(self, fd: int) -> None:
+        """Close a connection that has its opening; others stay."""
+        assert self._openings is not None
+        if fd not in self._all.arriving:
+            return
+        self._all.has_arrived(fd)
+        self._openings.forget(fd)
+        self._poller.unregister(fd)
+        self._wire.close(fd)
+        self._counters.http_disconnects += 1
+        self._counters.http_connections -= 1
+        self._acceptor.resume()
+
+    def begin_turn(self) -> None:
+        """Another turn: steps of handshakes may be done again."""
+        if self._openings is not None:
+            self._openings.begin_turn()
+
+    def tick(self) -> None:
+        """To be called about once a second: close those whose opening takes too long."""
+        longest = self._options.request_timeout
+        for fd, arriving in list(self._all.arriving.items()):
+            if self._all.now - arriving.since <= longest:
+                return  # nor have those behind it been here for longer
+            self._counters.http_bad_requests += 1
+            self.leave(fd)
+
+    def close(self) -> None:
+        """Close those that have not begun."""
+        for fd in list(self._all.arriving):
+            self.leave(fd)
 
     # ------------------------------------------------------------------ room
 
@@ -105,13 +205,18 @@ class Arrivals:
         """Close a connection to make room for another. Returns: whether there was one."""
         client = self._all.to_evict()
         if client is None:
-            return False
+            fd = self._all.slow_arrival()
+            if fd is None:
+                return False
+            self._counters.http_evicted += 1
+            self.leave(fd)
+            return True
         if not client.lingering:
             self._counters.http_evicted += 1
             if not client.idle:
                 client.http.give_up(REQUEST_TIMEOUT)
                 with contextlib.suppress(OSError):
-                    os.write(client.fd, client.http.take())
+                    self._wire.write(client.fd, client.http.take())
         self._close(client)
         return True
 

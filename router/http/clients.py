@@ -6,7 +6,7 @@ import resource
 import socket
 from collections import deque
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from router.common import logs
 from router.common.poller import READ
@@ -60,18 +60,30 @@ class Client:
         return True
 
 
+class Arriving(NamedTuple):
+    """A connection of which no HTTP is awaited yet."""
+
+    since: float
+    address: str
+    """Of the peer."""
+    refused: bool
+    """Whether there was no room for it."""
+
+
 class Clients:
     """All of them."""
 
     def __init__(self, options: EndpointOptions, now: float) -> None:
         """now: the monotonic time."""
         self.by_fd: dict[int, Client] = {}
+        self.arriving: dict[int, Arriving] = {}
+        """Those that have their opening, by descriptor, the oldest first."""
         self.now = now
         """When this turn began."""
         self.answered_all: dict[Client, None] = {}
         """Those that linger, but for the refused ones, which take no room."""
         self.refusals = 0
-        """Those that are answered 503 because there are too many."""
+        """Those that are answered 503 because there are too many, or will be."""
         self._longest_idle: deque[tuple[float, Client]] = deque()
         self._looked_for_idle = False  # in this turn
         self.limit = min(options.max_connections, max(1, _descriptors() - options.max_refusals - _RESERVE))
@@ -82,6 +94,23 @@ class Clients:
                 wanted=options.max_connections,
                 hint="raise the limit of open files (ulimit -n, LimitNOFILE), or lower endpoint.max_connections",
             )
+
+    def arrives(self, fd: int, arriving: Arriving) -> None:
+        """A connection has its opening."""
+        self.arriving[fd] = arriving
+        self.refusals += arriving.refused
+
+    def has_arrived(self, fd: int) -> Arriving:
+        """It has none any more."""
+        arriving = self.arriving.pop(fd)
+        self.refusals -= arriving.refused
+        return arriving
+
+    def slow_arrival(self) -> int | None:
+        """The descriptor of one whose opening has taken long enough to make room for another."""
+        for fd, arriving in self.arriving.items():
+            return fd if self.now - arriving.since > _SLOW_S else None
+        return None
 
     def remove(self, client: Client) -> bool:
         """Returns: whether it was open."""
@@ -94,7 +123,7 @@ class Clients:
     @property
     def has_room(self) -> bool:
         """Whether another can be served as it is."""
-        return len(self.by_fd) - self.refusals < self.limit
+        return len(self.by_fd) + len(self.arriving) - self.refusals < self.limit
 
     @property
     def full(self) -> bool:

@@ -9,17 +9,16 @@ and an exception that an event of a connection raises closes that connection onl
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from router.common import health, logs
-from router.common.client_address import Networks
 from router.common.metrics import RouterCounters
-from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
+from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller
 from router.common.refusals import NOT_OWNED, REQUEST_TIMEOUT, TOO_MUCH
 from router.common.settings import EndpointOptions, Listen
+from router.common.wires import PLAIN, Wire
 from router.core.gathering import Senders
 from router.gate import Gate
 from router.http.acceptor import Acceptor
@@ -58,8 +57,11 @@ class HttpPort:
         turns: Turns,
         shared: bool = False,
         listen: Listen = _LISTEN,
+        wire: Wire = PLAIN,
+        handshakes_a_turn: int = 1,
     ) -> None:
-        """shared: other routers accept from this listener, too. listen: which proxies are believed."""
+        """shared: other routers accept from this listener, too. listen: which proxies are believed. wire: a `TlsWire`
+        where the port speaks TLS."""
         self._acceptor = Acceptor(listener, poller, shared)
         self._poller = poller
         self._routes = routes
@@ -79,11 +81,17 @@ class HttpPort:
             poller,
             self._all,
             options,
+            listen,
             counters,
-            Networks(listen.forwarded_from),
+            wire,
+            handshakes_a_turn,
             self._answered.add,
             self._close,
         )
+        self._read_wire = wire.read
+        self._write_wire = wire.write
+        self._shut_wire = wire.shut
+        self._close_wire = wire.close
         self._plain: set[PendingResponse] = set()
         """While the gate is shut: answers to what came in this turn, which may be sent all the same."""
         self.leaving = False
@@ -97,6 +105,8 @@ class HttpPort:
         if client is None:
             if fd == self._acceptor.fd:
                 self._arrivals.accept()
+            elif fd in self._all.arriving:
+                self._arrive(fd)
             return
         try:
             if events & WRITE:
@@ -117,15 +127,36 @@ class HttpPort:
         self._close(client)
 
     def adopt(self, fd: int, data: bytes, address: str = "") -> None:
-        """Serve a connection that another process has accepted, and from which it has read these bytes. We close it."""
+        """Serve a connection that another process has accepted, and from which it has read these bytes. We close it.
+
+        address: of the client, if it is not the peer's.
+        """
         client = self._arrivals.adopt(fd, address)
-        if client is not None and not client.refused:
-            try:
-                self._received(client, data)
-                if self._clients.get(fd) is client:
-                    self._read(client)  # the rest is there already, most likely
-            except Exception as error:
-                self._failed(client, error)
+        if client is not None:
+            self._begin(client, data)
+
+    def _arrive(self, fd: int) -> None:
+        """Something has come on a connection that has its opening."""
+        try:
+            begun = self._arrivals.go_on(fd)
+        except Exception as error:
+            self._counters.http_failed += 1
+            logs.limited("http.connection_failed", at="error", per=type(error).__name__, exc=error)
+            self._arrivals.leave(fd)
+            return
+        if begun is not None:
+            self._begin(*begun)
+
+    def _begin(self, client: Client, data: bytes) -> None:
+        """HTTP begins on a connection, with these bytes."""
+        if client.refused:
+            return
+        try:
+            self._received(client, data)
+            if self._clients.get(client.fd) is client:
+                self._read(client)  # the rest is there already, most likely
+        except Exception as error:
+            self._failed(client, error)
 
     @property
     def limit(self) -> int:
@@ -147,7 +178,7 @@ class HttpPort:
             self._set_mask(client, WRITE if client.out else NOTHING)
             return
         try:
-            data = os.read(client.fd, _READ_BYTES)
+            data = self._read_wire(client.fd, _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -234,6 +265,7 @@ class HttpPort:
         """End of a turn: write the answers that have come since the last call."""
         self._now = self._monotonic()
         self._all.begin_turn(self._now)
+        self._arrivals.begin_turn()
         whole = self._options.requests_a_turn
         self._share = whole if self._at_work <= _AT_WORK else max(1, whole * _AT_WORK // self._at_work)
         self._at_work = 0
@@ -254,7 +286,7 @@ class HttpPort:
         if not out and len(data) <= _WRITE_BYTES:  # the usual
             if data:
                 try:
-                    sent = os.write(client.fd, data)
+                    sent = self._write_wire(client.fd, data)
                 except BlockingIOError:
                     sent = 0
                 except OSError:
@@ -268,7 +300,7 @@ class HttpPort:
         if out:
             try:
                 with memoryview(out) as view:
-                    sent = os.write(client.fd, view[:_WRITE_BYTES])
+                    sent = self._write_wire(client.fd, view[:_WRITE_BYTES])
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -342,14 +374,14 @@ class HttpPort:
             self._all.answered_all[client] = None
         self._counters.http_bad_requests += client.http.refused and not client.refused
         client.since = self._now
-        half_close(client.fd)
+        self._shut_wire(client.fd)
         self._set_mask(client, READ)
 
     def _close(self, client: Client) -> None:
         if not self._all.remove(client):
             return
         self._poller.unregister(client.fd)
-        os.close(client.fd)
+        self._close_wire(client.fd)
         self._counters.http_disconnects += 1
         self._counters.http_connections -= 1
         self._counters.http_buffered -= client.held
@@ -364,6 +396,7 @@ class HttpPort:
         """To be called about once a second: ends requests that take too long and connections idle for too long."""
         now = self._now = self._all.now = self._monotonic()
         self._acceptor.resume()
+        self._arrivals.tick()
         for client in list(self._clients.values()):
             try:
                 self._look_at(client, now - client.since)
@@ -397,5 +430,6 @@ class HttpPort:
     def close(self) -> None:
         """Close everything at once."""
         self.stop_listening()
+        self._arrivals.close()
         for client in list(self._clients.values()):
             self._close(client)

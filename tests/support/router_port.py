@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from contextlib import suppress
 from typing import Any
 
 from router.common.metrics import RouterCounters
 from router.common.poller import Poller
 from router.common.settings import EndpointOptions, Listen
+from router.common.tls import Contexts
+from router.common.wires import PLAIN, TlsWire
 from router.http.http_port import HttpPort
 from router.http.message import Request, Response
 from router.http.parts import Parts, one_a_turn
@@ -16,6 +19,7 @@ from router.http.routes import Handler, Reply, Route, Router
 from router.http.turns import Turns
 from support.common import Clock, settings_with
 from support.farm_fixture import PATIENCE_S, until
+from support.tls_client import TlsClient
 
 GET = b"GET /echo HTTP/1.1\r\nHost: push\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: push\r\nContent-Length: %d\r\n\r\n"
@@ -25,6 +29,9 @@ LATER = b"GET /later HTTP/1.1\r\nHost: push\r\n\r\n"
 PAGE = b"GET /large?%d HTTP/1.1\r\nHost: push\r\n\r\n"
 LARGE = 6_000_000
 """Bytes of its answer: more than sockets take, and a dozen of them more than may wait in all."""
+
+
+HANDSHAKES_A_TURN = 4
 
 
 class Faulty(Router):
@@ -39,7 +46,7 @@ class Faulty(Router):
 class Rig:
     """The port and its clients."""
 
-    def __init__(self, listen: dict[str, Any] | None = None, **endpoint: Any) -> None:
+    def __init__(self, listen: dict[str, Any] | None = None, tls: Contexts | None = None, **endpoint: Any) -> None:
         """listen, endpoint: settings of these sections."""
         self.poller = Poller()
         self.clock = Clock()
@@ -71,6 +78,8 @@ class Rig:
             self.clock.monotonic,
             self.turns,
             listen=settings.get(Listen),
+            wire=PLAIN if tls is None else TlsWire(tls.front),
+            handshakes_a_turn=HANDSHAKES_A_TURN,
         )
 
     def _echo(self, request: Request, reply: Reply) -> None:
@@ -116,6 +125,22 @@ class Rig:
             return []
 
         return until(answer, "an answer")[0]  # on a busy machine what was sent may not be here yet
+
+    def tls_client(self, context: ssl.SSLContext, first: bytes = b"") -> TlsClient:
+        """A client whose handshake is done. first: what goes before it."""
+        client = TlsClient(self.client(first), context)
+        until(lambda: [client.turn(), self.settle()][0], "the handshake is done")
+        return client
+
+    def ask_tls(self, client: TlsClient, data: bytes = GET) -> bytes:
+        client.send(data)
+
+        def answer() -> list[bytes]:
+            self.settle()
+            found = client.read()
+            return [found or b""] if found != b"" else []
+
+        return until(answer, "an answer")[0]
 
     def close(self) -> None:
         for client in self.clients:
