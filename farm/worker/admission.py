@@ -169,7 +169,7 @@ class Admissions:
                 raise Refusal.of(TOO_FAST, Retry_After=spread(options.retry_after))
             request.address = self._addresses.requested(connection.fd, request.headers)
             if self._limits is not None and not self._limits.arrived(connection.fd, request.address):
-                self._output.drop(connection)
+                self._output.drop(connection, "a limit of its address")
                 return
             if self._limits is not None and (refused := self._limits.refusal(connection.fd)) is not None:
                 raise Refusal.of(
@@ -355,7 +355,7 @@ class Admissions:
                 return
         elif fd_sender.give(fd, data, self._addresses.of(fd) if self._addresses.differs(fd) else ""):
             self._counters.handed_over += 1
-            self._output.drop(connection)
+            self._output.drop(connection, "passed on to a router")
             return
         refusal = Refusal.of(ROUTER_BUSY, Retry_After=spread(self._options.retry_after))
         self._refuse(connection, refusal, None)

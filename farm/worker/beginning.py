@@ -59,7 +59,7 @@ class Beginning:
         if opening.address is not None:
             self._addresses.proxied(fd, opening.address)
             if self._limits is not None and not self._limits.arrived(fd, opening.address):
-                self._output.drop(connection)
+                self._output.drop(connection, "a limit of its address")
                 return
         if opening.data:
             self._inbound.handshake(connection, opening.data)
@@ -69,7 +69,7 @@ class Beginning:
         if failed.step == PROXY:
             self._counters.proxy_refused += 1
             logs.limited("device.proxy_refused", address=address, why=str(failed), hint="listen.proxy_from")
-            self._output.drop(connection)
+            self._output.drop(connection, str(failed))
             return
         self._counters.handshakes_failed += 1
         logs.limited("device.handshake_failed", at="debug", address=address, why=str(failed))

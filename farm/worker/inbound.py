@@ -203,7 +203,7 @@ class Inbound:
             elif opcode == PING:
                 self._output.write(connection, connection.transport.pong(payload))
             elif opcode == CLOSE:
-                self._output.finish(connection, connection.transport.close_reply(payload))
+                self._output.close_back(connection, payload)
                 return
         reader = connection.reader
         if isinstance(reader, Reader) and reader.error is not None and not connection.call:

@@ -38,7 +38,7 @@ from router.common.options import Settings
 from router.common.pace import Pace
 from router.common.places import Places
 from router.common.poller import READ, Poller
-from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen, RouterOptions
+from router.common.settings import Data, DrainOptions, EndpointOptions, LinkOptions, Listen, Log, RouterOptions
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
 from router.common.token import Tokens
@@ -149,6 +149,7 @@ class Worker:
             settings.get(FarmOptions).count,
             settings.get(Listen).proxies,
             Edge.of(settings, contexts),
+            settings.get(Log),
         )
         self.sockets.on_placements(self.links.placed)
         self.poller.register(self.links.fileno, READ)

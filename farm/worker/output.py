@@ -301,8 +301,12 @@ class Output:
             return
         self._watch(connection, READ)
 
-    def drop(self, connection: Connection) -> None:
-        """Close the descriptor now."""
+    def close_back(self, connection: Connection, payload: bytes) -> None:
+        """The peer's close has come, with this payload: answer it."""
+        self.finish(connection, connection.transport.close_reply(payload))
+
+    def drop(self, connection: Connection, why: str = "") -> None:
+        """Close the descriptor now. why: for the log (`farm.worker.device_log`), unless it is the peer who has left."""
         fd = connection.fd
         if fd < 0:
             return

@@ -7,6 +7,7 @@ task, no parser, no buffer, no timer of its own. Buffers exist only while someth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from farm.worker.beginning import Beginning
 from farm.worker.broadcasts import BroadcastScan
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, HANDSHAKE, IDLE, Connection
+from farm.worker.device_log import DeviceLog, LoggedOutput
 from farm.worker.edge import PLAIN_EDGE, Edge
 from farm.worker.effects import Performer, effects_of
 from farm.worker.encoded import join
@@ -52,8 +54,10 @@ from router.common.client_keys import ClientKeys
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import BROKEN, ENDED, READ, WRITE, Poller
+from router.common.settings import Log
 
 _NO_AUTH: Final = AuthOptions()
+_NO_LOG: Final = Log()
 _ONE: Final = Routes()
 _NO_PROXIES: Final = Networks(())
 _GO_ON: Final = 256
@@ -90,11 +94,13 @@ class Sockets:
         workers: int = 1,
         proxies: Networks = _NO_PROXIES,
         edge: Edge = PLAIN_EDGE,
+        log: Log = _NO_LOG,
     ) -> None:
         """fd_sender: passes connections of app servers on; None: there are only devices. asked_about: dialects about
         whose clients the main server is asked, and how it knows them. routes: to the routers. common_clock: says when
         a device came, wherever it did; None: `monotonic` does. workers: that the connections of an address are spread
-        over. proxies: they have no limits of addresses. edge: what comes before a request."""
+        over. proxies: they have no limits of addresses. edge: what comes before a request.
+        log: of which connections there is to be a line at their end."""
         self._counters = counters
         self.connections = connections = Table()
         self.clock = clock = Clock(monotonic)
@@ -126,7 +132,8 @@ class Sockets:
             routes,
             options.position_overlap,
         )
-        self.output = output = Output(
+        device_log = DeviceLog.of(log, clock, addresses.of)
+        self.output = output = (Output if device_log is None else partial(LoggedOutput, device_log))(
             connections,
             poller,
             interest,
@@ -171,7 +178,7 @@ class Sockets:
             connections, clock, wheel, options, counters, turns, output, performer, broadcasts, grants
         )
         lag = (lambda: health.lag) if health is not None else float
-        meet = self._timers.meet
+        meet = self._timers.meet if device_log is None else device_log.meeting(self._timers.meet)
         self._acceptor = Acceptor(
             connections,
             poller,
@@ -290,7 +297,7 @@ class Sockets:
         """Drop a connection whose handling has raised an error; the others go on."""
         self._counters.connections_failed += 1
         logs.limited("device.failed", at="error", per=type(error).__name__, exc=error)
-        self.output.drop(connection)
+        self.output.drop(connection, "an error of the worker")
 
     # ------------------------------------------------------------------ turns
 
@@ -412,7 +419,7 @@ class Sockets:
         if connection.phase == HANDSHAKE and connection.call:
             self.output.refuse_full(connection)
         elif connection.phase in (HANDSHAKE, IDLE):
-            self.output.drop(connection)
+            self.output.drop(connection, "the worker ends")
         else:
             if connection.session is not None:
                 self._performer.perform(connection, effects_of(connection.session.unanswered))
@@ -426,4 +433,4 @@ class Sockets:
         if self.relays is not None:
             self.relays.close()
         for connection in list(self.connections.values()):
-            self.output.drop(connection)
+            self.output.drop(connection, "the worker ends")

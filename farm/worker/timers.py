@@ -88,7 +88,7 @@ class Timers:
             return
         connection.bucket = None
         if connection.phase == IDLE:
-            self._output.drop(connection)
+            self._output.drop(connection, "no next request came in time")
         elif connection.phase == HANDSHAKE:
             self._counters.timeouts += 1
             if connection.call:
@@ -98,7 +98,7 @@ class Timers:
                 refusal = Refusal.of(SLOW)
                 self._output.finish(connection, connection.transport.refusal(refusal, None))
             else:
-                self._output.drop(connection)
+                self._output.drop(connection, "no request came in time")
         elif connection.phase == OPEN and connection.session is not None:
             effects: Effects
             try:

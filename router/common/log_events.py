@@ -41,6 +41,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "data.parent_of_others": "Other users can put another folder in the place of the data folder.",
     "device.accept_failed": "A worker could not accept connections (descriptors or memory); it pauses and tries again.",
     "device.buffers_full": "worker.max_buffered_bytes is reached; the largest connections were closed.",
+    "device.ended": "A connection of a device has ended: how long it was open, and who ended it why (`log.devices`).",
     "device.failed": "A device connection was closed because of an internal error; the trace follows.",
     "device.handshake_failed": "A client of the device port did not complete its TLS handshake: `why`.",
     "device.proxy_refused": "A proxy of listen.proxy_from sent no PROXY header, or a malformed one; it was closed.",

@@ -90,6 +90,9 @@ class Log(Section):
 
     format: str = option("text", "readable text, one JSON object a line, or logfmt", choices=FORMATS)
     level: str = option("info", "lines below this level are left out", choices=("debug", "info", "warning", "error"))
+    devices: float = option(
+        0.0, "share of device connections that get a line at their end; at the level debug all do", ge=0, le=1
+    )
     pushes: bool = option(
         False, "a line of JSON for each push that is accepted, delivered, acknowledged, or lost; whatever the level"
     )

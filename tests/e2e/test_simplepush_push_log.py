@@ -12,12 +12,12 @@ from support.simplepush import Device, push_many, put
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    # Whatever the level of the log: warnings only.
     settings = {
-        "log.pushes": "true",
-        "log.level": "info",
-        "store.sweep_interval": "0.2",
-        "simplepush.timeout_live": "1",
+        "log.pushes": True,
+        "log.devices": 1,
+        "router.routers": 1,  # of a push that another one took, the owner of its device does not know the request
+        "store.sweep_interval": 0.2,
+        "simplepush.timeout_live": 1,
     }
     with running_farm(tmp_path_factory.mktemp("farm") / "data", settings, workers=1) as farm:
         yield farm
@@ -48,6 +48,15 @@ def test_the_log_shows_what_became_of_each_push(farm: Farm) -> None:
     assert {line.get("request_id") for line in (accepted, delivered)} == {"mine-1"}
     until(lambda: put(endpoint, 8) == 202, "the device has gone")
     until(lambda: told(farm, channel)[-1]["event"] == "push.expired", "nobody has fetched it")
+
+
+def test_the_log_has_a_line_for_a_device_at_its_end(farm: Farm) -> None:
+    with Device(farm) as device:
+        device.hello()
+        device.socket.close(4000)
+        (line,) = until(lambda: [one for one in farm.events("device.ended") if one.get("code") == 4000], "its line")
+    assert (line["process"], line["address"], line["by"]) == ("worker", "127.0.0.1", "peer")
+    assert (line["dialect"], line["device"]) == ("simplepush", device.uaid)
 
 
 def test_the_lines_of_a_batch_are_of_its_request(farm: Farm) -> None:

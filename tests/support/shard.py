@@ -29,6 +29,7 @@ from router.common.auth_settings import AuthOptions
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
+from router.common.settings import Log
 from support.common import Clock, settings_with
 from support.pager import HELLO, Pager
 
@@ -140,6 +141,7 @@ class Shard:
         send_buffer: int = 0,
         routes: Routes | None = None,
         edge: Edge = PLAIN_EDGE,
+        log: dict[str, Any] | None = None,
     ) -> None:
         """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's. asked_about: those
         about whose clients the main server is asked. send_buffer: of the sockets here, in bytes; 0: the kernel's.
@@ -172,6 +174,7 @@ class Shard:
             auth=settings.get(AuthOptions),
             routes=routes or Routes(),
             edge=edge,
+            log=Log(**(log or {})),
         )
         self.sockets.listen(self._listener)
         self._clients: list[socket.socket] = []
