@@ -43,8 +43,11 @@ const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 function count(value) {
   if (value === null || value === undefined) return "–";
-  if (Math.abs(value) < 100_000) return plain.format(value);
-  return scaled(value, 1000, ["", "K", "M", "G"]);
+  return Math.abs(value) < 10_000_000 ? plain.format(value) : compact(value);
+}
+
+function compact(value) {
+  return Math.abs(value) < 10_000 ? plain.format(value) : scaled(value, 1000, ["", "K", "M", "G"]);
 }
 
 function rate(value) {
@@ -89,7 +92,7 @@ function duration(seconds) {
 }
 
 function cores(value) {
-  return value === null || value === undefined ? "–" : `${(value * 100).toFixed(value < 0.1 ? 1 : 0)} %`;
+  return value === null || value === undefined ? "–" : `${Number((value * 100).toFixed(value < 0.1 ? 1 : 0))} %`;
 }
 
 function clock(milliseconds, withSeconds = true) {

@@ -8,6 +8,7 @@ class Chart {
   /** text: of a value. */
   constructor(title, text, { least = 1, note = "" } = {}) {
     this.text = text;
+    this.tick = (value) => (value >= 10_000 && (text === count || text === rate) ? compact(value) : text(value));
     this.step = text === bytes ? 1024 : 1000;
     this.least = least;
     this.lines = [];
@@ -92,7 +93,7 @@ class Chart {
     for (const share of [0, 0.5, 1]) {
       const y = this.y(this.top * share);
       svg.append(s("line", { class: share ? "grid" : "axis", x1: PAD.left, x2: width - PAD.right, y1: y, y2: y }));
-      svg.append(s("text", { class: "tick", x: PAD.left - 6, y: y + 3.5, "text-anchor": "end" }, this.text(this.top * share)));
+      svg.append(s("text", { class: "tick", x: PAD.left - 6, y: y + 3.5, "text-anchor": "end" }, this.tick(this.top * share)));
     }
     for (const [share, anchor] of [[0, "start"], [0.5, "middle"], [1, "end"]]) {
       const index = (this.size - 1) * share;

@@ -5,7 +5,7 @@ const processes = {};
 function makeProcesses() {
   processes.table = h("div", {});
   processes.replacement = h("p", { class: "note", role: "status" });
-  processes.reload = h("div", {});
+  processes.reload = h("div", { class: "stack" });
   processes.button = h("div", { class: "buttons" });
   processes.cluster = h("div", {});
   put($("processes"),
@@ -86,14 +86,13 @@ function replacementText(last) {
 function reloadFacts(status) {
   const last = status.last_reload;
   if (!last) return h("p", { class: "note" }, "There was no reload since the farm was started.");
-  return facts([
+  return [facts([
     ["Last", h("time", { datetime: last.when }, new Date(last.when).toLocaleString("en-GB"))],
     ["Outcome", stateWord(last.outcome)],
     ["Step", last.step],
-    ["Why", last.why],
     ["Took", last.seconds === undefined ? "" : duration(last.seconds)],
     ["Needs a restart", (last.needs_restart || []).join(", ")],
-  ]);
+  ]), last.why && h("p", { class: "problem" }, last.why)];
 }
 
 function stateWord(outcome) {
