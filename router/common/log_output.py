@@ -12,6 +12,9 @@ from typing import Final
 from router.common.log_forms import FIELDS, form
 
 _PIPE_BYTES: Final = select.PIPE_BUF  # a pipe that poll reports as writable takes so many without waiting
+_COPIES: Final = 50
+_COPIES_A_SECOND: Final = 5.0
+"""Info events that are handed on: so many at once, and then a second."""
 _JOURNAL: Final = "JOURNAL_STREAM"
 
 
@@ -76,14 +79,23 @@ class DescriptorHandler(logging.Handler):
 
 
 class CopyHandler(logging.Handler):
-    """Hands events on, each as a JSON object. What they are handed to may raise: that is ignored."""
+    """Hands events on, each as a JSON object. What they are handed to may raise: that is ignored. Of a flood of info
+    events, such as one a connection, a few are handed on, and cost something."""
 
     def __init__(self, send: Callable[[bytes], object], process_fields: Mapping[str, object]) -> None:
         super().__init__(logging.INFO)
         self.setFormatter(form("json", process_fields))
         self._send = send
+        self._room = float(_COPIES)
+        self._at = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand it on."""
+        if record.levelno <= logging.INFO:
+            self._room = min(_COPIES, self._room + max(0.0, record.created - self._at) * _COPIES_A_SECOND)
+            self._at = record.created
+            if self._room < 1:
+                return
+            self._room -= 1
         with contextlib.suppress(Exception):
             self._send(self.format(record).encode())

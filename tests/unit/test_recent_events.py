@@ -116,6 +116,18 @@ def test_events_of_another_process_come_through_the_socket_whatever_the_log_show
     assert "listening" not in written
 
 
+def test_of_a_flood_of_info_events_a_few_come_and_every_warning() -> None:
+    taken: list[str] = []
+    logs.copy_to(lambda line: taken.append(msgspec.json.decode(line)["event"]))
+    logs.setup("text", "error")
+    for _ in range(1000):
+        logs.event("device.ended")
+    for _ in range(100):
+        logs.warning("odd")
+    assert 50 <= taken.count("device.ended") < 1000
+    assert taken.count("odd") == 100
+
+
 def test_a_supervisor_that_does_not_read_holds_nobody_up() -> None:
     pair = LogSocket()
     copy_events(os.dup(pair.theirs.fileno()))
